@@ -1,0 +1,285 @@
+"""Every error a caller can get: one class a cause, a stable ``code``, a message that says what to do.
+
+A handler raises; the bus answers ``{"status": "error", "code": ..., "message": ...}``; the client raises
+the same class again::
+
+    raise ModelNotFound("no model 'phi-9'; list_models names the ones there are")
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SuiteError(Exception):
+    """The root: something was refused or failed, and the message says what to do about it."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    """Class of the failure in HTTP's numbers, sent as ``Nats-Service-Error-Code``."""
+
+    def __init__(self, message: str | None = None, **details: str | int | float) -> None:
+        super().__init__(message or (type(self).__doc__ or self.code).strip())
+        self.details = details
+        """More fields of the error reply, such as ``event_id``."""
+
+    @property
+    def message(self) -> str:
+        """What happened and what to do."""
+        return str(self.args[0])
+
+
+class InvalidJson(SuiteError):
+    """The request's body is not JSON: send one UTF-8 JSON object."""
+
+    code = "invalid_json"
+    status = 400
+
+
+class InvalidRequest(SuiteError):
+    """A field is missing, of the wrong type or out of range: the message names it."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class EmptyPrompt(SuiteError):
+    """There is nothing to answer: send a prompt, or at least one message."""
+
+    code = "empty_prompt"
+    status = 400
+
+
+class PromptTooLong(SuiteError):
+    """The prompt does not fit into the model's context: shorten it or configure a larger context."""
+
+    code = "prompt_too_long"
+    status = 413
+
+
+class NoChatTemplate(SuiteError):
+    """The model file carries no chat template: send a prompt instead of messages."""
+
+    code = "no_chat_template"
+    status = 400
+
+
+class InvalidChat(SuiteError):
+    """The model's chat template refused these messages."""
+
+    code = "invalid_chat"
+    status = 400
+
+
+class UnknownAction(SuiteError):
+    """There is no such action."""
+
+    code = "unknown_action"
+    status = 404
+
+
+class ModelNotFound(SuiteError):
+    """There is no such model: list_models names the ones there are."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class ModelFileGone(SuiteError):
+    """The model's file is no longer where it was: put it back, or choose another model."""
+
+    code = "model_file_gone"
+    status = 410
+
+
+class ModelFileInvalid(SuiteError):
+    """The file is not a GGUF model that can be loaded: replace it."""
+
+    code = "model_file_invalid"
+    status = 422
+
+
+class LoadFailed(SuiteError):
+    """llama.cpp could not load the model."""
+
+    code = "load_failed"
+
+
+class LoadCancelled(SuiteError):
+    """The load was ended by an unload before it was ready."""
+
+    code = "load_cancelled"
+    status = 409
+
+
+class NotEnoughMemory(SuiteError):
+    """The model does not fit beside what is in use: unload something or raise memory_limit_gb."""
+
+    code = "not_enough_memory"
+    status = 507
+
+
+class ModelUnloading(SuiteError):
+    """The model is being unloaded: try again."""
+
+    code = "model_unloading"
+    status = 409
+
+
+class Overloaded(SuiteError):
+    """The queue is full: try again later."""
+
+    code = "overloaded"
+    status = 429
+
+
+class GenerationNotFound(SuiteError):
+    """No generation of that id is running: it has ended, or it never began."""
+
+    code = "generation_not_found"
+    status = 404
+
+
+class GenerationExists(SuiteError):
+    """A generation of that id is running already: choose another id."""
+
+    code = "generation_exists"
+    status = 409
+
+
+class GenerationFailed(SuiteError):
+    """llama.cpp could not go on with this generation."""
+
+    code = "generation_failed"
+
+
+class ActorCrashed(SuiteError):
+    """The process that ran the model died: send the request again, the model is loaded anew."""
+
+    code = "actor_crashed"
+    status = 502
+
+
+class NodeLost(SuiteError):
+    """The node stopped answering: send the request again, ids make it once."""
+
+    code = "node_lost"
+    status = 504
+
+
+class NodeStopping(SuiteError):
+    """The node is shutting down: send the request to another one, or again when it is back."""
+
+    code = "node_stopping"
+    status = 503
+
+
+class Fenced(SuiteError):
+    """Another process has taken over this node's name: this one stops."""
+
+    code = "fenced"
+    status = 409
+
+
+class Conflict(SuiteError):
+    """Somebody else wrote to this aggregate first: read it again and decide again."""
+
+    code = "conflict"
+    status = 409
+
+
+class UnknownOutcome(SuiteError):
+    """The connection went while an event was on its way: ask for the event by its id, or send it again."""
+
+    code = "unknown_outcome"
+    status = 504
+
+
+class Unavailable(SuiteError):
+    """NATS cannot be reached: check the address and that the server runs, then try again."""
+
+    code = "unavailable"
+    status = 503
+
+
+class AccessDenied(SuiteError):
+    """NATS refused the credentials: check user and password, or connection.json."""
+
+    code = "access_denied"
+    status = 403
+
+
+class RequestTimeout(SuiteError):
+    """No answer within the time allowed: allow more, or look at the service's health."""
+
+    code = "timeout"
+    status = 504
+
+
+class NoService(SuiteError):
+    """Nobody serves this subject: start the service with `suite serve`."""
+
+    code = "no_service"
+    status = 503
+
+
+class TooLarge(SuiteError):
+    """The message is over the server's max_payload: send less."""
+
+    code = "too_large"
+    status = 413
+
+
+class PortTaken(SuiteError):
+    """The port is in use: choose another, or leave it out and a free one is taken."""
+
+    code = "port_taken"
+
+
+class DataDirUnusable(SuiteError):
+    """The data directory cannot be written: choose another with --data-dir or mend its rights."""
+
+    code = "data_dir_unusable"
+
+
+class DataDirInUse(SuiteError):
+    """Another suite serves from this data directory: stop it, or choose another with --data-dir."""
+
+    code = "data_dir_in_use"
+    status = 409
+
+
+class NodeNameTaken(SuiteError):
+    """Another process of this node name answers: choose another --node, or pass --take-over."""
+
+    code = "node_name_taken"
+    status = 409
+
+
+class ServerNotFound(SuiteError):
+    """There is no nats-server 2.12 or newer on the PATH: install model-manager-suite[server]."""
+
+    code = "server_not_found"
+
+
+class ServerUnsuitable(SuiteError):
+    """The NATS server lacks something that the log needs."""
+
+    code = "server_unsuitable"
+
+
+class InvalidConfiguration(SuiteError):
+    """The configuration is wrong: the message has the path to the value."""
+
+    code = "invalid_configuration"
+    status = 400
+
+
+def error_classes() -> dict[str, type[SuiteError]]:
+    """Every error by its code, as clients see it."""
+    return {SuiteError.code: SuiteError} | {kind.code: kind for kind in SuiteError.__subclasses__()}
+
+
+def error_from_reply(code: str, message: str) -> SuiteError:
+    """The error that a reply of ``status: error`` stands for; a code of a later version gives the root class."""
+    return error_classes().get(code, SuiteError)(message)

@@ -1,0 +1,111 @@
+"""What a node and the process of a loaded model say to each other.
+
+The node starts the process with one ``ActorSpec`` line on its standard input and keeps that pipe open: its
+end tells the actor that the node is gone. What the actor reports comes as JSON lines on its standard
+output, in order and lost only with the process. Generations are handed over by NATS request.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from suite.messages.actions import GenerateTextRequest
+from suite.messages.events import Outcome
+
+
+class NatsAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """Where NATS is and how to be let in. Never printed, logged or traced."""
+
+    url: str
+    user: str | None = None
+    password: str | None = None
+    credentials_file: str | None = None
+    inbox_prefix: str = "_INBOX"
+
+
+class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a model's process has to know."""
+
+    node: str
+    instance_id: str
+    model_id: str
+    model_path: str
+    subject_root: str
+    nats: NatsAccess
+    context_tokens: int
+    batch_tokens: int
+    gpu_layers: int
+    threads: int
+    slots: int
+    """How many conversations keep their tokens in memory."""
+    queue_limit: int
+    tracing: str
+    traceparent: str | None = None
+
+
+# --- actor to node, on the pipe -----------------------------------------------------------------------------
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="report"):
+    """What every report is."""
+
+
+class Loading(Report, frozen=True, kw_only=True, tag="loading"):
+    """How far the load is, 0 to 1."""
+
+    fraction: float
+
+
+class Ready(Report, frozen=True, kw_only=True, tag="ready"):
+    """The model answers on its subjects."""
+
+    resident_bytes: int
+
+
+class Failed(Report, frozen=True, kw_only=True, tag="failed"):
+    """The model could not be loaded; the process ends."""
+
+    code: str
+    message: str
+
+
+class Finished(Report, frozen=True, kw_only=True, tag="finished"):
+    """A generation has ended and its requester has the final message (or nobody is there to have it)."""
+
+    generation_id: str
+    prompt_tokens: int
+    reused_tokens: int
+    completion_tokens: int
+    outcome: Outcome
+    seq: int | None
+    """Of its event; None when it could not be appended."""
+
+
+AnyReport: TypeAlias = Loading | Ready | Failed | Finished
+
+
+# --- node to actor, by request ------------------------------------------------------------------------------
+
+
+class Handover(msgspec.Struct, frozen=True, kw_only=True):
+    """A generation for the actor, which answers the client's reply subject itself.
+
+    The reply subject goes along in the header ``Suite-Reply``.
+    """
+
+    generation_id: str
+    request: GenerateTextRequest
+    warnings: tuple[str, ...] = ()
+
+
+class HandoverReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Accepted, or refused with an error for the client."""
+
+    accepted: bool
+    code: str = ""
+    message: str = ""
+
+
+REPLY_HEADER = "Suite-Reply"

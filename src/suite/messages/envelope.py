@@ -1,0 +1,94 @@
+"""What an event travels in: CloudEvents 1.0 in the binary mode of its NATS binding.
+
+The body is the fact's JSON; id, type, source and time are ``ce-`` headers beside ``Nats-Msg-Id``,
+the W3C ``traceparent`` and the correlation and causation ids. Headers weigh as much as the body of a
+small event, so there are no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from suite.messages.events import Event
+from suite.messages.subjects import Subjects
+from suite.messages.upcasters import decode_event
+
+_encoder = msgspec.json.Encoder()
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """One event before it is in the log: the fact, and who said it when and why."""
+
+    id: str
+    """UUIDv7, or what the caller calls the thing: the same id is stored once."""
+    source: str
+    """Who appended it: ``/node/box1``."""
+    time: datetime
+    data: Event
+    correlation_id: str | None = None
+    """The request or generation that this belongs to."""
+    causation_id: str | None = None
+    """The id of the event that led to this one."""
+    traceparent: str | None = None
+
+    def subject(self, subjects: Subjects) -> str:
+        """Where the event is appended."""
+        return subjects.event(self.data.aggregate, self.data.ids, self.data.fact)
+
+    def headers(self) -> dict[str, str]:
+        """The NATS headers of the event."""
+        headers = {
+            "Nats-Msg-Id": self.id,
+            "ce-specversion": "1.0",
+            "ce-id": self.id,
+            "ce-type": self.data.type,
+            "ce-source": self.source,
+            "ce-time": self.time.isoformat().replace("+00:00", "Z"),
+        }
+        if self.correlation_id is not None:
+            headers["ce-correlationid"] = self.correlation_id
+        if self.causation_id is not None:
+            headers["ce-causationid"] = self.causation_id
+        if self.traceparent is not None:
+            headers["traceparent"] = self.traceparent
+        return headers
+
+    def body(self) -> bytes:
+        """The fact as JSON."""
+        return _encoder.encode(self.data)
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """One event as the log has it."""
+
+    seq: int
+    """Its place in the one order of all events."""
+    subject: str
+    id: str
+    type: str
+    source: str
+    time: datetime
+    data: Event
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+    @classmethod
+    def read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
+        """The event in a stored message. Raises KeyError or ValueError for one that the suite did not write."""
+        type_name = headers["ce-type"]
+        return cls(
+            seq=seq,
+            subject=subject,
+            id=headers["ce-id"],
+            type=type_name,
+            source=headers["ce-source"],
+            time=datetime.fromisoformat(headers["ce-time"]),
+            data=decode_event(type_name, body),
+            correlation_id=headers.get("ce-correlationid"),
+            causation_id=headers.get("ce-causationid"),
+            traceparent=headers.get("traceparent"),
+        )

@@ -1,0 +1,45 @@
+"""What is sent to a requester's reply subject before the final reply, and never into the log.
+
+A message with ``kind`` is a signal and one with ``status`` is the final reply; after the final reply of a
+stream comes one empty message (the end of NATS' request-many convention, ADR-47).
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+
+class Signal(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What every signal is."""
+
+
+class Accepted(Signal, frozen=True, kw_only=True, tag="accepted"):
+    """The generation has its place: from now on it can be cancelled by this id."""
+
+    generation_id: str
+    node: str
+
+
+class Progress(Signal, frozen=True, kw_only=True, tag="progress"):
+    """How far the load is, 0 to 1."""
+
+    model_id: str
+    fraction: float
+
+
+class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
+    """The next piece of the text; ``index`` counts from 0 without a gap."""
+
+    index: int
+    text: str
+
+
+class Heartbeat(Signal, frozen=True, kw_only=True, tag="heartbeat"):
+    """Nothing new, but the work goes on: sent each second while nothing else is."""
+
+
+AnySignal: TypeAlias = Accepted | Progress | Chunk | Heartbeat
+
+HEARTBEAT_SECONDS = 1.0

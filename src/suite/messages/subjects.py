@@ -1,0 +1,70 @@
+"""Subjects, and ids made safe to stand in them.
+
+An id becomes one subject token: everything outside letters, digits, ``-`` and ``_`` is percent-encoded::
+
+    escape("Llama 3.2 1B.Q4_K_M")  ->  "Llama%203%2E2%201B%2EQ4_K_M"
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote, unquote
+
+from suite.errors import InvalidRequest
+
+MAX_ID_BYTES = 255
+
+
+def escape(id: str) -> str:
+    """The subject token of an id (RFC 3986 percent-encoding, the dot and the tilde included).
+
+    Raises InvalidRequest for an empty id, one over 255 bytes of UTF-8, or one that is no valid Unicode.
+    """
+    try:
+        size = len(id.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequest("an id holds a lone surrogate: send valid Unicode") from None
+    if not 0 < size <= MAX_ID_BYTES:
+        raise InvalidRequest(f"an id has {size} bytes: it must have 1 to {MAX_ID_BYTES}")
+    return quote(id, safe="").replace(".", "%2E").replace("~", "%7E")
+
+
+def unescape(token: str) -> str:
+    """The id that a subject token stands for."""
+    return unquote(token, errors="strict")
+
+
+class Subjects:
+    """The suite's subjects under one configurable first token."""
+
+    def __init__(self, root: str = "suite") -> None:
+        self.root = root
+
+    @property
+    def stream(self) -> str:
+        """The JetStream stream that holds the log."""
+        return escape(self.root).upper().replace("%", "_")
+
+    @property
+    def events(self) -> str:
+        """Every event."""
+        return f"{self.root}.event.>"
+
+    def action(self, name: str) -> str:
+        """The endpoint of one action."""
+        return f"{self.root}.action.{name}"
+
+    def event(self, aggregate: str, ids: tuple[str, ...], fact: str) -> str:
+        """The subject of one fact: ``suite.event.instance.box1.smollm2.loaded``."""
+        return ".".join((self.root, "event", aggregate, *map(escape, ids), fact))
+
+    def aggregate(self, aggregate: str, *ids: str) -> str:
+        """Every fact of one aggregate, or of all aggregates under a shorter id."""
+        return ".".join((self.root, "event", aggregate, *map(escape, ids), ">"))
+
+    def actor(self, node: str, instance_id: str, operation: str) -> str:
+        """What one actor process answers to; its node and it alone use this."""
+        return f"{self.root}.actor.{escape(node)}.{escape(instance_id)}.{operation}"
+
+    def node(self, node: str, operation: str) -> str:
+        """What one node process answers to."""
+        return f"{self.root}.actor.{escape(node)}.{operation}"
