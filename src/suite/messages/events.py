@@ -124,7 +124,9 @@ class ModelRemoved(ModelEvent, frozen=True, kw_only=True):
 
 # --- instance ---------------------------------------------------------------------------------------------
 
-UnloadReason = Literal["requested", "idle", "evicted", "crashed", "shutdown", "node_lost", "file_removed"]
+UnloadReason = Literal[
+    "requested", "idle", "evicted", "crashed", "shutdown", "node_lost", "file_removed", "file_changed"
+]
 
 
 class InstanceEvent(Event, frozen=True, kw_only=True):

@@ -1,0 +1,133 @@
+"""Traces: one span an action, decision, append, load and generation, one trace across processes.
+
+The trace travels in W3C ``traceparent`` headers. When tracing is off nothing is recorded, but a caller's
+``traceparent`` still goes along into events and to actors, so that others' traces stay whole.
+Identifiers that have no bound stand in attributes, never in span names; prompts and answers in neither.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from opentelemetry import context, propagate, trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from suite.errors import InvalidConfiguration, SuiteError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+Attribute = str | int | float | bool
+
+_tracer = trace.get_tracer("suite")
+_recording = False
+
+
+@contextmanager
+def tracing(mode: str, *, node: str, process: str) -> Iterator[None]:
+    """Record spans for as long as this is entered: ``off``, ``console`` (stderr, a line a span) or ``otlp``.
+
+    The OTLP exporter takes its target from the standard ``OTEL_EXPORTER_OTLP_*`` variables.
+    """
+    global _recording, _tracer  # noqa: PLW0603 - the tracer provider is one a process by OpenTelemetry's design
+    if mode == "off":
+        yield
+        return
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - costs start-up time that `off` need not pay
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
+
+    resource = Resource.create(
+        {"service.name": "suite", "service.instance.id": node, "suite.process": process}
+    )
+    provider = TracerProvider(resource=resource)
+    exporter = _exporter(mode)
+    provider.add_span_processor(
+        SimpleSpanProcessor(exporter) if mode == "console" else BatchSpanProcessor(exporter)
+    )
+    _tracer, _recording = provider.get_tracer("suite"), True
+    try:
+        yield
+    finally:
+        _recording = False
+        provider.shutdown()
+
+
+def _exporter(mode: str) -> SpanExporter:
+    if mode == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
+
+        return ConsoleSpanExporter(out=sys.stderr, formatter=_line)
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    except ImportError:
+        raise InvalidConfiguration("trace = otlp needs model-manager-suite[otlp]: install it") from None
+    return OTLPSpanExporter()
+
+
+def _line(span: ReadableSpan) -> str:
+    return span.to_json(indent=None).replace("\n", " ") + "\n"
+
+
+def span(
+    name: str,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    headers: Mapping[str, str] | None = None,
+    **attributes: Attribute,
+) -> AbstractContextManager[None]:
+    """A span around a block; with `headers`, the continuation of the trace that they carry.
+
+    Attribute names are given with ``__`` for the dot: ``gen_ai__request__model="smollm2"``.
+    """
+    if not _recording and not (headers and "traceparent" in headers):
+        return nullcontext()
+    return _span(name, kind, headers, attributes)
+
+
+@contextmanager
+def _span(
+    name: str, kind: SpanKind, headers: Mapping[str, str] | None, attributes: dict[str, Attribute]
+) -> Iterator[None]:
+    token = context.attach(propagate.extract(headers)) if headers else None
+    try:
+        if not _recording:
+            yield
+            return
+        dotted = {key.replace("__", "."): value for key, value in attributes.items()}
+        with _tracer.start_as_current_span(
+            name, kind=kind, attributes=dotted, record_exception=False, set_status_on_exception=False
+        ) as current:
+            try:
+                yield
+            except SuiteError as error:
+                current.set_attribute("error.type", error.code)
+                current.set_status(Status(StatusCode.ERROR, error.message))
+                raise
+            except Exception as error:
+                current.set_attribute("error.type", type(error).__name__)
+                current.set_status(Status(StatusCode.ERROR))
+                raise
+    finally:
+        if token is not None:
+            context.detach(token)
+
+
+def annotate(**attributes: Attribute) -> None:
+    """Add attributes to the span that is current, if one is recorded."""
+    if _recording:
+        current = trace.get_current_span()
+        for key, value in attributes.items():
+            current.set_attribute(key.replace("__", "."), value)
+
+
+def traceparent() -> str | None:
+    """The W3C traceparent of the current span, to send along; None outside any trace."""
+    current = trace.get_current_span().get_span_context()
+    if not current.is_valid:
+        return None
+    return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
