@@ -281,5 +281,5 @@ def error_classes() -> dict[str, type[SuiteError]]:
 
 
 def error_from_reply(code: str, message: str) -> SuiteError:
-    """The error that a reply of ``status: error`` stands for; a code of a later version gives the root class."""
+    """The error that a reply of ``status: error`` stands for; an unknown code gives the root class."""
     return error_classes().get(code, SuiteError)(message)

@@ -37,9 +37,9 @@ def tracing(mode: str, *, node: str, process: str) -> Iterator[None]:
     if mode == "off":
         yield
         return
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - costs start-up time that `off` need not pay
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.resources import Resource  # costs start-up time that `off` need not pay
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
     resource = Resource.create(
         {"service.name": "suite", "service.instance.id": node, "suite.process": process}
@@ -59,18 +59,18 @@ def tracing(mode: str, *, node: str, process: str) -> Iterator[None]:
 
 def _exporter(mode: str) -> SpanExporter:
     if mode == "console":
-        from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
         return ConsoleSpanExporter(out=sys.stderr, formatter=_line)
     try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
         raise InvalidConfiguration("trace = otlp needs model-manager-suite[otlp]: install it") from None
     return OTLPSpanExporter()
 
 
 def _line(span: ReadableSpan) -> str:
-    return span.to_json(indent=None).replace("\n", " ") + "\n"
+    return str(span.to_json(indent=None)).replace("\n", " ") + "\n"
 
 
 def span(

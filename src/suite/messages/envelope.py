@@ -78,7 +78,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
-        """The event in a stored message. Raises KeyError or ValueError for one that the suite did not write."""
+        """The event in a stored message. Raises KeyError or ValueError for one that is not the suite's."""
         type_name = headers["ce-type"]
         return cls(
             seq=seq,

@@ -59,7 +59,7 @@ class NodeEvent(Event, frozen=True, kw_only=True):
     node: str
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
         return (self.node,)
 
 
@@ -97,7 +97,7 @@ class ModelEvent(Event, frozen=True, kw_only=True):
     model_id: str
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
         return (self.model_id,)
 
 
@@ -137,7 +137,7 @@ class InstanceEvent(Event, frozen=True, kw_only=True):
     instance_id: str
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
         return (self.node, self.model_id)
 
 
@@ -207,5 +207,5 @@ class Generated(Event, frozen=True, kw_only=True):
     outcome: Outcome
 
     @property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
         return (self.model_id,)

@@ -1,0 +1,95 @@
+"""The wire types as JSON Schema 2020-12, with the docstrings of types and fields as descriptions."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from suite.messages import actions, events, signals
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+Document: TypeAlias = dict[str, Any]
+
+
+class ActionTypes(NamedTuple):
+    """What one action takes and gives."""
+
+    name: str
+    request: type[actions.Request]
+    reply: type[actions.Reply]
+
+
+def action_types(module: ModuleType = actions) -> list[ActionTypes]:
+    """Every action by name: ``LoadModelRequest`` and ``LoadModelReply`` are the action ``load_model``.
+
+    Raises ValueError for a request type without its reply type.
+    """
+    found = []
+    for name, kind in sorted(vars(module).items()):
+        stem = name.removesuffix("Request")
+        if not (isinstance(kind, type) and issubclass(kind, actions.Request)) or not stem or stem == name:
+            continue
+        reply = getattr(module, f"{stem}Reply", None)
+        if reply is None:
+            raise ValueError(f"{name} has no {stem}Reply")
+        snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in stem)
+        found.append(ActionTypes(snake.lstrip("_"), kind, reply))
+    return found
+
+
+def event_types() -> list[type[events.Event]]:
+    """Every version of every fact, by type name."""
+    return [kind for _, kind in sorted(events.REGISTRY.items())]
+
+
+def components(kinds: Iterable[Any], ref_template: str) -> tuple[list[Document], dict[str, Document]]:
+    """The schemas of these types and of all that they hold, with what the source says about each field."""
+    roots, components = msgspec.json.schemacomponents(kinds, ref_template=ref_template)
+    notes = _field_notes()
+    for name, schema in components.items():
+        # Python 3.13 strips the indentation of docstrings itself: cleaned here, all versions agree.
+        if "description" in schema:
+            schema["description"] = inspect.cleandoc(schema["description"])
+        for field, note in notes.get(name, {}).items():
+            if field in schema.get("properties", {}):
+                schema["properties"][field].setdefault("description", note)
+    return list(roots), components
+
+
+def schema_of(kind: Any) -> Document:
+    """One type as a document of its own."""
+    (root,), components = components([kind], "#/$defs/{name}")
+    if "$ref" in root:
+        root = components.pop(root["$ref"].rpartition("/")[2])
+    return {"$schema": DIALECT, **root, **({"$defs": components} if components else {})}
+
+
+def _field_notes() -> dict[str, dict[str, str]]:
+    """The docstring under each field, by class and field, a base class's where the class has none."""
+    own: dict[str, dict[str, str]] = {}
+    for module in (actions, events, signals):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.ClassDef):
+                own[node.name] = dict(_notes_in(node))
+    kinds = [kind for module in (actions, events, signals) for kind in vars(module).values()]
+    return {
+        kind.__name__: {
+            field: note
+            for base in reversed(kind.__mro__)
+            for field, note in own.get(base.__name__, {}).items()
+        }
+        for kind in kinds
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    }
+
+
+def _notes_in(node: ast.ClassDef) -> Iterable[tuple[str, str]]:
+    for field, below in zip(node.body, node.body[1:], strict=False):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(note))):
+                yield name, inspect.cleandoc(note)

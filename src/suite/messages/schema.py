@@ -1,0 +1,87 @@
+"""The files of ``schemas/``, generated from the wire types so that they cannot drift from the code::
+
+    python -m suite.messages.schema --write schemas     # after a change of a type
+    python -m suite.messages.schema --check schemas     # exit 1, naming each file that differs
+
+They are for clients in any language; the service itself validates by the types.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from suite.messages import actions, signals
+from suite.messages.asyncapi import asyncapi
+from suite.messages.jsonschema import Document, action_types, event_types, schema_of
+
+
+def documents() -> dict[str, Document]:
+    """Every file of ``schemas/`` by its path there."""
+    files: dict[str, Document] = {}
+    for action in action_types():
+        files[f"actions/{action.name}.request.json"] = schema_of(action.request)
+        files[f"actions/{action.name}.reply.json"] = schema_of(action.reply)
+    for kind in event_types():
+        files[f"events/{kind.type}.json"] = schema_of(kind)
+    files["signals.json"] = schema_of(signals.AnySignal)
+    files["error.json"] = schema_of(actions.ErrorReply)
+    files["asyncapi.json"] = asyncapi()
+    return files
+
+
+def rendered() -> dict[str, str]:
+    """The text of every file by its path, the same for the same types."""
+    return {path: json.dumps(document, indent=2) + "\n" for path, document in documents().items()}
+
+
+def write(directory: Path) -> None:
+    """Make ``directory`` hold exactly the generated files (and whatever is not JSON)."""
+    texts = rendered()
+    for path, text in texts.items():
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    for path in _present(directory) - texts.keys():
+        (directory / path).unlink()
+
+
+def drift(directory: Path) -> list[str]:
+    """The files that differ from the types: changed, missing or of no type any more."""
+    texts = rendered()
+    return sorted(
+        path
+        for path in _present(directory) | texts.keys()
+        if not (directory / path).is_file()
+        or (directory / path).read_text(encoding="utf-8") != texts.get(path)
+    )
+
+
+def _present(directory: Path) -> set[str]:
+    return {path.relative_to(directory).as_posix() for path in directory.rglob("*.json")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write or check the files; 1 when they have drifted."""
+    parser = argparse.ArgumentParser(
+        prog="python -m suite.messages.schema", description="The wire types as schemas."
+    )
+    choice = parser.add_mutually_exclusive_group(required=True)
+    choice.add_argument("--write", type=Path, metavar="DIR", help="generate the files")
+    choice.add_argument("--check", type=Path, metavar="DIR", help="exit 1 naming the files that differ")
+    options = parser.parse_args(arguments)
+    if options.write is not None:
+        write(options.write)
+        return 0
+    drifted = drift(options.check)
+    for path in drifted:
+        sys.stderr.write(f"{options.check / path}: differs from the types\n")
+    if drifted:
+        sys.stderr.write(f"run: python -m suite.messages.schema --write {options.check}\n")
+    return 1 if drifted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
