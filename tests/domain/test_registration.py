@@ -1,0 +1,53 @@
+"""A model is registered once for each content on each node."""
+
+from __future__ import annotations
+
+from suite.domain.registration import Found, Gone, Registration, decide, evolve
+from suite.messages.events import ModelRegistered, ModelRemoved
+
+
+def registered(node: str, sha256: str) -> ModelRegistered:
+    return ModelRegistered(
+        model_id="m",
+        node=node,
+        file_name="m.gguf",
+        file_bytes=1,
+        sha256=sha256,
+        architecture="llama",
+        parameters=1,
+        quantization="F32",
+        trained_context_tokens=8,
+    )
+
+
+def removed(node: str) -> ModelRemoved:
+    return ModelRemoved(model_id="m", node=node)
+
+
+def given_facts(*events: ModelRegistered | ModelRemoved) -> Registration:
+    state = Registration()
+    for event in events:
+        state = evolve(state, event)
+    return state
+
+
+def test_a_file_is_registered_once() -> None:
+    fact = registered("a", "1")
+    assert decide(given_facts(), Found(fact=fact)) == fact
+    assert decide(given_facts(fact), Found(fact=fact)) is None
+
+
+def test_other_content_is_registered_again() -> None:
+    fact = registered("a", "2")
+    assert decide(given_facts(registered("a", "1")), Found(fact=fact)) == fact
+
+
+def test_each_node_registers_for_itself() -> None:
+    fact = registered("b", "1")
+    assert decide(given_facts(registered("a", "1")), Found(fact=fact)) == fact
+
+
+def test_only_what_was_registered_is_removed() -> None:
+    assert decide(given_facts(), Gone(fact=removed("a"))) is None
+    assert decide(given_facts(registered("a", "1")), Gone(fact=removed("a"))) == removed("a")
+    assert decide(given_facts(registered("a", "1"), removed("a")), Gone(fact=removed("a"))) is None
