@@ -13,6 +13,12 @@ from suite.messages import actions, events, signals
 from suite.messages.jsonschema import ActionTypes, Document, action_types, components, event_types
 from suite.messages.subjects import Subjects
 
+SIGNALS: Mapping[str, tuple[type[signals.Signal], ...]] = {
+    "load_model": (signals.Progress, signals.Heartbeat),
+    "generate_text": (signals.Accepted, signals.Progress, signals.Chunk, signals.Heartbeat),
+}
+"""What an action with ``stream: true`` sends before its reply."""
+
 
 def asyncapi(subjects: Subjects | None = None) -> Document:
     """The whole interface in AsyncAPI 3.0, from the service's side: it receives requests and sends events."""
@@ -71,16 +77,19 @@ def _add_action(
     request, reply = f"{action.name}.request", f"{action.name}.reply"
     messages[request] = _message(action.request)
     messages[reply] = _message(action.reply)
-    answers = [reply, "error"]
-    if "stream" in action.request.__struct_fields__:
-        answers += sorted(name for name in messages if name.startswith("signal."))
+    answers = [reply, "error", *(f"signal.{_tag(signal)}" for signal in SIGNALS.get(action.name, ()))]
     channels[f"action.{action.name}"] = {
         "address": subjects.action(action.name),
         "messages": {request: _ref("components", "messages", request)},
     }
     channels[reply] = {
         "address": None,
-        "description": "The reply subject of the request.",
+        "description": (
+            "The reply subject of the request. With `stream: true`: signals, then the reply or an error, "
+            "then one empty message (ADR-47)."
+            if action.name in SIGNALS
+            else "The reply subject of the request."
+        ),
         "messages": {name: _ref("components", "messages", name) for name in answers},
     }
     operations[action.name] = {

@@ -49,7 +49,7 @@ def event_types() -> list[type[events.Event]]:
 
 def components(kinds: Iterable[Any], ref_template: str) -> tuple[list[Document], dict[str, Document]]:
     """The schemas of these types and of all that they hold, with what the source says about each field."""
-    roots, components = msgspec.json.schemacomponents(kinds, ref_template=ref_template)
+    roots, components = msgspec.json.schema_components(kinds, ref_template=ref_template)
     notes = _field_notes()
     for name, schema in components.items():
         # Python 3.13 strips the indentation of docstrings itself: cleaned here, all versions agree.
@@ -63,10 +63,10 @@ def components(kinds: Iterable[Any], ref_template: str) -> tuple[list[Document],
 
 def schema_of(kind: Any) -> Document:
     """One type as a document of its own."""
-    (root,), components = components([kind], "#/$defs/{name}")
+    (root,), parts = components([kind], "#/$defs/{name}")
     if "$ref" in root:
-        root = components.pop(root["$ref"].rpartition("/")[2])
-    return {"$schema": DIALECT, **root, **({"$defs": components} if components else {})}
+        root = parts.pop(root["$ref"].rpartition("/")[2])
+    return {"$schema": DIALECT, **root, **({"$defs": parts} if parts else {})}
 
 
 def _field_notes() -> dict[str, dict[str, str]]:
