@@ -1,0 +1,160 @@
+"""Where the service is: told, in the environment, or in the data directory of a node on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import msgspec
+
+from suite.bus.connection import Connection
+from suite.client.session import REQUEST_SECONDS, SILENCE_SECONDS, Client
+from suite.config import ConnectionFile, default_data_dir
+from suite.errors import AccessDenied, InvalidConfiguration, Unavailable
+from suite.identity import new_id
+from suite.messages.actor import NatsAccess
+from suite.messages.subjects import Subjects
+from suite.tasks import background
+
+DEFAULT_INBOX_PREFIX = "_INBOX"
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """A service to talk to."""
+
+    access: NatsAccess
+    subject_root: str
+    found_in: str
+    """What named it, for messages."""
+
+
+def find(
+    url: str | None = None,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    data_dir: Path | str | None = None,
+    inbox_prefix: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Target:
+    """The service by `url`, else by `data_dir`, else by ``SUITE_NATS_URL``, else by the usual data directory.
+
+    The usual one is ``SUITE_DATA_DIR`` or the platform's. Without an inbox prefix a user's replies go to
+    ``_INBOX.<user>``, which is what the roles of the suite's own server may subscribe to.
+    Raises Unavailable when no node serves from the data directory.
+    """
+    if url is None and data_dir is None and (url := environ.get("SUITE_NATS_URL")):
+        return _by_url(
+            url,
+            user=user or environ.get("SUITE_NATS_USER"),
+            password=password or environ.get("SUITE_NATS_PASSWORD"),
+            credentials=environ.get("SUITE_NATS_CREDENTIALS"),
+            inbox_prefix=inbox_prefix or environ.get("SUITE_NATS_INBOX_PREFIX"),
+            environ=environ,
+            found_in="SUITE_NATS_URL",
+        )
+    if url is not None:
+        return _by_url(
+            url,
+            user=user,
+            password=password,
+            credentials=None if user else environ.get("SUITE_NATS_CREDENTIALS"),
+            inbox_prefix=inbox_prefix,
+            environ=environ,
+            found_in="the URL given",
+        )
+    return _by_file(Path(data_dir or environ.get("SUITE_DATA_DIR") or default_data_dir()).expanduser())
+
+
+def _by_url(
+    url: str,
+    *,
+    user: str | None,
+    password: str | None,
+    credentials: str | None,
+    inbox_prefix: str | None,
+    environ: Mapping[str, str],
+    found_in: str,
+) -> Target:
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    if parts.username:
+        user, password = user or unquote(parts.username), password or unquote(parts.password or "")
+    return Target(
+        access=NatsAccess(
+            url=_without_credentials(parts),
+            user=user,
+            password=password,
+            credentials_file=credentials,
+            inbox_prefix=inbox_prefix or (f"{DEFAULT_INBOX_PREFIX}.{user}" if user else DEFAULT_INBOX_PREFIX),
+        ),
+        subject_root=environ.get("SUITE_SUBJECT_ROOT") or "suite",
+        found_in=found_in,
+    )
+
+
+def _without_credentials(parts: SplitResult) -> str:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _by_file(data_dir: Path) -> Target:
+    path = ConnectionFile.path(data_dir)
+    try:
+        found = ConnectionFile.read(data_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        raise Unavailable(
+            f"no suite serves from {data_dir}: start one with `suite serve`, or say where it is"
+        ) from None
+    except PermissionError:
+        raise AccessDenied(f"{path} may not be read: it belongs to the user who runs `suite serve`") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidConfiguration(
+            f"{path} is not what `suite serve` writes ({error}): start it again"
+        ) from None
+    return Target(access=found.access, subject_root=found.subject_root, found_in=str(path))
+
+
+@asynccontextmanager
+async def connect(
+    url: str | None = None,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    data_dir: Path | str | None = None,
+    inbox_prefix: str | None = None,
+    name: str = "suite-client",
+    request_seconds: float = REQUEST_SECONDS,
+    silence_seconds: float = SILENCE_SECONDS,
+) -> AsyncIterator[Client]:
+    """A client of the service at a URL, of a data directory, of ``SUITE_NATS_URL``, or of this machine.
+
+    The first of these that is there counts; the last is the ``connection.json`` that `suite serve` writes
+    into its data directory (``SUITE_DATA_DIR``, or the platform's place for it). ``request_seconds`` bounds
+    an action without progress, ``silence_seconds`` the time between two signs of life of one with it.
+    Raises Unavailable or AccessDenied.
+    """
+    target = find(url, user=user, password=password, data_dir=data_dir, inbox_prefix=inbox_prefix)
+    async with _open(target, name) as connection, background() as tasks:
+        yield Client(
+            connection,
+            tasks,
+            subjects=Subjects(target.subject_root),
+            new_id=new_id,
+            request_seconds=request_seconds,
+            silence_seconds=silence_seconds,
+        )
+
+
+@asynccontextmanager
+async def _open(target: Target, name: str) -> AsyncIterator[Connection]:
+    opened = False
+    try:
+        async with Connection.open(target.access, name=name) as connection:
+            opened = True
+            yield connection
+    except Unavailable as error:
+        if opened:
+            raise
+        raise Unavailable(f"{error.message}; the address is from {target.found_in}") from None

@@ -1,0 +1,192 @@
+"""One generation as its requester sees it: pieces of text, then the whole reply with its figures."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TypeAlias, TypedDict
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from suite.errors import InvalidRequest, SuiteError, Unavailable
+from suite.messages.actions import ChatMessage, GenerateTextReply, GenerateTextRequest
+from suite.messages.signals import Chunk, Progress, Signal
+
+OnProgress: TypeAlias = Callable[[float], None]
+"""Called with how far a load is, 0 to 1."""
+
+Exchange: TypeAlias = Callable[[GenerateTextRequest, Callable[[Signal], None]], Awaitable[GenerateTextReply]]
+Cancel: TypeAlias = Callable[[str], Awaitable[None]]
+
+
+class GenerationOptions(TypedDict, total=False):
+    """What may be said about a generation; the meaning and the defaults are GenerateTextRequest's."""
+
+    system_prompt: str | None
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repeat_penalty: float
+    seed: int | None
+    stop: str | tuple[str, ...]
+    conversation_id: str | None
+    generation_id: str | None
+
+
+class Generation:
+    """A generation that starts when it is first iterated; once only.
+
+    Leaving the loop early, by whatever way, cancels it on the server::
+
+        async for chunk in (generation := client.generate("smollm2", "Hello")):
+            if enough(chunk.text):
+                break
+
+    As a context manager, or by `aclose`, it is certain that the server was told before going on.
+    """
+
+    def __init__(
+        self,
+        request: GenerateTextRequest,
+        *,
+        exchange: Exchange,
+        cancel: Cancel,
+        tasks: TaskGroup,
+        on_progress: OnProgress | None = None,
+    ) -> None:
+        self._request = request
+        self._exchange = exchange
+        self._cancel = cancel
+        self._tasks = tasks
+        self._on_progress = on_progress
+        # As many as the answer has tokens at most: the service bounds it by the model's context.
+        self._pending: deque[Chunk] = deque()
+        self._news = anyio.Event()
+        self._ended = anyio.Event()
+        self._scope = anyio.CancelScope()
+        self._started = False
+        self._reply: GenerateTextReply | None = None
+        self._error: Exception | None = None
+
+    @property
+    def generation_id(self) -> str:
+        """What `cancel_generation` takes; made by this client unless it was given."""
+        return self._request.generation_id or ""
+
+    @property
+    def reply(self) -> GenerateTextReply:
+        """The whole text and its figures, after the loop. Raises RuntimeError when there is none (yet)."""
+        if self._reply is None:
+            raise RuntimeError("the generation has no reply: it has not been read to its end")
+        return self._reply
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        """The pieces of the text, in order.
+
+        Raises what the service refused with, NodeLost when it fell silent, and Unavailable when pieces
+        were lost or the connection was.
+        """
+        # A generator of its own, which nothing but the caller's loop holds: a `break` finalizes it.
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncGenerator[Chunk, None]:
+        self._start()
+        due = 0
+        try:
+            while True:
+                while self._pending:
+                    chunk = self._pending.popleft()
+                    if chunk.index != due:
+                        raise Unavailable(
+                            f"pieces {due} to {chunk.index - 1} of the answer were lost with the connection: "
+                            "send the request again"
+                        )
+                    due += 1
+                    yield chunk
+                if self._ended.is_set():
+                    break
+                await self._news.wait()
+                self._news = anyio.Event()
+            if self._error is not None:
+                raise self._error
+        finally:
+            self._scope.cancel()
+
+    async def finish(self) -> GenerateTextReply:
+        """The reply, without the pieces. Cancelled, it cancels on the server. Raises what iteration does."""
+        self._start()
+        try:
+            await self._ended.wait()
+        finally:
+            self._scope.cancel()
+        if self._error is not None:
+            raise self._error
+        return self.reply
+
+    async def aclose(self) -> None:
+        """End it, and return when the server was told (or could not be within seconds)."""
+        self._scope.cancel()
+        if self._started:
+            await self._ended.wait()
+
+    async def __aenter__(self) -> Generation:
+        """Nothing starts yet."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        await self.aclose()
+
+    def _start(self) -> None:
+        if self._started:
+            raise RuntimeError("a generation can be read once: call generate again")
+        try:
+            self._tasks.start_soon(self._run, name=f"generation {self.generation_id}")
+        except RuntimeError:
+            raise Unavailable("this client is closed: connect again") from None
+        self._started = True
+
+    async def _run(self) -> None:
+        """Hear the service out, in a task of the client's: a caller's loop may stop anywhere."""
+        settled = False
+        try:
+            with self._scope:
+                self._reply = await self._exchange(self._request, self._hear)
+                settled = True
+        except SuiteError as error:
+            self._error = error
+            settled = True
+        except Exception as error:  # of the caller's on_progress: it belongs to the caller, not to the client
+            self._error = error
+        finally:
+            if not settled:
+                self._error = self._error or Unavailable("the generation was ended by its requester")
+                await self._cancel(self.generation_id)
+            self._ended.set()
+            self._news.set()
+
+    def _hear(self, signal: Signal) -> None:
+        if isinstance(signal, Chunk):
+            self._pending.append(signal)
+            self._news.set()
+        elif isinstance(signal, Progress) and self._on_progress is not None:
+            self._on_progress(signal.fraction)
+
+
+def chat_messages(
+    messages: Sequence[ChatMessage | Mapping[str, str]] | None,
+) -> tuple[ChatMessage, ...] | None:
+    """The messages as their type. Raises InvalidRequest for what is no message."""
+    if messages is None:
+        return None
+    try:
+        return msgspec.convert(tuple(messages), tuple[ChatMessage, ...], from_attributes=True)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"messages: {error}") from None

@@ -1,0 +1,53 @@
+"""Reading what comes back: a final reply, an error to raise, or a signal on the way."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+
+from suite.errors import SuiteError, error_from_reply
+from suite.messages.actions import ErrorReply, Reply
+from suite.messages.signals import AnySignal, Signal
+
+R = TypeVar("R", bound=Reply)
+
+
+class _Head(msgspec.Struct, frozen=True):
+    status: str | None = None
+    kind: str | None = None
+
+
+_head = msgspec.json.Decoder(_Head)
+_signal = msgspec.json.Decoder(AnySignal)
+_known = {kind.__struct_config__.tag for kind in Signal.__subclasses__()}
+
+
+def read_reply(data: bytes, kind: type[R]) -> R:
+    """The reply of a request that is answered once. Raises the error that it stands for."""
+    answer = read_answer(data, kind)
+    if isinstance(answer, kind):
+        return answer
+    raise SuiteError("the service answered with a signal where its reply was due: are the versions alike?")
+
+
+def read_answer(data: bytes, kind: type[R]) -> R | Signal | None:
+    """The final reply, or a signal; None for a later version's signal. Raises the error of an error reply."""
+    try:
+        head = _head.decode(data)
+        if head.status == "error":
+            raise _error(msgspec.json.decode(data, type=ErrorReply))
+        if head.status is not None:
+            return msgspec.json.decode(data, type=kind)
+        return _signal.decode(data) if head.kind in _known else None
+    except msgspec.MsgspecError as error:
+        raise SuiteError(
+            f"the service's answer cannot be read as {kind.__name__} ({error}): are the versions alike?"
+        ) from None
+
+
+def _error(reply: ErrorReply) -> SuiteError:
+    error = error_from_reply(reply.code, reply.message)
+    if reply.event_id is not None:
+        error.details["event_id"] = reply.event_id
+    return error

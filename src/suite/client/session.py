@@ -1,0 +1,256 @@
+"""A client's connection to the service, with a typed method for each action."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, TypeVar, Unpack
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup, TaskStatus
+
+from suite.bus.connection import Connection
+from suite.client.generation import Generation, GenerationOptions, OnProgress, chat_messages
+from suite.client.replies import read_answer, read_reply
+from suite.errors import NodeLost, SuiteError
+from suite.identity import NewId, utc_now
+from suite.messages.actions import (
+    CancelGenerationReply,
+    CancelGenerationRequest,
+    ChatMessage,
+    GenerateTextReply,
+    GenerateTextRequest,
+    GetModelStatusReply,
+    GetModelStatusRequest,
+    GetStatsReply,
+    GetStatsRequest,
+    HealthCheckReply,
+    HealthCheckRequest,
+    ListModelsReply,
+    ListModelsRequest,
+    LoadModelReply,
+    LoadModelRequest,
+    Reply,
+    Request,
+    UnloadModelReply,
+    UnloadModelRequest,
+)
+from suite.messages.envelope import Recorded
+from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal
+from suite.messages.subjects import Subjects
+from suite.telemetry import traceparent
+
+if TYPE_CHECKING:
+    from suite.log import Log
+
+R = TypeVar("R", bound=Reply)
+
+SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
+"""How long a node that owes a heartbeat each second may be silent before it counts as lost."""
+REQUEST_SECONDS = 10.0
+"""How long an action that only looks something up may take."""
+CANCEL_SECONDS = 2.0
+"""How long leaving a generation early waits for the server to be told."""
+UNLOAD_MARGIN_SECONDS = 30.0
+"""How long ending a model's process may take after its generations have drained."""
+
+
+class Client:
+    """The service, as long as its connection is open. Made by `connect`.
+
+    Every method raises what the service refused with, as its class of `suite.errors`, and Unavailable,
+    NoService, RequestTimeout or AccessDenied when it could not be asked.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        tasks: TaskGroup,
+        *,
+        subjects: Subjects,
+        new_id: NewId,
+        request_seconds: float,
+        silence_seconds: float,
+    ) -> None:
+        self._connection = connection
+        self._tasks = tasks
+        self._subjects = subjects
+        self._new_id = new_id
+        self._request_seconds = request_seconds
+        self._silence_seconds = silence_seconds
+        self._log: Log | None = None
+        self._log_lock = anyio.Lock()
+
+    # --- residency ----------------------------------------------------------------------------------------
+
+    async def load_model(
+        self, model_id: str, *, wait: bool = True, on_progress: OnProgress | None = None
+    ) -> LoadModelReply:
+        """Load a model, and return when it is ready, or with ``wait=False`` when the load has begun.
+
+        However long it takes: the node proves each second that it works on it. Raises NodeLost when not.
+        """
+
+        def hear(signal: Signal) -> None:
+            if on_progress is not None and isinstance(signal, Progress):
+                on_progress(signal.fraction)
+
+        request = LoadModelRequest(model_id=model_id, wait=wait, stream=True)
+        return await self._exchange("load_model", request, LoadModelReply, hear)
+
+    async def unload_model(self, model_id: str, *, drain_ms: int = 30_000) -> UnloadModelReply:
+        """Unload a model; its running generations have ``drain_ms`` to end."""
+        request = UnloadModelRequest(model_id=model_id, drain_ms=drain_ms)
+        limit = max(drain_ms, 0) / 1000 + UNLOAD_MARGIN_SECONDS
+        return await self._ask("unload_model", request, UnloadModelReply, seconds=limit)
+
+    # --- generation ---------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        model_id: str,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[ChatMessage | Mapping[str, str]] | None = None,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> Generation:
+        """Generate text, piece by piece: ``async for chunk in client.generate(...): chunk.text``.
+
+        Give a prompt, or the messages of a chat. Afterwards ``.reply`` has the whole and its figures;
+        leaving the loop early cancels on the server. ``on_progress`` hears of the model's load, if it
+        has to be loaded first.
+        """
+        options.setdefault("generation_id", None)
+        options["generation_id"] = options["generation_id"] or self._new_id()
+        request = GenerateTextRequest(
+            model_id=model_id, prompt=prompt, messages=chat_messages(messages), stream=True, **options
+        )
+        return Generation(
+            request, exchange=self._generate, cancel=self._cancel, tasks=self._tasks, on_progress=on_progress
+        )
+
+    async def generate_text(
+        self,
+        model_id: str,
+        prompt: str | None = None,
+        *,
+        messages: Sequence[ChatMessage | Mapping[str, str]] | None = None,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[GenerationOptions],
+    ) -> GenerateTextReply:
+        """Generate text and return the whole of it with its figures.
+
+        It is streamed underneath, so that a node that dies is noticed within seconds, and cancelled on the
+        server when this is cancelled.
+        """
+        generation = self.generate(model_id, prompt, messages=messages, on_progress=on_progress, **options)
+        return await generation.finish()
+
+    async def cancel_generation(self, generation_id: str) -> CancelGenerationReply:
+        """End a generation early; its requester gets what there is."""
+        request = CancelGenerationRequest(generation_id=generation_id)
+        return await self._ask("cancel_generation", request, CancelGenerationReply)
+
+    # --- status -------------------------------------------------------------------------------------------
+
+    async def list_models(self) -> ListModelsReply:
+        """Every model of the catalogue."""
+        return await self._ask("list_models", ListModelsRequest(), ListModelsReply)
+
+    async def get_model_status(self, model_id: str | None = None) -> GetModelStatusReply:
+        """One model as ``.model``, or all by id as ``.models``."""
+        request = GetModelStatusRequest(model_id=model_id)
+        return await self._ask("get_model_status", request, GetModelStatusReply)
+
+    async def health_check(self) -> HealthCheckReply:
+        """Is the service well?"""
+        return await self._ask("health_check", HealthCheckRequest(), HealthCheckReply)
+
+    async def get_stats(self) -> GetStatsReply:
+        """Counts and sizes of the node that answers."""
+        return await self._ask("get_stats", GetStatsRequest(), GetStatsReply)
+
+    # --- the log ------------------------------------------------------------------------------------------
+
+    async def events(
+        self, filter: str | None = None, *, after: int = 0, follow: bool = False
+    ) -> AsyncGenerator[Recorded, None]:
+        """The events after a sequence, in order; with ``follow``, on and on as they are appended.
+
+        ``filter`` is a subject filter, with or without ``suite.event.`` in front, or an aggregate's name:
+        ``instance.*.smollm2.>``, ``usage``. Needs the role of a consumer or an operator.
+        """
+        log = await self._opened_log()
+        reading = log.read(self._event_filter(filter), after=after, follow=follow)
+        async with aclosing(reading) as events:
+            async for event in events:
+                yield event
+
+    def _event_filter(self, filter: str | None) -> str | None:
+        if not filter:
+            return None
+        start = f"{self._subjects.root}.event."
+        filter = filter.removeprefix(start)
+        return start + (filter if "." in filter or filter == ">" else f"{filter}.>")
+
+    async def _opened_log(self) -> Log:
+        async with self._log_lock:
+            if self._log is None:
+                self._log = await self._tasks.start(self._hold_log)
+        return self._log
+
+    async def _hold_log(self, *, task_status: TaskStatus[Log]) -> None:
+        from suite.log import Log
+
+        async with Log.open(
+            self._connection, self._subjects, source="/client", new_id=self._new_id, now=utc_now, create=False
+        ) as log:
+            task_status.started(log)
+            await anyio.sleep_forever()
+
+    # --- the wire -----------------------------------------------------------------------------------------
+
+    async def _ask(self, action: str, request: Request, kind: type[R], *, seconds: float | None = None) -> R:
+        """An action that is answered once."""
+        message = await self._connection.request(
+            self._subjects.action(action),
+            msgspec.json.encode(request),
+            headers=_trace_headers(),
+            timeout=seconds or self._request_seconds,
+        )
+        return read_reply(message.data, kind)
+
+    async def _exchange(
+        self, action: str, request: Request, kind: type[R], hear: Callable[[Signal], None]
+    ) -> R:
+        """An action that sends signals before its reply."""
+        async with self._connection.request_many(
+            self._subjects.action(action),
+            msgspec.json.encode(request),
+            headers=_trace_headers(),
+            idle_timeout=self._silence_seconds,
+        ) as messages:
+            async for message in messages:
+                answer = read_answer(message.data, kind)
+                if isinstance(answer, kind):
+                    return answer  # the first terminal message wins
+                if isinstance(answer, Signal):
+                    hear(answer)
+        raise NodeLost(f"the answer of {action} ended without a reply: send the request again")
+
+    async def _generate(
+        self, request: GenerateTextRequest, hear: Callable[[Signal], None]
+    ) -> GenerateTextReply:
+        return await self._exchange("generate_text", request, GenerateTextReply, hear)
+
+    async def _cancel(self, generation_id: str) -> None:
+        """Tell the server that nobody wants this any more, as far as that can be done in little time."""
+        with anyio.move_on_after(CANCEL_SECONDS, shield=True), suppress(SuiteError):
+            await self.cancel_generation(generation_id)
+
+
+def _trace_headers() -> dict[str, str] | None:
+    current = traceparent()
+    return None if current is None else {"traceparent": current}
