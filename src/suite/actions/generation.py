@@ -1,0 +1,42 @@
+"""generate_text and cancel_generation."""
+
+from __future__ import annotations
+
+from suite.actors.node import Node
+from suite.bus.service import Call, HandedOver, action
+from suite.errors import EmptyPrompt, InvalidRequest
+from suite.messages.actions import (
+    CancelGenerationReply,
+    CancelGenerationRequest,
+    GenerateTextReply,
+    GenerateTextRequest,
+)
+from suite.messages.actor import Handover
+from suite.messages.signals import Accepted
+
+
+@action("generate_text", reply=GenerateTextReply)
+async def generate_text(node: Node, request: GenerateTextRequest, call: Call) -> HandedOver:
+    """Have the model's actor answer the client; it is loaded first if it is not."""
+    _check(request)
+    model = node.loadable(request.model_id)
+    generation_id = request.generation_id or node.new_id()
+    if request.stream:
+        await call.send(Accepted(generation_id=generation_id, node=node.name))
+    handover = Handover(generation_id=generation_id, request=request, warnings=call.warnings)
+    await node.generations.start(model, handover, call.reply, call.send if request.stream else None)
+    return HandedOver()
+
+
+@action("cancel_generation")
+async def cancel_generation(node: Node, request: CancelGenerationRequest, _: Call) -> CancelGenerationReply:
+    """End a generation early."""
+    await node.generations.cancel(request.generation_id)
+    return CancelGenerationReply(generation_id=request.generation_id, cancelled=True)
+
+
+def _check(request: GenerateTextRequest) -> None:
+    if request.prompt is not None and request.messages is not None:
+        raise InvalidRequest("prompt and messages are both given: send one of them")
+    if not request.prompt and not request.messages:
+        raise EmptyPrompt

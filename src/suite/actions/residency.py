@@ -1,0 +1,55 @@
+"""load_model and unload_model."""
+
+from __future__ import annotations
+
+from suite.actors.generations import wait_loaded
+from suite.actors.node import Node
+from suite.bus.service import Call, action
+from suite.messages.actions import (
+    LoadModelReply,
+    LoadModelRequest,
+    UnloadModelReply,
+    UnloadModelRequest,
+)
+
+
+@action("load_model")
+async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
+    """Load a model and answer when it is ready."""
+    model = node.loadable(request.model_id)
+    async with node.supervisor.hold(model) as instance:
+        if request.wait:
+            await wait_loaded(instance, call.send if request.stream else None)
+        loaded = instance.phase == "loaded"
+        return LoadModelReply(
+            model_id=model.model_id,
+            loaded=loaded,
+            message=f"{model.model_id} is {'loaded' if loaded else 'being loaded'}",
+            seq=instance.seq,
+            load_ms=instance.load_ms or 0.0,
+            resident_bytes=instance.resident_bytes,
+        )
+
+
+@action("unload_model")
+async def unload_model(node: Node, request: UnloadModelRequest, _: Call) -> UnloadModelReply:
+    """Unload a model and answer when its memory is back with the system."""
+    model = node.catalogue.resolve(request.model_id)
+    instance = await node.supervisor.unload(
+        model.model_id, "requested", drain_seconds=request.drain_ms / 1000
+    )
+    if instance is None:
+        return UnloadModelReply(
+            model_id=model.model_id,
+            unloaded=True,
+            message=f"{model.model_id} was not loaded",
+            seq=None,
+            freed_bytes=0,
+        )
+    return UnloadModelReply(
+        model_id=model.model_id,
+        unloaded=True,
+        message=f"{model.model_id} is unloaded",
+        seq=instance.seq,
+        freed_bytes=instance.freed_bytes,
+    )

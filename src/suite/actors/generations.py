@@ -1,0 +1,175 @@
+"""Brings generations to actors, and answers for them when an actor cannot.
+
+The node hands a generation over by a request of its own, with the client's reply subject in a header; from
+the acceptance on the actor answers the client itself, and the node keeps a lease: it forbids eviction, and
+when the actor dies the node sends the terminal message in its place (DESIGN, When something dies).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import anyio
+import anyio.abc
+import msgspec
+
+from suite import telemetry
+from suite.actors.instance import Instance, Lease
+from suite.actors.supervisor import Supervisor
+from suite.bus.connection import Connection
+from suite.catalogue import Model
+from suite.errors import (
+    ActorCrashed,
+    Cancelled,
+    GenerationExists,
+    GenerationNotFound,
+    NoService,
+    RequestTimeout,
+    Unavailable,
+    error_from_reply,
+)
+from suite.messages.actions import CancelGenerationReply, CancelGenerationRequest
+from suite.messages.actor import REPLY_HEADER, Handover, HandoverReply
+from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
+from suite.messages.subjects import Subjects
+
+logger = logging.getLogger("suite.generations")
+
+Send: TypeAlias = Callable[[AnySignal], Awaitable[None]]
+
+HANDOVER_SECONDS = 5.0
+_ATTEMPTS = 2
+_RETRY_SECONDS = 1.0
+
+
+async def wait_loaded(instance: Instance, send: Send | None) -> None:
+    """Wait for a load; with `send`, tell its progress, and each second that it goes on.
+
+    Raises the load's failure.
+    """
+    told = -1.0
+    while instance.phase == "loading":
+        if send is not None and instance.progress > told:
+            told = instance.progress
+            await send(Progress(model_id=instance.model.model_id, fraction=told))
+            continue
+        with anyio.move_on_after(HEARTBEAT_SECONDS) as patience:
+            await instance.wait_change()
+        if send is not None and patience.cancelled_caught:
+            await send(Heartbeat())
+    if instance.phase != "loaded":
+        failure = instance.failure or ActorCrashed()
+        raise type(failure)(failure.message)
+
+
+class Generations:
+    """The generations of one node, from their acceptance to their hand-over."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        subjects: Subjects,
+        node: str,
+        supervisor: Supervisor,
+        tasks: anyio.abc.TaskGroup,
+    ) -> None:
+        self._connection = connection
+        self._subjects = subjects
+        self._node = node
+        self._supervisor = supervisor
+        self._tasks = tasks
+        self._pending: dict[str, anyio.CancelScope] = {}
+
+    async def start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
+        """Have an actor accept the generation; the model is loaded first if it is not.
+
+        Raises what refused it: the load, the actor, or GenerationExists, Cancelled, ActorCrashed.
+        """
+        generation_id = handover.generation_id
+        if generation_id in self._pending or self._supervisor.find_generation(generation_id):
+            raise GenerationExists
+        scope = self._pending[generation_id] = anyio.CancelScope()
+        try:
+            with scope:
+                await self._start(model, handover, reply, send)
+        finally:
+            del self._pending[generation_id]
+        if scope.cancelled_caught:
+            raise Cancelled
+
+    async def cancel(self, generation_id: str) -> None:
+        """Cancel a generation, wherever it is. Raises GenerationNotFound."""
+        if (scope := self._pending.get(generation_id)) is not None:
+            scope.cancel()
+            return
+        instance = self._supervisor.find_generation(generation_id)
+        if instance is None or not await self._cancel_in(instance, generation_id):
+            raise GenerationNotFound
+
+    async def _start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
+        for _ in range(_ATTEMPTS):
+            async with self._supervisor.hold(model) as instance:
+                await wait_loaded(instance, send)
+                if await self._hand_over(instance, handover, reply):
+                    return
+                await instance.wait_gone()
+        raise ActorCrashed
+
+    async def _hand_over(self, instance: Instance, handover: Handover, reply: str) -> bool:
+        """True: the actor has it. False: the actor is dead, and killed to be sure. Raises its refusal."""
+        generation_id = handover.generation_id
+        lease = Lease(reply=reply, stream=handover.request.stream)
+        instance.leases[generation_id] = lease
+        headers = {REPLY_HEADER: reply}
+        if (traceparent := telemetry.traceparent()) is not None:
+            headers["traceparent"] = traceparent
+        try:
+            answer = await self._connection.request(
+                self._subject(instance, "generate"),
+                msgspec.json.encode(handover),
+                headers=headers,
+                timeout=HANDOVER_SECONDS,
+            )
+        except (NoService, RequestTimeout) as error:
+            logger.warning("%s does not take a generation: %s", instance.model.model_id, error.message)
+            self._supervisor.release(instance, generation_id)
+            if instance.process is not None:
+                instance.process.kill()
+            return False
+        except (Unavailable, anyio.get_cancelled_exc_class()):
+            self._tasks.start_soon(self._settle, instance, generation_id)
+            raise
+        except BaseException:
+            self._supervisor.release(instance, generation_id)
+            raise
+        accepted = msgspec.json.decode(answer.data, type=HandoverReply)
+        if not accepted.accepted:
+            self._supervisor.release(instance, generation_id)
+            raise error_from_reply(accepted.code, accepted.message)
+        if instance.phase != "loaded":
+            raise ActorCrashed
+        lease.accepted = True
+        return True
+
+    async def _settle(self, instance: Instance, generation_id: str) -> None:
+        """Whether the actor has it is not known: cancel it there, and give the lease back if it is not."""
+        while generation_id in instance.leases:
+            try:
+                if not await self._cancel_in(instance, generation_id):
+                    self._supervisor.release(instance, generation_id)
+                return
+            except (Unavailable, RequestTimeout, NoService):
+                await anyio.sleep(_RETRY_SECONDS)
+
+    async def _cancel_in(self, instance: Instance, generation_id: str) -> bool:
+        answer = await self._connection.request(
+            self._subject(instance, "cancel"),
+            msgspec.json.encode(CancelGenerationRequest(generation_id=generation_id)),
+            timeout=HANDOVER_SECONDS,
+        )
+        return msgspec.json.decode(answer.data, type=CancelGenerationReply).cancelled
+
+    def _subject(self, instance: Instance, operation: str) -> str:
+        return self._subjects.actor(self._node, instance.instance_id, operation)

@@ -1,0 +1,101 @@
+"""One suite process on one machine: the parts that the actions work with."""
+
+from __future__ import annotations
+
+import psutil
+
+from suite.actors.generations import Generations
+from suite.actors.journal import Journal
+from suite.actors.supervisor import Supervisor
+from suite.bus.connection import Connection
+from suite.bus.service import Service
+from suite.catalogue import Catalogue, Model
+from suite.config import Settings
+from suite.errors import ModelFileInvalid
+from suite.identity import Clock, NewId, Now
+from suite.messages.actor import ActorSpec, NatsAccess
+
+
+class Node:
+    """What every handler gets; `suite.serving` puts it together."""
+
+    service: Service
+    """Set when the actions are served, which is last."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        connection: Connection,
+        catalogue: Catalogue,
+        journal: Journal,
+        supervisor: Supervisor,
+        generations: Generations,
+        new_id: NewId,
+        now: Now,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.name = settings.node
+        self.connection = connection
+        self.catalogue = catalogue
+        self.journal = journal
+        self.supervisor = supervisor
+        self.generations = generations
+        self.new_id, self.now, self.clock = new_id, now, clock
+        self.started = clock()
+
+    @property
+    def models_loaded(self) -> int:
+        """How many models answer at this moment."""
+        return sum(instance.phase == "loaded" for instance in self.supervisor.instances.values())
+
+    def loadable(self, model_id: str) -> Model:
+        """The model of an id or alias, with its file still there and sound.
+
+        Raises ModelNotFound, ModelFileGone or ModelFileInvalid.
+        """
+        model = self.catalogue.resolve(model_id)
+        if model.model_id not in self.supervisor.instances:
+            self.catalogue.check_present(model)
+            if model.error is not None:
+                raise ModelFileInvalid(model.error.message)
+        return model
+
+    def idle_timeout(self, model: Model) -> float:
+        """After how many idle seconds the model is unloaded; 0: never."""
+        return idle_timeout(self.settings, model)
+
+    def threads(self, model: Model) -> int:
+        """How many threads the model computes with."""
+        return threads(model)
+
+
+def idle_timeout(settings: Settings, model: Model) -> float:
+    """The model's own idle timeout in seconds, or the service's."""
+    own = model.settings.idle_timeout_seconds
+    return settings.idle_timeout_seconds if own is None else own
+
+
+def threads(model: Model) -> int:
+    """The configured threads, or one a physical core: llama.cpp gains nothing from more."""
+    return model.settings.n_threads or psutil.cpu_count(logical=False) or 1
+
+
+def actor_spec(settings: Settings, access: NatsAccess, model: Model, instance_id: str) -> ActorSpec:
+    """What the process of a model is told."""
+    return ActorSpec(
+        node=settings.node,
+        instance_id=instance_id,
+        model_id=model.model_id,
+        model_path=str(model.path),
+        subject_root=settings.subject_root,
+        nats=access,
+        context_tokens=model.context_tokens,
+        batch_tokens=model.settings.batch_size,
+        gpu_layers=model.settings.n_gpu_layers,
+        threads=threads(model),
+        slots=model.settings.slots,
+        queue_limit=settings.queue_limit,
+        tracing=settings.trace,
+    )

@@ -1,0 +1,210 @@
+"""Puts a node together, serves until it is told to stop, and takes it apart in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import anyio
+import anyio.abc
+import psutil
+
+from suite import __version__, data_directory, telemetry
+from suite.actions.catalogue import get_model_status, list_models
+from suite.actions.generation import cancel_generation, generate_text
+from suite.actions.health import get_stats, health_check
+from suite.actions.residency import load_model, unload_model
+from suite.actors.generations import Generations
+from suite.actors.journal import Journal
+from suite.actors.membership import LEASE_SECONDS, Membership
+from suite.actors.node import Node, actor_spec, idle_timeout
+from suite.actors.recovery import close_open_instances
+from suite.actors.registrar import Registrar
+from suite.actors.supervisor import Supervisor
+from suite.bus.connection import Connection
+from suite.bus.embedded import EmbeddedServer
+from suite.bus.kv import Leases
+from suite.bus.service import Service, terminate
+from suite.catalogue import Catalogue
+from suite.config import ConnectionFile, Settings
+from suite.identity import Clock, NewId, Now, new_id, utc_now
+from suite.log import Log
+from suite.messages.actor import NatsAccess
+from suite.messages.subjects import Subjects
+from suite.tasks import background
+
+logger = logging.getLogger("suite.node")
+
+ACTIONS = (
+    load_model,
+    unload_model,
+    generate_text,
+    cancel_generation,
+    list_models,
+    get_model_status,
+    health_check,
+    get_stats,
+)
+
+_MEMORY_SHARE = 0.8
+_GIB = 2**30
+
+
+async def serve(settings: Settings, *, take_over: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM; a second one does not wait for running generations.
+
+    Raises what keeps the node from starting, or Fenced and NodeLost when it may not go on.
+    """
+    async with background() as tasks:
+        stop = anyio.Event()
+        tasks.start_soon(_wait_for_signals, stop, tasks.cancel_scope)
+        async with running_node(settings, take_over=take_over):
+            await stop.wait()
+
+
+async def _wait_for_signals(stop: anyio.Event, scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            if stop.is_set():
+                scope.cancel()
+            stop.set()
+
+
+@asynccontextmanager
+async def running_node(
+    settings: Settings,
+    *,
+    take_over: bool = False,
+    new_id: NewId = new_id,
+    now: Now = utc_now,
+    clock: Clock = time.monotonic,
+) -> AsyncIterator[Node]:
+    """A node that serves until the block ends."""
+    subjects = Subjects(settings.subject_root)
+    with (
+        data_directory.held(settings.data_dir),
+        telemetry.tracing(settings.trace, node=settings.node, process="node"),
+    ):
+        async with (
+            _nats(settings) as (access, reachable_by),
+            Connection.open(access, name=f"suite-{settings.node}") as connection,
+            Log.open(connection, subjects, source=f"/node/{settings.node}", new_id=new_id, now=now) as log,
+            background() as tasks,
+        ):
+            catalogue = await _catalogue(settings)
+            limit_bytes = _memory_limit(settings)
+            membership = Membership(connection, log, subjects, settings.node)
+            epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
+            journal = Journal(log, subjects, settings.node, epoch, new_id)
+            await close_open_instances(log, journal, subjects, settings.node)
+            supervisor = Supervisor(
+                settings.node,
+                journal,
+                limit_bytes=limit_bytes,
+                make_spec=partial(actor_spec, settings, access),
+                terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+                new_id=new_id,
+                now=now,
+                clock=clock,
+            )
+            leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
+            await membership.answer_pings()
+            tasks.start_soon(membership.renew, leases)
+            tasks.start_soon(membership.watch, leases)
+            async with supervisor.running():
+                node = Node(
+                    settings,
+                    connection=connection,
+                    catalogue=catalogue,
+                    journal=journal,
+                    supervisor=supervisor,
+                    generations=Generations(connection, subjects, settings.node, supervisor, tasks),
+                    new_id=new_id,
+                    now=now,
+                    clock=clock,
+                )
+                registrar = Registrar(log, subjects, settings.node, catalogue)
+                tasks.start_soon(_keep_catalogue, node, registrar)
+                tasks.start_soon(supervisor.sweep_idle, partial(idle_timeout, settings))
+                async with Service.serve(
+                    connection,
+                    ACTIONS,
+                    node,
+                    subjects=subjects,
+                    version=__version__,
+                    metadata={"node": settings.node},
+                    new_id=new_id,
+                ) as node.service:
+                    reachable_by.write(settings.data_dir)
+                    logger.info("node %s serves %d models", settings.node, len(catalogue.models))
+                    try:
+                        yield node
+                    finally:
+                        ConnectionFile.path(settings.data_dir).unlink(missing_ok=True)
+                await supervisor.stop(settings.drain_seconds)
+            await leases.delete(settings.node)
+            await membership.leave()
+
+
+@asynccontextmanager
+async def _nats(settings: Settings) -> AsyncIterator[tuple[NatsAccess, ConnectionFile]]:
+    """The node's own access to NATS, and what others are told of theirs."""
+    if settings.nats.url is not None:
+        access = NatsAccess(
+            url=settings.nats.url,
+            user=settings.nats.user,
+            password=settings.nats.password,
+            credentials_file=settings.nats.credentials,
+        )
+        yield access, _reachable_by(settings, NatsAccess(url=settings.nats.url))
+        return
+    async with EmbeddedServer.start(
+        settings.data_dir / "nats", subjects_root=settings.subject_root, port=settings.nats.port
+    ) as server:
+        yield server.access, _reachable_by(settings, server.operator)
+
+
+def _reachable_by(settings: Settings, access: NatsAccess) -> ConnectionFile:
+    return ConnectionFile(
+        url=access.url,
+        user=access.user,
+        password=access.password,
+        inbox_prefix=access.inbox_prefix,
+        subject_root=settings.subject_root,
+        node=settings.node,
+        pid=os.getpid(),
+    )
+
+
+async def _catalogue(settings: Settings) -> Catalogue:
+    catalogue = Catalogue.open(
+        settings.models_directories, settings.models, settings.data_dir / "digests.json"
+    )
+    await catalogue.scan()
+    return catalogue
+
+
+def _memory_limit(settings: Settings) -> int:
+    if settings.memory_limit_gb is None:
+        return int(psutil.virtual_memory().total * _MEMORY_SHARE)
+    return int(settings.memory_limit_gb * _GIB)
+
+
+async def _keep_catalogue(node: Node, registrar: Registrar) -> None:
+    """Register what is there, then follow the files as they come and go."""
+    await registrar.remove_missing()
+    for model in list(node.catalogue.models.values()):
+        await registrar.found(model)
+    async for changes in node.catalogue.watch():
+        for model_id in changes.removed:
+            await node.supervisor.unload(model_id, "file_removed", drain_seconds=node.settings.drain_seconds)
+            await registrar.gone(model_id)
+        for model_id in changes.changed:
+            await node.supervisor.unload(model_id, "file_changed", drain_seconds=node.settings.drain_seconds)
+        for model_id in (*changes.added, *changes.changed):
+            await registrar.found(node.catalogue.models[model_id])
