@@ -1,0 +1,1 @@
+"""The one door to NATS: connection, micro service, embedded server, leases."""

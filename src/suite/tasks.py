@@ -1,0 +1,33 @@
+"""Work that lives as long as a block, with an owner that waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+
+
+@asynccontextmanager
+async def background() -> AsyncIterator[TaskGroup]:
+    """A task group for what runs beside the body: cancelled and waited for when the body ends.
+
+    The body's exception comes out as it is and not in a group, so that ``except Conflict`` works around
+    it. A task that fails cancels the body, and its exception comes out as it is when it is the only one.
+    """
+    failure: Exception | None = None
+    try:
+        async with anyio.create_task_group() as tasks:
+            try:
+                yield tasks
+            except Exception as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+    except ExceptionGroup as group:
+        if failure is None and len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        if failure is None:
+            raise
+    if failure is not None:
+        raise failure
