@@ -1,0 +1,368 @@
+"""One generation as its client sees it: chunks and heartbeats, then one final message, then nothing more.
+
+Everything is sent by one task in order. Text comes from the engine's thread piece by piece; pieces that
+wait while the connection is busy go out together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from uuid import NAMESPACE_OID, uuid5
+
+import anyio
+import anyio.to_thread
+import msgspec
+from opentelemetry.trace import SpanKind
+
+from suite import telemetry
+from suite.bus.connection import Connection
+from suite.engine.generation import Generation, Order
+from suite.engine.prompt import Prompter
+from suite.engine.sampler import Sampling
+from suite.engine.thread import EngineThread
+from suite.errors import GenerationFailed, SuiteError
+from suite.identity import Clock
+from suite.log import Log
+from suite.messages.actions import ErrorReply, GenerateTextReply, Timings, Usage
+from suite.messages.actor import ActorSpec, Finished, Handover
+from suite.messages.events import Generated, Outcome
+from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Heartbeat, Signal
+from suite.tasks import background
+
+logger = logging.getLogger("suite.actor")
+
+PREPARE_SECONDS = 10.0
+"""For template and tokenizer together; a template of a model file may as well loop for ever."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Means(msgspec.Struct, frozen=True, kw_only=True):
+    """What all generations of one actor work with."""
+
+    spec: ActorSpec
+    connection: Connection
+    log: Log
+    engine: EngineThread
+    prompter: Prompter
+    clock: Clock
+    new_seed: Callable[[], int]
+
+
+class Answer:
+    """One accepted generation, from its prompt to its last message."""
+
+    def __init__(self, handover: Handover, *, reply: str, receipt: str, means: Means) -> None:
+        """`reply` is the client's subject, `receipt` this actor's own, which hears when nobody is there."""
+        self._id = handover.generation_id
+        self._request = handover.request
+        self._warnings = handover.warnings
+        self._reply = reply
+        self._receipt = receipt
+        self._means = means
+        self._accepted = means.clock()
+        self._seed = means.new_seed() if handover.request.seed is None else handover.request.seed
+        self._prompt_tokens = 0
+        self._generation: Generation | None = None
+        self._cancelled: Outcome | None = None
+        self._failure: SuiteError | None = None
+        self._over = False
+        self._parts: list[str] = []
+        self._chunks = 0
+        self._last_sent = self._accepted
+        self._loop = asyncio.get_running_loop()
+        self._incoming: deque[str] = deque()
+        self._news = asyncio.Event()
+        self._told = False
+
+    # --- from outside ---------------------------------------------------------------------------------------
+
+    def cancel(self, outcome: Outcome) -> None:
+        """End it before its next step; the client gets what there is."""
+        self._cancelled = self._cancelled or outcome
+        if self._generation is not None:
+            self._generation.cancel(self._cancelled)
+            self._means.engine.withdraw(self._generation)
+
+    def abort(self, error: SuiteError) -> None:
+        """End it now, without waiting for the engine; the client gets the error."""
+        self._failure = self._failure or error
+        self.cancel("cancelled")
+        self._end(None)
+
+    # --- from the engine's thread ---------------------------------------------------------------------------
+
+    def piece(self, text: str) -> None:
+        """Take the next text."""
+        self._incoming.append(text)
+        if self._request.stream and not self._told:
+            self._told = True
+            self._call(self._notice)
+
+    def ended(self, error: SuiteError | None) -> None:
+        """Take note that nothing more comes."""
+        self._call(self._end, error)
+
+    def _call(self, callback: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            logger.debug("the loop has ended before a generation did")
+
+    def _notice(self) -> None:
+        self._told = False
+        self._news.set()
+
+    def _end(self, error: SuiteError | None) -> None:
+        self._failure = self._failure or error
+        self._over = True
+        self._news.set()
+
+    # --- the way to the client ------------------------------------------------------------------------------
+
+    async def run(self, headers: Mapping[str, str]) -> Finished:
+        """Generate, append what came of it, and send the final message. Raises nothing but cancellation."""
+        failure: SuiteError | None = None
+        seq: int | None = None
+        try:
+            with self._span(headers):
+                async with background() as tasks:
+                    if self._request.stream:
+                        tasks.start_soon(self._beat)
+                    try:
+                        await self._generate()
+                    except SuiteError as error:
+                        self._failure = error
+                    seq = await self._append()
+                if self._failure is not None:
+                    raise self._failure
+        except SuiteError as error:
+            failure = error
+        except Exception:
+            logger.exception("generation %s failed in a way that nobody thought of", self._id)
+            failure = SuiteError("an internal error ended the generation: see the node's log")
+        await self._conclude(failure, seq)
+        return Finished(
+            generation_id=self._id,
+            prompt_tokens=self._prompt_tokens,
+            reused_tokens=self._generation.reused_tokens if self._generation else 0,
+            completion_tokens=self._generation.completion_tokens if self._generation else 0,
+            outcome=self._outcome,
+            seq=seq,
+        )
+
+    async def _generate(self) -> None:
+        prompt = await self._prepare()
+        self._prompt_tokens = len(prompt)
+        request, means = self._request, self._means
+        generation = Generation(
+            Order(
+                prompt=prompt,
+                max_tokens=request.max_tokens,
+                stop=(request.stop,) if isinstance(request.stop, str) else request.stop,
+                sampling=Sampling(
+                    temperature=request.temperature,
+                    top_p=request.top_p,
+                    top_k=request.top_k,
+                    min_p=request.min_p,
+                    repeat_penalty=request.repeat_penalty,
+                    seed=self._seed,
+                ),
+                conversation_id=request.conversation_id,
+            ),
+            means.clock,
+        )
+        self._generation = generation
+        means.engine.submit(generation, self)
+        if self._cancelled is not None:
+            self.cancel(self._cancelled)
+        await self._forward()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _prepare(self) -> list[int]:
+        with anyio.move_on_after(PREPARE_SECONDS):
+            return await anyio.to_thread.run_sync(
+                self._means.prompter.tokens, self._request, abandon_on_cancel=True
+            )
+        if self._request.messages is not None:
+            self._means.prompter.give_up_template()
+        raise GenerationFailed(f"the prompt could not be made ready in {PREPARE_SECONDS:g} s: shorten it")
+
+    async def _forward(self) -> None:
+        """Send text as it comes, until the engine has ended."""
+        over = False
+        while not over:
+            await self._news.wait()
+            self._news.clear()
+            over = self._over  # read before the text: all of it is here when this is set
+            text = ""
+            while self._incoming:
+                text += self._incoming.popleft()
+            if not text:
+                continue
+            self._parts.append(text)
+            if self._request.stream:
+                await self._send(Chunk(index=self._chunks, text=text))
+                self._chunks += 1
+
+    async def _beat(self) -> None:
+        """Show that it goes on, and notice while it waits that the client is gone."""
+        while True:
+            pause = self._last_sent + HEARTBEAT_SECONDS - self._means.clock()
+            if pause > 0:
+                await anyio.sleep(pause)
+                continue
+            try:
+                await self._send(Heartbeat())
+            except SuiteError as error:
+                self.abort(error)
+                return
+
+    async def _send(self, signal: Signal) -> None:
+        try:
+            await self._means.connection.publish(self._reply, _encode(signal), reply=self._receipt)
+        except SuiteError as error:
+            self.abort(error)
+            raise
+        self._last_sent = self._means.clock()
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    @property
+    def _outcome(self) -> Outcome:
+        if self._generation is None:
+            return self._cancelled or "failed"
+        if self._failure is not None and self._cancelled is None:
+            return "failed"
+        return self._generation.outcome or self._cancelled or "failed"
+
+    async def _append(self) -> int | None:
+        """Append the event; None when the prompt was refused, for then nothing was generated."""
+        generation = self._generation
+        if generation is None:
+            return None
+        timings, spec = self._timings(generation), self._means.spec
+        usage = self._usage(generation)
+        telemetry.annotate(
+            gen_ai__usage__input_tokens=usage.prompt_tokens,
+            gen_ai__usage__output_tokens=usage.completion_tokens,
+            gen_ai__response__finish_reasons=self._outcome,
+            suite__reused_tokens=usage.reused_tokens,
+        )
+        try:
+            return await self._means.log.append(
+                Generated(
+                    model_id=spec.model_id,
+                    node=spec.node,
+                    instance_id=spec.instance_id,
+                    generation_id=self._id,
+                    conversation_id=self._request.conversation_id,
+                    prompt_tokens=usage.prompt_tokens,
+                    reused_tokens=usage.reused_tokens,
+                    completion_tokens=usage.completion_tokens,
+                    queue_ms=timings.queue_ms,
+                    time_to_first_token_ms=timings.time_to_first_token_ms,
+                    generation_ms=timings.generation_ms,
+                    outcome=self._outcome,
+                ),
+                # A generation that is sent again under its id after an uncertain end counts once.
+                id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
+                correlation_id=self._id,
+            )
+        except SuiteError as error:
+            logger.warning("generation %s is not in the log: %s", self._id, error.message)
+            self._failure = self._failure or error
+            return None
+
+    async def _conclude(self, failure: SuiteError | None, seq: int | None) -> None:
+        """Send the final message, and after a stream the empty one. Nobody may be there to have them."""
+        connection = self._means.connection
+        try:
+            if failure is None:
+                try:
+                    await connection.publish(self._reply, _encode(self._success(seq)))
+                except SuiteError as error:
+                    failure = error
+            if failure is not None:
+                body, headers = _refusal(failure, self._warnings)
+                await connection.publish(self._reply, body, headers=headers)
+            if self._request.stream:
+                await connection.publish(self._reply)
+        except SuiteError as error:
+            logger.warning("the end of generation %s could not be sent: %s", self._id, error.message)
+
+    def _success(self, seq: int | None) -> GenerateTextReply:
+        generation = self._generation
+        assert generation is not None
+        assert seq is not None
+        return GenerateTextReply(
+            text="".join(self._parts),
+            model_id=self._means.spec.model_id,
+            generation_id=self._id,
+            conversation_id=self._request.conversation_id,
+            using_kv_cache=generation.reused_tokens > 0,
+            finish_reason=self._outcome,
+            seed=self._seed,
+            usage=self._usage(generation),
+            timings=self._timings(generation),
+            seq=seq,
+            warnings=self._warnings,
+        )
+
+    def _usage(self, generation: Generation) -> Usage:
+        return Usage(
+            prompt_tokens=self._prompt_tokens,
+            reused_tokens=generation.reused_tokens,
+            completion_tokens=generation.completion_tokens,
+        )
+
+    def _timings(self, generation: Generation) -> Timings:
+        ended = generation.ended or self._means.clock()
+        started = generation.started or ended
+        first = generation.first_token or ended
+        seconds, steps = ended - first, generation.completion_tokens - 1
+        return Timings(
+            queue_ms=_ms(started - self._accepted),
+            prompt_ms=_ms(first - started),
+            time_to_first_token_ms=_ms(first - self._accepted) if generation.first_token else None,
+            generation_ms=_ms(seconds),
+            tokens_per_second=round(steps / seconds, 2) if steps > 0 and seconds > 0 else None,
+        )
+
+    def _span(self, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        model_id = self._means.spec.model_id
+        return telemetry.span(
+            f"generate_text {model_id}",
+            kind=SpanKind.CONSUMER,
+            headers=headers,
+            gen_ai__operation__name="chat" if self._request.messages is not None else "text_completion",
+            gen_ai__provider__name="llama.cpp",
+            gen_ai__request__model=model_id,
+            gen_ai__request__max_tokens=self._request.max_tokens,
+            gen_ai__request__temperature=self._request.temperature,
+            suite__generation_id=self._id,
+        )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _refusal(error: SuiteError, warnings: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
+    """The error as its final message: the body, and the headers of a NATS micro service (ADR-32)."""
+    event_id = error.details.get("event_id")
+    reply = ErrorReply(
+        code=error.code,
+        message=error.message,
+        event_id=None if event_id is None else str(event_id),
+        warnings=warnings,
+    )
+    return _encode(reply), {
+        "Nats-Service-Error": " ".join(error.message.split()),
+        "Nats-Service-Error-Code": str(error.status),
+    }

@@ -1,0 +1,77 @@
+"""The process of one loaded model: ``python -m suite.actors.model``, started by its node.
+
+It loads the model while it connects to NATS, tells its node, and serves generations until it is told to end
+(SIGTERM) or its node is gone. llama.cpp has a thread of its own, and nothing here waits for it.
+
+What is imported when decides how soon a model answers: the engine first, so that the load begins, and all
+the rest beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import sys
+import time
+
+from suite.actors.pipe import NodePipe, leave
+from suite.engine.model import ContextSettings
+from suite.engine.thread import EngineThread
+from suite.errors import LoadCancelled
+from suite.messages.actor import ActorSpec, Failed, Loading
+
+_PROGRESS_STEP = 0.01
+_SEEDS = 2**32 - 1
+"""llama.cpp takes the seed after the last for a wish for a random one."""
+
+
+def main() -> None:
+    """Serve one model until told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    pipe = NodePipe.claim()
+    spec = pipe.receive_spec()
+    pipe.end_with_node()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: _give_up(pipe))
+    engine = EngineThread(spec.model_path, _settings(spec), _Progress(pipe))
+    engine.start()
+
+    import anyio
+
+    from suite.actors.serving import serve
+
+    leave(anyio.run(serve, spec, engine, pipe, time.monotonic, lambda: secrets.randbelow(_SEEDS)))
+
+
+def _settings(spec: ActorSpec) -> ContextSettings:
+    return ContextSettings(
+        context_tokens=spec.context_tokens,
+        batch_tokens=spec.batch_tokens,
+        gpu_layers=spec.gpu_layers,
+        threads=spec.threads,
+        slots=spec.slots,
+    )
+
+
+def _give_up(pipe: NodePipe) -> None:
+    """End a load: nobody has anything of this process yet."""
+    pipe.report(Failed(code=LoadCancelled.code, message=LoadCancelled().message))
+    leave(0)
+
+
+class _Progress:
+    """Reports a load, one line for each hundredth at most."""
+
+    def __init__(self, pipe: NodePipe) -> None:
+        self._pipe = pipe
+        self._told = 0.0
+
+    def __call__(self, fraction: float) -> None:
+        if fraction - self._told >= _PROGRESS_STEP:
+            self._told = fraction
+            self._pipe.report(Loading(fraction=round(fraction, 4)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What a model's process does once its model loads: connect, announce it, take generations, end in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+import psutil
+
+from suite import telemetry
+from suite.actors.answer import Answer, Means
+from suite.actors.pipe import NodePipe
+from suite.bus.connection import Connection, Message
+from suite.engine.prompt import Prompter
+from suite.engine.thread import EngineThread
+from suite.errors import (
+    GenerationExists,
+    InvalidRequest,
+    ModelUnloading,
+    Overloaded,
+    SuiteError,
+)
+from suite.identity import Clock, new_id, utc_now
+from suite.log import Log
+from suite.messages.actions import CancelGenerationReply, CancelGenerationRequest
+from suite.messages.actor import REPLY_HEADER, ActorSpec, Failed, Handover, HandoverReply, Ready
+from suite.messages.subjects import Subjects
+
+logger = logging.getLogger("suite.actor")
+
+END_SECONDS = 2.0
+"""For the last messages after SIGTERM; less than what the node waits before it kills."""
+_NO_RESPONDERS = "503"
+
+_encode = msgspec.json.Encoder().encode
+_decode_handover = msgspec.json.Decoder(Handover).decode
+_decode_cancel = msgspec.json.Decoder(CancelGenerationRequest).decode
+
+
+async def serve(
+    spec: ActorSpec, engine: EngineThread, pipe: NodePipe, clock: Clock, new_seed: Callable[[], int]
+) -> int:
+    """Serve until SIGTERM; the exit code. What goes wrong before the model is ready is reported."""
+    subjects = Subjects(spec.subject_root)
+    source = f"/node/{spec.node}/{spec.model_id}"
+    try:
+        with telemetry.tracing(spec.tracing, node=spec.node, process=f"model {spec.model_id}"):
+            async with (
+                Connection.open(spec.nats, name=f"{spec.node} {spec.model_id}") as connection,
+                Log.open(
+                    connection, subjects, source=source, new_id=new_id, now=utc_now, create=False
+                ) as log,
+            ):
+                model = await asyncio.wrap_future(engine.loaded)
+                prompter = Prompter(model.vocabulary, spec.context_tokens, utc_now)
+                means = Means(
+                    spec=spec,
+                    connection=connection,
+                    log=log,
+                    engine=engine,
+                    prompter=prompter,
+                    clock=clock,
+                    new_seed=new_seed,
+                )
+                actor = ModelActor(means, subjects, pipe)
+                await actor.run()
+    except SuiteError as error:
+        pipe.report(Failed(code=error.code, message=error.message))
+        return 1
+    return 0
+
+
+class ModelActor:
+    """Takes generations from its node, within its limit, and runs each to its end."""
+
+    def __init__(self, means: Means, subjects: Subjects, pipe: NodePipe) -> None:
+        self._means = means
+        self._subjects = subjects
+        self._pipe = pipe
+        self._answers: dict[str, Answer] = {}
+        self._receipts: dict[str, Answer] = {}
+        self._inbox = means.connection.new_inbox()
+        self._ending = False
+        self._tasks: anyio.abc.TaskGroup
+
+    async def run(self) -> None:
+        """Announce the model, and serve until SIGTERM; then give every client its last message."""
+        connection, spec = self._means.connection, self._means.spec
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals, anyio.CancelScope() as limit:
+            async with anyio.create_task_group() as self._tasks:
+                await connection.listen(f"{self._inbox}.*", self._on_receipt)
+                await connection.subscribe(
+                    self._subjects.actor(spec.node, spec.instance_id, "cancel"), self._on_cancel
+                )
+                await connection.subscribe(
+                    self._subjects.actor(spec.node, spec.instance_id, "generate"), self._on_generate
+                )
+                self._pipe.report(Ready(resident_bytes=psutil.Process().memory_info().rss))
+                self._tasks.start_soon(self._warm_up)
+                async for _ in signals:
+                    break
+                self._ending = True
+                limit.deadline = anyio.current_time() + END_SECONDS
+                for answer in list(self._answers.values()):
+                    answer.abort(ModelUnloading())
+        try:
+            await connection.flush(END_SECONDS)
+        except SuiteError as error:
+            logger.warning("the last messages may be lost: %s", error.message)
+
+    async def _warm_up(self) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._means.prompter.warm_up, abandon_on_cancel=True)
+        except SuiteError as error:
+            logger.warning("%s", error.message)
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    async def _on_receipt(self, message: Message) -> None:
+        """Nobody listens where a chunk or heartbeat was sent: its client is gone."""
+        if message.headers.get("Status") == _NO_RESPONDERS:
+            answer = self._receipts.get(message.subject)
+            if answer is not None:
+                answer.cancel("client_gone")
+
+    async def _on_cancel(self, message: Message) -> None:
+        generation_id = _decode_cancel(message.data).generation_id
+        answer = self._answers.get(generation_id)
+        if answer is not None:
+            answer.cancel("cancelled")
+        reply = CancelGenerationReply(generation_id=generation_id, cancelled=answer is not None)
+        await self._means.connection.publish(message.reply, _encode(reply))
+
+    async def _on_generate(self, message: Message) -> None:
+        try:
+            handover = self._admit(message)
+        except SuiteError as error:
+            await self._reply(message, HandoverReply(accepted=False, code=error.code, message=error.message))
+            return
+        receipt = f"{self._inbox}.{new_id()}"
+        answer = Answer(handover, reply=message.headers[REPLY_HEADER], receipt=receipt, means=self._means)
+        self._answers[handover.generation_id] = self._receipts[receipt] = answer
+        self._tasks.start_soon(self._answer, answer, handover.generation_id, receipt, message)
+
+    def _admit(self, message: Message) -> Handover:
+        if self._ending:
+            raise ModelUnloading
+        try:
+            handover = _decode_handover(message.data)
+        except msgspec.MsgspecError as error:
+            raise InvalidRequest(f"the hand-over cannot be read: {error}") from None
+        if REPLY_HEADER not in message.headers:
+            raise InvalidRequest(f"the hand-over has no {REPLY_HEADER} header")
+        if handover.generation_id in self._answers:
+            raise GenerationExists
+        limit = self._means.spec.queue_limit
+        if len(self._answers) > limit:
+            raise Overloaded(
+                f"one generation runs and {limit} wait for {self._means.spec.model_id}: try again later"
+            )
+        return handover
+
+    async def _answer(self, answer: Answer, generation_id: str, receipt: str, message: Message) -> None:
+        try:
+            await self._reply(message, HandoverReply(accepted=True))
+            self._pipe.report(await answer.run(message.headers))
+        except SuiteError as error:
+            logger.warning("a hand-over could not be accepted: %s", error.message)
+        finally:
+            del self._answers[generation_id]
+            del self._receipts[receipt]
+
+    async def _reply(self, message: Message, reply: HandoverReply) -> None:
+        if message.reply:
+            await self._means.connection.publish(message.reply, _encode(reply))

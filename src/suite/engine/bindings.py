@@ -1,0 +1,80 @@
+"""The door to llama.cpp: its C API, quiet unless something is wrong.
+
+`import llama_cpp` also brings its high-level part, with numpy and jinja2: three quarters of the import time,
+and nothing here uses it. So the module of the C API is imported alone::
+
+    from suite.engine.bindings import lib
+    lib.llama_backend_init()
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import importlib.util
+import logging
+import sys
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = ["last_messages", "lib"]
+
+_log = logging.getLogger("suite.llama")
+
+_WARNING, _ERROR, _CONTINUED = 3, 4, 5  # of enum ggml_log_level
+_LEVELS = {_WARNING: logging.WARNING, _ERROR: logging.ERROR}
+
+
+def _import_c_api() -> ModuleType:
+    if "llama_cpp" in sys.modules:
+        return importlib.import_module("llama_cpp.llama_cpp")
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None:
+        raise ModuleNotFoundError("llama-cpp-python is not installed")
+    # A package that is never executed, for as long as its submodule is imported from it.
+    sys.modules["llama_cpp"] = importlib.util.module_from_spec(spec)
+    try:
+        return importlib.import_module("llama_cpp.llama_cpp")
+    finally:
+        del sys.modules["llama_cpp"]
+
+
+if TYPE_CHECKING:
+    from llama_cpp import llama_cpp as lib
+else:
+    lib = _import_c_api()
+
+
+class _Messages:
+    """Where llama.cpp's messages go: warnings and errors to logging, the last kept for a failed load."""
+
+    def __init__(self) -> None:
+        self.last: deque[str] = deque(maxlen=8)
+        self._level = 0
+        # llama.cpp calls this for as long as the process lives, so the reference is kept here.
+        self._callback = lib.llama_log_callback(self._take)
+        lib.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _take(self, level: int, text: bytes | None, _user_data: object) -> None:
+        if level != _CONTINUED:
+            self._level = level
+        severity = _LEVELS.get(self._level)
+        if severity is None or not text:
+            return
+        line = text.decode("utf-8", "replace").strip()
+        if line.strip("."):
+            self.last.append(line)
+            _log.log(severity, "%s", line)
+
+
+messages = _Messages()
+
+
+def last_messages() -> str:
+    """llama.cpp's last warnings and errors, in one line, and forget them."""
+    text = "; ".join(messages.last)
+    messages.last.clear()
+    return text

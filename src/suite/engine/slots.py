@@ -1,0 +1,92 @@
+"""Which tokens are in memory where, and what of a new prompt need not be decoded again.
+
+A slot is one sequence of the context. A conversation keeps its slot, so that its next turn finds the tokens
+of the turns before; a new one takes an empty slot, or that of the conversation not used for longest. This is
+bookkeeping only: `plan` says what to do, the caller does it with llama.cpp and tells what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+_MOSTLY = 0.5
+"""A prompt without an owner goes on in a slot of which it repeats at least this share."""
+
+
+class Slot:
+    """One sequence: its tokens as they lie in the cache, and whose they are."""
+
+    def __init__(self, sequence: int) -> None:
+        self.sequence = sequence
+        self.tokens: list[int] = []
+        self.conversation_id: str | None = None
+        self.last_used = 0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a prompt goes, and the tokens it begins with that are in memory already."""
+
+    target: Slot
+    source: Slot
+    """The slot that holds them; another one than the target when its conversation keeps its own."""
+    reused_tokens: int
+
+
+class Slots:
+    """All sequences of one context."""
+
+    def __init__(self, count: int, *, can_share: bool = True) -> None:
+        """`can_share` False: the model's memory cannot give part of one sequence to another (recurrent)."""
+        self._slots = [Slot(sequence) for sequence in range(count)]
+        self._can_share = can_share
+        self._uses = 0
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self._slots)
+
+    def plan(self, prompt: list[int], conversation_id: str | None) -> Plan:
+        """The place for this prompt. Its last token is always left to decode: its logits are sampled from."""
+        usable = len(prompt) - 1
+        shared = {slot.sequence: _common(slot.tokens, prompt, usable) for slot in self._slots}
+        best = max(self._slots, key=lambda slot: (shared[slot.sequence], slot.last_used))
+        target = self._target(best, shared[best.sequence], conversation_id)
+        if not self._can_share or shared[target.sequence] == shared[best.sequence]:
+            best = target
+        return Plan(target=target, source=best, reused_tokens=shared[best.sequence])
+
+    def _target(self, best: Slot, common: int, conversation_id: str | None) -> Slot:
+        if conversation_id is not None:
+            for slot in self._slots:
+                if slot.conversation_id == conversation_id:
+                    return slot
+        owned_by_another = None not in (conversation_id, best.conversation_id)
+        if not owned_by_another and common >= max(1, _MOSTLY * len(best.tokens)):
+            return best
+        return min(self._slots, key=lambda slot: (bool(slot.tokens), slot.last_used))
+
+    def begin(self, slot: Slot, tokens: list[int], conversation_id: str | None) -> None:
+        """Note that a slot now holds these tokens, nothing else, and whose it is."""
+        self._uses += 1
+        slot.tokens = list(tokens)
+        slot.conversation_id = conversation_id
+        slot.last_used = self._uses
+
+    def forget(self, slot: Slot) -> None:
+        """Note that the slot is empty."""
+        slot.tokens = []
+        slot.conversation_id = None
+
+    def least_recently_used(self, *, besides: Slot) -> Slot | None:
+        """The slot to give up when the cache is short of room; None when no other holds anything."""
+        others = [slot for slot in self._slots if slot is not besides and slot.tokens]
+        return min(others, key=lambda slot: slot.last_used, default=None)
+
+
+def _common(held: list[int], prompt: list[int], limit: int) -> int:
+    """How many tokens at the beginning are the same, `limit` at most."""
+    limit = min(limit, len(held))
+    if held[:limit] == prompt[:limit]:
+        return limit
+    return next(index for index in range(limit) if held[index] != prompt[index])
