@@ -1,0 +1,129 @@
+"""Whatever is sent, the sender gets a stable code and what to do, and the service goes on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import suite
+from suite.bus.connection import Connection
+from support.models import tiny_model
+from support.service import serving
+
+ASK = {"model_id": "tiny", "prompt": "Once", "max_tokens": 2}
+
+REFUSED: dict[str, tuple[str, bytes, str, str]] = {
+    "unknown model": ("load_model", b'{"model_id": "nobody"}', "model_not_found", "list_models"),
+    "a path as model": ("load_model", b'{"model_id": "../etc/passwd"}', "model_not_found", "list_models"),
+    "unknown action": ("fly_away", b"{}", "unknown_action", "Unknown action: fly_away"),
+    "missing field": ("load_model", b"{}", "invalid_request", "model_id"),
+    "wrong type": ("load_model", b'{"model_id": 7}', "invalid_request", "model_id"),
+    "not JSON": ("load_model", b"model_id=tiny", "invalid_json", "JSON"),
+    "not UTF-8": ("load_model", b'{"model_id": "\xff\xfe"}', "invalid_json", ""),
+    "no object": ("load_model", b"[1, 2]", "invalid_request", "object"),
+    "empty prompt": ("generate_text", msgspec.json.encode({**ASK, "prompt": ""}), "empty_prompt", "prompt"),
+    "no prompt": ("generate_text", b'{"model_id": "tiny"}', "empty_prompt", "prompt"),
+    "no messages": ("generate_text", b'{"model_id": "tiny", "messages": []}', "empty_prompt", ""),
+    "prompt and messages": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "messages": [{"role": "user", "content": "x"}]}),
+        "invalid_request",
+        "one of them",
+    ),
+    "no template": (
+        "generate_text",
+        b'{"model_id": "tiny", "messages": [{"role": "user", "content": "x"}]}',
+        "no_chat_template",
+        "prompt",
+    ),
+    "negative limit": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "max_tokens": -1}),
+        "invalid_request",
+        "max_tokens",
+    ),
+    "zero limit": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "max_tokens": 0}),
+        "invalid_request",
+        "max_tokens",
+    ),
+    "negative temperature": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "temperature": -0.5}),
+        "invalid_request",
+        "temperature",
+    ),
+    "empty stop": ("generate_text", msgspec.json.encode({**ASK, "stop": [""]}), "invalid_request", "stop"),
+    "negative drain": (
+        "unload_model",
+        b'{"model_id": "tiny", "drain_ms": -1}',
+        "invalid_request",
+        "drain_ms",
+    ),
+    "over the context": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "prompt": "word " * 5000}),
+        "prompt_too_long",
+        "512",
+    ),
+    "no such generation": (
+        "cancel_generation",
+        b'{"generation_id": "nothing"}',
+        "generation_not_found",
+        "",
+    ),
+}
+
+
+@asynccontextmanager
+async def bare_connection(tmp_path: Path) -> AsyncIterator[Connection]:
+    tiny_model(tmp_path / "tiny.gguf")
+    async with serving(tmp_path, tmp_path / "data") as service:
+        async with Connection.open(service.connection_file().access, name="bare") as connection:
+            yield connection
+
+
+async def test_each_refusal_has_its_code_and_says_what_to_do(tmp_path: Path) -> None:
+    async with bare_connection(tmp_path) as connection:
+        for case, (action, body, code, words) in REFUSED.items():
+            answer = await connection.request(f"suite.action.{action}", body, timeout=20)
+            reply = msgspec.json.decode(answer.data)
+            assert (case, reply["status"], reply["code"]) == (case, "error", code)
+            assert words in reply["message"], case
+            assert answer.headers["Nats-Service-Error"], case
+            assert int(answer.headers["Nats-Service-Error-Code"]) >= 400, case
+        health = msgspec.json.decode((await connection.request("suite.action.health_check", timeout=5)).data)
+        assert health["status"] == "HEALTHY"
+
+
+@pytest.mark.parametrize("depth", [10_000, 100_000])
+async def test_deeply_nested_json_is_refused(tmp_path: Path, depth: int) -> None:
+    async with bare_connection(tmp_path) as connection:
+        body = b'{"model_id": ' + b"[" * depth + b"]" * depth + b"}"
+        reply = msgspec.json.decode(
+            (await connection.request("suite.action.load_model", body, timeout=20)).data
+        )
+        assert reply["code"] in ("invalid_json", "invalid_request")
+
+
+async def test_a_reply_subject_that_nobody_listens_on_harms_nobody(tmp_path: Path) -> None:
+    async with bare_connection(tmp_path) as connection:
+        nobody = connection.new_inbox()
+        for body in (ASK, {**ASK, "stream": True}, {"model_id": "nobody", "prompt": "x"}):
+            await connection.publish("suite.action.generate_text", msgspec.json.encode(body), reply=nobody)
+        await connection.publish("suite.action.generate_text", msgspec.json.encode(ASK))
+        answer = await connection.request("suite.action.generate_text", msgspec.json.encode(ASK), timeout=20)
+        assert msgspec.json.decode(answer.data)["status"] == "success"
+
+
+async def test_any_text_is_generated_from(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.gguf")
+    async with serving(tmp_path, tmp_path / "data"), suite.connect(data_dir=tmp_path / "data") as client:
+        for prompt in ("\0", "\u2028", "\U0001f600" * 20, "\u202eabc", "<s></s><unk>", "%s%n{}", " "):
+            reply = await client.generate_text("tiny", prompt, max_tokens=2)
+            assert reply.usage.completion_tokens <= 2

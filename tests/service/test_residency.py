@@ -1,0 +1,259 @@
+"""Loading, unloading, eviction, idleness: through the real service on small real models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+
+from suite.client import Client
+from suite.errors import (
+    LoadCancelled,
+    LoadFailed,
+    ModelFileGone,
+    ModelFileInvalid,
+    ModelNotFound,
+    NotEnoughMemory,
+    SuiteError,
+)
+from suite.messages.actions import InstanceInfo, ModelInfo
+from suite.messages.events import InstanceUnloaded
+from support.models import tiny_model
+from support.service import facts, history, service_and_client
+
+
+async def model_info(client: Client, model_id: str) -> ModelInfo:
+    model = (await client.get_model_status(model_id)).model
+    assert model is not None
+    return model
+
+
+async def instance_info(client: Client, model_id: str) -> InstanceInfo:
+    instance = (await model_info(client, model_id)).instance
+    assert instance is not None
+    return instance
+
+
+async def estimated_gb(tmp_path: Path) -> float:
+    """What one of these tiny models needs, as the service itself says."""
+    async with service_and_client(tmp_path, tmp_path / "measure") as (_, client):
+        model = next(iter((await client.list_models()).models))
+        assert model.estimate is not None
+        return model.estimate.total_bytes / 2**30
+
+
+async def test_a_model_is_loaded_reported_and_unloaded(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.v1.gguf")
+    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        progress: list[float] = []
+        loaded = await client.load_model("tiny.v1", on_progress=progress.append)
+        assert loaded.loaded
+        assert progress == sorted(progress)
+        assert (await client.load_model("tiny.v1")).seq == loaded.seq
+        model = await model_info(client, "tiny.v1")
+        assert model.state == "loaded"
+        assert model.instance is not None
+        assert model.instance.resident_bytes == loaded.resident_bytes > 0
+        unloaded = await client.unload_model("tiny.v1")
+        assert unloaded.unloaded
+        assert unloaded.freed_bytes > 0
+        assert not psutil.pid_exists(model.instance.pid or 0)
+        again = await client.unload_model("tiny.v1")
+        assert again.unloaded
+        assert again.seq is None
+        events = await history(client, "instance")
+        assert facts(events) == ["instance.load_started", "instance.loaded", "instance.unloaded"]
+        assert events[1].seq == loaded.seq
+        assert events[2].seq == unloaded.seq
+
+
+async def test_one_load_serves_everyone_who_asks_for_it(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.gguf")
+    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        seqs: list[int] = []
+
+        async def load() -> None:
+            seqs.append((await client.load_model("tiny")).seq)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(load)
+        assert len(set(seqs)) == 1
+        assert facts(await history(client, "instance")).count("instance.load_started") == 1
+
+
+async def test_a_load_need_not_be_waited_for(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.gguf")
+    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        begun = await client.load_model("tiny", wait=False)
+        assert not begun.loaded
+        assert (await client.load_model("tiny")).seq > begun.seq
+
+
+async def test_the_least_recently_used_idle_model_makes_room(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        tiny_model(tmp_path / f"{name}.gguf")
+    # What is measured may be more than the estimate, so the limit is in what two of them really hold.
+    limit = 2.5 * max(await estimated_gb(tmp_path), await measured_gb(tmp_path))
+    async with service_and_client(tmp_path, tmp_path / "data", "--memory-limit-gb", f"{limit:.6f}") as (
+        _,
+        client,
+    ):
+        for name in ("a", "b"):
+            await client.load_model(name)
+        await client.generate_text("a", "Once", max_tokens=2)
+        await client.load_model("c")
+        models = (await client.get_model_status()).models
+        assert models is not None
+        assert {name for name, model in models.items() if model.loaded} == {"a", "c"}
+        (gone,) = [event.data for event in await history(client, "instance.*.b.unloaded")]
+        assert isinstance(gone, InstanceUnloaded)
+        assert gone.reason == "evicted"
+
+
+async def measured_gb(tmp_path: Path) -> float:
+    async with service_and_client(tmp_path, tmp_path / "measure") as (_, client):
+        model = next(iter((await client.list_models()).models))
+        await client.load_model(model.model_id)
+        return (await instance_info(client, model.model_id)).reserved_bytes / 2**30
+
+
+async def test_what_is_in_use_is_not_evicted_but_the_load_refused(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "a.gguf", layers=8, embedding=256, context=4096)
+    tiny_model(tmp_path / "b.gguf", layers=8, embedding=256, context=4096)
+    limit = 1.5 * await measured_gb(tmp_path)
+    async with service_and_client(tmp_path, tmp_path / "data", "--memory-limit-gb", f"{limit:.6f}") as (
+        _,
+        client,
+    ):
+        generation = client.generate("a", "Once", max_tokens=4000, temperature=0)
+        async for _ in generation:
+            with pytest.raises(NotEnoughMemory, match=r"a .* \(in use\)"):
+                await client.load_model("b")
+            break
+        await generation.aclose()
+        with anyio.fail_after(20):
+            while (await instance_info(client, "a")).running:
+                await anyio.sleep(0.02)
+        assert (await client.load_model("b")).loaded
+
+
+async def test_a_model_that_can_never_fit_is_refused(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "a.gguf")
+    async with service_and_client(tmp_path, tmp_path / "data", "--memory-limit-gb", "0.0001") as (_, client):
+        with pytest.raises(NotEnoughMemory, match="memory_limit_gb"):
+            await client.load_model("a")
+
+
+async def test_an_idle_model_unloads_after_its_timeout(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "brief.gguf")
+    tiny_model(tmp_path / "stays.gguf")
+    config = tmp_path / "suite.toml"
+    config.write_text(
+        "[models.brief]\nidle_timeout_seconds = 0.5\n[models.stays]\nidle_timeout_seconds = 0\n"
+    )
+    async with service_and_client(tmp_path, tmp_path / "data", "--config", str(config)) as (_, client):
+        await client.load_model("stays")
+        await client.load_model("brief")
+        with anyio.fail_after(20):
+            while (await model_info(client, "brief")).state != "unloaded":
+                await anyio.sleep(0.05)
+        (gone,) = [event.data for event in await history(client, "instance.*.brief.unloaded")]
+        assert isinstance(gone, InstanceUnloaded)
+        assert gone.reason == "idle"
+        assert (await model_info(client, "stays")).loaded
+
+
+async def test_an_unload_ends_a_load_that_is_under_way(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.gguf")
+    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        outcomes: list[str] = []
+
+        async def load() -> None:
+            try:
+                await client.load_model("tiny")
+                outcomes.append("loaded")
+            except LoadCancelled:
+                outcomes.append("cancelled")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(load)
+            while (await model_info(client, "tiny")).state == "unloaded":
+                await anyio.sleep(0.005)
+            await client.unload_model("tiny")
+        assert outcomes in (["cancelled"], ["loaded"])
+        assert (await model_info(client, "tiny")).state == "unloaded"
+        assert (await client.load_model("tiny")).loaded
+
+
+async def test_files_come_and_go_while_it_serves(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    async with service_and_client(models, tmp_path / "data") as (_, client):
+        assert (await client.list_models()).models == ()
+        tiny_model(tmp_path / "new.gguf").rename(models / "new.gguf")
+        with anyio.fail_after(20):
+            while not (await client.list_models()).models:
+                await anyio.sleep(0.05)
+        await client.load_model("new")
+        (models / "new.gguf").unlink()
+        with anyio.fail_after(20):
+            while "model.removed" not in facts(await history(client, "model")):
+                await anyio.sleep(0.05)
+        assert facts(await history(client, "model.new.>")) == ["model.registered", "model.removed"]
+        with pytest.raises(ModelNotFound):
+            await client.load_model("new")
+        (gone,) = [event.data for event in await history(client, "instance.*.new.unloaded")]
+        assert isinstance(gone, InstanceUnloaded)
+        assert gone.reason == "file_removed"
+
+
+async def test_a_model_is_registered_once_over_restarts(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.gguf")
+    for _ in range(2):
+        async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+            with anyio.fail_after(20):
+                while (await model_info(client, "tiny")).sha256 is None:
+                    await anyio.sleep(0.02)
+                while "model.registered" not in (seen := facts(await history(client, "model"))):
+                    await anyio.sleep(0.02)
+            assert seen == ["model.registered"]
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model at all\n" * 100])
+async def test_a_file_that_is_no_model_is_listed_with_what_is_wrong(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.gguf").write_bytes(content)
+    (tmp_path / "folder.gguf").mkdir()
+    tiny_model(tmp_path / "good.gguf")
+    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        model = await model_info(client, "broken")
+        assert model.state == "invalid"
+        assert model.error
+        with pytest.raises(ModelFileInvalid):
+            await client.load_model("broken")
+        with pytest.raises(SuiteError) as refused:
+            await client.load_model("folder")
+        assert refused.value.code in ("model_file_invalid", "model_not_found")
+        assert (await client.load_model("good")).loaded
+
+
+async def test_a_file_deleted_between_listing_and_loading_is_said_to_be_gone(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf")
+    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        await client.list_models()
+        path.unlink()
+        with pytest.raises((ModelFileGone, ModelNotFound)):
+            await client.load_model("tiny")
+
+
+async def test_a_file_that_llama_cpp_cannot_load_fails_its_load_alone(tmp_path: Path) -> None:
+    good = tiny_model(tmp_path / "good.gguf").read_bytes()
+    (tmp_path / "odd.gguf").write_bytes(good.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_xx.weight"))
+    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        with pytest.raises((LoadFailed, ModelFileInvalid)) as refused:
+            await client.load_model("odd")
+        assert refused.value.message
+        assert "instance.load_failed" in facts(await history(client, "instance.*.odd.>"))
+        assert (await client.load_model("good")).loaded
