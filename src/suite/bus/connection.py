@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -310,6 +310,24 @@ class Connection:
         self._check(subject, reply, data, headers)
         await self._send(client, subject, data, reply, headers)
 
+    async def publish_all(self, messages: Iterable[tuple[str, bytes, Mapping[str, str]]]) -> None:
+        """Send messages of subject, payload and headers in one write, for a fraction of what each costs.
+
+        Raises as publish does, and then none is sent.
+        """
+        client = self._live()
+        frames = bytearray()
+        for subject, data, headers in messages:
+            self._check(subject, "", data, headers)
+            frames += _frame(subject, data, headers)
+        try:
+            await client._send_command(bytes(frames))
+            await client._flush_pending()
+        except nats.errors.Error as error:
+            raise self._translated(error) from None
+        if not client.is_connected:
+            raise self._gone()
+
     async def request(
         self,
         subject: str,
@@ -604,6 +622,21 @@ class Connection:
 def _expire(answer: asyncio.Future[Msg | SuiteError], subject: str, timeout: float) -> None:
     if not answer.done():
         answer.set_result(RequestTimeout(f"no answer on {subject} within {timeout:g} s: allow more time"))
+
+
+def _frame(subject: str, data: bytes, headers: Mapping[str, str]) -> bytes:
+    """A message as the NATS protocol has it, with headers (ADR-4 of NATS)."""
+    block = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    if not block.count("\r") == block.count("\n") == len(headers):
+        raise InvalidRequest("a header holds a line break")
+    head = f"NATS/1.0\r\n{block}\r\n".encode()
+    return b"HPUB %b %d %d\r\n%b%b\r\n" % (
+        subject.encode(),
+        len(head),
+        len(head) + len(data),
+        head,
+        data,
+    )
 
 
 def _bare(url: str) -> str:

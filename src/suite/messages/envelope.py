@@ -7,8 +7,10 @@ small event, so there are no others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -17,6 +19,25 @@ from suite.messages.subjects import Subjects
 from suite.messages.upcasters import decode_event
 
 _encoder = msgspec.json.Encoder()
+_SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+_plain = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]*").fullmatch
+
+
+def header_value(text: str) -> str:
+    """Text as it can stand in a header: percent-encoded where CloudEvents' bindings ask for it.
+
+    That is everything outside printable ASCII, and space, quote and percent (CloudEvents HTTP binding,
+    3.1.3.2); so no id that a caller chose can end a header.
+    """
+    return text if _plain(text) else quote(text, safe=_SAFE, errors="surrogatepass")
+
+
+def _text(value: str) -> str:
+    return unquote(value, errors="surrogatepass") if "%" in value else value
+
+
+def _optional_text(value: str | None) -> str | None:
+    return None if value is None else _text(value)
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,18 +61,19 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
     def headers(self) -> dict[str, str]:
         """The NATS headers of the event."""
+        id = header_value(self.id)
         headers = {
-            "Nats-Msg-Id": self.id,
+            "Nats-Msg-Id": id,
             "ce-specversion": "1.0",
-            "ce-id": self.id,
+            "ce-id": id,
             "ce-type": self.data.type,
-            "ce-source": self.source,
+            "ce-source": header_value(self.source),
             "ce-time": self.time.isoformat().replace("+00:00", "Z"),
         }
         if self.correlation_id is not None:
-            headers["ce-correlationid"] = self.correlation_id
+            headers["ce-correlationid"] = header_value(self.correlation_id)
         if self.causation_id is not None:
-            headers["ce-causationid"] = self.causation_id
+            headers["ce-causationid"] = header_value(self.causation_id)
         if self.traceparent is not None:
             headers["traceparent"] = self.traceparent
         return headers
@@ -83,12 +105,12 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             seq=seq,
             subject=subject,
-            id=headers["ce-id"],
+            id=_text(headers["ce-id"]),
             type=type_name,
-            source=headers["ce-source"],
+            source=_text(headers["ce-source"]),
             time=datetime.fromisoformat(headers["ce-time"]),
             data=decode_event(type_name, body),
-            correlation_id=headers.get("ce-correlationid"),
-            causation_id=headers.get("ce-causationid"),
+            correlation_id=_optional_text(headers.get("ce-correlationid")),
+            causation_id=_optional_text(headers.get("ce-causationid")),
             traceparent=headers.get("traceparent"),
         )

@@ -1,0 +1,190 @@
+"""The log: every fact, in one order, appended once and read without gaps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from suite.bus.connection import Connection
+from suite.bus.jetstream import BATCH_HEADER_BYTES, MAX_BATCH_MESSAGES, JetStream, Outgoing
+from suite.errors import InvalidRequest, TooLarge
+from suite.identity import NewId, Now
+from suite.log.delivery import Delivery, Expectation, Parcel
+from suite.log.reader import Reader
+from suite.log.stream import DEDUPLICATION_SECONDS, prepare_stream
+from suite.log.writer import Writer
+from suite.messages.envelope import Envelope, Recorded, header_value
+from suite.messages.events import Event
+from suite.messages.subjects import MAX_ID_BYTES, Subjects
+from suite.tasks import background
+from suite.telemetry import span, traceparent
+
+SETTLE_SECONDS: Final = 20.0
+"""For how long an append is tried again: far below the two minutes for which the server knows its id."""
+ATTEMPT_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 5.0
+EXTRA_HEADER_BYTES: Final = BATCH_HEADER_BYTES + 120
+"""What a batch and an expectation add to an event's headers, without the expectation's subject."""
+
+
+class Log:
+    """The stream of all events, as one process appends to it and reads it."""
+
+    def __init__(
+        self,
+        jetstream: JetStream,
+        subjects: Subjects,
+        *,
+        source: str,
+        new_id: NewId,
+        now: Now,
+        writer: Writer,
+    ) -> None:
+        self._jetstream = jetstream
+        self._subjects = subjects
+        self._source = source
+        self._new_id = new_id
+        self._now = now
+        self._writer = writer
+        self._reader = Reader(jetstream, new_id=new_id)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        connection: Connection,
+        subjects: Subjects,
+        *,
+        source: str,
+        new_id: NewId,
+        now: Now,
+        create: bool = True,
+        attempt_seconds: float = ATTEMPT_SECONDS,
+        settle_seconds: float = SETTLE_SECONDS,
+    ) -> AsyncIterator[Log]:
+        """The log on this connection; its stream is created, or set right, unless `create` is False.
+
+        ``attempt_seconds`` is how long one publish waits for its answer, ``settle_seconds`` how long an
+        append is tried again. Leaving waits a few seconds for what is under way. Raises ServerUnsuitable,
+        Unavailable.
+        """
+        if settle_seconds > DEDUPLICATION_SECONDS / 2:
+            raise ValueError("an append must settle while the server still knows its id")
+        jetstream = JetStream(connection, subjects.stream, new_id=new_id)
+        await prepare_stream(jetstream, subjects.events, create=create, seconds=settle_seconds)
+        async with background() as tasks:
+            delivery = Delivery(jetstream, attempt_seconds=attempt_seconds, settle_seconds=settle_seconds)
+            writer = Writer(delivery, tasks)
+            try:
+                yield cls(jetstream, subjects, source=source, new_id=new_id, now=now, writer=writer)
+            finally:
+                await writer.close(CLOSE_SECONDS)
+
+    async def append(
+        self,
+        *events: Event,
+        expect: Expectation | None = None,
+        id: str | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+    ) -> int:
+        """Store the events, all or none, next to each other, and return the sequence of the last one.
+
+        With ``expect`` they are one decision, stored only if the expectation holds. ``id``, for one event,
+        is stored once: appending it again within two minutes returns the first one's sequence. To cancel
+        this call ends the wait; the event is taken back if it has not gone out, and otherwise stored.
+
+        Raises Conflict (the expectation does not hold, nothing is stored), Unavailable (nothing is stored),
+        UnknownOutcome (with ``event_id``), Overloaded, TooLarge, InvalidRequest.
+        """
+        if not 0 < len(events) <= MAX_BATCH_MESSAGES:
+            raise InvalidRequest(
+                f"{len(events)} events in one append: 1 to {MAX_BATCH_MESSAGES} can go together"
+            )
+        with span(f"append {events[0].type}", suite__events=len(events)):
+            parcel = self._pack(events, expect, id, correlation_id, causation_id)
+            self._writer.submit(parcel)
+            try:
+                return await parcel.result
+            except asyncio.CancelledError:
+                if parcel.result.done() and not parcel.result.cancelled():
+                    parcel.result.exception()  # it came at the same moment, and nobody waits for it
+                raise
+
+    def read(
+        self,
+        subject_filter: str | None = None,
+        *,
+        after: int = 0,
+        follow: bool = False,
+        last_per_subject: bool = False,
+    ) -> AsyncGenerator[Recorded, None]:
+        """The events after a sequence, in order, without gaps.
+
+        Without ``follow`` it ends at what was the end of the log when the reading began; with it, it goes
+        on for ever and survives a restart of the server. ``last_per_subject`` gives of what is there only
+        the newest event of each subject. Close it (``contextlib.aclosing``) when leaving early. Raises
+        Unavailable, ServerUnsuitable.
+        """
+        return self._reader.read(
+            subject_filter or self._subjects.events,
+            after=after,
+            follow=follow,
+            last_per_subject=last_per_subject,
+        )
+
+    async def last(self, subject_filter: str) -> Recorded | None:
+        """The newest event under the filter; every append that was answered is seen. Raises Unavailable."""
+        return await self._reader.last(subject_filter)
+
+    def _pack(
+        self,
+        events: tuple[Event, ...],
+        expect: Expectation | None,
+        id: str | None,
+        correlation_id: str | None,
+        causation_id: str | None,
+    ) -> Parcel:
+        if id is not None and len(events) > 1:
+            raise ValueError("an id names one event")
+        if id is not None and not 0 < len(header_value(id)) <= MAX_ID_BYTES:
+            raise InvalidRequest(f"an event id has 1 to {MAX_ID_BYTES} characters, three for a special one")
+        now, trace = self._now(), traceparent()
+        envelopes = [
+            Envelope(
+                id=id or self._new_id(),
+                source=self._source,
+                time=now,
+                data=event,
+                correlation_id=correlation_id,
+                causation_id=causation_id,
+                traceparent=trace,
+            )
+            for event in events
+        ]
+        messages = tuple(map(self._message, envelopes))
+        extra = EXTRA_HEADER_BYTES + (len(expect.subject) if expect is not None else 0)
+        sizes = [_size(message) + extra for message in messages]
+        largest, limit = max(sizes), self._jetstream.connection.max_payload
+        if largest > limit:
+            raise TooLarge(f"an event has {largest} bytes with its headers: the server takes {limit}")
+        return Parcel(
+            messages,
+            event_id=envelopes[-1].id,
+            expect=expect,
+            fresh=id is None,
+            size=sum(sizes),
+            result=asyncio.get_running_loop().create_future(),
+        )
+
+    def _message(self, envelope: Envelope) -> Outgoing:
+        return Outgoing(
+            subject=envelope.subject(self._subjects), body=envelope.body(), headers=envelope.headers()
+        )
+
+
+def _size(message: Outgoing) -> int:
+    headers = sum(len(name) + len(value) + 4 for name, value in message.headers.items())
+    return len(message.body) + headers
