@@ -1,0 +1,287 @@
+"""A nats-server of one's own: a child process on loopback, with JetStream and four users.
+
+    async with EmbeddedServer.start(data / "nats") as server:
+        async with Connection.open(server.access, name="box1") as connection: ...
+
+It dies with this process however that ends, and is started again when it dies by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import Process
+
+from suite.bus import parent
+from suite.errors import DataDirUnusable, PortTaken, ServerNotFound, Unavailable
+from suite.messages.actor import NatsAccess
+from suite.messages.subjects import Subjects
+from suite.tasks import background
+
+log = logging.getLogger("suite.bus")
+
+OLDEST_VERSION = (2, 12)
+"""The first with atomic batches that are refused as a whole (ADR-50)."""
+MAX_PAYLOAD_BYTES = 1024 * 1024
+START_SECONDS = 30.0
+"""A large store is read through at the start."""
+STOP_SECONDS = 5.0
+LAST_RETRY_SECONDS = 5.0
+HOST = "127.0.0.1"
+ROLES = ("suite", "operator", "client", "consumer")
+
+
+def permissions(role: str, subjects: Subjects) -> dict[str, list[str]]:
+    """What a role may publish and listen to: DESIGN's "Who may what"."""
+    request = [subjects.action(">"), "$SRV.>"]
+    stream = subjects.stream
+    read = [
+        "$JS.API.INFO",
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.STREAM.MSG.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.>",
+        "$JS.API.STREAM.NAMES",
+        f"$JS.API.CONSUMER.CREATE.{stream}",
+        f"$JS.API.CONSUMER.CREATE.{stream}.>",
+        f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.>",
+        f"$JS.API.CONSUMER.INFO.{stream}.>",
+        f"$JS.API.CONSUMER.NAMES.{stream}",
+        f"$JS.API.CONSUMER.LIST.{stream}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.>",
+        f"$JS.API.CONSUMER.DELETE.{stream}.>",
+        f"$JS.ACK.{stream}.>",
+        f"$JS.FC.{stream}.>",
+    ]
+    inbox = f"{inbox_prefix(role)}.>"
+    own = [f"{subjects.root}.>", "$SRV.>", "$JS.>", "$KV.>"]
+    publish = {"suite": [*own, "_INBOX.>"], "operator": request + read, "client": request, "consumer": read}
+    subscribe = {"suite": [*own, inbox]}
+    return {"publish": publish[role], "subscribe": subscribe.get(role, [inbox])}
+
+
+def inbox_prefix(role: str) -> str:
+    """Where the answers for a role go; no other role but the suite's can read or forge them."""
+    return f"_INBOX.{role}"
+
+
+class EmbeddedServer:
+    """A running nats-server, and how each role gets in."""
+
+    def __init__(self, directory: Path, program: str, subjects: Subjects) -> None:
+        self._directory = directory
+        self._program = program
+        self._subjects = subjects
+        self._passwords = {role: secrets.token_urlsafe(24) for role in ROLES}
+        self._process: Process
+        self._stopping = False
+        self.port = 0
+        """On loopback; the same for as long as this object lives."""
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls, directory: Path, *, subjects_root: str = "suite", port: int = 0
+    ) -> AsyncIterator[EmbeddedServer]:
+        """Start a server whose store, configuration and log are in ``directory``; it stops with the block.
+
+        ``port`` 0 takes a free one. Start it from the main thread: the kernel ties it to the thread that
+        starts it. Raises ServerNotFound, PortTaken, DataDirUnusable, and Unavailable if it does not come up.
+        """
+        program = await find_server()
+        server = cls(directory, program, Subjects(subjects_root))
+        await anyio.to_thread.run_sync(server._write_configuration)
+        async with background() as tasks:
+            try:
+                await server._launch(port)
+                tasks.start_soon(server._watch)
+                yield server
+            finally:
+                await server._stop()
+
+    @property
+    def pid(self) -> int:
+        """Of the server process as it is now."""
+        return self._process.pid
+
+    @property
+    def access(self) -> NatsAccess:
+        """For the suite's own processes: everything that is theirs."""
+        return self._access("suite")
+
+    @property
+    def operator(self) -> NatsAccess:
+        """For who runs the suite: what clients and consumers may."""
+        return self._access("operator")
+
+    @property
+    def client(self) -> NatsAccess:
+        """For requests of actions."""
+        return self._access("client")
+
+    @property
+    def consumer(self) -> NatsAccess:
+        """For reading events."""
+        return self._access("consumer")
+
+    def _access(self, role: str) -> NatsAccess:
+        return NatsAccess(
+            url=f"nats://{HOST}:{self.port}",
+            user=role,
+            password=self._passwords[role],
+            inbox_prefix=inbox_prefix(role),
+        )
+
+    # --- the process --------------------------------------------------------------------------------------
+
+    def _write_configuration(self) -> None:
+        users = [
+            {"user": role, "password": password, "permissions": permissions(role, self._subjects)}
+            for role, password in self._passwords.items()
+        ]
+        # The server's own format is a superset of JSON, so nothing has to be quoted by hand.
+        configuration: dict[str, Any] = {
+            "host": HOST,
+            "max_payload": MAX_PAYLOAD_BYTES,
+            "jetstream": {"store_dir": str(self._directory / "jetstream"), "sync_interval": "always"},
+            "authorization": {"users": users},
+            "ports_file_dir": str(self._directory),
+            "logfile": str(self._directory / "nats-server.log"),
+            "logfile_size_limit": 1024 * 1024,
+            "logfile_max_num": 3,
+        }
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.chmod(0o700)
+            path = self._directory / "nats-server.conf"
+            fresh = path.with_suffix(".new")
+            fresh.unlink(missing_ok=True)
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump(configuration, file, indent=2)
+            fresh.replace(path)
+            for stale in self._directory.glob("nats-server_*.ports"):
+                stale.unlink()
+        except OSError as error:
+            raise DataDirUnusable(
+                f"{self._directory} cannot be written ({error.strerror}): choose another with --data-dir"
+            ) from error
+
+    async def _launch(self, port: int) -> None:
+        """Start the process and wait until it answers; on failure nothing is left of it."""
+        configuration = self._directory / "nats-server.conf"
+        arguments = [self._program, "-c", str(configuration), "-p", str(port or -1)]
+        output = self._directory / "nats-server.out"
+        with anyio.CancelScope(shield=True), output.open("wb") as file:
+            self._process = await anyio.open_process(
+                parent.command(*arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                # Its own session: a Ctrl-C at the terminal is for this process to handle.
+                start_new_session=True,
+            )
+        try:
+            self.port = await self._listening()
+        except BaseException:
+            await self._end_process()
+            raise
+
+    async def _listening(self) -> int:
+        """Wait for the file that the server writes once it listens: the port in it."""
+        file = self._directory / f"{Path(self._program).name}_{self._process.pid}.ports"
+        with anyio.move_on_after(START_SECONDS):
+            while self._process.returncode is None:
+                if (port := _port_in(file)) is not None:
+                    file.unlink()
+                    return port
+                await anyio.sleep(0.01)
+        said = self._last_words()
+        if "address already in use" in said:
+            raise PortTaken
+        raise Unavailable(f"nats-server did not start, see {self._directory / 'nats-server.log'}: {said}")
+
+    def _last_words(self) -> str:
+        texts = []
+        for name in ("nats-server.out", "nats-server.log"):
+            path = self._directory / name
+            if path.exists():
+                texts += path.read_text(errors="replace")[-4096:].splitlines()[-3:]
+        return " | ".join(texts)
+
+    async def _watch(self) -> None:
+        while True:
+            code = await self._process.wait()
+            if self._stopping:
+                return
+            log.error("nats-server ended by itself with %d; it is started again", code)
+            await self._relaunch()
+
+    async def _relaunch(self) -> None:
+        delay = 0.05
+        while True:
+            try:
+                await self._launch(self.port)
+            except (PortTaken, Unavailable, OSError) as error:
+                log.error("nats-server does not come up: %s", error)
+            else:
+                log.warning("nats-server is up again on port %d", self.port)
+                return
+            await anyio.sleep(delay)
+            delay = min(2 * delay, LAST_RETRY_SECONDS)
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        if hasattr(self, "_process"):
+            await self._end_process()
+
+    async def _end_process(self) -> None:
+        """End the process whatever state it is in: asked first, then killed."""
+        with anyio.CancelScope(shield=True):
+            if self._process.returncode is None:
+                self._process.terminate()
+                with anyio.move_on_after(STOP_SECONDS):
+                    await self._process.wait()
+            if self._process.returncode is None:
+                self._process.kill()
+            await self._process.wait()
+
+
+def _port_in(ports_file: Path) -> int | None:
+    """The port in the file that the server writes once it listens; None before."""
+    try:
+        address: str = json.loads(ports_file.read_bytes())["nats"][0]
+    except (OSError, ValueError, LookupError):
+        return None
+    return int(address.rpartition(":")[2])
+
+
+async def find_server() -> str:
+    """The nats-server on the PATH, or beside this Python. Raises ServerNotFound, for one too old as well."""
+    path = shutil.which("nats-server") or shutil.which("nats-server", path=str(Path(sys.executable).parent))
+    if path is None:
+        raise ServerNotFound
+    try:
+        said = (await anyio.run_process([path, "--version"], check=False)).stdout.decode(errors="replace")
+    except OSError as error:
+        raise ServerNotFound(f"{path} cannot be run: {error.strerror}") from error
+    found = re.search(r"v(\d+)\.(\d+)\.\d+", said)
+    if found is None or (int(found[1]), int(found[2])) < OLDEST_VERSION:
+        wanted = ".".join(map(str, OLDEST_VERSION))
+        raise ServerNotFound(
+            f"{path} is {said.strip() or 'no nats-server'}: {wanted} or newer is needed,"
+            " install model-manager-suite[server]"
+        )
+    return path

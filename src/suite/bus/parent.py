@@ -1,0 +1,34 @@
+"""Start a program that dies with its parent: ``python parent.py PARENT_PID PROGRAM ARGUMENT...``.
+
+The kernel is asked to kill this process when the thread that started it ends (Linux, prctl(2),
+PR_SET_PDEATHSIG), which holds across the exec and however the parent dies. A parent that died before the
+call is noticed by its pid. Elsewhere than on Linux the program is started without it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line that starts a program as a child of this process that does not outlive it."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *arguments]
+
+
+def main() -> None:
+    """Tie this process to its parent, then become the program."""
+    parent, program = int(sys.argv[1]), sys.argv[2:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the parent is gone")
+    os.execvp(program[0], program)
+
+
+if __name__ == "__main__":
+    main()
