@@ -1,0 +1,108 @@
+"""Declares what clients can ask for: a typed function under a name.
+
+@action("health_check")
+async def health_check(node: Node, request: HealthCheckRequest, call: Call) -> HealthCheckReply: ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, TypeVar, get_type_hints
+
+import msgspec
+
+from suite.bus.connection import Connection
+from suite.bus.decoding import Shape
+from suite.messages.signals import Signal
+
+T = TypeVar("T")
+R = TypeVar("R", bound=msgspec.Struct)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class HandedOver(msgspec.Struct, frozen=True):
+    """What a handler returns when somebody else answers the reply subject: the service sends nothing."""
+
+
+class Call:
+    """One request on its way: what is known beside its fields."""
+
+    __slots__ = ("_connection", "headers", "reply", "request_id", "warnings")
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        reply: str,
+        headers: Mapping[str, str],
+        warnings: tuple[str, ...],
+        request_id: str,
+    ) -> None:
+        self._connection = connection
+        self.reply = reply
+        """The subject that the answer goes to; empty if nobody waits for one."""
+        self.headers = headers
+        self.warnings = warnings
+        """What the sender is told about fields that were ignored."""
+        self.request_id = request_id
+        """Made by the service, to correlate what this request leads to."""
+
+    async def send(self, signal: Signal) -> None:
+        """Send something before the answer. Raises Unavailable or TooLarge."""
+        if self.reply:
+            await self._connection.publish(self.reply, _encode(signal))
+
+
+class Action(Generic[T]):
+    """A handler that can be called under a name, with a context of type T."""
+
+    def __init__(
+        self,
+        name: str,
+        handler: Callable[[T, Any, Call], Awaitable[msgspec.Struct]],
+        *,
+        request_type: type[msgspec.Struct],
+        reply_type: type[msgspec.Struct],
+        limit: int,
+        queue: int,
+    ) -> None:
+        self.name = name
+        self.handler = handler
+        self.request_type = request_type
+        self.reply_type = reply_type
+        self.limit = limit
+        """How many requests run at once."""
+        self.queue = queue
+        """How many more wait; those above get `overloaded`."""
+        self.shape = Shape(request_type)
+        self.description = (handler.__doc__ or name).strip().partition("\n")[0]
+
+    async def __call__(self, context: T, request: msgspec.Struct, call: Call) -> msgspec.Struct:
+        """What the handler does, without a service around it."""
+        return await self.handler(context, request, call)
+
+
+def action(
+    name: str, *, reply: type[msgspec.Struct] | None = None, limit: int = 64, queue: int = 1024
+) -> Callable[[Callable[[T, R, Call], Awaitable[msgspec.Struct]]], Action[T]]:
+    """Make an action of a handler; its request and reply types are those of its annotations.
+
+    ``reply`` names the reply type of a handler that hands over; ``limit`` requests run at once and
+    ``queue`` more wait.
+    """
+
+    def declare(handler: Callable[[T, R, Call], Awaitable[msgspec.Struct]]) -> Action[T]:
+        hints = get_type_hints(handler)
+        returned = hints.pop("return")
+        _, request_type, _ = hints.values()
+        return Action(
+            name,
+            handler,
+            request_type=request_type,
+            reply_type=reply or returned,
+            limit=limit,
+            queue=queue,
+        )
+
+    return declare

@@ -1,0 +1,112 @@
+"""From a request's body to its type, and what to tell its sender about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from suite.errors import InvalidJson, InvalidRequest
+
+WARNING_LIMIT = 16
+"""Unknown fields that are named in one reply."""
+NAME_LIMIT = 64
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+_parse = msgspec.json.Decoder().decode
+_located = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL).fullmatch
+_missing = re.compile(r"Object missing required field `(?P<name>.*)`").fullmatch
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body; an empty body is an empty one. Raises InvalidJson or InvalidRequest."""
+    if not body:
+        return {}
+    try:
+        fields = _parse(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidJson(f"the body is not JSON ({error}): send one UTF-8 JSON object") from None
+    if not isinstance(fields, dict):
+        raise InvalidRequest("the body is JSON but not an object: send one like {}")
+    return fields
+
+
+class Shape(Generic[R]):
+    """What a request type takes, to read a request with."""
+
+    def __init__(self, kind: type[R]) -> None:
+        self._kind = kind
+        self._known = _known(inspect.type_info(kind))
+
+    def read(self, fields: dict[str, Any]) -> R:
+        """The request. Raises InvalidRequest with the path of the field and what is wanted there."""
+        try:
+            return msgspec.convert(fields, self._kind)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(_explained(str(error))) from None
+
+    def warnings(self, fields: dict[str, Any]) -> tuple[str, ...]:
+        """A sentence for each field that the type does not have, also deep inside."""
+        if self._known is None:
+            return ()
+        unknown = islice(self._known.unknown(fields, ""), WARNING_LIMIT)
+        return tuple(f"unknown field {path[-NAME_LIMIT:]!r} ignored" for path in unknown)
+
+
+def _explained(text: str) -> str:
+    located = _located(text)
+    assert located is not None
+    what, path = located["what"], located["path"]
+    if missing := _missing(what):
+        name = missing["name"]
+        return f"field '{f'{path}.' if path else ''}{name}' is missing: send it"
+    what = what[:1].lower() + what[1:]
+    return f"field '{path}': {what}" if path else what
+
+
+class _Known:
+    """The names that are known at one place of a request, and below it."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, _Known | None] | None = None
+        self.items: _Known | None = None
+
+    def unknown(self, value: object, path: str) -> Iterator[str]:
+        if isinstance(value, dict) and self.fields is not None:
+            dot = "." if path else ""
+            for name, below in value.items():
+                if name not in self.fields:
+                    yield f"{path}{dot}{name}"
+                elif (known := self.fields[name]) is not None:
+                    yield from known.unknown(below, f"{path}{dot}{name}")
+        elif isinstance(value, list) and self.items is not None:
+            for index, below in enumerate(value):
+                yield from self.items.unknown(below, f"{path}[{index}]")
+
+
+def _known(kind: inspect.Type) -> _Known | None:
+    """What is known inside of this type; None if it has no fields to know."""
+    known = _Known()
+    for each in _alternatives(kind):
+        if isinstance(each, inspect.StructType):
+            known.fields = (known.fields or {}) | {
+                field.encode_name: _known(field.type) for field in each.fields
+            }
+        elif isinstance(each, inspect.ListType | inspect.VarTupleType):
+            known.items = _known(each.item_type) or known.items
+    return known if known.fields is not None or known.items is not None else None
+
+
+def _alternatives(kind: inspect.Type) -> Iterator[inspect.Type]:
+    if isinstance(kind, inspect.Metadata):
+        yield from _alternatives(kind.type)
+    elif isinstance(kind, inspect.UnionType):
+        for each in kind.types:
+            yield from _alternatives(each)
+    else:
+        yield kind

@@ -1,0 +1,352 @@
+"""Serves actions as a NATS micro service (NATS ADR-32): discovery, statistics, limits, errors, draining.
+
+    async with Service.serve(connection, ACTIONS, node, subjects=subjects, version="1.0.0", ...):
+        await stopped.wait()
+
+Requests of one action run beside each other up to its limit, more wait up to its queue, the rest is told
+`overloaded`. Leaving the block lets what runs come to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup, TaskStatus
+from opentelemetry.trace import SpanKind
+
+from suite import telemetry
+from suite.bus.action import Action, Call, HandedOver, action
+from suite.bus.connection import Connection, Message, Subscription
+from suite.bus.decoding import parse
+from suite.errors import (
+    InvalidRequest,
+    NodeStopping,
+    Overloaded,
+    SuiteError,
+    TooLarge,
+    Unavailable,
+    UnknownAction,
+)
+from suite.identity import NewId, Now, utc_now
+from suite.messages.actions import ErrorReply
+from suite.messages.subjects import Subjects
+from suite.tasks import background
+
+__all__ = ["Action", "Call", "HandedOver", "Service", "action", "terminate"]
+
+log = logging.getLogger("suite.bus")
+
+T = TypeVar("T")
+
+NAME = "suite"
+QUEUE_GROUP = "suite"
+DRAIN_SECONDS = 10.0
+LAST_WORDS_SECONDS = 1.0
+HEADER_LIMIT = 512
+
+_encode = msgspec.json.Encoder().encode
+
+
+class _Endpoint(Generic[T]):
+    """One action as it is served: what runs, what waits, what was."""
+
+    def __init__(self, action: Action[T], subject: str) -> None:
+        self.action = action
+        self.subject = subject
+        self.span = f"process {subject}"
+        self.running = 0
+        self.waiting: deque[Message] = deque()
+        self.requests = 0
+        self.errors = 0
+        self.busy_ns = 0
+        self.last_error = ""
+
+    def info(self) -> dict[str, Any]:
+        metadata = {"description": self.action.description}
+        return self._identity() | {"metadata": metadata}
+
+    def stats(self) -> dict[str, Any]:
+        return self._identity() | {
+            "num_requests": self.requests,
+            "num_errors": self.errors,
+            "last_error": self.last_error,
+            "processing_time": self.busy_ns,
+            "average_processing_time": self.busy_ns // max(self.requests, 1),
+            "data": {"running": self.running, "waiting": len(self.waiting)},
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        return {"name": self.action.name, "subject": self.subject, "queue_group": QUEUE_GROUP}
+
+
+class Service(Generic[T]):
+    """The actions of one node, as long as its block runs."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        actions: Sequence[Action[T]],
+        context: T,
+        *,
+        subjects: Subjects,
+        version: str,
+        metadata: Mapping[str, str],
+        new_id: NewId,
+        now: Now,
+    ) -> None:
+        self._connection = connection
+        self._context = context
+        self._subjects = subjects
+        self._prefix = subjects.action("")
+        # A reply subject is the sender's choice, but the answer is published with the service's rights.
+        self._not_to_answer = (f"{subjects.root}.", "$")
+        self._endpoints = {each.name: _Endpoint(each, subjects.action(each.name)) for each in actions}
+        self._new_id = new_id
+        self._identity = {"name": NAME, "id": new_id(), "version": version, "metadata": dict(metadata)}
+        self._started = now()
+        self._handlers: TaskGroup
+        self._running = 0
+        self._idle = anyio.Event()
+        self._over = anyio.Event()
+        self._requests: Subscription
+        self._discovery: list[Subscription] = []
+        self.commands_processed = 0
+        """Requests that were answered or refused since the start."""
+
+    @classmethod
+    @asynccontextmanager
+    async def serve(
+        cls,
+        connection: Connection,
+        actions: Sequence[Action[T]],
+        context: T,
+        *,
+        subjects: Subjects,
+        version: str,
+        metadata: Mapping[str, str],
+        new_id: NewId,
+        now: Now = utc_now,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> AsyncIterator[Service[T]]:
+        """Serve until the block is left, then give what runs ``drain_seconds`` to end.
+
+        What has not ended by then is cancelled, and its sender told `node_stopping`.
+        """
+        service = cls(
+            connection,
+            actions,
+            context,
+            subjects=subjects,
+            version=version,
+            metadata=metadata,
+            new_id=new_id,
+            now=now,
+        )
+        async with background() as tasks:
+            await tasks.start(service._run_handlers)
+            try:
+                await service._listen()
+                yield service
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await service._stop(drain_seconds)
+
+    # --- its life -----------------------------------------------------------------------------------------
+
+    async def _run_handlers(self, *, task_status: TaskStatus[None]) -> None:
+        """Own the handlers. They end when they have answered, not when the block around the service does."""
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as self._handlers:
+                task_status.started()
+                await self._over.wait()
+
+    async def _listen(self) -> None:
+        # One subscription for all, so that an unknown action is answered and no message comes twice.
+        self._requests = await self._connection.listen(
+            self._subjects.action(">"), self._receive, queue=QUEUE_GROUP
+        )
+        await self._connection.flush()
+        for verb in ("PING", "INFO", "STATS"):
+            for place in ("", f".{NAME}", f".{NAME}.{self._identity['id']}"):
+                self._discovery.append(await self._connection.listen(f"$SRV.{verb}{place}", self._discover))
+        await self._connection.flush()
+
+    async def _stop(self, drain_seconds: float) -> None:
+        with anyio.move_on_after(drain_seconds):
+            if hasattr(self, "_requests"):
+                await self._requests.drain()
+            while self._running:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+        self._handlers.cancel_scope.cancel()
+        for endpoint in self._endpoints.values():
+            while endpoint.waiting:
+                await self._refuse(endpoint.waiting.popleft(), NodeStopping())
+        self._over.set()
+        for subscription in self._discovery:
+            await subscription.unsubscribe()
+
+    # --- requests -----------------------------------------------------------------------------------------
+
+    async def _receive(self, message: Message) -> None:
+        if message.reply.startswith(self._not_to_answer):
+            log.warning("a request on %s wants its answer on %s: dropped", message.subject, message.reply)
+            return
+        name = message.subject[len(self._prefix) :]
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            self.commands_processed += 1
+            await self._refuse(message, UnknownAction(f"Unknown action: {name[:80]}"))
+        elif endpoint.running < endpoint.action.limit:
+            endpoint.running += 1
+            self._running += 1
+            self._handlers.start_soon(self._work, endpoint, message)
+        elif len(endpoint.waiting) < endpoint.action.queue:
+            endpoint.waiting.append(message)
+        else:
+            full = (
+                f"{endpoint.running} requests of {name} run and {len(endpoint.waiting)} wait: try again later"
+            )
+            self._count(endpoint, 0, Overloaded.code)
+            await self._refuse(message, Overloaded(full))
+
+    async def _work(self, endpoint: _Endpoint[T], message: Message) -> None:
+        """Answer a request, and then those that waited for it."""
+        try:
+            await self._answer(endpoint, message)
+            while endpoint.waiting:
+                await self._answer(endpoint, endpoint.waiting.popleft())
+        finally:
+            endpoint.running -= 1
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
+
+    async def _answer(self, endpoint: _Endpoint[T], message: Message) -> None:
+        began = time.perf_counter_ns()
+        warnings: tuple[str, ...] = ()
+        stream = False
+        error: SuiteError | None = None
+        try:
+            with telemetry.span(endpoint.span, kind=SpanKind.CONSUMER, headers=message.headers):
+                fields = parse(message.data)
+                stream = fields.get("stream") is True
+                warnings = endpoint.action.shape.warnings(fields)
+                request = endpoint.action.shape.read(fields)
+                call = Call(
+                    self._connection,
+                    reply=message.reply,
+                    headers=message.headers,
+                    warnings=warnings,
+                    request_id=self._new_id(),
+                )
+                reply = await endpoint.action.handler(self._context, request, call)
+            if not isinstance(reply, HandedOver):
+                await self._reply(message, _with_warnings(reply, warnings), stream=stream)
+        except SuiteError as refused:
+            error = refused
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                with anyio.move_on_after(LAST_WORDS_SECONDS, shield=True):
+                    await self._refuse(message, NodeStopping(), warnings, stream=stream)
+                raise
+            log.exception("the handler of %s gave up", endpoint.subject)
+            error = SuiteError("the service failed on this request: its log has the cause")
+        except Exception:
+            log.exception("the handler of %s failed", endpoint.subject)
+            error = SuiteError("the service failed on this request: its log has the cause")
+        if error is not None:
+            await self._refuse(message, error, warnings, stream=stream)
+        self._count(endpoint, time.perf_counter_ns() - began, error.code if error else "")
+
+    def _count(self, endpoint: _Endpoint[T], busy_ns: int, error: str) -> None:
+        self.commands_processed += 1
+        endpoint.requests += 1
+        endpoint.busy_ns += busy_ns
+        if error:
+            endpoint.errors += 1
+            endpoint.last_error = error
+
+    # --- answers ------------------------------------------------------------------------------------------
+
+    async def _reply(self, message: Message, reply: msgspec.Struct, *, stream: bool) -> None:
+        """Send the answer. Raises TooLarge if it does not fit."""
+        if not message.reply:
+            log.debug("nobody waits for the answer to a request on %s", message.subject)
+            return
+        try:
+            await self._connection.publish(message.reply, _encode(reply))
+            if stream:
+                await self._connection.publish(message.reply)
+        except (Unavailable, InvalidRequest) as error:
+            log.debug("an answer on %s is lost: %s", message.reply, error)
+
+    async def _refuse(
+        self, message: Message, error: SuiteError, warnings: tuple[str, ...] = (), *, stream: bool = False
+    ) -> None:
+        await terminate(self._connection, message.reply, error, stream=stream, warnings=warnings)
+
+    async def _discover(self, message: Message) -> None:
+        if not message.reply or message.reply.startswith(self._not_to_answer):
+            return
+        verb = message.subject.split(".")[1]
+        answer: dict[str, Any] = {"type": f"io.nats.micro.v1.{verb.lower()}_response"} | self._identity
+        if verb == "INFO":
+            answer["description"] = "Loads, runs and watches local GGUF models."
+            answer["endpoints"] = [endpoint.info() for endpoint in self._endpoints.values()]
+        elif verb == "STATS":
+            answer["started"] = self._started.isoformat().replace("+00:00", "Z")
+            answer["endpoints"] = [endpoint.stats() for endpoint in self._endpoints.values()]
+        try:
+            await self._connection.publish(message.reply, _encode(answer))
+        except (Unavailable, InvalidRequest, TooLarge) as error:
+            log.debug("an answer to $SRV.%s is lost: %s", verb, error)
+
+
+def _with_warnings(reply: msgspec.Struct, warnings: tuple[str, ...]) -> msgspec.Struct:
+    if not warnings or not hasattr(reply, "warnings"):
+        return reply
+    return msgspec.structs.replace(reply, warnings=(*reply.warnings, *warnings))
+
+
+async def terminate(
+    connection: Connection,
+    reply: str,
+    error: SuiteError,
+    *,
+    stream: bool,
+    warnings: tuple[str, ...] = (),
+) -> None:
+    """Send an error as the last message of a request; what cannot be sent is logged.
+
+    It carries the headers of a micro service's error (ADR-32), and a stream ends with an empty message.
+    """
+    if not reply:
+        log.debug("nobody waits for %s: %s", error.code, error.message)
+        return
+    event_id = error.details.get("event_id")
+    body = ErrorReply(
+        code=error.code,
+        message=error.message,
+        event_id=None if event_id is None else str(event_id),
+        warnings=warnings,
+    )
+    headers = {
+        "Nats-Service-Error": " ".join(error.message.split())[:HEADER_LIMIT],
+        "Nats-Service-Error-Code": str(error.status),
+    }
+    try:
+        await connection.publish(reply, _encode(body), headers=headers)
+        if stream:
+            await connection.publish(reply)
+    except (Unavailable, InvalidRequest, TooLarge) as lost:
+        log.debug("%s for %s is lost: %s", error.code, reply, lost)
