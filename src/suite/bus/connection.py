@@ -310,16 +310,23 @@ class Connection:
         self._check(subject, reply, data, headers)
         await self._send(client, subject, data, reply, headers)
 
-    async def publish_all(self, messages: Iterable[tuple[str, bytes, Mapping[str, str]]]) -> None:
-        """Send messages of subject, payload and headers in one write, for a fraction of what each costs.
+    async def publish_all(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
+        """Send messages of subject, payload and header lines in one write, for a fraction of what each costs.
 
-        Raises as publish does, and then none is sent.
+        The header lines each end with CR LF. Raises as publish does, and then none is sent.
         """
         client = self._live()
         frames = bytearray()
-        for subject, data, headers in messages:
-            self._check(subject, "", data, headers)
-            frames += _frame(subject, data, headers)
+        for subject, data, lines in messages:
+            if _bad_subject(subject) or len(subject) > CONTROL_LINE_LIMIT - 64:
+                raise InvalidRequest(f"{subject[:80]!r} is no subject to send to")
+            head = f"NATS/1.0\r\n{lines}\r\n".encode()
+            size = len(head) + len(data)
+            if size > self.max_payload:
+                raise TooLarge(
+                    f"the message has {size} bytes with its headers: the server takes {self.max_payload}"
+                )
+            frames += b"HPUB %b %d %d\r\n%b%b\r\n" % (subject.encode(), len(head), size, head, data)
         try:
             await client._send_command(bytes(frames))
             await client._flush_pending()
@@ -624,19 +631,12 @@ def _expire(answer: asyncio.Future[Msg | SuiteError], subject: str, timeout: flo
         answer.set_result(RequestTimeout(f"no answer on {subject} within {timeout:g} s: allow more time"))
 
 
-def _frame(subject: str, data: bytes, headers: Mapping[str, str]) -> bytes:
-    """A message as the NATS protocol has it, with headers (ADR-4 of NATS)."""
-    block = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    if not block.count("\r") == block.count("\n") == len(headers):
+def header_lines(headers: Mapping[str, str]) -> str:
+    """Headers as they stand on the wire (ADR-4 of NATS). Raises InvalidRequest for a line break in one."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not lines.count("\r") == lines.count("\n") == len(headers):
         raise InvalidRequest("a header holds a line break")
-    head = f"NATS/1.0\r\n{block}\r\n".encode()
-    return b"HPUB %b %d %d\r\n%b%b\r\n" % (
-        subject.encode(),
-        len(head),
-        len(head) + len(data),
-        head,
-        data,
-    )
+    return lines
 
 
 def _bare(url: str) -> str:

@@ -2,7 +2,7 @@
 reading, in the server's own JSON API (ADR-1, ADR-13, ADR-50 of NATS)::
 
     jetstream = JetStream(connection, "SUITE")
-    ack = await jetstream.publish([Outgoing(subject=..., body=..., headers=...)], timeout=5.0)
+    ack = await jetstream.publish([Outgoing.build(subject, body, headers)], timeout=5.0)
 
 Several messages in one ``publish`` are an atomic batch: all are stored, one after the other, or none is.
 """
@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import msgspec
 
-from suite.bus.connection import Connection, Message
+from suite.bus.connection import Connection, Message, header_lines
 from suite.errors import NoService, RequestTimeout, Unavailable
 
 MAX_BATCH_MESSAGES: Final = 1000
@@ -63,6 +63,18 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     body: bytes
     headers: dict[str, str]
+    lines: str
+    """The headers as they stand on the wire."""
+
+    @classmethod
+    def build(cls, subject: str, body: bytes, headers: dict[str, str]) -> Outgoing:
+        """Raises InvalidRequest for a header that cannot be sent."""
+        return cls(subject=subject, body=body, headers=headers, lines=header_lines(headers))
+
+    @property
+    def size(self) -> int:
+        """Bytes that count against the server's limit, but for what a batch adds."""
+        return len(self.body) + len(self.lines) + 14
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,7 +197,7 @@ class JetStream:
                     (
                         message.subject,
                         message.body,
-                        {**message.headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)},
+                        f"{message.lines}Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {number}\r\n",
                     )
                     for number, message in enumerate(rest, 1)
                 )

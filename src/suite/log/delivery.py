@@ -289,7 +289,7 @@ def _expecting(message: Outgoing, expect: Expectation) -> Outgoing:
     headers = {**message.headers, EXPECTED_SEQ: str(expect.last_seq)}
     if expect.subject != message.subject:
         headers[EXPECTED_SUBJECT] = expect.subject
-    return msgspec.structs.replace(message, headers=headers)
+    return Outgoing.build(message.subject, message.body, headers)
 
 
 def _unknown(parcel: Parcel) -> UnknownOutcome:

@@ -164,9 +164,9 @@ class Log:
             )
             for event in events
         ]
-        messages = tuple(map(self._message, envelopes))
+        messages = tuple([self._message(envelope) for envelope in envelopes])
         extra = EXTRA_HEADER_BYTES + (len(expect.subject) if expect is not None else 0)
-        sizes = [_size(message) + extra for message in messages]
+        sizes = [message.size + extra for message in messages]
         largest, limit = max(sizes), self._jetstream.connection.max_payload
         if largest > limit:
             raise TooLarge(f"an event has {largest} bytes with its headers: the server takes {limit}")
@@ -180,11 +180,4 @@ class Log:
         )
 
     def _message(self, envelope: Envelope) -> Outgoing:
-        return Outgoing(
-            subject=envelope.subject(self._subjects), body=envelope.body(), headers=envelope.headers()
-        )
-
-
-def _size(message: Outgoing) -> int:
-    headers = sum(len(name) + len(value) + 4 for name, value in message.headers.items())
-    return len(message.body) + headers
+        return Outgoing.build(envelope.subject(self._subjects), envelope.body(), envelope.headers())

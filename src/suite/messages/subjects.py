@@ -7,6 +7,7 @@ An id becomes one subject token: everything outside letters, digits, ``-`` and `
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from suite.errors import InvalidRequest
@@ -14,6 +15,7 @@ from suite.errors import InvalidRequest
 MAX_ID_BYTES = 255
 
 
+@lru_cache(maxsize=4096)
 def escape(id: str) -> str:
     """The subject token of an id (RFC 3986 percent-encoding, the dot and the tilde included).
 
