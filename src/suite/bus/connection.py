@@ -566,6 +566,8 @@ class Connection:
             client = self._client
             assert client is not None
             await client.lost()
+            if self._client is not client:
+                return  # closed by its owner, which is no loss
             self._lose(client)
             await client.discard()
             await self._rebuild()
