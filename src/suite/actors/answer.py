@@ -35,7 +35,7 @@ from suite.tasks import background
 
 logger = logging.getLogger("suite.actor")
 
-PREPARE_SECONDS = 10.0
+PREPARE_SECONDS = 5.0
 """For template and tokenizer together; a template of a model file may as well loop for ever."""
 
 _encode = msgspec.json.Encoder().encode
@@ -190,7 +190,7 @@ class Answer:
                 self._means.prompter.tokens, self._request, abandon_on_cancel=True
             )
         if self._request.messages is not None:
-            self._means.prompter.give_up_template()
+            raise self._means.prompter.give_up_template()
         raise GenerationFailed(f"the prompt could not be made ready in {PREPARE_SECONDS:g} s: shorten it")
 
     async def _forward(self) -> None:

@@ -42,13 +42,14 @@ class Prompter:
         if self._vocabulary.chat_template is not None:
             self._compiled()
 
-    def give_up_template(self) -> None:
+    def give_up_template(self) -> InvalidChat:
         """Refuse chats from now on: the template came to no end, and each try leaves a busy thread."""
         self._given_up = True
+        return InvalidChat("the model's chat template does not come to an end: send a prompt instead")
 
     def _compiled(self) -> ChatTemplate:
         if self._given_up:
-            raise InvalidChat("the model's chat template does not come to an end: send a prompt instead")
+            raise self.give_up_template()
         if self._template is None:
             vocabulary = self._vocabulary
             source = vocabulary.chat_template

@@ -1,0 +1,253 @@
+"""Generations on real models, against llama.cpp used in the plainest way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from suite.engine.bindings import lib
+from suite.engine.generation import Generation, Order
+from suite.engine.model import ContextSettings, Model
+from suite.engine.sampler import Sampling
+from suite.engine.slots import Slots
+from suite.errors import LoadCancelled, LoadFailed
+from support.models import gemma, smollm2, tiny_model
+from support.recurrent import tiny_mamba
+
+STORY = "The old lighthouse keeper climbed the stairs every evening and looked at the sea."
+
+
+@contextmanager
+def loaded(path: Path, *, context: int = 512, batch: int = 128, slots: int = 2) -> Iterator[Model]:
+    settings = ContextSettings(
+        context_tokens=context, batch_tokens=batch, gpu_layers=0, threads=2, slots=slots
+    )
+    model = Model.load(str(path), settings, lambda _fraction: True)
+    try:
+        yield model
+    finally:
+        model.free()
+
+
+@pytest.fixture(scope="module")
+def smol() -> Iterator[Model]:
+    with loaded(smollm2()) as model:
+        yield model
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Model]:
+    with loaded(tiny_model(tmp_path / "tiny.gguf"), context=256, batch=32) as model:
+        yield model
+
+
+def order(
+    model: Model,
+    prompt: str | list[int],
+    *,
+    max_tokens: int = 16,
+    stop: tuple[str, ...] = (),
+    temperature: float = 0.0,
+    repeat_penalty: float = 1.0,
+    seed: int = 1,
+    conversation_id: str | None = None,
+) -> Generation:
+    tokens = model.vocabulary.tokenize(prompt) if isinstance(prompt, str) else prompt
+    sampling = Sampling(
+        temperature=temperature, top_p=0.95, top_k=40, min_p=0.05, repeat_penalty=repeat_penalty, seed=seed
+    )
+    return Generation(
+        Order(
+            prompt=tokens,
+            max_tokens=max_tokens,
+            stop=stop,
+            sampling=sampling,
+            conversation_id=conversation_id,
+        ),
+        time.monotonic,
+    )
+
+
+def run(model: Model, generation: Generation, slots: Slots | None = None) -> str:
+    return "".join(generation.pieces(model, slots or Slots(2, can_share=model.can_share)))
+
+
+def plain_greedy(path: Path, prompt: list[int], steps: int) -> list[int]:
+    """Tokens by llama.cpp's own simplest loop: one sequence, one batch, the largest logit."""
+    model = lib.llama_model_load_from_file(str(path).encode(), lib.llama_model_default_params())
+    params = lib.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_threads, params.n_threads_batch = 512, 128, 2, 2
+    context = lib.llama_init_from_model(model, params)
+    size = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(model))
+    out: list[int] = []
+    tokens = prompt
+    for _ in range(steps):
+        array = (lib.llama_token * len(tokens))(*tokens)
+        assert lib.llama_decode(context, lib.llama_batch_get_one(array, len(tokens))) == 0
+        logits = lib.llama_get_logits_ith(context, -1)[:size]
+        out.append(max(range(size), key=logits.__getitem__))
+        tokens = out[-1:]
+    lib.llama_free(context)
+    lib.llama_model_free(model)
+    return out
+
+
+def test_greedy_text_is_that_of_a_bare_loop_token_for_token(smol: Model) -> None:
+    prompt = smol.vocabulary.tokenize(STORY)
+    generation, slots = order(smol, prompt, max_tokens=24), Slots(2)
+    text = run(smol, generation, slots)
+    expected = plain_greedy(smollm2(), prompt, 24)
+    assert text == b"".join(map(smol.vocabulary.piece, expected)).decode()
+    # The last token is sampled and never decoded.
+    assert next(slot.tokens for slot in slots if slot.tokens) == prompt + expected[:-1]
+
+
+def test_it_ends_when_the_model_says_so(smol: Model) -> None:
+    prompt = "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n"
+    generation = order(smol, prompt, max_tokens=200)
+    text = run(smol, generation)
+    assert generation.outcome == "stop"
+    assert 0 < generation.completion_tokens < 200
+    assert "<|im_end|>" not in text
+
+
+def test_it_ends_at_max_tokens(tiny: Model) -> None:
+    generation = order(tiny, "hello", max_tokens=7)
+    run(tiny, generation)
+    assert (generation.outcome, generation.completion_tokens) == ("length", 7)
+
+
+def test_it_ends_when_the_context_is_full(tiny: Model) -> None:
+    generation = order(tiny, "hello", max_tokens=10_000)
+    run(tiny, generation)
+    assert generation.outcome == "context_full"
+    assert len(generation.order.prompt) + generation.completion_tokens == 256 + 1
+
+
+def test_a_stop_string_across_tokens_ends_the_text_before_it(smol: Model) -> None:
+    whole = run(smol, order(smol, STORY, max_tokens=24))
+    stop = whole[10:19]  # begins and ends within words
+    generation = order(smol, STORY, max_tokens=24, stop=(stop, "never there"))
+    assert run(smol, generation) == whole[: whole.index(stop)]
+    assert generation.outcome == "stop"
+    assert generation.completion_tokens < 24
+
+
+def test_the_same_seed_gives_the_same_text_and_another_one_another(smol: Model) -> None:
+    texts = [run(smol, order(smol, STORY, temperature=1.0, seed=seed)) for seed in (7, 7, 8)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_repeat_penalty_changes_what_is_said(smol: Model) -> None:
+    prompt = "again and again and again and again and"
+    assert run(smol, order(smol, prompt)) != run(smol, order(smol, prompt, repeat_penalty=2.0))
+
+
+def second_turn(model: Model, slots: Slots) -> tuple[str, Generation]:
+    first = order(model, STORY, conversation_id="a")
+    text = run(model, first, slots)
+    second = order(model, STORY + text + " And then, one day,", conversation_id="a")
+    return run(model, second, slots), second
+
+
+def close(left: list[float], right: list[float]) -> bool:
+    return max(abs(a - b) for a, b in zip(left, right, strict=True)) < 0.5
+
+
+@pytest.mark.parametrize("path", [smollm2, gemma])
+def test_a_second_turn_reuses_the_first_and_says_what_a_fresh_one_says(path: object) -> None:
+    assert callable(path)
+    with loaded(path()) as model:
+        text, reusing = second_turn(model, Slots(2))
+        # All but what joined with the new words into other tokens, and the last token, never decoded.
+        assert reusing.reused_tokens >= len(model.vocabulary.tokenize(STORY))
+        fresh = order(model, reusing.order.prompt)
+        assert run(model, fresh, Slots(2)) == text
+        assert fresh.reused_tokens == 0
+
+
+def test_logits_after_reuse_are_those_of_a_fresh_prompt(smol: Model) -> None:
+    slots = Slots(2)
+    run(smol, order(smol, STORY, conversation_id="a"), slots)
+    prompt = STORY + " He was not alone."
+    run(smol, shared := order(smol, prompt, max_tokens=1, conversation_id="b"), slots)
+    assert shared.reused_tokens > 0
+    reused = smol.logits()
+    run(smol, order(smol, prompt, max_tokens=1), Slots(2))
+    assert close(reused, smol.logits())
+
+
+def test_conversations_that_alternate_keep_their_tokens(smol: Model) -> None:
+    slots = Slots(2)
+    chats = {"a": "The sea is", "b": "A tree has"}
+    for turn in range(3):
+        for conversation_id, chat in list(chats.items()):
+            generation = order(smol, chat, max_tokens=4, conversation_id=conversation_id)
+            chats[conversation_id] = chat + run(smol, generation, slots) + " and then"
+            assert (generation.reused_tokens > 0) == (turn > 0)
+
+
+def test_a_full_cache_takes_room_from_the_conversation_not_used_for_longest(tiny: Model) -> None:
+    slots = Slots(2)
+    run(tiny, order(tiny, "abc " * 40, conversation_id="a", max_tokens=20), slots)
+    generation = order(tiny, "xyz " * 40, conversation_id="b", max_tokens=20)
+    run(tiny, generation, slots)
+    assert generation.outcome == "length"
+    again = order(tiny, "abc " * 40, conversation_id="a", max_tokens=1)
+    run(tiny, again, slots)
+    assert again.reused_tokens <= 1  # the token that every prompt begins with
+
+
+def test_a_memory_that_cannot_forget_a_part_forgets_all_and_goes_on_right(tmp_path: Path) -> None:
+    with loaded(tiny_mamba(tmp_path / "mamba.gguf"), batch=32) as model:
+        assert not model.can_share
+        slots = Slots(2, can_share=False)
+        first = order(model, [1, 50, 51, 52], max_tokens=4, conversation_id="a")
+        run(model, first, slots)
+        held = next(slot.tokens for slot in slots if slot.tokens)
+        onward = order(model, [*held, 60, 61], max_tokens=1, conversation_id="a")
+        run(model, onward, slots)
+        assert onward.reused_tokens == len(held)
+        changed = order(model, [1, 50, 70, 71, 72], max_tokens=1, conversation_id="a")
+        run(model, changed, slots)
+        assert changed.reused_tokens == 0
+        after_cut = model.logits()
+        run(model, order(model, [1, 50, 70, 71, 72], max_tokens=1), Slots(2, can_share=False))
+        assert close(after_cut, model.logits())
+
+
+def test_a_cancelled_generation_ends_between_two_steps_and_keeps_what_there_is(tiny: Model) -> None:
+    generation = order(tiny, "hello", max_tokens=100)
+    pieces = generation.pieces(tiny, Slots(2))
+    said = next(pieces)
+    generation.cancel("cancelled")
+    generation.cancel("client_gone")
+    said += "".join(pieces)
+    assert generation.outcome == "cancelled"
+    assert generation.completion_tokens <= 2
+    assert said
+
+
+def test_a_prompt_is_cancelled_between_two_batches(tiny: Model) -> None:
+    generation = order(tiny, "hello " * 30, conversation_id="a")
+    generation.cancel("cancelled")
+    assert run(tiny, generation) == ""
+    assert (generation.outcome, generation.completion_tokens) == ("cancelled", 0)
+
+
+def test_a_load_can_be_cancelled(tmp_path: Path) -> None:
+    settings = ContextSettings(context_tokens=64, batch_tokens=32, gpu_layers=0, threads=1, slots=1)
+    with pytest.raises(LoadCancelled):
+        Model.load(str(tiny_model(tmp_path / "tiny.gguf")), settings, lambda _fraction: False)
+
+
+def test_a_load_that_fails_has_the_words_of_llama_cpp(tmp_path: Path) -> None:
+    path = tmp_path / "text.gguf"
+    path.write_text("this is no model")
+    settings = ContextSettings(context_tokens=64, batch_tokens=32, gpu_layers=0, threads=1, slots=1)
+    with pytest.raises(LoadFailed, match="magic"):
+        Model.load(str(path), settings, lambda _fraction: True)
