@@ -25,7 +25,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import Process
 
-from suite.bus.parent import guarded
+from suite.bus import parent
 from suite.errors import DataDirUnusable, PortTaken, ServerNotFound, Unavailable
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
@@ -186,7 +186,7 @@ class EmbeddedServer:
         output = self._directory / "nats-server.out"
         with anyio.CancelScope(shield=True), output.open("wb") as file:
             self._process = await anyio.open_process(
-                guarded(arguments),
+                parent.command(*arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

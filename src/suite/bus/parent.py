@@ -11,17 +11,16 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
 
 
-def guarded(command: Sequence[str]) -> list[str]:
+def command(*arguments: str) -> list[str]:
     """The command line that starts a program as a child of this process that does not outlive it.
 
     Spawn it from the main thread: the kernel watches the thread that spawns, not the process.
     """
-    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *arguments]
 
 
 def main() -> None:

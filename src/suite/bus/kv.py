@@ -1,0 +1,208 @@
+"""Leases: small values that vanish unless they are put again, in a NATS key-value bucket (NATS ADR-8).
+
+    leases = await Leases.open(connection, "SUITE_NODES", ttl_seconds=5)
+    await leases.put("box1", b"...")
+    async for name, value in leases.watch(): ...     # value None: expired or deleted
+
+The server decides what has expired, by its own clock, and says so in a marker (NATS ADR-43 and ADR-48).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import msgspec
+
+from suite.bus.connection import Connection, Message
+from suite.errors import NoService, RequestTimeout, ServerUnsuitable, SuiteError, Unavailable
+from suite.messages.subjects import escape, unescape
+
+log = logging.getLogger("suite.bus")
+
+API_SECONDS = 5.0
+HEARTBEAT_SECONDS = 1.0
+MISSED_HEARTBEATS = 3
+ACK_TOKENS = 9
+WAITING_LIMIT = 4096
+RETRY_SECONDS = 0.5
+DELETE_HEADERS = {"KV-Operation": "DEL"}
+STREAM_NOT_FOUND = 10059
+
+
+class _Interrupted(Exception):
+    """What was delivered may have a gap: begin again."""
+
+
+class Leases:
+    """One bucket, seen through one connection."""
+
+    def __init__(self, connection: Connection, bucket: str, ttl_seconds: float) -> None:
+        self._connection = connection
+        self._stream = f"KV_{bucket}"
+        self._subject = f"$KV.{bucket}"
+        self._ttl_seconds = ttl_seconds
+
+    @classmethod
+    async def open(cls, connection: Connection, bucket: str, ttl_seconds: float) -> Leases:
+        """The bucket, made if it is not there; a value is kept for ``ttl_seconds``, one second at least.
+
+        Raises Unavailable, RequestTimeout, NoService without JetStream, or ServerUnsuitable.
+        """
+        leases = cls(connection, bucket, ttl_seconds)
+        await leases._create()
+        return leases
+
+    async def put(self, name: str, value: bytes) -> None:
+        """Set a value, and keep it for another while. Raises Unavailable, RequestTimeout or NoService."""
+        await self._store(name, value, {})
+
+    async def delete(self, name: str) -> None:
+        """Give a value up before its time."""
+        await self._store(name, b"", DELETE_HEADERS)
+
+    async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
+        """First every value that is there, then each change; None when a value expired or was deleted.
+
+        It goes on across lost connections, and then tells what has changed meanwhile.
+        """
+        present: set[str] = set()
+        while True:
+            try:
+                async with self._deliveries() as deliveries:
+                    seen: set[str] | None = set()
+                    while True:
+                        if seen is not None and deliveries.pending == 0:
+                            for name in sorted(present - seen):
+                                present.discard(name)
+                                yield name, None
+                            seen = None
+                        name, value = await deliveries.next()
+                        if seen is not None:
+                            seen.add(name)
+                        if value is not None:
+                            present.add(name)
+                            yield name, value
+                        elif name in present:
+                            present.discard(name)
+                            yield name, None
+            except (_Interrupted, Unavailable, RequestTimeout, NoService) as error:
+                log.warning("the watch on %s begins again: %s", self._stream, error)
+                await anyio.sleep(RETRY_SECONDS)
+
+    # --- the server's API -----------------------------------------------------------------------------------
+
+    async def _create(self) -> None:
+        ttl_ns = int(max(self._ttl_seconds, 1.0) * 1e9)
+        configuration = {
+            "name": self._stream,
+            "subjects": [f"{self._subject}.>"],
+            "max_msgs_per_subject": 1,
+            "max_age": ttl_ns,
+            "duplicate_window": ttl_ns,
+            "discard": "new",
+            "storage": "file",
+            "num_replicas": 1,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+            "deny_delete": True,
+            "allow_msg_ttl": True,
+            "subject_delete_marker_ttl": ttl_ns,
+        }
+        answer = await self._api(f"STREAM.CREATE.{self._stream}", configuration)
+        if "error" in answer:
+            raise ServerUnsuitable(f"the bucket {self._stream} cannot be made: {answer['error']}")
+
+    async def _store(self, name: str, value: bytes, headers: dict[str, str]) -> None:
+        subject = f"{self._subject}.{escape(name)}"
+        answer = await self._connection.request(subject, value, headers=headers, timeout=API_SECONDS)
+        if (error := msgspec.json.decode(answer.data).get("error")) is not None:
+            raise Unavailable(f"the lease {name} is not stored: {error.get('description', error)}")
+
+    async def _api(self, subject: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        data = b"" if body is None else msgspec.json.encode(body)
+        answer = await self._connection.request(f"$JS.API.{subject}", data, timeout=API_SECONDS)
+        reply: dict[str, Any] = msgspec.json.decode(answer.data)
+        return reply
+
+    @asynccontextmanager
+    async def _deliveries(self) -> AsyncGenerator[_Deliveries, None]:
+        """Have the newest of each name delivered, and then all that follows."""
+        inbox = self._connection.new_inbox()
+        consumer = f"{self._stream}.{inbox.rpartition('.')[2]}"
+        deliveries = _Deliveries(self._connection, len(self._subject) + 1)
+        subscription = await self._connection.listen(inbox, deliveries.receive)
+        try:
+            configuration = {
+                "name": consumer.rpartition(".")[2],
+                "deliver_subject": inbox,
+                "deliver_policy": "last_per_subject",
+                "ack_policy": "none",
+                "filter_subject": f"{self._subject}.>",
+                "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
+                "inactive_threshold": int(60 * 1e9),
+                "mem_storage": True,
+            }
+            body = {"stream_name": self._stream, "config": configuration, "action": "create"}
+            answer = await self._api(f"CONSUMER.CREATE.{consumer}", body)
+            if answer.get("error", {}).get("err_code") == STREAM_NOT_FOUND:
+                await self._create()
+            if "error" in answer:
+                raise _Interrupted(str(answer["error"]))
+            if answer["num_pending"] == 0 and answer["delivered"]["consumer_seq"] == 0:
+                deliveries.pending = 0
+            yield deliveries
+        finally:
+            with anyio.CancelScope(shield=True):
+                await subscription.unsubscribe()
+                try:
+                    await self._api(f"CONSUMER.DELETE.{consumer}", None)
+                except SuiteError as error:
+                    log.debug("a consumer of %s is left to the server: %s", self._stream, error)
+
+
+class _Deliveries:
+    """What one consumer delivers, checked for gaps by the consumer's own numbers."""
+
+    def __init__(self, connection: Connection, prefix_length: int) -> None:
+        self._connection = connection
+        self._life = connection.connections
+        self._prefix_length = prefix_length
+        self._waiting: asyncio.Queue[Message] = asyncio.Queue()
+        self._last = 0
+        self.pending: int | None = None
+        """How many are to come that were there before; None before that is known."""
+
+    async def receive(self, message: Message) -> None:
+        if self._waiting.qsize() < WAITING_LIMIT:
+            self._waiting.put_nowait(message)
+
+    async def next(self) -> tuple[str, bytes | None]:
+        """The next name and value. Raises _Interrupted."""
+        while True:
+            message = await self._next_message()
+            if message.headers.get("Status") == "100":
+                if int(message.headers.get("Nats-Last-Consumer", self._last)) != self._last:
+                    raise _Interrupted("the last deliveries are missing")
+                continue
+            # $JS.ACK.<stream>.<consumer>.<tries>.<seq>.<number>.<time>.<pending>, with a domain two more
+            tokens = message.reply.split(".")
+            number, pending = (tokens[8], tokens[10]) if len(tokens) > ACK_TOKENS else (tokens[6], tokens[8])
+            self._last += 1
+            if int(number) != self._last:
+                raise _Interrupted(f"delivery {self._last} is missing")
+            self.pending = int(pending)
+            gone = "KV-Operation" in message.headers or "Nats-Marker-Reason" in message.headers
+            return unescape(message.subject[self._prefix_length :]), None if gone else message.data
+
+    async def _next_message(self) -> Message:
+        for _ in range(MISSED_HEARTBEATS):
+            with anyio.move_on_after(HEARTBEAT_SECONDS):
+                return await self._waiting.get()
+            if self._connection.connections != self._life or not self._connection.is_connected:
+                break
+        raise _Interrupted("nothing comes any more")
