@@ -1,0 +1,112 @@
+"""``suite chat``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from suite.cli.generate import chosen, figures, sampling_options
+from suite.cli.options import Where, client_command
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+    from suite.client import Client
+    from suite.messages.actions import GenerateTextReply
+
+
+@click.command()
+@click.argument("model")
+@sampling_options
+@client_command
+def chat(where: Where, model: str, **options: Any) -> None:
+    """Talk with MODEL. Each line is a message; /exit or Ctrl-D ends the chat, Ctrl-C an answer.
+
+    Standard input may be a file: its lines are the messages. With --json each answer is one reply on a line.
+
+    \b
+    Examples:
+      suite chat smollm2
+      suite chat smollm2 --system "Answer in one sentence." --temperature 0
+      printf 'Hello!\\nAnd again?\\n' | suite chat smollm2 --json
+    """
+    from anyio.from_thread import start_blocking_portal
+
+    from suite.errors import SuiteError
+    from suite.identity import new_id
+
+    # The line editor blocks, and so it has the main thread; the client lives in the portal's.
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(where.connect()) as client:
+        talk = _Chat(portal, client, model, {**chosen(options), "conversation_id": new_id()}, where.as_json)
+        while (line := _read_line()) is not None:
+            try:
+                talk.say(line)
+            except SuiteError as error:
+                if not sys.stdin.isatty():
+                    raise
+                click.echo(f"error {error.code}: {error.message}", err=True)
+
+
+def _read_line() -> str | None:
+    """The next message; None at the end of the chat."""
+    prompt = ""
+    if sys.stdin.isatty():
+        with suppress(ImportError):
+            import readline  # noqa: F401 - importing it gives input() its line editing
+        prompt = "> "
+    try:
+        while not (line := input(prompt).strip()):
+            pass
+    except EOFError:
+        return None
+    return None if line == "/exit" else line
+
+
+class _Chat:
+    """The messages so far, and one more turn of them."""
+
+    def __init__(
+        self, portal: BlockingPortal, client: Client, model: str, options: dict[str, Any], as_json: bool
+    ) -> None:
+        self._portal = portal
+        self._client = client
+        self._model = model
+        self._options = options
+        self._as_json = as_json
+        self._messages: list[dict[str, str]] = []
+        self._heard: list[str] = []
+
+    def say(self, message: str) -> None:
+        """Send a message and print the answer. Ctrl-C ends the answer, and what came of it is kept."""
+        self._heard.clear()
+        messages = [*self._messages, {"role": "user", "content": message}]
+        turn = self._portal.start_task_soon(self._turn, messages)
+        try:
+            turn.result()
+        except KeyboardInterrupt:
+            turn.cancel()
+            click.echo(" (ended)", err=True)
+        self._messages = [*messages, {"role": "assistant", "content": "".join(self._heard)}]
+
+    async def _turn(self, messages: list[dict[str, str]]) -> None:
+        from suite.cli.output import LoadBar, json_line, note, text
+
+        with LoadBar(self._model, shown=not self._as_json) as bar:
+            generation = self._client.generate(
+                self._model, messages=messages, on_progress=bar.advance, **self._options
+            )
+            async with generation:
+                async for chunk in generation:
+                    self._heard.append(chunk.text)
+                    bar.close()
+                    if not self._as_json:
+                        text(chunk.text)
+        reply: GenerateTextReply = generation.reply
+        if self._as_json:
+            json_line(reply)
+        else:
+            text("\n")
+            note(figures(reply))

@@ -1,0 +1,171 @@
+"""``suite demo``."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from suite.cli.options import json_option
+
+if TYPE_CHECKING:
+    from suite.client import Client
+    from suite.messages.actions import GenerateTextReply
+
+QUESTIONS = ("What is a llama? Answer in two sentences.", "And what does it eat?")
+MAX_TOKENS = 80
+
+
+@click.command()
+@click.option(
+    "--models-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="A directory with a chat model as *.gguf.",
+)
+@click.option("--model", help="The model's id; the smallest one with a chat template unless given.")
+@json_option
+def demo(models_dir: Path, model: str | None, as_json: bool) -> None:
+    """Show all of it once: load, stream, remember, unload, and the events that this appends.
+
+    Starts a service with a NATS server of its own on a temporary data directory, talks with it as any client
+    does, and leaves nothing behind, also on Ctrl-C.
+
+    \b
+    Examples:
+      suite demo --models-dir ~/models
+      suite demo --models-dir ~/models --model smollm2 --json
+    """
+    import anyio
+
+    # A kill or a closed terminal ends it as Ctrl-C does: in order.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: signal.raise_signal(signal.SIGINT))
+    with tempfile.TemporaryDirectory(prefix="suite-demo-", ignore_cleanup_errors=True) as directory:
+        anyio.run(_Demo(Path(directory), models_dir, model, as_json).run)
+
+
+class _Demo:
+    """The story, told in text or in JSON lines."""
+
+    def __init__(self, data_dir: Path, models_dir: Path, model: str | None, as_json: bool) -> None:
+        self._data_dir = data_dir
+        self._models_dir = models_dir
+        self._model = model
+        self._as_json = as_json
+
+    async def run(self) -> None:
+        from suite.cli.child import served
+        from suite.client import connect
+
+        self._say(f"suite serve --models-dir {self._models_dir}  (a service of its own)")
+        async with (
+            served(self._data_dir, ["--models-dir", str(self._models_dir), "--node", "demo"]),
+            connect(data_dir=self._data_dir) as client,
+        ):
+            health = await client.health_check()
+            self._tell("ready", f"{health.status}: node {health.node}, version {health.version}", health)
+            model = self._model or await self._choose(client)
+            await self._load(client, model)
+            await self._talk(client, model)
+            await self._show_status(client)
+            await self._unload(client, model)
+            await self._show_events(client)
+        self._tell("stopped", "\neverything is stopped", None)
+
+    def _say(self, headline: str) -> None:
+        """The command that does the same."""
+        if not self._as_json:
+            click.secho(f"\n$ {headline}", bold=True)
+
+    def _tell(self, step: str, text: str, result: Any) -> None:
+        """A result of a step."""
+        from suite.cli.output import json_line
+
+        if self._as_json:
+            json_line({"step": step, "result": result})
+        else:
+            click.echo(text)
+
+    async def _choose(self, client: Client) -> str:
+        from suite.errors import ModelNotFound
+
+        fit = [
+            model
+            for model in (await client.list_models()).models
+            if model.has_chat_template and not model.error
+        ]
+        if not fit:
+            raise ModelNotFound(f"{self._models_dir} holds no chat model: put one there as *.gguf")
+        return min(fit, key=lambda model: model.file_bytes).model_id
+
+    async def _load(self, client: Client, model: str) -> None:
+        from suite.cli.output import LoadBar, duration, size
+
+        self._say(f"suite load {model}")
+        with LoadBar(model, shown=not self._as_json) as bar:
+            reply = await client.load_model(model, on_progress=bar.advance)
+        self._tell(
+            "load",
+            f"loaded in {duration(reply.load_ms)}, {size(reply.resident_bytes)} resident (event {reply.seq})",
+            reply,
+        )
+
+    async def _talk(self, client: Client, model: str) -> None:
+        """Two turns of one conversation: the second one finds the tokens of the first in memory."""
+        from suite.cli.generate import figures
+
+        messages: list[dict[str, str]] = []
+        for turn, question in enumerate(QUESTIONS, 1):
+            self._say(f"suite chat {model}   (turn {turn})\n> {question}")
+            messages.append({"role": "user", "content": question})
+            reply = await self._stream(client, model, messages)
+            messages.append({"role": "assistant", "content": reply.text})
+            self._tell("chat", f"  [{figures(reply)}]", reply)
+            if turn > 1 and not self._as_json:
+                usage = reply.usage
+                click.echo(
+                    f"  {usage.reused_tokens} of {usage.prompt_tokens} prompt tokens were still in memory"
+                )
+
+    async def _stream(self, client: Client, model: str, messages: list[dict[str, str]]) -> GenerateTextReply:
+        from suite.cli.output import text
+
+        async with client.generate(
+            model, messages=messages, max_tokens=MAX_TOKENS, temperature=0.0, seed=1, conversation_id="demo"
+        ) as generation:
+            async for chunk in generation:
+                if not self._as_json:
+                    text(chunk.text)
+        if not self._as_json:
+            text("\n")
+        return generation.reply
+
+    async def _show_status(self, client: Client) -> None:
+        from suite.cli.output import json_line
+        from suite.cli.status import show_instances
+
+        self._say("suite status")
+        reply = await client.list_models()
+        if self._as_json:
+            json_line({"step": "status", "result": reply})
+        else:
+            show_instances(reply.models)
+
+    async def _unload(self, client: Client, model: str) -> None:
+        from suite.cli.output import size
+
+        self._say(f"suite unload {model}")
+        reply = await client.unload_model(model)
+        self._tell("unload", f"unloaded, {size(reply.freed_bytes)} freed (event {reply.seq})", reply)
+
+    async def _show_events(self, client: Client) -> None:
+        from suite.cli.events import show_event
+
+        self._say("suite events")
+        async for event in client.events():
+            show_event(event, as_json=self._as_json)

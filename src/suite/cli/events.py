@@ -1,0 +1,103 @@
+"""``suite events``, and how an event looks on a line."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from suite.cli.options import Where, client_command
+
+if TYPE_CHECKING:
+    from suite.client import Client
+    from suite.messages.envelope import Recorded
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> int | datetime | None:
+    """The first sequence, or the earliest time."""
+    if value is None or value.isdecimal():
+        return None if value is None else int(value)
+    if ago := re.fullmatch(r"(\d+)([smhd])", value):
+        return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        wanted = "no sequence, no time such as 2026-01-31T12:00:00Z, and no 10m"
+        raise click.BadParameter(f"{value!r} is {wanted}", ctx, param) from None
+    return time if time.tzinfo else time.astimezone()
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on as events are appended.")
+@click.option(
+    "--since", callback=_since, help="From this sequence on, or this time, or this long ago (10m, 2h, 1d)."
+)
+@click.option("--filter", "subject", help="An aggregate (usage) or a subject filter (instance.*.smollm2.>).")
+@client_command
+def events(where: Where, follow: bool, since: int | datetime | None, subject: str | None) -> None:
+    """Show what happened: sequence, time, subject and figures of each event, oldest first.
+
+    Subjects are <aggregate>.<ids>.<fact>; in a filter * stands for one token and > for the rest. With --json
+    each event is one document on a line.
+
+    \b
+    Examples:
+      suite events
+      suite events --follow --since 10m
+      suite events --filter 'instance.*.smollm2.>' --json
+    """
+
+    async def work(client: Client) -> None:
+        after = max(since - 1, 0) if isinstance(since, int) else 0
+        begun = not isinstance(since, datetime)
+        async for event in client.events(subject, after=after, follow=follow):
+            begun = begun or (isinstance(since, datetime) and event.time >= since)
+            if begun:
+                show_event(event, as_json=where.as_json)
+
+    where.run(work)
+
+
+def show_event(event: Recorded, *, as_json: bool) -> None:
+    """One event on a line."""
+    from suite.cli.output import json_line
+
+    if as_json:
+        json_line(document(event))
+    else:
+        time = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        click.echo(f"{event.seq:>6}  {time}  {event.subject}  {figures(event)}".rstrip())
+
+
+def document(event: Recorded) -> dict[str, Any]:
+    """The event as JSON has it; the body of one of a later version as it stands in the log."""
+    from suite.messages.events import UnknownEvent
+
+    fields: dict[str, Any] = msgspec.structs.asdict(event)
+    if isinstance(event.data, UnknownEvent):
+        fields["data"] = msgspec.Raw(event.data.body)
+    return fields
+
+
+def figures(event: Recorded) -> str:
+    """What the event says beyond its subject."""
+    from suite.messages.events import UnknownEvent
+
+    if isinstance(event.data, UnknownEvent):
+        return event.type
+    parts = []
+    for name, value in msgspec.structs.asdict(event.data).items():
+        if value in (None, (), "") or (isinstance(value, str) and value in event.data.ids):
+            continue
+        if name.endswith(("_id", "sha256")):
+            value = str(value)[:8]  # noqa: PLW2901 - enough to tell one from another in a list
+        elif isinstance(value, float):
+            value = f"{value:.1f}"  # noqa: PLW2901
+        parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
+    return " ".join(parts)

@@ -1,0 +1,35 @@
+"""Exit codes, for scripts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from suite.errors import (
+    AccessDenied,
+    InvalidConfiguration,
+    NodeLost,
+    NoService,
+    RequestTimeout,
+    SuiteError,
+    Unavailable,
+    UnknownOutcome,
+)
+
+REFUSED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+UNCERTAIN: Final = 4
+INTERRUPTED: Final = 130
+
+
+def exit_code(error: SuiteError) -> int:
+    """What a script should learn from an error."""
+    match error:
+        case Unavailable() | NoService() | AccessDenied():
+            return UNREACHABLE
+        case RequestTimeout() | UnknownOutcome() | NodeLost():
+            return UNCERTAIN
+        case InvalidConfiguration():
+            return USAGE
+        case _:
+            return REFUSED

@@ -1,0 +1,109 @@
+"""Printing: tables and bars for people, JSON for programs, and text from models as it comes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+GIBIBYTE = 1 << 30
+MEBIBYTE = 1 << 20
+
+
+def json_line(value: Any) -> None:
+    """One JSON document on one line."""
+    click.echo(msgspec.json.encode(value))
+    sys.stdout.flush()
+
+
+def text(piece: str) -> None:
+    """A piece of a model's text, at once.
+
+    On a terminal without control characters: what a model says must not be able to steer the terminal.
+    """
+    if sys.stdout.isatty():
+        piece = "".join(letter for letter in piece if letter.isprintable() or letter in "\n\t")
+    click.echo(piece, nl=False)
+    sys.stdout.flush()
+
+
+def note(message: str) -> None:
+    """Something beside the result, on stderr, if a person looks."""
+    if sys.stderr.isatty():
+        click.secho(message, err=True, dim=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """Rows under columns; whole even where no terminal limits the width."""
+    console = Console(highlight=False)
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(
+            column.removesuffix(">"), justify="right" if column.endswith(">") else "left", no_wrap=True
+        )
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    if not console.is_terminal:
+        console.width = 1000
+    console.print(drawn)
+
+
+class LoadBar:
+    """A bar on stderr for the load of a model; it is not there before the first progress."""
+
+    def __init__(self, model_id: str, *, shown: bool = True) -> None:
+        self._model_id = model_id
+        self._shown = shown
+        self._progress: Progress | None = None
+
+    def advance(self, fraction: float) -> None:
+        """How far the load is, 0 to 1."""
+        if not self._shown:
+            return
+        if self._progress is None:
+            console = Console(stderr=True)
+            self._progress = Progress(
+                TextColumn("loading {task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f} %"),
+                TimeElapsedColumn(),
+                console=console,
+            )
+            self._progress.add_task(self._model_id, total=1.0)
+            self._progress.start()
+        self._progress.update(self._progress.task_ids[0], completed=fraction)
+
+    def close(self) -> None:
+        """Leave it as it is: a text that comes now must not be drawn over."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __enter__(self) -> LoadBar:
+        """Nothing is drawn yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+
+def size(count: int) -> str:
+    """Bytes, for people."""
+    return f"{count / GIBIBYTE:.2f} GiB" if count >= GIBIBYTE else f"{count / MEBIBYTE:.1f} MiB"
+
+
+def duration(milliseconds: float) -> str:
+    """A time, for people."""
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    if milliseconds < 120_000:
+        return f"{milliseconds / 1000:.2f} s"
+    minutes = milliseconds / 60_000
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

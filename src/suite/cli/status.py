@@ -1,0 +1,156 @@
+"""``suite status``, ``suite health``, ``suite stats``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from suite.cli.options import Where, client_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from suite.messages.actions import GetStatsReply, ModelInfo
+
+
+@click.command()
+@click.argument("model", required=False)
+@client_command
+def status(where: Where, model: str | None) -> None:
+    """Show MODEL in full, or the models that are loaded.
+
+    \b
+    Examples:
+      suite status
+      suite status smollm2 --json
+    """
+    from suite.cli.output import json_line
+
+    reply = where.run(lambda client: client.get_model_status(model))
+    if where.as_json:
+        json_line(reply)
+    elif reply.model is not None:
+        _show_one(reply.model)
+    else:
+        show_instances((reply.models or {}).values())
+
+
+def show_instances(models: Iterable[ModelInfo]) -> None:
+    """The table of what is in memory."""
+    from suite.cli.output import duration, size, table
+
+    rows = []
+    for model in models:
+        if (instance := model.instance) is None:
+            continue
+        state = f"loading {instance.load_progress:.0%}" if model.state == "loading" else model.state
+        rows.append(
+            (
+                *(
+                    model.model_id,
+                    state,
+                    instance.node,
+                    str(instance.pid or ""),
+                    size(instance.resident_bytes),
+                ),
+                *(str(instance.running), duration(instance.idle_ms) if not instance.running else ""),
+                duration(instance.load_ms) if instance.load_ms is not None else "",
+            )
+        )
+    if rows:
+        table(["model", "state", "node", "pid>", "resident>", "running>", "idle>", "loaded in>"], rows)
+    else:
+        click.echo("no model is loaded: `suite load MODEL` loads one, and so does the first generation")
+
+
+def _show_one(model: ModelInfo) -> None:
+    from suite.cli.output import size, table
+
+    lines = [
+        ("state", model.state if model.error is None else f"{model.state}: {model.error}"),
+        ("file", f"{model.file_name}, {size(model.file_bytes)}"),
+        ("sha256", model.sha256 or "not read yet"),
+        ("architecture", model.architecture or ""),
+        ("parameters", f"{model.parameters:,}" if model.parameters else ""),
+        ("quantization", model.quantization or ""),
+        ("context", f"{model.context_tokens} tokens of {model.trained_context_tokens} trained"),
+        ("chat template", "yes" if model.has_chat_template else "no"),
+        ("capabilities", ", ".join(model.capabilities)),
+        ("aliases", ", ".join(model.aliases)),
+    ]
+    if model.estimate is not None:
+        parts = model.estimate
+        lines.append(
+            (
+                "needs",
+                f"{size(parts.total_bytes)}: weights {size(parts.weights_bytes)}, "
+                f"cache {size(parts.kv_bytes)}, compute {size(parts.compute_bytes)}",
+            )
+        )
+    if model.instance is not None:
+        instance = model.instance
+        lines += [
+            ("node", f"{instance.node}, process {instance.pid}"),
+            ("resident", size(instance.resident_bytes)),
+            ("running", str(instance.running)),
+            ("loaded at", instance.loaded_at or ""),
+            ("last used at", instance.last_used_at or ""),
+        ]
+    table([model.model_id, ""], [line for line in lines if line[1]])
+
+
+@click.command()
+@client_command
+def health(where: Where) -> None:
+    """Ask whether the service is well; the exit code says it too.
+
+    \b
+    Examples:
+      suite health
+      suite health --json | jq .status
+    """
+    from suite.cli.output import duration, json_line
+
+    reply = where.run(lambda client: client.health_check())
+    if where.as_json:
+        json_line(reply)
+        return
+    click.echo(
+        f"{reply.status}: node {reply.node}, version {reply.version}, up {duration(reply.uptime * 1000)}, "
+        f"{reply.models_loaded} of {reply.models_tracked} models loaded"
+    )
+
+
+@click.command()
+@client_command
+def stats(where: Where) -> None:
+    """Show counts since the node's start, and its memory.
+
+    \b
+    Examples:
+      suite stats
+      suite stats --json | jq .memory_reserved_bytes
+    """
+    from suite.cli.output import json_line
+
+    reply = where.run(lambda client: client.get_stats())
+    if where.as_json:
+        json_line(reply)
+    else:
+        _show_stats(reply)
+
+
+def _show_stats(reply: GetStatsReply) -> None:
+    from suite.cli.output import duration, size, table
+
+    counts = ("commands_processed", "loads", "unloads", "crashes", "generations", "generations_running")
+    tokens = ("prompt_tokens", "reused_tokens", "completion_tokens")
+    rows = [
+        ("up", duration(reply.uptime_ms)),
+        ("models", f"{reply.models_loaded} of {reply.models_tracked} loaded"),
+        ("memory", f"{size(reply.memory_reserved_bytes)} of {size(reply.memory_limit_bytes)} reserved"),
+        *((name.replace("_", " "), f"{getattr(reply, name):,}") for name in (*counts, *tokens)),
+        ("last event", str(reply.last_seq)),
+    ]
+    table([reply.node, ">"], rows)
