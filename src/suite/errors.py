@@ -263,6 +263,12 @@ class NodeNameTaken(SuiteError):
     status = 409
 
 
+class ServeFailed(SuiteError):
+    """The service did not come up: the message has what it said last."""
+
+    code = "serve_failed"
+
+
 class ServerNotFound(SuiteError):
     """There is no nats-server 2.12 or newer on the PATH: install model-manager-suite[server]."""
 
