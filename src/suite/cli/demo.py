@@ -23,12 +23,13 @@ MAX_TOKENS = 80
 @click.option(
     "--models-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
     help="A directory with a chat model as *.gguf.",
 )
-@click.option("--model", help="The model's id; the smallest one with a chat template unless given.")
+@click.option(
+    "--model", help="A model's file, or its id; the smallest one with a chat template unless given."
+)
 @json_option
-def demo(models_dir: Path, model: str | None, as_json: bool) -> None:
+def demo(models_dir: Path | None, model: str | None, as_json: bool) -> None:
     """Show all of it once: load, stream, remember, unload, and the events that this appends.
 
     Starts a service with a NATS server of its own on a temporary data directory, talks with it as any client
@@ -36,11 +37,18 @@ def demo(models_dir: Path, model: str | None, as_json: bool) -> None:
 
     \b
     Examples:
-      suite demo --models-dir ~/models
+      suite demo --model ~/models/smollm2.gguf
       suite demo --models-dir ~/models --model smollm2 --json
     """
     import anyio
 
+    if model is not None and model.endswith(".gguf"):
+        file = Path(model)
+        if not file.is_file():
+            raise click.BadParameter(f"there is no file {file}", param_hint="--model")
+        models_dir, model = models_dir or file.parent, file.stem
+    if models_dir is None:
+        raise click.UsageError("say where a model is: --model FILE.gguf, or --models-dir DIR")
     # A kill or a closed terminal ends it as Ctrl-C does: in order.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
