@@ -53,6 +53,9 @@ CONTROL_LINE_LIMIT = 4096
 FIRST_RETRY_SECONDS = 0.02
 LAST_RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
+PENDING_LIMIT = 2 * 1024 * 1024
+"""Bytes that may wait to be written before a sender has to wait."""
+ROOM_SECONDS = 5.0
 
 _bad_subject = re.compile(r"[\s\0*>]|\.\.|^\.|\.$|^$").search
 _violation = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"').search
@@ -86,6 +89,17 @@ class _Client(Client):
         await asyncio.wait({self._reading_task})
         if not self._reading_task.cancelled() and (error := self._reading_task.exception()):
             log.debug("the reader ended with %r", error)
+
+    async def room(self) -> None:
+        """Wait until there is room for more. Raises TimeoutError if the peer takes nothing.
+
+        nats-py's own wait swallows cancellation: a sender in a loop could then not be stopped.
+        """
+        assert self._flush_queue is not None
+        written: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        await self._flush_queue.put(written)
+        with anyio.fail_after(ROOM_SECONDS):
+            await written
 
     async def discard(self) -> None:
         """Close without hanging on a peer that reads no more."""
@@ -306,7 +320,7 @@ class Connection:
 
         Raises Unavailable, TooLarge, or InvalidRequest for a subject that cannot be sent to.
         """
-        client = self._live()
+        client = await self._ready()
         self._check(subject, reply, data, headers)
         await self._send(client, subject, data, reply, headers)
 
@@ -315,7 +329,7 @@ class Connection:
 
         The header lines each end with CR LF. Raises as publish does, and then none is sent.
         """
-        client = self._live()
+        client = await self._ready()
         frames = bytearray()
         for subject, data, lines in messages:
             if _bad_subject(subject) or len(subject) > CONTROL_LINE_LIMIT - 64:
@@ -348,7 +362,7 @@ class Connection:
         Raises NoService if nobody listens, RequestTimeout, AccessDenied, TooLarge, and Unavailable at once
         when the connection goes: whether the request was carried out is then not known.
         """
-        client = self._live()
+        client = await self._ready()
         self._requests += 1
         token = str(self._requests)
         inbox = self._replies + token
@@ -384,7 +398,7 @@ class Connection:
         Unavailable when the connection goes, Overloaded when too many wait unread. Leaving the block
         early takes the inbox away, which the sender can notice.
         """
-        client = self._live()
+        client = await self._ready()
         inbox = self.new_inbox()
         self._check(subject, inbox, data, headers)
         stream = _Stream(subject, idle_timeout)
@@ -469,6 +483,19 @@ class Connection:
             raise Unavailable(f"NATS cannot be reached at {self.url}: check that it runs, then try again")
         return client
 
+    async def _ready(self) -> _Client:
+        """The client, when there is room to send. Raises Unavailable, also if the server takes nothing."""
+        client = self._live()
+        if client.pending_data_size >= PENDING_LIMIT:
+            try:
+                await client.room()
+            except TimeoutError:
+                raise Unavailable(
+                    f"NATS at {self.url} takes nothing for {ROOM_SECONDS:g} s: look at it"
+                ) from None
+            return self._live()
+        return client
+
     def _gone(self) -> Unavailable:
         return Unavailable(f"the connection to {self.url} went: whether the message arrived is not known")
 
@@ -507,6 +534,9 @@ class Connection:
 
     async def _connect(self) -> None:
         """Build a client and make it the current one. Raises Unavailable or AccessDenied."""
+        credentials = self._access.credentials_file
+        if credentials is not None and not Path(credentials).is_file():  # noqa: ASYNC240
+            raise AccessDenied(f"there is no credentials file {credentials}")
         client = _Client()
         try:
             await self._reach(client)
@@ -529,8 +559,6 @@ class Connection:
 
     async def _reach(self, client: _Client) -> None:
         access = self._access
-        if access.credentials_file is not None and not Path(access.credentials_file).is_file():  # noqa: ASYNC240
-            raise AccessDenied(f"there is no credentials file {access.credentials_file}")
 
         async def on_error(error: Exception) -> None:
             self._on_error(client, error)
@@ -548,7 +576,7 @@ class Connection:
                 reconnect_time_wait=0,
                 connect_timeout=self._connect_timeout,  # type: ignore[arg-type]
                 ping_interval=20,
-                flush_timeout=CLOSE_SECONDS,
+                pending_size=0,  # the waiting is done in room()
                 skip_subject_validation=True,
             )
         except (OSError, TimeoutError, nats.errors.Error) as error:
@@ -562,9 +590,7 @@ class Connection:
             raise Unavailable(f"NATS at {self.url} did not finish its greeting: check what listens there")
 
     async def _stay_connected(self) -> None:
-        while True:
-            client = self._client
-            assert client is not None
+        while (client := self._client) is not None:
             await client.lost()
             if self._client is not client:
                 return  # closed by its owner, which is no loss
