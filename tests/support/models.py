@@ -19,7 +19,6 @@ CHAT_TEMPLATE = (
 """A template whose turns only grow, so that a second turn begins with the tokens of the first."""
 
 _UNKNOWN, _CONTROL, _NORMAL, _BYTE = 2, 3, 1, 6
-_ROPE_DIMENSIONS = 16
 
 
 def _models_directory() -> Path:
@@ -86,7 +85,7 @@ def tiny_model(
     writer.add_feed_forward_length(feed_forward)
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
-    writer.add_rope_dimension_count(min(head, _ROPE_DIMENSIONS))
+    writer.add_rope_dimension_count(head)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_vocab_size(len(tokens))
