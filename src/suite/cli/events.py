@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from suite.messages.envelope import Recorded
 
 
+_SHOWN = 8
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -95,8 +96,10 @@ def figures(event: Recorded) -> str:
     for name, value in msgspec.structs.asdict(event.data).items():
         if value in (None, (), "") or (isinstance(value, str) and value in event.data.ids):
             continue
-        if name.endswith(("_id", "sha256")):
-            value = str(value)[:8]  # noqa: PLW2901 - enough to tell one from another in a list
+        if name == "sha256":
+            value = value[:_SHOWN]  # noqa: PLW2901 - enough to tell one from another in a list
+        elif name.endswith("_id"):
+            value = value[-_SHOWN:]  # noqa: PLW2901 - UUIDv7 begins with the time, alike for neighbours
         elif isinstance(value, float):
             value = f"{value:.1f}"  # noqa: PLW2901
         parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")

@@ -1,0 +1,138 @@
+"""`suite demo` from start to end, and that it leaves nothing behind however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import psutil
+import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from support.models import CHAT_TEMPLATE, tiny_model
+
+MARK = "DEMO_TEST_MARK"
+"""In the environment of the demo and so of every process that comes from it."""
+
+SECONDS = 50.0
+
+
+@asynccontextmanager
+async def demo(directory: Path, *options: str) -> AsyncIterator[anyio.abc.Process]:
+    models = directory / "models"
+    models.mkdir()
+    tiny_model(models / "tiny.gguf", chat_template=CHAT_TEMPLATE, context=1024)
+    (directory / "tmp").mkdir()
+    environ = {**os.environ, MARK: str(directory), "TMPDIR": str(directory / "tmp")}
+    command = [sys.executable, "-m", "suite", "demo", "--models-dir", str(models), *options]
+    with anyio.fail_after(SECONDS):
+        async with await anyio.open_process(command, env=environ) as process:
+            yield process
+
+
+def offspring(directory: Path) -> list[psutil.Process]:
+    """Every process that came from this demo, whoever its parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(directory) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+async def until_alone(directory: Path) -> None:
+    with anyio.fail_after(15):
+        while offspring(directory):
+            await anyio.sleep(0.05)
+
+
+async def documents(process: anyio.abc.Process) -> AsyncIterator[Any]:
+    assert process.stdout is not None
+    lines = BufferedByteReceiveStream(process.stdout)
+    while True:
+        try:
+            yield json.loads(await lines.receive_until(b"\n", 1 << 20))
+        except (anyio.EndOfStream, anyio.IncompleteRead):
+            return
+
+
+async def test_the_demo_shows_all_of_it_and_leaves_nothing(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--json") as process:
+        shown = [document async for document in documents(process)]
+        assert await process.wait() == 0
+    steps = {document["step"]: document["result"] for document in shown if "step" in document}
+    assert steps.keys() == {"ready", "load", "chat", "status", "unload", "stopped"}
+    first, second = (document["result"] for document in shown if document.get("step") == "chat")
+    assert second["usage"]["reused_tokens"] >= first["usage"]["prompt_tokens"]
+    assert steps["unload"]["freed_bytes"] > 0
+    types = [document["type"] for document in shown if "type" in document]
+    assert [kind for kind in types if not kind.startswith("suite.model.")] == [
+        "suite.node.started.v1",
+        "suite.instance.load_started.v1",
+        "suite.instance.loaded.v1",
+        "suite.usage.generated.v1",
+        "suite.usage.generated.v1",
+        "suite.instance.unloaded.v1",
+    ]
+    assert offspring(tmp_path) == []
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+async def test_the_demo_in_text_says_what_was_reused(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--model", "tiny") as process:
+        assert process.stdout is not None
+        shown = b"".join([part async for part in process.stdout]).decode()
+        assert await process.wait() == 0
+    for words in (
+        "$ suite load tiny",
+        "(turn 2)",
+        "prompt tokens were still in memory",
+        "suite.event.usage.tiny",
+    ):
+        assert words in shown
+
+
+@pytest.mark.parametrize("step", ["nothing", "ready", "load", "chat"])
+async def test_ctrl_c_at_any_step_leaves_nothing(tmp_path: Path, step: str) -> None:
+    async with demo(tmp_path, "--json") as process:
+        if step == "nothing":
+            while len(offspring(tmp_path)) < 2:
+                await anyio.sleep(0.01)
+        else:
+            async for document in documents(process):
+                if document.get("step") == step:
+                    break
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    await until_alone(tmp_path)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+async def test_a_demo_that_is_killed_takes_its_service_with_it(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--json") as process:
+        async for document in documents(process):
+            if document.get("step") == "load":
+                break
+        assert len(offspring(tmp_path)) >= 4  # demo, service, nats-server, the model's process
+        process.kill()
+        await process.wait()
+    await until_alone(tmp_path)
+
+
+async def test_a_model_that_is_not_there_ends_the_demo_in_order(tmp_path: Path) -> None:
+    async with demo(tmp_path, "--model", "nowhere") as process:
+        assert process.stderr is not None
+        complaint = b"".join([part async for part in process.stderr]).decode()
+        assert await process.wait() == 1
+    assert "error model_not_found: " in complaint
+    assert offspring(tmp_path) == []
