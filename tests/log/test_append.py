@@ -112,10 +112,10 @@ async def test_many_at_once_are_each_stored_once_and_get_their_own_sequence(tmp_
     places = {event.data.generation_id: event.seq for event in stored if isinstance(event.data, Generated)}
     assert len(places) == len(stored)
     assert all(places[name] == seq for name, seq in seqs.items())
-    for name, seq_of_part in places.items():
+    for name, place in places.items():
         whole, part = name.split(".")
         if part == "1":
-            assert places[name] == places[f"{whole}.0"] + 1
+            assert place == places[f"{whole}.0"] + 1
 
 
 async def test_one_duplicate_does_not_keep_its_group_out(tmp_path: Path) -> None:

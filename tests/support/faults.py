@@ -19,19 +19,19 @@ _BINARY = Path(sys.executable).with_name("nats-server")
 class KillableServer:
     """A nats-server with JetStream that syncs every write, on one port and store for its whole test."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, jetstream: bool) -> None:
         self.port = free_port()
         self._config = directory / "scratch.conf"
         self._config.write_text(
             f'listen: "127.0.0.1:{self.port}"\n'
-            f'jetstream {{ store_dir: "{directory / "store"}", sync_interval: always }}\n'
+            + f'jetstream {{ store_dir: "{directory / "store"}", sync_interval: always }}\n' * jetstream
         )
         self._process: asyncio.subprocess.Process | None = None
 
     @classmethod
     @asynccontextmanager
-    async def start(cls, directory: Path) -> AsyncIterator[KillableServer]:
-        server = cls(directory)
+    async def start(cls, directory: Path, *, jetstream: bool = True) -> AsyncIterator[KillableServer]:
+        server = cls(directory, jetstream=jetstream)
         await server.up()
         try:
             yield server
