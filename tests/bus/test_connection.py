@@ -336,3 +336,19 @@ async def test_closing_does_not_hang_on_a_server_that_stands_still(tmp_path: Pat
                             await connection.publish("suite.x", bytes(500_000))
         finally:
             os.kill(server.pid, signal.SIGCONT)
+
+
+async def test_after_a_flush_the_server_has_all_that_was_sent(tmp_path: Path) -> None:
+    async with (
+        running_nats(tmp_path) as (server, connection),
+        Connection.open(server.access, name="o") as other,
+    ):
+        for number in range(100):
+            subject = f"suite.flushed.{number}"
+
+            async def answer(message: Message) -> None:
+                await connection.publish(message.reply, b"here")
+
+            await connection.listen(subject, answer)
+            await connection.flush()
+            assert (await other.request(subject, timeout=5)).data == b"here"

@@ -109,6 +109,14 @@ class _Client(Client):
         if writer is not None:
             writer.transport.abort()
 
+    async def _send_ping(self, future: asyncio.Future[object] | None = None) -> None:
+        # nats-py writes the ping past what is pending: a flush would then prove nothing.
+        if self._pending and self._transport is not None:
+            self._transport.writelines(self._pending[:])
+            self._pending.clear()
+            self._pending_data_size = 0
+        await super()._send_ping(future)
+
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         # nats-py would write what is pending to the broken transport, fail there, and stop half-way; and
         # who waits for a flush would wait for ever.

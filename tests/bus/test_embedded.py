@@ -1,0 +1,262 @@
+"""A server of one's own: who may what, what it leaves on the disk, and that it dies with its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import msgspec
+import psutil
+import pytest
+
+from suite.bus.connection import Connection, Message
+from suite.bus.embedded import EmbeddedServer, find_server
+from suite.errors import AccessDenied, DataDirUnusable, PortTaken, ServerNotFound, SuiteError
+from support.nats import eventually, restart_nats, running_nats
+
+PARENT = """
+import sys
+from pathlib import Path
+import anyio
+from suite.bus.embedded import EmbeddedServer
+
+async def main():
+    async with EmbeddedServer.start(Path(sys.argv[1])) as server:
+        print(server.pid, flush=True)
+        await anyio.sleep_forever()
+
+anyio.run(main)
+"""
+
+
+async def stored(connection: Connection) -> None:
+    configuration = {"name": "SUITE", "subjects": ["suite.event.>"]}
+    answer = await connection.request(
+        "$JS.API.STREAM.CREATE.SUITE", msgspec.json.encode(configuration), timeout=10
+    )
+    assert b'"error"' not in answer.data
+    for number in range(3):
+        await connection.request(f"suite.event.test.{number}", str(number).encode(), timeout=10)
+
+
+async def refused(connection: Connection, subject: str) -> bool:
+    try:
+        await connection.request(subject, b"{}", timeout=5)
+    except AccessDenied:
+        return True
+    except SuiteError:
+        return False
+    return False
+
+
+async def may_listen(connection: Connection, subject: str) -> bool:
+    async def ignore(message: Message) -> None:
+        del message
+
+    try:
+        await connection.subscribe(subject, ignore)
+    except AccessDenied:
+        return False
+    return True
+
+
+def files_below(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+async def test_the_store_survives_the_server(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (server, connection):
+        port = server.port
+        await stored(connection)
+        await restart_nats(server, connection)
+        assert server.port == port
+        answer = await connection.request("$JS.API.STREAM.INFO.SUITE", timeout=10)
+        assert msgspec.json.decode(answer.data)["state"]["messages"] == 3
+    async with running_nats(tmp_path) as (_, connection):
+        answer = await connection.request("$JS.API.STREAM.INFO.SUITE", timeout=10)
+        assert msgspec.json.decode(answer.data)["state"]["messages"] == 3
+
+
+async def test_every_write_is_synced_and_only_loopback_is_listened_on(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (server, _):
+        configuration = msgspec.json.decode((tmp_path / "nats" / "nats-server.conf").read_bytes())
+        assert configuration["jetstream"]["sync_interval"] == "always"
+        listening = [
+            each.laddr.ip for each in psutil.Process(server.pid).net_connections() if each.status == "LISTEN"
+        ]
+        assert set(listening) == {"127.0.0.1"}
+
+
+async def test_only_the_owner_reads_the_passwords(tmp_path: Path) -> None:
+    directory = tmp_path / "nats"
+    async with EmbeddedServer.start(directory) as server:
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        assert stat.S_IMODE((directory / "nats-server.conf").stat().st_mode) == 0o600
+        secrets = [
+            access.password for access in (server.access, server.operator, server.client, server.consumer)
+        ]
+        assert len(set(secrets)) == 4
+        command = " ".join(psutil.Process(server.pid).cmdline())
+        log = (directory / "nats-server.log").read_text()
+        assert all(secret and secret not in command + log for secret in secrets)
+        first = secrets
+    async with EmbeddedServer.start(directory) as server:
+        assert server.access.password not in first
+
+
+async def test_a_client_asks_and_reads_its_own_answers_only(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (server, suite):
+        await stored(suite)
+        async with Connection.open(server.client, name="client") as client:
+            for subject in (
+                "suite.event.test.forged",
+                "suite.actor.box1.x",
+                "$JS.API.STREAM.INFO.SUITE",
+                "_INBOX.suite.x",
+            ):
+                assert await refused(client, subject), subject
+            for subject in ("suite.action.x", "$SRV.PING"):
+                assert not await refused(client, subject), subject
+            for subject in ("_INBOX.>", "_INBOX.operator.>", "suite.event.>", "suite.action.>", ">"):
+                assert not await may_listen(client, subject), subject
+            assert await may_listen(client, "_INBOX.client.>")
+
+
+async def test_a_consumer_reads_events_and_nothing_else(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (server, suite):
+        await stored(suite)
+        async with Connection.open(server.consumer, name="consumer") as consumer:
+            for subject in (
+                "suite.action.x",
+                "suite.event.test.forged",
+                "$JS.API.STREAM.DELETE.SUITE",
+                "$JS.API.STREAM.PURGE.SUITE",
+                "$JS.API.STREAM.MSG.DELETE.SUITE",
+                "$JS.API.STREAM.UPDATE.SUITE",
+                "$JS.API.STREAM.CREATE.OTHER",
+                "$JS.API.STREAM.INFO.KV_SUITE_NODES",
+            ):
+                assert await refused(consumer, subject), subject
+            assert not await may_listen(consumer, "suite.event.>")
+            await read_events(consumer)
+
+
+async def test_an_operator_asks_and_reads_events(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (server, suite):
+        await stored(suite)
+
+        async def answer(message: Message) -> None:
+            await suite.publish(message.reply, b"answer")
+
+        await suite.subscribe("suite.action.ask", answer)
+        async with Connection.open(server.operator, name="operator") as operator:
+            assert (await operator.request("suite.action.ask", timeout=5)).data == b"answer"
+            await read_events(operator)
+            for subject in ("suite.event.test.forged", "suite.actor.box1.x", "$JS.API.STREAM.PURGE.SUITE"):
+                assert await refused(operator, subject), subject
+            assert not await may_listen(operator, "_INBOX.client.>")
+
+
+async def read_events(connection: Connection) -> None:
+    """As any JetStream client does: a pull consumer of one's own, and its acknowledgements."""
+    config = {"name": "mine", "deliver_policy": "all", "ack_policy": "explicit", "inactive_threshold": 10**10}
+    body = msgspec.json.encode({"stream_name": "SUITE", "config": config, "action": "create"})
+    created = await connection.request("$JS.API.CONSUMER.CREATE.SUITE.mine", body, timeout=10)
+    assert b'"error"' not in created.data
+    next_one = "$JS.API.CONSUMER.MSG.NEXT.SUITE.mine"
+    async with connection.request_many(next_one, b'{"batch": 3}', idle_timeout=10) as messages:
+        got = [await anext(messages) for _ in range(3)]
+    assert [message.data for message in got] == [b"0", b"1", b"2"]
+    await connection.request(got[0].reply, b"+ACK", timeout=10)
+
+
+async def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    async with EmbeddedServer.start(tmp_path / "one") as server:
+        with pytest.raises(PortTaken):
+            async with EmbeddedServer.start(tmp_path / "two", port=server.port):
+                pass
+        async with EmbeddedServer.start(tmp_path / "three") as other:
+            assert other.port != server.port
+
+
+async def test_a_port_that_is_asked_for(tmp_path: Path) -> None:
+    async with EmbeddedServer.start(tmp_path / "one") as server:
+        port = server.port
+    async with EmbeddedServer.start(tmp_path / "two", port=port) as server:
+        assert server.port == port
+
+
+async def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataDirUnusable, match="data-dir"):
+        async with EmbeddedServer.start(tmp_path / "file" / "nats"):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo nats-server: v2.11.9", "2.12"),
+        ("echo v1", "no nats-server|v1"),
+        ("exit 3", "no nats-server"),
+        (None, "cannot be run|2.12"),
+    ],
+)
+async def test_a_server_that_will_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, words: str
+) -> None:
+    program = tmp_path / "nats-server"
+    program.write_text(f"#!/bin/sh\n{script}\n" if script else "\x7fELF nothing")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ServerNotFound, match=words):
+        await find_server()
+
+
+async def test_no_server_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(ServerNotFound, match="install"):
+        await find_server()
+
+
+async def test_the_server_beside_this_python_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Path(await find_server()).parent == Path(sys.executable).parent
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_it_dies_with_its_parent_however_that_dies(tmp_path: Path, end: signal.Signals) -> None:
+    async with await anyio.open_process(
+        [sys.executable, "-c", PARENT, str(tmp_path / "nats")],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as parent:
+        assert parent.stdout is not None
+        server = int(await parent.stdout.receive())
+        assert psutil.pid_exists(server)
+        parent.send_signal(end)
+        await parent.wait()
+    await eventually(lambda: not running(server))
+
+
+def running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    async with EmbeddedServer.start(tmp_path / "nats") as server:
+        pid = server.pid
+    assert not running(pid)
+    names = {path.name for path in files_below(tmp_path) if "jetstream" not in path.parts}
+    assert names == {"nats-server.conf", "nats-server.log", "nats-server.out"}

@@ -1,0 +1,79 @@
+"""A lease is there while it is put again and again, and its end is told to who watches."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from suite.bus.connection import Connection
+from suite.bus.kv import Leases
+from support.nats import restart_nats, running_nats
+
+Watch = AsyncGenerator[tuple[str, bytes | None], None]
+
+
+@asynccontextmanager
+async def leases_of(connection: Connection, ttl_seconds: float = 60.0) -> AsyncIterator[tuple[Leases, Watch]]:
+    leases = await Leases.open(connection, "SUITE_NODES", ttl_seconds)
+    async with aclosing(leases.watch()) as watch:
+        yield leases, watch
+
+
+async def test_what_is_there_comes_first_and_then_each_change(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (_, connection), leases_of(connection) as (leases, watch):
+        await leases.put("box 1.local", b"one")
+        assert await anext(watch) == ("box 1.local", b"one")
+        await leases.put("box2", b"two")
+        assert await anext(watch) == ("box2", b"two")
+        await leases.put("box 1.local", b"again")
+        assert await anext(watch) == ("box 1.local", b"again")
+        await leases.delete("box2")
+        assert await anext(watch) == ("box2", None)
+
+
+async def test_only_the_newest_value_of_each_is_there(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (_, connection), leases_of(connection) as (leases, watch):
+        for value in (b"1", b"2", b"3"):
+            await leases.put("box1", value)
+        await leases.put("box2", b"x")
+        await leases.delete("box2")
+        await leases.put("box3", b"y")
+        assert [await anext(watch), await anext(watch)] == [("box1", b"3"), ("box3", b"y")]
+
+
+async def test_a_lease_that_is_not_put_again_expires(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (_, connection), leases_of(connection, 1.0) as (leases, watch):
+        await leases.put("lost", b"x")
+        assert await anext(watch) == ("lost", b"x")
+        told: list[tuple[str, bytes | None]] = []
+
+        async def keep() -> None:
+            while True:
+                await leases.put("kept", b"x")
+                await anyio.sleep(0.2)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep)
+            with anyio.fail_after(20):
+                while ("lost", None) not in told:
+                    told.append(await anext(watch))
+            tasks.cancel_scope.cancel()
+        assert ("kept", None) not in told
+
+
+async def test_a_watch_tells_after_a_restart_what_it_missed(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (server, connection), leases_of(connection) as (leases, watch):
+        await leases.put("gone", b"x")
+        await leases.put("kept", b"x")
+        assert {await anext(watch), await anext(watch)} == {("gone", b"x"), ("kept", b"x")}
+        await restart_nats(server, connection)
+        await leases.delete("gone")
+        await leases.put("new", b"x")
+        told: list[tuple[str, bytes | None]] = []
+        with anyio.fail_after(20):
+            while ("new", b"x") not in told or ("gone", None) not in told:
+                told.append(await anext(watch))
+        assert ("kept", None) not in told
