@@ -67,6 +67,8 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     password: str | None = None
     credentials: str | None = None
     """Path of a NATS credentials file."""
+    inbox_prefix: str = "_INBOX"
+    """Where this user may receive replies."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
     """Of the node's own server; 0: a free one."""
 

@@ -101,6 +101,7 @@ async def running_node(
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
+            tasks.start_soon(journal.until_fenced)
             await close_open_instances(log, journal, subjects, settings.node)
             supervisor = Supervisor(
                 settings.node,
@@ -160,6 +161,7 @@ async def _nats(settings: Settings) -> AsyncIterator[tuple[NatsAccess, Connectio
             user=settings.nats.user,
             password=settings.nats.password,
             credentials_file=settings.nats.credentials,
+            inbox_prefix=settings.nats.inbox_prefix,
         )
         yield access, _reachable_by(settings, NatsAccess(url=settings.nats.url))
         return

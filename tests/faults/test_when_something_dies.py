@@ -5,27 +5,51 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import anyio
 import msgspec
 import psutil
 import pytest
-from support.nats import nats_server
 
 import suite
 from suite.bus.connection import Connection
+from suite.bus.embedded import EmbeddedServer
 from suite.client import Client
 from suite.errors import ActorCrashed, NodeLost, NoService, SuiteError, TooLarge, Unavailable
 from suite.messages.actions import GenerateTextRequest
 from suite.messages.events import Generated, InstanceCrashed
 from suite.messages.events import NodeLost as NodeLostFact
 from support.models import smollm2, tiny_model
-from support.service import facts, history, service_and_client, serving
+from support.nats import running_nats
+from support.service import Serving, facts, history, service_and_client, serving
 
 LONG = 2000
 """Tokens that take the real model many seconds: what dies, dies in the middle."""
+
+
+def node(
+    server: EmbeddedServer, models: Path, name: str, *options: str
+) -> AbstractAsyncContextManager[Serving]:
+    """A node on a NATS that is not its own."""
+    return serving(
+        models, models / name, "--nats-url", server.access.url, *options, environ=credentials(server)
+    )
+
+
+def credentials(server: EmbeddedServer) -> dict[str, str]:
+    access = server.access
+    return {
+        "SUITE_NATS_USER": access.user or "",
+        "SUITE_NATS_PASSWORD": access.password or "",
+        "SUITE_NATS_INBOX_PREFIX": access.inbox_prefix,
+    }
+
+
+def connect(server: EmbeddedServer) -> AbstractAsyncContextManager[Client]:
+    operator = server.operator
+    return suite.connect(operator.url, user=operator.user, password=operator.password)
 
 
 async def actor_pid(client: Client, model_id: str) -> int:
@@ -93,16 +117,16 @@ async def test_an_actor_that_takes_nothing_is_replaced_and_the_request_succeeds(
 async def test_a_stream_of_a_node_that_dies_ends_in_node_lost(tmp_path: Path) -> None:
     os.link(smollm2(), tmp_path / "big.gguf")
     async with (
-        nats_server(tmp_path / "nats") as server,
-        serving(tmp_path, tmp_path / "a", "--node", "a", "--nats-url", server.url) as node,
-        suite.connect(server.url) as client,
+        running_nats(tmp_path / "nats") as (server, _),
+        node(server, tmp_path, "a", "--node", "a") as doomed,
+        connect(server) as client,
     ):
         await client.load_model("big")
         pid = await actor_pid(client, "big")
         with pytest.raises(NodeLost), anyio.fail_after(30):
             async for chunk in client.generate("big", "Once", max_tokens=LONG):
                 if chunk.index == 3:
-                    await node.kill()
+                    await doomed.kill()
         await wait_ended(pid)
         with pytest.raises(NoService):
             await client.health_check()
@@ -111,14 +135,14 @@ async def test_a_stream_of_a_node_that_dies_ends_in_node_lost(tmp_path: Path) ->
 async def test_other_nodes_append_the_loss_once_and_serve_on(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
     async with (
-        nats_server(tmp_path / "nats") as server,
-        serving(tmp_path, tmp_path / "a", "--node", "a", "--nats-url", server.url) as node,
-        serving(tmp_path, tmp_path / "b", "--node", "b", "--nats-url", server.url),
-        serving(tmp_path, tmp_path / "c", "--node", "c", "--nats-url", server.url),
-        suite.connect(server.url) as client,
+        running_nats(tmp_path / "nats") as (server, _),
+        node(server, tmp_path, "a", "--node", "a") as doomed,
+        node(server, tmp_path, "b", "--node", "b"),
+        node(server, tmp_path, "c", "--node", "c"),
+        connect(server) as client,
     ):
         await anyio.sleep(1.5)  # so that the others have seen its lease
-        await node.kill()
+        await doomed.kill()
         await wait_for(client, "node.lost")
         await anyio.sleep(1.0)  # so that a second observer would have written too
         lost = [event.data for event in await history(client, "node.a.lost")]
@@ -206,17 +230,18 @@ async def test_a_node_killed_takes_its_server_and_actors_along(tmp_path: Path) -
 async def test_a_second_process_of_the_name_is_refused_or_fences_the_first(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
     async with (
-        nats_server(tmp_path / "nats") as server,
-        serving(tmp_path, tmp_path / "a1", "--node", "a", "--nats-url", server.url) as first,
+        running_nats(tmp_path / "nats") as (server, _),
+        node(server, tmp_path, "a1", "--node", "a") as first,
     ):
         command = [sys.executable, "-m", "suite", "serve", "--data-dir", str(tmp_path / "a2")]
-        command += ["--node", "a", "--nats-url", server.url, "--models-dir", str(tmp_path)]
-        refused = await anyio.run_process(command, check=False)
+        command += ["--node", "a", "--nats-url", server.access.url, "--models-dir", str(tmp_path)]
+        environ = {**os.environ, **credentials(server)}
+        refused = await anyio.run_process(command, check=False, env=environ)
         assert refused.returncode == 1
         assert b"node_name_taken" in refused.stderr
         async with (
-            serving(tmp_path, tmp_path / "a2", "--node", "a", "--nats-url", server.url, "--take-over"),
-            suite.connect(server.url) as client,
+            node(server, tmp_path, "a2", "--node", "a", "--take-over"),
+            connect(server) as client,
         ):
             with anyio.fail_after(40):
                 # The first finds out by its next append, whichever of the two a request reaches.

@@ -14,7 +14,7 @@ from suite.client import Client
 from suite.errors import GenerationExists, GenerationNotFound, SuiteError
 from suite.messages.actions import GenerateTextReply
 from suite.messages.events import Generated
-from support.models import CHAT_TEMPLATE, smollm2, tiny_model
+from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
 from support.service import facts, history, service_and_client
 
 USER = {"role": "user", "content": "Name three colours."}
@@ -105,12 +105,8 @@ async def wait_running(client: Client, model_id: str, count: int) -> None:
             await anyio.sleep(0.01)
 
 
-def slow_model(directory: Path) -> None:
-    tiny_model(directory / "slow.gguf", layers=8, embedding=256, context=4096)
-
-
 async def test_cancelling_by_id_gives_the_requester_what_there_is(tmp_path: Path) -> None:
-    slow_model(tmp_path)
+    slow_model(tmp_path / "slow.gguf")
     async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
         generation = client.generate("slow", "Once", max_tokens=4000, temperature=0)
         async for chunk in generation:
@@ -123,7 +119,7 @@ async def test_cancelling_by_id_gives_the_requester_what_there_is(tmp_path: Path
 
 
 async def test_leaving_the_loop_cancels_on_the_server(tmp_path: Path) -> None:
-    slow_model(tmp_path)
+    slow_model(tmp_path / "slow.gguf")
     async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
         async with client.generate("slow", "Once", max_tokens=4000, temperature=0) as generation:
             async for _ in generation:
@@ -135,7 +131,7 @@ async def test_leaving_the_loop_cancels_on_the_server(tmp_path: Path) -> None:
 
 
 async def test_an_id_that_runs_already_is_refused(tmp_path: Path) -> None:
-    slow_model(tmp_path)
+    slow_model(tmp_path / "slow.gguf")
     async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(slow_generation, client, "mine")
@@ -146,7 +142,7 @@ async def test_an_id_that_runs_already_is_refused(tmp_path: Path) -> None:
 
 
 async def test_an_unload_lets_running_generations_end_and_then_cancels_them(tmp_path: Path) -> None:
-    slow_model(tmp_path)
+    slow_model(tmp_path / "slow.gguf")
     async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
         errors: list[str] = []
 

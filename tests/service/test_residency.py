@@ -20,7 +20,7 @@ from suite.errors import (
 )
 from suite.messages.actions import InstanceInfo, ModelInfo
 from suite.messages.events import InstanceUnloaded
-from support.models import tiny_model
+from support.models import slow_model, tiny_model
 from support.service import facts, history, service_and_client
 
 
@@ -121,8 +121,8 @@ async def measured_gb(tmp_path: Path) -> float:
 
 
 async def test_what_is_in_use_is_not_evicted_but_the_load_refused(tmp_path: Path) -> None:
-    tiny_model(tmp_path / "a.gguf", layers=8, embedding=256, context=4096)
-    tiny_model(tmp_path / "b.gguf", layers=8, embedding=256, context=4096)
+    slow_model(tmp_path / "a.gguf")
+    slow_model(tmp_path / "b.gguf")
     limit = 1.5 * await measured_gb(tmp_path)
     async with service_and_client(tmp_path, tmp_path / "data", "--memory-limit-gb", f"{limit:.6f}") as (
         _,

@@ -132,3 +132,8 @@ def tiny_model(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def slow_model(path: Path) -> Path:
+    """A model of random weights that generates for seconds: 4,000 tokens of it can be cut short."""
+    return tiny_model(path, layers=8, embedding=256, heads=16, kv_heads=8, feed_forward=1024, context=4096)

@@ -18,7 +18,7 @@ from suite.messages.signals import Accepted
 @action("generate_text", reply=GenerateTextReply)
 async def generate_text(node: Node, request: GenerateTextRequest, call: Call) -> HandedOver:
     """Have the model's actor answer the client; it is loaded first if it is not."""
-    _check(request)
+    _check(request, call)
     model = node.loadable(request.model_id)
     generation_id = request.generation_id or node.new_id()
     if request.stream:
@@ -35,7 +35,9 @@ async def cancel_generation(node: Node, request: CancelGenerationRequest, _: Cal
     return CancelGenerationReply(generation_id=request.generation_id, cancelled=True)
 
 
-def _check(request: GenerateTextRequest) -> None:
+def _check(request: GenerateTextRequest, call: Call) -> None:
+    if not call.reply:
+        raise InvalidRequest("a generation needs a reply subject to send its answer to")
     if request.prompt is not None and request.messages is not None:
         raise InvalidRequest("prompt and messages are both given: send one of them")
     if not request.prompt and not request.messages:

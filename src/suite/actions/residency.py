@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suite.actors.generations import wait_loaded
+from suite.actors.generations import beating, wait_loaded
 from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.messages.actions import (
@@ -17,9 +17,10 @@ from suite.messages.actions import (
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
     model = node.loadable(request.model_id)
-    async with node.supervisor.hold(model) as instance:
+    send = call.send if request.stream else None
+    async with beating(send), node.supervisor.hold(model) as instance:
         if request.wait:
-            await wait_loaded(instance, call.send if request.stream else None)
+            await wait_loaded(instance, send)
         loaded = instance.phase == "loaded"
         return LoadModelReply(
             model_id=model.model_id,

@@ -8,7 +8,8 @@ when the actor dies the node sends the terminal message in its place (DESIGN, Wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import anyio
@@ -34,6 +35,7 @@ from suite.messages.actions import CancelGenerationReply, CancelGenerationReques
 from suite.messages.actor import REPLY_HEADER, Handover, HandoverReply
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
 from suite.messages.subjects import Subjects
+from suite.tasks import background
 
 logger = logging.getLogger("suite.generations")
 
@@ -44,21 +46,30 @@ _ATTEMPTS = 2
 _RETRY_SECONDS = 1.0
 
 
-async def wait_loaded(instance: Instance, send: Send | None) -> None:
-    """Wait for a load; with `send`, tell its progress, and each second that it goes on.
+@asynccontextmanager
+async def beating(send: Send | None) -> AsyncIterator[None]:
+    """Tell the requester each second that the work goes on; nothing when there is no way to tell."""
 
-    Raises the load's failure.
-    """
+    async def beat(send: Send) -> None:
+        while True:
+            await anyio.sleep(HEARTBEAT_SECONDS)
+            await send(Heartbeat())
+
+    async with background() as tasks:
+        if send is not None:
+            tasks.start_soon(beat, send)
+        yield
+
+
+async def wait_loaded(instance: Instance, send: Send | None) -> None:
+    """Wait for a load; with `send`, tell its progress. Raises the load's failure."""
     told = -1.0
     while instance.phase == "loading":
         if send is not None and instance.progress > told:
             told = instance.progress
             await send(Progress(model_id=instance.model.model_id, fraction=told))
-            continue
-        with anyio.move_on_after(HEARTBEAT_SECONDS) as patience:
+        else:
             await instance.wait_change()
-        if send is not None and patience.cancelled_caught:
-            await send(Heartbeat())
     if instance.phase != "loaded":
         failure = instance.failure or ActorCrashed()
         raise type(failure)(failure.message)
@@ -93,7 +104,8 @@ class Generations:
         scope = self._pending[generation_id] = anyio.CancelScope()
         try:
             with scope:
-                await self._start(model, handover, reply, send)
+                async with beating(send):
+                    await self._start(model, handover, reply, send)
         finally:
             del self._pending[generation_id]
         if scope.cancelled_caught:

@@ -27,12 +27,18 @@ class Journal:
     def __init__(self, log: Log, subjects: Subjects, node: str, epoch: int, new_id: NewId) -> None:
         self.epoch = epoch
         self.last_seq = epoch
+        self._fenced = anyio.Event()
         self._log = log
         self._subjects = subjects
         self._new_id = new_id
         self._fence = Expectation(
             subject=subjects.event(NodeStarted.aggregate, (node,), NodeStarted.fact), last_seq=epoch
         )
+
+    async def until_fenced(self) -> None:
+        """Wait until another process has the node's name, and raise Fenced."""
+        await self._fenced.wait()
+        raise Fenced
 
     async def decide(self, event: Event, *, id: str | None = None, correlation_id: str | None = None) -> int:
         """Append a decision before it is acted upon; its sequence.
@@ -42,6 +48,7 @@ class Journal:
         try:
             seq = await self._log.append(event, expect=self._fence, id=id, correlation_id=correlation_id)
         except Conflict:
+            self._fenced.set()
             raise Fenced from None
         self.last_seq = max(self.last_seq, seq)
         return seq

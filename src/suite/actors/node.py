@@ -19,7 +19,7 @@ from suite.messages.actor import ActorSpec, NatsAccess
 class Node:
     """What every handler gets; `suite.serving` puts it together."""
 
-    service: Service
+    service: Service[Node]
     """Set when the actions are served, which is last."""
 
     def __init__(

@@ -19,7 +19,7 @@ from suite import telemetry
 from suite.actors.instance import Instance, Lease
 from suite.actors.journal import Journal
 from suite.actors.process import ActorProcess
-from suite.catalogue import Catalogue, Model
+from suite.catalogue import Model
 from suite.domain.residency import Admit, Residency, decide, evolve
 from suite.errors import (
     ActorCrashed,
@@ -40,6 +40,7 @@ from suite.messages.events import (
     InstanceUnloaded,
     UnloadReason,
 )
+from suite.tasks import background
 
 logger = logging.getLogger("suite.supervisor")
 
@@ -80,9 +81,8 @@ class Supervisor:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve until the block ends; `stop` before that unloads in order."""
-        async with anyio.create_task_group() as self._tasks:
+        async with background() as self._tasks:
             yield
-            self._tasks.cancel_scope.cancel()
 
     # --- use ----------------------------------------------------------------------------------------------
 
@@ -124,9 +124,10 @@ class Supervisor:
     async def stop(self, drain_seconds: float) -> None:
         """Admit nothing more, and end every instance."""
         self._stopping = True
-        async with anyio.create_task_group() as tasks:
-            for model_id in list(self.instances):
-                tasks.start_soon(lambda id=model_id: self.unload(id, "shutdown", drain_seconds=drain_seconds))
+        for instance in list(self.instances.values()):
+            self._begin_unload(instance, "shutdown", drain_seconds)
+        for instance in list(self.instances.values()):
+            await instance.wait_gone()
 
     async def sweep_idle(self, timeout_of: Callable[[Model], float]) -> None:
         """Unload what was not used for its timeout (seconds; 0 means never), again and again."""

@@ -1,1 +1,1 @@
-"""Pure deciders: ``decide(state, command) -> event`` and ``evolve(state, event) -> state``; no I/O, no clock."""
+"""Pure deciders: ``decide(state, command) -> event``, ``evolve(state, event) -> state``; no I/O, no clock."""
