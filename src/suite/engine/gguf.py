@@ -1,0 +1,240 @@
+"""What a GGUF file says about its model, without llama.cpp and without reading its tensors::
+
+    info = inspect(Path("models/smollm2.gguf"))
+    info.architecture, info.parameters, info.quantization      # "llama", 134515008, "Q4_1"
+
+llama.cpp aborts its whole process on some malformed files; whatever passes here is at least whole, and has
+the keys and counts that a load relies on. What slips through costs a model's process, never the node's.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from suite.engine.ggml import FILE_TYPE_GUESSED, FILE_TYPES
+from suite.engine.gguf_header import Header, Malformed, read_header
+from suite.engine.gguf_keys import Keys
+from suite.errors import ModelFileGone, ModelFileInvalid
+
+MAX_LAYERS = 512
+"""llama.cpp's own limit (`LLAMA_MAX_LAYERS`)."""
+MAX_VOCABULARY = 1 << 22
+MAX_WIDTH = 1 << 20
+MAX_CONTEXT_TOKENS = (1 << 31) - 1
+MAX_EXPERTS = 1024
+MAX_PARTS = 1024
+
+_MAX_REASON = 300
+_SPLIT = re.compile(r"(?P<base>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf", re.DOTALL)
+_OTHER_FILES: Final = {
+    "adapter": "an adapter",
+    "mmproj": "a multimodal projector",
+    "imatrix": "an importance matrix",
+    "vocab": "a vocabulary",
+}
+_NO_TOKENIZER = ("none", "no_vocab")
+
+
+class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One model as its file describes it; of a split file, all parts together."""
+
+    architecture: str
+    name: str | None
+    parameters: int
+    quantization: str
+    context_tokens: int
+    """What the model was trained for."""
+    block_count: int
+    embedding_length: int
+    feed_forward_length: int
+    """Of the widest layer; of all experts that work on one token together."""
+    head_counts: tuple[int, ...]
+    """Attention heads of each layer; 0 for a layer without attention."""
+    kv_head_counts: tuple[int, ...]
+    key_length: int
+    """Values of one head's key."""
+    value_length: int
+    vocabulary: int
+    """Tokens of the tokenizer."""
+    merges: int
+    tokenizer: str
+    bos_token: int | None
+    eos_token: int | None
+    chat_template: str | None
+    causal: bool
+    """False for an encoder, which keeps no KV cache."""
+    capabilities: tuple[str, ...]
+    """What the file hints at: "chat" with a template, "embedding" for encoders and pooled models."""
+    file_bytes: int
+    tensor_bytes: int
+    tensor_bytes_by_type: dict[str, int]
+    parts: tuple[str, ...]
+    """The files' names, one for each part."""
+
+
+def split_name(file_name: str) -> tuple[str, int, int] | None:
+    """Base name, number of this part and of all parts of a name such as ``big-00001-of-00003.gguf``."""
+    match = _SPLIT.fullmatch(file_name)
+    return (match["base"], int(match["part"]), int(match["parts"])) if match else None
+
+
+def inspect(path: Path) -> GgufInfo:
+    """Read a model file's header, and those of the other parts when it is the first of several.
+
+    Blocks for some milliseconds, in proportion to the vocabulary. Reads at most the header and keeps at
+    most 64 MB of it. Raises ModelFileGone when there is no such file, and ModelFileInvalid with the reason
+    when it cannot be loaded.
+    """
+    paths = [path]
+    try:
+        header, size = _read(path)
+        parts = Keys(header).integer("split.count", 1, at_most=MAX_PARTS)
+        headers, sizes = [header], [size]
+        if parts > 1:
+            paths = _part_paths(path, parts)
+            for part in paths[1:]:
+                header, size = _read(part)
+                headers.append(header)
+                sizes.append(size)
+            _check_parts(headers)
+        return _describe(headers, sum(sizes), tuple(part.name for part in paths))
+    except Malformed as error:
+        reason = str(error)[:_MAX_REASON]  # it may name a key of 65,535 bytes
+        raise ModelFileInvalid(
+            f"{path.name} is no model that can be loaded: {reason}; fetch it again, or take it away"
+        ) from None
+
+
+def _read(path: Path) -> tuple[Header, int]:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise Malformed("it is a directory" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
+        with path.open("rb") as file:
+            return read_header(file, status.st_size), status.st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelFileGone(f"{path.name} is gone: put it back, or choose another model") from None
+    except OSError as error:
+        raise Malformed(f"it cannot be read ({error.strerror or error})") from None
+
+
+def _part_paths(path: Path, parts: int) -> list[Path]:
+    split = split_name(path.name)
+    if split is None or split[1:] != (1, parts):
+        raise Malformed(f"it is one of {parts} parts: name the first NAME-00001-of-{parts:05}.gguf")
+    paths = [path.with_name(f"{split[0]}-{part:05}-of-{parts:05}.gguf") for part in range(1, parts + 1)]
+    for part in paths:
+        if not part.exists():
+            raise Malformed(f"its part {part.name} is missing")
+    return paths
+
+
+def _check_parts(headers: list[Header]) -> None:
+    names: set[str] = set()
+    for number, header in enumerate(headers):
+        keys = Keys(header)
+        if keys.integer("split.count", 1) != len(headers) or keys.integer("split.no", 0) != number:
+            raise Malformed(f"its part {number + 1} says that it is another")
+        found = {tensor.name for tensor in header.tensors}
+        if names & found:
+            raise Malformed(f"its part {number + 1} repeats tensors")
+        names |= found
+    if Keys(headers[0]).integer("split.tensors.count", len(names)) != len(names):
+        raise Malformed("its parts do not have all the tensors together")
+
+
+def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) -> GgufInfo:
+    keys = Keys(headers[0])
+    kind = keys.text("general.type", "model")
+    if kind in _OTHER_FILES:
+        raise Malformed(f"it is {_OTHER_FILES[kind]}, not a model")
+    architecture = keys.text("general.architecture")
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    if not tensors:
+        raise Malformed("it has no tensors")
+
+    prefix = f"{architecture}."
+    layers = keys.integer(f"{prefix}block_count", at_least=1, at_most=MAX_LAYERS)
+    width = keys.integer(f"{prefix}embedding_length", at_least=1, at_most=MAX_WIDTH)
+    attends = not any(key.startswith((f"{prefix}ssm.", f"{prefix}wkv.")) for key in headers[0].values)
+    heads = keys.by_layer(f"{prefix}attention.head_count", layers, MAX_WIDTH, default=None if attends else 0)
+    kv_heads = keys.by_layer(f"{prefix}attention.head_count_kv", layers, MAX_WIDTH, default=heads)
+    head_width = width // max(1, *heads)
+    if attends and not head_width:
+        raise Malformed(f"it claims {max(heads)} heads for a width of {width}")
+    lengths = {
+        kind: keys.integer(f"{prefix}attention.{kind}_length", head_width, at_most=MAX_WIDTH)
+        for kind in ("key", "value")
+    }
+    keys.check_finite(prefix)
+    causal = keys.flag(f"{prefix}attention.causal", default=True)
+    template = keys.optional_text("tokenizer.chat_template")
+    embeds = not causal or keys.integer(f"{prefix}pooling_type", 0) != 0
+
+    bytes_by_type: Counter[str] = Counter()
+    for tensor in tensors:
+        bytes_by_type[tensor.type.name] += tensor.bytes
+    tokenizer = keys.text("tokenizer.ggml.model")
+    vocabulary = _vocabulary(keys)
+    if tokenizer in _NO_TOKENIZER or not vocabulary:
+        raise Malformed("it has no tokenizer")
+    return GgufInfo(
+        architecture=architecture,
+        name=keys.optional_text("general.name"),
+        parameters=sum(tensor.elements for tensor in tensors),
+        quantization=_quantization(keys, bytes_by_type),
+        context_tokens=keys.integer(f"{prefix}context_length", at_least=1, at_most=MAX_CONTEXT_TOKENS),
+        block_count=layers,
+        embedding_length=width,
+        feed_forward_length=_feed_forward(keys, prefix, layers),
+        head_counts=heads,
+        kv_head_counts=kv_heads,
+        key_length=lengths["key"],
+        value_length=lengths["value"],
+        vocabulary=vocabulary,
+        merges=keys.array_length("tokenizer.ggml.merges", MAX_VOCABULARY),
+        tokenizer=tokenizer,
+        bos_token=_token(keys, "bos", vocabulary),
+        eos_token=_token(keys, "eos", vocabulary),
+        chat_template=template,
+        causal=causal,
+        capabilities=("chat",) * (template is not None) + ("embedding",) * embeds,
+        file_bytes=file_bytes,
+        tensor_bytes=bytes_by_type.total(),
+        tensor_bytes_by_type=dict(bytes_by_type),
+        parts=parts,
+    )
+
+
+def _feed_forward(keys: Keys, prefix: str, layers: int) -> int:
+    dense = keys.by_layer(f"{prefix}feed_forward_length", layers, MAX_WIDTH, default=0)
+    experts = keys.integer(f"{prefix}expert_used_count", 0, at_least=0, at_most=MAX_EXPERTS)
+    width = keys.integer(f"{prefix}expert_feed_forward_length", max(dense), at_least=0, at_most=MAX_WIDTH)
+    return max(experts * width, *dense)
+
+
+def _vocabulary(keys: Keys) -> int:
+    """How many tokens there are. llama.cpp takes it that there are as many scores and types."""
+    tokens = keys.array_length("tokenizer.ggml.tokens", MAX_VOCABULARY)
+    for other in ("scores", "token_type"):
+        found = keys.array_length(f"tokenizer.ggml.{other}", MAX_VOCABULARY)
+        if found not in (0, tokens):
+            raise Malformed(f"its tokenizer has {tokens} tokens, but {found} of {other}")
+    return tokens
+
+
+def _quantization(keys: Keys, bytes_by_type: Counter[str]) -> str:
+    """By the file's own word, else the type that most of the bytes are of."""
+    number = keys.integer("general.file_type", -1) & ~FILE_TYPE_GUESSED
+    return FILE_TYPES.get(number) or bytes_by_type.most_common(1)[0][0]
+
+
+def _token(keys: Keys, name: str, vocabulary: int) -> int | None:
+    token = keys.integer(f"tokenizer.ggml.{name}_token_id", -1)
+    return token if 0 <= token < vocabulary else None
