@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shlex
 import signal
 import sys
@@ -337,6 +338,42 @@ async def test_chat_in_a_pipe_stops_at_a_refusal(tmp_path: Path) -> None:
         done = await line.run("chat", "m", "--json", input=b"one\ntwo\n")
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == b"error no_chat_template: send a prompt\n"
+
+
+async def test_ctrl_c_in_a_chat_ends_the_answer_and_not_the_chat(tmp_path: Path) -> None:
+    async def generate_text(call: Call) -> None:
+        await call.send(Chunk(index=0, text="half an answer"))
+        await anyio.sleep_forever()
+
+    async with service(tmp_path, generate_text=generate_text) as (line, responder):
+        terminal, theirs = pty.openpty()
+        command = [*SUITE, "chat", "m"]
+        with anyio.fail_after(20):
+            async with await anyio.open_process(
+                command, env=line.environ, stdin=theirs, stdout=theirs, stderr=theirs
+            ) as process:
+                os.write(terminal, b"hello\n")
+                await _read_until(terminal, b"half an answer")
+                process.send_signal(signal.SIGINT)
+                await responder.until_cancelled()
+                await _read_until(terminal, b"> ")
+                os.write(terminal, b"and?\n")
+                await _read_until(terminal, b"half an answer")
+                process.send_signal(signal.SIGINT)
+                await _read_until(terminal, b"> ")
+                os.write(terminal, b"/exit\n")
+                assert await process.wait() == 0
+        os.close(theirs)
+        os.close(terminal)
+    requests = [body for name, body in responder.requests if name == "generate_text"]
+    assert [message["content"] for message in requests[1]["messages"]] == ["hello", "half an answer", "and?"]
+
+
+async def _read_until(terminal: int, wanted: bytes) -> None:
+    seen = b""
+    while wanted not in seen:
+        await anyio.wait_readable(terminal)
+        seen += os.read(terminal, 4096)
 
 
 # --- events ------------------------------------------------------------------------------------------------

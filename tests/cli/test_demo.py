@@ -102,8 +102,16 @@ async def test_the_demo_in_text_says_what_was_reused(tmp_path: Path) -> None:
         assert words in shown
 
 
-@pytest.mark.parametrize("step", ["nothing", "ready", "load", "chat"])
-async def test_ctrl_c_at_any_step_leaves_nothing(tmp_path: Path, step: str) -> None:
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("nothing", signal.SIGINT),
+        ("ready", signal.SIGTERM),
+        ("load", signal.SIGHUP),
+        ("chat", signal.SIGINT),
+    ],
+)
+async def test_ctrl_c_at_any_step_leaves_nothing(tmp_path: Path, step: str, number: signal.Signals) -> None:
     async with demo(tmp_path, "--json") as process:
         if step == "nothing":
             while len(offspring(tmp_path)) < 2:
@@ -112,7 +120,7 @@ async def test_ctrl_c_at_any_step_leaves_nothing(tmp_path: Path, step: str) -> N
             async for document in documents(process):
                 if document.get("step") == step:
                     break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert await process.wait() == 130
     await until_alone(tmp_path)
     assert list((tmp_path / "tmp").iterdir()) == []

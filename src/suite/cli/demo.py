@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from suite.client import Client
     from suite.messages.actions import GenerateTextReply
 
-QUESTIONS = ("What is a llama? Answer in two sentences.", "And what does it eat?")
-MAX_TOKENS = 80
+QUESTIONS = ("What is photosynthesis? Answer in one sentence.", "Why does it matter?")
+MAX_TOKENS = 64
 
 
 @click.command()
