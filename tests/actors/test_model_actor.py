@@ -224,6 +224,14 @@ async def test_told_to_end_it_gives_every_client_a_last_message(tmp_path: Path, 
         assert [event.outcome for event in outcomes if isinstance(event, Generated)] == ["cancelled"] * 2
 
 
+async def test_told_to_end_while_it_loads_it_ends_at_once(tmp_path: Path) -> None:
+    async with stage(tmp_path) as on, on.actor(smollm2(), wait=False) as actor:
+        await actor.reported(Loading)
+        os.kill(actor.process.pid, signal.SIGTERM)
+        assert await actor.process.exit_code() == 0
+        assert not any(isinstance(report, Ready) for report in actor.reports)
+
+
 async def test_ctrl_c_does_not_reach_it(tmp_path: Path, tiny: Path) -> None:
     async with stage(tmp_path) as on, on.actor(tiny) as actor:
         os.kill(actor.process.pid, signal.SIGINT)

@@ -14,7 +14,7 @@ from suite.engine.generation import Generation, Order
 from suite.engine.model import ContextSettings, Model
 from suite.engine.sampler import Sampling
 from suite.engine.slots import Slots
-from suite.errors import LoadCancelled, LoadFailed
+from suite.errors import LoadFailed
 from support.models import gemma, smollm2, tiny_model
 from support.recurrent import tiny_mamba
 
@@ -26,7 +26,7 @@ def loaded(path: Path, *, context: int = 512, batch: int = 128, slots: int = 2) 
     settings = ContextSettings(
         context_tokens=context, batch_tokens=batch, gpu_layers=0, threads=2, slots=slots
     )
-    model = Model.load(str(path), settings, lambda _fraction: True)
+    model = Model.load(str(path), settings, lambda _fraction: None)
     try:
         yield model
     finally:
@@ -239,15 +239,9 @@ def test_a_prompt_is_cancelled_between_two_batches(tiny: Model) -> None:
     assert (generation.outcome, generation.completion_tokens) == ("cancelled", 0)
 
 
-def test_a_load_can_be_cancelled(tmp_path: Path) -> None:
-    settings = ContextSettings(context_tokens=64, batch_tokens=32, gpu_layers=0, threads=1, slots=1)
-    with pytest.raises(LoadCancelled):
-        Model.load(str(tiny_model(tmp_path / "tiny.gguf")), settings, lambda _fraction: False)
-
-
 def test_a_load_that_fails_has_the_words_of_llama_cpp(tmp_path: Path) -> None:
     path = tmp_path / "text.gguf"
     path.write_text("this is no model")
     settings = ContextSettings(context_tokens=64, batch_tokens=32, gpu_layers=0, threads=1, slots=1)
     with pytest.raises(LoadFailed, match="magic"):
-        Model.load(str(path), settings, lambda _fraction: True)
+        Model.load(str(path), settings, lambda _fraction: None)

@@ -114,13 +114,10 @@ class Actor:
             self._news.set()
             self._news = anyio.Event()
 
-    async def started(self) -> AnyReport:
-        """Wait until it is ready, or failed."""
+    async def reported(self, *kinds: type[AnyReport]) -> None:
+        """Wait for a report of one of these kinds."""
         with anyio.fail_after(SECONDS):
-            while True:
-                for report in self.reports:
-                    if isinstance(report, Ready | Failed):
-                        return report
+            while not any(isinstance(report, kinds) for report in self.reports):
                 await self._news.wait()
 
     async def finished(self, generation_id: str) -> Finished:
@@ -200,16 +197,17 @@ class Stage:
 
     @asynccontextmanager
     async def actor(
-        self, path: Path, *, nats: NatsAccess | None = None, **settings: object
+        self, path: Path, *, nats: NatsAccess | None = None, wait: bool = True, **settings: object
     ) -> AsyncIterator[Actor]:
-        """A model's process that has started, or failed; no process stays behind."""
+        """A model's process, by default one that has loaded or failed; none stays behind."""
         async with (
             ActorProcess.start(spec(path, nats=nats or self.server.access, **settings)) as process,
             anyio.create_task_group() as tasks,
         ):
             actor = Actor(process, self.node, self.client)
             tasks.start_soon(actor.collect)
-            await actor.started()
+            if wait:
+                await actor.reported(Ready, Failed)
             yield actor
             tasks.cancel_scope.cancel()
 

@@ -1,7 +1,7 @@
 """One generation as its client sees it: chunks and heartbeats, then one final message, then nothing more.
 
-Everything is sent by one task in order. Text comes from the engine's thread piece by piece; pieces that
-wait while the connection is busy go out together.
+Everything is sent by one task in order. Text comes from the engine's thread piece by piece; the pieces of one
+CHUNK_SECONDS go out together, because each message costs the decoding threads some of their cores.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from suite.tasks import background
 
 logger = logging.getLogger("suite.actor")
 
+CHUNK_SECONDS = 0.025
+"""The least time between two chunks: too short to be seen. The first one, and the last, never wait."""
 PREPARE_SECONDS = 5.0
 """For template and tokenizer together; a template of a model file may as well loop for ever."""
 
@@ -70,13 +72,14 @@ class Answer:
         self._generation: Generation | None = None
         self._cancelled: Outcome | None = None
         self._failure: SuiteError | None = None
-        self._over = False
         self._parts: list[str] = []
         self._chunks = 0
         self._last_sent = self._accepted
+        self._last_chunk = self._accepted - CHUNK_SECONDS
         self._loop = asyncio.get_running_loop()
         self._incoming: deque[str] = deque()
         self._news = asyncio.Event()
+        self._last = asyncio.Event()
         self._told = False
 
     # --- from outside ---------------------------------------------------------------------------------------
@@ -101,7 +104,7 @@ class Answer:
         self._incoming.append(text)
         if self._request.stream and not self._told:
             self._told = True
-            self._call(self._notice)
+            self._call(self._news.set)
 
     def ended(self, error: SuiteError | None) -> None:
         """Take note that nothing more comes."""
@@ -113,13 +116,9 @@ class Answer:
         except RuntimeError:
             logger.debug("the loop has ended before a generation did")
 
-    def _notice(self) -> None:
-        self._told = False
-        self._news.set()
-
     def _end(self, error: SuiteError | None) -> None:
         self._failure = self._failure or error
-        self._over = True
+        self._last.set()
         self._news.set()
 
     # --- the way to the client ------------------------------------------------------------------------------
@@ -198,8 +197,11 @@ class Answer:
         over = False
         while not over:
             await self._news.wait()
+            with anyio.move_on_after(CHUNK_SECONDS - (self._means.clock() - self._last_chunk)):
+                await self._last.wait()
             self._news.clear()
-            over = self._over  # read before the text: all of it is here when this is set
+            self._told = False
+            over = self._last.is_set()  # read before the text: all of it is here when this is set
             text = ""
             while self._incoming:
                 text += self._incoming.popleft()
@@ -209,6 +211,7 @@ class Answer:
             if self._request.stream:
                 await self._send(Chunk(index=self._chunks, text=text))
                 self._chunks += 1
+                self._last_chunk = self._last_sent
 
     async def _beat(self) -> None:
         """Show that it goes on, and notice while it waits that the client is gone."""

@@ -10,7 +10,7 @@ the rest beside it.
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import signal
 import sys
 import time
@@ -22,8 +22,6 @@ from suite.errors import LoadCancelled
 from suite.messages.actor import ActorSpec, Failed, Loading
 
 _PROGRESS_STEP = 0.01
-_SEEDS = 2**32 - 1
-"""llama.cpp takes the seed after the last for a wish for a random one."""
 
 
 def main() -> None:
@@ -41,7 +39,11 @@ def main() -> None:
 
     from suite.actors.serving import serve
 
-    leave(anyio.run(serve, spec, engine, pipe, time.monotonic, lambda: secrets.randbelow(_SEEDS)))
+    leave(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed))
+
+
+def _new_seed() -> int:
+    return int.from_bytes(os.urandom(4), "little")
 
 
 def _settings(spec: ActorSpec) -> ContextSettings:

@@ -58,6 +58,17 @@ def leave(exit_code: int) -> None:
     os._exit(exit_code)
 
 
+def resident_bytes() -> int:
+    """The resident set of this process, mapped weights included."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - far quicker to have than psutil
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+
+
 def _watch() -> None:
     try:
         while os.read(_STDIN, _BLOCK):

@@ -11,11 +11,10 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 import msgspec
-import psutil
 
 from suite import telemetry
 from suite.actors.answer import Answer, Means
-from suite.actors.pipe import NodePipe
+from suite.actors.pipe import NodePipe, resident_bytes
 from suite.bus.connection import Connection, Message
 from suite.engine.prompt import Prompter
 from suite.engine.thread import EngineThread
@@ -101,7 +100,7 @@ class ModelActor:
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "generate"), self._on_generate
                 )
-                self._pipe.report(Ready(resident_bytes=psutil.Process().memory_info().rss))
+                self._pipe.report(Ready(resident_bytes=resident_bytes()))
                 self._tasks.start_soon(self._warm_up)
                 async for _ in signals:
                     break

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from suite.engine.bindings import last_messages, lib
-from suite.errors import GenerationFailed, LoadCancelled, LoadFailed
+from suite.errors import GenerationFailed, LoadFailed
 
 _MICRO_BATCH = 512
 """Tokens that are computed at once; more costs memory and wins nothing on a CPU."""
@@ -95,18 +95,16 @@ class Model:
         self._batch = _Batch(settings.batch_tokens, settings.slots)
 
     @classmethod
-    def load(cls, path: str, settings: ContextSettings, progress: Callable[[float], bool]) -> Model:
-        """Load a GGUF file. `progress` gets the fraction that is done; its False ends the load.
+    def load(cls, path: str, settings: ContextSettings, progress: Callable[[float], None]) -> Model:
+        """Load a GGUF file. `progress` gets the fraction that is done.
 
-        Raises LoadFailed with llama.cpp's own words, LoadCancelled.
+        Raises LoadFailed with llama.cpp's own words.
         """
         lib.llama_backend_init()
-        cancelled = False
 
         def report(fraction: float, _user_data: object) -> bool:
-            nonlocal cancelled
-            cancelled = cancelled or not progress(fraction)
-            return not cancelled
+            progress(fraction)
+            return True
 
         params = lib.llama_model_default_params()
         params.n_gpu_layers = settings.gpu_layers
@@ -115,8 +113,6 @@ class Model:
         model = lib.llama_model_load_from_file(path.encode(), params)
         del callback  # llama.cpp used it until here
         if not model:
-            if cancelled:
-                raise LoadCancelled
             raise LoadFailed(f"llama.cpp could not load the model: {last_messages() or 'it gave no reason'}")
         context = lib.llama_init_from_model(model, _context_params(settings))
         if not context:

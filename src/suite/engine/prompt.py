@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from suite.engine.chat import ChatTemplate
+from typing import TYPE_CHECKING
+
 from suite.engine.model import Vocabulary
 from suite.errors import EmptyPrompt, InvalidChat, InvalidRequest, NoChatTemplate, PromptTooLong
 from suite.identity import Now
 from suite.messages.actions import ChatMessage, GenerateTextRequest
+
+if TYPE_CHECKING:
+    from suite.engine.chat import ChatTemplate
 
 
 class Prompter:
@@ -51,6 +55,8 @@ class Prompter:
         if self._given_up:
             raise self.give_up_template()
         if self._template is None:
+            from suite.engine.chat import ChatTemplate  # with Jinja, which a start need not wait for
+
             vocabulary = self._vocabulary
             source = vocabulary.chat_template
             if source is None:

@@ -46,7 +46,8 @@ class Sampler:
         if sampling.min_p > 0:
             self._add(lib.llama_sampler_init_min_p(sampling.min_p, 1))
         self._add(lib.llama_sampler_init_temp(sampling.temperature))
-        self._add(lib.llama_sampler_init_dist(sampling.seed))
+        # llama.cpp takes its largest seed for a wish for a random one.
+        self._add(lib.llama_sampler_init_dist(sampling.seed % lib.LLAMA_DEFAULT_SEED))
 
     def _add(self, sampler: int) -> None:
         lib.llama_sampler_chain_add(self._chain, sampler)

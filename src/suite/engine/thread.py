@@ -45,21 +45,13 @@ class EngineThread:
         self._progress = progress
         self._waiting: deque[tuple[Generation, Listener]] = deque()
         self._changed = threading.Condition()
-        self._stopping = False
-        # A daemon: the process ends when it is told to, even within a long step of llama.cpp.
+        # A daemon, without an end of its own: the process ends, even within a long step of llama.cpp, and the
+        # system takes the memory back.
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
         """Begin to load."""
         self._thread.start()
-
-    def stop(self, timeout: float) -> bool:
-        """End after the step that runs and free the model; False if that takes longer (seconds)."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
 
     def submit(self, generation: Generation, listener: Listener) -> None:
         """Run this after all that was submitted before."""
@@ -79,7 +71,7 @@ class EngineThread:
 
     def _work(self) -> None:
         try:
-            model = Model.load(self._path, self._settings, self._report)
+            model = Model.load(self._path, self._settings, self._progress)
         except SuiteError as error:
             self.loaded.set_exception(error)
             return
@@ -89,19 +81,13 @@ class EngineThread:
             return
         self.loaded.set_result(model)
         slots = Slots(self._settings.slots, can_share=model.can_share)
-        while (entry := self._next()) is not None:
-            _run(*entry, model, slots)
-        model.free()
+        while True:
+            _run(*self._next(), model, slots)
 
-    def _report(self, fraction: float) -> bool:
-        self._progress(fraction)
-        return not self._stopping
-
-    def _next(self) -> tuple[Generation, Listener] | None:
+    def _next(self) -> tuple[Generation, Listener]:
         with self._changed:
-            while not self._waiting and not self._stopping:
-                self._changed.wait()
-            return None if self._stopping else self._waiting.popleft()
+            self._changed.wait_for(lambda: self._waiting)
+            return self._waiting.popleft()
 
 
 def _run(generation: Generation, listener: Listener, model: Model, slots: Slots) -> None:
