@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from opentelemetry import context, propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from suite.errors import InvalidConfiguration, SuiteError
@@ -115,6 +116,21 @@ def _span(
     finally:
         if token is not None:
             context.detach(token)
+
+
+def current() -> Context:
+    """The trace that is current, to go on with elsewhere."""
+    return context.get_current()
+
+
+@contextmanager
+def within(trace_context: Context | None) -> Iterator[None]:
+    """Go on with a trace for the block, or with none, whatever the task around it belongs to."""
+    token = context.attach(Context() if trace_context is None else trace_context)
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 def annotate(**attributes: Attribute) -> None:

@@ -6,7 +6,9 @@ from typing import Literal, TypeAlias
 
 import anyio
 import msgspec
+from opentelemetry.context import Context
 
+from suite import telemetry
 from suite.actors.process import ActorProcess
 from suite.catalogue import Model
 from suite.domain.residency import Occupancy
@@ -48,6 +50,8 @@ class Instance:
         self.load_ms: float | None = None
         self.resident_bytes = 0
         self.freed_bytes = 0
+        self.trace: Context | None = telemetry.current()
+        """Whose doing its next event is: the load's, then nobody's, then the unload's."""
         self.seq = 0
         """The last event appended about it."""
         self._changed = anyio.Event()

@@ -141,6 +141,7 @@ class Supervisor:
     def _begin_unload(self, instance: Instance, reason: UnloadReason, drain_seconds: float) -> None:
         if instance.unloading is None:
             instance.unloading = reason
+            instance.trace = telemetry.current()
             instance.changed()
             self._tasks.start_soon(self._end, instance, drain_seconds)
 
@@ -187,6 +188,7 @@ class Supervisor:
         self.residency = evolve(self.residency, started)
         self.instances[model.model_id] = instance
         for victim in victims:
+            victim.trace = telemetry.current()
             self._tasks.start_soon(self._end, victim, 0.0)
         self._tasks.start_soon(self._live, instance, victims)
         return instance
@@ -216,7 +218,8 @@ class Supervisor:
                 exit_code = await self._run(instance)
             except OSError as error:
                 instance.failure = LoadFailed(f"the model's process could not be started: {error}")
-        await self._ended(instance, exit_code)
+        with telemetry.within(instance.trace):
+            await self._ended(instance, exit_code)
 
     async def _run(self, instance: Instance) -> int:
         async with ActorProcess.start(self._make_spec(instance.model, instance.instance_id)) as process:
@@ -271,6 +274,7 @@ class Supervisor:
         self.counts["loads"] += 1
         instance.loaded_at = self._now().isoformat()
         instance.phase = "loaded"
+        instance.trace = None
         self._touch(instance)
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
