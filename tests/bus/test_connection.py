@@ -42,7 +42,7 @@ async def hold(connection: Connection, subject: str = "suite.hold") -> None:
 
 
 def raw_client(connection: Connection) -> Client:
-    client = connection._client
+    client = connection._life
     assert client is not None
     return client
 

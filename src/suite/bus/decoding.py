@@ -52,7 +52,7 @@ class Shape(Generic[R]):
 
     def warnings(self, fields: dict[str, Any]) -> tuple[str, ...]:
         """A sentence for each field that the type does not have, also deep inside."""
-        if self._known is None:
+        if self._known is None or not fields:
             return ()
         unknown = islice(self._known.unknown(fields, ""), WARNING_LIMIT)
         return tuple(f"unknown field {path[-NAME_LIMIT:]!r} ignored" for path in unknown)

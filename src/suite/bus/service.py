@@ -51,6 +51,8 @@ QUEUE_GROUP = "suite"
 DRAIN_SECONDS = 10.0
 LAST_WORDS_SECONDS = 1.0
 HEADER_LIMIT = 512
+RESTING_LIMIT = 64
+"""Tasks that are kept for the next request."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -114,6 +116,7 @@ class Service(Generic[T]):
         self._started = now()
         self._handlers: TaskGroup
         self._running = 0
+        self._resting: list[asyncio.Future[tuple[_Endpoint[T], Message]]] = []
         self._idle = anyio.Event()
         self._over = anyio.Event()
         self._requests: Subscription
@@ -208,6 +211,10 @@ class Service(Generic[T]):
         elif endpoint.running < endpoint.action.limit:
             endpoint.running += 1
             self._running += 1
+            while self._resting:
+                if not (given := self._resting.pop()).done():
+                    given.set_result((endpoint, message))
+                    return
             self._handlers.start_soon(self._work, endpoint, message)
         elif len(endpoint.waiting) < endpoint.action.queue:
             endpoint.waiting.append(message)
@@ -219,16 +226,23 @@ class Service(Generic[T]):
             await self._refuse(message, Overloaded(full))
 
     async def _work(self, endpoint: _Endpoint[T], message: Message) -> None:
-        """Answer a request, and then those that waited for it."""
-        try:
-            await self._answer(endpoint, message)
-            while endpoint.waiting:
-                await self._answer(endpoint, endpoint.waiting.popleft())
-        finally:
-            endpoint.running -= 1
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
+        """Answer a request, those that waited for it, and then others: a new task costs more than most."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await self._answer(endpoint, message)
+                while endpoint.waiting:
+                    await self._answer(endpoint, endpoint.waiting.popleft())
+            finally:
+                endpoint.running -= 1
+                self._running -= 1
+                if not self._running:
+                    self._idle.set()
+            if len(self._resting) >= RESTING_LIMIT:
+                return
+            given: asyncio.Future[tuple[_Endpoint[T], Message]] = loop.create_future()
+            self._resting.append(given)
+            endpoint, message = await given
 
     async def _answer(self, endpoint: _Endpoint[T], message: Message) -> None:
         began = time.perf_counter_ns()

@@ -1,0 +1,65 @@
+"""The answers to one request, as they come, until an empty one (NATS ADR-47)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import anyio
+from nats.aio.msg import Msg
+
+from suite.bus.wire import Message, message_of
+from suite.errors import NodeLost, NoService, Overloaded, SuiteError
+
+BUFFER_LIMIT = 65_536
+"""Answers that may wait to be read."""
+
+
+def nobody(subject: str) -> NoService:
+    """What it means that a request has no responders."""
+    return NoService(f"nobody serves {subject}: start the service with `suite serve`")
+
+
+class Stream:
+    """The answers to one request, as they come."""
+
+    def __init__(self, subject: str, idle_timeout: float) -> None:
+        self._subject = subject
+        self._idle_timeout = idle_timeout
+        self._waiting: asyncio.Queue[Message | SuiteError | None] = asyncio.Queue()
+        self._over: SuiteError | StopAsyncIteration | None = None
+
+    async def deliver(self, msg: Msg) -> None:
+        """Take what comes to the inbox."""
+        if self._waiting.qsize() > BUFFER_LIMIT:
+            return
+        if self._waiting.qsize() == BUFFER_LIMIT:
+            self.fail(Overloaded(f"{BUFFER_LIMIT} answers wait unread: read faster"))
+        elif msg.data or (msg.headers and "Status" not in msg.headers):
+            self._waiting.put_nowait(message_of(msg))
+        elif msg.headers and msg.headers["Status"] == "503":
+            self._waiting.put_nowait(nobody(self._subject))
+        else:
+            self._waiting.put_nowait(None)
+
+    def fail(self, error: SuiteError) -> None:
+        """End it with an error, after what has come before."""
+        self._waiting.put_nowait(error)
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self
+
+    async def __anext__(self) -> Message:
+        if self._over is not None:
+            raise self._over
+        item: Message | SuiteError | None
+        if self._waiting.empty():
+            item = NodeLost(f"nothing came on {self._subject} for {self._idle_timeout:g} s: send it again")
+            with anyio.move_on_after(self._idle_timeout):
+                item = await self._waiting.get()
+        else:
+            item = self._waiting.get_nowait()
+        if isinstance(item, Message):
+            return item
+        self._over = item or StopAsyncIteration()
+        raise self._over

@@ -1,0 +1,70 @@
+"""Messages as they stand on the wire (NATS client protocol, ADR-4), checked before they are sent.
+
+nats-py is not asked to: the server closes the connection for what is too large, and it would be for ever.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+from nats.aio.msg import Msg
+
+from suite.errors import InvalidRequest, TooLarge
+
+CONTROL_LINE_LIMIT = 4096
+"""The server's limit for the line with subject, reply and sizes, in bytes."""
+SUBJECTS_LIMIT = CONTROL_LINE_LIMIT - 64
+
+_is_subject = re.compile(r"[^\s\0*>.]+(?:\.[^\s\0*>.]+)*").fullmatch
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """What came on a subject."""
+
+    subject: str
+    data: bytes
+    headers: dict[str, str] = {}
+    reply: str = ""
+    """The subject to answer to; empty if nobody waits."""
+
+
+def message_of(msg: Msg) -> Message:
+    """The message in nats-py's own."""
+    return Message(subject=msg.subject, data=msg.data, headers=msg.headers or {}, reply=msg.reply)
+
+
+def header_lines(headers: Mapping[str, str]) -> str:
+    """Headers, each ended with CR LF. Raises InvalidRequest for a line break in one."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if not lines.count("\r") == lines.count("\n") == len(headers):
+        raise InvalidRequest("a header holds a line break")
+    return lines
+
+
+def frame(subject: str, reply: str, data: bytes, lines: str, max_payload: int) -> bytes:
+    """One message to publish, with the lines of its headers if it has any.
+
+    Raises TooLarge over the server's limits, and InvalidRequest for a subject that cannot be sent to.
+    """
+    if not _is_subject(subject) or (reply and not _is_subject(reply)):
+        bad = reply if _is_subject(subject) else subject
+        raise InvalidRequest(f"{bad[:80]!r} is no subject to send to")
+    subjects = f"{subject} {reply}".encode()
+    if len(subjects) > SUBJECTS_LIMIT:
+        raise TooLarge(f"subject and reply have {len(subjects)} bytes: {SUBJECTS_LIMIT} fit")
+    size = len(data)
+    if not lines:
+        if size > max_payload:
+            raise _too_large(size, max_payload)
+        return b"PUB %b %d\r\n%b\r\n" % (subjects, size, data)
+    head = f"NATS/1.0\r\n{lines}\r\n".encode()
+    size += len(head)
+    if size > max_payload:
+        raise _too_large(size, max_payload)
+    return b"HPUB %b %d %d\r\n%b%b\r\n" % (subjects, len(head), size, head, data)
+
+
+def _too_large(size: int, max_payload: int) -> TooLarge:
+    return TooLarge(f"the message has {size} bytes with its headers: the server takes {max_payload}")
