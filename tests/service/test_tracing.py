@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import msgspec
-from support.models import tiny_model
-from support.service import history, service_and_client
 
 from suite.bus.connection import Connection
+from support.models import tiny_model
+from support.service import history, service_and_client
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
