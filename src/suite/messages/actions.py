@@ -61,8 +61,8 @@ class LoadModelReply(Reply, frozen=True, kw_only=True):
     model_id: str
     loaded: bool
     message: str
-    seq: int | None
-    """The event that this request appended; None when nothing had to be done."""
+    seq: int
+    """The event that says so: loaded, or load_started."""
     load_ms: float
     resident_bytes: int
 

@@ -16,7 +16,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class Accepted(Signal, frozen=True, kw_only=True, tag="accepted"):
-    """The generation has its place: from now on it can be cancelled by this id."""
+    """The generation is known: from now on it can be cancelled by this id."""
 
     generation_id: str
     node: str
