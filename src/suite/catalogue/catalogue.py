@@ -1,0 +1,284 @@
+"""The catalogue: which models there are, kept up to date as files come and go::
+
+catalogue = Catalogue.open([Path("models")], settings.models, data_dir / "digests.json")
+await catalogue.scan()
+model = catalogue.resolve("smollm2")
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import msgspec
+import watchfiles
+
+from suite.catalogue.digests import DigestCache, sha256
+from suite.catalogue.files import Directories, Listing, ModelFile, Signature
+from suite.catalogue.model import Changes, Model, context_tokens
+from suite.config import ModelSettings
+from suite.engine.estimate import estimate
+from suite.engine.gguf import GgufInfo, inspect
+from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteError
+
+logger = logging.getLogger("suite.catalogue")
+
+SETTLE_SECONDS = 1.0
+"""A file counts when it has been the same for so long: it may be on its way."""
+_IDLE_TICKS = 5
+"""Every so many quiet seconds the directories are looked at anyway: some file systems tell of nothing."""
+_POLLED_TICKS = 60
+
+
+class Catalogue:
+    """The models of one node by id, in the order of their ids. All is read in the event loop's thread."""
+
+    def __init__(
+        self,
+        directories: Directories,
+        settings: Mapping[str, ModelSettings],
+        digests: DigestCache,
+        clock: Callable[[], float],
+    ) -> None:
+        self._directories = directories
+        self._settings = settings
+        self._digests = digests
+        self._clock = clock
+        self._models: dict[str, Model] = {}
+        self._aliases: dict[str, str] = {}
+        self._missing: dict[str, str] = {}
+        self._unsettled: dict[str, tuple[Signature, float]] = {}
+        self._scanning = anyio.Lock()
+        self._hashing = anyio.Lock()
+        self.warnings: tuple[str, ...] = ()
+        """What was left out at the last scan, and why."""
+
+    @classmethod
+    def open(
+        cls,
+        directories: Sequence[Path],
+        settings: Mapping[str, ModelSettings],
+        cache_file: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Catalogue:
+        """A catalogue of these directories, empty until its first scan. `cache_file` keeps the digests."""
+        return cls(Directories(directories), settings, DigestCache(cache_file), clock)
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """Every model by its id, those that cannot be loaded included."""
+        return self._models
+
+    def resolve(self, id_or_alias: str) -> Model:
+        """The model of this id, or else of this alias. Raises ModelNotFound, which names what is near."""
+        model_id = id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias)
+        if model_id is not None:
+            return self._models[model_id]
+        if id_or_alias in self._missing:
+            raise ModelNotFound(f"no model {id_or_alias!r}: {self._missing[id_or_alias]}")
+        raise ModelNotFound(f"no model {id_or_alias!r}: {self._suggestion(id_or_alias)}")
+
+    def check_present(self, model: Model) -> None:
+        """Make sure that a model's file is still the one that was inspected: a few stats, no reading.
+
+        Raises ModelFileGone when it is no longer there, and ModelFileInvalid when it is refused or is
+        another by now, which the next scan will look into.
+        """
+        if not model.file.signature.inodes:  # refused by its path: there is nothing to look at
+            raise model.error or ModelFileInvalid()
+        now = self._directories.look(model.path)
+        if now.error is not None:
+            raise now.error
+        if now.signature != model.file.signature:
+            raise ModelFileInvalid(f"{model.file_name} has just been changed: try again in a few seconds")
+
+    async def scan(self, *, settle_seconds: float = 0.0) -> Changes:
+        """Look at the directories and inspect what is new there; what is known and unchanged costs one stat.
+
+        A new or changed file counts once it has been the same for `settle_seconds`.
+        """
+        async with self._scanning:
+            listing = await anyio.to_thread.run_sync(self._directories.listing, self._settings)
+            fresh = {key: file for key, file in listing.files.items() if not self._known(key, file)}
+            ready = {key: file for key, file in fresh.items() if self._settled(key, file, settle_seconds)}
+            waiting = fresh.keys() - ready.keys()
+            self._unsettled = {key: self._unsettled[key] for key in waiting}
+            inspected = await anyio.to_thread.run_sync(self._inspect_all, ready)
+            return self._take_over(listing, inspected)
+
+    async def watch(self) -> AsyncGenerator[Changes, None]:
+        """What changes from now on. Never ends by itself."""
+        quiet = _IDLE_TICKS - 1  # the first tick looks at what came since the last scan
+        while True:
+            present = [path for path in self._directories.paths if path.is_dir()]
+            async with aclosing(_ticks(present)) as ticks:
+                async for something in ticks:
+                    quiet = 0 if something or self._unsettled else quiet + 1
+                    if quiet % _IDLE_TICKS == 0:
+                        changes = await self.scan(settle_seconds=SETTLE_SECONDS)
+                        if changes:
+                            yield changes
+                        if present != [path for path in self._directories.paths if path.is_dir()]:
+                            break  # a directory has come or gone: watch those that there are now
+
+    async def digest(self, model_id: str) -> str:
+        """The SHA-256 of a model's file, of a split one that of its parts one after the other.
+
+        Read through once for each content, in a thread, one file at a time. Raises ModelNotFound,
+        ModelFileGone, and ModelFileInvalid when the file cannot be read or changes meanwhile.
+        """
+        async with self._hashing:
+            model = self.resolve(model_id)
+            if model.sha256 is not None:
+                return model.sha256
+            found = await self._hash(model)
+        current = self._models.get(model.model_id)
+        if current is not None and current.file == model.file:
+            self._models[model.model_id] = msgspec.structs.replace(current, sha256=found)
+        return found
+
+    async def _hash(self, model: Model) -> str:
+        paths = [model.path.with_name(part) for part in model.info.parts] if model.info else [model.path]
+        stop = threading.Event()
+        try:
+            found = await anyio.to_thread.run_sync(sha256, paths, stop, abandon_on_cancel=True)
+        except FileNotFoundError:
+            raise ModelFileGone(f"{model.file_name} is gone: put it back, or choose another model") from None
+        except OSError as error:
+            raise ModelFileInvalid(f"{model.file_name} cannot be read: {error.strerror or error}") from None
+        finally:
+            stop.set()  # a thread that was abandoned must not read on through gigabytes
+        self.check_present(model)
+        assert found is not None, "only a cancelled caller stops it"
+        signature = model.file.signature
+        await anyio.to_thread.run_sync(
+            lambda: self._digests.put(
+                model.path, size=signature.size, mtime_ns=signature.mtime_ns, sha256=found
+            )
+        )
+        return found
+
+    def _known(self, model_id: str, file: ModelFile) -> bool:
+        before = self._models.get(model_id)
+        return (
+            before is not None
+            and (before.path, before.file.signature) == (file.path, file.signature)
+            and _text(before.file.error) == _text(file.error)
+        )
+
+    def _settled(self, model_id: str, file: ModelFile, seconds: float) -> bool:
+        now = self._clock()
+        signature, since = self._unsettled.get(model_id, (None, now))
+        if signature != file.signature:
+            since = now
+        self._unsettled[model_id] = (file.signature, since)
+        return now - since >= seconds
+
+    def _inspect_all(self, files: Mapping[str, ModelFile]) -> dict[str, Model]:
+        models: dict[str, Model] = {}
+        for model_id, file in files.items():
+            try:
+                models[model_id] = self._inspect(model_id, file)
+            except ModelFileGone:
+                continue
+        return models
+
+    def _inspect(self, model_id: str, file: ModelFile) -> Model:
+        settings = self._settings.get(model_id, ModelSettings())
+        info: GgufInfo | None = None
+        error = file.error
+        if error is None:
+            try:
+                info = inspect(file.path)
+            except ModelFileInvalid as invalid:
+                error = invalid
+        if info is None:
+            logger.warning("model %s cannot be loaded: %s", model_id, error)
+        tokens = context_tokens(settings, info) if info else 0
+        size, mtime_ns = file.signature.size, file.signature.mtime_ns
+        return Model(
+            model_id=model_id,
+            file=file,
+            info=info,
+            error=error,
+            sha256=self._digests.get(file.path, size=size, mtime_ns=mtime_ns) if info else None,
+            settings=settings,
+            context_tokens=tokens,
+            estimate=estimate(
+                info, context_tokens=tokens, batch_tokens=settings.batch_size, slots=settings.slots
+            )
+            if info
+            else None,
+        )
+
+    def _take_over(self, listing: Listing, inspected: Mapping[str, Model]) -> Changes:
+        before = self._models
+        kept = {model_id: model for model_id, model in before.items() if model_id in listing.files}
+        now = dict(sorted((kept | dict(inspected)).items()))
+        self._models, self._missing = now, listing.missing
+        warnings = listing.warnings + self._name_aliases()
+        for warning in warnings:
+            if warning not in self.warnings:
+                logger.warning("%s", warning)
+        self.warnings = warnings
+        return Changes(
+            added=tuple(model_id for model_id in now if model_id not in before),
+            removed=tuple(model_id for model_id in before if model_id not in now),
+            changed=tuple(model_id for model_id in inspected if model_id in before),
+        )
+
+    def _name_aliases(self) -> tuple[str, ...]:
+        warnings: list[str] = []
+        self._aliases = {}
+        for model_id, model in self._models.items():
+            for alias in model.settings.aliases:
+                other = alias if alias in self._models else self._aliases.setdefault(alias, model_id)
+                if other != model_id:
+                    warnings.append(f"the alias {alias!r} of {model_id} means {other}")
+        return tuple(warnings)
+
+    def _suggestion(self, asked: str) -> str:
+        names = {name.casefold(): name for name in (*self._models, *self._aliases)}
+        near = difflib.get_close_matches(asked.casefold(), names, n=3, cutoff=0.5)
+        if near:
+            return f"did you mean {' or '.join(repr(names[name]) for name in near)}?"
+        if names:
+            return "list_models names the ones there are"
+        where = ", ".join(map(str, self._directories.paths))
+        return f"there are none; put a .gguf file into {where}"
+
+
+async def _ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
+    """True when something changed below the directories, False for each second in which nothing did.
+
+    Where the system cannot tell of changes, the stream ends after some time, to be tried again.
+    """
+    if directories:
+        changes = watchfiles.awatch(
+            *directories,
+            watch_filter=None,
+            rust_timeout=int(SETTLE_SECONDS * 1000),
+            yield_on_timeout=True,
+            ignore_permission_denied=True,
+        )
+        try:
+            async with aclosing(changes):
+                async for seen in changes:
+                    yield bool(seen)
+        except (OSError, RuntimeError, ExceptionGroup) as error:
+            logger.warning("changes of files are only looked for every few seconds: %s", error)
+    for _ in range(_POLLED_TICKS):
+        await anyio.sleep(SETTLE_SECONDS)
+        yield False
+
+
+def _text(error: SuiteError | None) -> str | None:
+    return error.message if error else None

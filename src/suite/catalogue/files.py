@@ -1,0 +1,192 @@
+"""Which model files lie in the directories, by names and stat alone. All of this blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from suite.config import ModelSettings
+from suite.engine.gguf import MAX_PARTS, split_name
+from suite.errors import InvalidRequest, ModelFileGone, ModelFileInvalid, SuiteError
+from suite.messages.subjects import escape
+
+_SUFFIX = ".gguf"
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """What tells one content of a file from the next without reading it; of split files, of all parts."""
+
+    size: int
+    mtime_ns: int
+    inodes: tuple[int, ...]
+
+
+class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's file as it was seen."""
+
+    path: Path
+    signature: Signature
+    error: SuiteError | None = None
+    """Why it is refused whatever is in it."""
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """The model files by id, and what was left out, with the reason."""
+
+    files: dict[str, ModelFile]
+    warnings: tuple[str, ...]
+    missing: dict[str, str]
+    """By id, why a configured model is not there."""
+
+
+class Directories:
+    """The directories that models may lie in, and nowhere else."""
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self.paths = tuple(Path(os.path.abspath(directory)) for directory in directories)  # noqa: PTH100
+
+    def listing(self, settings: Mapping[str, ModelSettings]) -> Listing:
+        """Look at what lies there now."""
+        warnings: list[str] = []
+        files, missing = self._configured_files(settings)
+        taken = {file.path for file in files.values()}
+        off = {model_id for model_id, its in settings.items() if not its.enabled}
+        for model_id in off:
+            files.pop(model_id, None)
+            missing[model_id] = f"{model_id} is switched off by `enabled = false`"
+        for model_id, path in self._walk(warnings):
+            if model_id in off or path in taken:
+                continue
+            if model_id in files:
+                warnings.append(f"{path} is left out: {files[model_id].path} has the id {model_id!r} already")
+            elif not _speakable(model_id):
+                warnings.append(f"{os.fsencode(path)!r} is left out: its name is no valid Unicode")
+            else:
+                with contextlib.suppress(ModelFileGone):  # taken away meanwhile
+                    files[model_id] = self.look(path)
+        absent = sorted(settings.keys() - off - files.keys())
+        for model_id in absent:
+            missing.setdefault(model_id, f"{model_id} is configured, but not in a model directory")
+        warnings.extend(missing[model_id] for model_id in absent)
+        return Listing(files=files, warnings=tuple(warnings), missing=missing)
+
+    def look(self, path: Path) -> ModelFile:
+        """One file as it is now. Raises ModelFileGone when there is none."""
+        error: SuiteError | None = None
+        seen: list[os.stat_result] = []
+        for part in _parts(path):
+            try:
+                if not self._hold(os.path.realpath(part, strict=True)):
+                    error = _refusal(
+                        path, "it is a link out of the model directories; put the file itself there"
+                    )
+                seen.append(part.stat())
+            except OSError as failure:
+                if isinstance(failure, FileNotFoundError) and part is path and not path.is_symlink():
+                    raise ModelFileGone(
+                        f"{path.name} is gone: put it back, or choose another model"
+                    ) from None
+                if not (isinstance(failure, FileNotFoundError) and part is not path):
+                    error = _refusal(path, f"it cannot be read ({failure.strerror or failure})")
+        signature = Signature(
+            sum(one.st_size for one in seen),
+            max((one.st_mtime_ns for one in seen), default=0),
+            tuple(one.st_ino for one in seen),
+        )
+        if error is None and not stat.S_ISREG(seen[0].st_mode):
+            error = _refusal(
+                path, "it is a directory" if stat.S_ISDIR(seen[0].st_mode) else "it is no regular file"
+            )
+        return ModelFile(path=path, signature=signature, error=error)
+
+    def _configured_files(
+        self, settings: Mapping[str, ModelSettings]
+    ) -> tuple[dict[str, ModelFile], dict[str, str]]:
+        """What the `model_path` of each model names, and why it is not there."""
+        files: dict[str, ModelFile] = {}
+        missing: dict[str, str] = {}
+        for model_id, its in settings.items():
+            if its.model_path is not None:
+                try:
+                    files[model_id] = self._configured(its.model_path)
+                except ModelFileGone as error:
+                    missing[model_id] = error.message
+        return files, missing
+
+    def _configured(self, model_path: str) -> ModelFile:
+        """The file that a `model_path` names, in the first directory that has it."""
+        asked = Path(model_path)
+        if ".." in asked.parts:
+            return _refused(asked, "its model_path has '..' in it; give a path below a model directory")
+        candidates = [asked] if asked.is_absolute() else [directory / asked for directory in self.paths]
+        if asked.is_absolute() and not any(asked.is_relative_to(directory) for directory in self.paths):
+            return _refused(asked, "its model_path leads out of the model directories")
+        for candidate in candidates:
+            try:
+                return self.look(candidate)
+            except ModelFileGone:
+                continue
+        raise ModelFileGone(f"no model directory has the file {model_path!r} of its model_path")
+
+    def _hold(self, real: str) -> bool:
+        return any(Path(real).is_relative_to(directory.resolve()) for directory in self.paths)
+
+    def _walk(self, warnings: list[str]) -> Iterator[tuple[str, Path]]:
+        """Id and path of everything named like a model, a directory's own before what lies below it."""
+
+        def failed(error: OSError) -> None:
+            warnings.append(f"the directory {error.filename} cannot be read: {error.strerror}")
+
+        for top in self.paths:
+            for directory, names, files in os.walk(top, onerror=failed):
+                models = {name for name in (*names, *files) if name.lower().endswith(_SUFFIX)}
+                for name in sorted(models):
+                    model_id = _id(name)
+                    if model_id is not None:
+                        yield model_id, Path(directory, name)
+                names[:] = sorted(name for name in set(names) - models if not name.startswith("."))
+                linked = [path for name in names if (path := Path(directory, name)).is_symlink()]
+                warnings.extend(
+                    f"{path} is left out: links to directories are not followed" for path in linked
+                )
+
+
+def _id(file_name: str) -> str | None:
+    """The id that a file name gives; None for hidden files and later parts of a split model."""
+    split = split_name(file_name)
+    if split is not None:
+        return split[0] if split[1] == 1 else None
+    return None if file_name.startswith(".") else file_name[: -len(_SUFFIX)]
+
+
+def _speakable(model_id: str) -> bool:
+    """Whether a client could name the model."""
+    try:
+        escape(model_id)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def _parts(path: Path) -> list[Path]:
+    split = split_name(path.name)
+    if split is None:
+        return [path]
+    base, _, count = split
+    count = min(count, MAX_PARTS)  # the inspection refuses more
+    return [path] + [
+        path.with_name(f"{base}-{part:05}-of-{count:05}{_SUFFIX}") for part in range(2, count + 1)
+    ]
+
+
+def _refusal(path: Path, reason: str) -> ModelFileInvalid:
+    return ModelFileInvalid(f"{path.name} is refused: {reason}")
+
+
+def _refused(path: Path, reason: str) -> ModelFile:
+    return ModelFile(path=path, signature=Signature(0, 0, ()), error=_refusal(path, reason))

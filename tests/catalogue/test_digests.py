@@ -1,0 +1,134 @@
+"""Digests are right, are computed once for each content, and survive restarts and garbage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import anyio
+import pytest
+
+from suite.catalogue import Catalogue
+from suite.errors import ModelFileGone, ModelNotFound
+from support.raw_gguf import Tensor, gguf_bytes
+
+GOOD = gguf_bytes()
+OTHER = gguf_bytes(tensors=(Tensor(dimensions=(32, 8)),), data=1024)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    directory = tmp_path / "models"
+    directory.mkdir()
+    (directory / "m.gguf").write_bytes(GOOD)
+    return directory
+
+
+async def opened(models: Path) -> Catalogue:
+    catalogue = Catalogue.open([models], {}, models.parent / "digests.json")
+    await catalogue.scan()
+    return catalogue
+
+
+def digest(*contents: bytes) -> str:
+    return hashlib.sha256(b"".join(contents)).hexdigest()
+
+
+async def test_a_digest_is_computed_once(models: Path) -> None:
+    catalogue = await opened(models)
+    assert catalogue.resolve("m").sha256 is None
+    assert await catalogue.digest("m") == digest(GOOD)
+    assert catalogue.resolve("m").sha256 == digest(GOOD)
+    # other bytes that size and time do not give away: who read them would come to another digest
+    path = models / "m.gguf"
+    times = path.stat()
+    path.write_bytes(GOOD[:-1] + b"x")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert await catalogue.digest("m") == digest(GOOD)
+    assert (await opened(models)).resolve("m").sha256 == digest(GOOD)
+
+
+async def test_callers_at_once_get_the_same(models: Path) -> None:
+    catalogue = await opened(models)
+    found: list[str] = []
+
+    async def ask() -> None:
+        found.append(await catalogue.digest("m"))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(ask)
+    assert found == [digest(GOOD)] * 5
+
+
+async def test_other_content_has_another_digest(models: Path) -> None:
+    catalogue = await opened(models)
+    await catalogue.digest("m")
+    (models / "m.gguf").write_bytes(OTHER)
+    await catalogue.scan()
+    assert catalogue.resolve("m").sha256 is None
+    assert await catalogue.digest("m") == digest(OTHER)
+    (models / "m.gguf").write_bytes(GOOD)
+    os.utime(models / "m.gguf", ns=(1, 1))
+    await catalogue.scan()
+    assert await catalogue.digest("m") == digest(GOOD)
+
+
+async def test_the_parts_of_a_split_model_are_digested_in_order(models: Path) -> None:
+    parts = [
+        gguf_bytes({"split.no": number, "split.count": 2}, tensors=(Tensor(f"blk.{number}.attn_q.weight"),))
+        for number in range(2)
+    ]
+    for number, content in enumerate(parts):
+        (models / f"big-{number + 1:05}-of-00002.gguf").write_bytes(content)
+    assert await (await opened(models)).digest("big") == digest(*parts)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"", b"{", b"[]", b'{"/a": 1}', b'{"/a": {"size": "x"}}', b"\xff\x00" * 100]
+)
+async def test_a_spoilt_cache_is_computed_anew(garbage: bytes, models: Path) -> None:
+    cache = models.parent / "digests.json"
+    cache.write_bytes(garbage)
+    assert await (await opened(models)).digest("m") == digest(GOOD)
+    assert (await opened(models)).resolve("m").sha256 == digest(GOOD)
+
+
+async def test_the_cache_is_the_owners_alone_and_holds_only_what_is_there(models: Path) -> None:
+    cache = models.parent / "digests.json"
+    cache.touch(mode=0o644)
+    (models / "other.gguf").write_bytes(OTHER)
+    catalogue = await opened(models)
+    await catalogue.digest("m")
+    assert cache.stat().st_mode & 0o777 == 0o600
+    (models / "m.gguf").unlink()
+    await catalogue.digest("other")
+    assert b"m.gguf" not in cache.read_bytes()
+    assert b"other.gguf" in cache.read_bytes()
+    assert sorted(path.name for path in models.parent.iterdir()) == ["digests.json", "models"]
+
+
+async def test_a_cache_that_cannot_be_written_costs_nothing_but_time(models: Path, tmp_path: Path) -> None:
+    catalogue = Catalogue.open([models], {}, tmp_path / "missing" / "digests.json")
+    await catalogue.scan()
+    assert await catalogue.digest("m") == digest(GOOD)
+
+
+async def test_a_file_that_is_gone_has_no_digest(models: Path) -> None:
+    catalogue = await opened(models)
+    (models / "m.gguf").unlink()
+    with pytest.raises(ModelFileGone):
+        await catalogue.digest("m")
+    with pytest.raises(ModelNotFound):
+        await catalogue.digest("other")
+
+
+async def test_a_digest_that_nobody_waits_for_any_more_is_given_up(models: Path) -> None:
+    with (models / "m.gguf").open("r+b") as file:
+        file.truncate(1 << 40)  # sparse: reading it through takes minutes
+    catalogue = await opened(models)
+    with anyio.move_on_after(0.2) as limit:
+        await catalogue.digest("m")
+    assert limit.cancelled_caught
+    assert catalogue.resolve("m").sha256 is None
