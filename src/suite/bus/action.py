@@ -13,6 +13,7 @@ import msgspec
 
 from suite.bus.connection import Connection
 from suite.bus.decoding import Shape
+from suite.identity import NewId
 from suite.messages.signals import Signal
 
 T = TypeVar("T")
@@ -28,25 +29,31 @@ class HandedOver(msgspec.Struct, frozen=True):
 class Call:
     """One request on its way: what is known beside its fields."""
 
-    __slots__ = ("_connection", "headers", "reply", "request_id", "warnings")
+    __slots__ = ("_connection", "_new_id", "_request_id", "headers", "reply", "warnings")
 
     def __init__(
         self,
         connection: Connection,
-        *,
         reply: str,
         headers: Mapping[str, str],
         warnings: tuple[str, ...],
-        request_id: str,
+        new_id: NewId,
     ) -> None:
         self._connection = connection
+        self._new_id = new_id
+        self._request_id = ""
         self.reply = reply
         """The subject that the answer goes to; empty if nobody waits for one."""
         self.headers = headers
         self.warnings = warnings
         """What the sender is told about fields that were ignored."""
-        self.request_id = request_id
+
+    @property
+    def request_id(self) -> str:
         """Made by the service, to correlate what this request leads to."""
+        if not self._request_id:
+            self._request_id = self._new_id()
+        return self._request_id
 
     async def send(self, signal: Signal) -> None:
         """Send something before the answer. Raises Unavailable or TooLarge."""

@@ -54,6 +54,7 @@ HEADER_LIMIT = 512
 RESTING_LIMIT = 64
 """Tasks that are kept for the next request."""
 
+_CONSUMER = SpanKind.CONSUMER
 _encode = msgspec.json.Encoder().encode
 
 
@@ -250,18 +251,12 @@ class Service(Generic[T]):
         stream = False
         error: SuiteError | None = None
         try:
-            with telemetry.span(endpoint.span, kind=SpanKind.CONSUMER, headers=message.headers):
+            with telemetry.span(endpoint.span, kind=_CONSUMER, headers=message.headers):
                 fields = parse(message.data)
                 stream = fields.get("stream") is True
                 warnings = endpoint.action.shape.warnings(fields)
                 request = endpoint.action.shape.read(fields)
-                call = Call(
-                    self._connection,
-                    reply=message.reply,
-                    headers=message.headers,
-                    warnings=warnings,
-                    request_id=self._new_id(),
-                )
+                call = Call(self._connection, message.reply, message.headers, warnings, self._new_id)
                 reply = await endpoint.action.handler(self._context, request, call)
             if not isinstance(reply, HandedOver):
                 await self._reply(message, _with_warnings(reply, warnings), stream=stream)

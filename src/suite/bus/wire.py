@@ -51,19 +51,19 @@ def frame(subject: str, reply: str, data: bytes, lines: str, max_payload: int) -
     if not _is_subject(subject) or (reply and not _is_subject(reply)):
         bad = reply if _is_subject(subject) else subject
         raise InvalidRequest(f"{bad[:80]!r} is no subject to send to")
-    subjects = f"{subject} {reply}".encode()
-    if len(subjects) > SUBJECTS_LIMIT:
-        raise TooLarge(f"subject and reply have {len(subjects)} bytes: {SUBJECTS_LIMIT} fit")
+    subjects = f"{subject} {reply}"
+    if len(subjects) > SUBJECTS_LIMIT // 4 and len(subjects.encode()) > SUBJECTS_LIMIT:
+        raise TooLarge(f"subject and reply have {len(subjects.encode())} bytes: {SUBJECTS_LIMIT} fit")
     size = len(data)
     if not lines:
         if size > max_payload:
             raise _too_large(size, max_payload)
-        return b"PUB %b %d\r\n%b\r\n" % (subjects, size, data)
+        return f"PUB {subjects} {size}\r\n".encode() + data + b"\r\n"
     head = f"NATS/1.0\r\n{lines}\r\n".encode()
     size += len(head)
     if size > max_payload:
         raise _too_large(size, max_payload)
-    return b"HPUB %b %d %d\r\n%b%b\r\n" % (subjects, len(head), size, head, data)
+    return b"".join((f"HPUB {subjects} {len(head)} {size}\r\n".encode(), head, data, b"\r\n"))
 
 
 def _too_large(size: int, max_payload: int) -> TooLarge:
