@@ -6,9 +6,7 @@ CHUNK_SECONDS go out together, because each message costs the decoding threads s
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from uuid import NAMESPACE_OID, uuid5
@@ -19,15 +17,18 @@ import msgspec
 from opentelemetry.trace import SpanKind
 
 from suite import telemetry
+from suite.actors.feed import Feed
+from suite.actors.figures import timings, usage
 from suite.bus.connection import Connection
+from suite.bus.service import terminate
 from suite.engine.generation import Generation, Order
 from suite.engine.prompt import Prompter
 from suite.engine.sampler import Sampling
 from suite.engine.thread import EngineThread
-from suite.errors import GenerationFailed, SuiteError
+from suite.errors import GenerationFailed, SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log
-from suite.messages.actions import ErrorReply, GenerateTextReply, Timings, Usage
+from suite.messages.actions import GenerateTextReply, Timings, Usage
 from suite.messages.actor import ActorSpec, Finished, Handover
 from suite.messages.events import Generated, Outcome
 from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Heartbeat, Signal
@@ -39,6 +40,8 @@ CHUNK_SECONDS = 0.025
 """The least time between two chunks: too short to be seen. The first one, and the last, never wait."""
 PREPARE_SECONDS = 5.0
 """For template and tokenizer together; a template of a model file may as well loop for ever."""
+
+_NOTHING = Usage(prompt_tokens=0, reused_tokens=0, completion_tokens=0)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -68,19 +71,13 @@ class Answer:
         self._means = means
         self._accepted = means.clock()
         self._seed = means.new_seed() if handover.request.seed is None else handover.request.seed
-        self._prompt_tokens = 0
         self._generation: Generation | None = None
         self._cancelled: Outcome | None = None
-        self._failure: SuiteError | None = None
+        self._feed = Feed(stream=handover.request.stream)
         self._parts: list[str] = []
         self._chunks = 0
         self._last_sent = self._accepted
         self._last_chunk = self._accepted - CHUNK_SECONDS
-        self._loop = asyncio.get_running_loop()
-        self._incoming: deque[str] = deque()
-        self._news = asyncio.Event()
-        self._last = asyncio.Event()
-        self._told = False
 
     # --- from outside ---------------------------------------------------------------------------------------
 
@@ -91,35 +88,10 @@ class Answer:
             self._generation.cancel(self._cancelled)
             self._means.engine.withdraw(self._generation)
 
-    def abort(self, error: SuiteError) -> None:
+    def abort(self, error: SuiteError, outcome: Outcome) -> None:
         """End it now, without waiting for the engine; the client gets the error."""
-        self._failure = self._failure or error
-        self.cancel("cancelled")
-        self._end(None)
-
-    # --- from the engine's thread ---------------------------------------------------------------------------
-
-    def piece(self, text: str) -> None:
-        """Take the next text."""
-        self._incoming.append(text)
-        if self._request.stream and not self._told:
-            self._told = True
-            self._call(self._news.set)
-
-    def ended(self, error: SuiteError | None) -> None:
-        """Take note that nothing more comes."""
-        self._call(self._end, error)
-
-    def _call(self, callback: Callable[..., None], *args: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(callback, *args)
-        except RuntimeError:
-            logger.debug("the loop has ended before a generation did")
-
-    def _end(self, error: SuiteError | None) -> None:
-        self._failure = self._failure or error
-        self._last.set()
-        self._news.set()
+        self._feed.end(error)
+        self.cancel(outcome)
 
     # --- the way to the client ------------------------------------------------------------------------------
 
@@ -135,28 +107,28 @@ class Answer:
                     try:
                         await self._generate()
                     except SuiteError as error:
-                        self._failure = error
+                        self._feed.end(error)
                     seq = await self._append()
-                if self._failure is not None:
-                    raise self._failure
+                if self._feed.failure is not None:
+                    raise self._feed.failure
         except SuiteError as error:
             failure = error
         except Exception:
             logger.exception("generation %s failed in a way that nobody thought of", self._id)
             failure = SuiteError("an internal error ended the generation: see the node's log")
         await self._conclude(failure, seq)
+        tokens = usage(self._generation) if self._generation else _NOTHING
         return Finished(
             generation_id=self._id,
-            prompt_tokens=self._prompt_tokens,
-            reused_tokens=self._generation.reused_tokens if self._generation else 0,
-            completion_tokens=self._generation.completion_tokens if self._generation else 0,
+            prompt_tokens=tokens.prompt_tokens,
+            reused_tokens=tokens.reused_tokens,
+            completion_tokens=tokens.completion_tokens,
             outcome=self._outcome,
             seq=seq,
         )
 
     async def _generate(self) -> None:
         prompt = await self._prepare()
-        self._prompt_tokens = len(prompt)
         request, means = self._request, self._means
         generation = Generation(
             Order(
@@ -176,12 +148,12 @@ class Answer:
             means.clock,
         )
         self._generation = generation
-        means.engine.submit(generation, self)
+        means.engine.submit(generation, self._feed)
         if self._cancelled is not None:
             self.cancel(self._cancelled)
         await self._forward()
-        if self._failure is not None:
-            raise self._failure
+        if self._feed.failure is not None:
+            raise self._feed.failure
 
     async def _prepare(self) -> list[int]:
         with anyio.move_on_after(PREPARE_SECONDS):
@@ -196,15 +168,8 @@ class Answer:
         """Send text as it comes, until the engine has ended."""
         over = False
         while not over:
-            await self._news.wait()
-            with anyio.move_on_after(CHUNK_SECONDS - (self._means.clock() - self._last_chunk)):
-                await self._last.wait()
-            self._news.clear()
-            self._told = False
-            over = self._last.is_set()  # read before the text: all of it is here when this is set
-            text = ""
-            while self._incoming:
-                text += self._incoming.popleft()
+            pause = self._last_chunk + CHUNK_SECONDS - self._means.clock()
+            text, over = await self._feed.next(pause)
             if not text:
                 continue
             self._parts.append(text)
@@ -222,15 +187,14 @@ class Answer:
                 continue
             try:
                 await self._send(Heartbeat())
-            except SuiteError as error:
-                self.abort(error)
+            except SuiteError:
                 return
 
     async def _send(self, signal: Signal) -> None:
         try:
             await self._means.connection.publish(self._reply, _encode(signal), reply=self._receipt)
         except SuiteError as error:
-            self.abort(error)
+            self.abort(error, "failed")
             raise
         self._last_sent = self._means.clock()
 
@@ -240,7 +204,7 @@ class Answer:
     def _outcome(self) -> Outcome:
         if self._generation is None:
             return self._cancelled or "failed"
-        if self._failure is not None and self._cancelled is None:
+        if self._feed.failure is not None and self._cancelled is None:
             return "failed"
         return self._generation.outcome or self._cancelled or "failed"
 
@@ -249,13 +213,12 @@ class Answer:
         generation = self._generation
         if generation is None:
             return None
-        timings, spec = self._timings(generation), self._means.spec
-        usage = self._usage(generation)
+        spec, tokens, times = self._means.spec, usage(generation), self._timings(generation)
         telemetry.annotate(
-            gen_ai__usage__input_tokens=usage.prompt_tokens,
-            gen_ai__usage__output_tokens=usage.completion_tokens,
+            gen_ai__usage__input_tokens=tokens.prompt_tokens,
+            gen_ai__usage__output_tokens=tokens.completion_tokens,
             gen_ai__response__finish_reasons=self._outcome,
-            suite__reused_tokens=usage.reused_tokens,
+            suite__reused_tokens=tokens.reused_tokens,
         )
         try:
             return await self._means.log.append(
@@ -265,12 +228,12 @@ class Answer:
                     instance_id=spec.instance_id,
                     generation_id=self._id,
                     conversation_id=self._request.conversation_id,
-                    prompt_tokens=usage.prompt_tokens,
-                    reused_tokens=usage.reused_tokens,
-                    completion_tokens=usage.completion_tokens,
-                    queue_ms=timings.queue_ms,
-                    time_to_first_token_ms=timings.time_to_first_token_ms,
-                    generation_ms=timings.generation_ms,
+                    prompt_tokens=tokens.prompt_tokens,
+                    reused_tokens=tokens.reused_tokens,
+                    completion_tokens=tokens.completion_tokens,
+                    queue_ms=times.queue_ms,
+                    time_to_first_token_ms=times.time_to_first_token_ms,
+                    generation_ms=times.generation_ms,
                     outcome=self._outcome,
                 ),
                 # A generation that is sent again under its id after an uncertain end counts once.
@@ -279,25 +242,24 @@ class Answer:
             )
         except SuiteError as error:
             logger.warning("generation %s is not in the log: %s", self._id, error.message)
-            self._failure = self._failure or error
+            self._feed.end(error)
             return None
 
     async def _conclude(self, failure: SuiteError | None, seq: int | None) -> None:
         """Send the final message, and after a stream the empty one. Nobody may be there to have them."""
-        connection = self._means.connection
-        try:
-            if failure is None:
-                try:
-                    await connection.publish(self._reply, _encode(self._success(seq)))
-                except SuiteError as error:
-                    failure = error
-            if failure is not None:
-                body, headers = _refusal(failure, self._warnings)
-                await connection.publish(self._reply, body, headers=headers)
-            if self._request.stream:
-                await connection.publish(self._reply)
-        except SuiteError as error:
-            logger.warning("the end of generation %s could not be sent: %s", self._id, error.message)
+        connection, stream = self._means.connection, self._request.stream
+        if failure is None:
+            try:
+                await connection.publish(self._reply, _encode(self._success(seq)))
+                if stream:
+                    await connection.publish(self._reply)
+                return
+            except TooLarge as error:
+                failure = error
+            except SuiteError as error:
+                logger.warning("the end of generation %s is lost: %s", self._id, error.message)
+                return
+        await terminate(connection, self._reply, failure, stream=stream, warnings=self._warnings)
 
     def _success(self, seq: int | None) -> GenerateTextReply:
         generation = self._generation
@@ -311,31 +273,14 @@ class Answer:
             using_kv_cache=generation.reused_tokens > 0,
             finish_reason=self._outcome,
             seed=self._seed,
-            usage=self._usage(generation),
+            usage=usage(generation),
             timings=self._timings(generation),
             seq=seq,
             warnings=self._warnings,
         )
 
-    def _usage(self, generation: Generation) -> Usage:
-        return Usage(
-            prompt_tokens=self._prompt_tokens,
-            reused_tokens=generation.reused_tokens,
-            completion_tokens=generation.completion_tokens,
-        )
-
     def _timings(self, generation: Generation) -> Timings:
-        ended = generation.ended or self._means.clock()
-        started = generation.started or ended
-        first = generation.first_token or ended
-        seconds, steps = ended - first, generation.completion_tokens - 1
-        return Timings(
-            queue_ms=_ms(started - self._accepted),
-            prompt_ms=_ms(first - started),
-            time_to_first_token_ms=_ms(first - self._accepted) if generation.first_token else None,
-            generation_ms=_ms(seconds),
-            tokens_per_second=round(steps / seconds, 2) if steps > 0 and seconds > 0 else None,
-        )
+        return timings(generation, accepted=self._accepted, now=self._means.clock())
 
     def _span(self, headers: Mapping[str, str]) -> AbstractContextManager[None]:
         model_id = self._means.spec.model_id
@@ -350,22 +295,3 @@ class Answer:
             gen_ai__request__temperature=self._request.temperature,
             suite__generation_id=self._id,
         )
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
-
-
-def _refusal(error: SuiteError, warnings: tuple[str, ...]) -> tuple[bytes, dict[str, str]]:
-    """The error as its final message: the body, and the headers of a NATS micro service (ADR-32)."""
-    event_id = error.details.get("event_id")
-    reply = ErrorReply(
-        code=error.code,
-        message=error.message,
-        event_id=None if event_id is None else str(event_id),
-        warnings=warnings,
-    )
-    return _encode(reply), {
-        "Nats-Service-Error": " ".join(error.message.split()),
-        "Nats-Service-Error-Code": str(error.status),
-    }

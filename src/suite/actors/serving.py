@@ -107,7 +107,7 @@ class ModelActor:
                 self._ending = True
                 limit.deadline = anyio.current_time() + END_SECONDS
                 for answer in list(self._answers.values()):
-                    answer.abort(ModelUnloading())
+                    answer.abort(ModelUnloading(), "cancelled")
         try:
             await connection.flush(END_SECONDS)
         except SuiteError as error:
