@@ -53,6 +53,7 @@ class Directories:
     def listing(self, settings: Mapping[str, ModelSettings]) -> Listing:
         """Look at what lies there now."""
         warnings: list[str] = []
+        roots = self._roots()
         files, missing = self._configured_files(settings)
         taken = {file.path for file in files.values()}
         off = {model_id for model_id, its in settings.items() if not its.enabled}
@@ -68,7 +69,7 @@ class Directories:
                 warnings.append(f"{os.fsencode(path)!r} is left out: its name is no valid Unicode")
             else:
                 with contextlib.suppress(ModelFileGone):  # taken away meanwhile
-                    files[model_id] = self.look(path)
+                    files[model_id] = self._look(path, roots)
         absent = sorted(settings.keys() - off - files.keys())
         for model_id in absent:
             missing.setdefault(model_id, f"{model_id} is configured, but not in a model directory")
@@ -77,11 +78,15 @@ class Directories:
 
     def look(self, path: Path) -> ModelFile:
         """One file as it is now. Raises ModelFileGone when there is none."""
+        return self._look(path, self._roots())
+
+    def _look(self, path: Path, roots: Sequence[Path]) -> ModelFile:
         error: SuiteError | None = None
         seen: list[os.stat_result] = []
         for part in _parts(path):
             try:
-                if not self._hold(os.path.realpath(part, strict=True)):
+                real = Path(os.path.realpath(part, strict=True))
+                if not any(real.is_relative_to(root) for root in roots):
                     error = _refusal(
                         path, "it is a link out of the model directories; put the file itself there"
                     )
@@ -133,8 +138,9 @@ class Directories:
                 continue
         raise ModelFileGone(f"no model directory has the file {model_path!r} of its model_path")
 
-    def _hold(self, real: str) -> bool:
-        return any(Path(real).is_relative_to(directory.resolve()) for directory in self.paths)
+    def _roots(self) -> list[Path]:
+        """Where the directories really are."""
+        return [directory.resolve() for directory in self.paths]
 
     def _walk(self, warnings: list[str]) -> Iterator[tuple[str, Path]]:
         """Id and path of everything named like a model, a directory's own before what lies below it."""
