@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 import anyio
@@ -202,11 +202,14 @@ async def _keep_catalogue(node: Node, registrar: Registrar) -> None:
     await registrar.remove_missing()
     for model in list(node.catalogue.models.values()):
         await registrar.found(model)
-    async for changes in node.catalogue.watch():
-        for model_id in changes.removed:
-            await node.supervisor.unload(model_id, "file_removed", drain_seconds=node.settings.drain_seconds)
-            await registrar.gone(model_id)
-        for model_id in changes.changed:
-            await node.supervisor.unload(model_id, "file_changed", drain_seconds=node.settings.drain_seconds)
-        for model_id in (*changes.added, *changes.changed):
-            await registrar.found(node.catalogue.models[model_id])
+    drain_seconds = node.settings.drain_seconds
+    async with aclosing(node.catalogue.watch()) as watched:
+        async for changes in watched:
+            for model_id in changes.removed:
+                await node.supervisor.unload(model_id, "file_removed", drain_seconds=drain_seconds)
+                await registrar.gone(model_id)
+            for model_id in changes.changed:
+                await node.supervisor.unload(model_id, "file_changed", drain_seconds=drain_seconds)
+            for model_id in (*changes.added, *changes.changed):
+                if (model := node.catalogue.models.get(model_id)) is not None:
+                    await registrar.found(model)

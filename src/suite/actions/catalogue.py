@@ -19,8 +19,9 @@ from suite.messages.actions import (
 
 @action("list_models")
 async def list_models(node: Node, _: ListModelsRequest, __: Call) -> ListModelsReply:
-    """Every model of the catalogue."""
-    return ListModelsReply(models=tuple(describe(node, model) for model in node.catalogue.models.values()))
+    """Every model of the catalogue; the warnings say which files were left out, and why."""
+    models = tuple(describe(node, model) for model in node.catalogue.models.values())
+    return ListModelsReply(models=models, warnings=node.catalogue.warnings)
 
 
 @action("get_model_status")

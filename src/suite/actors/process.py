@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -43,6 +44,7 @@ class ActorProcess:
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
+            env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # else an abort waits for a debugger to print one
             start_new_session=True,
         )
         actor = cls(process)
