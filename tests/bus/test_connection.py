@@ -19,6 +19,7 @@ from suite.errors import (
     InvalidRequest,
     NodeLost,
     NoService,
+    Overloaded,
     RequestTimeout,
     TooLarge,
     Unavailable,
@@ -352,3 +353,26 @@ async def test_after_a_flush_the_server_has_all_that_was_sent(tmp_path: Path) ->
             await connection.listen(subject, answer)
             await connection.flush()
             assert (await other.request(subject, timeout=5)).data == b"here"
+
+
+async def test_answers_that_nobody_reads_end_with_overloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suite.bus.stream.BUFFER_LIMIT", 10)
+    async with running_nats(tmp_path) as (_, connection):
+        sent = anyio.Event()
+
+        async def flood(message: Message) -> None:
+            for _ in range(100):
+                await connection.publish(message.reply, b"x")
+            await connection.flush()
+            sent.set()
+
+        await connection.subscribe("suite.flood", flood)
+        async with connection.request_many("suite.flood", idle_timeout=5) as answers:
+            await sent.wait()
+            got = 0
+            with pytest.raises(Overloaded):
+                async for _ in answers:
+                    got += 1
+        assert got == 10

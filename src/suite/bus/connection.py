@@ -11,23 +11,21 @@ again, and nothing is sent twice or late.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
 import nats.errors
 from anyio.abc import TaskGroup
-from nats.aio.msg import Msg
 
 from suite.bus.life import CLOSE_SECONDS, ROOM_SECONDS, Life
+from suite.bus.replies import Replies
 from suite.bus.stream import Stream, nobody
 from suite.bus.subscription import Receive, Subscription
 from suite.bus.wire import Message, frame, header_lines, message_of
@@ -45,8 +43,6 @@ LAST_RETRY_SECONDS = 1.0
 
 _violation = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"').search
 
-_Waiter: TypeAlias = "tuple[asyncio.Future[Msg | SuiteError], str]"
-
 
 class Connection:
     """A connection to NATS that is built again whenever it is lost."""
@@ -63,10 +59,8 @@ class Connection:
         self._connected = anyio.Event()
         self._subscriptions: set[Subscription] = set()
         self._streams: set[Stream] = set()
-        self._waiting: dict[str, _Waiter] = {}
         self._denied: set[str] = set()
-        self._replies = self.new_inbox() + "."
-        self._requests = 0
+        self._replies = Replies(self.new_inbox())
         self.max_payload = 0
         """The server's limit for payload and headers together, in bytes."""
         self.server_version = ""
@@ -142,22 +136,10 @@ class Connection:
         when the connection goes: whether the request was carried out is then not known.
         """
         life = await self._ready()
-        self._requests += 1
-        token = str(self._requests)
+        inbox = self._replies.new_inbox()
         lines = header_lines(headers) if headers else ""
-        sent = frame(subject, self._replies + token, data, lines, self.max_payload)
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Msg | SuiteError] = loop.create_future()
-        self._waiting[token] = (answer, subject)
-        timer = loop.call_later(timeout, _expire, answer, subject, timeout)
-        try:
-            life.write(sent)
-            msg = await answer
-        finally:
-            timer.cancel()
-            self._waiting.pop(token, None)
-        if isinstance(msg, SuiteError):
-            raise msg
+        life.write(frame(subject, inbox, data, lines, self.max_payload))
+        msg = await self._replies.wait(inbox, subject, timeout)
         if msg.headers and not msg.data and msg.headers.get("Status") == "503":
             raise nobody(subject)
         return message_of(msg)
@@ -291,7 +273,7 @@ class Connection:
         life = Life()
         try:
             await self._reach(life)
-            await life.subscribe(self._replies + "*", cb=self._on_reply)
+            await life.subscribe(self._replies.subject, cb=self._replies.deliver)
             self.max_payload = life.max_payload
             self.server_version = str(life._server_info.get("version", ""))
             self._denied.clear()
@@ -313,6 +295,8 @@ class Connection:
         on_error = partial(self._on_error, life)
         try:
             await life.reach(self._access, name=self._name, timeout=self._connect_timeout, on_error=on_error)
+        except ImportError as error:
+            raise AccessDenied(f"a credentials file needs the package {error.name}: install it") from None
         except (OSError, TimeoutError, nats.errors.Error) as error:
             cause = life.failure or error
             if "authorization" in str(cause).lower() or "authentication" in str(cause).lower():
@@ -349,16 +333,9 @@ class Connection:
         log.warning("the connection to %s is lost (%s)", self.url, life.last_error or life.failure)
         self._life = None
         self._connected = anyio.Event()
-        for answer, _ in list(self._waiting.values()):
-            if not answer.done():
-                answer.set_result(self._gone())
+        self._replies.fail(self._gone())
         for stream in self._streams:
             stream.fail(self._gone())
-
-    async def _on_reply(self, msg: Msg) -> None:
-        waiter = self._waiting.get(msg.subject[len(self._replies) :])
-        if waiter is not None and not waiter[0].done():
-            waiter[0].set_result(msg)
 
     def _on_error(self, life: Life, error: Exception) -> None:
         life.failure = error
@@ -371,9 +348,8 @@ class Connection:
         log.error("this user may not use %s: permissions violation for %s", subject, verb)
         if verb == "subscription":
             self._denied.add(subject)
-        for answer, asked in list(self._waiting.values()):
-            if verb == "publish" and asked.lower() == subject and not answer.done():
-                answer.set_result(AccessDenied(f"this user may not send to {asked}: use one that may"))
+        else:
+            self._replies.deny(subject)
 
     async def _close(self) -> None:
         life, self._life = self._life, None
@@ -386,11 +362,6 @@ class Connection:
                 except nats.errors.Error as error:
                     log.debug("not flushed at the end: %s", error)
         await life.discard()
-
-
-def _expire(answer: asyncio.Future[Msg | SuiteError], subject: str, timeout: float) -> None:
-    if not answer.done():
-        answer.set_result(RequestTimeout(f"no answer on {subject} within {timeout:g} s: allow more time"))
 
 
 def _bare(url: str) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
@@ -26,6 +25,8 @@ from suite import telemetry
 from suite.bus.action import Action, Call, HandedOver, action
 from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.decoding import parse
+from suite.bus.endpoint import QUEUE_GROUP, Endpoint
+from suite.bus.refusal import terminate
 from suite.errors import (
     InvalidRequest,
     NodeStopping,
@@ -36,7 +37,6 @@ from suite.errors import (
     UnknownAction,
 )
 from suite.identity import NewId, Now, utc_now
-from suite.messages.actions import ErrorReply
 from suite.messages.subjects import Subjects
 from suite.tasks import background
 
@@ -47,47 +47,13 @@ log = logging.getLogger("suite.bus")
 T = TypeVar("T")
 
 NAME = "suite"
-QUEUE_GROUP = "suite"
 DRAIN_SECONDS = 10.0
 LAST_WORDS_SECONDS = 1.0
-HEADER_LIMIT = 512
 RESTING_LIMIT = 64
 """Tasks that are kept for the next request."""
 
 _CONSUMER = SpanKind.CONSUMER
 _encode = msgspec.json.Encoder().encode
-
-
-class _Endpoint(Generic[T]):
-    """One action as it is served: what runs, what waits, what was."""
-
-    def __init__(self, action: Action[T], subject: str) -> None:
-        self.action = action
-        self.subject = subject
-        self.span = f"process {subject}"
-        self.running = 0
-        self.waiting: deque[Message] = deque()
-        self.requests = 0
-        self.errors = 0
-        self.busy_ns = 0
-        self.last_error = ""
-
-    def info(self) -> dict[str, Any]:
-        metadata = {"description": self.action.description}
-        return self._identity() | {"metadata": metadata}
-
-    def stats(self) -> dict[str, Any]:
-        return self._identity() | {
-            "num_requests": self.requests,
-            "num_errors": self.errors,
-            "last_error": self.last_error,
-            "processing_time": self.busy_ns,
-            "average_processing_time": self.busy_ns // max(self.requests, 1),
-            "data": {"running": self.running, "waiting": len(self.waiting)},
-        }
-
-    def _identity(self) -> dict[str, Any]:
-        return {"name": self.action.name, "subject": self.subject, "queue_group": QUEUE_GROUP}
 
 
 class Service(Generic[T]):
@@ -111,13 +77,13 @@ class Service(Generic[T]):
         self._prefix = subjects.action("")
         # A reply subject is the sender's choice, but the answer is published with the service's rights.
         self._not_to_answer = (f"{subjects.root}.", "$")
-        self._endpoints = {each.name: _Endpoint(each, subjects.action(each.name)) for each in actions}
+        self._endpoints = {each.name: Endpoint(each, subjects.action(each.name)) for each in actions}
         self._new_id = new_id
         self._identity = {"name": NAME, "id": new_id(), "version": version, "metadata": dict(metadata)}
         self._started = now()
         self._handlers: TaskGroup
         self._running = 0
-        self._resting: list[asyncio.Future[tuple[_Endpoint[T], Message]]] = []
+        self._resting: list[asyncio.Future[tuple[Endpoint[T], Message]]] = []
         self._idle = anyio.Event()
         self._over = anyio.Event()
         self._requests: Subscription
@@ -226,7 +192,7 @@ class Service(Generic[T]):
             self._count(endpoint, 0, Overloaded.code)
             await self._refuse(message, Overloaded(full))
 
-    async def _work(self, endpoint: _Endpoint[T], message: Message) -> None:
+    async def _work(self, endpoint: Endpoint[T], message: Message) -> None:
         """Answer a request, those that waited for it, and then others: a new task costs more than most."""
         loop = asyncio.get_running_loop()
         while True:
@@ -241,11 +207,11 @@ class Service(Generic[T]):
                     self._idle.set()
             if len(self._resting) >= RESTING_LIMIT:
                 return
-            given: asyncio.Future[tuple[_Endpoint[T], Message]] = loop.create_future()
+            given: asyncio.Future[tuple[Endpoint[T], Message]] = loop.create_future()
             self._resting.append(given)
             endpoint, message = await given
 
-    async def _answer(self, endpoint: _Endpoint[T], message: Message) -> None:
+    async def _answer(self, endpoint: Endpoint[T], message: Message) -> None:
         began = time.perf_counter_ns()
         warnings: tuple[str, ...] = ()
         stream = False
@@ -277,7 +243,7 @@ class Service(Generic[T]):
             await self._refuse(message, error, warnings, stream=stream)
         self._count(endpoint, time.perf_counter_ns() - began, error.code if error else "")
 
-    def _count(self, endpoint: _Endpoint[T], busy_ns: int, error: str) -> None:
+    def _count(self, endpoint: Endpoint[T], busy_ns: int, error: str) -> None:
         self.commands_processed += 1
         endpoint.requests += 1
         endpoint.busy_ns += busy_ns
@@ -325,37 +291,3 @@ def _with_warnings(reply: msgspec.Struct, warnings: tuple[str, ...]) -> msgspec.
     if not warnings or not hasattr(reply, "warnings"):
         return reply
     return msgspec.structs.replace(reply, warnings=(*reply.warnings, *warnings))
-
-
-async def terminate(
-    connection: Connection,
-    reply: str,
-    error: SuiteError,
-    *,
-    stream: bool,
-    warnings: tuple[str, ...] = (),
-) -> None:
-    """Send an error as the last message of a request; what cannot be sent is logged.
-
-    It carries the headers of a micro service's error (ADR-32), and a stream ends with an empty message.
-    """
-    if not reply:
-        log.debug("nobody waits for %s: %s", error.code, error.message)
-        return
-    event_id = error.details.get("event_id")
-    body = ErrorReply(
-        code=error.code,
-        message=error.message,
-        event_id=None if event_id is None else str(event_id),
-        warnings=warnings,
-    )
-    headers = {
-        "Nats-Service-Error": " ".join(error.message.split())[:HEADER_LIMIT],
-        "Nats-Service-Error-Code": str(error.status),
-    }
-    try:
-        await connection.publish(reply, _encode(body), headers=headers)
-        if stream:
-            await connection.publish(reply)
-    except (Unavailable, InvalidRequest, TooLarge) as lost:
-        log.debug("%s for %s is lost: %s", error.code, reply, lost)

@@ -1,0 +1,52 @@
+"""The last message of a request that is refused or has failed."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from suite.bus.connection import Connection
+from suite.errors import InvalidRequest, SuiteError, TooLarge, Unavailable
+from suite.messages.actions import ErrorReply
+
+log = logging.getLogger("suite.bus")
+
+HEADER_LIMIT = 512
+"""Characters of the message that are repeated in a header."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def terminate(
+    connection: Connection,
+    reply: str,
+    error: SuiteError,
+    *,
+    stream: bool,
+    warnings: tuple[str, ...] = (),
+) -> None:
+    """Send an error as the last message of a request; what cannot be sent is logged.
+
+    It carries the headers of a micro service's error (ADR-32), and a stream ends with an empty message.
+    """
+    if not reply:
+        log.debug("nobody waits for %s: %s", error.code, error.message)
+        return
+    event_id = error.details.get("event_id")
+    body = ErrorReply(
+        code=error.code,
+        message=error.message,
+        event_id=None if event_id is None else str(event_id),
+        warnings=warnings,
+    )
+    headers = {
+        "Nats-Service-Error": " ".join(error.message.split())[:HEADER_LIMIT],
+        "Nats-Service-Error-Code": str(error.status),
+    }
+    try:
+        await connection.publish(reply, _encode(body), headers=headers)
+        if stream:
+            await connection.publish(reply)
+    except (Unavailable, InvalidRequest, TooLarge) as lost:
+        log.debug("%s for %s is lost: %s", error.code, reply, lost)

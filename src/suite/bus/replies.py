@@ -1,0 +1,71 @@
+"""Who waits for the answer to a request, by the token at the end of its inbox."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeAlias
+
+from nats.aio.msg import Msg
+
+from suite.errors import AccessDenied, RequestTimeout, SuiteError
+
+Answer: TypeAlias = "asyncio.Future[Msg | SuiteError]"
+
+
+class Replies:
+    """All answers of one connection come to one wildcard subject, so that a request costs no subscription."""
+
+    def __init__(self, inbox: str) -> None:
+        self._prefix = f"{inbox}."
+        self._count = 0
+        self._waiting: dict[str, tuple[Answer, str]] = {}
+
+    @property
+    def subject(self) -> str:
+        """What the connection has to listen to."""
+        return f"{self._prefix}*"
+
+    def new_inbox(self) -> str:
+        """Where the answer to the next request is to go."""
+        self._count += 1
+        return f"{self._prefix}{self._count}"
+
+    async def wait(self, inbox: str, subject: str, timeout: float) -> Msg:
+        """The answer to a request on ``subject``. Raises RequestTimeout, and what it is failed with."""
+        loop = asyncio.get_running_loop()
+        answer: Answer = loop.create_future()
+        self._waiting[inbox] = (answer, subject)
+        timer = loop.call_later(timeout, _expire, answer, subject, timeout)
+        try:
+            msg = await answer
+        finally:
+            timer.cancel()
+            del self._waiting[inbox]
+        if isinstance(msg, SuiteError):
+            raise msg
+        return msg
+
+    async def deliver(self, msg: Msg) -> None:
+        """Take what comes to the inboxes; what comes too late is dropped."""
+        if (waiter := self._waiting.get(msg.subject)) is not None:
+            _settle(waiter[0], msg)
+
+    def fail(self, error: SuiteError) -> None:
+        """Nothing comes any more."""
+        for answer, _ in self._waiting.values():
+            _settle(answer, error)
+
+    def deny(self, subject: str) -> None:
+        """The server refused to let a message pass to this subject, which it names in lower case."""
+        for answer, asked in self._waiting.values():
+            if asked.lower() == subject:
+                _settle(answer, AccessDenied(f"this user may not send to {asked}: use one that may"))
+
+
+def _settle(answer: Answer, outcome: Msg | SuiteError) -> None:
+    if not answer.done():
+        answer.set_result(outcome)
+
+
+def _expire(answer: Answer, subject: str, timeout: float) -> None:
+    _settle(answer, RequestTimeout(f"no answer on {subject} within {timeout:g} s: allow more time"))
