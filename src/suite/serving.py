@@ -211,5 +211,5 @@ async def _keep_catalogue(node: Node, registrar: Registrar) -> None:
             for model_id in changes.changed:
                 await node.supervisor.unload(model_id, "file_changed", drain_seconds=drain_seconds)
             for model_id in (*changes.added, *changes.changed):
-                if (model := node.catalogue.models.get(model_id)) is not None:
-                    await registrar.found(model)
+                if (newest := node.catalogue.models.get(model_id)) is not None:
+                    await registrar.found(newest)

@@ -70,7 +70,7 @@ async def test_a_wrong_configuration_is_refused_with_the_path_to_the_value(
     config = tmp_path / "suite.toml"
     config.write_text(content)
     said = await refused(
-        "invalid_configuration", "--data-dir", str(tmp_path / "data"), "--config", str(config)
+        "invalid_configuration", "--data-dir", str(tmp_path / "data"), "--config", str(config), exit_code=2
     )
     assert words in said
 
