@@ -23,9 +23,10 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from anyio.abc import Process
+from anyio.abc import Process, TaskGroup
 
 from suite.bus import parent
+from suite.bus.staging import Staging
 from suite.errors import DataDirUnusable, PortTaken, ServerNotFound, Unavailable
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
@@ -86,6 +87,7 @@ class EmbeddedServer:
         self._program = program
         self._subjects = subjects
         self._passwords = {role: secrets.token_urlsafe(24) for role in ROLES}
+        self._staging = Staging(directory / "jetstream", subjects.stream)
         self._process: Process
         self._stopping = False
         self.port = 0
@@ -107,10 +109,12 @@ class EmbeddedServer:
         async with background() as tasks:
             try:
                 await server._launch(port)
-                tasks.start_soon(server._watch)
+                tasks.start_soon(server._staging.settle)
+                tasks.start_soon(server._watch, tasks)
                 yield server
             finally:
                 await server._stop()
+                server._staging.give_up()
 
     @property
     def pid(self) -> int:
@@ -221,13 +225,14 @@ class EmbeddedServer:
                 texts += path.read_text(errors="replace")[-4096:].splitlines()[-3:]
         return " | ".join(texts)
 
-    async def _watch(self) -> None:
+    async def _watch(self, tasks: TaskGroup) -> None:
         while True:
             code = await self._process.wait()
             if self._stopping:
                 return
             log.error("nats-server ended by itself with %d; it is started again", code)
             await self._relaunch()
+            tasks.start_soon(self._staging.settle)
 
     async def _relaunch(self) -> None:
         delay = 0.05
