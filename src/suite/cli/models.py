@@ -81,9 +81,9 @@ def load(where: Where, model: str, no_wait: bool) -> None:
         json_line(reply)
     elif reply.loaded:
         figures = f"{duration(reply.load_ms)}, {size(reply.resident_bytes)} resident"
-        click.echo(f"{reply.model_id}: {reply.message} ({figures})")
+        click.echo(f"{reply.message} ({figures})")
     else:
-        click.echo(f"{reply.model_id}: {reply.message}")
+        click.echo(reply.message)
 
 
 @click.command()
@@ -111,4 +111,4 @@ def unload(where: Where, model: str, drain: float) -> None:
         json_line(reply)
     else:
         freed = f" ({size(reply.freed_bytes)} freed)" if reply.freed_bytes else ""
-        click.echo(f"{reply.model_id}: {reply.message}{freed}")
+        click.echo(f"{reply.message}{freed}")
