@@ -28,7 +28,7 @@ from suite.engine.bindings import lib
 from suite.engine.model import ContextSettings, Model
 from suite.engine.sampler import Sampler, Sampling
 
-TOKENS = 96
+TOKENS = 160
 PROMPT = "Chapter {}. The old lighthouse keeper climbed the stairs and looked at the sea, and he thought"
 SETTINGS = ContextSettings(
     context_tokens=CONTEXT_TOKENS,
@@ -100,4 +100,4 @@ if __name__ == "__main__":
     if "--bare" in sys.argv:
         run_bare_loop()
     else:
-        anyio.run(main, 8 if quick(__doc__) else 20)
+        anyio.run(main, 5 if quick(__doc__) else 20)

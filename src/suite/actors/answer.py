@@ -1,7 +1,7 @@
 """One generation as its client sees it: chunks and heartbeats, then one final message, then nothing more.
 
-Everything is sent by one task in order. Text comes from the engine's thread piece by piece; the pieces of one
-CHUNK_SECONDS go out together, because each message costs the decoding threads some of their cores.
+Everything is sent by one task in order. Text comes from the engine's thread (`Feed`), and what has come while
+a message was on its way goes into the next one.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ from suite.tasks import background
 
 logger = logging.getLogger("suite.actor")
 
-CHUNK_SECONDS = 0.025
-"""The least time between two chunks: too short to be seen. The first one, and the last, never wait."""
 PREPARE_SECONDS = 5.0
 """For template and tokenizer together; a template of a model file may as well loop for ever."""
 
@@ -73,11 +71,10 @@ class Answer:
         self._seed = means.new_seed() if handover.request.seed is None else handover.request.seed
         self._generation: Generation | None = None
         self._cancelled: Outcome | None = None
-        self._feed = Feed(stream=handover.request.stream)
+        self._feed = Feed(stream=handover.request.stream, clock=means.clock)
         self._parts: list[str] = []
         self._chunks = 0
         self._last_sent = self._accepted
-        self._last_chunk = self._accepted - CHUNK_SECONDS
 
     # --- from outside ---------------------------------------------------------------------------------------
 
@@ -168,15 +165,13 @@ class Answer:
         """Send text as it comes, until the engine has ended."""
         over = False
         while not over:
-            pause = self._last_chunk + CHUNK_SECONDS - self._means.clock()
-            text, over = await self._feed.next(pause)
+            text, over = await self._feed.next()
             if not text:
                 continue
             self._parts.append(text)
             if self._request.stream:
                 await self._send(Chunk(index=self._chunks, text=text))
                 self._chunks += 1
-                self._last_chunk = self._last_sent
 
     async def _beat(self) -> None:
         """Show that it goes on, and notice while it waits that the client is gone."""

@@ -7,34 +7,41 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-import anyio
-
 from suite.errors import SuiteError
+from suite.identity import Clock
 
 logger = logging.getLogger("suite.actor")
+
+CHUNK_SECONDS = 0.04
+"""The least time between two chunks: twenty-five a second are as smooth as a film."""
 
 
 class Feed:
     """The listener of one generation. It holds no more than the generation's own text."""
 
-    def __init__(self, *, stream: bool) -> None:
+    def __init__(self, *, stream: bool, clock: Clock) -> None:
         """`stream` False: nobody wants the text before the end, so the loop is not woken for it."""
         self.failure: SuiteError | None = None
         """Why the generation failed, if it did; the first that is told stands."""
         self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[str] = deque()
-        self._told = False
+        self._clock = clock
+        self._told = float("-inf")
         self._news = asyncio.Event()
-        self._over = asyncio.Event()
+        self._over = False
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
     def piece(self, text: str) -> None:
-        """Take the next text."""
+        """Take the next text.
+
+        A piece that comes right after another goes with the next one: each time the loop wakes and a
+        message travels, the threads that decode lose a core for a moment.
+        """
         self._pieces.append(text)
-        if self._stream and not self._told:
-            self._told = True
+        if self._stream and (now := self._clock()) - self._told >= CHUNK_SECONDS:
+            self._told = now
             self._call(self._news.set)
 
     def ended(self, error: SuiteError | None) -> None:
@@ -52,21 +59,14 @@ class Feed:
     def end(self, error: SuiteError | None) -> None:
         """End it now, whatever the engine still says."""
         self.failure = self.failure or error
-        self._over.set()
+        self._over = True
         self._news.set()
 
-    async def next(self, pause: float) -> tuple[str, bool]:
-        """The text since the last time, and whether it was the last.
-
-        Waits for news, then for `pause` seconds more, so that pieces that come close together go together.
-        """
+    async def next(self) -> tuple[str, bool]:
+        """Wait for text: all there is since the last time, and whether it was the last."""
         await self._news.wait()
-        if pause > 0 and not self._over.is_set():
-            with anyio.move_on_after(pause):
-                await self._over.wait()
         self._news.clear()
-        self._told = False
-        over = self._over.is_set()  # looked at before the text: when it is set, all of it is here
+        over = self._over  # looked at before the text: when it is set, all of it is here
         pieces = []
         while self._pieces:
             pieces.append(self._pieces.popleft())

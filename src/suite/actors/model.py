@@ -39,7 +39,9 @@ def main() -> None:
 
     from suite.actors.serving import serve
 
-    leave(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed))
+    # uvloop, because what the loop takes of a core is lost to decoding.
+    options = {"use_uvloop": True}
+    leave(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed, backend_options=options))
 
 
 def _new_seed() -> int:
