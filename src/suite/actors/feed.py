@@ -12,8 +12,8 @@ from suite.identity import Clock
 
 logger = logging.getLogger("suite.actor")
 
-CHUNK_SECONDS = 0.04
-"""The least time between two chunks: twenty-five a second are as smooth as a film."""
+CHUNK_SECONDS = 0.05
+"""The least time between two chunks: twenty a second read as steadily as one a token, and cost far less."""
 
 
 class Feed:

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import threading
+
+import anyio
+import anyio.lowlevel
+
+from suite.actors.feed import CHUNK_SECONDS, Feed
+from suite.errors import GenerationFailed, ModelUnloading
+
+
+class Hands:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_the_first_piece_is_there_at_once_and_those_right_after_it_go_together() -> None:
+    clock = Hands()
+    feed = Feed(stream=True, clock=clock)
+    feed.piece("a")
+    assert await feed.next() == ("a", False)
+    feed.piece("b")
+    clock.now = CHUNK_SECONDS
+    feed.piece("c")
+    assert await feed.next() == ("bc", False)
+
+
+async def test_the_end_brings_all_that_is_left() -> None:
+    feed = Feed(stream=True, clock=Hands())
+    feed.piece("a")
+    feed.piece("b")
+    feed.ended(None)
+    assert await feed.next() == ("ab", True)
+    assert feed.failure is None
+
+
+async def test_without_a_stream_nothing_is_told_before_the_end() -> None:
+    feed = Feed(stream=False, clock=Hands())
+    feed.piece("a")
+    with anyio.move_on_after(0.05) as waited:
+        await feed.next()
+    assert waited.cancelled_caught
+    feed.ended(None)
+    assert await feed.next() == ("a", True)
+
+
+async def test_the_first_failure_stands() -> None:
+    feed = Feed(stream=True, clock=Hands())
+    feed.end(ModelUnloading())
+    feed.ended(GenerationFailed())
+    await anyio.lowlevel.checkpoint()
+    assert isinstance(feed.failure, ModelUnloading)
+
+
+async def test_nothing_is_lost_between_the_threads() -> None:
+    feed = Feed(stream=True, clock=Hands())
+    pieces = [f"{n} " for n in range(5000)]
+
+    def engine() -> None:
+        for piece in pieces:
+            feed.piece(piece)
+        feed.ended(None)
+
+    thread = threading.Thread(target=engine)
+    thread.start()
+    text, over = "", False
+    while not over:
+        more, over = await feed.next()
+        text += more
+    thread.join()
+    assert text == "".join(pieces)
