@@ -21,13 +21,15 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import platformdirs
 from msgspec import Meta
 
-from suite.errors import InvalidConfiguration
+from suite.errors import InvalidConfiguration, InvalidRequest
 from suite.messages.actor import NatsAccess
+from suite.messages.subjects import escape
 
 Tracing: TypeAlias = Literal["off", "console", "otlp"]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -80,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: Path = msgspec.field(default_factory=default_data_dir)
     models_directories: tuple[Path, ...] = (Path("models"),)
     subject_root: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]+$")] = "suite"
-    memory_limit_gb: Annotated[float, Meta(gt=0)] | None = None
+    memory_limit_gb: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
     """Left out: four fifths of the machine's memory. A gigabyte here is 2**30 bytes."""
     idle_timeout_seconds: Annotated[float, Meta(ge=0)] = 300.0
     drain_seconds: Annotated[float, Meta(ge=0)] = 10.0
@@ -153,9 +155,29 @@ def load_settings(
     for layer in (_from_file(file), _from_environment(environ), flags or {}):
         merged = _merge(merged, layer)
     try:
-        return msgspec.convert(merged, Settings, strict=False, dec_hook=_decode)
-    except msgspec.ValidationError as error:
+        settings = msgspec.convert(merged, Settings, strict=False, dec_hook=_decode)
+        for model_id in settings.models:
+            escape(model_id)
+    except (msgspec.ValidationError, InvalidRequest) as error:
         raise InvalidConfiguration(f"the configuration is wrong: {error}") from None
+    return msgspec.structs.replace(settings, nats=_without_secrets_in_url(settings.nats))
+
+
+def split_url(url: str) -> tuple[str, str | None, str | None]:
+    """An address of NATS without its credentials, and the user and password that stood in it."""
+    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if not parts.username:
+        return bare, None, None
+    return bare, unquote(parts.username), unquote(parts.password or "")
+
+
+def _without_secrets_in_url(nats: NatsSettings) -> NatsSettings:
+    """The same access, with the credentials where nothing prints them."""
+    if nats.url is None or "@" not in nats.url:
+        return nats
+    url, user, password = split_url(nats.url)
+    return msgspec.structs.replace(nats, url=url, user=nats.user or user, password=nats.password or password)
 
 
 def _from_file(file: Path | None) -> Layer:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 
 import anyio
@@ -32,6 +32,7 @@ from suite.bus.kv import Leases
 from suite.bus.service import Service, terminate
 from suite.catalogue import Catalogue
 from suite.config import ConnectionFile, Settings
+from suite.errors import SuiteError
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.log import Log
 from suite.messages.actor import NatsAccess
@@ -53,6 +54,7 @@ ACTIONS = (
 
 _MEMORY_SHARE = 0.8
 _GIB = 2**30
+_STOP_SECONDS = 15.0
 
 
 async def serve(settings: Settings, *, take_over: bool = False) -> None:
@@ -61,16 +63,17 @@ async def serve(settings: Settings, *, take_over: bool = False) -> None:
     Raises what keeps the node from starting, or Fenced and NodeLost when it may not go on.
     """
     async with background() as tasks:
-        stop = anyio.Event()
-        tasks.start_soon(_wait_for_signals, stop, tasks.cancel_scope)
+        serving, stop = anyio.Event(), anyio.Event()
+        tasks.start_soon(_wait_for_signals, serving, stop, tasks.cancel_scope)
         async with running_node(settings, take_over=take_over):
+            serving.set()
             await stop.wait()
 
 
-async def _wait_for_signals(stop: anyio.Event, scope: anyio.CancelScope) -> None:
+async def _wait_for_signals(serving: anyio.Event, stop: anyio.Event, scope: anyio.CancelScope) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
-            if stop.is_set():
+            if stop.is_set() or not serving.is_set():
                 scope.cancel()
             stop.set()
 
@@ -115,7 +118,7 @@ async def running_node(
             )
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             await membership.answer_pings()
-            tasks.start_soon(membership.renew, leases)
+            tasks.start_soon(membership.renew, leases, journal)
             tasks.start_soon(membership.watch, leases)
             async with supervisor.running():
                 node = Node(
@@ -124,13 +127,14 @@ async def running_node(
                     catalogue=catalogue,
                     journal=journal,
                     supervisor=supervisor,
-                    generations=Generations(connection, subjects, settings.node, supervisor, tasks),
+                    generations=Generations(connection, subjects, settings.node, supervisor, tasks, clock),
                     new_id=new_id,
                     now=now,
                     clock=clock,
                 )
                 registrar = Registrar(log, subjects, settings.node, catalogue)
-                tasks.start_soon(_keep_catalogue, node, registrar)
+                tasks.start_soon(registrar.run)
+                tasks.start_soon(_follow_files, node, registrar)
                 tasks.start_soon(supervisor.sweep_idle, partial(idle_timeout, settings))
                 async with Service.serve(
                     connection,
@@ -140,6 +144,7 @@ async def running_node(
                     version=__version__,
                     metadata={"node": settings.node},
                     new_id=new_id,
+                    drain_seconds=settings.drain_seconds,
                 ) as node.service:
                     reachable_by.write(settings.data_dir)
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
@@ -147,9 +152,12 @@ async def running_node(
                         yield node
                     finally:
                         ConnectionFile.path(settings.data_dir).unlink(missing_ok=True)
-                await supervisor.stop(settings.drain_seconds)
-            await leases.delete(settings.node)
+                # What cannot be written down by then is closed at the next start.
+                with anyio.move_on_after(settings.drain_seconds + _STOP_SECONDS):
+                    await supervisor.stop(settings.drain_seconds)
             await membership.leave()
+            with suppress(SuiteError):
+                await leases.delete(settings.node)
 
 
 @asynccontextmanager
@@ -197,19 +205,14 @@ def _memory_limit(settings: Settings) -> int:
     return int(settings.memory_limit_gb * _GIB)
 
 
-async def _keep_catalogue(node: Node, registrar: Registrar) -> None:
-    """Register what is there, then follow the files as they come and go."""
-    await registrar.remove_missing()
-    for model in list(node.catalogue.models.values()):
-        await registrar.found(model)
+async def _follow_files(node: Node, registrar: Registrar) -> None:
+    """Unload what is gone or changed, and have it written down."""
     drain_seconds = node.settings.drain_seconds
     async with aclosing(node.catalogue.watch()) as watched:
         async for changes in watched:
             for model_id in changes.removed:
-                await node.supervisor.unload(model_id, "file_removed", drain_seconds=drain_seconds)
-                await registrar.gone(model_id)
+                node.supervisor.retire(model_id, "file_removed", drain_seconds=drain_seconds)
             for model_id in changes.changed:
-                await node.supervisor.unload(model_id, "file_changed", drain_seconds=drain_seconds)
-            for model_id in (*changes.added, *changes.changed):
-                if (newest := node.catalogue.models.get(model_id)) is not None:
-                    await registrar.found(newest)
+                node.supervisor.retire(model_id, "file_changed", drain_seconds=drain_seconds)
+            for model_id in (*changes.added, *changes.changed, *changes.removed):
+                registrar.note(model_id)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
 from anyio.abc import TaskGroup
+
+logger = logging.getLogger("suite")
 
 
 @asynccontextmanager
@@ -25,9 +28,16 @@ async def background() -> AsyncIterator[TaskGroup]:
                 failure = error
             tasks.cancel_scope.cancel()
     except ExceptionGroup as group:
-        if failure is None and len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
         if failure is None:
-            raise
+            raise _alone(group) from None
+        logger.warning("beside %r there was %r", failure, _alone(group))
     if failure is not None:
         raise failure
+
+
+def _alone(group: ExceptionGroup[Exception]) -> Exception:
+    """The one exception in nested groups of one; the group itself when there are more."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

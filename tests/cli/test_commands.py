@@ -237,7 +237,7 @@ def _reply(**fields: Any) -> bytes:
 
 async def test_load_shows_a_bar_on_stderr_and_the_result_on_stdout(tmp_path: Path) -> None:
     reply = LoadModelReply(
-        model_id="m", loaded=True, message="loaded", seq=4, load_ms=130.0, resident_bytes=200 << 20
+        model_id="m", loaded=True, message="m is loaded", seq=4, load_ms=130.0, resident_bytes=200 << 20
     )
 
     async def load_model(call: Call) -> None:
@@ -247,17 +247,19 @@ async def test_load_shows_a_bar_on_stderr_and_the_result_on_stdout(tmp_path: Pat
     async def unload_model(call: Call) -> None:
         assert call.body["drain_ms"] == 500
         await call.send(
-            UnloadModelReply(model_id="m", unloaded=True, message="unloaded", seq=5, freed_bytes=200 << 20)
+            UnloadModelReply(
+                model_id="m", unloaded=True, message="m is unloaded", seq=5, freed_bytes=200 << 20
+            )
         )
 
     async with service(tmp_path, load_model=load_model, unload_model=unload_model) as (line, _):
         done = await line.run("load", "m")
         assert done.returncode == 0
-        assert done.stdout == b"m: loaded (130 ms, 200.0 MiB resident)\n"
+        assert done.stdout == b"m is loaded (130 ms, 200.0 MiB resident)\n"
         assert b"loading m" in done.stderr
         assert b"100 %" in done.stderr
         assert (await line.document("load", "m"))["seq"] == 4
-        assert await line.output("unload", "m", "--drain", "0.5") == "m: unloaded (200.0 MiB freed)\n"
+        assert await line.output("unload", "m", "--drain", "0.5") == "m is unloaded (200.0 MiB freed)\n"
 
 
 async def test_generate_prints_each_piece_when_it_comes(tmp_path: Path) -> None:

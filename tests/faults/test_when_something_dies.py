@@ -152,6 +152,15 @@ async def test_other_nodes_append_the_loss_once_and_serve_on(tmp_path: Path) -> 
         assert (await client.generate_text("tiny", "Once", max_tokens=4)).usage.completion_tokens == 4
 
 
+async def test_a_node_that_died_unseen_is_declared_lost_by_the_next_that_starts(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.gguf")
+    async with running_nats(tmp_path / "nats") as (server, _), connect(server) as client:
+        async with node(server, tmp_path, "a", "--node", "a") as doomed:
+            await doomed.kill()
+        async with node(server, tmp_path, "b", "--node", "b"):
+            await wait_for(client, "node.lost", "node.a.lost")
+
+
 async def test_a_killed_nats_server_comes_back_and_nothing_acknowledged_is_missing(tmp_path: Path) -> None:
     os.link(smollm2(), tmp_path / "big.gguf")
     async with service_and_client(tmp_path, tmp_path / "data") as (service, client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,6 +16,7 @@ from suite.errors import (
     ModelFileGone,
     ModelFileInvalid,
     ModelNotFound,
+    ModelUnloading,
     NotEnoughMemory,
     SuiteError,
 )
@@ -138,6 +140,45 @@ async def test_what_is_in_use_is_not_evicted_but_the_load_refused(tmp_path: Path
             while (await instance_info(client, "a")).running:
                 await anyio.sleep(0.02)
         assert (await client.load_model("b")).loaded
+
+
+async def test_a_load_waits_for_a_drain_and_cancels_nobody(tmp_path: Path) -> None:
+    slow_model(tmp_path / "a.gguf")
+    slow_model(tmp_path / "b.gguf")
+    limit = 1.5 * await measured_gb(tmp_path)
+    options = ("--memory-limit-gb", f"{limit:.6f}")
+    async with service_and_client(tmp_path, tmp_path / "data", *options) as (_, client):
+        generation = client.generate("a", "Once", max_tokens=4000, temperature=0)
+        async with anyio.create_task_group() as tasks:
+            async for chunk in generation:
+                if chunk.index == 0:
+                    tasks.start_soon(partial(client.unload_model, "a", drain_ms=60_000))
+                    while (await model_info(client, "a")).state != "unloading":
+                        await anyio.sleep(0.01)
+                    tasks.start_soon(client.load_model, "b")
+                    while (await model_info(client, "b")).state != "loading":
+                        await anyio.sleep(0.01)
+                if chunk.index == 5:
+                    await client.cancel_generation(generation.generation_id)
+        assert generation.reply.finish_reason == "cancelled"
+        assert (await model_info(client, "b")).loaded
+        (gone,) = [event.data for event in await history(client, "instance.*.a.unloaded")]
+        assert isinstance(gone, InstanceUnloaded)
+        assert gone.reason == "requested"
+
+
+async def test_a_drain_can_be_cut_short(tmp_path: Path) -> None:
+    slow_model(tmp_path / "a.gguf")
+    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(ModelUnloading):
+                async for chunk in client.generate("a", "Once", max_tokens=4000, temperature=0):
+                    if chunk.index == 0:
+                        tasks.start_soon(partial(client.unload_model, "a", drain_ms=600_000))
+                        while (await model_info(client, "a")).state != "unloading":
+                            await anyio.sleep(0.01)
+                        tasks.start_soon(partial(client.unload_model, "a", drain_ms=0))
+        assert (await model_info(client, "a")).state == "unloaded"
 
 
 async def test_a_model_that_can_never_fit_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 import anyio
 import pytest
 
-from suite.config import ConnectionFile
+from suite.config import ConnectionFile, load_settings
 from support.models import tiny_model
 from support.service import serving
 
@@ -88,3 +88,9 @@ async def test_how_to_reach_it_is_private_and_goes_with_it(tmp_path: Path) -> No
         assert connection.password not in written
         assert await service.stop() == 0
         assert not file.exists()
+
+
+def test_credentials_in_a_url_are_taken_out_of_it() -> None:
+    settings = load_settings(environ={"SUITE_NATS_URL": "nats://box:se%40cret@nats.example:4222"})
+    assert settings.nats.url == "nats://nats.example:4222"
+    assert (settings.nats.user, settings.nats.password) == ("box", "se@cret")

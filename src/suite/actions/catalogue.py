@@ -57,7 +57,7 @@ def describe(node: Node, model: Model) -> ModelInfo:
         estimate=model.estimate,
         loaded=instance is not None and instance.phase == "loaded",
         state=_state(model, instance),
-        error=model.error.message if model.error else None,
+        error=model.error.message if model.error else node.supervisor.load_errors.get(model.model_id),
         instance=_describe_instance(node, instance) if instance else None,
     )
 
@@ -80,7 +80,7 @@ def _describe_instance(node: Node, instance: Instance) -> InstanceInfo:
         reserved_bytes=resident.reserved_bytes if resident else 0,
         load_progress=instance.progress,
         load_ms=instance.load_ms,
-        running=len(instance.leases),
+        running=instance.running,
         loaded_at=instance.loaded_at,
         last_used_at=instance.last_used_at,
         idle_ms=0.0 if instance.holds else (node.clock() - instance.last_used) * 1000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from suite.actions.residency import WAITING
 from suite.actors.node import Node
 from suite.bus.service import Call, HandedOver, action
 from suite.errors import EmptyPrompt, InvalidRequest
@@ -15,7 +16,7 @@ from suite.messages.actor import Handover
 from suite.messages.signals import Accepted
 
 
-@action("generate_text", reply=GenerateTextReply)
+@action("generate_text", reply=GenerateTextReply, limit=WAITING, queue=0)
 async def generate_text(node: Node, request: GenerateTextRequest, call: Call) -> HandedOver:
     """Have the model's actor answer the client; it is loaded first if it is not."""
     _check(request, call)

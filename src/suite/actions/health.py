@@ -23,7 +23,7 @@ async def health_check(node: Node, _: HealthCheckRequest, __: Call) -> HealthChe
         timestamp=node.now().strftime("%Y-%m-%d %H:%M:%S"),
         models_loaded=node.models_loaded,
         models_tracked=len(node.catalogue.models),
-        commands_processed=node.service.commands_processed,
+        commands_processed=node.commands_processed,
     )
 
 
@@ -37,12 +37,12 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         uptime_ms=(node.clock() - node.started) * 1000,
         models_tracked=len(node.catalogue.models),
         models_loaded=node.models_loaded,
-        commands_processed=node.service.commands_processed,
+        commands_processed=node.commands_processed,
         loads=counts["loads"],
         unloads=counts["unloads"],
         crashes=counts["crashes"],
         generations=counts["generations"],
-        generations_running=sum(len(each.leases) for each in node.supervisor.instances.values()),
+        generations_running=sum(each.running for each in node.supervisor.instances.values()),
         prompt_tokens=counts["prompt_tokens"],
         reused_tokens=counts["reused_tokens"],
         completion_tokens=counts["completion_tokens"],

@@ -12,13 +12,16 @@ from suite.messages.actions import (
     UnloadModelRequest,
 )
 
+WAITING = 1024
+"""Requests that may wait for loads; they cost a task each, and one model's must not hold up another's."""
 
-@action("load_model")
+
+@action("load_model", limit=WAITING, queue=0)
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
     model = node.loadable(request.model_id)
     send = call.send if request.stream else None
-    async with beating(send), node.supervisor.hold(model) as instance:
+    async with beating(send), node.supervisor.hold(model, correlation_id=call.request_id) as instance:
         if request.wait:
             await wait_loaded(instance, send)
         loaded = instance.phase == "loaded"

@@ -25,7 +25,7 @@ from suite.engine.generation import Generation, Order
 from suite.engine.prompt import Prompter
 from suite.engine.sampler import Sampling
 from suite.engine.thread import EngineThread
-from suite.errors import GenerationFailed, SuiteError, TooLarge
+from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.actions import GenerateTextReply, Timings, Usage
@@ -36,8 +36,8 @@ from suite.tasks import background
 
 logger = logging.getLogger("suite.actor")
 
-PREPARE_SECONDS = 5.0
-"""For template and tokenizer together; a template of a model file may as well loop for ever."""
+TEMPLATE_SECONDS = 5.0
+"""For making a chat's text, one at a time; a template of a model file may as well loop for ever."""
 
 _NOTHING = Usage(prompt_tokens=0, reused_tokens=0, completion_tokens=0)
 
@@ -52,6 +52,8 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     log: Log
     engine: EngineThread
     prompter: Prompter
+    preparing: anyio.Lock
+    """Held from a prompt's text to its place in the engine's queue, so that they come in their order."""
     clock: Clock
     new_seed: Callable[[], int]
 
@@ -125,7 +127,13 @@ class Answer:
         )
 
     async def _generate(self) -> None:
-        prompt = await self._prepare()
+        async with self._means.preparing:
+            self._submit(await self._prepare())
+        await self._forward()
+        if self._feed.failure is not None:
+            raise self._feed.failure
+
+    def _submit(self, prompt: list[int]) -> None:
         request, means = self._request, self._means
         generation = Generation(
             Order(
@@ -148,18 +156,14 @@ class Answer:
         means.engine.submit(generation, self._feed)
         if self._cancelled is not None:
             self.cancel(self._cancelled)
-        await self._forward()
-        if self._feed.failure is not None:
-            raise self._feed.failure
 
     async def _prepare(self) -> list[int]:
-        with anyio.move_on_after(PREPARE_SECONDS):
-            return await anyio.to_thread.run_sync(
-                self._means.prompter.tokens, self._request, abandon_on_cancel=True
-            )
-        if self._request.messages is not None:
-            raise self._means.prompter.give_up_template()
-        raise GenerationFailed(f"the prompt could not be made ready in {PREPARE_SECONDS:g} s: shorten it")
+        prompter, text = self._means.prompter, None
+        with anyio.move_on_after(TEMPLATE_SECONDS):
+            text = await anyio.to_thread.run_sync(prompter.text, self._request, abandon_on_cancel=True)
+        if text is None:
+            raise prompter.give_up_template()
+        return await anyio.to_thread.run_sync(prompter.tokens, text)
 
     async def _forward(self) -> None:
         """Send text as it comes, until the engine has ended."""

@@ -8,7 +8,7 @@ when the actor dies the node sends the terminal message in its place (DESIGN, Wh
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -31,6 +31,7 @@ from suite.errors import (
     Unavailable,
     error_from_reply,
 )
+from suite.identity import Clock
 from suite.messages.actions import CancelGenerationReply, CancelGenerationRequest
 from suite.messages.actor import REPLY_HEADER, Handover, HandoverReply
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
@@ -42,6 +43,8 @@ logger = logging.getLogger("suite.generations")
 Send: TypeAlias = Callable[[AnySignal], Awaitable[None]]
 
 HANDOVER_SECONDS = 5.0
+RECONNECT_SECONDS = 2.0
+_RECONNECT_PAUSE_SECONDS = 0.1
 _ATTEMPTS = 2
 _RETRY_SECONDS = 1.0
 
@@ -85,12 +88,14 @@ class Generations:
         node: str,
         supervisor: Supervisor,
         tasks: anyio.abc.TaskGroup,
+        clock: Clock,
     ) -> None:
         self._connection = connection
         self._subjects = subjects
         self._node = node
         self._supervisor = supervisor
         self._tasks = tasks
+        self._clock = clock
         self._pending: dict[str, anyio.CancelScope] = {}
 
     async def start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
@@ -109,20 +114,24 @@ class Generations:
         finally:
             del self._pending[generation_id]
         if scope.cancelled_caught:
+            if (instance := self._supervisor.find_generation(generation_id)) is not None:
+                self._tasks.start_soon(self._settle, instance, generation_id)  # the actor may have it
             raise Cancelled
 
     async def cancel(self, generation_id: str) -> None:
         """Cancel a generation, wherever it is. Raises GenerationNotFound."""
-        if (scope := self._pending.get(generation_id)) is not None:
-            scope.cancel()
-            return
         instance = self._supervisor.find_generation(generation_id)
-        if instance is None or not await self._cancel_in(instance, generation_id):
+        if instance is not None and instance.leases[generation_id].accepted:
+            if not await self._cancel_in(instance, generation_id):
+                raise GenerationNotFound
+        elif (scope := self._pending.get(generation_id)) is not None:
+            scope.cancel()
+        else:
             raise GenerationNotFound
 
     async def _start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
         for _ in range(_ATTEMPTS):
-            async with self._supervisor.hold(model) as instance:
+            async with self._supervisor.hold(model, correlation_id=handover.generation_id) as instance:
                 await wait_loaded(instance, send)
                 if await self._hand_over(instance, handover, reply):
                     return
@@ -138,32 +147,42 @@ class Generations:
         if (traceparent := telemetry.traceparent()) is not None:
             headers["traceparent"] = traceparent
         try:
-            answer = await self._connection.request(
-                self._subject(instance, "generate"),
-                msgspec.json.encode(handover),
-                headers=headers,
-                timeout=HANDOVER_SECONDS,
-            )
+            answer = await self._offer(instance, msgspec.json.encode(handover), headers)
         except (NoService, RequestTimeout) as error:
             logger.warning("%s does not take a generation: %s", instance.model.model_id, error.message)
             self._supervisor.release(instance, generation_id)
             if instance.process is not None:
                 instance.process.kill()
             return False
-        except (Unavailable, anyio.get_cancelled_exc_class()):
+        except Unavailable:
             self._tasks.start_soon(self._settle, instance, generation_id)
             raise
+        except anyio.get_cancelled_exc_class():
+            raise  # `start` settles it
         except BaseException:
             self._supervisor.release(instance, generation_id)
             raise
-        accepted = msgspec.json.decode(answer.data, type=HandoverReply)
-        if not accepted.accepted:
+        if not answer.accepted:
             self._supervisor.release(instance, generation_id)
-            raise error_from_reply(accepted.code, accepted.message)
+            raise error_from_reply(answer.code, answer.message)
         if instance.phase != "loaded":
             raise ActorCrashed
         lease.accepted = True
         return True
+
+    async def _offer(self, instance: Instance, handover: bytes, headers: Mapping[str, str]) -> HandoverReply:
+        """Ask the actor to take it; one that lives may just be connecting again, and is asked again."""
+        deadline = self._clock() + RECONNECT_SECONDS
+        while True:
+            try:
+                answer = await self._connection.request(
+                    self._subject(instance, "generate"), handover, headers=headers, timeout=HANDOVER_SECONDS
+                )
+                return msgspec.json.decode(answer.data, type=HandoverReply)
+            except NoService:
+                if instance.phase != "loaded" or self._clock() > deadline:
+                    raise
+                await anyio.sleep(_RECONNECT_PAUSE_SECONDS)
 
     async def _settle(self, instance: Instance, generation_id: str) -> None:
         """Whether the actor has it is not known: cancel it there, and give the lease back if it is not."""

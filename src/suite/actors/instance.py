@@ -28,7 +28,7 @@ class Lease(msgspec.Struct, kw_only=True):
 
 
 class Instance:
-    """What the node knows of a loaded model. Only the supervisor changes it."""
+    """What the node knows of a loaded model. The supervisor changes it, and `Generations` its leases."""
 
     def __init__(self, model: Model, instance_id: str, *, now: float) -> None:
         self.model = model
@@ -40,6 +40,12 @@ class Instance:
         """Why it is gone, for those who waited for it."""
         self.unloading: UnloadReason | None = None
         """Why it is to leave; None while it stays."""
+        self.leave_by: float | None = None
+        """When its generations are cancelled if they have not ended; None until its end has begun."""
+        self.told_to_end = False
+        """Its process was asked to end: what comes now is no crash."""
+        self.correlation_id: str | None = None
+        """The request that had it loaded."""
         self.leases: dict[str, Lease] = {}
         self.waiting = 0
         """Requests that wait for the load or are about to hand over."""
@@ -60,6 +66,11 @@ class Instance:
     def holds(self) -> int:
         """What forbids its eviction: generations that run, requests that wait."""
         return len(self.leases) + self.waiting
+
+    @property
+    def running(self) -> int:
+        """Generations that its actor has, running or waiting there."""
+        return sum(lease.accepted for lease in self.leases.values())
 
     @property
     def occupancy(self) -> Occupancy:
@@ -83,9 +94,4 @@ class Instance:
     async def wait_gone(self) -> None:
         """Wait until its process has ended and its memory is back."""
         while self.phase != "gone":
-            await self.wait_change()
-
-    async def wait_unused(self) -> None:
-        """Wait until no generation runs in it."""
-        while self.leases and self.phase in ("loading", "loaded"):
             await self.wait_change()

@@ -10,7 +10,7 @@ import logging
 
 import anyio
 
-from suite.errors import Conflict, Fenced, Overloaded, Unavailable, UnknownOutcome
+from suite.errors import Conflict, Fenced, Overloaded, SuiteError, Unavailable, UnknownOutcome
 from suite.identity import NewId
 from suite.log import Expectation, Log
 from suite.messages.events import Event, NodeStarted
@@ -40,18 +40,21 @@ class Journal:
         await self._fenced.wait()
         raise Fenced
 
-    async def decide(self, event: Event, *, id: str | None = None, correlation_id: str | None = None) -> int:
+    def fence(self) -> None:
+        """Another process has the node's name: this one must stop."""
+        self._fenced.set()
+
+    async def decide(self, event: Event, *, correlation_id: str | None = None) -> int:
         """Append a decision before it is acted upon; its sequence.
 
-        Raises Fenced when this process is no longer the node, and whatever `Log.append` raises.
+        It is in the log when this returns and not when this raises: what may be there or not is tried until
+        it is. Raises Fenced when this process is no longer the node, Unavailable, Overloaded or TooLarge.
         """
+        event_id = self._new_id()
         try:
-            seq = await self._log.append(event, expect=self._fence, id=id, correlation_id=correlation_id)
-        except Conflict:
-            self._fenced.set()
-            raise Fenced from None
-        self.last_seq = max(self.last_seq, seq)
-        return seq
+            return await self._append(event, event_id, correlation_id)
+        except UnknownOutcome as error:
+            return await self._until_stored(event, event_id, correlation_id, error)
 
     async def record(self, event: Event, *, correlation_id: str | None = None) -> int:
         """Append what has already happened; tried until the log has it once, its sequence.
@@ -59,17 +62,34 @@ class Journal:
         Raises Fenced when this process is no longer the node.
         """
         event_id = self._new_id()
+        try:
+            return await self._append(event, event_id, correlation_id)
+        except (Unavailable, UnknownOutcome, Overloaded) as error:
+            return await self._until_stored(event, event_id, correlation_id, error)
+
+    async def _until_stored(
+        self, event: Event, event_id: str, correlation_id: str | None, error: SuiteError
+    ) -> int:
         aggregate = self._subjects.aggregate(event.aggregate, *event.ids)
         while True:
-            try:
-                return await self.decide(event, id=event_id, correlation_id=correlation_id)
-            except (Unavailable, UnknownOutcome, Overloaded) as error:
-                logger.warning("%s is not in the log yet: %s", event.type, error.message)
+            logger.warning("%s is not in the log yet: %s", event.type, error.message)
             await anyio.sleep(_RETRY_SECONDS)
             try:
                 # The server forgets ids after two minutes; this node is the aggregate's only writer.
                 last = await self._log.last(aggregate)
-            except Unavailable:
-                continue
-            if last is not None and last.id == event_id:
-                return last.seq
+                if last is not None and last.id == event_id:
+                    return last.seq
+                return await self._append(event, event_id, correlation_id)
+            except (Unavailable, UnknownOutcome, Overloaded) as again:
+                error = again
+
+    async def _append(self, event: Event, event_id: str, correlation_id: str | None) -> int:
+        try:
+            seq = await self._log.append(
+                event, expect=self._fence, id=event_id, correlation_id=correlation_id
+            )
+        except Conflict:
+            self.fence()
+            raise Fenced from None
+        self.last_seq = max(self.last_seq, seq)
+        return seq

@@ -14,22 +14,26 @@ import anyio
 import msgspec
 
 from suite import __version__
+from suite.actors.journal import Journal
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
 from suite.errors import Conflict, NodeNameTaken, NoService, RequestTimeout, SuiteError, Unavailable
 from suite.errors import NodeLost as NodeLostError
 from suite.log import Expectation, Log
-from suite.messages.events import NodeLost, NodeStarted, NodeStopped
+from suite.messages.envelope import Recorded
+from suite.messages.events import NodeEvent, NodeLost, NodeStarted, NodeStopped
 from suite.messages.subjects import Subjects
+from suite.tasks import background
 
 logger = logging.getLogger("suite.membership")
 
 LEASE_SECONDS = 5.0
 RENEW_SECONDS = 1.0
 PING_SECONDS = 2.0
+GRACE_SECONDS = 2.0
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """What stands under a node's name while it lives."""
 
     epoch: int
@@ -95,54 +99,82 @@ class Membership:
 
         await self._connection.subscribe(self._subjects.node(self._node, "ping"), answer)
 
-    async def renew(self, leases: Leases) -> None:
-        """Renew the lease for as long as this runs.
+    async def renew(self, leases: Leases, journal: Journal) -> None:
+        """Renew the lease for as long as this runs, and see that the name is still this process's.
 
         Raises NodeLost when another node has declared this one lost: its instances no longer count, so it
-        must start anew.
+        must start anew. A process that has taken the name over fences the journal.
         """
-        lease = Lease(epoch=self.epoch, host=socket.gethostname(), pid=os.getpid())
-        interrupted = False
+        presence = msgspec.json.encode(Presence(epoch=self.epoch, host=socket.gethostname(), pid=os.getpid()))
         while True:
             try:
-                if interrupted:
-                    await self._check_not_lost()
-                await leases.put(self._node, msgspec.json.encode(lease))
-                interrupted = False
+                await self._check_name(journal)
+                await leases.put(self._node, presence)
             except (Unavailable, RequestTimeout, NoService):
-                interrupted = True
+                pass  # the connection mends itself, and says so in the log of the process
             await anyio.sleep(RENEW_SECONDS)
 
     async def watch(self, leases: Leases) -> None:
-        """Append the loss of each node whose lease runs out while it does not answer."""
-        epochs: dict[str, int] = {}
-        async for name, value in leases.watch():
-            if name == self._node:
-                continue
-            if value is not None:
-                epochs[name] = msgspec.json.decode(value, type=Lease).epoch
-            elif name in epochs:
-                await self._bury(name, epochs.pop(name))
+        """Append the loss of each node that neither holds a lease nor answers."""
+        present: set[str] = set()
+        doubt = anyio.Event()
+        doubt.set()  # about those that were lost before this node began to watch
 
-    async def _check_not_lost(self) -> None:
-        last = await self._log.last(self._subjects.event("node", (self._node,), NodeLost.fact))
-        if last is not None and last.seq > self.epoch:
+        async def follow() -> None:
+            async for name, value in leases.watch():
+                if value is None:
+                    present.discard(name)
+                    doubt.set()
+                else:
+                    present.add(name)
+
+        async with background() as tasks:
+            tasks.start_soon(follow)
+            while True:
+                await doubt.wait()
+                await anyio.sleep(GRACE_SECONDS)  # after a restart of NATS every lease has to come back first
+                try:
+                    if not await self._bury_missing(present):
+                        doubt = anyio.Event()
+                except SuiteError as error:
+                    logger.warning("nodes that are missing cannot be judged now: %s", error.message)
+
+    async def _check_name(self, journal: Journal) -> None:
+        last = await self._log.last(self._subjects.aggregate("node", self._node))
+        if last is None or last.seq <= self.epoch:
+            return
+        if isinstance(last.data, NodeLost):
             raise NodeLostError(
                 "another node declared this one lost while it could not be reached: start it again"
             )
+        journal.fence()
 
-    async def _bury(self, name: str, epoch: int) -> None:
-        if await self._answers(name):
-            return
+    async def _bury_missing(self, present: set[str]) -> bool:
+        """Whether some are left that answer, though they hold no lease: they may come back or not."""
+        newest: dict[str, Recorded] = {}
+        async for recorded in self._log.read(self._subjects.aggregate("node"), last_per_subject=True):
+            if isinstance(recorded.data, NodeEvent):
+                newest[recorded.data.node] = recorded  # in the order of the log
+        undecided = False
+        for name, recorded in newest.items():
+            if name == self._node or name in present or not isinstance(recorded.data, NodeStarted):
+                continue
+            if await self._answers(name):
+                undecided = True
+            else:
+                await self._bury(name, epoch=recorded.seq)
+        return undecided
+
+    async def _bury(self, name: str, *, epoch: int) -> None:
         aggregate = self._subjects.aggregate("node", name)
         try:
             await self._log.append(
                 NodeLost(node=name, epoch=epoch, observer=self._node),
                 expect=Expectation(subject=aggregate, last_seq=epoch),
             )
-            logger.warning("node %s is lost", name)
         except Conflict:
-            pass  # it stopped in order, started again, or another node was first
+            return  # it stopped in order, started again, or another node was first
+        logger.warning("node %s is lost", name)
 
     async def _answers(self, name: str) -> bool:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import psutil
 
 from suite.actors.generations import Generations
@@ -18,9 +20,6 @@ from suite.messages.actor import ActorSpec, NatsAccess
 
 class Node:
     """What every handler gets; `suite.serving` puts it together."""
-
-    service: Service[Node]
-    """Set when the actions are served, which is last."""
 
     def __init__(
         self,
@@ -44,6 +43,13 @@ class Node:
         self.generations = generations
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
+        self.service: Service[Node] | None = None
+        """None until the actions are served, which is last."""
+
+    @property
+    def commands_processed(self) -> int:
+        """Requests that were answered or refused since the start."""
+        return self.service.commands_processed if self.service else 0
 
     @property
     def models_loaded(self) -> int:
@@ -79,7 +85,12 @@ def idle_timeout(settings: Settings, model: Model) -> float:
 
 def threads(model: Model) -> int:
     """The configured threads, or one a physical core: llama.cpp gains nothing from more."""
-    return model.settings.n_threads or psutil.cpu_count(logical=False) or 1
+    return model.settings.n_threads or _physical_cores()
+
+
+@cache
+def _physical_cores() -> int:
+    return psutil.cpu_count(logical=False) or 1
 
 
 def actor_spec(settings: Settings, access: NatsAccess, model: Model, instance_id: str) -> ActorSpec:

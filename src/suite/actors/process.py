@@ -17,6 +17,7 @@ import psutil
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from suite.messages.actor import ActorSpec, AnyReport
+from suite.tasks import background
 
 logger = logging.getLogger("suite.actor")
 
@@ -49,7 +50,7 @@ class ActorProcess:
         )
         actor = cls(process)
         try:
-            async with anyio.create_task_group() as tasks:
+            async with background() as tasks:
                 tasks.start_soon(actor._collect_errors)
                 try:
                     assert process.stdin is not None
@@ -57,7 +58,6 @@ class ActorProcess:
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                     pass  # it died at once; the end of its reports says so
                 yield actor
-                tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 if process.returncode is None:
@@ -83,15 +83,19 @@ class ActorProcess:
             return 0
 
     async def reports(self) -> AsyncIterator[AnyReport]:
-        """What it reports, until it ends."""
+        """What it reports, until it ends; one that reports nonsense is ended."""
         assert self._process.stdout is not None
         lines = BufferedByteReceiveStream(self._process.stdout)
         while True:
             try:
-                line = await lines.receive_until(b"\n", _REPORT_LIMIT)
+                report = _decoder.decode(await lines.receive_until(b"\n", _REPORT_LIMIT))
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
                 return
-            yield _decoder.decode(line)
+            except (anyio.DelimiterNotFound, msgspec.MsgspecError) as error:
+                logger.error("process %d reports what nobody understands: %s", self.pid, error)
+                self.kill()
+                return
+            yield report
 
     async def exit_code(self) -> int:
         """Wait for its end."""

@@ -4,34 +4,82 @@ from __future__ import annotations
 
 import logging
 
+import anyio
+
 from suite.catalogue import Catalogue, Model
 from suite.domain.registration import Found, Gone, Registration, decide, evolve
-from suite.errors import Conflict, ModelFileGone, ModelFileInvalid, SuiteError
+from suite.errors import Conflict, ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteError
 from suite.log import Expectation, Log
 from suite.messages.events import ModelRegistered, ModelRemoved
 from suite.messages.subjects import Subjects
 
 logger = logging.getLogger("suite.registrar")
 
+RETRY_SECONDS = 2.0
+
 
 class Registrar:
-    """Registers what this node finds, and removes what it no longer has."""
+    """Registers what this node finds, and removes what it no longer has, in its own time."""
 
     def __init__(self, log: Log, subjects: Subjects, node: str, catalogue: Catalogue) -> None:
         self._log = log
         self._subjects = subjects
         self._node = node
         self._catalogue = catalogue
+        self._due: dict[str, None] = dict.fromkeys(catalogue.models)
+        self._news = anyio.Event()
 
-    async def found(self, model: Model) -> None:
-        """Register a model's file by its digest; a file that goes meanwhile is left to `gone`."""
+    def note(self, model_id: str) -> None:
+        """This model has come, gone or changed."""
+        self._due[model_id] = None
+        self._news.set()
+
+    async def run(self) -> None:
+        """Bring the log up to the catalogue, model by model; what cannot be written now is tried again."""
+        past_is_due = True
+        while True:
+            try:
+                if past_is_due:
+                    await self._note_missing()
+                    past_is_due = False
+                while self._due:
+                    model_id = next(iter(self._due))
+                    await self._register(model_id)
+                    self._due.pop(model_id, None)
+            except SuiteError as error:
+                logger.warning("the catalogue is not in the log yet: %s", error.message)
+                await anyio.sleep(RETRY_SECONDS)
+                continue
+            await self._news.wait()
+            self._news = anyio.Event()
+
+    async def _note_missing(self) -> None:
+        """What this node had at its last run and no longer has is due too."""
+        states: dict[str, Registration] = {}
+        async for recorded in self._log.read(self._subjects.aggregate("model")):
+            if isinstance(recorded.data, ModelRegistered | ModelRemoved):
+                model_id = recorded.data.model_id
+                states[model_id] = evolve(states.get(model_id, Registration()), recorded.data)
+        for model_id, state in states.items():
+            if self._node in state.digests and model_id not in self._catalogue.models:
+                self._due[model_id] = None
+
+    async def _register(self, model_id: str) -> None:
+        model = self._catalogue.models.get(model_id)
+        if model is None:
+            await self._settle(Gone(fact=ModelRemoved(model_id=model_id, node=self._node)))
+        elif (fact := await self._describe(model)) is not None:
+            await self._settle(Found(fact=fact))
+
+    async def _describe(self, model: Model) -> ModelRegistered | None:
+        """The fact of a model; None for a file that cannot be loaded or is just going."""
         if model.info is None:
-            return
+            return None
         try:
             sha256 = await self._catalogue.digest(model.model_id)
-        except (ModelFileGone, ModelFileInvalid):
-            return
-        fact = ModelRegistered(
+        except (ModelFileGone, ModelFileInvalid, ModelNotFound):
+            return None
+        return ModelRegistered(
             model_id=model.model_id,
             node=self._node,
             file_name=model.file_name,
@@ -42,22 +90,6 @@ class Registrar:
             quantization=model.info.quantization,
             trained_context_tokens=model.info.context_tokens,
         )
-        await self._settle(Found(fact=fact))
-
-    async def gone(self, model_id: str) -> None:
-        """Append that this node no longer has the model."""
-        await self._settle(Gone(fact=ModelRemoved(model_id=model_id, node=self._node)))
-
-    async def remove_missing(self) -> None:
-        """Append the removal of what this node had at its last run and no longer has."""
-        states: dict[str, Registration] = {}
-        async for recorded in self._log.read(self._subjects.aggregate("model")):
-            if isinstance(recorded.data, ModelRegistered | ModelRemoved):
-                model_id = recorded.data.model_id
-                states[model_id] = evolve(states.get(model_id, Registration()), recorded.data)
-        for model_id, state in states.items():
-            if self._node in state.digests and model_id not in self._catalogue.models:
-                await self.gone(model_id)
 
     async def _settle(self, command: Found | Gone) -> None:
         """Load the aggregate, decide, append; decide again when somebody else wrote meanwhile."""
@@ -73,6 +105,4 @@ class Registrar:
                 await self._log.append(fact, expect=Expectation(subject=aggregate, last_seq=last_seq))
             except Conflict:
                 continue
-            except SuiteError as error:
-                logger.warning("%s is not registered: %s", command.fact.model_id, error.message)
             return

@@ -64,6 +64,7 @@ async def serve(
                     log=log,
                     engine=engine,
                     prompter=prompter,
+                    preparing=anyio.Lock(),
                     clock=clock,
                     new_seed=new_seed,
                 )

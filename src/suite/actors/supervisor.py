@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -45,6 +46,7 @@ from suite.tasks import background
 logger = logging.getLogger("suite.supervisor")
 
 SWEEP_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 1.0
 
 MakeSpec = Callable[[Model, str], ActorSpec]
 Terminate = Callable[[Lease, SuiteError], Awaitable[None]]
@@ -69,6 +71,8 @@ class Supervisor:
         self.instances: dict[str, Instance] = {}
         self.counts: Counter[str] = Counter()
         """Loads, unloads, crashes, generations and tokens since the start."""
+        self.load_errors: dict[str, str] = {}
+        """Why the last load of a model failed, until the next one begins."""
         self._node = node
         self._journal = journal
         self._make_spec = make_spec
@@ -81,18 +85,24 @@ class Supervisor:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve until the block ends; `stop` before that unloads in order."""
-        async with background() as self._tasks:
-            yield
+        try:
+            async with background() as self._tasks:
+                yield
+        finally:
+            # Whoever still waits, because the end was not in order, is not left in silence.
+            with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
+                for instance in self.instances.values():
+                    await self._terminate_leases(instance, NodeStopping())
 
     # --- use ----------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def hold(self, model: Model) -> AsyncIterator[Instance]:
+    async def hold(self, model: Model, *, correlation_id: str) -> AsyncIterator[Instance]:
         """An instance of the model, loading or loaded, that stays for as long as this is entered.
 
         Raises NotEnoughMemory, NodeStopping, or what the append of the decision raises.
         """
-        instance = await self._present(model)
+        instance = await self._present(model, correlation_id)
         instance.waiting += 1
         try:
             yield instance
@@ -113,21 +123,27 @@ class Supervisor:
         """End the model's instance and wait until its memory is back; None when there is none.
 
         Running generations may go on for `drain_seconds` and are then cancelled; a load is ended at once.
+        An unload that is under way already is only made shorter.
         """
         instance = self.instances.get(model_id)
         if instance is None:
             return None
-        self._begin_unload(instance, reason, drain_seconds)
-        await instance.wait_gone()
+        deadline = self._clock() + drain_seconds
+        while instance.phase != "gone":
+            self._begin_unload(instance, reason, deadline)
+            await instance.wait_change()
         return instance
+
+    def retire(self, model_id: str, reason: UnloadReason, *, drain_seconds: float) -> None:
+        """Unload without waiting for it."""
+        self._tasks.start_soon(partial(self.unload, model_id, reason, drain_seconds=drain_seconds))
 
     async def stop(self, drain_seconds: float) -> None:
         """Admit nothing more, and end every instance."""
         self._stopping = True
-        for instance in list(self.instances.values()):
-            self._begin_unload(instance, "shutdown", drain_seconds)
-        for instance in list(self.instances.values()):
-            await instance.wait_gone()
+        async with anyio.create_task_group() as tasks:
+            for model_id in list(self.instances):
+                tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=drain_seconds))
 
     async def sweep_idle(self, timeout_of: Callable[[Model], float]) -> None:
         """Unload what was not used for its timeout (seconds; 0 means never), again and again."""
@@ -136,40 +152,59 @@ class Supervisor:
             for instance in list(self.instances.values()):
                 timeout = timeout_of(instance.model)
                 if instance.is_idle and 0 < timeout <= self._clock() - instance.last_used:
-                    self._begin_unload(instance, "idle", 0.0)
+                    self._begin_unload(instance, "idle", self._clock())
 
-    def _begin_unload(self, instance: Instance, reason: UnloadReason, drain_seconds: float) -> None:
-        if instance.unloading is None:
+    def _begin_unload(self, instance: Instance, reason: UnloadReason, deadline: float) -> None:
+        if instance.leave_by is not None:
+            if deadline < instance.leave_by:
+                instance.leave_by = deadline
+                instance.changed()
+        elif instance.unloading is None:
             instance.unloading = reason
-            instance.trace = telemetry.current()
-            instance.changed()
-            self._tasks.start_soon(self._end, instance, drain_seconds)
+            self._begin_end(instance, deadline)
+        # else an eviction is being decided: it begins the end, or takes its mark back
 
-    async def _end(self, instance: Instance, drain_seconds: float) -> None:
-        with anyio.move_on_after(drain_seconds):
-            await instance.wait_unused()
+    def _begin_end(self, instance: Instance, deadline: float) -> None:
+        instance.leave_by = deadline
+        instance.trace = telemetry.current()
+        instance.changed()
+        self._tasks.start_soon(self._end, instance)
+
+    async def _end(self, instance: Instance) -> None:
+        """Let its generations end, until it has to leave, and then its process."""
+        while instance.leases and instance.phase in ("loading", "loaded"):
+            assert instance.leave_by is not None
+            left = instance.leave_by - self._clock()
+            if left <= 0:
+                break
+            with anyio.move_on_after(left):
+                await instance.wait_change()
+        instance.told_to_end = True
         if instance.process is not None:
             instance.freed_bytes = instance.process.resident_bytes()
             await instance.process.stop()
 
     # --- admission ----------------------------------------------------------------------------------------
 
-    async def _present(self, model: Model) -> Instance:
+    async def _present(self, model: Model, correlation_id: str) -> Instance:
         while True:
             instance = self.instances.get(model.model_id)
             if instance is None:
                 async with self._admission:
                     if model.model_id not in self.instances:
-                        return await self._admit(model)
+                        # A requester that gives up must not leave a decision in the log and nothing done.
+                        with anyio.CancelScope(shield=True):
+                            return await self._admit(model, correlation_id)
             elif instance.unloading is None and instance.phase in ("loading", "loaded"):
                 return instance
             else:
                 await instance.wait_change()
 
-    async def _admit(self, model: Model) -> Instance:
+    async def _admit(self, model: Model, correlation_id: str) -> Instance:
         if self._stopping:
             raise NodeStopping
         instance = Instance(model, self._new_id(), now=self._clock())
+        instance.correlation_id = correlation_id
         with telemetry.span("decide load", model=model.model_id):
             started = decide(
                 self.residency,
@@ -183,24 +218,27 @@ class Supervisor:
                 ),
             )
         victims = [self.instances[id] for id in started.evicting]
-        with self._leaving(victims):
-            instance.seq = await self._journal.decide(started)
+        with self._leaving(victims) as evicted:
+            instance.seq = await self._journal.decide(started, correlation_id=correlation_id)
         self.residency = evolve(self.residency, started)
         self.instances[model.model_id] = instance
-        for victim in victims:
-            victim.trace = telemetry.current()
-            self._tasks.start_soon(self._end, victim, 0.0)
+        self.load_errors.pop(model.model_id, None)
+        for victim in evicted:
+            self._begin_end(victim, self._clock())
         self._tasks.start_soon(self._live, instance, victims)
         return instance
 
     @contextmanager
-    def _leaving(self, victims: Iterable[Instance]) -> Iterator[None]:
-        """Nobody new enters the victims while the decision is on its way; they stay if it fails."""
+    def _leaving(self, victims: Iterable[Instance]) -> Iterator[list[Instance]]:
+        """Nobody new enters the victims while the decision is on its way; they stay if it fails.
+
+        Gives those that leave for this load; others leave anyhow, in their own time.
+        """
         asked = [victim for victim in victims if victim.unloading is None]
         for victim in asked:
             victim.unloading = "evicted"
         try:
-            yield
+            yield asked
         except BaseException:
             for victim in asked:
                 victim.unloading = None
@@ -274,7 +312,7 @@ class Supervisor:
         self.counts["loads"] += 1
         instance.loaded_at = self._now().isoformat()
         instance.phase = "loaded"
-        instance.trace = None
+        instance.trace = instance.correlation_id = None
         self._touch(instance)
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
@@ -282,10 +320,7 @@ class Supervisor:
         fact = self._end_of(instance, exit_code)
         instance.phase = "ending"
         instance.changed()
-        for generation_id, lease in list(instance.leases.items()):
-            if lease.accepted:
-                await self._terminate(lease, instance.failure or ActorCrashed())
-            instance.leases.pop(generation_id, None)
+        await self._terminate_leases(instance, instance.failure or ActorCrashed())
         await self._record(instance, fact)
         if self.instances.get(instance.model.model_id) is instance:
             del self.instances[instance.model.model_id]
@@ -309,8 +344,9 @@ class Supervisor:
                     f"{errors or 'it said nothing'}; check the file, or load it with other settings"
                 )
             failure = instance.failure
+            self.load_errors[instance.model.model_id] = failure.message
             return InstanceLoadFailed(**identity, code=failure.code, message=failure.message)
-        if instance.unloading is not None:
+        if instance.unloading is not None and instance.told_to_end:
             instance.failure = ModelUnloading()
             self.counts["unloads"] += 1
             return InstanceUnloaded(**identity, reason=instance.unloading, freed_bytes=instance.freed_bytes)
@@ -319,8 +355,15 @@ class Supervisor:
         self.counts["crashes"] += 1
         return InstanceCrashed(**identity, exit_code=exit_code, generations=len(instance.leases))
 
+    async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
+        """Send the terminal message of each generation that the actor has and will not end."""
+        while instance.leases:
+            _, lease = instance.leases.popitem()
+            if lease.accepted:
+                await self._terminate(lease, error)
+
     async def _record(self, instance: Instance, fact: Event) -> None:
-        instance.seq = await self._journal.record(fact)
+        instance.seq = await self._journal.record(fact, correlation_id=instance.correlation_id)
         self.residency = evolve(self.residency, fact)
 
     def release(self, instance: Instance, generation_id: str) -> None:

@@ -277,18 +277,16 @@ class Connection:
             self.max_payload = life.max_payload
             self.server_version = str(life._server_info.get("version", ""))
             self._denied.clear()
-            self._life = life
-            self.connections += 1
             for subscription in list(self._subscriptions):
                 await subscription.bind(life)
             await life.flush(self._connect_timeout)  # type: ignore[arg-type]
         except BaseException as error:
-            if self._life is life:
-                self._lose(life)
             await life.discard()
             if isinstance(error, nats.errors.Error):
                 raise self._translated(error) from None
             raise
+        self._life = life  # from here on something can be sent, and what is listened to is heard
+        self.connections += 1
         self._connected.set()
 
     async def _reach(self, life: Life) -> None:

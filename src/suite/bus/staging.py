@@ -3,8 +3,8 @@
 nats-server puts an atomic batch into a directory of its own beside the stream, moves it into the stream when
 it is committed, syncs the stream, answers, and throws the directory away; at its start it throws away
 whatever is left of such. On a disk where removing a synced file is slow that costs more than all the rest
-(docs/adr/0007). A link in the place of the directory that holds them takes them to memory. A server that keeps
-its batches elsewhere is not harmed: the link is then never followed.
+(docs/adr/0007). A link in the place of the directory that holds them takes them to memory. A server that
+keeps its batches elsewhere is not harmed: the link is then never followed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Staging:
         self.give_up()  # what a killed server has left
         if not self._claim():
             return
-        while not self._link():
+        while not self._link():  # noqa: ASYNC110 - another process makes the directory
             await anyio.sleep(LOOK_SECONDS)
 
     def give_up(self) -> None:

@@ -6,13 +6,12 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
 from suite.bus.connection import Connection
 from suite.client.session import REQUEST_SECONDS, SILENCE_SECONDS, Client
-from suite.config import ConnectionFile, default_data_dir
+from suite.config import ConnectionFile, default_data_dir, split_url
 from suite.errors import AccessDenied, InvalidConfiguration, Unavailable
 from suite.identity import new_id
 from suite.messages.actor import NatsAccess
@@ -79,12 +78,11 @@ def _by_url(
     environ: Mapping[str, str],
     found_in: str,
 ) -> Target:
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    if parts.username:
-        user, password = user or unquote(parts.username), password or unquote(parts.password or "")
+    bare, user_in_url, password_in_url = split_url(url)
+    user, password = user or user_in_url, password or password_in_url
     return Target(
         access=NatsAccess(
-            url=_without_credentials(parts),
+            url=bare,
             user=user,
             password=password,
             credentials_file=credentials,
@@ -93,10 +91,6 @@ def _by_url(
         subject_root=environ.get("SUITE_SUBJECT_ROOT") or "suite",
         found_in=found_in,
     )
-
-
-def _without_credentials(parts: SplitResult) -> str:
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _by_file(data_dir: Path) -> Target:

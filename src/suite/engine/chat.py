@@ -33,7 +33,7 @@ class ChatTemplate:
         environment.globals["eos_token"] = eos
         try:
             self._template = environment.from_string(source)
-        except TemplateError as error:
+        except Exception as error:  # also SyntaxError and RecursionError, from the Python that Jinja makes
             raise InvalidChat(f"the model's chat template is not valid ({error}): send a prompt") from None
 
     def render(self, messages: Sequence[ChatMessage]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from suite.engine.model import Vocabulary
-from suite.errors import EmptyPrompt, InvalidChat, InvalidRequest, NoChatTemplate, PromptTooLong
+from suite.errors import EmptyPrompt, InvalidChat, NoChatTemplate, PromptTooLong
 from suite.identity import Now
 from suite.messages.actions import ChatMessage, GenerateTextRequest
 
@@ -23,14 +23,14 @@ class Prompter:
         self._template: ChatTemplate | None = None
         self._given_up = False
 
-    def tokens(self, request: GenerateTextRequest) -> list[int]:
-        """The tokens to start from. Raises EmptyPrompt, PromptTooLong, NoChatTemplate, InvalidChat."""
+    def text(self, request: GenerateTextRequest) -> str:
+        """The text to start from. Raises EmptyPrompt, NoChatTemplate or InvalidChat."""
         if request.messages is None:
-            text = _plain(request)
-        elif request.prompt is not None:
-            raise InvalidRequest("both 'prompt' and 'messages' are given: send one of them")
-        else:
-            text = self._chat(_with_system(request.messages, request.system_prompt))
+            return _plain(request)
+        return self._chat(_with_system(request.messages, request.system_prompt))
+
+    def tokens(self, text: str) -> list[int]:
+        """The tokens of a text. Raises EmptyPrompt or PromptTooLong."""
         tokens = self._vocabulary.tokenize(text)
         if not tokens:
             raise EmptyPrompt

@@ -197,7 +197,6 @@ class Reader:
             consumer = _Consumer(self._jetstream, self._config(subject_filter, place, policy))
             try:
                 await consumer.start()
-                patience.reset()
                 left = consumer.pending
                 while left or follow:
                     if not left:
@@ -205,6 +204,7 @@ class Reader:
                     delivered = await consumer.next(follow=follow)
                     if delivered is None or (end is not None and delivered.seq > end):
                         return
+                    patience.reset()
                     left = delivered.pending
                     if delivered.seq <= place:  # the last of a subject, again after a loss
                         continue
@@ -217,6 +217,7 @@ class Reader:
                 return
             except _Lost as lost:
                 logger.info("reading on after event %d with a new consumer: %s", place, lost)
+                patience.excuse(lost)
             except Refused as refused:
                 if refused.code == STREAM_NOT_FOUND:
                     raise ServerUnsuitable(f"the stream {self._jetstream.stream} is gone") from refused

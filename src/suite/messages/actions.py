@@ -124,7 +124,7 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     """True: one message a chunk, then the final reply, then an empty message."""
     conversation_id: ConversationId | None = None
     generation_id: GenerationId | None = None
-    """To cancel by; made by the service if left out."""
+    """To cancel by; made by the service if left out. The same id within two minutes is counted once."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -309,4 +309,4 @@ class GetStatsReply(Reply, frozen=True, kw_only=True):
     memory_limit_bytes: int
     memory_reserved_bytes: int
     last_seq: int
-    """The last event that this node appended."""
+    """The newest event of its own or of its instances that this node knows of."""

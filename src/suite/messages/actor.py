@@ -42,7 +42,6 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """How many conversations keep their tokens in memory."""
     queue_limit: int
     tracing: str
-    traceparent: str | None = None
 
 
 # --- actor to node, on the pipe -----------------------------------------------------------------------------
