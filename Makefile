@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := .models/SmolLM2-135M-Instruct.Q4_1.gguf
-BENCHMARKS := $(filter-out benchmarks/harness.py benchmarks/__init__.py,$(wildcard benchmarks/*.py))
+TEST_MODEL := .models/gemma-3-270m-it-Q4_K_M.gguf
+BENCHMARKS := $(filter-out benchmarks/harness.py benchmarks/service.py,$(wildcard benchmarks/*.py))
 
 # llama.cpp is compiled once: pip keeps the wheel in its cache. The vision library is not needed.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
@@ -14,7 +15,7 @@ export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
 
-test: $(VENV)/.dev-installed $(MODEL)
+test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL)
 	$(BIN)/pytest
 
 check: $(VENV)/.dev-installed
@@ -48,7 +49,7 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[server,otlp,dev]"
 	touch $@
 
-$(MODEL): deploy/fetch_model.py | $(VENV)/.installed
+$(MODEL) $(TEST_MODEL): | $(VENV)/.installed
 	$(BIN)/python deploy/fetch_model.py $@
 
 clean:

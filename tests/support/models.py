@@ -7,7 +7,6 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-import pytest
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GEMMA = "gemma-3-270m-it-Q4_K_M.gguf"
@@ -28,17 +27,18 @@ def _models_directory() -> Path:
 
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct Q4_1, which `make test` fetches; SUITE_TEST_MODELS names another directory."""
-    path = _models_directory() / SMOLLM2
+    return _fetched(SMOLLM2)
+
+
+def _fetched(name: str) -> Path:
+    path = _models_directory() / name
     assert path.is_file(), f"{path} is missing: `make test` fetches it, or set SUITE_TEST_MODELS"
     return path
 
 
 def gemma() -> Path:
-    """Gemma 3 270M Q4_K_M: sliding windows, a vocabulary of 262,144; a test is skipped without it."""
-    path = _models_directory() / GEMMA
-    if not path.is_file():
-        pytest.skip(f"{path} is not there (optional)")
-    return path
+    """Gemma 3 270M Q4_K_M: sliding windows, a vocabulary of 262,144; fetched and found as the other."""
+    return _fetched(GEMMA)
 
 
 def _vocabulary() -> tuple[list[str], list[float], list[int]]:
