@@ -114,6 +114,7 @@ class Answer:
             failure = error
         except Exception:
             logger.exception("generation %s failed in a way that nobody thought of", self._id)
+            self.cancel("failed")  # the engine need not go on for nobody
             failure = SuiteError("an internal error ended the generation: see the node's log")
         await self._conclude(failure, seq)
         tokens = usage(self._generation) if self._generation else _NOTHING
