@@ -125,7 +125,7 @@ class ModelRemoved(ModelEvent, frozen=True, kw_only=True):
 # --- instance ---------------------------------------------------------------------------------------------
 
 UnloadReason = Literal[
-    "requested", "idle", "evicted", "crashed", "shutdown", "node_lost", "file_removed", "file_changed"
+    "requested", "idle", "evicted", "shutdown", "node_lost", "file_removed", "file_changed"
 ]
 
 
