@@ -7,17 +7,25 @@ A request is a JSON object; a field that the type does not have is ignored and n
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from suite.messages.events import Outcome
+from suite.messages.events import Outcome, Severity
 
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 ModelId: TypeAlias = Annotated[str, Meta(min_length=1, description="The model's id or one of its aliases.")]
 GenerationId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
 ConversationId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
+EntryId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
+"""What a client calls the thing that it logs: the same id is stored once."""
+Moment: TypeAlias = Annotated[
+    str | float, Meta(description="A time: RFC 3339, `YYYY-MM-DD HH:MM:SS` in UTC, or seconds since 1970.")
+]
+Limit: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
+Sequence: TypeAlias = Annotated[int, Meta(ge=0)]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +35,26 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What every successful reply has."""
 
-    status: Literal["success", "HEALTHY"] = "success"
+    status: Literal["success", "HEALTHY", "degraded"] = "success"
     warnings: tuple[str, ...] = ()
+
+
+class Query(Request, frozen=True, kw_only=True):
+    """A request that is answered from a read model."""
+
+    min_seq: Sequence = 0
+    """Answer only when this event is in the read model: what a write replied as ``seq``."""
+
+
+class Page(Query, frozen=True, kw_only=True):
+    """A query for rows, the newest first."""
+
+    since: Moment | None = None
+    until: Moment | None = None
+    """Exclusive."""
+    limit: Limit = 100
+    cursor: Annotated[str, Meta(max_length=200)] | None = None
+    """``next_cursor`` of the page before."""
 
 
 class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,9 +201,354 @@ class CancelGenerationReply(Reply, frozen=True, kw_only=True):
     cancelled: bool
 
 
+# --- usage ------------------------------------------------------------------------------------------------
+
+
+class RecordUsageRequest(Request, frozen=True, kw_only=True):
+    """Record that a model was used elsewhere; the model need not be known."""
+
+    model_id: Name
+    usage_type: Name = "inference"
+    conversation_id: ConversationId | None = None
+
+
+class RecordUsageReply(Reply, frozen=True, kw_only=True):
+    """The usage is in the log."""
+
+    message: str
+    seq: int
+
+
+UsageKey: TypeAlias = Literal["model", "hour", "day", "conversation", "usage_type"]
+
+
+class UsageRequest(Query, frozen=True, kw_only=True):
+    """How much was used: every generation and every recorded usage, counted by these keys."""
+
+    model_id: ModelId | None = None
+    conversation_id: ConversationId | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    group_by: tuple[UsageKey, ...] = ("model",)
+    limit: Limit = 100
+
+
+class UsageCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The uses of one group; a key that was not asked for is left out."""
+
+    model_id: str | None = None
+    start: str | None = None
+    """Of the hour or day, in UTC."""
+    conversation_id: str | None = None
+    usage_type: str | None = None
+    """``generation`` for those that the service ran itself."""
+    uses: int
+    prompt_tokens: int
+    reused_tokens: int
+    completion_tokens: int
+    generation_ms: float
+    last_used_at: str
+
+
+class UsageReply(Reply, frozen=True, kw_only=True):
+    """The groups, the latest hour or day first, then the most used."""
+
+    usage: tuple[UsageCount, ...]
+
+
+# --- evaluation -------------------------------------------------------------------------------------------
+
+
+class LogPerformanceMetricRequest(Request, frozen=True, kw_only=True):
+    """Log one sample of a metric. The same ``metric_id`` again is stored once; with other content refused."""
+
+    agent_name: Name
+    metric_name: Name
+    value: float
+    context: str | dict[str, Any] | list[Any] | None = None
+    metric_id: EntryId | None = None
+    timestamp: Moment | None = None
+
+
+class LogPerformanceMetricReply(Reply, frozen=True, kw_only=True):
+    """The sample is in the log."""
+
+    message: str
+    metric_id: str
+    seq: int
+
+
+class GetPerformanceMetricsRequest(Page, frozen=True, kw_only=True):
+    """The samples of an agent, of a metric, or all."""
+
+    agent_name: Name | None = None
+    metric_name: Name | None = None
+
+
+class PerformanceMetric(msgspec.Struct, frozen=True, kw_only=True):
+    """One sample."""
+
+    metric_id: str
+    agent_name: str
+    metric_name: str
+    value: float
+    timestamp: str
+    context: str | None
+
+
+class GetPerformanceMetricsReply(Reply, frozen=True, kw_only=True):
+    """A page of samples, the newest first; ``next_cursor`` is None on the last one."""
+
+    metrics: tuple[PerformanceMetric, ...]
+    next_cursor: str | None
+
+
+class SummaryRequest(Query, frozen=True, kw_only=True):
+    """What the samples of a metric come to, over a window that is widened to whole minutes."""
+
+    metric_name: Name
+    agent_name: Name | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class MetricSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of one metric. Percentiles are within ``relative_error`` of a sample; the rest is exact."""
+
+    agent_name: str | None
+    """None: of all agents together."""
+    count: int
+    mean: float
+    min: float
+    max: float
+    p50: float
+    p95: float
+    p99: float
+
+
+class SummaryReply(Reply, frozen=True, kw_only=True):
+    """The figures of all agents together, None if there is no sample, and of each."""
+
+    metric_name: str
+    since: str | None
+    until: str | None
+    """The window that was counted, whole minutes; None: without a limit."""
+    relative_error: float
+    total: MetricSummary | None
+    by_agent: tuple[MetricSummary, ...]
+
+
+class LogModelEvaluationRequest(Request, frozen=True, kw_only=True):
+    """Log how a model did. The same ``evaluation_id`` again is stored once; with other content refused."""
+
+    model_name: Name
+    cycle_id: Name
+    trust_score: Annotated[float, Meta(ge=0, le=1)]
+    accuracy: float | None = None
+    f1_score: float | None = None
+    avg_latency_ms: Annotated[float, Meta(ge=0)] = 0.0
+    """0: not measured."""
+    comparison_data: str | dict[str, Any] | list[Any] | None = None
+    evaluation_id: EntryId | None = None
+    evaluation_timestamp: Moment | None = None
+
+
+class LogModelEvaluationReply(Reply, frozen=True, kw_only=True):
+    """The evaluation is in the log."""
+
+    message: str
+    evaluation_id: str
+    seq: int
+
+
+class GetModelEvaluationScoresRequest(Page, frozen=True, kw_only=True):
+    """The evaluations of a model, of a cycle, or all; what was retracted is not among them."""
+
+    model_name: Name | None = None
+    cycle_id: Name | None = None
+
+
+class ModelEvaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluation."""
+
+    evaluation_id: str
+    model_name: str
+    cycle_id: str
+    trust_score: float
+    accuracy: float | None
+    f1_score: float | None
+    avg_latency_ms: float
+    evaluation_timestamp: str
+    comparison_data: str | None
+
+
+class GetModelEvaluationScoresReply(Reply, frozen=True, kw_only=True):
+    """A page of evaluations, the newest first; ``next_cursor`` is None on the last one."""
+
+    evaluations: tuple[ModelEvaluation, ...]
+    next_cursor: str | None
+
+
+class RetractModelEvaluationRequest(Request, frozen=True, kw_only=True):
+    """Take an evaluation back: it was wrong. Retracting it again succeeds."""
+
+    evaluation_id: EntryId
+    reason: Annotated[str, Meta(max_length=1000)] | None = None
+
+
+class RetractModelEvaluationReply(Reply, frozen=True, kw_only=True):
+    """The retraction is in the log."""
+
+    message: str
+    evaluation_id: str
+    model_name: str
+    retracted: bool
+    seq: int
+
+
+class CompareModelsRequest(Query, frozen=True, kw_only=True):
+    """Models side by side; all that were evaluated or have crashed when none is named."""
+
+    model_names: Annotated[tuple[Name, ...], Meta(max_length=1000)] = ()
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model stands; means over the evaluations of one cycle, None where there is none."""
+
+    trust: float | None
+    """The model's trust, from all that is known (ADR 11)."""
+    trust_score: float | None
+    """What its evaluators gave it in the cycle."""
+    accuracy: float | None
+    f1_score: float | None
+    avg_latency_ms: float | None
+
+
+class ModelComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One model in its latest cycle, and the change since the cycle before."""
+
+    model_name: str
+    cycle_id: str | None
+    previous_cycle_id: str | None
+    evaluations: int
+    crashes: int
+    scores: Scores
+    change: Scores
+    """Now minus then; None where there is nothing to compare."""
+
+
+class CompareModelsReply(Reply, frozen=True, kw_only=True):
+    """The models, the most trusted first."""
+
+    models: tuple[ModelComparison, ...]
+
+
+# --- prediction -------------------------------------------------------------------------------------------
+
+
+class PredictModelsRequest(Query, frozen=True, kw_only=True):
+    """Which models are likely to be used next?"""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 3
+
+
+class PredictModelsReply(Reply, frozen=True, kw_only=True):
+    """The likeliest first; fewer when fewer were used."""
+
+    predicted_models: tuple[str, ...]
+    policy: str
+
+
+class PreloadModelsRequest(Request, frozen=True, kw_only=True):
+    """Load models before they are needed."""
+
+    model_ids: Annotated[tuple[ModelId, ...], Meta(min_length=1, max_length=100)]
+
+
+class PreloadOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one model."""
+
+    loaded: bool
+    message: str
+    code: str | None = None
+    """Of the error, if it could not be loaded."""
+    seq: int | None = None
+
+
+class PreloadModelsReply(Reply, frozen=True, kw_only=True):
+    """The outcome of each model, by the id that was sent."""
+
+    message: str
+    results: dict[str, PreloadOutcome]
+
+
+class SelectModelRequest(Query, frozen=True, kw_only=True):
+    """Which model should do this? One that is loaded rather than one that is not, then the most trusted."""
+
+    capability: Name | None = None
+    """One of ``capabilities`` in list_models; None: any."""
+
+
+class SelectModelReply(Reply, frozen=True, kw_only=True):
+    """The choice, and what came after it."""
+
+    model_id: str
+    loaded: bool
+    trust: float | None
+    """None: nothing is known of it."""
+    others: tuple[str, ...]
+
+
+# --- read models ------------------------------------------------------------------------------------------
+
+
+class GetErrorsRequest(Page, frozen=True, kw_only=True):
+    """What went wrong, the newest first: reported errors, failed loads, crashes, lost nodes."""
+
+    severity: Severity | None = None
+    model_id: ModelId | None = None
+
+
+class ErrorEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One error."""
+
+    seq: int
+    error_type: str
+    message: str
+    severity: Severity
+    node: str
+    model_id: str | None
+    timestamp: str
+
+
+class GetErrorsReply(Reply, frozen=True, kw_only=True):
+    """A page of errors; ``next_cursor`` is None on the last one."""
+
+    errors: tuple[ErrorEntry, ...]
+    next_cursor: str | None
+
+
+class RebuildProjectionRequest(Request, frozen=True, kw_only=True):
+    """Fold a read model anew from the log beside the live one, then put it in its place."""
+
+    name: Literal["catalogue", "usage", "evaluation", "errors"]
+    stream: bool = False
+    """True: send progress until the final reply."""
+
+
+class RebuildProjectionReply(Reply, frozen=True, kw_only=True):
+    """The new read model answers."""
+
+    name: str
+    events: int
+    seconds: float
+    seq: int
+    """Up to where it is folded."""
+
+
 # --- status -----------------------------------------------------------------------------------------------
 
-ModelState: TypeAlias = Literal["unloaded", "loading", "loaded", "unloading", "invalid"]
+ModelStatus: TypeAlias = Literal["unloaded", "loading", "loaded", "unloading", "invalid"]
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,7 +591,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str
     aliases: tuple[str, ...]
     capabilities: tuple[str, ...]
-    file_name: str
+    model_path: str
+    """Of its first file, below the model directory."""
     file_bytes: int
     sha256: str | None
     """None until the file has been read through once."""
@@ -228,16 +600,25 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int | None
     quantization: str | None
     trained_context_tokens: int | None
-    context_tokens: int
-    gpu_layers: int
-    threads: int
+    n_ctx: int
+    """The context that it is loaded with, in tokens."""
+    n_gpu_layers: int
+    n_threads: int
+    serving_method: Literal["gguf_direct"] = "gguf_direct"
+    priority: int | str
     idle_timeout_seconds: float
     has_chat_template: bool
     estimate: MemoryEstimate | None
+    estimated_vram_mb: int
+    """The whole of the estimate, in units of 2**20 bytes; 0 for a file that cannot be loaded."""
     loaded: bool
-    state: ModelState
+    status: ModelStatus
     error: str | None
     """Why the file cannot be loaded, or why the last load failed."""
+    last_used: str | None
+    """By this node's instance, or as the usage in the log says."""
+    idle_time: float | None
+    """Seconds since then; None if it was never used."""
     instance: InstanceInfo | None
 
 
@@ -269,9 +650,11 @@ class HealthCheckRequest(Request, frozen=True, kw_only=True):
 
 
 class HealthCheckReply(Reply, frozen=True, kw_only=True):
-    """It is; the figures are of the node that answered, since its start."""
+    """How the node is that answered; its figures are since its start."""
 
-    status: Literal["success", "HEALTHY"] = "HEALTHY"
+    status: Literal["success", "HEALTHY", "degraded"] = "HEALTHY"
+    problems: tuple[str, ...] = ()
+    """Why it is degraded, and what to do."""
     agent: Literal["ModelManagerSuite"] = "ModelManagerSuite"
     node: str
     version: str
@@ -286,6 +669,30 @@ class HealthCheckReply(Reply, frozen=True, kw_only=True):
 
 class GetStatsRequest(Request, frozen=True, kw_only=True):
     """Counts and sizes of the node that answers, since its start."""
+
+
+class ProjectionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a read model is."""
+
+    name: str
+    seq: int
+    """Every event up to here is in it."""
+    lag_events: int
+    """Events that wait to be folded, as the log last told."""
+    rebuilding: bool
+    problem: str | None
+
+
+class OldStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts under the names that the older services had; from the log, so that they survive a restart."""
+
+    performance_logs: int
+    trust_score_updates: int
+    models_tracked: int
+    predictions_made: int
+    """Since the node's start."""
+    models_loaded: int
+    models_unloaded: int
 
 
 class GetStatsReply(Reply, frozen=True, kw_only=True):
@@ -310,3 +717,5 @@ class GetStatsReply(Reply, frozen=True, kw_only=True):
     memory_reserved_bytes: int
     last_seq: int
     """The newest event of its own or of its instances that this node knows of."""
+    metrics: OldStats
+    projections: tuple[ProjectionInfo, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -17,6 +17,11 @@ import msgspec
 from suite.messages.events import Event
 from suite.messages.subjects import Subjects
 from suite.messages.upcasters import decode_event
+
+TTL = "Nats-TTL"
+"""How long the server keeps a message: seconds as ``90s`` (NATS ADR-43)."""
+DAY_SECONDS = 86_400
+HOUR_SECONDS = 3_600
 
 _encoder = msgspec.json.Encoder()
 _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
@@ -54,6 +59,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: str | None = None
     """The id of the event that led to this one."""
     traceparent: str | None = None
+    ttl_seconds: int | None = None
+    """After which the server removes it; None: never. For samples only."""
 
     def subject(self, subjects: Subjects) -> str:
         """Where the event is appended."""
@@ -76,6 +83,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
             headers["ce-causationid"] = header_value(self.causation_id)
         if self.traceparent is not None:
             headers["traceparent"] = self.traceparent
+        if self.ttl_seconds is not None:
+            headers[TTL] = f"{self.ttl_seconds}s"
         return headers
 
     def body(self) -> bytes:
@@ -97,20 +106,35 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
+    expires: datetime | None = None
+    """When its rows go from the read models; None: never.
+
+    A little before its message goes from the log, on the full hour, or second for what lives less than a
+    day: so rows go in whole groups, and a read model that is folded anew never lacks one that another has.
+    """
 
     @classmethod
     def read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
         """The event in a stored message. Raises KeyError or ValueError for one that is not the suite's."""
         type_name = headers["ce-type"]
+        time = datetime.fromisoformat(headers["ce-time"])
+        ttl = headers.get(TTL)
         return cls(
             seq=seq,
             subject=subject,
             id=_text(headers["ce-id"]),
             type=type_name,
             source=_text(headers["ce-source"]),
-            time=datetime.fromisoformat(headers["ce-time"]),
+            time=time,
             data=decode_event(type_name, body),
             correlation_id=_optional_text(headers.get("ce-correlationid")),
             causation_id=_optional_text(headers.get("ce-causationid")),
             traceparent=headers.get("traceparent"),
+            expires=None if ttl is None else _expiry(time, int(ttl.removesuffix("s"))),
         )
+
+
+def _expiry(time: datetime, ttl_seconds: int) -> datetime:
+    grain = HOUR_SECONDS if ttl_seconds >= DAY_SECONDS else 1
+    end = int((time + timedelta(seconds=ttl_seconds)).timestamp())
+    return datetime.fromtimestamp(end - end % grain, UTC)

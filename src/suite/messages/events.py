@@ -9,6 +9,7 @@ A new version is a new class and an upcaster from the one before (`upcasters.py`
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import ClassVar, Literal, TypeVar
 
 import msgspec
@@ -209,3 +210,94 @@ class Generated(Event, frozen=True, kw_only=True):
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
         return (self.model_id,)
+
+
+@event("usage", "recorded")
+class UsageRecorded(Event, frozen=True, kw_only=True):
+    """A client says that it used a model; the model need not be known, usage may precede registration."""
+
+    model_id: str
+    usage_type: str
+    conversation_id: str | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.model_id,)
+
+
+# --- metric -----------------------------------------------------------------------------------------------
+
+
+@event("metric", "logged")
+class MetricLogged(Event, frozen=True, kw_only=True):
+    """One sample of a metric, as an agent measured it."""
+
+    metric_id: str
+    agent_name: str
+    metric_name: str
+    value: float
+    timestamp: datetime
+    """When it was measured, as the agent says."""
+    context: str | None = None
+    """What the agent gave beside it: its text, or its object as JSON."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.agent_name,)
+
+
+# --- evaluation -------------------------------------------------------------------------------------------
+
+
+class EvaluationEvent(Event, frozen=True, kw_only=True):
+    """A fact about one evaluation of a model."""
+
+    evaluation_id: str
+    model_name: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.model_name,)
+
+
+@event("evaluation", "logged")
+class EvaluationLogged(EvaluationEvent, frozen=True, kw_only=True):
+    """How a model did in one evaluation cycle."""
+
+    cycle_id: str
+    trust_score: float
+    """0 to 1."""
+    accuracy: float | None = None
+    f1_score: float | None = None
+    avg_latency_ms: float = 0.0
+    """0: not measured."""
+    evaluation_timestamp: datetime
+    comparison_data: str | None = None
+    """What the evaluator gave beside it: its text, or its object as JSON."""
+
+
+@event("evaluation", "retracted")
+class EvaluationRetracted(EvaluationEvent, frozen=True, kw_only=True):
+    """An evaluation was wrong and counts no longer."""
+
+    reason: str | None = None
+
+
+# --- error ------------------------------------------------------------------------------------------------
+
+Severity = Literal["info", "warning", "error", "critical"]
+
+
+@event("error", "reported")
+class ErrorReported(Event, frozen=True, kw_only=True):
+    """Something went wrong in a node that no other fact tells of."""
+
+    node: str
+    error_type: str
+    """The error's stable code."""
+    message: str
+    severity: Severity
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.severity,)

@@ -1,0 +1,1 @@
+"""Read models: folds of the log into SQLite files. Delete one, and it comes back the same."""
