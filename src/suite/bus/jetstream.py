@@ -118,6 +118,7 @@ class StreamInfo(_Reply, frozen=True, kw_only=True):
 
     config: dict[str, Any] = {}
     state: StreamState = StreamState()
+    created: str = ""
 
 
 class ConsumerPosition(msgspec.Struct, frozen=True, kw_only=True):

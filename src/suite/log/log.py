@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from suite.bus.connection import Connection
@@ -12,7 +12,8 @@ from suite.bus.jetstream import BATCH_HEADER_BYTES, MAX_BATCH_MESSAGES, JetStrea
 from suite.errors import InvalidRequest, TooLarge
 from suite.identity import NewId, Now
 from suite.log.delivery import Delivery, Expectation, Parcel
-from suite.log.reader import Reader
+from suite.log.follower import Follower
+from suite.log.reader import Extent, Reader
 from suite.log.stream import DEDUPLICATION_SECONDS, prepare_stream
 from suite.log.writer import Writer
 from suite.messages.envelope import Envelope, Recorded, header_value
@@ -40,6 +41,7 @@ class Log:
         source: str,
         new_id: NewId,
         now: Now,
+        retention: Mapping[str, int],
         writer: Writer,
     ) -> None:
         self._jetstream = jetstream
@@ -47,8 +49,11 @@ class Log:
         self._source = source
         self._new_id = new_id
         self._now = now
+        self._retention = retention
         self._writer = writer
         self._reader = Reader(jetstream, new_id=new_id)
+        self.newest = 0
+        """The highest sequence that an append of this process was answered with."""
 
     @classmethod
     @asynccontextmanager
@@ -60,12 +65,14 @@ class Log:
         source: str,
         new_id: NewId,
         now: Now,
+        retention: Mapping[str, int] | None = None,
         create: bool = True,
         attempt_seconds: float = ATTEMPT_SECONDS,
         settle_seconds: float = SETTLE_SECONDS,
     ) -> AsyncIterator[Log]:
         """The log on this connection; its stream is created, or set right, unless `create` is False.
 
+        ``retention`` says by aggregate after how many seconds its events expire; others stay for ever.
         ``attempt_seconds`` is how long one publish waits for its answer, ``settle_seconds`` how long an
         append is tried again. Leaving waits a few seconds for what is under way. Raises ServerUnsuitable,
         Unavailable.
@@ -78,7 +85,15 @@ class Log:
             delivery = Delivery(jetstream, attempt_seconds=attempt_seconds, settle_seconds=settle_seconds)
             writer = Writer(delivery, tasks)
             try:
-                yield cls(jetstream, subjects, source=source, new_id=new_id, now=now, writer=writer)
+                yield cls(
+                    jetstream,
+                    subjects,
+                    source=source,
+                    new_id=new_id,
+                    now=now,
+                    retention=retention or {},
+                    writer=writer,
+                )
             finally:
                 await writer.close(CLOSE_SECONDS)
 
@@ -107,7 +122,9 @@ class Log:
             parcel = self._pack(events, expect, id, correlation_id, causation_id)
             self._writer.submit(parcel)
             try:
-                return await parcel.result
+                seq = await parcel.result
+                self.newest = max(self.newest, seq)
+                return seq
             except asyncio.CancelledError:
                 if parcel.result.done() and not parcel.result.cancelled():
                     parcel.result.exception()  # it came at the same moment, and nobody waits for it
@@ -139,6 +156,22 @@ class Log:
         """The newest event under the filter; every append that was answered is seen. Raises Unavailable."""
         return await self._reader.last(subject_filter)
 
+    async def at(self, seq: int) -> Recorded | None:
+        """The event of this sequence; None if it has expired. Raises Unavailable."""
+        return await self._reader.at(seq, self._subjects.events)
+
+    async def extent(self) -> Extent:
+        """Which stream this is and how far it goes, every append that was answered counted.
+
+        Raises Unavailable.
+        """
+        return await self._reader.extent()
+
+    def follow(self, aggregates: Sequence[str], *, after: int) -> AbstractAsyncContextManager[Follower]:
+        """The events of these aggregates after a sequence, in batches, on and on as they are appended."""
+        filters = [self._subjects.aggregate(aggregate) for aggregate in aggregates]
+        return Follower.open(self._jetstream, filters, after=after, new_id=self._new_id)
+
     def _pack(
         self,
         events: tuple[Event, ...],
@@ -161,6 +194,7 @@ class Log:
                 correlation_id=correlation_id,
                 causation_id=causation_id,
                 traceparent=trace,
+                ttl_seconds=self._retention.get(event.aggregate),
             )
             for event in events
         ]

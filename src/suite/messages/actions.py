@@ -201,6 +201,27 @@ class CancelGenerationReply(Reply, frozen=True, kw_only=True):
     cancelled: bool
 
 
+class ClearKvCacheRequest(Request, frozen=True, kw_only=True):
+    """Forget tokens that the loaded models of the node that answers keep for reuse.
+
+    One conversation's, one model's, both together, or all. It waits for no generation: a conversation that
+    generates goes on unharmed and is forgotten when that ends. What is not loaded has nothing to clear.
+    """
+
+    model_id: ModelId | None = None
+    conversation_id: ConversationId | None = None
+
+
+class ClearKvCacheReply(Reply, frozen=True, kw_only=True):
+    """No generation that begins from now on reuses any of these tokens."""
+
+    message: str
+    cleared_conversations: int
+    """Counted in each model; prompts without a ``conversation_id`` count too."""
+    cleared_tokens: int
+    """Of a conversation that generates, those it held at that moment."""
+
+
 # --- usage ------------------------------------------------------------------------------------------------
 
 

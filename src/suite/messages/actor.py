@@ -107,4 +107,20 @@ class HandoverReply(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
 
 
+class Clear(msgspec.Struct, frozen=True, kw_only=True):
+    """Forget the tokens of a conversation, or for None all that is kept for reuse."""
+
+    conversation_id: str | None
+
+
+class Cleared(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model has forgotten."""
+
+    conversations: int = 0
+    """Prompts without a conversation count too."""
+    generating: int = 0
+    """Of them, those that generate: their tokens go when that ends."""
+    tokens: int = 0
+
+
 REPLY_HEADER = "Suite-Reply"

@@ -1,0 +1,80 @@
+"""Following the log in batches: everything once, in order, and where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+
+from suite.bus.connection import Connection
+from suite.bus.embedded import EmbeddedServer
+from suite.identity import new_id, utc_now
+from suite.log import Log
+from suite.log.follower import Follower
+from suite.messages.events import NodeStopped, UsageRecorded
+from suite.messages.subjects import Subjects
+from support.nats import restart_nats, running_nats
+
+
+def usage(number: int) -> UsageRecorded:
+    return UsageRecorded(model_id="phi", usage_type=str(number))
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[tuple[EmbeddedServer, Connection, Log]]:
+    async with (
+        running_nats(directory) as (server, connection),
+        Log.open(connection, Subjects(), source="/test", new_id=new_id, now=utc_now) as log,
+    ):
+        yield server, connection, log
+
+
+async def until(follower: Follower, seq: int) -> list[int]:
+    """The sequences that come until all up to `seq` has come."""
+    seqs: list[int] = []
+    with anyio.fail_after(30):
+        while True:
+            batch = await follower.next()
+            seqs += [event.seq for event in batch.events]
+            if batch.seq >= seq:
+                return seqs
+            follower.settle()
+
+
+async def test_all_events_come_once_and_in_order(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (_, _, log):
+        await log.append(*map(usage, range(1000)))
+        last = await log.append(*map(usage, range(1000)))
+        async with log.follow(["usage"], after=10) as follower:
+            assert await until(follower, last) == list(range(11, 2001))
+
+
+async def test_the_end_is_known_although_the_last_events_are_others(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (_, _, log):
+        await log.append(usage(1))
+        async with log.follow(["usage"], after=0) as follower:
+            assert await until(follower, 1) == [1]
+            last = await log.append(NodeStopped(node="n", epoch=1))
+            assert await until(follower, last) == []
+            last = await log.append(usage(2))
+            assert await until(follower, last) == [last]
+
+
+async def test_a_quiet_log_gives_empty_batches(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (_, _, log), log.follow(["usage"], after=0) as follower:
+        batch = await follower.next()
+        assert (list(batch.events), batch.seq, batch.pending) == ([], 0, 0)
+
+
+async def test_nothing_is_lost_when_the_server_dies_between(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (server, connection, log):
+        last = await log.append(*map(usage, range(900)))
+        async with log.follow(["usage"], after=0) as follower:
+            first = await follower.next()
+            await restart_nats(server, connection)
+            rest = await until(follower, last)
+            assert [event.seq for event in first.events] + rest == list(range(1, last + 1))
+            last = await log.append(usage(1))
+            assert await until(follower, last) == [last]
