@@ -78,6 +78,13 @@ class UnknownAction(SuiteError):
     status = 404
 
 
+class Disabled(SuiteError):
+    """The action is switched off on this node: the message names the setting."""
+
+    code = "disabled"
+    status = 403
+
+
 class ModelNotFound(SuiteError):
     """There is no such model: list_models names the ones there are."""
 
@@ -216,6 +223,20 @@ class AccessDenied(SuiteError):
     status = 403
 
 
+class ReadModelBehind(SuiteError):
+    """The read model does not have this event yet: try again, or ask without min_seq."""
+
+    code = "read_model_behind"
+    status = 503
+
+
+class ReadModelUnavailable(SuiteError):
+    """The read model cannot be read: health_check says why."""
+
+    code = "read_model_unavailable"
+    status = 503
+
+
 class RequestTimeout(SuiteError):
     """No answer within the time allowed: allow more, or look at the service's health."""
 
@@ -267,6 +288,13 @@ class ServeFailed(SuiteError):
     """The service did not come up: the message has what it said last."""
 
     code = "serve_failed"
+
+
+class DependencyMissing(SuiteError):
+    """A service that this one needs does not answer: start it, or do not wait for dependencies."""
+
+    code = "dependency_missing"
+    status = 503
 
 
 class ServerNotFound(SuiteError):

@@ -73,8 +73,12 @@ class Action(Generic[T]):
         reply_type: type[msgspec.Struct],
         limit: int,
         queue: int,
+        aliases: tuple[str, ...] = (),
+        wrappers: tuple[str, ...] = (),
     ) -> None:
         self.name = name
+        self.spellings = tuple(f"{slash}{each}" for each in (name, *aliases) for slash in ("", "/"))
+        """Every name that it is asked for by; older clients put a slash before it."""
         self.handler = handler
         self.request_type = request_type
         self.reply_type = reply_type
@@ -82,7 +86,7 @@ class Action(Generic[T]):
         """How many requests run at once."""
         self.queue = queue
         """How many more wait; those above get `overloaded`."""
-        self.shape = Shape(request_type)
+        self.shape = Shape(request_type, wrappers)
         self.description = (handler.__doc__ or name).strip().partition("\n")[0]
 
     async def __call__(self, context: T, request: msgspec.Struct, call: Call) -> msgspec.Struct:
@@ -91,12 +95,19 @@ class Action(Generic[T]):
 
 
 def action(
-    name: str, *, reply: type[msgspec.Struct] | None = None, limit: int = 64, queue: int = 1024
+    name: str,
+    *,
+    reply: type[msgspec.Struct] | None = None,
+    limit: int = 64,
+    queue: int = 1024,
+    aliases: tuple[str, ...] = (),
+    wrappers: tuple[str, ...] = (),
 ) -> Callable[[Callable[[T, R, Call], Awaitable[msgspec.Struct]]], Action[T]]:
     """Make an action of a handler; its request and reply types are those of its annotations.
 
     ``reply`` names the reply type of a handler that hands over; ``limit`` requests run at once and
-    ``queue`` more wait.
+    ``queue`` more wait. ``aliases`` are older names of the action; older clients put arguments into an
+    object in a field ``data`` or in one of ``wrappers``, where they count as if they stood at the top.
     """
 
     def declare(handler: Callable[[T, R, Call], Awaitable[msgspec.Struct]]) -> Action[T]:
@@ -110,6 +121,8 @@ def action(
             reply_type=reply or returned,
             limit=limit,
             queue=queue,
+            aliases=aliases,
+            wrappers=wrappers,
         )
 
     return declare

@@ -1,4 +1,8 @@
-"""From a request's body to its type, and what to tell its sender about it."""
+"""From a request's body to its type, and what to tell its sender about it.
+
+Older clients put ``action`` into the body and their arguments into ``data`` and other objects: both are
+taken as if the arguments stood at the top (``Shape.flattened``).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,16 @@ from suite.errors import InvalidJson, InvalidRequest
 WARNING_LIMIT = 16
 """Unknown fields that are named in one reply."""
 NAME_LIMIT = 64
+WRAPPER = "data"
+"""Where older clients put the arguments of any action."""
+DROPPED = "action"
+"""What older clients repeat in the body."""
 
 R = TypeVar("R", bound=msgspec.Struct)
 
 _parse = msgspec.json.Decoder().decode
 _located = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL).fullmatch
+_not_a_number = re.compile(rb"[:\[,]\s*-?(?:NaN|Infinity)\b").search
 _missing = re.compile(r"Object missing required field `(?P<name>.*)`").fullmatch
 
 
@@ -30,7 +39,9 @@ def parse(body: bytes) -> dict[str, Any]:
     try:
         fields = _parse(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidJson(f"the body is not JSON ({error}): send one UTF-8 JSON object") from None
+        hint = "JSON has no NaN and no Infinity, leave the field out" if _not_a_number(body) else ""
+        hint = hint or "send one UTF-8 JSON object"
+        raise InvalidJson(f"the body is not JSON ({error}): {hint}") from None
     if not isinstance(fields, dict):
         raise InvalidRequest("the body is JSON but not an object: send one like {}")
     return fields
@@ -39,9 +50,39 @@ def parse(body: bytes) -> dict[str, Any]:
 class Shape(Generic[R]):
     """What a request type takes, to read a request with."""
 
-    def __init__(self, kind: type[R]) -> None:
+    def __init__(self, kind: type[R], wrappers: tuple[str, ...] = ()) -> None:
+        self.fields = frozenset(field.encode_name for field in msgspec.structs.fields(kind))
+        """The names that a request may have at its top."""
         self._kind = kind
         self._known = _known(inspect.type_info(kind))
+        self._wrappers = tuple(name for name in (WRAPPER, *wrappers) if name not in self.fields)
+        self._dropped = frozenset({DROPPED}) - self.fields
+        self._old = self._dropped.union(self._wrappers)
+
+    def flattened(self, fields: dict[str, Any]) -> tuple[dict[str, Any], InvalidRequest | None]:
+        """The fields with those of wrapping objects at the top, and the refusal if two differ.
+
+        A field that is null counts as not given. The refusal is for the caller to raise.
+        """
+        if self._old.isdisjoint(fields):
+            return fields, None
+        flat = {name: value for name, value in fields.items() if name not in self._dropped}
+        clash: InvalidRequest | None = None
+        for wrapper in self._wrappers:
+            if not isinstance(inner := flat.get(wrapper), dict):
+                continue
+            del flat[wrapper]
+            for name, value in inner.items():
+                if name in self._dropped:
+                    continue
+                if (given := flat.get(name)) is None:
+                    flat[name] = value
+                elif value is not None and value != given:
+                    clash = InvalidRequest(
+                        f"field {name[:NAME_LIMIT]!r} stands in {wrapper!r} and beside it, "
+                        "with different values: send it once"
+                    )
+        return flat, clash
 
     def read(self, fields: dict[str, Any]) -> R:
         """The request. Raises InvalidRequest with the path of the field and what is wanted there."""

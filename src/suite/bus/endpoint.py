@@ -1,17 +1,22 @@
-"""One action as it is served: what runs, what waits, what was."""
+"""The actions as they are served: under which names, what runs, what waits, what was."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from suite.bus.action import Action
 from suite.bus.wire import Message
+from suite.errors import Disabled, SuiteError, UnknownAction
+from suite.messages.subjects import Subjects
 
 T = TypeVar("T")
 
 QUEUE_GROUP = "suite"
 """Nodes share the requests: each goes to one of them."""
+NAME_LIMIT = 80
+"""Characters of an unknown name that its sender is shown."""
 
 
 class Endpoint(Generic[T]):
@@ -46,3 +51,23 @@ class Endpoint(Generic[T]):
 
     def _identity(self) -> dict[str, Any]:
         return {"name": self.action.name, "subject": self.subject, "queue_group": QUEUE_GROUP}
+
+
+class Endpoints(Generic[T]):
+    """The endpoints of one service, by all spellings of their names."""
+
+    def __init__(self, actions: Sequence[Action[T]], subjects: Subjects, disabled: Mapping[str, str]) -> None:
+        self.all = tuple(Endpoint(each, subjects.action(each.name)) for each in actions)
+        spelled = {name: each for each in self.all for name in each.action.spellings}
+        self.enabled = {name: each for name, each in spelled.items() if each.action.name not in disabled}
+        self._spelled = spelled
+        self._settings = disabled
+
+    def refusal(self, name: str) -> tuple[Endpoint[T] | None, SuiteError]:
+        """What the callers of a name that is not enabled are told, and for which endpoint if there is one."""
+        if (endpoint := self._spelled.get(name)) is None:
+            return None, UnknownAction(f"Unknown action: {name[:NAME_LIMIT]}")
+        action = endpoint.action.name
+        return endpoint, Disabled(
+            f"{action} is switched off on this node: set {self._settings[action]} to true to have it"
+        )

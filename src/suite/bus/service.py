@@ -25,17 +25,9 @@ from suite import telemetry
 from suite.bus.action import Action, Call, HandedOver, action
 from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.decoding import parse
-from suite.bus.endpoint import QUEUE_GROUP, Endpoint
+from suite.bus.endpoint import QUEUE_GROUP, Endpoint, Endpoints
 from suite.bus.refusal import terminate
-from suite.errors import (
-    InvalidRequest,
-    NodeStopping,
-    Overloaded,
-    SuiteError,
-    TooLarge,
-    Unavailable,
-    UnknownAction,
-)
+from suite.errors import InvalidRequest, NodeStopping, Overloaded, SuiteError, TooLarge, Unavailable
 from suite.identity import NewId, Now, utc_now
 from suite.messages.subjects import Subjects
 from suite.tasks import background
@@ -70,6 +62,7 @@ class Service(Generic[T]):
         metadata: Mapping[str, str],
         new_id: NewId,
         now: Now,
+        disabled: Mapping[str, str],
     ) -> None:
         self._connection = connection
         self._context = context
@@ -77,7 +70,7 @@ class Service(Generic[T]):
         self._prefix = subjects.action("")
         # A reply subject is the sender's choice, but the answer is published with the service's rights.
         self._not_to_answer = (f"{subjects.root}.", "$")
-        self._endpoints = {each.name: Endpoint(each, subjects.action(each.name)) for each in actions}
+        self._endpoints = Endpoints(actions, subjects, disabled)
         self._new_id = new_id
         self._identity = {"name": NAME, "id": new_id(), "version": version, "metadata": dict(metadata)}
         self._started = now()
@@ -105,10 +98,12 @@ class Service(Generic[T]):
         new_id: NewId,
         now: Now = utc_now,
         drain_seconds: float = DRAIN_SECONDS,
+        disabled: Mapping[str, str] = {},
     ) -> AsyncIterator[Service[T]]:
         """Serve until the block is left, then give what runs ``drain_seconds`` to end.
 
-        What has not ended by then is cancelled, and its sender told `node_stopping`.
+        What has not ended by then is cancelled, and its sender told `node_stopping`. Actions in
+        ``disabled`` are refused with the setting that switches them on.
         """
         service = cls(
             connection,
@@ -119,6 +114,7 @@ class Service(Generic[T]):
             metadata=metadata,
             new_id=new_id,
             now=now,
+            disabled=disabled,
         )
         async with background() as tasks:
             await tasks.start(service._run_handlers)
@@ -157,7 +153,7 @@ class Service(Generic[T]):
                 self._idle = anyio.Event()
                 await self._idle.wait()
         self._handlers.cancel_scope.cancel()
-        for endpoint in self._endpoints.values():
+        for endpoint in self._endpoints.all:
             while endpoint.waiting:
                 await self._refuse(endpoint.waiting.popleft(), NodeStopping())
         self._over.set()
@@ -171,10 +167,11 @@ class Service(Generic[T]):
             log.warning("a request on %s wants its answer on %s: dropped", message.subject, message.reply)
             return
         name = message.subject[len(self._prefix) :]
-        endpoint = self._endpoints.get(name)
+        endpoint = self._endpoints.enabled.get(name)
         if endpoint is None:
-            self.commands_processed += 1
-            await self._refuse(message, UnknownAction(f"Unknown action: {name[:80]}"))
+            known, error = self._endpoints.refusal(name)
+            self._count(known, 0, error.code)
+            await self._refuse(message, error)
         elif endpoint.running < endpoint.action.limit:
             endpoint.running += 1
             self._running += 1
@@ -218,9 +215,11 @@ class Service(Generic[T]):
         error: SuiteError | None = None
         try:
             with telemetry.span(endpoint.span, kind=_CONSUMER, headers=message.headers):
-                fields = parse(message.data)
+                fields, clash = endpoint.action.shape.flattened(parse(message.data))
                 stream = fields.get("stream") is True
                 warnings = endpoint.action.shape.warnings(fields)
+                if clash is not None:
+                    raise clash
                 request = endpoint.action.shape.read(fields)
                 call = Call(self._connection, message.reply, message.headers, warnings, self._new_id)
                 reply = await endpoint.action.handler(self._context, request, call)
@@ -243,8 +242,10 @@ class Service(Generic[T]):
             await self._refuse(message, error, warnings, stream=stream)
         self._count(endpoint, time.perf_counter_ns() - began, error.code if error else "")
 
-    def _count(self, endpoint: Endpoint[T], busy_ns: int, error: str) -> None:
+    def _count(self, endpoint: Endpoint[T] | None, busy_ns: int, error: str) -> None:
         self.commands_processed += 1
+        if endpoint is None:
+            return
         endpoint.requests += 1
         endpoint.busy_ns += busy_ns
         if error:
@@ -277,10 +278,10 @@ class Service(Generic[T]):
         answer: dict[str, Any] = {"type": f"io.nats.micro.v1.{verb.lower()}_response"} | self._identity
         if verb == "INFO":
             answer["description"] = "Loads, runs and watches local GGUF models."
-            answer["endpoints"] = [endpoint.info() for endpoint in self._endpoints.values()]
+            answer["endpoints"] = [endpoint.info() for endpoint in self._endpoints.all]
         elif verb == "STATS":
             answer["started"] = self._started.isoformat().replace("+00:00", "Z")
-            answer["endpoints"] = [endpoint.stats() for endpoint in self._endpoints.values()]
+            answer["endpoints"] = [endpoint.stats() for endpoint in self._endpoints.all]
         try:
             await self._connection.publish(message.reply, _encode(answer))
         except (Unavailable, InvalidRequest, TooLarge) as error:
