@@ -1,0 +1,43 @@
+"""Settings: from a file, environment variables over it, and command-line flags over both.
+
+``suite.toml``::
+
+    memory_limit_gb = 12
+    models_directories = ["models"]
+
+    [models."smollm2"]
+    context_length = 4096
+    aliases = ["small"]
+
+Each value outside ``[models]`` has an environment variable: ``SUITE_MEMORY_LIMIT_GB=12``, and
+``SUITE_NATS_URL`` for ``url`` of ``[nats]``. Lists are separated as the PATH is. A file whose name ends in
+``.yaml`` or ``.yml`` is an old one (`suite.legacy.configuration`).
+"""
+
+from suite.config.connection_file import ConnectionFile
+from suite.config.loading import Configuration, load_configuration, load_settings
+from suite.config.settings import (
+    LegacySettings,
+    ModelSettings,
+    NatsSettings,
+    RetentionSettings,
+    Settings,
+    Tracing,
+    default_data_dir,
+)
+from suite.config.url import split_url
+
+__all__ = [
+    "Configuration",
+    "ConnectionFile",
+    "LegacySettings",
+    "ModelSettings",
+    "NatsSettings",
+    "RetentionSettings",
+    "Settings",
+    "Tracing",
+    "default_data_dir",
+    "load_configuration",
+    "load_settings",
+    "split_url",
+]

@@ -1,0 +1,189 @@
+"""Layers of values: a file, the environment, the flags, each value with where it came from.
+
+A layer has a `Given` for each key, which is the path to a field of `Settings`: ``("nats", "url")``,
+``("models", "some-model", "context_length")``. A model also has one of its own, ``("models", "some-model")``,
+so that a model of which nothing is said is there too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias, get_args, get_origin
+
+import msgspec
+
+from suite.config.settings import Settings
+from suite.errors import InvalidConfiguration
+
+Key: TypeAlias = tuple[str, ...]
+Table: TypeAlias = Mapping[str, Any]
+
+OLD_NAMES: Final = {"vram_limit_gb": "memory_limit_gb", "models_directory": "models_directories"}
+"""Names that old installations know, and what the same is called here."""
+
+_FLAGS: Final = {"models_directories": "--models-dir", "nats.port": "--port"}
+"""Flags that are not called as their setting is."""
+
+_TRUTHS: Final = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False} | {
+    "no": False,
+    "off": False,
+}
+
+
+class Given(NamedTuple):
+    """A value as it was given."""
+
+    value: object
+    origin: str
+    """Where, for people: a file, a variable, a flag."""
+    written: str
+    """The path to it as it stands there."""
+
+    def refusal(self, reason: str) -> InvalidConfiguration:
+        """What to raise when it cannot be used."""
+        return InvalidConfiguration(f"{self.written} is wrong ({self.origin}): {reason}")
+
+
+Layer: TypeAlias = dict[Key, Given]
+
+
+def dotted(key: Key) -> str:
+    """A key for people: ``nats.url``, ``models."some-model".context_length``."""
+    if key[0] == "models" and len(key) > 1:
+        return ".".join((key[0], json.dumps(key[1], ensure_ascii=False), *key[2:]))
+    return ".".join(key)
+
+
+def from_table(table: Table, origin: str) -> Layer:
+    """What a TOML document says. Raises InvalidConfiguration for keys that there are not."""
+    layer: Layer = {}
+    for key, value in _values(table, Settings, (), origin):
+        _put(layer, key, Given(value, origin, dotted(key)))
+    return layer
+
+
+def from_environment(environ: Mapping[str, str]) -> Layer:
+    """What the variables say; an empty one says nothing."""
+    layer: Layer = {}
+    for key, kind in _fields(Settings):
+        variable = "SUITE_" + "_".join(key).upper()
+        if text := environ.get(variable):
+            several = get_origin(kind) is tuple
+            value = [each for each in text.split(os.pathsep) if each] if several else text
+            _put(layer, key, Given(value, f"environment {variable}", dotted(key)))
+    return layer
+
+
+def from_flags(flags: Table) -> Layer:
+    """What the command line says; None says nothing."""
+    layer: Layer = {}
+    for key, value in _values(flags, Settings, (), "a flag"):
+        name = dotted(key)
+        flag = _FLAGS.get(name) or "--" + "-".join(key).replace("_", "-")
+        layer[key] = Given(value, f"flag {flag}", name)
+    return layer
+
+
+def convert(given: Given, kind: Any) -> object:
+    """The value as its field has it. Raises InvalidConfiguration with the path to it."""
+    value = given.value
+    if kind is bool and isinstance(value, str):
+        value = _TRUTHS.get(value.strip().lower(), value)
+    try:
+        converted = msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise _placed(given, str(error)) from None
+    for text in converted if isinstance(converted, tuple) else (converted,):
+        # A path may hold bytes that are no UTF-8; nothing else may, as it will be sent in JSON.
+        if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise given.refusal("it is no valid Unicode")
+    return converted
+
+
+def is_table(kind: Any) -> bool:
+    """Whether a field has fields of its own."""
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What may have been meant, as the end of a sentence."""
+    near = difflib.get_close_matches(name, tuple(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _put(layer: Layer, key: Key, given: Given) -> None:
+    """Add a value under the name it has here."""
+    now = (OLD_NAMES.get(key[0], key[0]), *key[1:])
+    if now in layer:
+        raise given.refusal(f"{layer[now].written} says the same in another word: keep one of the two")
+    if key == ("models_directory",) and isinstance(given.value, str):
+        given = given._replace(value=[given.value])
+    layer[now] = given
+
+
+def _values(table: Table, shape: type[msgspec.Struct], above: Key, origin: str) -> Iterator[tuple[Key, Any]]:
+    """Every value below a table, under its key."""
+    kinds = _kinds(shape)
+    for name, value in table.items():
+        key = (*above, name)
+        if name not in kinds:
+            raise InvalidConfiguration(
+                f"{dotted(key)} is not known ({origin}): take it out{suggestion(name, kinds)}"
+            )
+        kind = kinds[name]
+        if is_table(kind):
+            yield from _values(_table(value, key, origin), kind, key, origin)
+        elif get_origin(kind) is dict:
+            for entry, its in _table(value, key, origin).items():
+                yield (*key, entry), None
+                each = (*key, entry)
+                yield from _values(_table(its, each, origin), get_args(kind)[1], each, origin)
+        elif value is not None:
+            yield key, value
+
+
+def _fields(shape: type[msgspec.Struct], above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Every key below a struct that is known beforehand, and its type."""
+    for name, kind in _kinds(shape).items():
+        if is_table(kind):
+            yield from _fields(kind, (*above, name))
+        elif get_origin(kind) is not dict:
+            yield (*above, name), kind
+
+
+def _kinds(shape: type[msgspec.Struct]) -> dict[str, Any]:
+    """The type of each field by its name, and by its old one."""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(shape)}
+    if shape is Settings:
+        kinds |= {old: kinds[now] for old, now in OLD_NAMES.items()}
+    return kinds
+
+
+def _table(value: object, key: Key, origin: str) -> Table:
+    if not isinstance(value, Mapping):
+        raise Given(value, origin, dotted(key)).refusal(f"expected a table, got {type(value).__name__}")
+    return value
+
+
+def _placed(given: Given, complaint: str) -> InvalidConfiguration:
+    """msgspec's complaint, with the place in a list where the path to the value is."""
+    reason, _, place = complaint.partition(" - at `$")
+    reason = reason[:1].lower() + reason[1:]
+    return given._replace(written=given.written + place.rstrip("`")).refusal(reason)
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is not Path:
+        raise NotImplementedError
+    if not isinstance(value, str | Path):
+        raise ValueError(f"expected a path, got {type(value).__name__}")
+    if str(value) == "" or "\0" in str(value):
+        raise ValueError("expected a path, and this can be none")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"expected a path: {error}") from None

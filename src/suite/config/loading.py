@@ -1,0 +1,139 @@
+"""Puts the layers over each other, and remembers where each value came from."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import msgspec
+
+from suite.config.layers import (
+    Given,
+    Key,
+    Layer,
+    Table,
+    convert,
+    dotted,
+    from_environment,
+    from_flags,
+    from_table,
+    is_table,
+)
+from suite.config.settings import NatsSettings, Settings
+from suite.config.url import split_url
+from suite.errors import InvalidConfiguration, InvalidRequest
+from suite.messages.subjects import escape
+
+MAX_FILE_BYTES = 1 << 20
+DEFAULT = "default"
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in force, and why."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """By dotted path, as ``models."some-model".context_length``: `default`, a file, a variable, a flag."""
+    warnings: tuple[str, ...]
+    """What was given and has no effect, a sentence each."""
+
+
+def load_settings(
+    file: Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    flags: Table | None = None,
+) -> Settings:
+    """The settings in force, as `load_configuration` finds them."""
+    return load_configuration(file, environ=environ, flags=flags).settings
+
+
+def load_configuration(
+    file: Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    flags: Table | None = None,
+) -> Configuration:
+    """The settings in force: the file, the environment over it, and the flags over both.
+
+    Flags that are None count as not given. Raises InvalidConfiguration with the path to the value that is
+    wrong, and where it came from.
+    """
+    layer, warnings = _from_file(file) if file is not None else ({}, ())
+    given = layer | from_environment(environ) | from_flags(flags or {})
+    origins: dict[str, str] = {}
+    settings = _built(Settings, (), given, origins)
+    _check_ids(settings, given)
+    nats = _without_secrets_in_url(settings.nats, given, origins)
+    return Configuration(
+        settings=msgspec.structs.replace(settings, nats=nats), origins=origins, warnings=warnings
+    )
+
+
+def _from_file(file: Path) -> tuple[Layer, tuple[str, ...]]:
+    """What a file says, and what it says in vain."""
+    old = file.suffix.lower() in (".yaml", ".yml")
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise ValueError(f"it has more than {MAX_FILE_BYTES} bytes")
+        text = content.decode()
+        if not old:
+            return from_table(tomllib.loads(text), str(file)), ()
+    except (OSError, ValueError, RecursionError) as error:
+        kind = "YAML" if old else "TOML"
+        raise InvalidConfiguration(f"{file} cannot be read as {kind}: {error}") from None
+    from suite.legacy import configuration  # clients load settings too, and need no YAML
+
+    return configuration.read(text, str(file))
+
+
+def _built(shape: type[_Struct], above: Key, given: Layer, origins: dict[str, str]) -> _Struct:
+    """A struct of what is given below a key; where each value is from goes into `origins`."""
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(shape):
+        key = (*above, field.name)
+        if is_table(field.type):
+            values[field.name] = _built(field.type, key, given, origins)
+        elif get_origin(field.type) is dict:
+            entry = get_args(field.type)[1]
+            names = [each[-1] for each in given if each[:-1] == key]
+            values[field.name] = {name: _built(entry, (*key, name), given, origins) for name in names}
+        elif key in given:
+            values[field.name] = convert(given[key], field.type)
+            origins[dotted(key)] = given[key].origin
+        else:
+            origins[dotted(key)] = DEFAULT
+    return shape(**values)
+
+
+def _check_ids(settings: Settings, given: Layer) -> None:
+    """See that what will be a token of a subject can be one."""
+    ids: dict[Key, str] = {("node",): settings.node} | {("models", each): each for each in settings.models}
+    for key, each in ids.items():
+        try:
+            escape(each)
+        except InvalidRequest as error:
+            raise given.get(key, Given(each, DEFAULT, dotted(key))).refusal(error.message) from None
+
+
+def _without_secrets_in_url(nats: NatsSettings, given: Layer, origins: dict[str, str]) -> NatsSettings:
+    """The same access, with the credentials where nothing prints them."""
+    if nats.url is None:
+        return nats
+    try:
+        url, user, password = split_url(nats.url)
+    except InvalidConfiguration as error:
+        raise given["nats", "url"].refusal(error.message) from None
+    if "@" not in nats.url:
+        return nats
+    for name, own, other in (("user", nats.user, user), ("password", nats.password, password)):
+        if not own and other:
+            origins[f"nats.{name}"] = origins["nats.url"]
+    return msgspec.structs.replace(nats, url=url, user=nats.user or user, password=nats.password or password)

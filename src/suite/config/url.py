@@ -1,0 +1,27 @@
+"""Addresses of NATS, and the credentials that people write into them."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from suite.errors import InvalidConfiguration
+
+
+def split_url(url: str) -> tuple[str, str | None, str | None]:
+    """An address of NATS without its credentials, and the user and password that stood in it.
+
+    Of several servers, separated by commas, the first that has credentials gives them.
+    Raises InvalidConfiguration for what is no address.
+    """
+    bare: list[str] = []
+    user = password = None
+    for each in url.split(","):
+        try:
+            parts = urlsplit(each if "://" in each else f"nats://{each}")
+            name, word = parts.username, parts.password
+        except ValueError as error:  # it may name the credentials: what stands in it is not repeated
+            raise InvalidConfiguration(f"this is no address of NATS ({type(error).__name__})") from None
+        bare.append(parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
+        if name and user is None:
+            user, password = unquote(name), unquote(word or "")
+    return ",".join(bare), user, password

@@ -1,0 +1,1 @@
+"""What the older services' clients and installations go on working with."""

@@ -1,0 +1,139 @@
+"""Lets the clients of the older services go on: ZeroMQ on the one side, the same actions over NATS on the other.
+
+    ports = await tasks.start(
+        partial(
+            serve_old_clients, connection, subjects, ACTIONS,
+            host="127.0.0.1", port=7011, health_check_port=7111,
+        )
+    )
+
+A request is one JSON object with ``action`` in it, as a REQ socket sends it, and its reply is the one that
+a NATS client gets. Whatever comes to the health port gets the reply of health_check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+import msgspec
+from anyio.abc import TaskStatus
+
+from suite.bus.action import Action
+from suite.bus.connection import Connection
+from suite.bus.decoding import parse
+from suite.errors import InvalidRequest, NodeLost, TooLarge, UnknownAction
+from suite.legacy.router import Router
+from suite.legacy.sockets import opened_sockets
+from suite.messages.signals import HEARTBEAT_SECONDS
+from suite.messages.subjects import Subjects
+
+LIMIT = 256
+"""Requests of older clients that are in work at once, on each port."""
+REPLY_SECONDS = 900.0
+"""How long an action may take that gives no sign of life; an unload may drain for ten minutes."""
+SILENCE_SECONDS = 30 * HEARTBEAT_SECONDS
+"""How long the others may give none."""
+HEALTH_SECONDS = 10.0
+_NAME_LIMIT = 80
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """Where older clients are listened to."""
+
+    port: int
+    health_check_port: int
+
+
+async def serve_old_clients(
+    connection: Connection,
+    subjects: Subjects,
+    actions: Sequence[Action[Any]],
+    *,
+    host: str,
+    port: int,
+    health_check_port: int,
+    limit: int = LIMIT,
+    task_status: TaskStatus[Ports] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; for a port of 0 a free one is taken.
+
+    ``actions`` are those that the service has, ``limit`` requests are in work at once. Raises
+    InvalidConfiguration without ZeroMQ, and PortTaken.
+    """
+    async with opened_sockets() as sockets:
+        requests, port = await sockets.bind_router(host, port, setting="legacy.port")
+        health, health_check_port = await sockets.bind_router(
+            host, health_check_port, setting="legacy.health_check_port"
+        )
+        bridge = _Bridge(connection, subjects, actions)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Router(requests, bridge.act, limit=limit).run)
+            tasks.start_soon(Router(health, bridge.health, limit=limit).run)
+            task_status.started(Ports(port=port, health_check_port=health_check_port))
+
+
+class _Bridge:
+    """From what an older client sent to what NATS answers."""
+
+    def __init__(self, connection: Connection, subjects: Subjects, actions: Sequence[Action[Any]]) -> None:
+        self._connection = connection
+        self._subjects = subjects
+        self._actions = {name: each for each in actions for name in each.spellings}
+
+    async def health(self, _: Sequence[bytes]) -> bytes:
+        """The reply of health_check. Raises what the request does."""
+        subject = self._subjects.action("health_check")
+        return (await self._connection.request(subject, timeout=HEALTH_SECONDS)).data
+
+    async def act(self, parts: Sequence[bytes]) -> bytes:
+        """The reply of the action that is asked for. Raises what is wrong with the request, or with NATS."""
+        if len(parts) != 1 or not parts[0]:
+            raise InvalidRequest(f"the message has {_counted(parts)}: send one JSON object with an action")
+        limit = self._connection.max_payload
+        if len(parts[0]) > limit:
+            raise TooLarge(f"the request has {len(parts[0])} bytes: at most {limit} are taken, send less")
+        fields = parse(parts[0])
+        action = self._action(fields)
+        fields, clash = action.shape.flattened(fields)
+        if clash is not None:
+            raise clash
+        # Older clients send null for what they leave to the service.
+        fields = {name: value for name, value in fields.items() if value is not None}
+        return await self._ask(action, fields)
+
+    def _action(self, fields: dict[str, Any]) -> Action[Any]:
+        name = fields.get("action")
+        if name is None:
+            raise InvalidRequest("field 'action' is missing: send it")
+        if not isinstance(name, str):
+            raise InvalidRequest(f"field 'action': expected `str`, got `{type(name).__name__}`")
+        action = self._actions.get(name)
+        if action is None:
+            raise UnknownAction(f"Unknown action: {name[:_NAME_LIMIT]}")
+        return action
+
+    async def _ask(self, action: Action[Any], fields: dict[str, Any]) -> bytes:
+        """What NATS answers. An action that can show signs of life has no time limit as long as it does."""
+        subject = self._subjects.action(action.name)
+        if "stream" not in action.shape.fields:
+            return (await self._connection.request(subject, _encode(fields), timeout=REPLY_SECONDS)).data
+        body = _encode(fields | {"stream": True})
+        async with self._connection.request_many(subject, body, idle_timeout=SILENCE_SECONDS) as answers:
+            async for answer in answers:
+                if msgspec.json.decode(answer.data, type=_Answer).status:
+                    return answer.data
+        raise NodeLost(f"{subject} ended without a reply: send the request again")
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What tells a final reply from a signal."""
+
+    status: str = ""
+
+
+def _counted(parts: Sequence[bytes]) -> str:
+    return f"{len(parts)} parts" if len(parts) != 1 else "no content"

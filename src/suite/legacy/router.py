@@ -1,0 +1,97 @@
+"""A ROUTER socket on which every message gets exactly one reply, whatever it was.
+
+REQ clients talk to a ROUTER as they do to the REP that older services had, but one that is slow to be
+answered does not keep the others waiting. Replies to a client that is gone are dropped by ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from suite.errors import NodeStopping, Overloaded, SuiteError
+from suite.messages.actions import ErrorReply
+
+if TYPE_CHECKING:
+    from suite.legacy.sockets import Socket
+
+log = logging.getLogger("suite.legacy")
+
+Answer: TypeAlias = Callable[[Sequence[bytes]], Awaitable[bytes]]
+"""From the parts of a message to its reply; raises SuiteError for a refusal."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Router:
+    """Answers what comes to one ROUTER socket, many messages at a time."""
+
+    def __init__(self, socket: Socket, answer: Answer, *, limit: int) -> None:
+        self._socket = socket
+        self._answer = answer
+        self._limit = limit
+        """How many messages are answered at once; those above get `overloaded`."""
+        self._in_work = 0
+
+    async def run(self) -> None:
+        """Answer until cancelled; then tell those who still wait `node_stopping`."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                envelope, parts = _opened(await self._socket.recv_multipart())
+                if self._in_work >= self._limit:
+                    await self._refuse(
+                        envelope, Overloaded(f"{self._in_work} requests are in work: try again later")
+                    )
+                else:
+                    self._in_work += 1
+                    tasks.start_soon(self._work, envelope, parts)
+                # A socket that always has a message never suspends: without this a flood would stop the loop.
+                await anyio.lowlevel.checkpoint()
+
+    async def _work(self, envelope: Sequence[bytes], parts: Sequence[bytes]) -> None:
+        try:
+            reply = await self._answer(parts)
+        except SuiteError as error:
+            await self._refuse(envelope, error)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._refuse(envelope, NodeStopping())
+            raise
+        except Exception:
+            log.exception("the request of an older client failed")
+            await self._refuse(
+                envelope, SuiteError("the service failed on this request: its log has the cause")
+            )
+        else:
+            await self._send(envelope, reply)
+        finally:
+            self._in_work -= 1
+
+    async def _refuse(self, envelope: Sequence[bytes], error: SuiteError) -> None:
+        event_id = error.details.get("event_id")
+        reply = ErrorReply(
+            code=error.code,
+            message=error.message,
+            event_id=None if event_id is None else str(event_id),
+        )
+        await self._send(envelope, _encode(reply))
+
+    async def _send(self, envelope: Sequence[bytes], reply: bytes) -> None:
+        await self._socket.send_multipart([*envelope, reply])
+
+
+def _opened(frames: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """The envelope that the reply needs, and the parts of the message.
+
+    A REQ client puts an empty frame between them, and so does whatever passes it on; a DEALER client need
+    not, and its reply has none then.
+    """
+    for index, frame in enumerate(frames):
+        if not frame and index:
+            return frames[: index + 1], frames[index + 1 :]
+    return frames[:1], frames[1:]

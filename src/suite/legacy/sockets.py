@@ -1,0 +1,140 @@
+"""ZeroMQ sockets: bound where they are told or refused with what to do, closed whatever happens.
+
+    async with opened_sockets() as sockets:
+        requests, port = await sockets.bind_router("127.0.0.1", 7011, setting="legacy.port")
+
+ZeroMQ is an optional extra, so it is imported when the first socket is wanted and not before.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket as os_socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import anyio
+import anyio.to_thread
+
+from suite.errors import InvalidConfiguration, PortTaken
+
+if TYPE_CHECKING:
+    import zmq.asyncio
+
+    Socket: TypeAlias = zmq.asyncio.Socket
+
+LINGER_MS = 250
+"""How long a closed socket may still send what it was given."""
+FRAME_LIMIT = 64 * 2**20
+"""Bytes. ZeroMQ ends the connection of who sends more, before it takes the memory."""
+
+
+class Sockets:
+    """Makes sockets, and closes them all."""
+
+    def __init__(self, context: zmq.asyncio.Context) -> None:
+        self._context = context
+        self._open: list[Socket] = []
+
+    async def bind_router(self, host: str, port: int, *, setting: str) -> tuple[Socket, int]:
+        """A socket that REQ and DEALER clients talk to, and its port; for port 0 a free one is taken.
+
+        Raises PortTaken, or InvalidConfiguration for a host that is none of this machine's; ``setting``
+        is what their messages name.
+        """
+        import zmq
+
+        socket = self._socket(zmq.ROUTER)
+        socket.setsockopt(zmq.MAXMSGSIZE, FRAME_LIMIT)
+        # A client that came back under its name is heard, even if its old connection is not yet seen to be dead.
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        return socket, await _bind(socket, host, port, setting)
+
+    async def bind_pub(self, host: str, port: int, *, setting: str) -> tuple[Socket, int]:
+        """A socket to publish with, and its port. Raises as bind_router does."""
+        import zmq
+
+        socket = self._socket(zmq.PUB)
+        return socket, await _bind(socket, host, port, setting)
+
+    def connect_pub(self, address: str, *, setting: str) -> Socket:
+        """A socket that publishes to who is bound to an address like ``tcp://host:7150``.
+
+        Nobody need be there yet. Raises InvalidConfiguration for what is no address.
+        """
+        import zmq
+
+        socket = self._socket(zmq.PUB)
+        try:
+            socket.connect(address)
+        except zmq.ZMQError as error:
+            raise InvalidConfiguration(
+                f"{setting} is {address!r}, which cannot be connected to ({error.strerror}): "
+                "give an address like tcp://host:7150"
+            ) from None
+        return socket
+
+    def _socket(self, kind: int) -> Socket:
+        socket = self._context.socket(kind)
+        self._open.append(socket)
+        return socket
+
+    def close(self) -> None:
+        """Close all; what they were given to send may take ``LINGER_MS`` more."""
+        for socket in self._open:
+            socket.close(linger=LINGER_MS)
+
+
+@asynccontextmanager
+async def opened_sockets() -> AsyncIterator[Sockets]:
+    """Sockets that are closed when the block is left. Raises InvalidConfiguration without ZeroMQ."""
+    try:
+        import zmq.asyncio
+    except ImportError:
+        raise InvalidConfiguration(
+            "older clients speak ZeroMQ, which is not installed: install model-manager-suite[zmq], "
+            "or switch enable_backward_compatibility off"
+        ) from None
+    context = zmq.asyncio.Context()
+    sockets = Sockets(context)
+    try:
+        yield sockets
+    finally:
+        sockets.close()
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(context.term)  # it waits for what lingers
+
+
+async def _bind(socket: Socket, host: str, port: int, setting: str) -> int:
+    import zmq
+
+    numeric = await _numeric(host, setting)
+    if ":" in numeric:
+        socket.setsockopt(zmq.IPV6, 1)
+        numeric = f"[{numeric}]"
+    try:
+        socket.bind(f"tcp://{numeric}:{port}")
+    except zmq.ZMQError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(
+                f"port {port} on {host} is in use: stop what listens there, or set {setting} to another"
+            ) from None
+        raise InvalidConfiguration(
+            f"port {port} on {host} cannot be listened to ({error.strerror}): change legacy.host or {setting}"
+        ) from None
+    bound: str = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    return int(bound.rpartition(":")[2])
+
+
+async def _numeric(host: str, setting: str) -> str:
+    """The address of a host name, which ZeroMQ does not look up for what it binds."""
+    if host == "*":
+        return host
+    try:
+        found = await anyio.getaddrinfo(host, None, type=os_socket.SOCK_STREAM)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"{host!r} is no host to listen on for {setting} ({error.strerror}): change legacy.host"
+        ) from None
+    return str(found[0][4][0])
