@@ -16,7 +16,7 @@ import psutil
 
 from suite import __version__, data_directory, telemetry
 from suite.actions.catalogue import get_model_status, list_models
-from suite.actions.generation import cancel_generation, generate_text
+from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
 from suite.actions.health import get_stats, health_check
 from suite.actions.residency import load_model, unload_model
 from suite.actors.generations import Generations
@@ -46,6 +46,7 @@ ACTIONS = (
     unload_model,
     generate_text,
     cancel_generation,
+    clear_kv_cache,
     list_models,
     get_model_status,
     health_check,

@@ -11,6 +11,7 @@ def use(slots: Slots, prompt: list[int], conversation_id: str | None, answer: li
     plan = slots.plan(prompt, conversation_id)
     slots.begin(plan.target, prompt[: plan.reused_tokens], conversation_id)
     plan.target.tokens += prompt[plan.reused_tokens :] + answer
+    slots.end(plan.target)
     return plan
 
 
@@ -86,6 +87,40 @@ def test_room_is_made_from_the_other_slot_not_used_for_longest() -> None:
     assert slots.least_recently_used(besides=second) is first
     slots.forget(first)
     assert slots.least_recently_used(besides=second) is None
+
+
+def test_a_conversation_is_condemned_by_its_id_or_with_all_others() -> None:
+    slots = Slots(4)
+    a = use(slots, [1, 2], "a", []).target
+    b = use(slots, [3, 4], "b", []).target
+    nobodys = use(slots, [5, 6], None, []).target
+    assert slots.condemn("c") == []
+    assert slots.condemn("a") == [a]
+    assert [slot.condemned for slot in slots] == [slot is a for slot in slots]
+    assert slots.condemn("a") == []
+    assert slots.condemn(None) == [b, nobodys]
+    slots.forget(a)
+    assert not a.condemned
+    assert slots.condemn(None) == []
+
+
+def test_a_slot_at_work_is_condemned_even_before_it_has_tokens() -> None:
+    slots = Slots(2)
+    slot = slots.plan([1, 2], "a").target
+    slots.begin(slot, [], "a")
+    assert slots.condemn(None) == [slot]
+    slots.end(slot)
+    slots.forget(slot)
+    assert slots.condemn(None) == []
+
+
+def test_room_is_made_from_a_condemned_slot_first() -> None:
+    slots = Slots(3)
+    use(slots, [1, 2], "a", [])
+    second = use(slots, [3, 4], "b", []).target
+    third = use(slots, [5, 6], "c", []).target
+    slots.condemn("b")
+    assert slots.least_recently_used(besides=third) is second
 
 
 TURN = st.tuples(st.sampled_from(["a", "b", "c", None]), st.lists(st.integers(0, 2), min_size=1, max_size=6))

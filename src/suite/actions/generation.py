@@ -1,4 +1,4 @@
-"""generate_text and cancel_generation."""
+"""generate_text, cancel_generation and clear_kv_cache."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from suite.errors import EmptyPrompt, InvalidRequest
 from suite.messages.actions import (
     CancelGenerationReply,
     CancelGenerationRequest,
+    ClearKvCacheReply,
+    ClearKvCacheRequest,
     GenerateTextReply,
     GenerateTextRequest,
 )
-from suite.messages.actor import Handover
+from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
 
 
-@action("generate_text", reply=GenerateTextReply, limit=WAITING, queue=0)
+@action(
+    "generate_text",
+    reply=GenerateTextReply,
+    limit=WAITING,
+    queue=0,
+    aliases=("generate",),
+    wrappers=("params",),
+)
 async def generate_text(node: Node, request: GenerateTextRequest, call: Call) -> HandedOver:
     """Have the model's actor answer the client; it is loaded first if it is not."""
     _check(request, call)
@@ -34,6 +43,25 @@ async def cancel_generation(node: Node, request: CancelGenerationRequest, _: Cal
     """End a generation early."""
     await node.generations.cancel(request.generation_id)
     return CancelGenerationReply(generation_id=request.generation_id, cancelled=True)
+
+
+@action("clear_kv_cache")
+async def clear_kv_cache(node: Node, request: ClearKvCacheRequest, _: Call) -> ClearKvCacheReply:
+    """Forget the tokens that loaded models keep for reuse."""
+    model_id = None if request.model_id is None else node.catalogue.resolve(request.model_id).model_id
+    cleared = await node.generations.clear(model_id, request.conversation_id)
+    return ClearKvCacheReply(
+        message=_told(cleared),
+        cleared_conversations=cleared.conversations,
+        cleared_tokens=cleared.tokens,
+    )
+
+
+def _told(cleared: Cleared) -> str:
+    if not cleared.conversations:
+        return "there was nothing to forget"
+    later = f", of {cleared.generating} once their generation ends" if cleared.generating else ""
+    return f"{cleared.tokens} tokens of {cleared.conversations} conversations are forgotten{later}"
 
 
 def _check(request: GenerateTextRequest, call: Call) -> None:

@@ -28,12 +28,13 @@ from suite.errors import (
     GenerationNotFound,
     NoService,
     RequestTimeout,
+    SuiteError,
     Unavailable,
     error_from_reply,
 )
 from suite.identity import Clock
 from suite.messages.actions import CancelGenerationReply, CancelGenerationRequest
-from suite.messages.actor import REPLY_HEADER, Handover, HandoverReply
+from suite.messages.actor import REPLY_HEADER, Clear, Cleared, Handover, HandoverReply
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
 from suite.messages.subjects import Subjects
 from suite.tasks import background
@@ -43,6 +44,8 @@ logger = logging.getLogger("suite.generations")
 Send: TypeAlias = Callable[[AnySignal], Awaitable[None]]
 
 HANDOVER_SECONDS = 5.0
+CLEAR_SECONDS = 60.0
+"""For a clear: it waits for one step of the engine, which is long for a big model and a long prompt."""
 RECONNECT_SECONDS = 2.0
 _RECONNECT_PAUSE_SECONDS = 0.1
 _ATTEMPTS = 2
@@ -129,6 +132,33 @@ class Generations:
         else:
             raise GenerationNotFound
 
+    async def clear(self, model_id: str | None, conversation_id: str | None) -> Cleared:
+        """Have one model, or for None each that is loaded, forget one conversation, or all.
+
+        All are asked even if one does not answer. Raises what kept one from answering: RequestTimeout,
+        NoService, Unavailable.
+        """
+        cleared: list[Cleared] = []
+        failures: list[SuiteError] = []
+
+        async def ask(instance: Instance) -> None:
+            try:
+                cleared.append(await self._clear_in(instance, conversation_id))
+            except SuiteError as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for instance in self._supervisor.instances.values():
+                if instance.phase == "loaded" and model_id in (None, instance.model.model_id):
+                    tasks.start_soon(ask, instance)
+        if failures:
+            raise failures[0]
+        return Cleared(
+            conversations=sum(each.conversations for each in cleared),
+            generating=sum(each.generating for each in cleared),
+            tokens=sum(each.tokens for each in cleared),
+        )
+
     async def _start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
         for _ in range(_ATTEMPTS):
             async with self._supervisor.hold(model, correlation_id=handover.generation_id) as instance:
@@ -147,7 +177,9 @@ class Generations:
         if (traceparent := telemetry.traceparent()) is not None:
             headers["traceparent"] = traceparent
         try:
-            answer = await self._offer(instance, msgspec.json.encode(handover), headers)
+            offer = msgspec.json.encode(handover)
+            reply_data = await self._insist(instance, "generate", offer, HANDOVER_SECONDS, headers)
+            answer = msgspec.json.decode(reply_data, type=HandoverReply)
         except (NoService, RequestTimeout) as error:
             logger.warning("%s does not take a generation: %s", instance.model.model_id, error.message)
             self._supervisor.release(instance, generation_id)
@@ -170,15 +202,22 @@ class Generations:
         lease.accepted = True
         return True
 
-    async def _offer(self, instance: Instance, handover: bytes, headers: Mapping[str, str]) -> HandoverReply:
-        """Ask the actor to take it; one that lives may just be connecting again, and is asked again."""
+    async def _insist(
+        self,
+        instance: Instance,
+        operation: str,
+        data: bytes,
+        seconds: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Ask the actor; one that lives may just be connecting again, and is asked again."""
         deadline = self._clock() + RECONNECT_SECONDS
         while True:
             try:
                 answer = await self._connection.request(
-                    self._subject(instance, "generate"), handover, headers=headers, timeout=HANDOVER_SECONDS
+                    self._subject(instance, operation), data, headers=headers, timeout=seconds
                 )
-                return msgspec.json.decode(answer.data, type=HandoverReply)
+                return answer.data
             except NoService:
                 if instance.phase != "loaded" or self._clock() > deadline:
                     raise
@@ -201,6 +240,22 @@ class Generations:
             timeout=HANDOVER_SECONDS,
         )
         return msgspec.json.decode(answer.data, type=CancelGenerationReply).cancelled
+
+    async def _clear_in(self, instance: Instance, conversation_id: str | None) -> Cleared:
+        """What the actor has forgotten; nothing when it dies meanwhile, for then nothing is left."""
+
+        async def stop_when_gone() -> None:
+            while instance.phase == "loaded":
+                await instance.wait_change()
+            asking.cancel()
+
+        with anyio.CancelScope() as asking:
+            async with background() as tasks:
+                tasks.start_soon(stop_when_gone)
+                request = msgspec.json.encode(Clear(conversation_id=conversation_id))
+                answer = await self._insist(instance, "clear", request, CLEAR_SECONDS)
+                return msgspec.json.decode(answer, type=Cleared)
+        return Cleared()
 
     def _subject(self, instance: Instance, operation: str) -> str:
         return self._subjects.actor(self._node, instance.instance_id, operation)

@@ -28,7 +28,15 @@ from suite.errors import (
 from suite.identity import Clock, new_id, utc_now
 from suite.log import Log
 from suite.messages.actions import CancelGenerationReply, CancelGenerationRequest
-from suite.messages.actor import REPLY_HEADER, ActorSpec, Failed, Handover, HandoverReply, Ready
+from suite.messages.actor import (
+    REPLY_HEADER,
+    ActorSpec,
+    Clear,
+    Failed,
+    Handover,
+    HandoverReply,
+    Ready,
+)
 from suite.messages.subjects import Subjects
 
 logger = logging.getLogger("suite.actor")
@@ -40,6 +48,7 @@ _NO_RESPONDERS = "503"
 _encode = msgspec.json.Encoder().encode
 _decode_handover = msgspec.json.Decoder(Handover).decode
 _decode_cancel = msgspec.json.Decoder(CancelGenerationRequest).decode
+_decode_clear = msgspec.json.Decoder(Clear).decode
 
 
 async def serve(
@@ -99,6 +108,9 @@ class ModelActor:
                     self._subjects.actor(spec.node, spec.instance_id, "cancel"), self._on_cancel
                 )
                 await connection.subscribe(
+                    self._subjects.actor(spec.node, spec.instance_id, "clear"), self._on_clear
+                )
+                await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "generate"), self._on_generate
                 )
                 self._pipe.report(Ready(resident_bytes=resident_bytes()))
@@ -136,6 +148,12 @@ class ModelActor:
             answer.cancel("cancelled")
         reply = CancelGenerationReply(generation_id=generation_id, cancelled=answer is not None)
         await self._means.connection.publish(message.reply, _encode(reply))
+
+    async def _on_clear(self, message: Message) -> None:
+        conversation_id = _decode_clear(message.data).conversation_id
+        # No task of its own: the next one waits for the same step of the engine anyhow.
+        cleared = await asyncio.wrap_future(self._means.engine.clear(conversation_id))
+        await self._means.connection.publish(message.reply, _encode(cleared))
 
     async def _on_generate(self, message: Message) -> None:
         try:

@@ -19,6 +19,8 @@ from suite.messages.actions import (
     CancelGenerationReply,
     CancelGenerationRequest,
     ChatMessage,
+    ClearKvCacheReply,
+    ClearKvCacheRequest,
     GenerateTextReply,
     GenerateTextRequest,
     GetModelStatusReply,
@@ -52,6 +54,8 @@ REQUEST_SECONDS = 10.0
 """How long an action that only looks something up may take."""
 CANCEL_SECONDS = 2.0
 """How long leaving a generation early waits for the server to be told."""
+CLEAR_SECONDS = 70.0
+"""How long clearing may wait for a step of a big model, and a little for its node to say so."""
 UNLOAD_MARGIN_SECONDS = 30.0
 """How long ending a model's process may take after its generations have drained."""
 
@@ -152,6 +156,16 @@ class Client:
         """End a generation early; its requester gets what there is."""
         request = CancelGenerationRequest(generation_id=generation_id)
         return await self._ask("cancel_generation", request, CancelGenerationReply)
+
+    async def clear_kv_cache(
+        self, *, model_id: str | None = None, conversation_id: str | None = None
+    ) -> ClearKvCacheReply:
+        """Forget the tokens kept for reuse: of a model, a conversation, both together, or all.
+
+        A conversation that generates goes on, and is forgotten when that ends.
+        """
+        request = ClearKvCacheRequest(model_id=model_id, conversation_id=conversation_id)
+        return await self._ask("clear_kv_cache", request, ClearKvCacheReply, seconds=CLEAR_SECONDS)
 
     # --- status -------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ It stops between two steps when it is cancelled, whoever cancels it in whatever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -56,24 +56,33 @@ class Generation:
         """Note that it was cancelled before it ever ran."""
         self.outcome = self._cancelled
 
-    def pieces(self, model: Model, slots: Slots) -> Iterator[str]:
-        """The text as it grows. Raises GenerationFailed; the outcome is set at the end in any case."""
+    def pieces(
+        self, model: Model, slots: Slots, between_steps: Callable[[], None] = lambda: None
+    ) -> Iterator[str]:
+        """The text as it grows. Raises GenerationFailed; the outcome is set at the end in any case.
+
+        `between_steps` is called before each step; it must leave the model's memory as it is.
+        """
         self.started = self._clock()
         try:
             with Sampler(self.order.sampling, model.vocabulary.size) as sampler:
                 slot = self._place(model, slots)
                 try:
-                    yield from self._run(model, slots, slot, sampler)
+                    yield from self._run(model, slots, slot, sampler, between_steps)
                 except GenerationFailed:
                     model.cut(slot.sequence, 0)
                     slots.forget(slot)
                     raise
+                finally:
+                    slots.end(slot)
         finally:
             self.outcome = self.outcome or "failed"
             self.ended = self._clock()
 
-    def _run(self, model: Model, slots: Slots, slot: Slot, sampler: Sampler) -> Iterator[str]:
-        if not self._decode_prompt(model, slots, slot):
+    def _run(
+        self, model: Model, slots: Slots, slot: Slot, sampler: Sampler, between_steps: Callable[[], None]
+    ) -> Iterator[str]:
+        if not self._decode_prompt(model, slots, slot, between_steps):
             self.outcome = self._cancelled
             return
         sampler.remember(self.order.prompt)
@@ -89,6 +98,7 @@ class Generation:
             self.completion_tokens += 1
             if piece := text.push(vocabulary.shown(token)):
                 yield piece
+            between_steps()
             self.outcome = self._verdict(model, slot, stopped=text.stopped)
             if self.outcome is None and not _decode([token], model, slots, slot):
                 self.outcome = "context_full"
@@ -126,10 +136,13 @@ class Generation:
         self.reused_tokens = reused
         return slot
 
-    def _decode_prompt(self, model: Model, slots: Slots, slot: Slot) -> bool:
+    def _decode_prompt(
+        self, model: Model, slots: Slots, slot: Slot, between_steps: Callable[[], None]
+    ) -> bool:
         """Decode what is not there yet; False when it was cancelled on the way."""
         prompt, step = self.order.prompt, model.settings.batch_tokens
         while (done := len(slot.tokens)) < len(prompt):
+            between_steps()
             if self._cancelled is not None:
                 return False
             if not _decode(prompt[done : done + step], model, slots, slot):

@@ -23,6 +23,10 @@ class Slot:
         self.tokens: list[int] = []
         self.conversation_id: str | None = None
         self.last_used = 0
+        self.generating = False
+        """A generation is at work in it."""
+        self.condemned = False
+        """It is to be emptied before the next generation begins."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,16 +76,41 @@ class Slots:
         slot.tokens = list(tokens)
         slot.conversation_id = conversation_id
         slot.last_used = self._uses
+        slot.generating = True
+
+    def end(self, slot: Slot) -> None:
+        """Note that the slot's generation is over."""
+        slot.generating = False
 
     def forget(self, slot: Slot) -> None:
         """Note that the slot is empty."""
         slot.tokens = []
         slot.conversation_id = None
+        slot.condemned = False
+
+    def condemn(self, conversation_id: str | None) -> list[Slot]:
+        """Condemn what is held of a conversation, for None all; the slots for which that is new.
+
+        A slot with a generation at work counts, even before it has tokens.
+        """
+        found = [
+            slot
+            for slot in self._slots
+            if (slot.tokens or slot.generating)
+            and not slot.condemned
+            and conversation_id in (None, slot.conversation_id)
+        ]
+        for slot in found:
+            slot.condemned = True
+        return found
 
     def least_recently_used(self, *, besides: Slot) -> Slot | None:
-        """The slot to give up when the cache is short of room; None when no other holds anything."""
+        """The slot to give up when the cache is short of room; None when no other holds anything.
+
+        A condemned one goes before all others.
+        """
         others = [slot for slot in self._slots if slot is not besides and slot.tokens]
-        return min(others, key=lambda slot: slot.last_used, default=None)
+        return min(others, key=lambda slot: (not slot.condemned, slot.last_used), default=None)
 
 
 def _common(held: list[int], prompt: list[int], limit: int) -> int:

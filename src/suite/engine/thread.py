@@ -1,6 +1,8 @@
 """The thread that llama.cpp runs in: it loads the model, then runs generations one after the other.
 
-Nobody waits for it: work is handed in, and each generation's listener is told what comes of it.
+Nobody waits for it: work is handed in, and each generation's listener is told what comes of it. A generation
+may take minutes, so what is to be forgotten is marked between two of its steps. It goes when the generation
+has ended, for what else lies in the cache, and where, shows in the last digits of what llama.cpp computes.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Protocol
 
 from suite.engine.generation import Generation
 from suite.engine.model import ContextSettings, Model
 from suite.engine.slots import Slots
 from suite.errors import GenerationFailed, LoadFailed, SuiteError
+from suite.messages.actor import Cleared
 
 _log = logging.getLogger("suite.engine")
 
@@ -44,6 +48,7 @@ class EngineThread:
         self._settings = settings
         self._progress = progress
         self._waiting: deque[tuple[Generation, Listener]] = deque()
+        self._to_clear: deque[tuple[str | None, Future[Cleared]]] = deque()
         self._changed = threading.Condition()
         # A daemon, without an end of its own: the process ends, even within a long step of llama.cpp, and the
         # system takes the memory back.
@@ -69,6 +74,18 @@ class EngineThread:
         generation.drop()
         found[1].ended(None)
 
+    def clear(self, conversation_id: str | None) -> Future[Cleared]:
+        """Forget the tokens of a conversation, or for None all.
+
+        The answer waits for one step of llama.cpp at most. A generation that runs is not disturbed; none that
+        begins later finds any of these tokens, nor those that the running one adds to them.
+        """
+        cleared: Future[Cleared] = Future()
+        with self._changed:
+            self._to_clear.append((conversation_id, cleared))
+            self._changed.notify()
+        return cleared
+
     def _work(self) -> None:
         try:
             model = Model.load(self._path, self._settings, self._progress)
@@ -81,19 +98,52 @@ class EngineThread:
             return
         self.loaded.set_result(model)
         slots = Slots(self._settings.slots, can_share=model.can_share)
+        condemn = partial(self._condemn, slots)
         while True:
-            _run(*self._next(), model, slots)
+            condemn()
+            _empty_condemned(model, slots)
+            entry = self._next()
+            if entry is not None:
+                _run(*entry, model, slots, condemn)
 
-    def _next(self) -> tuple[Generation, Listener]:
+    def _next(self) -> tuple[Generation, Listener] | None:
+        """Wait for the next generation; None when there is something to forget before it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting)
-            return self._waiting.popleft()
+            self._changed.wait_for(lambda: self._waiting or self._to_clear)
+            return None if self._to_clear else self._waiting.popleft()
+
+    def _condemn(self, slots: Slots) -> None:
+        """Condemn what is to be forgotten, and say what that is."""
+        while self._to_clear:  # asked at each step, so without the lock: nobody else takes anything out
+            conversation_id, cleared = self._to_clear.popleft()
+            if cleared.set_running_or_notify_cancel():
+                found = slots.condemn(conversation_id)
+                cleared.set_result(
+                    Cleared(
+                        conversations=len(found),
+                        generating=sum(slot.generating for slot in found),
+                        tokens=sum(len(slot.tokens) for slot in found),
+                    )
+                )
 
 
-def _run(generation: Generation, listener: Listener, model: Model, slots: Slots) -> None:
+def _empty_condemned(model: Model, slots: Slots) -> None:
+    for slot in slots:
+        if slot.condemned:
+            model.cut(slot.sequence, 0)
+            slots.forget(slot)
+
+
+def _run(
+    generation: Generation,
+    listener: Listener,
+    model: Model,
+    slots: Slots,
+    between_steps: Callable[[], None],
+) -> None:
     failure: SuiteError | None = None
     try:
-        for piece in generation.pieces(model, slots):
+        for piece in generation.pieces(model, slots, between_steps):
             listener.piece(piece)
     except SuiteError as error:
         failure = error
