@@ -567,6 +567,47 @@ class RebuildProjectionReply(Reply, frozen=True, kw_only=True):
     """Up to where it is folded."""
 
 
+class GetFleetRequest(Query, frozen=True, kw_only=True):
+    """Which models are where in the whole fleet, on nodes that are down too?"""
+
+
+class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's file on one node, as it was registered last."""
+
+    node: str
+    node_up: bool
+    """False: the node stopped or was lost."""
+    file_name: str
+    file_bytes: int
+    sha256: str
+    architecture: str
+    parameters: int
+    quantization: str
+    trained_context_tokens: int
+    registered_at: str
+
+
+class FleetModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One model, where it is, and how its loads went on all nodes ever."""
+
+    model_id: str
+    files: tuple[FleetFile, ...]
+    """By node; none while a node runs it whose file is not registered yet."""
+    loaded_on: tuple[str, ...]
+    """The nodes that have it loaded."""
+    loads: int
+    load_failures: int
+    """Loads that somebody ended are not among them."""
+    crashes: int
+    mean_load_ms: float | None
+
+
+class GetFleetReply(Reply, frozen=True, kw_only=True):
+    """The models, by id."""
+
+    models: tuple[FleetModel, ...]
+
+
 # --- status -----------------------------------------------------------------------------------------------
 
 ModelStatus: TypeAlias = Literal["unloaded", "loading", "loaded", "unloading", "invalid"]

@@ -1,0 +1,181 @@
+"""Usage: a row for every generation and every use that a client recorded, in figures only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, TypeAlias
+
+import aiosqlite
+
+from suite.messages.actions import UsageCount, UsageKey, UsageReply, UsageRequest
+from suite.messages.envelope import Recorded
+from suite.messages.events import Generated, UsageRecorded
+from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
+from suite.projections.projection import Projection
+
+GENERATION = "generation"
+"""The usage type of what the service ran itself."""
+
+Row: TypeAlias = tuple[object, ...]
+
+_KEYS: dict[UsageKey, tuple[str, str]] = {
+    "model": ("model_id", "model_id"),
+    "hour": ("start", "substr(at, 1, 13) || ':00:00'"),
+    "day": ("start", "substr(at, 1, 10) || ' 00:00:00'"),
+    "conversation": ("conversation_id", "conversation_id"),
+    "usage_type": ("usage_type", "usage_type"),
+}
+"""The reply's field and the table's expression of each key."""
+
+
+class UsageProjection(Projection):
+    """The fold of ``usage.*``. Neither the facts nor the rows have a prompt or an answer."""
+
+    name: ClassVar[str] = "usage"
+    version: ClassVar[int] = 1
+    aggregates: ClassVar[tuple[str, ...]] = ("usage",)
+    schema: ClassVar[str] = """
+        CREATE TABLE usage (
+            seq INTEGER PRIMARY KEY,
+            usage_type TEXT NOT NULL,
+            model_id TEXT NOT NULL,
+            conversation_id TEXT,
+            at TEXT NOT NULL,
+            prompt_tokens INTEGER NOT NULL,
+            reused_tokens INTEGER NOT NULL,
+            completion_tokens INTEGER NOT NULL,
+            generation_ms REAL NOT NULL,
+            outcome TEXT,
+            expires INTEGER
+        );
+        CREATE INDEX usage_by_time ON usage (at, model_id);
+        CREATE INDEX usage_by_model ON usage (model_id, at);
+        CREATE INDEX usage_by_conversation ON usage (conversation_id) WHERE conversation_id IS NOT NULL;
+        CREATE INDEX usage_by_expiry ON usage (expires) WHERE expires IS NOT NULL;
+    """
+
+    async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
+        """A row an event."""
+        rows = [row for recorded in events if (row := _row(recorded)) is not None]
+        if rows:
+            await db.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    async def expire(self, db: aiosqlite.Connection, now: datetime) -> None:
+        """Remove what has expired."""
+        await db.execute("DELETE FROM usage WHERE expires <= ?", (int(now.timestamp()),))
+
+
+class UsageHistory:
+    """What policies of prediction learn from, over one connection."""
+
+    def __init__(self, db: aiosqlite.Connection) -> None:
+        self._db = db
+
+    async def counts(self, since: datetime, limit: int) -> list[tuple[str, int]]:
+        """The models used since then with how often, the most used first, then by id."""
+        # The window is short and the table long: by time, not by model.
+        rows = await self._db.execute_fetchall(
+            "SELECT model_id, count(*) AS uses FROM usage INDEXED BY usage_by_time WHERE at >= ? "
+            "GROUP BY model_id ORDER BY uses DESC, model_id LIMIT ?",
+            (to_sql(since), limit),
+        )
+        return [(model_id, uses) for model_id, uses in rows]
+
+
+async def usage(db: aiosqlite.Connection, request: UsageRequest) -> UsageReply:
+    """The uses counted by the keys that were asked for; by hour when hour and day are.
+
+    Raises InvalidRequest for a time that is none.
+    """
+    keys = [key for key in _KEYS if key in request.group_by]
+    if "hour" in keys and "day" in keys:
+        keys.remove("day")
+    fields = [_KEYS[key][0] for key in keys]
+    conditions, values = _conditions(request)
+    columns = "".join(f"{_KEYS[key][1]} AS key_{_KEYS[key][0]}, " for key in keys)
+    names = [f"key_{field}" for field in fields]
+    order = [*(["key_start DESC"] if "start" in fields else []), "uses DESC", *names]
+    rows = await db.execute_fetchall(
+        f"SELECT {columns}count(*) AS uses, sum(prompt_tokens), sum(reused_tokens), sum(completion_tokens), "
+        f"sum(generation_ms), max(at) FROM usage {conditions} "
+        f"GROUP BY {', '.join(names) or 'NULL'} ORDER BY {', '.join(order)} LIMIT ?",
+        (*values, request.limit),
+    )
+    return UsageReply(usage=tuple(_count(fields, row) for row in rows))
+
+
+async def last_used(
+    db: aiosqlite.Connection, model_ids: Collection[str] | None = None
+) -> dict[str, datetime]:
+    """When each model was last used, of these or of all; one that never was is left out."""
+    if model_ids is None:
+        # Jumps from id to id along the index, however many rows each has.
+        asked = (
+            "RECURSIVE asked(model_id) AS (SELECT min(model_id) FROM usage UNION ALL "
+            "SELECT (SELECT min(model_id) FROM usage WHERE model_id > asked.model_id) FROM asked "
+            "WHERE asked.model_id IS NOT NULL)"
+        )
+    elif model_ids:
+        asked = f"asked(model_id) AS (VALUES {', '.join(['(?)'] * len(model_ids))})"
+    else:
+        return {}
+    rows = await db.execute_fetchall(
+        f"WITH {asked} SELECT model_id, "
+        "(SELECT max(at) FROM usage WHERE usage.model_id = asked.model_id) AS at FROM asked",
+        tuple(model_ids or ()),
+    )
+    return {model_id: from_sql(at) for model_id, at in rows if at is not None}
+
+
+def _row(recorded: Recorded) -> Row | None:
+    figures: Row
+    match recorded.data:
+        case Generated() as fact:
+            usage_type = GENERATION
+            figures = (
+                fact.prompt_tokens,
+                fact.reused_tokens,
+                fact.completion_tokens,
+                fact.generation_ms,
+                fact.outcome,
+            )
+        case UsageRecorded() as fact:
+            usage_type = fact.usage_type
+            figures = (0, 0, 0, 0.0, None)
+        case _:
+            return None
+    expires = None if recorded.expires is None else int(recorded.expires.timestamp())
+    at = to_sql(recorded.time)
+    return (recorded.seq, usage_type, fact.model_id, fact.conversation_id, at, *figures, expires)
+
+
+def _conditions(request: UsageRequest) -> tuple[str, list[str]]:
+    parts: list[str] = []
+    values: list[str] = []
+    for condition, value in (
+        ("model_id = ?", request.model_id),
+        ("conversation_id = ?", request.conversation_id),
+        ("at >= ?", None if request.since is None else to_sql(parse_time(request.since, "since"))),
+        ("at < ?", None if request.until is None else to_sql(parse_time(request.until, "until"))),
+    ):
+        if value is not None:
+            parts.append(condition)
+            values.append(value)
+    return f"WHERE {' AND '.join(parts)}" if parts else "", values
+
+
+def _count(fields: Sequence[str], row: Sequence[Any]) -> UsageCount:
+    keys = dict(zip(fields, row, strict=False))
+    if "start" in keys:
+        keys["start"] = rfc3339(from_sql(keys["start"]))
+    uses, prompt_tokens, reused_tokens, completion_tokens, generation_ms, last_used_at = row[len(fields) :]
+    return UsageCount(
+        **keys,
+        uses=uses,
+        prompt_tokens=prompt_tokens,
+        reused_tokens=reused_tokens,
+        completion_tokens=completion_tokens,
+        generation_ms=generation_ms,
+        last_used_at=rfc3339(from_sql(last_used_at)),
+    )
