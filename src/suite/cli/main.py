@@ -16,6 +16,7 @@ from suite.errors import SuiteError
 
 COMMANDS: Final = {
     "serve": ("suite.cli.serve", "Serve the models of this machine."),
+    "config": ("suite.cli.config", "Show the settings in force, and where each came from."),
     "demo": ("suite.cli.demo", "Show all of it once, on a service of its own."),
     "models": ("suite.cli.models", "List the models and their state."),
     "load": ("suite.cli.models", "Load a model."),

@@ -1,0 +1,87 @@
+"""Services that must be up first: waited for on NATS, where each answers to its name (NATS ADR-32)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections.abc import Sequence
+
+import anyio
+
+from suite.bus.connection import Connection
+from suite.errors import DependencyMissing, InvalidConfiguration, NoService, RequestTimeout, Unavailable
+from suite.identity import Clock
+
+logger = logging.getLogger("suite.node")
+
+PING_SECONDS = 1.0
+AGAIN_SECONDS = 0.25
+SAY_SECONDS = 5.0
+
+_is_name = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+
+
+async def wait_for_dependencies(
+    connection: Connection,
+    names: Sequence[str],
+    *,
+    seconds: float,
+    embedded: bool,
+    clock: Clock = time.monotonic,
+) -> None:
+    """Wait until a micro service of each name has answered ``$SRV.PING.<name>``, at most ``seconds``.
+
+    On an embedded server no other service can be before the node serves: there it warns and goes on.
+    Raises DependencyMissing with the names that have not answered, InvalidConfiguration for a name that no
+    micro service can have, and AccessDenied if this user may not ask.
+    """
+    for name in names:
+        if not _is_name(name):
+            raise InvalidConfiguration(
+                f"dependencies has {name!r}, which no NATS micro service can be called: use letters, digits, "
+                "- and _, or take it out"
+            )
+    if embedded and names:
+        logger.warning(
+            "not waiting for %s: nobody else can be on this node's own NATS server before it serves; "
+            "give nats.url to share one, or set wait_for_dependencies to false",
+            _listed(names),
+        )
+        return
+    missing = list(dict.fromkeys(names))
+    began, said = clock(), -math.inf
+    while missing:
+        left = began + seconds - clock()
+        if clock() - said >= SAY_SECONDS:
+            logger.info(
+                "waiting for %s on NATS at %s, at most %.0f s more",
+                _listed(missing),
+                connection.url,
+                max(0.0, left),
+            )
+            said = clock()
+        for name in tuple(missing):
+            if await _answers(connection, name):
+                logger.info("%s answers", name)
+                missing.remove(name)
+        if missing and clock() - began >= seconds:
+            raise DependencyMissing(
+                f"no answer from {_listed(missing)} on NATS at {connection.url} within {seconds:g} s: "
+                "start it there, take it out of dependencies, or set wait_for_dependencies to false"
+            )
+        if missing:
+            await anyio.sleep(AGAIN_SECONDS)
+
+
+async def _answers(connection: Connection, name: str) -> bool:
+    try:
+        await connection.request(f"$SRV.PING.{name}", timeout=PING_SECONDS)
+    except (NoService, RequestTimeout, Unavailable):  # a lost connection mends itself
+        return False
+    return True
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)

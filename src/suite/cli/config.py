@@ -1,0 +1,129 @@
+"""``suite config``, and the flags that set what it shows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import msgspec
+
+from suite.cli.options import data_dir_option, json_option
+
+if TYPE_CHECKING:
+    from suite.config import Configuration, Settings
+
+_SECRETS: Final = {"nats.password"}
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how to serve."""
+    options = (
+        data_dir_option("Where the log, the credentials and connection.json are kept."),
+        click.option(
+            "--models-dir",
+            "models_directories",
+            type=click.Path(file_okay=False, path_type=Path),
+            multiple=True,
+            help="A directory with *.gguf files; may be given more than once.",
+        ),
+        click.option(
+            "--config",
+            "file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="A file of settings: TOML, or the old YAML (*.yaml, *.yml).",
+        ),
+        click.option("--node", help="This node's name; the host's name unless given."),
+        click.option("--nats-url", help="An existing NATS; without it the node starts a server of its own."),
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65535),
+            help="Port of the node's own server; a free one unless given.",
+        ),
+        click.option(
+            "--memory-limit-gb",
+            type=float,
+            help="Memory that loaded models may have, in units of 2**30 bytes.",
+        ),
+        click.option("--trace", type=click.Choice(["off", "console", "otlp"]), help="Where traces go."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def configured(file: Path | None, flags: Mapping[str, Any]) -> Configuration:
+    """What holds with these flags. Raises InvalidConfiguration."""
+    from suite.config import load_configuration
+
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    nats = {"url": given.pop("nats_url", None), "port": given.pop("port", None)}
+    return load_configuration(file, flags={**given, "nats": nats})
+
+
+@click.command()
+@settings_options
+@json_option
+def config(file: Path | None, as_json: bool, **flags: Any) -> None:
+    """Show every setting in force, and where its value came from.
+
+    Takes the flags of `suite serve`, starts nothing and shows no password.
+
+    \b
+    Examples:
+      suite config
+      suite config --config startup_config.yaml
+      SUITE_MEMORY_LIMIT_GB=12 suite config --json
+    """
+    configuration = configured(file, flags)
+    for warning in configuration.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    values = _values(configuration.settings)
+    if as_json:
+        from suite.cli.output import json_line
+
+        origins = configuration.origins.items()
+        rows = {name: {"value": values[name], "origin": origin} for name, origin in origins}
+        json_line({"settings": rows, "warnings": configuration.warnings})
+        return
+    from suite.cli.output import table
+
+    shown = [(name, _text(values[name]), origin) for name, origin in configuration.origins.items()]
+    table(("setting", "value", "from"), shown)
+
+
+def _values(settings: Settings) -> dict[str, Any]:
+    """Each value by its dotted path, fit to be shown to anybody."""
+    from suite.config.layers import dotted
+
+    values: dict[str, Any] = {}
+
+    def collect(table: Mapping[str, Any], above: tuple[str, ...]) -> None:
+        for name, value in table.items():
+            if isinstance(value, dict):
+                collect(value, (*above, name))
+            else:
+                values[dotted((*above, name))] = value
+
+    collect(msgspec.to_builtins(settings, enc_hook=_printable), ())
+    return {name: "***" if value and name in _SECRETS else value for name, value in values.items()}
+
+
+def _printable(value: object) -> str:
+    """A path, whose bytes need be no UTF-8."""
+    return os.fsencode(str(value)).decode(errors="replace")
+
+
+def _text(value: object) -> str:
+    """A value for people."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return os.pathsep.join(map(str, value)) or "-"
+        case _:
+            return str(value)

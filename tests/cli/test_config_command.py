@@ -1,0 +1,100 @@
+"""``suite config`` prints what is in force and where from, and ``suite serve`` tells what has no effect."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import anyio
+
+SUITE = [sys.executable, "-m", "suite"]
+OLD = """
+ModelManagerSuite:
+  script_path: x.py
+  config: {vram_limit_gb: 24, colour: red}
+"""
+
+
+async def suite(*arguments: str, **environ: str) -> CompletedProcess[bytes]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SUITE_")}
+    with anyio.fail_after(40):
+        return await anyio.run_process([*SUITE, *arguments], env=clean | environ, check=False)
+
+
+def written(directory: Path, name: str, content: str) -> str:
+    (directory / name).write_text(content)
+    return str(directory / name)
+
+
+async def test_every_value_is_shown_with_where_it_came_from(tmp_path: Path) -> None:
+    file = written(tmp_path, "suite.toml", '[models."some-model"]\ncontext_length = 512\n')
+    done = await suite(
+        "config",
+        "--config",
+        file,
+        "--port",
+        "4300",
+        "--models-dir",
+        "a",
+        "--models-dir",
+        "b",
+        SUITE_NODE="box1",
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = [line.split(maxsplit=2) for line in done.stdout.decode().splitlines()]
+    shown = {row[0]: (row[1], row[2].strip()) for row in rows}
+    assert shown["setting"] == ("value", "from")
+    assert shown["node"] == ("box1", "environment SUITE_NODE")
+    assert shown["nats.port"] == ("4300", "flag --port")
+    assert shown["models_directories"] == ("a:b", "flag --models-dir")
+    assert shown['models."some-model".context_length'] == ("512", file)
+    assert shown["enable_predictive_loading"] == ("false", "default")
+    assert shown["memory_limit_gb"] == ("-", "default")
+
+
+async def test_no_password_is_shown_to_people_or_programs(tmp_path: Path) -> None:
+    file = written(tmp_path, "suite.toml", '[nats]\npassword = "se-cret"\n')
+    for options, environ in (
+        (("--config", file), {}),
+        ((), {"SUITE_NATS_URL": "nats://box:se-cret@nats.example"}),
+        (("--nats-url", "nats://a.example,nats://box:se-cret@b.example"), {}),
+    ):
+        for form in ((), ("--json",)):
+            done = await suite("config", *options, *form, **environ)
+            assert done.returncode == 0
+            assert b"se-cret" not in done.stdout + done.stderr
+            assert b"***" in done.stdout
+
+
+async def test_as_json_with_warnings_on_stderr(tmp_path: Path) -> None:
+    file = written(tmp_path, "startup_config.yaml", OLD)
+    done = await suite("config", "--config", file, "--json", SUITE_DATA_DIR=os.fsdecode(b"data\xff"))
+    document = json.loads(done.stdout)
+    assert document["settings"]["memory_limit_gb"] == {"value": 24.0, "origin": file}
+    assert document["settings"]["dependencies"] == {"value": [], "origin": "default"}
+    assert document["settings"]["data_dir"]["value"] == "data\ufffd"
+    told = done.stderr.decode().splitlines()
+    assert told == [f"warning: {each}" for each in document["warnings"]]
+    assert any("ModelManagerSuite.config.colour" in line for line in told)
+
+
+async def test_what_is_wrong_is_said_with_its_path_and_origin() -> None:
+    done = await suite("config", SUITE_MEMORY_LIMIT_GB="much")
+    assert (done.returncode, done.stdout) == (2, b"")
+    words = done.stderr.decode()
+    assert words.startswith("error invalid_configuration: memory_limit_gb ")
+    assert "SUITE_MEMORY_LIMIT_GB" in words
+
+
+async def test_serve_logs_what_has_no_effect(tmp_path: Path) -> None:
+    file = written(tmp_path, "startup_config.yml", OLD)
+    (tmp_path / "taken").write_text("")  # it gets no further than its data directory
+    done = await suite("serve", "--config", file, "--data-dir", str(tmp_path / "taken" / "data"))
+    words = done.stderr.decode()
+    assert "error data_dir_unusable" in words
+    warnings = [line for line in words.splitlines() if "WARNING" in line]
+    assert any("ModelManagerSuite.config.colour" in line for line in warnings)
+    assert any("ModelManagerSuite.script_path" in line for line in warnings)
