@@ -46,7 +46,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[server,otlp,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[server,otlp,zmq,dev]"
 	touch $@
 
 $(MODEL) $(TEST_MODEL): | $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""Lets the clients of the older services go on: ZeroMQ on the one side, the same actions over NATS on the other.
+"""Lets the clients of the older services go on: they speak ZeroMQ, and get what NATS answers.
 
     ports = await tasks.start(
         partial(

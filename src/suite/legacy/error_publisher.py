@@ -44,7 +44,7 @@ class ErrorPublisher:
     async def open(
         cls, *, host: str, errors_port: int, error_bus: str | None = None, port: int
     ) -> AsyncIterator[ErrorPublisher]:
-        """Listen on ``errors_port`` for subscribers, or connect to ``error_bus`` (``tcp://host:7150``) if given.
+        """Listen on ``errors_port`` for subscribers, or connect to an ``error_bus`` (``tcp://host:7150``).
 
         ``port`` is the one that requests come to, as the messages tell it. Raises PortTaken, and
         InvalidConfiguration without ZeroMQ or for what is no address.

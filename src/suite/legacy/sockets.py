@@ -47,7 +47,7 @@ class Sockets:
 
         socket = self._socket(zmq.ROUTER)
         socket.setsockopt(zmq.MAXMSGSIZE, FRAME_LIMIT)
-        # A client that came back under its name is heard, even if its old connection is not yet seen to be dead.
+        # A client that came back under its name is heard, though its old connection may not yet look dead.
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         return socket, await _bind(socket, host, port, setting)
 
