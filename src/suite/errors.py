@@ -223,6 +223,13 @@ class AccessDenied(SuiteError):
     status = 403
 
 
+class EvaluationNotFound(SuiteError):
+    """No evaluation has this id: get_model_evaluation_scores names the ones there are."""
+
+    code = "evaluation_not_found"
+    status = 404
+
+
 class ReadModelBehind(SuiteError):
     """The read model does not have this event yet: try again, or ask without min_seq."""
 

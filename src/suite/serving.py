@@ -16,15 +16,30 @@ import psutil
 
 from suite import __version__, data_directory, telemetry
 from suite.actions.catalogue import get_model_status, list_models
+from suite.actions.evaluation import (
+    compare_models,
+    get_model_evaluation_scores,
+    get_performance_metrics,
+    log_model_evaluation,
+    log_performance_metric,
+    retract_model_evaluation,
+    summary,
+)
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
 from suite.actions.health import get_stats, health_check
+from suite.actions.prediction import predict_models, preload_models, select_model
+from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.residency import load_model, unload_model
+from suite.actions.usage import record_usage, usage
+from suite.actors.dependencies import wait_for_dependencies
 from suite.actors.generations import Generations
 from suite.actors.journal import Journal
 from suite.actors.membership import LEASE_SECONDS, Membership
 from suite.actors.node import Node, actor_spec, idle_timeout
+from suite.actors.preloader import preload_predicted
 from suite.actors.recovery import close_open_instances
 from suite.actors.registrar import Registrar
+from suite.actors.reporter import Reporter
 from suite.actors.supervisor import Supervisor
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
@@ -32,11 +47,14 @@ from suite.bus.kv import Leases
 from suite.bus.service import Service, terminate
 from suite.catalogue import Catalogue
 from suite.config import ConnectionFile, Settings
-from suite.errors import SuiteError
+from suite.errors import ReadModelUnavailable, SuiteError
 from suite.identity import Clock, NewId, Now, new_id, utc_now
+from suite.legacy.service import serve_what_was
 from suite.log import Log
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
+from suite.prediction.frequency import MostUsedLastHour
+from suite.projections.projections import Projections
 from suite.tasks import background
 
 logger = logging.getLogger("suite.node")
@@ -51,6 +69,40 @@ ACTIONS = (
     get_model_status,
     health_check,
     get_stats,
+    record_usage,
+    usage,
+    log_performance_metric,
+    get_performance_metrics,
+    summary,
+    log_model_evaluation,
+    get_model_evaluation_scores,
+    retract_model_evaluation,
+    compare_models,
+    predict_models,
+    preload_models,
+    select_model,
+    get_errors,
+    get_fleet,
+    rebuild_projection,
+)
+
+_NEEDS_MODELS = (
+    load_model,
+    unload_model,
+    generate_text,
+    cancel_generation,
+    clear_kv_cache,
+    preload_models,
+    select_model,
+)
+_NEEDS_EVALUATION = (
+    log_performance_metric,
+    get_performance_metrics,
+    summary,
+    log_model_evaluation,
+    get_model_evaluation_scores,
+    retract_model_evaluation,
+    compare_models,
 )
 
 _MEMORY_SHARE = 0.8
@@ -97,9 +149,26 @@ async def running_node(
         async with (
             _nats(settings) as (access, reachable_by),
             Connection.open(access, name=f"suite-{settings.node}") as connection,
-            Log.open(connection, subjects, source=f"/node/{settings.node}", new_id=new_id, now=now) as log,
+            Log.open(
+                connection,
+                subjects,
+                source=f"/node/{settings.node}",
+                new_id=new_id,
+                now=now,
+                retention=settings.retention.seconds(),
+            ) as log,
             background() as tasks,
         ):
+            if settings.wait_for_dependencies:
+                await wait_for_dependencies(
+                    connection,
+                    settings.dependencies,
+                    seconds=settings.dependency_timeout_seconds,
+                    embedded=settings.nats.url is None,
+                    clock=clock,
+                )
+            reporter = Reporter(log, settings.node)
+            tasks.start_soon(reporter.run)
             catalogue = await _catalogue(settings)
             limit_bytes = _memory_limit(settings)
             membership = Membership(connection, log, subjects, settings.node)
@@ -121,12 +190,24 @@ async def running_node(
             await membership.answer_pings()
             tasks.start_soon(membership.renew, leases, journal)
             tasks.start_soon(membership.watch, leases)
-            async with supervisor.running():
+            async with (
+                Projections.running(
+                    log,
+                    settings.data_dir,
+                    evaluation_path=settings.sqlite_db_path,
+                    now=now,
+                    on_problem=partial(reporter.report, ReadModelUnavailable.code),
+                ) as projections,
+                supervisor.running(),
+            ):
                 node = Node(
                     settings,
                     connection=connection,
                     catalogue=catalogue,
+                    log=log,
                     journal=journal,
+                    projections=projections,
+                    policy=MostUsedLastHour(),
                     supervisor=supervisor,
                     generations=Generations(connection, subjects, settings.node, supervisor, tasks, clock),
                     new_id=new_id,
@@ -137,6 +218,8 @@ async def running_node(
                 tasks.start_soon(registrar.run)
                 tasks.start_soon(_follow_files, node, registrar)
                 tasks.start_soon(supervisor.sweep_idle, partial(idle_timeout, settings))
+                if settings.enable_predictive_loading and settings.enable_gguf_management:
+                    tasks.start_soon(preload_predicted, node, settings.prediction_interval_seconds)
                 async with Service.serve(
                     connection,
                     ACTIONS,
@@ -146,7 +229,13 @@ async def running_node(
                     metadata={"node": settings.node},
                     new_id=new_id,
                     drain_seconds=settings.drain_seconds,
+                    disabled=_disabled(settings),
+                    on_failure=lambda name: reporter.report(
+                        SuiteError.code, f"{name} failed unforeseen: the node's own log has the cause"
+                    ),
                 ) as node.service:
+                    if settings.enable_backward_compatibility:
+                        await tasks.start(serve_what_was, connection, log, subjects, ACTIONS, settings.legacy)
                     reachable_by.write(settings.data_dir)
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
                     try:
@@ -159,6 +248,17 @@ async def running_node(
             await membership.leave()
             with suppress(SuiteError):
                 await leases.delete(settings.node)
+
+
+def _disabled(settings: Settings) -> dict[str, str]:
+    """The actions that are switched off, each with the setting that switches it on."""
+    groups = {"enable_gguf_management": _NEEDS_MODELS, "enable_model_evaluation": _NEEDS_EVALUATION}
+    return {
+        each.name: setting
+        for setting, actions in groups.items()
+        if not getattr(settings, setting)
+        for each in actions
+    }
 
 
 @asynccontextmanager

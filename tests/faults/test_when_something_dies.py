@@ -233,7 +233,7 @@ async def test_a_node_killed_takes_its_server_and_actors_along(tmp_path: Path) -
         unloaded = events.index("instance.unloaded")
         assert unloaded > events.index("instance.loaded")
         status = await client.get_model_status("tiny")
-        assert status.model and status.model.state == "unloaded"
+        assert status.model and status.model.status == "unloaded"
 
 
 async def test_a_second_process_of_the_name_is_refused_or_fences_the_first(tmp_path: Path) -> None:

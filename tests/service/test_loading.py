@@ -55,7 +55,7 @@ async def test_a_model_is_loaded_reported_and_unloaded(tmp_path: Path) -> None:
         assert progress == sorted(progress)
         assert (await client.load_model("tiny.v1")).seq == loaded.seq
         model = await model_info(client, "tiny.v1")
-        assert model.state == "loaded"
+        assert model.status == "loaded"
         assert model.instance is not None
         assert model.instance.resident_bytes == loaded.resident_bytes > 0
         unloaded = await client.unload_model("tiny.v1")
@@ -153,10 +153,10 @@ async def test_a_load_waits_for_a_drain_and_cancels_nobody(tmp_path: Path) -> No
             async for chunk in generation:
                 if chunk.index == 0:
                     tasks.start_soon(partial(client.unload_model, "a", drain_ms=60_000))
-                    while (await model_info(client, "a")).state != "unloading":
+                    while (await model_info(client, "a")).status != "unloading":
                         await anyio.sleep(0.01)
                     tasks.start_soon(client.load_model, "b")
-                    while (await model_info(client, "b")).state != "loading":
+                    while (await model_info(client, "b")).status != "loading":
                         await anyio.sleep(0.01)
                 if chunk.index == 5:
                     await client.cancel_generation(generation.generation_id)
@@ -175,10 +175,10 @@ async def test_a_drain_can_be_cut_short(tmp_path: Path) -> None:
                 async for chunk in client.generate("a", "Once", max_tokens=4000, temperature=0):
                     if chunk.index == 0:
                         tasks.start_soon(partial(client.unload_model, "a", drain_ms=600_000))
-                        while (await model_info(client, "a")).state != "unloading":
+                        while (await model_info(client, "a")).status != "unloading":
                             await anyio.sleep(0.01)
                         tasks.start_soon(partial(client.unload_model, "a", drain_ms=0))
-        assert (await model_info(client, "a")).state == "unloaded"
+        assert (await model_info(client, "a")).status == "unloaded"
 
 
 async def test_a_model_that_can_never_fit_is_refused(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ async def test_an_idle_model_unloads_after_its_timeout(tmp_path: Path) -> None:
         await client.load_model("stays")
         await client.load_model("brief")
         with anyio.fail_after(20):
-            while (await model_info(client, "brief")).state != "unloaded":
+            while (await model_info(client, "brief")).status != "unloaded":
                 await anyio.sleep(0.05)
         (gone,) = [event.data for event in await history(client, "instance.*.brief.unloaded")]
         assert isinstance(gone, InstanceUnloaded)
@@ -221,11 +221,11 @@ async def test_an_unload_ends_a_load_that_is_under_way(tmp_path: Path) -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(load)
-            while (await model_info(client, "tiny")).state == "unloaded":
+            while (await model_info(client, "tiny")).status == "unloaded":
                 await anyio.sleep(0.005)
             await client.unload_model("tiny")
         assert outcomes in (["cancelled"], ["loaded"])
-        assert (await model_info(client, "tiny")).state == "unloaded"
+        assert (await model_info(client, "tiny")).status == "unloaded"
         assert (await client.load_model("tiny")).loaded
 
 
@@ -270,7 +270,7 @@ async def test_a_file_that_is_no_model_is_listed_with_what_is_wrong(tmp_path: Pa
     tiny_model(tmp_path / "good.gguf")
     async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
         model = await model_info(client, "broken")
-        assert model.state == "invalid"
+        assert model.status == "invalid"
         assert model.error
         with pytest.raises(ModelFileInvalid):
             await client.load_model("broken")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from suite.actors.instance import Instance
 from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.catalogue import Model
+from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.actions import (
     GetModelStatusReply,
     GetModelStatusRequest,
@@ -13,56 +16,81 @@ from suite.messages.actions import (
     ListModelsReply,
     ListModelsRequest,
     ModelInfo,
-    ModelState,
+    ModelStatus,
 )
+from suite.messages.times import parse_time, rfc3339
+from suite.projections.usage import last_used
+
+_MIB = 2**20
 
 
 @action("list_models")
 async def list_models(node: Node, _: ListModelsRequest, __: Call) -> ListModelsReply:
     """Every model of the catalogue; the warnings say which files were left out, and why."""
-    models = tuple(describe(node, model) for model in node.catalogue.models.values())
-    return ListModelsReply(models=models, warnings=node.catalogue.warnings)
+    return ListModelsReply(models=await _describe_all(node), warnings=node.catalogue.warnings)
 
 
 @action("get_model_status")
 async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) -> GetModelStatusReply:
     """One model, or all by id."""
     if request.model_id is None:
-        models = {model.model_id: describe(node, model) for model in node.catalogue.models.values()}
-        return GetModelStatusReply(models=models)
-    return GetModelStatusReply(model=describe(node, node.catalogue.resolve(request.model_id)))
+        return GetModelStatusReply(models={model.model_id: model for model in await _describe_all(node)})
+    model = node.catalogue.resolve(request.model_id)
+    used = await _last_used(node, [model.model_id])
+    return GetModelStatusReply(model=describe(node, model, used.get(model.model_id)))
 
 
-def describe(node: Node, model: Model) -> ModelInfo:
+async def _describe_all(node: Node) -> tuple[ModelInfo, ...]:
+    used = await _last_used(node, None)
+    return tuple(describe(node, model, used.get(model.model_id)) for model in node.catalogue.models.values())
+
+
+async def _last_used(node: Node, model_ids: list[str] | None) -> dict[str, datetime]:
+    """When each model was last used; empty while that cannot be known, which need not hold up the rest."""
+    try:
+        async with node.projections.usage.reading() as db:
+            return await last_used(db, model_ids)
+    except (ReadModelBehind, ReadModelUnavailable):
+        return {}
+
+
+def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     """A model as clients see it."""
     instance = node.supervisor.instances.get(model.model_id)
     info = model.info
+    if instance is not None and instance.last_used_at is not None:
+        here = parse_time(instance.last_used_at, "last_used")
+        used = here if used is None else max(used, here)
     return ModelInfo(
         model_id=model.model_id,
         display_name=model.display_name,
         aliases=model.settings.aliases,
         capabilities=model.capabilities,
-        file_name=model.file_name,
+        model_path=str(model.path),
         file_bytes=info.file_bytes if info else 0,
         sha256=model.sha256,
         architecture=info.architecture if info else None,
         parameters=info.parameters if info else None,
         quantization=info.quantization if info else None,
         trained_context_tokens=info.context_tokens if info else None,
-        context_tokens=model.context_tokens,
-        gpu_layers=model.settings.n_gpu_layers,
-        threads=node.threads(model),
+        n_ctx=model.context_tokens,
+        n_gpu_layers=model.settings.n_gpu_layers,
+        n_threads=node.threads(model),
+        priority=model.settings.priority,
         idle_timeout_seconds=node.idle_timeout(model),
         has_chat_template=bool(info and info.chat_template),
         estimate=model.estimate,
+        estimated_vram_mb=-(-model.need_bytes // _MIB),
         loaded=instance is not None and instance.phase == "loaded",
-        state=_state(model, instance),
+        status=_status(model, instance),
         error=model.error.message if model.error else node.supervisor.load_errors.get(model.model_id),
+        last_used=rfc3339(used) if used else None,
+        idle_time=(node.now() - used).total_seconds() if used else None,
         instance=_describe_instance(node, instance) if instance else None,
     )
 
 
-def _state(model: Model, instance: Instance | None) -> ModelState:
+def _status(model: Model, instance: Instance | None) -> ModelStatus:
     if instance is None:
         return "invalid" if model.error else "unloaded"
     if instance.unloading is not None or instance.phase == "ending":

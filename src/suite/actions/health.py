@@ -10,13 +10,20 @@ from suite.messages.actions import (
     GetStatsRequest,
     HealthCheckReply,
     HealthCheckRequest,
+    OldStats,
 )
+from suite.projections.catalogue import totals
+from suite.projections.samples import count_samples
+from suite.projections.scores import count_evaluations
 
 
 @action("health_check")
 async def health_check(node: Node, _: HealthCheckRequest, __: Call) -> HealthCheckReply:
-    """The node answers, so it is well."""
+    """The node answers, so it is well, or says what is wrong."""
+    problems = node.projections.problems
     return HealthCheckReply(
+        status="degraded" if problems else "HEALTHY",
+        problems=problems,
         node=node.name,
         version=__version__,
         uptime=node.clock() - node.started,
@@ -29,7 +36,7 @@ async def health_check(node: Node, _: HealthCheckRequest, __: Call) -> HealthChe
 
 @action("get_stats")
 async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
-    """Counts since the node's start, and its memory now."""
+    """Counts since the node's start, and its memory now; ``metrics`` counts from the log."""
     counts, residency = node.supervisor.counts, node.supervisor.residency
     return GetStatsReply(
         node=node.name,
@@ -48,5 +55,22 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         completion_tokens=counts["completion_tokens"],
         memory_limit_bytes=residency.limit_bytes,
         memory_reserved_bytes=residency.reserved_bytes,
-        last_seq=node.journal.last_seq,
+        last_seq=node.last_seq,
+        metrics=await _old_stats(node),
+        projections=tuple(each.info for each in node.projections.by_name.values()),
+    )
+
+
+async def _old_stats(node: Node) -> OldStats:
+    async with node.projections.catalogue.reading(own_seq=node.last_seq) as db:
+        residency = await totals(db)
+    async with node.projections.evaluation.reading(own_seq=node.last_seq) as db:
+        samples, evaluations = await count_samples(db), await count_evaluations(db)
+    return OldStats(
+        performance_logs=samples,
+        trust_score_updates=evaluations,
+        models_tracked=len(node.catalogue.models),
+        predictions_made=node.predictions_made,
+        models_loaded=residency.models_loaded_ever,
+        models_unloaded=residency.models_unloaded_ever,
     )

@@ -15,7 +15,12 @@ from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.errors import ModelFileInvalid
 from suite.identity import Clock, NewId, Now
+from suite.log import Log
 from suite.messages.actor import ActorSpec, NatsAccess
+from suite.messages.events import Generated
+from suite.prediction.policy import Policy
+from suite.projections.projections import Projections
+from suite.projections.usage import UsageHistory
 
 
 class Node:
@@ -27,7 +32,10 @@ class Node:
         *,
         connection: Connection,
         catalogue: Catalogue,
+        log: Log,
         journal: Journal,
+        projections: Projections,
+        policy: Policy,
         supervisor: Supervisor,
         generations: Generations,
         new_id: NewId,
@@ -38,13 +46,17 @@ class Node:
         self.name = settings.node
         self.connection = connection
         self.catalogue = catalogue
+        self.log = log
         self.journal = journal
+        self.projections = projections
+        self.policy = policy
         self.supervisor = supervisor
         self.generations = generations
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
         self.service: Service[Node] | None = None
         """None until the actions are served, which is last."""
+        self.predictions_made = 0
 
     @property
     def commands_processed(self) -> int:
@@ -55,6 +67,23 @@ class Node:
     def models_loaded(self) -> int:
         """How many models answer at this moment."""
         return sum(instance.phase == "loaded" for instance in self.supervisor.instances.values())
+
+    @property
+    def last_seq(self) -> int:
+        """The newest event that this node wrote or knows of: what its queries must not be behind."""
+        return max(self.journal.last_seq, self.log.newest)
+
+    def is_loaded(self, model_id: str) -> bool:
+        """Whether the model answers on this node."""
+        instance = self.supervisor.instances.get(model_id)
+        return instance is not None and instance.phase == "loaded"
+
+    async def predict(self, *, limit: int, min_seq: int = 0) -> list[str]:
+        """The models that are likely to be used next, the likeliest first."""
+        async with self.projections.usage.reading(min_seq, own_seq=self.last_seq) as db:
+            predicted = await self.policy.predict(UsageHistory(db), now=self.now(), limit=limit)
+        self.predictions_made += 1
+        return predicted
 
     def loadable(self, model_id: str) -> Model:
         """The model of an id or alias, with its file still there and sound.
@@ -108,5 +137,6 @@ def actor_spec(settings: Settings, access: NatsAccess, model: Model, instance_id
         threads=threads(model),
         slots=model.settings.slots,
         queue_limit=settings.queue_limit,
+        usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
         tracing=settings.trace,
     )

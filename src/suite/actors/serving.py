@@ -37,6 +37,7 @@ from suite.messages.actor import (
     HandoverReply,
     Ready,
 )
+from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 
 logger = logging.getLogger("suite.actor")
@@ -62,7 +63,13 @@ async def serve(
             async with (
                 Connection.open(spec.nats, name=f"{spec.node} {spec.model_id}") as connection,
                 Log.open(
-                    connection, subjects, source=source, new_id=new_id, now=utc_now, create=False
+                    connection,
+                    subjects,
+                    source=source,
+                    new_id=new_id,
+                    now=utc_now,
+                    retention={Generated.aggregate: spec.usage_retention_seconds},
+                    create=False,
                 ) as log,
             ):
                 model = await asyncio.wrap_future(engine.loaded)

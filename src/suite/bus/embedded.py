@@ -45,7 +45,7 @@ HOST = "127.0.0.1"
 ROLES = ("suite", "operator", "client", "consumer")
 
 
-def permissions(role: str, subjects: Subjects) -> dict[str, list[str]]:
+def permissions(role: str, subjects: Subjects) -> dict[str, Any]:
     """What a role may publish and listen to: DESIGN's "Who may what"."""
     request = [subjects.action(">"), "$SRV.>"]
     stream = subjects.stream
@@ -71,7 +71,11 @@ def permissions(role: str, subjects: Subjects) -> dict[str, list[str]]:
     own = [f"{subjects.root}.>", "$SRV.>", "$JS.>", "$KV.>"]
     publish = {"suite": [*own, "_INBOX.>"], "operator": request + read, "client": request, "consumer": read}
     subscribe = {"suite": [*own, inbox]}
-    return {"publish": publish[role], "subscribe": subscribe.get(role, [inbox])}
+    refused = [subjects.action("rebuild_projection")] if role == "client" else []
+    return {
+        "publish": {"allow": publish[role], "deny": refused},
+        "subscribe": {"allow": subscribe.get(role, [inbox])},
+    }
 
 
 def inbox_prefix(role: str) -> str:

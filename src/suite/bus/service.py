@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import anyio
 import msgspec
@@ -37,6 +37,7 @@ __all__ = ["Action", "Call", "HandedOver", "Service", "action", "terminate"]
 log = logging.getLogger("suite.bus")
 
 T = TypeVar("T")
+OnFailure: TypeAlias = Callable[[str], None]
 
 NAME = "suite"
 DRAIN_SECONDS = 10.0
@@ -63,6 +64,7 @@ class Service(Generic[T]):
         new_id: NewId,
         now: Now,
         disabled: Mapping[str, str],
+        on_failure: OnFailure,
     ) -> None:
         self._connection = connection
         self._context = context
@@ -71,6 +73,7 @@ class Service(Generic[T]):
         # A reply subject is the sender's choice, but the answer is published with the service's rights.
         self._not_to_answer = (f"{subjects.root}.", "$")
         self._endpoints = Endpoints(actions, subjects, disabled)
+        self._on_failure = on_failure
         self._new_id = new_id
         self._identity = {"name": NAME, "id": new_id(), "version": version, "metadata": dict(metadata)}
         self._started = now()
@@ -99,11 +102,13 @@ class Service(Generic[T]):
         now: Now = utc_now,
         drain_seconds: float = DRAIN_SECONDS,
         disabled: Mapping[str, str] = {},
+        on_failure: OnFailure = lambda _: None,
     ) -> AsyncIterator[Service[T]]:
         """Serve until the block is left, then give what runs ``drain_seconds`` to end.
 
         What has not ended by then is cancelled, and its sender told `node_stopping`. Actions in
-        ``disabled`` are refused with the setting that switches them on.
+        ``disabled`` are refused with the setting that switches them on. ``on_failure`` hears of an action
+        whose handler failed in a way that nobody thought of.
         """
         service = cls(
             connection,
@@ -115,6 +120,7 @@ class Service(Generic[T]):
             new_id=new_id,
             now=now,
             disabled=disabled,
+            on_failure=on_failure,
         )
         async with background() as tasks:
             await tasks.start(service._run_handlers)
@@ -237,6 +243,7 @@ class Service(Generic[T]):
             error = SuiteError("the service failed on this request: its log has the cause")
         except Exception:
             log.exception("the handler of %s failed", endpoint.subject)
+            self._on_failure(endpoint.action.name)
             error = SuiteError("the service failed on this request: its log has the cause")
         if error is not None:
             await self._refuse(message, error, warnings, stream=stream)

@@ -79,12 +79,15 @@ class Catalogue:
 
     def resolve(self, id_or_alias: str) -> Model:
         """The model of this id, or else of this alias. Raises ModelNotFound, which names what is near."""
-        model_id = id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias)
-        if model_id is not None:
+        if (model_id := self.canonical(id_or_alias)) in self._models:
             return self._models[model_id]
         if id_or_alias in self._missing:
             raise ModelNotFound(f"no model {id_or_alias!r}: {self._missing[id_or_alias]}")
         raise ModelNotFound(f"no model {id_or_alias!r}: {self._suggestion(id_or_alias)}")
+
+    def canonical(self, id_or_alias: str) -> str:
+        """The id behind an alias; any other text is an id, whether there is such a model or not."""
+        return id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias, id_or_alias)
 
     def check_present(self, model: Model) -> None:
         """Make sure that a model's file is still the one that was inspected: a few stats, no reading.

@@ -43,11 +43,11 @@ def show_models(models: Iterable[ModelInfo]) -> None:
     rows = [
         (
             model.model_id,
-            model.state,
+            model.status,
             model.architecture or "",
             f"{model.parameters / 1e6:,.0f} M" if model.parameters else "",
             model.quantization or "",
-            str(model.context_tokens),
+            str(model.n_ctx),
             size(model.file_bytes),
             size(model.estimate.total_bytes) if model.estimate else "",
             ", ".join(model.aliases) or model.error or "",
@@ -70,10 +70,10 @@ def load(where: Where, model: str, no_wait: bool) -> None:
       suite load smollm2
       suite load smollm2 --no-wait --json
     """
-    from suite.cli.output import LoadBar, duration, json_line, size
+    from suite.cli.output import Bar, duration, json_line, size
 
     async def work(client: Client) -> LoadModelReply:
-        with LoadBar(model, shown=not where.as_json) as bar:
+        with Bar(f"loading {model}", shown=not where.as_json) as bar:
             return await client.load_model(model, wait=not no_wait, on_progress=bar.advance)
 
     reply = where.run(work)

@@ -44,7 +44,7 @@ def show_instances(models: Iterable[ModelInfo]) -> None:
     for model in models:
         if (instance := model.instance) is None:
             continue
-        state = f"loading {instance.load_progress:.0%}" if model.state == "loading" else model.state
+        state = f"loading {instance.load_progress:.0%}" if model.status == "loading" else model.status
         rows.append(
             (
                 *(
@@ -68,13 +68,13 @@ def _show_one(model: ModelInfo) -> None:
     from suite.cli.output import size, table
 
     lines = [
-        ("state", model.state if model.error is None else f"{model.state}: {model.error}"),
-        ("file", f"{model.file_name}, {size(model.file_bytes)}"),
+        ("state", model.status if model.error is None else f"{model.status}: {model.error}"),
+        ("file", f"{model.model_path}, {size(model.file_bytes)}"),
         ("sha256", model.sha256 or "not read yet"),
         ("architecture", model.architecture or ""),
         ("parameters", f"{model.parameters:,}" if model.parameters else ""),
         ("quantization", model.quantization or ""),
-        ("context", f"{model.context_tokens} tokens of {model.trained_context_tokens} trained"),
+        ("context", f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"),
         ("chat template", "yes" if model.has_chat_template else "no"),
         ("capabilities", ", ".join(model.capabilities)),
         ("aliases", ", ".join(model.aliases)),

@@ -72,7 +72,7 @@ class Log:
     ) -> AsyncIterator[Log]:
         """The log on this connection; its stream is created, or set right, unless `create` is False.
 
-        ``retention`` says by aggregate after how many seconds its events expire; others stay for ever.
+        ``retention`` says by aggregate after how many seconds its events expire; 0 and others: never.
         ``attempt_seconds`` is how long one publish waits for its answer, ``settle_seconds`` how long an
         append is tried again. Leaving waits a few seconds for what is under way. Raises ServerUnsuitable,
         Unavailable.
@@ -194,7 +194,7 @@ class Log:
                 correlation_id=correlation_id,
                 causation_id=causation_id,
                 traceparent=trace,
-                ttl_seconds=self._retention.get(event.aggregate),
+                ttl_seconds=self._retention.get(event.aggregate) or None,
             )
             for event in events
         ]

@@ -654,7 +654,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...]
     capabilities: tuple[str, ...]
     model_path: str
-    """Of its first file, below the model directory."""
+    """Its file; of a split model the first one."""
     file_bytes: int
     sha256: str | None
     """None until the file has been read through once."""

@@ -41,6 +41,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     """How many conversations keep their tokens in memory."""
     queue_limit: int
+    usage_retention_seconds: int
+    """After which its usage expires in the log; 0: never."""
     tracing: str
 
 

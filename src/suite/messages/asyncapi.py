@@ -15,6 +15,7 @@ from suite.messages.subjects import Subjects
 
 SIGNALS: Mapping[str, tuple[type[signals.Signal], ...]] = {
     "load_model": (signals.Progress, signals.Heartbeat),
+    "rebuild_projection": (signals.Folded, signals.Heartbeat),
     "generate_text": (signals.Accepted, signals.Progress, signals.Chunk, signals.Heartbeat),
 }
 """What an action with ``stream: true`` sends before its reply."""

@@ -29,6 +29,13 @@ class Progress(Signal, frozen=True, kw_only=True, tag="progress"):
     fraction: float
 
 
+class Folded(Signal, frozen=True, kw_only=True, tag="folded"):
+    """How far the rebuild of a read model is, 0 to 1."""
+
+    name: str
+    fraction: float
+
+
 class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
     """The next piece of the text; ``index`` counts from 0 without a gap."""
 
@@ -40,6 +47,6 @@ class Heartbeat(Signal, frozen=True, kw_only=True, tag="heartbeat"):
     """Nothing new, but the work goes on: sent each second while nothing else is."""
 
 
-AnySignal: TypeAlias = Accepted | Progress | Chunk | Heartbeat
+AnySignal: TypeAlias = Accepted | Progress | Folded | Chunk | Heartbeat
 
 HEARTBEAT_SECONDS = 1.0

@@ -47,6 +47,9 @@ WAIT_SECONDS: Final = 8.0
 POLL_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 2.0
 EXPIRE_SECONDS: Final = 5.0
+CURRENT_SECONDS: Final = 60.0
+"""So old may the newest event be that is not in it, in what counts as current: half of what the server needs
+to forget an id (`log.stream`)."""
 
 OnProgress: TypeAlias = Callable[[float], Awaitable[None]]
 
@@ -70,7 +73,15 @@ class _Handover:
 class Projector:
     """One read model, kept as long as `run` runs."""
 
-    def __init__(self, projection: Projection, path: Path, log: Log, *, now: Now) -> None:
+    def __init__(
+        self,
+        projection: Projection,
+        path: Path,
+        log: Log,
+        *,
+        now: Now,
+        on_problem: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.projection = projection
         self.path = path
         self.problem: str | None = None
@@ -79,6 +90,7 @@ class Projector:
         """All of its events up to here are in it."""
         self._log = log
         self._now = now
+        self._on_problem = on_problem
         self._pending = 0
         self._rebuilding = False
         self._readers: Readers | None = None
@@ -86,6 +98,7 @@ class Projector:
         self._handover: _Handover | None = None
         self._damage: sqlite3.DatabaseError | None = None
         self._expired_at = float("-inf")
+        self._current_at = float("-inf")
         self._changed = anyio.Event()
 
     @property
@@ -150,6 +163,8 @@ class Projector:
             logger.warning("%s follows the log again", self.projection.name)
             self.problem = None
         self._pending = batch.pending
+        if not batch.pending:
+            self._current_at = time.monotonic()
         self._at(batch.seq)
 
     async def _expire(self, file: ProjectionFile) -> None:
@@ -193,7 +208,9 @@ class Projector:
             self._report(unmovable)
             await anyio.sleep(RETRY_SECONDS)
         else:
-            logger.error("%s is damaged (%s): kept as %s and folded anew", self.path, error, kept)
+            said = f"{self.path} is damaged ({error}): kept as {kept.name} and folded anew"
+            logger.error("%s", said)
+            self._on_problem(said)
 
     def _report(self, error: Exception) -> None:
         problem = (
@@ -202,6 +219,7 @@ class Projector:
         )
         if self.problem != problem:
             logger.error("%s", problem)
+            self._on_problem(problem)
         self.problem = problem
         self._announce()
 
@@ -224,6 +242,11 @@ class Projector:
     async def wait_for(self, seq: int) -> None:
         """Until all of its events up to here are in it. Raises ReadModelBehind."""
         await self._ready(seq, 0)
+
+    async def wait_current(self) -> None:
+        """Until nothing that is older than a minute is missing. Raises ReadModelBehind or Unavailable."""
+        if time.monotonic() - self._current_at > CURRENT_SECONDS:
+            await self.wait_for((await self._log.extent()).last_seq)
 
     async def _ready(self, min_seq: int, own_seq: int) -> Readers:
         # Nothing may come between finding the readers and taking one: they are closed when nobody has one.

@@ -1,0 +1,170 @@
+"""Metrics and evaluations: logging them, each id once for ever, and asking for them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from suite.actions.once import append_once, attachment
+from suite.actors.node import Node
+from suite.bus.service import Call, action
+from suite.errors import EvaluationNotFound
+from suite.messages.actions import (
+    CompareModelsReply,
+    CompareModelsRequest,
+    GetModelEvaluationScoresReply,
+    GetModelEvaluationScoresRequest,
+    GetPerformanceMetricsReply,
+    GetPerformanceMetricsRequest,
+    LogModelEvaluationReply,
+    LogModelEvaluationRequest,
+    LogPerformanceMetricReply,
+    LogPerformanceMetricRequest,
+    Moment,
+    RetractModelEvaluationReply,
+    RetractModelEvaluationRequest,
+    SummaryReply,
+    SummaryRequest,
+)
+from suite.messages.events import EvaluationLogged, EvaluationRetracted, MetricLogged
+from suite.messages.times import parse_time
+from suite.projections import samples, scores, standing
+from suite.projections import summary as summaries
+
+
+@action("log_performance_metric", wrappers=("metric",))
+async def log_performance_metric(
+    node: Node, request: LogPerformanceMetricRequest, call: Call
+) -> LogPerformanceMetricReply:
+    """Log one sample of a metric."""
+    metric_id = request.metric_id or node.new_id()
+    event = MetricLogged(
+        metric_id=metric_id,
+        agent_name=request.agent_name,
+        metric_name=request.metric_name,
+        value=request.value,
+        timestamp=_time(node, request.timestamp, "timestamp"),
+        context=attachment(request.context, "context"),
+    )
+
+    def is_same(before: MetricLogged, now: MetricLogged) -> bool:
+        return before == (now if request.timestamp is not None else replace(now, timestamp=before.timestamp))
+
+    if request.metric_id is None:
+        seq = await node.log.append(event, correlation_id=call.request_id)
+    else:
+        seq = await append_once(
+            node,
+            node.projections.evaluation,
+            event,
+            entry_id=metric_id,
+            find=samples.find_metric,
+            is_same=is_same,
+            correlation_id=call.request_id,
+        )
+    return LogPerformanceMetricReply(message=f"{request.metric_name} is logged", metric_id=metric_id, seq=seq)
+
+
+@action("get_performance_metrics")
+async def get_performance_metrics(
+    node: Node, request: GetPerformanceMetricsRequest, _: Call
+) -> GetPerformanceMetricsReply:
+    """The samples of metrics, the newest first."""
+    async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
+        return await samples.performance_metrics(db, request)
+
+
+@action("summary")
+async def summary(node: Node, request: SummaryRequest, _: Call) -> SummaryReply:
+    """What the samples of a metric come to, in all and by agent."""
+    async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
+        return await summaries.summary(db, request)
+
+
+@action("log_model_evaluation", wrappers=("evaluation",))
+async def log_model_evaluation(
+    node: Node, request: LogModelEvaluationRequest, call: Call
+) -> LogModelEvaluationReply:
+    """Log how a model did in an evaluation cycle."""
+    evaluation_id = request.evaluation_id or node.new_id()
+    event = EvaluationLogged(
+        evaluation_id=evaluation_id,
+        model_name=request.model_name,
+        cycle_id=request.cycle_id,
+        trust_score=request.trust_score,
+        accuracy=request.accuracy,
+        f1_score=request.f1_score,
+        avg_latency_ms=request.avg_latency_ms,
+        evaluation_timestamp=_time(node, request.evaluation_timestamp, "evaluation_timestamp"),
+        comparison_data=attachment(request.comparison_data, "comparison_data"),
+    )
+
+    def is_same(before: EvaluationLogged, now: EvaluationLogged) -> bool:
+        if request.evaluation_timestamp is None:
+            now = replace(now, evaluation_timestamp=before.evaluation_timestamp)
+        return before == now
+
+    if request.evaluation_id is None:
+        seq = await node.log.append(event, correlation_id=call.request_id)
+    else:
+        seq = await append_once(
+            node,
+            node.projections.evaluation,
+            event,
+            entry_id=evaluation_id,
+            find=scores.find_evaluation,
+            is_same=is_same,
+            correlation_id=call.request_id,
+        )
+    return LogModelEvaluationReply(
+        message=f"the evaluation of {request.model_name} is logged", evaluation_id=evaluation_id, seq=seq
+    )
+
+
+@action("get_model_evaluation_scores")
+async def get_model_evaluation_scores(
+    node: Node, request: GetModelEvaluationScoresRequest, _: Call
+) -> GetModelEvaluationScoresReply:
+    """The evaluations of models, the newest first."""
+    async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
+        return await scores.evaluation_scores(db, request)
+
+
+@action("retract_model_evaluation")
+async def retract_model_evaluation(
+    node: Node, request: RetractModelEvaluationRequest, call: Call
+) -> RetractModelEvaluationReply:
+    """Take an evaluation back."""
+    evaluation_id = request.evaluation_id
+    await node.projections.evaluation.wait_current()
+    async with node.projections.evaluation.reading(own_seq=node.last_seq) as db:
+        found = await scores.find_evaluation(db, evaluation_id)
+    if found is None:
+        raise EvaluationNotFound(f"no evaluation {evaluation_id!r}: get_model_evaluation_scores has the ids")
+    before, seq = found
+    if not isinstance(before, EvaluationRetracted):
+        event = EvaluationRetracted(
+            evaluation_id=evaluation_id, model_name=before.model_name, reason=request.reason
+        )
+        seq = await node.log.append(
+            event, id=f"{event.aggregate}:{evaluation_id}:retracted", correlation_id=call.request_id
+        )
+    return RetractModelEvaluationReply(
+        message=f"the evaluation {evaluation_id} of {before.model_name} is retracted",
+        evaluation_id=evaluation_id,
+        model_name=before.model_name,
+        retracted=True,
+        seq=seq,
+    )
+
+
+@action("compare_models")
+async def compare_models(node: Node, request: CompareModelsRequest, _: Call) -> CompareModelsReply:
+    """Models side by side, each in its latest cycle and since the one before."""
+    async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
+        return await standing.compare_models(db, request)
+
+
+def _time(node: Node, given: Moment | None, field: str) -> datetime:
+    return node.now() if given is None else parse_time(given, field)

@@ -1,0 +1,85 @@
+"""predict_models, preload_models and select_model."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from suite.actions.residency import WAITING
+from suite.actors.generations import wait_loaded
+from suite.actors.node import Node
+from suite.bus.service import Call, action
+from suite.errors import ModelNotFound, SuiteError
+from suite.messages.actions import (
+    PredictModelsReply,
+    PredictModelsRequest,
+    PreloadModelsReply,
+    PreloadModelsRequest,
+    PreloadOutcome,
+    SelectModelReply,
+    SelectModelRequest,
+)
+from suite.projections.standing import trusts
+
+UNKNOWN_TRUST = 0.5
+"""Where a model of which nothing is known stands among the others: it is neither proved nor disproved."""
+
+
+@action("predict_models")
+async def predict_models(node: Node, request: PredictModelsRequest, _: Call) -> PredictModelsReply:
+    """Say which models are likely to be used next, the likeliest first."""
+    predicted = await node.predict(limit=request.limit, min_seq=request.min_seq)
+    return PredictModelsReply(predicted_models=tuple(predicted), policy=node.policy.name)
+
+
+@action("preload_models", limit=WAITING, queue=0)
+async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) -> PreloadModelsReply:
+    """Load models one after the other; none of them makes room for another of them."""
+    results: dict[str, PreloadOutcome] = {}
+    async with AsyncExitStack() as held:
+        for model_id in dict.fromkeys(request.model_ids):
+            try:
+                instance = await held.enter_async_context(
+                    node.supervisor.hold(node.loadable(model_id), correlation_id=call.request_id)
+                )
+                await wait_loaded(instance, None)
+            except SuiteError as error:
+                results[model_id] = PreloadOutcome(loaded=False, message=error.message, code=error.code)
+            else:
+                results[model_id] = PreloadOutcome(
+                    loaded=True, message=f"{instance.model.model_id} is loaded", seq=instance.seq
+                )
+    loaded = sum(outcome.loaded for outcome in results.values())
+    return PreloadModelsReply(message=f"{loaded} of {len(results)} models are loaded", results=results)
+
+
+@action("select_model")
+async def select_model(node: Node, request: SelectModelRequest, _: Call) -> SelectModelReply:
+    """Choose a model that can do something: one that is loaded first, then the most trusted."""
+    able = [
+        model
+        for model in node.catalogue.models.values()
+        if model.error is None and (request.capability is None or request.capability in model.capabilities)
+    ]
+    if not able:
+        known = sorted({each for model in node.catalogue.models.values() for each in model.capabilities})
+        raise ModelNotFound(
+            f"no model can do {request.capability!r}: the capabilities here are {', '.join(known) or 'none'}"
+            if request.capability is not None
+            else "there are no models: list_models says what was left out, and why"
+        )
+    async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
+        trust = await trusts(db, [model.model_id for model in able])
+    able.sort(
+        key=lambda model: (
+            not node.is_loaded(model.model_id),
+            -trust.get(model.model_id, UNKNOWN_TRUST),
+            model.model_id,
+        )
+    )
+    chosen = able[0].model_id
+    return SelectModelReply(
+        model_id=chosen,
+        loaded=node.is_loaded(chosen),
+        trust=trust.get(chosen),
+        others=tuple(model.model_id for model in able[1:]),
+    )

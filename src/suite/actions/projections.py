@@ -1,0 +1,48 @@
+"""get_errors, get_fleet and rebuild_projection."""
+
+from __future__ import annotations
+
+from suite.actors.generations import beating
+from suite.actors.node import Node
+from suite.bus.service import Call, action
+from suite.messages.actions import (
+    GetErrorsReply,
+    GetErrorsRequest,
+    GetFleetReply,
+    GetFleetRequest,
+    RebuildProjectionReply,
+    RebuildProjectionRequest,
+)
+from suite.messages.signals import Folded
+from suite.projections.catalogue import fleet
+from suite.projections.errors import errors
+
+
+@action("get_errors")
+async def get_errors(node: Node, request: GetErrorsRequest, _: Call) -> GetErrorsReply:
+    """What went wrong, the newest first."""
+    async with node.projections.errors.reading(request.min_seq, own_seq=node.last_seq) as db:
+        return await errors(db, request)
+
+
+@action("get_fleet")
+async def get_fleet(node: Node, request: GetFleetRequest, _: Call) -> GetFleetReply:
+    """Which models are on which nodes, and how they fared there."""
+    async with node.projections.catalogue.reading(request.min_seq, own_seq=node.last_seq) as db:
+        return await fleet(db, request)
+
+
+@action("rebuild_projection")
+async def rebuild_projection(
+    node: Node, request: RebuildProjectionRequest, call: Call
+) -> RebuildProjectionReply:
+    """Fold a read model anew from the log, beside the live one that goes on answering."""
+
+    async def tell(fraction: float) -> None:
+        await call.send(Folded(name=request.name, fraction=fraction))
+
+    async with beating(call.send if request.stream else None):
+        rebuilt = await node.projections.by_name[request.name].rebuild(tell if request.stream else None)
+    return RebuildProjectionReply(
+        name=request.name, events=rebuilt.events, seconds=rebuilt.seconds, seq=rebuilt.seq
+    )

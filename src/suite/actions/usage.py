@@ -1,0 +1,32 @@
+"""record_usage and usage."""
+
+from __future__ import annotations
+
+import msgspec
+
+from suite.actors.node import Node
+from suite.bus.service import Call, action
+from suite.messages.actions import RecordUsageReply, RecordUsageRequest, UsageReply, UsageRequest
+from suite.messages.events import UsageRecorded
+from suite.projections import usage as read_model
+
+
+@action("record_usage")
+async def record_usage(node: Node, request: RecordUsageRequest, call: Call) -> RecordUsageReply:
+    """Record that a model was used; one that is not known is accepted, for usage may precede registration."""
+    event = UsageRecorded(
+        model_id=node.catalogue.canonical(request.model_id),
+        usage_type=request.usage_type,
+        conversation_id=request.conversation_id,
+    )
+    seq = await node.log.append(event, correlation_id=call.request_id)
+    return RecordUsageReply(message=f"usage of {event.model_id} is recorded", seq=seq)
+
+
+@action("usage")
+async def usage(node: Node, request: UsageRequest, _: Call) -> UsageReply:
+    """Count the uses of models, by model, time, conversation."""
+    if request.model_id is not None:
+        request = msgspec.structs.replace(request, model_id=node.catalogue.canonical(request.model_id))
+    async with node.projections.usage.reading(request.min_seq, own_seq=node.last_seq) as db:
+        return await read_model.usage(db, request)

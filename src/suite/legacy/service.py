@@ -1,0 +1,70 @@
+"""What the clients of the older services find: their ports, and the errors that were published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from anyio.abc import TaskStatus
+
+from suite.bus.action import Action
+from suite.bus.connection import Connection
+from suite.config import LegacySettings
+from suite.domain.incidents import incident
+from suite.legacy.bridge import serve_old_clients
+from suite.legacy.error_publisher import ErrorPublisher
+from suite.log import Log
+from suite.messages.subjects import Subjects
+from suite.tasks import background
+
+AGENT = "ModelManagerSuite"
+"""Who an error comes from, in the words of the older services."""
+_WITH_ERRORS = ("error", "instance", "node")
+
+
+async def serve_what_was(
+    connection: Connection,
+    log: Log,
+    subjects: Subjects,
+    actions: Sequence[Action[Any]],
+    old: LegacySettings,
+    *,
+    task_status: TaskStatus[None],
+) -> None:
+    """Serve older clients until cancelled. Raises PortTaken, and InvalidConfiguration without ZeroMQ."""
+    async with (
+        ErrorPublisher.open(
+            host=old.host, errors_port=old.errors_port, error_bus=old.error_bus, port=old.port
+        ) as publisher,
+        background() as tasks,
+    ):
+        await tasks.start(
+            partial(
+                serve_old_clients,
+                connection,
+                subjects,
+                actions,
+                host=old.host,
+                port=old.port,
+                health_check_port=old.health_check_port,
+            )
+        )
+        task_status.started()
+        await _publish_errors(log, publisher)
+
+
+async def _publish_errors(log: Log, publisher: ErrorPublisher) -> None:
+    """What goes wrong from now on, in the whole fleet."""
+    now = (await log.extent()).last_seq
+    async with log.follow(_WITH_ERRORS, after=now) as follower:
+        while True:
+            for recorded in (await follower.next()).events:
+                if (found := incident(recorded.data)) is not None:
+                    await publisher.publish(
+                        found.error_type,
+                        found.message,
+                        found.severity,
+                        recorded.time.timestamp(),
+                        AGENT,
+                    )

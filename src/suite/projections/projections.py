@@ -1,0 +1,71 @@
+"""The read models of one node::
+
+async with Projections.running(log, data_dir, now=utc_now) as projections:
+    async with projections.usage.reading(min_seq) as db:
+        reply = await usage(db, request)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from suite.identity import Now
+from suite.log import Log
+from suite.projections.catalogue import CatalogueProjection
+from suite.projections.errors import ErrorsProjection
+from suite.projections.evaluation import EvaluationProjection
+from suite.projections.projector import Projector
+from suite.projections.usage import UsageProjection
+from suite.tasks import background
+
+
+class Projections:
+    """Each read model by its name."""
+
+    def __init__(
+        self, log: Log, directory: Path, evaluation_path: Path, *, now: Now, on_problem: Callable[[str], None]
+    ) -> None:
+        keep = partial(Projector, log=log, now=now, on_problem=on_problem)
+        self.catalogue = keep(CatalogueProjection(), directory / "catalogue.db")
+        self.usage = keep(UsageProjection(), directory / "usage.db")
+        self.evaluation = keep(EvaluationProjection(), evaluation_path)
+        self.errors = keep(ErrorsProjection(), directory / "errors.db")
+
+    @property
+    def by_name(self) -> Mapping[str, Projector]:
+        """All of them."""
+        every = (self.catalogue, self.usage, self.evaluation, self.errors)
+        return {projector.projection.name: projector for projector in every}
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What keeps any of them from following the log."""
+        return tuple(each.problem for each in self.by_name.values() if each.problem is not None)
+
+    @classmethod
+    @asynccontextmanager
+    async def running(
+        cls,
+        log: Log,
+        data_dir: Path,
+        *,
+        evaluation_path: Path | None,
+        now: Now,
+        on_problem: Callable[[str], None],
+    ) -> AsyncIterator[Projections]:
+        """They follow the log until the block ends. The file with the evaluations may lie elsewhere."""
+        directory = data_dir / "projections"
+        projections = cls(
+            log,
+            directory,
+            evaluation_path or directory / "model_evaluation.db",
+            now=now,
+            on_problem=on_problem,
+        )
+        async with background() as tasks:
+            for projector in projections.by_name.values():
+                tasks.start_soon(projector.run)
+            yield projections
