@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import anyio
-import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from suite.bus.connection import Connection
+from suite.client.evaluations import Evaluations
 from suite.client.generation import Generation, GenerationOptions, OnProgress, chat_messages
-from suite.client.replies import read_answer, read_reply
-from suite.errors import NodeLost, SuiteError
+from suite.client.records import Records
+from suite.errors import SuiteError
 from suite.identity import NewId, utc_now
 from suite.messages.actions import (
     CancelGenerationReply,
@@ -33,20 +33,21 @@ from suite.messages.actions import (
     ListModelsRequest,
     LoadModelReply,
     LoadModelRequest,
-    Reply,
-    Request,
+    PredictModelsReply,
+    PredictModelsRequest,
+    PreloadModelsReply,
+    PreloadModelsRequest,
+    SelectModelReply,
+    SelectModelRequest,
     UnloadModelReply,
     UnloadModelRequest,
 )
 from suite.messages.envelope import Recorded
 from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal
 from suite.messages.subjects import Subjects
-from suite.telemetry import traceparent
 
 if TYPE_CHECKING:
     from suite.log import Log
-
-R = TypeVar("R", bound=Reply)
 
 SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
 """How long a node that owes a heartbeat each second may be silent before it counts as lost."""
@@ -58,10 +59,14 @@ CLEAR_SECONDS = 70.0
 """How long clearing may wait for a step of a big model, and a little for its node to say so."""
 UNLOAD_MARGIN_SECONDS = 30.0
 """How long ending a model's process may take after its generations have drained."""
+PRELOAD_SECONDS = 600.0
+"""How long each of the models that are preloaded may take."""
 
 
-class Client:
+class Client(Evaluations, Records):
     """The service, as long as its connection is open. Made by `connect`.
+
+    It has a method for each action; some are in `Evaluations` and `Records`.
 
     Every method raises what the service refused with, as its class of `suite.errors`, and Unavailable,
     NoService, RequestTimeout or AccessDenied when it could not be asked.
@@ -77,12 +82,14 @@ class Client:
         request_seconds: float,
         silence_seconds: float,
     ) -> None:
-        self._connection = connection
+        super().__init__(
+            connection,
+            subjects=subjects,
+            request_seconds=request_seconds,
+            silence_seconds=silence_seconds,
+        )
         self._tasks = tasks
-        self._subjects = subjects
         self._new_id = new_id
-        self._request_seconds = request_seconds
-        self._silence_seconds = silence_seconds
         self._log: Log | None = None
         self._log_lock = anyio.Lock()
 
@@ -108,6 +115,25 @@ class Client:
         request = UnloadModelRequest(model_id=model_id, drain_ms=drain_ms)
         limit = max(drain_ms, 0) / 1000 + UNLOAD_MARGIN_SECONDS
         return await self._ask("unload_model", request, UnloadModelReply, seconds=limit)
+
+    async def preload_models(self, model_ids: Sequence[str]) -> PreloadModelsReply:
+        """Load models before they are needed, and say of each what became of it."""
+        request = PreloadModelsRequest(model_ids=tuple(model_ids))
+        limit = PRELOAD_SECONDS * max(len(request.model_ids), 1)
+        return await self._ask("preload_models", request, PreloadModelsReply, seconds=limit)
+
+    async def predict_models(self, *, limit: int = 3, min_seq: int = 0) -> PredictModelsReply:
+        """Which models are likely to be used next, the likeliest first."""
+        request = PredictModelsRequest(limit=limit, min_seq=min_seq)
+        return await self._ask("predict_models", request, PredictModelsReply)
+
+    async def select_model(self, capability: str | None = None, *, min_seq: int = 0) -> SelectModelReply:
+        """Which model should do this: one that is loaded rather than one that is not, then the most trusted.
+
+        Raises ModelNotFound when none can.
+        """
+        request = SelectModelRequest(capability=capability, min_seq=min_seq)
+        return await self._ask("select_model", request, SelectModelReply)
 
     # --- generation ---------------------------------------------------------------------------------------
 
@@ -202,6 +228,10 @@ class Client:
             async for event in events:
                 yield event
 
+    async def last_seq(self) -> int:
+        """The sequence of the newest event. Needs the role of a consumer or an operator."""
+        return (await (await self._opened_log()).extent()).last_seq
+
     def _event_filter(self, filter: str | None) -> str | None:
         if not filter:
             return None
@@ -224,35 +254,7 @@ class Client:
             task_status.started(log)
             await anyio.sleep_forever()
 
-    # --- the wire -----------------------------------------------------------------------------------------
-
-    async def _ask(self, action: str, request: Request, kind: type[R], *, seconds: float | None = None) -> R:
-        """An action that is answered once."""
-        message = await self._connection.request(
-            self._subjects.action(action),
-            msgspec.json.encode(request),
-            headers=_trace_headers(),
-            timeout=seconds or self._request_seconds,
-        )
-        return read_reply(message.data, kind)
-
-    async def _exchange(
-        self, action: str, request: Request, kind: type[R], hear: Callable[[Signal], None]
-    ) -> R:
-        """An action that sends signals before its reply."""
-        async with self._connection.request_many(
-            self._subjects.action(action),
-            msgspec.json.encode(request),
-            headers=_trace_headers(),
-            idle_timeout=self._silence_seconds,
-        ) as messages:
-            async for message in messages:
-                answer = read_answer(message.data, kind)
-                if isinstance(answer, kind):
-                    return answer  # the first terminal message wins
-                if isinstance(answer, Signal):
-                    hear(answer)
-        raise NodeLost(f"the answer of {action} ended without a reply: send the request again")
+    # --- under generations --------------------------------------------------------------------------------
 
     async def _generate(
         self, request: GenerateTextRequest, hear: Callable[[Signal], None]
@@ -263,8 +265,3 @@ class Client:
         """Tell the server that nobody wants this any more, as far as that can be done in little time."""
         with anyio.move_on_after(CANCEL_SECONDS, shield=True), suppress(SuiteError):
             await self.cancel_generation(generation_id)
-
-
-def _trace_headers() -> dict[str, str] | None:
-    current = traceparent()
-    return None if current is None else {"traceparent": current}

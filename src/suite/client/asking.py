@@ -1,0 +1,63 @@
+"""Sending an action's request, and waiting for what answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from suite.bus.connection import Connection
+from suite.client.replies import read_answer, read_reply
+from suite.errors import NodeLost
+from suite.messages.actions import Reply, Request
+from suite.messages.signals import Signal
+from suite.messages.subjects import Subjects
+from suite.telemetry import traceparent
+
+R = TypeVar("R", bound=Reply)
+
+
+class Asking:
+    """A connection over which actions are asked for."""
+
+    def __init__(
+        self, connection: Connection, *, subjects: Subjects, request_seconds: float, silence_seconds: float
+    ) -> None:
+        self._connection = connection
+        self._subjects = subjects
+        self._request_seconds = request_seconds
+        self._silence_seconds = silence_seconds
+
+    async def _ask(self, action: str, request: Request, kind: type[R], *, seconds: float | None = None) -> R:
+        """An action that is answered once."""
+        message = await self._connection.request(
+            self._subjects.action(action),
+            msgspec.json.encode(request),
+            headers=_trace_headers(),
+            timeout=seconds or self._request_seconds,
+        )
+        return read_reply(message.data, kind)
+
+    async def _exchange(
+        self, action: str, request: Request, kind: type[R], hear: Callable[[Signal], None]
+    ) -> R:
+        """An action that sends signals before its reply."""
+        async with self._connection.request_many(
+            self._subjects.action(action),
+            msgspec.json.encode(request),
+            headers=_trace_headers(),
+            idle_timeout=self._silence_seconds,
+        ) as messages:
+            async for message in messages:
+                answer = read_answer(message.data, kind)
+                if isinstance(answer, kind):
+                    return answer  # the first terminal message wins
+                if isinstance(answer, Signal):
+                    hear(answer)
+        raise NodeLost(f"the answer of {action} ended without a reply: send the request again")
+
+
+def _trace_headers() -> dict[str, str] | None:
+    current = traceparent()
+    return None if current is None else {"traceparent": current}

@@ -1,0 +1,232 @@
+"""Metrics of agents and evaluations of models: logged, each id once, and asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from suite.client.asking import Asking
+from suite.messages.actions import (
+    CompareModelsReply,
+    CompareModelsRequest,
+    GetModelEvaluationScoresReply,
+    GetModelEvaluationScoresRequest,
+    GetPerformanceMetricsReply,
+    GetPerformanceMetricsRequest,
+    LogModelEvaluationReply,
+    LogModelEvaluationRequest,
+    LogPerformanceMetricReply,
+    LogPerformanceMetricRequest,
+    ModelEvaluation,
+    Moment,
+    PerformanceMetric,
+    RetractModelEvaluationReply,
+    RetractModelEvaluationRequest,
+    SummaryReply,
+    SummaryRequest,
+)
+
+Attachment: TypeAlias = str | Mapping[str, Any] | Sequence[Any] | None
+"""Text that is kept as it is, or an object that is kept as JSON."""
+
+PAGE_ROWS = 100
+"""Rows that iterating asks for at once: each may carry much text, and they come in one message."""
+
+
+class Evaluations(Asking):
+    """The actions of metrics and evaluations.
+
+    What logs replies with ``seq``; a query with that as ``min_seq`` sees it. Times are RFC 3339,
+    ``YYYY-MM-DD HH:MM:SS`` in UTC, or seconds since 1970; ``until`` is exclusive.
+    """
+
+    # --- metrics ------------------------------------------------------------------------------------------
+
+    async def log_performance_metric(
+        self,
+        agent_name: str,
+        metric_name: str,
+        value: float,
+        *,
+        context: Attachment = None,
+        metric_id: str | None = None,
+        timestamp: Moment | None = None,
+    ) -> LogPerformanceMetricReply:
+        """Log a sample. With a ``metric_id`` it is stored once, however often it is sent.
+
+        Raises Conflict when the id is that of other content.
+        """
+        request = LogPerformanceMetricRequest(
+            agent_name=agent_name,
+            metric_name=metric_name,
+            value=value,
+            context=_plain(context),
+            metric_id=metric_id,
+            timestamp=timestamp,
+        )
+        return await self._ask("log_performance_metric", request, LogPerformanceMetricReply)
+
+    async def get_performance_metrics(
+        self,
+        *,
+        agent_name: str | None = None,
+        metric_name: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        min_seq: int = 0,
+    ) -> GetPerformanceMetricsReply:
+        """A page of samples, the newest first."""
+        request = GetPerformanceMetricsRequest(
+            agent_name=agent_name,
+            metric_name=metric_name,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+            min_seq=min_seq,
+        )
+        return await self._ask("get_performance_metrics", request, GetPerformanceMetricsReply)
+
+    async def performance_metrics(
+        self,
+        *,
+        agent_name: str | None = None,
+        metric_name: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        min_seq: int = 0,
+    ) -> AsyncGenerator[PerformanceMetric, None]:
+        """Every sample, the newest first, however many there are."""
+        cursor: str | None = None
+        while True:
+            page = await self.get_performance_metrics(
+                agent_name=agent_name,
+                metric_name=metric_name,
+                since=since,
+                until=until,
+                limit=PAGE_ROWS,
+                cursor=cursor,
+                min_seq=min_seq,
+            )
+            for metric in page.metrics:
+                yield metric
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def summary(
+        self,
+        metric_name: str,
+        *,
+        agent_name: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        min_seq: int = 0,
+    ) -> SummaryReply:
+        """Count, mean and percentiles of a metric, over a window that is widened to whole minutes."""
+        request = SummaryRequest(
+            metric_name=metric_name, agent_name=agent_name, since=since, until=until, min_seq=min_seq
+        )
+        return await self._ask("summary", request, SummaryReply)
+
+    # --- evaluations --------------------------------------------------------------------------------------
+
+    async def log_model_evaluation(
+        self,
+        model_name: str,
+        cycle_id: str,
+        trust_score: float,
+        *,
+        accuracy: float | None = None,
+        f1_score: float | None = None,
+        avg_latency_ms: float = 0.0,
+        comparison_data: Attachment = None,
+        evaluation_id: str | None = None,
+        evaluation_timestamp: Moment | None = None,
+    ) -> LogModelEvaluationReply:
+        """Log how a model did, trust from 0 to 1. With an ``evaluation_id`` it is stored once.
+
+        Raises Conflict when the id is that of other content.
+        """
+        request = LogModelEvaluationRequest(
+            model_name=model_name,
+            cycle_id=cycle_id,
+            trust_score=trust_score,
+            accuracy=accuracy,
+            f1_score=f1_score,
+            avg_latency_ms=avg_latency_ms,
+            comparison_data=_plain(comparison_data),
+            evaluation_id=evaluation_id,
+            evaluation_timestamp=evaluation_timestamp,
+        )
+        return await self._ask("log_model_evaluation", request, LogModelEvaluationReply)
+
+    async def get_model_evaluation_scores(
+        self,
+        *,
+        model_name: str | None = None,
+        cycle_id: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        min_seq: int = 0,
+    ) -> GetModelEvaluationScoresReply:
+        """A page of evaluations, the newest first; retracted ones are not among them."""
+        request = GetModelEvaluationScoresRequest(
+            model_name=model_name,
+            cycle_id=cycle_id,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+            min_seq=min_seq,
+        )
+        return await self._ask("get_model_evaluation_scores", request, GetModelEvaluationScoresReply)
+
+    async def model_evaluations(
+        self,
+        *,
+        model_name: str | None = None,
+        cycle_id: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        min_seq: int = 0,
+    ) -> AsyncGenerator[ModelEvaluation, None]:
+        """Every evaluation, the newest first, however many there are."""
+        cursor: str | None = None
+        while True:
+            page = await self.get_model_evaluation_scores(
+                model_name=model_name,
+                cycle_id=cycle_id,
+                since=since,
+                until=until,
+                limit=PAGE_ROWS,
+                cursor=cursor,
+                min_seq=min_seq,
+            )
+            for evaluation in page.evaluations:
+                yield evaluation
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def retract_model_evaluation(
+        self, evaluation_id: str, *, reason: str | None = None
+    ) -> RetractModelEvaluationReply:
+        """Take an evaluation back; again is no error. Raises EvaluationNotFound."""
+        request = RetractModelEvaluationRequest(evaluation_id=evaluation_id, reason=reason)
+        return await self._ask("retract_model_evaluation", request, RetractModelEvaluationReply)
+
+    async def compare_models(
+        self, model_names: Sequence[str] = (), *, min_seq: int = 0
+    ) -> CompareModelsReply:
+        """Models side by side, the most trusted first; all of which something is known unless named."""
+        request = CompareModelsRequest(model_names=tuple(model_names), min_seq=min_seq)
+        return await self._ask("compare_models", request, CompareModelsReply)
+
+
+def _plain(attachment: Attachment) -> str | dict[str, Any] | list[Any] | None:
+    if attachment is None or isinstance(attachment, str):
+        return attachment
+    return dict(attachment) if isinstance(attachment, Mapping) else list(attachment)

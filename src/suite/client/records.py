@@ -1,0 +1,109 @@
+"""What the suite remembers: usage, what went wrong, the fleet, and the read models that this is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+from suite.client.asking import Asking
+from suite.messages.actions import (
+    GetErrorsReply,
+    GetErrorsRequest,
+    GetFleetReply,
+    GetFleetRequest,
+    Moment,
+    RebuildProjectionReply,
+    RebuildProjectionRequest,
+    RecordUsageReply,
+    RecordUsageRequest,
+    UsageKey,
+    UsageReply,
+    UsageRequest,
+)
+from suite.messages.events import Severity
+from suite.messages.signals import Folded, Signal
+
+ProjectionName: TypeAlias = Literal["catalogue", "usage", "evaluation", "errors"]
+
+
+class Records(Asking):
+    """The actions of usage, errors and the fleet; times and ``min_seq`` are as in `Evaluations`."""
+
+    # --- usage --------------------------------------------------------------------------------------------
+
+    async def record_usage(
+        self, model_id: str, usage_type: str = "inference", *, conversation_id: str | None = None
+    ) -> RecordUsageReply:
+        """Record that a model was used elsewhere; it need not be known. Each call counts."""
+        request = RecordUsageRequest(
+            model_id=model_id, usage_type=usage_type, conversation_id=conversation_id
+        )
+        return await self._ask("record_usage", request, RecordUsageReply)
+
+    async def usage(
+        self,
+        *,
+        model_id: str | None = None,
+        conversation_id: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        group_by: Sequence[UsageKey] = ("model",),
+        limit: int = 100,
+        min_seq: int = 0,
+    ) -> UsageReply:
+        """Count the uses of models by these keys."""
+        request = UsageRequest(
+            model_id=model_id,
+            conversation_id=conversation_id,
+            since=since,
+            until=until,
+            group_by=tuple(group_by),
+            limit=limit,
+            min_seq=min_seq,
+        )
+        return await self._ask("usage", request, UsageReply)
+
+    # --- errors, the fleet, the read models ---------------------------------------------------------------
+
+    async def get_errors(
+        self,
+        *,
+        severity: Severity | None = None,
+        model_id: str | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        min_seq: int = 0,
+    ) -> GetErrorsReply:
+        """A page of what went wrong, the newest first."""
+        request = GetErrorsRequest(
+            severity=severity,
+            model_id=model_id,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+            min_seq=min_seq,
+        )
+        return await self._ask("get_errors", request, GetErrorsReply)
+
+    async def get_fleet(self, *, min_seq: int = 0) -> GetFleetReply:
+        """Which models are where, on nodes that are down too."""
+        return await self._ask("get_fleet", GetFleetRequest(min_seq=min_seq), GetFleetReply)
+
+    async def rebuild_projection(
+        self, name: ProjectionName, *, on_progress: Callable[[float], None] | None = None
+    ) -> RebuildProjectionReply:
+        """Fold a read model anew from the log; until it is done the one that is there answers.
+
+        ``on_progress`` is called with how far it is, 0 to 1. Needs the role of an operator. Raises Conflict
+        while it is being rebuilt already.
+        """
+
+        def hear(signal: Signal) -> None:
+            if on_progress is not None and isinstance(signal, Folded):
+                on_progress(signal.fraction)
+
+        request = RebuildProjectionRequest(name=name, stream=True)
+        return await self._exchange("rebuild_projection", request, RebuildProjectionReply, hear)
