@@ -109,8 +109,19 @@ async def asking(old: Old, transport: str) -> AsyncIterator[Ask]:
         yield over_nats
 
 
-METRIC = {"agent_name": "Agent", "metric_name": "latency", "value": 1.5, "context": {"host": "a"}}
-EVALUATION = {"model_name": "tiny", "cycle_id": "c1", "trust_score": 0.9, "accuracy": 0.8, "f1_score": 0.7}
+METRIC: dict[str, Any] = {
+    "agent_name": "Agent",
+    "metric_name": "latency",
+    "value": 1.5,
+    "context": {"host": "a"},
+}
+EVALUATION: dict[str, Any] = {
+    "model_name": "tiny",
+    "cycle_id": "c1",
+    "trust_score": 0.9,
+    "accuracy": 0.8,
+    "f1_score": 0.7,
+}
 
 
 @pytest.mark.parametrize("transport", ["zmq", "nats"])

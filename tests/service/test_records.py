@@ -15,8 +15,14 @@ from suite.bus.connection import Connection
 from support.models import tiny_model
 from support.service import Serving, serving
 
-METRIC = {"agent_name": "a", "metric_name": "latency", "value": 1.5}
-EVALUATION = {"model_name": "tiny", "cycle_id": "c1", "trust_score": 0.9, "accuracy": 0.8, "f1_score": 0.7}
+METRIC: dict[str, Any] = {"agent_name": "a", "metric_name": "latency", "value": 1.5}
+EVALUATION: dict[str, Any] = {
+    "model_name": "tiny",
+    "cycle_id": "c1",
+    "trust_score": 0.9,
+    "accuracy": 0.8,
+    "f1_score": 0.7,
+}
 
 
 class Asker:
