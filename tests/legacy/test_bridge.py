@@ -112,10 +112,15 @@ class Old:
         self.ports = ports
         self._context = context
 
-    def client(self, kind: int = zmq.REQ, *, port: int | None = None) -> zmq.asyncio.Socket:
+    def client(
+        self, kind: int = zmq.REQ, *, port: int | None = None, name: bytes = b""
+    ) -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVTIMEO, PATIENCE_MS)
+        socket.setsockopt(zmq.SNDTIMEO, PATIENCE_MS)
+        if name:
+            socket.setsockopt(zmq.IDENTITY, name)
         socket.connect(f"tcp://127.0.0.1:{port or self.ports.port}")
         return socket
 
@@ -294,18 +299,10 @@ async def test_a_client_that_dies_while_it_waits_harms_nobody(tmp_path: Path) ->
 
 async def test_a_client_that_comes_back_under_its_name_is_answered(tmp_path: Path) -> None:
     async with bridged(tmp_path) as (old, world, _, _):
-
-        def named() -> zmq.asyncio.Socket:
-            client = old.client()
-            client.disconnect(f"tcp://127.0.0.1:{old.ports.port}")
-            client.setsockopt(zmq.IDENTITY, b"agent")
-            client.connect(f"tcp://127.0.0.1:{old.ports.port}")
-            return client
-
-        with named() as hanging:
+        with old.client(name=b"agent") as hanging:
             await hanging.send(b'{"action": "wait"}')
             await eventually(lambda: world.running == 1)
-            with named() as client:
+            with old.client(name=b"agent") as client:
                 await client.send(b'{"action": "echo", "text": "back"}')
                 assert one(await client.recv_multipart())["text"] == "back"
 
