@@ -19,7 +19,8 @@ from suite.bus.connection import Connection
 from support.models import tiny_model
 from support.service import Serving, serving
 
-Ask: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+Fields: TypeAlias = dict[str, Any]
+Ask: TypeAlias = Callable[[str, Fields], Awaitable[Fields]]
 
 CONFIG = """
 ModelManagerSuite:
@@ -46,11 +47,9 @@ model_configs:
 class Old:
     """A service as an old installation starts it, and its clients."""
 
-    def __init__(
-        self, service: Serving, port: int, health_port: int, errors_port: int, database: Path
-    ) -> None:
+    def __init__(self, service: Serving, ports: list[int], database: Path) -> None:
         self.service = service
-        self.port, self.health_port, self.errors_port = port, health_port, errors_port
+        self.port, self.health_port, self.errors_port = ports
         self.database = database
         self.context = zmq.asyncio.Context()
 
@@ -109,13 +108,13 @@ async def asking(old: Old, transport: str) -> AsyncIterator[Ask]:
         yield over_nats
 
 
-METRIC: dict[str, Any] = {
+METRIC: Fields = {
     "agent_name": "Agent",
     "metric_name": "latency",
     "value": 1.5,
     "context": {"host": "a"},
 }
-EVALUATION: dict[str, Any] = {
+EVALUATION: Fields = {
     "model_name": "tiny",
     "cycle_id": "c1",
     "trust_score": 0.9,
@@ -137,13 +136,14 @@ async def test_every_action_in_every_shape(tmp_path: Path, transport: str) -> No
                 assert (other["status"], other.keys()) == (reply["status"], reply.keys()), (name, other)
             return reply
 
-        for fields, name in (({}, "model_id"), ({"data": {}}, "model_id")):
+        nothing: list[Fields] = [{}, {"data": {}}]
+        for fields in nothing:
             refused = await ask("load_model", fields)
-            assert refused["status"] == "error" and name in refused["message"]
+            assert refused["status"] == "error" and "model_id" in refused["message"]
         assert (await done("load_model", {"model_id": "tiny"}))["loaded"] is True
 
-        prompt = {"model_id": "tiny", "prompt": "the", "conversation_id": "c", "system_prompt": "be"}
-        options = {"max_tokens": 2, "temperature": 0.7, "top_p": 0.95, "stop": ["\n"]}
+        prompt: Fields = {"model_id": "tiny", "prompt": "the", "conversation_id": "c", "system_prompt": "be"}
+        options: Fields = {"max_tokens": 2, "temperature": 0.7, "top_p": 0.95, "stop": ["\n"]}
         for action in ("generate_text", "generate", "/generate_text"):
             for shape in (prompt | options, {"data": prompt | options}, prompt | {"params": options}):
                 answer = await ask(action, shape)
@@ -169,10 +169,11 @@ async def test_every_action_in_every_shape(tmp_path: Path, transport: str) -> No
         preloaded = (await done("preload_models", {"model_ids": ["tiny", "none"]}))["results"]
         assert preloaded["tiny"]["loaded"] is True and preloaded["none"]["code"] == "model_not_found"
 
-        for shape in (METRIC, {"data": METRIC}, {"metric": METRIC}, {"data": {"metric": METRIC}}):
+        shapes: list[Fields] = [METRIC, {"data": METRIC}, {"metric": METRIC}, {"data": {"metric": METRIC}}]
+        for shape in shapes:
             logged = await ask("log_performance_metric", shape)
             assert logged["status"] == "success" and logged["message"] and logged["metric_id"]
-        given = METRIC | {"metric_id": "m", "timestamp": "2026-01-31 12:00:00", "context": "text"}
+        given: Fields = METRIC | {"metric_id": "m", "timestamp": "2026-01-31 12:00:00", "context": "text"}
         assert (await done("log_performance_metric", given))["metric_id"] == "m"
         metrics = (await done("get_performance_metrics", {"agent_name": "Agent"}))["metrics"]
         assert len(metrics) == 5 and metrics[0]["metric_id"] == logged["metric_id"]
@@ -183,7 +184,8 @@ async def test_every_action_in_every_shape(tmp_path: Path, transport: str) -> No
             == 2
         )
 
-        for shape in (EVALUATION, {"data": EVALUATION}, {"evaluation": EVALUATION}):
+        shapes = [EVALUATION, {"data": EVALUATION}, {"evaluation": EVALUATION}]
+        for shape in shapes:
             evaluated = await ask("log_model_evaluation", shape)
             assert evaluated["status"] == "success" and evaluated["message"] and evaluated["evaluation_id"]
         scores = (await done("get_model_evaluation_scores", {"model_name": "tiny"}))["evaluations"]

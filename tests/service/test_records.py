@@ -62,7 +62,7 @@ async def service(directory: Path, *options: str) -> AsyncIterator[tuple[Serving
 
 async def test_an_id_is_logged_once_and_never_with_other_content(tmp_path: Path) -> None:
     async with service(tmp_path) as (_, client):
-        cases = [
+        cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             ("log_performance_metric", METRIC | {"metric_id": "same"}, {"value": 2}),
             ("log_model_evaluation", EVALUATION | {"evaluation_id": "same"}, {"trust_score": 0.1}),
         ]
