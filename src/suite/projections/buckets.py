@@ -1,0 +1,188 @@
+"""What samples come to in each minute, hour, day and month of 30 days of their own timestamps.
+
+A bucket has a sketch of one metric of one agent. Minutes are counted from the samples, and apart by when they
+expire, so that they go whole; the wider ones are always what the next narrower ones come to together, so
+what expires goes from them by merging what is left. Sketches merge without loss (`sketch.py`): however
+samples came and went, the same samples make the same buckets.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import aiosqlite
+
+from suite.messages.times import from_sql
+from suite.projections.samples import Row
+from suite.projections.sketch import Sketch
+
+MINUTE: Final = 60
+WIDTHS: Final = (MINUTE, 3_600, 86_400, 30 * 86_400)
+"""Of the buckets, in seconds. Each is a multiple of the one before."""
+
+BEFORE_ALL: Final = -(10**7) * WIDTHS[-1]
+AFTER_ALL: Final = 10**7 * WIDTHS[-1]
+
+SCHEMA: Final = """
+    CREATE TABLE metric_minutes (
+        metric_name TEXT,
+        start INTEGER,
+        agent_name TEXT,
+        expires INTEGER,
+        sketch BLOB NOT NULL,
+        PRIMARY KEY (metric_name, start, agent_name, expires)
+    ) WITHOUT ROWID;
+    CREATE INDEX minutes_by_expiry ON metric_minutes (expires);
+    CREATE TABLE metric_spans (
+        metric_name TEXT,
+        start INTEGER,
+        agent_name TEXT,
+        width INTEGER,
+        sketch BLOB NOT NULL,
+        PRIMARY KEY (width, metric_name, start, agent_name)
+    ) WITHOUT ROWID;
+"""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER: Final = 2**63 - 1
+"""In the place of an expiry: what is part of a primary key cannot be NULL."""
+_SOME: Final = 2000
+"""Keys a statement: SQLite takes some 32,000 values."""
+
+Key: TypeAlias = tuple[str, int, str, int]
+"""Metric, start and agent, and of a minute its expiry, of others the width: how the tables begin."""
+
+
+class Piece(NamedTuple):
+    """Buckets of one width that start in ``[begin, end)``."""
+
+    width: int
+    begin: int
+    end: int
+
+
+def minute_of(time: datetime, *, up: bool = False) -> int:
+    """Where the minute of a time starts, in seconds since 1970; with ``up``, where the next one does."""
+    seconds = (_EPOCH - time if up else time - _EPOCH) // timedelta(minutes=1) * MINUTE
+    return -seconds if up else seconds
+
+
+def cover(begin: int, end: int, widths: tuple[int, ...] = WIDTHS) -> list[Piece]:
+    """The fewest buckets that make up whole minutes: wide ones inside, narrower ones at the edges."""
+    if begin >= end:
+        return []
+    *narrower, width = widths
+    first, last = -(-begin // width) * width, end // width * width
+    if first >= last:
+        return cover(begin, end, tuple(narrower))
+    return [
+        *cover(begin, first, tuple(narrower)),
+        Piece(width, first, last),
+        *cover(last, end, tuple(narrower)),
+    ]
+
+
+async def read(
+    db: aiosqlite.Connection, metric_name: str, agent_name: str | None, begin: int, end: int
+) -> list[tuple[str, bytes]]:
+    """The agents and packed sketches that make up a window of whole minutes."""
+    parts: list[str] = []
+    values: list[str | int] = []
+    for piece in cover(begin, end):
+        if piece.width == MINUTE:
+            parts.append("SELECT agent_name, sketch FROM metric_minutes WHERE metric_name = ?")
+            values.append(metric_name)
+        else:
+            parts.append("SELECT agent_name, sketch FROM metric_spans WHERE width = ? AND metric_name = ?")
+            values += [piece.width, metric_name]
+        parts[-1] += " AND start >= ? AND start < ?"
+        values += [piece.begin, piece.end]
+        if agent_name is not None:
+            parts[-1] += " AND agent_name = ?"
+            values.append(agent_name)
+    return [(agent, sketch) for agent, sketch in await db.execute_fetchall(" UNION ALL ".join(parts), values)]
+
+
+async def count(db: aiosqlite.Connection, rows: Sequence[Row]) -> None:
+    """Bring samples in that are not in any bucket yet."""
+    if not rows:
+        return
+    minutes: defaultdict[Key, Sketch] = defaultdict(Sketch)
+    for _, agent_name, metric_name, value, timestamp, _, _, expires in rows:
+        end = _NEVER if expires is None else expires
+        minutes[metric_name, minute_of(from_sql(timestamp)), agent_name, end].add(value)
+    spans: defaultdict[Key, Sketch] = defaultdict(Sketch)
+    narrower: Mapping[Key, Sketch] = minutes
+    for width in WIDTHS[1:]:
+        wider: defaultdict[Key, Sketch] = defaultdict(Sketch)
+        for (metric_name, start, agent_name, _), sketch in narrower.items():
+            wider[metric_name, start // width * width, agent_name, width].merge(sketch)
+        spans.update(wider)
+        narrower = wider
+    # Only now: what is in the tables already must not go on into the wider buckets.
+    await _merge(db, "metric_minutes", "expires", minutes)
+    await _merge(db, "metric_spans", "width", spans)
+
+
+async def _merge(db: aiosqlite.Connection, table: str, last: str, sketches: Mapping[Key, Sketch]) -> None:
+    """Merge sketches into the rows of a table, of which ``last`` is the fourth column."""
+    keys = list(sketches)
+    for begin in range(0, len(keys), _SOME):
+        some = keys[begin : begin + _SOME]
+        marks = ", ".join(["(?, ?, ?, ?)"] * len(some))
+        found = await db.execute_fetchall(
+            f"WITH wanted (metric_name, start, agent_name, {last}) AS (VALUES {marks}) "
+            f"SELECT * FROM wanted CROSS JOIN {table} USING (metric_name, start, agent_name, {last})",
+            [value for key in some for value in key],
+        )
+        for metric_name, start, agent_name, fourth, packed in found:
+            sketches[metric_name, start, agent_name, fourth].absorb(packed)
+    await _write(db, table, sketches)
+
+
+async def _write(db: aiosqlite.Connection, table: str, sketches: Mapping[Key, Sketch]) -> None:
+    await db.executemany(
+        f"INSERT OR REPLACE INTO {table} (metric_name, start, agent_name, "
+        f"{'expires' if table == 'metric_minutes' else 'width'}, sketch) VALUES (?, ?, ?, ?, ?)",
+        [(*key, sketch.pack()) for key, sketch in sketches.items()],
+    )
+
+
+async def expire(db: aiosqlite.Connection, now: int) -> None:
+    """Remove the minutes that have expired by then, and merge anew what they were part of."""
+    if not await db.execute_fetchall("SELECT 1 FROM metric_minutes WHERE expires <= ? LIMIT 1", (now,)):
+        return
+    for narrower, width in pairwise(WIDTHS):
+        await _merge_anew(db, narrower, width, now)
+    await db.execute("DELETE FROM metric_minutes WHERE expires <= ?", (now,))
+
+
+async def _merge_anew(db: aiosqlite.Connection, narrower: int, width: int, now: int) -> None:
+    """Make the buckets of a width again that have minutes in them which expired."""
+    values: dict[str, Any] = {"narrower": narrower, "width": width, "now": now}
+    stale = (
+        "SELECT DISTINCT metric_name, start - ((start % :width) + :width) % :width AS start "
+        "FROM metric_minutes INDEXED BY minutes_by_expiry WHERE expires <= :now"
+    )
+    left = (
+        "metric_minutes AS part ON part.expires > :now AND"
+        if narrower == MINUTE
+        else "metric_spans AS part ON part.width = :narrower AND"
+    )
+    found = await db.execute_fetchall(
+        f"SELECT part.metric_name, stale.start, part.agent_name, part.sketch FROM ({stale}) AS stale "
+        f"CROSS JOIN {left} part.metric_name = stale.metric_name "
+        "AND part.start >= stale.start AND part.start < stale.start + :width",
+        values,
+    )
+    sketches: defaultdict[Key, Sketch] = defaultdict(Sketch)
+    for metric_name, start, agent_name, packed in found:
+        sketches[metric_name, start, agent_name, width].absorb(packed)
+    await db.execute(
+        f"DELETE FROM metric_spans WHERE width = :width AND (metric_name, start) IN ({stale})", values
+    )
+    await _write(db, "metric_spans", sketches)

@@ -1,0 +1,44 @@
+"""Samples of metrics, evaluations of models, and what they come to: the file that SQL readers open."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import ClassVar
+
+import aiosqlite
+
+from suite.messages.envelope import Recorded
+from suite.messages.events import InstanceCrashed, InstanceLoaded, MetricLogged
+from suite.projections import buckets, samples, scores, standing
+from suite.projections.projection import Projection
+
+
+class EvaluationProjection(Projection):
+    """The fold of all that says how well agents and models did. Samples expire; the rest stays."""
+
+    name: ClassVar[str] = "evaluation"
+    version: ClassVar[int] = 1
+    aggregates: ClassVar[tuple[str, ...]] = ("metric", "evaluation", "instance")
+    schema: ClassVar[str] = samples.SCHEMA + buckets.SCHEMA + scores.SCHEMA + standing.SCHEMA
+
+    async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
+        """Metrics, evaluations and instances have nothing to do with each other: each kind by itself."""
+        rows = [samples.row(event, event.data) for event in events if isinstance(event.data, MetricLogged)]
+        if rows:
+            await buckets.count(db, await samples.add(db, rows))
+        await standing.fold(
+            db,
+            evaluations=await scores.fold(db, events),
+            loads=Counter(event.data.model_id for event in events if isinstance(event.data, InstanceLoaded)),
+            crashes=Counter(
+                event.data.model_id for event in events if isinstance(event.data, InstanceCrashed)
+            ),
+        )
+
+    async def expire(self, db: aiosqlite.Connection, now: datetime) -> None:
+        """Remove the samples whose time is over, from the buckets too."""
+        seconds = int(now.timestamp())
+        await buckets.expire(db, seconds)
+        await buckets.count(db, await samples.expire(db, seconds))

@@ -1,0 +1,89 @@
+"""Rows a page at a time, the newest first.
+
+Each page begins where the one before ended, not at a count of rows: it costs the same however far back it is,
+and rows that come meanwhile shift nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, TypeAlias
+
+import aiosqlite
+import msgspec
+
+from suite.errors import InvalidRequest
+from suite.messages.actions import Moment, Page
+from suite.messages.times import from_sql, parse_time, to_sql
+
+Place: TypeAlias = tuple[str, int]
+"""Time and seq of a row: the order of pages."""
+
+_MAX_SEQ: Final = 2**63 - 1
+
+
+def window(since: Moment | None, until: Moment | None) -> tuple[datetime | None, datetime | None]:
+    """The times that a request asks for.
+
+    Raises InvalidRequest for what is no time, and for an end that is not after the beginning.
+    """
+    begin = None if since is None else parse_time(since, "since")
+    end = None if until is None else parse_time(until, "until")
+    if begin is not None and end is not None and end <= begin:
+        raise InvalidRequest("field 'until': it must be later than 'since', it is exclusive")
+    return begin, end
+
+
+async def page(
+    db: aiosqlite.Connection,
+    table: str,
+    columns: str,
+    time: str,
+    wanted: Mapping[str, str | None],
+    request: Page,
+) -> tuple[list[tuple[Any, ...]], str | None]:
+    """The rows of a page and the cursor of the next, None after the last.
+
+    Rows begin with ``time`` and seq, then come ``columns``. ``wanted`` has the value that a column must have,
+    None: any. There must be an index on each set of these columns with time and seq after them.
+    """
+    since, until = window(request.since, request.until)
+    ends = [] if until is None else [(to_sql(until), 0)]
+    if request.cursor is not None:
+        ends.append(_place(request.cursor))
+    conditions = [f"{column} = ?" for column, value in wanted.items() if value is not None]
+    values: list[str | int] = [value for value in wanted.values() if value is not None]
+    if since is not None:
+        conditions.append(f"{time} >= ?")
+        values.append(to_sql(since))
+    if ends:
+        conditions.append(f"({time}, seq) < (?, ?)")
+        values.extend(min(ends))
+    found = await db.execute_fetchall(
+        f"SELECT {time}, seq, {columns} FROM {table} "
+        f"WHERE {' AND '.join(conditions) or 'TRUE'} ORDER BY {time} DESC, seq DESC LIMIT ?",
+        (*values, request.limit + 1),
+    )
+    rows = [tuple(row) for row in found]
+    if len(rows) <= request.limit:
+        return rows, None
+    rows.pop()
+    return rows, _cursor(rows[-1][:2])
+
+
+def _cursor(place: tuple[Any, ...]) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+
+
+def _place(cursor: str) -> Place:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        time, seq = msgspec.json.decode(base64.b64decode(padded, b"-_", validate=True), type=Place)
+        if 0 <= seq <= _MAX_SEQ:
+            return to_sql(from_sql(time)), seq
+    except (ValueError, binascii.Error, msgspec.DecodeError):
+        pass
+    raise InvalidRequest(f"field 'cursor': {cursor[:40]!r} is none: send the next_cursor of the page before")

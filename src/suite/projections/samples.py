@@ -1,0 +1,167 @@
+"""The samples of metrics, a row each: what SQL readers select from, and pages of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import aiosqlite
+
+from suite.messages.actions import (
+    GetPerformanceMetricsReply,
+    GetPerformanceMetricsRequest,
+    PerformanceMetric,
+)
+from suite.messages.envelope import Recorded
+from suite.messages.events import MetricLogged
+from suite.messages.times import from_sql, rfc3339, to_sql
+from suite.projections.page import page
+
+Row: TypeAlias = tuple[str, str, str, float, str, str | None, int, int | None]
+"""metric_id, agent_name, metric_name, value, timestamp, context, seq, expires."""
+
+SCHEMA: Final = """
+    CREATE TABLE performance_metrics (
+        metric_id TEXT PRIMARY KEY,
+        agent_name TEXT,
+        metric_name TEXT,
+        value REAL,
+        timestamp TIMESTAMP,
+        context TEXT,
+        seq INTEGER,
+        expires INTEGER
+    );
+    CREATE INDEX metrics_by_time ON performance_metrics (timestamp, seq);
+    CREATE INDEX metrics_by_agent ON performance_metrics (agent_name, timestamp, seq);
+    CREATE INDEX metrics_by_name ON performance_metrics (metric_name, timestamp, seq);
+    CREATE INDEX metrics_by_agent_and_name ON performance_metrics (agent_name, metric_name, timestamp, seq);
+    CREATE INDEX metrics_by_expiry ON performance_metrics (expires) WHERE expires IS NOT NULL;
+    CREATE TABLE repeated_metrics (
+        seq INTEGER PRIMARY KEY,
+        metric_id TEXT,
+        agent_name TEXT,
+        metric_name TEXT,
+        value REAL,
+        timestamp TIMESTAMP,
+        context TEXT,
+        expires INTEGER
+    );
+"""
+"""In `repeated_metrics` is what came under an id that is taken: two nodes logged it at once. The first counts
+for as long as it is there; when it expires before the other, the other is all that the log still has."""
+
+_COLUMNS: Final = "metric_id, agent_name, metric_name, value, timestamp, context, seq, expires"
+_MARKS: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
+_SOME: Final = 1000
+
+
+def row(recorded: Recorded, sample: MetricLogged) -> Row:
+    """A sample of the log."""
+    return (
+        sample.metric_id,
+        sample.agent_name,
+        sample.metric_name,
+        sample.value,
+        to_sql(sample.timestamp),
+        sample.context,
+        recorded.seq,
+        None if recorded.expires is None else int(recorded.expires.timestamp()),
+    )
+
+
+async def add(db: aiosqlite.Connection, rows: list[Row]) -> list[Row]:
+    """Keep samples, in the order of the log. Returns those whose id was not there yet."""
+    cursor = await db.executemany(
+        f"INSERT INTO performance_metrics ({_COLUMNS}) VALUES {_MARKS} ON CONFLICT (metric_id) DO NOTHING",
+        rows,
+    )
+    if cursor.rowcount == len(rows):
+        return rows
+    kept = await _kept(db, [row[0] for row in rows])
+    repeated = [row for row in rows if row[6] not in kept]
+    await db.executemany(f"INSERT INTO repeated_metrics ({_COLUMNS}) VALUES {_MARKS}", repeated)
+    return [row for row in rows if row[6] in kept]
+
+
+async def expire(db: aiosqlite.Connection, now: int) -> list[Row]:
+    """Remove what has expired by then. Returns the samples that count from now on in another's place."""
+    await db.execute("DELETE FROM repeated_metrics WHERE expires <= ?", (now,))
+    removed = await db.execute("DELETE FROM performance_metrics WHERE expires <= ?", (now,))
+    if not removed.rowcount:
+        return []
+    found = await db.execute_fetchall(
+        f"SELECT {_COLUMNS} FROM repeated_metrics AS later WHERE NOT EXISTS "
+        "(SELECT 1 FROM performance_metrics AS first WHERE first.metric_id = later.metric_id) ORDER BY seq"
+    )
+    rows: list[Row] = [tuple(row) for row in found]
+    if not rows:
+        return []
+    await db.executemany("DELETE FROM repeated_metrics WHERE seq = ?", [(row[6],) for row in rows])
+    return await add(db, rows)
+
+
+async def find_metric(db: aiosqlite.Connection, metric_id: str) -> tuple[MetricLogged, int] | None:
+    """The sample of this id and its seq."""
+    found = await db.execute_fetchall(
+        f"SELECT {_COLUMNS} FROM performance_metrics WHERE metric_id = ?", (metric_id,)
+    )
+    for _, agent_name, metric_name, value, timestamp, context, seq, _ in found:
+        sample = MetricLogged(
+            metric_id=metric_id,
+            agent_name=agent_name,
+            metric_name=metric_name,
+            value=value,
+            timestamp=from_sql(timestamp),
+            context=context,
+        )
+        return sample, seq
+    return None
+
+
+async def count_samples(db: aiosqlite.Connection) -> int:
+    """How many samples there are."""
+    ((count,),) = await db.execute_fetchall("SELECT count(*) FROM performance_metrics")
+    return int(count)
+
+
+async def performance_metrics(
+    db: aiosqlite.Connection, request: GetPerformanceMetricsRequest
+) -> GetPerformanceMetricsReply:
+    """A page of samples. Raises InvalidRequest for a time or a cursor that is none."""
+    rows, cursor = await page(
+        db,
+        "performance_metrics",
+        "metric_id, agent_name, metric_name, value, context",
+        "timestamp",
+        {"agent_name": request.agent_name, "metric_name": request.metric_name},
+        request,
+    )
+    return GetPerformanceMetricsReply(
+        metrics=tuple(
+            PerformanceMetric(
+                metric_id=metric_id,
+                agent_name=agent_name,
+                metric_name=metric_name,
+                value=value,
+                timestamp=rfc3339(from_sql(timestamp)),
+                context=context,
+            )
+            for timestamp, _, metric_id, agent_name, metric_name, value, context in rows
+        ),
+        next_cursor=cursor,
+    )
+
+
+async def _kept(db: aiosqlite.Connection, ids: Sequence[str]) -> set[int]:
+    """The seqs of the rows that have these ids."""
+    seqs: set[int] = set()
+    for begin in range(0, len(ids), _SOME):
+        some = ids[begin : begin + _SOME]
+        marks = ", ".join("?" * len(some))
+        seqs.update(
+            seq
+            for (seq,) in await db.execute_fetchall(
+                f"SELECT seq FROM performance_metrics WHERE metric_id IN ({marks})", some
+            )
+        )
+    return seqs

@@ -1,0 +1,75 @@
+"""The `summary` of a metric: what its samples in a window come to, of each agent and of all together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import aiosqlite
+import anyio.to_thread
+
+from suite.messages.actions import MetricSummary, SummaryReply, SummaryRequest
+from suite.messages.times import rfc3339
+from suite.projections.buckets import AFTER_ALL, BEFORE_ALL, minute_of, read
+from suite.projections.page import window
+from suite.projections.sketch import RELATIVE_ERROR, Sketch
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_MINUTE: Final = minute_of(datetime.max.replace(tzinfo=UTC))
+
+
+async def summary(db: aiosqlite.Connection, request: SummaryRequest) -> SummaryReply:
+    """The figures over the window, widened to whole minutes.
+
+    Raises InvalidRequest for a time that is none, and for a window that ends before it begins.
+    """
+    since, until = window(request.since, request.until)
+    begin = BEFORE_ALL if since is None else minute_of(since)
+    end = AFTER_ALL if until is None else minute_of(until, up=True)
+    if end > _LAST_MINUTE:  # there is no time to tell its end by, and nothing after it
+        end = AFTER_ALL
+    parts = await read(db, request.metric_name, request.agent_name, begin, end)
+    # It is some milliseconds of work, which the event loop has no time for.
+    total, by_agent = await anyio.to_thread.run_sync(_figures, parts)
+    return SummaryReply(
+        metric_name=request.metric_name,
+        since=_time(begin),
+        until=_time(end),
+        relative_error=RELATIVE_ERROR,
+        total=total,
+        by_agent=by_agent,
+    )
+
+
+def _figures(parts: Iterable[tuple[str, bytes]]) -> tuple[MetricSummary | None, tuple[MetricSummary, ...]]:
+    agents: defaultdict[str, Sketch] = defaultdict(Sketch)
+    for agent_name, packed in parts:
+        agents[agent_name].absorb(packed)
+    if not agents:
+        return None, ()
+    total = Sketch()
+    for sketch in agents.values():
+        total.merge(sketch)
+    return _told(None, total), tuple(_told(agent, sketch) for agent, sketch in sorted(agents.items()))
+
+
+def _told(agent_name: str | None, sketch: Sketch) -> MetricSummary:
+    p50, p95, p99 = sketch.percentiles(50, 95, 99)
+    return MetricSummary(
+        agent_name=agent_name,
+        count=sketch.count,
+        mean=sketch.mean,
+        min=sketch.low,
+        max=sketch.high,
+        p50=p50,
+        p95=p95,
+        p99=p99,
+    )
+
+
+def _time(minute: int) -> str | None:
+    if minute in (BEFORE_ALL, AFTER_ALL):
+        return None
+    return rfc3339(_EPOCH + timedelta(seconds=minute))
