@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import aiosqlite
 import msgspec
 
 from suite.actors.node import Node
 from suite.errors import Conflict, TooLarge
 from suite.messages.events import Event
+from suite.projections.projection import Database
 from suite.projections.projector import Projector
 
 E = TypeVar("E", bound=Event)
@@ -31,7 +31,7 @@ async def append_once(
     event: E,
     *,
     entry_id: str,
-    find: Callable[[aiosqlite.Connection, str], Awaitable[tuple[Event, int] | None]],
+    find: Callable[[Database, str], Awaitable[tuple[Event, int] | None]],
     is_same: Callable[[E, E], bool],
     correlation_id: str,
 ) -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import aiosqlite
 
 from suite.messages.envelope import Recorded
+
+Database: TypeAlias = aiosqlite.Connection
+"""What queries are asked of, in the words of those that may not know SQLite."""
 
 
 class Projection(ABC):
