@@ -323,6 +323,13 @@ class InvalidConfiguration(SuiteError):
     status = 400
 
 
+class LegacyDatabaseUnusable(SuiteError):
+    """The file is no model_evaluation.db of an older service, or cannot be read."""
+
+    code = "legacy_database_unusable"
+    status = 422
+
+
 def error_classes() -> dict[str, type[SuiteError]]:
     """Every error by its code, as clients see it."""
     return {SuiteError.code: SuiteError} | {kind.code: kind for kind in SuiteError.__subclasses__()}

@@ -92,9 +92,9 @@ class _Chat:
         self._messages = [*messages, {"role": "assistant", "content": "".join(self._heard)}]
 
     async def _turn(self, messages: list[dict[str, str]]) -> None:
-        from suite.cli.output import LoadBar, json_line, note, text
+        from suite.cli.output import Bar, json_line, note, text
 
-        with LoadBar(self._model, shown=not self._as_json) as bar:
+        with Bar(f"loading {self._model}", shown=not self._as_json) as bar:
             generation = self._client.generate(
                 self._model, messages=messages, on_progress=bar.advance, **self._options
             )

@@ -112,10 +112,10 @@ class _Demo:
         return min(fit, key=lambda model: model.file_bytes).model_id
 
     async def _load(self, client: Client, model: str) -> None:
-        from suite.cli.output import LoadBar, duration, size
+        from suite.cli.output import Bar, duration, size
 
         self._say(f"suite load {model}")
-        with LoadBar(model, shown=not self._as_json) as bar:
+        with Bar(f"loading {model}", shown=not self._as_json) as bar:
             reply = await client.load_model(model, on_progress=bar.advance)
         self._tell(
             "load",

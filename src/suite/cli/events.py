@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from suite.cli.options import Where, client_command
+from suite.cli.options import Where, client_command, parsed_time
 
 if TYPE_CHECKING:
     from suite.client import Client
@@ -17,21 +16,13 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 8
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> int | datetime | None:
+def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | datetime | None:
     """The first sequence, or the earliest time."""
     if value is None or value.isdecimal():
         return None if value is None else int(value)
-    if ago := re.fullmatch(r"(\d+)([smhd])", value):
-        return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
-    try:
-        time = datetime.fromisoformat(value)
-    except ValueError:
-        wanted = "no sequence, no time such as 2026-01-31T12:00:00Z, and no 10m"
-        raise click.BadParameter(f"{value!r} is {wanted}", ctx, param) from None
-    return time if time.tzinfo else time.astimezone()
+    return parsed_time(value)
 
 
 @click.command()

@@ -68,11 +68,11 @@ def generate(
     arguments: dict[str, Any] = {**content, **chosen(options), "conversation_id": conversation}
 
     async def work(client: Client) -> GenerateTextReply:
-        from suite.cli.output import LoadBar, note, text  # bars cost start-up time that help need not pay
+        from suite.cli.output import Bar, note, text  # bars cost start-up time that help need not pay
 
         if where.as_json:
             return await client.generate_text(model, **arguments)
-        with LoadBar(model) as bar:
+        with Bar(f"loading {model}") as bar:
             async with client.generate(model, on_progress=bar.advance, **arguments) as generation:
                 async for chunk in generation:
                     bar.close()

@@ -25,9 +25,26 @@ COMMANDS: Final = {
     "generate": ("suite.cli.generate", "Generate text."),
     "chat": ("suite.cli.chat", "Talk with a model."),
     "cancel": ("suite.cli.generate", "End a running generation."),
+    "clear": ("suite.cli.models", "Forget what models keep for reuse."),
+    "predict": ("suite.cli.prediction", "Say which models are needed next."),
+    "preload": ("suite.cli.prediction", "Load models before they are needed."),
+    "select": ("suite.cli.prediction", "Choose a model that can do something."),
+    "usage": ("suite.cli.usage", "Count how much was used."),
+    "record-usage": ("suite.cli.usage", "Record a use that was elsewhere."),
+    "metrics": ("suite.cli.metrics", "List the samples of metrics."),
+    "log-metric": ("suite.cli.metrics", "Log a sample."),
+    "summary": ("suite.cli.metrics", "Show what a metric's samples come to."),
+    "evaluations": ("suite.cli.evaluations", "List the evaluations of models."),
+    "log-evaluation": ("suite.cli.evaluations", "Log how a model did."),
+    "retract": ("suite.cli.evaluations", "Take an evaluation back."),
+    "compare": ("suite.cli.evaluations", "Show models side by side."),
+    "fleet": ("suite.cli.projections", "Show which models are on which nodes."),
+    "errors": ("suite.cli.projections", "List what went wrong."),
     "events": ("suite.cli.events", "Show what happened, from the log."),
     "health": ("suite.cli.status", "Ask whether the service is well."),
     "stats": ("suite.cli.status", "Show counts and memory of a node."),
+    "rebuild": ("suite.cli.projections", "Fold read models anew from the log."),
+    "import-legacy": ("suite.cli.import_legacy", "Bring an older service's database into the log."),
 }
 
 
@@ -44,7 +61,7 @@ class Suite(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
@@ -73,7 +90,7 @@ def commands() -> None:
     \b
     Exit codes:
       0    done
-      1    refused by the service (the code stands on stderr: `error <code>: message`)
+      1    refused by the service (the code stands on stderr: `error <code>: message`), or not well
       2    wrong usage or configuration
       3    the service cannot be reached
       4    no answer in time, or the outcome is unknown

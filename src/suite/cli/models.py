@@ -1,4 +1,4 @@
-"""``suite models``, ``suite load``, ``suite unload``."""
+"""``suite models``, ``suite load``, ``suite unload``, ``suite clear``."""
 
 from __future__ import annotations
 
@@ -112,3 +112,26 @@ def unload(where: Where, model: str, drain: float) -> None:
     else:
         freed = f" ({size(reply.freed_bytes)} freed)" if reply.freed_bytes else ""
         click.echo(f"{reply.message}{freed}")
+
+
+@click.command()
+@click.option("--model", help="Only what this model keeps.")
+@click.option("--conversation", help="Only what is kept of this conversation.")
+@client_command
+def clear(where: Where, model: str | None, conversation: str | None) -> None:
+    """Forget the tokens that loaded models keep for reuse: of a model, a conversation, both together, or all.
+
+    A conversation that generates goes on, and is forgotten when that ends.
+
+    \b
+    Examples:
+      suite clear
+      suite clear --model smollm2 --conversation support-42 --json
+    """
+    from suite.cli.output import json_line
+
+    reply = where.run(lambda client: client.clear_kv_cache(model_id=model, conversation_id=conversation))
+    if where.as_json:
+        json_line(reply)
+    else:
+        click.echo(reply.message)

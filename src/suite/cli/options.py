@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 import click
+import msgspec
 
 if TYPE_CHECKING:
     from suite.client import Client
 
 T = TypeVar("T")
 Callback: TypeAlias = Callable[..., Any]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Where(NamedTuple):
@@ -42,6 +47,51 @@ class Where(NamedTuple):
                 return await work(client)
 
         return anyio.run(connected)
+
+
+def parsed_time(value: str) -> datetime:
+    """A time, or how long ago; one without an offset is this machine's. Raises BadParameter."""
+    try:
+        if ago := re.fullmatch(r"(\d+)([smhd])", value):
+            return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+        time = datetime.fromisoformat(value)
+        return time if time.tzinfo else time.astimezone()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{value[:40]!r} is no time such as 2026-01-31T12:00:00Z, and no 10m, 2h or 1d"
+        ) from None
+
+
+def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else parsed_time(value).isoformat()
+
+
+def window_options(command: Callback) -> Callback:
+    """``--since`` and ``--until``, as the service takes them."""
+    until = click.option("--until", callback=_time, help="Before this time, or this long ago.")
+    since = click.option("--since", callback=_time, help="From this time on, or this long ago (10m, 2h, 1d).")
+    return since(until(command))
+
+
+def time_option(help: str) -> Callable[[Callback], Callback]:
+    """``--time``."""
+    return click.option("--time", callback=_time, help=help)
+
+
+def limit_option(default: int = 100, most: int = 1000) -> Callable[[Callback], Callback]:
+    """``--limit``."""
+    kind = click.IntRange(1, most)
+    return click.option("--limit", type=kind, default=default, show_default=True, help="Most rows to show.")
+
+
+def json_or_text(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    """An object or a list as JSON; anything else is text. What begins like JSON and is none is a slip."""
+    if value is None or not value.lstrip().startswith(("{", "[")):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError as error:
+        raise click.BadParameter(f"it begins like JSON and is none ({error})") from None
 
 
 def json_option(command: Callback) -> Callback:

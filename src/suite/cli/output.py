@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -55,28 +56,28 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     console.print(drawn)
 
 
-class LoadBar:
-    """A bar on stderr for the load of a model; it is not there before the first progress."""
+class Bar:
+    """A bar on stderr for what takes its time; it is not there before the first progress."""
 
-    def __init__(self, model_id: str, *, shown: bool = True) -> None:
-        self._model_id = model_id
+    def __init__(self, doing: str, *, shown: bool = True) -> None:
+        self._doing = doing
         self._shown = shown
         self._progress: Progress | None = None
 
     def advance(self, fraction: float) -> None:
-        """How far the load is, 0 to 1."""
+        """How far it is, 0 to 1."""
         if not self._shown:
             return
         if self._progress is None:
             console = Console(stderr=True)
             self._progress = Progress(
-                TextColumn("loading {task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %"),
                 TimeElapsedColumn(),
                 console=console,
             )
-            self._progress.add_task(self._model_id, total=1.0)
+            self._progress.add_task(self._doing, total=1.0)
             self._progress.start()
         self._progress.update(self._progress.task_ids[0], completed=fraction)
 
@@ -85,13 +86,40 @@ class LoadBar:
         if self._progress is not None:
             self._progress.stop()
 
-    def __enter__(self) -> LoadBar:
+    def __enter__(self) -> Bar:
         """Nothing is drawn yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
+
+
+def short(content: str | None, letters: int = 60) -> str:
+    """The beginning of a text, on one line."""
+    words = " ".join((content or "")[: letters * 4].split())
+    return words if len(words) <= letters else f"{words[: letters - 1]}…"
+
+
+def more(cursor: str | None) -> None:
+    """Say that these are not all."""
+    if cursor is not None:
+        note("these are not all: see --limit, --since and --until")
+
+
+def local_time(time: str) -> str:
+    """A time of a reply, as this machine's clock would have shown it."""
+    return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def figure(value: float | None) -> str:
+    """A number of whatever size, in few digits; nothing for none."""
+    return "" if value is None else f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def change(value: float) -> str:
+    """By how much something changed, with its sign."""
+    return f"{value:+.3g}"
 
 
 def size(count: int) -> str:

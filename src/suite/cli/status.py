@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.exit import REFUSED
 from suite.cli.options import Where, client_command
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ def _show_one(model: ModelInfo) -> None:
 
 @click.command()
 @client_command
-def health(where: Where) -> None:
-    """Ask whether the service is well; the exit code says it too.
+def health(where: Where) -> int:
+    """Ask whether the service is well; the exit code says it too: 1 when it is not.
 
     \b
     Examples:
@@ -115,11 +116,14 @@ def health(where: Where) -> None:
     reply = where.run(lambda client: client.health_check())
     if where.as_json:
         json_line(reply)
-        return
+        return REFUSED if reply.status == "degraded" else 0
     click.echo(
         f"{reply.status}: node {reply.node}, version {reply.version}, up {duration(reply.uptime * 1000)}, "
         f"{reply.models_loaded} of {reply.models_tracked} models loaded"
     )
+    for problem in reply.problems:
+        click.echo(f"problem: {problem}")
+    return REFUSED if reply.status == "degraded" else 0
 
 
 @click.command()
@@ -154,3 +158,15 @@ def _show_stats(reply: GetStatsReply) -> None:
         ("last event", str(reply.last_seq)),
     ]
     table([reply.node, ">"], rows)
+    lags = [
+        (
+            each.name,
+            str(each.seq),
+            f"{each.lag_events:,}",
+            "rebuilding" if each.rebuilding else each.problem or "",
+        )
+        for each in reply.projections
+    ]
+    if lags:
+        click.echo()
+        table(["read model", "event>", "behind>", ""], lags)

@@ -1,0 +1,262 @@
+"""``suite import-legacy``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, tzinfo
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
+
+import anyio
+import anyio.to_thread
+import click
+import msgspec
+
+from suite.cli.exit import REFUSED
+from suite.cli.options import Where, client_command
+from suite.errors import (
+    Conflict,
+    InvalidJson,
+    InvalidRequest,
+    NodeLost,
+    Overloaded,
+    ReadModelBehind,
+    RequestTimeout,
+    SuiteError,
+    TooLarge,
+    UnknownOutcome,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+    from suite.cli.output import Bar
+    from suite.client import Client
+    from suite.legacy.database import Entry, LogRequest, OldDatabase
+
+IN_FLIGHT: Final = 64
+"""Requests at once: the service works on so many."""
+AT_ONCE: Final = 500
+"""Rows that are fetched from the database at once."""
+ATTEMPTS: Final = 5
+PAUSE_SECONDS: Final = 1.0
+EXAMPLES: Final = 10
+"""Refused rows that are shown, or listed in JSON."""
+
+_OF_THE_ROW: Final = (InvalidRequest, InvalidJson, Conflict, TooLarge)
+_PASSING: Final = (Overloaded, ReadModelBehind, RequestTimeout, UnknownOutcome, NodeLost)
+"""Sent again: their ids make it once."""
+
+
+class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that is not in the log."""
+
+    table: str
+    row: int
+    """Its rowid."""
+    id: str
+    code: str
+    message: str
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the rows of a table."""
+
+    table: str
+    read: int
+    added: int
+    present: int
+    """In the log before, from an earlier import."""
+    refused: int
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import did."""
+
+    database: str
+    tables: tuple[Tally, ...]
+    refused: tuple[RefusedRow, ...]
+    """The first of them."""
+
+
+def _zone(_: click.Context, __: click.Parameter, value: str) -> tzinfo:
+    if value == "UTC":  # there also where no time zones are installed
+        return UTC
+    try:
+        return ZoneInfo(value)
+    except (LookupError, ValueError, OSError):
+        raise click.BadParameter(f"{value!r} is no time zone such as UTC or Europe/Berlin") from None
+
+
+@click.command()
+@click.argument("database", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--timezone",
+    default="UTC",
+    show_default=True,
+    callback=_zone,
+    help="Of times in the database that do not name one.",
+)
+@client_command
+def import_legacy(where: Where, database: Path, timezone: tzinfo) -> int:
+    """Bring the metrics and evaluations of an older service's DATABASE into the log of a running service.
+
+    Rows keep their ids, so that each is there once, however often this is run; only read is the file, and
+    the older service may go on writing to it. Rows that are refused are shown with the reason, and make the
+    exit code 1. Needs the role of an operator.
+
+    \b
+    Examples:
+      suite import-legacy data/model_evaluation.db
+      suite import-legacy old.db --timezone Europe/Berlin --data-dir /srv/suite --json
+    """
+    from suite.cli.output import Bar, json_line
+    from suite.legacy.database import OldDatabase
+
+    with (
+        OldDatabase.open(database, zone=timezone) as old,
+        Bar(f"importing {database.name}", shown=not where.as_json) as bar,
+    ):
+
+        async def work(client: Client) -> Report:
+            importing = _Import(client, old, bar, end=await client.last_seq())
+            await importing.run()
+            return importing.report(str(database))
+
+        report = where.run(work)
+    if where.as_json:
+        json_line(report)
+    else:
+        _show(report)
+    return REFUSED if any(table.refused for table in report.tables) else 0
+
+
+class _Import:
+    """Sends the rows, and counts what becomes of them."""
+
+    def __init__(self, client: Client, old: OldDatabase, bar: Bar, *, end: int) -> None:
+        self._client = client
+        self._old = old
+        self._bar = bar
+        self._end = end
+        """Of the log when it begins: what is answered with an event up to here was there."""
+        self._counts: dict[str, Counter[str]] = {table: Counter() for table in old.rows}
+        self._refused: list[RefusedRow] = []
+        self._failure: SuiteError | None = None
+
+    async def run(self) -> None:
+        """All rows. Raises what keeps the service from taking any more of them."""
+        send, receive = anyio.create_memory_object_stream["Entry"]()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(IN_FLIGHT):
+                tasks.start_soon(self._work, receive.clone(), tasks.cancel_scope)
+            receive.close()
+            await self._feed(send, tasks.cancel_scope)
+        if self._failure is not None:
+            raise self._failure
+
+    def report(self, database: str) -> Report:
+        """What was done."""
+        return Report(
+            database=database,
+            tables=tuple(
+                Tally(
+                    table=table,
+                    read=counts.total(),
+                    added=counts["added"],
+                    present=counts["present"],
+                    refused=counts["refused"],
+                )
+                for table, counts in self._counts.items()
+            ),
+            refused=tuple(self._refused),
+        )
+
+    async def _feed(self, send: MemoryObjectSendStream[Entry], scope: anyio.CancelScope) -> None:
+        entries = self._old.entries()
+        async with send:
+            try:
+                while some := await anyio.to_thread.run_sync(_some, entries):
+                    for entry in some:
+                        await send.send(entry)
+            except SuiteError as error:
+                self._fail(error, scope)
+
+    async def _work(self, receive: MemoryObjectReceiveStream[Entry], scope: anyio.CancelScope) -> None:
+        async with receive:
+            async for entry in receive:
+                try:
+                    self._count(entry, await self._brought(entry))
+                except SuiteError as error:
+                    self._fail(error, scope)
+
+    def _fail(self, error: SuiteError, scope: anyio.CancelScope) -> None:
+        self._failure = self._failure or error
+        scope.cancel()
+
+    async def _brought(self, entry: Entry) -> str:
+        """Bring a row into the log, or note why not."""
+        if entry.request is None:
+            return self._refuse(entry, InvalidRequest(entry.problem))
+        try:
+            seq = await self._patiently(entry.request)
+        except _OF_THE_ROW as error:
+            return self._refuse(entry, error)
+        return "added" if seq > self._end else "present"
+
+    async def _patiently(self, request: LogRequest) -> int:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._log(request)
+            except _PASSING:
+                await anyio.sleep(PAUSE_SECONDS)
+        return await self._log(request)
+
+    async def _log(self, request: LogRequest) -> int:
+        from suite.messages.actions import LogPerformanceMetricRequest
+
+        fields = msgspec.structs.asdict(request)
+        if isinstance(request, LogPerformanceMetricRequest):
+            return (await self._client.log_performance_metric(**fields)).seq
+        return (await self._client.log_model_evaluation(**fields)).seq
+
+    def _refuse(self, entry: Entry, error: SuiteError) -> str:
+        if len(self._refused) < EXAMPLES:
+            self._refused.append(
+                RefusedRow(
+                    table=entry.table,
+                    row=entry.row,
+                    id=entry.entry_id,
+                    code=error.code,
+                    message=error.message,
+                )
+            )
+        return "refused"
+
+    def _count(self, entry: Entry, fate: str) -> None:
+        self._counts[entry.table][fate] += 1
+        done = sum(counts.total() for counts in self._counts.values())
+        self._bar.advance(min(1.0, done / max(1, sum(self._old.rows.values()))))
+
+
+def _some(entries: Iterator[Entry]) -> list[Entry]:
+    return list(islice(entries, AT_ONCE))
+
+
+def _show(report: Report) -> None:
+    from suite.cli.output import short, table
+
+    rows = [
+        (each.table, f"{each.read:,}", f"{each.added:,}", f"{each.present:,}", f"{each.refused:,}")
+        for each in report.tables
+    ]
+    table(["table", "rows>", "added>", "there already>", "refused>"], rows)
+    for row in report.refused:
+        told = f"{row.table} row {row.row} ({short(row.id)}): {row.code}: {short(row.message, 240)}"
+        click.echo(f"refused: {told}", err=True)
+    if (unsaid := sum(each.refused for each in report.tables) - len(report.refused)) > 0:
+        click.echo(f"refused: {unsaid:,} more", err=True)

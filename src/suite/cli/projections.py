@@ -1,0 +1,148 @@
+"""``suite errors``, ``suite fleet``, and ``suite rebuild`` for the read models that these and others ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from suite.cli.options import Where, client_command, limit_option, window_options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from suite.client import Client
+    from suite.client.records import ProjectionName
+    from suite.messages.actions import ErrorEntry, FleetModel
+    from suite.messages.events import Severity
+
+NAMES: tuple[ProjectionName, ...] = ("catalogue", "usage", "evaluation", "errors")
+SEVERITIES = ("info", "warning", "error", "critical")
+
+
+@click.command()
+@click.option("--severity", type=click.Choice(SEVERITIES), help="Only these.")
+@click.option("--model", help="Only of this model.")
+@window_options
+@limit_option()
+@client_command
+def errors(
+    where: Where,
+    severity: Severity | None,
+    model: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+) -> None:
+    """List what went wrong, the newest first: reported errors, failed loads, crashes, lost nodes.
+
+    \b
+    Examples:
+      suite errors --since 1d
+      suite errors --severity critical --json
+    """
+    from suite.cli.output import json_line, more
+
+    reply = where.run(
+        lambda client: client.get_errors(
+            severity=severity, model_id=model, since=since, until=until, limit=limit
+        )
+    )
+    if where.as_json:
+        json_line(reply)
+    elif reply.errors:
+        _show_errors(reply.errors)
+        more(reply.next_cursor)
+    else:
+        click.echo("nothing went wrong")
+
+
+def _show_errors(errors: Iterable[ErrorEntry]) -> None:
+    from suite.cli.output import local_time, short, table
+
+    rows = [
+        (
+            str(each.seq),
+            local_time(each.timestamp),
+            each.severity,
+            each.error_type,
+            each.node,
+            each.model_id or "",
+            short(each.message, 160),
+        )
+        for each in errors
+    ]
+    table(["event>", "time", "severity", "error", "node", "model", "message"], rows)
+
+
+@click.command()
+@client_command
+def fleet(where: Where) -> None:
+    """Show which models are on which nodes, also on nodes that are down, and how their loads went.
+
+    \b
+    Examples:
+      suite fleet
+      suite fleet --json | jq '.models[] | {model_id, loaded_on}'
+    """
+    from suite.cli.output import json_line
+
+    reply = where.run(lambda client: client.get_fleet())
+    if where.as_json:
+        json_line(reply)
+    elif reply.models:
+        _show_fleet(reply.models)
+    else:
+        click.echo("no models are registered: `suite models` shows those of the node that answers")
+
+
+def _show_fleet(models: Iterable[FleetModel]) -> None:
+    from suite.cli.output import duration, size, table
+
+    rows = []
+    for model in models:
+        nodes = ", ".join(file.node if file.node_up else f"{file.node} (down)" for file in model.files)
+        file = model.files[0] if model.files else None
+        rows.append(
+            (
+                model.model_id,
+                nodes,
+                ", ".join(model.loaded_on),
+                file.quantization if file else "",
+                size(file.file_bytes) if file else "",
+                f"{model.loads:,}",
+                f"{model.load_failures:,}",
+                f"{model.crashes:,}",
+                duration(model.mean_load_ms) if model.mean_load_ms is not None else "",
+            )
+        )
+    columns = ["model", "nodes", "loaded on", "quant", "file>", "loads>", "failed>", "crashes>", "loads in>"]
+    table(columns, rows)
+
+
+@click.command()
+@click.argument("name", type=click.Choice(NAMES), required=False)
+@client_command
+def rebuild(where: Where, name: ProjectionName | None) -> None:
+    """Fold the read model NAME anew from the log, or one after the other all of them.
+
+    Until it is done the one that is there answers.
+
+    \b
+    Examples:
+      suite rebuild usage
+      suite rebuild --json
+    """
+    from suite.cli.output import Bar, duration, json_line
+
+    async def work(client: Client) -> None:
+        for each in (name,) if name else NAMES:
+            with Bar(f"folding {each}", shown=not where.as_json) as bar:
+                reply = await client.rebuild_projection(each, on_progress=bar.advance)
+            if where.as_json:
+                json_line(reply)
+            else:
+                took = duration(reply.seconds * 1000)
+                click.echo(f"{reply.name}: {reply.events:,} events in {took}, up to event {reply.seq}")
+
+    where.run(work)

@@ -1,0 +1,115 @@
+"""``suite usage`` and ``suite record-usage``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from suite.cli.options import Where, client_command, limit_option, window_options
+
+if TYPE_CHECKING:
+    from suite.messages.actions import UsageCount, UsageKey
+
+KEYS = ("model", "hour", "day", "conversation", "usage_type")
+
+
+@click.command()
+@click.option(
+    "--by",
+    "group_by",
+    type=click.Choice(KEYS),
+    multiple=True,
+    default=("model",),
+    show_default=True,
+    help="What to count by; may be repeated.",
+)
+@click.option("--model", help="Only this model.")
+@click.option("--conversation", help="Only this conversation.")
+@window_options
+@limit_option()
+@client_command
+def usage(
+    where: Where,
+    group_by: tuple[UsageKey, ...],
+    model: str | None,
+    conversation: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+) -> None:
+    """Count how much the models were used: generations, and what was recorded. Hours and days are UTC's.
+
+    \b
+    Examples:
+      suite usage
+      suite usage --by day --by model --since 7d
+      suite usage --model smollm2 --by hour --json
+    """
+    from suite.cli.output import json_line
+
+    reply = where.run(
+        lambda client: client.usage(
+            model_id=model,
+            conversation_id=conversation,
+            since=since,
+            until=until,
+            group_by=group_by,
+            limit=limit,
+        )
+    )
+    if where.as_json:
+        json_line(reply)
+    elif reply.usage:
+        _show(group_by, reply.usage)
+    else:
+        click.echo("nothing was used: `suite generate` uses a model, `suite record-usage` tells of a use")
+
+
+def _show(group_by: tuple[UsageKey, ...], usage: tuple[UsageCount, ...]) -> None:
+    from suite.cli.output import duration, local_time, table
+
+    columns = [*dict.fromkeys("start" if key in ("hour", "day") else key for key in group_by)]
+    names = {"model": "model_id", "conversation": "conversation_id"}
+    rows = [
+        (
+            *(_cell(column, getattr(each, names.get(column, column))) for column in columns),
+            f"{each.uses:,}",
+            f"{each.prompt_tokens:,}",
+            f"{each.reused_tokens:,}",
+            f"{each.completion_tokens:,}",
+            duration(each.generation_ms),
+            local_time(each.last_used_at),
+        )
+        for each in usage
+    ]
+    figures = ("uses>", "prompt tokens>", "reused>", "generated>", "generating>", "last used")
+    table([*(column.replace("_", " ") for column in columns), *figures], rows)
+
+
+def _cell(column: str, value: str | None) -> str:
+    if column == "start" and value is not None:
+        return value[:16].replace("T", " ")
+    return value or ""
+
+
+@click.command()
+@click.argument("model")
+@click.option("--type", "usage_type", default="inference", show_default=True, help="What it was used for.")
+@click.option("--conversation", help="The conversation that it was used in.")
+@client_command
+def record_usage(where: Where, model: str, usage_type: str, conversation: str | None) -> None:
+    """Record that MODEL was used elsewhere. It need not be known to the service.
+
+    \b
+    Examples:
+      suite record-usage smollm2
+      suite record-usage whisper-large --type transcription --json
+    """
+    from suite.cli.output import json_line
+
+    reply = where.run(lambda client: client.record_usage(model, usage_type, conversation_id=conversation))
+    if where.as_json:
+        json_line(reply)
+    else:
+        click.echo(f"{reply.message} (event {reply.seq})")
