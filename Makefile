@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := .models/SmolLM2-135M-Instruct.Q4_1.gguf
 TEST_MODEL := .models/gemma-3-270m-it-Q4_K_M.gguf
+NODE_MODULES := examples/node_modules/.installed
 BENCHMARKS := $(filter-out benchmarks/harness.py benchmarks/service.py,$(wildcard benchmarks/*.py))
 
 # llama.cpp is compiled once: pip keeps the wheel in its cache. The vision library is not needed.
@@ -15,7 +16,7 @@ export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
 
-test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL)
+test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES)
 	$(BIN)/pytest
 
 check: $(VENV)/.dev-installed
@@ -52,5 +53,10 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 $(MODEL) $(TEST_MODEL): | $(VENV)/.installed
 	$(BIN)/python deploy/fetch_model.py $@
 
+# The wheel's npm, where there is no other. What cannot be fetched costs one test, not all of them.
+$(NODE_MODULES): examples/package.json examples/.npmrc | $(VENV)/.dev-installed
+	@$$(command -v npm || echo $(BIN)/npm) install --prefix examples > /dev/null && touch $@ \
+		|| echo "npm cannot fetch the packages of the JavaScript example: its test is skipped." >&2
+
 clean:
-	rm -rf $(VENV) .models .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .models examples/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

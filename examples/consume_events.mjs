@@ -1,0 +1,39 @@
+// Everything that happened, and happens, in JavaScript: sequence, type and body of each event.
+//
+//   npm install --prefix examples
+//   node examples/consume_events.mjs DATA_DIR [COUNT]
+//
+// DATA_DIR is the one of `suite serve`, where `connection.json` says how to reach it. After COUNT events it
+// ends, otherwise it goes on for ever. The consumer is an ordered one: every event from the first on, in order
+// and none twice, and nothing about it is kept on the server.
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { jetstream } from "@nats-io/jetstream";
+import { connect } from "@nats-io/transport-node";
+
+const [dataDir, count] = process.argv.slice(2);
+if (dataDir === undefined) {
+  console.error("usage: consume_events.mjs DATA_DIR [COUNT]");
+  process.exit(2);
+}
+const {
+  url,
+  user,
+  password,
+  inbox_prefix = "_INBOX", // a role may receive replies under its own prefix only
+  subject_root = "suite",
+} = JSON.parse(readFileSync(join(dataDir, "connection.json"), "utf8"));
+
+const nc = await connect({ servers: url, user, pass: password, inboxPrefix: inbox_prefix });
+
+// suite.event.> is everything; suite.event.usage.> would be the generations alone. With `opt_start_seq: seq + 1`
+// and `deliver_policy: "by_start_sequence"` it goes on after the last event that was seen.
+const consumer = await jetstream(nc).consumers.get(subject_root.toUpperCase(), {
+  filter_subjects: `${subject_root}.event.>`,
+});
+let left = count === undefined ? Infinity : Number(count);
+for await (const message of await consumer.consume()) {
+  console.log(message.seq, message.headers.get("ce-type"), message.string());
+  if (--left <= 0) break;
+}
+await nc.drain();
