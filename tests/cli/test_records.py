@@ -1,0 +1,221 @@
+"""The commands over what the suite remembers: tables for people, JSON for programs, codes for scripts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import pytest
+
+from suite.cli import projections, usage
+from suite.cli.main import main
+from suite.cli.output import change, figure, short
+from suite.client.records import ProjectionName
+from suite.messages.actions import (
+    ErrorEntry,
+    GetErrorsReply,
+    HealthCheckReply,
+    RebuildProjectionRequest,
+    UsageKey,
+)
+from suite.messages.events import Severity
+from support.command import Command
+from support.faults import KillableServer
+from support.models import tiny_model
+from support.responder import Call, responding
+from support.service import serving
+
+
+def test_choices_are_those_of_the_actions() -> None:
+    assert get_args(UsageKey) == usage.KEYS
+    assert get_args(Severity) == projections.SEVERITIES
+    assert get_args(get_type_hints(RebuildProjectionRequest)["name"]) == projections.NAMES
+    assert get_args(ProjectionName) == projections.NAMES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["metrics", "--since", "soon"], "'--since': 'soon' is no time"),
+        (["metrics", "--until", "99999999d"], "is no time"),
+        (["metrics", "--limit", "1001"], "1001 is not in the range"),
+        (["log-metric", "a", "m", "much"], "'VALUE': 'much' is not a valid float"),
+        (["log-metric", "a", "m", "1", "--context", "{run: 7}"], "begins like JSON and is none"),
+        (["log-evaluation", "m", "c", "1.5"], "'TRUST': 1.5 is not in the range"),
+        (["usage", "--by", "colour"], "'--by': 'colour' is not one of"),
+        (["rebuild", "everything"], "'everything' is not one of"),
+        (["preload"], "Missing argument 'MODELS...'"),
+        (["import-legacy", "none.db"], "'none.db' does not exist"),
+    ],
+)
+def test_wrong_usage_says_which(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_figures_are_short() -> None:
+    assert [figure(value) for value in (None, 0.0, 0.12345, 12.5, 1234567.8)] == [
+        "",
+        "0",
+        "0.1235",
+        "12.5",
+        "1,234,568",
+    ]
+    assert [change(value) for value in (0.25, -0.25)] == ["+0.25", "-0.25"]
+    assert short("one\n two  three", 10) == "one two t…"
+
+
+async def test_metrics_from_logging_to_summary(tmp_path: Path) -> None:
+    async with serving(tmp_path / "models", tmp_path / "data"):
+        suite = Command(tmp_path / "data")
+        logged = await suite.output(
+            *("log-metric", "planner", "drift", "-0.5", "--context", '{"run": 7}', "--id", "r7"),
+            *("--time", "2026-01-31T12:00:00Z"),
+        )
+        assert "(id r7, event " in logged
+        again = await suite.document("log-metric", "planner", "drift", "2", "--context", "by hand")
+        assert again["metric_id"]
+        conflict = await suite.run("log-metric", "planner", "drift", "3", "--id", "r7")
+        assert (conflict.returncode, conflict.stdout) == (1, "")
+        assert conflict.stderr.startswith("error conflict: ")
+
+        listed = await suite.lines("metrics", "--agent", "planner")
+        assert listed[0].split() == ["time", "agent", "metric", "value", "id", "context"]
+        assert listed[1].endswith("by hand")
+        assert listed[2].split()[2:] == ["planner", "drift", "-0.5", "r7", '{"run":7}']
+        document = await suite.document("metrics", "--since", "2026-01-31T00:00:00Z", "--limit", "1")
+        assert (len(document["metrics"]), bool(document["next_cursor"])) == (1, True)
+        assert (await suite.document("metrics", "--metric", "other"))["metrics"] == []
+        assert "log-metric" in await suite.output("metrics", "--until", "3650d")
+
+        summary = await suite.lines("summary", "drift")
+        assert summary[0].split() == ["agent", "count", "mean", "min", "p50", "p95", "p99", "max"]
+        assert [line.split()[:4] for line in summary[1:]] == [
+            ["planner", "2", "0.75", "-0.5"],
+            ["all", "2", "0.75", "-0.5"],
+        ]
+        assert (await suite.document("summary", "drift", "--agent", "critic"))["total"] is None
+        assert "no samples of drift" in await suite.output("summary", "drift", "--agent", "critic")
+
+
+async def test_evaluations_from_logging_to_comparison(tmp_path: Path) -> None:
+    async with serving(tmp_path / "models", tmp_path / "data"):
+        suite = Command(tmp_path / "data")
+        assert "nothing to compare" in await suite.output("compare")
+        figures = ("--accuracy", "0.5", "--f1", "0.25", "--latency-ms", "140")
+        await suite.output(
+            "log-evaluation", "phi", "c1", "0.5", *figures, "--time", "2026-01-01", "--id", "e1"
+        )
+        await suite.output("log-evaluation", "phi", "c2", "0.75", "--data", '{"n": 2}', "--id", "e2")
+        listed = await suite.lines("evaluations", "--model", "phi")
+        assert listed[1].split()[2:] == ["phi", "c2", "0.75", "e2", '{"n":2}']
+        assert listed[2].split()[2:] == ["phi", "c1", "0.5", "0.5", "0.25", "140", "ms", "e1"]
+        (compared,) = (await suite.lines("compare", "phi"))[1:]
+        assert "0.75 (+0.25)" in compared
+        assert compared.endswith("c2 (before: c1)")
+        assert (await suite.document("compare"))["models"][0]["model_name"] == "phi"
+        assert "(event " in await suite.output("retract", "e2", "--reason", "the wrong model")
+        assert (await suite.document("evaluations", "--cycle", "c2"))["evaluations"] == []
+        missing = await suite.run("retract", "e9")
+        assert (missing.returncode, missing.stderr[:28]) == (1, "error evaluation_not_found: ")
+
+
+async def test_usage_prediction_and_what_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    tiny_model(tmp_path / "models" / "tiny.gguf")
+    async with serving(tmp_path / "models", tmp_path / "data", "--node", "box1"):
+        suite = Command(tmp_path / "data")
+        assert "nothing was used" in await suite.output("usage")
+        assert "usage of tiny is recorded (event " in await suite.output("record-usage", "tiny")
+        await suite.document("record-usage", "tiny", "--type", "test", "--conversation", "c")
+        counted = await suite.lines("usage")
+        assert counted[1].split()[:2] == ["tiny", "2"]
+        by_day = (
+            await suite.output("usage", "--by", "day", "--by", "usage_type", "--since", "1h")
+        ).splitlines()
+        assert by_day[0].split()[:3] == ["start", "usage", "type"]
+        assert len(by_day) == 3
+        (one,) = (await suite.document("usage", "--conversation", "c"))["usage"]
+        assert (one["model_id"], one["uses"]) == ("tiny", 1)
+
+        assert await suite.output("predict") == "tiny\n"
+        assert await suite.output("preload", "tiny") == "tiny is loaded\n"
+        half = await suite.run("preload", "tiny", "nope", "--json")
+        assert (half.returncode, half.stderr) == (1, "")
+        assert json.loads(half.stdout)["results"]["nope"]["code"] == "model_not_found"
+        told = await suite.run("preload", "nope")
+        assert (told.returncode, told.stdout) == (1, "")
+        assert told.stderr.startswith("error model_not_found: nope: ")
+        assert await suite.output("select") == "tiny\n"
+        assert (await suite.document("select"))["loaded"]
+        assert (await suite.run("select", "--capability", "flying")).returncode == 1
+
+        await suite.document("generate", "tiny", "Once", "--max-tokens", "4", "--conversation", "c")
+        cleared = await suite.document("clear", "--model", "tiny", "--conversation", "c")
+        assert cleared["cleared_conversations"] == 1
+        assert await suite.output("clear", "--conversation", "c") == "there was nothing to forget\n"
+
+        fleet = await suite.lines("fleet")
+        assert fleet[1].split()[:4] == ["tiny", "box1", "box1", "F16"]
+        assert (await suite.document("fleet"))["models"][0]["loads"] == 1
+        assert await suite.output("errors") == "nothing went wrong\n"
+        assert "evaluation" in await suite.output("stats")
+
+
+async def test_read_models_are_rebuilt_one_or_all(tmp_path: Path) -> None:
+    async with serving(tmp_path / "models", tmp_path / "data"):
+        suite = Command(tmp_path / "data")
+        await suite.output("record-usage", "phi")
+        one = await suite.run("rebuild", "usage")
+        assert one.stdout.startswith("usage: 1 events in ")
+        assert "folding usage" in one.stderr
+        every = await suite.output("rebuild", "--json")
+        assert [json.loads(line)["name"] for line in every.splitlines()] == list(projections.NAMES)
+
+
+async def test_what_is_not_well_is_said_and_is_exit_code_1(tmp_path: Path) -> None:
+    async def health_check(call: Call) -> None:
+        await call.send(
+            HealthCheckReply(
+                status="degraded",
+                problems=("the disk is full: make room",),
+                node="box1",
+                version="1",
+                uptime=61.0,
+                timestamp="",
+                models_loaded=1,
+                models_tracked=2,
+                commands_processed=3,
+            )
+        )
+
+    async def get_errors(call: Call) -> None:
+        assert (call.body["severity"], call.body["model_id"]) == ("error", "phi")
+        entry = ErrorEntry(
+            seq=7,
+            error_type="load_failed",
+            message="out of\nmemory",
+            severity="error",
+            node="box1",
+            model_id="phi",
+            timestamp="2026-01-31T12:00:00+00:00",
+        )
+        await call.send(GetErrorsReply(errors=(entry,), next_cursor=None))
+
+    async with (
+        KillableServer.start(tmp_path) as server,
+        responding(server.access, health_check=health_check, get_errors=get_errors),
+    ):
+        suite = Command(tmp_path)
+        at = ("--nats-url", server.access.url)
+        done = await suite.run("health", *at)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout.startswith("degraded: node box1")
+        assert done.stdout.endswith("problem: the disk is full: make room\n")
+        document = await suite.run("health", "--json", *at)
+        assert (document.returncode, json.loads(document.stdout)["status"]) == (1, "degraded")
+        (_, listed) = await suite.lines("errors", "--severity", "error", "--model", "phi", *at)
+        assert listed.split()[3:] == ["error", "load_failed", "box1", "phi", "out", "of", "memory"]
