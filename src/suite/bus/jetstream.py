@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 import msgspec
 
 from suite.bus.connection import Connection, Message, header_lines
+from suite.bus.wire import parsed_headers
 from suite.errors import NoService, RequestTimeout, Unavailable
 
 MAX_BATCH_MESSAGES: Final = 1000
@@ -239,7 +240,7 @@ class JetStream:
         return Stored(
             seq=found.seq,
             subject=found.subject,
-            headers=_parse_headers(base64.b64decode(found.hdrs)),
+            headers=parsed_headers(base64.b64decode(found.hdrs)),
             body=base64.b64decode(found.data),
         )
 
@@ -296,8 +297,3 @@ class JetStream:
 def _classify(error: Unavailable | RequestTimeout, connected: bool) -> NoReturn:
     """A connection that was down before the request sent nothing; all else is uncertain."""
     raise (NoAnswer if connected else NotSent)(error.message) from error
-
-
-def _parse_headers(block: bytes) -> dict[str, str]:
-    lines = block.decode().split("\r\n")[1:]
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines if line)}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import anyio
 from nats.aio.client import Client
 
+from suite.bus.wire import parsed_headers
 from suite.messages.actor import NatsAccess
 
 log = logging.getLogger("suite.bus")
@@ -95,6 +96,8 @@ class Life(Client):
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
+
+    _parse_header_lines = staticmethod(parsed_headers)
 
     async def _send_ping(self, future: asyncio.Future[object] | None = None) -> None:
         # nats-py writes the ping past what is pending: a flush would then prove nothing.

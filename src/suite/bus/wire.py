@@ -43,6 +43,19 @@ def header_lines(headers: Mapping[str, str]) -> str:
     return lines
 
 
+def parsed_headers(raw: bytes) -> dict[str, str]:
+    """The headers in lines that each end with CR LF.
+
+    nats-py's own looks at every character of every name: half the time that it takes to receive an event.
+    """
+    headers = {}
+    for line in raw.decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon:
+            headers[name] = value.strip()
+    return headers
+
+
 def frame(subject: str, reply: str, data: bytes, lines: str, max_payload: int) -> bytes:
     """One message to publish, with the lines of its headers if it has any.
 
