@@ -9,6 +9,7 @@ import anyio
 
 import suite
 from suite.cli.exit import REFUSED, UNREACHABLE
+from suite.messages.events import EvaluationLogged
 from support.command import Command
 from support.old_database import evaluation, execute, metric, old_database
 from support.service import history, service_and_client, serving
@@ -18,7 +19,7 @@ async def test_each_row_is_there_once_however_often_it_is_imported(tmp_path: Pat
     old = old_database(
         tmp_path / "old.db",
         metrics=[*(metric(f"m{number}", value=number) for number in range(150)), metric(None), metric(None)],
-        evaluations=[evaluation("e1"), evaluation(None, trust=0.25)],
+        evaluations=[evaluation(f"e{number}") for number in range(20)],
     )
     data_dir = tmp_path / "data"
     async with service_and_client(tmp_path / "models", data_dir) as (_, client):
@@ -27,21 +28,23 @@ async def test_each_row_is_there_once_however_often_it_is_imported(tmp_path: Pat
         assert first["refused"] == []
         assert first["tables"] == [
             {"table": "performance_metrics", "read": 152, "added": 152, "present": 0, "refused": 0},
-            {"table": "model_evaluation_scores", "read": 2, "added": 2, "present": 0, "refused": 0},
+            {"table": "model_evaluation_scores", "read": 20, "added": 20, "present": 0, "refused": 0},
         ]
         execute(old, "INSERT INTO performance_metrics VALUES ('late', 'a', 'n', 1, '2024-05-02', NULL)")
         second = await command.document("import-legacy", str(old))
-        assert [(table["added"], table["present"]) for table in second["tables"]] == [(1, 152), (0, 2)]
+        assert [(table["added"], table["present"]) for table in second["tables"]] == [(1, 152), (0, 20)]
         assert len(await history(client, "metric")) == 153
-        assert len(await history(client, "evaluation")) == 2
+        logged = [event.data for event in await history(client, "evaluation")]
+        assert [isinstance(each, EvaluationLogged) and each.evaluation_id for each in logged] == [
+            f"e{number}" for number in range(20)
+        ]
         end = await client.last_seq()
         samples = [each async for each in client.performance_metrics(metric_name="latency_ms", min_seq=end)]
         assert sorted(each.value for each in samples) == sorted([*range(150), 1.0, 1.0])
         assert {each.timestamp for each in samples} == {"2024-05-01T12:00:00.000000+00:00"}
         scores = [each async for each in client.model_evaluations(min_seq=end)]
         assert {(each.trust_score, each.accuracy, each.comparison_data) for each in scores} == {
-            (0.5, 0.9, '{"n": 1}'),
-            (0.25, 0.9, '{"n": 1}'),
+            (0.5, 0.9, '{"n": 1}')
         }
 
 

@@ -17,7 +17,7 @@ from support.old_database import METRICS, evaluation, execute, metric, old_datab
 
 def entries(path: Path, zone: tzinfo = UTC) -> list[Entry]:
     with OldDatabase.open(path, zone=zone) as database:
-        found = list(database.entries())
+        found = [entry for table in database.rows for entry in database.entries(table)]
         assert sum(database.rows.values()) == len(found)
         return found
 
@@ -139,7 +139,7 @@ def test_either_table_may_be_missing_and_more_columns_follow(tmp_path: Path) -> 
     )
     with OldDatabase.open(path, zone=UTC) as database:
         assert database.rows == {"performance_metrics": 1}
-        (entry,) = database.entries()
+        (entry,) = database.entries("performance_metrics")
     assert isinstance(entry.request, LogPerformanceMetricRequest)
     assert entry.request.metric_name == "7"
     assert entry.request.metric_id == entry.entry_id
@@ -178,7 +178,7 @@ def test_the_older_service_goes_on_writing_while_it_is_read(tmp_path: Path, mode
     with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as theirs:
         theirs.execute(f"PRAGMA journal_mode = {mode}")
         with OldDatabase.open(path, zone=UTC) as database:
-            for entry in database.entries():
+            for entry in database.entries("performance_metrics"):
                 seen.append(entry.entry_id)
                 if len(seen) in (1, count):  # in the midst of the first rows, and after what was the last
                     theirs.execute(

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from suite.legacy.database import Entry, LogRequest, OldDatabase
 
 IN_FLIGHT: Final = 64
-"""Requests at once: the service works on so many."""
+"""Metrics on their way at once: the service works on so many. Evaluations go one after the other, as the
+trust in a model depends on which were logged last."""
 AT_ONCE: Final = 500
 """Rows that are fetched from the database at once."""
 ATTEMPTS: Final = 5
@@ -150,12 +151,18 @@ class _Import:
 
     async def run(self) -> None:
         """All rows. Raises what keeps the service from taking any more of them."""
+        from suite.legacy.database import METRICS
+
+        for table in self._old.rows:
+            await self._bring(table, in_flight=IN_FLIGHT if table == METRICS else 1)
+
+    async def _bring(self, table: str, *, in_flight: int) -> None:
         send, receive = anyio.create_memory_object_stream["Entry"]()
         async with anyio.create_task_group() as tasks:
-            for _ in range(IN_FLIGHT):
+            for _ in range(in_flight):
                 tasks.start_soon(self._work, receive.clone(), tasks.cancel_scope)
             receive.close()
-            await self._feed(send, tasks.cancel_scope)
+            await self._feed(table, send, tasks.cancel_scope)
         if self._failure is not None:
             raise self._failure
 
@@ -176,8 +183,8 @@ class _Import:
             refused=tuple(self._refused),
         )
 
-    async def _feed(self, send: MemoryObjectSendStream[Entry], scope: anyio.CancelScope) -> None:
-        entries = self._old.entries()
+    async def _feed(self, table: str, send: MemoryObjectSendStream[Entry], scope: anyio.CancelScope) -> None:
+        entries = self._old.entries(table)
         async with send:
             try:
                 while some := await anyio.to_thread.run_sync(_some, entries):

@@ -1,8 +1,9 @@
 """The rows of an old ``model_evaluation.db``, as the requests that log them here::
 
-    with OldDatabase.open(path) as database:
-        for entry in database.entries():
-            ...
+    with OldDatabase.open(path, zone=UTC) as database:
+        for table in database.rows:
+            for entry in database.entries(table):
+                ...
 
 It is read a few rows at a time with nothing held in between: the older service may go on writing to it.
 """
@@ -31,6 +32,9 @@ ROWS: Final = 500
 
 BUSY_SECONDS: Final = 30.0
 """How long a read waits for somebody who writes."""
+
+METRICS: Final = "performance_metrics"
+EVALUATIONS: Final = "model_evaluation_scores"
 
 _NAMESPACE: Final = uuid.UUID("6d0fb0f6-5b0c-5d83-9d0e-4f3a1c1f7f52")
 _OURS: Final = "suite_checkpoint"
@@ -69,7 +73,7 @@ class _Table(msgspec.Struct, frozen=True, kw_only=True):
 
 _TABLES: Final = (
     _Table(
-        name="performance_metrics",
+        name=METRICS,
         entry_id="metric_id",
         time="timestamp",
         needed=("agent_name", "metric_name", "value", "timestamp"),
@@ -78,7 +82,7 @@ _TABLES: Final = (
         numbers=frozenset({"value"}),
     ),
     _Table(
-        name="model_evaluation_scores",
+        name=EVALUATIONS,
         entry_id="evaluation_id",
         time="evaluation_timestamp",
         needed=("model_name", "cycle_id", "trust_score", "evaluation_timestamp"),
@@ -126,11 +130,11 @@ class OldDatabase:
         finally:
             db.close()
 
-    def entries(self) -> Iterator[Entry]:
-        """Every row, the oldest first, of one table after the other."""
-        for table, columns in self._tables.items():
-            for row, values in self._read(table, columns):
-                yield self._entry(table, row, dict(zip(columns, values, strict=True)))
+    def entries(self, name: str) -> Iterator[Entry]:
+        """Every row of a table that is there, in the order in which they were written."""
+        table, columns = next(each for each in self._tables.items() if each[0].name == name)
+        for row, values in self._read(table, columns):
+            yield self._entry(table, row, dict(zip(columns, values, strict=True)))
 
     def _check(self) -> None:
         if self._exists(_OURS):
