@@ -167,7 +167,7 @@ async def test_a_rebuild_disturbs_no_query(tmp_path: Path) -> None:
                 rebuilt = await projector.rebuild(hear)
                 async with anyio.create_task_group() as twice:
                     twice.start_soon(projector.rebuild)
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
                     with pytest.raises(Conflict):
                         await projector.rebuild()
                 over.set()

@@ -20,7 +20,7 @@ from suite.projections.projector import Projector
 E = TypeVar("E", bound=Event)
 
 ATTACHMENT_BYTES = 256 * 1024
-"""Of context and comparison data: a page of them must fit into one message."""
+"""Of context and comparison data, as JSON: a reply with one of them must fit into one message."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -61,7 +61,7 @@ def attachment(value: object, field: str) -> str | None:
     if value is None:
         return None
     text = value if isinstance(value, str) else _encode(value).decode()
-    if (size := len(text.encode("utf-8", "surrogatepass"))) > ATTACHMENT_BYTES:
+    if (size := len(_encode(text))) > ATTACHMENT_BYTES:
         raise TooLarge(
             f"field '{field}': {size} bytes are more than the {ATTACHMENT_BYTES} that are kept: send less, "
             "or a reference to where it lies"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from suite.errors import InvalidRequest
 
+
 def parse_time(value: str | float, field: str) -> datetime:
     """A time in UTC from RFC 3339, ``YYYY-MM-DD HH:MM:SS`` (UTC if it says no other), or seconds since 1970.
 

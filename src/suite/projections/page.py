@@ -22,7 +22,12 @@ from suite.messages.times import from_sql, parse_time, to_sql
 Place: TypeAlias = tuple[str, int]
 """Time and seq of a row: the order of pages."""
 
+PAGE_BYTES: Final = 700 * 1024
+"""Of rows as JSON: what is more goes to the next page, for a reply must fit into one message of NATS."""
+_SOME: Final = 64
 _MAX_SEQ: Final = 2**63 - 1
+
+_encode = msgspec.json.Encoder().encode
 
 
 def window(since: Moment | None, until: Moment | None) -> tuple[datetime | None, datetime | None]:
@@ -45,7 +50,7 @@ async def page(
     wanted: Mapping[str, str | None],
     request: Page,
 ) -> tuple[list[tuple[Any, ...]], str | None]:
-    """The rows of a page and the cursor of the next, None after the last.
+    """The rows of a page, fewer than asked for when they are large, and the cursor of the next or None.
 
     Rows begin with ``time`` and seq, then come ``columns``. ``wanted`` has the value that a column must have,
     None: any. There must be an index on each set of these columns with time and seq after them.
@@ -62,16 +67,20 @@ async def page(
     if ends:
         conditions.append(f"({time}, seq) < (?, ?)")
         values.extend(min(ends))
-    found = await db.execute_fetchall(
+    rows: list[tuple[Any, ...]] = []
+    size = 0
+    async with db.execute(
         f"SELECT {time}, seq, {columns} FROM {table} "
         f"WHERE {' AND '.join(conditions) or 'TRUE'} ORDER BY {time} DESC, seq DESC LIMIT ?",
         (*values, request.limit + 1),
-    )
-    rows = [tuple(row) for row in found]
-    if len(rows) <= request.limit:
-        return rows, None
-    rows.pop()
-    return rows, _cursor(rows[-1][:2])
+    ) as cursor:
+        while some := list(await cursor.fetchmany(_SOME)):
+            for row in map(tuple, some):
+                size += len(_encode(row))
+                if len(rows) == request.limit or (rows and size > PAGE_BYTES):
+                    return rows, _cursor(rows[-1][:2])
+                rows.append(row)
+    return rows, None
 
 
 def _cursor(place: tuple[Any, ...]) -> str:

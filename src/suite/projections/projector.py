@@ -327,6 +327,7 @@ class Projector:
         events = 0
         async with ProjectionFile.open(fresh, self.projection, extent.created) as file:
             async with self._log.follow(self.projection.aggregates, after=0) as follower:
+                follower.settle()  # there may be nothing to come
                 reached = 0
                 while reached < extent.last_seq:
                     batch = await self._fold_batch(file, follower)

@@ -249,6 +249,21 @@ async def test_samples_expire_and_trust_does_not_change(tmp_path: Path) -> None:
         assert len((await client.done("get_model_evaluation_scores"))["evaluations"]) == 1
 
 
+async def test_large_contexts_come_in_pages_that_fit(tmp_path: Path) -> None:
+    async with service(tmp_path) as (_, client):
+        for number in range(8):
+            logged = await client.done(
+                "log_performance_metric", **METRIC | {"value": number, "context": "x" * 200_000}
+            )
+        values: list[float] = []
+        page = await client.done("get_performance_metrics", min_seq=logged["seq"])
+        while page["next_cursor"] is not None:
+            values += [each["value"] for each in page["metrics"]]
+            page = await client.done("get_performance_metrics", cursor=page["next_cursor"])
+        values += [each["value"] for each in page["metrics"]]
+        assert values == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
 BAD: list[tuple[str, dict[str, Any] | bytes, str, str]] = [
     ("log_performance_metric", b'{"agent_name": "a", "metric_name": "m", "value": NaN}', "invalid_json", ""),
     ("log_performance_metric", b'{"agent_name": "a", "metric_name": "m", "value": 1e999}', "", "value"),
