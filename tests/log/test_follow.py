@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import pytest
 
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
@@ -78,3 +79,25 @@ async def test_nothing_is_lost_when_the_server_dies_between(tmp_path: Path) -> N
             assert [event.seq for event in first.events] + rest == list(range(1, last + 1))
             last = await log.append(usage(1))
             assert await until(follower, last) == [last]
+
+
+async def test_many_pulls_need_one_consumer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="suite.log")
+    async with opened(tmp_path) as (_, _, log):
+        for _ in range(5):
+            last = await log.append(*map(usage, range(1000)))
+        async with log.follow(["usage"], after=0) as follower:
+            assert await until(follower, last) == list(range(1, 5001))
+    assert "new consumer" not in caplog.text
+
+
+async def test_large_events_come_all_although_few_fit_into_a_pull(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="suite.log")
+    async with opened(tmp_path) as (_, _, log):
+        for _ in range(30):
+            last = await log.append(UsageRecorded(model_id="phi", usage_type="x" * 700_000))
+        async with log.follow(["usage"], after=0) as follower:
+            assert await until(follower, last) == list(range(1, 31))
+    assert "new consumer" not in caplog.text

@@ -260,9 +260,16 @@ class JetStream:
         """Remove a consumer."""
         await self._api(f"CONSUMER.DELETE.{self.stream}.{name}", None, _Deleted, timeout)
 
-    async def pull(self, name: str, *, batch: int, expires: float, heartbeat: float, inbox: str) -> None:
+    async def pull(
+        self, name: str, *, batch: int, max_bytes: int, expires: float, heartbeat: float, inbox: str
+    ) -> None:
         """Ask a consumer for up to `batch` messages within `expires` seconds; they come to `inbox`."""
-        request = {"batch": batch, "expires": int(expires * 1e9), "idle_heartbeat": int(heartbeat * 1e9)}
+        request = {
+            "batch": batch,
+            "max_bytes": max_bytes,
+            "expires": int(expires * 1e9),
+            "idle_heartbeat": int(heartbeat * 1e9),
+        }
         try:
             await self.connection.publish(
                 f"$JS.API.CONSUMER.MSG.NEXT.{self.stream}.{name}",

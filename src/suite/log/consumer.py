@@ -26,7 +26,8 @@ from suite.identity import NewId
 logger = logging.getLogger("suite.log")
 
 BATCH: Final = 512
-REFILL_BELOW: Final = 256
+PULL_BYTES: Final = 8 * 1024 * 1024
+"""What one pull brings at most, so that messages which wait to be taken cost little memory."""
 EXPIRES_SECONDS: Final = 30.0
 HEARTBEAT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 12.0
@@ -38,6 +39,8 @@ WAKE_SECONDS: Final = 0.5
 DeliverPolicy: TypeAlias = Literal["by_start_sequence", "last_per_subject"]
 
 _GONE: Final = frozenset({"409", "503"})
+_ENDED: Final = frozenset({"Batch Completed", "Message Size Exceeds MaxBytes"})
+"""A 409 with this says of one pull that it has brought what it may: the consumer is still there."""
 
 
 class Delivered(NamedTuple):
@@ -54,12 +57,16 @@ class Lost(Exception):
 
 
 class Consumer:
-    """One incarnation of a consumer on the server and what it has delivered so far."""
+    """One incarnation of a consumer on the server and what it has delivered so far.
 
-    def __init__(self, jetstream: JetStream, config: dict[str, Any]) -> None:
+    ``batch`` messages are asked for at a time, as soon as less than half of that is on its way.
+    """
+
+    def __init__(self, jetstream: JetStream, config: dict[str, Any], *, batch: int = BATCH) -> None:
         self._jetstream = jetstream
         self._connection = jetstream.connection
         self._config = config
+        self._batch = batch
         self._inbox = self._connection.new_inbox()
         self._life = 0
         self._subscription: Subscription | None = None
@@ -140,7 +147,7 @@ class Consumer:
         return taken
 
     async def _refill(self) -> None:
-        if self._outstanding < REFILL_BELOW:
+        if self._outstanding < self._batch // 2:
             await self._pull()
 
     def _require_alive(self) -> None:
@@ -155,7 +162,8 @@ class Consumer:
         try:
             await self._jetstream.pull(
                 self.name,
-                batch=BATCH,
+                batch=self._batch,
+                max_bytes=max(PULL_BYTES, 2 * self._connection.max_payload),
                 expires=EXPIRES_SECONDS,
                 heartbeat=HEARTBEAT_SECONDS,
                 inbox=self._inbox,
@@ -164,7 +172,7 @@ class Consumer:
             raise Lost(str(error)) from error
         if not self._outstanding:
             self._heard = time.monotonic()
-        self._outstanding += BATCH
+        self._outstanding += self._batch
 
     async def nothing_left(self) -> bool:
         """Ask the server. Raises Lost when it has delivered what has not come."""
@@ -192,9 +200,10 @@ class Consumer:
 
     def _on_status(self, message: Message) -> None:
         status = message.headers.get("Status", "")
-        if status in _GONE:
-            self._lost = f"{status} {message.headers.get('Description', '')}"
-        elif status in ("404", "408"):
+        description = message.headers.get("Description", "")
+        if status in _GONE and description not in _ENDED:
+            self._lost = f"{status} {description}"
+        elif status in ("404", "408", "409"):
             unused = message.headers.get("Nats-Pending-Messages", "")
             self._outstanding -= int(unused) if unused.isdigit() else self._outstanding
             self._check = True

@@ -111,9 +111,8 @@ class Follower:
     async def _started(self) -> Consumer:
         if self._consumer is None:
             name = consumer_name(self._new_id)
-            self._consumer = Consumer(
-                self._jetstream, consumer_config(name, self._filters, after=self._place)
-            )
+            config = consumer_config(name, self._filters, after=self._place)
+            self._consumer = Consumer(self._jetstream, config, batch=BATCH_EVENTS)
             await self._consumer.start()
         return self._consumer
 

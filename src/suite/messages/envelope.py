@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -136,5 +136,5 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 def _expiry(time: datetime, ttl_seconds: int) -> datetime:
     grain = HOUR_SECONDS if ttl_seconds >= DAY_SECONDS else 1
-    end = int((time + timedelta(seconds=ttl_seconds)).timestamp())
+    end = int(time.timestamp()) + ttl_seconds
     return datetime.fromtimestamp(end - end % grain, UTC)
