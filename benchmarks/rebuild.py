@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/rebuild.py [--quick]
 
-The log (1,000,000 events of 30 days, 60,000 with --quick, see workload.py) is filled through `Log.append`.
+The log (1,000,000 events of 30 days, 40,000 with --quick, see workload.py) is filled through `Log.append`.
 Ours is `Projector.rebuild` of each read model in turn, as `suite rebuild` has it done: followed, decoded,
 folded into a fresh SQLite file beside the live one, and put in its place. The reference is nats-py's pull
 consumer without acknowledgements, with the same subjects, on the same server and event loop (uvloop), which
@@ -207,5 +207,5 @@ async def main(count: int, rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    count, rounds = (60_000, 3) if quick(__doc__) else (1_000_000, 3)
+    count, rounds = (40_000, 3) if quick(__doc__) else (1_000_000, 3)
     uvloop.run(main(count, rounds))
