@@ -25,6 +25,7 @@ MODEL = (
 CONTEXT_TOKENS = 2048
 
 _CONFIG = f"""
+{{settings}}
 idle_timeout_seconds = 0
 [models."{MODEL_ID}"]
 context_length = {CONTEXT_TOKENS}
@@ -33,11 +34,14 @@ n_gpu_layers = 0
 
 
 @asynccontextmanager
-async def running_service() -> AsyncIterator[tuple[Client, NatsAccess]]:
-    """A service in a process of its own, a client of it, and how others reach it."""
+async def running_service(settings: str = "") -> AsyncIterator[tuple[Client, NatsAccess]]:
+    """A service in a process of its own, a client of it, and how others reach it.
+
+    `settings` are further lines of its configuration.
+    """
     with tempfile.TemporaryDirectory() as directory:
         data_dir, config = Path(directory) / "data", Path(directory) / "suite.toml"
-        config.write_text(_CONFIG)
+        config.write_text(_CONFIG.format(settings=settings))
         command = [sys.executable, "-m", "suite", "serve", "--config", str(config)]
         command += ["--data-dir", str(data_dir), "--models-dir", str(MODEL.parent)]
         process = await anyio.open_process(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)

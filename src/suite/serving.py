@@ -180,6 +180,7 @@ async def running_node(
                 settings.node,
                 journal,
                 limit_bytes=limit_bytes,
+                standby=settings.standby and settings.enable_gguf_management,
                 make_spec=partial(actor_spec, settings, access),
                 terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
                 new_id=new_id,

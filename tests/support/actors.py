@@ -181,6 +181,7 @@ def spec(path: Path, *, nats: NatsAccess, **settings: object) -> ActorSpec:
         "threads": 1,
         "slots": 2,
         "queue_limit": 4,
+        "usage_retention_seconds": 0,
         "tracing": "off",
     }
     return msgspec.convert({**defaults, "nats": msgspec.to_builtins(nats), **settings}, ActorSpec)

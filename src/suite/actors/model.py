@@ -1,10 +1,11 @@
 """The process of one loaded model: ``python -m suite.actors.model``, started by its node.
 
-It loads the model while it connects to NATS, tells its node, and serves generations until it is told to end
-(SIGTERM) or its node is gone. llama.cpp has a thread of its own, and nothing here waits for it.
+It waits for its spec, which may come at once or after hours (`suite.actors.standby`). Then it loads the
+model while it connects to NATS, tells its node, and serves generations until it is told to end (SIGTERM) or
+its node is gone. llama.cpp has a thread of its own, and nothing here waits for it.
 
-What is imported when decides how soon a model answers: the engine first, so that the load begins, and all
-the rest beside it.
+What is imported when decides how soon a model answers: the engine first, so that a load can begin, and all
+the rest beside the wait for the spec, or beside the load. Of what only some specs need, nothing before them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
+from threading import Thread
 
 from suite.actors.pipe import NodePipe, leave
 from suite.engine.model import ContextSettings
@@ -22,6 +25,8 @@ from suite.errors import LoadCancelled
 from suite.messages.actor import ActorSpec, Failed, Loading
 
 _PROGRESS_STEP = 0.01
+# uvloop, because what the loop takes of a core is lost to decoding.
+_LOOP = {"use_uvloop": True}
 
 
 def main() -> None:
@@ -29,19 +34,33 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     pipe = NodePipe.claim()
+    rest = Thread(target=_import_the_rest, name="imports", daemon=True)
+    rest.start()
     spec = pipe.receive_spec()
+    if spec is None:
+        leave(0)
     pipe.end_with_node()
     signal.signal(signal.SIGTERM, lambda _number, _frame: _give_up(pipe))
+    pipe.report(Loading(fraction=0.0))
     engine = EngineThread(spec.model_path, _settings(spec), _Progress(pipe))
     engine.start()
+    rest.join()
 
     import anyio
 
     from suite.actors.serving import serve
 
-    # uvloop, because what the loop takes of a core is lost to decoding.
-    options = {"use_uvloop": True}
-    leave(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed, backend_options=options))
+    leave(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed, backend_options=_LOOP))
+
+
+def _import_the_rest() -> None:
+    """Have `serve` and the event loop in memory. What fails here fails again, and is told, in `main`."""
+    with suppress(Exception):
+        import anyio
+
+        import suite.actors.serving  # noqa: F401 - for `main`
+
+        anyio.run(anyio.sleep, 0, backend_options=_LOOP)  # the loop's own modules come with the first run
 
 
 def _new_seed() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from typing import NoReturn
 
 import msgspec
 
@@ -31,10 +32,16 @@ class NodePipe:
         os.dup2(_STDERR, _STDOUT)
         return cls(reports)
 
-    def receive_spec(self) -> ActorSpec:
-        """The first line of the input: what to load and how. Raises msgspec.MsgspecError."""
+    def receive_spec(self) -> ActorSpec | None:
+        """Wait for the first line of the input: what to load and how; None when the node has ended before.
+
+        Raises msgspec.MsgspecError.
+        """
         line = b""
-        while not line.endswith(b"\n") and (block := os.read(_STDIN, _BLOCK)):
+        while not line.endswith(b"\n"):
+            block = os.read(_STDIN, _BLOCK)
+            if not block:
+                return None
             line += block
         return msgspec.json.decode(line, type=ActorSpec)
 
@@ -52,7 +59,7 @@ class NodePipe:
             leave(1)
 
 
-def leave(exit_code: int) -> None:
+def leave(exit_code: int) -> NoReturn:
     """End the process now, without waiting for llama.cpp's thread; the system takes the memory back."""
     sys.stderr.flush()
     os._exit(exit_code)

@@ -20,8 +20,10 @@ from suite import telemetry
 from suite.actors.instance import Instance, Lease
 from suite.actors.journal import Journal
 from suite.actors.process import ActorProcess
+from suite.actors.standby import Standby
 from suite.catalogue import Model
 from suite.domain.residency import Admit, Residency, decide, evolve
+from suite.engine.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
     LoadCancelled,
@@ -61,12 +63,14 @@ class Supervisor:
         journal: Journal,
         *,
         limit_bytes: int,
+        standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
         new_id: NewId,
         now: Now,
         clock: Clock,
     ) -> None:
+        """`standby`: whether a process stands ready for the next load while the limit has room for it."""
         self.residency = Residency(limit_bytes=limit_bytes)
         self.instances: dict[str, Instance] = {}
         self.counts: Counter[str] = Counter()
@@ -78,6 +82,8 @@ class Supervisor:
         self._make_spec = make_spec
         self._terminate = terminate
         self._new_id, self._now, self._clock = new_id, now, clock
+        self._standby = Standby()
+        self._keeps_standby = standby
         self._admission = anyio.Lock()
         self._stopping = False
         self._tasks: anyio.abc.TaskGroup
@@ -87,6 +93,8 @@ class Supervisor:
         """Serve until the block ends; `stop` before that unloads in order."""
         try:
             async with background() as self._tasks:
+                if self._keeps_standby:
+                    self._tasks.start_soon(self._standby.keep, self._has_room)
                 yield
         finally:
             # Whoever still waits, because the end was not in order, is not left in silence.
@@ -245,6 +253,10 @@ class Supervisor:
                 victim.changed()
             raise
 
+    def _has_room(self) -> bool:
+        """Whether the limit has room for a process that stands ready; every load takes it, none makes way."""
+        return self.residency.limit_bytes - self.residency.reserved_bytes >= PROCESS_BYTES
+
     # --- life ---------------------------------------------------------------------------------------------
 
     async def _live(self, instance: Instance, victims: Iterable[Instance]) -> None:
@@ -260,7 +272,8 @@ class Supervisor:
             await self._ended(instance, exit_code)
 
     async def _run(self, instance: Instance) -> int:
-        async with ActorProcess.start(self._make_spec(instance.model, instance.instance_id)) as process:
+        spec = self._make_spec(instance.model, instance.instance_id)
+        async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
             if instance.unloading is not None:
                 process.kill()

@@ -110,6 +110,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a stop waits for running generations."""
     queue_limit: Count = 64
     """Generations that may wait in one model before `overloaded`."""
+    standby: bool = True
+    """Whether a process stands ready for the next load, so that the load does not wait for its start.
+
+    It takes about 40 MB, within the memory limit and only while no model needs them.
+    """
     trace: Tracing = "off"
     sqlite_db_path: Path | None = None
     """The read model of metrics and evaluations; left out: projections/model_evaluation.db in `data_dir`."""
