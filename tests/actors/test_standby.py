@@ -15,7 +15,7 @@ import pytest
 
 import suite.actors.process
 import suite.actors.standby
-from suite.actors.process import ActorProcess
+from suite.actors.process import ActorProcess, end_process, open_process
 from suite.actors.standby import PAUSE_SECONDS, Standby
 from suite.client import Client
 from suite.messages.actor import AnyReport, Failed, Loading, Ready
@@ -46,11 +46,16 @@ async def kept(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Standby]:
     assert standby.take() is None
 
 
-async def taken(standby: Standby) -> anyio.abc.Process:
+@asynccontextmanager
+async def taken(standby: Standby) -> AsyncIterator[anyio.abc.Process]:
+    """The process that stands ready, once there is one; not even a test that fails leaves it."""
     with anyio.fail_after(20):
         while (process := standby.take()) is None:
             await anyio.sleep(0.01)
-    return process
+    try:
+        yield process
+    finally:
+        await end_process(process)
 
 
 async def outcome(on: Stage, model: Path, process: anyio.abc.Process) -> tuple[int, list[AnyReport]]:
@@ -68,28 +73,22 @@ async def outcome(on: Stage, model: Path, process: anyio.abc.Process) -> tuple[i
 async def test_it_loads_as_a_new_one_does_and_leaves_nothing(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with stage(tmp_path) as on, kept(monkeypatch) as standby:
-        process = await taken(standby)
+    async with stage(tmp_path) as on, kept(monkeypatch) as standby, taken(standby) as process:
         pid, reports = await outcome(on, tiny, process)
         assert pid == process.pid
         assert isinstance(reports[-1], Ready)
         assert all(isinstance(report, Loading) for report in reports[:-1])
         assert not psutil.pid_exists(pid)
-        assert (await taken_and_ended(standby)) != pid
-
-
-async def taken_and_ended(standby: Standby) -> int:
-    process = await taken(standby)
-    await suite.actors.process.end_process(process)
-    return process.pid
+        async with taken(standby) as following:
+            assert following.pid != pid
 
 
 async def test_it_has_the_surroundings_of_a_new_one(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with stage(tmp_path) as on, kept(monkeypatch) as standby:
+    async with stage(tmp_path) as on, kept(monkeypatch) as standby, taken(standby) as process:
         async with (
-            ActorProcess.start(spec(tiny, nats=on.server.access), await taken(standby)) as ready,
+            ActorProcess.start(spec(tiny, nats=on.server.access), process) as ready,
             ActorProcess.start(spec(tiny, nats=on.server.access)) as new,
         ):
             first, second = psutil.Process(ready.pid), psutil.Process(new.pid)
@@ -105,8 +104,7 @@ async def test_one_that_died_or_hangs_is_replaced_for_the_load(
 ) -> None:
     if fault == signal.SIGSTOP:
         monkeypatch.setattr(suite.actors.process, "TAKE_SECONDS", 0.1)
-    async with stage(tmp_path) as on, kept(monkeypatch) as standby:
-        process = await taken(standby)
+    async with stage(tmp_path) as on, kept(monkeypatch) as standby, taken(standby) as process:
         os.kill(process.pid, fault)
         pid, reports = await outcome(on, tiny, process)
         assert pid != process.pid
@@ -118,8 +116,7 @@ async def test_a_bad_file_is_not_taken_for_a_process_that_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bad.gguf").write_text("no model")
-    async with stage(tmp_path) as on, kept(monkeypatch) as standby:
-        process = await taken(standby)
+    async with stage(tmp_path) as on, kept(monkeypatch) as standby, taken(standby) as process:
         pid, reports = await outcome(on, tmp_path / "bad.gguf", process)
         assert pid == process.pid
         assert isinstance(reports[-1], Failed)
@@ -129,20 +126,20 @@ async def test_a_bad_file_is_not_taken_for_a_process_that_died(
 async def test_where_no_process_can_be_started_it_is_tried_again_and_nobody_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start, failures = suite.actors.process.open_process, 0
+    failures = 0
 
     async def fails_twice() -> anyio.abc.Process:
         nonlocal failures
         if failures < 2:
             failures += 1
             raise BlockingIOError("no more processes")
-        return await start()
+        return await open_process()
 
     monkeypatch.setattr(suite.actors.standby, "open_process", fails_twice)
     async with kept(monkeypatch) as standby:
         assert standby.take() is None
-        await taken_and_ended(standby)
-        assert failures == 2
+        async with taken(standby):
+            assert failures == 2
 
 
 async def test_without_room_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
