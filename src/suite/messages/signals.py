@@ -10,6 +10,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from suite.messages.logprobs import TokenLogprobs
+
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """What every signal is."""
@@ -41,6 +43,8 @@ class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
 
     index: int
     text: str
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    """Of the tokens since the chunk before, if they were asked for; the text of the last may still follow."""
 
 
 class Heartbeat(Signal, frozen=True, kw_only=True, tag="heartbeat"):
