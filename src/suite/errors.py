@@ -58,7 +58,7 @@ class PromptTooLong(SuiteError):
 
 
 class NoChatTemplate(SuiteError):
-    """The model file carries no chat template: send a prompt instead of messages."""
+    """The model file carries no chat template: send a prompt, or configure the model's chat_template."""
 
     code = "no_chat_template"
     status = 400
@@ -68,6 +68,13 @@ class InvalidChat(SuiteError):
     """The model's chat template refused these messages."""
 
     code = "invalid_chat"
+    status = 400
+
+
+class CannotEmbed(SuiteError):
+    """The model makes no embeddings: choose another one."""
+
+    code = "cannot_embed"
     status = 400
 
 

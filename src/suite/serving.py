@@ -16,6 +16,7 @@ import psutil
 
 from suite import __version__, data_directory, telemetry
 from suite.actions.catalogue import get_model_status, list_models
+from suite.actions.embedding import embed
 from suite.actions.evaluation import (
     compare_models,
     get_model_evaluation_scores,
@@ -63,6 +64,7 @@ ACTIONS = (
     load_model,
     unload_model,
     generate_text,
+    embed,
     cancel_generation,
     clear_kv_cache,
     list_models,
@@ -90,6 +92,7 @@ _NEEDS_MODELS = (
     load_model,
     unload_model,
     generate_text,
+    embed,
     cancel_generation,
     clear_kv_cache,
     preload_models,

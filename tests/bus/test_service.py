@@ -143,7 +143,7 @@ BAD: Mapping[str, tuple[str, bytes, str, tuple[str, ...]]] = {
         "ask",
         b'{"text": "", "messages": [{"role": "user"}]}',
         "invalid_request",
-        ("messages[0].content", "missing"),
+        ("messages[0]", "content is missing"),
     ),
     "wrong type": ("ask", b'{"text": 7}', "invalid_request", ("'text'", "str", "int")),
     "wrong type inside": (

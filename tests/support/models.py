@@ -65,6 +65,7 @@ def tiny_model(
     feed_forward: int = 128,
     context: int = 512,
     chat_template: str | None = None,
+    pooling: gguf.PoolingType | None = None,
     name: str = "tiny",
     seed: int = 0,
 ) -> Path:
@@ -99,6 +100,8 @@ def tiny_model(
     writer.add_add_bos_token(True)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
 
     random = np.random.default_rng(seed)
 

@@ -78,7 +78,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         n_threads=node.threads(model),
         priority=model.settings.priority,
         idle_timeout_seconds=node.idle_timeout(model),
-        has_chat_template=bool(info and info.chat_template),
+        has_chat_template=bool(model.settings.chat_template or (info and info.chat_template)),
         estimate=model.estimate,
         estimated_vram_mb=-(-model.need_bytes // _MIB),
         loaded=instance is not None and instance.phase == "loaded",

@@ -34,7 +34,7 @@ from suite.errors import (
 )
 from suite.identity import Clock
 from suite.messages.actions import CancelGenerationReply, CancelGenerationRequest
-from suite.messages.actor import REPLY_HEADER, Clear, Cleared, Handover, HandoverReply
+from suite.messages.actor import REPLY_HEADER, Clear, Cleared, Embed, Embedded, Handover, HandoverReply
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
 from suite.messages.subjects import Subjects
 from suite.tasks import background
@@ -46,6 +46,8 @@ Send: TypeAlias = Callable[[AnySignal], Awaitable[None]]
 HANDOVER_SECONDS = 5.0
 CLEAR_SECONDS = 60.0
 """For a clear: it waits for one step of the engine, which is long for a big model and a long prompt."""
+EMBED_SECONDS = 300.0
+"""For the vectors of one request, between the steps of what else the model does."""
 RECONNECT_SECONDS = 2.0
 _RECONNECT_PAUSE_SECONDS = 0.1
 _ATTEMPTS = 2
@@ -159,6 +161,23 @@ class Generations:
             tokens=sum(each.tokens for each in cleared),
         )
 
+    async def embed(self, model: Model, request: Embed, *, correlation_id: str) -> Embedded:
+        """Have a model turn texts into vectors; it is loaded first if it is not.
+
+        Raises what refused it: the load, the actor, or ActorCrashed, RequestTimeout, Unavailable, TooLarge.
+        """
+        async with self._supervisor.hold(model, correlation_id=correlation_id) as instance:
+            await wait_loaded(instance, None)
+            data = await self._ask(instance, "embed", msgspec.json.encode(request), EMBED_SECONDS)
+        if data is None:
+            raise ActorCrashed
+        embedded = msgspec.json.decode(data, type=Embedded)
+        if embedded.code:
+            raise error_from_reply(embedded.code, embedded.message)
+        # It has grown by the context for embeddings, and its status is to say so.
+        instance.resident_bytes = max(instance.resident_bytes, embedded.resident_bytes)
+        return embedded
+
     async def _start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
         for _ in range(_ATTEMPTS):
             async with self._supervisor.hold(model, correlation_id=handover.generation_id) as instance:
@@ -243,6 +262,12 @@ class Generations:
 
     async def _clear_in(self, instance: Instance, conversation_id: str | None) -> Cleared:
         """What the actor has forgotten; nothing when it dies meanwhile, for then nothing is left."""
+        request = msgspec.json.encode(Clear(conversation_id=conversation_id))
+        answer = await self._ask(instance, "clear", request, CLEAR_SECONDS)
+        return Cleared() if answer is None else msgspec.json.decode(answer, type=Cleared)
+
+    async def _ask(self, instance: Instance, operation: str, data: bytes, seconds: float) -> bytes | None:
+        """What the actor answers; None when it dies meanwhile."""
 
         async def stop_when_gone() -> None:
             while instance.phase == "loaded":
@@ -252,10 +277,8 @@ class Generations:
         with anyio.CancelScope() as asking:
             async with background() as tasks:
                 tasks.start_soon(stop_when_gone)
-                request = msgspec.json.encode(Clear(conversation_id=conversation_id))
-                answer = await self._insist(instance, "clear", request, CLEAR_SECONDS)
-                return msgspec.json.decode(answer, type=Cleared)
-        return Cleared()
+                return await self._insist(instance, operation, data, seconds)
+        return None
 
     def _subject(self, instance: Instance, operation: str) -> str:
         return self._subjects.actor(self._node, instance.instance_id, operation)

@@ -139,4 +139,5 @@ def actor_spec(settings: Settings, access: NatsAccess, model: Model, instance_id
         queue_limit=settings.queue_limit,
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
         tracing=settings.trace,
+        chat_template=model.settings.chat_template,
     )

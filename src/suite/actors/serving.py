@@ -73,7 +73,9 @@ async def serve(
                 ) as log,
             ):
                 model = await asyncio.wrap_future(engine.loaded)
-                prompter = Prompter(model.vocabulary, spec.context_tokens, utc_now)
+                prompter = Prompter(
+                    model.vocabulary, spec.context_tokens, utc_now, chat_template=spec.chat_template
+                )
                 means = Means(
                     spec=spec,
                     connection=connection,

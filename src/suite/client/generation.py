@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
 from suite.errors import InvalidRequest, SuiteError, Unavailable
-from suite.messages.actions import ChatMessage, GenerateTextReply, GenerateTextRequest
+from suite.messages.actions import ChatMessage, GenerateTextReply, GenerateTextRequest, Tool
 from suite.messages.signals import Chunk, Progress, Signal
 
 OnProgress: TypeAlias = Callable[[float], None]
@@ -26,6 +26,8 @@ class GenerationOptions(TypedDict, total=False):
     """What may be said about a generation; the meaning and the defaults are GenerateTextRequest's."""
 
     system_prompt: str | None
+    tools: tuple[Tool, ...]
+    truncate: Literal["left"] | None
     max_tokens: int
     temperature: float
     top_p: float
@@ -181,7 +183,7 @@ class Generation:
 
 
 def chat_messages(
-    messages: Sequence[ChatMessage | Mapping[str, str]] | None,
+    messages: Sequence[ChatMessage | Mapping[str, Any]] | None,
 ) -> tuple[ChatMessage, ...] | None:
     """The messages as their type. Raises InvalidRequest for what is no message."""
     if messages is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -21,6 +21,8 @@ from suite.messages.actions import (
     ChatMessage,
     ClearKvCacheReply,
     ClearKvCacheRequest,
+    EmbedReply,
+    EmbedRequest,
     GenerateTextReply,
     GenerateTextRequest,
     GetModelStatusReply,
@@ -57,6 +59,8 @@ CANCEL_SECONDS = 2.0
 """How long leaving a generation early waits for the server to be told."""
 CLEAR_SECONDS = 70.0
 """How long clearing may wait for a step of a big model, and a little for its node to say so."""
+EMBED_SECONDS = 600.0
+"""How long embedding may take, with the load of the model if that is not loaded."""
 UNLOAD_MARGIN_SECONDS = 30.0
 """How long ending a model's process may take after its generations have drained."""
 PRELOAD_SECONDS = 600.0
@@ -142,7 +146,7 @@ class Client(Evaluations, Records):
         model_id: str,
         prompt: str | None = None,
         *,
-        messages: Sequence[ChatMessage | Mapping[str, str]] | None = None,
+        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Generation:
@@ -166,7 +170,7 @@ class Client(Evaluations, Records):
         model_id: str,
         prompt: str | None = None,
         *,
-        messages: Sequence[ChatMessage | Mapping[str, str]] | None = None,
+        messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
         **options: Unpack[GenerationOptions],
     ) -> GenerateTextReply:
@@ -177,6 +181,12 @@ class Client(Evaluations, Records):
         """
         generation = self.generate(model_id, prompt, messages=messages, on_progress=on_progress, **options)
         return await generation.finish()
+
+    async def embed(self, model_id: str, input: str | Sequence[str], *, normalize: bool = True) -> EmbedReply:
+        """Turn a text, or up to 256, into vectors; the model is loaded first if it is not."""
+        texts = input if isinstance(input, str) else tuple(input)
+        request = EmbedRequest(model_id=model_id, input=texts, normalize=normalize)
+        return await self._ask("embed", request, EmbedReply, seconds=EMBED_SECONDS)
 
     async def cancel_generation(self, generation_id: str) -> CancelGenerationReply:
         """End a generation early; its requester gets what there is."""

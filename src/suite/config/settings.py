@@ -48,6 +48,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     aliases: tuple[str, ...] = ()
     priority: Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | str = 0
     """Told to those who ask for the model's status; a number, or a word such as `high`."""
+    chat_template: str | None = None
+    """Used instead of the model's own, or where it has none: a Jinja template, or a file's path."""
     enabled: bool = True
 
 

@@ -1,28 +1,34 @@
 """Chat templates as model files carry them: Jinja, in the dialect of Hugging Face's transformers.
 
-The template comes with the file, so it runs in Jinja's immutable sandbox and reaches only the messages.
+A template is a program of whoever made the file. It runs in Jinja's immutable sandbox and reaches only what
+it is given, but it can loop for ever and fill the memory: outside of tests it runs in a process of its own
+(`suite.engine.rendering`), which alone imports this module.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, NoReturn, TypeAlias
 
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from suite.errors import InvalidChat
-from suite.identity import Now
-from suite.messages.actions import ChatMessage
+
+Message: TypeAlias = Mapping[str, Any]
+"""As a template sees it: role, content, and of tools what the message has of them."""
 
 
 class ChatTemplate:
     """One model's template, compiled. Raises InvalidChat if it is not valid."""
 
-    def __init__(self, source: str, *, bos: str, eos: str, now: Now) -> None:
-        self._now = now
+    def __init__(self, source: str, *, bos: str, eos: str) -> None:
+        self._now: datetime
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
         )
@@ -32,25 +38,60 @@ class ChatTemplate:
         environment.globals["bos_token"] = bos
         environment.globals["eos_token"] = eos
         try:
+            self.takes_tools = "tools" in find_undeclared_variables(environment.parse(source))
+            """Whether it does anything with tools that it is given."""
             self._template = environment.from_string(source)
+        except MemoryError:
+            raise
         except Exception as error:  # also SyntaxError and RecursionError, from the Python that Jinja makes
             raise InvalidChat(f"the model's chat template is not valid ({error}): send a prompt") from None
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
+    def render(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, now: datetime
+    ) -> str:
         """The text of the chat up to where the assistant's answer begins.
 
         Raises InvalidChat with the template's own words when it refuses the messages.
         """
+        self._now = now
         try:
-            return self._template.render(
-                messages=[{"role": message.role, "content": message.content} for message in messages],
-                add_generation_prompt=True,
-            )
+            return self._rendered(messages, tools)
+        except MemoryError:
+            raise
         except Exception as error:  # a template can raise anything that an expression can
-            raise InvalidChat(f"the model's chat template refused these messages: {error}") from None
+            refusal = error
+        if any(message.get("tool_calls") for message in messages):
+            # Most templates want a call's arguments as an object, a few as the text that requests have.
+            with suppress(Exception):  # the first refusal is the one to tell
+                return self._rendered([_with_arguments_as_text(message) for message in messages], tools)
+        raise InvalidChat(f"the model's chat template refused these messages: {refusal}") from None
+
+    def _rendered(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
+        # None where there are none, as transformers gives it: templates ask `tools is not none`.
+        return self._template.render(
+            messages=list(messages),
+            tools=list(tools) or None,
+            documents=None,
+            add_generation_prompt=True,
+        )
 
     def _strftime_now(self, form: str) -> str:
-        return self._now().astimezone().strftime(form)
+        return self._now.strftime(form)
+
+
+def _with_arguments_as_text(message: Message) -> Message:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    texts = [
+        {**call, "function": {**call["function"], "arguments": _text(call["function"]["arguments"])}}
+        for call in calls
+    ]
+    return {**message, "tool_calls": texts}
+
+
+def _text(arguments: object) -> str:
+    return arguments if isinstance(arguments, str) else _to_json(arguments)
 
 
 def _refuse(message: str) -> NoReturn:

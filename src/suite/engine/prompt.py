@@ -2,80 +2,218 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
-from suite.engine.model import Vocabulary
-from suite.errors import EmptyPrompt, InvalidChat, NoChatTemplate, PromptTooLong
+import msgspec
+
+from suite.engine.rendering import Renderer
+from suite.engine.vocabulary import Vocabulary
+from suite.errors import EmptyPrompt, InvalidChat, InvalidConfiguration, NoChatTemplate, PromptTooLong
 from suite.identity import Now
-from suite.messages.actions import ChatMessage, GenerateTextRequest
+from suite.messages.actions import ChatMessage, GenerateTextRequest, Tool, ToolCall
 
-if TYPE_CHECKING:
-    from suite.engine.chat import ChatTemplate
+TEMPLATE_FILE_BYTES = 1 << 20
+_ENDLESS = "the model's chat template does not come to an end: send a prompt instead"
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a generation starts from."""
+
+    tokens: list[int]
+    truncated_tokens: int = 0
+    """How many were cut, as the request allowed."""
 
 
 class Prompter:
     """Makes prompts for one model. Slow for long ones (a template, a tokenizer): not for an event loop."""
 
-    def __init__(self, vocabulary: Vocabulary, context_tokens: int, now: Now) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, context_tokens: int, now: Now, *, chat_template: str | None = None
+    ) -> None:
+        """`chat_template` is used instead of the model's own: a template, or the path of a file with one."""
         self._vocabulary = vocabulary
         self._context_tokens = context_tokens
         self._now = now
-        self._template: ChatTemplate | None = None
-        self._given_up = False
+        self._configured = chat_template
+        self._renderer: Renderer | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's."""
+        return self._vocabulary
+
+    def prompt(self, request: GenerateTextRequest) -> Prompt:
+        """The prompt of a request, cut if it allows that and it has to be.
+
+        Raises EmptyPrompt, PromptTooLong, NoChatTemplate, InvalidChat, or InvalidConfiguration for a
+        configured template that cannot be read.
+        """
+        tokens = self._tokenized(self.text(request))
+        if len(tokens) < self._context_tokens:
+            return Prompt(tokens=tokens)
+        if request.truncate is None:
+            raise self._too_long(tokens)
+        kept = self._cut(request, tokens)
+        return Prompt(tokens=kept, truncated_tokens=len(tokens) - len(kept))
 
     def text(self, request: GenerateTextRequest) -> str:
-        """The text to start from. Raises EmptyPrompt, NoChatTemplate or InvalidChat."""
+        """The text to start from, whole. Raises what `prompt` raises, but for its length."""
         if request.messages is None:
             return _plain(request)
-        return self._chat(_with_system(request.messages, request.system_prompt))
+        return self._chat(_with_system(request.messages, request.system_prompt), request.tools)
 
     def tokens(self, text: str) -> list[int]:
         """The tokens of a text. Raises EmptyPrompt or PromptTooLong."""
-        tokens = self._vocabulary.tokenize(text)
-        if not tokens:
-            raise EmptyPrompt
+        tokens = self._tokenized(text)
         if len(tokens) >= self._context_tokens:
-            raise PromptTooLong(
-                f"the prompt has {len(tokens)} tokens and the model's context {self._context_tokens}: "
-                "shorten it or configure a larger context_length"
-            )
+            raise self._too_long(tokens)
         return tokens
 
     def warm_up(self) -> None:
         """Compile the template, if there is one, before the first chat needs it."""
-        if self._vocabulary.chat_template is not None:
-            self._compiled()
+        if self._configured is not None or self._vocabulary.chat_template is not None:
+            self._rendering().start()
 
     def give_up_template(self) -> InvalidChat:
-        """Refuse chats from now on: the template came to no end, and each try leaves a busy thread."""
-        self._given_up = True
-        return InvalidChat("the model's chat template does not come to an end: send a prompt instead")
+        """Refuse chats from now on."""
+        self._rendering().give_up(_ENDLESS)
+        return InvalidChat(_ENDLESS)
 
-    def _compiled(self) -> ChatTemplate:
-        if self._given_up:
-            raise self.give_up_template()
-        if self._template is None:
-            from suite.engine.chat import ChatTemplate  # with Jinja, which a start need not wait for
+    def close(self) -> None:
+        """End what renders the template."""
+        if self._renderer is not None:
+            self._renderer.close()
 
-            vocabulary = self._vocabulary
-            source = vocabulary.chat_template
-            if source is None:
-                raise NoChatTemplate
-            self._template = ChatTemplate(source, bos=vocabulary.bos, eos=vocabulary.eos, now=self._now)
-        return self._template
+    def _rendering(self) -> Renderer:
+        with self._lock:  # the warm-up and the first chat may come together
+            if self._renderer is None:
+                self._renderer = self._new_renderer()
+            return self._renderer
 
-    def _chat(self, messages: tuple[ChatMessage, ...]) -> str:
-        text = self._compiled().render(messages)
+    def _new_renderer(self) -> Renderer:
+        vocabulary = self._vocabulary
+        source, tool_source = vocabulary.chat_template, vocabulary.tool_template
+        if self._configured is not None:
+            source, tool_source = _read(self._configured), None
+        if source is None:
+            raise NoChatTemplate
+        return Renderer(
+            source, tool_source=tool_source, bos=vocabulary.bos, eos=vocabulary.eos, now=self._now
+        )
+
+    def _chat(self, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> str:
+        text = self._rendering().render(
+            [_message(each) for each in messages], [_tool(each) for each in tools]
+        )
         vocabulary = self._vocabulary
         # The tokenizer adds the token itself: a template that also writes it would double it.
         if vocabulary.adds_bos and vocabulary.bos:
             text = text.removeprefix(vocabulary.bos)
         return text
 
+    def _tokenized(self, text: str) -> list[int]:
+        tokens = self._vocabulary.tokenize(text)
+        if not tokens:
+            raise EmptyPrompt
+        return tokens
+
+    def _too_long(self, tokens: Sequence[int]) -> PromptTooLong:
+        return PromptTooLong(
+            f"the prompt has {len(tokens)} tokens and the model's context {self._context_tokens}: "
+            "shorten it, configure a larger context_length or send truncate: left"
+        )
+
+    # --- too long -------------------------------------------------------------------------------------------
+
+    def _cut(self, request: GenerateTextRequest, tokens: list[int]) -> list[int]:
+        """As much of the end as leaves room for the answer."""
+        room = self._context_tokens - min(request.max_tokens, max(1, self._context_tokens // 4))
+        if request.messages is not None:
+            tokens = self._without_oldest(request, request.messages, room)
+        if len(tokens) <= room:
+            return tokens
+        first = tokens[: int(self._vocabulary.adds_bos)]  # a model may go astray without it
+        return first + tokens[len(tokens) - (room - len(first)) :]
+
+    def _without_oldest(
+        self, request: GenerateTextRequest, messages: tuple[ChatMessage, ...], room: int
+    ) -> list[int]:
+        """The chat without its oldest turns: as few as have to go, all but the last if that is not enough."""
+        # Turn by turn: many templates insist that user and assistant take turns, and a tool's answer needs
+        # its call.
+        turns = [index for index, message in enumerate(messages) if message.role == "user"]
+        if len(turns) < 2:
+            return self._tokenized(self.text(request))
+
+        def without(count: int) -> list[int]:
+            kept = messages[: turns[0]] + messages[turns[count] :]
+            return self._tokenized(self._chat(_with_system(kept, request.system_prompt), request.tools))
+
+        most = len(turns) - 1
+        fewest = bisect_left(range(1, most), True, key=lambda count: len(without(count)) <= room) + 1
+        return without(fewest)
+
+
+def _read(configured: str) -> str:
+    """The template that a setting holds or names."""
+    if "{{" in configured or "{%" in configured:
+        return configured
+    try:
+        with Path(configured).open("rb") as file:
+            content = file.read(TEMPLATE_FILE_BYTES + 1)
+        if len(content) > TEMPLATE_FILE_BYTES:
+            raise ValueError(f"it has more than {TEMPLATE_FILE_BYTES} bytes")
+        return content.decode()
+    except (OSError, ValueError) as error:
+        raise InvalidConfiguration(
+            f"the model's chat_template {configured!r} cannot be read: {error}"
+        ) from None
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    """A message as templates know it: content is text always, and what it does not have is not there."""
+    fields: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+    if message.tool_calls:
+        fields["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if message.tool_call_id is not None:
+        fields["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        fields["name"] = message.name
+    return fields
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """A call with its arguments as an object, which is what templates put into JSON themselves."""
+    arguments: object = call.function.arguments
+    with suppress(msgspec.DecodeError, RecursionError):  # what is no JSON goes back as the model wrote it
+        arguments = msgspec.json.decode(call.function.arguments)
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id, "type": call.type, "function": function}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function = {
+        "name": tool.function.name,
+        "description": tool.function.description,
+        "parameters": tool.function.parameters,
+    }
+    return {
+        "type": tool.type,
+        "function": {name: value for name, value in function.items() if value is not None},
+    }
+
 
 def _plain(request: GenerateTextRequest) -> str:
     if not request.prompt:
         raise EmptyPrompt
+    if request.tools:
+        raise InvalidChat("tools need messages: a prompt is continued as it stands")
     if not request.system_prompt:
         return request.prompt
     return f"{request.system_prompt}\n\n{request.prompt}"
@@ -83,10 +221,10 @@ def _plain(request: GenerateTextRequest) -> str:
 
 def _with_system(messages: tuple[ChatMessage, ...], system: str | None) -> tuple[ChatMessage, ...]:
     """The chat with its system prompt first; one that begins with its own system message has both in it."""
-    if not any(message.content for message in messages):
+    if not any(message.content or message.tool_calls for message in messages):
         raise EmptyPrompt
     if not system:
         return messages
     if messages[0].role == "system":
-        system, messages = f"{system}\n\n{messages[0].content}", messages[1:]
+        system, messages = f"{system}\n\n{messages[0].content or ''}", messages[1:]
     return (ChatMessage(role="system", content=system), *messages)

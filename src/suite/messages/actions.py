@@ -114,11 +114,55 @@ class UnloadModelReply(Reply, frozen=True, kw_only=True):
 # --- generation -------------------------------------------------------------------------------------------
 
 
+class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
+    """Which function the model wants called."""
+
+    name: Name
+    arguments: str
+    """A JSON object as text, as the model wrote it: check it before it is used."""
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that the model asks for; answer it with a message of role ``tool``."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class ChatMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a chat."""
 
     role: Annotated[str, Meta(min_length=1, max_length=64)]
-    content: str
+    """``system``, ``user``, ``assistant``, ``tool``, and what else the model's template knows."""
+    content: str | None = None
+    """May be left out where there are ``tool_calls``."""
+    tool_calls: Annotated[tuple[ToolCall, ...], Meta(max_length=128)] | None = None
+    """Of an assistant's message: the calls that it asked for."""
+    tool_call_id: Annotated[str, Meta(max_length=200)] | None = None
+    """Of a tool's message: the call that it answers."""
+    name: Name | None = None
+    """Of a tool's message: the function that was called."""
+
+    def __post_init__(self) -> None:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is missing: send it, or tool_calls")
+
+
+class Function(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that the model may ask to have called."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    """A JSON schema of its arguments, an object."""
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that the model may use."""
+
+    type: Literal["function"] = "function"
+    function: Function
 
 
 class GenerateTextRequest(Request, frozen=True, kw_only=True):
@@ -133,6 +177,15 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     model_id: ModelId
     prompt: str | None = None
     messages: tuple[ChatMessage, ...] | None = None
+    tools: Annotated[tuple[Tool, ...], Meta(max_length=128)] = ()
+    """What the model may call, told by its chat template; refused where the template knows of no tools."""
+    truncate: Literal["left"] | None = None
+    """What to do with a prompt that is longer than the context: None refuses it.
+
+    ``left`` cuts it at its beginning, so far that the answer has room too: ``max_tokens``, but at most a
+    quarter of the context. Of a chat the oldest turns go first, from one user's message to the next, and
+    messages before the first user's stay.
+    """
     system_prompt: str | None = None
     max_tokens: Annotated[int, Meta(ge=1)] = 512
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.7
@@ -175,6 +228,11 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     """The whole text and its figures; of a streamed generation too."""
 
     text: str
+    """What was generated; without the calls, if ``tool_calls`` has them. Chunks show calls as written."""
+    tool_calls: tuple[ToolCall, ...] | None = None
+    """The calls that the model asks for, if ``tools`` were sent; what cannot be read as one stays text."""
+    truncated_tokens: int = 0
+    """Tokens of the prompt that ``truncate`` has cut."""
     model_id: str
     generation_id: str
     conversation_id: str | None
@@ -186,6 +244,26 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     timings: Timings
     seq: int
     """The ``usage.generated`` event of this generation."""
+
+
+class EmbedRequest(Request, frozen=True, kw_only=True):
+    """Turn texts into vectors; the model is loaded first if it is not."""
+
+    model_id: ModelId
+    input: Text | Annotated[tuple[Text, ...], Meta(min_length=1, max_length=256)]
+    """One text or several; each has to fit into the model's context, at most 2048 tokens for a model that
+    was not made for embeddings."""
+    normalize: bool = True
+    """True: vectors of length 1, so that the dot product of two is their cosine."""
+
+
+class EmbedReply(Reply, frozen=True, kw_only=True):
+    """A vector for each text, in their order."""
+
+    model_id: str
+    embeddings: tuple[tuple[float, ...], ...]
+    dimensions: int
+    usage: Usage
 
 
 class CancelGenerationRequest(Request, frozen=True, kw_only=True):

@@ -44,6 +44,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     usage_retention_seconds: int
     """After which its usage expires in the log; 0: never."""
     tracing: str
+    chat_template: str | None = None
+    """Used instead of the model's own: a template, or the path of a file with one."""
 
 
 # --- actor to node, on the pipe -----------------------------------------------------------------------------
@@ -113,6 +115,26 @@ class Clear(msgspec.Struct, frozen=True, kw_only=True):
     """Forget the tokens of a conversation, or for None all that is kept for reuse."""
 
     conversation_id: str | None
+
+
+class Embed(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts to turn into vectors."""
+
+    inputs: tuple[str, ...]
+    normalize: bool
+
+
+class Embedded(msgspec.Struct, frozen=True, kw_only=True):
+    """The vectors in the order of their texts, or an error for the client."""
+
+    embeddings: tuple[tuple[float, ...], ...] = ()
+    tokens: int = 0
+    """Of all texts together."""
+    resident_bytes: int = 0
+    """Of the process, which grows when it embeds for the first time."""
+    code: str = ""
+    """Empty if there is no error."""
+    message: str = ""
 
 
 class Cleared(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,25 @@
+"""embed."""
+
+from __future__ import annotations
+
+from suite.actions.residency import WAITING
+from suite.actors.node import Node
+from suite.bus.service import Call, action
+from suite.messages.actions import EmbedReply, EmbedRequest, Usage
+from suite.messages.actor import Embed
+
+
+@action("embed", limit=WAITING, queue=0)
+async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
+    """Turn texts into vectors."""
+    model = node.loadable(request.model_id)
+    inputs = (request.input,) if isinstance(request.input, str) else request.input
+    embedded = await node.generations.embed(
+        model, Embed(inputs=inputs, normalize=request.normalize), correlation_id=call.request_id
+    )
+    return EmbedReply(
+        model_id=model.model_id,
+        embeddings=embedded.embeddings,
+        dimensions=len(embedded.embeddings[0]),
+        usage=Usage(prompt_tokens=embedded.tokens, reused_tokens=0, completion_tokens=0),
+    )

@@ -1,0 +1,211 @@
+"""Vectors of texts, from a second context over the weights of a model that is loaded.
+
+The context is made at the first request, has sequences of its own and disturbs no conversation. It costs,
+until the model is freed: a key-value cache of `context_tokens` (for a model that was not made for embeddings
+2048 at most, and none for an encoder), and a compute buffer. The buffer of a generating model has a row of
+logits for each token of a step, wanted or not, so that steps are short: `LOGITS_BYTES` bounds these rows,
+which are there twice. Measured with short texts: 166 MiB for Gemma 3 270M, 111 for SmolLM2 135M.
+
+Short inputs share a step. A step is one micro-batch, for llama.cpp pools within one: of an input that takes
+several, each step's vector is the mean (or the first, or the last) of its tokens, and they are put together
+here. A model that looks at all tokens of an input at once takes one step for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from suite.engine.bindings import last_messages, lib
+from suite.engine.model import ContextSettings, Model
+from suite.engine.vocabulary import Vocabulary
+from suite.errors import CannotEmbed, EmptyPrompt, GenerationFailed, PromptTooLong
+
+GENERAL_CONTEXT_TOKENS = 2048
+"""The longest input of a model whose file names no pooling, or what it is loaded with if that is less."""
+STEP_TOKENS = 512
+LOGITS_BYTES = 64 << 20
+"""What the logits of one step may take."""
+SEQUENCES = 32
+"""Inputs in one step at most."""
+DECIMALS = 8
+"""Finer than a 32-bit float of this size is, and half as long in JSON as it would be in full."""
+
+_LOGIT_BYTES = 4
+_LEAST_STEP_TOKENS = 32
+
+
+class _Piece(NamedTuple):
+    """A part of an input that goes into a step."""
+
+    input: int
+    start: int
+    end: int
+
+
+class Embedder:
+    """One model's embeddings. Everything blocks and belongs to the thread that decodes."""
+
+    def __init__(self, model: Model, settings: ContextSettings) -> None:
+        """Nothing is made yet. Raises CannotEmbed for a model that cannot."""
+        self._model = handle = lib.llama_get_model(model.context)
+        named = _named_pooling(handle)
+        if lib.llama_model_has_encoder(handle) or named == lib.LLAMA_POOLING_TYPE_RANK:
+            raise CannotEmbed
+        self._pooling: int = named or lib.LLAMA_POOLING_TYPE_MEAN
+        self._threads = settings.threads
+        whole = not lib.llama_get_causal_attn(model.context)
+        self.context_tokens = settings.context_tokens
+        """The longest input."""
+        if named is None and not whole:
+            self.context_tokens = min(self.context_tokens, GENERAL_CONTEXT_TOKENS)
+        # Sequences of different lengths cannot be one micro-batch where the model keeps a state of each.
+        recurrent = lib.llama_model_is_recurrent(handle) or lib.llama_model_is_hybrid(handle)
+        self._sequences = 1 if recurrent else SEQUENCES
+        step = self.context_tokens if whole else _step_tokens(self.context_tokens, model.vocabulary)
+        # llama.cpp aborts over a micro-batch that is no multiple of the sequences.
+        self._step_tokens = -(-step // self._sequences) * self._sequences
+        self.dimensions: int = lib.llama_model_n_embd_out(handle)
+        self._context: int | None = None
+        self._batch: lib.llama_batch
+
+    def embed(self, inputs: Sequence[Sequence[int]], normalize: bool = True) -> list[list[float]]:
+        """A vector for each input, which is the tokens of a text.
+
+        Raises EmptyPrompt or PromptTooLong naming the index of the input, or GenerationFailed.
+        """
+        self._check(inputs)
+        context = self._opened()
+        vectors = [_Vector(self.dimensions, self._pooling) for _ in inputs]
+        for step in self._steps(inputs):
+            self._run(context, inputs, step)
+            for sequence, piece in enumerate(step):
+                values = lib.llama_get_embeddings_seq(context, sequence)
+                if not values:
+                    raise GenerationFailed("llama.cpp gave no embedding")
+                vectors[piece.input].add(values[: self.dimensions], piece.end - piece.start)
+        return [vector.finished(normalize=normalize) for vector in vectors]
+
+    def free(self) -> None:
+        """Give the memory back; to be done before the model's. The next request takes it again."""
+        if self._context is not None:
+            lib.llama_free(self._context)
+            lib.llama_batch_free(self._batch)
+            self._context = None
+
+    def _check(self, inputs: Sequence[Sequence[int]]) -> None:
+        for index, tokens in enumerate(inputs):
+            if not tokens:
+                raise EmptyPrompt(f"input {index} is empty: send a text")
+            if len(tokens) > self.context_tokens:
+                raise PromptTooLong(
+                    f"input {index} has {len(tokens)} tokens and this model embeds at most "
+                    f"{self.context_tokens}: shorten it, or split it"
+                )
+
+    def _opened(self) -> int:
+        if self._context is None:
+            params = lib.llama_context_default_params()
+            params.n_ctx = max(self.context_tokens, self._step_tokens)
+            params.n_batch = params.n_ubatch = self._step_tokens
+            params.n_seq_max = self._sequences
+            params.n_threads = params.n_threads_batch = self._threads
+            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+            params.kv_unified = True
+            params.embeddings = True
+            params.pooling_type = self._pooling
+            self._context = lib.llama_init_from_model(self._model, params)
+            if not self._context:
+                raise GenerationFailed(
+                    "llama.cpp could not make a context for embeddings: "
+                    f"{last_messages() or 'it gave no reason'}"
+                )
+            self._batch = lib.llama_batch_init(self._step_tokens, 0, 1)
+        return self._context
+
+    def _steps(self, inputs: Sequence[Sequence[int]]) -> Iterator[list[_Piece]]:
+        """The inputs in order: several to a step where they fit, and alone where one needs several steps."""
+        step: list[_Piece] = []
+        used = 0
+        for index, tokens in enumerate(inputs):
+            length = len(tokens)
+            if step and (used + length > self._step_tokens or len(step) == self._sequences):
+                yield step
+                step, used = [], 0
+            if length <= self._step_tokens:
+                step.append(_Piece(index, 0, length))
+                used += length
+                continue
+            for start in range(0, length, self._step_tokens):
+                yield [_Piece(index, start, min(length, start + self._step_tokens))]
+        if step:
+            yield step
+
+    def _run(self, context: int, inputs: Sequence[Sequence[int]], step: list[_Piece]) -> None:
+        memory = lib.llama_get_memory(context)
+        if step[0].start == 0 and memory is not None:  # an encoder has none
+            lib.llama_memory_clear(memory, False)
+        batch, count = self._batch, 0
+        for sequence, piece in enumerate(step):
+            for position in range(piece.start, piece.end):
+                batch.token[count] = inputs[piece.input][position]
+                batch.pos[count] = position  # type: ignore[call-overload]  # annotated as of arrays
+                batch.n_seq_id[count] = 1
+                batch.seq_id[count][0] = sequence
+                batch.logits[count] = 1
+                count += 1
+        batch.n_tokens = count
+        result = lib.llama_decode(context, batch)
+        if result != 0:
+            raise GenerationFailed(
+                f"llama.cpp could not embed (code {result}): {last_messages()}".rstrip(": ")
+            )
+
+
+class _Vector:
+    """The vector of one input, from those of its pieces."""
+
+    def __init__(self, dimensions: int, pooling: int) -> None:
+        self._pooling = pooling
+        self._sum = [0.0] * dimensions
+        self._tokens = 0
+
+    def add(self, values: list[float], tokens: int) -> None:
+        """Count in the vector of the next piece, which is of so many tokens."""
+        if self._pooling == lib.LLAMA_POOLING_TYPE_LAST or not self._tokens:
+            self._sum, self._tokens = values, tokens
+        elif self._pooling == lib.LLAMA_POOLING_TYPE_MEAN:
+            before, self._tokens = self._tokens, self._tokens + tokens
+            share = tokens / self._tokens
+            rest = before / self._tokens
+            self._sum = [rest * old + share * new for old, new in zip(self._sum, values, strict=True)]
+
+    def finished(self, *, normalize: bool) -> list[float]:
+        """The vector, of length 1 if asked for. Raises GenerationFailed if it is none."""
+        length = math.hypot(*self._sum)
+        if not math.isfinite(length):
+            raise GenerationFailed(
+                "the model's embedding is not a number: it is damaged, or not made for this"
+            )
+        scale = 1 / length if normalize and length else 1.0
+        return [round(value * scale, DECIMALS) for value in self._sum]
+
+
+def _named_pooling(model: int) -> int | None:
+    """The pooling that the model's file names."""
+    architecture = _metadata(model, "general.architecture")
+    name = _metadata(model, f"{architecture}.pooling_type")
+    return int(name) if name is not None and name.isdigit() else None
+
+
+def _metadata(model: int, key: str) -> str | None:
+    buffer = ctypes.create_string_buffer(64)
+    length = lib.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    return None if length < 0 else buffer.value.decode("utf-8", "replace")
+
+
+def _step_tokens(context_tokens: int, vocabulary: Vocabulary) -> int:
+    fitting = LOGITS_BYTES // (_LOGIT_BYTES * vocabulary.size)
+    return min(context_tokens, STEP_TOKENS, max(_LEAST_STEP_TOKENS, fitting))

@@ -1,0 +1,151 @@
+"""Calls of functions in what a model wrote: the usual formats, read from the whole text.
+
+- Hermes, Qwen: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, any number, with text around;
+- Mistral: ``[TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]``, and ``[TOOL_CALLS]name[ARGS]{...}``;
+- Llama 3: ``{"name": ..., "parameters": {...}}``, several with ``;`` between, and perhaps ``<|python_tag|>``.
+
+The words in brackets are control tokens in many models, and text is shown without those. So what stands alone
+is a call too, if it names a function that was sent. What cannot be read as a call stays text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from hashlib import sha256
+from typing import NamedTuple, NoReturn, TypeAlias
+
+from suite.messages.actions import FunctionCall, ToolCall
+
+MAX_CALLS = 128
+"""As many as a message may have; a text with more is text."""
+
+_BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_MARKER = re.compile(r"\[TOOL_CALLS\]|<\|python_tag\|>")
+_NAMED = re.compile(r"([A-Za-z_][\w.-]{0,127})(?:\[CALL_ID\]([\w-]{1,64}))?(?:\[ARGS\])?\s*(?=\{)")
+_BETWEEN = re.compile(r"(?:[\s;,]|\[TOOL_CALLS\])*")
+_ID_CHARACTERS = 9
+"""As many as Mistral's templates insist on."""
+
+
+class Calls(NamedTuple):
+    """What a text comes to."""
+
+    text: str
+    """What stands beside the calls; the text as it was if there are none."""
+    calls: tuple[ToolCall, ...]
+
+
+class _Call(NamedTuple):
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+_Sequence: TypeAlias = list[_Call]
+
+
+def find_calls(text: str, names: Collection[str], generation_id: str) -> Calls:
+    """The calls in a text; `names` are the functions that were sent. Ids follow from the generation's."""
+    rest, found = _in_blocks(text)
+    if not found:
+        rest, found = _after_marker(text)
+    if not found:
+        rest, found = "", _sequence(text)
+        if not all(call.name in names for call in found):
+            found = []
+    if not 0 < len(found) <= MAX_CALLS:
+        return Calls(text, ())
+    calls = (
+        ToolCall(
+            id=call.id or _id(generation_id, index),
+            function=FunctionCall(name=call.name, arguments=call.arguments),
+        )
+        for index, call in enumerate(found)
+    )
+    return Calls(rest.strip(), tuple(calls))
+
+
+def _in_blocks(text: str) -> tuple[str, _Sequence]:
+    """The calls within tags, and the text without those blocks that are calls."""
+    found: _Sequence = []
+    rest: list[str] = []
+    after = 0
+    for block in _BLOCK.finditer(text):
+        if calls := _sequence(block[1]):
+            found += calls
+            rest.append(text[after : block.start()])
+            after = block.end()
+    return "".join(rest) + text[after:], found
+
+
+def _after_marker(text: str) -> tuple[str, _Sequence]:
+    marker = _MARKER.search(text)
+    return (text[: marker.start()], _sequence(text[marker.end() :])) if marker else (text, [])
+
+
+def _sequence(text: str) -> _Sequence:
+    """The calls that a text consists of; none if it has anything else in it."""
+    found: _Sequence = []
+    place = _gap(text, 0)
+    while place < len(text):
+        named = _NAMED.match(text, place)
+        try:
+            value, place = _decoder.raw_decode(text, named.end() if named else place)
+        except (ValueError, RecursionError):
+            return []
+        if named:
+            calls = [_call(named[1], value, named[2])]
+        else:
+            calls = [_from_object(each) for each in (value if isinstance(value, list) else [value])]
+        for call in calls:
+            if call is None:
+                return []
+            found.append(call)
+        place = _gap(text, place)
+    return found
+
+
+def _gap(text: str, place: int) -> int:
+    between = _BETWEEN.match(text, place)
+    return between.end() if between else place
+
+
+def _from_object(value: object) -> _Call | None:
+    """The call that a JSON object is."""
+    if not isinstance(value, dict):
+        return None
+    if isinstance(function := value.get("function"), dict):
+        value = {**function, "id": value.get("id")}
+    return _call(value.get("name"), value.get("arguments", value.get("parameters", {})), value.get("id"))
+
+
+def _call(name: object, arguments: object, id: object) -> _Call | None:
+    if not isinstance(name, str) or not 0 < len(name) <= 128:
+        return None
+    if isinstance(arguments, str):
+        try:
+            arguments = _decoder.decode(arguments)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(arguments, dict):
+        return None
+    usable_id = id if isinstance(id, str) and 0 < len(id) <= 64 else None
+    try:
+        written = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        f"{name}{usable_id}{written}".encode()
+    except (ValueError, RecursionError):  # a number over all limits, half of a surrogate pair
+        return None
+    return _Call(name, written, usable_id)
+
+
+def _id(generation_id: str, index: int) -> str:
+    return sha256(f"{generation_id}\n{index}".encode()).hexdigest()[:_ID_CHARACTERS]
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_constant)

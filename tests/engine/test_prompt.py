@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from suite.engine.model import ContextSettings, Model
+from suite.engine.prompt import Prompter
+from suite.engine.vocabulary import Vocabulary
+from suite.errors import EmptyPrompt, InvalidChat, InvalidConfiguration, NoChatTemplate, PromptTooLong
+from suite.messages.actions import GenerateTextRequest
+from support.models import CHAT_TEMPLATE, tiny_model
+
+CONTEXT = 80
+SETTINGS = ContextSettings(
+    context_tokens=CONTEXT, cache_tokens=CONTEXT, batch_tokens=CONTEXT, gpu_layers=0, threads=1, slots=1
+)
+Make = Callable[..., Prompter]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocabulary]:
+    path = tiny_model(tmp_path_factory.mktemp("prompt") / "tiny.gguf")
+    model = Model.load(str(path), SETTINGS, lambda _: None)
+    yield model.vocabulary
+    model.free()
+
+
+@pytest.fixture
+def make(plain: Vocabulary) -> Iterator[Make]:
+    made: list[Prompter] = []
+
+    def make(chat_template: str | None = CHAT_TEMPLATE) -> Prompter:
+        made.append(
+            Prompter(plain, CONTEXT, lambda: datetime(2026, 5, 4, tzinfo=UTC), chat_template=chat_template)
+        )
+        return made[-1]
+
+    yield make
+    for prompter in made:
+        prompter.close()
+
+
+def ask(**fields: Any) -> GenerateTextRequest:
+    return msgspec.convert({"model_id": "tiny", **fields}, GenerateTextRequest)
+
+
+def turns(*contents: str) -> list[dict[str, str]]:
+    roles = ("user", "assistant")
+    return [{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)]
+
+
+def test_a_template_is_configured_as_text_or_as_a_file(make: Make, tmp_path: Path) -> None:
+    request = ask(messages=turns("hi"))
+    (tmp_path / "template.jinja").write_text("file: {{ messages[0].content }}")
+    assert make("text: {{ messages[0].content }}").text(request) == "text: hi"
+    assert make(str(tmp_path / "template.jinja")).text(request) == "file: hi"
+    with pytest.raises(InvalidConfiguration, match=r"missing\.jinja"):
+        make(str(tmp_path / "missing.jinja")).text(request)
+
+
+def test_without_any_template_messages_are_refused(make: Make) -> None:
+    prompter = make(None)
+    prompter.warm_up()
+    with pytest.raises(NoChatTemplate, match="chat_template"):
+        prompter.prompt(ask(messages=turns("hi")))
+    assert prompter.prompt(ask(prompt="hi")).tokens
+
+
+def test_tools_need_messages_and_a_template_that_knows_of_them(make: Make) -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    with pytest.raises(InvalidChat, match="knows of no tools"):
+        make().prompt(ask(messages=turns("hi"), tools=tools))
+    with pytest.raises(InvalidChat, match="need messages"):
+        make().prompt(ask(prompt="hi", tools=tools))
+    told = make("{{ tools | tojson }}").text(ask(messages=turns("hi"), tools=tools))
+    assert told == '[{"type": "function", "function": {"name": "add"}}]'
+
+
+def test_a_call_and_its_answer_reach_the_template_in_transformers_shape(make: Make) -> None:
+    call = {"id": "abcdefghi", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    messages = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "2", "tool_call_id": "abcdefghi", "name": "add"},
+    ]
+    seen = msgspec.json.decode(make("{{ messages | tojson }}").text(ask(messages=messages)))
+    call = {**call, "function": {"name": "add", "arguments": {"a": 1}}}
+    assert seen == [{"role": "assistant", "content": "", "tool_calls": [call]}, messages[1]]
+
+
+def test_a_message_has_content_or_calls() -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"content is missing.*messages\[0\]"):
+        ask(messages=[{"role": "user"}])
+
+
+def test_what_has_no_text_at_all_is_refused(make: Make) -> None:
+    for request in (ask(prompt=""), ask(messages=turns("", "")), ask(messages=[])):
+        with pytest.raises(EmptyPrompt):
+            make().prompt(request)
+
+
+def test_what_fits_is_not_cut(make: Make) -> None:
+    prompt = make().prompt(ask(prompt="a " * 20, truncate="left"))
+    assert prompt.truncated_tokens == 0
+    assert prompt == make().prompt(ask(prompt="a " * 20))
+
+
+def test_what_is_too_long_is_refused_unless_it_may_be_cut(make: Make) -> None:
+    with pytest.raises(PromptTooLong, match="truncate"):
+        make().prompt(ask(prompt="a " * 100))
+    with pytest.raises(PromptTooLong):
+        make().prompt(ask(messages=turns("a " * 100)))
+
+
+def test_a_prompt_is_cut_at_its_beginning_but_for_bos_and_leaves_room(make: Make, plain: Vocabulary) -> None:
+    text = "z " * 30 + "a " * 60
+    whole = plain.tokenize(text)
+    for max_tokens, room in ((5, 5), (500, CONTEXT // 4)):
+        prompt = make().prompt(ask(prompt=text, truncate="left", max_tokens=max_tokens))
+        assert len(prompt.tokens) == CONTEXT - room
+        assert prompt.truncated_tokens == len(whole) - len(prompt.tokens)
+        assert prompt.tokens[0] == whole[0] == plain.tokenize("")[0]
+        assert prompt.tokens[1:] == whole[-len(prompt.tokens) + 1 :]
+
+
+def test_of_a_chat_the_oldest_turns_go_and_the_system_message_stays(make: Make, plain: Vocabulary) -> None:
+    contents = ("a", "b", "c", "d", "e", "f", "g")
+    whole = ask(messages=turns(*contents), system_prompt="kind")
+    request = msgspec.structs.replace(whole, truncate="left", max_tokens=1)
+    prompt = make().prompt(request)
+    kept = make().text(ask(messages=turns(*contents[2:]), system_prompt="kind"))
+    assert prompt.tokens == plain.tokenize(kept)
+    assert prompt.truncated_tokens == len(plain.tokenize(make().text(whole))) - len(prompt.tokens) > 0
+
+
+def test_a_chat_whose_last_turn_is_too_long_is_cut_within_it(make: Make, plain: Vocabulary) -> None:
+    request = ask(messages=turns("aaaa", "bbbb", "c " * 100), truncate="left", max_tokens=1)
+    prompt = make().prompt(request)
+    last = plain.tokenize(make().text(ask(messages=turns("c " * 100))))
+    assert len(prompt.tokens) == CONTEXT - 1
+    assert prompt.tokens == last[:1] + last[-CONTEXT + 2 :]
+
+
+def test_a_template_that_is_given_up_is_not_tried_again(make: Make) -> None:
+    prompter = make()
+    assert prompter.text(ask(messages=turns("hi")))
+    assert "does not come to an end" in prompter.give_up_template().message
+    with pytest.raises(InvalidChat, match="does not come to an end"):
+        prompter.text(ask(messages=turns("hi")))
+    assert prompter.prompt(ask(prompt="hi")).tokens
