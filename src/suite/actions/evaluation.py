@@ -6,10 +6,10 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from suite.actions.once import append_once, attachment
+from suite.actions.once import append_once, attachment, message_id
 from suite.actors.node import Node
 from suite.bus.service import Call, action
-from suite.errors import EvaluationNotFound
+from suite.errors import Conflict, EvaluationNotFound
 from suite.messages.actions import (
     CompareModelsReply,
     CompareModelsRequest,
@@ -27,10 +27,11 @@ from suite.messages.actions import (
     SummaryReply,
     SummaryRequest,
 )
-from suite.messages.events import EvaluationLogged, EvaluationRetracted, MetricLogged
+from suite.messages.events import EvaluationLogged, EvaluationRetracted, Event, MetricLogged
 from suite.messages.times import parse_time
 from suite.projections import samples, scores, standing
 from suite.projections import summary as summaries
+from suite.projections.fitting import fitting, left_out
 
 
 @action("log_performance_metric", wrappers=("metric",))
@@ -90,7 +91,7 @@ async def log_model_evaluation(
     evaluation_id = request.evaluation_id or node.new_id()
     event = EvaluationLogged(
         evaluation_id=evaluation_id,
-        model_name=request.model_name,
+        model_name=node.catalogue.canonical(request.model_name),
         cycle_id=request.cycle_id,
         trust_score=request.trust_score,
         accuracy=request.accuracy,
@@ -101,6 +102,8 @@ async def log_model_evaluation(
     )
 
     def is_same(before: EvaluationLogged, now: EvaluationLogged) -> bool:
+        # What it was logged under may have become an alias since.
+        before = replace(before, model_name=node.catalogue.canonical(before.model_name))
         if request.evaluation_timestamp is None:
             now = replace(now, evaluation_timestamp=before.evaluation_timestamp)
         return before == now
@@ -118,7 +121,7 @@ async def log_model_evaluation(
             correlation_id=call.request_id,
         )
     return LogModelEvaluationReply(
-        message=f"the evaluation of {request.model_name} is logged", evaluation_id=evaluation_id, seq=seq
+        message=f"the evaluation of {event.model_name} is logged", evaluation_id=evaluation_id, seq=seq
     )
 
 
@@ -127,6 +130,8 @@ async def get_model_evaluation_scores(
     node: Node, request: GetModelEvaluationScoresRequest, _: Call
 ) -> GetModelEvaluationScoresReply:
     """The evaluations of models, the newest first."""
+    if request.model_name is not None:
+        request = replace(request, model_name=node.catalogue.canonical(request.model_name))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await scores.evaluation_scores(db, request)
 
@@ -137,19 +142,16 @@ async def retract_model_evaluation(
 ) -> RetractModelEvaluationReply:
     """Take an evaluation back."""
     evaluation_id = request.evaluation_id
-    await node.projections.evaluation.wait_current()
-    async with node.projections.evaluation.reading(own_seq=node.last_seq) as db:
-        found = await scores.find_evaluation(db, evaluation_id)
-    if found is None:
-        raise EvaluationNotFound(f"no evaluation {evaluation_id!r}: get_model_evaluation_scores has the ids")
-    before, seq = found
-    if not isinstance(before, EvaluationRetracted):
+    before, seq = await _evaluation(node, evaluation_id)
+    if isinstance(before, EvaluationLogged):
         event = EvaluationRetracted(
             evaluation_id=evaluation_id, model_name=before.model_name, reason=request.reason
         )
-        seq = await node.log.append(
-            event, id=f"{event.aggregate}:{evaluation_id}:retracted", correlation_id=call.request_id
-        )
+        # Named by the event that it takes back: whatever an evaluation is called, it can be retracted.
+        seq = await node.log.append(event, id=message_id(event, seq), correlation_id=call.request_id)
+        stored = await node.log.at(seq)
+        if stored is not None and not _retracts(stored.data, evaluation_id):
+            raise Conflict(f"{evaluation_id!r} is not retracted: event {seq} has the id of its retraction")
     return RetractModelEvaluationReply(
         message=f"the evaluation {evaluation_id} of {before.model_name} is retracted",
         evaluation_id=evaluation_id,
@@ -159,11 +161,32 @@ async def retract_model_evaluation(
     )
 
 
+async def _evaluation(node: Node, evaluation_id: str) -> tuple[EvaluationLogged | EvaluationRetracted, int]:
+    """The evaluation of an id or its retraction, with the seq of that. Raises EvaluationNotFound."""
+    evaluations = node.projections.evaluation
+    await evaluations.wait_current()
+    async with evaluations.reading(own_seq=node.last_seq) as db:
+        found = await scores.find_evaluation(db, evaluation_id)
+    if found is None:  # another node may have logged it a moment ago
+        async with evaluations.reading((await node.log.extent()).last_seq) as db:
+            found = await scores.find_evaluation(db, evaluation_id)
+    if found is None:
+        raise EvaluationNotFound(f"no evaluation {evaluation_id!r}: get_model_evaluation_scores has the ids")
+    return found
+
+
+def _retracts(event: Event, evaluation_id: str) -> bool:
+    return isinstance(event, EvaluationRetracted) and event.evaluation_id == evaluation_id
+
+
 @action("compare_models")
 async def compare_models(node: Node, request: CompareModelsRequest, _: Call) -> CompareModelsReply:
     """Models side by side, each in its latest cycle and since the one before."""
+    names = tuple(map(node.catalogue.canonical, request.model_names))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
-        return await standing.compare_models(db, request)
+        reply = await standing.compare_models(db, replace(request, model_names=names))
+    models = fitting(reply.models)
+    return replace(reply, models=models, warnings=left_out(reply.models, models, "less trusted models"))
 
 
 def _time(node: Node, given: Moment | None, field: str) -> datetime:

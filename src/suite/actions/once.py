@@ -44,7 +44,7 @@ async def append_once(
     async with projector.reading() as db:
         found = await find(db, entry_id)
     if found is None:
-        seq = await node.log.append(event, id=f"{event.aggregate}:{entry_id}", correlation_id=correlation_id)
+        seq = await node.log.append(event, id=message_id(event, entry_id), correlation_id=correlation_id)
         stored = await node.log.at(seq)
         found = (stored.data if stored is not None else event), seq
     before, seq = found
@@ -54,6 +54,11 @@ async def append_once(
             "choose another id, or send the same content"
         )
     return seq
+
+
+def message_id(event: Event, name: object) -> str:
+    """What the server knows the event by. The fact comes first: no name can pass for another fact's."""
+    return f"{event.aggregate}.{event.fact}:{name}"
 
 
 def attachment(value: object, field: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from suite.actors.generations import beating
 from suite.actors.node import Node
 from suite.bus.service import Call, action
@@ -21,6 +23,8 @@ from suite.projections.errors import errors
 @action("get_errors")
 async def get_errors(node: Node, request: GetErrorsRequest, _: Call) -> GetErrorsReply:
     """What went wrong, the newest first."""
+    if request.model_id is not None:
+        request = replace(request, model_id=node.catalogue.canonical(request.model_id))
     async with node.projections.errors.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await errors(db, request)
 

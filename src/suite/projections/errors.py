@@ -13,6 +13,7 @@ from suite.errors import InvalidRequest
 from suite.messages.actions import ErrorEntry, GetErrorsReply, GetErrorsRequest
 from suite.messages.envelope import Recorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
+from suite.projections.fitting import fitting
 from suite.projections.projection import Projection
 
 _MAX_SEQ = 2**63 - 1
@@ -65,7 +66,7 @@ class ErrorsProjection(Projection):
 
 
 async def errors(db: aiosqlite.Connection, request: GetErrorsRequest) -> GetErrorsReply:
-    """A page of errors, the newest first.
+    """A page of errors, the newest first, fewer than asked for when their messages are long.
 
     Raises InvalidRequest for a time or a cursor that is none.
     """
@@ -98,7 +99,7 @@ async def errors(db: aiosqlite.Connection, request: GetErrorsRequest) -> GetErro
         )
         for seq, error_type, message, severity, node, model_id, at in rows
     ]
-    page = tuple(entries[: request.limit])
+    page = fitting(entries[: request.limit])
     return GetErrorsReply(errors=page, next_cursor=str(page[-1].seq) if len(entries) > len(page) else None)
 
 

@@ -13,6 +13,7 @@ import anyio.to_thread
 from suite.messages.actions import MetricSummary, SummaryReply, SummaryRequest
 from suite.messages.times import rfc3339
 from suite.projections.buckets import AFTER_ALL, BEFORE_ALL, minute_of, read
+from suite.projections.fitting import fitting, left_out
 from suite.projections.page import window
 from suite.projections.sketch import RELATIVE_ERROR, Sketch
 
@@ -21,7 +22,7 @@ _LAST_MINUTE: Final = minute_of(datetime.max.replace(tzinfo=UTC))
 
 
 async def summary(db: aiosqlite.Connection, request: SummaryRequest) -> SummaryReply:
-    """The figures over the window, widened to whole minutes.
+    """The figures over the window, widened to whole minutes, of as many agents as a reply has room for.
 
     Raises InvalidRequest for a time that is none, and for a window that ends before it begins.
     """
@@ -32,7 +33,8 @@ async def summary(db: aiosqlite.Connection, request: SummaryRequest) -> SummaryR
         end = AFTER_ALL
     parts = await read(db, request.metric_name, request.agent_name, begin, end)
     # It is some milliseconds of work, which the event loop has no time for.
-    total, by_agent = await anyio.to_thread.run_sync(_figures, parts)
+    total, agents = await anyio.to_thread.run_sync(_figures, parts)
+    by_agent = fitting(agents)
     return SummaryReply(
         metric_name=request.metric_name,
         since=_time(begin),
@@ -40,6 +42,7 @@ async def summary(db: aiosqlite.Connection, request: SummaryRequest) -> SummaryR
         relative_error=RELATIVE_ERROR,
         total=total,
         by_agent=by_agent,
+        warnings=left_out(agents, by_agent, "agents after these"),
     )
 
 

@@ -12,6 +12,7 @@ from suite.messages.actions import UsageCount, UsageKey, UsageReply, UsageReques
 from suite.messages.envelope import Recorded
 from suite.messages.events import Generated, UsageRecorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
+from suite.projections.fitting import fitting, left_out
 from suite.projections.projection import Projection
 
 GENERATION = "generation"
@@ -86,6 +87,7 @@ class UsageHistory:
 async def usage(db: aiosqlite.Connection, request: UsageRequest) -> UsageReply:
     """The uses counted by the keys that were asked for; by hour when hour and day are.
 
+    The warnings say how many of them a reply has no room for.
     Raises InvalidRequest for a time that is none.
     """
     keys = [key for key in _KEYS if key in request.group_by]
@@ -102,7 +104,9 @@ async def usage(db: aiosqlite.Connection, request: UsageRequest) -> UsageReply:
         f"GROUP BY {', '.join(names) or 'NULL'} ORDER BY {', '.join(order)} LIMIT ?",
         (*values, request.limit),
     )
-    return UsageReply(usage=tuple(_count(fields, row) for row in rows))
+    counts = [_count(fields, row) for row in rows]
+    kept = fitting(counts)
+    return UsageReply(usage=kept, warnings=left_out(counts, kept, "groups after these"))
 
 
 async def last_used(
