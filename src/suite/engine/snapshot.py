@@ -1,0 +1,77 @@
+"""One snapshot: what it is of, what it is worth, what it has in common with a prompt."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from suite.engine.snapshot_directory import Job
+from suite.engine.snapshot_file import TOKEN_BYTES
+from suite.engine.snapshot_files import worth
+
+
+class Snapshot:
+    """One state: what it is of, and its bytes while they are in memory."""
+
+    __slots__ = ("conversation_id", "count", "name", "payload", "shortest", "size", "tokens", "used")
+
+    def __init__(
+        self,
+        name: str,
+        conversation_id: str | None,
+        tokens: bytes,
+        shortest: int,
+        payload: bytes | None,
+        size: int,
+        used: float,
+    ) -> None:
+        self.name = name
+        self.conversation_id = conversation_id
+        self.tokens = tokens
+        self.count = len(tokens) // TOKEN_BYTES
+        self.shortest = shortest
+        """To how few tokens the state can be cut back."""
+        self.payload = payload
+        self.size = size
+        """Bytes it takes in memory, with its tokens."""
+        self.used = used
+
+    @property
+    def worth(self) -> float:
+        """What counts when there is no room for all."""
+        return worth(self.count, self.size, self.used)
+
+    def job(self, payload: bytes) -> Job:
+        """Its way to disk."""
+        return Job(
+            name=self.name,
+            conversation_id=self.conversation_id,
+            tokens=self.tokens,
+            shortest=self.shortest,
+            payload=payload,
+            used=self.used,
+        )
+
+
+class Found(NamedTuple):
+    """A snapshot that begins as a prompt does."""
+
+    tokens: int
+    """How many tokens they have in common."""
+    total: int
+    """How many tokens it has."""
+    snapshot: Snapshot
+
+
+def common(left: bytes, right: bytes) -> int:
+    """How many tokens two packed lists have in common at their beginning."""
+    low, high = 0, min(len(left), len(right)) // TOKEN_BYTES
+    if left[: high * TOKEN_BYTES] == right[: high * TOKEN_BYTES]:
+        return high
+    while low + 1 < high:  # the first `low` are the same, the first `high` are not
+        middle = (low + high) // 2
+        part = slice(low * TOKEN_BYTES, middle * TOKEN_BYTES)
+        if left[part] == right[part]:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -1,0 +1,89 @@
+"""The tree that snapshots lie in: private folders, what is removed from them and why.
+
+`<directory>/<hash of the key>/<id>.kv`: folders of 0700, files of 0600. No name tells whose a file is. The
+key's folder keeps models, settings and versions apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+from suite.engine import snapshot_file
+from suite.engine.snapshot_file import Unusable
+
+_log = logging.getLogger("suite.engine")
+
+WHOLE, PARTIAL = ".kv", ".tmp"
+"""What the names of whole files end with, and of those that are being written."""
+
+
+def folder_of(directory: Path, key: str) -> Path:
+    """Where the snapshots of a key lie."""
+    return directory / snapshot_file.digest(key.encode("utf-8", "surrogatepass")).hex()
+
+
+def make_private(folder: Path) -> None:
+    """Have a folder that only its owner can look into. Raises OSError.
+
+    The one that it is in is made so as well where it is not there, and left as it is where it is.
+    """
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_mode & 0o777 != 0o700:
+        folder.chmod(0o700)
+
+
+def unlink(path: Path) -> bool:
+    """Remove a file; whether it is gone."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("the snapshot %s could not be removed: %s", path.name, error.strerror)
+        return False
+    return True
+
+
+def remove_unusable(path: Path, error: Unusable | OSError) -> None:
+    """Remove a file that cannot be read, and say why."""
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    _log.warning("the snapshot %s is removed and its tokens are computed again: %s", path.name, reason)
+    unlink(path)
+
+
+def remove_snapshots(directory: Path, conversation_id: str | None = None) -> tuple[int, int]:
+    """Remove the files of a conversation, for None all, of every key; how many, and of how many tokens.
+
+    For where no actor runs that would forget them. One that does run finds them gone.
+    """
+    files, tokens = 0, 0
+    for path in directory.glob(f"*/*{WHOLE}"):
+        try:
+            header = snapshot_file.read_beginning(path, None).header
+        except FileNotFoundError:
+            continue
+        except (Unusable, OSError) as error:
+            remove_unusable(path, error)
+            continue
+        if conversation_id in (None, header.conversation_id) and unlink(path):
+            files += 1
+            tokens += header.tokens
+    return files, tokens
+
+
+def remove_expired(directory: Path, *, besides: Path, expired_before: float) -> None:
+    """Remove files of other keys last used before then (epoch seconds), and folders that are empty then."""
+    for suffix in (WHOLE, PARTIAL):
+        for path in directory.glob(f"*/*{suffix}"):
+            try:
+                expired = path.parent != besides and path.lstat().st_mtime < expired_before
+            except OSError:
+                continue  # another process was faster
+            if expired and unlink(path):
+                _remove_if_empty(path.parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,292 @@
+"""States of single sequences that are kept when a conversation leaves its slot, in memory and on disk.
+
+    snapshots = Snapshots(directory=path, key=key, memory_bytes=..., disk_bytes=..., now=now, new_id=new_id)
+    snapshots.put("conversation", tokens, payload)
+    found = snapshots.find(prompt[:-1], "conversation")
+    if found and (payload := snapshots.load(found)) is not None:
+        ...  # restore it, then cut it back to found.tokens
+
+A state is bytes here, whatever made them. What is put is held in memory and written to disk soon after, so
+that it outlives the process; when memory runs short, what is on disk as well goes first, and of that and of
+files the least valuable (`snapshot_files.worth`). `memory_bytes` binds what is held, tokens and what waits to
+be written included; beside it the writing thread has at most one snapshot in hand, so that one larger than
+the memory budget can still go to disk. The tokens of files are held too, four bytes each, to be found by.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from suite.engine.snapshot import Found, Snapshot, common
+from suite.engine.snapshot_directory import Kept, SnapshotDirectory
+from suite.engine.snapshot_file import TOKEN_BYTES, pack, unpack
+from suite.identity import NewId, Now
+
+_log = logging.getLogger("suite.engine")
+
+
+class Snapshots:
+    """All snapshots of one key. One thread uses it; nothing but `load` and `forget` waits for a disk."""
+
+    def __init__(
+        self,
+        *,
+        directory: Path | None,
+        key: str,
+        memory_bytes: int,
+        disk_bytes: int,
+        max_conversations: int = 50,
+        max_age_seconds: float = 3600.0,
+        now: Now,
+        new_id: NewId,
+    ) -> None:
+        """`directory` None, or 0 `disk_bytes`: in memory only, as where the directory cannot be used.
+
+        `key` tells apart whatever one state cannot be restored into another: model, settings, versions.
+        At most `max_conversations` are kept, those without a conversation counted, each for
+        `max_age_seconds` after its last use.
+        """
+        self._memory_bytes = memory_bytes
+        self._max_conversations = max_conversations
+        self._max_age = max_age_seconds
+        self._now = now
+        self._new_id = new_id
+        self._entries: dict[str, Snapshot] = {}
+        """By name, the one used last at the end."""
+        self._of_conversation: dict[str, Snapshot] = {}
+        self._memory = 0
+        self._directory: SnapshotDirectory | None = None
+        if directory is not None and disk_bytes > 0:
+            self._open(directory, key, disk_bytes)
+
+    def _open(self, path: Path, key: str, disk_bytes: int) -> None:
+        now = self._time()
+        try:
+            directory = SnapshotDirectory(path, key=key, budget=disk_bytes)
+            kept = directory.start(expired_before=now - self._max_age)
+        except OSError as error:
+            _log.warning("snapshots stay in memory, for %s cannot be used: %s", path, error.strerror)
+            return
+        self._directory = directory
+        self._take_over(kept, now)
+
+    def _take_over(self, kept: Iterable[Kept], now: float) -> None:
+        """Know the files that were there: of a conversation's two the newer one, whatever ended us then."""
+        for name, header, tokens, size, used in sorted(kept, key=lambda file: (file.used, len(file.tokens))):
+            conversation_id = header.conversation_id
+            if conversation_id is not None and (old := self._of_conversation.get(conversation_id)):
+                self._drop(old)
+            # A clock may have been put back since.
+            self._add(Snapshot(name, conversation_id, tokens, header.shortest, None, size, min(used, now)))
+        self.expire()
+        self._keep_to_count()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def memory_used(self) -> int:
+        """Bytes held in memory."""
+        return self._memory
+
+    @property
+    def disk_used(self) -> int:
+        """Bytes of files, of that which is being written all of it."""
+        return 0 if self._directory is None else self._directory.total
+
+    def put(
+        self, conversation_id: str | None, tokens: Sequence[int], payload: bytes, *, shortest: int = 0
+    ) -> None:
+        """Keep the state of these tokens as that of the conversation, instead of an older one.
+
+        `shortest`: to how few tokens the state can be cut back; it is not found for a prompt that shares
+        fewer. Those without a conversation of which it is the continuation go too if it can be cut back to
+        them.
+        """
+        if not tokens or not payload:
+            return
+        self.expire()
+        packed = pack(tokens)
+        for old in self._replaced(conversation_id, packed, shortest):
+            self._drop(old)
+        size = len(payload) + len(packed)
+        new = Snapshot(self._new_id(), conversation_id, packed, shortest, None, size, self._time())
+        self._add(new)
+        if self._make_room(new):
+            new.payload = payload
+            self._memory += size
+            if self._directory is not None:
+                self._directory.offer(new.job(payload))
+        elif self._directory is None or not self._directory.hand(new.job(payload)):
+            self._drop(new)
+        self._keep_to_count()
+
+    def _replaced(self, conversation_id: str | None, tokens: bytes, shortest: int) -> list[Snapshot]:
+        def goes(entry: Snapshot) -> bool:
+            if entry.conversation_id is not None:
+                return entry.conversation_id == conversation_id
+            return tokens.startswith(entry.tokens) and (entry.count >= shortest or entry.tokens == tokens)
+
+        return [entry for entry in self._entries.values() if goes(entry)]
+
+    def find(
+        self, prompt: Sequence[int], conversation_id: str | None, *, at_least: int = 0, whole: bool = False
+    ) -> Found | None:
+        """The snapshot that has most tokens in common with the prompt, `at_least` so many and one anyway.
+
+        Of equals the conversation's own, then the one used last. `whole`: only one of which all tokens are
+        the prompt's. The prompt's last token is to be decoded in any case, so leave it out.
+        """
+        self.expire()
+        packed = pack(prompt)
+        best: Snapshot | None = None
+        most = max(at_least, 1) - 1
+        for entry in self._by_preference(conversation_id):
+            more = (most + 1) * TOKEN_BYTES
+            if len(entry.tokens) < more or entry.tokens[:more] != packed[:more]:
+                continue
+            shared = common(entry.tokens, packed)
+            if shared == entry.count or (shared >= entry.shortest and not whole):
+                best, most = entry, shared
+        return None if best is None else Found(most, best.count, best)
+
+    def _by_preference(self, conversation_id: str | None) -> Iterable[Snapshot]:
+        own = None if conversation_id is None else self._of_conversation.get(conversation_id)
+        if own is not None:
+            yield own
+        yield from reversed(self._entries.values())
+
+    def tokens_of(self, conversation_id: str) -> list[int] | None:
+        """The tokens that a conversation's snapshot has; None: there is none."""
+        self.expire()
+        entry = self._of_conversation.get(conversation_id)
+        return None if entry is None else unpack(entry.tokens)
+
+    def load(self, found: Found) -> bytes | None:
+        """The state of what was found, from memory or read from disk. None: it has gone, or was damaged."""
+        entry = found.snapshot
+        if self._entries.get(entry.name) is not entry:
+            return None
+        payload = entry.payload
+        if payload is None and self._directory is not None:
+            payload = self._directory.read(entry.name, entry.tokens)
+        if payload is None:
+            self._drop(entry)
+            return None
+        entry.used = self._time()
+        self._entries[entry.name] = self._entries.pop(entry.name)
+        if self._directory is not None:
+            self._directory.touch(entry.name, entry.used)
+        return payload
+
+    def forget(self, conversation_id: str | None) -> tuple[int, int]:
+        """Forget a conversation, for None all there is; how many snapshots that were, and of how many tokens.
+
+        Their files are removed when this returns, so that no crash brings them back.
+        """
+        self.expire()
+        forgotten = [
+            entry for entry in self._entries.values() if conversation_id in (None, entry.conversation_id)
+        ]
+        for entry in forgotten:
+            self._drop(entry)
+        if self._directory is not None:
+            self._directory.remove([entry.name for entry in forgotten])
+        return len(forgotten), sum(entry.count for entry in forgotten)
+
+    def expire(self) -> None:
+        """Drop what has not been used for too long, and what is not there any more. Cheap."""
+        if self._directory is not None:
+            for name in self._directory.lost():
+                if (entry := self._entries.get(name)) is not None and entry.payload is None:
+                    self._drop(entry)
+        oldest = self._time() - self._max_age
+        for entry in [*self._entries.values()]:
+            if entry.used >= oldest:
+                break
+            self._drop(entry)
+
+    def flush(self, seconds: float) -> bool:
+        """Write to disk what is only in memory, the most valuable first; False: there was not time for all.
+
+        What the disk's budget has no room for is not written.
+        """
+        if self._directory is None:
+            return True
+        deadline = time.monotonic() + seconds
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.worth, reverse=True):
+            if entry.payload is None or self._directory.knows(entry.name):
+                continue
+            self._directory.wait_for_room(deadline - time.monotonic())
+            if not self._directory.offer(entry.job(entry.payload)):
+                return False
+        return self._directory.drain(deadline - time.monotonic())
+
+    def close(self, seconds: float = 0.0) -> None:
+        """Flush for this long at most, then end the writing thread within about a second and hold nothing."""
+        if self._directory is not None:
+            self.flush(seconds)
+            self._directory.close()
+            self._directory = None
+        for entry in [*self._entries.values()]:
+            self._drop(entry)
+
+    def _time(self) -> float:
+        return self._now().timestamp()
+
+    def _add(self, entry: Snapshot) -> None:
+        self._entries[entry.name] = entry
+        if entry.conversation_id is not None:
+            self._of_conversation[entry.conversation_id] = entry
+
+    def _drop(self, entry: Snapshot) -> None:
+        """Know nothing of it any more; its file goes when the writer has time."""
+        if self._entries.pop(entry.name, None) is None:
+            return
+        if entry.conversation_id is not None and self._of_conversation.get(entry.conversation_id) is entry:
+            del self._of_conversation[entry.conversation_id]
+        if entry.payload is not None:
+            entry.payload = None
+            self._memory -= entry.size
+        if self._directory is not None:
+            self._directory.discard(entry.name)
+
+    def _make_room(self, new: Snapshot) -> bool:
+        """Room in memory for this one. False, and nothing changed: all that could go is worth more."""
+        missing = self._memory + new.size - self._memory_bytes
+        victims = []
+        held = [entry for entry in self._entries.values() if entry.payload is not None]
+        for entry in sorted(held, key=self._claim):
+            if missing <= 0 or self._claim(entry) > self._claim(new):
+                break
+            victims.append(entry)
+            missing -= entry.size
+        if missing > 0:
+            return False
+        for entry in victims:
+            self._release(entry)
+        return True
+
+    def _claim(self, entry: Snapshot) -> tuple[bool, float]:
+        """By what a snapshot keeps its memory: being nowhere else, then its worth."""
+        on_disk = self._directory is not None and self._directory.has_file(entry.name)
+        return (not on_disk, entry.worth)
+
+    def _release(self, entry: Snapshot) -> None:
+        """Take it out of memory, and so altogether where it is not on disk, nor just being written."""
+        entry.payload = None
+        self._memory -= entry.size
+        if self._directory is not None:
+            self._directory.withdraw(entry.name)
+            if self._directory.knows(entry.name):
+                return
+        self._drop(entry)
+
+    def _keep_to_count(self) -> None:
+        surplus = len(self._entries) - self._max_conversations
+        if surplus > 0:
+            for entry in sorted(self._entries.values(), key=lambda entry: entry.worth)[:surplus]:
+                self._drop(entry)
