@@ -27,7 +27,7 @@ from suite.actions.evaluation import (
     summary,
 )
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
-from suite.actions.health import get_stats, health_check
+from suite.actions.health import get_stats, health, health_check
 from suite.actions.prediction import predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.residency import load_model, unload_model
@@ -36,8 +36,8 @@ from suite.actors.dependencies import wait_for_dependencies
 from suite.actors.generations import Generations
 from suite.actors.journal import Journal
 from suite.actors.membership import LEASE_SECONDS, Membership
-from suite.actors.node import Node, actor_spec, idle_timeout
-from suite.actors.preloader import preload_predicted
+from suite.actors.node import Node, actor_spec
+from suite.actors.preloader import Preloader
 from suite.actors.recovery import close_open_instances
 from suite.actors.registrar import Registrar
 from suite.actors.reporter import Reporter
@@ -221,9 +221,10 @@ async def running_node(
                 registrar = Registrar(log, subjects, settings.node, catalogue)
                 tasks.start_soon(registrar.run)
                 tasks.start_soon(_follow_files, node, registrar)
-                tasks.start_soon(supervisor.sweep_idle, partial(idle_timeout, settings))
+                preloader = Preloader(node, settings.prediction_interval_seconds)
+                tasks.start_soon(supervisor.sweep_idle, preloader.idle_timeout)
                 if settings.enable_predictive_loading and settings.enable_gguf_management:
-                    tasks.start_soon(preload_predicted, node, settings.prediction_interval_seconds)
+                    tasks.start_soon(preloader.run)
                 async with Service.serve(
                     connection,
                     ACTIONS,
@@ -239,7 +240,18 @@ async def running_node(
                     ),
                 ) as node.service:
                     if settings.enable_backward_compatibility:
-                        await tasks.start(serve_what_was, connection, log, subjects, ACTIONS, settings.legacy)
+                        await tasks.start(
+                            partial(
+                                serve_what_was,
+                                connection,
+                                log,
+                                subjects,
+                                ACTIONS,
+                                settings.legacy,
+                                node=settings.node,
+                                health=partial(health, node),
+                            )
+                        )
                     reachable_by.write(settings.data_dir)
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
                     try:

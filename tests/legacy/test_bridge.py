@@ -98,8 +98,8 @@ async def write(_: World, request: WriteRequest, call: Call) -> WriteReply:
 
 @action("health_check")
 async def health_check(_: World, __: NoRequest, ___: Call) -> HealthReply:
-    """Well."""
-    return HealthReply()
+    """How another node is that gets the request."""
+    return HealthReply(agent="another node")
 
 
 ACTIONS: tuple[Action[World], ...] = (echo, wait, write, health_check)
@@ -180,6 +180,7 @@ async def started(
         connection,
         Subjects(),
         ACTIONS,
+        health=HealthReply,
         host="127.0.0.1",
         port=port,
         health_check_port=0,
@@ -217,11 +218,12 @@ async def test_one_that_shows_signs_of_life_is_waited_for_and_answered_once(tmp_
             assert (reply["text"], reply["streamed"], reply["warnings"]) == ("a at 0.5", True, [])
 
 
-async def test_anything_on_the_health_port_gets_the_health(tmp_path: Path) -> None:
+async def test_anything_on_the_health_port_gets_the_health_of_this_node(tmp_path: Path) -> None:
     async with bridged(tmp_path) as (old, _, _, _):
         for frames in ((b"",), (b"ping",), (b"\xff\x00",), (b'{"action": "fly"}',), (b"a", b"", b"b")):
             reply = await old.send(*frames, port=old.ports.health_check_port)
             assert (reply["status"], reply["agent"]) == ("HEALTHY", "ModelManagerSuite")
+        assert (await old.ask("health_check"))["agent"] == "another node"
 
 
 async def test_a_slow_request_of_one_does_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -392,7 +394,7 @@ async def test_without_nats_clients_are_told_so(tmp_path: Path) -> None:
             reply = await old.ask(name, text="hi", prompt="hi")
             assert (reply["status"], reply["code"]) == ("error", "no_service")
         health = await old.send(b"", port=old.ports.health_check_port)
-        assert (health["status"], health["code"]) == ("error", "no_service")
+        assert health["status"] == "HEALTHY", "what is wrong is for the node to say"
 
 
 async def test_who_waits_at_the_end_is_told_so_and_the_port_is_free_again(tmp_path: Path) -> None:
@@ -426,11 +428,23 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         ports = await started(tasks, connection)
         with pytest.raises(PortTaken, match=rf"port {ports.port} on 127\.0\.0\.1 is in use.*legacy\.port"):
             await serve_old_clients(
-                connection, Subjects(), ACTIONS, host="127.0.0.1", port=ports.port, health_check_port=0
+                connection,
+                Subjects(),
+                ACTIONS,
+                health=HealthReply,
+                host="127.0.0.1",
+                port=ports.port,
+                health_check_port=0,
             )
         with pytest.raises(PortTaken, match=r"legacy\.health_check_port"):
             await serve_old_clients(
-                connection, Subjects(), ACTIONS, host="localhost", port=0, health_check_port=ports.port
+                connection,
+                Subjects(),
+                ACTIONS,
+                health=HealthReply,
+                host="localhost",
+                port=0,
+                health_check_port=ports.port,
             )
 
 
@@ -438,7 +452,9 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 async def test_a_host_that_is_none_of_this_machine_is_refused(tmp_path: Path, host: str) -> None:
     async with running_nats(tmp_path) as (_, connection):
         with pytest.raises(InvalidConfiguration, match=r"legacy\.host"):
-            await serve_old_clients(connection, Subjects(), ACTIONS, host=host, port=0, health_check_port=0)
+            await serve_old_clients(
+                connection, Subjects(), ACTIONS, health=HealthReply, host=host, port=0, health_check_port=0
+            )
 
 
 async def test_without_zeromq_it_is_said_what_to_install(
@@ -448,7 +464,13 @@ async def test_without_zeromq_it_is_said_what_to_install(
     async with running_nats(tmp_path) as (_, connection):
         with pytest.raises(InvalidConfiguration, match=r"model-manager-suite\[zmq\]"):
             await serve_old_clients(
-                connection, Subjects(), ACTIONS, host="127.0.0.1", port=0, health_check_port=0
+                connection,
+                Subjects(),
+                ACTIONS,
+                health=HealthReply,
+                host="127.0.0.1",
+                port=0,
+                health_check_port=0,
             )
 
 

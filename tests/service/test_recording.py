@@ -150,8 +150,10 @@ async def test_usage_is_counted_and_leads_to_predictions(tmp_path: Path) -> None
         for _ in range(3):
             await client.done("record_usage", model_id="later", usage_type="chat")
         recorded = await client.done("record_usage", model_id="tiny", conversation_id="c")
+        tiny = (await client.done("get_model_status", model_id="tiny"))["model"]
         reply = await client.done("usage", min_seq=max(answer["seq"], recorded["seq"]))
         assert [(each["model_id"], each["uses"]) for each in reply["usage"]] == [("later", 3), ("tiny", 2)]
+        assert tiny["last_used"] == reply["usage"][1]["last_used_at"]
         reply = await client.done(
             "usage", conversation_id="c", group_by=["conversation", "usage_type", "day"]
         )
@@ -205,6 +207,9 @@ async def test_what_cannot_be_written_is_degraded_and_says_why(tmp_path: Path) -
         refused = await client.refused("get_performance_metrics")
         assert refused["code"] == "read_model_unavailable" and str(blocker) in refused["message"]
         assert (await client.done("usage"))["usage"] == []
+        counts = (await client.done("get_stats"))["metrics"]
+        assert counts["performance_logs"] is counts["trust_score_updates"] is None
+        assert counts["models_loaded"] == 0 and counts["models_tracked"] == 1
         reported = await client.done("get_errors", severity="error")
         assert reported["errors"][0]["error_type"] == "read_model_unavailable"
         blocker.unlink()
@@ -230,11 +235,14 @@ async def test_switched_off_groups_say_what_switches_them_on(tmp_path: Path) -> 
 
 async def test_samples_expire_and_trust_does_not_change(tmp_path: Path) -> None:
     config = tmp_path / "suite.toml"
-    config.write_text("[retention]\nmetric_days = 0.00003\nusage_days = 0.00003\n")  # 3 seconds
+    config.write_text("[retention]\nmetric_days = 0.00006\nusage_days = 0.00006\n")  # 5 seconds
     async with service(tmp_path, "--config", str(config)) as (_, client):
-        await client.done("log_model_evaluation", **EVALUATION)
-        await client.done("log_performance_metric", **METRIC)
         await client.done("generate_text", model_id="tiny", prompt="the", max_tokens=1)
+        assert len((await client.done("usage"))["usage"]) == 1
+        await client.done("log_performance_metric", **METRIC)
+        assert len((await client.done("get_performance_metrics"))["metrics"]) == 1
+        assert (await client.done("summary", metric_name="latency"))["total"]["count"] == 1
+        await client.done("log_model_evaluation", **EVALUATION)
         trust = (await client.done("compare_models"))["models"][0]["scores"]["trust"]
         with anyio.fail_after(40):
             while True:

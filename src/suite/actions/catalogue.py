@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 
+from suite.actions.glance import at_a_glance
 from suite.actors.instance import Instance
 from suite.actors.node import Node
 from suite.bus.service import Call, action
@@ -47,11 +49,11 @@ async def _describe_all(node: Node) -> tuple[ModelInfo, ...]:
 
 async def _last_used(node: Node, model_ids: list[str] | None) -> dict[str, datetime]:
     """When each model was last used; empty while that cannot be known, which need not hold up the rest."""
-    try:
-        async with node.projections.usage.reading() as db:
-            return await last_used(db, model_ids)
-    except (ReadModelBehind, ReadModelUnavailable):
-        return {}
+    with suppress(ReadModelBehind, ReadModelUnavailable):
+        async with at_a_glance(node.projections.usage, node.last_seq) as db:
+            if db is not None:
+                return await last_used(db, model_ids)
+    return {}
 
 
 def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from suite import __version__
+from suite.actions.glance import at_a_glance
 from suite.actors.node import Node
 from suite.bus.service import Call, action
+from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.actions import (
     GetStatsReply,
     GetStatsRequest,
@@ -20,7 +24,16 @@ from suite.projections.scores import count_evaluations
 @action("health_check")
 async def health_check(node: Node, _: HealthCheckRequest, __: Call) -> HealthCheckReply:
     """The node answers, so it is well, or says what is wrong."""
+    return health(node)
+
+
+def health(node: Node) -> HealthCheckReply:
+    """How this node is, whichever of several would get a request."""
     problems = node.projections.problems
+    if not node.connection.is_connected:  # who asks over NATS cannot hear of it, others can
+        problems += (
+            "NATS cannot be reached: it is tried again until it can, and nothing is answered till then",
+        )
     return HealthCheckReply(
         status="degraded" if problems else "HEALTHY",
         problems=problems,
@@ -36,7 +49,7 @@ async def health_check(node: Node, _: HealthCheckRequest, __: Call) -> HealthChe
 
 @action("get_stats")
 async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
-    """Counts since the node's start, and its memory now; ``metrics`` counts from the log."""
+    """Counts since the node's start, and its memory now; ``metrics`` has those of the older services."""
     counts, residency = node.supervisor.counts, node.supervisor.residency
     return GetStatsReply(
         node=node.name,
@@ -62,15 +75,22 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
 
 
 async def _old_stats(node: Node) -> OldStats:
-    async with node.projections.catalogue.reading(own_seq=node.last_seq) as db:
-        residency = await totals(db)
-    async with node.projections.evaluation.reading(own_seq=node.last_seq) as db:
-        samples, evaluations = await count_samples(db), await count_evaluations(db)
+    """Statistics are asked for when something is wrong, so no read model may keep them from being told."""
+    loads = unloads = samples = evaluations = None
+    with suppress(ReadModelBehind, ReadModelUnavailable):
+        async with at_a_glance(node.projections.catalogue, node.last_seq) as db:
+            if db is not None:
+                residency = await totals(db)
+                loads, unloads = residency.models_loaded_ever, residency.models_unloaded_ever
+    with suppress(ReadModelBehind, ReadModelUnavailable):
+        async with at_a_glance(node.projections.evaluation, node.last_seq) as db:
+            if db is not None:
+                samples, evaluations = await count_samples(db), await count_evaluations(db)
     return OldStats(
         performance_logs=samples,
         trust_score_updates=evaluations,
         models_tracked=len(node.catalogue.models),
         predictions_made=node.predictions_made,
-        models_loaded=residency.models_loaded_ever,
-        models_unloaded=residency.models_unloaded_ever,
+        models_loaded=loads,
+        models_unloaded=unloads,
     )

@@ -3,18 +3,19 @@
     ports = await tasks.start(
         partial(
             serve_old_clients, connection, subjects, ACTIONS,
-            host="127.0.0.1", port=7011, health_check_port=7111,
+            health=partial(health, node), host="127.0.0.1", port=7011, health_check_port=7111,
         )
     )
 
 A request is one JSON object with ``action`` in it, as a REQ socket sends it, and its reply is the one that
-a NATS client gets. Whatever comes to the health port gets the reply of health_check.
+a NATS client gets, from whichever node. Whatever comes to the health port is told how this node is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import anyio
 import msgspec
@@ -29,13 +30,15 @@ from suite.legacy.sockets import opened_sockets
 from suite.messages.signals import HEARTBEAT_SECONDS
 from suite.messages.subjects import Subjects
 
+Health: TypeAlias = Callable[[], msgspec.Struct]
+"""The reply of health_check, of this node itself: a request over NATS could come to another one."""
+
 LIMIT = 256
 """Requests of older clients that are in work at once, on each port."""
 REPLY_SECONDS = 900.0
 """How long an action may take that gives no sign of life; an unload may drain for ten minutes."""
 SILENCE_SECONDS = 30 * HEARTBEAT_SECONDS
 """How long the others may give none."""
-HEALTH_SECONDS = 10.0
 _NAME_LIMIT = 80
 
 _encode = msgspec.json.Encoder().encode
@@ -53,6 +56,7 @@ async def serve_old_clients(
     subjects: Subjects,
     actions: Sequence[Action[Any]],
     *,
+    health: Health,
     host: str,
     port: int,
     health_check_port: int,
@@ -61,18 +65,18 @@ async def serve_old_clients(
 ) -> None:
     """Serve until cancelled; for a port of 0 a free one is taken.
 
-    ``actions`` are those that the service has, ``limit`` requests are in work at once. Raises
-    InvalidConfiguration without ZeroMQ, and PortTaken.
+    ``actions`` are those that the service has, ``health`` says how this node is, ``limit`` requests are in
+    work at once. Raises InvalidConfiguration without ZeroMQ, and PortTaken.
     """
     async with opened_sockets() as sockets:
         requests, port = await sockets.bind_router(host, port, setting="legacy.port")
-        health, health_check_port = await sockets.bind_router(
+        checks, health_check_port = await sockets.bind_router(
             host, health_check_port, setting="legacy.health_check_port"
         )
         bridge = _Bridge(connection, subjects, actions)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Router(requests, bridge.act, limit=limit).run)
-            tasks.start_soon(Router(health, bridge.health, limit=limit).run)
+            tasks.start_soon(Router(checks, partial(_tell, health), limit=limit).run)
             task_status.started(Ports(port=port, health_check_port=health_check_port))
 
 
@@ -83,11 +87,6 @@ class _Bridge:
         self._connection = connection
         self._subjects = subjects
         self._actions = {name: each for each in actions for name in each.spellings}
-
-    async def health(self, _: Sequence[bytes]) -> bytes:
-        """The reply of health_check. Raises what the request does."""
-        subject = self._subjects.action("health_check")
-        return (await self._connection.request(subject, timeout=HEALTH_SECONDS)).data
 
     async def act(self, parts: Sequence[bytes]) -> bytes:
         """The reply of the action that is asked for. Raises what is wrong with the request, or with NATS."""
@@ -127,6 +126,10 @@ class _Bridge:
                 if msgspec.json.decode(answer.data, type=_Answer).status:
                     return answer.data
         raise NodeLost(f"{subject} ended without a reply: send the request again")
+
+
+async def _tell(health: Health, _: Sequence[bytes]) -> bytes:
+    return _encode(health())
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):

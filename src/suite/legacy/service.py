@@ -11,10 +11,11 @@ from anyio.abc import TaskStatus
 from suite.bus.action import Action
 from suite.bus.connection import Connection
 from suite.config import LegacySettings
-from suite.domain.incidents import incident
-from suite.legacy.bridge import serve_old_clients
+from suite.domain.incidents import Incident, incident
+from suite.legacy.bridge import Health, serve_old_clients
 from suite.legacy.error_publisher import ErrorPublisher
 from suite.log import Log
+from suite.messages.events import Event, NodeLost
 from suite.messages.subjects import Subjects
 from suite.tasks import background
 
@@ -30,37 +31,44 @@ async def serve_what_was(
     actions: Sequence[Action[Any]],
     old: LegacySettings,
     *,
+    node: str,
+    health: Health,
     task_status: TaskStatus[None],
 ) -> None:
-    """Serve older clients until cancelled. Raises PortTaken, and InvalidConfiguration without ZeroMQ."""
+    """Serve older clients until cancelled.
+
+    ``node`` is the one whose errors are published, ``health`` says how it is. Raises PortTaken,
+    InvalidConfiguration without ZeroMQ, and Unavailable when the log cannot be reached at the start.
+    """
     async with (
         ErrorPublisher.open(
             host=old.host, errors_port=old.errors_port, error_bus=old.error_bus, port=old.port
         ) as publisher,
         background() as tasks,
     ):
+        now = (await log.extent()).last_seq
         await tasks.start(
             partial(
                 serve_old_clients,
                 connection,
                 subjects,
                 actions,
+                health=health,
                 host=old.host,
                 port=old.port,
                 health_check_port=old.health_check_port,
             )
         )
         task_status.started()
-        await _publish_errors(log, publisher)
+        await _publish_errors(log, publisher, node, after=now)
 
 
-async def _publish_errors(log: Log, publisher: ErrorPublisher) -> None:
-    """What goes wrong from now on, in the whole fleet."""
-    now = (await log.extent()).last_seq
-    async with log.follow(_WITH_ERRORS, after=now) as follower:
+async def _publish_errors(log: Log, publisher: ErrorPublisher, node: str, *, after: int) -> None:
+    """What goes wrong from now on, on this node: each of several publishes its own."""
+    async with log.follow(_WITH_ERRORS, after=after) as follower:
         while True:
             for recorded in (await follower.next()).events:
-                if (found := incident(recorded.data)) is not None:
+                if (found := incident(recorded.data)) is not None and _teller(recorded.data, found) == node:
                     await publisher.publish(
                         found.error_type,
                         found.message,
@@ -68,3 +76,8 @@ async def _publish_errors(log: Log, publisher: ErrorPublisher) -> None:
                         recorded.time.timestamp(),
                         AGENT,
                     )
+
+
+def _teller(event: Event, found: Incident) -> str:
+    """The node that publishes it. One that is lost cannot say so itself."""
+    return event.observer if isinstance(event, NodeLost) else found.node

@@ -824,19 +824,24 @@ class ProjectionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OldStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts under the names that the older services had; from the log, so that they survive a restart."""
+    """Counts under the names that the older services had.
 
-    performance_logs: int
-    trust_score_updates: int
+    Those that may be null are from the log, so they survive a restart; null: their read model cannot be
+    read at the moment.
+    """
+
+    performance_logs: int | None
+    trust_score_updates: int | None
     models_tracked: int
+    """Now."""
     predictions_made: int
     """Since the node's start."""
-    models_loaded: int
-    models_unloaded: int
+    models_loaded: int | None
+    models_unloaded: int | None
 
 
 class GetStatsReply(Reply, frozen=True, kw_only=True):
-    """Counts since the node's start, and its memory now."""
+    """Counts since the node's start, its memory now, and in ``metrics`` what the older services counted."""
 
     node: str
     epoch: int
