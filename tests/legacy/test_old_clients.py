@@ -16,7 +16,7 @@ import zmq
 import zmq.asyncio
 
 from suite.bus.connection import Connection
-from support.models import tiny_model
+from support.models import slow_model, tiny_model
 from support.service import Serving, serving
 
 Fields: TypeAlias = dict[str, Any]
@@ -72,10 +72,13 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def old_installation(directory: Path) -> AsyncIterator[Old]:
+async def old_installation(directory: Path, *more: Callable[[Path], Path]) -> AsyncIterator[Old]:
+    """With a model `tiny`, and one of each of these kinds under the kind's name."""
     models = directory / "models"
     models.mkdir()
     tiny_model(models / "tiny.gguf")
+    for model in more:
+        model(models / f"{model.__name__}.gguf")
     port, health_port, errors_port = free_ports(3)
     database = directory / "data" / "model_evaluation.db"
     config = directory / "startup_config.yaml"
@@ -236,21 +239,34 @@ async def test_the_health_port_answers_to_anything(tmp_path: Path) -> None:
 
 
 async def test_a_slow_generation_blocks_nobody_and_a_dead_client_harms_nobody(tmp_path: Path) -> None:
-    async with old_installation(tmp_path) as old:
-        slow = {"action": "generate_text", "model_id": "tiny", "prompt": "the", "max_tokens": 200}
-        async with old.client() as gone:
-            await gone.send_string(json.dumps(slow | {"max_tokens": 240}))
-        answered: list[str] = []
+    async with old_installation(tmp_path, slow_model) as old:
+        slow: Fields = {"action": "generate_text", "model_id": "slow_model", "prompt": "the"}
+        slow |= {"max_tokens": 4000, "temperature": 0}
+        replies: list[Fields] = []
 
-        async def ask(name: str, fields: dict[str, Any]) -> None:
-            assert (await old.request(fields))["status"] in ("success", "HEALTHY")
-            answered.append(name)
+        async def running(count: int) -> None:
+            with anyio.fail_after(30):
+                while (await old.request({"action": "get_stats"}))["generations_running"] != count:
+                    await anyio.sleep(0.02)
 
+        async def ask(fields: Fields) -> None:
+            replies.append(await old.request(fields))
+
+        async with old.client() as dying:
+            await dying.send_string(json.dumps(slow | {"generation_id": "of the dead"}))
+            await running(1)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ask, "slow", slow)
-            for _ in range(20):
-                tasks.start_soon(ask, "quick", {"action": "health_check"})
-        assert answered.count("quick") == 20 and answered[-1] == "slow"
+            tasks.start_soon(ask, slow | {"generation_id": "of the living"})
+            await running(2)
+            async with anyio.create_task_group() as quick:
+                for _ in range(20):
+                    quick.start_soon(ask, {"action": "health_check"})
+            assert [reply["status"] for reply in replies] == ["HEALTHY"] * 20
+            for generation_id in ("of the dead", "of the living"):
+                cancel = {"action": "cancel_generation", "generation_id": generation_id}
+                assert (await old.request(cancel))["cancelled"] is True
+        assert (replies[-1]["status"], replies[-1]["finish_reason"]) == ("success", "cancelled")
+        await running(0)
 
 
 async def test_errors_are_published_as_they_were(tmp_path: Path) -> None:

@@ -49,12 +49,16 @@ async def stored(log: Log) -> list[Recorded]:
 
 
 async def test_what_has_a_retention_goes_and_all_else_stays(tmp_path: Path) -> None:
-    async with opened(tmp_path, {"metric": 1}) as log:
-        await log.append(fact())
+    async with opened(tmp_path, {"metric": 2}) as log:
+        seqs = [await log.append(fact())]
+
+        async def append(number: int) -> None:
+            seqs.append(await log.append(sample(number)))
+
         async with anyio.create_task_group() as tasks:
             for number in range(100):  # so many at once that they go in atomic batches
-                tasks.start_soon(log.append, sample(number))
-        assert len(await stored(log)) == 101
+                tasks.start_soon(append, number)
+        assert sorted(seqs) == list(range(1, 102))
         with anyio.fail_after(20):
             while len(left := await stored(log)) > 1:
                 await anyio.sleep(0.1)
