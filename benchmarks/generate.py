@@ -32,6 +32,7 @@ TOKENS = 160
 PROMPT = "Chapter {}. The old lighthouse keeper climbed the stairs and looked at the sea, and he thought"
 SETTINGS = ContextSettings(
     context_tokens=CONTEXT_TOKENS,
+    cache_tokens=CONTEXT_TOKENS,
     batch_tokens=512,
     gpu_layers=0,
     threads=psutil.cpu_count(logical=False) or 1,

@@ -57,6 +57,13 @@ class PromptTooLong(SuiteError):
     status = 413
 
 
+class ConversationGone(SuiteError):
+    """The tokens of this conversation are no longer kept: send it whole, without continue."""
+
+    code = "conversation_gone"
+    status = 410
+
+
 class NoChatTemplate(SuiteError):
     """The model file carries no chat template: send a prompt, or configure the model's chat_template."""
 
@@ -68,6 +75,20 @@ class InvalidChat(SuiteError):
     """The model's chat template refused these messages."""
 
     code = "invalid_chat"
+    status = 400
+
+
+class InvalidGrammar(SuiteError):
+    """The grammar cannot be used: the message says what is wrong with it."""
+
+    code = "invalid_grammar"
+    status = 400
+
+
+class InvalidSchema(SuiteError):
+    """No answer can be made to follow this JSON schema: the message has the path to what is wrong."""
+
+    code = "invalid_schema"
     status = 400
 
 

@@ -1,4 +1,4 @@
-"""Traces: one span an action, decision, append, load and generation, one trace across processes.
+"""Metrics, and traces: one span an action, decision, append, load and generation, across processes.
 
 The trace travels in W3C ``traceparent`` headers. When tracing is off nothing is recorded, but a caller's
 ``traceparent`` still goes along into events and to actors, so that others' traces stay whole.
@@ -12,33 +12,37 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from opentelemetry import context, propagate, trace
+from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from suite.errors import InvalidConfiguration, SuiteError
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
 Attribute = str | int | float | bool
 
 _tracer = trace.get_tracer("suite")
+_meter: metrics.Meter = metrics.NoOpMeter("suite")
 _recording = False
 
 
 @contextmanager
 def tracing(mode: str, *, node: str, process: str) -> Iterator[None]:
-    """Record spans for as long as this is entered: ``off``, ``console`` (stderr, a line a span) or ``otlp``.
+    """Record spans and metrics while this is entered: ``off``, ``console`` (lines on stderr) or ``otlp``.
 
     The OTLP exporter takes its target from the standard ``OTEL_EXPORTER_OTLP_*`` variables.
     """
-    global _recording, _tracer  # noqa: PLW0603 - the tracer provider is one a process by OpenTelemetry's design
+    global _meter, _recording, _tracer  # noqa: PLW0603 - providers are one a process, as OpenTelemetry has it
     if mode == "off":
         yield
         return
-    from opentelemetry.sdk.resources import Resource  # costs start-up time that `off` need not pay
+    from opentelemetry.sdk.metrics import MeterProvider  # costs start-up time that `off` need not pay
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 
@@ -50,12 +54,36 @@ def tracing(mode: str, *, node: str, process: str) -> Iterator[None]:
     provider.add_span_processor(
         SimpleSpanProcessor(exporter) if mode == "console" else BatchSpanProcessor(exporter)
     )
-    _tracer, _recording = provider.get_tracer("suite"), True
+    meters = MeterProvider(
+        resource=resource, metric_readers=[PeriodicExportingMetricReader(_metric_exporter(mode))]
+    )
+    _tracer, _meter, _recording = provider.get_tracer("suite"), meters.get_meter("suite"), True
     try:
         yield
     finally:
         _recording = False
+        _meter = metrics.NoOpMeter("suite")
+        meters.shutdown()
         provider.shutdown()
+
+
+def meter() -> metrics.Meter:
+    """What instruments are made of; those of a process without `tracing` record nothing."""
+    return _meter
+
+
+def _metric_exporter(mode: str) -> MetricExporter:
+    if mode == "console":
+        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
+
+        return ConsoleMetricExporter(out=sys.stderr, formatter=_metrics_line)
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    return OTLPMetricExporter()
+
+
+def _metrics_line(data: MetricsData) -> str:
+    return data.to_json(indent=None).replace("\n", " ") + "\n"
 
 
 def _exporter(mode: str) -> SpanExporter:

@@ -15,6 +15,7 @@ from suite.engine.sampler import Sampling
 from suite.engine.thread import EngineThread
 from suite.errors import SuiteError
 from suite.messages.actor import Cleared
+from suite.messages.logprobs import TokenLogprobs
 from support.models import smollm2
 
 SECONDS = 30.0
@@ -32,7 +33,8 @@ class Heard:
         self._pieces = 0
         self._then = then
 
-    def piece(self, text: str) -> None:
+    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+        assert logprobs is None
         self.text += text
         self._pieces += 1
         if self._pieces == 4:
@@ -47,7 +49,9 @@ class Engine:
     """A thread with a real model, and generations on it."""
 
     def __init__(self) -> None:
-        settings = ContextSettings(context_tokens=512, batch_tokens=128, gpu_layers=0, threads=2, slots=2)
+        settings = ContextSettings(
+            context_tokens=512, cache_tokens=512, batch_tokens=128, gpu_layers=0, threads=2, slots=2
+        )
         self.thread = EngineThread(str(smollm2()), settings, lambda _fraction: None)
         self.thread.start()
         self._vocabulary = self.thread.loaded.result(SECONDS).vocabulary

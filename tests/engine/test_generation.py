@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from suite.engine.bindings import lib
+from suite.engine.engine import Engine
 from suite.engine.generation import Generation, Order
 from suite.engine.model import ContextSettings, Model
 from suite.engine.sampler import Sampling
 from suite.engine.slots import Slots
-from suite.errors import LoadFailed
+from suite.errors import LoadFailed, SuiteError
+from suite.messages.logprobs import TokenLogprobs
 from support.models import gemma, smollm2, tiny_model
 from support.recurrent import tiny_mamba
 
@@ -24,7 +26,7 @@ STORY = "The old lighthouse keeper climbed the stairs every evening and looked a
 @contextmanager
 def loaded(path: Path, *, context: int = 512, batch: int = 128, slots: int = 2) -> Iterator[Model]:
     settings = ContextSettings(
-        context_tokens=context, batch_tokens=batch, gpu_layers=0, threads=2, slots=slots
+        context_tokens=context, cache_tokens=context, batch_tokens=batch, gpu_layers=0, threads=2, slots=slots
     )
     model = Model.load(str(path), settings, lambda _fraction: None)
     try:
@@ -72,8 +74,33 @@ def order(
     )
 
 
-def run(model: Model, generation: Generation, slots: Slots | None = None) -> str:
-    return "".join(generation.pieces(model, slots or Slots(2, can_share=model.can_share)))
+class Heard:
+    """A listener that keeps the text, and does something at its first piece."""
+
+    def __init__(self, at_first: Callable[[], None] = lambda: None) -> None:
+        self.text = ""
+        self.failure: SuiteError | None = None
+        self._at_first = at_first
+
+    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+        assert logprobs is None
+        if not self.text:
+            self._at_first()
+        self.text += text
+
+    def ended(self, error: SuiteError | None) -> None:
+        self.failure = error
+
+
+def run(model: Model, generation: Generation, slots: Slots | None = None, heard: Heard | None = None) -> str:
+    heard = heard or Heard()
+    engine = Engine(model, slots or Slots(2, can_share=model.can_share), prompt_step_tokens=64)
+    engine.submit(generation, heard)
+    while engine.busy:
+        engine.step()
+    if heard.failure is not None:
+        raise heard.failure
+    return heard.text
 
 
 def plain_greedy(path: Path, prompt: list[int], steps: int) -> list[int]:
@@ -222,14 +249,14 @@ def test_a_memory_that_cannot_forget_a_part_forgets_all_and_goes_on_right(tmp_pa
 
 def test_a_cancelled_generation_ends_between_two_steps_and_keeps_what_there_is(tiny: Model) -> None:
     generation = order(tiny, "hello", max_tokens=100)
-    pieces = generation.pieces(tiny, Slots(2))
-    said = next(pieces)
-    generation.cancel("cancelled")
-    generation.cancel("client_gone")
-    said += "".join(pieces)
+
+    def cancel() -> None:
+        generation.cancel("cancelled")
+        generation.cancel("client_gone")
+
+    assert run(tiny, generation, heard=Heard(cancel))
     assert generation.outcome == "cancelled"
     assert generation.completion_tokens <= 2
-    assert said
 
 
 def test_a_prompt_is_cancelled_between_two_batches(tiny: Model) -> None:
@@ -242,6 +269,8 @@ def test_a_prompt_is_cancelled_between_two_batches(tiny: Model) -> None:
 def test_a_load_that_fails_has_the_words_of_llama_cpp(tmp_path: Path) -> None:
     path = tmp_path / "text.gguf"
     path.write_text("this is no model")
-    settings = ContextSettings(context_tokens=64, batch_tokens=32, gpu_layers=0, threads=1, slots=1)
+    settings = ContextSettings(
+        context_tokens=64, cache_tokens=64, batch_tokens=32, gpu_layers=0, threads=1, slots=1
+    )
     with pytest.raises(LoadFailed, match="magic"):
         Model.load(str(path), settings, lambda _fraction: None)

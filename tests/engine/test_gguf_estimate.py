@@ -50,14 +50,14 @@ def allocated(path: Path, context: int) -> tuple[float, float]:
 @pytest.mark.parametrize("context", [512, 2048, 8192])
 def test_smollm2_takes_what_was_estimated(context: int) -> None:
     kv, compute = allocated(smollm2(), context)
-    guess = estimate(inspect(smollm2()), context_tokens=context, batch_tokens=512, slots=0)
+    guess = estimate(inspect(smollm2()), cache_tokens=context, batch_tokens=512, slots=0)
     assert guess.kv_bytes == pytest.approx(kv, rel=0.001)
     assert guess.compute_bytes - PROCESS_BYTES == pytest.approx(compute, rel=0.12)
 
 
 def test_a_window_model_takes_a_full_cache() -> None:
     kv, compute = allocated(gemma(), 2048)
-    guess = estimate(inspect(gemma()), context_tokens=2048, batch_tokens=512, slots=0)
+    guess = estimate(inspect(gemma()), cache_tokens=2048, batch_tokens=512, slots=0)
     assert guess.kv_bytes == pytest.approx(kv, rel=0.001)
     assert guess.compute_bytes - PROCESS_BYTES == pytest.approx(compute, rel=0.03)
 
@@ -65,23 +65,23 @@ def test_a_window_model_takes_a_full_cache() -> None:
 def test_a_small_vocabulary_leaves_the_feed_forward_as_the_widest_step(tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "wide.gguf", embedding=128, feed_forward=2048, context=4096)
     kv, compute = allocated(path, 4096)
-    guess = estimate(inspect(path), context_tokens=4096, batch_tokens=512, slots=0)
+    guess = estimate(inspect(path), cache_tokens=4096, batch_tokens=512, slots=0)
     assert guess.kv_bytes == pytest.approx(kv, rel=0.001)
     assert guess.compute_bytes - PROCESS_BYTES == pytest.approx(compute, rel=0.03)
 
 
 def test_each_setting_counts(tmp_path: Path) -> None:
     info = inspect(tiny_model(tmp_path / "tiny.gguf"))
-    one = estimate(info, context_tokens=256, batch_tokens=128)
+    one = estimate(info, cache_tokens=256, batch_tokens=128)
     assert one.weights_bytes > info.tensor_bytes
-    assert estimate(info, context_tokens=512, batch_tokens=128).kv_bytes == 2 * one.kv_bytes
-    assert estimate(info, context_tokens=1, batch_tokens=128).kv_bytes == one.kv_bytes  # cells come by 256
-    assert estimate(info, context_tokens=256, batch_tokens=256).compute_bytes > one.compute_bytes
-    assert estimate(info, context_tokens=256, batch_tokens=128, slots=8).compute_bytes > one.compute_bytes
-    batches = [estimate(info, context_tokens=256, batch_tokens=size).compute_bytes for size in (512, 4096)]
+    assert estimate(info, cache_tokens=512, batch_tokens=128).kv_bytes == 2 * one.kv_bytes
+    assert estimate(info, cache_tokens=1, batch_tokens=128).kv_bytes == one.kv_bytes  # cells come by 256
+    assert estimate(info, cache_tokens=256, batch_tokens=256).compute_bytes > one.compute_bytes
+    assert estimate(info, cache_tokens=256, batch_tokens=128, slots=8).compute_bytes > one.compute_bytes
+    batches = [estimate(info, cache_tokens=256, batch_tokens=size).compute_bytes for size in (512, 4096)]
     assert batches[0] == batches[1]  # llama.cpp computes 512 at once at most
 
 
 def test_an_encoder_keeps_no_cache(tmp_path: Path) -> None:
     info = msgspec.structs.replace(inspect(tiny_model(tmp_path / "tiny.gguf")), causal=False)
-    assert estimate(info, context_tokens=256, batch_tokens=128).kv_bytes == 0
+    assert estimate(info, cache_tokens=256, batch_tokens=128).kv_bytes == 0

@@ -6,9 +6,15 @@ from hypothesis import strategies as st
 from suite.engine.slots import Plan, Slots
 
 
+def planned(slots: Slots, prompt: list[int], conversation_id: str | None) -> Plan:
+    plan = slots.plan(prompt, conversation_id)
+    assert plan is not None
+    return plan
+
+
 def use(slots: Slots, prompt: list[int], conversation_id: str | None, answer: list[int]) -> Plan:
     """What a generation does to the slots."""
-    plan = slots.plan(prompt, conversation_id)
+    plan = planned(slots, prompt, conversation_id)
     slots.begin(plan.target, prompt[: plan.reused_tokens], conversation_id)
     plan.target.tokens += prompt[plan.reused_tokens :] + answer
     slots.end(plan.target)
@@ -18,7 +24,7 @@ def use(slots: Slots, prompt: list[int], conversation_id: str | None, answer: li
 def test_the_next_turn_of_a_conversation_reuses_the_turns_before() -> None:
     slots = Slots(2)
     use(slots, [1, 2, 3], "a", [4, 5])
-    plan = slots.plan([1, 2, 3, 4, 5, 6], "a")
+    plan = planned(slots, [1, 2, 3, 4, 5, 6], "a")
     assert plan.reused_tokens == 5
     assert plan.source is plan.target
 
@@ -40,7 +46,7 @@ def test_conversations_that_alternate_keep_a_slot_each() -> None:
 def test_a_new_conversation_shares_the_beginning_of_another_and_leaves_it_whole() -> None:
     slots = Slots(2)
     first = use(slots, [1, 2, 3, 4], "a", [5])
-    plan = slots.plan([1, 2, 3, 9], "b")
+    plan = planned(slots, [1, 2, 3, 9], "b")
     assert plan.target is not first.target
     assert plan.source is first.target
     assert plan.reused_tokens == 3
@@ -49,10 +55,10 @@ def test_a_new_conversation_shares_the_beginning_of_another_and_leaves_it_whole(
 def test_a_memory_that_cannot_share_reuses_only_what_is_in_the_slot_itself() -> None:
     slots = Slots(2, can_share=False)
     use(slots, [1, 2, 3, 4], "a", [5])
-    plan = slots.plan([1, 2, 3, 9], "b")
+    plan = planned(slots, [1, 2, 3, 9], "b")
     assert plan.source is plan.target
     assert plan.reused_tokens == 0
-    assert slots.plan([1, 2, 3, 4, 5, 6], "a").reused_tokens == 5
+    assert planned(slots, [1, 2, 3, 4, 5, 6], "a").reused_tokens == 5
 
 
 def test_without_a_conversation_the_slot_that_the_prompt_repeats_is_taken() -> None:
@@ -77,16 +83,17 @@ def test_the_conversation_not_used_for_longest_gives_way() -> None:
 def test_the_same_prompt_again_leaves_one_token_to_decode() -> None:
     slots = Slots(1)
     use(slots, [1, 2, 3], "a", [])
-    assert slots.plan([1, 2, 3], "a").reused_tokens == 2
+    assert planned(slots, [1, 2, 3], "a").reused_tokens == 2
 
 
 def test_room_is_made_from_the_other_slot_not_used_for_longest() -> None:
     slots = Slots(3)
     first = use(slots, [1, 2], "a", []).target
     second = use(slots, [3, 4], "b", []).target
-    assert slots.least_recently_used(besides=second) is first
+    slots.begin(second, second.tokens, "b")  # what generates is in nobody's way
+    assert slots.least_recently_used() is first
     slots.forget(first)
-    assert slots.least_recently_used(besides=second) is None
+    assert slots.least_recently_used() is None
 
 
 def test_a_conversation_is_condemned_by_its_id_or_with_all_others() -> None:
@@ -106,7 +113,7 @@ def test_a_conversation_is_condemned_by_its_id_or_with_all_others() -> None:
 
 def test_a_slot_at_work_is_condemned_even_before_it_has_tokens() -> None:
     slots = Slots(2)
-    slot = slots.plan([1, 2], "a").target
+    slot = planned(slots, [1, 2], "a").target
     slots.begin(slot, [], "a")
     assert slots.condemn(None) == [slot]
     slots.end(slot)
@@ -120,7 +127,19 @@ def test_room_is_made_from_a_condemned_slot_first() -> None:
     second = use(slots, [3, 4], "b", []).target
     third = use(slots, [5, 6], "c", []).target
     slots.condemn("b")
-    assert slots.least_recently_used(besides=third) is second
+    slots.begin(third, third.tokens, "c")
+    assert slots.least_recently_used() is second
+
+
+def test_a_slot_at_work_is_given_to_nobody_but_shares_its_beginning() -> None:
+    slots = Slots(2)
+    first = planned(slots, [1, 2, 3], "a").target
+    slots.begin(first, [1, 2, 3], "a")
+    second = planned(slots, [1, 2, 3, 4], "a")
+    assert (second.target is first, second.source is first, second.reused_tokens) == (False, True, 3)
+    slots.begin(second.target, [1, 2, 3], "a")
+    assert [slot.conversation_id for slot in slots] == [None, "a"]
+    assert slots.plan([5], None) is None
 
 
 TURN = st.tuples(st.sampled_from(["a", "b", "c", None]), st.lists(st.integers(0, 2), min_size=1, max_size=6))
@@ -132,7 +151,7 @@ def test_what_is_reused_is_always_the_beginning_of_the_prompt_and_in_its_source(
 ) -> None:
     slots = Slots(count, can_share=can_share)
     for conversation_id, prompt in turns:
-        plan = slots.plan(prompt, conversation_id)
+        plan = planned(slots, prompt, conversation_id)
         assert plan.reused_tokens < len(prompt)
         assert plan.source.tokens[: plan.reused_tokens] == prompt[: plan.reused_tokens]
         assert can_share or plan.source is plan.target

@@ -71,3 +71,7 @@ def _check(request: GenerateTextRequest, call: Call) -> None:
         raise InvalidRequest("prompt and messages are both given: send one of them")
     if not request.prompt and not request.messages:
         raise EmptyPrompt
+    if request.continue_ and (request.conversation_id is None or request.system_prompt is not None):
+        raise InvalidRequest(
+            "continue goes on after a conversation as it is: send its conversation_id, and no system_prompt"
+        )

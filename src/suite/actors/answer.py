@@ -22,22 +22,22 @@ from suite.actors.figures import timings, usage
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
 from suite.engine.generation import Generation, Order
-from suite.engine.prompt import Prompter
-from suite.engine.sampler import Sampling
+from suite.engine.grammar import Grammars
+from suite.engine.prompt import Prompt, Prompter
+from suite.engine.sampler import sampling_of
 from suite.engine.thread import EngineThread
+from suite.engine.tool_calls import find_calls
 from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.actions import GenerateTextReply, Timings, Usage
 from suite.messages.actor import ActorSpec, Finished, Handover
 from suite.messages.events import Generated, Outcome
+from suite.messages.logprobs import TokenLogprobs
 from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Heartbeat, Signal
 from suite.tasks import background
 
 logger = logging.getLogger("suite.actor")
-
-TEMPLATE_SECONDS = 5.0
-"""For making a chat's text, one at a time; a template of a model file may as well loop for ever."""
 
 _NOTHING = Usage(prompt_tokens=0, reused_tokens=0, completion_tokens=0)
 
@@ -52,6 +52,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     log: Log
     engine: EngineThread
     prompter: Prompter
+    grammars: Grammars
     preparing: anyio.Lock
     """Held from a prompt's text to its place in the engine's queue, so that they come in their order."""
     clock: Clock
@@ -74,7 +75,9 @@ class Answer:
         self._generation: Generation | None = None
         self._cancelled: Outcome | None = None
         self._feed = Feed(stream=handover.request.stream, clock=means.clock)
+        self._prompt: Prompt | None = None
         self._parts: list[str] = []
+        self._logprobs: list[TokenLogprobs] = []
         self._chunks = 0
         self._last_sent = self._accepted
 
@@ -85,7 +88,6 @@ class Answer:
         self._cancelled = self._cancelled or outcome
         if self._generation is not None:
             self._generation.cancel(self._cancelled)
-            self._means.engine.withdraw(self._generation)
 
     def abort(self, error: SuiteError, outcome: Outcome) -> None:
         """End it now, without waiting for the engine; the client gets the error."""
@@ -128,28 +130,31 @@ class Answer:
         )
 
     async def _generate(self) -> None:
+        constraint = await self._means.grammars.of(self._request)
+        if constraint is not None:
+            self._warnings += constraint.warnings
         async with self._means.preparing:
-            self._submit(await self._prepare())
+            self._prompt = await self._prepare()
+            self._submit(self._prompt.tokens, None if constraint is None else constraint.grammar)
         await self._forward()
         if self._feed.failure is not None:
             raise self._feed.failure
 
-    def _submit(self, prompt: list[int]) -> None:
+    def _submit(self, prompt: list[int], grammar: str | None) -> None:
         request, means = self._request, self._means
+        deadline = None if request.deadline_ms is None else self._accepted + request.deadline_ms / 1000
         generation = Generation(
             Order(
                 prompt=prompt,
                 max_tokens=request.max_tokens,
                 stop=(request.stop,) if isinstance(request.stop, str) else request.stop,
-                sampling=Sampling(
-                    temperature=request.temperature,
-                    top_p=request.top_p,
-                    top_k=request.top_k,
-                    min_p=request.min_p,
-                    repeat_penalty=request.repeat_penalty,
-                    seed=self._seed,
+                sampling=sampling_of(
+                    request, seed=self._seed, vocabulary=means.prompter.vocabulary, grammar=grammar
                 ),
                 conversation_id=request.conversation_id,
+                priority=request.priority,
+                deadline=deadline,
+                continues=request.continue_,
             ),
             means.clock,
         )
@@ -158,24 +163,21 @@ class Answer:
         if self._cancelled is not None:
             self.cancel(self._cancelled)
 
-    async def _prepare(self) -> list[int]:
-        prompter, text = self._means.prompter, None
-        with anyio.move_on_after(TEMPLATE_SECONDS):
-            text = await anyio.to_thread.run_sync(prompter.text, self._request, abandon_on_cancel=True)
-        if text is None:
-            raise prompter.give_up_template()
-        return await anyio.to_thread.run_sync(prompter.tokens, text)
+    async def _prepare(self) -> Prompt:
+        prompt = self._means.prompter.prompt
+        return await anyio.to_thread.run_sync(prompt, self._request, abandon_on_cancel=True)
 
     async def _forward(self) -> None:
         """Send text as it comes, until the engine has ended."""
         over = False
         while not over:
-            text, over = await self._feed.next()
-            if not text:
+            text, logprobs, over = await self._feed.next()
+            if not text and not logprobs:
                 continue
             self._parts.append(text)
+            self._logprobs += logprobs
             if self._request.stream:
-                await self._send(Chunk(index=self._chunks, text=text))
+                await self._send(Chunk(index=self._chunks, text=text, logprobs=logprobs or None))
                 self._chunks += 1
 
     async def _beat(self) -> None:
@@ -265,8 +267,15 @@ class Answer:
         generation = self._generation
         assert generation is not None
         assert seq is not None
+        text, calls = "".join(self._parts), None
+        if self._request.tools:
+            names = {tool.function.name for tool in self._request.tools}
+            text, calls = find_calls(text, names, self._id)
         return GenerateTextReply(
-            text="".join(self._parts),
+            text=text,
+            tool_calls=calls or None,
+            truncated_tokens=0 if self._prompt is None else self._prompt.truncated_tokens,
+            logprobs=None if self._request.logprobs is None else tuple(self._logprobs),
             model_id=self._means.spec.model_id,
             generation_id=self._id,
             conversation_id=self._request.conversation_id,

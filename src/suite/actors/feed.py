@@ -6,14 +6,24 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from suite.errors import SuiteError
 from suite.identity import Clock
+from suite.messages.logprobs import TokenLogprobs
 
 logger = logging.getLogger("suite.actor")
 
 CHUNK_SECONDS = 0.05
 """The least time between two chunks: twenty a second read as steadily as one a token, and cost far less."""
+
+
+class Piece(NamedTuple):
+    """What has come of a generation since the last time."""
+
+    text: str
+    logprobs: tuple[TokenLogprobs, ...]
+    is_last: bool
 
 
 class Feed:
@@ -25,7 +35,7 @@ class Feed:
         """Why the generation failed, if it did; the first that is told stands."""
         self._stream = stream
         self._loop = asyncio.get_running_loop()
-        self._pieces: deque[str] = deque()
+        self._pieces: deque[tuple[str, TokenLogprobs | None]] = deque()
         self._clock = clock
         self._told = float("-inf")
         self._news = asyncio.Event()
@@ -33,13 +43,13 @@ class Feed:
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
-    def piece(self, text: str) -> None:
-        """Take the next text.
+    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+        """Take the next text, and how likely it was.
 
         A piece that comes right after another goes with the next one: each time the loop wakes and a
         message travels, the threads that decode lose a core for a moment.
         """
-        self._pieces.append(text)
+        self._pieces.append((text, logprobs))
         if self._stream and (now := self._clock()) - self._told >= CHUNK_SECONDS:
             self._told = now
             self._call(self._news.set)
@@ -62,12 +72,15 @@ class Feed:
         self._over = True
         self._news.set()
 
-    async def next(self) -> tuple[str, bool]:
+    async def next(self) -> Piece:
         """Wait for text: all there is since the last time, and whether it was the last."""
         await self._news.wait()
         self._news.clear()
         over = self._over  # looked at before the text: when it is set, all of it is here
-        pieces = []
+        text, logprobs = [], []
         while self._pieces:
-            pieces.append(self._pieces.popleft())
-        return "".join(pieces), over
+            piece, likely = self._pieces.popleft()
+            text.append(piece)
+            if likely is not None:
+                logprobs.append(likely)
+        return Piece("".join(text), tuple(logprobs), over)

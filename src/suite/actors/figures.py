@@ -1,7 +1,9 @@
-"""What one generation took, in the words of replies and events."""
+"""What generations and the steps of the engine took, in the words of replies, events and metrics."""
 
 from __future__ import annotations
 
+from suite import telemetry
+from suite.engine.engine import Step
 from suite.engine.generation import Generation
 from suite.messages.actions import Timings, Usage
 
@@ -9,7 +11,7 @@ from suite.messages.actions import Timings, Usage
 def usage(generation: Generation) -> Usage:
     """Its tokens so far."""
     return Usage(
-        prompt_tokens=len(generation.order.prompt),
+        prompt_tokens=generation.prompt_tokens,
         reused_tokens=generation.reused_tokens,
         completion_tokens=generation.completion_tokens,
     )
@@ -32,3 +34,22 @@ def timings(generation: Generation, *, accepted: float, now: float) -> Timings:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
+
+
+class StepFigures:
+    """Records the steps of one model's engine as OpenTelemetry histograms, `suite.engine.step.*`."""
+
+    def __init__(self, model_id: str) -> None:
+        meter = telemetry.meter()
+        self._attributes = {"gen_ai.request.model": model_id}
+        self._seconds = meter.create_histogram("suite.engine.step.duration", unit="s")
+        self._tokens = meter.create_histogram("suite.engine.step.tokens", unit="{token}")
+        self._sequences = meter.create_histogram("suite.engine.step.sequences", unit="{sequence}")
+        self._waiting = meter.create_histogram("suite.engine.step.waiting", unit="{generation}")
+
+    def __call__(self, step: Step) -> None:
+        """Record a step."""
+        self._seconds.record(step.seconds, self._attributes)
+        self._tokens.record(step.tokens, self._attributes)
+        self._sequences.record(step.sequences, self._attributes)
+        self._waiting.record(step.waiting, self._attributes)

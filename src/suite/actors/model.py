@@ -16,12 +16,16 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 from threading import Thread
 
 from suite.actors.pipe import NodePipe, leave
 from suite.engine.model import ContextSettings
+from suite.engine.snapshots import Snapshots
 from suite.engine.thread import EngineThread
 from suite.errors import LoadCancelled
+from suite.identity import new_id, utc_now
 from suite.messages.actor import ActorSpec, Failed, Loading
 
 _PROGRESS_STEP = 0.01
@@ -42,7 +46,7 @@ def main() -> None:
     pipe.end_with_node()
     signal.signal(signal.SIGTERM, lambda _number, _frame: _give_up(pipe))
     pipe.report(Loading(fraction=0.0))
-    engine = EngineThread(spec.model_path, _settings(spec), _Progress(pipe))
+    engine = EngineThread(spec.model_path, _settings(spec), _Progress(pipe), lambda: _snapshots(spec))
     engine.start()
     rest.join()
 
@@ -58,7 +62,8 @@ def _import_the_rest() -> None:
     with suppress(Exception):
         import anyio
 
-        import suite.actors.serving  # noqa: F401 - for `main`
+        import suite.actors.serving
+        import suite.engine.candidates  # noqa: F401 - numpy, for the first token
 
         anyio.run(anyio.sleep, 0, backend_options=_LOOP)  # the loop's own modules come with the first run
 
@@ -70,10 +75,28 @@ def _new_seed() -> int:
 def _settings(spec: ActorSpec) -> ContextSettings:
     return ContextSettings(
         context_tokens=spec.context_tokens,
+        cache_tokens=spec.cache_tokens,
         batch_tokens=spec.batch_tokens,
         gpu_layers=spec.gpu_layers,
         threads=spec.threads,
+        prompt_step_tokens=spec.prompt_step_tokens,
         slots=spec.slots,
+    )
+
+
+def _snapshots(spec: ActorSpec) -> Snapshots | None:
+    kept = spec.snapshots
+    if kept is None:
+        return None
+    return Snapshots(
+        directory=None if kept.directory is None else Path(kept.directory),
+        key=f"{spec.model_digest or spec.instance_id} {version('llama-cpp-python')}",
+        memory_bytes=kept.memory_bytes,
+        disk_bytes=kept.disk_bytes,
+        max_conversations=kept.max_conversations,
+        max_age_seconds=kept.max_age_seconds,
+        now=utc_now,
+        new_id=new_id,
     )
 
 

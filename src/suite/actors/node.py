@@ -16,7 +16,7 @@ from suite.config import Settings
 from suite.errors import ModelFileInvalid
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
-from suite.messages.actor import ActorSpec, NatsAccess
+from suite.messages.actor import ActorSpec, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.prediction.policy import Policy
 from suite.projections.projections import Projections
@@ -122,6 +122,21 @@ def _physical_cores() -> int:
     return psutil.cpu_count(logical=False) or 1
 
 
+def _snapshots(settings: Settings, model: Model) -> SnapshotSpec | None:
+    kept = settings.snapshots
+    if not kept.enabled:
+        return None
+    # What lies on disk is told apart by the model's digest; while that is not known, nothing lies there.
+    on_disk = kept.disk_mb > 0 and model.sha256 is not None
+    return SnapshotSpec(
+        directory=str(settings.data_dir / "snapshots") if on_disk else None,
+        memory_bytes=kept.memory_mb << 20,
+        disk_bytes=kept.disk_mb << 20,
+        max_conversations=kept.max_conversations,
+        max_age_seconds=kept.max_age_seconds,
+    )
+
+
 def actor_spec(settings: Settings, access: NatsAccess, model: Model, instance_id: str) -> ActorSpec:
     """What the process of a model is told."""
     return ActorSpec(
@@ -132,11 +147,15 @@ def actor_spec(settings: Settings, access: NatsAccess, model: Model, instance_id
         subject_root=settings.subject_root,
         nats=access,
         context_tokens=model.context_tokens,
+        cache_tokens=model.cache_tokens,
+        prompt_step_tokens=model.settings.prompt_step_tokens,
         batch_tokens=model.settings.batch_size,
         gpu_layers=model.settings.n_gpu_layers,
         threads=threads(model),
         slots=model.settings.slots,
         queue_limit=settings.queue_limit,
+        model_digest=model.sha256,
+        snapshots=_snapshots(settings, model),
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
         tracing=settings.trace,
         chat_template=model.settings.chat_template,

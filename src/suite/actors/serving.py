@@ -6,6 +6,8 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -14,8 +16,13 @@ import msgspec
 
 from suite import telemetry
 from suite.actors.answer import Answer, Means
+from suite.actors.figures import StepFigures
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.bus.connection import Connection, Message
+from suite.engine.embedding import Embedder
+from suite.engine.engine import Engine
+from suite.engine.grammar import Grammars
+from suite.engine.model import Model
 from suite.engine.prompt import Prompter
 from suite.engine.thread import EngineThread
 from suite.errors import (
@@ -32,6 +39,8 @@ from suite.messages.actor import (
     REPLY_HEADER,
     ActorSpec,
     Clear,
+    Embed,
+    Embedded,
     Failed,
     Handover,
     HandoverReply,
@@ -44,11 +53,16 @@ logger = logging.getLogger("suite.actor")
 
 END_SECONDS = 2.0
 """For the last messages after SIGTERM; less than what the node waits before it kills."""
+_EMBEDDED_AT_ONCE = 8
+"""Inputs between two steps of what is generated."""
+PARK_SECONDS = 1.5
+"""For writing down what conversations hold."""
 _NO_RESPONDERS = "503"
 
 _encode = msgspec.json.Encoder().encode
 _decode_handover = msgspec.json.Decoder(Handover).decode
 _decode_cancel = msgspec.json.Decoder(CancelGenerationRequest).decode
+_decode_embed = msgspec.json.Decoder(Embed).decode
 _decode_clear = msgspec.json.Decoder(Clear).decode
 
 
@@ -73,6 +87,8 @@ async def serve(
                 ) as log,
             ):
                 model = await asyncio.wrap_future(engine.loaded)
+                if spec.tracing != "off":
+                    engine.observe(StepFigures(spec.model_id))
                 prompter = Prompter(
                     model.vocabulary, spec.context_tokens, utc_now, chat_template=spec.chat_template
                 )
@@ -82,6 +98,7 @@ async def serve(
                     log=log,
                     engine=engine,
                     prompter=prompter,
+                    grammars=Grammars(spec.model_path),
                     preparing=anyio.Lock(),
                     clock=clock,
                     new_seed=new_seed,
@@ -105,6 +122,8 @@ class ModelActor:
         self._receipts: dict[str, Answer] = {}
         self._inbox = means.connection.new_inbox()
         self._ending = False
+        self._embedder: Embedder | None = None
+        self._embedding = 0
         self._tasks: anyio.abc.TaskGroup
 
     async def run(self) -> None:
@@ -118,6 +137,9 @@ class ModelActor:
                 )
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "clear"), self._on_clear
+                )
+                await connection.subscribe(
+                    self._subjects.actor(spec.node, spec.instance_id, "embed"), self._on_embed
                 )
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "generate"), self._on_generate
@@ -134,6 +156,8 @@ class ModelActor:
             await connection.flush(END_SECONDS)
         except SuiteError as error:
             logger.warning("the last messages may be lost: %s", error.message)
+        with anyio.move_on_after(2 * PARK_SECONDS):
+            await asyncio.wrap_future(self._means.engine.park(PARK_SECONDS))
 
     async def _warm_up(self) -> None:
         try:
@@ -164,6 +188,50 @@ class ModelActor:
         cleared = await asyncio.wrap_future(self._means.engine.clear(conversation_id))
         await self._means.connection.publish(message.reply, _encode(cleared))
 
+    async def _on_embed(self, message: Message) -> None:
+        self._embedding += 1
+        self._tasks.start_soon(self._embed, message)
+
+    async def _embed(self, message: Message) -> None:
+        publish = self._means.connection.publish
+        try:
+            await publish(message.reply, _encode(await self._embedded(_decode_embed(message.data))))
+        except SuiteError as error:
+            with suppress(SuiteError):
+                await publish(message.reply, _encode(Embedded(code=error.code, message=error.message)))
+        finally:
+            self._embedding -= 1
+
+    async def _embedded(self, request: Embed) -> Embedded:
+        """The vectors, some inputs after the other, so that generations go on between them."""
+        if self._embedding > self._means.spec.queue_limit:
+            raise Overloaded(f"{self._embedding} requests for vectors wait: try again later")
+        tokenize = self._means.prompter.vocabulary.tokenize
+        inputs = await anyio.to_thread.run_sync(lambda: [tokenize(text) for text in request.inputs])
+        embeddings: list[tuple[float, ...]] = []
+        await asyncio.wrap_future(self._means.engine.between_steps(partial(self._check_inputs, inputs)))
+        for begin in range(0, len(inputs), _EMBEDDED_AT_ONCE):
+            some = partial(self._embed_some, inputs[begin : begin + _EMBEDDED_AT_ONCE], request.normalize)
+            embeddings += await asyncio.wrap_future(self._means.engine.between_steps(some))
+        return Embedded(
+            embeddings=tuple(embeddings),
+            tokens=sum(map(len, inputs)),
+            resident_bytes=resident_bytes(),
+        )
+
+    # In the engine's thread, which alone may touch llama.cpp.
+
+    def _check_inputs(self, inputs: list[list[int]], model: Model, _: Engine) -> None:
+        if self._embedder is None:
+            self._embedder = Embedder(model, model.settings)
+        self._embedder.check(inputs)
+
+    def _embed_some(
+        self, inputs: list[list[int]], normalize: bool, _model: Model, _engine: Engine
+    ) -> list[tuple[float, ...]]:
+        assert self._embedder is not None, "made by the check before"
+        return [tuple(vector) for vector in self._embedder.embed(inputs, normalize)]
+
     async def _on_generate(self, message: Message) -> None:
         try:
             handover = self._admit(message)
@@ -189,7 +257,7 @@ class ModelActor:
         limit = self._means.spec.queue_limit
         if len(self._answers) > limit:
             raise Overloaded(
-                f"one generation runs and {limit} wait for {self._means.spec.model_id}: try again later"
+                f"{len(self._answers)} generations run or wait in {self._means.spec.model_id}: try later"
             )
         return handover
 

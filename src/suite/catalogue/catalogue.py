@@ -22,7 +22,7 @@ import watchfiles
 
 from suite.catalogue.digests import DigestCache, sha256
 from suite.catalogue.files import Directories, Listing, ModelFile, Signature
-from suite.catalogue.model import Changes, Model, context_tokens
+from suite.catalogue.model import Changes, Model, cache_tokens, context_tokens
 from suite.config import ModelSettings
 from suite.engine.estimate import estimate
 from suite.engine.gguf import GgufInfo, inspect
@@ -206,6 +206,7 @@ class Catalogue:
         if info is None:
             logger.warning("model %s cannot be loaded: %s", model_id, error)
         tokens = context_tokens(settings, info) if info else 0
+        cache = cache_tokens(settings, info) if info else 0
         size, mtime_ns = file.signature.size, file.signature.mtime_ns
         return Model(
             model_id=model_id,
@@ -215,8 +216,9 @@ class Catalogue:
             sha256=self._digests.get(file.path, size=size, mtime_ns=mtime_ns) if info else None,
             settings=settings,
             context_tokens=tokens,
+            cache_tokens=cache,
             estimate=estimate(
-                info, context_tokens=tokens, batch_tokens=settings.batch_size, slots=settings.slots
+                info, cache_tokens=cache, batch_tokens=settings.batch_size, slots=settings.slots
             )
             if info
             else None,

@@ -8,12 +8,15 @@ import msgspec
 
 from suite.catalogue.files import ModelFile
 from suite.config import ModelSettings
+from suite.engine.estimate import kv_bytes_per_token
 from suite.engine.gguf import GgufInfo
 from suite.errors import SuiteError
 from suite.messages.actions import MemoryEstimate
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """At most, where the settings say nothing: contexts that models are trained for can take many gigabytes."""
+CACHE_BYTES = 256 << 20
+"""What the cache takes at most where the settings say nothing and one context needs less."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +32,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """None until the file has been read through once."""
     settings: ModelSettings
     context_tokens: int
-    """What it is loaded with; 0 when there is an error."""
+    """What one conversation has room for; 0 when there is an error."""
+    cache_tokens: int
+    """What all conversations in memory have room for together; 0 when there is an error."""
     estimate: MemoryEstimate | None
 
     @property
@@ -61,6 +66,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 def context_tokens(settings: ModelSettings, info: GgufInfo) -> int:
     """The context that a model is loaded with."""
     return settings.context_length or min(info.context_tokens, DEFAULT_CONTEXT_TOKENS)
+
+
+def cache_tokens(settings: ModelSettings, info: GgufInfo) -> int:
+    """The tokens that a model's cache is made for, at least those of one context."""
+    context = context_tokens(settings, info)
+    wanted = settings.cache_tokens or min(
+        context * settings.slots, CACHE_BYTES // max(1, kv_bytes_per_token(info))
+    )
+    return max(context, wanted)
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):

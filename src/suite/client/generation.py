@@ -12,7 +12,13 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from suite.errors import InvalidRequest, SuiteError, Unavailable
-from suite.messages.actions import ChatMessage, GenerateTextReply, GenerateTextRequest, Tool
+from suite.messages.actions import (
+    ChatMessage,
+    GenerateTextReply,
+    GenerateTextRequest,
+    ResponseFormat,
+    Tool,
+)
 from suite.messages.signals import Chunk, Progress, Signal
 
 OnProgress: TypeAlias = Callable[[float], None]
@@ -33,7 +39,18 @@ class GenerationOptions(TypedDict, total=False):
     top_p: float
     top_k: int
     min_p: float
+    typical_p: float
     repeat_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: dict[str, float]
+    logprobs: int | None
+    grammar: str | None
+    json_schema: dict[str, Any] | None
+    response_format: ResponseFormat | None
+    priority: int
+    deadline_ms: int | None
+    continue_: bool
     seed: int | None
     stop: str | tuple[str, ...]
     conversation_id: str | None

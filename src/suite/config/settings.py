@@ -40,8 +40,12 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """-1: all."""
     n_threads: Count | None = None
     batch_size: Count = 512
-    slots: Annotated[int, Meta(ge=1, le=64)] = 4
-    """How many conversations keep their tokens in memory."""
+    slots: Annotated[int, Meta(ge=1, le=64)] = 8
+    """How many generations run at once, and conversations keep their tokens ready."""
+    cache_tokens: Count | None = None
+    """What all slots have room for together; left out, as much as they need within 256 MiB."""
+    prompt_step_tokens: Count = 256
+    """Of prompts, decoded in a step at most while answers run: less, and these stall less."""
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded for idleness; left out: the service's own."""
     capabilities: tuple[str, ...] = ()
@@ -78,6 +82,21 @@ class LegacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Where errors are published."""
     error_bus: str | None = None
     """ZeroMQ address of an error bus elsewhere, as `tcp://10.0.0.2:7150`, to use instead of `errors_port`."""
+
+
+class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of conversations that have no slot: their tokens and cache, for each model by itself.
+
+    Snapshots hold what was said, as token ids: their files are private, and nothing is kept when it is off.
+    """
+
+    enabled: bool = True
+    memory_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
+    """In units of 2**20 bytes."""
+    disk_mb: Annotated[int, Meta(ge=0, le=1 << 24)] = 1024
+    """What survives the model's process; 0: nothing does."""
+    max_conversations: Count = 50
+    max_age_seconds: Seconds = 3600.0
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,6 +158,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nats: NatsSettings = NatsSettings()
     legacy: LegacySettings = LegacySettings()
     retention: RetentionSettings = RetentionSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
     models: dict[str, ModelSettings] = {}
 
     def for_model(self, model_id: str) -> ModelSettings:

@@ -76,7 +76,7 @@ class Embedder:
 
         Raises EmptyPrompt or PromptTooLong naming the index of the input, or GenerationFailed.
         """
-        self._check(inputs)
+        self.check(inputs)
         context = self._opened()
         vectors = [_Vector(self.dimensions, self._pooling) for _ in inputs]
         for step in self._steps(inputs):
@@ -95,7 +95,8 @@ class Embedder:
             lib.llama_batch_free(self._batch)
             self._context = None
 
-    def _check(self, inputs: Sequence[Sequence[int]]) -> None:
+    def check(self, inputs: Sequence[Sequence[int]]) -> None:
+        """Refuse what `embed` would. Raises EmptyPrompt or PromptTooLong, which name the input."""
         for index, tokens in enumerate(inputs):
             if not tokens:
                 raise EmptyPrompt(f"input {index} is empty: send a text")

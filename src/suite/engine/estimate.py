@@ -37,9 +37,9 @@ _FLOAT_BYTES = 4
 _HALF_BYTES = 2
 
 
-def estimate(info: GgufInfo, *, context_tokens: int, batch_tokens: int, slots: int = 1) -> MemoryEstimate:
-    """What the model's process will take with this context, batch size and number of sequences."""
-    cells = -(-context_tokens // _CELLS_PADDING) * _CELLS_PADDING
+def estimate(info: GgufInfo, *, cache_tokens: int, batch_tokens: int, slots: int = 1) -> MemoryEstimate:
+    """What the model's process will take with this cache, batch size and number of sequences."""
+    cells = -(-cache_tokens // _CELLS_PADDING) * _CELLS_PADDING
     return MemoryEstimate(
         weights_bytes=_weights(info),
         kv_bytes=_kv(info, cells),
@@ -52,10 +52,15 @@ def _weights(info: GgufInfo) -> int:
     return info.tensor_bytes + repacked + info.vocabulary * _TOKEN_BYTES + info.merges * _MERGE_BYTES
 
 
-def _kv(info: GgufInfo, cells: int) -> int:
+def kv_bytes_per_token(info: GgufInfo) -> int:
+    """What one token takes in the cache; 0 for a model that keeps none."""
     if not info.causal:
         return 0
-    return cells * sum(info.kv_head_counts) * (info.key_length + info.value_length) * _HALF_BYTES
+    return sum(info.kv_head_counts) * (info.key_length + info.value_length) * _HALF_BYTES
+
+
+def _kv(info: GgufInfo, cells: int) -> int:
+    return cells * kv_bytes_per_token(info)
 
 
 def _compute(info: GgufInfo, cells: int, micro_batch: int, slots: int) -> int:

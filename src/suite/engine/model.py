@@ -7,12 +7,17 @@ and cut back sequences of any model, and fast to decode them in any order. The p
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import msgspec
 
+from suite.engine.backend import Part
 from suite.engine.bindings import last_messages, lib
+from suite.engine.sampler import Sampler, Sampling
+from suite.engine.vocabulary import Vocabulary
 from suite.errors import GenerationFailed, LoadFailed
+from suite.messages.logprobs import TokenLogprobs
 
 _MICRO_BATCH = 512
 """Tokens that are computed at once; more costs memory and wins nothing on a CPU."""
@@ -22,64 +27,16 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a model is loaded."""
 
     context_tokens: int
+    """How long one sequence may get."""
+    cache_tokens: int
+    """What all sequences have room for together."""
     batch_tokens: int
+    prompt_step_tokens: int = 256
+    """Of prompts, decoded in a step at most while answers run."""
     gpu_layers: int
     """-1: all of them."""
     threads: int
     slots: int
-
-
-class Vocabulary:
-    """Text to tokens and back. Safe to use from any thread while the model decodes."""
-
-    def __init__(self, model: int) -> None:
-        self._model = model
-        self._vocab = lib.llama_model_get_vocab(model)
-        self.size: int = lib.llama_vocab_n_tokens(self._vocab)
-        self.adds_bos: bool = lib.llama_vocab_get_add_bos(self._vocab)
-        self.bos = self._special(lib.llama_vocab_bos(self._vocab))
-        self.eos = self._special(lib.llama_vocab_eos(self._vocab))
-        self._pieces: dict[int, bytes] = {}
-
-    def _special(self, token: int) -> str:
-        return "" if token < 0 else self.piece(token, special=True).decode("utf-8", "replace")
-
-    @property
-    def chat_template(self) -> str | None:
-        """The chat template that the model file carries."""
-        template = lib.llama_model_chat_template(self._model, None)
-        return None if template is None else template.decode("utf-8", "replace")
-
-    def tokenize(self, text: str) -> list[int]:
-        """The tokens of a text, special ones in it included, with what the model wants at the beginning."""
-        data = text.encode("utf-8", "replace")
-        room = len(data) + 8  # a token is a byte at least, but for the few that the model adds
-        tokens = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, True, True)
-        if count < 0:
-            raise GenerationFailed(f"the model's tokenizer failed on a text of {len(data)} bytes")
-        return tokens[:count]
-
-    def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes of one token; a special token has none unless asked for."""
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            count = lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
-            if count >= 0:
-                return buffer.raw[:count]
-            size = -count
-
-    def shown(self, token: int) -> bytes:
-        """The bytes that a generated token adds to the answer."""
-        known = self._pieces.get(token)
-        if known is None:
-            known = self._pieces[token] = self.piece(token)
-        return known
-
-    def ends(self, token: int) -> bool:
-        """Whether the model says with this token that it has finished."""
-        return bool(lib.llama_vocab_is_eog(self._vocab, token))
 
 
 class Model:
@@ -91,8 +48,24 @@ class Model:
         self.vocabulary = Vocabulary(model)
         self.can_share = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
         self._model = model
+        self._window: int = lib.llama_model_n_swa(model)
         self._memory = lib.llama_get_memory(context)
         self._batch = _Batch(settings.batch_tokens, settings.slots)
+
+    @property
+    def words(self) -> Vocabulary:
+        """Its vocabulary."""
+        return self.vocabulary
+
+    @property
+    def context_tokens(self) -> int:
+        """How long one sequence may get."""
+        return self.settings.context_tokens
+
+    @property
+    def batch_tokens(self) -> int:
+        """How many tokens are decoded at once at most."""
+        return self.settings.batch_tokens
 
     @classmethod
     def load(cls, path: str, settings: ContextSettings, progress: Callable[[float], None]) -> Model:
@@ -118,7 +91,7 @@ class Model:
         if not context:
             lib.llama_model_free(model)
             raise LoadFailed(
-                f"llama.cpp could not make a context of {settings.context_tokens} tokens "
+                f"llama.cpp could not make a context of {settings.cache_tokens} tokens "
                 f"(set a smaller context_length): {last_messages() or 'it gave no reason'}"
             )
         loaded = cls(model, context, settings)
@@ -128,25 +101,31 @@ class Model:
     def _warm_up(self) -> None:
         """Decode one token, so that weights and buffers are in memory before the first request is."""
         lib.llama_set_warmup(self.context, True)
-        self.decode([0], 0, 0)
+        self.decode([Part(0, [0], 0, wants_logits=True)])
         lib.llama_set_warmup(self.context, False)
         lib.llama_memory_clear(self._memory, True)
 
-    def decode(self, tokens: list[int], sequence: int, position: int) -> bool:
-        """Decode tokens of one sequence from a position on; the last one's logits can be sampled then.
+    def decode(self, parts: Sequence[Part]) -> bool:
+        """Decode tokens of several sequences, at most `batch_tokens` in all.
 
-        At most `batch_tokens`. False: the cache has no room for them, and nothing has changed.
-        Raises GenerationFailed, after which what the sequence holds is unknown.
+        False: the cache has no room for them, and nothing has changed. Raises GenerationFailed, after which
+        what the sequences hold is unknown.
         """
-        result = lib.llama_decode(self.context, self._batch.fill(tokens, sequence, position))
+        result = lib.llama_decode(self.context, self._batch.fill(parts))
         if result == 0:
             return True
         if result == 1:
             return False
         raise GenerationFailed(f"llama.cpp could not decode (code {result}): {last_messages()}".rstrip(": "))
 
+    def source(self, sampling: Sampling) -> Source:
+        """What chooses the tokens of a generation."""
+        return Source(Sampler(sampling, self.vocabulary), self.context)
+
     def cut(self, sequence: int, position: int) -> bool:
         """Forget a sequence from a position on. False: this model cannot forget a part, and has not."""
+        if 0 < position < self.shortest(sequence):
+            return False
         return bool(lib.llama_memory_seq_rm(self._memory, sequence, position, -1))
 
     def length(self, sequence: int) -> int:
@@ -155,8 +134,46 @@ class Model:
         return last + 1
 
     def share(self, source: int, target: int, tokens: int) -> None:
-        """Let the empty sequence `target` begin with the first tokens of `source`, without copying them."""
+        """Let the empty sequence `target` begin with the first tokens of `source`, without copying them.
+
+        It stays empty where `source` cannot be cut back to them.
+        """
+        if tokens < self.shortest(source):
+            return
         lib.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
+
+    def shortest(self, sequence: int) -> int:
+        """To how few tokens a sequence can be cut back and be right; it can be emptied anyway.
+
+        What a window no longer sees is not in a saved state, so where that was restored a sequence that is
+        cut back would miss what the window then sees, and say wrong things without a word about it.
+        """
+        length = self.length(sequence)
+        if not self.can_share:
+            return length
+        earliest: int = lib.llama_memory_seq_pos_min(self._memory, sequence)
+        return min(length, earliest + self._window) if earliest > 0 else 0
+
+    def shortest_saved(self, sequence: int) -> int:
+        """To how few tokens its saved state can be cut back once it is restored."""
+        length = self.length(sequence)
+        return length if 0 < self._window < length else self.shortest(sequence)
+
+    def save(self, sequence: int) -> bytes:
+        """The state of a sequence, for `restore`; empty when llama.cpp could not give it."""
+        size = lib.llama_state_seq_get_size(self.context, sequence)
+        state = (ctypes.c_uint8 * size)()
+        written = lib.llama_state_seq_get_data(self.context, state, size, sequence)
+        return ctypes.string_at(state, written)
+
+    def restore(self, sequence: int, payload: bytes) -> bool:
+        """Fill a sequence with a saved state. False: it does not fit, and the sequence is empty.
+
+        Of this model, these settings and unharmed: llama.cpp takes flipped bits for good ones.
+        """
+        state = ctypes.cast(ctypes.c_char_p(payload), ctypes.POINTER(ctypes.c_uint8))
+        read: int = lib.llama_state_seq_set_data(self.context, state, len(payload), sequence)
+        return read > 0
 
     def logits(self) -> list[float]:
         """The logits of the last decoded token."""
@@ -171,7 +188,7 @@ class Model:
 
 def _context_params(settings: ContextSettings) -> lib.llama_context_params:
     params: lib.llama_context_params = lib.llama_context_default_params()
-    params.n_ctx = settings.context_tokens
+    params.n_ctx = settings.cache_tokens
     params.n_batch = settings.batch_tokens
     params.n_ubatch = min(settings.batch_tokens, _MICRO_BATCH)
     params.n_seq_max = settings.slots
@@ -182,36 +199,63 @@ def _context_params(settings: ContextSettings) -> lib.llama_context_params:
     return params
 
 
+class Source:
+    """The sampler of one generation, at the logits of one context."""
+
+    def __init__(self, sampler: Sampler, context: int) -> None:
+        self.sampler = sampler
+        self._context = context
+        self._open = ExitStack()
+        self._open.enter_context(sampler)
+
+    @property
+    def logprobs(self) -> TokenLogprobs | None:
+        """How likely the last token was; None if nobody asked."""
+        return self.sampler.last_logprobs
+
+    def remember(self, prompt: Sequence[int]) -> None:
+        """Let penalties count the end of the prompt as well."""
+        self.sampler.remember(prompt)
+
+    def next(self, row: int) -> int:
+        """The next token, from the logits of this row of the last batch."""
+        return self.sampler.next(self._context, row)
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self._open.close()
+
+
 class _Batch:
-    """One llama_batch over arrays of its own: all but tokens and positions is filled in once."""
+    """One llama_batch over arrays of its own, filled anew for each step."""
 
     def __init__(self, size: int, sequences: int) -> None:
+        pointer = ctypes.POINTER(lib.llama_seq_id)
         self._tokens = (lib.llama_token * size)()
         self._positions = (lib.llama_pos * size)()
         self._wants_logits = (ctypes.c_int8 * size)()
         self._counts = (ctypes.c_int32 * size)(*[1] * size)
         self._ids = [lib.llama_seq_id(sequence) for sequence in range(sequences)]
-        pointer = ctypes.POINTER(lib.llama_seq_id)
-        self._sequences = [(pointer * size)(*[ctypes.pointer(id)] * size) for id in self._ids]
-        self._last = 0
+        self._of_sequence = [ctypes.pointer(id) for id in self._ids]
+        self._sequences = (pointer * size)()
         self._batch = lib.llama_batch(
             n_tokens=0,
             token=ctypes.cast(self._tokens, ctypes.POINTER(lib.llama_token)),
             embd=None,
             pos=ctypes.cast(self._positions, ctypes.POINTER(lib.llama_pos)),
             n_seq_id=ctypes.cast(self._counts, ctypes.POINTER(ctypes.c_int32)),
-            seq_id=ctypes.cast(self._sequences[0], ctypes.POINTER(pointer)),
+            seq_id=ctypes.cast(self._sequences, ctypes.POINTER(pointer)),
             logits=ctypes.cast(self._wants_logits, ctypes.POINTER(ctypes.c_int8)),
         )
-        self._tables = [ctypes.cast(table, ctypes.POINTER(pointer)) for table in self._sequences]
 
-    def fill(self, tokens: list[int], sequence: int, position: int) -> lib.llama_batch:
-        count = len(tokens)
-        self._tokens[:count] = [*tokens]
-        self._positions[:count] = [*range(position, position + count)]
-        self._wants_logits[self._last] = 0
-        self._last = count - 1
-        self._wants_logits[self._last] = 1
-        self._batch.n_tokens = count
-        self._batch.seq_id = self._tables[sequence]  # type: ignore[assignment]  # annotated as an array
+    def fill(self, parts: Sequence[Part]) -> lib.llama_batch:
+        end = 0
+        for sequence, tokens, position, wants_logits in parts:
+            begin, end = end, end + len(tokens)
+            self._tokens[begin:end] = [*tokens]
+            self._positions[begin:end] = [*range(position, position + end - begin)]
+            self._sequences[begin:end] = [self._of_sequence[sequence]] * (end - begin)
+            self._wants_logits[begin:end] = [0] * (end - begin)
+            self._wants_logits[end - 1] = int(wants_logits)
+        self._batch.n_tokens = end
         return self._batch

@@ -18,6 +18,7 @@ from suite.identity import Now
 from suite.messages.actions import ChatMessage, GenerateTextRequest, Tool, ToolCall
 
 TEMPLATE_FILE_BYTES = 1 << 20
+_MARK = "<answer-before>"
 _ENDLESS = "the model's chat template does not come to an end: send a prompt instead"
 
 
@@ -54,6 +55,8 @@ class Prompter:
         Raises EmptyPrompt, PromptTooLong, NoChatTemplate, InvalidChat, or InvalidConfiguration for a
         configured template that cannot be read.
         """
+        if request.continue_:
+            return Prompt(tokens=self._continuation(request))
         tokens = self._tokenized(self.text(request))
         if len(tokens) < self._context_tokens:
             return Prompt(tokens=tokens)
@@ -73,6 +76,21 @@ class Prompter:
         tokens = self._tokenized(text)
         if len(tokens) >= self._context_tokens:
             raise self._too_long(tokens)
+        return tokens
+
+    def _continuation(self, request: GenerateTextRequest) -> list[int]:
+        """The tokens of a new turn, from the end of the answer before it on."""
+        if request.messages is None:
+            text = _plain(request)
+        else:
+            # What a template puts between an answer and the next turn shows after an answer that is known.
+            before = (ChatMessage(role="user", content="-"), ChatMessage(role="assistant", content=_MARK))
+            _, mark, text = self._chat((*before, *request.messages), request.tools).rpartition(_MARK)
+            if not mark:
+                raise InvalidChat("the chat template cannot go on after an answer: send the chat whole")
+        tokens = self._vocabulary.tokenize(text, begins=False)
+        if not tokens:
+            raise EmptyPrompt
         return tokens
 
     def warm_up(self) -> None:

@@ -7,7 +7,7 @@ bookkeeping only: `plan` says what to do, the caller does it with llama.cpp and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -26,7 +26,9 @@ class Slot:
         self.generating = False
         """A generation is at work in it."""
         self.condemned = False
-        """It is to be emptied before the next generation begins."""
+        """It is to be emptied as soon as no generation is at work in it."""
+        self.unsaved = False
+        """It holds tokens of which no snapshot was made."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,33 +52,56 @@ class Slots:
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots)
 
-    def plan(self, prompt: list[int], conversation_id: str | None) -> Plan:
-        """The place for this prompt. Its last token is always left to decode: its logits are sampled from."""
+    def plan(self, prompt: Sequence[int], conversation_id: str | None) -> Plan | None:
+        """The place for this prompt; None while a generation is at work in every slot.
+
+        The prompt's last token is always left to decode: its logits are sampled from.
+        """
+        free = [slot for slot in self._slots if not slot.generating]
+        if not free:
+            return None
         usable = len(prompt) - 1
-        shared = {slot.sequence: _common(slot.tokens, prompt, usable) for slot in self._slots}
+        shared = {
+            slot.sequence: 0 if slot.condemned else _common(slot.tokens, prompt, usable)
+            for slot in self._slots
+        }
+        target = self._target(free, shared, conversation_id)
         best = max(self._slots, key=lambda slot: (shared[slot.sequence], slot.last_used))
-        target = self._target(best, shared[best.sequence], conversation_id)
         if not self._can_share or shared[target.sequence] == shared[best.sequence]:
             best = target
         return Plan(target=target, source=best, reused_tokens=shared[best.sequence])
 
-    def _target(self, best: Slot, common: int, conversation_id: str | None) -> Slot:
+    def _target(self, free: Sequence[Slot], shared: Mapping[int, int], conversation_id: str | None) -> Slot:
         if conversation_id is not None:
-            for slot in self._slots:
+            for slot in free:
                 if slot.conversation_id == conversation_id:
                     return slot
+        best = max(free, key=lambda slot: (shared[slot.sequence], slot.last_used))
         owned_by_another = None not in (conversation_id, best.conversation_id)
-        if not owned_by_another and common >= max(1, _MOSTLY * len(best.tokens)):
+        if not owned_by_another and shared[best.sequence] >= max(1, _MOSTLY * len(best.tokens)):
             return best
-        return min(self._slots, key=lambda slot: (bool(slot.tokens), slot.last_used))
+        return min(free, key=lambda slot: (bool(slot.tokens), slot.last_used))
 
-    def begin(self, slot: Slot, tokens: list[int], conversation_id: str | None) -> None:
-        """Note that a slot now holds these tokens, nothing else, and whose it is."""
+    def of(self, conversation_id: str) -> Slot | None:
+        """The slot that holds a conversation."""
+        for slot in self._slots:
+            if slot.conversation_id == conversation_id and not slot.condemned:
+                return slot
+        return None
+
+    def begin(self, slot: Slot, tokens: Sequence[int], conversation_id: str | None) -> None:
+        """Note that a slot now holds these tokens, nothing else, and whose it is.
+
+        Of two generations of a conversation at once, the newer one's slot is the conversation's.
+        """
+        for other in self._slots:
+            if other is not slot and conversation_id is not None and other.conversation_id == conversation_id:
+                other.conversation_id = None
         self._uses += 1
         slot.tokens = list(tokens)
         slot.conversation_id = conversation_id
         slot.last_used = self._uses
-        slot.generating = True
+        slot.generating = slot.unsaved = True
 
     def end(self, slot: Slot) -> None:
         """Note that the slot's generation is over."""
@@ -86,7 +111,7 @@ class Slots:
         """Note that the slot is empty."""
         slot.tokens = []
         slot.conversation_id = None
-        slot.condemned = False
+        slot.generating = slot.condemned = slot.unsaved = False
 
     def condemn(self, conversation_id: str | None) -> list[Slot]:
         """Condemn what is held of a conversation, for None all; the slots for which that is new.
@@ -104,18 +129,18 @@ class Slots:
             slot.condemned = True
         return found
 
-    def least_recently_used(self, *, besides: Slot) -> Slot | None:
-        """The slot to give up when the cache is short of room; None when no other holds anything.
+    def least_recently_used(self) -> Slot | None:
+        """The slot to give up when the cache is short of room; None when no idle one holds anything.
 
         A condemned one goes before all others.
         """
-        others = [slot for slot in self._slots if slot is not besides and slot.tokens]
-        return min(others, key=lambda slot: (not slot.condemned, slot.last_used), default=None)
+        idle = [slot for slot in self._slots if slot.tokens and not slot.generating]
+        return min(idle, key=lambda slot: (not slot.condemned, slot.last_used), default=None)
 
 
-def _common(held: list[int], prompt: list[int], limit: int) -> int:
+def _common(held: list[int], prompt: Sequence[int], limit: int) -> int:
     """How many tokens at the beginning are the same, `limit` at most."""
     limit = min(limit, len(held))
-    if held[:limit] == prompt[:limit]:
+    if held[:limit] == list(prompt[:limit]):
         return limit
     return next(index for index in range(limit) if held[index] != prompt[index])

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from suite.messages.events import Outcome, Severity
+from suite.messages.logprobs import TokenLogprobs
 
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 ModelId: TypeAlias = Annotated[str, Meta(min_length=1, description="The model's id or one of its aliases.")]
@@ -165,6 +166,23 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     function: Function
 
 
+class SchemaFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """The ``json_schema`` of a response format, as OpenAI's API has it."""
+
+    schema: dict[str, Any] | None = None
+    name: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answer has to be: any text, any JSON object, or JSON that follows a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+    schema: dict[str, Any] | None = None
+    """The same without the object around it."""
+
+
 class GenerateTextRequest(Request, frozen=True, kw_only=True):
     """Generate text; the model is loaded first if it is not.
 
@@ -194,7 +212,20 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     top_k: Annotated[int, Meta(ge=0)] = 40
     """0: no limit."""
     min_p: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    typical_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
     repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    """This and the next two look 64 tokens back, into the prompt too."""
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
+    logit_bias: Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1000)] = {}
+    """Token ids of the model, as text, to what is added to their logits."""
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    """Tell of each token how likely it was, and of so many others that were likely in its place."""
+    grammar: Annotated[str, Meta(min_length=1, max_length=65_536)] | None = None
+    """GBNF, llama.cpp's form of grammars, that the answer follows. At most one of this and the next two."""
+    json_schema: dict[str, Any] | None = None
+    """A JSON schema that the answer follows; warnings name what of it cannot be enforced."""
+    response_format: ResponseFormat | None = None
     seed: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
     """The same seed, model and prompt give the same text; none: a fresh one, told in the reply."""
     stop: str | Annotated[tuple[Text, ...], Meta(max_length=16)] = ()
@@ -202,6 +233,14 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     stream: bool = False
     """True: one message a chunk, then the final reply, then an empty message."""
     conversation_id: ConversationId | None = None
+    continue_: bool = msgspec.field(default=False, name="continue")
+    """True: the prompt or messages are the new turn only, and go on after all that the conversation holds;
+    refused with ``conversation_gone`` when its tokens are no longer kept. An answer that ``max_tokens`` cut
+    is held without its last token."""
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
+    """Higher goes first where generations wait for a slot."""
+    deadline_ms: Annotated[int, Meta(ge=1, le=86_400_000)] | None = None
+    """From its acceptance by the model on: what there is by then is the answer (``deadline``)."""
     generation_id: GenerationId | None = None
     """To cancel by; made by the service if left out. The same id within two minutes is counted once."""
 
@@ -240,6 +279,8 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     """True when any token was reused."""
     finish_reason: Outcome
     seed: int
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    """Of every token of the text, if they were asked for."""
     usage: Usage
     timings: Timings
     seq: int

@@ -25,6 +25,17 @@ class NatsAccess(msgspec.Struct, frozen=True, kw_only=True):
     inbox_prefix: str = "_INBOX"
 
 
+class SnapshotSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's process may keep of conversations that have no slot."""
+
+    directory: str | None
+    """None: in memory only."""
+    memory_bytes: int
+    disk_bytes: int
+    max_conversations: int
+    max_age_seconds: float
+
+
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that a model's process has to know."""
 
@@ -35,12 +46,18 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     subject_root: str
     nats: NatsAccess
     context_tokens: int
+    cache_tokens: int
     batch_tokens: int
+    prompt_step_tokens: int
     gpu_layers: int
     threads: int
     slots: int
     """How many conversations keep their tokens in memory."""
     queue_limit: int
+    model_digest: str | None
+    """SHA-256 of the file, if it is known by now."""
+    snapshots: SnapshotSpec | None
+    """None: nothing is kept."""
     usage_retention_seconds: int
     """After which its usage expires in the log; 0: never."""
     tracing: str

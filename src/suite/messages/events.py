@@ -187,7 +187,7 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True):
 
 # --- usage ------------------------------------------------------------------------------------------------
 
-Outcome = Literal["stop", "length", "context_full", "cancelled", "client_gone", "failed"]
+Outcome = Literal["stop", "length", "context_full", "cancelled", "client_gone", "deadline", "failed"]
 
 
 @event("usage", "generated")

@@ -1,0 +1,75 @@
+"""Text to tokens and back, by the vocabulary that a model carries."""
+
+from __future__ import annotations
+
+import ctypes
+
+from suite.engine.bindings import lib
+from suite.errors import GenerationFailed
+
+
+class Vocabulary:
+    """Text to tokens and back. Safe to use from any thread while the model decodes."""
+
+    def __init__(self, model: int) -> None:
+        self._model = model
+        self._vocab: int = lib.llama_model_get_vocab(model)
+        self.size: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.adds_bos: bool = lib.llama_vocab_get_add_bos(self._vocab)
+        self.bos = self._special(lib.llama_vocab_bos(self._vocab))
+        self.eos = self._special(lib.llama_vocab_eos(self._vocab))
+        self._pieces: dict[int, bytes] = {}
+
+    def _special(self, token: int) -> str:
+        return "" if token < 0 else self.piece(token, special=True).decode("utf-8", "replace")
+
+    @property
+    def pointer(self) -> int:
+        """The vocabulary in llama.cpp, for its samplers."""
+        return self._vocab
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template that the model file carries."""
+        template = lib.llama_model_chat_template(self._model, None)
+        return None if template is None else template.decode("utf-8", "replace")
+
+    @property
+    def tool_template(self) -> str | None:
+        """The template that the file may carry for chats with tools, where its own knows of none."""
+        template = lib.llama_model_chat_template(self._model, b"tool_use")
+        return None if template is None else template.decode("utf-8", "replace")
+
+    def tokenize(self, text: str, *, begins: bool = True) -> list[int]:
+        """The tokens of a text, special ones in it included.
+
+        With what the model wants at the beginning, unless the text goes on after another.
+        """
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8  # a token is a byte at least, but for the few that the model adds
+        tokens = (lib.llama_token * room)()
+        count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, begins, True)
+        if count < 0:
+            raise GenerationFailed(f"the model's tokenizer failed on a text of {len(data)} bytes")
+        return tokens[:count]
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes of one token; a special token has none unless asked for."""
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
+
+    def shown(self, token: int) -> bytes:
+        """The bytes that a generated token adds to the answer."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self.piece(token)
+        return known
+
+    def ends(self, token: int) -> bool:
+        """Whether the model says with this token that it has finished."""
+        return bool(lib.llama_vocab_is_eog(self._vocab, token))
