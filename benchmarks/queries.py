@@ -43,7 +43,8 @@ from suite.messages.envelope import Recorded
 from suite.messages.events import MetricLogged
 from suite.messages.times import parse_time, rfc3339, to_sql
 from suite.projections.evaluation import EvaluationProjection
-from suite.projections.file import ProjectionFile, Readers
+from suite.projections.file import ProjectionFile
+from suite.projections.readers import Readers
 from suite.projections.samples import performance_metrics
 from suite.projections.sketch import RELATIVE_ERROR
 from suite.projections.summary import summary

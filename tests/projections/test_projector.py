@@ -18,6 +18,7 @@ from suite.identity import new_id, utc_now
 from suite.log import Log
 from suite.messages.events import NodeStopped
 from suite.messages.subjects import Subjects
+from suite.projections import answers
 from suite.projections import projector as projector_module
 from support.nats import eventually, restart_nats, running_nats
 from support.projections import Tallies, projecting, use, uses
@@ -76,7 +77,7 @@ async def test_a_stopped_file_is_one_file_that_a_read_only_reader_can_open(tmp_p
     assert names(tmp_path) == {"nats", "t.db"}
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "garbage", "torn", "older"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "bare", "garbage", "torn", "older"])
 async def test_a_file_that_cannot_be_used_is_folded_anew(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "t.db"
     async with opened(tmp_path) as (_, _, log):
@@ -88,6 +89,10 @@ async def test_a_file_that_cannot_be_used_is_folded_anew(tmp_path: Path, kind: s
                 path.unlink()
             case "empty":
                 path.write_bytes(b"")
+            case "bare":  # killed before it wrote its tables
+                path.unlink()
+                with closing(sqlite3.connect(path)) as db:
+                    db.execute("PRAGMA journal_mode = WAL")
             case "garbage":
                 path.write_bytes(b"this is no database" * 1000)
             case "torn":
@@ -107,7 +112,8 @@ async def test_a_file_that_cannot_be_used_is_folded_anew(tmp_path: Path, kind: s
                         break
                     except ReadModelUnavailable:
                         await anyio.sleep(0.05)
-        assert (kind in ("garbage", "torn")) == ("t.damaged-1.db" in names(tmp_path))
+        kept = {"t.damaged-1.db"} if kind in ("garbage", "torn") else set()
+        assert {name for name in names(tmp_path) if name.startswith("t.")} == {"t.db"} | kept
 
 
 async def test_a_file_that_is_removed_under_it_comes_back(tmp_path: Path) -> None:
@@ -193,7 +199,7 @@ async def test_a_rebuild_that_is_given_up_leaves_the_live_one(tmp_path: Path) ->
 
 
 async def test_what_is_not_there_yet_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projector_module, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(answers, "WAIT_SECONDS", 0.3)
     async with opened(tmp_path) as (_, _, log), projecting(log, tmp_path / "t.db") as projector:
         last = await log.append(use())
         with pytest.raises(ReadModelBehind, match=f"does not have event {last + 1} yet"):
@@ -214,7 +220,7 @@ async def test_a_full_disk_is_a_problem_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projector_module, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(projector_module, "WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(answers, "WAIT_SECONDS", 1.0)
     path, projection = tmp_path / "t.db", Failing()
     projection.full = False
     async with opened(tmp_path) as (_, _, log), projecting(log, path, projection) as projector:
@@ -223,7 +229,7 @@ async def test_a_full_disk_is_a_problem_and_loses_nothing(
         last = await log.append(*[use(f"{number:0200}") for number in range(300)])
         await eventually(lambda: projector.problem is not None)
         assert "full" in str(projector.problem) and str(path) in str(projector.problem)
-        assert await uses(projector) == 1
+        assert 1 <= await uses(projector) < 301  # some fit into the pages that there were
         with pytest.raises(ReadModelBehind, match="full"):
             await uses(projector, last)
         projection.full = False

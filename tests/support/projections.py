@@ -41,17 +41,18 @@ class Tallies(Projection):
                     "INSERT INTO use VALUES (?, ?, ?)", (event.seq, event.data.usage_type, expires)
                 )
 
-    async def expire(self, db: aiosqlite.Connection, now: datetime) -> None:
+    async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
         await db.execute("DELETE FROM use WHERE expires <= ?", (now.timestamp(),))
+        return False
 
 
 def use(model_id: str = "phi", kind: str = "test") -> UsageRecorded:
     return UsageRecorded(model_id=model_id, usage_type=kind)
 
 
-async def uses(projector: Projector, min_seq: int = 0) -> int:
+async def uses(projector: Projector, min_seq: int = 0, *, own_seq: int = 0) -> int:
     """All uses that the read model counts."""
-    async with projector.reading(min_seq) as db:
+    async with projector.reading(min_seq, own_seq=own_seq) as db:
         (row,) = await db.execute_fetchall("SELECT coalesce(sum(uses), 0) FROM tally")
         return int(row[0])
 

@@ -221,6 +221,9 @@ class OldDatabase:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY_ROLLBACK:
+                why = f"who wrote to it was killed; `sqlite3 {self._path} .tables` lets it recover, once"
+                raise _unusable(self._path, why) from None
             raise _unusable(self._path, str(error)) from None
 
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
-from suite.bus.jetstream import JetStream, NoAnswer, NotSent, Refused
-from suite.errors import SuiteError
+from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused
+from suite.errors import ServerUnsuitable, SuiteError
 from suite.identity import NewId
 from suite.log.consumer import Consumer, Lost, consumer_config, consumer_name
 from suite.log.reader import Patience, delivered_event
@@ -19,6 +19,8 @@ logger = logging.getLogger("suite.log")
 
 BATCH_EVENTS: Final = 2000
 TICK_SECONDS: Final = 1.0
+GONE_SECONDS: Final = 3.0
+"""For how long the stream may seem gone: a server that comes up does not know of it at once."""
 
 
 class Batch(NamedTuple):
@@ -28,7 +30,7 @@ class Batch(NamedTuple):
     seq: int
     """All that is followed up to here has been given. May be above the last event: others' events count."""
     pending: int
-    """How many more there were when these were sent."""
+    """How many more there were when the last one that has come was sent."""
 
 
 class Follower:
@@ -42,6 +44,8 @@ class Follower:
         self._new_id = new_id
         self._place = after
         self._settled = after
+        self._pending = 0
+        self._created = ""
         self._consumer: Consumer | None = None
         self._patience = Patience(follow=True)
         self._asked = False
@@ -64,19 +68,33 @@ class Follower:
         if self._consumer is not None:
             self._consumer.wake()
 
-    async def next(self) -> Batch:
-        """The next events; an empty batch after a second without any, or when it was told to settle.
+    def trouble(self, seconds: float) -> str | None:
+        """What keeps it from the log, if it has for so long."""
+        return self._patience.trouble(seconds)
 
-        Waits as long as the log cannot be reached.
+    async def next(self, wait: float = TICK_SECONDS) -> Batch:
+        """The next events; an empty batch after ``wait`` seconds without any, or when it was told to settle.
+
+        Waits as long as the log cannot be reached. Raises ServerUnsuitable when the stream is gone, or
+        another one has its name.
         """
-        until = time.monotonic() + TICK_SECONDS
+        until = time.monotonic() + wait
+        gone_at: float | None = None
         while True:
             try:
                 batch = await self._try(until)
             except Lost as lost:
                 logger.info("following on after event %d with a new consumer: %s", self._place, lost)
                 self._patience.excuse(lost)
-            except (Refused, NotSent, NoAnswer, SuiteError) as error:
+            except Refused as refused:
+                if refused.code == STREAM_NOT_FOUND:
+                    gone_at = gone_at or time.monotonic()
+                    if time.monotonic() - gone_at >= GONE_SECONDS:
+                        raise ServerUnsuitable(f"the stream {self._jetstream.stream} is gone") from refused
+                self._patience.excuse(refused)
+            except ServerUnsuitable:
+                raise
+            except (NotSent, NoAnswer, SuiteError) as error:
                 self._patience.excuse(error)
             else:
                 if batch is not None:
@@ -94,26 +112,45 @@ class Follower:
         if await consumer.wait(max(0.0, until - time.monotonic())):
             delivered = await consumer.take(BATCH_EVENTS)
             self._place = delivered[-1].seq
+            self._pending = delivered[-1].pending + consumer.buffered
             events = [event for each in delivered if (event := delivered_event(each)) is not None]
-            return Batch(events, self._place, delivered[-1].pending + consumer.buffered)
+            return self._batch(events)
         if self._asked or time.monotonic() < until:
             return None
-        return Batch((), max(self._place, self._settled), 0)
+        self._asked = self._pending > 0  # what was to come may have expired meanwhile
+        return self._batch()
 
     async def _settle(self, consumer: Consumer) -> Batch | None:
-        """How far the log goes. It is asked before the consumer is: what it had then has been given."""
+        """How far the log goes, if all that is followed has been given up to there.
+
+        The stream's leader is asked, for a consumer may hear of an event after it was acknowledged.
+        """
         end = (await self._jetstream.info()).state.last_seq
-        if await consumer.nothing_left():
-            self._settled = max(self._settled, end)
-            return Batch((), max(self._place, self._settled), 0)
-        return None
+        after = max(self._place, self._settled)
+        if after < end:
+            for subject_filter in self._filters:
+                event = await self._jetstream.next(subject_filter, after=after)
+                if event is not None and event.seq <= end:
+                    await consumer.nothing_left()  # it is on its way, unless it was lost
+                    return None
+        self._settled = max(after, end)
+        self._pending = 0
+        return self._batch()
+
+    def _batch(self, events: Sequence[Recorded] = ()) -> Batch:
+        return Batch(events, max(self._place, self._settled), self._pending)
 
     async def _started(self) -> Consumer:
         if self._consumer is None:
+            created = (await self._jetstream.info()).created
+            if created != (self._created or created):
+                raise ServerUnsuitable(f"the stream {self._jetstream.stream} is another one now")
+            self._created = created
             name = consumer_name(self._new_id)
             config = consumer_config(name, self._filters, after=self._place)
             self._consumer = Consumer(self._jetstream, config, batch=BATCH_EVENTS)
             await self._consumer.start()
+            self._pending = self._consumer.pending
         return self._consumer
 
     async def _drop(self) -> None:

@@ -124,14 +124,23 @@ class Patience:
         self._follow = follow
         self._since = time.monotonic()
         self._pause = 0.0
+        self._trouble: tuple[float, Exception] | None = None
 
     def reset(self) -> None:
         """It answers."""
         self._since = time.monotonic()
         self._pause = 0.0
+        self._trouble = None
+
+    def trouble(self, seconds: float) -> str | None:
+        """Why it does not answer, if it has not for so long."""
+        if self._trouble is None or time.monotonic() - self._trouble[0] < seconds:
+            return None
+        return str(self._trouble[1])
 
     def excuse(self, error: Exception) -> None:
         """It does not. Raises Unavailable when that has gone on for too long."""
+        self._trouble = (self._trouble[0] if self._trouble is not None else time.monotonic(), error)
         if not self._follow and time.monotonic() - self._since > PATIENCE_SECONDS:
             raise Unavailable(f"the log cannot be read: {error}") from error
         self._pause = min(1.0, max(0.05, 2 * self._pause))

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import aiosqlite
 
 from suite.messages.times import from_sql
+from suite.projections.projection import EXPIRE_ROWS
 from suite.projections.samples import Row
 from suite.projections.sketch import Sketch
 
@@ -50,6 +51,10 @@ SCHEMA: Final = """
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER: Final = 2**63 - 1
 """In the place of an expiry: what is part of a primary key cannot be NULL."""
+_EXPIRED: Final = (
+    "SELECT metric_name, start, agent_name, expires FROM metric_minutes INDEXED BY minutes_by_expiry "
+    "WHERE expires <= :now ORDER BY expires, metric_name, start, agent_name LIMIT :some"
+)
 _SOME: Final = 2000
 """Keys a statement: SQLite takes some 32,000 values."""
 
@@ -152,21 +157,28 @@ async def _write(db: aiosqlite.Connection, table: str, sketches: Mapping[Key, Sk
     )
 
 
-async def expire(db: aiosqlite.Connection, now: int) -> None:
-    """Remove the minutes that have expired by then, and merge anew what they were part of."""
-    if not await db.execute_fetchall("SELECT 1 FROM metric_minutes WHERE expires <= ? LIMIT 1", (now,)):
-        return
+async def expire(db: aiosqlite.Connection, now: int) -> bool:
+    """Remove minutes that have expired by then, and merge anew what they were part of.
+
+    Some thousand at most, those that expired first. Returns whether there may be more.
+    """
+    values = {"now": now, "some": EXPIRE_ROWS}
+    if not await db.execute_fetchall(f"SELECT 1 FROM ({_EXPIRED}) LIMIT 1", values):
+        return False
     for narrower, width in pairwise(WIDTHS):
         await _merge_anew(db, narrower, width, now)
-    await db.execute("DELETE FROM metric_minutes WHERE expires <= ?", (now,))
+    removed = await db.execute(
+        f"DELETE FROM metric_minutes WHERE (metric_name, start, agent_name, expires) IN ({_EXPIRED})", values
+    )
+    return removed.rowcount == EXPIRE_ROWS
 
 
 async def _merge_anew(db: aiosqlite.Connection, narrower: int, width: int, now: int) -> None:
-    """Make the buckets of a width again that have minutes in them which expired."""
-    values: dict[str, Any] = {"narrower": narrower, "width": width, "now": now}
+    """Make the buckets of a width again that have minutes in them which are to be removed."""
+    values: dict[str, Any] = {"narrower": narrower, "width": width, "now": now, "some": EXPIRE_ROWS}
     stale = (
         "SELECT DISTINCT metric_name, start - ((start % :width) + :width) % :width AS start "
-        "FROM metric_minutes INDEXED BY minutes_by_expiry WHERE expires <= :now"
+        f"FROM ({_EXPIRED})"
     )
     left = (
         "metric_minutes AS part ON part.expires > :now AND"

@@ -14,7 +14,7 @@ from suite.messages.actions import ErrorEntry, GetErrorsReply, GetErrorsRequest
 from suite.messages.envelope import Recorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
 from suite.projections.fitting import fitting
-from suite.projections.projection import Projection
+from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
 
 _MAX_SEQ = 2**63 - 1
 
@@ -60,9 +60,9 @@ class ErrorsProjection(Projection):
         if rows:
             await db.executemany("INSERT INTO errors VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    async def expire(self, db: aiosqlite.Connection, now: datetime) -> None:
+    async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
         """Remove what has expired."""
-        await db.execute("DELETE FROM errors WHERE expires <= ?", (int(now.timestamp()),))
+        return await remove_expired(db, "errors", now) == EXPIRE_ROWS
 
 
 async def errors(db: aiosqlite.Connection, request: GetErrorsRequest) -> GetErrorsReply:

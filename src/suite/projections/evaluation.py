@@ -37,8 +37,9 @@ class EvaluationProjection(Projection):
             ),
         )
 
-    async def expire(self, db: aiosqlite.Connection, now: datetime) -> None:
-        """Remove the samples whose time is over, from the buckets too."""
-        seconds = int(now.timestamp())
-        await buckets.expire(db, seconds)
-        await buckets.count(db, await samples.expire(db, seconds))
+    async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
+        """Remove samples whose time is over, from the buckets too."""
+        more_minutes = await buckets.expire(db, int(now.timestamp()))
+        counting, more_samples = await samples.expire(db, now)
+        await buckets.count(db, counting)
+        return more_minutes or more_samples

@@ -5,14 +5,30 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
-from typing import ClassVar, TypeAlias
+from hashlib import sha256
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 import aiosqlite
 
 from suite.messages.envelope import Recorded
+from suite.messages.events import REGISTRY
+
+EXPIRE_ROWS: Final = 2000
+"""Rows of a table that one transaction removes at most, so that nothing waits for it for long."""
 
 Database: TypeAlias = aiosqlite.Connection
 """What queries are asked of, in the words of those that may not know SQLite."""
+
+
+class Mark(NamedTuple):
+    """Which fold of which log a file is; one with another mark is folded anew."""
+
+    projection: str
+    version: int
+    events: str
+    """A digest of the types of events that were known: others were passed over."""
+    stream: str
+    """When the stream was created."""
 
 
 class Projection(ABC):
@@ -34,9 +50,26 @@ class Projection(ABC):
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
         """Bring events into the tables, inside of a transaction that is open. Never commits."""
 
-    async def expire(self, db: aiosqlite.Connection, now: datetime) -> None:  # noqa: B027 - most keep all
-        """Remove the rows that have expired, inside of a transaction that is open.
+    async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:  # noqa: ARG002 - most keep all
+        """Remove rows that have expired, inside of a transaction that is open; a few thousand at most.
+
+        Returns whether there may be more. However they are cut, all of it leaves the same tables.
 
         Row by row it asks for `Recorded.expires`, never for the configuration, so that a read model that is
         folded anew has the same rows.
         """
+        return False
+
+    def mark(self, stream: str) -> Mark:
+        """What a file says that is a fold of this stream, as it would be made now."""
+        known = sorted(name for name, kind in REGISTRY.items() if kind.aggregate in self.aggregates)
+        return Mark(self.name, self.version, sha256(" ".join(known).encode()).hexdigest()[:16], stream)
+
+
+async def remove_expired(db: aiosqlite.Connection, table: str, now: datetime) -> int:
+    """Remove up to `EXPIRE_ROWS` rows of a table whose ``expires`` is over. Returns how many."""
+    removed = await db.execute(
+        f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE expires <= ? LIMIT ?)",
+        (int(now.timestamp()), EXPIRE_ROWS),
+    )
+    return removed.rowcount

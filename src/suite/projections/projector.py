@@ -5,8 +5,8 @@
     async with projector.reading(min_seq=seq) as db:
         ...
 
-What keeps it from writing (a full or read-only disk) becomes a problem that health tells of; the log and
-all else go on, queries are answered from what there is, and it is tried again until it works.
+What keeps it from writing (a full or read-only disk) or from following (no log) becomes a problem that health
+tells of; all else goes on, queries are answered from what there is, and it is tried again until it works.
 """
 
 from __future__ import annotations
@@ -15,59 +15,40 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final
 
 import aiosqlite
 import anyio
 
-from suite.errors import Conflict, ReadModelBehind, ReadModelUnavailable, SuiteError
+from suite.errors import Conflict, ReadModelUnavailable, SuiteError
 from suite.identity import Now
 from suite.log import Log
-from suite.log.follower import Batch, Follower
+from suite.log.follower import TICK_SECONDS, Follower
+from suite.log.reader import Extent
 from suite.messages.actions import ProjectionInfo
-from suite.projections.file import (
-    Overtaken,
-    ProjectionFile,
-    Readers,
-    inspect,
-    is_damaged,
-    remove,
-    replace,
-    set_aside,
-)
+from suite.projections.answers import Answers
+from suite.projections.connection import is_damaged, is_outside
+from suite.projections.file import Foreign, Overtaken, ProjectionFile, inspect
+from suite.projections.place import Lock, remove, replace, set_aside
+from suite.projections.problems import without_file, without_log
 from suite.projections.projection import Projection
+from suite.projections.readers import Readers
+from suite.projections.rebuilding import Fresh, Handover, OnProgress, Rebuilt
 
 logger = logging.getLogger("suite.projections")
 
-WAIT_SECONDS: Final = 8.0
-"""How long a query waits for the event that it must see: less than clients wait for an answer."""
-POLL_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 2.0
 EXPIRE_SECONDS: Final = 5.0
+TROUBLE_SECONDS: Final = 10.0
+"""So long it may be without the log before that is a problem: a server starts anew in less."""
 CURRENT_SECONDS: Final = 60.0
 """So old may the newest event be that is not in it, in what counts as current: half of what the server needs
 to forget an id (`log.stream`)."""
 
-OnProgress: TypeAlias = Callable[[float], Awaitable[None]]
-
-
-class Rebuilt(NamedTuple):
-    """What a rebuild did."""
-
-    events: int
-    seconds: float
-    seq: int
-
-
-class _Handover:
-    """While a rebuilt file takes the place of the live one: the live one rests, and goes on afterwards."""
-
-    def __init__(self) -> None:
-        self.rested = anyio.Event()
-        self.over = anyio.Event()
+_NEVER: Final = float("-inf")
 
 
 class Projector:
@@ -84,22 +65,34 @@ class Projector:
     ) -> None:
         self.projection = projection
         self.path = path
-        self.problem: str | None = None
-        """What keeps it from following the log, and what to do."""
-        self.seq = 0
-        """All of its events up to here are in it."""
         self._log = log
         self._now = now
         self._on_problem = on_problem
+        self._problem: str | None = None
         self._pending = 0
         self._rebuilding = False
-        self._readers: Readers | None = None
+        self._lock = Lock(path)
+        self._fresh = path.with_name(f"{path.name}.new")
+        self._answers = Answers(projection.name, path, problem=lambda: self.problem, hurry=self._hurry)
         self._follower: Follower | None = None
-        self._handover: _Handover | None = None
-        self._damage: sqlite3.DatabaseError | None = None
-        self._expired_at = float("-inf")
-        self._current_at = float("-inf")
-        self._changed = anyio.Event()
+        self._handover: Handover | None = None
+        self._damage: Exception | None = None
+        self._distrusted = False
+        self._expired_at = _NEVER
+        self._current_at = _NEVER
+
+    @property
+    def seq(self) -> int:
+        """All of its events up to here are in it."""
+        return self._answers.seq
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps it from following the log, and what to do."""
+        if self._problem is None and self._follower is not None:
+            trouble = self._follower.trouble(TROUBLE_SECONDS)
+            return None if trouble is None else without_log(self.projection.name, trouble)
+        return self._problem
 
     @property
     def info(self) -> ProjectionInfo:
@@ -115,7 +108,7 @@ class Projector:
     # --- following the log --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Follow the log for ever."""
+        """Follow the log for ever, whatever is in the file."""
         try:
             while True:
                 if self._handover is not None:
@@ -126,102 +119,125 @@ class Projector:
                 except Overtaken:
                     logger.warning("%s is written by another process too", self.path)
                 except SuiteError as error:
-                    logger.warning("%s waits for the log: %s", self.projection.name, error.message)
+                    self._report(without_log(self.projection.name, error.message))
                     await anyio.sleep(RETRY_SECONDS)
-                except (sqlite3.Error, OSError) as error:
+                except Exception as error:
                     await self._recover(error)
         finally:
-            await self._close_readers()
+            await self._answers.close()
+            self._lock.release()
 
     async def _live(self) -> None:
         """Keep the file up with the log until a rebuilt one is to take its place, or somebody moves it."""
-        stream = await self._discard_unusable()
-        if self.path.exists():
-            await self._open_readers()  # it can be read, even if it cannot be written
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        async with ProjectionFile.open(self.path, self.projection, stream) as file:
-            await self._open_readers()
-            self._at(file.seq)
+        extent = await self._log.extent()
+        self._current_at = _NEVER  # it may be another file, which knows less
+        try:
+            self._lock.hold()
+        except OSError:
+            with suppress(OSError, Foreign, sqlite3.Error):
+                await self._answer(await self._look(extent))
+            raise
+        if not self._rebuilding:
+            remove(self._fresh)  # of a rebuild that was killed
+        # It is answered from, even if it cannot be written.
+        await self._answer(await self._discard_unusable(extent))
+        async with ProjectionFile.open(self.path, self.projection, extent.created) as file:
+            await self._answers.open(file.seq)
             try:
                 async with self._log.follow(self.projection.aggregates, after=file.seq) as self._follower:
                     while self._handover is None and file.is_in_place():
                         await self._step(file, self._follower)
             except asyncio.CancelledError:
-                await self._close_readers()
+                await self._answers.close()
                 await file.settle()
                 raise
-        if self._handover is None:
-            await self._close_readers()  # of a file that is gone
+            finally:
+                self._follower = None
+        if self._handover is None:  # the file is gone
+            self._damage = None
+            await self._answers.close()
 
     async def _step(self, file: ProjectionFile, follower: Follower) -> None:
-        batch = await follower.next()
+        batch = await follower.next(0.0 if self._expired_at == _NEVER else TICK_SECONDS)
         if self._damage is not None:
             raise self._damage
+        told_at = time.monotonic()
         await file.fold(batch.events)
-        await self._expire(file)
-        if self.problem is not None:
+        if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
+            more = await file.expire(self._now())
+            self._expired_at = _NEVER if more else time.monotonic()  # the rest after what has come meanwhile
+        if self._problem is not None and (batch.events or not batch.pending):
             logger.warning("%s follows the log again", self.projection.name)
-            self.problem = None
+            self._problem = None
         self._pending = batch.pending
         if not batch.pending:
-            self._current_at = time.monotonic()
-        self._at(batch.seq)
+            self._current_at = told_at
+        self._answers.reach(batch.seq)
 
-    async def _expire(self, file: ProjectionFile) -> None:
-        if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
-            await file.expire(self._now())
-            self._expired_at = time.monotonic()
+    async def _answer(self, seq: int | None) -> None:
+        if seq is not None:
+            await self._answers.open(seq)
 
-    async def _discard_unusable(self) -> str:
-        """Take a file away that is not a fold of this log by this version; which log it is."""
-        extent = await self._log.extent()
+    async def _look(self, extent: Extent) -> int | None:
+        """The last event in the file that is there; None if there is none, or no such fold of this log."""
         try:
-            found = await inspect(self.path)
+            seq = await inspect(self.path, self.projection.mark(extent.created))
         except FileNotFoundError:
-            return extent.created
-        name, version = self.projection.name, self.projection.version
-        if found is None:
-            await self._close_readers()
-            kept = set_aside(self.path, "foreign")
-            logger.warning(
-                "%s was not written by this service: it is kept as %s; `suite import-legacy` brings the "
-                "rows of an older service's database into the log",
-                self.path,
-                kept,
-            )
-        elif found[:3] != (name, version, extent.created) or found.seq > extent.last_seq:
-            logger.warning("%s is not of this log and version: it is folded anew", self.path)
-            await self._close_readers()
-            remove(self.path)
-        return extent.created
+            return None
+        return seq if seq is not None and seq <= extent.last_seq else None
 
-    async def _recover(self, error: sqlite3.Error | OSError) -> None:
-        if not is_damaged(error):
-            self._report(error)
+    async def _discard_unusable(self, extent: Extent) -> int | None:
+        """Take a file away that is not a fold of this log by this version; the last event in one that is."""
+        try:
+            seq = await self._look(extent)
+        except Foreign:
+            await self._keep_foreign()
+            return None
+        if seq is None and self.path.exists():
+            logger.warning("%s is not of this log and version: it is folded anew", self.path)
+            await self._answers.close()
+            remove(self.path)
+        return seq
+
+    async def _keep_foreign(self) -> None:
+        await self._answers.close()
+        kept = set_aside(self.path, "foreign")
+        logger.warning(
+            "%s was not written by this service: it is kept as %s; `suite import-legacy` brings the "
+            "rows of an older service's database into the log",
+            self.path,
+            kept,
+        )
+
+    async def _recover(self, error: Exception) -> None:
+        """After what the disk, the file or the fold has come to."""
+        # An error that nobody foresaw is put down to what stands in the file, once: if it is not that, to
+        # fold anew again and again would help nobody.
+        is_suspect = not (is_damaged(error) or is_outside(error))
+        if is_outside(error) or (is_suspect and self._distrusted) or not self._lock.is_held:
+            self._report(without_file(self.projection.name, self.path, error))
             await anyio.sleep(RETRY_SECONDS)
             return
+        logger.error("the read model %s failed", self.projection.name, exc_info=error)
+        self._distrusted = self._distrusted or is_suspect
         self._damage = None
-        await self._close_readers()
+        await self._answers.close()
         try:
             kept = set_aside(self.path, "damaged")
         except OSError as unmovable:
-            self._report(unmovable)
+            self._report(without_file(self.projection.name, self.path, unmovable))
             await anyio.sleep(RETRY_SECONDS)
         else:
             said = f"{self.path} is damaged ({error}): kept as {kept.name} and folded anew"
             logger.error("%s", said)
             self._on_problem(said)
 
-    def _report(self, error: Exception) -> None:
-        problem = (
-            f"the read model {self.projection.name} cannot be written ({error}): see to space and rights of "
-            f"{self.path}; nothing is lost, it follows the log again by itself"
-        )
-        if self.problem != problem:
+    def _report(self, problem: str) -> None:
+        if self._problem != problem:
             logger.error("%s", problem)
             self._on_problem(problem)
-        self.problem = problem
-        self._announce()
+        self._problem = problem
+        self._answers.announce()
 
     # --- answering ----------------------------------------------------------------------------------------
 
@@ -230,71 +246,49 @@ class Projector:
         """A connection for one query, which sees at least ``min_seq`` and what the node itself wrote.
 
         What the node itself wrote is not waited for while there is a problem. Raises ReadModelBehind or
-        ReadModelUnavailable.
+        ReadModelUnavailable; the latter in the place of every error in the block that is no SuiteError.
         """
-        readers = await self._ready(min_seq, own_seq)
-        async with readers.lent() as db:
-            try:
-                yield db
-            except sqlite3.DatabaseError as error:
-                raise self._unreadable(error) from error
+        readers, db = await self._answers.borrow(min_seq, own_seq)
+        try:
+            yield db
+        except SuiteError:
+            raise
+        except Exception as error:
+            raise self._unreadable(error, readers) from error
+        finally:
+            readers.give_back(db)
 
     async def wait_for(self, seq: int) -> None:
-        """Until all of its events up to here are in it. Raises ReadModelBehind."""
-        await self._ready(seq, 0)
+        """Until all of its events up to here are in it. Raises ReadModelBehind, ReadModelUnavailable."""
+        await self._answers.ready(seq, 0)
 
-    async def wait_current(self) -> None:
-        """Until nothing that is older than a minute is missing. Raises ReadModelBehind or Unavailable."""
-        if time.monotonic() - self._current_at > CURRENT_SECONDS:
-            await self.wait_for((await self._log.extent()).last_seq)
+    async def wait_current(self) -> int:
+        """Until nothing that is older than a minute is missing. Returns which event a query must see then.
 
-    async def _ready(self, min_seq: int, own_seq: int) -> Readers:
-        # Nothing may come between finding the readers and taking one: they are closed when nobody has one.
-        with anyio.move_on_after(WAIT_SECONDS):
-            while True:
-                wanted = min_seq if self.problem is not None else max(min_seq, own_seq)
-                if self._readers is not None and self.seq >= wanted:
-                    return self._readers
-                if self._readers is None and self.problem is not None:
-                    raise ReadModelUnavailable(self.problem)
-                if self._follower is not None:
-                    self._follower.settle()
-                with anyio.move_on_after(POLL_SECONDS):
-                    await self._changed.wait()
-        raise ReadModelBehind(
-            f"the read model {self.projection.name} is at event {self.seq} with {self._pending} to come and "
-            f"does not have event {max(min_seq, own_seq)} yet: try again"
-            + (f"; {self.problem}" if self.problem is not None else "")
-        )
+        Raises as `wait_for` does, and Unavailable.
+        """
+        if time.monotonic() - self._current_at <= CURRENT_SECONDS:
+            return self.seq
+        last_seq = (await self._log.extent()).last_seq
+        await self.wait_for(last_seq)
+        return last_seq
 
-    def _unreadable(self, error: sqlite3.DatabaseError) -> SuiteError:
-        if is_damaged(error):
-            self._damage = error
-            if self._follower is not None:
-                self._follower.settle()
-        logger.error("a query of the read model %s failed: %s", self.projection.name, error)
-        return ReadModelUnavailable(
-            f"the read model {self.projection.name} cannot be read ({error}): try again"
-        )
+    def _unreadable(self, error: Exception, readers: Readers) -> SuiteError:
+        """What a query gets that came to grief. If the file may be to blame, it is folded anew."""
+        name = self.projection.name
+        logger.error("a query of the read model %s failed", name, exc_info=error)
+        again = "try again"
+        if is_damaged(error) or not (is_outside(error) or self._distrusted):
+            if self._answers.are_from(readers):
+                self._damage = error
+                self._hurry()
+        elif not is_outside(error):
+            again = f"try again after `suite rebuild {name}`"
+        return ReadModelUnavailable(f"the read model {name} cannot be read ({error}): {again}")
 
-    async def _open_readers(self) -> None:
-        if self._readers is None:
-            self._readers = await Readers.open(self.path)
-            self._announce()
-
-    async def _close_readers(self) -> None:
-        readers, self._readers = self._readers, None
-        if readers is not None:
-            await readers.close()
-
-    def _at(self, seq: int) -> None:
-        if seq != self.seq:
-            self.seq = seq
-            self._announce()
-
-    def _announce(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+    def _hurry(self) -> None:
+        if self._follower is not None:
+            self._follower.settle()
 
     # --- folding anew -------------------------------------------------------------------------------------
 
@@ -306,13 +300,15 @@ class Projector:
         """
         if self._rebuilding:
             raise Conflict(f"the read model {self.projection.name} is being rebuilt already: wait for it")
-        since, fresh = time.monotonic(), self.path.with_name(f"{self.path.name}.new")
-        self._rebuilding = True
+        since, self._rebuilding = time.monotonic(), True
         try:
-            remove(fresh)
-            seq, events = await self._fold_anew(fresh, on_progress)
-            return Rebuilt(events, time.monotonic() - since, seq)
-        except (sqlite3.Error, OSError) as error:
+            self._lock.hold()
+            remove(self._fresh)
+            fresh = await self._fold_anew(on_progress)
+            return Rebuilt(fresh.events, time.monotonic() - since, fresh.seq)
+        except SuiteError:
+            raise
+        except Exception as error:
             raise ReadModelUnavailable(
                 f"the read model {self.projection.name} cannot be rebuilt ({error}): see to space and rights "
                 f"of {self.path.parent}; the one that is there stays"
@@ -320,42 +316,31 @@ class Projector:
         finally:
             self._rebuilding = False
             self._resume()
-            remove(fresh)
+            if self._lock.is_held:
+                remove(self._fresh)
 
-    async def _fold_anew(self, fresh: Path, on_progress: OnProgress | None) -> tuple[int, int]:
+    async def _fold_anew(self, on_progress: OnProgress | None) -> Fresh:
         extent = await self._log.extent()
-        events = 0
-        async with ProjectionFile.open(fresh, self.projection, extent.created) as file:
-            async with self._log.follow(self.projection.aggregates, after=0) as follower:
-                follower.settle()  # there may be nothing to come
-                reached = 0
-                while reached < extent.last_seq:
-                    batch = await self._fold_batch(file, follower)
-                    events, reached = events + len(batch.events), batch.seq
-                    if on_progress is not None:
-                        await on_progress(min(1.0, reached / extent.last_seq))
-                await self._rest()
-                while reached < self.seq:  # what the live one has, the fresh one must have too
-                    batch = await self._fold_batch(file, follower)
-                    events, reached = events + len(batch.events), batch.seq
-            await file.expire(self._now())
-            await file.settle()
-        await self._close_readers()
-        replace(fresh, self.path)
-        return reached, events
-
-    async def _fold_batch(self, file: ProjectionFile, follower: Follower) -> Batch:
-        batch = await follower.next()
-        await file.fold(batch.events)
-        if not batch.pending:
-            follower.settle()
-        return batch
+        async with Fresh.open(self._fresh, self.projection, self._log, extent.created) as fresh:
+            await fresh.reach(extent.last_seq, on_progress)
+            await fresh.expire(self._now)
+            await self._rest()
+            await fresh.reach(self.seq)  # what the live one has, the fresh one must have too
+            await fresh.settle()
+        await self._answers.close()
+        try:
+            with suppress(sqlite3.Error):
+                await self._look(extent)
+        except Foreign:  # it came while this was folded
+            await self._keep_foreign()
+        replace(self._fresh, self.path)
+        self._damage, self._distrusted = None, False
+        return fresh
 
     async def _rest(self) -> None:
         """Have the live one stop where it is."""
-        self._handover = _Handover()
-        if self._follower is not None:
-            self._follower.settle()
+        self._handover = Handover()
+        self._hurry()
         await self._handover.rested.wait()
 
     def _resume(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, TypeAlias
 
 import aiosqlite
@@ -16,6 +17,7 @@ from suite.messages.envelope import Recorded
 from suite.messages.events import MetricLogged
 from suite.messages.times import from_sql, rfc3339, to_sql
 from suite.projections.page import page
+from suite.projections.projection import EXPIRE_ROWS, remove_expired
 
 Row: TypeAlias = tuple[str, str, str, float, str, str | None, int, int | None]
 """metric_id, agent_name, metric_name, value, timestamp, context, seq, expires."""
@@ -83,21 +85,26 @@ async def add(db: aiosqlite.Connection, rows: list[Row]) -> list[Row]:
     return [row for row in rows if row[6] in kept]
 
 
-async def expire(db: aiosqlite.Connection, now: int) -> list[Row]:
-    """Remove what has expired by then. Returns the samples that count from now on in another's place."""
-    await db.execute("DELETE FROM repeated_metrics WHERE expires <= ?", (now,))
-    removed = await db.execute("DELETE FROM performance_metrics WHERE expires <= ?", (now,))
-    if not removed.rowcount:
-        return []
+async def expire(db: aiosqlite.Connection, now: datetime) -> tuple[list[Row], bool]:
+    """Remove what has expired, some thousand rows at most.
+
+    Returns the samples that count from now on in another's place, and whether there may be more to remove.
+    """
+    repeated = await remove_expired(db, "repeated_metrics", now)
+    removed = await remove_expired(db, "performance_metrics", now)
+    more = EXPIRE_ROWS in (repeated, removed)
+    if not removed:
+        return [], more
     found = await db.execute_fetchall(
-        f"SELECT {_COLUMNS} FROM repeated_metrics AS later WHERE NOT EXISTS "
-        "(SELECT 1 FROM performance_metrics AS first WHERE first.metric_id = later.metric_id) ORDER BY seq"
+        f"SELECT {_COLUMNS} FROM repeated_metrics AS later WHERE ifnull(expires > ?, TRUE) AND NOT EXISTS "
+        "(SELECT 1 FROM performance_metrics AS first WHERE first.metric_id = later.metric_id) ORDER BY seq",
+        (int(now.timestamp()),),
     )
     rows: list[Row] = [tuple(row) for row in found]
     if not rows:
-        return []
+        return [], more
     await db.executemany("DELETE FROM repeated_metrics WHERE seq = ?", [(row[6],) for row in rows])
-    return await add(db, rows)
+    return await add(db, rows), more
 
 
 async def find_metric(db: aiosqlite.Connection, metric_id: str) -> tuple[MetricLogged, int] | None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 import aiosqlite
+import anyio
 
 from suite.domain.trust import RECENT, Evaluated, Evidence, trust
 from suite.messages.actions import CompareModelsReply, CompareModelsRequest, ModelComparison, Scores
@@ -81,11 +82,12 @@ async def compare_models(db: aiosqlite.Connection, request: CompareModelsRequest
 @asynccontextmanager
 async def _snapshot(db: aiosqlite.Connection) -> AsyncIterator[None]:
     """Have several statements see the tables as they are now."""
-    await db.execute("BEGIN")
     try:
+        await db.execute("BEGIN")
         yield
     finally:
-        await db.rollback()
+        with anyio.CancelScope(shield=True):  # the next one to have the connection begins anew
+            await db.rollback()
 
 
 async def _evidence(

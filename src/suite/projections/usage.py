@@ -13,7 +13,7 @@ from suite.messages.envelope import Recorded
 from suite.messages.events import Generated, UsageRecorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
 from suite.projections.fitting import fitting, left_out
-from suite.projections.projection import Projection
+from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
 
 GENERATION = "generation"
 """The usage type of what the service ran itself."""
@@ -62,9 +62,9 @@ class UsageProjection(Projection):
         if rows:
             await db.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    async def expire(self, db: aiosqlite.Connection, now: datetime) -> None:
+    async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
         """Remove what has expired."""
-        await db.execute("DELETE FROM usage WHERE expires <= ?", (int(now.timestamp()),))
+        return await remove_expired(db, "usage", now) == EXPIRE_ROWS
 
 
 class UsageHistory:

@@ -1,0 +1,106 @@
+"""The place of a read model's file: what lies there, who holds it, and how a file comes in and out of it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Identity(NamedTuple):
+    """Which file it is, whatever its name."""
+
+    device: int
+    inode: int
+
+
+class InUse(OSError):
+    """Another process keeps the file."""
+
+
+class Lock:
+    """Held by the one process that writes the file, for as long as it lives at most."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(f"{path.name}.lock")
+        self._held: int | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """By this one."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Take it, if it is not held; the directory is made for it. Raises InUse, or another OSError."""
+        while self._held is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The one that held it may have removed it meanwhile: then it keeps nobody out.
+                if identity(self._path) == _identity(os.fstat(lock)):
+                    self._held, lock = lock, -1
+            except BlockingIOError as error:
+                raise InUse(error.errno, "in use by another process") from None
+            finally:
+                if lock >= 0:
+                    os.close(lock)
+
+    def release(self) -> None:
+        """Let others have it."""
+        held, self._held = self._held, None
+        if held is not None:
+            with suppress(OSError):
+                self._path.unlink()
+            os.close(held)
+
+
+def identity(path: Path) -> Identity | None:
+    """Which file is there under this name; None if there is none. Raises OSError."""
+    try:
+        return _identity(path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def made(path: Path) -> Identity | None:
+    """Which file is there, an empty one if there was none. Raises OSError."""
+    if not path.exists():
+        path.touch()
+    return identity(path)
+
+
+def beside(path: Path) -> tuple[Path, ...]:
+    """What SQLite keeps for a file, which must never be taken for another's (SQLite, "How to corrupt")."""
+    return tuple(path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm", "journal"))
+
+
+def remove(path: Path) -> None:
+    """Take a file away, and what SQLite keeps beside it. Raises OSError."""
+    for each in (path, *beside(path)):
+        each.unlink(missing_ok=True)
+
+
+def replace(fresh: Path, path: Path) -> None:
+    """Put a settled file in the place of another, which nobody of this process has open. Raises OSError."""
+    for each in beside(path):
+        each.unlink(missing_ok=True)
+    fresh.replace(path)
+
+
+def set_aside(path: Path, why: str) -> Path:
+    """Keep a file under another name; the name. Raises OSError."""
+    number = 1
+    while (kept := path.with_name(f"{path.stem}.{why}-{number}{path.suffix}")).exists():
+        number += 1
+    for each, other in zip(beside(path), beside(kept), strict=True):
+        if each.exists():
+            each.replace(other)
+    path.replace(kept)
+    return kept
+
+
+def _identity(stat: os.stat_result) -> Identity:
+    return Identity(stat.st_dev, stat.st_ino)

@@ -1,0 +1,34 @@
+"""What can keep a read model from following the log, as health tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from suite.projections.connection import is_outside
+from suite.projections.place import InUse
+
+
+def without_log(name: str, why: str) -> str:
+    """The log cannot be reached, or is gone."""
+    return (
+        f"the read model {name} cannot follow the log ({why}): queries are answered from what there is, and "
+        "it follows again by itself"
+    )
+
+
+def without_file(name: str, path: Path, error: Exception) -> str:
+    """The file cannot be written, or the fold fails."""
+    if isinstance(error, InUse):
+        return (
+            f"the read model {name} cannot be written: {path} is in use by another process; give this one a "
+            "path of its own (sqlite_db_path), or stop the other"
+        )
+    if is_outside(error):
+        return (
+            f"the read model {name} cannot be written ({error}): see to space and rights of {path}; nothing "
+            "is lost, it follows the log again by itself"
+        )
+    return (
+        f"the read model {name} does not go on ({error!r}), although it was folded anew: nothing is lost, "
+        f"please report this; `suite rebuild {name}` folds it anew once more"
+    )
