@@ -184,7 +184,7 @@ async def running_node(
                 journal,
                 limit_bytes=limit_bytes,
                 standby=settings.standby and settings.enable_gguf_management,
-                make_spec=partial(actor_spec, settings, access),
+                make_spec=partial(actor_spec, settings, access, catalogue),
                 terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
                 new_id=new_id,
                 now=now,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 
+import anyio
 import psutil
 
 from suite.actors.generations import Generations
@@ -13,7 +15,7 @@ from suite.bus.connection import Connection
 from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
-from suite.errors import ModelFileInvalid
+from suite.errors import ModelFileInvalid, SuiteError
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actor import ActorSpec, NatsAccess, SnapshotSpec
@@ -21,6 +23,9 @@ from suite.messages.events import Generated
 from suite.prediction.policy import Policy
 from suite.projections.projections import Projections
 from suite.projections.usage import UsageHistory
+
+DIGEST_SECONDS = 1.0
+"""How long a load waits for the digest of a file that was not read yet."""
 
 
 class Node:
@@ -122,23 +127,11 @@ def _physical_cores() -> int:
     return psutil.cpu_count(logical=False) or 1
 
 
-def _snapshots(settings: Settings, model: Model) -> SnapshotSpec | None:
-    kept = settings.snapshots
-    if not kept.enabled:
-        return None
-    # What lies on disk is told apart by the model's digest; while that is not known, nothing lies there.
-    on_disk = kept.disk_mb > 0 and model.sha256 is not None
-    return SnapshotSpec(
-        directory=str(settings.data_dir / "snapshots") if on_disk else None,
-        memory_bytes=kept.memory_mb << 20,
-        disk_bytes=kept.disk_mb << 20,
-        max_conversations=kept.max_conversations,
-        max_age_seconds=kept.max_age_seconds,
-    )
-
-
-def actor_spec(settings: Settings, access: NatsAccess, model: Model, instance_id: str) -> ActorSpec:
+async def actor_spec(
+    settings: Settings, access: NatsAccess, catalogue: Catalogue, model: Model, instance_id: str
+) -> ActorSpec:
     """What the process of a model is told."""
+    digest = await _digest(catalogue, model)
     return ActorSpec(
         node=settings.node,
         instance_id=instance_id,
@@ -154,9 +147,31 @@ def actor_spec(settings: Settings, access: NatsAccess, model: Model, instance_id
         threads=threads(model),
         slots=model.settings.slots,
         queue_limit=settings.queue_limit,
-        model_digest=model.sha256,
-        snapshots=_snapshots(settings, model),
+        model_digest=digest,
+        snapshots=_snapshots(settings, digest),
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
         tracing=settings.trace,
         chat_template=model.settings.chat_template,
+    )
+
+
+async def _digest(catalogue: Catalogue, model: Model) -> str | None:
+    """The digest of a model's file, if it is known or soon is: no load waits for gigabytes to be read."""
+    with anyio.move_on_after(DIGEST_SECONDS), suppress(SuiteError):
+        return await catalogue.digest(model.model_id)
+    return None
+
+
+def _snapshots(settings: Settings, digest: str | None) -> SnapshotSpec | None:
+    kept = settings.snapshots
+    if not kept.enabled:
+        return None
+    # What lies on disk is told apart by the model's digest; while that is not known, nothing lies there.
+    on_disk = kept.disk_mb > 0 and digest is not None
+    return SnapshotSpec(
+        directory=str(settings.data_dir / "snapshots") if on_disk else None,
+        memory_bytes=kept.memory_mb << 20,
+        disk_bytes=kept.disk_mb << 20,
+        max_conversations=kept.max_conversations,
+        max_age_seconds=kept.max_age_seconds,
     )

@@ -50,7 +50,7 @@ logger = logging.getLogger("suite.supervisor")
 SWEEP_SECONDS = 1.0
 _LAST_WORDS_SECONDS = 1.0
 
-MakeSpec = Callable[[Model, str], ActorSpec]
+MakeSpec = Callable[[Model, str], Awaitable[ActorSpec]]
 Terminate = Callable[[Lease, SuiteError], Awaitable[None]]
 
 
@@ -272,7 +272,7 @@ class Supervisor:
             await self._ended(instance, exit_code)
 
     async def _run(self, instance: Instance) -> int:
-        spec = self._make_spec(instance.model, instance.instance_id)
+        spec = await self._make_spec(instance.model, instance.instance_id)
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
             if instance.unloading is not None:
