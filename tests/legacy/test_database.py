@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -196,3 +197,22 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
     entries(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_one_whose_writer_was_killed_says_how_it_recovers(tmp_path: Path) -> None:
+    source = old_database(
+        tmp_path / "old.db", metrics=[metric(f"m{n}", context="x" * 500) for n in range(99)]
+    )
+    path = tmp_path / "killed.db"
+    with closing(sqlite3.connect(source, isolation_level=None)) as db:
+        db.execute("PRAGMA cache_size = 5")
+        db.execute("BEGIN")
+        db.execute("UPDATE performance_metrics SET context = 'y' || context")
+        for name in ("", "-journal"):
+            shutil.copy(f"{source}{name}", f"{path}{name}")
+        db.execute("ROLLBACK")
+    with pytest.raises(LegacyDatabaseUnusable, match=r"sqlite3 .*killed\.db .* recover"):
+        entries(path)
+    with closing(sqlite3.connect(path)) as db:  # as that command does
+        db.execute("SELECT count(*) FROM performance_metrics").fetchone()
+    assert len(entries(path)) == 99

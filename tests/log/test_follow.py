@@ -7,12 +7,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
-from suite.bus.connection import Connection
+from suite.bus.connection import Connection, Message
 from suite.bus.embedded import EmbeddedServer
+from suite.bus.jetstream import ConsumerInfo, JetStream
+from suite.errors import ServerUnsuitable
 from suite.identity import new_id, utc_now
 from suite.log import Log
+from suite.log.consumer import Consumer
 from suite.log.follower import Follower
 from suite.messages.events import NodeStopped, UsageRecorded
 from suite.messages.subjects import Subjects
@@ -101,3 +105,53 @@ async def test_large_events_come_all_although_few_fit_into_a_pull(
         async with log.follow(["usage"], after=0) as follower:
             assert await until(follower, last) == list(range(1, 31))
     assert "new consumer" not in caplog.text
+
+
+async def test_what_its_consumer_has_not_heard_of_yet_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive, told, late = Consumer._receive, JetStream.consumer_info, False
+    before: list[ConsumerInfo] = []
+
+    async def received(consumer: Consumer, message: Message) -> None:
+        if not late:
+            await receive(consumer, message)
+
+    async def info(jetstream: JetStream, name: str) -> ConsumerInfo:
+        if not late:
+            before[:] = [await told(jetstream, name)]
+        return before[0]
+
+    monkeypatch.setattr(Consumer, "_receive", received)
+    monkeypatch.setattr(JetStream, "consumer_info", info)
+    async with opened(tmp_path) as (_, connection, log):
+        async with log.follow(["usage", "node"], after=0) as follower:
+            assert await until(follower, await log.append(usage(1))) == [1]
+            (name,) = await consumers(connection)
+            await JetStream(connection, Subjects().stream, new_id=new_id).consumer_info(name)
+            late = True
+            await log.append(usage(2))
+            follower.settle()
+            batch = await follower.next()
+            assert (list(batch.events), batch.seq) == ([], 1)
+            late = False
+
+
+async def consumers(connection: Connection) -> list[str]:
+    answer = await connection.request(f"$JS.API.CONSUMER.NAMES.{Subjects().stream}", b"", timeout=5)
+    return list(msgspec.json.decode(answer.data)["consumers"])
+
+
+async def test_another_stream_of_that_name_is_not_followed_on(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (_, connection, log):
+        await log.append(*map(usage, range(5)))
+        async with log.follow(["usage"], after=0) as follower:
+            await until(follower, 5)
+            await connection.request(f"$JS.API.STREAM.DELETE.{Subjects().stream}", b"", timeout=5)
+            async with Log.open(
+                connection, Subjects(), source="/test", new_id=new_id, now=utc_now
+            ) as another:
+                await another.append(usage(1))
+                with pytest.raises(ServerUnsuitable, match="another"), anyio.fail_after(20):
+                    while True:
+                        await follower.next()

@@ -79,10 +79,12 @@ async def fold(
 
 
 async def expire(db: aiosqlite.Connection, projection: Projection, now: datetime) -> None:
-    """Let rows expire, in a transaction."""
-    await db.execute("BEGIN")
-    await projection.expire(db, now)
-    await db.commit()
+    """Let all rows expire whose time is over, some in each transaction."""
+    more = True
+    while more:
+        await db.execute("BEGIN")
+        more = await projection.expire(db, now)
+        await db.commit()
 
 
 async def tables(db: aiosqlite.Connection) -> Tables:
