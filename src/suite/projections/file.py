@@ -33,13 +33,13 @@ class Foreign(Exception):
     """The file is somebody else's database."""
 
 
-async def inspect(path: Path, mark: Mark) -> int | None:
-    """The last event that is in a file; None if it does not bear this mark: it can be folded anew.
+async def inspect(path: Path, mark: Mark, last_seq: int) -> int | None:
+    """The last event that is in a file; None if there is no file, or no fold of this log and version.
 
-    Raises FileNotFoundError, Foreign, and sqlite3.Error for what cannot be read.
+    ``last_seq`` is how far the log goes. Raises Foreign, and sqlite3.Error for what cannot be read.
     """
     if not await anyio.Path(path).exists():
-        raise FileNotFoundError(path)
+        return None
     try:
         async with connected(path, read_only=True) as db:
             names = {name for (name,) in await db.execute_fetchall("SELECT name FROM sqlite_master")}
@@ -53,7 +53,7 @@ async def inspect(path: Path, mark: Mark) -> int | None:
             raise Foreign from error
         raise
     match rows:
-        case [(*said, int(seq))] if tuple(said) == mark:
+        case [(*said, int(seq))] if tuple(said) == mark and seq <= last_seq:
             return seq
     return None
 

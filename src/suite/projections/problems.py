@@ -1,4 +1,4 @@
-"""What can keep a read model from following the log, as health tells it."""
+"""What can come between a read model and the log, and what to do, in words for operators."""
 
 from __future__ import annotations
 
@@ -31,4 +31,12 @@ def without_file(name: str, path: Path, error: Exception) -> str:
     return (
         f"the read model {name} does not go on ({error!r}), although it was folded anew: nothing is lost, "
         f"please report this; `suite rebuild {name}` folds it anew once more"
+    )
+
+
+def foreign(path: Path, kept: Path) -> str:
+    """Somebody else's database was where the file belongs."""
+    return (
+        f"{path} was not written by this service: it is kept as {kept}; `suite import-legacy` brings the "
+        "rows of an older service's database into the log"
     )

@@ -33,7 +33,7 @@ from suite.projections.answers import Answers
 from suite.projections.connection import is_damaged, is_outside
 from suite.projections.file import Foreign, Overtaken, ProjectionFile, inspect
 from suite.projections.place import Lock, remove, replace, set_aside
-from suite.projections.problems import without_file, without_log
+from suite.projections.problems import foreign, without_file, without_log
 from suite.projections.projection import Projection
 from suite.projections.readers import Readers
 from suite.projections.rebuilding import Fresh, Handover, OnProgress, Rebuilt
@@ -179,12 +179,7 @@ class Projector:
             await self._answers.open(seq)
 
     async def _look(self, extent: Extent) -> int | None:
-        """The last event in the file that is there; None if there is none, or no such fold of this log."""
-        try:
-            seq = await inspect(self.path, self.projection.mark(extent.created))
-        except FileNotFoundError:
-            return None
-        return seq if seq is not None and seq <= extent.last_seq else None
+        return await inspect(self.path, self.projection.mark(extent.created), extent.last_seq)
 
     async def _discard_unusable(self, extent: Extent) -> int | None:
         """Take a file away that is not a fold of this log by this version; the last event in one that is."""
@@ -201,13 +196,7 @@ class Projector:
 
     async def _keep_foreign(self) -> None:
         await self._answers.close()
-        kept = set_aside(self.path, "foreign")
-        logger.warning(
-            "%s was not written by this service: it is kept as %s; `suite import-legacy` brings the "
-            "rows of an older service's database into the log",
-            self.path,
-            kept,
-        )
+        logger.warning("%s", foreign(self.path, set_aside(self.path, "foreign")))
 
     async def _recover(self, error: Exception) -> None:
         """After what the disk, the file or the fold has come to."""
@@ -218,7 +207,7 @@ class Projector:
             self._report(without_file(self.projection.name, self.path, error))
             await anyio.sleep(RETRY_SECONDS)
             return
-        logger.error("the read model %s failed", self.projection.name, exc_info=error)
+        logger.error("%s is kept under another name, and folded anew", self.path, exc_info=error)
         self._distrusted = self._distrusted or is_suspect
         self._damage = None
         await self._answers.close()
@@ -228,9 +217,7 @@ class Projector:
             self._report(without_file(self.projection.name, self.path, unmovable))
             await anyio.sleep(RETRY_SECONDS)
         else:
-            said = f"{self.path} is damaged ({error}): kept as {kept.name} and folded anew"
-            logger.error("%s", said)
-            self._on_problem(said)
+            self._on_problem(f"{self.path} is damaged ({error}): kept as {kept.name} and folded anew")
 
     def _report(self, problem: str) -> None:
         if self._problem != problem:
