@@ -164,8 +164,7 @@ async def retract_model_evaluation(
 async def _evaluation(node: Node, evaluation_id: str) -> tuple[EvaluationLogged | EvaluationRetracted, int]:
     """The evaluation of an id or its retraction, with the seq of that. Raises EvaluationNotFound."""
     evaluations = node.projections.evaluation
-    await evaluations.wait_current()
-    async with evaluations.reading(own_seq=node.last_seq) as db:
+    async with evaluations.reading(await evaluations.wait_current(), own_seq=node.last_seq) as db:
         found = await scores.find_evaluation(db, evaluation_id)
     if found is None:  # another node may have logged it a moment ago
         async with evaluations.reading((await node.log.extent()).last_seq) as db:

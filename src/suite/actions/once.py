@@ -40,8 +40,7 @@ async def append_once(
     ``find`` looks the id up in the read model. Raises Conflict when it has other content, and
     ReadModelBehind when that cannot be known.
     """
-    await projector.wait_current()
-    async with projector.reading() as db:
+    async with projector.reading(await projector.wait_current()) as db:
         found = await find(db, entry_id)
     if found is None:
         seq = await node.log.append(event, id=message_id(event, entry_id), correlation_id=correlation_id)
