@@ -24,6 +24,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from harness import Measure, in_turns, quick, report
 from service import CONTEXT_TOKENS, MODEL, MODEL_ID, running_service
+from suite.engine.backend import Part
 from suite.engine.bindings import lib
 from suite.engine.model import ContextSettings, Model
 from suite.engine.sampler import Sampler, Sampling
@@ -68,12 +69,12 @@ def run_bare_loop() -> None:
         started = time.perf_counter()
         tokens = model.vocabulary.tokenize(line.rstrip("\n"))
         text, count = b"", len(tokens)
-        with Sampler(greedy, model.vocabulary.size) as sampler:
-            model.decode(tokens, 0, 0)
+        with Sampler(greedy, model.vocabulary) as sampler:
+            model.decode([Part(0, tokens, 0, wants_logits=True)])
             for _ in range(TOKENS):
                 token = sampler.next(model.context)
                 text += model.vocabulary.piece(token)
-                model.decode([token], 0, count)
+                model.decode([Part(0, [token], count, wants_logits=True)])
                 count += 1
         print(TOKENS / (time.perf_counter() - started), flush=True)
 

@@ -5,7 +5,7 @@ import threading
 import anyio
 import anyio.lowlevel
 
-from suite.actors.feed import CHUNK_SECONDS, Feed
+from suite.actors.feed import CHUNK_SECONDS, Feed, Piece
 from suite.errors import GenerationFailed, ModelUnloading
 
 
@@ -23,11 +23,11 @@ async def test_the_first_piece_is_there_at_once_and_those_right_after_it_go_toge
     clock = Hands()
     feed = Feed(stream=True, clock=clock)
     feed.piece("a")
-    assert await feed.next() == ("a", False)
+    assert await feed.next() == Piece("a", (), False)
     feed.piece("b")
     clock.now = CHUNK_SECONDS
     feed.piece("c")
-    assert await feed.next() == ("bc", False)
+    assert await feed.next() == Piece("bc", (), False)
 
 
 async def test_the_end_brings_all_that_is_left() -> None:
@@ -35,7 +35,7 @@ async def test_the_end_brings_all_that_is_left() -> None:
     feed.piece("a")
     feed.piece("b")
     feed.ended(None)
-    assert await feed.next() == ("ab", True)
+    assert await feed.next() == Piece("ab", (), True)
     assert feed.failure is None
 
 
@@ -46,7 +46,7 @@ async def test_without_a_stream_nothing_is_told_before_the_end() -> None:
         await feed.next()
     assert waited.cancelled_caught
     feed.ended(None)
-    assert await feed.next() == ("a", True)
+    assert await feed.next() == Piece("a", (), True)
 
 
 async def test_the_first_failure_stands() -> None:
@@ -70,7 +70,8 @@ async def test_nothing_is_lost_between_the_threads() -> None:
     thread.start()
     text, over = "", False
     while not over:
-        more, over = await feed.next()
+        more, logprobs, over = await feed.next()
+        assert not logprobs
         text += more
     thread.join()
     assert text == "".join(pieces)
