@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 MODEL := .models/SmolLM2-135M-Instruct.Q4_1.gguf
 TEST_MODEL := .models/gemma-3-270m-it-Q4_K_M.gguf
 NODE_MODULES := examples/node_modules/.installed
-BENCHMARKS := $(filter-out $(addprefix benchmarks/,harness.py service.py workload.py),$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,answers.py harness.py peers.py prompts.py service.py workload.py),$(wildcard benchmarks/*.py))
 
 # llama.cpp is compiled once: pip keeps the wheel in its cache. The vision library is not needed.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 
-.PHONY: demo test check bench schemas format lock clean
+.PHONY: demo test check bench bench-peers schemas format lock clean
 
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
@@ -26,8 +26,11 @@ check: $(VENV)/.dev-installed
 	$(BIN)/lint-imports
 	$(BIN)/python -m suite.messages.schema --check schemas
 
-bench: $(VENV)/.dev-installed $(MODEL)
+bench: bench-peers $(MODEL)
 	@for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark --quick || exit 1; done
+
+# What batching.py and conversations.py compare with: nothing of it is compiled.
+bench-peers: $(VENV)/.bench-installed
 
 schemas: $(VENV)/.dev-installed
 	$(BIN)/python -m suite.messages.schema --write schemas
@@ -37,7 +40,7 @@ format: $(VENV)/.dev-installed
 	$(BIN)/ruff format .
 
 # The versions that are installed now become the ones that everybody gets.
-lock: $(VENV)/.dev-installed
+lock: $(VENV)/.bench-installed
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -48,6 +51,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[server,otlp,zmq,dev]"
+	touch $@
+
+$(VENV)/.bench-installed: $(VENV)/.dev-installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	touch $@
 
 $(MODEL) $(TEST_MODEL): | $(VENV)/.installed

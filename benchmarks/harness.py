@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal, TypeVar
 
+F = TypeVar("F")
 Measure = Callable[[], Awaitable[float]]
 
 
@@ -35,6 +36,17 @@ async def in_turns(ours: Measure, reference: Measure, turns: int) -> tuple[float
         for figures, measure in pair if turn % 2 else reversed(pair):
             figures.append(await measure())
     return statistics.median(our_figures), statistics.median(reference_figures)
+
+
+async def in_rotation(sides: Mapping[str, Callable[[int], Awaitable[F]]], turns: int) -> dict[str, list[F]]:
+    """The figures of several sides, which are told the turn; who goes first changes from turn to turn."""
+    names = list(sides)
+    figures: dict[str, list[F]] = {name: [] for name in names}
+    for turn in range(turns):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            figures[name].append(await sides[name](turn))
+    return figures
 
 
 def report(
