@@ -153,7 +153,10 @@ async def test_a_template_that_never_ends_is_given_up_and_prompts_go_on(tmp_path
 
 
 async def test_past_its_queue_it_answers_overloaded(tmp_path: Path, tiny: Path) -> None:
-    async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT, queue_limit=1) as actor:
+    async with (
+        stage(tmp_path) as on,
+        on.actor(tiny, context_tokens=LONG_CONTEXT, slots=1, queue_limit=1) as actor,
+    ):
         await actor.generate("g1", **ENDLESS)
         await actor.generate("g2", **ENDLESS)
         refused = await actor.hand_over(request(prompt="a"), "g3", reply=on.client.new_inbox())
@@ -163,7 +166,7 @@ async def test_past_its_queue_it_answers_overloaded(tmp_path: Path, tiny: Path) 
 
 
 async def test_cancelling_ends_what_runs_and_what_waits(tmp_path: Path, tiny: Path) -> None:
-    async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT) as actor:
+    async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT, slots=1) as actor:
         running = await actor.generate("g1", **ENDLESS, stream=True)
         waiting = await actor.generate("g2", **ENDLESS)
         await running.until(1)
@@ -182,7 +185,7 @@ async def test_cancelling_ends_what_runs_and_what_waits(tmp_path: Path, tiny: Pa
 
 
 async def test_one_that_waits_shows_that_it_does(tmp_path: Path, tiny: Path) -> None:
-    async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT) as actor:
+    async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT, slots=1) as actor:
         await actor.generate("g1", **ENDLESS)
         waiting = await actor.generate("g2", **ENDLESS, stream=True)
         await waiting.until(1)
@@ -201,7 +204,7 @@ async def test_a_client_that_is_gone_frees_its_place(tmp_path: Path, tiny: Path)
 
 
 async def test_one_that_waits_and_whose_client_is_gone_is_not_run(tmp_path: Path, tiny: Path) -> None:
-    async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT) as actor:
+    async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT, slots=1) as actor:
         await actor.generate("g1", **ENDLESS)
         _, subscription = await actor.listening("g2", **ENDLESS, stream=True)
         await subscription.unsubscribe()

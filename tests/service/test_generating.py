@@ -68,6 +68,7 @@ async def test_a_second_turn_reuses_what_is_in_memory(tmp_path: Path) -> None:
         assert second.using_kv_cache
         assert second.usage.reused_tokens >= first.usage.prompt_tokens
         await client.unload_model("smollm2")
+        assert (await client.clear_kv_cache()).cleared_conversations == 1  # what was kept on disk
         fresh = await client.generate_text("smollm2", messages=turns, max_tokens=8, temperature=0)
         assert fresh.usage.reused_tokens == 0
         assert fresh.text == second.text

@@ -176,7 +176,7 @@ def spec(path: Path, *, nats: NatsAccess, **settings: object) -> ActorSpec:
         "model_path": str(path),
         "subject_root": SUBJECTS.root,
         "context_tokens": 512,
-        "cache_tokens": 512,
+        "cache_tokens": settings.get("context_tokens", 512),
         "prompt_step_tokens": 256,
         "model_digest": None,
         "snapshots": None,

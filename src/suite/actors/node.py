@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 import anyio
 import psutil
@@ -127,6 +128,11 @@ def _physical_cores() -> int:
     return psutil.cpu_count(logical=False) or 1
 
 
+def snapshots_of(settings: Settings, digest: str) -> Path:
+    """Where the snapshots of one model file lie."""
+    return settings.data_dir / "snapshots" / digest[:32]
+
+
 async def actor_spec(
     settings: Settings, access: NatsAccess, catalogue: Catalogue, model: Model, instance_id: str
 ) -> ActorSpec:
@@ -167,9 +173,9 @@ def _snapshots(settings: Settings, digest: str | None) -> SnapshotSpec | None:
     if not kept.enabled:
         return None
     # What lies on disk is told apart by the model's digest; while that is not known, nothing lies there.
-    on_disk = kept.disk_mb > 0 and digest is not None
+    on_disk = kept.disk_mb > 0
     return SnapshotSpec(
-        directory=str(settings.data_dir / "snapshots") if on_disk else None,
+        directory=str(snapshots_of(settings, digest)) if on_disk and digest is not None else None,
         memory_bytes=kept.memory_mb << 20,
         disk_bytes=kept.disk_mb << 20,
         max_conversations=kept.max_conversations,

@@ -254,8 +254,7 @@ class ModelActor:
             raise InvalidRequest(f"the hand-over has no {REPLY_HEADER} header")
         if handover.generation_id in self._answers:
             raise GenerationExists
-        limit = self._means.spec.queue_limit
-        if len(self._answers) > limit:
+        if len(self._answers) >= self._means.spec.slots + self._means.spec.queue_limit:
             raise Overloaded(
                 f"{len(self._answers)} generations run or wait in {self._means.spec.model_id}: try later"
             )
