@@ -7,11 +7,14 @@ async with Projections.running(log, data_dir, now=utc_now) as projections:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from suite import telemetry
 from suite.identity import Now
 from suite.log import Log
 from suite.projections.catalogue import CatalogueProjection
@@ -45,6 +48,11 @@ class Projections:
         """What keeps any of them from following the log."""
         return tuple(each.problem for each in self.by_name.values() if each.problem is not None)
 
+    def _lag(self, _: CallbackOptions) -> Iterable[Observation]:
+        """How many events each has still to fold, for OpenTelemetry."""
+        for name, projector in self.by_name.items():
+            yield Observation(projector.info.lag_events, {"suite.projection.name": name})
+
     @classmethod
     @asynccontextmanager
     async def running(
@@ -64,6 +72,9 @@ class Projections:
             evaluation_path or directory / "model_evaluation.db",
             now=now,
             on_problem=on_problem,
+        )
+        telemetry.meter().create_observable_gauge(
+            "suite.projection.lag", callbacks=[projections._lag], unit="{event}"
         )
         async with background() as tasks:
             for projector in projections.by_name.values():
