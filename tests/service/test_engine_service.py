@@ -132,7 +132,8 @@ async def test_a_full_queue_is_told_and_what_was_accepted_goes_on(tmp_path: Path
             try:
                 await client.generate_text("slow", "the", max_tokens=20)
                 outcomes.append("success")
-            except Overloaded:
+            except Overloaded as error:
+                assert "try again in about" in error.message
                 outcomes.append("overloaded")
 
         async with anyio.create_task_group() as tasks:

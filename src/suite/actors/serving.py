@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -53,6 +54,8 @@ logger = logging.getLogger("suite.actor")
 
 END_SECONDS = 2.0
 """For the last messages after SIGTERM; less than what the node waits before it kills."""
+_LATELY = 0.2
+"""The weight of the last generation in the mean of what they take."""
 _EMBEDDED_AT_ONCE = 8
 """Inputs between two steps of what is generated."""
 PARK_SECONDS = 1.5
@@ -124,6 +127,8 @@ class ModelActor:
         self._ending = False
         self._embedder: Embedder | None = None
         self._embedding = 0
+        self._seconds = 0.0
+        """What a generation took lately, for those that are told to come later."""
         self._tasks: anyio.abc.TaskGroup
 
     async def run(self) -> None:
@@ -254,16 +259,20 @@ class ModelActor:
             raise InvalidRequest(f"the hand-over has no {REPLY_HEADER} header")
         if handover.generation_id in self._answers:
             raise GenerationExists
-        if len(self._answers) >= self._means.spec.slots + self._means.spec.queue_limit:
+        spec, count = self._means.spec, len(self._answers)
+        if count >= spec.slots + spec.queue_limit:
+            seconds = max(1, math.ceil(self._seconds * (count - spec.slots + 1) / spec.slots))
             raise Overloaded(
-                f"{len(self._answers)} generations run or wait in {self._means.spec.model_id}: try later"
+                f"{count} generations run or wait in {spec.model_id}: try again in about {seconds} s"
             )
         return handover
 
     async def _answer(self, answer: Answer, generation_id: str, receipt: str, message: Message) -> None:
+        began = self._means.clock()
         try:
             await self._reply(message, HandoverReply(accepted=True))
             self._pipe.report(await answer.run(message.headers))
+            self._seconds += _LATELY * (self._means.clock() - began - self._seconds)
         except SuiteError as error:
             logger.warning("a hand-over could not be accepted: %s", error.message)
         finally:
