@@ -23,7 +23,7 @@ import psutil
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from harness import Measure, in_turns, quick, report
-from service import CONTEXT_TOKENS, MODEL, MODEL_ID, running_service
+from service import CONTEXT_TOKENS, MODEL, MODEL_ID, SAME_CACHE, running_service
 from suite.engine.backend import Part
 from suite.engine.bindings import lib
 from suite.engine.model import ContextSettings, Model
@@ -81,7 +81,7 @@ def run_bare_loop() -> None:
 
 async def main(turns: int) -> None:
     prompts = map(PROMPT.format, itertools.count())
-    async with running_service() as (client, _), bare_loop() as bare:
+    async with running_service(model_settings=SAME_CACHE) as (client, _), bare_loop() as bare:
         await client.load_model(MODEL_ID)
 
         async def through_the_service() -> float:

@@ -20,7 +20,7 @@ import anyio
 import psutil
 
 from harness import in_turns, quick, report
-from service import CONTEXT_TOKENS, MODEL, MODEL_ID, running_service
+from service import CONTEXT_TOKENS, MODEL, MODEL_ID, SAME_CACHE, running_service
 
 SETTLE_SECONDS = 1.0
 """For the imports of the process that stands ready."""
@@ -51,7 +51,7 @@ async def standing() -> None:
 
 
 async def compare(name: str, turns: int, *, standby: bool) -> None:
-    async with running_service(f"standby = {str(standby).lower()}") as (client, _):
+    async with running_service(f"standby = {str(standby).lower()}", model_settings=SAME_CACHE) as (client, _):
 
         async def load() -> float:
             if standby:

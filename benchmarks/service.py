@@ -24,6 +24,8 @@ MODEL_IDS = {"smollm2": "SmolLM2-135M-Instruct.Q4_1", "gemma3": "gemma-3-270m-it
 MODEL_ID = MODEL_IDS["smollm2"]
 MODEL = MODELS / f"{MODEL_ID}.gguf"
 CONTEXT_TOKENS = 2048
+SAME_CACHE = f"cache_tokens = {CONTEXT_TOKENS}"
+"""Of a model's settings, for benchmarks whose reference has one context and no more."""
 THREADS = psutil.cpu_count(logical=False) or 1
 """That every side computes with."""
 

@@ -15,7 +15,7 @@ from suite.messages.actions import MemoryEstimate
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """At most, where the settings say nothing: contexts that models are trained for can take many gigabytes."""
-CACHE_BYTES = 256 << 20
+CACHE_BYTES = 128 << 20
 """What the cache takes at most where the settings say nothing and one context needs less."""
 
 

@@ -43,7 +43,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     slots: Annotated[int, Meta(ge=1, le=64)] = 8
     """How many generations run at once, and conversations keep their tokens ready."""
     cache_tokens: Count | None = None
-    """What all slots have room for together; left out, as much as they need within 256 MiB."""
+    """What all slots have room for together; left out, as much as they need within 128 MiB."""
     prompt_step_tokens: Count = 256
     """Of prompts, decoded in a step at most while answers run: less, and these stall less."""
     idle_timeout_seconds: Seconds | None = None
