@@ -37,7 +37,7 @@ import suite
 from harness import quick, report
 from service import running_service
 from suite.client import Client
-from suite.messages.actions import GetPerformanceMetricsRequest, SummaryReply, SummaryRequest
+from suite.messages.actions.evaluation import GetPerformanceMetricsRequest, SummaryReply, SummaryRequest
 from suite.messages.actor import NatsAccess
 from suite.messages.envelope import Recorded
 from suite.messages.events import MetricLogged

@@ -27,7 +27,8 @@ from suite.errors import (
 )
 from suite.identity import new_id, utc_now
 from suite.log import Log
-from suite.messages.actions import HealthCheckReply, LoadModelReply
+from suite.messages.actions.residency import LoadModelReply
+from suite.messages.actions.status import HealthCheckReply
 from suite.messages.actor import NatsAccess
 from suite.messages.events import ModelRemoved, NodeStopped
 from suite.messages.signals import Accepted, Chunk, Heartbeat, Progress

@@ -8,7 +8,7 @@ import pytest
 
 import suite
 from suite.errors import Conflict, EvaluationNotFound, InvalidRequest, ModelNotFound, NodeLost
-from suite.messages.actions import RebuildProjectionReply
+from suite.messages.actions.projections import RebuildProjectionReply
 from suite.messages.signals import Folded, Heartbeat
 from support.faults import KillableServer
 from support.models import tiny_model

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jsonschema
 import msgspec
 import pytest
 
-from suite.messages import actions, signals
-from suite.messages.actions import ErrorReply, GenerateTextRequest, LoadModelRequest, Request
+from suite.messages import signals
+from suite.messages.actions.base import ErrorReply, Request
+from suite.messages.actions.generation import GenerateTextRequest
+from suite.messages.actions.residency import LoadModelRequest
 from suite.messages.asyncapi import SIGNALS, asyncapi
 from suite.messages.jsonschema import action_types, event_types, schema_of
 from suite.messages.schema import documents, drift, main, write
@@ -47,10 +50,10 @@ def test_every_action_of_the_issue_is_there() -> None:
 
 
 def test_a_request_type_without_a_reply_type_is_found() -> None:
-    module = type(actions)("invented")
+    module = ModuleType("invented")
     vars(module)["EchoTextRequest"] = type("EchoTextRequest", (Request,), {})
     with pytest.raises(ValueError, match="EchoTextReply"):
-        action_types(module)
+        action_types([module])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from suite.bus.connection import Connection
 from suite.bus.decoding import Shape
 from suite.bus.service import Call, Service, action
 from suite.identity import new_id
-from suite.messages.actions import Reply, Request
+from suite.messages.actions.base import Reply, Request
 from suite.messages.subjects import Subjects
 from support.nats import running_nats
 

@@ -18,7 +18,8 @@ from suite.bus.embedded import EmbeddedServer
 from suite.bus.service import Call, HandedOver, Service, action, terminate
 from suite.errors import ModelNotFound, UnknownOutcome
 from suite.identity import new_id
-from suite.messages.actions import ChatMessage, Reply, Request
+from suite.messages.actions.base import Reply, Request
+from suite.messages.actions.chat import ChatMessage
 from suite.messages.signals import Progress
 from suite.messages.subjects import Subjects
 from support.nats import eventually, restart_nats, running_nats

@@ -23,14 +23,13 @@ from suite.cli.main import COMMANDS, main
 from suite.errors import ModelNotFound, NodeLost, RequestTimeout, Unavailable, UnknownOutcome
 from suite.identity import new_id, utc_now
 from suite.log import Log
-from suite.messages.actions import (
+from suite.messages.actions.residency import LoadModelReply, UnloadModelReply
+from suite.messages.actions.status import (
     HealthCheckReply,
     InstanceInfo,
     ListModelsReply,
-    LoadModelReply,
     MemoryEstimate,
     ModelInfo,
-    UnloadModelReply,
 )
 from suite.messages.events import ModelRemoved, NodeStopped
 from suite.messages.signals import Chunk, Heartbeat, Progress

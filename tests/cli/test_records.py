@@ -12,13 +12,9 @@ from suite.cli import projections, usage
 from suite.cli.main import main
 from suite.cli.output import change, figure, short
 from suite.client.records import ProjectionName
-from suite.messages.actions import (
-    ErrorEntry,
-    GetErrorsReply,
-    HealthCheckReply,
-    RebuildProjectionRequest,
-    UsageKey,
-)
+from suite.messages.actions.projections import ErrorEntry, GetErrorsReply, RebuildProjectionRequest
+from suite.messages.actions.status import HealthCheckReply
+from suite.messages.actions.usage import UsageKey
 from suite.messages.events import Severity
 from support.command import Command
 from support.faults import KillableServer

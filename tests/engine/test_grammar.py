@@ -14,7 +14,8 @@ from suite.engine.grammar import JSON_OBJECT, MAX_BYTES, Constraint, Grammars
 from suite.engine.json_schema import to_grammar
 from suite.engine.sampler import Sampler, Sampling
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidRequest, InvalidSchema
-from suite.messages.actions import GenerateTextRequest, ResponseFormat, SchemaFormat
+from suite.messages.actions.chat import ResponseFormat, SchemaFormat
+from suite.messages.actions.generation import GenerateTextRequest
 from support.bare import Bare, bare
 from support.models import tiny_model
 

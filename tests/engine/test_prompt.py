@@ -12,7 +12,7 @@ from suite.engine.model import ContextSettings, Model
 from suite.engine.prompt import Prompter
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import EmptyPrompt, InvalidChat, InvalidConfiguration, NoChatTemplate, PromptTooLong
-from suite.messages.actions import GenerateTextRequest
+from suite.messages.actions.generation import GenerateTextRequest
 from support.models import CHAT_TEMPLATE, tiny_model
 
 CONTEXT = 80

@@ -14,7 +14,7 @@ from suite.engine.candidates import likeliest
 from suite.engine.grammar import JSON_OBJECT
 from suite.engine.sampler import Sampler, Sampling, sampling_of
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidRequest
-from suite.messages.actions import GenerateTextRequest
+from suite.messages.actions.generation import GenerateTextRequest
 from support.bare import Bare, bare
 from support.models import smollm2, tiny_model
 

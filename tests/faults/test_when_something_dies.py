@@ -18,7 +18,7 @@ from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.client import Client
 from suite.errors import ActorCrashed, NodeLost, NoService, SuiteError, TooLarge, Unavailable
-from suite.messages.actions import GenerateTextRequest
+from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.events import Generated, InstanceCrashed
 from suite.messages.events import NodeLost as NodeLostFact
 from support.models import smollm2, tiny_model

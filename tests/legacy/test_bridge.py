@@ -24,7 +24,7 @@ from suite.bus.service import Call, Service, action
 from suite.errors import InvalidConfiguration, ModelNotFound, PortTaken
 from suite.identity import new_id
 from suite.legacy.bridge import LIMIT, Ports, serve_old_clients
-from suite.messages.actions import Reply, Request
+from suite.messages.actions.base import Reply, Request
 from suite.messages.signals import Chunk, Heartbeat
 from suite.messages.subjects import Subjects
 from suite.tasks import background

@@ -12,7 +12,7 @@ import pytest
 
 from suite.errors import LegacyDatabaseUnusable
 from suite.legacy.database import ROWS, Entry, OldDatabase
-from suite.messages.actions import LogModelEvaluationRequest, LogPerformanceMetricRequest
+from suite.messages.actions.evaluation import LogModelEvaluationRequest, LogPerformanceMetricRequest
 from support.old_database import METRICS, evaluation, execute, metric, old_database
 
 

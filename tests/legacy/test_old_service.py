@@ -20,7 +20,7 @@ from suite.errors import Unavailable
 from suite.identity import new_id, utc_now
 from suite.legacy.service import serve_what_was
 from suite.log import Log
-from suite.messages.actions import HealthCheckReply
+from suite.messages.actions.status import HealthCheckReply
 from suite.messages.events import ErrorReported, NodeLost
 from suite.messages.subjects import Subjects
 from suite.tasks import background

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from suite.domain.incidents import incident
 from suite.errors import InvalidRequest
-from suite.messages.actions import GetErrorsReply, GetErrorsRequest
+from suite.messages.actions.projections import GetErrorsReply, GetErrorsRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     ErrorReported,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from suite.domain.trust import Evaluated, Evidence, trust
 from suite.errors import InvalidRequest
-from suite.messages.actions import (
+from suite.messages.actions.evaluation import (
     CompareModelsRequest,
     GetModelEvaluationScoresRequest,
     GetPerformanceMetricsRequest,

@@ -12,13 +12,9 @@ import msgspec
 from suite.actions.evaluation import compare_models
 from suite.actors.node import Node
 from suite.bus.service import Call
-from suite.messages.actions import (
-    CompareModelsReply,
-    CompareModelsRequest,
-    GetErrorsRequest,
-    SummaryRequest,
-    UsageRequest,
-)
+from suite.messages.actions.evaluation import CompareModelsReply, CompareModelsRequest, SummaryRequest
+from suite.messages.actions.projections import GetErrorsRequest
+from suite.messages.actions.usage import UsageRequest
 from suite.messages.events import ErrorReported, EvaluationLogged, MetricLogged, UsageRecorded
 from suite.projections.errors import ErrorsProjection, errors
 from suite.projections.evaluation import EvaluationProjection

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.messages.actions import FleetModel, GetFleetRequest
+from suite.messages.actions.projections import FleetModel, GetFleetRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     Event,

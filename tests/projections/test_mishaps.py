@@ -20,7 +20,7 @@ from suite.bus.embedded import EmbeddedServer
 from suite.errors import ReadModelUnavailable
 from suite.identity import new_id, utc_now
 from suite.log import Log, consumer, follower, reader
-from suite.messages.actions import CompareModelsRequest
+from suite.messages.actions.evaluation import CompareModelsRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import REGISTRY, UsageRecorded
 from suite.messages.subjects import Subjects

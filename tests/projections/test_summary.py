@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from suite.errors import InvalidRequest
-from suite.messages.actions import MetricSummary, SummaryReply, SummaryRequest
+from suite.messages.actions.evaluation import MetricSummary, SummaryReply, SummaryRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import MetricLogged
 from suite.projections.buckets import AFTER_ALL, BEFORE_ALL, MINUTE, WIDTHS, cover, minute_of

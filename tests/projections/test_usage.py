@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.errors import InvalidRequest
-from suite.messages.actions import UsageRequest
+from suite.messages.actions.usage import UsageRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, Generated, ModelRemoved, UnknownEvent, UsageRecorded
 from suite.projections.usage import UsageHistory, UsageProjection, last_used, usage

@@ -8,7 +8,7 @@ import pytest
 
 from suite.client import Client
 from suite.errors import ModelNotFound
-from suite.messages.actions import ClearKvCacheReply, GenerateTextReply
+from suite.messages.actions.generation import ClearKvCacheReply, GenerateTextReply
 from support.models import slow_model, tiny_model
 from support.service import service_and_client
 

@@ -21,7 +21,8 @@ from suite.errors import (
     Overloaded,
     PromptTooLong,
 )
-from suite.messages.actions import Function, GenerateTextReply, Tool
+from suite.messages.actions.chat import Function, Tool
+from suite.messages.actions.generation import GenerateTextReply
 from support.models import slow_model, smollm2, tiny_model
 from support.service import Serving, service_and_client
 

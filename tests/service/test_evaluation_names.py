@@ -22,7 +22,7 @@ from suite.client import Client
 from suite.errors import EvaluationNotFound
 from suite.identity import new_id, utc_now
 from suite.log import Log
-from suite.messages.actions import RetractModelEvaluationReply, RetractModelEvaluationRequest
+from suite.messages.actions.evaluation import RetractModelEvaluationReply, RetractModelEvaluationRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import EvaluationLogged
 from suite.messages.subjects import Subjects

@@ -12,7 +12,7 @@ import suite
 from suite.bus.connection import Connection
 from suite.client import Client
 from suite.errors import GenerationExists, GenerationNotFound, SuiteError
-from suite.messages.actions import GenerateTextReply
+from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.events import Generated
 from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
 from support.service import facts, history, service_and_client

@@ -20,7 +20,7 @@ from suite.errors import (
     NotEnoughMemory,
     SuiteError,
 )
-from suite.messages.actions import InstanceInfo, ModelInfo
+from suite.messages.actions.status import InstanceInfo, ModelInfo
 from suite.messages.events import InstanceUnloaded
 from support.models import slow_model, tiny_model
 from support.service import facts, history, service_and_client

@@ -14,10 +14,10 @@ from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.embedded import EmbeddedServer
 from suite.identity import new_id, utc_now
 from suite.log import Log
-from suite.messages.actions import (
+from suite.messages.actions.base import ErrorReply
+from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
-    ErrorReply,
     GenerateTextReply,
     GenerateTextRequest,
 )

@@ -10,10 +10,10 @@ import anyio
 import msgspec
 
 from suite.bus.connection import Connection, Message
-from suite.messages.actions import (
+from suite.messages.actions.base import ErrorReply
+from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
-    ErrorReply,
     GenerateTextReply,
     GenerateTextRequest,
     Timings,

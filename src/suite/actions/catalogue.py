@@ -11,7 +11,7 @@ from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.catalogue import Model
 from suite.errors import ReadModelBehind, ReadModelUnavailable
-from suite.messages.actions import (
+from suite.messages.actions.status import (
     GetModelStatusReply,
     GetModelStatusRequest,
     InstanceInfo,

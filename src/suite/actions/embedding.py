@@ -5,7 +5,8 @@ from __future__ import annotations
 from suite.actions.residency import WAITING
 from suite.actors.node import Node
 from suite.bus.service import Call, action
-from suite.messages.actions import EmbedReply, EmbedRequest, Usage
+from suite.messages.actions.embedding import EmbedReply, EmbedRequest
+from suite.messages.actions.generation import Usage
 from suite.messages.actor import Embed
 
 

@@ -10,7 +10,8 @@ from suite.actions.once import append_once, attachment, message_id
 from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.errors import Conflict, EvaluationNotFound
-from suite.messages.actions import (
+from suite.messages.actions.base import Moment
+from suite.messages.actions.evaluation import (
     CompareModelsReply,
     CompareModelsRequest,
     GetModelEvaluationScoresReply,
@@ -21,7 +22,6 @@ from suite.messages.actions import (
     LogModelEvaluationRequest,
     LogPerformanceMetricReply,
     LogPerformanceMetricRequest,
-    Moment,
     RetractModelEvaluationReply,
     RetractModelEvaluationRequest,
     SummaryReply,

@@ -9,7 +9,7 @@ from suite.actors.node import Node, snapshots_of
 from suite.bus.service import Call, HandedOver, action
 from suite.engine.snapshot_folder import remove_snapshots
 from suite.errors import EmptyPrompt, InvalidRequest
-from suite.messages.actions import (
+from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
     ClearKvCacheReply,

@@ -9,7 +9,7 @@ from suite.actions.glance import at_a_glance
 from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.errors import ReadModelBehind, ReadModelUnavailable
-from suite.messages.actions import (
+from suite.messages.actions.status import (
     GetStatsReply,
     GetStatsRequest,
     HealthCheckReply,

@@ -9,7 +9,7 @@ from suite.actors.generations import wait_loaded
 from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.errors import ModelNotFound, SuiteError
-from suite.messages.actions import (
+from suite.messages.actions.prediction import (
     PredictModelsReply,
     PredictModelsRequest,
     PreloadModelsReply,

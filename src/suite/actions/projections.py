@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from suite.actors.generations import beating
 from suite.actors.node import Node
 from suite.bus.service import Call, action
-from suite.messages.actions import (
+from suite.messages.actions.projections import (
     GetErrorsReply,
     GetErrorsRequest,
     GetFleetReply,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from suite.actors.generations import beating, wait_loaded
 from suite.actors.node import Node
 from suite.bus.service import Call, action
-from suite.messages.actions import (
+from suite.messages.actions.residency import (
     LoadModelReply,
     LoadModelRequest,
     UnloadModelReply,

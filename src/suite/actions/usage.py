@@ -6,7 +6,7 @@ import msgspec
 
 from suite.actors.node import Node
 from suite.bus.service import Call, action
-from suite.messages.actions import RecordUsageReply, RecordUsageRequest, UsageReply, UsageRequest
+from suite.messages.actions.usage import RecordUsageReply, RecordUsageRequest, UsageReply, UsageRequest
 from suite.messages.events import UsageRecorded
 from suite.projections import usage as read_model
 

@@ -30,7 +30,7 @@ from suite.engine.tool_calls import find_calls
 from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log
-from suite.messages.actions import GenerateTextReply, Timings, Usage
+from suite.messages.actions.generation import GenerateTextReply, Timings, Usage
 from suite.messages.actor import ActorSpec, Finished, Handover
 from suite.messages.events import Generated, Outcome
 from suite.messages.logprobs import TokenLogprobs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from suite import telemetry
 from suite.engine.engine import Step
 from suite.engine.generation import Generation
-from suite.messages.actions import Timings, Usage
+from suite.messages.actions.generation import Timings, Usage
 
 
 def usage(generation: Generation) -> Usage:

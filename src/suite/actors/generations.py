@@ -33,7 +33,7 @@ from suite.errors import (
     error_from_reply,
 )
 from suite.identity import Clock
-from suite.messages.actions import CancelGenerationReply, CancelGenerationRequest
+from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
 from suite.messages.actor import REPLY_HEADER, Clear, Cleared, Embed, Embedded, Handover, HandoverReply
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
 from suite.messages.subjects import Subjects

@@ -35,7 +35,7 @@ from suite.errors import (
 )
 from suite.identity import Clock, new_id, utc_now
 from suite.log import Log
-from suite.messages.actions import CancelGenerationReply, CancelGenerationRequest
+from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
 from suite.messages.actor import (
     REPLY_HEADER,
     ActorSpec,

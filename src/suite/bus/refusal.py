@@ -8,7 +8,7 @@ import msgspec
 
 from suite.bus.connection import Connection
 from suite.errors import InvalidRequest, SuiteError, TooLarge, Unavailable
-from suite.messages.actions import ErrorReply
+from suite.messages.actions.base import ErrorReply
 
 log = logging.getLogger("suite.bus")
 

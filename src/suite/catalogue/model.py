@@ -11,7 +11,7 @@ from suite.config import ModelSettings
 from suite.engine.estimate import kv_bytes_per_token
 from suite.engine.gguf import GgufInfo
 from suite.errors import SuiteError
-from suite.messages.actions import MemoryEstimate
+from suite.messages.actions.status import MemoryEstimate
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """At most, where the settings say nothing: contexts that models are trained for can take many gigabytes."""

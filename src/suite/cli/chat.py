@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from suite.client import Client
-    from suite.messages.actions import GenerateTextReply
+    from suite.messages.actions.generation import GenerateTextReply
 
 
 @click.command()

@@ -13,7 +13,7 @@ from suite.cli.options import json_option
 
 if TYPE_CHECKING:
     from suite.client import Client
-    from suite.messages.actions import GenerateTextReply
+    from suite.messages.actions.generation import GenerateTextReply
 
 QUESTIONS = ("What is photosynthesis? Answer in one sentence.", "Why does it matter?")
 MAX_TOKENS = 64

@@ -18,7 +18,7 @@ from suite.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from suite.messages.actions import ModelComparison, ModelEvaluation
+    from suite.messages.actions.evaluation import ModelComparison, ModelEvaluation
 
 
 @click.command()

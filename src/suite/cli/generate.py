@@ -11,7 +11,7 @@ from suite.cli.options import Callback, Where, client_command
 
 if TYPE_CHECKING:
     from suite.client import Client
-    from suite.messages.actions import GenerateTextReply
+    from suite.messages.actions.generation import GenerateTextReply
 
 
 def sampling_options(command: Callback) -> Callback:

@@ -224,7 +224,7 @@ class _Import:
         return await self._log(request)
 
     async def _log(self, request: LogRequest) -> int:
-        from suite.messages.actions import LogPerformanceMetricRequest
+        from suite.messages.actions.evaluation import LogPerformanceMetricRequest
 
         fields = msgspec.structs.asdict(request)
         if isinstance(request, LogPerformanceMetricRequest):

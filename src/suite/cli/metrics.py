@@ -18,7 +18,7 @@ from suite.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from suite.messages.actions import MetricSummary, PerformanceMetric
+    from suite.messages.actions.evaluation import MetricSummary, PerformanceMetric
 
 
 @click.command()

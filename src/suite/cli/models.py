@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from suite.client import Client
-    from suite.messages.actions import LoadModelReply, ModelInfo
+    from suite.messages.actions.residency import LoadModelReply
+    from suite.messages.actions.status import ModelInfo
 
 
 @click.command()

@@ -11,7 +11,7 @@ from suite.cli.options import Where, client_command, limit_option
 
 if TYPE_CHECKING:
     from suite.client import Client
-    from suite.messages.actions import PreloadModelsReply
+    from suite.messages.actions.prediction import PreloadModelsReply
 
 
 @click.command()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from suite.client import Client
     from suite.client.records import ProjectionName
-    from suite.messages.actions import ErrorEntry, FleetModel
+    from suite.messages.actions.projections import ErrorEntry, FleetModel
     from suite.messages.events import Severity
 
 NAMES: tuple[ProjectionName, ...] = ("catalogue", "usage", "evaluation", "errors")

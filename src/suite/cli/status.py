@@ -12,7 +12,7 @@ from suite.cli.options import Where, client_command
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from suite.messages.actions import GetStatsReply, ModelInfo
+    from suite.messages.actions.status import GetStatsReply, ModelInfo
 
 
 @click.command()

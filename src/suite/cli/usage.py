@@ -9,7 +9,7 @@ import click
 from suite.cli.options import Where, client_command, limit_option, window_options
 
 if TYPE_CHECKING:
-    from suite.messages.actions import UsageCount, UsageKey
+    from suite.messages.actions.usage import UsageCount, UsageKey
 
 KEYS = ("model", "hour", "day", "conversation", "usage_type")
 

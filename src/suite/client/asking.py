@@ -10,7 +10,7 @@ import msgspec
 from suite.bus.connection import Connection
 from suite.client.replies import read_answer, read_reply
 from suite.errors import NodeLost
-from suite.messages.actions import Reply, Request
+from suite.messages.actions.base import Reply, Request
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
 from suite.telemetry import traceparent

@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from suite.client.asking import Asking
-from suite.messages.actions import (
+from suite.messages.actions.base import Moment
+from suite.messages.actions.evaluation import (
     CompareModelsReply,
     CompareModelsRequest,
     GetModelEvaluationScoresReply,
@@ -18,7 +19,6 @@ from suite.messages.actions import (
     LogPerformanceMetricReply,
     LogPerformanceMetricRequest,
     ModelEvaluation,
-    Moment,
     PerformanceMetric,
     RetractModelEvaluationReply,
     RetractModelEvaluationRequest,

@@ -12,13 +12,8 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from suite.errors import InvalidRequest, SuiteError, Unavailable
-from suite.messages.actions import (
-    ChatMessage,
-    GenerateTextReply,
-    GenerateTextRequest,
-    ResponseFormat,
-    Tool,
-)
+from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool
+from suite.messages.actions.generation import GenerateTextReply, GenerateTextRequest
 from suite.messages.signals import Chunk, Progress, Signal
 
 OnProgress: TypeAlias = Callable[[float], None]

@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 from suite.client.asking import Asking
-from suite.messages.actions import (
+from suite.messages.actions.base import Moment
+from suite.messages.actions.projections import (
     GetErrorsReply,
     GetErrorsRequest,
     GetFleetReply,
     GetFleetRequest,
-    Moment,
     RebuildProjectionReply,
     RebuildProjectionRequest,
+)
+from suite.messages.actions.usage import (
     RecordUsageReply,
     RecordUsageRequest,
     UsageKey,

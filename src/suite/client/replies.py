@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from suite.errors import SuiteError, error_from_reply
-from suite.messages.actions import ErrorReply, Reply
+from suite.messages.actions.base import ErrorReply, Reply
 from suite.messages.signals import AnySignal, Signal
 
 R = TypeVar("R", bound=Reply)

@@ -15,16 +15,31 @@ from suite.client.generation import Generation, GenerationOptions, OnProgress, c
 from suite.client.records import Records
 from suite.errors import SuiteError
 from suite.identity import NewId, utc_now
-from suite.messages.actions import (
+from suite.messages.actions.chat import ChatMessage
+from suite.messages.actions.embedding import EmbedReply, EmbedRequest
+from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
-    ChatMessage,
     ClearKvCacheReply,
     ClearKvCacheRequest,
-    EmbedReply,
-    EmbedRequest,
     GenerateTextReply,
     GenerateTextRequest,
+)
+from suite.messages.actions.prediction import (
+    PredictModelsReply,
+    PredictModelsRequest,
+    PreloadModelsReply,
+    PreloadModelsRequest,
+    SelectModelReply,
+    SelectModelRequest,
+)
+from suite.messages.actions.residency import (
+    LoadModelReply,
+    LoadModelRequest,
+    UnloadModelReply,
+    UnloadModelRequest,
+)
+from suite.messages.actions.status import (
     GetModelStatusReply,
     GetModelStatusRequest,
     GetStatsReply,
@@ -33,16 +48,6 @@ from suite.messages.actions import (
     HealthCheckRequest,
     ListModelsReply,
     ListModelsRequest,
-    LoadModelReply,
-    LoadModelRequest,
-    PredictModelsReply,
-    PredictModelsRequest,
-    PreloadModelsReply,
-    PreloadModelsRequest,
-    SelectModelReply,
-    SelectModelRequest,
-    UnloadModelReply,
-    UnloadModelRequest,
 )
 from suite.messages.envelope import Recorded
 from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from suite.engine.ggml import REPACKED_TYPES
 from suite.engine.gguf import GgufInfo
-from suite.messages.actions import MemoryEstimate
+from suite.messages.actions.status import MemoryEstimate
 
 MICRO_BATCH_TOKENS = 512
 """What llama.cpp computes at once at most."""

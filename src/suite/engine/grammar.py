@@ -23,7 +23,7 @@ import anyio
 import msgspec
 
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidRequest, InvalidSchema, SuiteError
-from suite.messages.actions import GenerateTextRequest
+from suite.messages.actions.generation import GenerateTextRequest
 
 MAX_BYTES = 64 * 1024
 """Of a grammar or a schema."""

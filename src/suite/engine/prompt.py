@@ -15,7 +15,8 @@ from suite.engine.rendering import Renderer
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import EmptyPrompt, InvalidChat, InvalidConfiguration, NoChatTemplate, PromptTooLong
 from suite.identity import Now
-from suite.messages.actions import ChatMessage, GenerateTextRequest, Tool, ToolCall
+from suite.messages.actions.chat import ChatMessage, Tool, ToolCall
+from suite.messages.actions.generation import GenerateTextRequest
 
 TEMPLATE_FILE_BYTES = 1 << 20
 _MARK = "<answer-before>"

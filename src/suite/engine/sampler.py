@@ -23,7 +23,7 @@ from suite.engine.bindings import last_messages, lib
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import InvalidGrammar, InvalidRequest
 from suite.identity import Clock
-from suite.messages.actions import GenerateTextRequest
+from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
 
 if TYPE_CHECKING:

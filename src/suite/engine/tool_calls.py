@@ -16,7 +16,7 @@ from collections.abc import Collection
 from hashlib import sha256
 from typing import NamedTuple, NoReturn, TypeAlias
 
-from suite.messages.actions import FunctionCall, ToolCall
+from suite.messages.actions.chat import FunctionCall, ToolCall
 
 MAX_CALLS = 128
 """As many as a message may have; a text with more is text."""

@@ -25,7 +25,7 @@ import msgspec
 
 from suite.bus.decoding import Shape
 from suite.errors import InvalidRequest, LegacyDatabaseUnusable
-from suite.messages.actions import LogModelEvaluationRequest, LogPerformanceMetricRequest
+from suite.messages.actions.evaluation import LogModelEvaluationRequest, LogPerformanceMetricRequest
 
 ROWS: Final = 500
 """Rows that are read at once."""

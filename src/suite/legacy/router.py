@@ -15,7 +15,7 @@ import anyio.lowlevel
 import msgspec
 
 from suite.errors import NodeStopping, Overloaded, SuiteError
-from suite.messages.actions import ErrorReply
+from suite.messages.actions.base import ErrorReply
 
 if TYPE_CHECKING:
     from suite.legacy.sockets import Socket

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from suite.messages.actions import GenerateTextRequest
+from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.events import Outcome
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 import suite
-from suite.messages import actions, events, signals
+from suite.messages import events, signals
+from suite.messages.actions.base import ErrorReply
 from suite.messages.jsonschema import ActionTypes, Document, action_types, components, event_types
 from suite.messages.subjects import Subjects
 
@@ -26,9 +27,9 @@ def asyncapi(subjects: Subjects | None = None) -> Document:
     subjects = subjects or Subjects()
     kinds: list[Any] = [kind for action in action_types() for kind in (action.request, action.reply)]
     _, schemas = components(
-        [*kinds, *event_types(), signals.AnySignal, actions.ErrorReply], "#/components/schemas/{name}"
+        [*kinds, *event_types(), signals.AnySignal, ErrorReply], "#/components/schemas/{name}"
     )
-    messages: Document = {"error": _message(actions.ErrorReply, headers=_ERROR_HEADERS)}
+    messages: Document = {"error": _message(ErrorReply, headers=_ERROR_HEADERS)}
     channels: Document = {}
     operations: Document = {}
     for signal in sorted(signals.Signal.__subclasses__(), key=_tag):

@@ -10,31 +10,47 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from suite.messages import actions, events, signals
+from suite.messages import events, signals
+from suite.messages.actions import (
+    base,
+    chat,
+    embedding,
+    evaluation,
+    generation,
+    prediction,
+    projections,
+    residency,
+    status,
+    usage,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document: TypeAlias = dict[str, Any]
+ACTIONS = (residency, generation, embedding, usage, evaluation, prediction, projections, status)
+"""Where the actions' types are."""
+_DESCRIBED = (base, chat, *ACTIONS, events, signals)
 
 
 class ActionTypes(NamedTuple):
     """What one action takes and gives."""
 
     name: str
-    request: type[actions.Request]
-    reply: type[actions.Reply]
+    request: type[base.Request]
+    reply: type[base.Reply]
 
 
-def action_types(module: ModuleType = actions) -> list[ActionTypes]:
+def action_types(modules: Iterable[ModuleType] = ACTIONS) -> list[ActionTypes]:
     """Every action by name: ``LoadModelRequest`` and ``LoadModelReply`` are the action ``load_model``.
 
     Raises ValueError for a request type without its reply type.
     """
+    types = {name: kind for module in modules for name, kind in vars(module).items()}
     found = []
-    for name, kind in sorted(vars(module).items()):
+    for name, kind in sorted(types.items()):
         stem = name.removesuffix("Request")
-        if not (isinstance(kind, type) and issubclass(kind, actions.Request)) or not stem or stem == name:
+        if not (isinstance(kind, type) and issubclass(kind, base.Request)) or not stem or stem == name:
             continue
-        reply = getattr(module, f"{stem}Reply", None)
+        reply = types.get(f"{stem}Reply")
         if reply is None:
             raise ValueError(f"{name} has no {stem}Reply")
         snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in stem)
@@ -72,11 +88,11 @@ def schema_of(kind: Any) -> Document:
 def _field_notes() -> dict[str, dict[str, str]]:
     """The docstring under each field, by class and field, a base class's where the class has none."""
     own: dict[str, dict[str, str]] = {}
-    for module in (actions, events, signals):
+    for module in _DESCRIBED:
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.ClassDef):
                 own[node.name] = dict(_notes_in(node))
-    kinds = [kind for module in (actions, events, signals) for kind in vars(module).values()]
+    kinds = [kind for module in _DESCRIBED for kind in vars(module).values()]
     return {
         kind.__name__: {
             field: note

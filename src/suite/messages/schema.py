@@ -13,7 +13,8 @@ import json
 import sys
 from pathlib import Path
 
-from suite.messages import actions, signals
+from suite.messages import signals
+from suite.messages.actions.base import ErrorReply
 from suite.messages.asyncapi import asyncapi
 from suite.messages.jsonschema import Document, action_types, event_types, schema_of
 
@@ -27,7 +28,7 @@ def documents() -> dict[str, Document]:
     for kind in event_types():
         files[f"events/{kind.type}.json"] = schema_of(kind)
     files["signals.json"] = schema_of(signals.AnySignal)
-    files["error.json"] = schema_of(actions.ErrorReply)
+    files["error.json"] = schema_of(ErrorReply)
     files["asyncapi.json"] = asyncapi()
     return files
 

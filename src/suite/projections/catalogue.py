@@ -13,7 +13,7 @@ from typing import ClassVar, TypeAlias
 import aiosqlite
 import msgspec
 
-from suite.messages.actions import FleetFile, FleetModel, GetFleetReply, GetFleetRequest
+from suite.messages.actions.projections import FleetFile, FleetModel, GetFleetReply, GetFleetRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     InstanceEvent,

@@ -10,7 +10,7 @@ import aiosqlite
 
 from suite.domain.incidents import incident
 from suite.errors import InvalidRequest
-from suite.messages.actions import ErrorEntry, GetErrorsReply, GetErrorsRequest
+from suite.messages.actions.projections import ErrorEntry, GetErrorsReply, GetErrorsRequest
 from suite.messages.envelope import Recorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
 from suite.projections.fitting import fitting

@@ -16,7 +16,7 @@ import aiosqlite
 import msgspec
 
 from suite.errors import InvalidRequest
-from suite.messages.actions import Moment, Page
+from suite.messages.actions.base import Moment, Page
 from suite.messages.times import from_sql, parse_time, to_sql
 
 Place: TypeAlias = tuple[str, int]

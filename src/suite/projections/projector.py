@@ -28,7 +28,7 @@ from suite.identity import Now
 from suite.log import Log
 from suite.log.follower import TICK_SECONDS, Follower
 from suite.log.reader import Extent
-from suite.messages.actions import ProjectionInfo
+from suite.messages.actions.status import ProjectionInfo
 from suite.projections.answers import Answers
 from suite.projections.connection import is_damaged, is_outside
 from suite.projections.file import Foreign, Overtaken, ProjectionFile, inspect

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import aiosqlite
 
-from suite.messages.actions import (
+from suite.messages.actions.evaluation import (
     GetPerformanceMetricsReply,
     GetPerformanceMetricsRequest,
     PerformanceMetric,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import aiosqlite
 
-from suite.messages.actions import (
+from suite.messages.actions.evaluation import (
     GetModelEvaluationScoresReply,
     GetModelEvaluationScoresRequest,
     ModelEvaluation,

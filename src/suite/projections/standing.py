@@ -14,7 +14,12 @@ import aiosqlite
 import anyio
 
 from suite.domain.trust import RECENT, Evaluated, Evidence, trust
-from suite.messages.actions import CompareModelsReply, CompareModelsRequest, ModelComparison, Scores
+from suite.messages.actions.evaluation import (
+    CompareModelsReply,
+    CompareModelsRequest,
+    ModelComparison,
+    Scores,
+)
 
 SCHEMA: Final = """
     CREATE TABLE model_facts (

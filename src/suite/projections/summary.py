@@ -10,7 +10,7 @@ from typing import Final
 import aiosqlite
 import anyio.to_thread
 
-from suite.messages.actions import MetricSummary, SummaryReply, SummaryRequest
+from suite.messages.actions.evaluation import MetricSummary, SummaryReply, SummaryRequest
 from suite.messages.times import rfc3339
 from suite.projections.buckets import AFTER_ALL, BEFORE_ALL, minute_of, read
 from suite.projections.fitting import fitting, left_out

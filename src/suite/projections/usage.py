@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import aiosqlite
 
-from suite.messages.actions import UsageCount, UsageKey, UsageReply, UsageRequest
+from suite.messages.actions.usage import UsageCount, UsageKey, UsageReply, UsageRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import Generated, UsageRecorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
