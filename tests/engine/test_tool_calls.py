@@ -56,6 +56,13 @@ def test_several_calls_are_read_in_their_order(text: str) -> None:
     assert found(text) == ("", [("add", {"a": 1}), ("add", {})])
 
 
+def test_a_tag_within_an_argument_is_part_of_it() -> None:
+    for said in ("</tool_call>", "<tool_call>", '<tool_call>{"name": "add"}</tool_call>', "[TOOL_CALLS]"):
+        call = json.dumps({"name": "weather", "arguments": {"city": said}})
+        assert found(f"So: <tool_call>{call}</tool_call>!") == ("So: !", [("weather", {"city": said})])
+        assert found(f"<tool_call>{call}") == ("", [("weather", {"city": said})])
+
+
 def test_text_beside_calls_is_kept() -> None:
     call = '{"name": "add", "arguments": {}}'
     assert found(f"I add.\n<tool_call>{call}</tool_call>\nDone.") == ("I add.\n\nDone.", [("add", {})])
@@ -69,6 +76,10 @@ def test_text_beside_calls_is_kept() -> None:
         "It rains.",
         " 7 ",
         '{"name": "unknown", "parameters": {}}',
+        '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>',
+        '<tool_call>{"name": "add", "arguments": {}}{"name": "unknown", "arguments": {}}</tool_call>',
+        '[TOOL_CALLS][{"name": "add", "arguments": {}}, {"name": "unknown", "arguments": {}}]',
+        '<tool_call>{"name": "add", "arguments": {}} I think</tool_call>',
         '{"city": "Köln"}',
         '{"name": "weather", "parameters": {"city": "Kö',
         '{"name": "weather", "parameters": ["Köln"]}',

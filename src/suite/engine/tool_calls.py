@@ -4,8 +4,9 @@
 - Mistral: ``[TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]``, and ``[TOOL_CALLS]name[ARGS]{...}``;
 - Llama 3: ``{"name": ..., "parameters": {...}}``, several with ``;`` between, and perhaps ``<|python_tag|>``.
 
-The words in brackets are control tokens in many models, and text is shown without those. So what stands alone
-is a call too, if it names a function that was sent. What cannot be read as a call stays text.
+The words in brackets are control tokens in many models, and text is shown without those: so what stands alone
+is a call too. What cannot be read as a call stays text, and so does a call of a function that was not sent,
+with those that stand within the same tags.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import json
 import re
 from collections.abc import Collection
 from hashlib import sha256
-from typing import NamedTuple, NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn
 
 from suite.messages.actions.chat import FunctionCall, ToolCall
 
 MAX_CALLS = 128
 """As many as a message may have; a text with more is text."""
 
-_BLOCK = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_BLOCK = re.compile(r"<tool_call>")
+_BLOCK_END = re.compile(r"</tool_call>|\Z")
+_TEXT_END = re.compile(r"\Z")
 _MARKER = re.compile(r"\[TOOL_CALLS\]|<\|python_tag\|>")
 _NAMED = re.compile(r"([A-Za-z_][\w.-]{0,127})(?:\[CALL_ID\]([\w-]{1,64}))?(?:\[ARGS\])?\s*(?=\{)")
 _BETWEEN = re.compile(r"(?:[\s;,]|\[TOOL_CALLS\])*")
@@ -43,18 +46,21 @@ class _Call(NamedTuple):
     id: str | None = None
 
 
-_Sequence: TypeAlias = list[_Call]
+class _Sequence(NamedTuple):
+    """Calls that follow one another."""
+
+    calls: list[_Call]
+    end: int
+    """Where the text goes on after them."""
 
 
 def find_calls(text: str, names: Collection[str], generation_id: str) -> Calls:
     """The calls in a text; `names` are the functions that were sent. Ids follow from the generation's."""
-    rest, found = _in_blocks(text)
+    rest, found = _in_blocks(text, names)
     if not found:
-        rest, found = _after_marker(text)
-    if not found:
-        rest, found = "", _sequence(text)
-        if not all(call.name in names for call in found):
-            found = []
+        rest, found = _after_marker(text, names)
+    if not found and (alone := _sequence(text, 0, _TEXT_END, names)) is not None:
+        rest, found = "", alone.calls
     if not 0 < len(found) <= MAX_CALLS:
         return Calls(text, ())
     calls = (
@@ -67,44 +73,51 @@ def find_calls(text: str, names: Collection[str], generation_id: str) -> Calls:
     return Calls(rest.strip(), tuple(calls))
 
 
-def _in_blocks(text: str) -> tuple[str, _Sequence]:
+def _in_blocks(text: str, names: Collection[str]) -> tuple[str, list[_Call]]:
     """The calls within tags, and the text without those blocks that are calls."""
-    found: _Sequence = []
+    found: list[_Call] = []
     rest: list[str] = []
     after = 0
-    for block in _BLOCK.finditer(text):
-        if calls := _sequence(block[1]):
-            found += calls
-            rest.append(text[after : block.start()])
-            after = block.end()
+    opening = _BLOCK.search(text)
+    while opening:
+        # Where a block ends shows when its calls are read: an argument may have a tag in it.
+        block = _sequence(text, opening.end(), _BLOCK_END, names)
+        if block is not None and block.calls:
+            found += block.calls
+            rest.append(text[after : opening.start()])
+            after = block.end
+        opening = _BLOCK.search(text, max(after, opening.end()))
     return "".join(rest) + text[after:], found
 
 
-def _after_marker(text: str) -> tuple[str, _Sequence]:
-    marker = _MARKER.search(text)
-    return (text[: marker.start()], _sequence(text[marker.end() :])) if marker else (text, [])
+def _after_marker(text: str, names: Collection[str]) -> tuple[str, list[_Call]]:
+    if marker := _MARKER.search(text):
+        sequence = _sequence(text, marker.end(), _TEXT_END, names)
+        if sequence is not None:
+            return text[: marker.start()], sequence.calls
+    return text, []
 
 
-def _sequence(text: str) -> _Sequence:
-    """The calls that a text consists of; none if it has anything else in it."""
-    found: _Sequence = []
-    place = _gap(text, 0)
-    while place < len(text):
+def _sequence(text: str, place: int, end: re.Pattern[str], names: Collection[str]) -> _Sequence | None:
+    """The calls from a place to the end; None if anything else is there, or a call of none of the names."""
+    found: list[_Call] = []
+    place = _gap(text, place)
+    while not (ended := end.match(text, place)):
         named = _NAMED.match(text, place)
         try:
             value, place = _decoder.raw_decode(text, named.end() if named else place)
         except (ValueError, RecursionError):
-            return []
+            return None
         if named:
             calls = [_call(named[1], value, named[2])]
         else:
             calls = [_from_object(each) for each in (value if isinstance(value, list) else [value])]
         for call in calls:
-            if call is None:
-                return []
+            if call is None or call.name not in names:
+                return None
             found.append(call)
         place = _gap(text, place)
-    return found
+    return _Sequence(found, ended.end())
 
 
 def _gap(text: str, place: int) -> int:
