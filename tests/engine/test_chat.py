@@ -64,6 +64,14 @@ def test_blocks_are_trimmed_and_loops_can_be_left_as_in_transformers() -> None:
     assert rendered(source, HELLO * 3) == "hello <b>\n"
 
 
+def test_what_a_template_marks_for_training_is_text_as_any() -> None:
+    source = (
+        "{%- for m in messages -%}\n{% generation %}{% set x = m.content %}{{ x }}</s>{% endgeneration %}\n"
+        "{{- x is defined }}{% endfor %}"
+    )
+    assert rendered(source) == "hello <b></s>False"
+
+
 def test_json_in_a_template_is_not_escaped_for_html() -> None:
     assert rendered("{{ messages | tojson }}") == '[{"role": "user", "content": "hello <b>"}]'
 

@@ -13,9 +13,10 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, NoReturn, TypeAlias
 
-from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
 from jinja2.meta import find_undeclared_variables
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from suite.errors import InvalidChat
@@ -30,7 +31,7 @@ class ChatTemplate:
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
         self._now: datetime
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
@@ -77,6 +78,18 @@ class ChatTemplate:
 
     def _strftime_now(self, form: str) -> str:
         return self._now.strftime(form)
+
+
+class _GenerationTag(Extension):
+    """``{% generation %}`` marks for training what an assistant says: here its text alone counts."""
+
+    tags = {"generation"}  # noqa: RUF012 - as the base class has it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """What stands between the tags, with variables of its own as in transformers."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
 
 
 def _with_arguments_as_text(message: Message) -> Message:
