@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.engine.snapshot_file import Payload
 from suite.engine.snapshots import Snapshots
 from support.snapshots import PATIENCE, Time, files, loaded, snapshots
 
@@ -176,13 +178,28 @@ PROMPT = st.lists(st.integers(0, 2), max_size=6)
 CONVERSATION = st.sampled_from(["a", "b", "c", None])
 STEP = st.one_of(
     st.tuples(st.just("put"), CONVERSATION, PROMPT.filter(bool), st.integers(1, 300)),
+    st.tuples(st.just("supersede"), CONVERSATION.filter(bool), st.just([]), st.just(0)),
     st.tuples(st.just("find"), CONVERSATION, PROMPT, st.integers(0, 3)),
     st.tuples(st.just("whole"), CONVERSATION, PROMPT, st.integers(0, 3)),
     st.tuples(st.just("forget"), CONVERSATION, st.just([]), st.just(0)),
     st.tuples(st.just("wait"), st.none(), st.just([]), st.integers(1, 40)),
     st.tuples(st.just("restart"), st.none(), st.just([]), st.just(0)),
+    st.tuples(st.just("crash"), st.none(), st.just([]), st.just(0)),
 )
 Step = tuple[str, str | None, list[int], int]
+
+
+def _tail(step: Step) -> list[int] | None:
+    """What was said after the tokens of a step that puts: nothing, one token, or not to be continued."""
+    return (None, [], [5])[step[3] % 3]
+
+
+class Entry(NamedTuple):
+    owner: str | None
+    tokens: list[int]
+    payload: bytes
+    tail: list[int] | None
+    used: int
 
 
 class Naive:
@@ -192,41 +209,57 @@ class Naive:
 
     def __init__(self) -> None:
         self.now = 0
-        self.kept: list[tuple[str | None, list[int], bytes, int]] = []
+        self.kept: list[Entry] = []
 
-    def put(self, conversation_id: str | None, tokens: list[int], payload: bytes) -> None:
+    def put(
+        self, conversation_id: str | None, tokens: list[int], payload: bytes, tail: list[int] | None
+    ) -> None:
         self.kept = [
             entry
             for entry in self.kept
-            if not (entry[0] == conversation_id and conversation_id is not None)
-            and not (entry[0] is None and tokens[: len(entry[1])] == entry[1])
+            if not (entry.owner == conversation_id and conversation_id is not None)
+            and not (entry.owner is None and tokens[: len(entry.tokens)] == entry.tokens)
         ]
-        self.kept.append((conversation_id, tokens, payload, self.now))
+        self.kept.append(Entry(conversation_id, tokens, payload, tail, self.now))
+
+    def supersede(self, conversation_id: str) -> None:
+        self.kept = [
+            entry._replace(tail=None) if entry.owner == conversation_id else entry for entry in self.kept
+        ]
+
+    def tokens_of(self, conversation_id: str) -> list[int] | None:
+        for entry in self.kept:
+            if entry.owner == conversation_id and entry.tail is not None:
+                return entry.tokens + entry.tail
+        return None
 
     def wait(self, seconds: int) -> None:
         self.now += seconds
-        self.kept = [entry for entry in self.kept if self.now - entry[3] <= self.MAX_AGE]
+        self.kept = [entry for entry in self.kept if self.now - entry.used <= self.MAX_AGE]
+
+    def restart(self) -> None:
+        self.kept = [entry for entry in self.kept if entry.owner is not None]
 
     def find(
         self, prompt: list[int], conversation_id: str | None, at_least: int, whole: bool
     ) -> tuple[int, bytes] | None:
         candidates = []
-        for order, (owner, tokens, payload, _) in enumerate(self.kept):
-            common = _common(tokens, prompt)
-            if common >= max(1, at_least) and not (whole and common < len(tokens)):
-                own = conversation_id is not None and owner == conversation_id
-                candidates.append((common, own, order, payload))
+        for order, entry in enumerate(self.kept):
+            common = _common(entry.tokens, prompt)
+            if common >= max(1, at_least) and not (whole and common < len(entry.tokens)):
+                own = conversation_id is not None and entry.owner == conversation_id
+                candidates.append((common, own, order))
         if not candidates:
             return None
-        common, _, order, payload = max(candidates)
-        owner, tokens, payload, _ = self.kept.pop(order)
-        self.kept.append((owner, tokens, payload, self.now))
-        return common, payload
+        common, _, order = max(candidates)
+        entry = self.kept.pop(order)
+        self.kept.append(entry._replace(used=self.now))
+        return common, entry.payload
 
     def forget(self, conversation_id: str | None) -> tuple[int, int]:
-        gone = [entry for entry in self.kept if conversation_id in (None, entry[0])]
+        gone = [entry for entry in self.kept if conversation_id in (None, entry.owner)]
         self.kept = [entry for entry in self.kept if entry not in gone]
-        return len(gone), sum(len(entry[1]) for entry in gone)
+        return len(gone), sum(len(entry.tokens) for entry in gone)
 
 
 def _common(left: Sequence[int], right: Sequence[int]) -> int:
@@ -238,7 +271,7 @@ def _common(left: Sequence[int], right: Sequence[int]) -> int:
     return count
 
 
-def _find(store: Snapshots, step: Step) -> tuple[int, bytes | None] | None:
+def _find(store: Snapshots, step: Step) -> tuple[int, Payload | None] | None:
     what, conversation_id, prompt, at_least = step
     found = store.find(prompt, conversation_id, at_least=at_least, whole=what == "whole")
     return None if found is None else (found.tokens, store.load(found))
@@ -252,6 +285,7 @@ def test_with_room_for_all_it_finds_what_one_finds_who_looks_at_everything(
     time, naive = Time(), Naive()
     with tempfile.TemporaryDirectory() as name:
         directory = None if in_memory else Path(name)
+        crashed: list[Snapshots] = []
         store = snapshots(directory, time=time, max_age_seconds=naive.MAX_AGE)
         for number, step in enumerate(steps):
             time.pass_by(1)
@@ -259,8 +293,11 @@ def test_with_room_for_all_it_finds_what_one_finds_who_looks_at_everything(
             what, conversation_id, tokens, amount = step
             if what == "put":
                 payload = bytes([number]) * amount
-                store.put(conversation_id, tokens, payload)
-                naive.put(conversation_id, tokens, payload)
+                store.put(conversation_id, tokens, payload, tail=_tail(step))
+                naive.put(conversation_id, tokens, payload, _tail(step))
+            elif what == "supersede" and conversation_id is not None:
+                store.supersede(conversation_id)
+                naive.supersede(conversation_id)
             elif what in ("find", "whole"):
                 expected = naive.find(tokens, conversation_id, amount, what == "whole")
                 assert _find(store, step) == expected
@@ -270,10 +307,18 @@ def test_with_room_for_all_it_finds_what_one_finds_who_looks_at_everything(
                 time.pass_by(amount)
                 naive.wait(amount)
             elif directory is not None:
-                store.close(PATIENCE)
+                # What is on disk by then is left as it is by a crash, and by a close too.
+                assert store.flush(PATIENCE)
+                if what == "restart":
+                    store.close(PATIENCE)
+                crashed.append(store)
                 store = snapshots(directory, time=time, max_age_seconds=naive.MAX_AGE)
+                naive.restart()
                 assert len(store) == len(naive.kept)
-        store.close(PATIENCE)
+            for owner in ("a", "b", "c"):
+                assert store.tokens_of(owner) == naive.tokens_of(owner)
+        for each in (store, *crashed):
+            each.close(PATIENCE)
 
 
 @settings(max_examples=100, deadline=None)
@@ -307,16 +352,20 @@ def test_within_any_budget_it_keeps_to_it_and_finds_only_what_was_put_last_and_n
             what, conversation_id, tokens, amount = step
             if what == "put":
                 payload = bytes([number]) * amount
-                store.put(conversation_id, tokens, payload)
-                naive.put(conversation_id, tokens, payload)
+                store.put(conversation_id, tokens, payload, tail=_tail(step))
+                naive.put(conversation_id, tokens, payload, _tail(step))
+            elif what == "supersede" and conversation_id is not None:
+                store.supersede(conversation_id)
+                naive.supersede(conversation_id)
             elif what in ("find", "whole"):
                 if (found := _find(store, step)) is not None and found[1] is not None:
-                    known = [(tokens, payload) for _, tokens, payload, _ in naive.kept]
                     assert any(
-                        payload == found[1] and _common(held, tokens) == found[0] for held, payload in known
+                        entry.payload == found[1] and _common(entry.tokens, tokens) == found[0]
+                        for entry in naive.kept
                     )
                     naive.kept = [
-                        (*entry[:3], naive.now) if entry[2] == found[1] else entry for entry in naive.kept
+                        entry._replace(used=naive.now) if entry.payload == found[1] else entry
+                        for entry in naive.kept
                     ]
             elif what == "forget":
                 naive.forget(conversation_id)
@@ -330,6 +379,8 @@ def test_within_any_budget_it_keeps_to_it_and_finds_only_what_was_put_last_and_n
             assert store.memory_used <= memory_bytes
             assert store.disk_used <= disk_bytes
             assert len(store) <= max_conversations
+            for owner in ("a", "b", "c"):
+                assert store.tokens_of(owner) in (None, naive.tokens_of(owner))
             if not hurried:
                 assert store.flush(PATIENCE)
                 on_disk = sum(path.stat().st_size for path in files(Path(name)))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from suite.engine.snapshot_folder import WHOLE
+from suite.engine.snapshot_file import Payload
+from suite.engine.snapshot_folder import SUPERSEDED, WHOLE
 from suite.engine.snapshots import Snapshots
 from suite.identity import new_id
 
@@ -53,7 +54,7 @@ def snapshots(
 
 def loaded(
     store: Snapshots, prompt: Sequence[int], conversation_id: str | None = None, *, whole: bool = False
-) -> bytes | None:
+) -> Payload | None:
     """What is found for a prompt, loaded."""
     found = store.find(prompt, conversation_id, whole=whole)
     return None if found is None else store.load(found)
@@ -61,4 +62,4 @@ def loaded(
 
 def files(directory: Path) -> list[Path]:
     """The whole files of all keys."""
-    return sorted(directory.glob(f"*/*{WHOLE}"))
+    return sorted(path for path in directory.glob("*/*") if path.suffix in (WHOLE, SUPERSEDED))

@@ -15,6 +15,7 @@ import msgspec
 from suite.engine.backend import Part
 from suite.engine.bindings import last_messages, lib
 from suite.engine.sampler import Sampler, Sampling
+from suite.engine.snapshot_file import Payload
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import GenerationFailed, LoadFailed
 from suite.messages.logprobs import TokenLogprobs
@@ -61,6 +62,11 @@ class Model:
     def context_tokens(self) -> int:
         """How long one sequence may get."""
         return self.settings.context_tokens
+
+    @property
+    def cache_tokens(self) -> int:
+        """What all sequences have room for together."""
+        return self.settings.cache_tokens
 
     @property
     def batch_tokens(self) -> int:
@@ -166,12 +172,12 @@ class Model:
         written = lib.llama_state_seq_get_data(self.context, state, size, sequence)
         return ctypes.string_at(state, written)
 
-    def restore(self, sequence: int, payload: bytes) -> bool:
+    def restore(self, sequence: int, payload: Payload) -> bool:
         """Fill a sequence with a saved state. False: it does not fit, and the sequence is empty.
 
         Of this model, these settings and unharmed: llama.cpp takes flipped bits for good ones.
         """
-        state = ctypes.cast(ctypes.c_char_p(payload), ctypes.POINTER(ctypes.c_uint8))
+        state = ctypes.cast(ctypes.c_char_p(bytes(payload)), ctypes.POINTER(ctypes.c_uint8))
         read: int = lib.llama_state_seq_set_data(self.context, state, len(payload), sequence)
         return read > 0
 

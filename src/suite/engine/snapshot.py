@@ -5,22 +5,35 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from suite.engine.snapshot_directory import Job
-from suite.engine.snapshot_file import TOKEN_BYTES
+from suite.engine.snapshot_file import TOKEN_BYTES, Payload
 from suite.engine.snapshot_files import worth
 
 
 class Snapshot:
     """One state: what it is of, and its bytes while they are in memory."""
 
-    __slots__ = ("conversation_id", "count", "name", "payload", "shortest", "size", "tokens", "used")
+    __slots__ = (
+        "conversation_id",
+        "count",
+        "name",
+        "payload",
+        "shortest",
+        "size",
+        "tail",
+        "tokens",
+        "tokens",
+        "used",
+    )
 
     def __init__(
         self,
         name: str,
         conversation_id: str | None,
         tokens: bytes,
+        *,
+        tail: tuple[int, ...] | None,
         shortest: int,
-        payload: bytes | None,
+        payload: Payload | None,
         size: int,
         used: float,
     ) -> None:
@@ -28,6 +41,8 @@ class Snapshot:
         self.conversation_id = conversation_id
         self.tokens = tokens
         self.count = len(tokens) // TOKEN_BYTES
+        self.tail = tail
+        """What was said after the tokens; None: the conversation cannot go on from here."""
         self.shortest = shortest
         """To how few tokens the state can be cut back."""
         self.payload = payload
@@ -40,12 +55,13 @@ class Snapshot:
         """What counts when there is no room for all."""
         return worth(self.count, self.size, self.used)
 
-    def job(self, payload: bytes) -> Job:
+    def job(self, conversation_id: str, payload: Payload) -> Job:
         """Its way to disk."""
         return Job(
             name=self.name,
-            conversation_id=self.conversation_id,
+            conversation_id=conversation_id,
             tokens=self.tokens,
+            tail=self.tail,
             shortest=self.shortest,
             payload=payload,
             used=self.used,

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from suite.engine import snapshot_file
-from suite.engine.snapshot_file import TOKEN_BYTES, Header, Unusable
+from suite.engine.snapshot_file import TOKEN_BYTES, Header, Payload, Unusable
 from suite.engine.snapshot_files import File, SnapshotFiles
 from suite.engine.snapshot_folder import (
     PARTIAL,
+    SUPERSEDED,
     WHOLE,
     folder_of,
     make_private,
@@ -45,10 +46,12 @@ class Job:
     """A snapshot on its way to its file."""
 
     name: str
-    conversation_id: str | None
+    conversation_id: str
     tokens: bytes
+    tail: tuple[int, ...] | None
+    """What was said after the tokens; None: the conversation cannot go on from here."""
     shortest: int
-    payload: bytes
+    payload: Payload
     used: float
     cancelled: bool = False
 
@@ -59,6 +62,8 @@ class Kept(NamedTuple):
     name: str
     header: Header
     tokens: bytes
+    tail: tuple[int, ...] | None
+    """None also where the conversation has gone on since."""
     size: int
     used: float
 
@@ -92,9 +97,11 @@ class SnapshotDirectory:
         for path in sorted(self._folder.iterdir()):
             if path.suffix == PARTIAL:
                 unlink(path)
-            elif path.suffix == WHOLE and (found := self._read_beginning(path)) is not None:
+            elif path.suffix in (WHOLE, SUPERSEDED) and (found := self._read_beginning(path)) is not None:
                 kept.append(found)
-                self._files.found(found.name, File(found.header.tokens, found.size, found.used))
+                superseded = path.suffix == SUPERSEDED
+                file = File(found.header.tokens, found.size, found.used, superseded)
+                self._files.found(found.name, file)
         self._files.reserve(0, math.inf)
         self._expired_before = expired_before
         self._thread.start()
@@ -109,7 +116,8 @@ class SnapshotDirectory:
         except (Unusable, OSError) as error:
             remove_unusable(path, error)
             return None
-        return Kept(path.stem, header, tokens, state.st_size, state.st_mtime)
+        tail = header.tail if path.suffix == WHOLE else None
+        return Kept(path.stem, header, tokens, tail, state.st_size, state.st_mtime)
 
     @property
     def total(self) -> int:
@@ -164,14 +172,28 @@ class SnapshotDirectory:
             elif (job := self._job(name)) is not None:
                 job.used = used
 
-    def read(self, name: str, tokens: bytes) -> bytes | None:
+    def supersede(self, name: str) -> None:
+        """Have its conversation never go on from it, once this returns."""
+        with self._changed:
+            if (job := self._job(name)) is not None:
+                job.tail = None
+            self._files.supersede(name)
+
+    def is_there(self, name: str) -> bool:
+        """Whether it waits to be written, or its file is still where it was put."""
+        with self._changed:
+            if self._job(name) is not None:
+                return True
+            return name in self._files and self._files.path(name).exists()
+
+    def read(self, name: str, tokens: bytes) -> Payload | None:
         """The payload of these tokens, verified. None: it has gone, or was damaged and is removed."""
         with self._changed:
             if (job := self._job(name)) is not None:
                 return job.payload
             if name not in self._files:
                 return None
-        path = self._files.path(name)
+            path = self._files.path(name)
         try:
             return snapshot_file.read_payload(path, self._key, tokens)
         except FileNotFoundError:
@@ -249,6 +271,8 @@ class SnapshotDirectory:
         with self._changed:
             touched, self._touched = self._touched, {}
             for name, used in touched.items():
+                if name not in self._files:
+                    continue
                 with contextlib.suppress(OSError):  # it has gone: whoever reads it hears of it
                     os.utime(self._files.path(name), (used, used))
             self._changed.notify_all()
@@ -259,10 +283,15 @@ class SnapshotDirectory:
         written = False
         try:
             beginning = snapshot_file.encode(
-                self._key, job.conversation_id, job.tokens, job.payload, job.shortest
+                self._key,
+                job.conversation_id,
+                job.tokens,
+                job.payload,
+                shortest=job.shortest,
+                tail=job.tail,
             )
             needed = len(beginning) + len(job.payload)
-            file = File(len(job.tokens) // TOKEN_BYTES, needed, job.used)
+            file = File(len(job.tokens) // TOKEN_BYTES, needed, job.used, job.tail is None)
             if self._files.reserve(needed, file.worth):
                 size = needed
                 make_private(self._folder)  # another process may have removed it as empty
@@ -290,6 +319,7 @@ class SnapshotDirectory:
         with self._changed:
             if job.cancelled:
                 return False
-            partial.replace(self._files.path(job.name))
-            self._files.written(job.name, file._replace(used=job.used))
+            superseded = job.tail is None  # it may be so only since it was begun
+            partial.replace(self._files.place(job.name, superseded=superseded))
+            self._files.written(job.name, file._replace(used=job.used, superseded=superseded))
             return True

@@ -16,20 +16,26 @@ from array import array
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, BinaryIO, NamedTuple
+from typing import Annotated, BinaryIO, NamedTuple, TypeAlias
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 """Of this format: files of another are not read."""
 
 TOKEN_BYTES = 4
+
+Payload: TypeAlias = bytes | memoryview
+"""A state as llama.cpp gives it."""
 
 _MAGIC = b"suite-kv"
 _DIGEST_BYTES = 16
 _BEGINNING = struct.Struct(f"<8sHI{_DIGEST_BYTES}s")
 _PIECE = 1 << 20
 """Bytes that are written between two looks at whether to go on."""
+
+
+TokenId: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 
 class Unusable(Exception):
@@ -41,9 +47,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     """The model and the settings that llama.cpp's bytes are of."""
-    conversation_id: str | None
+    conversation_id: str
     shortest: Annotated[int, msgspec.Meta(ge=0)]
     """To how few tokens the state can be cut back."""
+    tail: tuple[TokenId, ...] | None
+    """What was said after the tokens; None: the conversation cannot go on from here."""
     tokens: int
     tokens_digest: bytes
     payload_bytes: int
@@ -74,18 +82,27 @@ def unpack(packed: bytes) -> list[int]:
     return tokens.tolist()
 
 
-def digest(data: bytes) -> bytes:
+def digest(data: Payload) -> bytes:
     """The checksum of tokens or of a payload."""
     return blake2b(data, digest_size=_DIGEST_BYTES).digest()
 
 
-def encode(key: str, conversation_id: str | None, tokens: bytes, payload: bytes, shortest: int) -> bytes:
+def encode(
+    key: str,
+    conversation_id: str,
+    tokens: bytes,
+    payload: Payload,
+    *,
+    shortest: int,
+    tail: tuple[int, ...] | None,
+) -> bytes:
     """What comes before the payload in a file."""
     header = msgspec.msgpack.encode(
         Header(
             key=key,
             conversation_id=conversation_id,
             shortest=shortest,
+            tail=tail,
             tokens=len(tokens) // TOKEN_BYTES,
             tokens_digest=digest(tokens),
             payload_bytes=len(payload),
@@ -95,7 +112,7 @@ def encode(key: str, conversation_id: str | None, tokens: bytes, payload: bytes,
     return _BEGINNING.pack(_MAGIC, VERSION, len(header), digest(header)) + header + tokens
 
 
-def write(path: Path, pieces: Sequence[bytes], *, used: float, go_on: Callable[[], bool]) -> bool:
+def write(path: Path, pieces: Sequence[Payload], *, used: float, go_on: Callable[[], bool]) -> bool:
     """Write a new private file (0600) of these pieces, its time of change set to `used` (epoch seconds).
 
     False: `go_on` said no between two pieces, and the file is not whole. Raises OSError.

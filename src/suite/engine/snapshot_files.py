@@ -11,7 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-from suite.engine.snapshot_folder import WHOLE, unlink
+from suite.engine.snapshot_folder import SUPERSEDED, WHOLE, unlink
 
 _HALF_LIFE_SECONDS = 600.0
 
@@ -32,6 +32,8 @@ class File(NamedTuple):
     size: int
     used: float
     """When it was used last, in epoch seconds."""
+    superseded: bool
+    """The conversation has gone on since, so it must not be continued from here."""
 
     @property
     def worth(self) -> float:
@@ -46,7 +48,7 @@ class SnapshotFiles:
         """`lock` is held by whoever calls, but for `sweep` and `reserve`, which take it; both may block."""
         self.total = 0
         """Bytes that are in use or reserved."""
-        self.garbage: deque[tuple[str, int]] = deque()
+        self.garbage: deque[tuple[Path, int]] = deque()
         """Files to remove, with their sizes."""
         self._folder = folder
         self._budget = budget
@@ -58,8 +60,12 @@ class SnapshotFiles:
         return name in self._files
 
     def path(self, name: str) -> Path:
-        """Where a file of this name lies."""
-        return self._folder / (name + WHOLE)
+        """Where the file of this name lies."""
+        return self.place(name, superseded=self._files[name].superseded)
+
+    def place(self, name: str, *, superseded: bool) -> Path:
+        """Where a file of this name has to lie."""
+        return self._folder / (name + (SUPERSEDED if superseded else WHOLE))
 
     def found(self, name: str, file: File) -> None:
         """Count a file that is there already."""
@@ -81,10 +87,23 @@ class SnapshotFiles:
         self._files[name] = file._replace(used=used)
         return True
 
+    def supersede(self, name: str) -> None:
+        """Have its name tell that it must not be continued, before this returns."""
+        if (file := self._files.get(name)) is None or file.superseded:
+            return
+        try:
+            self.path(name).rename(self.place(name, superseded=True))
+        except OSError:  # it has gone, or could be taken for the latest state after a crash
+            self.give_up(name)
+            self._evicted.append(name)
+        else:
+            self._files[name] = file._replace(superseded=True)
+
     def give_up(self, name: str) -> None:
         """Have a file removed with the next sweep."""
-        if (file := self._files.pop(name, None)) is not None:
-            self.garbage.append((name, file.size))
+        if (file := self._files.get(name)) is not None:
+            self.garbage.append((self.path(name), file.size))
+            del self._files[name]
 
     def take_evicted(self) -> list[str]:
         """What has made room since this was asked last."""
@@ -98,8 +117,8 @@ class SnapshotFiles:
                 if not self.garbage:
                     self._lock.notify_all()
                     return
-                name, size = self.garbage.popleft()
-            if unlink(self.path(name)):  # else it goes on counting
+                path, size = self.garbage.popleft()
+            if unlink(path):  # else it goes on counting
                 with self._lock:
                     self.total -= size
 

@@ -15,8 +15,9 @@ from suite.engine.snapshot_file import Unusable
 
 _log = logging.getLogger("suite.engine")
 
-WHOLE, PARTIAL = ".kv", ".tmp"
-"""What the names of whole files end with, and of those that are being written."""
+WHOLE, SUPERSEDED, PARTIAL = ".kv", ".old", ".tmp"
+"""What the names of whole files end with, of those that their conversation has left behind, and of those that
+are being written."""
 
 
 def folder_of(directory: Path, key: str) -> Path:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from suite.engine.snapshot import Found, Snapshot, common
 from suite.engine.snapshot_directory import Kept, SnapshotDirectory
-from suite.engine.snapshot_file import TOKEN_BYTES, pack, unpack
+from suite.engine.snapshot_file import TOKEN_BYTES, Payload, pack, unpack
 from suite.identity import NewId, Now
 
 _log = logging.getLogger("suite.engine")
@@ -74,13 +74,24 @@ class Snapshots:
         self._take_over(kept, now)
 
     def _take_over(self, kept: Iterable[Kept], now: float) -> None:
-        """Know the files that were there: of a conversation's two the newer one, whatever ended us then."""
-        for name, header, tokens, size, used in sorted(kept, key=lambda file: (file.used, len(file.tokens))):
-            conversation_id = header.conversation_id
-            if conversation_id is not None and (old := self._of_conversation.get(conversation_id)):
+        """Know the files that were there: of a conversation's two the one that was not superseded, else the
+        newer one.
+        """
+        for file in sorted(kept, key=lambda file: (file.tail is not None, file.used, len(file.tokens))):
+            header = file.header
+            if (old := self._of_conversation.get(header.conversation_id)) is not None:
                 self._drop(old)
-            # A clock may have been put back since.
-            self._add(Snapshot(name, conversation_id, tokens, header.shortest, None, size, min(used, now)))
+            found = Snapshot(
+                file.name,
+                header.conversation_id,
+                file.tokens,
+                tail=file.tail,
+                shortest=header.shortest,
+                payload=None,
+                size=file.size,
+                used=min(file.used, now),  # a clock may have been put back since
+            )
+            self._add(found)
         self.expire()
         self._keep_to_count()
 
@@ -98,14 +109,24 @@ class Snapshots:
         return 0 if self._directory is None else self._directory.total
 
     def put(
-        self, conversation_id: str | None, tokens: Sequence[int], payload: bytes, *, shortest: int = 0
+        self,
+        conversation_id: str | None,
+        tokens: Sequence[int],
+        payload: Payload,
+        *,
+        shortest: int = 0,
+        tail: Sequence[int] | None = (),
     ) -> None:
         """Keep the state of these tokens as that of the conversation, instead of an older one.
 
         `shortest`: to how few tokens the state can be cut back; it is not found for a prompt that shares
-        fewer. Those without a conversation of which it is the continuation go too if it can be cut back to
-        them.
+        fewer. `tail`: what was said after these tokens and is not in the state; None: the conversation cannot
+        go on from here, as in the middle of a prompt. Without a conversation it is kept in memory only, and
+        the first to go, also when its continuation comes, if that can be cut back to it. An empty payload is
+        not kept.
         """
+        if conversation_id is not None:
+            self.supersede(conversation_id)
         if not tokens or not payload:
             return
         self.expire()
@@ -113,14 +134,24 @@ class Snapshots:
         for old in self._replaced(conversation_id, packed, shortest):
             self._drop(old)
         size = len(payload) + len(packed)
-        new = Snapshot(self._new_id(), conversation_id, packed, shortest, None, size, self._time())
+        new = Snapshot(
+            self._new_id(),
+            conversation_id,
+            packed,
+            tail=None if tail is None else tuple(tail),
+            shortest=shortest,
+            payload=None,
+            size=size,
+            used=self._time(),
+        )
         self._add(new)
+        job = None if conversation_id is None else new.job(conversation_id, payload)
         if self._make_room(new):
             new.payload = payload
             self._memory += size
-            if self._directory is not None:
-                self._directory.offer(new.job(payload))
-        elif self._directory is None or not self._directory.hand(new.job(payload)):
+            if job is not None and self._directory is not None:
+                self._directory.offer(job)
+        elif job is None or self._directory is None or not self._directory.hand(job):
             self._drop(new)
         self._keep_to_count()
 
@@ -160,12 +191,32 @@ class Snapshots:
         yield from reversed(self._entries.values())
 
     def tokens_of(self, conversation_id: str) -> list[int] | None:
-        """The tokens that a conversation's snapshot has; None: there is none."""
+        """All tokens that the conversation goes on after; None: what is there is not its latest state."""
         self.expire()
         entry = self._of_conversation.get(conversation_id)
-        return None if entry is None else unpack(entry.tokens)
+        if entry is None or entry.tail is None or not self._is_there(entry):
+            return None
+        return [*unpack(entry.tokens), *entry.tail]
 
-    def load(self, found: Found) -> bytes | None:
+    def supersede(self, conversation_id: str) -> None:
+        """Have the conversation never go on from what is kept of it, for it is going on now.
+
+        It stays good for what begins like it. Holds after a crash too.
+        """
+        entry = self._of_conversation.get(conversation_id)
+        if entry is None or entry.tail is None:
+            return
+        entry.tail = None
+        if self._directory is not None:
+            self._directory.supersede(entry.name)
+
+    def _is_there(self, entry: Snapshot) -> bool:
+        """Whether nobody has removed its file."""
+        if entry.payload is not None:
+            return True
+        return self._directory is not None and self._directory.is_there(entry.name)
+
+    def load(self, found: Found) -> Payload | None:
         """The state of what was found, from memory or read from disk. None: it has gone, or was damaged."""
         entry = found.snapshot
         if self._entries.get(entry.name) is not entry:
@@ -218,10 +269,10 @@ class Snapshots:
             return True
         deadline = time.monotonic() + seconds
         for entry in sorted(self._entries.values(), key=lambda entry: entry.worth, reverse=True):
-            if entry.payload is None or self._directory.knows(entry.name):
+            if entry.conversation_id is None or entry.payload is None or self._directory.knows(entry.name):
                 continue
             self._directory.wait_for_room(deadline - time.monotonic())
-            if not self._directory.offer(entry.job(entry.payload)):
+            if not self._directory.offer(entry.job(entry.conversation_id, entry.payload)):
                 return False
         return self._directory.drain(deadline - time.monotonic())
 
@@ -270,10 +321,10 @@ class Snapshots:
             self._release(entry)
         return True
 
-    def _claim(self, entry: Snapshot) -> tuple[bool, float]:
-        """By what a snapshot keeps its memory: being nowhere else, then its worth."""
+    def _claim(self, entry: Snapshot) -> tuple[bool, bool, float]:
+        """By what a snapshot keeps its memory: a conversation, being nowhere else, then its worth."""
         on_disk = self._directory is not None and self._directory.has_file(entry.name)
-        return (not on_disk, entry.worth)
+        return (entry.conversation_id is not None, not on_disk, entry.worth)
 
     def _release(self, entry: Snapshot) -> None:
         """Take it out of memory, and so altogether where it is not on disk, nor just being written."""
@@ -288,5 +339,8 @@ class Snapshots:
     def _keep_to_count(self) -> None:
         surplus = len(self._entries) - self._max_conversations
         if surplus > 0:
-            for entry in sorted(self._entries.values(), key=lambda entry: entry.worth)[:surplus]:
+            by_value = sorted(
+                self._entries.values(), key=lambda entry: (entry.conversation_id is not None, entry.worth)
+            )
+            for entry in by_value[:surplus]:
                 self._drop(entry)
