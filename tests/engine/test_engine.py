@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -99,6 +101,10 @@ def alone(prompt: Sequence[int], max_tokens: int, seed: int, context: int) -> tu
         tokens.append(token)
 
 
+def code(each: Asked) -> str | None:
+    return None if each.heard.error is None else each.heard.error.code
+
+
 def drain(engine: Engine, limit: int = 10_000) -> None:
     for _ in range(limit):
         if not engine.busy:
@@ -110,9 +116,17 @@ def drain(engine: Engine, limit: int = 10_000) -> None:
 prompts = st.lists(st.integers(1, 4), min_size=1, max_size=40)
 
 
+@dataclass
+class Arrival:
+    """A generation, the step before which it comes and that many steps later is cancelled."""
+
+    step: int
+    asked: Asked
+    cancelled_after: int | None
+
+
 @st.composite
-def arrivals(draw: st.DrawFn) -> list[tuple[int, Asked, int | None]]:
-    """Generations, each with the step before which it comes and that before which it is cancelled."""
+def arrivals(draw: st.DrawFn) -> list[Arrival]:
     result = []
     for _ in range(draw(st.integers(1, 12))):
         each = asked(
@@ -123,63 +137,89 @@ def arrivals(draw: st.DrawFn) -> list[tuple[int, Asked, int | None]]:
             priority=draw(st.integers(-1, 1)),
         )
         cancelled = draw(st.one_of(st.none(), st.none(), st.integers(0, 60)))
-        result.append((draw(st.integers(0, 30)), each, cancelled))
+        result.append(Arrival(draw(st.integers(0, 30)), each, cancelled))
     return result
 
 
-@settings(max_examples=100, deadline=None)
+def check(backend: FakeBackend, slots: Slots) -> None:
+    """What is believed of each slot is what is there."""
+    for slot in slots:
+        assert backend.sequences[slot.sequence] == slot.tokens
+        assert slot.tokens or slot.generating or slot.conversation_id is None
+
+
+@settings(max_examples=150, deadline=None)
 @given(
     arrivals(),
     st.integers(1, 4),
     st.integers(60, 160),
     st.integers(4, 16),
-    st.booleans(),
+    st.sampled_from(["whole", "window", "recurrent"]),
     st.sets(st.integers(0, 40), max_size=2),
-    st.sets(st.integers(0, 60), max_size=2),
+    st.dictionaries(st.integers(0, 60), st.sampled_from([None, "a", "b"]), max_size=2),
+    st.integers(0, 3000),
 )
 def test_each_gets_its_own_answer_once(
-    plan: list[tuple[int, Asked, int | None]],
-    slots: int,
+    plan: list[Arrival],
+    count: int,
     cache: int,
     batch: int,
-    can_share: bool,
+    kind: str,
     failures: set[int],
-    clears: set[int],
+    clears: dict[int, str | None],
+    memory_bytes: int,
 ) -> None:
-    backend = FakeBackend(slots=slots, context=60, cache=cache, batch=batch, can_share=can_share)
-    engine = Engine(backend, Slots(slots, can_share=can_share), prompt_step_tokens=3)
+    backend = FakeBackend(
+        slots=count,
+        context=60,
+        cache=cache,
+        batch=batch,
+        can_share=kind != "recurrent",
+        window=kind == "window",
+    )
+    slots = Slots(count, can_share=backend.can_share)
+    engine = Engine(backend, slots, prompt_step_tokens=3, snapshots=kept(memory_bytes=memory_bytes))
     number = 0
     while number <= 60 or engine.busy:
         assert number < 5000, "it does not come to an end"
-        for begin, each, cancelled in plan:
-            if begin == number:
-                engine.submit(each.generation, each.heard)
-            if cancelled is not None and begin <= number == begin + cancelled:
-                each.generation.cancel("cancelled")
-        if number in failures:
-            backend.failing = True
+        over = []
+        for each in plan:
+            if each.step == number:
+                engine.submit(each.asked.generation, each.asked.heard)
+            if each.cancelled_after is not None and each.step <= number == each.step + each.cancelled_after:
+                each.asked.generation.cancel("cancelled")
+                over.append(each.asked)
+        backend.failing = number in failures
         if number in clears:
-            engine.clear(None)
+            engine.clear(clears[number])
         engine.step()
+        assert all(each.heard.ends == 1 for each in over), "what is cancelled ends with the next step"
+        check(backend, slots)
+        at_work = sum(
+            each.asked.generation.started is not None and not each.asked.heard.ends for each in plan
+        )
+        assert sum(slot.generating for slot in slots) <= at_work
         number += 1
     backend.failing = False
     assert backend.sources == 0
-    for _, each, cancelled in plan:
-        order, heard = each.generation.order, each.heard
+    assert not any(slot.generating for slot in slots)
+    for each in plan:
+        generation, heard = each.asked.generation, each.asked.heard
+        order = generation.order
         expected, outcome = alone(order.prompt, order.max_tokens, order.sampling.seed, 60)
         assert heard.ends == 1
-        assert each.generation.outcome is not None and each.generation.ended is not None
+        assert generation.outcome is not None and generation.ended is not None
         if heard.error is not None:
-            assert failures and each.generation.outcome == "failed"
+            assert failures and generation.outcome == "failed"
             assert heard.tokens == expected[: len(heard.tokens)]
-        elif each.generation.outcome == "cancelled":
-            assert cancelled is not None
+        elif generation.outcome == "cancelled":
+            assert each.cancelled_after is not None
             assert heard.tokens == expected[: len(heard.tokens)]
         else:
             assert heard.tokens == expected
-            assert each.generation.outcome == outcome
-            assert each.generation.completion_tokens == len(expected)
-        assert each.generation.reused_tokens < max(1, len(order.prompt))
+            assert generation.outcome == outcome
+            assert generation.completion_tokens == len(expected)
+        assert generation.reused_tokens < max(1, len(order.prompt))
     follow = asked([1, 2, 3], max_tokens=4)
     engine.submit(follow.generation, follow.heard)
     drain(engine)
@@ -248,6 +288,21 @@ def test_higher_priorities_go_first_and_then_who_came_first() -> None:
     assert order == ["now", "first", "later", "last"]
 
 
+def test_no_priority_makes_others_wait_for_ever() -> None:
+    clock = Clock()
+    backend = FakeBackend(slots=1, context=100, cache=400)
+    engine = Engine(backend, Slots(1), prompt_step_tokens=4, clock=clock)
+    patient = asked([1], max_tokens=2, seed=5)
+    for number in range(80):
+        important = asked([2], max_tokens=2, seed=5, priority=3)
+        engine.submit(important.generation, important.heard)
+        if number == 1:
+            engine.submit(patient.generation, patient.heard)
+        engine.step()
+        clock.now += 1
+    assert patient.heard.ends == 1
+
+
 def test_a_deadline_ends_what_runs_and_what_waits() -> None:
     engine, _ = engine_of(slots=1)
     clock = Clock()
@@ -284,15 +339,40 @@ def test_a_new_turn_alone_continues_what_the_conversation_holds() -> None:
     turn = asked([2, 2], max_tokens=3, seed=5, conversation="c", continues=True)
     engine.submit(turn.generation, turn.heard)  # waits for the one before
     drain(engine)
-    held = [1, 2, 3, 4, *first.heard.tokens][: len([1, 2, 3, 4, *first.heard.tokens]) - 1]
-    assert turn.heard.tokens == alone([*held, 2, 2], 3, 5, 100)[0]
-    assert turn.generation.reused_tokens == len(held)
-    assert turn.generation.prompt_tokens == len(held) + 2
+    assert first.generation.outcome == "length"
+    whole = [1, 2, 3, 4, *first.heard.tokens, 2, 2]
+    assert turn.heard.tokens == alone(whole, 3, 5, 100)[0]
+    assert turn.generation.reused_tokens == len(whole) - 3, (
+        "all but the last token said, which was not decoded"
+    )
+    assert turn.generation.prompt_tokens == len(whole)
     gone = asked([2], conversation="unknown", continues=True)
     engine.submit(gone.generation, gone.heard)
     drain(engine)
-    assert gone.heard.error is not None and gone.heard.error.code == "conversation_gone"
+    assert code(gone) == "conversation_gone"
     assert backend.sources == 0
+
+
+def test_prompts_are_fed_in_the_order_in_which_they_came() -> None:
+    engine, backend = engine_of()
+    every = [asked([number] * 20, max_tokens=50, seed=5) for number in (1, 2, 3)]
+    for each in every:
+        engine.submit(each.generation, each.heard)
+    while len(backend.batches) < 4:
+        engine.step()
+    fed = [[(part.sequence, len(part.tokens)) for part in batch] for batch in backend.batches]
+    assert fed == [[(0, 16)], [(0, 4), (1, 12)], [(0, 1), (1, 4)], [(0, 1), (1, 4)]]
+
+
+def test_the_newest_makes_way_for_the_oldest() -> None:
+    engine, backend = engine_of(slots=2, cache=60)
+    oldest, newest = (asked([number] * 20, max_tokens=30, seed=7) for number in (1, 2))
+    for each in (oldest, newest):
+        engine.submit(each.generation, each.heard)
+    while not oldest.heard.ends:
+        engine.step()
+        assert backend.sequences[0], "the oldest keeps its slot"
+    assert not newest.heard.ends
 
 
 def test_a_full_cache_makes_the_newest_wait_and_loses_no_token() -> None:
@@ -310,11 +390,11 @@ def test_a_full_cache_makes_the_newest_wait_and_loses_no_token() -> None:
 # --- conversations that leave their slot -----------------------------------------------------------------
 
 
-def kept(directory: Path | None = None) -> Snapshots:
+def kept(directory: Path | None = None, *, memory_bytes: int = 1 << 20) -> Snapshots:
     return Snapshots(
         directory=directory,
         key="model",
-        memory_bytes=1 << 20,
+        memory_bytes=memory_bytes,
         disk_bytes=1 << 20,
         now=utc_now,
         new_id=new_id,
@@ -322,37 +402,88 @@ def kept(directory: Path | None = None) -> Snapshots:
 
 
 def with_snapshots(
-    snapshots: Snapshots, *, slots: int = 2, can_share: bool = True
+    snapshots: Snapshots,
+    *,
+    slots: int = 2,
+    cache: int = 2000,
+    can_share: bool = True,
+    window: bool = False,
+    clock: Clock | None = None,
 ) -> tuple[Engine, FakeBackend]:
-    backend = FakeBackend(slots=slots, context=200, cache=2000, can_share=can_share)
-    engine = Engine(backend, Slots(slots, can_share=can_share), prompt_step_tokens=8, snapshots=snapshots)
+    backend = FakeBackend(slots=slots, context=200, cache=cache, can_share=can_share, window=window)
+    engine = Engine(
+        backend,
+        Slots(slots, can_share=can_share),
+        prompt_step_tokens=8,
+        snapshots=snapshots,
+        clock=clock or Clock(),
+    )
     return engine, backend
 
 
-def turn(engine: Engine, prompt: Sequence[int], conversation: str, *, continues: bool = False) -> Asked:
-    each = asked(prompt, max_tokens=5, seed=5, conversation=conversation, continues=continues)
+def turn(
+    engine: Engine, prompt: Sequence[int], conversation: str | None, *, continues: bool = False, seed: int = 5
+) -> Asked:
+    each = asked(prompt, max_tokens=5, seed=seed, conversation=conversation, continues=continues)
     engine.submit(each.generation, each.heard)
     drain(engine)
     return each
 
 
-@pytest.mark.parametrize("can_share", [True, False])
-def test_conversations_beyond_the_slots_are_not_decoded_again(can_share: bool) -> None:
-    engine, backend = with_snapshots(kept(), can_share=can_share)
+@pytest.mark.parametrize(
+    ("cache", "can_share", "window"),
+    [(2000, True, False), (2000, False, False), (2000, True, True), (100, True, False), (100, True, True)],
+)
+def test_conversations_beyond_the_slots_are_not_decoded_again(
+    cache: int, can_share: bool, window: bool
+) -> None:
+    engine, backend = with_snapshots(kept(), slots=3, cache=cache, can_share=can_share, window=window)
     chats = {f"c{number}": [number % 4 + 1] * 30 + [number] for number in range(12)}
     for round in range(3):
         for conversation, chat in chats.items():
-            decoded = sum(len(part.tokens) for batch in backend.batches for part in batch)
+            before = backend.decoded
             each = turn(engine, chat, conversation)
             assert each.heard.tokens == alone(chat, 5, 5, 200)[0]
-            held = len(chat) - len(each.heard.tokens) if round else 0
-            decoded = sum(len(part.tokens) for batch in backend.batches for part in batch) - decoded
-            assert each.generation.reused_tokens + decoded == len(chat) + max(
-                0, each.generation.completion_tokens - (each.generation.outcome == "length")
-            )
+            said = each.generation.completion_tokens - (each.generation.outcome == "length")
+            assert each.generation.reused_tokens + backend.decoded - before == len(chat) + said
             if round:
-                assert each.generation.reused_tokens >= held - 10
+                assert each.generation.reused_tokens >= len(chat) - 3, "the new turn, and what was said last"
             chats[conversation] = [*chat, *each.heard.tokens, 3, 3]
+
+
+def test_where_nothing_can_be_cut_back_a_whole_snapshot_counts_more_than_a_longer_part() -> None:
+    engine, _ = with_snapshots(kept(), slots=1, can_share=False)
+    first = turn(engine, [1] * 40, "c")
+    held = [*([1] * 40), *first.heard.tokens]
+    turn(engine, [*held[:-1], *([2] * 20)], "d")  # takes the slot, and has all but the last token in common
+    again = turn(engine, [*held, 3], "c")
+    assert again.generation.reused_tokens == len(held) - 1
+
+
+def test_chats_without_a_name_come_back_too() -> None:
+    engine, _ = with_snapshots(kept())
+    chats = [[number + 1] * 30 for number in range(5)]
+    for chat in chats:
+        turn(engine, chat, None)
+    for chat in chats:
+        assert turn(engine, [*chat, 9, 9], None).generation.reused_tokens >= len(chat)
+
+
+def test_what_a_snapshot_cannot_give_the_slot_still_does() -> None:
+    """A longer state than the cache has room for beside what runs is left where it is."""
+    engine, backend = with_snapshots(kept(), slots=2, cache=150)
+    chat = turn(engine, list(range(1, 91)), "c")
+    held = [*range(1, 91), *chat.heard.tokens]
+    turn(engine, list(range(1, 31)), "other")  # pushes nothing out
+    runs = asked([7] * 40, max_tokens=30, seed=5)
+    engine.submit(runs.generation, runs.heard)
+    engine.step()
+    again = asked([*held, 2], max_tokens=5, seed=5, conversation="c")
+    engine.submit(again.generation, again.heard)
+    drain(engine)
+    assert again.heard.tokens == alone([*held, 2], 5, 5, 200)[0]
+    assert again.generation.reused_tokens >= 30
+    assert backend.sources == 0
 
 
 def test_conversations_survive_the_process(tmp_path: Path) -> None:
@@ -368,7 +499,28 @@ def test_conversations_survive_the_process(tmp_path: Path) -> None:
     engine.park(10)
     engine, _ = with_snapshots(kept(tmp_path))
     third = turn(engine, [4], "c", continues=True)
-    assert third.heard.error is None and third.generation.reused_tokens >= len(chat)
+    whole = [*chat, *first.heard.tokens, 1, 2, *second.heard.tokens, 4]
+    assert third.heard.tokens == alone(whole, 5, 5, 200)[0]
+    assert third.generation.reused_tokens >= len(whole) - 2
+
+
+def test_idle_conversations_are_kept_while_others_run(tmp_path: Path) -> None:
+    clock = Clock()
+    engine, _ = with_snapshots(kept(tmp_path), clock=clock)
+    first = turn(engine, list(range(1, 60)), "c")
+    other = asked([2, 2], max_tokens=90, seed=5)
+    engine.submit(other.generation, other.heard)
+    engine.step()
+    clock.now += 1
+    engine.step()
+    assert first.heard.ends == 1 and not other.heard.ends
+    again = kept(tmp_path)  # as after a crash, once the writer has had its time
+    for _ in range(200):
+        if again.tokens_of("c"):
+            break
+        time.sleep(0.01)
+        again = kept(tmp_path)
+    assert again.tokens_of("c") == [*range(1, 60), *first.heard.tokens]
 
 
 def test_what_is_forgotten_comes_back_from_no_snapshot(tmp_path: Path) -> None:
@@ -379,6 +531,25 @@ def test_what_is_forgotten_comes_back_from_no_snapshot(tmp_path: Path) -> None:
         pass
     assert engine.clear("c").conversations == 1
     assert turn(engine, chat, "c").generation.reused_tokens == 0
+
+
+def test_what_waits_for_room_is_forgotten_too() -> None:
+    backend = FakeBackend(slots=2, context=100, cache=60)
+    engine = Engine(backend, Slots(2), prompt_step_tokens=8, snapshots=kept())
+    first, second = (
+        asked([number] * 20, max_tokens=30, seed=7, conversation=name)
+        for number, name in ((1, "x"), (2, "y"))
+    )
+    for each in (first, second):
+        engine.submit(each.generation, each.heard)
+    while not backend.decoded > 55:
+        engine.step()
+    while backend.sequences[1]:  # until the newer one has made way
+        engine.step()
+    assert engine.clear("y").generating == 1
+    drain(engine)
+    assert second.heard.tokens == alone([2] * 20, 30, 7, 100)[0]
+    assert turn(engine, [2] * 20, "y").generation.reused_tokens == 0
 
 
 def test_a_snapshot_that_cannot_be_read_is_decoded_again(tmp_path: Path) -> None:
@@ -393,3 +564,158 @@ def test_a_snapshot_that_cannot_be_read_is_decoded_again(tmp_path: Path) -> None
     again = turn(engine, chat, "c")
     assert again.heard.tokens == alone(chat, 5, 5, 200)[0]
     assert again.generation.reused_tokens == 0
+
+
+# --- going on with what a conversation holds -------------------------------------------------------------
+
+
+def test_a_turn_that_waits_for_a_slot_holds_the_conversation_once() -> None:
+    engine, _ = with_snapshots(kept())
+    first = turn(engine, [1, 2, 3, 4], "c")
+    others = [asked([3, number], max_tokens=20, seed=5) for number in (1, 2)]
+    for other in others:
+        engine.submit(other.generation, other.heard)
+    engine.step()
+    second = turn(engine, [2, 2], "c", continues=True)
+    whole = [1, 2, 3, 4, *first.heard.tokens, 2, 2]
+    assert second.generation.prompt_tokens == len(whole)
+    assert second.heard.tokens == alone(whole, 5, 5, 200)[0]
+
+
+def test_a_turn_waits_for_the_one_before_it_wherever_that_is() -> None:
+    engine, _ = with_snapshots(kept(), slots=1)
+    running = asked([3, 3], max_tokens=20, seed=5)
+    before = asked([1, 2], max_tokens=5, seed=5, conversation="c")
+    for each in (running, before):
+        engine.submit(each.generation, each.heard)
+        engine.step()
+    important = asked([4], max_tokens=5, seed=5, conversation="c", continues=True, priority=9)
+    engine.submit(important.generation, important.heard)
+    drain(engine)
+    assert important.heard.tokens == alone([1, 2, *before.heard.tokens, 4], 5, 5, 200)[0]
+
+
+def test_after_a_crash_nothing_goes_on_from_an_older_turn(tmp_path: Path) -> None:
+    snapshots = kept(tmp_path)
+    engine, _ = with_snapshots(snapshots)
+    first = turn(engine, [1] * 40, "c")
+    while engine.rest():
+        pass
+    assert snapshots.flush(10)
+    turn(engine, [2], "c", continues=True)
+    engine, _ = with_snapshots(kept(tmp_path))  # what had no snapshot is lost
+    assert code(turn(engine, [3], "c", continues=True)) == "conversation_gone"
+    sent_whole = turn(engine, [*([1] * 40), *first.heard.tokens, 2, 3], "c")
+    assert sent_whole.generation.reused_tokens >= 40
+
+
+def test_nothing_goes_on_from_a_prompt_that_was_cut_off() -> None:
+    engine, backend = with_snapshots(kept())
+    turn(engine, [5] * 20, "c")
+    cut_off = asked([6] * 100, max_tokens=5, seed=5, conversation="c")
+    engine.submit(cut_off.generation, cut_off.heard)
+    engine.step()
+    cut_off.generation.cancel("cancelled")
+    drain(engine)
+    assert 0 < backend.length(0) < 100
+    assert code(turn(engine, [1], "c", continues=True)) == "conversation_gone"
+    turn(engine, [7] * 20, "other")
+    turn(engine, [8] * 20, "another")
+    assert code(turn(engine, [1], "c", continues=True)) == "conversation_gone"
+    assert turn(engine, [6] * 100, "c").generation.reused_tokens > 0, "it still need not be decoded again"
+
+
+def test_an_error_in_sampling_leaves_what_was_decoded() -> None:
+    engine, backend = with_snapshots(kept())
+    backend.refusing = {7}
+    failed = turn(engine, [5] * 40, "c", seed=7)
+    assert code(failed) == "invalid_grammar"
+    assert turn(engine, [5] * 40, "c").generation.reused_tokens == 39
+
+
+def test_a_stranger_with_the_same_beginning_takes_nothing_away() -> None:
+    engine, _ = with_snapshots(kept())
+    first = turn(engine, [1] * 40, "c")
+    held = [*([1] * 40), *first.heard.tokens]
+    stranger = turn(engine, [*held[:-1], 3, 3], None)
+    assert stranger.generation.reused_tokens >= 40
+    second = turn(engine, [2], "c", continues=True)
+    assert second.heard.tokens == alone([*held, 2], 5, 5, 200)[0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["turn", "continue", "cancel", "rest", "park", "crash", "clear"]),
+            st.sampled_from(["a", "b", "c", "d"]),
+            st.integers(1, 30),
+        ),
+        max_size=25,
+    ),
+    st.sampled_from(["whole", "window", "recurrent"]),
+    st.integers(210, 600),
+)
+def test_a_turn_goes_on_from_the_newest_state_or_not_at_all(
+    deeds: list[tuple[str, str, int]], kind: str, cache: int
+) -> None:
+    with TemporaryDirectory() as directory:
+        snapshots = kept(Path(directory))
+
+        def engine_on(snapshots: Snapshots) -> Engine:
+            return with_snapshots(
+                snapshots, cache=cache, can_share=kind != "recurrent", window=kind == "window"
+            )[0]
+
+        engine = engine_on(snapshots)
+        newest: dict[str, list[int] | None] = {}
+        kept_names: set[str] = set()
+        """Those that a crash does not take with it."""
+        perhaps_gone: set[str] = set()
+        for number, (deed, name, size) in enumerate(deeds):
+            held, new = newest.get(name), [size % 7 + 1] * size
+            if deed in ("turn", "continue", "cancel", "clear"):
+                kept_names.discard(name)
+            if deed == "turn":
+                each = turn(engine, new, name)
+                assert each.heard.tokens == alone(new, 5, 5, 200)[0]
+                newest[name] = [*new, *each.heard.tokens]
+                perhaps_gone.discard(name)
+            elif deed == "continue":
+                each = turn(engine, [number % 7 + 1], name, continues=True)
+                if code(each) == "conversation_gone":
+                    assert held is None or name in perhaps_gone
+                    newest[name] = None
+                elif code(each) == "prompt_too_long":
+                    assert held is not None and len(held) + 1 >= 200
+                else:
+                    assert held is not None and code(each) is None
+                    whole = [*held, number % 7 + 1]
+                    assert each.heard.tokens == alone(whole, 5, 5, 200)[0]
+                    newest[name] = [*whole, *each.heard.tokens]
+                    perhaps_gone.discard(name)
+            elif deed == "cancel":
+                cut_off = asked([9] * 60, max_tokens=5, conversation=name)
+                engine.submit(cut_off.generation, cut_off.heard)
+                engine.step()
+                cut_off.generation.cancel("cancelled")
+                drain(engine)
+                newest[name] = None
+            elif deed == "clear":
+                engine.clear(name)
+                newest[name] = None
+            elif deed == "rest":
+                while engine.rest():
+                    pass
+                assert snapshots.flush(10)
+                kept_names |= newest.keys()
+            else:
+                if deed == "park":
+                    engine.park(10)
+                    kept_names |= newest.keys()
+                else:
+                    snapshots.close()
+                perhaps_gone |= newest.keys() - kept_names
+                snapshots = kept(Path(directory))
+                engine = engine_on(snapshots)
+        snapshots.close()

@@ -6,25 +6,19 @@ from hypothesis import strategies as st
 from suite.engine.slots import Plan, Slots
 
 
-def planned(slots: Slots, prompt: list[int], conversation_id: str | None) -> Plan:
-    plan = slots.plan(prompt, conversation_id)
-    assert plan is not None
-    return plan
-
-
 def use(slots: Slots, prompt: list[int], conversation_id: str | None, answer: list[int]) -> Plan:
     """What a generation does to the slots."""
-    plan = planned(slots, prompt, conversation_id)
+    plan = slots.plan(prompt, conversation_id)
     slots.begin(plan.target, prompt[: plan.reused_tokens], conversation_id)
     plan.target.tokens += prompt[plan.reused_tokens :] + answer
-    slots.end(plan.target)
+    plan.target.generating = False
     return plan
 
 
 def test_the_next_turn_of_a_conversation_reuses_the_turns_before() -> None:
     slots = Slots(2)
     use(slots, [1, 2, 3], "a", [4, 5])
-    plan = planned(slots, [1, 2, 3, 4, 5, 6], "a")
+    plan = slots.plan([1, 2, 3, 4, 5, 6], "a")
     assert plan.reused_tokens == 5
     assert plan.source is plan.target
 
@@ -46,7 +40,7 @@ def test_conversations_that_alternate_keep_a_slot_each() -> None:
 def test_a_new_conversation_shares_the_beginning_of_another_and_leaves_it_whole() -> None:
     slots = Slots(2)
     first = use(slots, [1, 2, 3, 4], "a", [5])
-    plan = planned(slots, [1, 2, 3, 9], "b")
+    plan = slots.plan([1, 2, 3, 9], "b")
     assert plan.target is not first.target
     assert plan.source is first.target
     assert plan.reused_tokens == 3
@@ -55,10 +49,10 @@ def test_a_new_conversation_shares_the_beginning_of_another_and_leaves_it_whole(
 def test_a_memory_that_cannot_share_reuses_only_what_is_in_the_slot_itself() -> None:
     slots = Slots(2, can_share=False)
     use(slots, [1, 2, 3, 4], "a", [5])
-    plan = planned(slots, [1, 2, 3, 9], "b")
+    plan = slots.plan([1, 2, 3, 9], "b")
     assert plan.source is plan.target
     assert plan.reused_tokens == 0
-    assert planned(slots, [1, 2, 3, 4, 5, 6], "a").reused_tokens == 5
+    assert slots.plan([1, 2, 3, 4, 5, 6], "a").reused_tokens == 5
 
 
 def test_without_a_conversation_the_slot_that_the_prompt_repeats_is_taken() -> None:
@@ -69,6 +63,14 @@ def test_without_a_conversation_the_slot_that_the_prompt_repeats_is_taken() -> N
     third = use(slots, [1, 2, 3, 4, 5], None, [6])
     assert third.reused_tokens == 4
     assert third.target is not second.target
+
+
+def test_without_a_conversation_nobodys_slot_is_taken() -> None:
+    slots = Slots(2)
+    first = use(slots, [1, 2, 3], "a", [4])
+    second = use(slots, [1, 2, 3, 4, 5], None, [6])
+    assert (second.reused_tokens, second.source is first.target) == (4, True)
+    assert [slot.conversation_id for slot in slots] == ["a", None]
 
 
 def test_the_conversation_not_used_for_longest_gives_way() -> None:
@@ -83,7 +85,7 @@ def test_the_conversation_not_used_for_longest_gives_way() -> None:
 def test_the_same_prompt_again_leaves_one_token_to_decode() -> None:
     slots = Slots(1)
     use(slots, [1, 2, 3], "a", [])
-    assert planned(slots, [1, 2, 3], "a").reused_tokens == 2
+    assert slots.plan([1, 2, 3], "a").reused_tokens == 2
 
 
 def test_room_is_made_from_the_other_slot_not_used_for_longest() -> None:
@@ -113,10 +115,10 @@ def test_a_conversation_is_condemned_by_its_id_or_with_all_others() -> None:
 
 def test_a_slot_at_work_is_condemned_even_before_it_has_tokens() -> None:
     slots = Slots(2)
-    slot = planned(slots, [1, 2], "a").target
+    slot = slots.plan([1, 2], "a").target
     slots.begin(slot, [], "a")
     assert slots.condemn(None) == [slot]
-    slots.end(slot)
+    slot.generating = False
     slots.forget(slot)
     assert slots.condemn(None) == []
 
@@ -133,13 +135,12 @@ def test_room_is_made_from_a_condemned_slot_first() -> None:
 
 def test_a_slot_at_work_is_given_to_nobody_but_shares_its_beginning() -> None:
     slots = Slots(2)
-    first = planned(slots, [1, 2, 3], "a").target
+    first = slots.plan([1, 2, 3], "a").target
     slots.begin(first, [1, 2, 3], "a")
-    second = planned(slots, [1, 2, 3, 4], "a")
+    second = slots.plan([1, 2, 3, 4], "a")
     assert (second.target is first, second.source is first, second.reused_tokens) == (False, True, 3)
     slots.begin(second.target, [1, 2, 3], "a")
     assert [slot.conversation_id for slot in slots] == [None, "a"]
-    assert slots.plan([5], None) is None
 
 
 TURN = st.tuples(st.sampled_from(["a", "b", "c", None]), st.lists(st.integers(0, 2), min_size=1, max_size=6))
@@ -151,7 +152,7 @@ def test_what_is_reused_is_always_the_beginning_of_the_prompt_and_in_its_source(
 ) -> None:
     slots = Slots(count, can_share=can_share)
     for conversation_id, prompt in turns:
-        plan = planned(slots, prompt, conversation_id)
+        plan = slots.plan(prompt, conversation_id)
         assert plan.reused_tokens < len(prompt)
         assert plan.source.tokens[: plan.reused_tokens] == prompt[: plan.reused_tokens]
         assert can_share or plan.source is plan.target

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from suite.engine.backend import Part
 from suite.engine.sampler import Sampling
-from suite.errors import GenerationFailed
+from suite.errors import GenerationFailed, InvalidGrammar
 from suite.messages.logprobs import TokenLogprobs
 
 END = 0
@@ -47,6 +47,8 @@ class FakeSource:
         pass
 
     def next(self, row: int) -> int:
+        if self._seed in self._backend.refusing:
+            raise InvalidGrammar("no token is permitted")
         return successor(self._backend.rows[row], self._seed)
 
     def close(self) -> None:
@@ -54,20 +56,39 @@ class FakeSource:
 
 
 class FakeBackend:
+    """`window`: what was restored cannot be cut back any more, as where a window slides."""
+
     def __init__(
-        self, *, slots: int, context: int, cache: int, batch: int = 16, can_share: bool = True
+        self,
+        *,
+        slots: int,
+        context: int,
+        cache: int,
+        batch: int = 16,
+        can_share: bool = True,
+        window: bool = False,
     ) -> None:
         self.words = FakeWords()
         self.can_share = can_share
+        self.window = window
         self.context_tokens = context
         self.batch_tokens = batch
-        self.cache = cache
+        self.cache_tokens = cache
         self.sequences: list[list[int]] = [[] for _ in range(slots)]
+        self.restored = [0] * slots
+        """How many tokens of each sequence came from a saved state."""
         self.rows: dict[int, list[int]] = {}
         self.batches: list[list[Part]] = []
         self.sources = 0
         """Those that are not closed."""
         self.failing = False
+        self.refusing: set[int] = set()
+        """Seeds of samplings that find no token."""
+
+    @property
+    def decoded(self) -> int:
+        """Tokens that were decoded so far."""
+        return sum(len(part.tokens) for batch in self.batches for part in batch)
 
     def decode(self, parts: Sequence[Part]) -> bool:
         count = sum(len(part.tokens) for part in parts)
@@ -75,8 +96,10 @@ class FakeBackend:
         assert len({part.sequence for part in parts}) == len(parts), "one part a sequence"
         if self.failing:
             self.failing = False
+            for part in parts:
+                self.sequences[part.sequence] = [END]  # anything may be there
             raise GenerationFailed
-        if sum(map(len, self.sequences)) + count > self.cache:
+        if sum(map(len, self.sequences)) + count > self.cache_tokens:
             return False
         self.batches.append(list(parts))
         self.rows = {}
@@ -94,9 +117,10 @@ class FakeBackend:
         return FakeSource(self, sampling)
 
     def cut(self, sequence: int, position: int) -> bool:
-        if not self.can_share and 0 < position < len(self.sequences[sequence]):
+        if 0 < position < self.shortest(sequence):
             return False
         del self.sequences[sequence][position:]
+        self.restored[sequence] = min(self.restored[sequence], position)
         return True
 
     def length(self, sequence: int) -> int:
@@ -104,18 +128,24 @@ class FakeBackend:
 
     def share(self, source: int, target: int, tokens: int) -> None:
         assert self.can_share and not self.sequences[target]
-        self.sequences[target] = self.sequences[source][:tokens]
+        if tokens >= self.shortest(source):
+            self.sequences[target] = self.sequences[source][:tokens]
+            self.restored[target] = self.restored[source]
+
+    def shortest(self, sequence: int) -> int:
+        return self.restored[sequence] if self.can_share else len(self.sequences[sequence])
 
     def save(self, sequence: int) -> bytes:
         return repr(self.sequences[sequence]).encode()
 
     def shortest_saved(self, sequence: int) -> int:
-        return 0 if self.can_share else len(self.sequences[sequence])
+        return len(self.sequences[sequence]) if self.window else self.shortest(sequence)
 
-    def restore(self, sequence: int, payload: bytes) -> bool:
+    def restore(self, sequence: int, payload: bytes | memoryview[int]) -> bool:
         assert not self.sequences[sequence]
-        tokens: list[int] = [int(word) for word in payload.decode().strip("[]").split(", ")]
-        if sum(map(len, self.sequences)) + len(tokens) > self.cache:
+        tokens: list[int] = [int(word) for word in bytes(payload).decode().strip("[]").split(", ")]
+        if sum(map(len, self.sequences)) + len(tokens) > self.cache_tokens:
             return False
         self.sequences[sequence] = tokens
+        self.restored[sequence] = len(tokens) if self.window else 0
         return True

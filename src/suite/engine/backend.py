@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from suite.engine.sampler import Sampling
+from suite.engine.snapshot_file import Payload
 from suite.messages.logprobs import TokenLogprobs
 
 
@@ -63,6 +64,10 @@ class Backend(Protocol):
         """How long one sequence may get."""
 
     @property
+    def cache_tokens(self) -> int:
+        """What all sequences have room for together."""
+
+    @property
     def batch_tokens(self) -> int:
         """How many tokens are decoded at once at most."""
 
@@ -84,11 +89,14 @@ class Backend(Protocol):
     def share(self, source: int, target: int, tokens: int) -> None:
         """Let the empty sequence `target` begin with the first tokens of `source`; empty if it cannot."""
 
-    def save(self, sequence: int) -> bytes:
+    def shortest(self, sequence: int) -> int:
+        """To how few tokens a sequence can be cut back and be right; it can be emptied anyway."""
+
+    def save(self, sequence: int) -> Payload:
         """The state of a sequence, for `restore`."""
 
     def shortest_saved(self, sequence: int) -> int:
         """To how few tokens its saved state can be cut back."""
 
-    def restore(self, sequence: int, payload: bytes) -> bool:
+    def restore(self, sequence: int, payload: Payload) -> bool:
         """Fill an empty sequence with a saved state. False: it does not fit, and the sequence is empty."""

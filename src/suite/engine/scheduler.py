@@ -1,7 +1,8 @@
 """Who goes into the next batch: every running answer with its next token, and prompts in what room is left.
 
 Prompts are fed in pieces, so that answers that run do not stall while a long one arrives, and those that came
-first, or matter more, are fed first. Nothing here knows of llama.cpp.
+first, or matter more, are fed first. A priority is worth some seconds of waiting, so that nobody waits for
+ever. Nothing here knows of llama.cpp.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from suite.engine.listener import Listener
 from suite.engine.slots import Slot
 from suite.engine.text import TextStream
 
+PRIORITY_SECONDS = 10.0
+"""A generation goes as if it had come so much earlier for each step of its priority."""
+
 
 class Run:
     """One generation in the engine: where it stands, and what is to be decoded next."""
 
-    def __init__(self, generation: Generation, listener: Listener, arrival: int) -> None:
+    def __init__(self, generation: Generation, listener: Listener, arrival: int, now: float) -> None:
         order = generation.order
         self.generation = generation
         self.listener = listener
@@ -32,7 +36,10 @@ class Run:
         self.text = TextStream(order.stop)
         self.answering = False
         """Its prompt is decoded: each step samples a token."""
-        self.rank = (-order.priority, arrival)
+        self.condemned = False
+        """What it holds is to be forgotten when it ends, though it has no slot at the moment."""
+        self.arrival = arrival
+        self.rank = (now - PRIORITY_SECONDS * order.priority, arrival)
 
 
 class Share(NamedTuple):
@@ -48,7 +55,7 @@ class Share(NamedTuple):
 
 
 class Scheduler:
-    """The runs that wait, in their order, and those that have a slot."""
+    """The runs that wait and those that have a slot, both in their order."""
 
     def __init__(self, *, batch_tokens: int, prompt_step_tokens: int) -> None:
         """`prompt_step_tokens` of prompts go into a step at most while answers run."""
@@ -62,12 +69,25 @@ class Scheduler:
         yield from self.waiting
 
     def wait(self, run: Run) -> None:
-        """Queue a run: higher priorities first, then by arrival."""
-        bisect.insort(self.waiting, run, key=lambda each: each.rank)
+        """Queue a run."""
+        bisect.insort(self.waiting, run, key=_rank)
+
+    def run(self, run: Run) -> None:
+        """Let a run that waits take part in the next batches."""
+        self.waiting.remove(run)
+        bisect.insort(self.running, run, key=_rank)
 
     def remove(self, run: Run) -> None:
         """Take a run out, wherever it is."""
         (self.running if run in self.running else self.waiting).remove(run)
+
+    def follows(self, run: Run) -> bool:
+        """Whether another run of its conversation came before it and is not over."""
+        conversation_id = run.generation.order.conversation_id
+        return conversation_id is not None and any(
+            other.arrival < run.arrival and other.generation.order.conversation_id == conversation_id
+            for other in self
+        )
 
     def shares(self) -> list[Share]:
         """The next batch."""
@@ -75,12 +95,17 @@ class Scheduler:
         room = self._batch_tokens - len(chosen)
         if chosen:
             room = min(room, self._prompt_step_tokens)
-        for run in sorted(self.running, key=lambda each: each.rank):
-            if not run.answering and room > 0:
-                share = Share(run, min(room, len(run.pending)))
-                chosen.append(share)
-                room -= share.tokens
+        if len(chosen) < len(self.running):
+            for run in self.running:
+                if not run.answering and room > 0:
+                    share = Share(run, min(room, len(run.pending)))
+                    chosen.append(share)
+                    room -= share.tokens
         return chosen
+
+
+def _rank(run: Run) -> tuple[float, int]:
+    return run.rank
 
 
 def parts(shares: Sequence[Share]) -> list[Part]:

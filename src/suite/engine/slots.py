@@ -21,8 +21,12 @@ class Slot:
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
         self.tokens: list[int] = []
+        self.tail: list[int] | None = None
+        """What was said after them and not decoded; None where the conversation cannot go on from here."""
         self.conversation_id: str | None = None
         self.last_used = 0
+        self.ended = 0.0
+        """When its last generation was over, by the engine's clock."""
         self.generating = False
         """A generation is at work in it."""
         self.condemned = False
@@ -52,14 +56,12 @@ class Slots:
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots)
 
-    def plan(self, prompt: Sequence[int], conversation_id: str | None) -> Plan | None:
-        """The place for this prompt; None while a generation is at work in every slot.
+    def plan(self, prompt: list[int], conversation_id: str | None) -> Plan:
+        """The place for this prompt. A slot has to be free.
 
         The prompt's last token is always left to decode: its logits are sampled from.
         """
         free = [slot for slot in self._slots if not slot.generating]
-        if not free:
-            return None
         usable = len(prompt) - 1
         shared = {
             slot.sequence: 0 if slot.condemned else _common(slot.tokens, prompt, usable)
@@ -77,8 +79,8 @@ class Slots:
                 if slot.conversation_id == conversation_id:
                     return slot
         best = max(free, key=lambda slot: (shared[slot.sequence], slot.last_used))
-        owned_by_another = None not in (conversation_id, best.conversation_id)
-        if not owned_by_another and shared[best.sequence] >= max(1, _MOSTLY * len(best.tokens)):
+        is_free_to_take = best.conversation_id in (None, conversation_id)
+        if is_free_to_take and shared[best.sequence] >= max(1, _MOSTLY * len(best.tokens)):
             return best
         return min(free, key=lambda slot: (bool(slot.tokens), slot.last_used))
 
@@ -101,16 +103,13 @@ class Slots:
         slot.tokens = list(tokens)
         slot.conversation_id = conversation_id
         slot.last_used = self._uses
+        slot.tail = None
         slot.generating = slot.unsaved = True
-
-    def end(self, slot: Slot) -> None:
-        """Note that the slot's generation is over."""
-        slot.generating = False
 
     def forget(self, slot: Slot) -> None:
         """Note that the slot is empty."""
         slot.tokens = []
-        slot.conversation_id = None
+        slot.tail = slot.conversation_id = None
         slot.generating = slot.condemned = slot.unsaved = False
 
     def condemn(self, conversation_id: str | None) -> list[Slot]:
@@ -138,9 +137,15 @@ class Slots:
         return min(idle, key=lambda slot: (not slot.condemned, slot.last_used), default=None)
 
 
-def _common(held: list[int], prompt: Sequence[int], limit: int) -> int:
+def _common(held: list[int], prompt: list[int], limit: int) -> int:
     """How many tokens at the beginning are the same, `limit` at most."""
-    limit = min(limit, len(held))
-    if held[:limit] == list(prompt[:limit]):
-        return limit
-    return next(index for index in range(limit) if held[index] != prompt[index])
+    low, high = 0, min(limit, len(held))
+    if held[:high] == prompt[:high]:
+        return high
+    while high - low > 1:  # low are the same, high are not
+        middle = (low + high) // 2
+        if held[low:middle] == prompt[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
