@@ -41,6 +41,7 @@ from suite.actors.preloader import Preloader
 from suite.actors.recovery import close_open_instances
 from suite.actors.registrar import Registrar
 from suite.actors.reporter import Reporter
+from suite.actors.snapshots import sweep_snapshots
 from suite.actors.supervisor import Supervisor
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
@@ -170,6 +171,7 @@ async def running_node(
                     embedded=settings.nats.url is None,
                     clock=clock,
                 )
+            tasks.start_soon(sweep_snapshots, settings, now)
             reporter = Reporter(log, settings.node)
             tasks.start_soon(reporter.run)
             catalogue = await _catalogue(settings)

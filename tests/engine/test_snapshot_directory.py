@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import stat
 import struct
@@ -16,14 +17,14 @@ import msgspec
 import pytest
 
 from suite.engine import snapshot_file
-from suite.engine.snapshot_folder import remove_snapshots
+from suite.engine.snapshot_folder import remove_expired, remove_snapshots
 from suite.engine.snapshots import Snapshots
 from support.snapshots import KEY, PATIENCE, Time, files, loaded, snapshots
 
 Write = Callable[..., bool]
 
 
-def flushed(directory: Path, conversation_id: str | None = "a", *, time: Time | None = None) -> Path:
+def flushed(directory: Path, conversation_id: str = "a", *, time: Time | None = None) -> Path:
     """The file of one snapshot of the tokens 1, 2, 3."""
     store = snapshots(directory, time=time)
     store.put(conversation_id, [1, 2, 3], b"state of a")
@@ -113,20 +114,145 @@ def test_of_two_files_of_a_conversation_the_later_is_taken(tmp_path: Path) -> No
     store.close()
 
 
-def test_another_key_finds_nothing_of_it_and_leaves_it_until_it_has_expired(tmp_path: Path) -> None:
-    time = Time()
-    path = flushed(tmp_path, time=time)
-    other = snapshots(tmp_path, key="other", time=time)
+def test_another_key_finds_nothing_of_it_and_leaves_it(tmp_path: Path) -> None:
+    path = flushed(tmp_path)
+    other = snapshots(tmp_path, key="other")
     assert loaded(other, [1, 2, 3], "a") is None
     other.forget(None)
     other.close(PATIENCE)
     assert path.exists()
-    time.pass_by(3601)
-    other = snapshots(tmp_path, key="other", time=time)
-    other.put("a", [1], b"other's")
-    other.close(PATIENCE)
-    assert not path.parent.exists()
-    assert len(files(tmp_path)) == 1
+
+
+def test_what_is_not_used_for_too_long_is_removed_where_no_actor_runs(tmp_path: Path) -> None:
+    time = Time()
+    old = flushed(tmp_path / "models" / "one", time=time)
+    torn = old.with_suffix(".tmp")
+    torn.write_bytes(b"half")
+    os.utime(torn, (time().timestamp(),) * 2)
+    time.pass_by(10)
+    new = flushed(tmp_path / "models" / "two", time=time)
+    remove_expired(tmp_path, expired_before=time().timestamp())
+    assert not (tmp_path / "models" / "one").exists()
+    assert new.exists()
+    remove_expired(tmp_path, expired_before=math.inf)
+    assert [*tmp_path.iterdir()] == []
+    remove_expired(tmp_path / "not there", expired_before=math.inf)
+
+
+# --- what may be continued ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("orderly", [True, False], ids=["restart", "crash"])
+@pytest.mark.parametrize("tail", [(), (4,), None])
+def test_a_conversation_goes_on_after_all_that_was_said_also_in_another_process(
+    tmp_path: Path, tail: tuple[int, ...] | None, orderly: bool
+) -> None:
+    store = snapshots(tmp_path)
+    store.put("a", [1, 2, 3], b"state of a", tail=tail)
+    expected = None if tail is None else [1, 2, 3, *tail]
+    assert store.tokens_of("a") == expected
+    assert store.flush(PATIENCE)
+    if orderly:
+        store.close(PATIENCE)
+    other = snapshots(tmp_path)
+    assert other.tokens_of("a") == expected
+    assert loaded(other, [1, 2, 3], "a") == b"state of a"
+    other.close()
+    store.close()
+
+
+def test_once_it_goes_on_it_is_continued_from_no_older_state_whatever_happens(tmp_path: Path) -> None:
+    store = snapshots(tmp_path)
+    store.put("a", [1, 2, 3], b"state of a", tail=(4,))
+    store.put("b", [7], b"state of b", tail=())
+    assert store.flush(PATIENCE)
+    store.supersede("a")
+    store.supersede("never heard of")
+    # It dies here, with nothing written.
+    for _ in range(2):
+        other = snapshots(tmp_path)
+        assert (other.tokens_of("a"), other.tokens_of("b")) == (None, [7])
+        assert loaded(other, [1, 2, 3, 4, 5], "a") == b"state of a"
+        other.close()
+    store.put("a", [1, 2, 3, 4, 5], b"later", tail=())
+    assert store.flush(PATIENCE)
+    other = snapshots(tmp_path)
+    assert other.tokens_of("a") == [1, 2, 3, 4, 5]
+    assert len(files(tmp_path)) == 2
+    other.close()
+    store.close()
+
+
+def test_a_put_leaves_nothing_to_continue_from_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = snapshots(tmp_path)
+    store.put("a", [1, 2, 3], b"state of a")
+    assert store.flush(PATIENCE)
+    monkeypatch.setattr(snapshot_file, "write", _refuse)
+    store.put("a", [1, 2, 3, 4], b"later")
+    other = snapshots(tmp_path)
+    assert other.tokens_of("a") is None
+    other.close()
+    store.close()
+
+
+def test_what_goes_on_while_it_is_written_is_on_disk_as_left_behind(
+    tmp_path: Path, slow_disk: SlowDisk
+) -> None:
+    store = snapshots(tmp_path)
+    store.put("a", [1], b"a")
+    store.put("b", [2], b"b")  # which waits
+    assert slow_disk.begun.wait(PATIENCE)
+    store.supersede("a")
+    store.supersede("b")
+    slow_disk.go_on.set()
+    assert store.flush(PATIENCE)
+    other = snapshots(tmp_path)
+    assert (other.tokens_of("a"), other.tokens_of("b")) == (None, None)
+    assert (loaded(other, [1]), loaded(other, [2])) == (b"a", b"b")
+    other.close()
+    store.close()
+
+
+def test_what_cannot_be_marked_as_left_behind_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = snapshots(tmp_path)
+    store.put("a", [1, 2, 3], b"state of a")
+    assert store.flush(PATIENCE)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", _refuse)
+        store.supersede("a")
+    assert loaded(store, [1, 2, 3]) == b"state of a"
+    store.put("b", [4], b"state of b")
+    assert store.flush(PATIENCE)
+    other = snapshots(tmp_path)
+    assert (other.tokens_of("a"), other.tokens_of("b")) == (None, [4])
+    other.close()
+    store.close()
+
+
+def test_a_file_that_the_node_removed_is_not_continued(tmp_path: Path) -> None:
+    flushed(tmp_path)
+    store = snapshots(tmp_path)
+    assert store.tokens_of("a") == [1, 2, 3]
+    assert remove_snapshots(tmp_path) == (1, 3)
+    assert store.tokens_of("a") is None
+    assert loaded(store, [1, 2, 3], "a") is None
+    assert store.flush(PATIENCE)
+    assert store.disk_used == 0
+    store.close()
+
+
+def test_what_belongs_to_nobody_never_comes_to_disk(tmp_path: Path) -> None:
+    store = snapshots(tmp_path, memory_bytes=100)
+    store.put(None, [1, 2, 3], b"nobody's")
+    store.put(None, [4], bytes(100))  # for which memory has no room
+    assert loaded(store, [1, 2, 3]) == b"nobody's"
+    assert store.find([4], None) is None
+    store.close(PATIENCE)
+    assert [*next(tmp_path.iterdir()).iterdir()] == []
 
 
 def test_files_are_private_and_tell_nothing_by_their_names(tmp_path: Path) -> None:
@@ -196,7 +322,7 @@ def _nothing(_fields: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    ["key", "conversation_id", "shortest", "tokens", "tokens_digest", "payload_bytes", "payload_digest"],
+    ["key", "conversation_id", "shortest", "tokens", "tokens_digest", "payload_bytes", "payload_checksum"],
 )
 @pytest.mark.parametrize("value", [7, 1 << 60, -1, "text", b"bytes", [], "gone"])
 def test_a_field_that_is_not_what_it_should_be_is_noticed(tmp_path: Path, field: str, value: object) -> None:
@@ -476,14 +602,20 @@ def size_of(path: Path) -> int:
 
 
 def test_files_are_forgotten_where_no_actor_runs(tmp_path: Path) -> None:
+    content = flushed(tmp_path / "model").read_bytes()
     for key in ("one", "two"):
-        store = snapshots(tmp_path, key=key)
+        store = snapshots(tmp_path / "model", key=key)
         store.put("a", [1, 2, 3], b"a")
         store.put("b", [4, 5], b"b")
         store.close(PATIENCE)
-    (files(tmp_path)[0].parent / "damaged.kv").touch()
-    assert remove_snapshots(tmp_path, "a") == (2, 6)
+    folder = files(tmp_path / "model")[0].parent
+    (folder / "damaged.kv").touch()
+    (folder / "begun.tmp").touch()
+    (folder / "torn.tmp").write_bytes(content[:-1])  # by a process that died
+    (folder / "left behind.old").write_bytes(content)
+    assert remove_snapshots(tmp_path, "a") == (4, 12)
+    assert not (folder / "torn.tmp").exists()
     assert remove_snapshots(tmp_path, "a") == (0, 0)
-    assert remove_snapshots(tmp_path, None) == (2, 4)
-    assert files(tmp_path) == []
+    assert remove_snapshots(tmp_path / "model", None) == (2, 4)
+    assert [*folder.iterdir()] == []
     assert remove_snapshots(tmp_path / "not there") == (0, 0)

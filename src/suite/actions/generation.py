@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import anyio.to_thread
+import msgspec
 
 from suite.actions.residency import WAITING
-from suite.actors.node import Node, snapshots_of
+from suite.actors.node import Node
+from suite.actors.snapshots import forget_snapshots
 from suite.bus.service import Call, HandedOver, action
-from suite.engine.snapshot_folder import remove_snapshots
 from suite.errors import EmptyPrompt, InvalidRequest
 from suite.messages.actions.generation import (
     CancelGenerationReply,
@@ -50,26 +50,21 @@ async def cancel_generation(node: Node, request: CancelGenerationRequest, _: Cal
 
 @action("clear_kv_cache")
 async def clear_kv_cache(node: Node, request: ClearKvCacheRequest, _: Call) -> ClearKvCacheReply:
-    """Forget the tokens that loaded models keep for reuse."""
+    """Forget the tokens that models keep for reuse, loaded or not."""
     model_id = None if request.model_id is None else node.catalogue.resolve(request.model_id).model_id
-    cleared = await node.generations.clear(model_id, request.conversation_id)
-    conversations, tokens = await _forget_unloaded(node, model_id, request.conversation_id)
+    try:
+        cleared = await node.generations.clear(model_id, request.conversation_id)
+    finally:
+        # After the processes, which may be about to write what they hold, and even where one is silent.
+        files, tokens = await forget_snapshots(node.settings, model_id, request.conversation_id)
+    cleared = msgspec.structs.replace(
+        cleared, conversations=cleared.conversations + files, tokens=cleared.tokens + tokens
+    )
     return ClearKvCacheReply(
         message=_told(cleared),
-        cleared_conversations=cleared.conversations + conversations,
-        cleared_tokens=cleared.tokens + tokens,
+        cleared_conversations=cleared.conversations,
+        cleared_tokens=cleared.tokens,
     )
-
-
-async def _forget_unloaded(node: Node, model_id: str | None, conversation_id: str | None) -> tuple[int, int]:
-    """Remove the snapshots of models that have no process to do it: how many, and of how many tokens."""
-    conversations = tokens = 0
-    for model in node.catalogue.models.values():
-        if model_id in (None, model.model_id) and model.sha256 and not node.is_loaded(model.model_id):
-            directory = snapshots_of(node.settings, model.sha256)
-            found = await anyio.to_thread.run_sync(remove_snapshots, directory, conversation_id)
-            conversations, tokens = conversations + found[0], tokens + found[1]
-    return conversations, tokens
 
 
 def _told(cleared: Cleared) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 
 import anyio
 import psutil
 
 from suite.actors.generations import Generations
 from suite.actors.journal import Journal
+from suite.actors.snapshots import snapshots_of
 from suite.actors.supervisor import Supervisor
 from suite.bus.connection import Connection
 from suite.bus.service import Service
@@ -128,11 +128,6 @@ def _physical_cores() -> int:
     return psutil.cpu_count(logical=False) or 1
 
 
-def snapshots_of(settings: Settings, digest: str) -> Path:
-    """Where the snapshots of one model file lie."""
-    return settings.data_dir / "snapshots" / digest[:32]
-
-
 async def actor_spec(
     settings: Settings, access: NatsAccess, catalogue: Catalogue, model: Model, instance_id: str
 ) -> ActorSpec:
@@ -148,13 +143,13 @@ async def actor_spec(
         context_tokens=model.context_tokens,
         cache_tokens=model.cache_tokens,
         prompt_step_tokens=model.settings.prompt_step_tokens,
-        batch_tokens=model.settings.batch_size,
+        batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
         threads=threads(model),
         slots=model.settings.slots,
         queue_limit=settings.queue_limit,
         model_digest=digest,
-        snapshots=_snapshots(settings, digest),
+        snapshots=_snapshots(settings, model.model_id, digest),
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
         tracing=settings.trace,
         chat_template=model.settings.chat_template,
@@ -168,14 +163,14 @@ async def _digest(catalogue: Catalogue, model: Model) -> str | None:
     return None
 
 
-def _snapshots(settings: Settings, digest: str | None) -> SnapshotSpec | None:
+def _snapshots(settings: Settings, model_id: str, digest: str | None) -> SnapshotSpec | None:
     kept = settings.snapshots
     if not kept.enabled:
         return None
     # What lies on disk is told apart by the model's digest; while that is not known, nothing lies there.
     on_disk = kept.disk_mb > 0
     return SnapshotSpec(
-        directory=str(snapshots_of(settings, digest)) if on_disk and digest is not None else None,
+        directory=str(snapshots_of(settings, model_id)) if on_disk and digest is not None else None,
         memory_bytes=kept.memory_mb << 20,
         disk_bytes=kept.disk_mb << 20,
         max_conversations=kept.max_conversations,

@@ -218,7 +218,7 @@ class Catalogue:
             context_tokens=tokens,
             cache_tokens=cache,
             estimate=estimate(
-                info, cache_tokens=cache, batch_tokens=settings.batch_size, slots=settings.slots
+                info, cache_tokens=cache, batch_tokens=settings.batch_tokens, slots=settings.slots
             )
             if info
             else None,

@@ -40,6 +40,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """-1: all."""
     n_threads: Count | None = None
     batch_size: Count = 512
+    """Tokens decoded at once at most; as many as there are slots in any case."""
     slots: Annotated[int, Meta(ge=1, le=64)] = 8
     """How many generations run at once, and conversations keep their tokens ready."""
     cache_tokens: Count | None = None
@@ -55,6 +56,11 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     chat_template: str | None = None
     """Used instead of the model's own, or where it has none: a Jinja template, or a file's path."""
     enabled: bool = True
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens decoded at once at most: llama.cpp aborts where not each slot has one."""
+        return max(self.batch_size, self.slots)
 
 
 class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

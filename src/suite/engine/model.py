@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 import msgspec
 
 from suite.engine.backend import Part
 from suite.engine.bindings import last_messages, lib
 from suite.engine.sampler import Sampler, Sampling
-from suite.engine.snapshot_file import Payload
+from suite.engine.snapshot_file import Payload, uninitialised
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import GenerationFailed, LoadFailed
 from suite.messages.logprobs import TokenLogprobs
@@ -165,20 +164,19 @@ class Model:
         length = self.length(sequence)
         return length if 0 < self._window < length else self.shortest(sequence)
 
-    def save(self, sequence: int) -> bytes:
+    def save(self, sequence: int) -> Payload:
         """The state of a sequence, for `restore`; empty when llama.cpp could not give it."""
         size = lib.llama_state_seq_get_size(self.context, sequence)
-        state = (ctypes.c_uint8 * size)()
-        written = lib.llama_state_seq_get_data(self.context, state, size, sequence)
-        return ctypes.string_at(state, written)
+        state = uninitialised(size)
+        written = lib.llama_state_seq_get_data(self.context, _bytes_of(state), size, sequence)
+        return state[:written]
 
     def restore(self, sequence: int, payload: Payload) -> bool:
         """Fill a sequence with a saved state. False: it does not fit, and the sequence is empty.
 
         Of this model, these settings and unharmed: llama.cpp takes flipped bits for good ones.
         """
-        state = ctypes.cast(ctypes.c_char_p(bytes(payload)), ctypes.POINTER(ctypes.c_uint8))
-        read: int = lib.llama_state_seq_set_data(self.context, state, len(payload), sequence)
+        read: int = lib.llama_state_seq_set_data(self.context, _bytes_of(payload), len(payload), sequence)
         return read > 0
 
     def logits(self) -> list[float]:
@@ -205,14 +203,19 @@ def _context_params(settings: ContextSettings) -> lib.llama_context_params:
     return params
 
 
+def _bytes_of(payload: Payload) -> ctypes._Pointer[ctypes.c_uint8]:
+    """A payload as llama.cpp takes it, not copied."""
+    import numpy as np  # with the first state, not before the load
+
+    return np.frombuffer(payload, np.uint8).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
 class Source:
     """The sampler of one generation, at the logits of one context."""
 
     def __init__(self, sampler: Sampler, context: int) -> None:
         self.sampler = sampler
         self._context = context
-        self._open = ExitStack()
-        self._open.enter_context(sampler)
 
     @property
     def logprobs(self) -> TokenLogprobs | None:
@@ -229,7 +232,7 @@ class Source:
 
     def close(self) -> None:
         """Give back what it holds."""
-        self._open.close()
+        self.sampler.close()
 
 
 class _Batch:
@@ -258,6 +261,12 @@ class _Batch:
         end = 0
         for sequence, tokens, position, wants_logits in parts:
             begin, end = end, end + len(tokens)
+            if end - begin == 1:
+                self._tokens[begin] = tokens[0]
+                self._positions[begin] = position
+                self._sequences[begin] = self._of_sequence[sequence]
+                self._wants_logits[begin] = wants_logits
+                continue
             self._tokens[begin:end] = [*tokens]
             self._positions[begin:end] = [*range(position, position + end - begin)]
             self._sequences[begin:end] = [self._of_sequence[sequence]] * (end - begin)

@@ -1,8 +1,9 @@
 """The files of the snapshots of one key, under a budget, written by a thread of their own.
 
-A file is written under another name and renamed when it is whole. The budget is that of the key's own folder;
-what is of other keys is left alone until it has expired. Whoever uses the directory offers what it holds in
-memory anyway and never waits for a disk to write: what the queue does not take is not written.
+A file is written under another name and renamed when it is whole. The budget is that of the key's own folder.
+The node removes files of any key, those that have expired and those that are to be forgotten: what is missing
+is gone. Whoever uses the directory offers what it holds in memory anyway and never waits for a disk to write:
+what the queue does not take is not written.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from suite.engine.snapshot_folder import (
     WHOLE,
     folder_of,
     make_private,
-    remove_expired,
     remove_unusable,
     unlink,
 )
@@ -73,7 +73,6 @@ class SnapshotDirectory:
 
     def __init__(self, directory: Path, *, key: str, budget: int) -> None:
         """Raises OSError where the directory cannot be made or is not ours to use."""
-        self._root = directory
         self._folder = folder_of(directory, key)
         self._key = key
         self._touched: dict[str, float] = {}
@@ -82,17 +81,13 @@ class SnapshotDirectory:
         self._queue: deque[Job] = deque()
         self._in_hand: Job | None = None
         self._closing = False
-        self._expired_before = -math.inf
         self._changed = threading.Condition()
         self._files = SnapshotFiles(self._folder, budget=budget, lock=self._changed)
         make_private(self._folder)
         self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
 
-    def start(self, *, expired_before: float) -> list[Kept]:
-        """What is there already, and begin to write. Raises OSError.
-
-        What is damaged is removed, and of other keys what was last used before then (epoch seconds).
-        """
+    def start(self) -> list[Kept]:
+        """What is there already, and begin to write. What is damaged is removed. Raises OSError."""
         kept = []
         for path in sorted(self._folder.iterdir()):
             if path.suffix == PARTIAL:
@@ -103,7 +98,6 @@ class SnapshotDirectory:
                 file = File(found.header.tokens, found.size, found.used, superseded)
                 self._files.found(found.name, file)
         self._files.reserve(0, math.inf)
-        self._expired_before = expired_before
         self._thread.start()
         return kept
 
@@ -252,7 +246,6 @@ class SnapshotDirectory:
         self._touched.pop(name, None)
 
     def _work(self) -> None:
-        remove_expired(self._root, besides=self._folder, expired_before=self._expired_before)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._has_work() or self._closing)

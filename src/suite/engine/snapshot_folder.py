@@ -1,13 +1,15 @@
 """The tree that snapshots lie in: private folders, what is removed from them and why.
 
-`<directory>/<hash of the key>/<id>.kv`: folders of 0700, files of 0600. No name tells whose a file is. The
-key's folder keeps models, settings and versions apart.
+`<root>/<hash of the model's id>/<hash of the key>/<id>.kv`: folders of 0700, files of 0600. No name tells
+whose a file is. A model's folder is its process's alone; the key's folder keeps contents, settings and
+versions of the model apart.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 
 from suite.engine import snapshot_file
@@ -20,9 +22,9 @@ WHOLE, SUPERSEDED, PARTIAL = ".kv", ".old", ".tmp"
 are being written."""
 
 
-def folder_of(directory: Path, key: str) -> Path:
-    """Where the snapshots of a key lie."""
-    return directory / snapshot_file.digest(key.encode("utf-8", "surrogatepass")).hex()
+def folder_of(directory: Path, name: str) -> Path:
+    """Where the snapshots of a model lie within the root, and those of a key within the model's."""
+    return directory / snapshot_file.digest(name.encode("utf-8", "surrogatepass")).hex()
 
 
 def make_private(folder: Path) -> None:
@@ -54,37 +56,44 @@ def remove_unusable(path: Path, error: Unusable | OSError) -> None:
 
 
 def remove_snapshots(directory: Path, conversation_id: str | None = None) -> tuple[int, int]:
-    """Remove the files of a conversation, for None all, of every key; how many, and of how many tokens.
+    """Remove the files of a conversation, for None all, however deep they lie; how many, of how many tokens.
 
     For where no actor runs that would forget them. One that does run finds them gone.
     """
     files, tokens = 0, 0
-    for path in directory.glob(f"*/*{WHOLE}"):
+    for path in _files(directory):
         try:
-            header = snapshot_file.read_beginning(path, None).header
+            header = snapshot_file.read_header(path)
         except FileNotFoundError:
             continue
         except (Unusable, OSError) as error:
-            remove_unusable(path, error)
+            if conversation_id is None or path.suffix != PARTIAL:  # it may have just been begun
+                remove_unusable(path, error)
             continue
-        if conversation_id in (None, header.conversation_id) and unlink(path):
+        if conversation_id in (None, header.conversation_id) and unlink(path) and path.suffix != PARTIAL:
             files += 1
             tokens += header.tokens
     return files, tokens
 
 
-def remove_expired(directory: Path, *, besides: Path, expired_before: float) -> None:
-    """Remove files of other keys last used before then (epoch seconds), and folders that are empty then."""
-    for suffix in (WHOLE, PARTIAL):
-        for path in directory.glob(f"*/*{suffix}"):
-            try:
-                expired = path.parent != besides and path.lstat().st_mtime < expired_before
-            except OSError:
-                continue  # another process was faster
-            if expired and unlink(path):
-                _remove_if_empty(path.parent)
+def remove_expired(directory: Path, *, expired_before: float) -> None:
+    """Remove files last used before then (epoch seconds), and folders that are empty then."""
+    for path in _files(directory):
+        try:
+            expired = path.lstat().st_mtime < expired_before
+        except OSError:
+            continue  # an actor was faster
+        if expired and unlink(path):
+            _remove_if_empty(path.parent, within=directory)
 
 
-def _remove_if_empty(folder: Path) -> None:
+def _files(directory: Path) -> list[Path]:
+    paths = (Path(folder, name) for folder, _, names in os.walk(directory) for name in names)
+    return [path for path in paths if path.suffix in (WHOLE, SUPERSEDED, PARTIAL)]
+
+
+def _remove_if_empty(folder: Path, *, within: Path) -> None:
     with contextlib.suppress(OSError):
-        folder.rmdir()
+        while folder != within:
+            folder.rmdir()
+            folder = folder.parent

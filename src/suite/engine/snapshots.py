@@ -63,20 +63,20 @@ class Snapshots:
             self._open(directory, key, disk_bytes)
 
     def _open(self, path: Path, key: str, disk_bytes: int) -> None:
-        now = self._time()
         try:
             directory = SnapshotDirectory(path, key=key, budget=disk_bytes)
-            kept = directory.start(expired_before=now - self._max_age)
+            kept = directory.start()
         except OSError as error:
             _log.warning("snapshots stay in memory, for %s cannot be used: %s", path, error.strerror)
             return
         self._directory = directory
-        self._take_over(kept, now)
+        self._take_over(kept)
 
-    def _take_over(self, kept: Iterable[Kept], now: float) -> None:
+    def _take_over(self, kept: Iterable[Kept]) -> None:
         """Know the files that were there: of a conversation's two the one that was not superseded, else the
         newer one.
         """
+        now = self._time()
         for file in sorted(kept, key=lambda file: (file.tail is not None, file.used, len(file.tokens))):
             header = file.header
             if (old := self._of_conversation.get(header.conversation_id)) is not None:
@@ -265,6 +265,7 @@ class Snapshots:
 
         What the disk's budget has no room for is not written.
         """
+        self.expire()
         if self._directory is None:
             return True
         deadline = time.monotonic() + seconds
