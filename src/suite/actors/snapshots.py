@@ -1,7 +1,7 @@
 """The snapshots of all models on this node, as files: where they lie, and how they end.
 
-Each model's process looks after its own while it runs (`suite.engine.snapshots`). What is to be forgotten or has
-expired is removed here as well, whether the model is loaded, unloaded or gone for ever.
+Each model's process looks after its own while it runs (`suite.engine.snapshots`). What is to be forgotten or
+has expired is removed here as well, whether the model is loaded, unloaded or gone for ever.
 """
 
 from __future__ import annotations
