@@ -1,9 +1,7 @@
-"""From a JSON schema to a grammar, with llama-cpp-python's converter.
+"""From a JSON schema to a grammar.
 
-The converter is strict where it need not be and silent where it should not: it stumbles over annotations,
-takes a definition that is called "string" for the type, and drops what stands beside `enum`, `$ref` or
-several types. So a schema is checked and put into the forms that it handles well first. What a grammar cannot
-enforce, such as the bounds of numbers, is told in warnings.
+A schema is checked and put into a few plain forms, of which a grammar is made then. What a grammar cannot
+enforce, such as the bounds of numbers, is told in warnings; what nothing can meet is refused.
 
 Only for the probing process: a schema can be as hostile as a grammar.
 """
@@ -11,28 +9,38 @@ Only for the probing process: a schema can be as hostile as a grammar.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable
+from itertools import combinations
 from urllib.parse import unquote
 
+from suite.engine import pattern
 from suite.engine.grammar import MAX_BYTES, Constraint
-from suite.engine.schema_converter import Schema, convert
+from suite.engine.schema_converter import convert
+from suite.engine.schema_forms import ANYTHING, Schema, apart, can_end
+from suite.engine.schema_joining import joined
+from suite.engine.schema_keywords import (
+    ANNOTATIONS,
+    FORMATS,
+    LIMITS,
+    TYPES,
+    concerns,
+    implied_type,
+    is_number,
+    is_of,
+    keeps,
+    same,
+    type_of,
+    wrong,
+)
 from suite.errors import InvalidSchema
 
-_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-_ANNOTATIONS = frozenset(
-    ("$schema", "$id", "$anchor", "$comment", "$defs", "definitions", "title", "description")
-)
-_ANNOTATIONS |= {"default", "examples", "deprecated", "readOnly", "writeOnly"}
-_OF_TYPE = {
+_ENFORCED = {
     "object": ("properties", "required", "additionalProperties"),
-    "array": ("items", "prefixItems", "minItems", "maxItems"),
-    "string": ("minLength", "maxLength", "pattern", "format"),
+    "array": ("items", "prefixItems", "additionalItems", "minItems", "maxItems"),
 }
-_COUNTS = (("minItems", "maxItems"), ("minLength", "maxLength"))
-_HANDLED = frozenset(["type", *(name for names in _OF_TYPE.values() for name in names)])
-_FORMATS = frozenset(("date", "time", "date-time", "uuid", "uuid1", "uuid2", "uuid3", "uuid4", "uuid5"))
 _MAX_GRAMMAR_BYTES = 4 * MAX_BYTES
-_ANYTHING: Schema = {"type": "value"}
-"""The converter's name for any JSON value."""
+_MOST_COMPARED = 64
+"""Parts of a `oneOf`, each with each."""
 
 
 def to_grammar(schema: object) -> Constraint:
@@ -40,7 +48,7 @@ def to_grammar(schema: object) -> Constraint:
     reader = _Reader(schema)
     try:
         root = reader.read(schema, "")
-        if not reader.can_end(root, frozenset()):
+        if not can_end(root, reader.definitions):
             raise InvalidSchema("the schema cannot be met: it requires itself without end")
         text = convert(root, reader.definitions)
     except RecursionError:
@@ -54,62 +62,43 @@ class _Reader:
     """Checks a schema and brings it into the converter's forms."""
 
     def __init__(self, document: object) -> None:
-        self.warnings: list[str] = []
+        self.warnings: dict[str, None] = {}
+        """In their order, each once."""
         self.definitions: dict[str, Schema] = {}
         """What is referred to, in the converter's forms."""
         self._document = document
 
     def read(self, schema: object, path: str) -> Schema:
         if schema is True:
-            return _ANYTHING
+            return ANYTHING
         if schema is False:
-            raise _wrong(path, "false permits nothing")
+            raise wrong(path, "false permits nothing")
         if not isinstance(schema, dict):
-            raise _wrong(path, f"a schema is an object, not {json.dumps(schema)[:50]}")
-        rules = {name: value for name, value in schema.items() if name not in _ANNOTATIONS}
+            raise wrong(path, f"a schema is an object, not {json.dumps(schema)[:50]}")
+        rules = {name: value for name, value in schema.items() if name not in ANNOTATIONS}
+        types = _types(rules, path)
+        if not isinstance(rules.get("format", ""), str):
+            raise wrong(f"{path}/format", "a text is needed")
         if "$ref" in rules:
             return self._reference(rules, path)
-        if "const" in rules:
-            return {"const": rules["const"]}
-        if "enum" in rules:
-            return self._choice(rules, path)
+        if "const" in rules or "enum" in rules:
+            return self._choice(rules, types, path)
         if "allOf" in rules:
             return self._all_of(rules, path)
         for name in ("anyOf", "oneOf"):
             if name in rules:
                 return self._any_of(rules, name, path)
-        types = rules.get("type", _implied(rules))
-        if isinstance(types, list):
-            if not types:
-                raise _wrong(f"{path}/type", "an empty list permits nothing")
-            return {"anyOf": [self.read({**rules, "type": type}, path) for type in types]}
         if types is None:
             self._warn_of(rules, path)
-            return _ANYTHING
-        if types not in _TYPES:
-            raise _wrong(f"{path}/type", f"{json.dumps(types)[:50]} is none of {', '.join(_TYPES)}")
-        return self._typed(str(types), rules, path)
-
-    def can_end(self, schema: Schema, within: frozenset[str]) -> bool:
-        """Whether any finite JSON follows it; `within`: the definitions that it is a part of."""
-        if (reference := schema.get("$ref")) is not None:
-            return reference not in within and self.can_end(self.definitions[reference], within | {reference})
-        if "anyOf" in schema:
-            return any(self.can_end(part, within) for part in schema["anyOf"])
-        if "properties" in schema:
-            return all(self.can_end(schema["properties"][name], within) for name in schema["required"])
-        if "prefixItems" in schema:
-            return all(self.can_end(item, within) for item in schema["prefixItems"])
-        if schema.get("minItems", 0) > 0:
-            return self.can_end(schema["items"], within)
-        return True
+            return ANYTHING
+        read = [self._typed(type, rules, path) for type in types]
+        return read[0] if len(read) == 1 else {"anyOf": read}
 
     def _reference(self, rules: Schema, path: str) -> Schema:
         reference = rules["$ref"]
-        beside = {name: value for name, value in rules.items() if name != "$ref"}
-        self._warn_of(beside, path, all_of_them=True)
+        self._warn_of(rules, path, enforced=("$ref",))
         if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-            raise _wrong(f"{path}/$ref", "only references such as #/$defs/name are followed")
+            raise wrong(f"{path}/$ref", "only references such as #/$defs/name are followed")
         if reference not in self.definitions:
             target = self._document
             for part in reference.split("/")[1:]:
@@ -119,84 +108,92 @@ class _Reader:
                 elif isinstance(target, dict) and key in target:
                     target = target[key]
                 else:
-                    raise _wrong(f"{path}/$ref", f"there is no {reference[:100]}")
-            self.definitions[reference] = _ANYTHING  # until it is read, for it may refer to itself
+                    raise wrong(f"{path}/$ref", f"there is no {reference[:100]}")
+            self.definitions[reference] = ANYTHING  # until it is read, for it may refer to itself
             self.definitions[reference] = self.read(target, reference.removeprefix("#"))
         return {"$ref": reference}
 
-    def _choice(self, rules: Schema, path: str) -> Schema:
-        values = rules["enum"]
-        if not isinstance(values, list) or not values:
-            raise _wrong(f"{path}/enum", "a list of at least one value is needed")
-        types = rules.get("type", list(_TYPES))
-        types = types if isinstance(types, list) else [types]
-        fitting = [value for value in values if any(_is_of(value, type) for type in types)]
-        if not fitting:
-            raise _wrong(path, "none of the enum's values has the type")
-        return {"enum": fitting}
+    def _choice(self, rules: Schema, types: list[str] | None, path: str) -> Schema:
+        """The values of an `enum` or a `const` that keep to what else the schema says of them."""
+        values = [rules["const"]] if "const" in rules else _listed(rules, "enum", path)
+        if "type" in rules and types is not None:
+            values = [value for value in values if any(is_of(value, type) for type in types)]
+        if "const" in rules and "enum" in rules:
+            among = _listed(rules, "enum", path)
+            values = [value for value in values if any(same(value, other) for other in among)]
+        limits = {name: limit for name, limit in rules.items() if name in LIMITS}
+        for name, limit in limits.items():
+            if not is_number(limit):
+                raise wrong(f"{path}/{name}", "a number is needed")
+            values = [value for value in values if keeps(value, name, limit)]
+        if not values:
+            raise wrong(path, f"no value of its {'const' if 'const' in rules else 'enum'} keeps to the rest")
+        left = {type_of(value) for value in values}
+        self._warn_of(rules, path, enforced=("const", "enum", "type", *limits), types=left)
+        return {"enum": values}
 
     def _any_of(self, rules: Schema, name: str, path: str) -> Schema:
-        parts = rules[name]
-        if not isinstance(parts, list) or not parts:
-            raise _wrong(f"{path}/{name}", "a list of at least one schema is needed")
-        beside = {key: value for key, value in rules.items() if key != name}
-        self._warn_of(beside, path, all_of_them=True)
-        read, refusals = [], []
-        for number, part in enumerate(parts):
-            try:
-                read.append(self.read(part, f"{path}/{name}/{number}"))
-            except InvalidSchema as error:
-                if part is not False:
-                    raise
-                refusals.append(error)
+        parts = _listed(rules, name, path)
+        self._warn_of(rules, path, enforced=(name,))
+        read = [
+            self.read(part, f"{path}/{name}/{number}")
+            for number, part in enumerate(parts)
+            if part is not False
+        ]
         if not read:
-            raise refusals[0]
+            raise wrong(f"{path}/{name}", "false permits nothing")
+        if name == "oneOf" and not self._are_apart(read):
+            self._warn([f"{path}/{name}"])
         return {"anyOf": read}
 
+    def _are_apart(self, parts: list[Schema]) -> bool:
+        return len(parts) <= _MOST_COMPARED and all(
+            apart(one, other, self.definitions) for one, other in combinations(parts, 2)
+        )
+
     def _all_of(self, rules: Schema, path: str) -> Schema:
-        parts = rules["allOf"]
-        if not isinstance(parts, list) or not parts:
-            raise _wrong(f"{path}/allOf", "a list of at least one schema is needed")
         beside = {name: value for name, value in rules.items() if name != "allOf"}
-        merged: Schema = {}
-        for number, part in enumerate([beside, *parts] if beside else parts):
-            if len(parts) == 1 and not beside:
-                return self.read(part, f"{path}/allOf/0")
-            if not isinstance(part, dict) or _implied(part) not in ("object", None) or "$ref" in part:
-                raise _wrong(f"{path}/allOf", "only objects with properties can be joined")
-            merged.setdefault("type", "object")
-            merged.setdefault("properties", {}).update(part.get("properties", {}))
-            merged.setdefault("required", []).extend(part.get("required", []))
-            self._warn_of(part, f"{path}/allOf/{number}")
+        placed: list[tuple[str, object]] = [(path, beside)]
+        placed += [(f"{path}/allOf/{n}", part) for n, part in enumerate(_listed(rules, "allOf", path))]
+        placed = [(where, part) for where, part in placed if part is not True and part != {}]
+        if len(placed) < 2:
+            return self.read(placed[0][1], placed[0][0]) if placed else ANYTHING
+        merged, lost = joined(placed)
+        self._warn(lost)
         return self.read(merged, path)
 
     def _typed(self, type: str, rules: Schema, path: str) -> Schema:
-        self._warn_of(rules, path)
-        read: Schema = {"type": type}
-        for least, most in _COUNTS:
-            if least in _OF_TYPE.get(type, ()):
-                read |= _counted(rules, least, most, path)
-        if type == "object":
-            read |= self._object(rules, path)
-        if type == "array":
-            read |= self._array(rules, path, counted=len(read) > 1)
         if type == "string":
-            if rules.get("format") in _FORMATS:
-                return {"type": "string", "format": rules["format"]}
-            if "pattern" in rules:
-                return {"type": "string", "pattern": _pattern(rules["pattern"], path)}
-        return read
+            return self._string(rules, path)
+        self._warn_of(rules, path, enforced=("type", *_ENFORCED.get(type, ())), types=(type,))
+        if type == "object":
+            return {"type": type, **self._object(rules, path)}
+        if type == "array":
+            counts = _counted(rules, "minItems", "maxItems", path)
+            return {"type": type, **counts, **self._array(rules, path, counted=bool(counts))}
+        return {"type": type}
+
+    def _string(self, rules: Schema, path: str) -> Schema:
+        """By its format, its pattern or its length: a grammar follows one of them."""
+        counts = _counted(rules, "minLength", "maxLength", path)
+        form = counts
+        if rules.get("format") in FORMATS:
+            form = {"format": rules["format"]}
+        elif "pattern" in rules:
+            form = {"pattern": _pattern(rules["pattern"], path)}
+        self._warn_of(rules, path, enforced=("type", *form), types=("string",))
+        return {"type": "string", **form}
 
     def _object(self, rules: Schema, path: str) -> Schema:
         properties, required = rules.get("properties", {}), rules.get("required", [])
         if not isinstance(properties, dict):
-            raise _wrong(f"{path}/properties", "an object is needed")
+            raise wrong(f"{path}/properties", "an object is needed")
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            raise _wrong(f"{path}/required", "a list of names is needed")
+            raise wrong(f"{path}/required", "a list of names is needed")
         others = rules.get("additionalProperties", not (properties or required))
         missing = [name for name in required if name not in properties]
         if missing and rules.get("additionalProperties") is False:
-            raise _wrong(f"{path}/required", f"{missing[0]!r} is required and not permitted")
+            raise wrong(f"{path}/required", f"{missing[0]!r} is required and not permitted")
         if not properties and not required and others is True:
             return {}
         read = {
@@ -204,63 +201,64 @@ class _Reader:
             for name, schema in properties.items()
             if schema is not False or name in required
         }
+        if not isinstance(others, bool):
+            others = self.read(others, f"{path}/additionalProperties")
         for name in missing:
-            read[name] = _ANYTHING if others in (True, False) else self.read(others, path)
-        object_: Schema = {"properties": read, "required": required, "additionalProperties": False}
-        if others is True:
-            object_["additionalProperties"] = _ANYTHING
-        elif others is not False:
-            object_["additionalProperties"] = self.read(others, f"{path}/additionalProperties")
-        return object_
+            read[name] = ANYTHING if isinstance(others, bool) else others
+        further = ANYTHING if others is True else others
+        return {"properties": read, "required": required, "additionalProperties": further}
 
     def _array(self, rules: Schema, path: str, *, counted: bool) -> Schema:
         items = rules.get("items", True)
         first = items if isinstance(items, list) else rules.get("prefixItems")
         if first is not None:
             if not isinstance(first, list) or not first:
-                raise _wrong(f"{path}/prefixItems", "a list of at least one schema is needed")
+                raise wrong(f"{path}/prefixItems", "a list of at least one schema is needed")
             if not rules.get("minItems", 0) <= len(first) <= rules.get("maxItems", len(first)):
-                raise _wrong(path, f"an array of prefixItems has just these {len(first)} items here")
+                raise wrong(path, f"an array of prefixItems has just these {len(first)} items here")
             path = f"{path}/prefixItems"
             return {"prefixItems": [self.read(item, f"{path}/{n}") for n, item in enumerate(first)]}
         if items is True and not counted:
             return {}
         if items is False:
             if rules.get("minItems", 0) > 0:
-                raise _wrong(f"{path}/items", "false permits no items and minItems requires some")
-            return {"items": _ANYTHING, "minItems": 0, "maxItems": 0}
+                raise wrong(f"{path}/items", "false permits no items and minItems requires some")
+            return {"items": ANYTHING, "minItems": 0, "maxItems": 0}
         return {"items": self.read(items, f"{path}/items")}
 
-    def _warn_of(self, rules: Schema, path: str, *, all_of_them: bool = False) -> None:
-        for name, value in rules.items():
-            handled = name in _HANDLED and not all_of_them
-            if name == "format":
-                handled = value in _FORMATS
-            if not handled and name not in _ANNOTATIONS:
-                self.warnings.append(f"json schema: {path}/{name} cannot be enforced")
+    def _warn_of(
+        self, rules: Schema, path: str, *, enforced: Collection[str] = (), types: Collection[str] = TYPES
+    ) -> None:
+        """Warn of all rules but those that are enforced, or that say nothing of the types."""
+        self._warn(
+            f"{path}/{name}"
+            for name, setting in rules.items()
+            if name not in enforced and concerns(name, setting, types)
+        )
+
+    def _warn(self, paths: Iterable[str]) -> None:
+        self.warnings.update((f"json schema: {path} cannot be enforced", None) for path in paths)
 
 
-def _wrong(path: str, what: str) -> InvalidSchema:
-    return InvalidSchema(f"{path or 'the schema'}: {what}")
+def _types(rules: Schema, path: str) -> list[str] | None:
+    """The types that a schema names, or the one that it implies; None: any."""
+    if "type" not in rules:
+        implied = implied_type(rules)
+        return None if implied is None else [implied]
+    named = rules["type"] if isinstance(rules["type"], list) else [rules["type"]]
+    if not named:
+        raise wrong(f"{path}/type", "an empty list permits nothing")
+    for type in named:
+        if type not in TYPES:
+            raise wrong(f"{path}/type", f"{json.dumps(type)[:50]} is none of {', '.join(TYPES)}")
+    return named
 
 
-def _implied(rules: Schema) -> object:
-    """The type of a schema, told or, where it is not, seen by what else it has."""
-    if "type" in rules:
-        return rules["type"]
-    return next((type for type, names in _OF_TYPE.items() if any(name in rules for name in names)), None)
-
-
-def _is_of(value: object, type: object) -> bool:
-    if isinstance(value, bool):
-        return type == "boolean"
-    if value is None:
-        return type == "null"
-    if isinstance(value, (int, float)):
-        return type == "number" or (type == "integer" and value == int(value))
-    if isinstance(value, str):
-        return type == "string"
-    return type == ("array" if isinstance(value, list) else "object")
+def _listed(rules: Schema, name: str, path: str) -> list[object]:
+    found = rules[name]
+    if not isinstance(found, list) or not found:
+        raise wrong(f"{path}/{name}", "a list that is not empty is needed")
+    return found
 
 
 def _counted(rules: Schema, least: str, most: str, path: str) -> Schema:
@@ -268,32 +266,20 @@ def _counted(rules: Schema, least: str, most: str, path: str) -> Schema:
     for name in (least, most):
         if name in rules:
             value = rules[name]
-            if not _is_of(value, "integer") or value < 0:
-                raise _wrong(f"{path}/{name}", "a whole number from 0 on is needed")
+            if not is_of(value, "integer") or value < 0:
+                raise wrong(f"{path}/{name}", "a whole number from 0 on is needed")
             if value > MAX_BYTES:
-                raise _wrong(f"{path}/{name}", f"more than {MAX_BYTES} cannot be counted")
+                raise wrong(f"{path}/{name}", f"more than {MAX_BYTES} cannot be counted")
             read[name] = int(value)
     if read.get(least, 0) > read.get(most, MAX_BYTES):
-        raise _wrong(path, f"{least} is larger than {most}")
+        raise wrong(path, f"{least} is larger than {most}")
     return read
 
 
-def _pattern(pattern: object, path: str) -> str:
-    if not isinstance(pattern, str):
-        raise _wrong(f"{path}/pattern", "a text is needed")
-    if not (pattern.startswith("^") and pattern.endswith("$")):
-        raise _wrong(f"{path}/pattern", 'a pattern has to begin with "^" and end with "$" here')
-    translated, bracket, open_groups, characters = "", False, 0, iter(pattern)
-    for character in characters:
-        if character == "\\":
-            escaped = next(characters, "")
-            plain = {"d": "0-9", "w": "a-zA-Z0-9_", "s": " "}.get(escaped)
-            translated += "\\" + escaped if plain is None else plain if bracket else f"[{plain}]"
-            continue
-        if not bracket:
-            open_groups += {"(": 1, ")": -1}.get(character, 0)
-        bracket = character == "[" or (bracket and character != "]")
-        translated += character
-    if open_groups:
-        raise _wrong(f"{path}/pattern", "its parentheses are not balanced")
-    return translated
+def _pattern(given: object, path: str) -> str:
+    if not isinstance(given, str):
+        raise wrong(f"{path}/pattern", "a text is needed")
+    try:
+        return pattern.to_rule(given)
+    except pattern.UnsupportedPattern as error:
+        raise wrong(f"{path}/pattern", str(error)) from None

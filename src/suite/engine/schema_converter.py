@@ -7,11 +7,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
 
+from suite.engine.schema_forms import Schema
 from suite.errors import InvalidSchema
-
-Schema: TypeAlias = dict[str, Any]
 
 
 def _converter_module() -> ModuleType:
@@ -25,13 +23,12 @@ def _converter_module() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    # As they stand they permit line breaks within strings, and quotes where a pattern has a dot.
+    # As it stands it permits line breaks within strings.
     module.PRIMITIVE_RULES[
         "char"
     ].content = (
         r'[^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F])'
     )
-    vars(module)["DOT"] = r'[^"\\\x7F\x00-\x1F]'
     return module
 
 
@@ -46,6 +43,11 @@ def convert(root: Schema, definitions: Mapping[str, Schema]) -> str:
             text = json.dumps(json.loads(literal), ensure_ascii=False)
             escaped = text.replace("\\", "\\\\").replace('"', '\\"')
             return f'"{escaped}"'
+
+        def _visit_pattern(self, rule: str, name: str) -> str:
+            self._add_primitive("char", module.PRIMITIVE_RULES["char"])
+            added: str = self._add_rule(name, f'"\\"" ({rule}) "\\"" space')
+            return added
 
         def _resolve_ref(self, reference: str) -> str:
             name = names.get(reference)

@@ -1,0 +1,100 @@
+"""The keywords of JSON Schema 2020-12: which types each is about, and what of them a value itself shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeGuard
+
+from suite.errors import InvalidSchema
+
+TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+FORMATS = frozenset(("date", "time", "date-time", "uuid", "uuid1", "uuid2", "uuid3", "uuid4", "uuid5"))
+"""Those that a grammar is made of."""
+ANNOTATIONS = frozenset(
+    (
+        *("$schema", "$id", "$anchor", "$dynamicAnchor", "$vocabulary", "$comment", "$defs", "definitions"),
+        *("title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
+    )
+)
+_ABOUT: Mapping[str, Collection[str]] = {
+    "object": (
+        *("properties", "required", "additionalProperties", "patternProperties", "propertyNames"),
+        *("minProperties", "maxProperties", "unevaluatedProperties"),
+        *("dependentRequired", "dependentSchemas", "dependencies"),
+    ),
+    "array": (
+        *("items", "prefixItems", "minItems", "maxItems", "additionalItems", "uniqueItems"),
+        *("contains", "minContains", "maxContains", "unevaluatedItems"),
+    ),
+    "string": ("minLength", "maxLength", "pattern", "contentEncoding", "contentMediaType", "contentSchema"),
+    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+}
+_TYPE_OF = {name: type for type, names in _ABOUT.items() for name in names}
+_IMPLYING = ("object", "array", "string")
+
+_SIZES: Mapping[str, Callable[[Any, Any], bool]] = {
+    "minLength": lambda value, limit: len(value) >= limit,
+    "maxLength": lambda value, limit: len(value) <= limit,
+    "minItems": lambda value, limit: len(value) >= limit,
+    "maxItems": lambda value, limit: len(value) <= limit,
+    "minProperties": lambda value, limit: len(value) >= limit,
+    "maxProperties": lambda value, limit: len(value) <= limit,
+    "minimum": lambda value, limit: value >= limit,
+    "maximum": lambda value, limit: value <= limit,
+    "exclusiveMinimum": lambda value, limit: value > limit,
+    "exclusiveMaximum": lambda value, limit: value < limit,
+}
+LIMITS = frozenset(_SIZES)
+"""Keywords with a number, that a value can be held against."""
+
+
+def concerns(name: str, setting: object, types: Collection[str]) -> bool:
+    """Whether a keyword with this setting says anything about values of one of the types."""
+    about = "string" if name == "format" and setting in FORMATS else _TYPE_OF.get(name)
+    return about is None or about in types or (about == "number" and "integer" in types)
+
+
+def implied_type(rules: Mapping[str, object]) -> str | None:
+    """The type that a schema without one is about."""
+    return next((type for type in _IMPLYING if any(_TYPE_OF.get(name) == type for name in rules)), None)
+
+
+def wrong(path: str, what: str) -> InvalidSchema:
+    """The refusal of what a schema has at a path."""
+    return InvalidSchema(f"{path or 'the schema'}: {what}")
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a JSON value is a number: unlike in Python, true is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_of(value: object, type: str) -> bool:
+    """Whether a JSON value has a type."""
+    if isinstance(value, float):
+        return type == "number" or (type == "integer" and value.is_integer())
+    if is_number(value):
+        return type in ("number", "integer")
+    return type == type_of(value)
+
+
+def type_of(value: object) -> str:
+    """The one type of a JSON value; for a whole number this is "number"."""
+    if value is None:
+        return "null"
+    kinds = ((bool, "boolean"), ((int, float), "number"), (str, "string"), (list, "array"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "object")
+
+
+def keeps(value: object, name: str, limit: object) -> bool:
+    """Whether a value keeps to one of `LIMITS`."""
+    return not concerns(name, limit, (type_of(value),)) or _SIZES[name](value, limit)
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two JSON values are one: unlike in Python, 1 is not true."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    return isinstance(one, bool) == isinstance(other, bool) and one == other

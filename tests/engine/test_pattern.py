@@ -1,0 +1,190 @@
+"""Patterns of JSON schemas: what follows their grammar is JSON and matches; the rest is refused by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suite.engine.bindings import lib
+from suite.engine.grammar_process import parse, permitted
+from suite.engine.json_schema import to_grammar
+from suite.engine.pattern import UnsupportedPattern, to_rule
+from suite.engine.vocabulary import Vocabulary
+from suite.errors import InvalidGrammar, InvalidSchema
+from support.bare import bare
+from support.models import tiny_model
+
+_CLOSE_BY = 40
+"""From this many tokens on a walk ends where it may."""
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocabulary]:
+    with bare(tiny_model(tmp_path_factory.mktemp("pattern") / "tiny.gguf")) as found:
+        yield found.vocabulary
+
+
+class Walker:
+    """Says at random what llama.cpp permits after a grammar."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        shown = [id for id in range(vocabulary.size) if vocabulary.piece(id) or vocabulary.ends(id)]
+        self._everything = np.array(shown)
+        self._ascii = {id for id in shown if vocabulary.piece(id).isascii()}
+
+    def walk(self, grammar: str, random: Random, letters: str) -> str:
+        """The letters come often, so that a search in free text ends."""
+        said = b""
+        sampler = parse(grammar, self._vocabulary)
+        try:
+            for step in range(2000):
+                allowed = [int(id) for id in permitted(sampler, self._everything)]
+                ends = [id for id in allowed if self._vocabulary.ends(id)]
+                quotes = [id for id in allowed if self._vocabulary.piece(id) == b'"']
+                if ends:
+                    return said.decode()
+                simple = [id for id in allowed if id in self._ascii] or allowed
+                late = quotes and (step > _CLOSE_BY or random.random() < 0.1)
+                known = [id for id in allowed if self._vocabulary.piece(id).decode("latin-1") in letters]
+                token = random.choice(
+                    quotes if late else known if random.random() < 0.9 and known else simple
+                )
+                said += self._vocabulary.piece(token)
+                lib.llama_sampler_accept(sampler, token)
+            raise AssertionError(f"{said!r} has no end")
+        finally:
+            lib.llama_sampler_free(sampler)
+
+
+@pytest.fixture(scope="module")
+def walker(vocabulary: Vocabulary) -> Walker:
+    return Walker(vocabulary)
+
+
+PATTERNS = [
+    "^yes|no$",
+    "^a$|^b$",
+    "^(yes|no)$",
+    "^(?:a|bc)+$",
+    r"^v\d+\.\d+$",
+    r"^[a-z]+@[a-z]+\.com$",
+    r"^[\w\.]+$",
+    r"^\/a\-b$",
+    r"^[^x]*$",
+    r"^[^\s\"]{3}$",
+    "^.{2,5}$",
+    "^a\tb$",
+    r"^a\tb\nc$",
+    r"^[\t\n\"\\]{4}$",
+    r"^[ -~]{20}$",
+    r'^"quoted"$',
+    r"^C:\\dir$",
+    r"^\D\W\S$",
+    r"^[^\W_]{5}$",
+    r"^[^\S]\s$",
+    "^$",
+    "",
+    "b+",
+    "^https?://",
+    r"\.py$",
+    "^a{0}b{2}c{1,}?d{0,2}$",
+    r"^\u00e9\xe9é[à-ü]{2}$",
+    r"^[\u{1F600}-\u{1F64F}]$".replace(r"\u{1F600}", "😀").replace(r"\u{1F64F}", "🙏"),
+    r"^[-a][a-][\]\-^]{3}$",
+    r"^\x00[\x01-\x05]$",
+    r"^(a|)b?$",
+    r"^\^\$\(\)\[\]\{\}\*\+\?\.\|$",
+    "^x}]$",
+    r"^[\b]$",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_what_follows_a_pattern_is_json_that_matches(walker: Walker, pattern: str) -> None:
+    constraint = to_grammar({"type": "string", "pattern": pattern})
+    assert constraint.warnings == ()
+    for seed in range(8):
+        text = walker.walk(constraint.grammar, Random(seed), pattern)
+        value = json.loads(text)
+        assert isinstance(value, str)
+        assert re.search(pattern, value, re.ASCII), f"{value!r}"
+
+
+_CHARACTERS = st.sampled_from([*'abc-^ "\t/@é', r"\.", r"\\", r"\n", r"\"", r"\d", r"\w", r"\S", r"\x41"])
+_CLASSES = st.tuples(st.sampled_from(["[", "[^"]), st.lists(_CHARACTERS, min_size=1, max_size=4)).map(
+    lambda found: found[0] + "".join(found[1]) + "]"
+)
+_PATTERNS = st.recursive(
+    st.one_of(_CHARACTERS.filter(lambda character: character != "^"), _CLASSES, st.just(".")),
+    lambda smaller: st.one_of(
+        st.lists(smaller, max_size=3).map("".join),
+        st.lists(smaller, min_size=1, max_size=3).map(lambda parts: f"({'|'.join(parts)})"),
+        st.tuples(smaller, st.sampled_from(["*", "+", "?", "{2}", "{1,3}", "*?"])).map(
+            lambda found: f"(?:{found[0]}){found[1]}"
+        ),
+    ),
+    max_leaves=6,
+)
+_WHOLE = st.lists(
+    st.tuples(st.sampled_from(["", "^"]), _PATTERNS, st.sampled_from(["", "$"])).map("".join),
+    min_size=1,
+    max_size=2,
+).map("|".join)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(_WHOLE, st.integers(0, 1000))
+def test_what_follows_any_pattern_is_json_that_matches(walker: Walker, pattern: str, seed: int) -> None:
+    try:
+        expression = re.compile(pattern, re.ASCII)
+        grammar = to_grammar({"type": "string", "pattern": pattern}).grammar
+    except (re.error, InvalidSchema):
+        return
+    try:
+        text = walker.walk(grammar, Random(seed), pattern)
+    except InvalidGrammar:
+        pytest.fail(f"llama.cpp cannot read {grammar}")
+    assert expression.search(json.loads(text)), text
+
+
+UNSUPPORTED = {
+    r"^\p{L}$": r"\\p is not supported",
+    r"^(a)\1$": r"\\1 is not supported",
+    r"^a\b": r"\\b is not supported",
+    "^(?=a)a$": r"\(\?= is not supported",
+    "^(?<n>a)$": r"\(\?< is not supported",
+    "^a^b$": r"\^ is not supported but",
+    "^a$b$": r"\$ is not supported but",
+    "(^a$)": r"\^ is not supported but",
+    "^(a$|b)$": r"\$ within parentheses",
+    "^*$": "nothing to repeat",
+    "^a**$": "nothing to repeat",
+    "^(a?)*$": "may be empty",
+    "^a{3,2}$": "wrong way round",
+    "^a{2001}$": "2000",
+    "^a{x}$": r"has to be \\\{",
+    "^(a$": "parentheses",
+    "^a)$": "parentheses",
+    "^[a$": "brackets",
+    "^[]$": "empty class",
+    "^[z-a]$": "a range in a class",
+    r"^[\d-z]$": "a range in a class",
+    r"^\ud83d$": "no character",
+    "^a\\": r"\\ is not supported",
+}
+
+
+@pytest.mark.parametrize("pattern", UNSUPPORTED)
+def test_what_is_not_supported_is_refused_by_name(pattern: str) -> None:
+    with pytest.raises(UnsupportedPattern, match=UNSUPPORTED[pattern]):
+        to_rule(pattern)
+    with pytest.raises(InvalidSchema, match="/properties/a/pattern: "):
+        to_grammar({"properties": {"a": {"type": "string", "pattern": pattern}}})
