@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -161,16 +162,50 @@ def test_a_chat_is_rendered_in_another_process(renderers: list[Renderer]) -> Non
     assert renderer.render(HELLO) == "<s>hello <b>?"
 
 
-def test_a_template_that_does_not_end_is_ended_and_not_tried_again(renderers: list[Renderer]) -> None:
-    renderer = renderer_of(
-        renderers, "{% if messages[0].content == 'x' %}" + SLOW + "{% endif %}", cpu_seconds=0.2
-    )
-    assert renderer.render(HELLO) == ""
+SLOW_FOR_X = "{% if messages[0].content == 'x' %}" + SLOW + "{% endif %}{{ messages[0].content }}"
+X: list[dict[str, Any]] = [{"role": "user", "content": "x"}]
+
+
+@pytest.mark.parametrize("others_came_first", [True, False])
+def test_a_chat_that_takes_the_template_too_long_is_refused_and_others_are_not(
+    renderers: list[Renderer], others_came_first: bool
+) -> None:
+    renderer = renderer_of(renderers, SLOW_FOR_X, cpu_seconds=0.2)
+    if others_came_first:
+        assert renderer.render(HELLO) == "hello <b>"
+    for _ in range(2):
+        with pytest.raises(InvalidChat, match=r"more than 0\.2 s for this chat"):
+            renderer.render(X)
+    assert renderer.render(HELLO) == "hello <b>"
+
+
+@pytest.mark.parametrize("source", [SLOW, "{{ 7 ** (10 ** 8) }}"], ids=["to render", "to compile"])
+def test_a_template_that_ends_with_no_chat_is_not_tried_again(renderers: list[Renderer], source: str) -> None:
+    renderer = renderer_of(renderers, source, cpu_seconds=0.2)
     for _ in range(2):
         with pytest.raises(InvalidChat, match="does not come to an end"):
-            renderer.render([{"role": "user", "content": "x"}])
-    with pytest.raises(InvalidChat, match="does not come to an end"):
-        renderer.render(HELLO)
+            renderer.render(X)
+    assert renderer._idle is None
+
+
+def test_nobody_waits_for_a_chat_that_takes_long(renderers: list[Renderer]) -> None:
+    renderer = renderer_of(renderers, SLOW_FOR_X)
+    renderer.start()
+    refusals: list[str] = []
+
+    def ask() -> None:
+        try:
+            renderer.render(X)
+        except InvalidChat as error:
+            refusals.append(error.message)
+
+    slow = threading.Thread(target=ask)
+    slow.start()
+    for _ in range(3):
+        assert renderer.render(HELLO) == "hello <b>"
+    assert not refusals
+    slow.join()
+    assert len(refusals) == 1
 
 
 @pytest.mark.parametrize(
@@ -199,8 +234,8 @@ def test_a_text_has_a_limit(renderers: list[Renderer]) -> None:
 def test_a_process_that_died_is_started_again(renderers: list[Renderer]) -> None:
     renderer = renderer_of(renderers, "{{ messages[0].content }}")
     assert renderer.render(HELLO)
-    process = renderer._process
-    assert process is not None
+    assert renderer._idle is not None
+    process = renderer._idle._process
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert renderer.render(HELLO) == "hello <b>"

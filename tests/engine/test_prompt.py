@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ import pytest
 from suite.engine.model import ContextSettings, Model
 from suite.engine.prompt import Prompter
 from suite.engine.vocabulary import Vocabulary
-from suite.errors import EmptyPrompt, InvalidChat, InvalidConfiguration, NoChatTemplate, PromptTooLong
+from suite.errors import (
+    EmptyPrompt,
+    InvalidChat,
+    InvalidConfiguration,
+    InvalidRequest,
+    NoChatTemplate,
+    PromptTooLong,
+)
 from suite.messages.actions.generation import GenerateTextRequest
 from support.models import CHAT_TEMPLATE, tiny_model
 
@@ -20,6 +28,7 @@ SETTINGS = ContextSettings(
     context_tokens=CONTEXT, cache_tokens=CONTEXT, batch_tokens=CONTEXT, gpu_layers=0, threads=1, slots=1
 )
 Make = Callable[..., Prompter]
+SLOW = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +44,15 @@ def make(plain: Vocabulary) -> Iterator[Make]:
     made: list[Prompter] = []
 
     def make(chat_template: str | None = CHAT_TEMPLATE) -> Prompter:
+        ids = map(str, count())
         made.append(
-            Prompter(plain, CONTEXT, lambda: datetime(2026, 5, 4, tzinfo=UTC), chat_template=chat_template)
+            Prompter(
+                plain,
+                CONTEXT,
+                lambda: datetime(2026, 5, 4, tzinfo=UTC),
+                lambda: f"id-{next(ids)}",
+                chat_template=chat_template,
+            )
         )
         return made[-1]
 
@@ -79,6 +95,12 @@ def test_tools_need_messages_and_a_template_that_knows_of_them(make: Make) -> No
         make().prompt(ask(prompt="hi", tools=tools))
     told = make("{{ tools | tojson }}").text(ask(messages=turns("hi"), tools=tools))
     assert told == '[{"type": "function", "function": {"name": "add"}}]'
+
+
+def test_tools_that_may_not_be_called_are_not_told(make: Make) -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    told = make("{{ tools is none }}").text(ask(messages=turns("hi"), tools=tools, tool_choice="none"))
+    assert told == "True"
 
 
 def test_a_call_and_its_answer_reach_the_template_in_transformers_shape(make: Make) -> None:
@@ -145,10 +167,77 @@ def test_a_chat_whose_last_turn_is_too_long_is_cut_within_it(make: Make, plain: 
     assert prompt.tokens == last[:1] + last[-CONTEXT + 2 :]
 
 
-def test_a_template_that_is_given_up_is_not_tried_again(make: Make) -> None:
-    prompter = make()
-    assert prompter.text(ask(messages=turns("hi")))
-    assert "does not come to an end" in prompter.give_up_template().message
-    with pytest.raises(InvalidChat, match="does not come to an end"):
-        prompter.text(ask(messages=turns("hi")))
-    assert prompter.prompt(ask(prompt="hi")).tokens
+# --- far too long -----------------------------------------------------------------------------------------
+
+FAR = "z " * 100_000
+
+
+@pytest.fixture
+def tokenized(plain: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many characters the tokenizer was given, each time."""
+    lengths: list[int] = []
+    tokenize = plain.tokenize
+
+    def spy(text: str, *, begins: bool = True) -> list[int]:
+        lengths.append(len(text))
+        return tokenize(text, begins=begins)
+
+    monkeypatch.setattr(plain, "tokenize", spy)
+    return lengths
+
+
+def test_what_cannot_fit_is_refused_without_the_tokenizer(make: Make, tokenized: list[int]) -> None:
+    continued = {"continue": True, "conversation_id": "c"}
+    for request in (ask(prompt=FAR), ask(messages=turns(FAR)), ask(prompt=FAR, **continued)):
+        with pytest.raises(PromptTooLong, match=r"200\d\d\d characters"):
+            make().prompt(request)
+    assert not tokenized
+
+
+def test_of_what_may_be_cut_the_tokenizer_gets_what_may_fit(
+    make: Make, plain: Vocabulary, tokenized: list[int]
+) -> None:
+    text = FAR + "a " * 60
+    prompt = make().prompt(ask(prompt=text, truncate="left", max_tokens=5))
+    assert max(tokenized) == CONTEXT * plain.longest_piece
+    whole = plain.tokenize(text)
+    assert prompt.tokens == whole[:1] + whole[-(CONTEXT - 6) :]
+    assert 0 < prompt.truncated_tokens <= len(whole) - len(prompt.tokens)
+
+
+def test_of_a_chat_that_is_far_too_long_the_last_turns_stay(make: Make, tokenized: list[int]) -> None:
+    chat = turns("a", FAR, "b", FAR, "c", "d", "e")
+    prompt = make().prompt(ask(messages=chat, truncate="left", max_tokens=1))
+    assert prompt.tokens == make().prompt(ask(messages=chat[4:])).tokens
+    assert max(tokenized) < len(FAR)
+
+
+# --- going on ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", ["hi", "<answer-before>", "- - -"])
+def test_a_new_turn_goes_on_from_the_end_of_the_answer_before_it(
+    make: Make, plain: Vocabulary, said: str
+) -> None:
+    prompter = make("{% for m in messages %}[{{ m.content }}]{% endfor %}")
+    prompt = prompter.prompt(ask(**{"messages": turns(said), "continue": True, "conversation_id": "c"}))
+    assert prompt.tokens == plain.tokenize(f"][{said}]", begins=False)
+
+
+def test_what_a_conversation_holds_is_not_cut(make: Make) -> None:
+    with pytest.raises(InvalidRequest, match="truncate and continue"):
+        make().prompt(ask(**{"prompt": "hi", "continue": True, "conversation_id": "c", "truncate": "left"}))
+
+
+# --- many at once -----------------------------------------------------------------------------------------
+
+
+def test_nobody_waits_for_a_prompt_that_takes_long(make: Make) -> None:
+    prompter = make("{% if messages[0].content == 'x' %}" + SLOW + "{% endif %}{{ messages[0].content }}")
+    prompter.warm_up()
+    slow = prompter.begin(ask(messages=turns("x")))
+    for request in (ask(prompt="hi"), ask(messages=turns("hi"))):
+        assert prompter.begin(request).result().tokens
+    assert not slow.done()
+    with pytest.raises(InvalidChat):
+        slow.result()

@@ -58,6 +58,30 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "invalid_request",
         "temperature",
     ),
+    "a penalty of next to nothing": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "repeat_penalty": 1e-300}),
+        "invalid_request",
+        "repeat_penalty",
+    ),
+    "more than llama.cpp counts to": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "top_k": 2**31}),
+        "invalid_request",
+        "top_k",
+    ),
+    "a call that has to be": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "tool_choice": "required"}),
+        "invalid_request",
+        "'required'",
+    ),
+    "cut and continued": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "conversation_id": "c", "continue": True, "truncate": "left"}),
+        "invalid_request",
+        "truncate and continue",
+    ),
     "empty stop": ("generate_text", msgspec.json.encode({**ASK, "stop": [""]}), "invalid_request", "stop"),
     "negative drain": (
         "unload_model",

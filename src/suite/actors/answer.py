@@ -12,19 +12,19 @@ from contextlib import AbstractContextManager
 from uuid import NAMESPACE_OID, uuid5
 
 import anyio
-import anyio.to_thread
 import msgspec
 from opentelemetry.trace import SpanKind
 
 from suite import telemetry
 from suite.actors.feed import Feed
 from suite.actors.figures import timings, usage
+from suite.actors.preparation import order_of, prepare
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
 from suite.engine.generation import Generation, Order
 from suite.engine.grammar import Grammars
-from suite.engine.prompt import Prompt, Prompter
-from suite.engine.sampler import sampling_of
+from suite.engine.prompt import Prompter
+from suite.engine.sampler import Sampling
 from suite.engine.thread import EngineThread
 from suite.engine.tool_calls import find_calls
 from suite.errors import SuiteError, TooLarge
@@ -40,6 +40,7 @@ from suite.tasks import background
 logger = logging.getLogger("suite.actor")
 
 _NOTHING = Usage(prompt_tokens=0, reused_tokens=0, completion_tokens=0)
+_UNTHOUGHT_OF = "an internal error ended the generation: see the node's log"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,8 +54,6 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineThread
     prompter: Prompter
     grammars: Grammars
-    preparing: anyio.Lock
-    """Held from a prompt's text to its place in the engine's queue, so that they come in their order."""
     clock: Clock
     new_seed: Callable[[], int]
 
@@ -75,7 +74,8 @@ class Answer:
         self._generation: Generation | None = None
         self._cancelled: Outcome | None = None
         self._feed = Feed(stream=handover.request.stream, clock=means.clock)
-        self._prompt: Prompt | None = None
+        self._preparing = anyio.CancelScope()
+        self._truncated_tokens = 0
         self._parts: list[str] = []
         self._logprobs: list[TokenLogprobs] = []
         self._chunks = 0
@@ -86,6 +86,7 @@ class Answer:
     def cancel(self, outcome: Outcome) -> None:
         """End it before its next step; the client gets what there is."""
         self._cancelled = self._cancelled or outcome
+        self._preparing.cancel()
         if self._generation is not None:
             self._generation.cancel(self._cancelled)
 
@@ -117,7 +118,7 @@ class Answer:
         except Exception:
             logger.exception("generation %s failed in a way that nobody thought of", self._id)
             self.cancel("failed")  # the engine need not go on for nobody
-            failure = SuiteError("an internal error ended the generation: see the node's log")
+            failure = SuiteError(_UNTHOUGHT_OF)
         await self._conclude(failure, seq)
         tokens = usage(self._generation) if self._generation else _NOTHING
         return Finished(
@@ -130,42 +131,33 @@ class Answer:
         )
 
     async def _generate(self) -> None:
-        constraint = await self._means.grammars.of(self._request)
-        if constraint is not None:
-            self._warnings += constraint.warnings
-        async with self._means.preparing:
-            self._prompt = await self._prepare()
-            self._submit(self._prompt.tokens, None if constraint is None else constraint.grammar)
-        await self._forward()
+        order = await self._prepare()
+        if order is not None:
+            self._generation = Generation(order, self._means.clock)
+            self._means.engine.submit(self._generation, self._feed)
+            if self._cancelled is not None:
+                self.cancel(self._cancelled)
+            await self._forward()
         if self._feed.failure is not None:
             raise self._feed.failure
 
-    def _submit(self, prompt: list[int], grammar: str | None) -> None:
+    async def _prepare(self) -> Order | None:
+        """What the engine is to do; None: it has ended before."""
         request, means = self._request, self._means
         deadline = None if request.deadline_ms is None else self._accepted + request.deadline_ms / 1000
-        generation = Generation(
-            Order(
-                prompt=prompt,
-                max_tokens=request.max_tokens,
-                stop=(request.stop,) if isinstance(request.stop, str) else request.stop,
-                sampling=sampling_of(
-                    request, seed=self._seed, vocabulary=means.prompter.vocabulary, grammar=grammar
-                ),
-                conversation_id=request.conversation_id,
-                priority=request.priority,
-                deadline=deadline,
-                continues=request.continue_,
-            ),
-            means.clock,
-        )
-        self._generation = generation
-        means.engine.submit(generation, self._feed)
-        if self._cancelled is not None:
-            self.cancel(self._cancelled)
-
-    async def _prepare(self) -> Prompt:
-        prompt = self._means.prompter.prompt
-        return await anyio.to_thread.run_sync(prompt, self._request, abandon_on_cancel=True)
+        with self._preparing as preparing:
+            if deadline is not None:
+                preparing.deadline = anyio.current_time() + deadline - means.clock()
+            prepared = await prepare(
+                request, means.prompter, means.grammars, seed=self._seed, deadline=deadline
+            )
+            self._truncated_tokens = prepared.truncated_tokens
+            self._warnings += prepared.warnings
+            return prepared.order
+        # It ends as one does that the engine never gave a slot.
+        self._generation = Generation(order_of(request, [], Sampling(), deadline), means.clock)
+        self._generation.end(self._cancelled or "deadline")
+        return None
 
     async def _forward(self) -> None:
         """Send text as it comes, until the engine has ended."""
@@ -175,10 +167,11 @@ class Answer:
             if not text and not logprobs:
                 continue
             self._parts.append(text)
-            self._logprobs += logprobs
-            if self._request.stream:
-                await self._send(Chunk(index=self._chunks, text=text, logprobs=logprobs or None))
-                self._chunks += 1
+            if not self._request.stream:
+                self._logprobs += logprobs
+                continue
+            await self._send(Chunk(index=self._chunks, text=text, logprobs=logprobs or None))
+            self._chunks += 1
 
     async def _beat(self) -> None:
         """Show that it goes on, and notice while it waits that the client is gone."""
@@ -249,36 +242,59 @@ class Answer:
 
     async def _conclude(self, failure: SuiteError | None, seq: int | None) -> None:
         """Send the final message, and after a stream the empty one. Nobody may be there to have them."""
-        connection, stream = self._means.connection, self._request.stream
-        if failure is None:
+        try:
+            failure = failure or await self._deliver(seq)
+            if failure is not None:
+                await terminate(
+                    self._means.connection,
+                    self._reply,
+                    failure,
+                    stream=self._request.stream,
+                    warnings=self._warnings,
+                )
+        except Exception:
+            logger.exception("the end of generation %s is lost", self._id)
+
+    async def _deliver(self, seq: int | None) -> SuiteError | None:
+        """Send what came of it; else why the client cannot have it."""
+        try:
+            message = self._success(seq)
+        except Exception:
+            logger.exception("generation %s failed in a way that nobody thought of", self._id)
+            return SuiteError(_UNTHOUGHT_OF)
+        connection = self._means.connection
+        try:
             try:
-                await connection.publish(self._reply, _encode(self._success(seq)))
-                if stream:
-                    await connection.publish(self._reply)
-                return
-            except TooLarge as error:
-                failure = error
-            except SuiteError as error:
-                logger.warning("the end of generation %s is lost: %s", self._id, error.message)
-                return
-        await terminate(connection, self._reply, failure, stream=stream, warnings=self._warnings)
+                await connection.publish(self._reply, _encode(message))
+            except TooLarge:
+                if message.logprobs is None:
+                    raise
+                await connection.publish(self._reply, _encode(_without_logprobs(message)))
+            if self._request.stream:
+                await connection.publish(self._reply)
+        except TooLarge as error:
+            return error
+        except SuiteError as error:
+            logger.warning("the end of generation %s is lost: %s", self._id, error.message)
+        return None
 
     def _success(self, seq: int | None) -> GenerateTextReply:
-        generation = self._generation
+        generation, asked = self._generation, self._request
         assert generation is not None
         assert seq is not None
         text, calls = "".join(self._parts), None
-        if self._request.tools:
-            names = {tool.function.name for tool in self._request.tools}
+        if asked.tools and asked.tool_choice != "none":
+            names = {tool.function.name for tool in asked.tools}
             text, calls = find_calls(text, names, self._id)
         return GenerateTextReply(
             text=text,
             tool_calls=calls or None,
-            truncated_tokens=0 if self._prompt is None else self._prompt.truncated_tokens,
-            logprobs=None if self._request.logprobs is None else tuple(self._logprobs),
+            truncated_tokens=self._truncated_tokens,
+            # A stream's chunks had them, and all together may be more than fits into a message.
+            logprobs=None if asked.stream or asked.logprobs is None else tuple(self._logprobs),
             model_id=self._means.spec.model_id,
             generation_id=self._id,
-            conversation_id=self._request.conversation_id,
+            conversation_id=asked.conversation_id,
             using_kv_cache=generation.reused_tokens > 0,
             finish_reason=self._outcome,
             seed=self._seed,
@@ -304,3 +320,9 @@ class Answer:
             gen_ai__request__temperature=self._request.temperature,
             suite__generation_id=self._id,
         )
+
+
+def _without_logprobs(reply: GenerateTextReply) -> GenerateTextReply:
+    """The reply as it is sent when it would be too large: the text matters most."""
+    warning = "logprobs are left out, for the reply would be too large: send stream to have them in pieces"
+    return msgspec.structs.replace(reply, logprobs=None, warnings=(*reply.warnings, warning))

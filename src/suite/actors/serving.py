@@ -93,7 +93,11 @@ async def serve(
                 if spec.tracing != "off":
                     engine.observe(StepFigures(spec.model_id))
                 prompter = Prompter(
-                    model.vocabulary, spec.context_tokens, utc_now, chat_template=spec.chat_template
+                    model.vocabulary,
+                    spec.context_tokens,
+                    utc_now,
+                    new_id,
+                    chat_template=spec.chat_template,
                 )
                 means = Means(
                     spec=spec,
@@ -102,7 +106,6 @@ async def serve(
                     engine=engine,
                     prompter=prompter,
                     grammars=Grammars(spec.model_path),
-                    preparing=anyio.Lock(),
                     clock=clock,
                     new_seed=new_seed,
                 )

@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from suite.errors import InvalidRequest, SuiteError, Unavailable
 from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool
 from suite.messages.actions.generation import GenerateTextReply, GenerateTextRequest
+from suite.messages.logprobs import TokenLogprobs
 from suite.messages.signals import Chunk, Progress, Signal
 
 OnProgress: TypeAlias = Callable[[float], None]
@@ -28,6 +29,7 @@ class GenerationOptions(TypedDict, total=False):
 
     system_prompt: str | None
     tools: tuple[Tool, ...]
+    tool_choice: Literal["auto", "none"]
     truncate: Literal["left"] | None
     max_tokens: int
     temperature: float
@@ -80,6 +82,7 @@ class Generation:
         self._on_progress = on_progress
         # As many as the answer has tokens at most: the service bounds it by the model's context.
         self._pending: deque[Chunk] = deque()
+        self._logprobs: list[TokenLogprobs] = []
         self._news = anyio.Event()
         self._ended = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -94,7 +97,10 @@ class Generation:
 
     @property
     def reply(self) -> GenerateTextReply:
-        """The whole text and its figures, after the loop. Raises RuntimeError when there is none (yet)."""
+        """The whole text and its figures, after the loop. Raises RuntimeError when there is none (yet).
+
+        Its ``logprobs`` are put together from the pieces; None if some were lost.
+        """
         if self._reply is None:
             raise RuntimeError("the generation has no reply: it has not been read to its end")
         return self._reply
@@ -172,7 +178,7 @@ class Generation:
         settled = False
         try:
             with self._scope:
-                self._reply = await self._exchange(self._request, self._hear)
+                self._reply = self._whole(await self._exchange(self._request, self._hear))
                 settled = True
         except SuiteError as error:
             self._error = error
@@ -186,9 +192,16 @@ class Generation:
             self._ended.set()
             self._news.set()
 
+    def _whole(self, reply: GenerateTextReply) -> GenerateTextReply:
+        """The final message with what only the pieces had."""
+        if self._request.logprobs is None or len(self._logprobs) != reply.usage.completion_tokens:
+            return reply
+        return msgspec.structs.replace(reply, logprobs=tuple(self._logprobs))
+
     def _hear(self, signal: Signal) -> None:
         if isinstance(signal, Chunk):
             self._pending.append(signal)
+            self._logprobs += signal.logprobs or ()
             self._news.set()
         elif isinstance(signal, Progress) and self._on_progress is not None:
             self._on_progress(signal.fraction)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,23 @@ import msgspec
 
 from suite.engine.rendering import Renderer
 from suite.engine.vocabulary import Vocabulary
-from suite.errors import EmptyPrompt, InvalidChat, InvalidConfiguration, NoChatTemplate, PromptTooLong
-from suite.identity import Now
+from suite.errors import (
+    EmptyPrompt,
+    InvalidChat,
+    InvalidConfiguration,
+    InvalidRequest,
+    NoChatTemplate,
+    PromptTooLong,
+)
+from suite.identity import NewId, Now
 from suite.messages.actions.chat import ChatMessage, Tool, ToolCall
 from suite.messages.actions.generation import GenerateTextRequest
 
+AT_ONCE = 4
+"""As many prompts are made at once: one that takes long holds up no other."""
 TEMPLATE_FILE_BYTES = 1 << 20
-_MARK = "<answer-before>"
-_ENDLESS = "the model's chat template does not come to an end: send a prompt instead"
+_LARGE = 1 << 17
+"""Characters that take a tokenizer the better part of a second: more are looked at before it gets them."""
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,67 +38,88 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens: list[int]
     truncated_tokens: int = 0
-    """How many were cut, as the request allowed."""
+    """How many were cut, as the request allowed; of a large text at least so many."""
 
 
 class Prompter:
-    """Makes prompts for one model. Slow for long ones (a template, a tokenizer): not for an event loop."""
+    """Makes prompts for one model. Long ones take seconds (a template, a tokenizer): loops use `begin`."""
 
     def __init__(
-        self, vocabulary: Vocabulary, context_tokens: int, now: Now, *, chat_template: str | None = None
+        self,
+        vocabulary: Vocabulary,
+        context_tokens: int,
+        now: Now,
+        new_id: NewId,
+        *,
+        chat_template: str | None = None,
     ) -> None:
         """`chat_template` is used instead of the model's own: a template, or the path of a file with one."""
         self._vocabulary = vocabulary
         self._context_tokens = context_tokens
         self._now = now
+        self._new_id = new_id
         self._configured = chat_template
         self._renderer: Renderer | None = None
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="prompt")
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The model's."""
         return self._vocabulary
 
+    def begin(self, request: GenerateTextRequest) -> Future[Prompt]:
+        """Have the prompt of a request made in a thread; it ends as `prompt` does.
+
+        One that is cancelled before its turn is not made. Those that come first need not be done first.
+        """
+        return self._threads.submit(self.prompt, request)
+
     def prompt(self, request: GenerateTextRequest) -> Prompt:
         """The prompt of a request, cut if it allows that and it has to be.
 
-        Raises EmptyPrompt, PromptTooLong, NoChatTemplate, InvalidChat, or InvalidConfiguration for a
-        configured template that cannot be read.
+        Raises EmptyPrompt, PromptTooLong, NoChatTemplate, InvalidChat, InvalidRequest, or
+        InvalidConfiguration for a configured template that cannot be read.
         """
         if request.continue_:
             return Prompt(tokens=self._continuation(request))
-        tokens = self._tokenized(self.text(request))
-        if len(tokens) < self._context_tokens:
+        text = self.text(request)
+        surplus = self._surplus(text)
+        if surplus and request.truncate is None:
+            raise self._too_long(f"{len(text)} characters")
+        tokens = self._tokenized(text[surplus:])
+        if not surplus and len(tokens) < self._context_tokens:
             return Prompt(tokens=tokens)
         if request.truncate is None:
-            raise self._too_long(tokens)
+            raise self._too_long(f"{len(tokens)} tokens")
         kept = self._cut(request, tokens)
-        return Prompt(tokens=kept, truncated_tokens=len(tokens) - len(kept))
+        unread = -(-surplus // self._vocabulary.longest_piece) if surplus else 0
+        return Prompt(tokens=kept, truncated_tokens=unread + len(tokens) - len(kept))
 
     def text(self, request: GenerateTextRequest) -> str:
         """The text to start from, whole. Raises what `prompt` raises, but for its length."""
         if request.messages is None:
             return _plain(request)
-        return self._chat(_with_system(request.messages, request.system_prompt), request.tools)
-
-    def tokens(self, text: str) -> list[int]:
-        """The tokens of a text. Raises EmptyPrompt or PromptTooLong."""
-        tokens = self._tokenized(text)
-        if len(tokens) >= self._context_tokens:
-            raise self._too_long(tokens)
-        return tokens
+        return self._chat(request, _with_system(request.messages, request.system_prompt))
 
     def _continuation(self, request: GenerateTextRequest) -> list[int]:
         """The tokens of a new turn, from the end of the answer before it on."""
+        if request.truncate is not None:
+            raise InvalidRequest(
+                "truncate and continue are both given: what a conversation holds is not cut, send it whole"
+            )
         if request.messages is None:
             text = _plain(request)
         else:
-            # What a template puts between an answer and the next turn shows after an answer that is known.
-            before = (ChatMessage(role="user", content="-"), ChatMessage(role="assistant", content=_MARK))
-            _, mark, text = self._chat((*before, *request.messages), request.tools).rpartition(_MARK)
+            # What a template puts between an answer and the next turn shows after an answer that is known,
+            # and that no message can have in it.
+            answer = self._new_id()
+            before = (ChatMessage(role="user", content="-"), ChatMessage(role="assistant", content=answer))
+            _, mark, text = self._chat(request, (*before, *request.messages)).rpartition(answer)
             if not mark:
                 raise InvalidChat("the chat template cannot go on after an answer: send the chat whole")
+        if self._surplus(text):
+            raise self._too_long(f"{len(text)} characters")
         tokens = self._vocabulary.tokenize(text, begins=False)
         if not tokens:
             raise EmptyPrompt
@@ -99,13 +130,9 @@ class Prompter:
         if self._configured is not None or self._vocabulary.chat_template is not None:
             self._rendering().start()
 
-    def give_up_template(self) -> InvalidChat:
-        """Refuse chats from now on."""
-        self._rendering().give_up(_ENDLESS)
-        return InvalidChat(_ENDLESS)
-
     def close(self) -> None:
-        """End what renders the template."""
+        """End what makes prompts."""
+        self._threads.shutdown(cancel_futures=True)
         if self._renderer is not None:
             self._renderer.close()
 
@@ -126,7 +153,8 @@ class Prompter:
             source, tool_source=tool_source, bos=vocabulary.bos, eos=vocabulary.eos, now=self._now
         )
 
-    def _chat(self, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> str:
+    def _chat(self, request: GenerateTextRequest, messages: Sequence[ChatMessage]) -> str:
+        tools = () if request.tool_choice == "none" else request.tools
         text = self._rendering().render(
             [_message(each) for each in messages], [_tool(each) for each in tools]
         )
@@ -142,9 +170,18 @@ class Prompter:
             raise EmptyPrompt
         return tokens
 
-    def _too_long(self, tokens: Sequence[int]) -> PromptTooLong:
+    def _surplus(self, text: str) -> int:
+        """Characters at the beginning of a text without which it still fills the context. 0 for most texts.
+
+        A token is no longer than the vocabulary's longest, and a character a byte or more.
+        """
+        if len(text) <= max(_LARGE, self._context_tokens):
+            return 0
+        return max(0, len(text) - self._context_tokens * self._vocabulary.longest_piece)
+
+    def _too_long(self, size: str) -> PromptTooLong:
         return PromptTooLong(
-            f"the prompt has {len(tokens)} tokens and the model's context {self._context_tokens}: "
+            f"the prompt has {size} and the model's context {self._context_tokens} tokens: "
             "shorten it, configure a larger context_length or send truncate: left"
         )
 
@@ -160,6 +197,10 @@ class Prompter:
         first = tokens[: int(self._vocabulary.adds_bos)]  # a model may go astray without it
         return first + tokens[len(tokens) - (room - len(first)) :]
 
+    def _end_of(self, text: str) -> list[int]:
+        """The tokens of a text, or more of its end than fit."""
+        return self._tokenized(text[self._surplus(text) :])
+
     def _without_oldest(
         self, request: GenerateTextRequest, messages: tuple[ChatMessage, ...], room: int
     ) -> list[int]:
@@ -168,11 +209,11 @@ class Prompter:
         # its call.
         turns = [index for index, message in enumerate(messages) if message.role == "user"]
         if len(turns) < 2:
-            return self._tokenized(self.text(request))
+            return self._end_of(self.text(request))
 
         def without(count: int) -> list[int]:
             kept = messages[: turns[0]] + messages[turns[count] :]
-            return self._tokenized(self._chat(_with_system(kept, request.system_prompt), request.tools))
+            return self._end_of(self._chat(request, _with_system(kept, request.system_prompt)))
 
         most = len(turns) - 1
         fewest = bisect_left(range(1, most), True, key=lambda count: len(without(count)) <= room) + 1

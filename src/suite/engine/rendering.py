@@ -5,17 +5,20 @@ messages, so that a trial says nothing about the next chat. Hence every render, 
 evaluates constants, happens in one small process beside the model's: it may take `CPU_SECONDS` of computing
 a chat (SIGPROF ends it, even within one long operation) and `MEMORY_BYTES` more than it starts with
 (RLIMIT_AS, on Linux). The process is kept, so that a chat costs one exchange over a socket (measured: 0.2 ms
-more for chats of some kilobytes), and it ends with the process that started it. It takes 17 MB.
+more for chats of some kilobytes), and it ends with the process that started it. It takes 17 MB. While a chat
+takes long in it, others get a process of their own.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,8 @@ from suite.identity import Now
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+logger = logging.getLogger("suite.engine")
+
 CPU_SECONDS = 5.0
 """For one chat; real ones take milliseconds."""
 MEMORY_BYTES = 256 << 20
@@ -35,6 +40,11 @@ TEXT_BYTES = 4 << 20
 """The longest text that a chat may become."""
 ANSWER_SECONDS = 60.0
 """For any answer, on a machine that is busy with other things."""
+PATIENCE_SECONDS = 0.5
+"""How long a chat waits for the process that is there: starting another takes about as long."""
+
+_SHORTEST: list[dict[str, Any]] = [{"role": "user", "content": "-"}]
+_ENDLESS = "the model's chat template does not come to an end: send a prompt instead"
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup"):
@@ -68,8 +78,65 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Rendered).decode
 
 
+class _OverTime(Exception):
+    """It took more computing than is allowed, and the process was ended for it."""
+
+
+class _Process:
+    """A process that renders, for one thread at a time."""
+
+    def __init__(self) -> None:
+        """Start it. Raises GenerationFailed."""
+        from multiprocessing.connection import Connection  # slow to import, and only chats need it
+
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "suite.engine.template_process", str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            except OSError as error:
+                ours.close()
+                raise GenerationFailed(f"no process for the chat template: {error}") from None
+        self._connection: Connection = Connection(ours.detach())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.poll() is None
+
+    def ask(self, message: bytes) -> Rendered:
+        """Its answer. After an error, which is _OverTime, InvalidChat or GenerationFailed, it has ended."""
+        try:
+            self._connection.send_bytes(message)
+            if not self._connection.poll(ANSWER_SECONDS):
+                self.end()
+                raise GenerationFailed("the chat template was not rendered in time: try again")
+            return _decode(self._connection.recv_bytes())
+        except (OSError, EOFError):
+            raise self._broken() from None
+
+    def _broken(self) -> Exception:
+        """Why it is gone, as far as that can be told."""
+        code = self._process.wait()
+        self.end()
+        if code == -signal.SIGPROF:
+            return _OverTime()
+        return InvalidChat(f"the model's chat template broke its process (exit code {code}): send a prompt")
+
+    def end(self) -> None:
+        """End it."""
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+
+
 class Renderer:
-    """One model's template. Any thread may use it; one chat is rendered at a time."""
+    """One model's template. Any number of threads may use it at once."""
 
     def __init__(
         self,
@@ -92,92 +159,94 @@ class Renderer:
             memory_bytes=memory_bytes,
         )
         self._now = now
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection
+        self._changed = threading.Condition()
+        self._idle: _Process | None = None
+        self._in_use = 0
+        self._has_answered = False
         self._unusable: str | None = None
         """Why no chat can be rendered, once that is known."""
 
     def start(self) -> None:
-        """Have the process ready before the first chat. Raises InvalidChat for an invalid template."""
-        with self._lock:
-            self._ready()
+        """Have a process ready before the first chat. Raises InvalidChat for an invalid template."""
+        with self._process():
+            pass
 
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> str:
         """The text of a chat up to where the assistant's answer begins.
 
-        Raises InvalidChat with the template's own words when it refuses the chat, or for what limit it broke;
-        one that came to no end is not tried again. Raises GenerationFailed if no process can be had.
+        Raises InvalidChat with the template's own words when it refuses the chat, or for what limit the chat
+        broke; no chat is tried any more once a template has come to no end with the shortest one. Raises
+        GenerationFailed if no process can be had.
         """
-        request = _encode(Render(messages=list(messages), tools=list(tools), now=self._now().astimezone()))
-        with self._lock:
-            self._ready()
-            answer = self._ask(request)
+        try:
+            answer = self._ask(messages, tools)
+        except _OverTime:
+            raise InvalidChat(self._judged()) from None
         if answer.refusal is not None:
             raise InvalidChat(answer.refusal)
         return answer.text
 
-    def give_up(self, reason: str) -> None:
-        """Refuse every chat from now on, in these words."""
-        self._unusable = reason
-
     def close(self) -> None:
-        """End the process. The next chat starts another."""
-        with self._lock:
-            self._end()
+        """End the process that waits for a chat. The next chat starts another."""
+        with self._changed:
+            if self._idle is not None:
+                self._idle.end()
+                self._idle = None
 
-    def _ready(self) -> None:
-        if self._unusable is None and (self._process is None or self._process.poll() is not None):
-            self._end()
-            self._open()
-            refusal = self._ask(_encode(self._setup)).refusal
-            self._unusable = refusal
-        if self._unusable is not None:
-            self._end()
-            raise InvalidChat(self._unusable)
+    def _ask(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> Rendered:
+        chat = _encode(Render(messages=list(messages), tools=list(tools), now=self._now().astimezone()))
+        with self._process() as process:
+            answer = process.ask(chat)
+        self._has_answered = True
+        return answer
 
-    def _open(self) -> None:
-        from multiprocessing.connection import Connection  # slow to import, and only chats need it
-
-        ours, theirs = socket.socketpair()
-        with theirs:
+    def _judged(self) -> str:
+        """What a chat that took too long is refused with: is it the chat, or the template?"""
+        if not self._has_answered:
             try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "suite.engine.template_process", str(theirs.fileno())],
-                    pass_fds=(theirs.fileno(),),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-            except OSError as error:
-                ours.close()
-                raise GenerationFailed(f"no process for the chat template: {error}") from None
-        self._connection = Connection(ours.detach())
+                self._ask(_SHORTEST, ())
+            except _OverTime:
+                self._unusable = _ENDLESS
+                return _ENDLESS
+            except SuiteError as error:
+                logger.warning("whether the chat template ends is not known: %s", error.message)
+        return (
+            f"the model's chat template takes more than {self._setup.cpu_seconds:g} s for this chat: "
+            "send a shorter one, or a prompt"
+        )
 
-    def _ask(self, message: bytes) -> Rendered:
+    @contextmanager
+    def _process(self) -> Iterator[_Process]:
+        """The process that waits for a chat; another where it does not come back soon."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._idle or not self._in_use, PATIENCE_SECONDS)
+            if self._unusable is not None:
+                raise InvalidChat(self._unusable)
+            process, self._idle = self._idle, None
+            self._in_use += 1
         try:
-            self._connection.send_bytes(message)
-            if not self._connection.poll(ANSWER_SECONDS):
-                self._end()
-                raise GenerationFailed("the chat template was not rendered in time: try again")
-            return _decode(self._connection.recv_bytes())
-        except (OSError, EOFError):
-            raise self._broken() from None
+            if process is not None and not process.alive:
+                process.end()
+                process = None
+            process = process or self._opened()
+            yield process
+        finally:
+            with self._changed:
+                self._in_use -= 1
+                if process is not None and process.alive and self._idle is None:
+                    process, self._idle = None, process
+                self._changed.notify()
+            if process is not None:
+                process.end()
 
-    def _broken(self) -> SuiteError:
-        """Why the process is gone, as far as that can be told."""
-        assert self._process is not None
-        code = self._process.wait()
-        self._end()
-        if code == -signal.SIGPROF:
-            # Each try would take as long again, and other chats wait for it.
-            self._unusable = "the model's chat template does not come to an end: send a prompt instead"
-            return InvalidChat(self._unusable)
-        return InvalidChat(f"the model's chat template broke its process (exit code {code}): send a prompt")
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._connection.close()
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+    def _opened(self) -> _Process:
+        process = _Process()
+        try:
+            refusal = process.ask(_encode(self._setup)).refusal
+        except _OverTime:
+            refusal = _ENDLESS
+        if refusal is not None:
+            process.end()
+            self._unusable = refusal
+            raise InvalidChat(refusal)
+        return process

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cached_property
+from itertools import repeat
 
 from suite.engine.bindings import lib
 from suite.errors import GenerationFailed
@@ -62,6 +64,15 @@ class Vocabulary:
             if count >= 0:
                 return buffer.raw[:count]
             size = -count
+
+    @cached_property
+    def longest_piece(self) -> int:
+        """The bytes of its longest token. Takes 0.3 s at first for a large vocabulary."""
+        needed = map(
+            lib.llama_token_to_piece,
+            *(repeat(self._vocab), range(self.size), repeat(None), repeat(0), repeat(0), repeat(True)),
+        )
+        return int(-min(needed))  # the size of the buffer that would do
 
     def shown(self, token: int) -> bytes:
         """The bytes that a generated token adds to the answer."""

@@ -29,23 +29,25 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     messages: tuple[ChatMessage, ...] | None = None
     tools: Annotated[tuple[Tool, ...], Meta(max_length=128)] = ()
     """What the model may call, told by its chat template; refused where the template knows of no tools."""
+    tool_choice: Literal["auto", "none"] = "auto"
+    """``none``: it is not told of the ``tools``, and nothing that it writes is taken for a call."""
     truncate: Literal["left"] | None = None
     """What to do with a prompt that is longer than the context: None refuses it.
 
     ``left`` cuts it at its beginning, so far that the answer has room too: ``max_tokens``, but at most a
     quarter of the context. Of a chat the oldest turns go first, from one user's message to the next, and
-    messages before the first user's stay.
+    messages before the first user's stay. Not together with ``continue``.
     """
     system_prompt: str | None = None
     max_tokens: Annotated[int, Meta(ge=1)] = 512
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.7
     """0 takes the likeliest token."""
     top_p: Annotated[float, Meta(gt=0, le=1)] = 0.95
-    top_k: Annotated[int, Meta(ge=0)] = 40
+    top_k: Annotated[int, Meta(ge=0, lt=2**31)] = 40
     """0: no limit."""
     min_p: Annotated[float, Meta(ge=0, le=1)] = 0.05
     typical_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    repeat_penalty: Annotated[float, Meta(gt=0, le=10)] = 1.0
+    repeat_penalty: Annotated[float, Meta(ge=0.01, le=10)] = 1.0
     """This and the next two look 64 tokens back, into the prompt too."""
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
@@ -67,12 +69,11 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     conversation_id: ConversationId | None = None
     continue_: bool = msgspec.field(default=False, name="continue")
     """True: the prompt or messages are the new turn only, and go on after all that the conversation holds;
-    refused with ``conversation_gone`` when its tokens are no longer kept. An answer that ``max_tokens`` cut
-    is held without its last token."""
+    refused with ``conversation_gone`` when its tokens are no longer kept."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    """Higher goes first where generations wait for a slot."""
+    """Higher goes first where generations wait for a slot: each step is worth ten seconds of waiting."""
     deadline_ms: Annotated[int, Meta(ge=1, le=86_400_000)] | None = None
-    """From its acceptance by the model on: what there is by then is the answer (``deadline``)."""
+    """From its acceptance by the model on: what there is by then, if anything, is the answer (``deadline``)."""
     generation_id: GenerationId | None = None
     """To cancel by; made by the service if left out. The same id within two minutes is counted once."""
 
@@ -101,9 +102,12 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     text: str
     """What was generated; without the calls, if ``tool_calls`` has them. Chunks show calls as written."""
     tool_calls: tuple[ToolCall, ...] | None = None
-    """The calls that the model asks for, if ``tools`` were sent; what cannot be read as one stays text."""
+    """The calls that the model asks for, if ``tools`` were sent.
+
+    What cannot be read as a call of one of them stays text.
+    """
     truncated_tokens: int = 0
-    """Tokens of the prompt that ``truncate`` has cut."""
+    """Tokens of the prompt that ``truncate`` has cut; of a text far over the context at least so many."""
     model_id: str
     generation_id: str
     conversation_id: str | None
@@ -112,7 +116,11 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     finish_reason: Outcome
     seed: int
     logprobs: tuple[TokenLogprobs, ...] | None = None
-    """Of every token of the text, if they were asked for."""
+    """Of every token that was generated, if they were asked for.
+
+    Those of a stop string, before which the text ends, are among them. None after a stream, of which the
+    chunks had them, and with a warning where the reply would be too large for a message.
+    """
     usage: Usage
     timings: Timings
     seq: int
@@ -133,10 +141,10 @@ class CancelGenerationReply(Reply, frozen=True, kw_only=True):
 
 
 class ClearKvCacheRequest(Request, frozen=True, kw_only=True):
-    """Forget tokens that the loaded models of the node that answers keep for reuse.
+    """Forget tokens that the models of the node that answers keep for reuse, in memory and on disk.
 
-    One conversation's, one model's, both together, or all. It waits for no generation: a conversation that
-    generates goes on unharmed and is forgotten when that ends. What is not loaded has nothing to clear.
+    One conversation's, one model's, both together, or all, whether the models are loaded or not. It waits
+    for no generation: a conversation that generates goes on unharmed and is forgotten when that ends.
     """
 
     model_id: ModelId | None = None
