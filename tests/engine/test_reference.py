@@ -32,6 +32,7 @@ from support.models import gemma, smollm2
 Logits: TypeAlias = npt.NDArray[np.float32]
 
 STEPS = 6
+LONGER = 10
 FLIP = 0.5
 CORRELATION = 0.995
 """Of the logits of one token: the noise of another place in the cache leaves more, a wrong cache far less."""
@@ -94,9 +95,9 @@ def logits(model: Model, row: int) -> Logits:
 
 
 @contextmanager
-def loaded(path: Path) -> Iterator[Model]:
+def loaded(path: Path, *, cache_tokens: int = 4096) -> Iterator[Model]:
     settings = ContextSettings(
-        context_tokens=1024, cache_tokens=4096, batch_tokens=256, gpu_layers=0, threads=1, slots=8
+        context_tokens=1024, cache_tokens=cache_tokens, batch_tokens=256, gpu_layers=0, threads=1, slots=8
     )
     model = Model.load(str(path), settings, lambda _: None)
     try:
@@ -105,26 +106,34 @@ def loaded(path: Path) -> Iterator[Model]:
         model.free()
 
 
-def bare_loop(model: Model, prompt: Sequence[int]) -> tuple[list[int], list[Logits]]:
-    """One sequence alone, greedy: the tokens, and the logits that each was taken from."""
+def bare_loop(
+    model: Model, prompt: Sequence[int], *, steps: int = STEPS, after: int = 0
+) -> tuple[list[int], list[Logits]]:
+    """One sequence alone, greedy: the tokens, and the logits that each was taken from.
+
+    It goes on after as many tokens as it has from the time before.
+    """
     tokens: list[int] = []
     seen: list[Logits] = []
-    model.cut(0, 0)
-    feed, place = list(prompt), 0
-    for _ in range(STEPS):
-        assert model.decode([Part(0, feed, place, wants_logits=True)])
-        place += len(feed)
+    model.cut(0, after)
+    feed, place = list(prompt), after
+    for _ in range(steps):
+        for begin in range(0, len(feed), model.batch_tokens):
+            piece = feed[begin : begin + model.batch_tokens]
+            assert model.decode([Part(0, piece, place, wants_logits=True)])
+            place += len(piece)
         seen.append(logits(model, -1))
         tokens.append(int(seen[-1].argmax()))
         feed = tokens[-1:]
-    model.cut(0, 0)
     return tokens, seen
 
 
-def generation(prompt: Sequence[int], number: int, conversation: str | None) -> Generation:
+def generation(
+    prompt: Sequence[int], number: int, conversation: str | None, *, steps: int = STEPS
+) -> Generation:
     order = Order(
         prompt=list(prompt),
-        max_tokens=STEPS,
+        max_tokens=steps,
         stop=(),
         sampling=Sampling(seed=number),
         conversation_id=conversation,
@@ -142,10 +151,25 @@ def run(engine: Engine, *generations: Generation) -> None:
 
 
 def assert_close(reference: Sequence[Logits], seen: Sequence[Logits]) -> None:
-    for step, (expected, found) in enumerate(zip(reference, seen, strict=False)):
+    for step, (expected, found) in enumerate(zip(reference, seen, strict=True)):
         assert np.corrcoef(expected, found)[0, 1] > CORRELATION, f"step {step}"
         first, other = expected.argmax(), found.argmax()
         assert first == other or expected[first] - expected[other] < FLIP, f"step {step}"
+
+
+def stored(directory: Path) -> Snapshots:
+    return Snapshots(
+        directory=directory,
+        key="model",
+        memory_bytes=1 << 28,
+        disk_bytes=1 << 28,
+        now=utc_now,
+        new_id=new_id,
+    )
+
+
+def engine_of(forced: Forced, snapshots: Snapshots | None, *, prompt_step_tokens: int = 256) -> Engine:
+    return Engine(forced, Slots(8), prompt_step_tokens=prompt_step_tokens, snapshots=snapshots)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", [smollm2, gemma], ids=["smollm2", "gemma"])
@@ -153,16 +177,9 @@ def test_the_engine_thinks_what_the_bare_loop_thinks(path: Callable[[], Path], t
     with loaded(path()) as model:
         prompts = [model.vocabulary.tokenize(prompt) for prompt in PROMPTS]
         references = [bare_loop(model, prompt) for prompt in prompts]
+        model.cut(0, 0)
         forced = Forced(model, [tokens for tokens, _ in references])
-        snapshots = Snapshots(
-            directory=tmp_path,
-            key="model",
-            memory_bytes=1 << 28,
-            disk_bytes=1 << 28,
-            now=utc_now,
-            new_id=new_id,
-        )
-        engine = Engine(forced, Slots(8), prompt_step_tokens=16, snapshots=snapshots)  # type: ignore[arg-type]
+        engine = engine_of(forced, stored(tmp_path), prompt_step_tokens=16)
 
         def check(what: str, reuse: bool, make: Callable[[int], Generation], numbers: Sequence[int]) -> None:
             generations = [make(number) for number in numbers]
@@ -179,3 +196,47 @@ def test_the_engine_thinks_what_the_bare_loop_thinks(path: Callable[[], Path], t
         run(engine, generation(prompts[0], 0, "c0"))
         check("shared", True, lambda n: generation(prompts[n], n, "another"), [0])
         engine.park(5)
+
+
+def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempted(tmp_path: Path) -> None:
+    with loaded(gemma(), cache_tokens=1024) as model:
+        text, backwards = (
+            model.vocabulary.tokenize(" ".join(prompts)) for prompts in (PROMPTS, PROMPTS[::-1])
+        )
+        first, other = text[:632], backwards[:372]
+        answer, of_first = bare_loop(model, first)
+        held = len(first) + STEPS - 1
+        turn = [*answer[-1:], *backwards[1:9]]
+        of_turn = bare_loop(model, turn, steps=LONGER, after=held)
+        of_other = bare_loop(model, other, steps=LONGER)
+        second = [*first, *answer[:-1], *turn]
+        forced = Forced(model, [answer, of_turn[0], of_other[0]])
+
+        empty(model)
+        engine = engine_of(forced, snapshots := stored(tmp_path))
+        run(engine, generation(first, 0, "a"))
+        assert_close(of_first, forced.seen[0])
+        engine.rest()
+        for conversation, reused in (("a", held), ("shares with a", len(second) - 1)):
+            run(engine, each := generation(second, 1, conversation, steps=LONGER))
+            assert each.reused_tokens == reused
+            assert_close(of_turn[1], forced.seen[1])
+
+        snapshots.close(5)
+        # As another process finds it; there is no room for both to the end.
+        empty(model)
+        engine = engine_of(forced, snapshots := stored(tmp_path))
+        waiting: list[int] = []
+        engine.on_step = lambda step: waiting.append(step.waiting)
+        restored = generation(second, 1, "a", steps=LONGER)
+        run(engine, generation(other, 2, None, steps=LONGER), restored)
+        assert restored.reused_tokens == held
+        assert waiting[0] == 0 and 1 in waiting
+        assert_close(of_turn[1], forced.seen[1])
+        assert_close(of_other[1], forced.seen[2])
+        snapshots.close()
+
+
+def empty(model: Model) -> None:
+    for sequence in range(8):
+        model.cut(sequence, 0)

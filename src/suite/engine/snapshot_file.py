@@ -16,8 +16,9 @@ import sys
 from array import array
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, BinaryIO, NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -163,7 +164,7 @@ def read_payload(path: Path, key: str, tokens: bytes) -> Payload:
     return payload
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -174,7 +175,7 @@ def _opened(path: Path) -> BinaryIO:
         raise
 
 
-def _read_header(file: BinaryIO) -> Header:
+def _read_header(file: BufferedReader) -> Header:
     fixed = file.read(_BEGINNING.size)
     if len(fixed) < _BEGINNING.size:
         raise Unusable("it is truncated")
@@ -194,7 +195,7 @@ def _read_header(file: BinaryIO) -> Header:
         raise Unusable("its header has other fields") from None
 
 
-def _read_beginning(file: BinaryIO, key: str) -> Beginning:
+def _read_beginning(file: BufferedReader, key: str) -> Beginning:
     header = _read_header(file)
     if header.key != key:
         raise Unusable("it is of another model or of other settings")
