@@ -1,7 +1,8 @@
 """States of single sequences that are kept when a conversation leaves its slot, in memory and on disk.
 
     snapshots = Snapshots(directory=path, key=key, memory_bytes=..., disk_bytes=..., now=now, new_id=new_id)
-    snapshots.put("conversation", tokens, payload)
+    snapshots.supersede("conversation")  # it goes on now: from here nothing older is its end
+    snapshots.put("conversation", tokens, payload, tail=[last])
     found = snapshots.find(prompt[:-1], "conversation")
     if found and (payload := snapshots.load(found)) is not None:
         ...  # restore it, then cut it back to found.tokens
