@@ -74,9 +74,9 @@ async def test_a_conversation_survives_unload_crash_and_restart(tmp_path: Path) 
         info = (await client.get_model_status("tiny")).model
         assert info is not None and info.instance is not None and info.instance.pid is not None
         snapshots = service.data_dir / "snapshots"
-        before = {path.name for path in snapshots.rglob("*") if path.is_file()}
+        before = {path.name for path in snapshots.rglob("*.kv")}
         with anyio.fail_after(20):  # it is written down when there is nothing else to do
-            while {path.name for path in snapshots.rglob("*") if path.is_file()} == before:
+            while {path.name for path in snapshots.rglob("*.kv")} == before:
                 await anyio.sleep(0.05)
         os.kill(info.instance.pid, signal.SIGKILL)
         with anyio.fail_after(20):
