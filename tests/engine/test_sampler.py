@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from itertools import count
 
 import numpy as np
 import pytest
@@ -12,10 +11,12 @@ import pytest
 from suite.engine.bindings import lib
 from suite.engine.candidates import likeliest
 from suite.engine.grammar import JSON_OBJECT
+from suite.engine.grammar_session import Limits
 from suite.engine.sampler import Sampler, Sampling, sampling_of
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidRequest
 from suite.messages.actions.generation import GenerateTextRequest
 from support.bare import Bare, bare
+from support.grammars import following
 from support.models import smollm2, tiny_model
 
 PROMPT = "The old lighthouse keeper"
@@ -175,60 +176,104 @@ def test_logprobs_come_only_when_asked_for_and_may_be_of_the_token_alone(tiny: B
         assert (brief.last_logprobs.id, brief.last_logprobs.top_logprobs) == (token, ())
 
 
+def test_a_limit_above_the_vocabulary_is_none(tiny: Bare) -> None:
+    free, huge = (
+        Sampling(temperature=1.0, seed=7, top_k=0),
+        Sampling(temperature=1.0, seed=7, top_k=2**32 + 1),
+    )
+    assert tokens(tiny, huge) == tokens(tiny, free)
+
+
 # --- grammars -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_an_answer_ends_where_its_grammar_ends(tiny: Bare, temperature: float) -> None:
-    sampling = Sampling(temperature=temperature, seed=5, grammar='root ::= "yes" | "no" " at all"?')
-    with Sampler(sampling, tiny.vocabulary) as sampler:
-        assert tiny.text(sampler, PROMPT, 40) in ("yes", "no", "no at all")
+    with following(tiny, 'root ::= "yes" | "no" " at all"?') as grammar:
+        sampling = Sampling(temperature=temperature, seed=5, grammar=grammar)
+        with Sampler(sampling, tiny.vocabulary) as sampler:
+            assert tiny.text(sampler, PROMPT, 40) in ("yes", "no", "no at all")
 
 
 def test_what_the_grammar_permits_is_sampled_as_without_it(tiny: Bare) -> None:
     free = Sampling(temperature=1.0, seed=3)
-    anything = Sampling(temperature=1.0, seed=3, grammar="root ::= .*")
-    assert tokens(tiny, anything) == tokens(tiny, free)
+    with following(tiny, "root ::= .*") as grammar:
+        anything = Sampling(temperature=1.0, seed=3, grammar=grammar)
+        assert tokens(tiny, anything) == tokens(tiny, free)
 
 
 def test_greedy_within_a_grammar_takes_the_likeliest_that_it_permits(smol: Bare) -> None:
     smol.begin("My favourite number is")
     logits = smol.logits()
     digits = [id for id in range(smol.vocabulary.size) if smol.vocabulary.piece(id) in b"0 1 2 3 4 5".split()]
-    assert one(smol, Sampling(temperature=0, grammar="root ::= [0-5]")) == max(
-        digits, key=lambda id: logits[id]
-    )
+    with following(smol, "root ::= [0-5]") as grammar:
+        likeliest_digit = one(smol, Sampling(temperature=0, grammar=grammar))
+    assert likeliest_digit == max(digits, key=lambda id: logits[id])
 
 
 def test_a_json_object_is_one(smol: Bare) -> None:
     prompt = 'A short JSON object with a name and an age:\n{"name": "Ann", "age": 3}\n'
-    sampling = Sampling(temperature=0.8, seed=2, grammar=JSON_OBJECT, repeat_penalty=1.1)
-    with Sampler(sampling, smol.vocabulary) as sampler:
-        text = smol.text(sampler, prompt, 150)
+    with following(smol, JSON_OBJECT) as grammar:
+        sampling = Sampling(temperature=0.8, seed=2, grammar=grammar, repeat_penalty=1.1)
+        with Sampler(sampling, smol.vocabulary) as sampler:
+            text = smol.text(sampler, prompt, 150)
     assert isinstance(json.loads(text), dict)
 
 
-def test_an_end_that_no_token_permits_is_refused_and_not_run_into(tiny: Bare) -> None:
+def test_a_grammar_is_followed_by_what_is_shown(smol: Bare) -> None:
+    """A special token has a name, which llama.cpp's grammars take for what it says."""
+    special = smol.vocabulary.tokenize("<|im_start|>")
+    assert len(special) == 1
+    assert smol.vocabulary.shown(special[0]) == b""
+    wanted = Sampling(temperature=0, logit_bias={special[0]: 100.0})
+    smol.begin(PROMPT)
+    assert one(smol, wanted) == special[0]
+    with following(smol, "root ::= .{3,9}") as grammar:
+        sampling = Sampling(temperature=0, logit_bias={special[0]: 100.0}, grammar=grammar)
+        with Sampler(sampling, smol.vocabulary) as sampler:
+            assert 3 <= len(smol.text(sampler, PROMPT, 20)) <= 9
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_grammar_that_permits_no_token_is_refused_and_not_run_into(tiny: Bare, temperature: float) -> None:
     """llama.cpp would abort the process."""
-    with Sampler(Sampling(temperature=0, grammar='root ::= "a" "\\x00"'), tiny.vocabulary) as sampler:
+    with following(tiny, 'root ::= "a" "\\x00"') as grammar:
+        sampling = Sampling(temperature=temperature, grammar=grammar)
+        with Sampler(sampling, tiny.vocabulary) as sampler:
+            tiny.begin(PROMPT)
+            assert tiny.vocabulary.shown(sampler.next(tiny.context)) == b"a"
+            with pytest.raises(InvalidGrammar, match="permits none"):
+                sampler.next(tiny.context)
+
+
+LATE = f'root ::= "{"a" * 300}" ({"(" * 7}"a"?{"){1,9}" * 7})'
+"""Harmless for three hundred letters, then there are millions of ways to go on."""
+
+
+def test_a_grammar_that_explodes_late_ends_its_own_generation_and_no_other(tiny: Bare) -> None:
+    with (
+        following(tiny, LATE, Limits(call_seconds=0.2)) as late,
+        following(tiny, "root ::= .*") as harmless,
+        Sampler(Sampling(temperature=0, grammar=late), tiny.vocabulary) as exploding,
+        Sampler(Sampling(temperature=0, grammar=harmless), tiny.vocabulary) as other,
+    ):
         tiny.begin(PROMPT)
-        sampler.next(tiny.context)
-        with pytest.raises(InvalidGrammar, match="permits none"):
-            sampler.next(tiny.context)
+        said = b""
+        with pytest.raises(InvalidGrammar, match=r"more than 0\.2 s for a token"):
+            while True:
+                said += tiny.vocabulary.shown(exploding.next(tiny.context))
+        assert set(said) == {ord("a")}
+        assert len(said) > 250
+        assert other.next(tiny.context) == int(tiny.logits().argmax())
 
 
-def test_a_grammar_that_becomes_slow_is_given_up(tiny: Bare) -> None:
-    seconds = count(0, 2)
-    grammar = Sampling(temperature=0, grammar="root ::= .*")
-    with Sampler(grammar, tiny.vocabulary, clock=lambda: float(next(seconds))) as sampler:
-        tiny.begin(PROMPT)
-        with pytest.raises(InvalidGrammar, match="took more than 1 s"):
-            sampler.next(tiny.context)
-
-
-def test_a_grammar_that_cannot_be_read_is_refused(tiny: Bare) -> None:
-    with pytest.raises(InvalidGrammar, match="cannot be read"):
-        Sampler(Sampling(grammar="root ::= ("), tiny.vocabulary)
+def test_a_grammar_that_is_slow_at_every_token_comes_to_its_end(tiny: Bare) -> None:
+    everything = np.arange(tiny.vocabulary.size)
+    with following(tiny, JSON_OBJECT, Limits(total_seconds=0.05, token_seconds=0)) as grammar:
+        assert len(grammar.permitted(everything)) > 0
+        with pytest.raises(InvalidGrammar, match=r"more than 0\.05 s for all"):
+            for _ in range(100_000):
+                grammar.permitted(everything)
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -238,10 +283,11 @@ def test_a_request_becomes_sampling(tiny: Bare) -> None:
     request = GenerateTextRequest(
         model_id="m", prompt="x", typical_p=0.5, presence_penalty=1, logit_bias={"7": 2.5}, logprobs=3
     )
-    sampling = sampling_of(request, seed=9, vocabulary=tiny.vocabulary, grammar="root ::= .")
+    with following(tiny, "root ::= .") as grammar:
+        sampling = sampling_of(request, seed=9, vocabulary=tiny.vocabulary, grammar=grammar)
     assert sampling.logit_bias == {7: 2.5}
     assert (sampling.seed, sampling.typical_p, sampling.presence_penalty) == (9, 0.5, 1)
-    assert (sampling.logprobs, sampling.grammar) == (3, "root ::= .")
+    assert (sampling.logprobs, sampling.grammar) == (3, grammar)
 
 
 @pytest.mark.parametrize("name", ["-1", "365000", "x", "", "1.0", "٣", "9" * 50])

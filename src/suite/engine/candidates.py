@@ -8,6 +8,7 @@ they are handed over. It imports numpy, so it is imported itself only when the f
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,59 +23,85 @@ if TYPE_CHECKING:
     from suite.engine.vocabulary import Vocabulary
 
 Logits = NDArray[np.float32]
-Ids = NDArray[np.intp]
+Ids = NDArray[np.integer]
 
-_BLOCK = 256
+_ROWS = 128
 _NO_LOGPROB = -9999.0
 _NEGLIGIBLE = 1e-3
 
 _token_data = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
+# The same function as in `lib`, but it gives an address: an object for a pointer takes longer than the call.
+_address_of_logits = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)(
+    ctypes.cast(lib.llama_get_logits_ith, ctypes.c_void_p).value or 0
+)
+
+
+@functools.cache
+def _floats(size: int) -> type[ctypes.Array[ctypes.c_float]]:
+    return ctypes.c_float * size
+
 
 def logits_of(context: int, row: int, size: int) -> Logits:
     """The logits of one entry of the batch decoded last, in llama.cpp's memory: not to be changed."""
-    pointer = lib.llama_get_logits_ith(context, row)
-    if not pointer:
+    address = _address_of_logits(context, row)
+    if not address:
         raise GenerationFailed(f"llama.cpp has no logits for entry {row} of the batch")
-    address = ctypes.addressof(pointer.contents)
-    return np.frombuffer(memoryview((ctypes.c_float * size).from_address(address)).cast("B"), np.float32)
+    return np.ctypeslib.as_array(_floats(size).from_address(address))
 
 
 def likeliest(logits: Logits, count: int) -> Ids:
     """The ids of the `count` largest logits, perhaps with a few more, in the order of ids.
 
-    The largest of each block bound the rest from below: whatever is among the `count` largest is not smaller
-    than the `count`-th largest of the blocks' maxima.
+    The logits are laid out as a table. The largest of each column bound the rest from below: whatever is
+    among the `count` largest is not smaller than the `count`-th largest of these, so few columns are looked
+    into.
     """
-    blocks = len(logits) // _BLOCK
     if count >= len(logits):
         return np.arange(len(logits))
-    if count <= blocks:
-        maxima = logits[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
-        ids = np.flatnonzero(logits >= np.partition(maxima, blocks - count)[blocks - count])
+    columns = len(logits) // _ROWS
+    if count <= columns:
+        table = logits[: _ROWS * columns].reshape(_ROWS, columns)
+        largest = table.max(axis=0)
+        bound = np.partition(largest, columns - count)[columns - count]
+        (some,) = (largest >= bound).nonzero()
+        (found,) = (table.take(some, axis=1).ravel() >= bound).nonzero()
+        row, column = np.divmod(found, len(some))
+        ids: Ids = row * columns + some[column]
+        if table.size < len(logits):
+            (rest,) = (logits[table.size :] >= bound).nonzero()
+            ids = np.concatenate((ids, table.size + rest))
         if len(ids) <= 8 * count:
             return ids
     return np.sort(np.argpartition(logits, len(logits) - count)[len(logits) - count :])
 
 
 class Candidates:
-    """Some tokens with their logits, as llama.cpp's samplers take them."""
+    """Some tokens with their logits, as llama.cpp's samplers take them; to be filled again and again."""
 
-    def __init__(self, ids: Ids | Sequence[int], logits: Logits) -> None:
-        """`logits` are those of the whole vocabulary."""
-        self._data = data = np.empty(len(ids), _token_data)
-        data["id"] = ids
-        data["logit"] = logits[ids]
-        self._array = lib.llama_token_data_array(
-            data=ctypes.cast(data.ctypes.data, lib.llama_token_data_p),
-            size=len(ids),
-            selected=-1,
-            sorted=False,
-        )
+    def __init__(self) -> None:
+        self._make_room(0)
+
+    def _make_room(self, size: int) -> None:
+        self._data = np.empty(size, _token_data)
+        pointer = ctypes.cast(self._data.ctypes.data, lib.llama_token_data_p)
+        self._array = lib.llama_token_data_array(data=pointer, size=0, selected=-1, sorted=False)
+        self._pointer = ctypes.byref(self._array)
+
+    def fill(self, ids: Ids, logits: Logits | float) -> None:
+        """Take these tokens, with the logit of each, or one for all."""
+        size = len(ids)
+        if size > len(self._data):
+            self._make_room(size)
+        self._data["id"][:size] = ids
+        self._data["logit"][:size] = logits
+        self._array.size = size
+        self._array.selected = -1
+        self._array.sorted = False
 
     def apply(self, sampler: int) -> None:
         """Let a sampler change, drop or choose."""
-        lib.llama_sampler_apply(sampler, ctypes.byref(self._array))
+        lib.llama_sampler_apply(sampler, self._pointer)
 
     @property
     def chosen(self) -> int:
@@ -86,7 +113,8 @@ class Candidates:
     @property
     def possible(self) -> Ids:
         """The ids that no sampler has ruled out; for samplers that change logits in place."""
-        return self._data["id"][self._data["logit"] > -np.inf].astype(np.intp)
+        data = self._data[: self._array.size]
+        return data["id"][data["logit"] > -np.inf]
 
 
 class Adjustment:
@@ -113,13 +141,6 @@ class Adjustment:
             values = np.where(values > 0, values / self._repeat, values * self._repeat)
             adjusted[ids] = values - (times * self._frequency + self._presence)
         return adjusted
-
-
-def permitted(grammar: int, ids: Ids | Sequence[int], logits: Logits) -> Ids:
-    """Those of the tokens that a grammar permits next."""
-    candidates = Candidates(ids, logits)
-    candidates.apply(grammar)
-    return candidates.possible
 
 
 def suffice(tried: Ids, allowed: Ids, logits: Logits, *, min_p: float, temperature: float) -> bool:

@@ -6,12 +6,11 @@ min-p, temperature, a draw with the seed. The order is that of llama.cpp's commo
 With a grammar, as there: a token is drawn without it first, for the grammar allows most tokens that a model
 likes, and only when it is refused is one drawn among those that the grammar allows. To ask it about all of a
 vocabulary of 262,144 takes 60 to 140 ms, so it is asked about the likeliest first, and about all only where
-these do not suffice.
+these do not suffice. It lives in a process of its own (`grammar_session`).
 """
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -19,21 +18,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from suite.engine.bindings import last_messages, lib
+from suite.engine.bindings import lib
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import InvalidGrammar, InvalidRequest
-from suite.identity import Clock
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
 
 if TYPE_CHECKING:
     from suite.engine.candidates import Ids, Logits
+    from suite.engine.grammar_session import GrammarSession
 
 _GREEDY_BELOW = 1e-4
 """A temperature under this takes the likeliest token: dividing by it would overflow."""
 _TRIED_FIRST = (256, 4096)
-GRAMMAR_SECONDS = 1.0
-"""CPU time that a grammar may take for one token, while all other generations of the model wait."""
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,14 +48,14 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     """How far back penalties look, into the prompt too."""
     seed: int = 0
     logit_bias: Mapping[int, float] = {}
-    grammar: str | None = None
-    """GBNF that was tried before (`engine.grammar`): a bad one can abort the process."""
+    grammar: GrammarSession | None = None
+    """What the answer follows; it was read, and whoever opened it closes it."""
     logprobs: int | None = None
     """How many of the likeliest tokens to tell beside each; None: nothing."""
 
 
 def sampling_of(
-    request: GenerateTextRequest, *, seed: int, vocabulary: Vocabulary, grammar: str | None = None
+    request: GenerateTextRequest, *, seed: int, vocabulary: Vocabulary, grammar: GrammarSession | None = None
 ) -> Sampling:
     """The parameters of a request. Raises InvalidRequest for a bias of tokens that the model has not."""
     return Sampling(
@@ -93,11 +90,7 @@ def _bias(given: Mapping[str, float], size: int) -> dict[int, float]:
 class Sampler:
     """Chooses the tokens of one generation. It belongs to the thread that decodes; its context frees it."""
 
-    def __init__(self, sampling: Sampling, vocabulary: Vocabulary, clock: Clock = time.thread_time) -> None:
-        """`clock`: CPU time, by which a grammar that takes too long is given up.
-
-        Raises InvalidGrammar for a grammar that llama.cpp cannot read.
-        """
+    def __init__(self, sampling: Sampling, vocabulary: Vocabulary) -> None:
         from suite.engine import candidates  # with numpy, which a start need not wait for
 
         self.last_logprobs: TokenLogprobs | None = None
@@ -105,7 +98,6 @@ class Sampler:
         self._candidates = candidates
         self._sampling = sampling
         self._vocabulary = vocabulary
-        self._clock = clock
         self._greedy = sampling.temperature < _GREEDY_BELOW
         self._penalizes = sampling.penalty_last_n > 0 and (
             sampling.repeat_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
@@ -122,8 +114,8 @@ class Sampler:
         )
         self._recent: deque[int] = deque()
         self._counts: dict[int, int] = {}
-        self._grammar = None if sampling.grammar is None else read_grammar(sampling.grammar, vocabulary)
-        self._chain = None if self._greedy else _chain(sampling)
+        self._chosen_from = candidates.Candidates()
+        self._chain = None if self._greedy else _chain(sampling, vocabulary.size)
 
     def remember(self, prompt: Sequence[int]) -> None:
         """Let the penalties count the end of the prompt as well."""
@@ -139,7 +131,8 @@ class Sampler:
         """
         raw = self._candidates.logits_of(context, row, self._vocabulary.size)
         logits = raw if self._adjustment is None else self._adjustment.of(raw, self._counts)
-        token = self._draw(logits) if self._grammar is None else self._draw_within(self._grammar, logits)
+        grammar = self._sampling.grammar
+        token = self._draw(logits) if grammar is None else self._draw_within(grammar, logits)
         if self._penalizes:
             self._count(token)
         if self._sampling.logprobs is not None:
@@ -155,28 +148,23 @@ class Sampler:
         if among is None:
             # 0 means no limit: then all of them can matter.
             among = self._candidates.likeliest(logits, self._sampling.top_k or len(logits))
-        candidates = self._candidates.Candidates(among, logits)
-        candidates.apply(self._chain)
-        return candidates.chosen
+        self._chosen_from.fill(among, logits[among])
+        self._chosen_from.apply(self._chain)
+        return self._chosen_from.chosen
 
-    def _draw_within(self, grammar: int, logits: Logits) -> int:
-        started = self._clock()
+    def _draw_within(self, grammar: GrammarSession, logits: Logits) -> int:
         token = self._draw(logits)
-        if not len(self._candidates.permitted(grammar, [token], logits)):
+        if not grammar.takes(token):
             token = self._draw(logits, self._permitted(grammar, logits))
-        lib.llama_sampler_accept(grammar, token)
-        if self._clock() - started > GRAMMAR_SECONDS:
-            raise InvalidGrammar(
-                f"the grammar took more than {GRAMMAR_SECONDS:g} s for one token: make it less ambiguous"
-            )
+            grammar.accept(token)
         return token
 
-    def _permitted(self, grammar: int, logits: Logits) -> Ids:
+    def _permitted(self, grammar: GrammarSession, logits: Logits) -> Ids:
         """What the grammar permits of the likeliest tokens, as many as are needed for the draw."""
         sampling = self._sampling
         for count in (*_TRIED_FIRST, len(logits)):
             tried = self._candidates.likeliest(logits, count)
-            permitted = self._candidates.permitted(grammar, tried, logits)
+            permitted = grammar.permitted(tried)
             if not len(permitted):
                 continue
             if self._greedy or 0 < sampling.top_k <= len(permitted) or len(tried) == len(logits):
@@ -185,7 +173,6 @@ class Sampler:
                 tried, permitted, logits, min_p=sampling.min_p, temperature=sampling.temperature
             ):
                 return permitted
-        # Never let it accept what it refused: llama.cpp would abort.
         raise InvalidGrammar("the grammar permits none of the model's tokens where the answer has come to")
 
     def _count(self, token: int) -> None:
@@ -208,30 +195,15 @@ class Sampler:
 
     def close(self) -> None:
         """Give back what llama.cpp holds for it."""
-        for sampler in (self._chain, self._grammar):
-            if sampler is not None:
-                lib.llama_sampler_free(sampler)
-        self._chain = self._grammar = None
+        if self._chain is not None:
+            lib.llama_sampler_free(self._chain)
+        self._chain = None
 
 
-def read_grammar(grammar: str, vocabulary: Vocabulary) -> int:
-    """A sampler of llama.cpp for a grammar. Raises InvalidGrammar with llama.cpp's reason, where it has one.
-
-    Only for grammars that are known to be harmless, or in a process that may die of it.
-    """
-    last_messages()
-    sampler: int | None = lib.llama_sampler_init_grammar(
-        vocabulary.pointer, grammar.encode("utf-8", "replace"), b"root"
-    )
-    if not sampler:
-        raise InvalidGrammar(f"the grammar cannot be read: {last_messages() or 'it has a syntax error'}")
-    return sampler
-
-
-def _chain(sampling: Sampling) -> int:
+def _chain(sampling: Sampling, vocabulary_size: int) -> int:
     chain: int = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     if sampling.top_k > 0:
-        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(sampling.top_k))
+        lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(min(sampling.top_k, vocabulary_size)))
     if sampling.typical_p < 1:
         lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_typical(sampling.typical_p, 1))
     if sampling.top_p < 1:

@@ -21,6 +21,7 @@ class Vocabulary:
         self.bos = self._special(lib.llama_vocab_bos(self._vocab))
         self.eos = self._special(lib.llama_vocab_eos(self._vocab))
         self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
 
     def _special(self, token: int) -> str:
         return "" if token < 0 else self.piece(token, special=True).decode("utf-8", "replace")
@@ -83,4 +84,17 @@ class Vocabulary:
 
     def ends(self, token: int) -> bool:
         """Whether the model says with this token that it has finished."""
-        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+        known = self._ends.get(token)
+        if known is None:
+            known = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return known
+
+    def unseen(self) -> list[int]:
+        """The tokens that add nothing to an answer and do not end it: special ones."""
+        special = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        attributes = map(lib.llama_vocab_get_attr, repeat(self._vocab), range(self.size))
+        return [
+            token
+            for token, attribute in enumerate(attributes)
+            if attribute & special and not self.ends(token)
+        ]
