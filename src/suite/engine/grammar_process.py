@@ -88,10 +88,10 @@ class Parent:
                 self._fork(socket.socket(fileno=descriptor))
 
     def _fork(self, session: socket.socket) -> None:
-        # A pipe could be full, and its writer wait. It is closed when the child is gone.
-        errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # it is known before it is mourned
         try:
+            # A pipe could be full, and its writer wait. It is closed when the child is gone.
+            errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
             child = os.fork()
             if child == 0:
                 self._become_child(session, errors)
@@ -99,7 +99,6 @@ class Parent:
         except OSError as error:
             sys.stderr.write(f"no process for a grammar: {error}\n")
             session.close()
-            errors.close()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
