@@ -139,6 +139,21 @@ def test_what_is_not_used_for_too_long_is_removed_where_no_actor_runs(tmp_path: 
     remove_expired(tmp_path / "not there", expired_before=math.inf)
 
 
+def test_what_outlived_a_process_expires_in_the_order_of_its_use(tmp_path: Path) -> None:
+    time = Time()
+    store = snapshots(tmp_path, time=time)
+    store.put("a", [1], b"a")
+    time.pass_by(10)
+    store.put("b", [2], b"b")
+    store.supersede("b")
+    store.close(PATIENCE)
+    time.pass_by(3595)
+    store = snapshots(tmp_path, time=time)
+    assert len(store) == 1
+    assert loaded(store, [2]) == b"b"
+    store.close()
+
+
 # --- what may be continued ----------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""One snapshot: what it is of, what it is worth, what it has in common with a prompt."""
+"""One snapshot: what it is of, and what it is worth."""
 
 from __future__ import annotations
 
@@ -76,18 +76,3 @@ class Found(NamedTuple):
     total: int
     """How many tokens it has."""
     snapshot: Snapshot
-
-
-def common(left: bytes, right: bytes) -> int:
-    """How many tokens two packed lists have in common at their beginning."""
-    low, high = 0, min(len(left), len(right)) // TOKEN_BYTES
-    if left[: high * TOKEN_BYTES] == right[: high * TOKEN_BYTES]:
-        return high
-    while low + 1 < high:  # the first `low` are the same, the first `high` are not
-        middle = (low + high) // 2
-        part = slice(low * TOKEN_BYTES, middle * TOKEN_BYTES)
-        if left[part] == right[part]:
-            low = middle
-        else:
-            high = middle
-    return low

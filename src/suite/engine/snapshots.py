@@ -21,9 +21,10 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from suite.engine.snapshot import Found, Snapshot, common
+from suite.engine.snapshot import Found, Snapshot
 from suite.engine.snapshot_directory import Kept, SnapshotDirectory
-from suite.engine.snapshot_file import TOKEN_BYTES, Payload, pack, unpack
+from suite.engine.snapshot_file import Payload, pack, unpack
+from suite.engine.snapshot_index import SnapshotIndex
 from suite.identity import NewId, Now
 
 _log = logging.getLogger("suite.engine")
@@ -55,9 +56,7 @@ class Snapshots:
         self._max_age = max_age_seconds
         self._now = now
         self._new_id = new_id
-        self._entries: dict[str, Snapshot] = {}
-        """By name, the one used last at the end."""
-        self._of_conversation: dict[str, Snapshot] = {}
+        self._index = SnapshotIndex()
         self._memory = 0
         self._directory: SnapshotDirectory | None = None
         if directory is not None and disk_bytes > 0:
@@ -71,33 +70,36 @@ class Snapshots:
             _log.warning("snapshots stay in memory, for %s cannot be used: %s", path, error.strerror)
             return
         self._directory = directory
-        self._take_over(kept)
+        self._take_over(kept, directory)
 
-    def _take_over(self, kept: Iterable[Kept]) -> None:
-        """Know the files that were there: of a conversation's two the one that was not superseded, else the
-        newer one.
+    def _take_over(self, kept: Iterable[Kept], directory: SnapshotDirectory) -> None:
+        """Know the files that were there.
+
+        Whatever ended us then, of a conversation's two the newer one is taken, or what was not superseded.
         """
         now = self._time()
+        latest: dict[str, Kept] = {}
         for file in sorted(kept, key=lambda file: (file.tail is not None, file.used, len(file.tokens))):
-            header = file.header
-            if (old := self._of_conversation.get(header.conversation_id)) is not None:
-                self._drop(old)
-            found = Snapshot(
+            if (older := latest.pop(file.header.conversation_id, None)) is not None:
+                directory.discard(older.name)
+            latest[file.header.conversation_id] = file
+        for file in sorted(latest.values(), key=lambda file: (file.used, len(file.tokens))):
+            snapshot = Snapshot(
                 file.name,
-                header.conversation_id,
+                file.header.conversation_id,
                 file.tokens,
                 tail=file.tail,
-                shortest=header.shortest,
+                shortest=file.header.shortest,
                 payload=None,
                 size=file.size,
                 used=min(file.used, now),  # a clock may have been put back since
             )
-            self._add(found)
+            self._index.add(snapshot)
         self.expire()
         self._keep_to_count()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._index)
 
     @property
     def memory_used(self) -> int:
@@ -145,7 +147,7 @@ class Snapshots:
             size=size,
             used=self._time(),
         )
-        self._add(new)
+        self._index.add(new)
         job = None if conversation_id is None else new.job(conversation_id, payload)
         if self._make_room(new):
             new.payload = payload
@@ -162,7 +164,7 @@ class Snapshots:
                 return entry.conversation_id == conversation_id
             return tokens.startswith(entry.tokens) and (entry.count >= shortest or entry.tokens == tokens)
 
-        return [entry for entry in self._entries.values() if goes(entry)]
+        return [entry for entry in self._index if goes(entry)]
 
     def find(
         self, prompt: Sequence[int], conversation_id: str | None, *, at_least: int = 0, whole: bool = False
@@ -173,28 +175,12 @@ class Snapshots:
         the prompt's. The prompt's last token is to be decoded in any case, so leave it out.
         """
         self.expire()
-        packed = pack(prompt)
-        best: Snapshot | None = None
-        most = max(at_least, 1) - 1
-        for entry in self._by_preference(conversation_id):
-            more = (most + 1) * TOKEN_BYTES
-            if len(entry.tokens) < more or entry.tokens[:more] != packed[:more]:
-                continue
-            shared = common(entry.tokens, packed)
-            if shared == entry.count or (shared >= entry.shortest and not whole):
-                best, most = entry, shared
-        return None if best is None else Found(most, best.count, best)
-
-    def _by_preference(self, conversation_id: str | None) -> Iterable[Snapshot]:
-        own = None if conversation_id is None else self._of_conversation.get(conversation_id)
-        if own is not None:
-            yield own
-        yield from reversed(self._entries.values())
+        return self._index.find(pack(prompt), conversation_id, at_least=at_least, whole=whole)
 
     def tokens_of(self, conversation_id: str) -> list[int] | None:
         """All tokens that the conversation goes on after; None: what is there is not its latest state."""
         self.expire()
-        entry = self._of_conversation.get(conversation_id)
+        entry = self._index.of(conversation_id)
         if entry is None or entry.tail is None or not self._is_there(entry):
             return None
         return [*unpack(entry.tokens), *entry.tail]
@@ -204,7 +190,7 @@ class Snapshots:
 
         It stays good for what begins like it. Holds after a crash too.
         """
-        entry = self._of_conversation.get(conversation_id)
+        entry = self._index.of(conversation_id)
         if entry is None or entry.tail is None:
             return
         entry.tail = None
@@ -220,7 +206,7 @@ class Snapshots:
     def load(self, found: Found) -> Payload | None:
         """The state of what was found, from memory or read from disk. None: it has gone, or was damaged."""
         entry = found.snapshot
-        if self._entries.get(entry.name) is not entry:
+        if entry not in self._index:
             return None
         payload = entry.payload
         if payload is None and self._directory is not None:
@@ -228,8 +214,7 @@ class Snapshots:
         if payload is None:
             self._drop(entry)
             return None
-        entry.used = self._time()
-        self._entries[entry.name] = self._entries.pop(entry.name)
+        self._index.use(entry, self._time())
         if self._directory is not None:
             self._directory.touch(entry.name, entry.used)
         return payload
@@ -240,9 +225,7 @@ class Snapshots:
         Their files are removed when this returns, so that no crash brings them back.
         """
         self.expire()
-        forgotten = [
-            entry for entry in self._entries.values() if conversation_id in (None, entry.conversation_id)
-        ]
+        forgotten = [entry for entry in self._index if conversation_id in (None, entry.conversation_id)]
         for entry in forgotten:
             self._drop(entry)
         if self._directory is not None:
@@ -253,10 +236,10 @@ class Snapshots:
         """Drop what has not been used for too long, and what is not there any more. Cheap."""
         if self._directory is not None:
             for name in self._directory.lost():
-                if (entry := self._entries.get(name)) is not None and entry.payload is None:
+                if (entry := self._index.named(name)) is not None and entry.payload is None:
                     self._drop(entry)
         oldest = self._time() - self._max_age
-        for entry in [*self._entries.values()]:
+        for entry in self._index:
             if entry.used >= oldest:
                 break
             self._drop(entry)
@@ -270,7 +253,7 @@ class Snapshots:
         if self._directory is None:
             return True
         deadline = time.monotonic() + seconds
-        for entry in sorted(self._entries.values(), key=lambda entry: entry.worth, reverse=True):
+        for entry in sorted(self._index, key=lambda entry: entry.worth, reverse=True):
             if entry.conversation_id is None or entry.payload is None or self._directory.knows(entry.name):
                 continue
             self._directory.wait_for_room(deadline - time.monotonic())
@@ -284,23 +267,15 @@ class Snapshots:
             self.flush(seconds)
             self._directory.close()
             self._directory = None
-        for entry in [*self._entries.values()]:
+        for entry in self._index:
             self._drop(entry)
 
     def _time(self) -> float:
         return self._now().timestamp()
 
-    def _add(self, entry: Snapshot) -> None:
-        self._entries[entry.name] = entry
-        if entry.conversation_id is not None:
-            self._of_conversation[entry.conversation_id] = entry
-
     def _drop(self, entry: Snapshot) -> None:
         """Know nothing of it any more; its file goes when the writer has time."""
-        if self._entries.pop(entry.name, None) is None:
-            return
-        if entry.conversation_id is not None and self._of_conversation.get(entry.conversation_id) is entry:
-            del self._of_conversation[entry.conversation_id]
+        self._index.remove(entry)
         if entry.payload is not None:
             entry.payload = None
             self._memory -= entry.size
@@ -311,7 +286,7 @@ class Snapshots:
         """Room in memory for this one. False, and nothing changed: all that could go is worth more."""
         missing = self._memory + new.size - self._memory_bytes
         victims = []
-        held = [entry for entry in self._entries.values() if entry.payload is not None]
+        held = [entry for entry in self._index if entry.payload is not None]
         for entry in sorted(held, key=self._claim):
             if missing <= 0 or self._claim(entry) > self._claim(new):
                 break
@@ -339,10 +314,8 @@ class Snapshots:
         self._drop(entry)
 
     def _keep_to_count(self) -> None:
-        surplus = len(self._entries) - self._max_conversations
+        surplus = len(self._index) - self._max_conversations
         if surplus > 0:
-            by_value = sorted(
-                self._entries.values(), key=lambda entry: (entry.conversation_id is not None, entry.worth)
-            )
+            by_value = sorted(self._index, key=lambda entry: (entry.conversation_id is not None, entry.worth))
             for entry in by_value[:surplus]:
                 self._drop(entry)
