@@ -20,6 +20,7 @@ from suite.errors import (
     ModelNotFound,
     NodeLost,
     NoService,
+    Overloaded,
     RequestTimeout,
     SuiteError,
     Unavailable,
@@ -27,6 +28,7 @@ from suite.errors import (
 )
 from suite.identity import new_id, utc_now
 from suite.log import Log
+from suite.messages.actions.base import ErrorReply
 from suite.messages.actions.residency import LoadModelReply
 from suite.messages.actions.status import HealthCheckReply
 from suite.messages.actor import NatsAccess
@@ -297,6 +299,26 @@ async def test_an_error_after_pieces_is_raised_after_them(tmp_path: Path) -> Non
                 got.append(chunk.text)  # noqa: PERF401 - what came before the error is wanted
         assert (got, failed.value.code) == (["a"], "actor_crashed")
         assert responder.cancelled == []
+
+
+async def test_one_that_finds_a_queue_full_knows_when_to_come_again(tmp_path: Path) -> None:
+    async def generate_text(call: Call) -> None:
+        await call.send(ErrorReply(code="overloaded", message="full", retry_after_ms=2500))
+
+    async with service(tmp_path, generate_text=generate_text) as (client, _, _):
+        with pytest.raises(Overloaded, match="full") as refused:
+            await client.generate_text("m", "p")
+        assert refused.value.retry_after_ms == 2500
+
+
+async def test_an_older_service_that_finds_its_queue_full_says_not_when(tmp_path: Path) -> None:
+    async def generate_text(call: Call) -> None:
+        await call.send(b'{"status": "error", "code": "overloaded", "message": "full"}')
+
+    async with service(tmp_path, generate_text=generate_text) as (client, _, _):
+        with pytest.raises(Overloaded) as refused:
+            await client.generate_text("m", "p")
+        assert refused.value.retry_after_ms == 1000
 
 
 async def test_a_dead_node_is_noticed_by_its_silence(tmp_path: Path) -> None:

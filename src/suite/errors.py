@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+RETRY_AFTER_MS = 1000
+"""When to ask again where a queue is full and nobody knows how fast it empties."""
+
 
 class SuiteError(Exception):
     """The root: something was refused or failed, and the message says what to do about it."""
@@ -166,6 +169,11 @@ class Overloaded(SuiteError):
 
     code = "overloaded"
     status = 429
+
+    def __init__(self, message: str | None = None, *, retry_after_ms: int = RETRY_AFTER_MS) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+        """When there is likely to be room again."""
 
 
 class GenerationNotFound(SuiteError):
@@ -363,6 +371,8 @@ def error_classes() -> dict[str, type[SuiteError]]:
     return {SuiteError.code: SuiteError} | {kind.code: kind for kind in SuiteError.__subclasses__()}
 
 
-def error_from_reply(code: str, message: str) -> SuiteError:
+def error_from_reply(code: str, message: str, *, retry_after_ms: int | None = None) -> SuiteError:
     """The error that a reply of ``status: error`` stands for; an unknown code gives the root class."""
+    if code == Overloaded.code and retry_after_ms is not None:
+        return Overloaded(message, retry_after_ms=retry_after_ms)
     return error_classes().get(code, SuiteError)(message)

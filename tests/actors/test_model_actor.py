@@ -160,9 +160,10 @@ async def test_past_its_queue_it_answers_overloaded(tmp_path: Path, tiny: Path) 
         await actor.generate("g1", **ENDLESS)
         await actor.generate("g2", **ENDLESS)
         refused = await actor.hand_over(request(prompt="a"), "g3", reply=on.client.new_inbox())
-        assert (refused.accepted, refused.code) == (False, "overloaded")
+        assert refused.code == "overloaded"
+        assert refused.retry_after_ms is not None and refused.retry_after_ms >= 1000
         again = await actor.hand_over(request(prompt="a"), "g1", reply=on.client.new_inbox())
-        assert again.code in ("generation_exists", "overloaded")
+        assert again.code == "generation_exists"
 
 
 async def test_cancelling_ends_what_runs_and_what_waits(tmp_path: Path, tiny: Path) -> None:

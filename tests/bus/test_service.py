@@ -242,6 +242,7 @@ async def test_requests_run_beside_each_other_up_to_the_limit_and_wait_up_to_the
                 stats = await endpoint_stats(client, "wait")
             over = await call(client, "wait")
             assert (over["code"], world.running) == ("overloaded", 2)
+            assert over["retry_after_ms"] == 1000
             assert (await call(client, "ask", text="others are served"))["status"] == "success"
             world.go_on.set()
         assert replies == ["success"] * 5

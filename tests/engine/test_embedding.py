@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import gguf
 import pytest
@@ -20,6 +21,8 @@ from support.recurrent import tiny_mamba
 TEXTS = ("the sea", "a tree has leaves and in autumn they fall one by one", "the sea", "s")
 ALIKE = 1e-3
 """How far components differ by the company that an input has in its step: keys and values are of 16 bits."""
+Vector: TypeAlias = tuple[float, ...]
+Vectors: TypeAlias = tuple[Vector, ...]
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "decoder": tiny_model,
     "recurrent": tiny_mamba,
@@ -28,9 +31,12 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 
 
 @contextmanager
-def embedding(path: Path, *, context_tokens: int = 128) -> Iterator[tuple[Embedder, Model]]:
+def embedding(
+    path: Path, *, context_tokens: int = 128, prompt_step_tokens: int = 128
+) -> Iterator[tuple[Embedder, Model]]:
     settings = ContextSettings(
         context_tokens=context_tokens,
+        prompt_step_tokens=prompt_step_tokens,
         cache_tokens=context_tokens,
         batch_tokens=context_tokens,
         gpu_layers=0,
@@ -38,17 +44,29 @@ def embedding(path: Path, *, context_tokens: int = 128) -> Iterator[tuple[Embedd
         slots=1,
     )
     model = Model.load(str(path), settings, lambda _: None)
-    embedder = Embedder(model, settings)
-    yield embedder, model
-    embedder.free()
+    yield Embedder(model, settings), model
     model.free()
 
 
-def alike(left: list[float], right: list[float]) -> bool:
+def vectors(embedder: Embedder, inputs: Sequence[Sequence[int]], **options: bool) -> Vectors:
+    steps = embedder.embed(inputs, **options)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Vectors = end.value
+            return found
+
+
+def pauses(steps: Generator[None, None, Vectors]) -> int:
+    return sum(1 for _ in steps)
+
+
+def alike(left: Vector, right: Vector) -> bool:
     return max(abs(a - b) for a, b in zip(left, right, strict=True)) < ALIKE
 
 
-def cosine(left: list[float], right: list[float]) -> float:
+def cosine(left: Vector, right: Vector) -> float:
     return sum(a * b for a, b in zip(left, right, strict=True))
 
 
@@ -56,13 +74,13 @@ def cosine(left: list[float], right: list[float]) -> float:
 def test_equal_texts_have_equal_vectors_alone_or_in_a_batch(tmp_path: Path, kind: str) -> None:
     with embedding(MAKERS[kind](tmp_path / "model.gguf")) as (embedder, model):
         inputs = [model.vocabulary.tokenize(text) for text in TEXTS]
-        together = embedder.embed(inputs)
+        together = vectors(embedder, inputs)
         assert [len(vector) for vector in together] == [embedder.dimensions] * len(TEXTS)
         assert alike(together[0], together[2])
         for tokens, vector in zip(inputs, together, strict=True):
-            assert alike(embedder.embed([tokens])[0], vector)
+            assert alike(vectors(embedder, [tokens])[0], vector)
         assert cosine(together[0], together[1]) < 0.98
-        many = embedder.embed(inputs * 20)
+        many = vectors(embedder, inputs * 20)
         assert all(alike(vector, together[index % 4]) for index, vector in enumerate(many))
 
 
@@ -70,9 +88,9 @@ def test_equal_texts_have_equal_vectors_alone_or_in_a_batch(tmp_path: Path, kind
 def test_vectors_have_length_one_if_they_are_to(tmp_path: Path, kind: str) -> None:
     with embedding(MAKERS[kind](tmp_path / "model.gguf")) as (embedder, model):
         tokens = model.vocabulary.tokenize(TEXTS[1])
-        (unit,), (raw,) = embedder.embed([tokens]), embedder.embed([tokens], normalize=False)
+        (unit,), (raw,) = vectors(embedder, [tokens]), vectors(embedder, [tokens], normalize=False)
         assert math.isclose(math.hypot(*unit), 1.0, abs_tol=1e-6)
-        assert alike([value / math.hypot(*raw) for value in raw], unit)
+        assert alike(tuple(value / math.hypot(*raw) for value in raw), unit)
         assert not math.isclose(math.hypot(*raw), 1.0, abs_tol=1e-3)
 
 
@@ -86,23 +104,23 @@ def test_an_input_of_several_steps_is_as_one_of_one_step(
     with embedding(path) as (embedder, model):
         inputs = [model.vocabulary.tokenize("on the sea in autumn " * times) for times in (1, 8, 2)]
         assert 64 < len(inputs[1]) < 128
-        whole = embedder.embed(inputs)
+        whole = vectors(embedder, inputs)
     monkeypatch.setattr("suite.engine.embedding.STEP_TOKENS", 32)
     with embedding(path) as (embedder, _):
-        for expected, vector in zip(whole, embedder.embed(inputs), strict=True):
+        for expected, vector in zip(whole, vectors(embedder, inputs), strict=True):
             assert alike(expected, vector)
 
 
 def test_the_pooling_of_the_file_is_used(tmp_path: Path) -> None:
-    vectors = {}
+    found = {}
     for pooling in (gguf.PoolingType.MEAN, gguf.PoolingType.CLS, gguf.PoolingType.LAST):
         with embedding(tiny_model(tmp_path / f"{pooling.name}.gguf", pooling=pooling)) as (embedder, model):
             end = model.vocabulary.tokenize("the sea")
-            vectors[pooling.name] = embedder.embed([end, [end[0], *end[2:]]])
-    assert alike(*vectors["CLS"])  # both begin with the same token, and see nothing after it
-    assert not alike(*vectors["LAST"])
-    assert not alike(*vectors["MEAN"])
-    assert not alike(vectors["MEAN"][0], vectors["LAST"][0])
+            found[pooling.name] = vectors(embedder, [end, [end[0], *end[2:]]])
+    assert alike(*found["CLS"])  # both begin with the same token, and see nothing after it
+    assert not alike(*found["LAST"])
+    assert not alike(*found["MEAN"])
+    assert not alike(found["MEAN"][0], found["LAST"][0])
 
 
 def test_what_ranks_makes_no_embeddings(tmp_path: Path) -> None:
@@ -115,24 +133,43 @@ def test_what_ranks_makes_no_embeddings(tmp_path: Path) -> None:
 def test_an_input_that_is_empty_or_too_long_is_named(tmp_path: Path, kind: str) -> None:
     with embedding(MAKERS[kind](tmp_path / "model.gguf"), context_tokens=40) as (embedder, _):
         with pytest.raises(EmptyPrompt, match="input 1 "):
-            embedder.embed([[5], []])
+            vectors(embedder, [[5], []])
         with pytest.raises(PromptTooLong, match="input 2 has 41 tokens"):
-            embedder.embed([[5], [5] * 40, [5] * 41])
-        assert len(embedder.embed([[5], [5] * 40])) == 2
+            vectors(embedder, [[5], [5] * 40, [5] * 41])
+        assert len(vectors(embedder, [[5], [5] * 40])) == 2
 
 
-def test_memory_that_was_given_back_is_taken_again(tmp_path: Path) -> None:
-    with embedding(tiny_model(tmp_path / "tiny.gguf")) as (embedder, model):
-        tokens = model.vocabulary.tokenize(TEXTS[0])
-        first = embedder.embed([tokens])
-        embedder.free()
-        embedder.free()
-        assert embedder.embed([tokens]) == first
+def test_it_pauses_after_as_many_tokens_as_a_step_has_of_a_prompt(tmp_path: Path) -> None:
+    with embedding(tiny_model(tmp_path / "tiny.gguf"), prompt_step_tokens=32) as (embedder, _):
+        assert pauses(embedder.embed([[5] * 32])) == 0
+        assert pauses(embedder.embed([[5] * 100, [5] * 8])) == 4
+        assert pauses(embedder.embed([[5] * 8] * 32)) == 7
+
+
+def test_it_pauses_after_an_input_that_is_to_be_seen_whole(tmp_path: Path) -> None:
+    path = tiny_bert(tmp_path / "bert.gguf")
+    with embedding(path, prompt_step_tokens=32) as (embedder, _):
+        assert pauses(embedder.embed([[5] * 100])) == 0
+        assert pauses(embedder.embed([[5] * 100, [5] * 8, [5] * 100])) == 2
+        assert pauses(embedder.embed([[5] * 8] * 8)) == 1
+        in_steps = vectors(embedder, [[5, 6] * 50, [7] * 8])
+    with embedding(path) as (embedder, _):
+        for vector, expected in zip(in_steps, vectors(embedder, [[5, 6] * 50, [7] * 8]), strict=True):
+            assert alike(vector, expected)
+
+
+def test_one_that_is_given_up_between_two_steps_leaves_nothing(tmp_path: Path) -> None:
+    with embedding(tiny_model(tmp_path / "tiny.gguf"), prompt_step_tokens=32) as (embedder, _):
+        expected = vectors(embedder, [[7] * 100])
+        given_up = embedder.embed([[5] * 100])
+        next(given_up)
+        given_up.close()
+        assert vectors(embedder, [[7] * 100]) == expected
 
 
 def test_texts_of_one_meaning_are_nearer_than_others() -> None:
     with embedding(gemma(), context_tokens=64) as (embedder, model):
         texts = ("The cat sat on the mat.", "A feline rested on a rug.", "Stock markets fell sharply today.")
-        cat, feline, stocks = embedder.embed([model.vocabulary.tokenize(text) for text in texts])
+        cat, feline, stocks = vectors(embedder, [model.vocabulary.tokenize(text) for text in texts])
         assert embedder.dimensions == len(cat) == 640
         assert cosine(cat, feline) > 0.8 > cosine(cat, stocks)

@@ -152,7 +152,7 @@ class Actor:
         inbox = self._client.new_inbox()
         subscription = await self._client.subscribe(inbox, client.receive)
         accepted = await self.hand_over(request(**fields), generation_id, reply=inbox)
-        assert accepted.accepted, accepted
+        assert not accepted.code, accepted
         return client, subscription
 
     async def cancel(self, generation_id: str) -> bool:

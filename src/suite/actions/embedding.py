@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from suite.actions.residency import WAITING
+from suite.actors.generations import EMBED_SECONDS
 from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.messages.actions.embedding import EmbedReply, EmbedRequest
 from suite.messages.actions.generation import Usage
 from suite.messages.actor import Embed
+from suite.messages.events import UsageRecorded
+
+USAGE_TYPE = "embedding"
 
 
 @action("embed", limit=WAITING, queue=0)
@@ -16,11 +20,16 @@ async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
     model = node.loadable(request.model_id)
     inputs = (request.input,) if isinstance(request.input, str) else request.input
     embedded = await node.generations.embed(
-        model, Embed(inputs=inputs, normalize=request.normalize), correlation_id=call.request_id
+        model,
+        Embed(inputs=inputs, normalize=request.normalize, seconds=EMBED_SECONDS),
+        correlation_id=call.request_id,
     )
+    used = UsageRecorded(model_id=model.model_id, usage_type=USAGE_TYPE)
+    seq = await node.log.append(used, correlation_id=call.request_id)
     return EmbedReply(
         model_id=model.model_id,
         embeddings=embedded.embeddings,
         dimensions=len(embedded.embeddings[0]),
         usage=Usage(prompt_tokens=embedded.tokens, reused_tokens=0, completion_tokens=0),
+        seq=seq,
     )

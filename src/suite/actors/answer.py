@@ -83,6 +83,14 @@ class Answer:
 
     # --- from outside ---------------------------------------------------------------------------------------
 
+    @property
+    def seconds_in_slot(self) -> float | None:
+        """How long it had a slot; None if it never had one, or has it still."""
+        generation = self._generation
+        if generation is None or generation.started is None or generation.ended is None:
+            return None
+        return generation.ended - generation.started
+
     def cancel(self, outcome: Outcome) -> None:
         """End it before its next step; the client gets what there is."""
         self._cancelled = self._cancelled or outcome

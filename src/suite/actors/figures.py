@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from suite import telemetry
 from suite.engine.engine import Step
 from suite.engine.generation import Generation
+from suite.errors import RETRY_AFTER_MS, Overloaded
 from suite.messages.actions.generation import Timings, Usage
+
+_LATELY = 0.2
+"""The weight of what was last in a mean of how long something takes."""
 
 
 def usage(generation: Generation) -> Usage:
@@ -34,6 +40,32 @@ def timings(generation: Generation, *, accepted: float, now: float) -> Timings:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
+
+
+class Turnover:
+    """How fast places are freed, for those who find all taken."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._seconds: float | None = None
+
+    def freed(self, seconds: float) -> None:
+        """Count in that a place was taken for so long."""
+        if self._seconds is None:
+            self._seconds = seconds
+        else:
+            self._seconds += _LATELY * (seconds - self._seconds)
+
+    def refusal(self, taken: str) -> Overloaded:
+        """The error for one who finds them taken, which says when the next is likely to be freed.
+
+        That is no less than a second, and a second as long as none was freed.
+        """
+        likely = 1000 * (self._seconds or 0.0) / self._places
+        retry_after_ms = max(RETRY_AFTER_MS, math.ceil(likely))
+        return Overloaded(
+            f"{taken}: try again in about {math.ceil(retry_after_ms / 1000)} s", retry_after_ms=retry_after_ms
+        )
 
 
 class StepFigures:

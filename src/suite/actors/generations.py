@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import anyio
 import anyio.abc
@@ -34,13 +34,23 @@ from suite.errors import (
 )
 from suite.identity import Clock
 from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
-from suite.messages.actor import REPLY_HEADER, Clear, Cleared, Embed, Embedded, Handover, HandoverReply
+from suite.messages.actor import (
+    REPLY_HEADER,
+    ActorReply,
+    Clear,
+    Cleared,
+    Embed,
+    Embedded,
+    Handover,
+    HandoverReply,
+)
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
 from suite.messages.subjects import Subjects
 from suite.tasks import background
 
 logger = logging.getLogger("suite.generations")
 
+R = TypeVar("R", bound=ActorReply)
 Send: TypeAlias = Callable[[AnySignal], Awaitable[None]]
 
 HANDOVER_SECONDS = 5.0
@@ -168,12 +178,10 @@ class Generations:
         """
         async with self._supervisor.hold(model, correlation_id=correlation_id) as instance:
             await wait_loaded(instance, None)
-            data = await self._ask(instance, "embed", msgspec.json.encode(request), EMBED_SECONDS)
+            data = await self._ask(instance, "embed", msgspec.json.encode(request), request.seconds)
         if data is None:
             raise ActorCrashed
-        embedded = msgspec.json.decode(data, type=Embedded)
-        if embedded.code:
-            raise error_from_reply(embedded.code, embedded.message)
+        embedded = _accepted(msgspec.json.decode(data, type=Embedded))
         # It has grown by the context for embeddings, and its status is to say so.
         instance.resident_bytes = max(instance.resident_bytes, embedded.resident_bytes)
         return embedded
@@ -213,9 +221,9 @@ class Generations:
         except BaseException:
             self._supervisor.release(instance, generation_id)
             raise
-        if not answer.accepted:
+        if answer.code:
             self._supervisor.release(instance, generation_id)
-            raise error_from_reply(answer.code, answer.message)
+        _accepted(answer)
         if instance.phase != "loaded":
             raise ActorCrashed
         lease.accepted = True
@@ -264,7 +272,7 @@ class Generations:
         """What the actor has forgotten; nothing when it dies meanwhile, for then nothing is left."""
         request = msgspec.json.encode(Clear(conversation_id=conversation_id))
         answer = await self._ask(instance, "clear", request, CLEAR_SECONDS)
-        return Cleared() if answer is None else msgspec.json.decode(answer, type=Cleared)
+        return Cleared() if answer is None else _accepted(msgspec.json.decode(answer, type=Cleared))
 
     async def _ask(self, instance: Instance, operation: str, data: bytes, seconds: float) -> bytes | None:
         """What the actor answers; None when it dies meanwhile."""
@@ -282,3 +290,10 @@ class Generations:
 
     def _subject(self, instance: Instance, operation: str) -> str:
         return self._subjects.actor(self._node, instance.instance_id, operation)
+
+
+def _accepted(reply: R) -> R:
+    """What an actor answers. Raises its refusal."""
+    if reply.code:
+        raise error_from_reply(reply.code, reply.message, retry_after_ms=reply.retry_after_ms)
+    return reply

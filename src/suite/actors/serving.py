@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
+from typing import TypeVar
 
 import anyio
 import anyio.abc
@@ -17,29 +16,23 @@ import msgspec
 
 from suite import telemetry
 from suite.actors.answer import Answer, Means
-from suite.actors.figures import StepFigures
+from suite.actors.embeddings import Embeddings
+from suite.actors.figures import StepFigures, Turnover
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.bus.connection import Connection, Message
-from suite.engine.embedding import Embedder
-from suite.engine.engine import Engine
 from suite.engine.grammar import Grammars
-from suite.engine.model import Model
 from suite.engine.prompt import Prompter
 from suite.engine.thread import EngineThread
-from suite.errors import (
-    GenerationExists,
-    InvalidRequest,
-    ModelUnloading,
-    Overloaded,
-    SuiteError,
-)
+from suite.errors import GenerationExists, InvalidRequest, ModelUnloading, Overloaded, SuiteError
 from suite.identity import Clock, new_id, utc_now
 from suite.log import Log
 from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
 from suite.messages.actor import (
     REPLY_HEADER,
+    ActorReply,
     ActorSpec,
     Clear,
+    Cleared,
     Embed,
     Embedded,
     Failed,
@@ -50,14 +43,12 @@ from suite.messages.actor import (
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 
+R = TypeVar("R", bound=ActorReply)
+
 logger = logging.getLogger("suite.actor")
 
 END_SECONDS = 2.0
 """For the last messages after SIGTERM; less than what the node waits before it kills."""
-_LATELY = 0.2
-"""The weight of the last generation in the mean of what they take."""
-_EMBEDDED_AT_ONCE = 8
-"""Inputs between two steps of what is generated."""
 PARK_SECONDS = 1.5
 """For writing down what conversations hold."""
 _NO_RESPONDERS = "503"
@@ -128,10 +119,8 @@ class ModelActor:
         self._receipts: dict[str, Answer] = {}
         self._inbox = means.connection.new_inbox()
         self._ending = False
-        self._embedder: Embedder | None = None
-        self._embedding = 0
-        self._seconds = 0.0
-        """What a generation took lately, for those that are told to come later."""
+        self._embeddings = Embeddings(means)
+        self._turnover = Turnover(means.spec.slots)
         self._tasks: anyio.abc.TaskGroup
 
     async def run(self) -> None:
@@ -160,6 +149,7 @@ class ModelActor:
                 limit.deadline = anyio.current_time() + END_SECONDS
                 for answer in list(self._answers.values()):
                     answer.abort(ModelUnloading(), "cancelled")
+                self._embeddings.end()
         try:
             await connection.flush(END_SECONDS)
         except SuiteError as error:
@@ -191,60 +181,41 @@ class ModelActor:
         await self._means.connection.publish(message.reply, _encode(reply))
 
     async def _on_clear(self, message: Message) -> None:
-        conversation_id = _decode_clear(message.data).conversation_id
         # No task of its own: the next one waits for the same step of the engine anyhow.
-        cleared = await asyncio.wrap_future(self._means.engine.clear(conversation_id))
-        await self._means.connection.publish(message.reply, _encode(cleared))
+        await self._respond(message, Cleared, self._clear)
+
+    async def _clear(self, data: bytes) -> Cleared:
+        return await asyncio.wrap_future(self._means.engine.clear(_decode_clear(data).conversation_id))
 
     async def _on_embed(self, message: Message) -> None:
-        self._embedding += 1
-        self._tasks.start_soon(self._embed, message)
+        self._tasks.start_soon(self._respond, message, Embedded, self._embed)
 
-    async def _embed(self, message: Message) -> None:
-        publish = self._means.connection.publish
+    async def _embed(self, data: bytes) -> Embedded:
+        return await self._embeddings.answer(_decode_embed(data))
+
+    async def _respond(
+        self, message: Message, kind: type[R], answer: Callable[[bytes], Awaitable[R]]
+    ) -> None:
+        """Send the answer to a request, or why there is none. Whatever fails, generations go on."""
         try:
-            await publish(message.reply, _encode(await self._embedded(_decode_embed(message.data))))
+            reply = await answer(message.data)
         except SuiteError as error:
+            reply = _refusal(kind, error)
+        except Exception:
+            logger.exception("a request on %s failed in a way that nobody thought of", message.subject)
+            reply = _refusal(kind, SuiteError("the model's process failed on this: see the node's log"))
+        try:
+            await self._reply(message, reply)
+        except SuiteError as error:
+            logger.warning("an answer to the node is lost: %s", error.message)
             with suppress(SuiteError):
-                await publish(message.reply, _encode(Embedded(code=error.code, message=error.message)))
-        finally:
-            self._embedding -= 1
-
-    async def _embedded(self, request: Embed) -> Embedded:
-        """The vectors, some inputs after the other, so that generations go on between them."""
-        if self._embedding > self._means.spec.queue_limit:
-            raise Overloaded(f"{self._embedding} requests for vectors wait: try again later")
-        tokenize = self._means.prompter.vocabulary.tokenize
-        inputs = await anyio.to_thread.run_sync(lambda: [tokenize(text) for text in request.inputs])
-        embeddings: list[tuple[float, ...]] = []
-        await asyncio.wrap_future(self._means.engine.between_steps(partial(self._check_inputs, inputs)))
-        for begin in range(0, len(inputs), _EMBEDDED_AT_ONCE):
-            some = partial(self._embed_some, inputs[begin : begin + _EMBEDDED_AT_ONCE], request.normalize)
-            embeddings += await asyncio.wrap_future(self._means.engine.between_steps(some))
-        return Embedded(
-            embeddings=tuple(embeddings),
-            tokens=sum(map(len, inputs)),
-            resident_bytes=resident_bytes(),
-        )
-
-    # In the engine's thread, which alone may touch llama.cpp.
-
-    def _check_inputs(self, inputs: list[list[int]], model: Model, _: Engine) -> None:
-        if self._embedder is None:
-            self._embedder = Embedder(model, model.settings)
-        self._embedder.check(inputs)
-
-    def _embed_some(
-        self, inputs: list[list[int]], normalize: bool, _model: Model, _engine: Engine
-    ) -> list[tuple[float, ...]]:
-        assert self._embedder is not None, "made by the check before"
-        return [tuple(vector) for vector in self._embedder.embed(inputs, normalize)]
+                await self._reply(message, _refusal(kind, error))
 
     async def _on_generate(self, message: Message) -> None:
         try:
             handover = self._admit(message)
         except SuiteError as error:
-            await self._reply(message, HandoverReply(accepted=False, code=error.code, message=error.message))
+            await self._reply(message, _refusal(HandoverReply, error))
             return
         receipt = f"{self._inbox}.{new_id()}"
         answer = Answer(handover, reply=message.headers[REPLY_HEADER], receipt=receipt, means=self._means)
@@ -264,24 +235,26 @@ class ModelActor:
             raise GenerationExists
         spec, count = self._means.spec, len(self._answers)
         if count >= spec.slots + spec.queue_limit:
-            seconds = max(1, math.ceil(self._seconds * (count - spec.slots + 1) / spec.slots))
-            raise Overloaded(
-                f"{count} generations run or wait in {spec.model_id}: try again in about {seconds} s"
-            )
+            raise self._turnover.refusal(f"{count} generations run or wait in {spec.model_id}")
         return handover
 
     async def _answer(self, answer: Answer, generation_id: str, receipt: str, message: Message) -> None:
-        began = self._means.clock()
         try:
-            await self._reply(message, HandoverReply(accepted=True))
+            await self._reply(message, HandoverReply())
             self._pipe.report(await answer.run(message.headers))
-            self._seconds += _LATELY * (self._means.clock() - began - self._seconds)
+            if answer.seconds_in_slot is not None:
+                self._turnover.freed(answer.seconds_in_slot)
         except SuiteError as error:
             logger.warning("a hand-over could not be accepted: %s", error.message)
         finally:
             del self._answers[generation_id]
             del self._receipts[receipt]
 
-    async def _reply(self, message: Message, reply: HandoverReply) -> None:
+    async def _reply(self, message: Message, reply: ActorReply) -> None:
         if message.reply:
             await self._means.connection.publish(message.reply, _encode(reply))
+
+
+def _refusal(kind: type[R], error: SuiteError) -> R:
+    retry_after_ms = error.retry_after_ms if isinstance(error, Overloaded) else None
+    return kind(code=error.code, message=error.message, retry_after_ms=retry_after_ms)

@@ -7,7 +7,7 @@ import logging
 import msgspec
 
 from suite.bus.connection import Connection
-from suite.errors import InvalidRequest, SuiteError, TooLarge, Unavailable
+from suite.errors import InvalidRequest, Overloaded, SuiteError, TooLarge, Unavailable
 from suite.messages.actions.base import ErrorReply
 
 log = logging.getLogger("suite.bus")
@@ -16,6 +16,18 @@ HEADER_LIMIT = 512
 """Characters of the message that are repeated in a header."""
 
 _encode = msgspec.json.Encoder().encode
+
+
+def error_reply(error: SuiteError, warnings: tuple[str, ...] = ()) -> ErrorReply:
+    """The error as clients get it."""
+    event_id = error.details.get("event_id")
+    return ErrorReply(
+        code=error.code,
+        message=error.message,
+        event_id=None if event_id is None else str(event_id),
+        retry_after_ms=error.retry_after_ms if isinstance(error, Overloaded) else None,
+        warnings=warnings,
+    )
 
 
 async def terminate(
@@ -33,19 +45,12 @@ async def terminate(
     if not reply:
         log.debug("nobody waits for %s: %s", error.code, error.message)
         return
-    event_id = error.details.get("event_id")
-    body = ErrorReply(
-        code=error.code,
-        message=error.message,
-        event_id=None if event_id is None else str(event_id),
-        warnings=warnings,
-    )
     headers = {
         "Nats-Service-Error": " ".join(error.message.split())[:HEADER_LIMIT],
         "Nats-Service-Error-Code": str(error.status),
     }
     try:
-        await connection.publish(reply, _encode(body), headers=headers)
+        await connection.publish(reply, _encode(error_reply(error, warnings)), headers=headers)
         if stream:
             await connection.publish(reply)
     except (Unavailable, InvalidRequest, TooLarge) as lost:

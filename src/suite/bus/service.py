@@ -189,9 +189,8 @@ class Service(Generic[T]):
         elif len(endpoint.waiting) < endpoint.action.queue:
             endpoint.waiting.append(message)
         else:
-            full = (
-                f"{endpoint.running} requests of {name} run and {len(endpoint.waiting)} wait: try again later"
-            )
+            waiting = len(endpoint.waiting)
+            full = f"{endpoint.running} requests of {name} run and {waiting} wait: try again in about 1 s"
             self._count(endpoint, 0, Overloaded.code)
             await self._refuse(message, Overloaded(full))
 

@@ -1,21 +1,22 @@
 """Vectors of texts, from a second context over the weights of a model that is loaded.
 
-The context is made at the first request, has sequences of its own and disturbs no conversation. It costs,
-until the model is freed: a key-value cache of `context_tokens` (for a model that was not made for embeddings
+The context is made at the first request, has sequences of its own and disturbs no conversation. It costs, from
+then on: a key-value cache of `context_tokens` (for a model that was not made for embeddings
 2048 at most, and none for an encoder), and a compute buffer. The buffer of a generating model has a row of
 logits for each token of a step, wanted or not, so that steps are short: `LOGITS_BYTES` bounds these rows,
 which are there twice. Measured with short texts: 166 MiB for Gemma 3 270M, 111 for SmolLM2 135M.
 
 Short inputs share a step. A step is one micro-batch, for llama.cpp pools within one: of an input that takes
 several, each step's vector is the mean (or the first, or the last) of its tokens, and they are put together
-here. A model that looks at all tokens of an input at once takes one step for it.
+here. A model that looks at all tokens of an input at once takes one step for it. No other step has more tokens
+than a prompt's: what is generated meanwhile waits for one.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from suite.engine.bindings import last_messages, lib
@@ -64,36 +65,41 @@ class Embedder:
         # Sequences of different lengths cannot be one micro-batch where the model keeps a state of each.
         recurrent = lib.llama_model_is_recurrent(handle) or lib.llama_model_is_hybrid(handle)
         self._sequences = 1 if recurrent else SEQUENCES
-        step = self.context_tokens if whole else _step_tokens(self.context_tokens, model.vocabulary)
+        longest = min(self.context_tokens, settings.prompt_step_tokens)
+        self._shared_tokens = longest if whole else _step_tokens(longest, model.vocabulary)
+        """What several inputs in one step may have together."""
+        step = self.context_tokens if whole else self._shared_tokens
         # llama.cpp aborts over a micro-batch that is no multiple of the sequences.
         self._step_tokens = -(-step // self._sequences) * self._sequences
         self.dimensions: int = lib.llama_model_n_embd_out(handle)
         self._context: int | None = None
         self._batch: lib.llama_batch
 
-    def embed(self, inputs: Sequence[Sequence[int]], normalize: bool = True) -> list[list[float]]:
-        """A vector for each input, which is the tokens of a text.
+    def embed(
+        self, inputs: Sequence[Sequence[int]], normalize: bool = True
+    ) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
+        """A vector for each input, which is the tokens of a text. It pauses between two steps.
 
-        Raises EmptyPrompt or PromptTooLong naming the index of the input, or GenerationFailed.
+        One is brought to its end, or closed, before another is begun. Raises EmptyPrompt or PromptTooLong
+        naming the index of the input, or GenerationFailed.
         """
         self.check(inputs)
         context = self._opened()
-        vectors = [_Vector(self.dimensions, self._pooling) for _ in inputs]
-        for step in self._steps(inputs):
+        vectors: list[tuple[float, ...]] = []
+        vector = _Vector(self.dimensions, self._pooling)
+        for number, step in enumerate(self._steps(inputs)):
+            if number:
+                yield
             self._run(context, inputs, step)
             for sequence, piece in enumerate(step):
                 values = lib.llama_get_embeddings_seq(context, sequence)
                 if not values:
                     raise GenerationFailed("llama.cpp gave no embedding")
-                vectors[piece.input].add(values[: self.dimensions], piece.end - piece.start)
-        return [vector.finished(normalize=normalize) for vector in vectors]
-
-    def free(self) -> None:
-        """Give the memory back; to be done before the model's. The next request takes it again."""
-        if self._context is not None:
-            lib.llama_free(self._context)
-            lib.llama_batch_free(self._batch)
-            self._context = None
+                vector.add(values[: self.dimensions], piece.end - piece.start)
+                if piece.end == len(inputs[piece.input]):
+                    vectors.append(vector.finished(normalize=normalize))
+                    vector = _Vector(self.dimensions, self._pooling)
+        return tuple(vectors)
 
     def check(self, inputs: Sequence[Sequence[int]]) -> None:
         """Refuse what `embed` would. Raises EmptyPrompt or PromptTooLong, which name the input."""
@@ -132,7 +138,7 @@ class Embedder:
         used = 0
         for index, tokens in enumerate(inputs):
             length = len(tokens)
-            if step and (used + length > self._step_tokens or len(step) == self._sequences):
+            if step and (used + length > self._shared_tokens or len(step) == self._sequences):
                 yield step
                 step, used = [], 0
             if length <= self._step_tokens:
@@ -183,7 +189,7 @@ class _Vector:
             rest = before / self._tokens
             self._sum = [rest * old + share * new for old, new in zip(self._sum, values, strict=True)]
 
-    def finished(self, *, normalize: bool) -> list[float]:
+    def finished(self, *, normalize: bool) -> tuple[float, ...]:
         """The vector, of length 1 if asked for. Raises GenerationFailed if it is none."""
         length = math.hypot(*self._sum)
         if not math.isfinite(length):
@@ -191,7 +197,7 @@ class _Vector:
                 "the model's embedding is not a number: it is damaged, or not made for this"
             )
         scale = 1 / length if normalize and length else 1.0
-        return [round(value * scale, DECIMALS) for value in self._sum]
+        return tuple(round(value * scale, DECIMALS) for value in self._sum)
 
 
 def _named_pooling(model: int) -> int | None:

@@ -14,8 +14,8 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from suite.bus.refusal import error_reply
 from suite.errors import NodeStopping, Overloaded, SuiteError
-from suite.messages.actions.base import ErrorReply
 
 if TYPE_CHECKING:
     from suite.legacy.sockets import Socket
@@ -73,13 +73,7 @@ class Router:
             self._in_work -= 1
 
     async def _refuse(self, envelope: Sequence[bytes], error: SuiteError) -> None:
-        event_id = error.details.get("event_id")
-        reply = ErrorReply(
-            code=error.code,
-            message=error.message,
-            event_id=None if event_id is None else str(event_id),
-        )
-        await self._send(envelope, _encode(reply))
+        await self._send(envelope, _encode(error_reply(error)))
 
     async def _send(self, envelope: Sequence[bytes], reply: bytes) -> None:
         await self._socket.send_multipart([*envelope, reply])

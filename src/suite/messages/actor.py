@@ -120,12 +120,18 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class HandoverReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Accepted, or refused with an error for the client."""
+class ActorReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What every answer of an actor has: an error for the client, or none."""
 
-    accepted: bool
     code: str = ""
+    """Empty if there is no error."""
     message: str = ""
+    retry_after_ms: int | None = None
+    """Of ``overloaded``."""
+
+
+class HandoverReply(ActorReply, frozen=True, kw_only=True):
+    """Accepted, or refused with an error for the client."""
 
 
 class Clear(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,27 +140,7 @@ class Clear(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: str | None
 
 
-class Embed(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts to turn into vectors."""
-
-    inputs: tuple[str, ...]
-    normalize: bool
-
-
-class Embedded(msgspec.Struct, frozen=True, kw_only=True):
-    """The vectors in the order of their texts, or an error for the client."""
-
-    embeddings: tuple[tuple[float, ...], ...] = ()
-    tokens: int = 0
-    """Of all texts together."""
-    resident_bytes: int = 0
-    """Of the process, which grows when it embeds for the first time."""
-    code: str = ""
-    """Empty if there is no error."""
-    message: str = ""
-
-
-class Cleared(msgspec.Struct, frozen=True, kw_only=True):
+class Cleared(ActorReply, frozen=True, kw_only=True):
     """What one model has forgotten."""
 
     conversations: int = 0
@@ -162,6 +148,25 @@ class Cleared(msgspec.Struct, frozen=True, kw_only=True):
     generating: int = 0
     """Of them, those that generate: their tokens go when that ends."""
     tokens: int = 0
+
+
+class Embed(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts to turn into vectors."""
+
+    inputs: tuple[str, ...]
+    normalize: bool
+    seconds: float
+    """How long anybody waits for them."""
+
+
+class Embedded(ActorReply, frozen=True, kw_only=True):
+    """The vectors in the order of their texts."""
+
+    embeddings: tuple[tuple[float, ...], ...] = ()
+    tokens: int = 0
+    """Of all texts together."""
+    resident_bytes: int = 0
+    """Of the process, which grows when it embeds for the first time."""
 
 
 REPLY_HEADER = "Suite-Reply"

@@ -214,7 +214,7 @@ class Generated(Event, frozen=True, kw_only=True):
 
 @event("usage", "recorded")
 class UsageRecorded(Event, frozen=True, kw_only=True):
-    """A client says that it used a model; the model need not be known, usage may precede registration."""
+    """A model made vectors, or a client says that it used one, which may be before it is registered."""
 
     model_id: str
     usage_type: str

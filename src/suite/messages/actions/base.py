@@ -63,4 +63,6 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     event_id: str | None = None
     """Of ``unknown_outcome``: the event to ask about."""
+    retry_after_ms: int | None = None
+    """Of ``overloaded``: when there is likely to be room again."""
     warnings: tuple[str, ...] = ()

@@ -28,3 +28,4 @@ class EmbedReply(Reply, frozen=True, kw_only=True):
     embeddings: tuple[tuple[float, ...], ...]
     dimensions: int
     usage: Usage
+    seq: int

@@ -46,7 +46,7 @@ class UsageCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the hour or day, in UTC."""
     conversation_id: str | None = None
     usage_type: str | None = None
-    """``generation`` for those that the service ran itself."""
+    """``generation`` and ``embedding`` for those that the service ran itself."""
     uses: int
     prompt_tokens: int
     reused_tokens: int

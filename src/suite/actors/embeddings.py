@@ -1,0 +1,79 @@
+"""Vectors of texts, made in pieces between the steps of what is generated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from functools import partial
+
+import anyio
+import anyio.to_thread
+
+from suite.actors.answer import Means
+from suite.actors.figures import Turnover
+from suite.actors.pipe import resident_bytes
+from suite.engine.embedding import Embedder
+from suite.engine.engine import Engine
+from suite.engine.model import Model
+from suite.errors import ModelUnloading, RequestTimeout
+from suite.messages.actor import Embed, Embedded
+
+
+class Embeddings:
+    """The requests for vectors of one actor; the first that came is answered first."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._embedder: Embedder | None = None
+        self._turnover = Turnover(1)
+        self._running: set[anyio.CancelScope] = set()
+        self._ending = False
+
+    async def answer(self, request: Embed) -> Embedded:
+        """The vectors.
+
+        Raises Overloaded, RequestTimeout when nobody waits any longer, ModelUnloading, or what is wrong with
+        the texts: EmptyPrompt, PromptTooLong, CannotEmbed, GenerationFailed.
+        """
+        if self._ending:
+            raise ModelUnloading
+        if len(self._running) > self._means.spec.queue_limit:
+            raise self._turnover.refusal(f"{len(self._running)} requests for vectors run or wait")
+        with anyio.move_on_after(request.seconds) as scope:
+            self._running.add(scope)
+            try:
+                return await self._embedded(request)
+            finally:
+                self._running.discard(scope)
+        if self._ending:
+            raise ModelUnloading
+        raise RequestTimeout(f"the vectors took more than {request.seconds:g} s: send fewer texts at once")
+
+    def end(self) -> None:
+        """Refuse what runs and what comes: the model is being unloaded."""
+        self._ending = True
+        for scope in self._running:
+            scope.cancel()
+
+    async def _embedded(self, request: Embed) -> Embedded:
+        tokenize = self._means.prompter.vocabulary.tokenize
+        inputs = await anyio.to_thread.run_sync(
+            lambda: [tokenize(text) for text in request.inputs], abandon_on_cancel=True
+        )
+        vectors = self._means.engine.in_pieces(partial(self._vectors, inputs, request.normalize))
+        return Embedded(
+            embeddings=await asyncio.wrap_future(vectors),
+            tokens=sum(map(len, inputs)),
+            resident_bytes=resident_bytes(),
+        )
+
+    def _vectors(
+        self, inputs: list[list[int]], normalize: bool, model: Model, _: Engine
+    ) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
+        """In the engine's thread, which alone may touch llama.cpp."""
+        began = self._means.clock()
+        if self._embedder is None:
+            self._embedder = Embedder(model, model.settings)
+        vectors = yield from self._embedder.embed(inputs, normalize)
+        self._turnover.freed(self._means.clock() - began)
+        return vectors
