@@ -123,6 +123,7 @@ async def means_of(on: Stage, path: Path, engine: EngineThread) -> AsyncIterator
         new_seed=lambda: 1,
     )
     prompter.close()
+    grammars.close()
 
 
 async def answer(on: Stage, means: Means, generation_id: str, **fields: object) -> tuple[Client, Finished]:

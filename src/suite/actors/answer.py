@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, AsyncExitStack
 from uuid import NAMESPACE_OID, uuid5
 
 import anyio
@@ -139,17 +139,18 @@ class Answer:
         )
 
     async def _generate(self) -> None:
-        order = await self._prepare()
-        if order is not None:
-            self._generation = Generation(order, self._means.clock)
-            self._means.engine.submit(self._generation, self._feed)
-            if self._cancelled is not None:
-                self.cancel(self._cancelled)
-            await self._forward()
+        async with AsyncExitStack() as session:
+            order = await self._prepare(session)
+            if order is not None:
+                self._generation = Generation(order, self._means.clock)
+                self._means.engine.submit(self._generation, self._feed)
+                if self._cancelled is not None:
+                    self.cancel(self._cancelled)
+                await self._forward()
         if self._feed.failure is not None:
             raise self._feed.failure
 
-    async def _prepare(self) -> Order | None:
+    async def _prepare(self, session: AsyncExitStack) -> Order | None:
         """What the engine is to do; None: it has ended before."""
         request, means = self._request, self._means
         deadline = None if request.deadline_ms is None else self._accepted + request.deadline_ms / 1000
@@ -157,7 +158,7 @@ class Answer:
             if deadline is not None:
                 preparing.deadline = anyio.current_time() + deadline - means.clock()
             prepared = await prepare(
-                request, means.prompter, means.grammars, seed=self._seed, deadline=deadline
+                request, means.prompter, means.grammars, session, seed=self._seed, deadline=deadline
             )
             self._truncated_tokens = prepared.truncated_tokens
             self._warnings += prepared.warnings

@@ -7,6 +7,7 @@ may be second in the engine's queue.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from suite.engine.generation import Order
@@ -29,23 +30,27 @@ async def prepare(
     request: GenerateTextRequest,
     prompter: Prompter,
     grammars: Grammars,
+    session: AsyncExitStack,
     *,
     seed: int,
     deadline: float | None,
 ) -> Prepared:
-    """Make the order of a request. Raises what refuses its prompt, its grammar or its parameters."""
-    constraint = await grammars.of(request)
+    """Make the order of a request. Raises what refuses its prompt, its grammar or its parameters.
+
+    The grammar is followed in a process that ends with the `session`.
+    """
+    following = await session.enter_async_context(grammars.of(request))
     prompt = await asyncio.wrap_future(prompter.begin(request))
     sampling = sampling_of(
         request,
         seed=seed,
         vocabulary=prompter.vocabulary,
-        grammar=None if constraint is None else constraint.grammar,
+        grammar=None if following is None else following.session,
     )
     return Prepared(
         order_of(request, prompt.tokens, sampling, deadline),
         prompt.truncated_tokens,
-        () if constraint is None else constraint.warnings,
+        () if following is None else following.warnings,
     )
 
 
