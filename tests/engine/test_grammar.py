@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -163,6 +165,22 @@ async def test_grammars_outlive_the_process_that_forks_for_them(tiny: Bare) -> N
     await all_gone(started)
 
 
+SUDDEN_DEATH = """
+import os, psutil, signal, sys
+from suite.engine.grammar_session import GrammarProcess, Limits, ToRead
+GrammarProcess(sys.argv[1]).open().read(ToRead(kind="grammar", source="root ::= .", limits=Limits()))
+print(*(each.pid for each in psutil.Process().children(recursive=True)), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_no_grammar_outlives_the_process_that_follows_it(tiny: Bare) -> None:
+    died = await anyio.run_process([sys.executable, "-c", SUDDEN_DEATH, tiny.path], check=False)
+    parent, child = died.stdout.split()
+    with suppress(psutil.NoSuchProcess):
+        await all_gone([psutil.Process(int(parent)), psutil.Process(int(child))])
+
+
 # --- requests -----------------------------------------------------------------------------------------------
 
 
@@ -270,7 +288,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 def test_what_is_required_and_not_described_may_be_anything() -> None:
     schema = {"properties": {"b": {"type": "null"}}, "required": ["a"]}
-    assert 'a-kv ::= "\\"a\\"" space ":" space value' in to_grammar(schema).grammar
+    assert '"\\"a\\"" space ":" space value' in to_grammar(schema).grammar
 
 
 @pytest.mark.parametrize("name", WRONG)

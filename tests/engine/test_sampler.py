@@ -96,6 +96,11 @@ def test_equal_and_impossible_logits_are_picked_from_too() -> None:
     assert 5 in likeliest(logits, 40)
 
 
+def test_some_are_picked_of_logits_that_are_not_numbers() -> None:
+    """llama.cpp aborts the process when it is to choose from none."""
+    assert len(likeliest(np.full(10_000, np.nan, np.float32), 40)) == 40
+
+
 def test_penalties_are_llama_cpps(tiny: Bare) -> None:
     """Repeat, presence and frequency, after a prompt that is longer than they look back."""
     prompt = tiny.begin("the sea the sea on the shore " * 8)

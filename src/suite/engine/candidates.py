@@ -71,7 +71,7 @@ def likeliest(logits: Logits, count: int) -> Ids:
         if table.size < len(logits):
             (rest,) = (logits[table.size :] >= bound).nonzero()
             ids = np.concatenate((ids, table.size + rest))
-        if len(ids) <= 8 * count:
+        if count <= len(ids) <= 8 * count:  # fewer where some are not numbers
             return ids
     return np.sort(np.argpartition(logits, len(logits) - count)[len(logits) - count :])
 
