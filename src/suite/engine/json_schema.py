@@ -15,7 +15,6 @@ from urllib.parse import unquote
 
 from suite.engine import pattern
 from suite.engine.grammar import MAX_BYTES, Constraint
-from suite.engine.schema_converter import convert
 from suite.engine.schema_forms import ANYTHING, Schema, apart, can_end
 from suite.engine.schema_joining import joined
 from suite.engine.schema_keywords import (
@@ -32,6 +31,7 @@ from suite.engine.schema_keywords import (
     type_of,
     wrong,
 )
+from suite.engine.schema_rules import grammar
 from suite.errors import InvalidSchema
 
 _ENFORCED = {
@@ -50,22 +50,22 @@ def to_grammar(schema: object) -> Constraint:
         root = reader.read(schema, "")
         if not can_end(root, reader.definitions):
             raise InvalidSchema("the schema cannot be met: it requires itself without end")
-        text = convert(root, reader.definitions)
+        text = grammar(root, reader.definitions)
     except RecursionError:
-        raise InvalidSchema("the schema is nested too deeply or asks for too many items") from None
+        raise InvalidSchema("the schema is nested too deeply") from None
     if len(text.encode()) > _MAX_GRAMMAR_BYTES:
         raise InvalidSchema(f"the schema makes a grammar of {len(text) // 1024} KiB: make it simpler")
     return Constraint(grammar=text, warnings=tuple(reader.warnings))
 
 
 class _Reader:
-    """Checks a schema and brings it into the converter's forms."""
+    """Checks a schema and brings it into the plain forms."""
 
     def __init__(self, document: object) -> None:
         self.warnings: dict[str, None] = {}
         """In their order, each once."""
         self.definitions: dict[str, Schema] = {}
-        """What is referred to, in the converter's forms."""
+        """What is referred to, in the plain forms."""
         self._document = document
 
     def read(self, schema: object, path: str) -> Schema:
@@ -81,10 +81,10 @@ class _Reader:
             raise wrong(f"{path}/format", "a text is needed")
         if "$ref" in rules:
             return self._reference(rules, path)
-        if "const" in rules or "enum" in rules:
-            return self._choice(rules, types, path)
         if "allOf" in rules:
             return self._all_of(rules, path)
+        if "const" in rules or "enum" in rules:
+            return self._choice(rules, types, path)
         for name in ("anyOf", "oneOf"):
             if name in rules:
                 return self._any_of(rules, name, path)
@@ -92,6 +92,8 @@ class _Reader:
             self._warn_of(rules, path)
             return ANYTHING
         read = [self._typed(type, rules, path) for type in types]
+        if "type" not in rules:
+            return read[0] | {"implied": True}
         return read[0] if len(read) == 1 else {"anyOf": read}
 
     def _reference(self, rules: Schema, path: str) -> Schema:
@@ -205,8 +207,12 @@ class _Reader:
             others = self.read(others, f"{path}/additionalProperties")
         for name in missing:
             read[name] = ANYTHING if isinstance(others, bool) else others
-        further = ANYTHING if others is True else others
-        return {"properties": read, "required": required, "additionalProperties": further}
+        return {
+            "properties": read,
+            "required": required,
+            "additionalProperties": ANYTHING if others is True else others,
+            "taken": [*properties, *missing],
+        }
 
     def _array(self, rules: Schema, path: str, *, counted: bool) -> Schema:
         items = rules.get("items", True)

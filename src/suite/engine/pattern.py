@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
-_Ranges: TypeAlias = Sequence[tuple[int, int]]
+_Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """Code points, both ends included."""
 
 _LAST = 0x10FFFF
@@ -171,7 +171,7 @@ class _Reader:
             if not isinstance(first, int) or not isinstance(last, int) or last < first:
                 raise UnsupportedPattern("a range in a class is not from one character up to another")
             ranges.append((first, last))
-        return _all_but(ranges) if negated else ranges
+        return _all_but(tuple(ranges)) if negated else tuple(ranges)
 
     def _member(self) -> int | _Ranges:
         character = self._character()
@@ -211,9 +211,10 @@ def _literal(code: int) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+@lru_cache
 def _class(ranges: _Ranges) -> str:
     """One of many characters of a JSON string."""
-    raw = _complement([*_complement(ranges), *_ESCAPED_IN_JSON, _SURROGATES])
+    raw = _complement((*_complement(ranges), *_ESCAPED_IN_JSON, _SURROGATES))
     alternatives = [f"[{''.join(_spelled(low, high) for low, high in raw)}]"] if raw else []
     for low, high in _ESCAPED_IN_JSON:
         named = (code for code in range(low, high + 1) if any(a <= code <= b for a, b in ranges))
@@ -232,8 +233,9 @@ def _spelled(low: int, high: int) -> str:
     return ends[0] if low == high else "-".join(ends)
 
 
+@lru_cache
 def _all_but(ranges: _Ranges) -> _Ranges:
-    return _complement([*ranges, *_LEFT_OUT])
+    return _complement((*ranges, *_LEFT_OUT))
 
 
 def _complement(ranges: _Ranges) -> _Ranges:
@@ -244,4 +246,4 @@ def _complement(ranges: _Ranges) -> _Ranges:
         begin = max(begin, high + 1)
     if begin <= _LAST:
         found.append((begin, _LAST))
-    return found
+    return tuple(found)

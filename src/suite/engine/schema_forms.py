@@ -1,10 +1,13 @@
 """The few plain forms that a schema is brought into before a grammar is made of it.
 
 - `{"$ref": name}`, of a definition; `{"anyOf": forms}`; `{"enum": values}`
-- `{"type": "object"}`, of anything, or with `properties`, `required` and `additionalProperties`
+- `{"type": "object"}`, of anything, or with `properties`, `required`, and `additionalProperties`, whose names
+  are none of those `taken`
 - `{"type": "array"}`, of anything, or with `prefixItems`, or with `items`, `minItems` and `maxItems`
 - `{"type": "string"}`, with `format`, or with `pattern` (as GBNF), or with `minLength` and `maxLength`
 - `{"type": "number"}`, and so "integer", "boolean", "null", and "value", which is any JSON
+
+A type is `implied` where the schema permits others, too.
 """
 
 from __future__ import annotations
@@ -51,14 +54,14 @@ def apart(
     if "value" in types or types == {"number", "integer"}:
         return False
     if len(types) > 1:
-        return True
+        return not ("implied" in one or "implied" in other)
     return "properties" in one and "properties" in other and _objects_apart(one, other, definitions, within)
 
 
 def _may_follow(value: object, schema: Schema) -> bool:
     if "enum" in schema:
         return any(same(value, other) for other in schema["enum"])
-    return schema["type"] == "value" or is_of(value, schema["type"])
+    return schema["type"] == "value" or "implied" in schema or is_of(value, schema["type"])
 
 
 def _objects_apart(

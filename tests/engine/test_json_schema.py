@@ -1,0 +1,324 @@
+"""JSON schemas: what follows their grammar validates, and what of them it cannot enforce is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import jsonschema
+import pytest
+
+from suite.engine.json_schema import to_grammar
+from suite.errors import InvalidSchema
+from support.bare import bare
+from support.models import tiny_model
+from support.walker import Walker
+
+
+@pytest.fixture(scope="module")
+def walker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walker]:
+    with bare(tiny_model(tmp_path_factory.mktemp("schema") / "tiny.gguf")) as found:
+        yield Walker(found.vocabulary)
+
+
+NULL, BOOLEAN = {"type": "null"}, {"type": "boolean"}
+
+MET: dict[str, Any] = {
+    "anything": True,
+    "any object": {"type": "object"},
+    "any array": {"type": "array"},
+    "a number": {"type": "number"},
+    "an integer": {"type": "integer"},
+    "a string": {"type": "string"},
+    "a short string": {"type": "string", "minLength": 2, "maxLength": 3},
+    "an empty string": {"type": "string", "maxLength": 0},
+    "no longer than what can be counted": {"type": "string", "minLength": 1, "maxLength": 4096},
+    "no items": {"type": "array", "items": NULL, "maxItems": 0},
+    "an item at least": {"type": "array", "items": BOOLEAN, "minItems": 1},
+    "up to three items": {"type": "array", "items": BOOLEAN, "maxItems": 3},
+    "optional members": {"properties": {"a": NULL, "b": NULL, "c": NULL}},
+    "optional and required": {"properties": {"a": NULL, "b": NULL, "c": NULL}, "required": ["b"]},
+    "no members": {"type": "object", "additionalProperties": False},
+    "members by any name": {"type": "object", "additionalProperties": BOOLEAN},
+    "members by other names": {
+        "properties": {'n"1': NULL, "n": NULL, "\\": NULL, "forbidden": False, "": NULL},
+        "required": ["n", "undescribed"],
+        "additionalProperties": BOOLEAN,
+    },
+    "a date": {"type": "string", "format": "date"},
+    "a time": {"type": "string", "format": "time"},
+    "a date and time": {"type": "string", "format": "date-time"},
+    "a uuid": {"type": "string", "format": "uuid"},
+    "a name like one of ours": {
+        "properties": {"rule0": {"enum": [1]}, "definition0": {"enum": [2]}, "x": {"$ref": "#/$defs/x"}},
+        "required": ["rule0", "definition0", "x"],
+        "$defs": {"x": {"enum": ["x", {"y": ['\n"']}]}},
+    },
+    "all of many": {
+        "allOf": [
+            {"type": ["object", "string"], "required": ["a"]},
+            {
+                "type": "object",
+                "properties": {"a": {"type": "number"}, "b": {"type": "string", "minLength": 1}},
+            },
+            {"properties": {"a": {"type": ["integer", "null"]}, "b": {"minLength": 2, "maxLength": 3}}},
+            {"properties": {"a": {"enum": [1, 2, 2.5, "x"]}}, "required": ["b"]},
+        ],
+    },
+    "one of what differs": {
+        "oneOf": [
+            NULL,
+            {"type": "integer"},
+            {"enum": ["x", True]},
+            {"type": "object", "properties": {"kind": {"const": "a"}, "x": NULL}, "required": ["kind", "x"]},
+            {"$ref": "#/$defs/b"},
+            {"type": "object", "properties": {"y": NULL}, "required": ["y"], "additionalProperties": False},
+        ],
+        "$defs": {
+            "b": {"type": "object", "properties": {"kind": {"enum": ["b", "c"]}}, "required": ["kind"]}
+        },
+    },
+    "a choice by all that is said": {"enum": [1, 7, "a", "abcd", None], "type": ["integer", "string"]},
+}
+
+
+@pytest.mark.parametrize("name", MET)
+def test_what_follows_a_schema_validates(walker: Walker, name: str) -> None:
+    schema = MET[name]
+    constraint = to_grammar(schema)
+    assert constraint.warnings == ()
+    for seed in range(5):
+        value = json.loads(
+            walker.walk(constraint.grammar, Random(seed), 'nforbd"\\1:'), object_pairs_hook=unlike
+        )
+        jsonschema.validate(value, schema, format_checker=jsonschema.FormatChecker(("date", "uuid")))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "minLength": 2150, "maxLength": 2150},
+        {"type": "string", "minLength": 2001},
+        {"type": "array", "items": {"const": 1}, "minItems": 2101, "maxItems": 2110},
+    ],
+)
+def test_more_than_llama_cpp_counts_is_counted(walker: Walker, schema: dict[str, Any]) -> None:
+    text = walker.walk(to_grammar(schema).grammar, Random(0), ",1ab")
+    jsonschema.validate(json.loads(text), schema)
+
+
+def unlike(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; where two members have one name, the first counts for one reader and the last for others."""
+    described = [name for name, _ in pairs if name in ('n"1', "n", "\\")]
+    assert len(described) == len(set(described))
+    return dict(pairs)
+
+
+KEYWORDS: dict[str, Any] = {
+    "minLength": 1,
+    "maxLength": 9,
+    "pattern": "^[a-z]{3}$",
+    "format": "date",
+    "contentEncoding": "base64",
+    "contentMediaType": "text/plain",
+    "minimum": 1,
+    "maximum": 9,
+    "exclusiveMinimum": 1,
+    "exclusiveMaximum": 9,
+    "multipleOf": 2,
+    "items": BOOLEAN,
+    "minItems": 1,
+    "maxItems": 9,
+    "uniqueItems": True,
+    "contains": NULL,
+    "minContains": 2,
+    "maxContains": 3,
+    "unevaluatedItems": False,
+    "properties": {"a": NULL},
+    "required": ["a"],
+    "additionalProperties": False,
+    "patternProperties": {"^a": NULL},
+    "propertyNames": {"maxLength": 3},
+    "minProperties": 1,
+    "maxProperties": 9,
+    "dependentRequired": {"a": ["a"]},
+    "dependentSchemas": {"a": {"required": ["a"]}},
+    "unevaluatedProperties": False,
+    "not": {"const": 5},
+    "if": NULL,
+    "then": NULL,
+    "else": NULL,
+    "$dynamicRef": "#x",
+    "anyOf": [NULL],
+    "oneOf": [NULL],
+}
+_ALWAYS = {"not", "if", "then", "else", "$dynamicRef"}
+_LENGTH, _NUMBER = {"minLength", "maxLength"}, {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_TEXT = _LENGTH | {"pattern", "format", "contentEncoding", "contentMediaType"}
+_ITEMS = {"minItems", "maxItems", "items"}
+_LIST = {"uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems"}
+_MEMBERS = {"properties", "required", "additionalProperties"}
+_OBJECT = {"patternProperties", "propertyNames", "minProperties", "maxProperties", "dependentRequired"}
+_OBJECT |= {"dependentSchemas", "unevaluatedProperties"}
+_UNIONS = {"anyOf", "oneOf"}
+
+LEFT: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "a string": ({"type": "string"}, {"contentEncoding", "contentMediaType"}),
+    "a format": ({"type": "string", "format": "time"}, _TEXT - {"format"}),
+    "a pattern": ({"type": "string", "pattern": "x"}, _TEXT - {"format"}),
+    "a number": ({"type": "number"}, _NUMBER | {"multipleOf"}),
+    "an integer": ({"type": "integer"}, _NUMBER | {"multipleOf"}),
+    "a boolean": ({"type": "boolean"}, set()),
+    "an array": ({"type": "array"}, _LIST),
+    "a tuple": ({"type": "array", "prefixItems": [NULL]}, _LIST),
+    "an object": ({"type": "object"}, _OBJECT),
+    "two types": ({"type": ["object", "integer"]}, _OBJECT | _NUMBER | {"multipleOf"}),
+    "a choice of texts": ({"enum": ["abc", "2020-02-02"]}, _TEXT - _LENGTH | _UNIONS),
+    "a constant text": ({"const": "abc"}, _TEXT - _LENGTH | _UNIONS),
+    "a constant number": ({"const": 3}, {"multipleOf"} | _UNIONS),
+    "a constant list": ({"const": [1]}, _LIST | {"items"} | _UNIONS),
+    "a constant object": (
+        {"const": {"a": 1}},
+        _OBJECT - {"minProperties", "maxProperties"} | _MEMBERS | _UNIONS,
+    ),
+    "a union": ({"anyOf": [NULL]}, set(KEYWORDS) - {"anyOf"}),
+    "a choice of schemas": ({"oneOf": [NULL]}, set(KEYWORDS)),
+    "a reference": ({"$ref": "#/$defs/n", "$defs": {"n": NULL}}, set(KEYWORDS)),
+}
+
+_BEFORE = {("a pattern", "format"): "pattern", ("a choice of schemas", "anyOf"): "oneOf"}
+"""Where the added keyword is what counts, and the other is what is left."""
+
+
+@pytest.mark.parametrize("name", LEFT)
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_what_cannot_be_enforced_is_named(name: str, keyword: str) -> None:
+    schema, left = LEFT[name]
+    if keyword in schema or (keyword in _UNIONS and "type" in schema):
+        return
+    warnings = to_grammar(schema | {keyword: KEYWORDS[keyword]}).warnings
+    named = {_BEFORE.get((name, keyword), keyword)} & (left | _ALWAYS)
+    assert warnings == tuple(f"json schema: /{name} cannot be enforced" for name in named)
+
+
+@pytest.mark.parametrize(
+    ("schema", "places"),
+    [
+        ({"type": "string", "format": "e-mail"}, ["/format"]),
+        ({"type": "integer", "format": "int32"}, ["/format"]),
+        ({"type": ["string", "null"], "maxLength": 3, "pattern": "a"}, ["/maxLength"]),
+        ({"minimum": 3}, ["/minimum"]),
+        ({"anyOf": [{"type": "integer"}], "type": "integer"}, ["/type"]),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, ["/oneOf"]),
+        ({"oneOf": [{"type": "string"}, {"type": "string", "pattern": "a"}]}, ["/oneOf"]),
+        ({"oneOf": [{"const": 1}, {"type": "integer"}]}, ["/oneOf"]),
+        ({"oneOf": [NULL, {"required": ["a"]}]}, ["/oneOf"]),
+        ({"oneOf": [{"properties": {"a": NULL}}, {"properties": {"b": NULL}}]}, ["/oneOf"]),
+        (
+            {
+                "allOf": [
+                    {"properties": {"a": NULL}, "additionalProperties": False},
+                    {"properties": {"b": NULL}},
+                ]
+            },
+            ["/allOf/0/additionalProperties"],
+        ),
+        ({"allOf": [{"type": "string", "pattern": "a"}, {"pattern": "b"}]}, ["/allOf/1/pattern"]),
+        ({"allOf": [{"anyOf": [NULL]}, {"anyOf": [BOOLEAN]}]}, ["/allOf/1/anyOf"]),
+        ({"allOf": [{"type": "integer"}, {"multipleOf": 3}], "minimum": 2}, ["/minimum", "/multipleOf"]),
+    ],
+)
+def test_each_place_that_cannot_be_enforced_is_named_once(schema: dict[str, Any], places: list[str]) -> None:
+    assert to_grammar(schema).warnings == tuple(
+        f"json schema: {place} cannot be enforced" for place in places
+    )
+
+
+@pytest.mark.parametrize(
+    ("schema", "left"),
+    [
+        ({"enum": [1, "a", None], "type": ["integer", "null"]}, [1, None]),
+        ({"enum": ["a", "abc", 5], "minLength": 2}, ["abc", 5]),
+        ({"enum": [1, 5, 9], "exclusiveMinimum": 1, "maximum": 5}, [5]),
+        ({"enum": [[], [1]], "minItems": 1}, [[1]]),
+        ({"enum": [{}, {"a": 1}], "minProperties": 1}, [{"a": 1}]),
+        ({"enum": [1, True], "const": True}, [True]),
+        ({"const": 2.0, "type": "integer"}, [2.0]),
+    ],
+)
+def test_of_a_choice_what_keeps_to_the_rest_is_left(
+    walker: Walker, schema: dict[str, Any], left: list[Any]
+) -> None:
+    said = {walker.walk(to_grammar(schema).grammar, Random(seed)).strip() for seed in range(20)}
+    assert said == {json.dumps(value) for value in left}
+
+
+IMPOSSIBLE: dict[str, tuple[Any, str]] = {
+    "a constant of another type": ({"const": 5, "type": "string"}, "no value of its const"),
+    "a constant that is too short": ({"const": "abc", "minLength": 4}, "no value of its const"),
+    "a constant outside its enum": ({"const": 1, "enum": [True, "1"]}, "no value of its const"),
+    "types that exclude each other": ({"allOf": [NULL, BOOLEAN]}, "/allOf/1/type: no value"),
+    "enums that exclude each other": (
+        {"allOf": [{"enum": [1]}, {"enum": [True]}]},
+        "/allOf/1/enum: it has no",
+    ),
+    "constants that differ": ({"allOf": [{"const": 1}, {"const": 2}]}, "/allOf/1/const"),
+    "lengths that exclude each other": (
+        {"allOf": [{"type": "string", "minLength": 5}, {"maxLength": 4}]},
+        "minLength is larger",
+    ),
+    "properties that exclude each other": (
+        {"properties": {"x": {"allOf": [{"properties": {"a": NULL}}, {"properties": {"a": BOOLEAN}}]}}},
+        "/properties/x/properties/a/allOf/1/type",
+    ),
+    "a reference that is joined": ({"allOf": [{"$ref": "#/$defs/x"}, NULL]}, "/allOf/0: a .ref"),
+    "false among all": ({"allOf": [False, NULL]}, "/allOf/0"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_nothing_can_meet_is_refused(name: str) -> None:
+    schema, reason = IMPOSSIBLE[name]
+    with pytest.raises(InvalidSchema, match=reason):
+        to_grammar(schema)
+
+
+JUNK: list[Any] = [None, 3, -1.5, "x", True, [], [1], ["x"], {}, {"a": 1}, [[]], [{"a": [1]}]]
+NAMES = [*KEYWORDS, "type", "$ref", "const", "enum", "allOf", "prefixItems", "$defs", "additionalItems"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"allOf": [{"properties": [1]}, {}]}, "/allOf/0/properties"),
+        ({"allOf": [{"properties": [1]}, NULL]}, "/allOf/0/properties"),
+        ({"allOf": [{"required": 1}, {"required": ["a"]}]}, "/allOf/1/required"),
+        ({"type": "string", "format": ["x"]}, "/format"),
+        ({"type": "integer", "format": ["x"]}, "/format"),
+        ({"properties": {"a": {"type": [["string"]]}}}, "/properties/a/type"),
+        ({"type": None}, "/type"),
+        ({"enum": ["a"], "minLength": "2"}, "/minLength"),
+        ({"allOf": [{"minimum": "a"}, {"minimum": 1}]}, "/allOf/1/minimum"),
+    ],
+)
+def test_a_malformed_schema_is_refused_with_the_place(schema: dict[str, Any], place: str) -> None:
+    with pytest.raises(InvalidSchema, match=f"^{place}: "):
+        to_grammar(schema)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("type", [None, "object", "array", "string", "number", ["string", "null"]])
+def test_junk_anywhere_is_refused_or_made_into_a_grammar(name: str, type: object) -> None:
+    """Whatever it has: nothing but InvalidSchema comes of it."""
+    typed = {} if type is None else {"type": type}
+    beside = {"properties": {"a": NULL}, "minLength": 1, "enum": ["a", 1], "minItems": 1, "items": {}}
+    for junk in JUNK:
+        part = {**typed, name: junk}
+        for schema in (part, {"allOf": [part, beside]}, {"allOf": [beside, part]}, {"oneOf": [part, beside]}):
+            try:
+                grammar = to_grammar(schema).grammar
+            except InvalidSchema:
+                continue
+            assert grammar.startswith("root ::= ")
