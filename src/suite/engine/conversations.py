@@ -13,6 +13,7 @@ from typing import NamedTuple
 from suite.engine.backend import Backend
 from suite.engine.slots import Slot, Slots
 from suite.engine.snapshot import Found
+from suite.engine.snapshot_file import pack
 from suite.engine.snapshots import Snapshots
 from suite.errors import ConversationGone
 from suite.identity import Clock
@@ -200,13 +201,13 @@ class Conversations:
     def clear(self, conversation_id: str | None) -> Cleared:
         """Forget a conversation, or for None all: snapshots now, slots with `empty_condemned`."""
         found = self._slots.condemn(conversation_id)
-        forgotten, tokens = (0, 0) if self._snapshots is None else self._snapshots.forget(conversation_id)
-        saved = [slot for slot in found if slot.conversation_id is not None and not slot.unsaved]
+        forgotten = [] if self._snapshots is None else self._snapshots.forget(conversation_id)
+        in_slots = [(slot.conversation_id, pack(slot.tokens)) for slot in found]
+        elsewhere = [each for each in forgotten if not any(each.is_of(*slot) for slot in in_slots)]
         return Cleared(
-            conversations=len(found) + max(0, forgotten - len(saved)),
+            conversations=len(found) + len(elsewhere),
             generating=sum(slot.generating for slot in found),
-            tokens=sum(len(slot.tokens) for slot in found)
-            + max(0, tokens - sum(len(slot.tokens) for slot in saved)),
+            tokens=sum(len(slot.tokens) for slot in found) + sum(each.count for each in elsewhere),
         )
 
     def empty_condemned(self) -> None:

@@ -55,6 +55,12 @@ class Snapshot:
         """What counts when there is no room for all."""
         return worth(self.count, self.size, self.used)
 
+    def is_of(self, conversation_id: str | None, tokens: bytes) -> bool:
+        """Whether it is of this conversation, or where that has no name, of what led to these tokens."""
+        if self.conversation_id is None:
+            return tokens.startswith(self.tokens)
+        return self.conversation_id == conversation_id
+
     def job(self, conversation_id: str, payload: Payload) -> Job:
         """Its way to disk."""
         return Job(

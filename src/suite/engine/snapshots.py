@@ -219,8 +219,8 @@ class Snapshots:
             self._directory.touch(entry.name, entry.used)
         return payload
 
-    def forget(self, conversation_id: str | None) -> tuple[int, int]:
-        """Forget a conversation, for None all there is; how many snapshots that were, and of how many tokens.
+    def forget(self, conversation_id: str | None) -> list[Snapshot]:
+        """Forget a conversation, for None all there is; what that was.
 
         Their files are removed when this returns, so that no crash brings them back.
         """
@@ -230,7 +230,7 @@ class Snapshots:
             self._drop(entry)
         if self._directory is not None:
             self._directory.remove([entry.name for entry in forgotten])
-        return len(forgotten), sum(entry.count for entry in forgotten)
+        return forgotten
 
     def expire(self) -> None:
         """Drop what has not been used for too long, and what is not there any more. Cheap."""
