@@ -166,6 +166,26 @@ async def test_past_its_queue_it_answers_overloaded(tmp_path: Path, tiny: Path) 
         assert again.code == "generation_exists"
 
 
+async def test_those_that_are_refused_are_told_to_wait_as_long_as_the_last_one_took(
+    tmp_path: Path, tiny: Path
+) -> None:
+    async with (
+        stage(tmp_path) as on,
+        on.actor(tiny, context_tokens=LONG_CONTEXT, slots=1, queue_limit=0) as actor,
+    ):
+        client = await actor.generate("g1", **ENDLESS, stream=True)
+        await client.until(31)  # chunks, twenty a second at most
+        assert await actor.cancel("g1")
+        await actor.finished("g1")
+        await actor.generate("g2", **ENDLESS)
+        hints = [
+            (await actor.hand_over(request(prompt="a"), id, reply=on.client.new_inbox())).retry_after_ms
+            for id in ("g3", "g4")
+        ]
+        assert hints[0] is not None and hints[0] > 1000
+        assert hints[1] == hints[0]
+
+
 async def test_cancelling_ends_what_runs_and_what_waits(tmp_path: Path, tiny: Path) -> None:
     async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT, slots=1) as actor:
         running = await actor.generate("g1", **ENDLESS, stream=True)

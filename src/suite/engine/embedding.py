@@ -2,9 +2,9 @@
 
 The context is made at the first request, has sequences of its own and disturbs no conversation. It costs,
 from then on: a key-value cache of `context_tokens` (for a model that was not made for embeddings 2048 at
-most, and none for an encoder), and a compute buffer. The buffer of a generating model has a row of logits for each
-token of a step, wanted or not, so that steps are short: `LOGITS_BYTES` bounds these rows, which are there
-twice. Measured with short texts: 166 MiB for Gemma 3 270M, 111 for SmolLM2 135M.
+most, and none for an encoder), and a compute buffer. The buffer of a generating model has a row of logits for
+each token of a step, wanted or not, so that steps are short: `LOGITS_BYTES` bounds these rows, which are
+there twice. Measured with short texts: 166 MiB for Gemma 3 270M, 111 for SmolLM2 135M.
 
 Short inputs share a step. A step is one micro-batch, for llama.cpp pools within one: of an input that takes
 several, each step's vector is the mean (or the first, or the last) of its tokens, and they are put together
