@@ -3,7 +3,7 @@
 A schema is checked and put into a few plain forms, of which a grammar is made then. What a grammar cannot
 enforce, such as the bounds of numbers, is told in warnings; what nothing can meet is refused.
 
-Only for the probing process: a schema can be as hostile as a grammar.
+Only for a process that may die of it: a schema can be as hostile as a grammar.
 """
 
 from __future__ import annotations

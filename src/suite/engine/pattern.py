@@ -31,6 +31,7 @@ _SHORTHANDS: dict[str, _Ranges] = {
 _NEGATED_SHORTHANDS = {"D": _SHORTHANDS["d"], "W": _SHORTHANDS["w"], "S": _WHITESPACE}
 _CONTROLS = {"t": 0x09, "n": 0x0A, "v": 0x0B, "f": 0x0C, "r": 0x0D}
 _COUNT = re.compile(r"\{([0-9]{1,9})(,?)([0-9]{0,9})\}")
+_CODE = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}")
 _MOST_REPEATS = 2000
 """llama.cpp refuses more."""
 
@@ -189,9 +190,7 @@ class _Reader:
             return _all_but(_NEGATED_SHORTHANDS[character])
         if character in _CONTROLS:
             return _CONTROLS[character]
-        if code := re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}").match(
-            self._pattern, self._at - 1
-        ):
+        if code := _CODE.match(self._pattern, self._at - 1):
             self._at = code.end()
             return int(code[1] or code[2] or code[3], 16)
         if not character or character.isalnum():
