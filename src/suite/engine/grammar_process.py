@@ -20,7 +20,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 import msgspec
 import numpy as np
@@ -30,12 +30,14 @@ from suite.engine.candidates import Candidates, Ids
 from suite.engine.grammar_session import (
     ACCEPT,
     ANSWER,
+    BEGIN,
     DIED,
     TAKE,
     Death,
     Limits,
     Reading,
     ToRead,
+    control,
     receive,
     send,
 )
@@ -67,50 +69,66 @@ def _load(path: str) -> Vocabulary:
     return Vocabulary(model)
 
 
+class _Known(NamedTuple):
+    """A child."""
+
+    number: int
+    session: socket.socket
+    errors: BinaryIO
+
+
 class Parent:
     """Forks, and says of a child that died what it died of."""
 
-    def __init__(self, control: socket.socket, vocabulary: Vocabulary) -> None:
-        self._control = control
+    def __init__(self, orders: socket.socket, vocabulary: Vocabulary) -> None:
+        self._orders = orders
         self._vocabulary = vocabulary
         self._unseen = np.zeros(vocabulary.size, np.bool_)
         self._unseen[vocabulary.unseen()] = True
-        self._children: dict[int, tuple[socket.socket, BinaryIO]] = {}
+        self._children: dict[int, _Known] = {}
 
     def run(self) -> None:
         """Serve until the process that started this one has ended."""
         signal.signal(signal.SIGCHLD, self._on_death)
         while True:
-            data, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)
-            if not data:
+            order, descriptors, _, _ = socket.recv_fds(self._orders, control.size, 1)
+            if not order:
                 return
-            for descriptor in descriptors:
-                self._fork(socket.socket(fileno=descriptor))
+            verb, number = control.unpack(order)
+            # A child is known before it is mourned, and mourned before another has its pid.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+            if verb == BEGIN:
+                self._fork(number, socket.socket(fileno=descriptors[0]))
+            else:
+                self._kill(number)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
-    def _fork(self, session: socket.socket) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # it is known before it is mourned
+    def _fork(self, number: int, session: socket.socket) -> None:
         try:
             # A pipe could be full, and its writer wait. It is closed when the child is gone.
             errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
             child = os.fork()
             if child == 0:
                 self._become_child(session, errors)
-            self._children[child] = session, errors
+            self._children[child] = _Known(number, session, errors)
         except OSError as error:
             sys.stderr.write(f"no process for a grammar: {error}\n")
             session.close()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+    def _kill(self, number: int) -> None:
+        for child, known in self._children.items():
+            if known.number == number:
+                os.kill(child, signal.SIGKILL)
 
     def _become_child(self, session: socket.socket, errors: BinaryIO) -> NoReturn:
         code = 1
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             # What others hold the other end of must end when they are told so, not when this one does.
-            self._control.close()
-            for other, others_errors in self._children.values():
-                other.close()
-                others_errors.close()
+            self._orders.close()
+            for other in self._children.values():
+                other.session.close()
+                other.errors.close()
             os.dup2(errors.fileno(), sys.stderr.fileno())
             with suppress(EOFError, OSError):
                 Child(session, errors, self._vocabulary, self._unseen).run()
@@ -124,7 +142,7 @@ class Parent:
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 child, status = ended
-                session, errors = self._children.pop(child)
+                _, session, errors = self._children.pop(child)
                 with session, errors, suppress(OSError):
                     if status:
                         session.setblocking(False)

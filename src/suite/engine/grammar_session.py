@@ -23,6 +23,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +47,11 @@ ANSWER_SECONDS = 1.0
 
 Kind = Literal["grammar", "schema"]
 
+BEGIN, END = b"+", b"-"
+"""How a message to the parent begins: here is a socket for a child, that child is no longer wanted."""
+
+control = struct.Struct("=cQ")
+"""A whole message to the parent, with the child's number."""
 _length, _token = struct.Struct("=I"), struct.Struct("=i")
 
 
@@ -119,8 +125,10 @@ def _receive_exactly(connection: socket.socket, length: int) -> bytes:
 class GrammarSession:
     """One grammar, for one generation at most. Any thread may close it while another waits for an answer."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, end: Callable[[], None]) -> None:
+        """`end` ends the child, whatever it does."""
         self._socket = connection
+        self._end = end
         self._lock = threading.Lock()
         self._work: ToRead | None = None
 
@@ -165,6 +173,7 @@ class GrammarSession:
         """End it, and the wait of a thread for its answer."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        self._end()
         with self._lock:  # else another file could get the number that a thread still reads from
             self._socket.close()
 
@@ -208,6 +217,7 @@ class GrammarProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket
+        self._opened = 0
 
     def open(self) -> GrammarSession:
         """A child for one grammar. Raises GenerationFailed when no process can be started."""
@@ -217,16 +227,23 @@ class GrammarProcess:
                 if self._process is None or self._process.poll() is not None:
                     self._end()
                     self._start()
-                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+                self._opened += 1
+                number = self._opened
+                socket.send_fds(self._control, [control.pack(BEGIN, number)], [theirs.fileno()])
             except OSError as error:
                 ours.close()
                 raise GenerationFailed(f"no process for the grammar: {error}") from None
-        return GrammarSession(ours)
+        return GrammarSession(ours, lambda: self._kill(number))
 
     def close(self) -> None:
         """End the process; sessions that are open go on. The next one starts another."""
         with self._lock:
             self._end()
+
+    def _kill(self, number: int) -> None:
+        with self._lock, suppress(OSError):
+            if self._process is not None:
+                self._control.sendall(control.pack(END, number))
 
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
