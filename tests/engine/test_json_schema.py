@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import date
 from random import Random
 from typing import Any
 
@@ -114,6 +115,13 @@ def unlike(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     described = [name for name, _ in pairs if name in ('n"1', "n", "\\")]
     assert len(described) == len(set(described))
     return dict(pairs)
+
+
+def test_no_month_has_more_days_than_in_a_leap_year(walker: Walker) -> None:
+    grammar = to_grammar({"type": "string", "format": "date"}).grammar
+    said = {json.loads(walker.walk(grammar, Random(seed), "0123")) for seed in range(300)}
+    for day in said:
+        date.fromisoformat(f"2024{day[4:]}")
 
 
 KEYWORDS: dict[str, Any] = {
