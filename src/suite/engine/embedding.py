@@ -83,7 +83,7 @@ class Embedder:
         One is brought to its end, or closed, before another is begun. Raises EmptyPrompt or PromptTooLong
         naming the index of the input, or GenerationFailed.
         """
-        self.check(inputs)
+        self._check(inputs)
         context = self._opened()
         vectors: list[tuple[float, ...]] = []
         vector = _Vector(self.dimensions, self._pooling)
@@ -101,8 +101,7 @@ class Embedder:
                     vector = _Vector(self.dimensions, self._pooling)
         return tuple(vectors)
 
-    def check(self, inputs: Sequence[Sequence[int]]) -> None:
-        """Refuse what `embed` would. Raises EmptyPrompt or PromptTooLong, which name the input."""
+    def _check(self, inputs: Sequence[Sequence[int]]) -> None:
         for index, tokens in enumerate(inputs):
             if not tokens:
                 raise EmptyPrompt(f"input {index} is empty: send a text")
