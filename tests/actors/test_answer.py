@@ -12,9 +12,9 @@ import pytest
 
 import suite.actors.answer
 from suite.actors.answer import Answer, Means
-from suite.engine.grammar import Grammars
+from suite.engine.grammar.grammar import Grammars
 from suite.engine.model import ContextSettings
-from suite.engine.prompt import Prompter
+from suite.engine.prompts.prompt import Prompter
 from suite.engine.thread import EngineThread
 from suite.identity import new_id, utc_now
 from suite.messages.actor import Finished, Handover

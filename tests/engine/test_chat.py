@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from suite.engine.chat import ChatTemplate
-from suite.engine.rendering import Renderer
+from suite.engine.prompts.chat import ChatTemplate
+from suite.engine.prompts.rendering import Renderer
 from suite.errors import InvalidChat
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)

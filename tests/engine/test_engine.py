@@ -16,7 +16,7 @@ from suite.engine.engine import Engine
 from suite.engine.generation import Generation, Order
 from suite.engine.sampler import Sampling
 from suite.engine.slots import Slots
-from suite.engine.snapshots import Snapshots
+from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import SuiteError
 from suite.identity import new_id, utc_now
 from suite.messages.events import Outcome

@@ -11,8 +11,8 @@ from pathlib import Path
 import gguf
 import pytest
 
-from suite.engine.ggml import FILE_TYPES, TENSOR_TYPES
-from suite.engine.gguf import inspect
+from suite.engine.gguf.file import inspect
+from suite.engine.gguf.ggml import FILE_TYPES, TENSOR_TYPES
 from suite.errors import ModelFileGone, ModelFileInvalid
 from support.models import CHAT_TEMPLATE, gemma, smollm2, tiny_model
 from support.raw_gguf import BOOL, STRING, UINT32, Raw, Tensor, array, gguf_bytes, scalar, text
@@ -278,7 +278,8 @@ def test_a_header_cut_anywhere_is_refused(tmp_path: Path) -> None:
 
 def test_inspection_brings_neither_llama_cpp_nor_numpy_along() -> None:
     code = (
-        "import sys, suite.engine.estimate, suite.catalogue; print({'llama_cpp', 'numpy'} & set(sys.modules))"
+        "import sys, suite.engine.gguf.estimate, suite.catalogue; "
+        "print({'llama_cpp', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

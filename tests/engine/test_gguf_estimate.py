@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from suite.engine.estimate import PROCESS_BYTES, estimate
-from suite.engine.gguf import inspect
+from suite.engine.gguf.estimate import PROCESS_BYTES, estimate
+from suite.engine.gguf.file import inspect
 from support.models import gemma, smollm2, tiny_model
 
 # llama.cpp runs in a process of its own: it prints its buffers, and may abort

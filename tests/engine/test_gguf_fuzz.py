@@ -10,8 +10,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from suite.engine.gguf import GgufInfo, inspect
-from suite.engine.gguf_header import Malformed, read_header
+from suite.engine.gguf.file import GgufInfo, inspect
+from suite.engine.gguf.header import Malformed, read_header
 from suite.errors import ModelFileInvalid
 from support.models import tiny_model
 from support.raw_gguf import gguf_bytes

@@ -14,10 +14,10 @@ import numpy as np
 import psutil
 import pytest
 
-from suite.engine.grammar import MAX_BYTES, Grammars
-from suite.engine.grammar_session import GrammarProcess, Limits
-from suite.engine.json_schema import to_grammar
+from suite.engine.grammar.grammar import MAX_BYTES, Grammars
+from suite.engine.grammar.session import GrammarProcess, Limits
 from suite.engine.sampler import Sampler, Sampling
+from suite.engine.schema.json_schema import to_grammar
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidRequest, InvalidSchema
 from suite.messages.actions.chat import ResponseFormat, SchemaFormat
 from suite.messages.actions.generation import GenerateTextRequest
@@ -167,7 +167,7 @@ async def test_grammars_outlive_the_process_that_forks_for_them(tiny: Bare) -> N
 
 SUDDEN_DEATH = """
 import os, psutil, signal, sys
-from suite.engine.grammar_session import GrammarProcess, Limits, ToRead
+from suite.engine.grammar.session import GrammarProcess, Limits, ToRead
 GrammarProcess(sys.argv[1]).open().read(ToRead(kind="grammar", source="root ::= .", limits=Limits()))
 print(*(each.pid for each in psutil.Process().children(recursive=True)), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from suite.engine.json_schema import to_grammar
+from suite.engine.schema.json_schema import to_grammar
 from suite.errors import InvalidSchema
 from support.bare import bare
 from support.models import tiny_model

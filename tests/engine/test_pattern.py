@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.engine.json_schema import to_grammar
-from suite.engine.pattern import UnsupportedPattern, to_rule
+from suite.engine.schema.json_schema import to_grammar
+from suite.engine.schema.pattern import UnsupportedPattern, to_rule
 from suite.errors import InvalidSchema
 from support.bare import bare
 from support.models import tiny_model

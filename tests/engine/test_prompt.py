@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from suite.engine.model import ContextSettings, Model
-from suite.engine.prompt import Prompter
+from suite.engine.prompts.prompt import Prompter
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
     EmptyPrompt,

@@ -10,8 +10,8 @@ import pytest
 
 from suite.engine.bindings import lib
 from suite.engine.candidates import likeliest
-from suite.engine.grammar import JSON_OBJECT
-from suite.engine.grammar_session import Limits
+from suite.engine.grammar.grammar import JSON_OBJECT
+from suite.engine.grammar.session import Limits
 from suite.engine.sampler import Sampler, Sampling, sampling_of
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidRequest
 from suite.messages.actions.generation import GenerateTextRequest

@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from suite.engine import snapshot_file
-from suite.engine.snapshot_folder import remove_expired, remove_snapshots
-from suite.engine.snapshots import Snapshots
+from suite.engine.snapshots import file as snapshot_file
+from suite.engine.snapshots.folder import remove_expired, remove_snapshots
+from suite.engine.snapshots.snapshots import Snapshots
 from support.snapshots import KEY, PATIENCE, Time, files, loaded, snapshots
 
 Write = Callable[..., bool]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suite.engine.snapshot_file import Payload
-from suite.engine.snapshots import Snapshots
+from suite.engine.snapshots.file import Payload
+from suite.engine.snapshots.snapshots import Snapshots
 from support.snapshots import PATIENCE, Time, files, loaded, snapshots
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.engine.tool_calls import Calls, find_calls
+from suite.engine.prompts.tool_calls import Calls, find_calls
 
 NAMES = ("weather", "add")
 PIECES = [

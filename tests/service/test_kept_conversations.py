@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 
 from suite.client import Client
-from suite.engine.snapshot_folder import SUPERSEDED, WHOLE
+from suite.engine.snapshots.folder import SUPERSEDED, WHOLE
 from suite.messages.actions.generation import GenerateTextReply
 from support.models import tiny_model
 from support.service import service_and_client

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from suite.engine.grammar_session import GrammarProcess, GrammarSession, Limits, ToRead
+from suite.engine.grammar.session import GrammarProcess, GrammarSession, Limits, ToRead
 from support.bare import Bare
 
 

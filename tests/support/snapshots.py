@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from suite.engine.snapshot_file import Payload
-from suite.engine.snapshot_folder import SUPERSEDED, WHOLE
-from suite.engine.snapshots import Snapshots
+from suite.engine.snapshots.file import Payload
+from suite.engine.snapshots.folder import SUPERSEDED, WHOLE
+from suite.engine.snapshots.snapshots import Snapshots
 from suite.identity import new_id
 
 MEGABYTE = 1 << 20

@@ -11,7 +11,7 @@ import numpy as np
 
 from suite.engine.bindings import lib
 from suite.engine.candidates import Candidates
-from suite.engine.grammar_process import parse, permitted
+from suite.engine.grammar.process import parse, permitted
 from suite.engine.vocabulary import Vocabulary
 
 _LATE = 40

@@ -22,11 +22,11 @@ from suite.actors.preparation import order_of, prepare
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
 from suite.engine.generation import Generation, Order
-from suite.engine.grammar import Grammars
-from suite.engine.prompt import Prompter
+from suite.engine.grammar.grammar import Grammars
+from suite.engine.prompts.prompt import Prompter
+from suite.engine.prompts.tool_calls import find_calls
 from suite.engine.sampler import Sampling
 from suite.engine.thread import EngineThread
-from suite.engine.tool_calls import find_calls
 from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log

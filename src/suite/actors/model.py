@@ -22,7 +22,7 @@ from threading import Thread
 
 from suite.actors.pipe import NodePipe, leave
 from suite.engine.model import ContextSettings
-from suite.engine.snapshots import Snapshots
+from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.thread import EngineThread
 from suite.errors import LoadCancelled
 from suite.identity import new_id, utc_now

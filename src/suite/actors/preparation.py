@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack
 from typing import NamedTuple
 
 from suite.engine.generation import Order
-from suite.engine.grammar import Grammars
-from suite.engine.prompt import Prompter
+from suite.engine.grammar.grammar import Grammars
+from suite.engine.prompts.prompt import Prompter
 from suite.engine.sampler import Sampling, sampling_of
 from suite.messages.actions.generation import GenerateTextRequest
 

@@ -20,8 +20,8 @@ from suite.actors.embeddings import Embeddings
 from suite.actors.figures import StepFigures, Turnover
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.bus.connection import Connection, Message
-from suite.engine.grammar import Grammars
-from suite.engine.prompt import Prompter
+from suite.engine.grammar.grammar import Grammars
+from suite.engine.prompts.prompt import Prompter
 from suite.engine.thread import EngineThread
 from suite.errors import GenerationExists, InvalidRequest, ModelUnloading, Overloaded, SuiteError
 from suite.identity import Clock, new_id, utc_now

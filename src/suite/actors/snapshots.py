@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from suite.config import Settings
-from suite.engine.snapshot_folder import folder_of, remove_expired, remove_snapshots
+from suite.engine.snapshots.folder import folder_of, remove_expired, remove_snapshots
 from suite.identity import Now
 
 SWEEP_SECONDS = 60.0

@@ -23,7 +23,7 @@ from suite.actors.process import ActorProcess
 from suite.actors.standby import Standby
 from suite.catalogue import Model
 from suite.domain.residency import Admit, Residency, decide, evolve
-from suite.engine.estimate import PROCESS_BYTES
+from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
     LoadCancelled,

@@ -24,8 +24,8 @@ from suite.catalogue.digests import DigestCache, sha256
 from suite.catalogue.files import Directories, Listing, ModelFile, Signature
 from suite.catalogue.model import Changes, Model, cache_tokens, context_tokens
 from suite.config import ModelSettings
-from suite.engine.estimate import estimate
-from suite.engine.gguf import GgufInfo, inspect
+from suite.engine.gguf.estimate import estimate
+from suite.engine.gguf.file import GgufInfo, inspect
 from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteError
 
 logger = logging.getLogger("suite.catalogue")

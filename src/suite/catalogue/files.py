@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from suite.config import ModelSettings
-from suite.engine.gguf import MAX_PARTS, split_name
+from suite.engine.gguf.file import MAX_PARTS, split_name
 from suite.errors import InvalidRequest, ModelFileGone, ModelFileInvalid, SuiteError
 from suite.messages.subjects import escape
 

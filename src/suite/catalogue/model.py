@@ -8,8 +8,8 @@ import msgspec
 
 from suite.catalogue.files import ModelFile
 from suite.config import ModelSettings
-from suite.engine.estimate import kv_bytes_per_token
-from suite.engine.gguf import GgufInfo
+from suite.engine.gguf.estimate import kv_bytes_per_token
+from suite.engine.gguf.file import GgufInfo
 from suite.errors import SuiteError
 from suite.messages.actions.status import MemoryEstimate
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from suite.engine.sampler import Sampling
-from suite.engine.snapshot_file import Payload
+from suite.engine.snapshots.file import Payload
 from suite.messages.logprobs import TokenLogprobs
 
 

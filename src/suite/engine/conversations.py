@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from suite.engine.backend import Backend
 from suite.engine.slots import Slot, Slots
-from suite.engine.snapshot import Found
-from suite.engine.snapshot_file import pack
-from suite.engine.snapshots import Snapshots
+from suite.engine.snapshots.file import pack
+from suite.engine.snapshots.snapshot import Found
+from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import ConversationGone
 from suite.identity import Clock
 from suite.messages.actor import Cleared

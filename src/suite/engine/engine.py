@@ -19,7 +19,7 @@ from suite.engine.generation import Generation
 from suite.engine.listener import Listener
 from suite.engine.scheduler import Run, Scheduler, Share, parts
 from suite.engine.slots import Slots
-from suite.engine.snapshots import Snapshots
+from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import GenerationFailed, PromptTooLong, SuiteError
 from suite.identity import Clock
 from suite.messages.actor import Cleared

@@ -14,7 +14,7 @@ import msgspec
 from suite.engine.backend import Part
 from suite.engine.bindings import last_messages, lib
 from suite.engine.sampler import Sampler, Sampling
-from suite.engine.snapshot_file import Payload, uninitialised
+from suite.engine.snapshots.file import Payload, uninitialised
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import GenerationFailed, LoadFailed
 from suite.messages.logprobs import TokenLogprobs

@@ -26,7 +26,7 @@ from suite.messages.logprobs import TokenLogprobs
 
 if TYPE_CHECKING:
     from suite.engine.candidates import Ids, Logits
-    from suite.engine.grammar_session import GrammarSession
+    from suite.engine.grammar.session import GrammarSession
 
 _GREEDY_BELOW = 1e-4
 """A temperature under this takes the likeliest token: dividing by it would overflow."""

@@ -21,7 +21,7 @@ from suite.engine.generation import Generation
 from suite.engine.listener import Listener
 from suite.engine.model import ContextSettings, Model
 from suite.engine.slots import Slots
-from suite.engine.snapshots import Snapshots
+from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import LoadFailed, SuiteError
 from suite.messages.actor import Cleared
 

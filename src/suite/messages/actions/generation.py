@@ -73,7 +73,8 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     """Higher goes first where generations wait for a slot: each step is worth ten seconds of waiting."""
     deadline_ms: Annotated[int, Meta(ge=1, le=86_400_000)] | None = None
-    """From its acceptance by the model on: what there is by then, if anything, is the answer (``deadline``)."""
+    """From its acceptance by the model on: what there is by then, if anything, is the answer
+    (``deadline``)."""
     generation_id: GenerationId | None = None
     """To cancel by; made by the service if left out. The same id within two minutes is counted once."""
 

@@ -93,7 +93,7 @@ class _Process:
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "suite.engine.template_process", str(theirs.fileno())],
+                    [sys.executable, "-m", "suite.engine.prompts.template_process", str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

@@ -9,7 +9,7 @@
 
 A state is bytes here, whatever made them. What is put is held in memory and written to disk soon after, so
 that it outlives the process; when memory runs short, what is on disk as well goes first, and of that and of
-files the least valuable (`snapshot_files.worth`). `memory_bytes` binds what is held, tokens and what waits to
+files the least valuable (`Snapshot.worth`). `memory_bytes` binds what is held, tokens and what waits to
 be written included; beside it the writing thread has at most one snapshot in hand, so that one larger than
 the memory budget can still go to disk. The tokens of files are held too, four bytes each, to be found by.
 """
@@ -21,10 +21,10 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from suite.engine.snapshot import Found, Snapshot
-from suite.engine.snapshot_directory import Kept, SnapshotDirectory
-from suite.engine.snapshot_file import Payload, pack, unpack
-from suite.engine.snapshot_index import SnapshotIndex
+from suite.engine.snapshots.directory import Kept, SnapshotDirectory
+from suite.engine.snapshots.file import Payload, pack, unpack
+from suite.engine.snapshots.index import SnapshotIndex
+from suite.engine.snapshots.snapshot import Found, Snapshot
 from suite.identity import NewId, Now
 
 _log = logging.getLogger("suite.engine")

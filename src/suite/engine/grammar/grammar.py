@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from suite.engine.grammar_session import GrammarProcess, GrammarSession, Kind, Limits, ToRead
+from suite.engine.grammar.session import GrammarProcess, GrammarSession, Kind, Limits, ToRead
 from suite.errors import InvalidGrammar, InvalidRequest, InvalidSchema, SuiteError
 from suite.messages.actions.generation import GenerateTextRequest
 

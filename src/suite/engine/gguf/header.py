@@ -12,7 +12,7 @@ import struct
 from enum import IntEnum
 from typing import BinaryIO, NamedTuple, TypeAlias
 
-from suite.engine.ggml import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
+from suite.engine.gguf.ggml import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
 
 MAX_HEADER_BYTES = 512 << 20
 """Where the header must have ended; that of a vocabulary of 262,144 tokens has 7 MB."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from suite.engine.gguf_header import Array, Header, Malformed, SkippedText, Value
+from suite.engine.gguf.header import Array, Header, Malformed, SkippedText, Value
 
 
 class Keys:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from suite.engine.schema_keywords import is_of, same
+from suite.engine.schema.keywords import is_of, same
 
 Schema: TypeAlias = dict[str, Any]
 

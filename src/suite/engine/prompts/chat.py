@@ -2,7 +2,7 @@
 
 A template is a program of whoever made the file. It runs in Jinja's immutable sandbox and reaches only what
 it is given, but it can loop for ever and fill the memory: outside of tests it runs in a process of its own
-(`suite.engine.rendering`), which alone imports this module.
+(`suite.engine.prompts.rendering`), which alone imports this module.
 """
 
 from __future__ import annotations

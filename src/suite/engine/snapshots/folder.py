@@ -12,8 +12,8 @@ import logging
 import os
 from pathlib import Path
 
-from suite.engine import snapshot_file
-from suite.engine.snapshot_file import Unusable
+from suite.engine.snapshots import file as snapshot_file
+from suite.engine.snapshots.file import Unusable
 
 _log = logging.getLogger("suite.engine")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from suite.engine.rendering import Renderer
+from suite.engine.prompts.rendering import Renderer
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
     EmptyPrompt,

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from suite.engine import snapshot_file
-from suite.engine.snapshot_file import TOKEN_BYTES, Header, Payload, Unusable
-from suite.engine.snapshot_files import File, SnapshotFiles
-from suite.engine.snapshot_folder import (
+from suite.engine.snapshots import file as snapshot_file
+from suite.engine.snapshots.file import TOKEN_BYTES, Header, Payload, Unusable
+from suite.engine.snapshots.files import File, SnapshotFiles
+from suite.engine.snapshots.folder import (
     PARTIAL,
     SUPERSEDED,
     WHOLE,

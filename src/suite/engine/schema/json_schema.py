@@ -13,11 +13,11 @@ from collections.abc import Collection, Iterable
 from itertools import combinations
 from urllib.parse import unquote
 
-from suite.engine import pattern
-from suite.engine.grammar import MAX_BYTES, Constraint
-from suite.engine.schema_forms import ANYTHING, Schema, apart, can_end
-from suite.engine.schema_joining import joined
-from suite.engine.schema_keywords import (
+from suite.engine.grammar.grammar import MAX_BYTES, Constraint
+from suite.engine.schema import pattern
+from suite.engine.schema.forms import ANYTHING, Schema, apart, can_end
+from suite.engine.schema.joining import joined
+from suite.engine.schema.keywords import (
     ANNOTATIONS,
     FORMATS,
     LIMITS,
@@ -31,7 +31,7 @@ from suite.engine.schema_keywords import (
     type_of,
     wrong,
 )
-from suite.engine.schema_rules import grammar
+from suite.engine.schema.rules import grammar
 from suite.errors import InvalidSchema
 
 _ENFORCED = {

@@ -1,6 +1,6 @@
-"""The process that reads and follows grammars: ``python -m suite.engine.grammar_process FD MODEL``.
+"""The process that reads and follows grammars: ``python -m suite.engine.grammar.process FD MODEL``.
 
-`suite.engine.grammar_session` starts it, says what it is for and sends it sockets over the socket FD, one for
+`suite.engine.grammar.session` starts it, says what it is for and sends it sockets over the socket FD, one for
 each grammar. It has one thread and forks a child for each: that one may die of its grammar, and the parent
 then tells why.
 """
@@ -27,7 +27,7 @@ import numpy as np
 
 from suite.engine.bindings import last_messages, lib
 from suite.engine.candidates import Candidates, Ids
-from suite.engine.grammar_session import (
+from suite.engine.grammar.session import (
     ACCEPT,
     ANSWER,
     BEGIN,
@@ -41,7 +41,7 @@ from suite.engine.grammar_session import (
     receive,
     send,
 )
-from suite.engine.json_schema import to_grammar
+from suite.engine.schema.json_schema import to_grammar
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import InvalidGrammar, InvalidSchema, SuiteError
 

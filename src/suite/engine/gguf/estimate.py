@@ -21,8 +21,8 @@ most of the buffer of a model with a large vocabulary is never touched.
 
 from __future__ import annotations
 
-from suite.engine.ggml import REPACKED_TYPES
-from suite.engine.gguf import GgufInfo
+from suite.engine.gguf.file import GgufInfo
+from suite.engine.gguf.ggml import REPACKED_TYPES
 from suite.messages.actions.status import MemoryEstimate
 
 MICRO_BATCH_TOKENS = 512

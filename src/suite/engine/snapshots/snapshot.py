@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from suite.engine.snapshot_directory import Job
-from suite.engine.snapshot_file import TOKEN_BYTES, Payload
-from suite.engine.snapshot_files import worth
+from suite.engine.snapshots.directory import Job
+from suite.engine.snapshots.file import TOKEN_BYTES, Payload
+from suite.engine.snapshots.files import worth
 
 
 class Snapshot:

@@ -252,7 +252,7 @@ class GrammarProcess:
                 [
                     sys.executable,
                     "-m",
-                    "suite.engine.grammar_process",
+                    "suite.engine.grammar.process",
                     str(theirs.fileno()),
                     self._model_path,
                 ],

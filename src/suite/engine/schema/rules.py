@@ -1,4 +1,4 @@
-"""The grammar of a schema that is in the plain forms (`schema_forms`), as llama.cpp reads it (GBNF).
+"""The grammar of a schema that is in the plain forms (`forms`), as llama.cpp reads it (GBNF).
 
 As in llama.cpp's own converter a space may follow each part of the JSON and nothing else may, for a model
 would go on with spaces forever, and members come in the schema's order, the required ones first.
@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
-from suite.engine.schema_forms import Schema
+from suite.engine.schema.forms import Schema
 
 _Node: TypeAlias = dict[str, "_Node"]
 """What may follow in names that begin alike."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from suite.engine.schema_forms import Schema
-from suite.engine.schema_keywords import ANNOTATIONS, is_number, same, wrong
+from suite.engine.schema.forms import Schema
+from suite.engine.schema.keywords import ANNOTATIONS, is_number, same, wrong
 
 _LEAST = ("minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum")
 _MOST = ("maxLength", "maxItems", "maxProperties", "maximum", "exclusiveMaximum")

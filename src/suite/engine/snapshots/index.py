@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from suite.engine.snapshot import Found, Snapshot
-from suite.engine.snapshot_file import TOKEN_BYTES
+from suite.engine.snapshots.file import TOKEN_BYTES
+from suite.engine.snapshots.snapshot import Found, Snapshot
 
 
 class SnapshotIndex:

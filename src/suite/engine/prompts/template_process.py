@@ -1,6 +1,6 @@
-"""The process that renders a model's chat template: ``python -m suite.engine.template_process FD``.
+"""The process that renders a model's chat template: ``python -m suite.engine.prompts.template_process FD``.
 
-`suite.engine.rendering` starts it, says what it is for and speaks to it over the socket FD.
+`suite.engine.prompts.rendering` starts it, says what it is for and speaks to it over the socket FD.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from suite.engine.chat import ChatTemplate
-from suite.engine.rendering import TEXT_BYTES, Render, Rendered, Setup
+from suite.engine.prompts.chat import ChatTemplate
+from suite.engine.prompts.rendering import TEXT_BYTES, Render, Rendered, Setup
 from suite.errors import InvalidChat
 
 _MIB = 1 << 20

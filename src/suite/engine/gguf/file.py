@@ -17,9 +17,9 @@ from typing import Final
 
 import msgspec
 
-from suite.engine.ggml import FILE_TYPE_GUESSED, FILE_TYPES
-from suite.engine.gguf_header import Header, Malformed, read_header
-from suite.engine.gguf_keys import Keys
+from suite.engine.gguf.ggml import FILE_TYPE_GUESSED, FILE_TYPES
+from suite.engine.gguf.header import Header, Malformed, read_header
+from suite.engine.gguf.keys import Keys
 from suite.errors import ModelFileGone, ModelFileInvalid
 
 MAX_LAYERS = 512

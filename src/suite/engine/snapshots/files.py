@@ -11,7 +11,7 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-from suite.engine.snapshot_folder import SUPERSEDED, WHOLE, unlink
+from suite.engine.snapshots.folder import SUPERSEDED, WHOLE, unlink
 
 _HALF_LIFE_SECONDS = 600.0
 

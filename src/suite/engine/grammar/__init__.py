@@ -1,0 +1,1 @@
+"""Grammars, followed in a process of their own."""

@@ -1,0 +1,1 @@
+"""States of conversations that left their slot, in memory and on disk."""
