@@ -154,7 +154,7 @@ async def main(is_quick: bool) -> None:
         await compare("smollm2", MODEL_IDS["smollm2"], clients=(1, 8, 16), tokens=48, turns=1)
         return
     for name, model_id in MODEL_IDS.items():
-        await compare(name, model_id, clients=(1, 4, 8, 16), tokens=TOKENS, turns=7)
+        await compare(name, model_id, clients=(1, 4, 8, 16), tokens=TOKENS, turns=5)
 
 
 if __name__ == "__main__":

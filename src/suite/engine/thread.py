@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import NoReturn, TypeAlias, TypeVar
 
+from suite.engine.conversations import REST_SECONDS
 from suite.engine.engine import Engine, OnStep
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
@@ -30,8 +31,8 @@ Work: TypeAlias = Callable[[Model, Engine], None]
 
 _log = logging.getLogger("suite.engine")
 
-REST_SECONDS = 0.5
-"""How long there must be nothing to do before snapshots are made: the next turn may be on its way."""
+EXPIRY_SECONDS = 60.0
+"""How often an idle engine looks for what has been kept too long."""
 BROKEN = 70
 """The exit code of a process whose engine failed: an internal error, in the words of sysexits.h."""
 
@@ -157,12 +158,14 @@ class EngineThread:
 
     def _receive(self, model: Model, engine: Engine) -> None:
         """Take what was handed in; wait for it when there is nothing to do."""
+        patience = REST_SECONDS
         while not engine.busy and not self._long:
             try:
-                self._work.get(timeout=REST_SECONDS)(model, engine)
+                self._work.get(timeout=patience)(model, engine)
             except queue.Empty:
-                if not engine.rest():
-                    self._work.get()(model, engine)
+                patience = REST_SECONDS if engine.rest() else EXPIRY_SECONDS
+            else:
+                patience = REST_SECONDS
         while not self._work.empty():
             self._work.get()(model, engine)
 
