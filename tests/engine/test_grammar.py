@@ -168,7 +168,9 @@ async def test_grammars_outlive_the_process_that_forks_for_them(tiny: Bare) -> N
 SUDDEN_DEATH = """
 import os, psutil, signal, sys
 from suite.engine.grammar.session import GrammarProcess, Limits, ToRead
-GrammarProcess(sys.argv[1]).open().read(ToRead(kind="grammar", source="root ::= .", limits=Limits()))
+process = GrammarProcess(sys.argv[1])
+session = process.open()  # held, for without it the child ends
+session.read(ToRead(kind="grammar", source="root ::= .", limits=Limits()))
 print(*(each.pid for each in psutil.Process().children(recursive=True)), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
