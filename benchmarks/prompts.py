@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from functools import cache
 
 WORDS = [
     *("house", "water", "light", "river", "stone", "paper", "music", "garden", "winter", "summer", "morning"),
@@ -20,9 +21,16 @@ def scene(seed: str, words: int) -> str:
     return " ".join(random.Random(seed).choices(WORDS, k=words))
 
 
+_BEGINS = iter(random.Random(0).sample(pairs := list(itertools.permutations(WORDS, 2)), len(pairs)))
+
+
+@cache
 def openings(seed: str, count: int) -> Sequence[str]:
-    """Beginnings of stories, of about 35 tokens, which differ from the first word on."""
-    begins = random.Random(seed).sample(list(itertools.permutations(WORDS, 2)), count)
+    """Beginnings of stories, of about 35 tokens: the same for the same seed, and no two alike in a run.
+
+    They differ from the second word on at the latest, or servers would find one in what they keep of another.
+    """
+    begins = itertools.islice(_BEGINS, count)
     return [
         f"{first.capitalize()} and {second} were the words that the old lighthouse keeper had written on the "
         "wall. Every evening he climbed the stairs, looked at the sea, and thought about"
