@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import anyio
@@ -9,29 +10,36 @@ from suite.actors.feed import CHUNK_SECONDS, Feed, Piece
 from suite.errors import GenerationFailed, ModelUnloading
 
 
-class Hands:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 async def test_the_first_piece_is_there_at_once_and_those_right_after_it_go_together() -> None:
-    clock = Hands()
-    feed = Feed(stream=True, clock=clock)
+    feed = Feed(stream=True)
     feed.piece("a")
     assert await feed.next() == Piece("a", (), False)
     feed.piece("b")
-    clock.now = CHUNK_SECONDS
-    feed.piece("c")
+    asyncio.get_running_loop().call_later(CHUNK_SECONDS / 2, feed.piece, "c")
     assert await feed.next() == Piece("bc", (), False)
 
 
+async def test_what_is_held_back_does_not_wait_for_more() -> None:
+    feed = Feed(stream=True)
+    feed.piece("a")
+    await feed.next()
+    feed.piece("b")
+    with anyio.fail_after(10):
+        assert await feed.next() == Piece("b", (), False)
+
+
+async def test_the_end_does_not_wait() -> None:
+    feed = Feed(stream=True)
+    feed.piece("a")
+    await feed.next()
+    feed.piece("b")
+    asyncio.get_running_loop().call_soon(feed.end, None)
+    asyncio.get_running_loop().call_later(CHUNK_SECONDS / 2, feed.piece, "too late")
+    assert await feed.next() == Piece("b", (), True)
+
+
 async def test_the_end_brings_all_that_is_left() -> None:
-    feed = Feed(stream=True, clock=Hands())
+    feed = Feed(stream=True)
     feed.piece("a")
     feed.piece("b")
     feed.ended(None)
@@ -40,7 +48,7 @@ async def test_the_end_brings_all_that_is_left() -> None:
 
 
 async def test_without_a_stream_nothing_is_told_before_the_end() -> None:
-    feed = Feed(stream=False, clock=Hands())
+    feed = Feed(stream=False)
     feed.piece("a")
     with anyio.move_on_after(0.05) as waited:
         await feed.next()
@@ -50,7 +58,7 @@ async def test_without_a_stream_nothing_is_told_before_the_end() -> None:
 
 
 async def test_the_first_failure_stands() -> None:
-    feed = Feed(stream=True, clock=Hands())
+    feed = Feed(stream=True)
     feed.end(ModelUnloading())
     feed.ended(GenerationFailed())
     await anyio.lowlevel.checkpoint()
@@ -58,7 +66,7 @@ async def test_the_first_failure_stands() -> None:
 
 
 async def test_nothing_is_lost_between_the_threads() -> None:
-    feed = Feed(stream=True, clock=Hands())
+    feed = Feed(stream=True)
     pieces = [f"{n} " for n in range(5000)]
 
     def engine() -> None:

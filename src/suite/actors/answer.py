@@ -73,7 +73,7 @@ class Answer:
         self._seed = means.new_seed() if handover.request.seed is None else handover.request.seed
         self._generation: Generation | None = None
         self._cancelled: Outcome | None = None
-        self._feed = Feed(stream=handover.request.stream, clock=means.clock)
+        self._feed = Feed(stream=handover.request.stream)
         self._preparing = anyio.CancelScope()
         self._truncated_tokens = 0
         self._parts: list[str] = []
