@@ -518,6 +518,23 @@ def test_idle_conversations_are_kept_while_others_run(tmp_path: Path) -> None:
     assert kept(tmp_path).tokens_of("c") == [*range(1, 60), *first.heard.tokens]
 
 
+def test_a_generation_that_ends_before_its_first_token_leaves_nothing(tmp_path: Path) -> None:
+    engine, backend = with_snapshots(kept(tmp_path))
+    first = asked([1] * 40, max_tokens=5, seed=5, conversation="a")
+    second = asked([2] * 40, max_tokens=5, seed=5, conversation="b")
+    for each in (first, second):
+        engine.submit(each.generation, each.heard)
+    engine.step()
+    assert second.generation.started is not None and not backend.sequences[1]
+    for each in (second, first):
+        each.generation.cancel("cancelled")
+    drain(engine)
+    rests = 0
+    while engine.rest():
+        rests += 1
+        assert rests <= 2, "it does not come to rest"
+
+
 def test_what_is_forgotten_comes_back_from_no_snapshot(tmp_path: Path) -> None:
     engine, _ = with_snapshots(kept(tmp_path))
     chat = list(range(1, 60))

@@ -131,6 +131,8 @@ class Conversations:
         slot.generating = False
         slot.tail = None if tail is None else list(tail)
         slot.ended = self._clock()
+        if not slot.tokens:
+            self.empty(slot)
 
     def empty(self, slot: Slot) -> None:
         """Forget what lies in a slot."""
@@ -177,11 +179,11 @@ class Conversations:
 
     def _save(self, slot: Slot) -> None:
         """Make a snapshot of a slot, if there is one to make."""
-        worth = slot.conversation_id is not None or len(slot.tokens) >= WORTH_RESTORING
-        if not slot.unsaved or slot.condemned or not slot.tokens or not worth:
+        if not slot.unsaved or slot.condemned:
             return
         slot.unsaved = False
-        if self._snapshots is None:
+        worth = slot.conversation_id is not None or len(slot.tokens) >= WORTH_RESTORING
+        if self._snapshots is None or not worth:
             return
         try:
             payload = self._backend.save(slot.sequence)
