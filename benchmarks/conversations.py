@@ -172,7 +172,7 @@ class Rounds:
 def model_process() -> psutil.Process:
     """Of the one model that is loaded; none stands ready beside it."""
     (process,) = [
-        each for each in psutil.Process().children(recursive=True) if "suite.actors.model" in each.cmdline()
+        each for each in psutil.Process().children(recursive=True) if "suite.actors.entry" in each.cmdline()
     ]
     return process
 

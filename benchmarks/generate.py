@@ -26,7 +26,7 @@ from harness import Measure, in_turns, quick, report
 from service import CONTEXT_TOKENS, MODEL, MODEL_ID, SAME_CACHE, running_service
 from suite.engine.backend import Part
 from suite.engine.bindings import lib
-from suite.engine.model import ContextSettings, Model
+from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.sampler import Sampler, Sampling
 
 TOKENS = 160
@@ -62,7 +62,7 @@ async def bare_loop() -> AsyncIterator[Measure]:
 
 def run_bare_loop() -> None:
     """Answer each prompt on standard input with tokens per second."""
-    model = Model.load(str(MODEL), SETTINGS, lambda _fraction: None)
+    model = LlamaModel.load(str(MODEL), SETTINGS, lambda _fraction: None)
     greedy = Sampling(temperature=0, top_p=1, top_k=0, min_p=0, repeat_penalty=1, seed=0)
     for line in sys.stdin:
         lib.llama_memory_clear(lib.llama_get_memory(model.context), True)

@@ -44,7 +44,7 @@ async def fresh_process() -> float:
 async def standing() -> None:
     """Wait until the service has a process ready."""
     while not any(
-        "suite.actors.model" in each.cmdline() for each in psutil.Process().children(recursive=True)
+        "suite.actors.entry" in each.cmdline() for each in psutil.Process().children(recursive=True)
     ):
         await anyio.sleep(0.05)
     await anyio.sleep(SETTLE_SECONDS)

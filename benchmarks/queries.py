@@ -44,7 +44,7 @@ from suite.messages.events import MetricLogged
 from suite.messages.times import parse_time, rfc3339, to_sql
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.file import ProjectionFile
-from suite.projections.readers import Readers
+from suite.projections.pool import ConnectionPool
 from suite.projections.samples import performance_metrics
 from suite.projections.sketch import RELATIVE_ERROR
 from suite.projections.summary import summary
@@ -124,7 +124,7 @@ async def read_model(samples: int) -> AsyncIterator[aiosqlite.Connection]:
             for begin in range(0, samples, BATCH):
                 numbers = range(begin, min(begin + BATCH, samples))
                 await file.fold([recorded(number + 1, workload.metric(number)) for number in numbers])
-            readers = await Readers.open(path)
+            readers = await ConnectionPool.open(path)
             async with readers.lent() as db:
                 yield db
             await readers.close()

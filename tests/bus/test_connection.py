@@ -43,7 +43,7 @@ async def hold(connection: Connection, subject: str = "suite.hold") -> None:
 
 
 def raw_client(connection: Connection) -> Client:
-    client = connection._life
+    client = connection._client
     assert client is not None
     return client
 

@@ -12,7 +12,7 @@ import gguf
 import pytest
 
 from suite.engine.embedding import Embedder
-from suite.engine.model import ContextSettings, Model
+from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.errors import CannotEmbed, EmptyPrompt, PromptTooLong
 from support.encoder import tiny_bert
 from support.models import gemma, tiny_model
@@ -33,7 +33,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 @contextmanager
 def embedding(
     path: Path, *, context_tokens: int = 128, prompt_step_tokens: int = 128
-) -> Iterator[tuple[Embedder, Model]]:
+) -> Iterator[tuple[Embedder, LlamaModel]]:
     settings = ContextSettings(
         context_tokens=context_tokens,
         prompt_step_tokens=prompt_step_tokens,
@@ -43,7 +43,7 @@ def embedding(
         threads=1,
         slots=1,
     )
-    model = Model.load(str(path), settings, lambda _: None)
+    model = LlamaModel.load(str(path), settings, lambda _: None)
     yield Embedder(model, settings), model
     model.free()
 

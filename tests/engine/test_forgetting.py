@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 
 from suite.engine.generation import Generation, Order
-from suite.engine.model import ContextSettings
+from suite.engine.llama_model import ContextSettings
 from suite.engine.sampler import Sampling
 from suite.engine.thread import EngineThread
 from suite.errors import SuiteError

@@ -12,7 +12,7 @@ import pytest
 from suite.engine.bindings import lib
 from suite.engine.engine import Engine
 from suite.engine.generation import Generation, Order
-from suite.engine.model import ContextSettings, Model
+from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.sampler import Sampling
 from suite.engine.slots import Slots
 from suite.errors import LoadFailed, SuiteError
@@ -24,11 +24,11 @@ STORY = "The old lighthouse keeper climbed the stairs every evening and looked a
 
 
 @contextmanager
-def loaded(path: Path, *, context: int = 512, batch: int = 128, slots: int = 2) -> Iterator[Model]:
+def loaded(path: Path, *, context: int = 512, batch: int = 128, slots: int = 2) -> Iterator[LlamaModel]:
     settings = ContextSettings(
         context_tokens=context, cache_tokens=context, batch_tokens=batch, gpu_layers=0, threads=2, slots=slots
     )
-    model = Model.load(str(path), settings, lambda _fraction: None)
+    model = LlamaModel.load(str(path), settings, lambda _fraction: None)
     try:
         yield model
     finally:
@@ -36,19 +36,19 @@ def loaded(path: Path, *, context: int = 512, batch: int = 128, slots: int = 2) 
 
 
 @pytest.fixture(scope="module")
-def smol() -> Iterator[Model]:
+def smol() -> Iterator[LlamaModel]:
     with loaded(smollm2()) as model:
         yield model
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> Iterator[Model]:
+def tiny(tmp_path: Path) -> Iterator[LlamaModel]:
     with loaded(tiny_model(tmp_path / "tiny.gguf"), context=256, batch=32) as model:
         yield model
 
 
 def order(
-    model: Model,
+    model: LlamaModel,
     prompt: str | list[int],
     *,
     max_tokens: int = 16,
@@ -92,7 +92,9 @@ class Heard:
         self.failure = error
 
 
-def run(model: Model, generation: Generation, slots: Slots | None = None, heard: Heard | None = None) -> str:
+def run(
+    model: LlamaModel, generation: Generation, slots: Slots | None = None, heard: Heard | None = None
+) -> str:
     heard = heard or Heard()
     engine = Engine(model, slots or Slots(2, can_share=model.can_share), prompt_step_tokens=64)
     engine.submit(generation, heard)
@@ -123,7 +125,7 @@ def plain_greedy(path: Path, prompt: list[int], steps: int) -> list[int]:
     return out
 
 
-def test_greedy_text_is_that_of_a_bare_loop_token_for_token(smol: Model) -> None:
+def test_greedy_text_is_that_of_a_bare_loop_token_for_token(smol: LlamaModel) -> None:
     prompt = smol.vocabulary.tokenize(STORY)
     generation, slots = order(smol, prompt, max_tokens=24), Slots(2)
     text = run(smol, generation, slots)
@@ -133,7 +135,7 @@ def test_greedy_text_is_that_of_a_bare_loop_token_for_token(smol: Model) -> None
     assert next(slot.tokens for slot in slots if slot.tokens) == prompt + expected[:-1]
 
 
-def test_it_ends_when_the_model_says_so(smol: Model) -> None:
+def test_it_ends_when_the_model_says_so(smol: LlamaModel) -> None:
     prompt = "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n"
     generation = order(smol, prompt, max_tokens=200)
     text = run(smol, generation)
@@ -142,20 +144,20 @@ def test_it_ends_when_the_model_says_so(smol: Model) -> None:
     assert "<|im_end|>" not in text
 
 
-def test_it_ends_at_max_tokens(tiny: Model) -> None:
+def test_it_ends_at_max_tokens(tiny: LlamaModel) -> None:
     generation = order(tiny, "hello", max_tokens=7)
     run(tiny, generation)
     assert (generation.outcome, generation.completion_tokens) == ("length", 7)
 
 
-def test_it_ends_when_the_context_is_full(tiny: Model) -> None:
+def test_it_ends_when_the_context_is_full(tiny: LlamaModel) -> None:
     generation = order(tiny, "hello", max_tokens=10_000)
     run(tiny, generation)
     assert generation.outcome == "context_full"
     assert len(generation.order.prompt) + generation.completion_tokens == 256 + 1
 
 
-def test_a_stop_string_across_tokens_ends_the_text_before_it(smol: Model) -> None:
+def test_a_stop_string_across_tokens_ends_the_text_before_it(smol: LlamaModel) -> None:
     whole = run(smol, order(smol, STORY, max_tokens=24))
     stop = whole[10:19]  # begins and ends within words
     generation = order(smol, STORY, max_tokens=24, stop=(stop, "never there"))
@@ -164,17 +166,17 @@ def test_a_stop_string_across_tokens_ends_the_text_before_it(smol: Model) -> Non
     assert generation.completion_tokens < 24
 
 
-def test_the_same_seed_gives_the_same_text_and_another_one_another(smol: Model) -> None:
+def test_the_same_seed_gives_the_same_text_and_another_one_another(smol: LlamaModel) -> None:
     texts = [run(smol, order(smol, STORY, temperature=1.0, seed=seed)) for seed in (7, 7, 8)]
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_a_repeat_penalty_changes_what_is_said(smol: Model) -> None:
+def test_a_repeat_penalty_changes_what_is_said(smol: LlamaModel) -> None:
     prompt = "again and again and again and again and"
     assert run(smol, order(smol, prompt)) != run(smol, order(smol, prompt, repeat_penalty=2.0))
 
 
-def second_turn(model: Model, slots: Slots) -> tuple[str, Generation]:
+def second_turn(model: LlamaModel, slots: Slots) -> tuple[str, Generation]:
     first = order(model, STORY, conversation_id="a")
     text = run(model, first, slots)
     second = order(model, STORY + text + " And then, one day,", conversation_id="a")
@@ -197,7 +199,7 @@ def test_a_second_turn_reuses_the_first_and_says_what_a_fresh_one_says(path: obj
         assert fresh.reused_tokens == 0
 
 
-def test_logits_after_reuse_are_those_of_a_fresh_prompt(smol: Model) -> None:
+def test_logits_after_reuse_are_those_of_a_fresh_prompt(smol: LlamaModel) -> None:
     slots = Slots(2)
     run(smol, order(smol, STORY, conversation_id="a"), slots)
     prompt = STORY + " He was not alone."
@@ -208,7 +210,7 @@ def test_logits_after_reuse_are_those_of_a_fresh_prompt(smol: Model) -> None:
     assert close(reused, smol.logits())
 
 
-def test_conversations_that_alternate_keep_their_tokens(smol: Model) -> None:
+def test_conversations_that_alternate_keep_their_tokens(smol: LlamaModel) -> None:
     slots = Slots(2)
     chats = {"a": "The sea is", "b": "A tree has"}
     for turn in range(3):
@@ -218,7 +220,7 @@ def test_conversations_that_alternate_keep_their_tokens(smol: Model) -> None:
             assert (generation.reused_tokens > 0) == (turn > 0)
 
 
-def test_a_full_cache_takes_room_from_the_conversation_not_used_for_longest(tiny: Model) -> None:
+def test_a_full_cache_takes_room_from_the_conversation_not_used_for_longest(tiny: LlamaModel) -> None:
     slots = Slots(2)
     run(tiny, order(tiny, "abc " * 40, conversation_id="a", max_tokens=20), slots)
     generation = order(tiny, "xyz " * 40, conversation_id="b", max_tokens=20)
@@ -247,7 +249,7 @@ def test_a_memory_that_cannot_forget_a_part_forgets_all_and_goes_on_right(tmp_pa
         assert close(after_cut, model.logits())
 
 
-def test_a_cancelled_generation_ends_between_two_steps_and_keeps_what_there_is(tiny: Model) -> None:
+def test_a_cancelled_generation_ends_between_two_steps_and_keeps_what_there_is(tiny: LlamaModel) -> None:
     generation = order(tiny, "hello", max_tokens=100)
 
     def cancel() -> None:
@@ -259,7 +261,7 @@ def test_a_cancelled_generation_ends_between_two_steps_and_keeps_what_there_is(t
     assert generation.completion_tokens <= 2
 
 
-def test_a_prompt_is_cancelled_between_two_batches(tiny: Model) -> None:
+def test_a_prompt_is_cancelled_between_two_batches(tiny: LlamaModel) -> None:
     generation = order(tiny, "hello " * 30, conversation_id="a")
     generation.cancel("cancelled")
     assert run(tiny, generation) == ""
@@ -273,4 +275,4 @@ def test_a_load_that_fails_has_the_words_of_llama_cpp(tmp_path: Path) -> None:
         context_tokens=64, cache_tokens=64, batch_tokens=32, gpu_layers=0, threads=1, slots=1
     )
     with pytest.raises(LoadFailed, match="magic"):
-        Model.load(str(path), settings, lambda _fraction: None)
+        LlamaModel.load(str(path), settings, lambda _fraction: None)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from suite.engine.model import ContextSettings, Model
+from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.prompts.prompt import Prompter
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
@@ -34,7 +34,7 @@ SLOW = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vocabulary]:
     path = tiny_model(tmp_path_factory.mktemp("prompt") / "tiny.gguf")
-    model = Model.load(str(path), SETTINGS, lambda _: None)
+    model = LlamaModel.load(str(path), SETTINGS, lambda _: None)
     yield model.vocabulary
     model.free()
 

@@ -20,7 +20,7 @@ from suite.engine.backend import Part
 from suite.engine.bindings import lib
 from suite.engine.engine import Engine
 from suite.engine.generation import Generation, Order
-from suite.engine.model import ContextSettings, Model
+from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.sampler import Sampling
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
@@ -62,7 +62,7 @@ class ForcedSource:
 
     logprobs = None
 
-    def __init__(self, model: Model, tokens: Sequence[int], seen: list[Logits]) -> None:
+    def __init__(self, model: LlamaModel, tokens: Sequence[int], seen: list[Logits]) -> None:
         self._model, self._tokens, self._seen = model, iter(tokens), seen
 
     def remember(self, prompt: Sequence[int]) -> None: ...
@@ -77,7 +77,7 @@ class ForcedSource:
 class Forced:
     """The model, but for its sampling: the seed of a generation says which reference it follows."""
 
-    def __init__(self, model: Model, references: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: LlamaModel, references: Sequence[Sequence[int]]) -> None:
         self._model, self._references = model, references
         self.seen: dict[int, list[Logits]] = {}
 
@@ -89,17 +89,17 @@ class Forced:
         return ForcedSource(self._model, self._references[sampling.seed], seen)
 
 
-def logits(model: Model, row: int) -> Logits:
+def logits(model: LlamaModel, row: int) -> Logits:
     pointer = lib.llama_get_logits_ith(model.context, row)
     return np.ctypeslib.as_array(pointer, (model.vocabulary.size,)).copy()
 
 
 @contextmanager
-def loaded(path: Path, *, cache_tokens: int = 4096) -> Iterator[Model]:
+def loaded(path: Path, *, cache_tokens: int = 4096) -> Iterator[LlamaModel]:
     settings = ContextSettings(
         context_tokens=1024, cache_tokens=cache_tokens, batch_tokens=256, gpu_layers=0, threads=1, slots=8
     )
-    model = Model.load(str(path), settings, lambda _: None)
+    model = LlamaModel.load(str(path), settings, lambda _: None)
     try:
         yield model
     finally:
@@ -107,7 +107,7 @@ def loaded(path: Path, *, cache_tokens: int = 4096) -> Iterator[Model]:
 
 
 def bare_loop(
-    model: Model, prompt: Sequence[int], *, steps: int = STEPS, after: int = 0
+    model: LlamaModel, prompt: Sequence[int], *, steps: int = STEPS, after: int = 0
 ) -> tuple[list[int], list[Logits]]:
     """One sequence alone, greedy: the tokens, and the logits that each was taken from.
 
@@ -237,6 +237,6 @@ def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempt
         snapshots.close()
 
 
-def empty(model: Model) -> None:
+def empty(model: LlamaModel) -> None:
     for sequence in range(8):
         model.cut(sequence, 0)

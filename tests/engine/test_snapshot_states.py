@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from suite.engine.backend import Part
-from suite.engine.model import ContextSettings, Model
+from suite.engine.llama_model import ContextSettings, LlamaModel
 from support.models import gemma, tiny_model
 from support.recurrent import tiny_mamba
 from support.snapshots import PATIENCE, snapshots
@@ -22,18 +22,18 @@ PROMPT = [17 + (number * number) % 200 for number in range(600)]
 
 
 @contextmanager
-def model(path: Path, *, tokens: int = 128) -> Iterator[Model]:
+def model(path: Path, *, tokens: int = 128) -> Iterator[LlamaModel]:
     settings = ContextSettings(
         context_tokens=tokens, cache_tokens=tokens, batch_tokens=512, gpu_layers=0, threads=2, slots=3
     )
-    loaded = Model.load(str(path), settings, lambda _fraction: None)
+    loaded = LlamaModel.load(str(path), settings, lambda _fraction: None)
     try:
         yield loaded
     finally:
         loaded.free()
 
 
-def decode(model: Model, sequence: int, tokens: list[int], position: int = 0) -> list[float]:
+def decode(model: LlamaModel, sequence: int, tokens: list[int], position: int = 0) -> list[float]:
     """The logits after these tokens."""
     for begin in range(0, len(tokens), 512):
         part = Part(sequence, tokens[begin : begin + 512], position + begin, wants_logits=True)

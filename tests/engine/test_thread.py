@@ -14,7 +14,7 @@ import pytest
 from suite.engine.embedding import Embedder
 from suite.engine.engine import Engine, Step
 from suite.engine.generation import Generation, Order
-from suite.engine.model import ContextSettings, Model
+from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.sampler import Sampling
 from suite.engine.thread import BROKEN, EngineThread
 from suite.errors import LoadFailed, SuiteError
@@ -82,7 +82,7 @@ class Pieces:
         self._name = name
         self._count = count
 
-    def __call__(self, _model: Model, _engine: Engine) -> Generator[None, None, str]:
+    def __call__(self, _model: LlamaModel, _engine: Engine) -> Generator[None, None, str]:
         for number in range(self._count):
             if number:
                 yield
@@ -93,7 +93,7 @@ class Pieces:
 def test_vectors_are_made_in_pieces_with_a_step_between_two(thread: EngineThread) -> None:
     order: list[str] = []
 
-    def embed(model: Model, _: Engine) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
+    def embed(model: LlamaModel, _: Engine) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
         steps = Embedder(model, SETTINGS).embed([[5] * 200, *[[6] * 20] * 20])
         while True:
             order.append("piece")
@@ -128,7 +128,7 @@ def test_what_nobody_wants_any_more_is_given_up_between_two_pieces(thread: Engin
     order: list[str] = []
     closed = Event()
 
-    def endless(_model: Model, _engine: Engine) -> Generator[None, None, None]:
+    def endless(_model: LlamaModel, _engine: Engine) -> Generator[None, None, None]:
         try:
             while True:
                 order.append("endless")
@@ -148,7 +148,7 @@ def test_what_nobody_wants_any_more_is_given_up_between_two_pieces(thread: Engin
 
 
 def test_what_fails_between_two_steps_is_told_and_harms_nothing_else(thread: EngineThread) -> None:
-    def fail(_model: Model, _engine: Engine) -> Generator[None, None, None]:
+    def fail(_model: LlamaModel, _engine: Engine) -> Generator[None, None, None]:
         yield
         raise ZeroDivisionError
 

@@ -19,7 +19,7 @@ FAULT = """
 import os
 import sys
 
-if "suite.actors.model" in sys.orig_argv:
+if "suite.actors.entry" in sys.orig_argv:
     from suite.engine.engine import Engine
 
     step = Engine.step

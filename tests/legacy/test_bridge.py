@@ -476,6 +476,8 @@ async def test_without_zeromq_it_is_said_what_to_install(
 
 
 async def test_the_suite_is_imported_without_zeromq() -> None:
-    script = "import suite.cli.main, suite.serving, suite.legacy.bridge, suite.legacy.error_publisher, sys; "
+    script = (
+        "import suite.cli.main, suite.node.serving, suite.legacy.bridge, suite.legacy.error_publisher, sys; "
+    )
     script += "assert 'zmq' not in sys.modules"
     await anyio.run_process([sys.executable, "-c", script], stderr=None)

@@ -18,7 +18,7 @@ from suite.bus.connection import Connection
 from suite.config import LegacySettings
 from suite.errors import Unavailable
 from suite.identity import new_id, utc_now
-from suite.legacy.service import serve_what_was
+from suite.legacy.service import serve_legacy
 from suite.log import Log
 from suite.messages.actions.status import HealthCheckReply
 from suite.messages.events import ErrorReported, NodeLost
@@ -69,7 +69,7 @@ async def test_each_node_publishes_what_goes_wrong_on_it_and_whom_it_misses(tmp_
         async def heard() -> str:
             return str(msgspec.json.decode((await bus.recv_string()).removeprefix("ERROR:"))["message"])
 
-        serve = partial(serve_what_was, connection, log, SUBJECTS, (), settings, node="box1", health=well)
+        serve = partial(serve_legacy, connection, log, SUBJECTS, (), settings, node="box1", health=well)
         await tasks.start(serve)
         with anyio.fail_after(PATIENCE_SECONDS):
             while not await bus.poll(50):  # the bus hears nothing until the connection is there
@@ -95,5 +95,5 @@ async def test_without_the_log_it_does_not_begin(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(log, "extent", fail)
         with pytest.raises(Unavailable):
             await tasks.start(
-                partial(serve_what_was, connection, log, SUBJECTS, (), settings, node="box1", health=well)
+                partial(serve_legacy, connection, log, SUBJECTS, (), settings, node="box1", health=well)
             )

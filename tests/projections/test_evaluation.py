@@ -35,10 +35,11 @@ from suite.messages.events import (
     UnknownEvent,
     UsageRecorded,
 )
+from suite.projections.comparison import compare_models
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.samples import find_metric, performance_metrics
 from suite.projections.scores import evaluation_scores, find_evaluation
-from suite.projections.standing import compare_models, trusts
+from suite.projections.trust import trusts
 from support.folding import (
     T0,
     batching_changes_nothing,

@@ -25,10 +25,10 @@ from suite.messages.envelope import Recorded
 from suite.messages.events import REGISTRY, UsageRecorded
 from suite.messages.subjects import Subjects
 from suite.projections import projector as projector_module
+from suite.projections.comparison import compare_models
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.file import ProjectionFile
 from suite.projections.projector import Projector
-from suite.projections.standing import compare_models
 from support.folding import read_model
 from support.nats import eventually, running_nats
 from support.projections import Tallies, projecting, use, uses

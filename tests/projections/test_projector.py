@@ -18,8 +18,8 @@ from suite.identity import new_id, utc_now
 from suite.log import Log
 from suite.messages.events import NodeStopped
 from suite.messages.subjects import Subjects
-from suite.projections import answers
 from suite.projections import projector as projector_module
+from suite.projections import queries
 from support.nats import eventually, restart_nats, running_nats
 from support.projections import Tallies, projecting, use, uses
 
@@ -199,7 +199,7 @@ async def test_a_rebuild_that_is_given_up_leaves_the_live_one(tmp_path: Path) ->
 
 
 async def test_what_is_not_there_yet_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(queries, "WAIT_SECONDS", 0.3)
     async with opened(tmp_path) as (_, _, log), projecting(log, tmp_path / "t.db") as projector:
         last = await log.append(use())
         with pytest.raises(ReadModelBehind, match=f"does not have event {last + 1} yet"):
@@ -220,7 +220,7 @@ async def test_a_full_disk_is_a_problem_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projector_module, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(answers, "WAIT_SECONDS", 1.0)
+    monkeypatch.setattr(queries, "WAIT_SECONDS", 1.0)
     path, projection = tmp_path / "t.db", Failing()
     projection.full = False
     async with opened(tmp_path) as (_, _, log), projecting(log, path, projection) as projector:

@@ -15,7 +15,6 @@ import pytest
 
 import suite
 from suite.actions.evaluation import retract_model_evaluation
-from suite.actors.node import Node
 from suite.bus.connection import Connection
 from suite.bus.service import Call
 from suite.client import Client
@@ -26,6 +25,7 @@ from suite.messages.actions.evaluation import RetractModelEvaluationReply, Retra
 from suite.messages.envelope import Recorded
 from suite.messages.events import EvaluationLogged
 from suite.messages.subjects import Subjects
+from suite.node.node import Node
 from suite.projections.evaluation import EvaluationProjection
 from support.models import tiny_model
 from support.nats import running_nats

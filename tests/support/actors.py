@@ -9,7 +9,6 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from suite.actors.process import ActorProcess
 from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.embedded import EmbeddedServer
 from suite.identity import new_id, utc_now
@@ -34,6 +33,7 @@ from suite.messages.actor import (
 )
 from suite.messages.signals import AnySignal, Chunk
 from suite.messages.subjects import Subjects
+from suite.node.process import ActorProcess
 
 NODE, INSTANCE, MODEL = "box1", "instance-1", "model-1"
 SUBJECTS = Subjects()

@@ -5,9 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 
-from suite.actions.glance import at_a_glance
-from suite.actors.instance import Instance
-from suite.actors.node import Node
+from suite.actions.best_effort import best_effort_read
 from suite.bus.service import Call, action
 from suite.catalogue import Model
 from suite.errors import ReadModelBehind, ReadModelUnavailable
@@ -21,6 +19,8 @@ from suite.messages.actions.status import (
     ModelStatus,
 )
 from suite.messages.times import parse_time, rfc3339
+from suite.node.instance import Instance
+from suite.node.node import Node
 from suite.projections.usage import last_used
 
 _MIB = 2**20
@@ -50,7 +50,7 @@ async def _describe_all(node: Node) -> tuple[ModelInfo, ...]:
 async def _last_used(node: Node, model_ids: list[str] | None) -> dict[str, datetime]:
     """When each model was last used; empty while that cannot be known, which need not hold up the rest."""
     with suppress(ReadModelBehind, ReadModelUnavailable):
-        async with at_a_glance(node.projections.usage, node.last_seq) as db:
+        async with best_effort_read(node.projections.usage, node.last_seq) as db:
             if db is not None:
                 return await last_used(db, model_ids)
     return {}

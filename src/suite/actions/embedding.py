@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from suite.actions.residency import WAITING
-from suite.actors.generations import EMBED_SECONDS
-from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.messages.actions.embedding import EmbedReply, EmbedRequest
 from suite.messages.actions.generation import Usage
 from suite.messages.actor import Embed
 from suite.messages.events import UsageRecorded
+from suite.node.generations import EMBED_SECONDS
+from suite.node.node import Node
 
 USAGE_TYPE = "embedding"
 

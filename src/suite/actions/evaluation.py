@@ -6,8 +6,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from suite.actions.once import append_once, attachment, message_id
-from suite.actors.node import Node
+from suite.actions.idempotency import append_once, attachment, message_id
 from suite.bus.service import Call, action
 from suite.errors import Conflict, EvaluationNotFound
 from suite.messages.actions.base import Moment
@@ -29,9 +28,10 @@ from suite.messages.actions.evaluation import (
 )
 from suite.messages.events import EvaluationLogged, EvaluationRetracted, Event, MetricLogged
 from suite.messages.times import parse_time
-from suite.projections import samples, scores, standing
+from suite.node.node import Node
+from suite.projections import comparison, samples, scores
 from suite.projections import summary as summaries
-from suite.projections.fitting import fitting, left_out
+from suite.projections.reply_size import as_many_as_fit, left_out
 
 
 @action("log_performance_metric", wrappers=("metric",))
@@ -183,8 +183,8 @@ async def compare_models(node: Node, request: CompareModelsRequest, _: Call) -> 
     """Models side by side, each in its latest cycle and since the one before."""
     names = tuple(map(node.catalogue.canonical, request.model_names))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
-        reply = await standing.compare_models(db, replace(request, model_names=names))
-    models = fitting(reply.models)
+        reply = await comparison.compare_models(db, replace(request, model_names=names))
+    models = as_many_as_fit(reply.models)
     return replace(reply, models=models, warnings=left_out(reply.models, models, "less trusted models"))
 
 

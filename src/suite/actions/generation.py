@@ -5,8 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from suite.actions.residency import WAITING
-from suite.actors.node import Node
-from suite.actors.snapshots import forget_snapshots
 from suite.bus.service import Call, HandedOver, action
 from suite.errors import EmptyPrompt, InvalidRequest
 from suite.messages.actions.generation import (
@@ -19,6 +17,8 @@ from suite.messages.actions.generation import (
 )
 from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
+from suite.node.node import Node
+from suite.node.snapshots import forget_snapshots
 
 
 @action(

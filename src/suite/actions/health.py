@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from suite import __version__
-from suite.actions.glance import at_a_glance
-from suite.actors.node import Node
+from suite.actions.best_effort import best_effort_read
 from suite.bus.service import Call, action
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.actions.status import (
@@ -16,9 +14,11 @@ from suite.messages.actions.status import (
     HealthCheckRequest,
     OldStats,
 )
+from suite.node.node import Node
 from suite.projections.catalogue import totals
 from suite.projections.samples import count_samples
 from suite.projections.scores import count_evaluations
+from suite.version import __version__
 
 
 @action("health_check")
@@ -78,12 +78,12 @@ async def _old_stats(node: Node) -> OldStats:
     """Statistics are asked for when something is wrong, so no read model may keep them from being told."""
     loads = unloads = samples = evaluations = None
     with suppress(ReadModelBehind, ReadModelUnavailable):
-        async with at_a_glance(node.projections.catalogue, node.last_seq) as db:
+        async with best_effort_read(node.projections.catalogue, node.last_seq) as db:
             if db is not None:
                 residency = await totals(db)
                 loads, unloads = residency.models_loaded_ever, residency.models_unloaded_ever
     with suppress(ReadModelBehind, ReadModelUnavailable):
-        async with at_a_glance(node.projections.evaluation, node.last_seq) as db:
+        async with best_effort_read(node.projections.evaluation, node.last_seq) as db:
             if db is not None:
                 samples, evaluations = await count_samples(db), await count_evaluations(db)
     return OldStats(

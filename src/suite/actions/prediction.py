@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from suite.actions.residency import WAITING
-from suite.actors.generations import wait_loaded
-from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.errors import ModelNotFound, SuiteError
 from suite.messages.actions.prediction import (
@@ -18,7 +16,9 @@ from suite.messages.actions.prediction import (
     SelectModelReply,
     SelectModelRequest,
 )
-from suite.projections.standing import trusts
+from suite.node.generations import wait_loaded
+from suite.node.node import Node
+from suite.projections.trust import trusts
 
 UNKNOWN_TRUST = 0.5
 """Where a model of which nothing is known stands among the others: it is neither proved nor disproved."""

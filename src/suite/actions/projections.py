@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from suite.actors.generations import beating
-from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.messages.actions.projections import (
     GetErrorsReply,
@@ -16,6 +14,8 @@ from suite.messages.actions.projections import (
     RebuildProjectionRequest,
 )
 from suite.messages.signals import Folded
+from suite.node.generations import beating
+from suite.node.node import Node
 from suite.projections.catalogue import fleet
 from suite.projections.errors import errors
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from suite.actors.generations import beating, wait_loaded
-from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.messages.actions.residency import (
     LoadModelReply,
@@ -11,6 +9,8 @@ from suite.messages.actions.residency import (
     UnloadModelReply,
     UnloadModelRequest,
 )
+from suite.node.generations import beating, wait_loaded
+from suite.node.node import Node
 
 WAITING = 1024
 """Requests that may wait for loads; they cost a task each, and one model's must not hold up another's."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from suite.actors.node import Node
 from suite.bus.service import Call, action
 from suite.messages.actions.usage import RecordUsageReply, RecordUsageRequest, UsageReply, UsageRequest
 from suite.messages.events import UsageRecorded
+from suite.node.node import Node
 from suite.projections import usage as read_model
 
 

@@ -9,12 +9,12 @@ from functools import partial
 import anyio
 import anyio.to_thread
 
-from suite.actors.answer import Means
-from suite.actors.figures import Turnover
+from suite.actors.generation import GenerationResources
+from suite.actors.metrics import SlotTurnover
 from suite.actors.pipe import resident_bytes
 from suite.engine.embedding import Embedder
 from suite.engine.engine import Engine
-from suite.engine.model import Model
+from suite.engine.llama_model import LlamaModel
 from suite.errors import ModelUnloading, RequestTimeout
 from suite.messages.actor import Embed, Embedded
 
@@ -22,10 +22,10 @@ from suite.messages.actor import Embed, Embedded
 class Embeddings:
     """The requests for vectors of one actor; the first that came is answered first."""
 
-    def __init__(self, means: Means) -> None:
-        self._means = means
+    def __init__(self, resources: GenerationResources) -> None:
+        self._resources = resources
         self._embedder: Embedder | None = None
-        self._turnover = Turnover(1)
+        self._turnover = SlotTurnover(1)
         self._running: set[anyio.CancelScope] = set()
         self._ending = False
 
@@ -37,7 +37,7 @@ class Embeddings:
         """
         if self._ending:
             raise ModelUnloading
-        if len(self._running) > self._means.spec.queue_limit:
+        if len(self._running) > self._resources.spec.queue_limit:
             raise self._turnover.refusal(f"{len(self._running)} requests for vectors run or wait")
         with anyio.move_on_after(request.seconds) as scope:
             self._running.add(scope)
@@ -56,11 +56,11 @@ class Embeddings:
             scope.cancel()
 
     async def _embedded(self, request: Embed) -> Embedded:
-        tokenize = self._means.prompter.vocabulary.tokenize
+        tokenize = self._resources.prompter.vocabulary.tokenize
         inputs = await anyio.to_thread.run_sync(
             lambda: [tokenize(text) for text in request.inputs], abandon_on_cancel=True
         )
-        vectors = self._means.engine.in_pieces(partial(self._vectors, inputs, request.normalize))
+        vectors = self._resources.engine.in_pieces(partial(self._vectors, inputs, request.normalize))
         return Embedded(
             embeddings=await asyncio.wrap_future(vectors),
             tokens=sum(map(len, inputs)),
@@ -68,12 +68,12 @@ class Embeddings:
         )
 
     def _vectors(
-        self, inputs: list[list[int]], normalize: bool, model: Model, _: Engine
+        self, inputs: list[list[int]], normalize: bool, model: LlamaModel, _: Engine
     ) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
         """In the engine's thread, which alone may touch llama.cpp."""
-        began = self._means.clock()
+        began = self._resources.clock()
         if self._embedder is None:
             self._embedder = Embedder(model, model.settings)
         vectors = yield from self._embedder.embed(inputs, normalize)
-        self._turnover.freed(self._means.clock() - began)
+        self._turnover.freed(self._resources.clock() - began)
         return vectors

@@ -24,7 +24,7 @@ import anyio.lowlevel
 import nats.errors
 from anyio.abc import TaskGroup
 
-from suite.bus.life import CLOSE_SECONDS, ROOM_SECONDS, Life
+from suite.bus.nats_client import CLOSE_SECONDS, ROOM_SECONDS, NatsClient
 from suite.bus.replies import Replies
 from suite.bus.stream import Stream, nobody
 from suite.bus.subscription import Receive, Subscription
@@ -55,7 +55,7 @@ class Connection:
         self._name = name
         self._connect_timeout = connect_timeout
         self._tasks: TaskGroup
-        self._life: Life | None = None
+        self._client: NatsClient | None = None
         self._connected = anyio.Event()
         self._subscriptions: set[Subscription] = set()
         self._streams: set[Stream] = set()
@@ -88,7 +88,7 @@ class Connection:
     @property
     def is_connected(self) -> bool:
         """Whether something can be sent now."""
-        return self._life is not None and self._life.is_usable
+        return self._client is not None and self._client.is_usable
 
     @property
     def url(self) -> str:
@@ -108,19 +108,19 @@ class Connection:
 
         Raises Unavailable, TooLarge, or InvalidRequest for a subject that cannot be sent to.
         """
-        life = self._life
-        if life is None or life.is_full or not life.is_usable:
-            life = await self._ready()
-        life.write(frame(subject, reply, data, header_lines(headers) if headers else "", self.max_payload))
+        client = self._client
+        if client is None or client.is_full or not client.is_usable:
+            client = await self._ready()
+        client.write(frame(subject, reply, data, header_lines(headers) if headers else "", self.max_payload))
 
     async def publish_all(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
         """Send messages of subject, payload and header lines in one write, for a fraction of what each costs.
 
         The header lines each end with CR LF. Raises as publish does, and then none is sent.
         """
-        life = await self._ready()
+        client = await self._ready()
         frames = [frame(subject, "", data, lines, self.max_payload) for subject, data, lines in messages]
-        life.write(b"".join(frames))
+        client.write(b"".join(frames))
 
     async def request(
         self,
@@ -135,10 +135,10 @@ class Connection:
         Raises NoService if nobody listens, RequestTimeout, AccessDenied, TooLarge, and Unavailable at once
         when the connection goes: whether the request was carried out is then not known.
         """
-        life = await self._ready()
+        client = await self._ready()
         inbox = self._replies.new_inbox()
         lines = header_lines(headers) if headers else ""
-        life.write(frame(subject, inbox, data, lines, self.max_payload))
+        client.write(frame(subject, inbox, data, lines, self.max_payload))
         msg = await self._replies.wait(inbox, subject, timeout)
         if msg.headers and not msg.data and msg.headers.get("Status") == "503":
             raise nobody(subject)
@@ -159,14 +159,14 @@ class Connection:
         Unavailable when the connection goes, Overloaded when too many wait unread. Leaving the block
         early takes the inbox away, which the sender can notice.
         """
-        life = await self._ready()
+        client = await self._ready()
         inbox = self.new_inbox()
         sent = frame(subject, inbox, data, header_lines(headers) if headers else "", self.max_payload)
         stream = Stream(subject, idle_timeout)
-        subscription = await life.subscribe(inbox, cb=stream.deliver)
+        subscription = await client.subscribe(inbox, cb=stream.deliver)
         self._streams.add(stream)
         try:
-            life.write(sent)
+            client.write(sent)
             yield stream
         finally:
             self._streams.discard(stream)
@@ -178,14 +178,14 @@ class Connection:
 
     async def flush(self, timeout: float = 5.0) -> None:
         """Wait until the server has all that was sent. Raises Unavailable or RequestTimeout."""
-        life = self._live()
+        client = self._live()
         try:
-            await life.flush(timeout)  # type: ignore[arg-type]  # any number of seconds will do
+            await client.flush(timeout)  # type: ignore[arg-type]  # any number of seconds will do
         except nats.errors.FlushTimeoutError:
             raise RequestTimeout(f"{self.url} did not answer a ping within {timeout:g} s") from None
         except nats.errors.Error as error:
             raise self._translated(error) from None
-        if not life.is_usable:
+        if not client.is_usable:
             raise self._gone()
 
     # --- listening ----------------------------------------------------------------------------------------
@@ -228,34 +228,34 @@ class Connection:
         raise Unavailable(f"NATS cannot be reached at {self.url} for {timeout:g} s: check that it runs")
 
     async def _add(self, subscription: Subscription) -> None:
-        life = self._live()
+        client = self._live()
         self._subscriptions.add(subscription)
         try:
-            await subscription.bind(life)
+            await subscription.bind(client)
         except nats.errors.Error as error:
             self._subscriptions.discard(subscription)
             raise self._translated(error) from None
 
     # --- inner --------------------------------------------------------------------------------------------
 
-    def _live(self) -> Life:
-        life = self._life
-        if life is None or not life.is_usable:
+    def _live(self) -> NatsClient:
+        client = self._client
+        if client is None or not client.is_usable:
             raise Unavailable(f"NATS cannot be reached at {self.url}: check that it runs, then try again")
-        return life
+        return client
 
-    async def _ready(self) -> Life:
-        """The life, when there is room to send. Raises Unavailable, also if the server takes nothing."""
-        life = self._live()
-        if life.is_full:
+    async def _ready(self) -> NatsClient:
+        """The client, when there is room to send. Raises Unavailable, also if the server takes nothing."""
+        client = self._live()
+        if client.is_full:
             try:
-                await life.room()
+                await client.room()
             except TimeoutError:
                 raise Unavailable(
                     f"NATS at {self.url} takes nothing for {ROOM_SECONDS:g} s: look at it"
                 ) from None
             return self._live()
-        return life
+        return client
 
     def _gone(self) -> Unavailable:
         return Unavailable(f"the connection to {self.url} went: whether the message arrived is not known")
@@ -266,52 +266,54 @@ class Connection:
         return Unavailable(f"NATS at {self.url} cannot be used now: {error}")
 
     async def _connect(self) -> None:
-        """Build a life and make it the current one. Raises Unavailable or AccessDenied."""
+        """Build a client and make it the current one. Raises Unavailable or AccessDenied."""
         credentials = self._access.credentials_file
         if credentials is not None and not Path(credentials).is_file():  # noqa: ASYNC240
             raise AccessDenied(f"there is no credentials file {credentials}")
-        life = Life()
+        client = NatsClient()
         try:
-            await self._reach(life)
-            await life.subscribe(self._replies.subject, cb=self._replies.deliver)
-            self.max_payload = life.max_payload
-            self.server_version = str(life._server_info.get("version", ""))
+            await self._reach(client)
+            await client.subscribe(self._replies.subject, cb=self._replies.deliver)
+            self.max_payload = client.max_payload
+            self.server_version = str(client._server_info.get("version", ""))
             self._denied.clear()
             for subscription in list(self._subscriptions):
-                await subscription.bind(life)
-            await life.flush(self._connect_timeout)  # type: ignore[arg-type]
+                await subscription.bind(client)
+            await client.flush(self._connect_timeout)  # type: ignore[arg-type]
         except BaseException as error:
-            await life.discard()
+            await client.discard()
             if isinstance(error, nats.errors.Error):
                 raise self._translated(error) from None
             raise
-        self._life = life  # from here on something can be sent, and what is listened to is heard
+        self._client = client  # from here on something can be sent, and what is listened to is heard
         self.connections += 1
         self._connected.set()
 
-    async def _reach(self, life: Life) -> None:
-        on_error = partial(self._on_error, life)
+    async def _reach(self, client: NatsClient) -> None:
+        on_error = partial(self._on_error, client)
         try:
-            await life.reach(self._access, name=self._name, timeout=self._connect_timeout, on_error=on_error)
+            await client.reach(
+                self._access, name=self._name, timeout=self._connect_timeout, on_error=on_error
+            )
         except ImportError as error:
             raise AccessDenied(f"a credentials file needs the package {error.name}: install it") from None
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            cause = life.failure or error
+            cause = client.failure or error
             if "authorization" in str(cause).lower() or "authentication" in str(cause).lower():
                 raise AccessDenied(f"NATS at {self.url} refused the credentials: check them") from None
             raise Unavailable(
                 f"NATS cannot be reached at {self.url} ({cause or type(cause).__name__}): check that it runs"
             ) from None
-        if not life.is_usable:
+        if not client.is_usable:
             raise Unavailable(f"NATS at {self.url} did not finish its greeting: check what listens there")
 
     async def _stay_connected(self) -> None:
-        while (life := self._life) is not None:
-            await life.lost()
-            if self._life is not life:
+        while (client := self._client) is not None:
+            await client.lost()
+            if self._client is not client:
                 return  # closed by its owner, which is no loss
-            self._lose(life)
-            await life.discard()
+            self._lose(client)
+            await client.discard()
             await self._rebuild()
             log.warning("connected to %s again", self.url)
 
@@ -327,16 +329,16 @@ class Connection:
             await anyio.sleep(delay)
             delay = min(2 * delay, LAST_RETRY_SECONDS)
 
-    def _lose(self, life: Life) -> None:
-        log.warning("the connection to %s is lost (%s)", self.url, life.last_error or life.failure)
-        self._life = None
+    def _lose(self, client: NatsClient) -> None:
+        log.warning("the connection to %s is lost (%s)", self.url, client.last_error or client.failure)
+        self._client = None
         self._connected = anyio.Event()
         self._replies.fail(self._gone())
         for stream in self._streams:
             stream.fail(self._gone())
 
-    def _on_error(self, life: Life, error: Exception) -> None:
-        life.failure = error
+    def _on_error(self, client: NatsClient, error: Exception) -> None:
+        client.failure = error
         violation = _violation(str(error).lower())
         if violation is None:
             level = logging.ERROR if isinstance(error, nats.errors.SlowConsumerError) else logging.DEBUG
@@ -350,16 +352,16 @@ class Connection:
             self._replies.deny(subject)
 
     async def _close(self) -> None:
-        life, self._life = self._life, None
-        if life is None:
+        client, self._client = self._client, None
+        if client is None:
             return
-        if life.is_usable:
+        if client.is_usable:
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 try:
-                    await life.flush()
+                    await client.flush()
                 except nats.errors.Error as error:
                     log.debug("not flushed at the end: %s", error)
-        await life.discard()
+        await client.discard()
 
 
 def _bare(url: str) -> str:

@@ -11,7 +11,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
-from suite.bus.life import Life
+from suite.bus.nats_client import NatsClient
 from suite.bus.wire import Message, message_of
 
 log = logging.getLogger("suite.bus")
@@ -31,7 +31,7 @@ class Subscription:
         self.queue = queue
         self._forget = forget
         self._receive = receive
-        self._bound: tuple[Life, NatsSubscription] | None = None
+        self._bound: tuple[NatsClient, NatsSubscription] | None = None
         self._waiting: asyncio.Queue[Message | None] | None = None
 
     async def unsubscribe(self) -> None:
@@ -64,16 +64,16 @@ class Subscription:
         except nats.errors.Error as error:
             log.debug("no need to unsubscribe from %s: %s", self.subject, error)
 
-    async def bind(self, life: Life) -> None:
-        """Listen in this life of the connection too. Raises what nats-py does."""
-        if self._bound is not None and self._bound[0] is life:
+    async def bind(self, client: NatsClient) -> None:
+        """Listen on this client too. Raises what nats-py does."""
+        if self._bound is not None and self._bound[0] is client:
             return
         receive = self._receive
 
         async def deliver(msg: Msg) -> None:
             await receive(message_of(msg))
 
-        self._bound = (life, await life.subscribe(self.subject, queue=self.queue, cb=deliver))
+        self._bound = (client, await client.subscribe(self.subject, queue=self.queue, cb=deliver))
 
     def buffer(self) -> Callable[[], Coroutine[Any, Any, None]]:
         """Put a bounded queue before the callback, so that a lost connection does not cancel it half-way.

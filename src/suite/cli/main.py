@@ -10,9 +10,9 @@ from typing import Final
 
 import click
 
-from suite import __version__
 from suite.cli.exit import INTERRUPTED, REFUSED, USAGE, exit_code
 from suite.errors import SuiteError
+from suite.version import __version__
 
 COMMANDS: Final = {
     "serve": ("suite.cli.serve", "Serve the models of this machine."),

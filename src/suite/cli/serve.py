@@ -36,7 +36,9 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
       suite serve --nats-url nats://nats.example:4222 --node box1
     """
     configuration = configured(file, flags)
-    from suite import serving  # after the settings: being told what is wrong with them need not wait for it
+    from suite.node import (
+        serving,  # after the settings: being told what is wrong with them need not wait for it
+    )
 
     _log_to_stderr(as_json)
     for warning in configuration.warnings:

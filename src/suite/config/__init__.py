@@ -11,7 +11,7 @@
 
 Each value outside ``[models]`` has an environment variable: ``SUITE_MEMORY_LIMIT_GB=12``, and
 ``SUITE_NATS_URL`` for ``url`` of ``[nats]``. Lists are separated as the PATH is. A file whose name ends in
-``.yaml`` or ``.yml`` is an old one (`suite.legacy.configuration`).
+``.yaml`` or ``.yml`` is an old one (`suite.config.old_yaml`).
 """
 
 from suite.config.connection_file import ConnectionFile

@@ -89,9 +89,9 @@ def _from_file(file: Path) -> tuple[Layer, tuple[str, ...]]:
     except (OSError, ValueError, RecursionError) as error:
         kind = "YAML" if old else "TOML"
         raise InvalidConfiguration(f"{file} cannot be read as {kind}: {error}") from None
-    from suite.legacy import configuration  # clients load settings too, and need no YAML
+    from suite.config import old_yaml  # clients load settings too, and need no YAML
 
-    return configuration.read(text, str(file))
+    return old_yaml.read(text, str(file))
 
 
 def _built(shape: type[_Struct], above: Key, given: Layer, origins: dict[str, str]) -> _Struct:

@@ -20,7 +20,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from suite.engine.bindings import last_messages, lib
-from suite.engine.model import ContextSettings, Model
+from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import CannotEmbed, EmptyPrompt, GenerationFailed, PromptTooLong
 
@@ -49,7 +49,7 @@ class _Piece(NamedTuple):
 class Embedder:
     """One model's embeddings. Everything blocks and belongs to the thread that decodes."""
 
-    def __init__(self, model: Model, settings: ContextSettings) -> None:
+    def __init__(self, model: LlamaModel, settings: ContextSettings) -> None:
         """Nothing is made yet. Raises CannotEmbed for a model that cannot."""
         self._model = handle = lib.llama_get_model(model.context)
         named = _named_pooling(handle)

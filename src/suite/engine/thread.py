@@ -20,14 +20,14 @@ from suite.engine.conversations import REST_SECONDS
 from suite.engine.engine import Engine, OnStep
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
-from suite.engine.model import ContextSettings, Model
+from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import LoadFailed, SuiteError
 from suite.messages.actor import Cleared
 
 T = TypeVar("T")
-Work: TypeAlias = Callable[[Model, Engine], None]
+Work: TypeAlias = Callable[[LlamaModel, Engine], None]
 
 _log = logging.getLogger("suite.engine")
 
@@ -57,7 +57,7 @@ class EngineThread:
         holds is unknown then, those who wait would wait for ever, and a node knows what to do with a process
         that has died.
         """
-        self.loaded: Future[Model] = Future()
+        self.loaded: Future[LlamaModel] = Future()
         """The model, or why it could not be loaded."""
         self._path = path
         self._settings = settings
@@ -81,7 +81,7 @@ class EngineThread:
     def observe(self, on_step: OnStep) -> None:
         """Have every step told, in the engine's thread."""
 
-        def observe(_: Model, engine: Engine) -> None:
+        def observe(_: LlamaModel, engine: Engine) -> None:
             engine.on_step = on_step
 
         self._work.put(observe)
@@ -98,11 +98,11 @@ class EngineThread:
         """Make snapshots of all conversations, and write them to disk within this time."""
         return self.between_steps(lambda _, engine: engine.park(seconds))
 
-    def between_steps(self, work: Callable[[Model, Engine], T]) -> Future[T]:
+    def between_steps(self, work: Callable[[LlamaModel, Engine], T]) -> Future[T]:
         """Do something short with the model; it waits for one step of llama.cpp at most."""
         done: Future[T] = Future()
 
-        def do(model: Model, engine: Engine) -> None:
+        def do(model: LlamaModel, engine: Engine) -> None:
             if not done.set_running_or_notify_cancel():
                 return
             try:
@@ -113,7 +113,7 @@ class EngineThread:
         self._work.put(do)
         return done
 
-    def in_pieces(self, work: Callable[[Model, Engine], Generator[None, None, T]]) -> Future[T]:
+    def in_pieces(self, work: Callable[[LlamaModel, Engine], Generator[None, None, T]]) -> Future[T]:
         """Do something long with the model, which gives way wherever it yields.
 
         While there is anything to generate, there is a step between two pieces. What was handed in first is
@@ -140,8 +140,8 @@ class EngineThread:
             _log.critical("the engine failed, and the process ends", exc_info=True)
             self._end_process(BROKEN)
 
-    def _load(self) -> tuple[Model, Engine]:
-        model = Model.load(self._path, self._settings, self._progress)
+    def _load(self) -> tuple[LlamaModel, Engine]:
+        model = LlamaModel.load(self._path, self._settings, self._progress)
         engine = Engine(
             model,
             Slots(self._settings.slots, can_share=model.can_share),
@@ -150,13 +150,13 @@ class EngineThread:
         )
         return model, engine
 
-    def _serve(self, model: Model, engine: Engine) -> NoReturn:
+    def _serve(self, model: LlamaModel, engine: Engine) -> NoReturn:
         while True:
             self._receive(model, engine)
             self._do_piece()
             engine.step()
 
-    def _receive(self, model: Model, engine: Engine) -> None:
+    def _receive(self, model: LlamaModel, engine: Engine) -> None:
         """Take what was handed in; wait for it when there is nothing to do."""
         patience = REST_SECONDS
         while not engine.busy and not self._long:

@@ -24,7 +24,7 @@ AGENT = "ModelManagerSuite"
 _WITH_ERRORS = ("error", "instance", "node")
 
 
-async def serve_what_was(
+async def serve_legacy(
     connection: Connection,
     log: Log,
     subjects: Subjects,

@@ -11,8 +11,8 @@ from suite.bus.connection import Connection
 from suite.bus.jetstream import BATCH_HEADER_BYTES, MAX_BATCH_MESSAGES, JetStream, Outgoing
 from suite.errors import InvalidRequest, TooLarge
 from suite.identity import NewId, Now
-from suite.log.delivery import Delivery, Expectation, Parcel
 from suite.log.follower import Follower
+from suite.log.publisher import Expectation, PendingAppend, Publisher
 from suite.log.reader import Extent, Reader
 from suite.log.stream import DEDUPLICATION_SECONDS, prepare_stream
 from suite.log.writer import Writer
@@ -82,8 +82,8 @@ class Log:
         jetstream = JetStream(connection, subjects.stream, new_id=new_id)
         await prepare_stream(jetstream, subjects.events, create=create, seconds=settle_seconds)
         async with background() as tasks:
-            delivery = Delivery(jetstream, attempt_seconds=attempt_seconds, settle_seconds=settle_seconds)
-            writer = Writer(delivery, tasks)
+            publisher = Publisher(jetstream, attempt_seconds=attempt_seconds, settle_seconds=settle_seconds)
+            writer = Writer(publisher, tasks)
             try:
                 yield cls(
                     jetstream,
@@ -119,15 +119,15 @@ class Log:
                 f"{len(events)} events in one append: 1 to {MAX_BATCH_MESSAGES} can go together"
             )
         with span(f"append {events[0].type}", suite__events=len(events)):
-            parcel = self._pack(events, expect, id, correlation_id, causation_id)
-            self._writer.submit(parcel)
+            append = self._pack(events, expect, id, correlation_id, causation_id)
+            self._writer.submit(append)
             try:
-                seq = await parcel.result
+                seq = await append.result
                 self.newest = max(self.newest, seq)
                 return seq
             except asyncio.CancelledError:
-                if parcel.result.done() and not parcel.result.cancelled():
-                    parcel.result.exception()  # it came at the same moment, and nobody waits for it
+                if append.result.done() and not append.result.cancelled():
+                    append.result.exception()  # it came at the same moment, and nobody waits for it
                 raise
 
     def read(
@@ -179,7 +179,7 @@ class Log:
         id: str | None,
         correlation_id: str | None,
         causation_id: str | None,
-    ) -> Parcel:
+    ) -> PendingAppend:
         if id is not None and len(events) > 1:
             raise ValueError("an id names one event")
         if id is not None and not 0 < len(header_value(id)) <= MAX_ID_BYTES:
@@ -204,7 +204,7 @@ class Log:
         largest, limit = max(sizes), self._jetstream.connection.max_payload
         if largest > limit:
             raise TooLarge(f"an event has {largest} bytes with its headers: the server takes {limit}")
-        return Parcel(
+        return PendingAppend(
             messages,
             event_id=envelopes[-1].id,
             expect=expect,

@@ -12,8 +12,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from suite.errors import Overloaded, Unavailable
-from suite.log.delivery import Delivery, Parcel
-from suite.log.pace import Pace
+from suite.log.group_commit import GroupCommit
+from suite.log.publisher import PendingAppend, Publisher
 
 QUEUE_MESSAGES: Final = 8192
 QUEUE_BYTES: Final = 64 * 1024 * 1024
@@ -26,30 +26,30 @@ PIPELINED: Final = 4
 
 
 class Writer:
-    """Takes parcels and sees that each is delivered, whatever becomes of who waits for it.
+    """Takes appends and sees that each is delivered, whatever becomes of who waits for it.
 
     The senders run in `tasks`, not in the appender's task, and only while something waits: a cancelled
     appender neither takes others' events with it nor leaves its own half-way.
     """
 
-    def __init__(self, delivery: Delivery, tasks: TaskGroup) -> None:
-        self._delivery = delivery
-        self._plain = _Lane(tasks, self._send, Pace())
+    def __init__(self, publisher: Publisher, tasks: TaskGroup) -> None:
+        self._publisher = publisher
+        self._plain = _Lane(tasks, self._send, GroupCommit())
         self._decisions = _Lane(tasks, self._send, None)
         self._messages = 0
         self._bytes = 0
         self._open = True
         self._idle = anyio.Event()
 
-    def submit(self, parcel: Parcel) -> None:
-        """Queue a parcel. Raises Overloaded when the queue is full, Unavailable when the log is closed."""
+    def submit(self, append: PendingAppend) -> None:
+        """Queue an append. Raises Overloaded when the queue is full, Unavailable when the log is closed."""
         if not self._open:
             raise Unavailable("the log is closed: nothing was stored")
-        count, size = self._messages + len(parcel.messages), self._bytes + parcel.size
+        count, size = self._messages + len(append.messages), self._bytes + append.size
         if self._messages and (count > QUEUE_MESSAGES or size > QUEUE_BYTES):
             raise Overloaded(f"{self._messages} events wait to be stored: try again later")
         self._messages, self._bytes = count, size
-        (self._plain if parcel.expect is None else self._decisions).put(parcel)
+        (self._plain if append.expect is None else self._decisions).put(append)
 
     async def close(self, seconds: float) -> None:
         """Take nothing new and wait for what is queued, up to `seconds`."""
@@ -58,19 +58,19 @@ class Writer:
             self._idle = anyio.Event()
             with anyio.move_on_after(seconds, shield=True):
                 await self._idle.wait()
-        for parcel in (*self._plain.waiting, *self._decisions.waiting):
-            parcel.fail(Unavailable("the log was closed before the event went out: nothing was stored"))
+        for append in (*self._plain.waiting, *self._decisions.waiting):
+            append.fail(Unavailable("the log was closed before the event went out: nothing was stored"))
 
-    async def _send(self, parcels: list[Parcel]) -> None:
+    async def _send(self, appends: list[PendingAppend]) -> None:
         try:
             # What was given up before it went out is taken back: then it is certain that it is not stored.
-            wanted = [parcel for parcel in parcels if not parcel.result.done()]
+            wanted = [append for append in appends if not append.result.done()]
             if wanted:
-                await self._delivery.deliver(wanted)
+                await self._publisher.publish(wanted)
         finally:
-            for parcel in parcels:
-                self._messages -= len(parcel.messages)
-                self._bytes -= parcel.size
+            for append in appends:
+                self._messages -= len(append.messages)
+                self._bytes -= append.size
             if not self._messages:
                 self._idle.set()
 
@@ -82,12 +82,15 @@ class _Lane:
     """
 
     def __init__(
-        self, tasks: TaskGroup, send: Callable[[list[Parcel]], Awaitable[None]], pace: Pace | None
+        self,
+        tasks: TaskGroup,
+        send: Callable[[list[PendingAppend]], Awaitable[None]],
+        group_commit: GroupCommit | None,
     ) -> None:
-        self.waiting: deque[Parcel] = deque()
+        self.waiting: deque[PendingAppend] = deque()
         self._tasks = tasks
         self._send = send
-        self._pace = pace
+        self._group_commit = group_commit
         self._senders = 0
         self._resting: list[asyncio.Future[None]] = []
         self._in_flight = 0
@@ -96,10 +99,10 @@ class _Lane:
         self._messages = 0
         self._grouping = False
 
-    def put(self, parcel: Parcel) -> None:
-        self.waiting.append(parcel)
-        self._messages += len(parcel.messages)
-        self._several += len(parcel.messages) > 1
+    def put(self, append: PendingAppend) -> None:
+        self.waiting.append(append)
+        self._messages += len(append.messages)
+        self._several += len(append.messages) > 1
         self._wake()
 
     def _wake(self) -> None:
@@ -121,26 +124,26 @@ class _Lane:
                 rest: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._resting.append(rest)
                 await rest
-            elif self._pace is not None and self._pace.prefers_batch(
+            elif self._group_commit is not None and self._group_commit.prefers_batch(
                 singles=len(self.waiting) - self._several, several=self._several, messages=self._messages
             ):
-                await self._send_group(self._pace)
+                await self._send_group(self._group_commit)
             else:
                 await self._send_one()
 
     async def _send_one(self) -> None:
-        parcel = self._take()
+        append = self._take()
         self._in_flight += 1
         pipelined = self._in_flight >= PIPELINED
         try:
-            await self._send([parcel])
+            await self._send([append])
         finally:
             self._in_flight -= 1
         before, self._answered = self._answered, time.monotonic()
-        if self._pace is not None and pipelined and len(parcel.messages) == 1:
-            self._pace.note_single(self._answered - before)
+        if self._group_commit is not None and pipelined and len(append.messages) == 1:
+            self._group_commit.note_single(self._answered - before)
 
-    async def _send_group(self, pace: Pace) -> None:
+    async def _send_group(self, group_commit: GroupCommit) -> None:
         group = [self._take()]
         messages, size = len(group[0].messages), group[0].size
         while self.waiting:
@@ -154,7 +157,7 @@ class _Lane:
         try:
             await self._send(group)
             if alone:
-                pace.note_batch(time.monotonic() - since, messages=messages)
+                group_commit.note_batch(time.monotonic() - since, messages=messages)
             # Who was answered now appends again: a turn of the loop, and that goes along in the next group.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -163,8 +166,8 @@ class _Lane:
             for _ in range(len(self.waiting) - 1):
                 self._wake()
 
-    def _take(self) -> Parcel:
-        parcel = self.waiting.popleft()
-        self._messages -= len(parcel.messages)
-        self._several -= len(parcel.messages) > 1
-        return parcel
+    def _take(self) -> PendingAppend:
+        append = self.waiting.popleft()
+        self._messages -= len(append.messages)
+        self._several -= len(append.messages) > 1
+        return append

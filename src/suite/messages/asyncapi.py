@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-import suite
 from suite.messages import events, signals
 from suite.messages.actions.base import ErrorReply
 from suite.messages.jsonschema import ActionTypes, Document, action_types, components, event_types
 from suite.messages.subjects import Subjects
+from suite.version import __version__
 
 SIGNALS: Mapping[str, tuple[type[signals.Signal], ...]] = {
     "load_model": (signals.Progress, signals.Heartbeat),
@@ -42,7 +42,7 @@ def asyncapi(subjects: Subjects | None = None) -> Document:
         "asyncapi": "3.0.0",
         "info": {
             "title": "Model Manager Suite",
-            "version": suite.__version__,
+            "version": __version__,
             "description": (
                 "Actions are NATS requests with JSON bodies to the micro service `suite`; facts are "
                 "CloudEvents in the JetStream stream. The first subject token is configurable."

@@ -25,7 +25,7 @@ from suite.messages.events import (
     NodeStopped,
 )
 from suite.messages.times import from_sql, rfc3339, to_sql
-from suite.projections.lives import Life, Lives
+from suite.projections.instances import Instances, InstanceState
 from suite.projections.projection import Projection
 
 Row: TypeAlias = tuple[object, ...]
@@ -213,19 +213,21 @@ async def _fold_lives(db: aiosqlite.Connection, events: Sequence[Recorded]) -> N
         return
     nodes = {recorded.data.ids[0] for recorded in own}
     rows = await db.execute_fetchall(
-        f"SELECT {', '.join(Life.__struct_fields__)} FROM instances "
+        f"SELECT {', '.join(InstanceState.__struct_fields__)} FROM instances "
         f"WHERE node IN ({', '.join('?' * len(nodes))})",
         tuple(nodes),
     )
-    lives = Lives(Life(**dict(zip(Life.__struct_fields__, row, strict=True))) for row in rows)
+    states = Instances(
+        InstanceState(**dict(zip(InstanceState.__struct_fields__, row, strict=True))) for row in rows
+    )
     for recorded in own:
-        lives.apply(recorded)
-    changed = lives.changed()
+        states.apply(recorded)
+    changed = states.changed()
     if changed:
         await db.executemany(
             "REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(msgspec.structs.astuple, changed)
         )
-    if lives.tallies:
+    if states.counts:
         # One after the other: whatever the batches, the same fractions are added in the same order.
         await db.executemany(
             "INSERT INTO history VALUES (:model_id, :loads, :load_failures, :unloads, :crashes, :load_ms, "
@@ -234,5 +236,5 @@ async def _fold_lives(db: aiosqlite.Connection, events: Sequence[Recorded]) -> N
             "crashes = crashes + excluded.crashes, "
             "last_load_ms = coalesce(excluded.last_load_ms, last_load_ms), "
             "total_load_ms = total_load_ms + excluded.total_load_ms",
-            map(msgspec.structs.asdict, lives.tallies),
+            map(msgspec.structs.asdict, states.counts),
         )

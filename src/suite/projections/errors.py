@@ -13,8 +13,8 @@ from suite.errors import InvalidRequest
 from suite.messages.actions.projections import ErrorEntry, GetErrorsReply, GetErrorsRequest
 from suite.messages.envelope import Recorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
-from suite.projections.fitting import fitting
 from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
+from suite.projections.reply_size import as_many_as_fit
 
 _MAX_SEQ = 2**63 - 1
 
@@ -99,7 +99,7 @@ async def errors(db: aiosqlite.Connection, request: GetErrorsRequest) -> GetErro
         )
         for seq, error_type, message, severity, node, model_id, at in rows
     ]
-    page = fitting(entries[: request.limit])
+    page = as_many_as_fit(entries[: request.limit])
     return GetErrorsReply(errors=page, next_cursor=str(page[-1].seq) if len(entries) > len(page) else None)
 
 

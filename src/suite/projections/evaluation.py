@@ -11,7 +11,7 @@ import aiosqlite
 
 from suite.messages.envelope import Recorded
 from suite.messages.events import InstanceCrashed, InstanceLoaded, MetricLogged
-from suite.projections import buckets, samples, scores, standing
+from suite.projections import buckets, samples, scores, trust
 from suite.projections.projection import Projection
 
 
@@ -21,14 +21,14 @@ class EvaluationProjection(Projection):
     name: ClassVar[str] = "evaluation"
     version: ClassVar[int] = 1
     aggregates: ClassVar[tuple[str, ...]] = ("metric", "evaluation", "instance")
-    schema: ClassVar[str] = samples.SCHEMA + buckets.SCHEMA + scores.SCHEMA + standing.SCHEMA
+    schema: ClassVar[str] = samples.SCHEMA + buckets.SCHEMA + scores.SCHEMA + trust.SCHEMA
 
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
         """Metrics, evaluations and instances have nothing to do with each other: each kind by itself."""
         rows = [samples.row(event, event.data) for event in events if isinstance(event.data, MetricLogged)]
         if rows:
             await buckets.count(db, await samples.add(db, rows))
-        await standing.fold(
+        await trust.fold(
             db,
             evaluations=await scores.fold(db, events),
             loads=Counter(event.data.model_id for event in events if isinstance(event.data, InstanceLoaded)),

@@ -14,7 +14,7 @@ import anyio
 
 from suite.messages.envelope import Recorded
 from suite.projections.connection import connected, needs_rollback, transaction
-from suite.projections.place import Identity, beside, identity, made
+from suite.projections.file_lock import Identity, beside, identity, made
 from suite.projections.projection import Mark, Projection
 
 _CHECKPOINT: Final = """

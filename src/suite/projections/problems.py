@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from suite.projections.connection import is_outside
-from suite.projections.place import InUse
+from suite.projections.file_lock import InUse
 
 
 def without_log(name: str, why: str) -> str:

@@ -29,13 +29,13 @@ from suite.log import Log
 from suite.log.follower import TICK_SECONDS, Follower
 from suite.log.reader import Extent
 from suite.messages.actions.status import ProjectionInfo
-from suite.projections.answers import Answers
 from suite.projections.connection import is_damaged, is_outside
 from suite.projections.file import Foreign, Overtaken, ProjectionFile, inspect
-from suite.projections.place import Lock, remove, replace, set_aside
+from suite.projections.file_lock import Lock, remove, replace, set_aside
+from suite.projections.pool import ConnectionPool
 from suite.projections.problems import foreign, without_file, without_log
 from suite.projections.projection import Projection
-from suite.projections.readers import Readers
+from suite.projections.queries import Queries
 from suite.projections.rebuilding import Fresh, Handover, OnProgress, Rebuilt
 
 logger = logging.getLogger("suite.projections")
@@ -73,7 +73,7 @@ class Projector:
         self._rebuilding = False
         self._lock = Lock(path)
         self._fresh = path.with_name(f"{path.name}.new")
-        self._answers = Answers(projection.name, path, problem=lambda: self.problem, hurry=self._hurry)
+        self._queries = Queries(projection.name, path, problem=lambda: self.problem, hurry=self._hurry)
         self._follower: Follower | None = None
         self._handover: Handover | None = None
         self._damage: Exception | None = None
@@ -84,7 +84,7 @@ class Projector:
     @property
     def seq(self) -> int:
         """All of its events up to here are in it."""
-        return self._answers.seq
+        return self._queries.seq
 
     @property
     def problem(self) -> str | None:
@@ -124,7 +124,7 @@ class Projector:
                 except Exception as error:
                     await self._recover(error)
         finally:
-            await self._answers.close()
+            await self._queries.close()
             self._lock.release()
 
     async def _live(self) -> None:
@@ -142,20 +142,20 @@ class Projector:
         # It is answered from, even if it cannot be written.
         await self._answer(await self._discard_unusable(extent))
         async with ProjectionFile.open(self.path, self.projection, extent.created) as file:
-            await self._answers.open(file.seq)
+            await self._queries.open(file.seq)
             try:
                 async with self._log.follow(self.projection.aggregates, after=file.seq) as self._follower:
                     while self._handover is None and file.is_in_place():
                         await self._step(file, self._follower)
             except asyncio.CancelledError:
-                await self._answers.close()
+                await self._queries.close()
                 await file.settle()
                 raise
             finally:
                 self._follower = None
         if self._handover is None:  # the file is gone
             self._damage = None
-            await self._answers.close()
+            await self._queries.close()
 
     async def _step(self, file: ProjectionFile, follower: Follower) -> None:
         batch = await follower.next(0.0 if self._expired_at == _NEVER else TICK_SECONDS)
@@ -172,11 +172,11 @@ class Projector:
         self._pending = batch.pending
         if not batch.pending:
             self._current_at = told_at
-        self._answers.reach(batch.seq)
+        self._queries.reach(batch.seq)
 
     async def _answer(self, seq: int | None) -> None:
         if seq is not None:
-            await self._answers.open(seq)
+            await self._queries.open(seq)
 
     async def _look(self, extent: Extent) -> int | None:
         return await inspect(self.path, self.projection.mark(extent.created), extent.last_seq)
@@ -190,12 +190,12 @@ class Projector:
             return None
         if seq is None and self.path.exists():
             logger.warning("%s is not of this log and version: it is folded anew", self.path)
-            await self._answers.close()
+            await self._queries.close()
             remove(self.path)
         return seq
 
     async def _keep_foreign(self) -> None:
-        await self._answers.close()
+        await self._queries.close()
         logger.warning("%s", foreign(self.path, set_aside(self.path, "foreign")))
 
     async def _recover(self, error: Exception) -> None:
@@ -210,7 +210,7 @@ class Projector:
         logger.error("%s is kept under another name, and folded anew", self.path, exc_info=error)
         self._distrusted = self._distrusted or is_suspect
         self._damage = None
-        await self._answers.close()
+        await self._queries.close()
         try:
             kept = set_aside(self.path, "damaged")
         except OSError as unmovable:
@@ -224,7 +224,7 @@ class Projector:
             logger.error("%s", problem)
             self._on_problem(problem)
         self._problem = problem
-        self._answers.announce()
+        self._queries.announce()
 
     # --- answering ----------------------------------------------------------------------------------------
 
@@ -235,19 +235,19 @@ class Projector:
         What the node itself wrote is not waited for while there is a problem. Raises ReadModelBehind or
         ReadModelUnavailable; the latter in the place of every error in the block that is no SuiteError.
         """
-        readers, db = await self._answers.borrow(min_seq, own_seq)
+        pool, db = await self._queries.borrow(min_seq, own_seq)
         try:
             yield db
         except SuiteError:
             raise
         except Exception as error:
-            raise self._unreadable(error, readers) from error
+            raise self._unreadable(error, pool) from error
         finally:
-            readers.give_back(db)
+            pool.give_back(db)
 
     async def wait_for(self, seq: int) -> None:
         """Until all of its events up to here are in it. Raises ReadModelBehind, ReadModelUnavailable."""
-        await self._answers.ready(seq, 0)
+        await self._queries.ready(seq, 0)
 
     async def wait_current(self) -> int:
         """Until nothing that is older than a minute is missing. Returns which event a query must see then.
@@ -260,13 +260,13 @@ class Projector:
         await self.wait_for(last_seq)
         return last_seq
 
-    def _unreadable(self, error: Exception, readers: Readers) -> SuiteError:
+    def _unreadable(self, error: Exception, pool: ConnectionPool) -> SuiteError:
         """What a query gets that came to grief. If the file may be to blame, it is folded anew."""
         name = self.projection.name
         logger.error("a query of the read model %s failed", name, exc_info=error)
         again = "try again"
         if is_damaged(error) or not (is_outside(error) or self._distrusted):
-            if self._answers.are_from(readers):
+            if self._queries.are_from(pool):
                 self._damage = error
                 self._hurry()
         elif not is_outside(error):
@@ -314,7 +314,7 @@ class Projector:
             await self._rest()
             await fresh.reach(self.seq)  # what the live one has, the fresh one must have too
             await fresh.settle()
-        await self._answers.close()
+        await self._queries.close()
         try:
             with suppress(sqlite3.Error):
                 await self._look(extent)

@@ -13,8 +13,8 @@ import anyio.to_thread
 from suite.messages.actions.evaluation import MetricSummary, SummaryReply, SummaryRequest
 from suite.messages.times import rfc3339
 from suite.projections.buckets import AFTER_ALL, BEFORE_ALL, minute_of, read
-from suite.projections.fitting import fitting, left_out
 from suite.projections.page import window
+from suite.projections.reply_size import as_many_as_fit, left_out
 from suite.projections.sketch import RELATIVE_ERROR, Sketch
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,7 +34,7 @@ async def summary(db: aiosqlite.Connection, request: SummaryRequest) -> SummaryR
     parts = await read(db, request.metric_name, request.agent_name, begin, end)
     # It is some milliseconds of work, which the event loop has no time for.
     total, agents = await anyio.to_thread.run_sync(_figures, parts)
-    by_agent = fitting(agents)
+    by_agent = as_many_as_fit(agents)
     return SummaryReply(
         metric_name=request.metric_name,
         since=_time(begin),

@@ -12,8 +12,8 @@ from suite.messages.actions.usage import UsageCount, UsageKey, UsageReply, Usage
 from suite.messages.envelope import Recorded
 from suite.messages.events import Generated, UsageRecorded
 from suite.messages.times import from_sql, parse_time, rfc3339, to_sql
-from suite.projections.fitting import fitting, left_out
 from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
+from suite.projections.reply_size import as_many_as_fit, left_out
 
 GENERATION = "generation"
 """The usage type of what the service ran itself."""
@@ -105,7 +105,7 @@ async def usage(db: aiosqlite.Connection, request: UsageRequest) -> UsageReply:
         (*values, request.limit),
     )
     counts = [_count(fields, row) for row in rows]
-    kept = fitting(counts)
+    kept = as_many_as_fit(counts)
     return UsageReply(usage=kept, warnings=left_out(counts, kept, "groups after these"))
 
 

@@ -15,8 +15,7 @@ from urllib.parse import unquote
 
 from suite.engine.grammar.grammar import MAX_BYTES, Constraint
 from suite.engine.schema import pattern
-from suite.engine.schema.forms import ANYTHING, Schema, apart, can_end
-from suite.engine.schema.joining import joined
+from suite.engine.schema.all_of import merge_all_of
 from suite.engine.schema.keywords import (
     ANNOTATIONS,
     FORMATS,
@@ -32,6 +31,7 @@ from suite.engine.schema.keywords import (
     wrong,
 )
 from suite.engine.schema.rules import grammar
+from suite.engine.schema.tree import ANYTHING, Schema, apart, can_end
 from suite.errors import InvalidSchema
 
 _ENFORCED = {
@@ -160,7 +160,7 @@ class _Reader:
         placed = [(where, part) for where, part in placed if part is not True and part != {}]
         if len(placed) < 2:
             return self.read(placed[0][1], placed[0][0]) if placed else ANYTHING
-        merged, lost = joined(placed)
+        merged, lost = merge_all_of(placed)
         self._warn(lost)
         return self.read(merged, path)
 

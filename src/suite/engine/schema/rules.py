@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
-from suite.engine.schema.forms import Schema
+from suite.engine.schema.tree import Schema
 
 _Node: TypeAlias = dict[str, "_Node"]
 """What may follow in names that begin alike."""

@@ -1,0 +1,73 @@
+"""Appending what a client names: the same id is stored once, and never with other content.
+
+The server knows an id again for two minutes, the read model for as long as it has the row; as it is hardly
+ever a minute behind, and waited for when it is, there is no moment at which neither knows it (ADR 12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import msgspec
+
+from suite.errors import Conflict, TooLarge
+from suite.messages.events import Event
+from suite.node.node import Node
+from suite.projections.projection import Database
+from suite.projections.projector import Projector
+
+E = TypeVar("E", bound=Event)
+
+ATTACHMENT_BYTES = 256 * 1024
+"""Of context and comparison data, as JSON: a reply with one of them must fit into one message."""
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+async def append_once(
+    node: Node,
+    projector: Projector,
+    event: E,
+    *,
+    entry_id: str,
+    find: Callable[[Database, str], Awaitable[tuple[Event, int] | None]],
+    is_same: Callable[[E, E], bool],
+    correlation_id: str,
+) -> int:
+    """The sequence of the event, stored now or before.
+
+    ``find`` looks the id up in the read model. Raises Conflict when it has other content, and
+    ReadModelBehind when that cannot be known.
+    """
+    async with projector.reading(await projector.wait_current()) as db:
+        found = await find(db, entry_id)
+    if found is None:
+        seq = await node.log.append(event, id=message_id(event, entry_id), correlation_id=correlation_id)
+        stored = await node.log.at(seq)
+        found = (stored.data if stored is not None else event), seq
+    before, seq = found
+    if not (isinstance(before, type(event)) and is_same(before, event)):
+        raise Conflict(
+            f"{entry_id!r} is the id of something else that was logged before (event {seq}): "
+            "choose another id, or send the same content"
+        )
+    return seq
+
+
+def message_id(event: Event, name: object) -> str:
+    """What the server knows the event by. The fact comes first: no name can pass for another fact's."""
+    return f"{event.aggregate}.{event.fact}:{name}"
+
+
+def attachment(value: object, field: str) -> str | None:
+    """Text as it is, an object as JSON, the same for the same content. Raises TooLarge."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else _encode(value).decode()
+    if (size := len(_encode(text))) > ATTACHMENT_BYTES:
+        raise TooLarge(
+            f"field '{field}': {size} bytes are more than the {ATTACHMENT_BYTES} that are kept: send less, "
+            "or a reference to where it lies"
+        )
+    return text

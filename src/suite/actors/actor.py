@@ -1,0 +1,264 @@
+"""What a model's process does once its model loads: connect, announce it, take generations, end in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+
+from suite import telemetry
+from suite.actors.embeddings import Embeddings
+from suite.actors.generation import ClientGeneration, GenerationResources
+from suite.actors.metrics import SlotTurnover, StepMetrics
+from suite.actors.pipe import NodePipe, resident_bytes
+from suite.bus.connection import Connection, Message
+from suite.engine.grammar.grammar import Grammars
+from suite.engine.prompts.prompt import Prompter
+from suite.engine.thread import EngineThread
+from suite.errors import GenerationExists, InvalidRequest, ModelUnloading, Overloaded, SuiteError
+from suite.identity import Clock, new_id, utc_now
+from suite.log import Log
+from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
+from suite.messages.actor import (
+    REPLY_HEADER,
+    ActorReply,
+    ActorSpec,
+    Clear,
+    Cleared,
+    Embed,
+    Embedded,
+    Failed,
+    Handover,
+    HandoverReply,
+    Ready,
+)
+from suite.messages.events import Generated
+from suite.messages.subjects import Subjects
+
+R = TypeVar("R", bound=ActorReply)
+
+logger = logging.getLogger("suite.actor")
+
+END_SECONDS = 2.0
+"""For the last messages after SIGTERM; less than what the node waits before it kills."""
+PARK_SECONDS = 1.5
+"""For writing down what conversations hold."""
+_NO_RESPONDERS = "503"
+
+_encode = msgspec.json.Encoder().encode
+_decode_handover = msgspec.json.Decoder(Handover).decode
+_decode_cancel = msgspec.json.Decoder(CancelGenerationRequest).decode
+_decode_embed = msgspec.json.Decoder(Embed).decode
+_decode_clear = msgspec.json.Decoder(Clear).decode
+
+
+async def serve(
+    spec: ActorSpec, engine: EngineThread, pipe: NodePipe, clock: Clock, new_seed: Callable[[], int]
+) -> int:
+    """Serve until SIGTERM; the exit code. What goes wrong before the model is ready is reported."""
+    subjects = Subjects(spec.subject_root)
+    source = f"/node/{spec.node}/{spec.model_id}"
+    try:
+        with telemetry.tracing(spec.tracing, node=spec.node, process=f"model {spec.model_id}"):
+            async with (
+                Connection.open(spec.nats, name=f"{spec.node} {spec.model_id}") as connection,
+                Log.open(
+                    connection,
+                    subjects,
+                    source=source,
+                    new_id=new_id,
+                    now=utc_now,
+                    retention={Generated.aggregate: spec.usage_retention_seconds},
+                    create=False,
+                ) as log,
+            ):
+                model = await asyncio.wrap_future(engine.loaded)
+                if spec.tracing != "off":
+                    engine.observe(StepMetrics(spec.model_id))
+                prompter = Prompter(
+                    model.vocabulary,
+                    spec.context_tokens,
+                    utc_now,
+                    new_id,
+                    chat_template=spec.chat_template,
+                )
+                resources = GenerationResources(
+                    spec=spec,
+                    connection=connection,
+                    log=log,
+                    engine=engine,
+                    prompter=prompter,
+                    grammars=Grammars(spec.model_path),
+                    clock=clock,
+                    new_seed=new_seed,
+                )
+                actor = ModelActor(resources, subjects, pipe)
+                await actor.run()
+    except SuiteError as error:
+        pipe.report(Failed(code=error.code, message=error.message))
+        return 1
+    return 0
+
+
+class ModelActor:
+    """Takes generations from its node, within its limit, and runs each to its end."""
+
+    def __init__(self, resources: GenerationResources, subjects: Subjects, pipe: NodePipe) -> None:
+        self._resources = resources
+        self._subjects = subjects
+        self._pipe = pipe
+        self._generations: dict[str, ClientGeneration] = {}
+        self._receipts: dict[str, ClientGeneration] = {}
+        self._inbox = resources.connection.new_inbox()
+        self._ending = False
+        self._embeddings = Embeddings(resources)
+        self._turnover = SlotTurnover(resources.spec.slots)
+        self._tasks: anyio.abc.TaskGroup
+
+    async def run(self) -> None:
+        """Announce the model, and serve until SIGTERM; then give every client its last message."""
+        connection, spec = self._resources.connection, self._resources.spec
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals, anyio.CancelScope() as limit:
+            async with anyio.create_task_group() as self._tasks:
+                await connection.listen(f"{self._inbox}.*", self._on_receipt)
+                await connection.subscribe(
+                    self._subjects.actor(spec.node, spec.instance_id, "cancel"), self._on_cancel
+                )
+                await connection.subscribe(
+                    self._subjects.actor(spec.node, spec.instance_id, "clear"), self._on_clear
+                )
+                await connection.subscribe(
+                    self._subjects.actor(spec.node, spec.instance_id, "embed"), self._on_embed
+                )
+                await connection.subscribe(
+                    self._subjects.actor(spec.node, spec.instance_id, "generate"), self._on_generate
+                )
+                self._pipe.report(Ready(resident_bytes=resident_bytes()))
+                self._tasks.start_soon(self._warm_up)
+                async for _ in signals:
+                    break
+                self._ending = True
+                limit.deadline = anyio.current_time() + END_SECONDS
+                for generation in list(self._generations.values()):
+                    generation.abort(ModelUnloading(), "cancelled")
+                self._embeddings.end()
+        try:
+            await connection.flush(END_SECONDS)
+        except SuiteError as error:
+            logger.warning("the last messages may be lost: %s", error.message)
+        with anyio.move_on_after(2 * PARK_SECONDS):
+            await asyncio.wrap_future(self._resources.engine.park(PARK_SECONDS))
+
+    async def _warm_up(self) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._resources.prompter.warm_up, abandon_on_cancel=True)
+        except SuiteError as error:
+            logger.warning("%s", error.message)
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    async def _on_receipt(self, message: Message) -> None:
+        """Nobody listens where a chunk or heartbeat was sent: its client is gone."""
+        if message.headers.get("Status") == _NO_RESPONDERS:
+            generation = self._receipts.get(message.subject)
+            if generation is not None:
+                generation.cancel("client_gone")
+
+    async def _on_cancel(self, message: Message) -> None:
+        generation_id = _decode_cancel(message.data).generation_id
+        generation = self._generations.get(generation_id)
+        if generation is not None:
+            generation.cancel("cancelled")
+        reply = CancelGenerationReply(generation_id=generation_id, cancelled=generation is not None)
+        await self._resources.connection.publish(message.reply, _encode(reply))
+
+    async def _on_clear(self, message: Message) -> None:
+        # No task of its own: the next one waits for the same step of the engine anyhow.
+        await self._respond(message, Cleared, self._clear)
+
+    async def _clear(self, data: bytes) -> Cleared:
+        return await asyncio.wrap_future(self._resources.engine.clear(_decode_clear(data).conversation_id))
+
+    async def _on_embed(self, message: Message) -> None:
+        self._tasks.start_soon(self._respond, message, Embedded, self._embed)
+
+    async def _embed(self, data: bytes) -> Embedded:
+        return await self._embeddings.answer(_decode_embed(data))
+
+    async def _respond(
+        self, message: Message, kind: type[R], answer: Callable[[bytes], Awaitable[R]]
+    ) -> None:
+        """Send the answer to a request, or why there is none. Whatever fails, generations go on."""
+        try:
+            reply = await answer(message.data)
+        except SuiteError as error:
+            reply = _refusal(kind, error)
+        except Exception:
+            logger.exception("a request on %s failed in a way that nobody thought of", message.subject)
+            reply = _refusal(kind, SuiteError("the model's process failed on this: see the node's log"))
+        try:
+            await self._reply(message, reply)
+        except SuiteError as error:
+            logger.warning("an answer to the node is lost: %s", error.message)
+            with suppress(SuiteError):
+                await self._reply(message, _refusal(kind, error))
+
+    async def _on_generate(self, message: Message) -> None:
+        try:
+            handover = self._admit(message)
+        except SuiteError as error:
+            await self._reply(message, _refusal(HandoverReply, error))
+            return
+        receipt = f"{self._inbox}.{new_id()}"
+        generation = ClientGeneration(
+            handover, reply=message.headers[REPLY_HEADER], receipt=receipt, resources=self._resources
+        )
+        self._generations[handover.generation_id] = self._receipts[receipt] = generation
+        self._tasks.start_soon(self._generate, generation, handover.generation_id, receipt, message)
+
+    def _admit(self, message: Message) -> Handover:
+        if self._ending:
+            raise ModelUnloading
+        try:
+            handover = _decode_handover(message.data)
+        except msgspec.MsgspecError as error:
+            raise InvalidRequest(f"the hand-over cannot be read: {error}") from None
+        if REPLY_HEADER not in message.headers:
+            raise InvalidRequest(f"the hand-over has no {REPLY_HEADER} header")
+        if handover.generation_id in self._generations:
+            raise GenerationExists
+        spec, count = self._resources.spec, len(self._generations)
+        if count >= spec.slots + spec.queue_limit:
+            raise self._turnover.refusal(f"{count} generations run or wait in {spec.model_id}")
+        return handover
+
+    async def _generate(
+        self, generation: ClientGeneration, generation_id: str, receipt: str, message: Message
+    ) -> None:
+        try:
+            await self._reply(message, HandoverReply())
+            self._pipe.report(await generation.run(message.headers))
+            if generation.seconds_in_slot is not None:
+                self._turnover.freed(generation.seconds_in_slot)
+        except SuiteError as error:
+            logger.warning("a hand-over could not be accepted: %s", error.message)
+        finally:
+            del self._generations[generation_id]
+            del self._receipts[receipt]
+
+    async def _reply(self, message: Message, reply: ActorReply) -> None:
+        if message.reply:
+            await self._resources.connection.publish(message.reply, _encode(reply))
+
+
+def _refusal(kind: type[R], error: SuiteError) -> R:
+    retry_after_ms = error.retry_after_ms if isinstance(error, Overloaded) else None
+    return kind(code=error.code, message=error.message, retry_after_ms=retry_after_ms)

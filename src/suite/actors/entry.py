@@ -1,0 +1,123 @@
+"""The process of one loaded model: ``python -m suite.actors.entry``, started by its node.
+
+It waits for its spec, which may come at once or after hours (`suite.node.standby`). Then it loads the
+model while it connects to NATS, tells its node, and serves generations until it is told to end (SIGTERM) or
+its node is gone. llama.cpp has a thread of its own, and nothing here waits for it.
+
+What is imported when decides how soon a model answers: the engine first, so that a load can begin, and all
+the rest beside the wait for the spec, or beside the load. Of what only some specs need, nothing before them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from threading import Thread
+
+from suite.actors.pipe import NodePipe, leave
+from suite.engine.llama_model import ContextSettings
+from suite.engine.snapshots.snapshots import Snapshots
+from suite.engine.thread import EngineThread
+from suite.errors import LoadCancelled
+from suite.identity import new_id, utc_now
+from suite.messages.actor import ActorSpec, Failed, Loading
+
+_PROGRESS_STEP = 0.01
+# uvloop, because what the loop takes of a core is lost to decoding.
+_LOOP = {"use_uvloop": True}
+
+
+def main() -> None:
+    """Serve one model until told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    pipe = NodePipe.claim()
+    rest = Thread(target=_import_the_rest, name="imports", daemon=True)
+    rest.start()
+    spec = pipe.receive_spec()
+    if spec is None:
+        leave(0)
+    pipe.end_with_node()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: _give_up(pipe))
+    pipe.report(Loading(fraction=0.0))
+    engine = EngineThread(spec.model_path, _settings(spec), _Progress(pipe), lambda: _snapshots(spec))
+    engine.start()
+    rest.join()
+
+    import anyio
+
+    from suite.actors.actor import serve
+
+    leave(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed, backend_options=_LOOP))
+
+
+def _import_the_rest() -> None:
+    """Have `serve` and the event loop in memory. What fails here fails again, and is told, in `main`."""
+    with suppress(Exception):
+        import anyio
+
+        import suite.actors.actor
+        import suite.engine.candidates  # noqa: F401 - numpy, for the first token
+
+        anyio.run(anyio.sleep, 0, backend_options=_LOOP)  # the loop's own modules come with the first run
+
+
+def _new_seed() -> int:
+    return int.from_bytes(os.urandom(4), "little")
+
+
+def _settings(spec: ActorSpec) -> ContextSettings:
+    return ContextSettings(
+        context_tokens=spec.context_tokens,
+        cache_tokens=spec.cache_tokens,
+        batch_tokens=spec.batch_tokens,
+        gpu_layers=spec.gpu_layers,
+        threads=spec.threads,
+        prompt_step_tokens=spec.prompt_step_tokens,
+        slots=spec.slots,
+    )
+
+
+def _snapshots(spec: ActorSpec) -> Snapshots | None:
+    kept = spec.snapshots
+    if kept is None:
+        return None
+    return Snapshots(
+        directory=None if kept.directory is None else Path(kept.directory),
+        key=f"{spec.model_digest or spec.instance_id} {version('llama-cpp-python')}",
+        memory_bytes=kept.memory_bytes,
+        disk_bytes=kept.disk_bytes,
+        max_conversations=kept.max_conversations,
+        max_age_seconds=kept.max_age_seconds,
+        now=utc_now,
+        new_id=new_id,
+    )
+
+
+def _give_up(pipe: NodePipe) -> None:
+    """End a load: nobody has anything of this process yet."""
+    pipe.report(Failed(code=LoadCancelled.code, message=LoadCancelled().message))
+    leave(0)
+
+
+class _Progress:
+    """Reports a load, one line for each hundredth at most."""
+
+    def __init__(self, pipe: NodePipe) -> None:
+        self._pipe = pipe
+        self._told = 0.0
+
+    def __call__(self, fraction: float) -> None:
+        if fraction - self._told >= _PROGRESS_STEP:
+            self._told = fraction
+            self._pipe.report(Loading(fraction=round(fraction, 4)))
+
+
+if __name__ == "__main__":
+    main()

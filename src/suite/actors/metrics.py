@@ -1,0 +1,87 @@
+"""What generations and the steps of the engine took, in the words of replies, events and metrics."""
+
+from __future__ import annotations
+
+import math
+
+from suite import telemetry
+from suite.engine.engine import Step
+from suite.engine.generation import Generation
+from suite.errors import RETRY_AFTER_MS, Overloaded
+from suite.messages.actions.generation import Timings, Usage
+
+_LATELY = 0.2
+"""The weight of what was last in a mean of how long something takes."""
+
+
+def usage(generation: Generation) -> Usage:
+    """Its tokens so far."""
+    return Usage(
+        prompt_tokens=generation.prompt_tokens,
+        reused_tokens=generation.reused_tokens,
+        completion_tokens=generation.completion_tokens,
+    )
+
+
+def timings(generation: Generation, *, accepted: float, now: float) -> Timings:
+    """Where its time went until now, from the acceptance on: in the queue, the prompt, the generation."""
+    ended = generation.ended or now
+    started = generation.started or ended
+    first = generation.first_token or ended
+    seconds, steps = ended - first, generation.completion_tokens - 1
+    return Timings(
+        queue_ms=_ms(started - accepted),
+        prompt_ms=_ms(first - started),
+        time_to_first_token_ms=_ms(first - accepted) if generation.first_token else None,
+        generation_ms=_ms(seconds),
+        tokens_per_second=round(steps / seconds, 2) if steps > 0 and seconds > 0 else None,
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+class SlotTurnover:
+    """How fast places are freed, for those who find all taken."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._seconds: float | None = None
+
+    def freed(self, seconds: float) -> None:
+        """Count in that a place was taken for so long."""
+        if self._seconds is None:
+            self._seconds = seconds
+        else:
+            self._seconds += _LATELY * (seconds - self._seconds)
+
+    def refusal(self, taken: str) -> Overloaded:
+        """The error for one who finds them taken, which says when the next is likely to be freed.
+
+        That is no less than a second, and a second as long as none was freed.
+        """
+        likely = 1000 * (self._seconds or 0.0) / self._places
+        retry_after_ms = max(RETRY_AFTER_MS, math.ceil(likely))
+        return Overloaded(
+            f"{taken}: try again in about {math.ceil(retry_after_ms / 1000)} s", retry_after_ms=retry_after_ms
+        )
+
+
+class StepMetrics:
+    """Records the steps of one model's engine as OpenTelemetry histograms, `suite.engine.step.*`."""
+
+    def __init__(self, model_id: str) -> None:
+        meter = telemetry.meter()
+        self._attributes = {"gen_ai.request.model": model_id}
+        self._seconds = meter.create_histogram("suite.engine.step.duration", unit="s")
+        self._tokens = meter.create_histogram("suite.engine.step.tokens", unit="{token}")
+        self._sequences = meter.create_histogram("suite.engine.step.sequences", unit="{sequence}")
+        self._waiting = meter.create_histogram("suite.engine.step.waiting", unit="{generation}")
+
+    def __call__(self, step: Step) -> None:
+        """Record a step."""
+        self._seconds.record(step.seconds, self._attributes)
+        self._tokens.record(step.tokens, self._attributes)
+        self._sequences.record(step.sequences, self._attributes)
+        self._waiting.record(step.waiting, self._attributes)

@@ -1,0 +1,124 @@
+"""nats-py's client for the time of one connection, without what would outlive it or hang."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import anyio
+from nats.aio.client import Client
+
+from suite.bus.wire import parsed_headers
+from suite.messages.actor import NatsAccess
+
+log = logging.getLogger("suite.bus")
+
+CLOSE_SECONDS = 2.0
+PING_SECONDS = 20
+"""A peer that misses two in a row is lost."""
+PENDING_LIMIT = 2 * 1024 * 1024
+"""Bytes that may wait to be written before a sender has to wait."""
+ROOM_SECONDS = 5.0
+
+
+class NatsClient(Client):
+    """A client that is never reconnected: nats-py would send what it had kept, late."""
+
+    failure: Exception | None = None
+    """What went wrong last."""
+
+    async def reach(
+        self, access: NatsAccess, *, name: str, timeout: float, on_error: Callable[[Exception], None]
+    ) -> None:
+        """Connect, within ``timeout`` seconds a step. Raises OSError, TimeoutError or nats-py's errors."""
+
+        async def tell(error: Exception) -> None:
+            self.failure = error
+            on_error(error)
+
+        await self.connect(
+            servers=access.url.split(","),
+            name=name,
+            user=access.user,
+            password=access.password,
+            user_credentials=access.credentials_file,
+            inbox_prefix=access.inbox_prefix,
+            error_cb=tell,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=timeout,  # type: ignore[arg-type]  # any number of seconds will do
+            ping_interval=PING_SECONDS,
+            pending_size=0,
+        )
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether something can be sent now."""
+        return self._status == Client.CONNECTED
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a sender has to wait for room."""
+        return self._pending_data_size >= PENDING_LIMIT
+
+    def write(self, frame: bytes) -> None:
+        """Send this after all that was sent before."""
+        assert self._flush_queue is not None
+        self._pending.append(frame)
+        self._pending_data_size += len(frame)
+        if self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def room(self) -> None:
+        """Wait until there is room for more. Raises TimeoutError if the peer takes nothing.
+
+        nats-py's own wait swallows cancellation: a sender in a loop could then not be stopped.
+        """
+        assert self._flush_queue is not None
+        written: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        await self._flush_queue.put(written)
+        with anyio.fail_after(ROOM_SECONDS):
+            await written
+
+    async def lost(self) -> None:
+        """Wait until nothing is read any more: the one sign that every way of losing a connection shares."""
+        assert self._reading_task is not None
+        await asyncio.wait({self._reading_task})
+        if not self._reading_task.cancelled() and (error := self._reading_task.exception()):
+            log.debug("the reader ended with %r", error)
+
+    async def discard(self) -> None:
+        """Close without hanging on a peer that reads no more."""
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self.close()
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    _parse_header_lines = staticmethod(parsed_headers)
+
+    async def _send_ping(self, future: asyncio.Future[object] | None = None) -> None:
+        # nats-py writes the ping past what is pending: a flush would then prove nothing.
+        if self._pending and self._transport is not None:
+            self._transport.writelines(self._pending[:])
+            self._pending.clear()
+            self._pending_data_size = 0
+        await super()._send_ping(future)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        # nats-py would write what is pending to the broken transport, fail there, and stop half-way; and
+        # who waits for a flush would wait for ever.
+        self._pending.clear()
+        self._pending_data_size = 0
+        while self._flush_queue is not None and not self._flush_queue.empty():
+            _settle(self._flush_queue.get_nowait())
+        for pong in self._pongs:
+            _settle(pong)
+        await super()._close(status, do_cbs)
+
+
+def _settle(future: asyncio.Future[object]) -> None:
+    if not future.done():
+        future.set_result(None)

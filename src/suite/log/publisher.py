@@ -1,0 +1,299 @@
+"""Bringing events into the stream, each of them once, whatever gets lost on the way.
+
+An attempt whose answer did not come is repeated unchanged, for a time that is well inside the server's
+memory for ids. What the server answers then, proved on nats-server 2.15 (ADR-50 of NATS):
+
+- no expectation: ``duplicate: true`` with the first sequence, or, for an atomic batch, 10201, which does
+  not say whether it was this batch or an earlier event of one of its ids: then each goes by itself;
+- with an expectation: 10071 when the attempt before was stored, or when somebody else was faster. The log
+  tells which: an expectation that was once overtaken never comes true again, so the answer is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+import msgspec
+
+from suite.bus.jetstream import (
+    DUPLICATE_IN_BATCH,
+    EXPECTED_SEQ,
+    EXPECTED_SUBJECT,
+    TRANSIENT,
+    WRONG_LAST_SEQUENCE,
+    JetStream,
+    NoAnswer,
+    NotSent,
+    Outgoing,
+    PubAck,
+    Refused,
+    Stored,
+)
+from suite.errors import (
+    AccessDenied,
+    Conflict,
+    InvalidRequest,
+    SuiteError,
+    TooLarge,
+    Unavailable,
+    UnknownOutcome,
+)
+
+logger = logging.getLogger("suite.log")
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 1.0
+_LOOK_LIMIT: Final = 10_000
+"""How many messages of other appends a look for one's own goes through; more means that it is not known."""
+
+MESSAGE_ID: Final = "Nats-Msg-Id"
+
+
+class Expectation(msgspec.Struct, frozen=True, kw_only=True):
+    """What has to hold for a decision to be stored: the last sequence under a subject.
+
+    ``subject`` may have wildcards (``suite.event.model.phi.>``) and need not match what is appended:
+    expecting the ``started`` event of a node on its events fences an older process of that node.
+    """
+
+    subject: str
+    last_seq: int
+    """0: nothing is there yet."""
+
+
+class PendingAppend:
+    """Events that are stored together or not at all, and where their appender waits."""
+
+    __slots__ = ("event_id", "expect", "fresh", "messages", "result", "seen", "size")
+
+    def __init__(
+        self,
+        messages: tuple[Outgoing, ...],
+        *,
+        event_id: str,
+        expect: Expectation | None,
+        fresh: bool,
+        size: int,
+        result: asyncio.Future[int],
+    ) -> None:
+        self.messages = messages
+        self.event_id = event_id
+        """The id to ask about: that of the last event."""
+        self.expect = expect
+        self.fresh = fresh
+        """Its ids were made for it, so that nothing of an earlier append can have them."""
+        self.size = size
+        self.result = result
+        self.seen = 0
+        """The newest sequence that was known before the first attempt: whatever is stored is above it."""
+
+    def resolve(self, seq: int) -> None:
+        """Tell the appender, if it still waits."""
+        if not self.result.done():
+            self.result.set_result(seq)
+
+    def fail(self, error: SuiteError) -> None:
+        """Tell the appender; what nobody waits for any more is logged."""
+        if not self.result.done():
+            self.result.set_exception(error)
+        else:
+            logger.warning("append of event %s, given up by its caller: %s", self.event_id, error.message)
+
+
+class _Final(Exception):
+    """The server refused for good; ``uncertain``: after an attempt that it may have accepted."""
+
+    def __init__(self, refused: Refused, *, uncertain: bool) -> None:
+        super().__init__(str(refused))
+        self.code = refused.code
+        self.uncertain = uncertain
+
+
+class Publisher:
+    """Delivers appends over one connection. Never raises but for cancellation: results go to the appends."""
+
+    def __init__(self, jetstream: JetStream, *, attempt_seconds: float, settle_seconds: float) -> None:
+        self._jetstream = jetstream
+        self._attempt_seconds = attempt_seconds
+        self._settle_seconds = settle_seconds
+        self._newest = 0
+
+    async def publish(self, appends: Sequence[PendingAppend]) -> None:
+        """Store the appends: one by itself, several, which must carry no expectation, in one atomic batch."""
+        deadline = time.monotonic() + self._settle_seconds
+        for append in appends:
+            append.seen = self._newest
+        try:
+            if len(appends) == 1:
+                await self._alone(appends[0], deadline)
+            else:
+                await self._together(appends, deadline)
+        except Exception:
+            logger.exception("an append failed in a way that nobody thought of")
+        finally:
+            for append in appends:
+                if not append.result.done():
+                    append.fail(_unknown(append))
+
+    async def _together(self, appends: Sequence[PendingAppend], deadline: float) -> None:
+        messages = [message for append in appends for message in append.messages]
+        try:
+            ack = await self._until_answered(messages, deadline)
+        except (_Final, TooLarge) as error:
+            # One bad member rejects all, and the server does not say which.
+            for append in appends:
+                await self._alone(append, deadline, uncertain=isinstance(error, _Final) and error.uncertain)
+            return
+        except UnknownOutcome:
+            for append in appends:
+                append.fail(_unknown(append))
+            return
+        except SuiteError as error:
+            for append in appends:
+                append.fail(error)
+            return
+        seq = self._note(ack.seq) - len(messages)
+        for append in appends:
+            seq += len(append.messages)
+            append.resolve(seq)
+
+    async def _alone(self, append: PendingAppend, deadline: float, *, uncertain: bool = False) -> None:
+        try:
+            append.resolve(self._note(await self._store(append, deadline, uncertain=uncertain)))
+        except UnknownOutcome:
+            append.fail(_unknown(append))
+        except SuiteError as error:
+            append.fail(error)
+
+    async def _store(self, append: PendingAppend, deadline: float, *, uncertain: bool) -> int:
+        messages = list(append.messages)
+        if append.expect is not None:
+            messages[0] = _expecting(messages[0], append.expect)
+        try:
+            return (await self._until_answered(messages, deadline, uncertain=uncertain)).seq
+        except _Final as final:
+            if final.code == DUPLICATE_IN_BATCH and final.uncertain:
+                # The ids of a batch are its own: it is stored, and its last event by itself is a duplicate.
+                return await self._seq_of_stored(append, deadline)
+            if final.code == WRONG_LAST_SEQUENCE and append.expect is not None:
+                if final.uncertain or not append.fresh:
+                    seq = await self._look(append, append.expect, deadline)
+                    if seq is not None:
+                        return seq
+                raise Conflict(
+                    f"the last event of {append.expect.subject} is not {append.expect.last_seq} any more"
+                    f" ({final}): read it again and decide again"
+                ) from final
+            raise (
+                UnknownOutcome() if final.uncertain else Unavailable(f"the log refuses events: {final}")
+            ) from final
+
+    async def _seq_of_stored(self, append: PendingAppend, deadline: float) -> int:
+        try:
+            return (await self._until_answered(append.messages[-1:], deadline, uncertain=True)).seq
+        except _Final as final:
+            raise UnknownOutcome() from final
+
+    async def _until_answered(
+        self, messages: Sequence[Outgoing], deadline: float, *, uncertain: bool = False
+    ) -> PubAck:
+        """Repeat the same until the server's answer is final.
+
+        Raises _Final, UnknownOutcome when the last word is missing, Unavailable when nothing was stored.
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._jetstream.publish(messages, timeout=self._patience(deadline))
+            except NoAnswer as error:
+                uncertain, reason = True, str(error)
+            except NotSent as error:
+                reason = str(error)
+            except (TooLarge, AccessDenied, InvalidRequest):
+                if uncertain:
+                    raise UnknownOutcome() from None
+                raise
+            except Refused as refused:
+                if refused.code not in TRANSIENT:
+                    raise _Final(refused, uncertain=uncertain) from refused
+                reason = str(refused)
+            pause = await self._pause(pause, deadline, uncertain, reason)
+
+    async def _look(self, append: PendingAppend, expect: Expectation, deadline: float) -> int | None:
+        """The sequence of the append's last event if it was stored, None if it was not and never will be."""
+        first = append.messages[0]
+        covered = subject_matches(expect.subject, first.subject)
+        subject = expect.subject if covered else first.subject
+        after = expect.last_seq
+        if not covered and append.fresh:
+            after = max(after, append.seen)
+        for _ in range(_LOOK_LIMIT):
+            found = await self._next(subject, after, deadline)
+            if found is None:
+                return None
+            if found.headers.get(MESSAGE_ID) == first.headers[MESSAGE_ID]:
+                return found.seq + len(append.messages) - 1
+            if covered:  # the expectation lets only the very next one be ours
+                return None
+            after = found.seq
+        raise UnknownOutcome()
+
+    async def _next(self, subject: str, after: int, deadline: float) -> Stored | None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await self._jetstream.next(subject, after=after, timeout=self._patience(deadline))
+            except (NoAnswer, NotSent, Refused) as error:
+                pause = await self._pause(pause, deadline, True, str(error))
+
+    def _patience(self, deadline: float) -> float:
+        return max(0.05, min(self._attempt_seconds, deadline - time.monotonic()))
+
+    async def _pause(self, pause: float, deadline: float, uncertain: bool, reason: str) -> float:
+        """Wait before the next attempt, and for a lost connection to be back, or raise at the deadline."""
+        left = deadline - time.monotonic()
+        if left > pause:
+            await anyio.sleep(pause)
+            try:
+                await self._jetstream.connection.wait_connected(left - pause)
+            except Unavailable as error:
+                reason = error.message
+            else:
+                return min(2 * pause, _LONGEST_PAUSE)
+        if uncertain:
+            raise UnknownOutcome()
+        raise Unavailable(f"nothing was stored within {self._settle_seconds:g} s: {reason}")
+
+    def _note(self, seq: int) -> int:
+        self._newest = max(self._newest, seq)
+        return seq
+
+
+def subject_matches(subject_filter: str, subject: str) -> bool:
+    """Whether a subject is under a filter with NATS' wildcards."""
+    wanted, tokens = subject_filter.split("."), subject.split(".")
+    for position, token in enumerate(wanted):
+        if token == ">":
+            return len(tokens) > position
+        if position >= len(tokens) or token not in ("*", tokens[position]):
+            return False
+    return len(wanted) == len(tokens)
+
+
+def _expecting(message: Outgoing, expect: Expectation) -> Outgoing:
+    headers = {**message.headers, EXPECTED_SEQ: str(expect.last_seq)}
+    if expect.subject != message.subject:
+        headers[EXPECTED_SUBJECT] = expect.subject
+    return Outgoing.build(message.subject, message.body, headers)
+
+
+def _unknown(append: PendingAppend) -> UnknownOutcome:
+    return UnknownOutcome(
+        f"no answer came for event {append.event_id}: ask for it by its id, or append it again under that id",
+        event_id=append.event_id,
+    )

@@ -1,0 +1,299 @@
+"""Brings generations to actors, and answers for them when an actor cannot.
+
+The node hands a generation over by a request of its own, with the client's reply subject in a header; from
+the acceptance on the actor answers the client itself, and the node keeps a lease: it forbids eviction, and
+when the actor dies the node sends the terminal message in its place (DESIGN, When something dies).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeAlias, TypeVar
+
+import anyio
+import anyio.abc
+import msgspec
+
+from suite import telemetry
+from suite.bus.connection import Connection
+from suite.catalogue import Model
+from suite.errors import (
+    ActorCrashed,
+    Cancelled,
+    GenerationExists,
+    GenerationNotFound,
+    NoService,
+    RequestTimeout,
+    SuiteError,
+    Unavailable,
+    error_from_reply,
+)
+from suite.identity import Clock
+from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
+from suite.messages.actor import (
+    REPLY_HEADER,
+    ActorReply,
+    Clear,
+    Cleared,
+    Embed,
+    Embedded,
+    Handover,
+    HandoverReply,
+)
+from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
+from suite.messages.subjects import Subjects
+from suite.node.instance import Instance, Lease
+from suite.node.supervisor import Supervisor
+from suite.tasks import background
+
+logger = logging.getLogger("suite.generations")
+
+R = TypeVar("R", bound=ActorReply)
+Send: TypeAlias = Callable[[AnySignal], Awaitable[None]]
+
+HANDOVER_SECONDS = 5.0
+CLEAR_SECONDS = 60.0
+"""For a clear: it waits for one step of the engine, which is long for a big model and a long prompt."""
+EMBED_SECONDS = 300.0
+"""For the vectors of one request, between the steps of what else the model does."""
+RECONNECT_SECONDS = 2.0
+_RECONNECT_PAUSE_SECONDS = 0.1
+_ATTEMPTS = 2
+_RETRY_SECONDS = 1.0
+
+
+@asynccontextmanager
+async def beating(send: Send | None) -> AsyncIterator[None]:
+    """Tell the requester each second that the work goes on; nothing when there is no way to tell."""
+
+    async def beat(send: Send) -> None:
+        while True:
+            await anyio.sleep(HEARTBEAT_SECONDS)
+            await send(Heartbeat())
+
+    async with background() as tasks:
+        if send is not None:
+            tasks.start_soon(beat, send)
+        yield
+
+
+async def wait_loaded(instance: Instance, send: Send | None) -> None:
+    """Wait for a load; with `send`, tell its progress. Raises the load's failure."""
+    told = -1.0
+    while instance.phase == "loading":
+        if send is not None and instance.progress > told:
+            told = instance.progress
+            await send(Progress(model_id=instance.model.model_id, fraction=told))
+        else:
+            await instance.wait_change()
+    if instance.phase != "loaded":
+        failure = instance.failure or ActorCrashed()
+        raise type(failure)(failure.message)
+
+
+class Generations:
+    """The generations of one node, from their acceptance to their hand-over."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        subjects: Subjects,
+        node: str,
+        supervisor: Supervisor,
+        tasks: anyio.abc.TaskGroup,
+        clock: Clock,
+    ) -> None:
+        self._connection = connection
+        self._subjects = subjects
+        self._node = node
+        self._supervisor = supervisor
+        self._tasks = tasks
+        self._clock = clock
+        self._pending: dict[str, anyio.CancelScope] = {}
+
+    async def start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
+        """Have an actor accept the generation; the model is loaded first if it is not.
+
+        Raises what refused it: the load, the actor, or GenerationExists, Cancelled, ActorCrashed.
+        """
+        generation_id = handover.generation_id
+        if generation_id in self._pending or self._supervisor.find_generation(generation_id):
+            raise GenerationExists
+        scope = self._pending[generation_id] = anyio.CancelScope()
+        try:
+            with scope:
+                async with beating(send):
+                    await self._start(model, handover, reply, send)
+        finally:
+            del self._pending[generation_id]
+        if scope.cancelled_caught:
+            if (instance := self._supervisor.find_generation(generation_id)) is not None:
+                self._tasks.start_soon(self._settle, instance, generation_id)  # the actor may have it
+            raise Cancelled
+
+    async def cancel(self, generation_id: str) -> None:
+        """Cancel a generation, wherever it is. Raises GenerationNotFound."""
+        instance = self._supervisor.find_generation(generation_id)
+        if instance is not None and instance.leases[generation_id].accepted:
+            if not await self._cancel_in(instance, generation_id):
+                raise GenerationNotFound
+        elif (scope := self._pending.get(generation_id)) is not None:
+            scope.cancel()
+        else:
+            raise GenerationNotFound
+
+    async def clear(self, model_id: str | None, conversation_id: str | None) -> Cleared:
+        """Have one model, or for None each that is loaded, forget one conversation, or all.
+
+        All are asked even if one does not answer. Raises what kept one from answering: RequestTimeout,
+        NoService, Unavailable.
+        """
+        cleared: list[Cleared] = []
+        failures: list[SuiteError] = []
+
+        async def ask(instance: Instance) -> None:
+            try:
+                cleared.append(await self._clear_in(instance, conversation_id))
+            except SuiteError as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for instance in self._supervisor.instances.values():
+                if instance.phase == "loaded" and model_id in (None, instance.model.model_id):
+                    tasks.start_soon(ask, instance)
+        if failures:
+            raise failures[0]
+        return Cleared(
+            conversations=sum(each.conversations for each in cleared),
+            generating=sum(each.generating for each in cleared),
+            tokens=sum(each.tokens for each in cleared),
+        )
+
+    async def embed(self, model: Model, request: Embed, *, correlation_id: str) -> Embedded:
+        """Have a model turn texts into vectors; it is loaded first if it is not.
+
+        Raises what refused it: the load, the actor, or ActorCrashed, RequestTimeout, Unavailable, TooLarge.
+        """
+        async with self._supervisor.hold(model, correlation_id=correlation_id) as instance:
+            await wait_loaded(instance, None)
+            data = await self._ask(instance, "embed", msgspec.json.encode(request), request.seconds)
+        if data is None:
+            raise ActorCrashed
+        embedded = _accepted(msgspec.json.decode(data, type=Embedded))
+        # It has grown by the context for embeddings, and its status is to say so.
+        instance.resident_bytes = max(instance.resident_bytes, embedded.resident_bytes)
+        return embedded
+
+    async def _start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
+        for _ in range(_ATTEMPTS):
+            async with self._supervisor.hold(model, correlation_id=handover.generation_id) as instance:
+                await wait_loaded(instance, send)
+                if await self._hand_over(instance, handover, reply):
+                    return
+                await instance.wait_gone()
+        raise ActorCrashed
+
+    async def _hand_over(self, instance: Instance, handover: Handover, reply: str) -> bool:
+        """True: the actor has it. False: the actor is dead, and killed to be sure. Raises its refusal."""
+        generation_id = handover.generation_id
+        lease = Lease(reply=reply, stream=handover.request.stream)
+        instance.leases[generation_id] = lease
+        headers = {REPLY_HEADER: reply}
+        if (traceparent := telemetry.traceparent()) is not None:
+            headers["traceparent"] = traceparent
+        try:
+            offer = msgspec.json.encode(handover)
+            reply_data = await self._insist(instance, "generate", offer, HANDOVER_SECONDS, headers)
+            answer = msgspec.json.decode(reply_data, type=HandoverReply)
+        except (NoService, RequestTimeout) as error:
+            logger.warning("%s does not take a generation: %s", instance.model.model_id, error.message)
+            self._supervisor.release(instance, generation_id)
+            if instance.process is not None:
+                instance.process.kill()
+            return False
+        except Unavailable:
+            self._tasks.start_soon(self._settle, instance, generation_id)
+            raise
+        except anyio.get_cancelled_exc_class():
+            raise  # `start` settles it
+        except BaseException:
+            self._supervisor.release(instance, generation_id)
+            raise
+        if answer.code:
+            self._supervisor.release(instance, generation_id)
+        _accepted(answer)
+        if instance.phase != "loaded":
+            raise ActorCrashed
+        lease.accepted = True
+        return True
+
+    async def _insist(
+        self,
+        instance: Instance,
+        operation: str,
+        data: bytes,
+        seconds: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Ask the actor; one that lives may just be connecting again, and is asked again."""
+        deadline = self._clock() + RECONNECT_SECONDS
+        while True:
+            try:
+                answer = await self._connection.request(
+                    self._subject(instance, operation), data, headers=headers, timeout=seconds
+                )
+                return answer.data
+            except NoService:
+                if instance.phase != "loaded" or self._clock() > deadline:
+                    raise
+                await anyio.sleep(_RECONNECT_PAUSE_SECONDS)
+
+    async def _settle(self, instance: Instance, generation_id: str) -> None:
+        """Whether the actor has it is not known: cancel it there, and give the lease back if it is not."""
+        while generation_id in instance.leases:
+            try:
+                if not await self._cancel_in(instance, generation_id):
+                    self._supervisor.release(instance, generation_id)
+                return
+            except (Unavailable, RequestTimeout, NoService):
+                await anyio.sleep(_RETRY_SECONDS)
+
+    async def _cancel_in(self, instance: Instance, generation_id: str) -> bool:
+        answer = await self._connection.request(
+            self._subject(instance, "cancel"),
+            msgspec.json.encode(CancelGenerationRequest(generation_id=generation_id)),
+            timeout=HANDOVER_SECONDS,
+        )
+        return msgspec.json.decode(answer.data, type=CancelGenerationReply).cancelled
+
+    async def _clear_in(self, instance: Instance, conversation_id: str | None) -> Cleared:
+        """What the actor has forgotten; nothing when it dies meanwhile, for then nothing is left."""
+        request = msgspec.json.encode(Clear(conversation_id=conversation_id))
+        answer = await self._ask(instance, "clear", request, CLEAR_SECONDS)
+        return Cleared() if answer is None else _accepted(msgspec.json.decode(answer, type=Cleared))
+
+    async def _ask(self, instance: Instance, operation: str, data: bytes, seconds: float) -> bytes | None:
+        """What the actor answers; None when it dies meanwhile."""
+
+        async def stop_when_gone() -> None:
+            while instance.phase == "loaded":
+                await instance.wait_change()
+            asking.cancel()
+
+        with anyio.CancelScope() as asking:
+            async with background() as tasks:
+                tasks.start_soon(stop_when_gone)
+                return await self._insist(instance, operation, data, seconds)
+        return None
+
+    def _subject(self, instance: Instance, operation: str) -> str:
+        return self._subjects.actor(self._node, instance.instance_id, operation)
+
+
+def _accepted(reply: R) -> R:
+    """What an actor answers. Raises its refusal."""
+    if reply.code:
+        raise error_from_reply(reply.code, reply.message, retry_after_ms=reply.retry_after_ms)
+    return reply

@@ -1,0 +1,184 @@
+"""A node among nodes: its name, its epoch, its lease, and the loss of others.
+
+A node's ``started`` event is its epoch. While it lives it renews a lease in a KV bucket; when the lease of
+another runs out and that node does not answer either, its loss is appended, once however many notice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+import anyio
+import msgspec
+
+from suite.bus.connection import Connection
+from suite.bus.kv import Leases
+from suite.errors import Conflict, NodeNameTaken, NoService, RequestTimeout, SuiteError, Unavailable
+from suite.errors import NodeLost as NodeLostError
+from suite.log import Expectation, Log
+from suite.messages.envelope import Recorded
+from suite.messages.events import NodeEvent, NodeLost, NodeStarted, NodeStopped
+from suite.messages.subjects import Subjects
+from suite.node.journal import Journal
+from suite.tasks import background
+from suite.version import __version__
+
+logger = logging.getLogger("suite.membership")
+
+LEASE_SECONDS = 5.0
+RENEW_SECONDS = 1.0
+PING_SECONDS = 2.0
+GRACE_SECONDS = 2.0
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands under a node's name while it lives."""
+
+    epoch: int
+    host: str
+    pid: int
+
+
+class Membership:
+    """This node's part in the fleet."""
+
+    def __init__(self, connection: Connection, log: Log, subjects: Subjects, node: str) -> None:
+        self._connection = connection
+        self._log = log
+        self._subjects = subjects
+        self._node = node
+        self.epoch = 0
+
+    async def enter(self, *, take_over: bool, memory_limit_bytes: int) -> int:
+        """Take the node's name and append its start; the epoch.
+
+        Raises NodeNameTaken while another process of that name answers, unless told to take over.
+        """
+        if not take_over and await self._answers(self._node):
+            raise NodeNameTaken(
+                f"another process serves as node {self._node!r}: choose another --node, or pass --take-over"
+            )
+        started = NodeStarted(
+            node=self._node,
+            version=__version__,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            memory_limit_bytes=memory_limit_bytes,
+        )
+        aggregate = self._subjects.aggregate("node", self._node)
+        while True:
+            last = await self._log.last(aggregate)
+            try:
+                self.epoch = await self._log.append(
+                    started, expect=Expectation(subject=aggregate, last_seq=last.seq if last else 0)
+                )
+            except Conflict:
+                continue
+            return self.epoch
+
+    async def leave(self) -> None:
+        """Append the node's stop, unless another process has the name by now."""
+        started = self._subjects.event("node", (self._node,), NodeStarted.fact)
+        try:
+            await self._log.append(
+                NodeStopped(node=self._node, epoch=self.epoch),
+                expect=Expectation(subject=started, last_seq=self.epoch),
+            )
+        except SuiteError as error:
+            logger.warning("the stop of %s is not in the log: %s", self._node, error.message)
+
+    async def answer_pings(self) -> None:
+        """Let others see that this process lives."""
+
+        async def answer(message: object) -> None:
+            reply = getattr(message, "reply", "")
+            if reply:
+                await self._connection.publish(reply, b"{}")
+
+        await self._connection.subscribe(self._subjects.node(self._node, "ping"), answer)
+
+    async def renew(self, leases: Leases, journal: Journal) -> None:
+        """Renew the lease for as long as this runs, and see that the name is still this process's.
+
+        Raises NodeLost when another node has declared this one lost: its instances no longer count, so it
+        must start anew. A process that has taken the name over fences the journal.
+        """
+        presence = msgspec.json.encode(Presence(epoch=self.epoch, host=socket.gethostname(), pid=os.getpid()))
+        while True:
+            try:
+                await self._check_name(journal)
+                await leases.put(self._node, presence)
+            except (Unavailable, RequestTimeout, NoService):
+                pass  # the connection mends itself, and says so in the log of the process
+            await anyio.sleep(RENEW_SECONDS)
+
+    async def watch(self, leases: Leases) -> None:
+        """Append the loss of each node that neither holds a lease nor answers."""
+        present: set[str] = set()
+        doubt = anyio.Event()
+        doubt.set()  # about those that were lost before this node began to watch
+
+        async def follow() -> None:
+            async for name, value in leases.watch():
+                if value is None:
+                    present.discard(name)
+                    doubt.set()
+                else:
+                    present.add(name)
+
+        async with background() as tasks:
+            tasks.start_soon(follow)
+            while True:
+                await doubt.wait()
+                await anyio.sleep(GRACE_SECONDS)  # after a restart of NATS every lease has to come back first
+                try:
+                    if not await self._bury_missing(present):
+                        doubt = anyio.Event()
+                except SuiteError as error:
+                    logger.warning("nodes that are missing cannot be judged now: %s", error.message)
+
+    async def _check_name(self, journal: Journal) -> None:
+        last = await self._log.last(self._subjects.aggregate("node", self._node))
+        if last is None or last.seq <= self.epoch:
+            return
+        if isinstance(last.data, NodeLost):
+            raise NodeLostError(
+                "another node declared this one lost while it could not be reached: start it again"
+            )
+        journal.fence()
+
+    async def _bury_missing(self, present: set[str]) -> bool:
+        """Whether some are left that answer, though they hold no lease: they may come back or not."""
+        newest: dict[str, Recorded] = {}
+        async for recorded in self._log.read(self._subjects.aggregate("node"), last_per_subject=True):
+            if isinstance(recorded.data, NodeEvent):
+                newest[recorded.data.node] = recorded  # in the order of the log
+        undecided = False
+        for name, recorded in newest.items():
+            if name == self._node or name in present or not isinstance(recorded.data, NodeStarted):
+                continue
+            if await self._answers(name):
+                undecided = True
+            else:
+                await self._bury(name, epoch=recorded.seq)
+        return undecided
+
+    async def _bury(self, name: str, *, epoch: int) -> None:
+        aggregate = self._subjects.aggregate("node", name)
+        try:
+            await self._log.append(
+                NodeLost(node=name, epoch=epoch, observer=self._node),
+                expect=Expectation(subject=aggregate, last_seq=epoch),
+            )
+        except Conflict:
+            return  # it stopped in order, started again, or another node was first
+        logger.warning("node %s is lost", name)
+
+    async def _answers(self, name: str) -> bool:
+        try:
+            await self._connection.request(self._subjects.node(name, "ping"), timeout=PING_SECONDS)
+        except (NoService, RequestTimeout):
+            return False
+        return True

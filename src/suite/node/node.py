@@ -1,0 +1,178 @@
+"""One suite process on one machine: the parts that the actions work with."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+
+import anyio
+import psutil
+
+from suite.bus.connection import Connection
+from suite.bus.service import Service
+from suite.catalogue import Catalogue, Model
+from suite.config import Settings
+from suite.errors import ModelFileInvalid, SuiteError
+from suite.identity import Clock, NewId, Now
+from suite.log import Log
+from suite.messages.actor import ActorSpec, NatsAccess, SnapshotSpec
+from suite.messages.events import Generated
+from suite.node.generations import Generations
+from suite.node.journal import Journal
+from suite.node.snapshots import snapshots_of
+from suite.node.supervisor import Supervisor
+from suite.prediction.policy import Policy
+from suite.projections.projections import Projections
+from suite.projections.usage import UsageHistory
+
+DIGEST_SECONDS = 1.0
+"""How long a load waits for the digest of a file that was not read yet."""
+
+
+class Node:
+    """What every handler gets; `suite.node.serving` puts it together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        connection: Connection,
+        catalogue: Catalogue,
+        log: Log,
+        journal: Journal,
+        projections: Projections,
+        policy: Policy,
+        supervisor: Supervisor,
+        generations: Generations,
+        new_id: NewId,
+        now: Now,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.name = settings.node
+        self.connection = connection
+        self.catalogue = catalogue
+        self.log = log
+        self.journal = journal
+        self.projections = projections
+        self.policy = policy
+        self.supervisor = supervisor
+        self.generations = generations
+        self.new_id, self.now, self.clock = new_id, now, clock
+        self.started = clock()
+        self.service: Service[Node] | None = None
+        """None until the actions are served, which is last."""
+        self.predictions_made = 0
+
+    @property
+    def commands_processed(self) -> int:
+        """Requests that were answered or refused since the start."""
+        return self.service.commands_processed if self.service else 0
+
+    @property
+    def models_loaded(self) -> int:
+        """How many models answer at this moment."""
+        return sum(instance.phase == "loaded" for instance in self.supervisor.instances.values())
+
+    @property
+    def last_seq(self) -> int:
+        """The newest event that this node wrote or knows of: what its queries must not be behind."""
+        return max(self.journal.last_seq, self.log.newest)
+
+    def is_loaded(self, model_id: str) -> bool:
+        """Whether the model answers on this node."""
+        instance = self.supervisor.instances.get(model_id)
+        return instance is not None and instance.phase == "loaded"
+
+    async def predict(self, *, limit: int, min_seq: int = 0) -> list[str]:
+        """The models that are likely to be used next, the likeliest first."""
+        async with self.projections.usage.reading(min_seq, own_seq=self.last_seq) as db:
+            predicted = await self.policy.predict(UsageHistory(db), now=self.now(), limit=limit)
+        self.predictions_made += 1
+        return predicted
+
+    def loadable(self, model_id: str) -> Model:
+        """The model of an id or alias, with its file still there and sound.
+
+        Raises ModelNotFound, ModelFileGone or ModelFileInvalid.
+        """
+        model = self.catalogue.resolve(model_id)
+        if model.model_id not in self.supervisor.instances:
+            self.catalogue.check_present(model)
+            if model.error is not None:
+                raise ModelFileInvalid(model.error.message)
+        return model
+
+    def idle_timeout(self, model: Model) -> float:
+        """After how many idle seconds the model is unloaded; 0: never."""
+        return idle_timeout(self.settings, model)
+
+    def threads(self, model: Model) -> int:
+        """How many threads the model computes with."""
+        return threads(model)
+
+
+def idle_timeout(settings: Settings, model: Model) -> float:
+    """The model's own idle timeout in seconds, or the service's."""
+    own = model.settings.idle_timeout_seconds
+    return settings.idle_timeout_seconds if own is None else own
+
+
+def threads(model: Model) -> int:
+    """The configured threads, or one a physical core: llama.cpp gains nothing from more."""
+    return model.settings.n_threads or _physical_cores()
+
+
+@cache
+def _physical_cores() -> int:
+    return psutil.cpu_count(logical=False) or 1
+
+
+async def actor_spec(
+    settings: Settings, access: NatsAccess, catalogue: Catalogue, model: Model, instance_id: str
+) -> ActorSpec:
+    """What the process of a model is told."""
+    digest = await _digest(catalogue, model)
+    return ActorSpec(
+        node=settings.node,
+        instance_id=instance_id,
+        model_id=model.model_id,
+        model_path=str(model.path),
+        subject_root=settings.subject_root,
+        nats=access,
+        context_tokens=model.context_tokens,
+        cache_tokens=model.cache_tokens,
+        prompt_step_tokens=model.settings.prompt_step_tokens,
+        batch_tokens=model.settings.batch_tokens,
+        gpu_layers=model.settings.n_gpu_layers,
+        threads=threads(model),
+        slots=model.settings.slots,
+        queue_limit=settings.queue_limit,
+        model_digest=digest,
+        snapshots=_snapshots(settings, model.model_id, digest),
+        usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
+        tracing=settings.trace,
+        chat_template=model.settings.chat_template,
+    )
+
+
+async def _digest(catalogue: Catalogue, model: Model) -> str | None:
+    """The digest of a model's file, if it is known or soon is: no load waits for gigabytes to be read."""
+    with anyio.move_on_after(DIGEST_SECONDS), suppress(SuiteError):
+        return await catalogue.digest(model.model_id)
+    return None
+
+
+def _snapshots(settings: Settings, model_id: str, digest: str | None) -> SnapshotSpec | None:
+    kept = settings.snapshots
+    if not kept.enabled:
+        return None
+    # What lies on disk is told apart by the model's digest; while that is not known, nothing lies there.
+    on_disk = kept.disk_mb > 0
+    return SnapshotSpec(
+        directory=str(snapshots_of(settings, model_id)) if on_disk and digest is not None else None,
+        memory_bytes=kept.memory_mb << 20,
+        disk_bytes=kept.disk_mb << 20,
+        max_conversations=kept.max_conversations,
+        max_age_seconds=kept.max_age_seconds,
+    )

@@ -1,0 +1,64 @@
+"""Has the models ready that are likely to be used next, where memory is free for them."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+
+from suite.catalogue import Model
+from suite.errors import SuiteError
+from suite.node.generations import wait_loaded
+from suite.node.node import Node
+
+logger = logging.getLogger("suite.node")
+
+MODELS = 3
+"""How many predicted models are kept ready, as the older services did."""
+
+
+class Preloader:
+    """Predicts, and keeps ready what is predicted."""
+
+    def __init__(self, node: Node, interval_seconds: float) -> None:
+        self._node = node
+        self._interval_seconds = interval_seconds
+        self._predicted: tuple[str, ...] = ()
+        """In the last round, the likeliest first."""
+
+    async def run(self) -> None:
+        """Predict now and after every interval, and load what is predicted; nothing makes room for it."""
+        while True:
+            await self._predict()
+            for model_id in self._predicted:
+                await self._preload(model_id)
+            await anyio.sleep(self._interval_seconds)
+
+    def idle_timeout(self, model: Model) -> float:
+        """After how many idle seconds the model is unloaded; 0: never, as long as it is predicted.
+
+        Otherwise what is likely to be used would be unloaded and loaded again, round after round.
+        """
+        return 0.0 if model.model_id in self._predicted else self._node.idle_timeout(model)
+
+    async def _predict(self) -> None:
+        try:
+            self._predicted = tuple(await self._node.predict(limit=MODELS))
+        except SuiteError as error:
+            self._predicted = ()
+            logger.warning("nothing is predicted: %s", error.message)
+
+    async def _preload(self, model_id: str) -> None:
+        model = self._node.catalogue.models.get(model_id)
+        residency = self._node.supervisor.residency
+        if model is None or model.error is not None or model_id in self._node.supervisor.instances:
+            return
+        if model.need_bytes > residency.limit_bytes - residency.reserved_bytes:
+            logger.info("%s is likely to be used, but there is no free memory for it", model_id)
+            return
+        try:
+            loadable = self._node.loadable(model_id)
+            async with self._node.supervisor.hold(loadable, correlation_id=self._node.new_id()) as instance:
+                await wait_loaded(instance, None)
+        except SuiteError as error:
+            logger.warning("%s, likely to be used, is not loaded: %s", model_id, error.message)

@@ -1,0 +1,172 @@
+"""The operating-system process of one loaded model, as its node sees it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from subprocess import PIPE
+
+import anyio
+import anyio.abc
+import msgspec
+import psutil
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from suite.messages.actor import ActorSpec, AnyReport
+from suite.tasks import background
+
+logger = logging.getLogger("suite.actor")
+
+STOP_SECONDS = 5.0
+"""How long an actor that was told to end may take before it is killed."""
+TAKE_SECONDS = 5.0
+"""How long a process that stands ready may take to say that it has its spec, before another gets it."""
+_REPORT_LIMIT = 64 * 1024
+_ERROR_LINES = 20
+
+_decoder = msgspec.json.Decoder(AnyReport)
+
+
+async def open_process() -> anyio.abc.Process:
+    """A ``python -m suite.actors.entry`` that waits for its spec, and ends when its standard input does.
+
+    It has a session of its own, so that Ctrl-C reaches the node alone. Raises OSError.
+    """
+    return await anyio.open_process(
+        [sys.executable, "-m", "suite.actors.entry"],
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # else an abort waits for a debugger to print one
+        start_new_session=True,
+    )
+
+
+async def end_process(process: anyio.abc.Process) -> None:
+    """Kill it if it still runs, and wait until it is gone, whatever is cancelled."""
+    with anyio.CancelScope(shield=True):
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await process.aclose()
+
+
+class ActorProcess:
+    """A running ``python -m suite.actors.entry``; leaving its context leaves no process behind."""
+
+    def __init__(self, process: anyio.abc.Process) -> None:
+        assert process.stdout is not None
+        self._process = process
+        self._lines = BufferedByteReceiveStream(process.stdout)
+        self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls, spec: ActorSpec, standby: anyio.abc.Process | None = None
+    ) -> AsyncIterator[ActorProcess]:
+        """Have a process load what the spec says: the one that stands ready, or else a new one.
+
+        From the call on, `standby` is this context's to end. One that has died or does not answer costs no
+        more than the time to find out. Raises OSError when no process can be started.
+        """
+        if standby is not None:
+            async with cls._owning(standby) as actor:
+                if await actor._takes(spec):
+                    yield actor
+                    return
+            logger.warning("process %d stood ready and did not answer: a new one is started", standby.pid)
+        async with cls._owning(await open_process()) as actor:
+            await actor._tell(spec)
+            yield actor
+
+    @classmethod
+    @asynccontextmanager
+    async def _owning(cls, process: anyio.abc.Process) -> AsyncIterator[ActorProcess]:
+        try:
+            actor = cls(process)
+            async with background() as tasks:
+                tasks.start_soon(actor._collect_errors)
+                yield actor
+        finally:
+            await end_process(process)
+
+    async def _tell(self, spec: ActorSpec) -> None:
+        assert self._process.stdin is not None
+        # It may have died already: the end of its reports says so.
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._process.stdin.send(msgspec.json.encode(spec) + b"\n")
+
+    async def _takes(self, spec: ActorSpec) -> bool:
+        """Whether it takes the spec: its first report, which is always that the load begins, says so."""
+        with anyio.move_on_after(TAKE_SECONDS):
+            await self._tell(spec)
+            try:
+                await self._lines.receive_until(b"\n", _REPORT_LIMIT)
+            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+                return False
+            return True
+        return False
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def last_errors(self) -> str:
+        """The last lines that it wrote to its standard error."""
+        return "; ".join(self._errors)
+
+    def resident_bytes(self) -> int:
+        """Its resident set at this moment, mapped weights included; 0 when it is gone."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    async def reports(self) -> AsyncIterator[AnyReport]:
+        """What it reports, until it ends; one that reports nonsense is ended."""
+        while True:
+            try:
+                report = _decoder.decode(await self._lines.receive_until(b"\n", _REPORT_LIMIT))
+            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+                return
+            except (anyio.DelimiterNotFound, msgspec.MsgspecError) as error:
+                logger.error("process %d reports what nobody understands: %s", self.pid, error)
+                self.kill()
+                return
+            yield report
+
+    async def exit_code(self) -> int:
+        """Wait for its end."""
+        return await self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def stop(self) -> None:
+        """Ask it to end, and kill it when it does not."""
+        if self._process.returncode is None:
+            self._process.terminate()
+        with anyio.move_on_after(STOP_SECONDS):
+            await self._process.wait()
+            return
+        self.kill()
+
+    async def _collect_errors(self) -> None:
+        assert self._process.stderr is not None
+        rest = b""
+        async for block in self._process.stderr:
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                text = line.decode(errors="replace")
+                self._errors.append(text[:500])
+                logger.info("%s", text)
+            rest = rest[-_REPORT_LIMIT:]

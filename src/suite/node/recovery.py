@@ -1,0 +1,30 @@
+"""What a node finds in the log at its start: instances that its last life left open."""
+
+from __future__ import annotations
+
+from suite.log import Log
+from suite.messages.envelope import Recorded
+from suite.messages.events import InstanceEvent, InstanceLoaded, InstanceLoadStarted, InstanceUnloaded
+from suite.messages.subjects import Subjects
+from suite.node.journal import Journal
+
+
+async def close_open_instances(log: Log, journal: Journal, subjects: Subjects, node: str) -> None:
+    """Append the end of each instance that died with this node's last process."""
+    newest: dict[str, Recorded] = {}
+    async for recorded in log.read(subjects.aggregate("instance", node), last_per_subject=True):
+        if isinstance(recorded.data, InstanceEvent):
+            model_id = recorded.data.model_id
+            if model_id not in newest or newest[model_id].seq < recorded.seq:
+                newest[model_id] = recorded
+    for model_id, recorded in newest.items():
+        if isinstance(recorded.data, InstanceLoadStarted | InstanceLoaded):
+            await journal.record(
+                InstanceUnloaded(
+                    node=node,
+                    model_id=model_id,
+                    instance_id=recorded.data.instance_id,
+                    reason="node_lost",
+                    freed_bytes=0,
+                )
+            )

@@ -1,0 +1,338 @@
+"""Puts a node together, serves until it is told to stop, and takes it apart in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
+
+import anyio
+import anyio.abc
+import psutil
+
+from suite import data_directory, telemetry
+from suite.actions.catalogue import get_model_status, list_models
+from suite.actions.embedding import embed
+from suite.actions.evaluation import (
+    compare_models,
+    get_model_evaluation_scores,
+    get_performance_metrics,
+    log_model_evaluation,
+    log_performance_metric,
+    retract_model_evaluation,
+    summary,
+)
+from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
+from suite.actions.health import get_stats, health, health_check
+from suite.actions.prediction import predict_models, preload_models, select_model
+from suite.actions.projections import get_errors, get_fleet, rebuild_projection
+from suite.actions.residency import load_model, unload_model
+from suite.actions.usage import record_usage, usage
+from suite.bus.connection import Connection
+from suite.bus.embedded import EmbeddedServer
+from suite.bus.kv import Leases
+from suite.bus.service import Service, terminate
+from suite.catalogue import Catalogue
+from suite.config import ConnectionFile, Settings
+from suite.errors import ReadModelUnavailable, SuiteError
+from suite.identity import Clock, NewId, Now, new_id, utc_now
+from suite.legacy.service import serve_legacy
+from suite.log import Log
+from suite.messages.actor import NatsAccess
+from suite.messages.subjects import Subjects
+from suite.node.dependencies import wait_for_dependencies
+from suite.node.generations import Generations
+from suite.node.journal import Journal
+from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.node import Node, actor_spec
+from suite.node.preloader import Preloader
+from suite.node.recovery import close_open_instances
+from suite.node.registrar import Registrar
+from suite.node.reporter import Reporter
+from suite.node.snapshots import sweep_snapshots
+from suite.node.supervisor import Supervisor
+from suite.prediction.frequency import MostUsedLastHour
+from suite.projections.projections import Projections
+from suite.tasks import background
+from suite.version import __version__
+
+logger = logging.getLogger("suite.node")
+
+ACTIONS = (
+    load_model,
+    unload_model,
+    generate_text,
+    embed,
+    cancel_generation,
+    clear_kv_cache,
+    list_models,
+    get_model_status,
+    health_check,
+    get_stats,
+    record_usage,
+    usage,
+    log_performance_metric,
+    get_performance_metrics,
+    summary,
+    log_model_evaluation,
+    get_model_evaluation_scores,
+    retract_model_evaluation,
+    compare_models,
+    predict_models,
+    preload_models,
+    select_model,
+    get_errors,
+    get_fleet,
+    rebuild_projection,
+)
+
+_NEEDS_MODELS = (
+    load_model,
+    unload_model,
+    generate_text,
+    embed,
+    cancel_generation,
+    clear_kv_cache,
+    preload_models,
+    select_model,
+)
+_NEEDS_EVALUATION = (
+    log_performance_metric,
+    get_performance_metrics,
+    summary,
+    log_model_evaluation,
+    get_model_evaluation_scores,
+    retract_model_evaluation,
+    compare_models,
+)
+
+_MEMORY_SHARE = 0.8
+_GIB = 2**30
+_STOP_SECONDS = 15.0
+
+
+async def serve(settings: Settings, *, take_over: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM; a second one does not wait for running generations.
+
+    Raises what keeps the node from starting, or Fenced and NodeLost when it may not go on.
+    """
+    async with background() as tasks:
+        serving, stop = anyio.Event(), anyio.Event()
+        tasks.start_soon(_wait_for_signals, serving, stop, tasks.cancel_scope)
+        async with running_node(settings, take_over=take_over):
+            serving.set()
+            await stop.wait()
+
+
+async def _wait_for_signals(serving: anyio.Event, stop: anyio.Event, scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            if stop.is_set() or not serving.is_set():
+                scope.cancel()
+            stop.set()
+
+
+@asynccontextmanager
+async def running_node(
+    settings: Settings,
+    *,
+    take_over: bool = False,
+    new_id: NewId = new_id,
+    now: Now = utc_now,
+    clock: Clock = time.monotonic,
+) -> AsyncIterator[Node]:
+    """A node that serves until the block ends."""
+    subjects = Subjects(settings.subject_root)
+    with (
+        data_directory.held(settings.data_dir),
+        telemetry.tracing(settings.trace, node=settings.node, process="node"),
+    ):
+        async with (
+            _nats(settings) as (access, reachable_by),
+            Connection.open(access, name=f"suite-{settings.node}") as connection,
+            Log.open(
+                connection,
+                subjects,
+                source=f"/node/{settings.node}",
+                new_id=new_id,
+                now=now,
+                retention=settings.retention.seconds(),
+            ) as log,
+            background() as tasks,
+        ):
+            if settings.wait_for_dependencies:
+                await wait_for_dependencies(
+                    connection,
+                    settings.dependencies,
+                    seconds=settings.dependency_timeout_seconds,
+                    embedded=settings.nats.url is None,
+                    clock=clock,
+                )
+            tasks.start_soon(sweep_snapshots, settings, now)
+            reporter = Reporter(log, settings.node)
+            tasks.start_soon(reporter.run)
+            catalogue = await _catalogue(settings)
+            limit_bytes = _memory_limit(settings)
+            membership = Membership(connection, log, subjects, settings.node)
+            epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
+            journal = Journal(log, subjects, settings.node, epoch, new_id)
+            tasks.start_soon(journal.until_fenced)
+            await close_open_instances(log, journal, subjects, settings.node)
+            supervisor = Supervisor(
+                settings.node,
+                journal,
+                limit_bytes=limit_bytes,
+                standby=settings.standby and settings.enable_gguf_management,
+                make_spec=partial(actor_spec, settings, access, catalogue),
+                terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+                new_id=new_id,
+                now=now,
+                clock=clock,
+            )
+            leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
+            await membership.answer_pings()
+            tasks.start_soon(membership.renew, leases, journal)
+            tasks.start_soon(membership.watch, leases)
+            async with (
+                Projections.running(
+                    log,
+                    settings.data_dir,
+                    evaluation_path=settings.sqlite_db_path,
+                    now=now,
+                    on_problem=partial(reporter.report, ReadModelUnavailable.code),
+                ) as projections,
+                supervisor.running(),
+            ):
+                node = Node(
+                    settings,
+                    connection=connection,
+                    catalogue=catalogue,
+                    log=log,
+                    journal=journal,
+                    projections=projections,
+                    policy=MostUsedLastHour(),
+                    supervisor=supervisor,
+                    generations=Generations(connection, subjects, settings.node, supervisor, tasks, clock),
+                    new_id=new_id,
+                    now=now,
+                    clock=clock,
+                )
+                registrar = Registrar(log, subjects, settings.node, catalogue)
+                tasks.start_soon(registrar.run)
+                tasks.start_soon(_follow_files, node, registrar)
+                preloader = Preloader(node, settings.prediction_interval_seconds)
+                tasks.start_soon(supervisor.sweep_idle, preloader.idle_timeout)
+                if settings.enable_predictive_loading and settings.enable_gguf_management:
+                    tasks.start_soon(preloader.run)
+                async with Service.serve(
+                    connection,
+                    ACTIONS,
+                    node,
+                    subjects=subjects,
+                    version=__version__,
+                    metadata={"node": settings.node},
+                    new_id=new_id,
+                    drain_seconds=settings.drain_seconds,
+                    disabled=_disabled(settings),
+                    on_failure=lambda name: reporter.report(
+                        SuiteError.code, f"{name} failed unforeseen: the node's own log has the cause"
+                    ),
+                ) as node.service:
+                    if settings.enable_backward_compatibility:
+                        await tasks.start(
+                            partial(
+                                serve_legacy,
+                                connection,
+                                log,
+                                subjects,
+                                ACTIONS,
+                                settings.legacy,
+                                node=settings.node,
+                                health=partial(health, node),
+                            )
+                        )
+                    reachable_by.write(settings.data_dir)
+                    logger.info("node %s serves %d models", settings.node, len(catalogue.models))
+                    try:
+                        yield node
+                    finally:
+                        ConnectionFile.path(settings.data_dir).unlink(missing_ok=True)
+                # What cannot be written down by then is closed at the next start.
+                with anyio.move_on_after(settings.drain_seconds + _STOP_SECONDS):
+                    await supervisor.stop(settings.drain_seconds)
+            await membership.leave()
+            with suppress(SuiteError):
+                await leases.delete(settings.node)
+
+
+def _disabled(settings: Settings) -> dict[str, str]:
+    """The actions that are switched off, each with the setting that switches it on."""
+    groups = {"enable_gguf_management": _NEEDS_MODELS, "enable_model_evaluation": _NEEDS_EVALUATION}
+    return {
+        each.name: setting
+        for setting, actions in groups.items()
+        if not getattr(settings, setting)
+        for each in actions
+    }
+
+
+@asynccontextmanager
+async def _nats(settings: Settings) -> AsyncIterator[tuple[NatsAccess, ConnectionFile]]:
+    """The node's own access to NATS, and what others are told of theirs."""
+    if settings.nats.url is not None:
+        access = NatsAccess(
+            url=settings.nats.url,
+            user=settings.nats.user,
+            password=settings.nats.password,
+            credentials_file=settings.nats.credentials,
+            inbox_prefix=settings.nats.inbox_prefix,
+        )
+        yield access, _reachable_by(settings, NatsAccess(url=settings.nats.url))
+        return
+    async with EmbeddedServer.start(
+        settings.data_dir / "nats", subjects_root=settings.subject_root, port=settings.nats.port
+    ) as server:
+        yield server.access, _reachable_by(settings, server.operator)
+
+
+def _reachable_by(settings: Settings, access: NatsAccess) -> ConnectionFile:
+    return ConnectionFile(
+        url=access.url,
+        user=access.user,
+        password=access.password,
+        inbox_prefix=access.inbox_prefix,
+        subject_root=settings.subject_root,
+        node=settings.node,
+        pid=os.getpid(),
+    )
+
+
+async def _catalogue(settings: Settings) -> Catalogue:
+    catalogue = Catalogue.open(
+        settings.models_directories, settings.models, settings.data_dir / "digests.json"
+    )
+    await catalogue.scan()
+    return catalogue
+
+
+def _memory_limit(settings: Settings) -> int:
+    if settings.memory_limit_gb is None:
+        return int(psutil.virtual_memory().total * _MEMORY_SHARE)
+    return int(settings.memory_limit_gb * _GIB)
+
+
+async def _follow_files(node: Node, registrar: Registrar) -> None:
+    """Unload what is gone or changed, and have it written down."""
+    drain_seconds = node.settings.drain_seconds
+    async with aclosing(node.catalogue.watch()) as watched:
+        async for changes in watched:
+            for model_id in changes.removed:
+                node.supervisor.retire(model_id, "file_removed", drain_seconds=drain_seconds)
+            for model_id in changes.changed:
+                node.supervisor.retire(model_id, "file_changed", drain_seconds=drain_seconds)
+            for model_id in (*changes.added, *changes.changed, *changes.removed):
+                registrar.note(model_id)

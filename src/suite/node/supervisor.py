@@ -1,0 +1,390 @@
+"""Keeps the instances of one node: admits, watches, and ends them.
+
+Decisions are made one at a time (`suite.domain.residency`) and are in the log before they are acted upon;
+what happens to a process is recorded as it happens. Everything that runs, runs in the supervisor's own
+task group.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+
+import anyio
+import anyio.abc
+
+from suite import telemetry
+from suite.catalogue import Model
+from suite.domain.residency import Admit, Residency, decide, evolve
+from suite.engine.gguf.estimate import PROCESS_BYTES
+from suite.errors import (
+    ActorCrashed,
+    LoadCancelled,
+    LoadFailed,
+    ModelUnloading,
+    NodeStopping,
+    SuiteError,
+    error_from_reply,
+)
+from suite.identity import Clock, NewId, Now
+from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
+from suite.messages.events import (
+    Event,
+    InstanceCrashed,
+    InstanceLoaded,
+    InstanceLoadFailed,
+    InstanceUnloaded,
+    UnloadReason,
+)
+from suite.node.instance import Instance, Lease
+from suite.node.journal import Journal
+from suite.node.process import ActorProcess
+from suite.node.standby import Standby
+from suite.tasks import background
+
+logger = logging.getLogger("suite.supervisor")
+
+SWEEP_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 1.0
+
+MakeSpec = Callable[[Model, str], Awaitable[ActorSpec]]
+Terminate = Callable[[Lease, SuiteError], Awaitable[None]]
+
+
+class Supervisor:
+    """The instances of one node, by model id."""
+
+    def __init__(
+        self,
+        node: str,
+        journal: Journal,
+        *,
+        limit_bytes: int,
+        standby: bool,
+        make_spec: MakeSpec,
+        terminate: Terminate,
+        new_id: NewId,
+        now: Now,
+        clock: Clock,
+    ) -> None:
+        """`standby`: whether a process stands ready for the next load while the limit has room for it."""
+        self.residency = Residency(limit_bytes=limit_bytes)
+        self.instances: dict[str, Instance] = {}
+        self.counts: Counter[str] = Counter()
+        """Loads, unloads, crashes, generations and tokens since the start."""
+        self.load_errors: dict[str, str] = {}
+        """Why the last load of a model failed, until the next one begins."""
+        self._node = node
+        self._journal = journal
+        self._make_spec = make_spec
+        self._terminate = terminate
+        self._new_id, self._now, self._clock = new_id, now, clock
+        self._standby = Standby()
+        self._keeps_standby = standby
+        self._admission = anyio.Lock()
+        self._stopping = False
+        self._tasks: anyio.abc.TaskGroup
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve until the block ends; `stop` before that unloads in order."""
+        try:
+            async with background() as self._tasks:
+                if self._keeps_standby:
+                    self._tasks.start_soon(self._standby.keep, self._has_room)
+                yield
+        finally:
+            # Whoever still waits, because the end was not in order, is not left in silence.
+            with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
+                for instance in self.instances.values():
+                    await self._terminate_leases(instance, NodeStopping())
+
+    # --- use ----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def hold(self, model: Model, *, correlation_id: str) -> AsyncIterator[Instance]:
+        """An instance of the model, loading or loaded, that stays for as long as this is entered.
+
+        Raises NotEnoughMemory, NodeStopping, or what the append of the decision raises.
+        """
+        instance = await self._present(model, correlation_id)
+        instance.waiting += 1
+        try:
+            yield instance
+        finally:
+            instance.waiting -= 1
+            self._touch(instance)
+
+    def find_generation(self, generation_id: str) -> Instance | None:
+        """The instance that a generation runs in."""
+        for instance in self.instances.values():
+            if generation_id in instance.leases:
+                return instance
+        return None
+
+    # --- unload -------------------------------------------------------------------------------------------
+
+    async def unload(self, model_id: str, reason: UnloadReason, *, drain_seconds: float) -> Instance | None:
+        """End the model's instance and wait until its memory is back; None when there is none.
+
+        Running generations may go on for `drain_seconds` and are then cancelled; a load is ended at once.
+        An unload that is under way already is only made shorter.
+        """
+        instance = self.instances.get(model_id)
+        if instance is None:
+            return None
+        deadline = self._clock() + drain_seconds
+        while instance.phase != "gone":
+            self._begin_unload(instance, reason, deadline)
+            await instance.wait_change()
+        return instance
+
+    def retire(self, model_id: str, reason: UnloadReason, *, drain_seconds: float) -> None:
+        """Unload without waiting for it."""
+        self._tasks.start_soon(partial(self.unload, model_id, reason, drain_seconds=drain_seconds))
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Admit nothing more, and end every instance."""
+        self._stopping = True
+        async with anyio.create_task_group() as tasks:
+            for model_id in list(self.instances):
+                tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=drain_seconds))
+
+    async def sweep_idle(self, timeout_of: Callable[[Model], float]) -> None:
+        """Unload what was not used for its timeout (seconds; 0 means never), again and again."""
+        while True:
+            await anyio.sleep(SWEEP_SECONDS)
+            for instance in list(self.instances.values()):
+                timeout = timeout_of(instance.model)
+                if instance.is_idle and 0 < timeout <= self._clock() - instance.last_used:
+                    self._begin_unload(instance, "idle", self._clock())
+
+    def _begin_unload(self, instance: Instance, reason: UnloadReason, deadline: float) -> None:
+        if instance.leave_by is not None:
+            if deadline < instance.leave_by:
+                instance.leave_by = deadline
+                instance.changed()
+        elif instance.unloading is None:
+            instance.unloading = reason
+            self._begin_end(instance, deadline)
+        # else an eviction is being decided: it begins the end, or takes its mark back
+
+    def _begin_end(self, instance: Instance, deadline: float) -> None:
+        instance.leave_by = deadline
+        instance.trace = telemetry.current()
+        instance.changed()
+        self._tasks.start_soon(self._end, instance)
+
+    async def _end(self, instance: Instance) -> None:
+        """Let its generations end, until it has to leave, and then its process."""
+        while instance.leases and instance.phase in ("loading", "loaded"):
+            assert instance.leave_by is not None
+            left = instance.leave_by - self._clock()
+            if left <= 0:
+                break
+            with anyio.move_on_after(left):
+                await instance.wait_change()
+        instance.told_to_end = True
+        if instance.process is not None:
+            instance.freed_bytes = instance.process.resident_bytes()
+            await instance.process.stop()
+
+    # --- admission ----------------------------------------------------------------------------------------
+
+    async def _present(self, model: Model, correlation_id: str) -> Instance:
+        while True:
+            instance = self.instances.get(model.model_id)
+            if instance is None:
+                async with self._admission:
+                    if model.model_id not in self.instances:
+                        # A requester that gives up must not leave a decision in the log and nothing done.
+                        with anyio.CancelScope(shield=True):
+                            return await self._admit(model, correlation_id)
+            elif instance.unloading is None and instance.phase in ("loading", "loaded"):
+                return instance
+            else:
+                await instance.wait_change()
+
+    async def _admit(self, model: Model, correlation_id: str) -> Instance:
+        if self._stopping:
+            raise NodeStopping
+        instance = Instance(model, self._new_id(), now=self._clock())
+        instance.correlation_id = correlation_id
+        with telemetry.span("decide load", model=model.model_id):
+            started = decide(
+                self.residency,
+                Admit(
+                    node=self._node,
+                    model_id=model.model_id,
+                    instance_id=instance.instance_id,
+                    need_bytes=model.need_bytes,
+                    context_tokens=model.context_tokens,
+                    occupancy={id: other.occupancy for id, other in self.instances.items()},
+                ),
+            )
+        victims = [self.instances[id] for id in started.evicting]
+        with self._leaving(victims) as evicted:
+            instance.seq = await self._journal.decide(started, correlation_id=correlation_id)
+        self.residency = evolve(self.residency, started)
+        self.instances[model.model_id] = instance
+        self.load_errors.pop(model.model_id, None)
+        for victim in evicted:
+            self._begin_end(victim, self._clock())
+        self._tasks.start_soon(self._live, instance, victims)
+        return instance
+
+    @contextmanager
+    def _leaving(self, victims: Iterable[Instance]) -> Iterator[list[Instance]]:
+        """Nobody new enters the victims while the decision is on its way; they stay if it fails.
+
+        Gives those that leave for this load; others leave anyhow, in their own time.
+        """
+        asked = [victim for victim in victims if victim.unloading is None]
+        for victim in asked:
+            victim.unloading = "evicted"
+        try:
+            yield asked
+        except BaseException:
+            for victim in asked:
+                victim.unloading = None
+                victim.changed()
+            raise
+
+    def _has_room(self) -> bool:
+        """Whether the limit has room for a process that stands ready; every load takes it, none makes way."""
+        return self.residency.limit_bytes - self.residency.reserved_bytes >= PROCESS_BYTES
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def _live(self, instance: Instance, victims: Iterable[Instance]) -> None:
+        for victim in victims:
+            await victim.wait_gone()
+        exit_code = 0
+        if instance.unloading is None:
+            try:
+                exit_code = await self._run(instance)
+            except OSError as error:
+                instance.failure = LoadFailed(f"the model's process could not be started: {error}")
+        with telemetry.within(instance.trace):
+            await self._ended(instance, exit_code)
+
+    async def _run(self, instance: Instance) -> int:
+        spec = await self._make_spec(instance.model, instance.instance_id)
+        async with ActorProcess.start(spec, self._standby.take()) as process:
+            instance.process = process
+            if instance.unloading is not None:
+                process.kill()
+            reports = process.reports()
+            with telemetry.span("load", model=instance.model.model_id):
+                async for report in reports:
+                    await self._heed(instance, report)
+                    if instance.phase == "loaded":
+                        break
+            async for report in reports:
+                await self._heed(instance, report)
+            return await process.exit_code()
+
+    async def _heed(self, instance: Instance, report: AnyReport) -> None:
+        match report:
+            case Loading(fraction=fraction):
+                instance.progress = fraction
+            case Ready(resident_bytes=resident_bytes):
+                await self._loaded(instance, resident_bytes)
+            case Failed(code=code, message=message):
+                instance.failure = error_from_reply(code, message)
+            case Finished():
+                self.counts.update(
+                    generations=1,
+                    prompt_tokens=report.prompt_tokens,
+                    reused_tokens=report.reused_tokens,
+                    completion_tokens=report.completion_tokens,
+                )
+                self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
+                self.release(instance, report.generation_id)
+        instance.changed()
+
+    async def _loaded(self, instance: Instance, resident_bytes: int) -> None:
+        assert instance.process is not None
+        instance.progress = 1.0
+        instance.resident_bytes = resident_bytes
+        instance.load_ms = (self._clock() - instance.started) * 1000
+        await self._record(
+            instance,
+            InstanceLoaded(
+                node=self._node,
+                model_id=instance.model.model_id,
+                instance_id=instance.instance_id,
+                pid=instance.process.pid,
+                resident_bytes=resident_bytes,
+                load_ms=round(instance.load_ms, 3),
+            ),
+        )
+        self.counts["loads"] += 1
+        instance.loaded_at = self._now().isoformat()
+        instance.phase = "loaded"
+        instance.trace = instance.correlation_id = None
+        self._touch(instance)
+
+    async def _ended(self, instance: Instance, exit_code: int) -> None:
+        """The process is gone: tell whoever waits for it, write down why, and give its memory free."""
+        fact = self._end_of(instance, exit_code)
+        instance.phase = "ending"
+        instance.changed()
+        await self._terminate_leases(instance, instance.failure or ActorCrashed())
+        await self._record(instance, fact)
+        if self.instances.get(instance.model.model_id) is instance:
+            del self.instances[instance.model.model_id]
+        instance.phase = "gone"
+        instance.changed()
+
+    def _end_of(self, instance: Instance, exit_code: int) -> Event:
+        """The fact that ends the instance, with the error for its waiters set."""
+        identity = {
+            "node": self._node,
+            "model_id": instance.model.model_id,
+            "instance_id": instance.instance_id,
+        }
+        errors = instance.process.last_errors if instance.process else ""
+        if instance.phase == "loading":
+            if instance.unloading is not None:
+                instance.failure = LoadCancelled()
+            elif instance.failure is None:
+                instance.failure = LoadFailed(
+                    f"the process that loaded {instance.model.model_id} died with exit code {exit_code}: "
+                    f"{errors or 'it said nothing'}; check the file, or load it with other settings"
+                )
+            failure = instance.failure
+            self.load_errors[instance.model.model_id] = failure.message
+            return InstanceLoadFailed(**identity, code=failure.code, message=failure.message)
+        if instance.unloading is not None and instance.told_to_end:
+            instance.failure = ModelUnloading()
+            self.counts["unloads"] += 1
+            return InstanceUnloaded(**identity, reason=instance.unloading, freed_bytes=instance.freed_bytes)
+        logger.error("%s crashed with exit code %d: %s", instance.model.model_id, exit_code, errors)
+        instance.failure = ActorCrashed()
+        self.counts["crashes"] += 1
+        return InstanceCrashed(**identity, exit_code=exit_code, generations=len(instance.leases))
+
+    async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
+        """Send the terminal message of each generation that the actor has and will not end."""
+        while instance.leases:
+            _, lease = instance.leases.popitem()
+            if lease.accepted:
+                await self._terminate(lease, error)
+
+    async def _record(self, instance: Instance, fact: Event) -> None:
+        instance.seq = await self._journal.record(fact, correlation_id=instance.correlation_id)
+        self.residency = evolve(self.residency, fact)
+
+    def release(self, instance: Instance, generation_id: str) -> None:
+        """A generation has ended: its hold goes."""
+        if instance.leases.pop(generation_id, None) is not None:
+            self._touch(instance)
+            instance.changed()
+
+    def _touch(self, instance: Instance) -> None:
+        instance.last_used = self._clock()
+        instance.last_used_at = self._now().isoformat()

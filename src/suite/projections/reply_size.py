@@ -1,0 +1,31 @@
+"""How much of a list one reply has room for: the least a client must get is an answer at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Sized
+from typing import TypeVar
+
+import msgspec
+
+from suite.projections.page import PAGE_BYTES
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_encode = msgspec.json.Encoder().encode
+
+
+def as_many_as_fit(entries: Sequence[T]) -> tuple[T, ...]:
+    """The first of them, as many as fit into a message of NATS beside the rest of a reply; at least one."""
+    size = 0
+    for count, entry in enumerate(entries):
+        size += len(_encode(entry)) + 1
+        if count and size > PAGE_BYTES:
+            return tuple(entries[:count])
+    return tuple(entries)
+
+
+def left_out(entries: Sized, kept: Sized, what: str) -> tuple[str, ...]:
+    """The warning that some did not fit; none when all did."""
+    if not (count := len(entries) - len(kept)):
+        return ()
+    return (f"{count} {what} are left out: they do not fit into one reply, ask for fewer at a time",)
