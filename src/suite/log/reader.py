@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final, NamedTuple, TypeVar
 
 import anyio
-import msgspec
 
 from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused, Stored
 from suite.errors import ServerUnsuitable, Unavailable
 from suite.identity import NewId
 from suite.log.consumer import Consumer, Delivered, DeliverPolicy, Lost, consumer_config, consumer_name
-from suite.messages.envelope import Recorded
+from suite.messages.envelope import NoEvent, Recorded
 
 logger = logging.getLogger("suite.log")
 
@@ -32,6 +31,20 @@ class Extent(NamedTuple):
     last_seq: int
 
 
+class Unreadable(NamedTuple):
+    """A message in the stream that is no event of the suite. It keeps its sequence, and nothing else of it
+    counts."""
+
+    seq: int
+    subject: str
+    reason: str
+
+    @property
+    def aggregate(self) -> str:
+        """The kind of aggregate that its subject names, whether there is such a kind or not."""
+        return self.subject.partition(".event.")[2].partition(".")[0]
+
+
 class Reader:
     """Reads the stream for as many readers as there are."""
 
@@ -46,7 +59,7 @@ class Reader:
         end = None if follow else (await self.extent()).last_seq
         if end is not None and end <= after:
             return
-        place, policy = after, _policy(last_per_subject)
+        place, policy, skipped = after, _policy(last_per_subject), False
         patience = Patience(follow=follow)
         while True:
             config = consumer_config(
@@ -67,9 +80,12 @@ class Reader:
                     if delivered.seq <= place:  # the last of a subject, again after a loss
                         continue
                     place = delivered.seq
-                    event = delivered_event(delivered)
-                    if event is not None:
+                    event = read_delivered(delivered)
+                    if isinstance(event, Recorded):
                         yield event
+                    elif not skipped:
+                        logger.warning("%s; it is skipped, and so are others like it", told(event))
+                    skipped |= isinstance(event, Unreadable)
                     if place == end:
                         return
                 return
@@ -86,15 +102,15 @@ class Reader:
                 await consumer.stop()
             await patience.pause()
 
-    async def last(self, subject_filter: str) -> Recorded | None:
-        """The newest event under the filter, from the leader. Raises Unavailable."""
+    async def last(self, subject_filter: str) -> Recorded | Unreadable | None:
+        """The newest message under the filter, from the leader. Raises Unavailable."""
         found = await _patiently(lambda: self._jetstream.last(subject_filter))
-        return recorded(found) if found is not None else None
+        return read_stored(found) if found is not None else None
 
-    async def at(self, seq: int, subject_filter: str) -> Recorded | None:
-        """The event of this sequence, from the leader; None if it is gone. Raises Unavailable."""
+    async def at(self, seq: int, subject_filter: str) -> Recorded | Unreadable | None:
+        """The message of this sequence, from the leader; None if it is gone. Raises Unavailable."""
         found = await _patiently(lambda: self._jetstream.next(subject_filter, after=seq - 1))
-        return recorded(found) if found is not None and found.seq == seq else None
+        return read_stored(found) if found is not None and found.seq == seq else None
 
     async def extent(self) -> Extent:
         """What the stream is and how far it goes. Raises Unavailable."""
@@ -150,18 +166,22 @@ class Patience:
         await anyio.sleep(self._pause)
 
 
-def recorded(stored: Stored) -> Recorded | None:
-    """The event in a stored message; None, logged, for what the suite cannot have written."""
+def read_stored(stored: Stored) -> Recorded | Unreadable:
+    """The event in a stored message, or why there is none."""
     try:
         return Recorded.read(stored.seq, stored.subject, stored.headers, stored.body)
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
-        logger.error("message %d on %s is no event: %r", stored.seq, stored.subject, error)
-        return None
+    except NoEvent as error:
+        return Unreadable(stored.seq, stored.subject, str(error))
 
 
-def delivered_event(delivered: Delivered) -> Recorded | None:
-    """The event in a delivered message; None, logged, for what the suite cannot have written."""
+def read_delivered(delivered: Delivered) -> Recorded | Unreadable:
+    """The event in a delivered message, or why there is none."""
     message = delivered.message
-    return recorded(
+    return read_stored(
         Stored(seq=delivered.seq, subject=message.subject, headers=message.headers, body=message.data)
     )
+
+
+def told(unreadable: Unreadable) -> str:
+    """Where a message stands and why it is no event, in words."""
+    return f"message {unreadable.seq} on {unreadable.subject} is no event of the suite ({unreadable.reason})"

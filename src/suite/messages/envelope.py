@@ -10,22 +10,33 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
+from typing import Final
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from suite.messages.events import Event
-from suite.messages.subjects import Subjects
+from suite.errors import SuiteError
+from suite.messages.events import Event, UnknownEvent
+from suite.messages.subjects import Subjects, event_tail
 from suite.messages.upcasters import decode_event
 
 TTL = "Nats-TTL"
 """How long the server keeps a message: seconds as ``90s`` (NATS ADR-43)."""
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3_600
+_REASON_CHARACTERS: Final = 200
 
 _encoder = msgspec.json.Encoder()
 _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _plain = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]*").fullmatch
+_type_parts = re.compile(r"suite\.([a-z_]+)\.([a-z_]+)\.v[1-9][0-9]*").fullmatch
+_has_long_number = re.compile(rb"[0-9]{19}").search
+_LARGEST: Final = 2**63 - 1
+
+
+class NoEvent(ValueError):
+    """A message that the suite cannot have written: the message says why."""
 
 
 def header_value(text: str) -> str:
@@ -115,9 +126,27 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
-        """The event in a stored message. Raises KeyError or ValueError for one that is not the suite's."""
+        """The event in a stored message. Raises NoEvent for one that is not the suite's, whatever is in it.
+
+        What it returns stands under the subject of its own type and ids, and read models can store it.
+        """
+        try:
+            recorded = cls._read(seq, subject, headers, body)
+            _check_subject(recorded.data, recorded.type, subject)
+            _check_storable(recorded.data, body)
+        except NoEvent:
+            raise
+        except KeyError as error:
+            raise NoEvent(f"the header {error} is missing") from None
+        except (ValueError, OverflowError, OSError, RecursionError, SuiteError) as error:
+            raise NoEvent(str(error)[:_REASON_CHARACTERS]) from error
+        return recorded
+
+    @classmethod
+    def _read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
         type_name = headers["ce-type"]
         time = datetime.fromisoformat(headers["ce-time"])
+        _require_zone(time, "ce-time")
         ttl = headers.get(TTL)
         return cls(
             seq=seq,
@@ -132,6 +161,44 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
             traceparent=headers.get("traceparent"),
             expires=None if ttl is None else _expiry(time, int(ttl.removesuffix("s"))),
         )
+
+
+def _check_subject(event: Event, type_name: str, subject: str) -> None:
+    """Raises NoEvent unless the subject is that of the event."""
+    tail = subject.partition(".event.")[2]
+    if not isinstance(event, UnknownEvent):
+        if tail != event_tail(event.aggregate, event.ids, event.fact):
+            raise NoEvent(f"{type_name} does not belong there")
+        return
+    # Of a later version only the name is known, and with it where the subject begins and ends.
+    parts = _type_parts(type_name)
+    if parts is None:
+        raise NoEvent(f"{type_name[:80]!r} is no type of the suite's")
+    if not (tail.startswith(f"{parts[1]}.") and tail.endswith(f".{parts[2]}")):
+        raise NoEvent(f"{type_name} does not belong there")
+
+
+def _check_storable(event: Event, body: bytes) -> None:
+    """Raises NoEvent for a number or a time that no table can have, or OverflowError."""
+    for name in _times_of(type(event)):
+        _require_zone(getattr(event, name), name)
+    if _has_long_number(body):
+        for name in event.__struct_fields__:
+            value = getattr(event, name)
+            if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+                raise NoEvent(f"{name} is out of range")
+
+
+def _require_zone(time: datetime, name: str) -> None:
+    """Raises NoEvent for a time that is another elsewhere, OverflowError for one that UTC does not have."""
+    if time.tzinfo is None:
+        raise NoEvent(f"{name} has no time zone")
+    time.astimezone(UTC)
+
+
+@cache
+def _times_of(kind: type[Event]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(kind) if field.type is datetime)
 
 
 def _expiry(time: datetime, ttl_seconds: int) -> datetime:
