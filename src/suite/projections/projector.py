@@ -162,7 +162,7 @@ class Projector:
         if self._damage is not None:
             raise self._damage
         told_at = time.monotonic()
-        await file.fold(batch.events)
+        await file.fold(batch.events, batch.unreadable)
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
             more = await file.expire(self._now())
             self._expired_at = _NEVER if more else time.monotonic()  # the rest after what has come meanwhile
