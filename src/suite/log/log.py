@@ -20,6 +20,7 @@ from suite.bus.jetstream import (
 )
 from suite.errors import InvalidRequest, LogGone, TooLarge, Unavailable
 from suite.identity import NewId, Now
+from suite.log.end import End
 from suite.log.follower import Follower
 from suite.log.publisher import Expectation, PendingAppend, Publisher
 from suite.log.reader import Extent, Reader, Unreadable
@@ -62,6 +63,7 @@ class Log:
         self._retention = retention
         self._writer = writer
         self._reader = Reader(jetstream, new_id=new_id)
+        self._end = End(self._ask_end)
         self.newest = 0
         """The highest sequence that an append of this process was answered with."""
 
@@ -135,6 +137,7 @@ class Log:
             try:
                 seq = await append.result
                 self.newest = max(self.newest, seq)
+                self._end.note(seq)
                 return seq
             except Unavailable as error:
                 raise await self._explained(error) from error
@@ -189,6 +192,13 @@ class Log:
         Raises Unavailable.
         """
         return await self._reader.extent()
+
+    async def reaches(self, seq: int) -> bool:
+        """Whether there is this sequence, or was: mostly known without asking. Raises Unavailable."""
+        return await self._end.reaches(seq)
+
+    async def _ask_end(self) -> int:
+        return (await self.extent()).last_seq
 
     def follow(self, aggregates: Sequence[str], *, after: int) -> AbstractAsyncContextManager[Follower]:
         """The events of these aggregates after a sequence, in batches, on and on as they are appended."""
