@@ -3,6 +3,6 @@
 from suite.log.attempts import Attempts
 from suite.log.log import Log
 from suite.log.publisher import Expectation
-from suite.log.reader import Unreadable
+from suite.log.reader import Unreadable, told
 
-__all__ = ["Attempts", "Expectation", "Log", "Unreadable"]
+__all__ = ["Attempts", "Expectation", "Log", "Unreadable", "told"]

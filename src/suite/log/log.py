@@ -186,6 +186,14 @@ class Log:
         """The message of this sequence; None if it has expired. Raises Unavailable."""
         return await self._reader.at(seq, self._subjects.events)
 
+    async def subjects(self) -> Mapping[str, int]:
+        """Every subject of the log and how many messages it has. Raises Unavailable."""
+        return await self._reader.subjects()
+
+    async def first(self, subject: str) -> Recorded | Unreadable | None:
+        """The oldest message of a subject. Raises Unavailable."""
+        return await self._reader.first(subject)
+
     async def extent(self) -> Extent:
         """Which stream this is and how far it goes, every append that was answered counted.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 import anyio
@@ -14,6 +14,7 @@ from suite.errors import ServerUnsuitable, Unavailable
 from suite.identity import NewId
 from suite.log.consumer import Consumer, Delivered, DeliverPolicy, Lost, consumer_config, consumer_name
 from suite.messages.envelope import NoEvent, Recorded
+from suite.messages.subjects import aggregate_of
 
 logger = logging.getLogger("suite.log")
 
@@ -25,10 +26,11 @@ T = TypeVar("T")
 
 
 class Extent(NamedTuple):
-    """Which stream this is, by the time of its creation, and its newest sequence."""
+    """Which stream this is, by the time of its creation, its newest sequence, and how many subjects."""
 
     created: str
     last_seq: int
+    subjects: int = 0
 
 
 class Unreadable(NamedTuple):
@@ -42,7 +44,7 @@ class Unreadable(NamedTuple):
     @property
     def aggregate(self) -> str:
         """The kind of aggregate that its subject names, whether there is such a kind or not."""
-        return self.subject.partition(".event.")[2].partition(".")[0]
+        return aggregate_of(self.subject)[0]
 
 
 class Reader:
@@ -115,7 +117,17 @@ class Reader:
     async def extent(self) -> Extent:
         """What the stream is and how far it goes. Raises Unavailable."""
         info = await _patiently(self._jetstream.info)
-        return Extent(created=info.created, last_seq=info.state.last_seq)
+        state = info.state
+        return Extent(created=info.created, last_seq=state.last_seq, subjects=state.num_subjects)
+
+    async def subjects(self) -> Mapping[str, int]:
+        """Every subject of the stream and how many messages it has. Raises Unavailable."""
+        return await _patiently(self._jetstream.subjects)
+
+    async def first(self, subject: str) -> Recorded | Unreadable | None:
+        """The oldest message of a subject. Raises Unavailable."""
+        found = await _patiently(lambda: self._jetstream.next(subject, after=0))
+        return read_stored(found) if found is not None else None
 
 
 def _policy(last_per_subject: bool) -> DeliverPolicy:

@@ -40,6 +40,12 @@ def event_tail(aggregate: str, ids: tuple[str, ...], fact: str) -> str:
     return ".".join((aggregate, *map(escape, ids), fact))
 
 
+def aggregate_of(subject: str) -> tuple[str, str]:
+    """The kind of aggregate that the subject of an event names, and what stands behind it."""
+    aggregate, _, rest = subject.partition(".event.")[2].partition(".")
+    return aggregate, rest
+
+
 class Subjects:
     """The suite's subjects under one configurable first token."""
 

@@ -103,6 +103,12 @@ async def errors(db: aiosqlite.Connection, request: GetErrorsRequest) -> GetErro
     return GetErrorsReply(errors=page, next_cursor=str(page[-1].seq) if len(entries) > len(page) else None)
 
 
+async def has_error(db: aiosqlite.Connection, error_type: str) -> bool:
+    """Whether an error of this type is there."""
+    found = await db.execute_fetchall("SELECT 1 FROM errors WHERE error_type = ? LIMIT 1", (error_type,))
+    return bool(list(found))
+
+
 def _seq(cursor: str) -> int:
     if cursor.isascii() and cursor.isdigit() and int(cursor) <= _MAX_SEQ:
         return int(cursor)
