@@ -22,7 +22,7 @@ from suite.projections.unreadable import Skipped, skipped
 
 logger = logging.getLogger("suite.node")
 
-LOOK_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 2.0
 LOOKED_AT: Final = 64
 """Subjects that nobody follows and that are read from in one look; the rest in the next ones."""
 REMEMBERED: Final = 4096

@@ -80,7 +80,8 @@ class Journal:
         """Append a decision before it is acted upon; its sequence.
 
         It is in the log when this returns and not when this raises: what may be there or not is tried until
-        it is. Raises Fenced when this process is no longer the node, Unavailable, Overloaded or TooLarge.
+        it is. Raises Fenced or LogGone when this process is no longer the node, Unavailable, Overloaded or
+        TooLarge.
         """
         event_id = self._new_id()
         try:
@@ -91,7 +92,7 @@ class Journal:
     async def record(self, event: Event, *, correlation_id: str | None = None) -> int:
         """Append what has already happened; tried until the log has it once, its sequence.
 
-        Raises Fenced when this process is no longer the node.
+        Raises Fenced or LogGone when this process is no longer the node.
         """
         event_id = self._new_id()
         try:
@@ -103,7 +104,7 @@ class Journal:
         self, event: Event, event_id: str, correlation_id: str | None, error: SuiteError
     ) -> int:
         aggregate, known = self._subjects.aggregate(event.aggregate, *event.ids), self.epoch
-        while True:
+        while not self._fenced.is_set():
             logger.warning("%s is not in the log yet: %s", event.type, error.message)
             await anyio.sleep(_RETRY_SECONDS)
             try:
@@ -115,6 +116,7 @@ class Journal:
                 return await self._append(event, event_id, correlation_id)
             except (Unavailable, UnknownOutcome, Overloaded) as again:
                 error = again
+        raise self._reason
 
     async def _append(self, event: Event, event_id: str, correlation_id: str | None) -> int:
         try:
