@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
+import pytest
 
 import suite
 from suite.bus.connection import Connection
 from suite.client import Client
+from suite.errors import InvalidRequest
 from suite.log.stream import wanted_config
 from support.faults import KillableServer
 from support.models import tiny_model
@@ -81,6 +84,21 @@ async def foreign(client: Client, count: int) -> str:
     return health.first_foreign_message
 
 
+async def not_held_up(client: Client) -> None:
+    """Two hundred that ask for what will never come keep nobody waiting (the client waits 10 s)."""
+
+    async def ask() -> None:
+        with pytest.raises(InvalidRequest, match="min_seq"):
+            await client.summary("m", min_seq=10**15)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(200):
+            tasks.start_soon(ask)
+        await anyio.lowlevel.checkpoint()
+        total = (await client.summary("m")).total
+        assert total is not None and total.count == 2
+
+
 async def ended(service: Serving) -> str:
     """The node ends by itself, as one that failed; what it said."""
     with anyio.fail_after(30):
@@ -106,6 +124,7 @@ async def test_a_node_survives_whatever_others_put_into_the_log(tmp_path: Path) 
             count = len(SUBJECTS) * len(STRANGE)
             first = await foreign(client, count)
             assert "suite.event.node.box1.stopped" in first
+            await not_held_up(client)
             before = await figures(client)
             async with Connection.open(server.access, name="t") as connection:
                 events = [event async for event in client.events()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -31,7 +31,6 @@ _encoder = msgspec.json.Encoder()
 _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _plain = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]*").fullmatch
 _type_parts = re.compile(r"suite\.([a-z_]+)\.([a-z_]+)\.v[1-9][0-9]*").fullmatch
-_has_long_number = re.compile(rb"[0-9]{19}").search
 _LARGEST: Final = 2**63 - 1
 
 
@@ -133,7 +132,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
         try:
             recorded = cls._read(seq, subject, headers, body)
             _check_subject(recorded.data, recorded.type, subject)
-            _check_storable(recorded.data, body)
+            _check_storable(recorded.data)
         except NoEvent:
             raise
         except KeyError as error:
@@ -165,40 +164,51 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 def _check_subject(event: Event, type_name: str, subject: str) -> None:
     """Raises NoEvent unless the subject is that of the event."""
-    tail = subject.partition(".event.")[2]
-    if not isinstance(event, UnknownEvent):
-        if tail != event_tail(event.aggregate, event.ids, event.fact):
-            raise NoEvent(f"{type_name} does not belong there")
-        return
-    # Of a later version only the name is known, and with it where the subject begins and ends.
+    if isinstance(event, UnknownEvent):
+        belongs = _may_belong(type_name, subject)
+    else:
+        belongs = _belongs(type(event), event.ids, subject)
+    if not belongs:
+        raise NoEvent(f"{type_name[:80]!r} does not belong there")
+
+
+@lru_cache(maxsize=4096)
+def _belongs(kind: type[Event], ids: tuple[str, ...], subject: str) -> bool:
+    return subject.partition(".event.")[2] == event_tail(kind.aggregate, ids, kind.fact)
+
+
+def _may_belong(type_name: str, subject: str) -> bool:
+    """Of an event of a later version only the type is known, and with it how the subject begins and ends."""
     parts = _type_parts(type_name)
-    if parts is None:
-        raise NoEvent(f"{type_name[:80]!r} is no type of the suite's")
-    if not (tail.startswith(f"{parts[1]}.") and tail.endswith(f".{parts[2]}")):
-        raise NoEvent(f"{type_name} does not belong there")
+    tail = subject.partition(".event.")[2]
+    return parts is not None and tail.startswith(f"{parts[1]}.") and tail.endswith(f".{parts[2]}")
 
 
-def _check_storable(event: Event, body: bytes) -> None:
+def _check_storable(event: Event) -> None:
     """Raises NoEvent for a number or a time that no table can have, or OverflowError."""
-    for name in _times_of(type(event)):
+    numbers, times = _fields_of(type(event))
+    for name in numbers:
+        if not -_LARGEST <= getattr(event, name) <= _LARGEST:
+            raise NoEvent(f"{name} is out of range")
+    for name in times:
         _require_zone(getattr(event, name), name)
-    if _has_long_number(body):
-        for name in event.__struct_fields__:
-            value = getattr(event, name)
-            if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
-                raise NoEvent(f"{name} is out of range")
 
 
 def _require_zone(time: datetime, name: str) -> None:
     """Raises NoEvent for a time that is another elsewhere, OverflowError for one that UTC does not have."""
     if time.tzinfo is None:
         raise NoEvent(f"{name} has no time zone")
-    time.astimezone(UTC)
+    if time.tzinfo is not UTC:
+        time.astimezone(UTC)
 
 
 @cache
-def _times_of(kind: type[Event]) -> tuple[str, ...]:
-    return tuple(field.name for field in msgspec.structs.fields(kind) if field.type is datetime)
+def _fields_of(kind: type[Event]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of an event's whole numbers, and of its times."""
+    fields = msgspec.structs.fields(kind)
+    return tuple(each.name for each in fields if each.type is int), tuple(
+        each.name for each in fields if each.type is datetime
+    )
 
 
 def _expiry(time: datetime, ttl_seconds: int) -> datetime:
