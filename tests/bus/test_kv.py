@@ -48,6 +48,17 @@ async def test_only_the_newest_value_of_each_is_there(tmp_path: Path) -> None:
         assert [await anext(watch), await anext(watch)] == [("box1", b"3"), ("box3", b"y")]
 
 
+async def test_what_others_put_into_the_bucket_stops_no_watch(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (_, connection), leases_of(connection) as (leases, watch):
+        heartbeat = {"Status": "100", "Nats-Last-Consumer": "many"}
+        await connection.request("$KV.SUITE_NODES.%ff", b"x", timeout=5)
+        await connection.request("$KV.SUITE_NODES.box1", b"one", headers=heartbeat, timeout=5)
+        assert await anext(watch) == ("box1", b"one")
+        await connection.request("$KV.SUITE_NODES.%ff", b"x", headers=heartbeat, timeout=5)
+        await leases.put("box2", b"two")
+        assert await anext(watch) == ("box2", b"two")
+
+
 async def test_a_lease_that_is_not_put_again_expires(tmp_path: Path) -> None:
     async with running_nats(tmp_path) as (_, connection), leases_of(connection, 1.0) as (leases, watch):
         await leases.put("lost", b"x")

@@ -206,8 +206,8 @@ class _Deliveries:
         """The next name and value. Raises _Interrupted."""
         while True:
             message = await self._next_message()
-            if message.headers.get("Status") == "100":
-                if int(message.headers.get("Nats-Last-Consumer", self._last)) != self._last:
+            if not message.reply.startswith("$JS.ACK."):  # a heartbeat, whatever headers a value has
+                if message.headers.get("Nats-Last-Consumer", str(self._last)) != str(self._last):
                     raise _Interrupted("the last deliveries are missing")
                 continue
             # $JS.ACK.<stream>.<consumer>.<tries>.<seq>.<number>.<time>.<pending>, with a domain two more
@@ -218,7 +218,11 @@ class _Deliveries:
                 raise _Interrupted(f"delivery {self._last} is missing")
             self.pending = int(pending)
             gone = "KV-Operation" in message.headers or "Nats-Marker-Reason" in message.headers
-            return unescape(message.subject[self._prefix_length :]), None if gone else message.data
+            try:
+                name = unescape(message.subject[self._prefix_length :])
+            except ValueError:  # somebody else put it there: no name of a node
+                continue
+            return name, None if gone else message.data
 
     async def _next_message(self) -> Message:
         for _ in range(MISSED_HEARTBEATS):
