@@ -252,6 +252,12 @@ class Unavailable(SuiteError):
     status = 503
 
 
+class LogGone(Unavailable):
+    """The stream that holds the log was deleted, or is another one now: start the node again."""
+
+    code = "log_gone"
+
+
 class AccessDenied(SuiteError):
     """NATS refused the credentials: check user and password, or connection.json."""
 
@@ -368,7 +374,13 @@ class LegacyDatabaseUnusable(SuiteError):
 
 def error_classes() -> dict[str, type[SuiteError]]:
     """Every error by its code, as clients see it."""
-    return {SuiteError.code: SuiteError} | {kind.code: kind for kind in SuiteError.__subclasses__()}
+    kinds: list[type[SuiteError]] = [SuiteError]
+    found: dict[str, type[SuiteError]] = {}
+    while kinds:
+        kind = kinds.pop()
+        found[kind.code] = kind
+        kinds += kind.__subclasses__()
+    return found
 
 
 def error_from_reply(code: str, message: str, *, retry_after_ms: int | None = None) -> SuiteError:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+import pytest
 
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
+from suite.errors import ServerUnsuitable
 from support.nats import restart_nats, running_nats
 
 Watch = AsyncGenerator[tuple[str, bytes | None], None]
@@ -42,6 +46,17 @@ async def test_only_the_newest_value_of_each_is_there(tmp_path: Path) -> None:
         await leases.delete("box2")
         await leases.put("box3", b"y")
         assert [await anext(watch), await anext(watch)] == [("box1", b"3"), ("box3", b"y")]
+
+
+async def test_what_others_put_into_the_bucket_stops_no_watch(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (_, connection), leases_of(connection) as (leases, watch):
+        heartbeat = {"Status": "100", "Nats-Last-Consumer": "many"}
+        await connection.request("$KV.SUITE_NODES.%ff", b"x", timeout=5)
+        await connection.request("$KV.SUITE_NODES.box1", b"one", headers=heartbeat, timeout=5)
+        assert await anext(watch) == ("box1", b"one")
+        await connection.request("$KV.SUITE_NODES.%ff", b"x", headers=heartbeat, timeout=5)
+        await leases.put("box2", b"two")
+        assert await anext(watch) == ("box2", b"two")
 
 
 async def test_a_lease_that_is_not_put_again_expires(tmp_path: Path) -> None:
@@ -77,3 +92,37 @@ async def test_a_watch_tells_after_a_restart_what_it_missed(tmp_path: Path) -> N
             while ("new", b"x") not in told or ("gone", None) not in told:
                 told.append(await anext(watch))
         assert ("kept", None) not in told
+
+
+async def api(connection: Connection, what: str, body: object) -> dict[str, Any]:
+    answer = await connection.request(f"$JS.API.{what}", json.dumps(body).encode(), timeout=5)
+    reply: dict[str, Any] = json.loads(answer.data)
+    assert "error" not in reply, reply
+    return reply
+
+
+async def test_a_bucket_that_was_edited_is_taken_where_that_is_harmless_and_never_changed(
+    tmp_path: Path,
+) -> None:
+    async with running_nats(tmp_path) as (_, connection):
+        async with leases_of(connection):
+            pass
+        config = (await api(connection, "STREAM.INFO.KV_SUITE_NODES", {}))["config"]
+        edited = config | {
+            "description": "leases of the suite",
+            "max_msgs_per_subject": 5,
+            "compression": "s2",
+        }
+        before = (await api(connection, "STREAM.UPDATE.KV_SUITE_NODES", edited))["config"]
+        async with leases_of(connection) as (leases, watch):
+            await leases.put("box1", b"x")
+            assert await anext(watch) == ("box1", b"x")
+        assert (await api(connection, "STREAM.INFO.KV_SUITE_NODES", {}))["config"] == before
+        for changes in (
+            {"max_age": 0, "subject_delete_marker_ttl": 0},
+            {"max_msg_size": 10},
+            {"max_bytes": 9},
+        ):
+            await api(connection, "STREAM.UPDATE.KV_SUITE_NODES", before | changes)
+            with pytest.raises(ServerUnsuitable, match=f"{next(iter(changes))} is .* and must be"):
+                await Leases.open(connection, "SUITE_NODES", 60.0)

@@ -73,7 +73,7 @@ async def test_an_event_knows_when_its_rows_expire(tmp_path: Path) -> None:
         seq = await log.append(sample(1))
         kept = await log.append(fact())
         recorded, other = await log.at(seq), await log.at(kept)
-        assert recorded is not None and other is not None
+        assert isinstance(recorded, Recorded) and isinstance(other, Recorded)
         assert recorded.expires is not None and other.expires is None
         assert recorded.expires <= recorded.time + timedelta(hours=1)
 

@@ -37,6 +37,7 @@ from support.folding import (
     logs,
     read_model,
     recorded,
+    repetition_changes_nothing,
 )
 
 PROJECTION = ErrorsProjection()
@@ -176,6 +177,12 @@ events: st.SearchStrategy[Event] = (
 @given(logs(events, expiring=True), st.sets(st.integers(0, 30)))
 def test_the_same_log_gives_the_same_rows_in_any_batches(log: list[Recorded], cuts: set[int]) -> None:
     anyio.run(batching_changes_nothing, PROJECTION, log, cuts)
+
+
+@settings(max_examples=40, deadline=None)
+@given(logs(events))
+def test_an_event_that_is_stored_again_counts_once(log: list[Recorded]) -> None:
+    anyio.run(repetition_changes_nothing, PROJECTION, log)
 
 
 @settings(max_examples=40, deadline=None)

@@ -50,6 +50,7 @@ from support.folding import (
     logs,
     read_model,
     recorded,
+    repetition_changes_nothing,
 )
 
 PROJECTION = EvaluationProjection()
@@ -136,6 +137,12 @@ async def rows(db: aiosqlite.Connection, sql: str) -> list[tuple[Any, ...]]:
 @given(logs(facts), st.lists(st.integers(1, 30), max_size=4))
 def test_any_batching_gives_the_same_tables(log: list[Recorded], cuts: list[int]) -> None:
     anyio.run(batching_changes_nothing, PROJECTION, log, cuts)
+
+
+@settings(max_examples=30, deadline=None)
+@given(logs(facts))
+def test_an_event_that_is_stored_again_counts_once(log: list[Recorded]) -> None:
+    anyio.run(repetition_changes_nothing, PROJECTION, log)
 
 
 @settings(max_examples=30, deadline=None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, MetricLogged, UsageRecorded
-from suite.projections import buckets, errors, projection, samples, usage
+from suite.projections import buckets, errors, event_ids, projection, samples, usage
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.projection import EXPIRE_ROWS, Projection
 from suite.projections.usage import UsageProjection
@@ -37,7 +37,7 @@ def test_a_few_rows_at_a_time_leave_what_all_at_once_do(
 ) -> None:
     log = data.draw(logs(events, expiring=True))
     with pytest.MonkeyPatch.context() as few:
-        for module in (projection, buckets, samples, usage, errors):
+        for module in (projection, event_ids, buckets, samples, usage, errors):
             few.setattr(module, "EXPIRE_ROWS", rows)
         anyio.run(expired_as_if_never_there, kept, log, cut, T0 + timedelta(minutes=minutes))
 

@@ -29,7 +29,14 @@ from suite.messages.events import (
     UnloadReason,
 )
 from suite.projections.catalogue import CatalogueProjection, ResidencyTotals, fleet, totals
-from support.folding import batching_changes_nothing, fold, log_of, logs, read_model
+from support.folding import (
+    batching_changes_nothing,
+    fold,
+    log_of,
+    logs,
+    read_model,
+    repetition_changes_nothing,
+)
 
 PROJECTION = CatalogueProjection()
 SQL = "'; DROP TABLE models; --"
@@ -238,6 +245,12 @@ events: st.SearchStrategy[Event] = st.one_of(
 @given(logs(events), st.sets(st.integers(0, 30)))
 def test_the_same_log_gives_the_same_tables_in_any_batches(log: list[Recorded], cuts: set[int]) -> None:
     anyio.run(batching_changes_nothing, PROJECTION, log, cuts)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logs(events))
+def test_an_event_that_is_stored_again_counts_once(log: list[Recorded]) -> None:
+    anyio.run(repetition_changes_nothing, PROJECTION, log)
 
 
 @settings(max_examples=60, deadline=None)

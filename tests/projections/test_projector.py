@@ -13,7 +13,7 @@ import pytest
 
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
-from suite.errors import Conflict, ReadModelBehind, ReadModelUnavailable
+from suite.errors import Conflict, InvalidRequest, ReadModelBehind, ReadModelUnavailable
 from suite.identity import new_id, utc_now
 from suite.log import Log
 from suite.messages.events import NodeStopped
@@ -198,12 +198,53 @@ async def test_a_rebuild_that_is_given_up_leaves_the_live_one(tmp_path: Path) ->
         assert not any(name.startswith("t.db.new") for name in names(tmp_path))
 
 
-async def test_what_is_not_there_yet_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "WAIT_SECONDS", 0.3)
+async def test_beyond_the_end_of_the_log_nothing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "WAIT_SECONDS", 600)
+    async with opened(tmp_path) as (_, connection, log), projecting(log, tmp_path / "t.db") as projector:
+        last = await log.append(use())
+        refused = []
+
+        async def ask(seq: int) -> None:
+            with pytest.raises(InvalidRequest, match=f"'min_seq': the log has no event {seq} yet"):
+                await uses(projector, seq)
+            refused.append(seq)
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for seq in (last + 1, 10**15, *range(last + 2, last + 200)):
+                    tasks.start_soon(ask, seq)
+            assert len(refused) == 200
+            assert await uses(projector, last) == 1
+            # What another node wrote is there, though this one has not heard of it.
+            async with Log.open(connection, Subjects(), source="/other", new_id=new_id, now=utc_now) as other:
+                assert await uses(projector, await other.append(use())) == 2
+
+
+async def test_those_that_wait_for_an_event_leave_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "WAIT_SECONDS", 600)
+    monkeypatch.setattr(queries, "CROWDED_SECONDS", 0.05)
     async with opened(tmp_path) as (_, _, log), projecting(log, tmp_path / "t.db") as projector:
         last = await log.append(use())
-        with pytest.raises(ReadModelBehind, match=f"does not have event {last + 1} yet"):
-            await uses(projector, last + 1)
+        assert await uses(projector, last) == 1
+
+        async def exists(_: int) -> bool:
+            return True
+
+        monkeypatch.setattr(projector._queries, "_exists", exists)  # as if folding took its time
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(queries.PATIENT):
+                    tasks.start_soon(uses, projector, last + 1)
+                await anyio.lowlevel.checkpoint()
+                for _ in range(3):
+                    with pytest.raises(ReadModelBehind, match=f"does not have event {last + 1} yet"):
+                        await uses(projector, last + 1)
+                assert await uses(projector, last) == 1
+                await log.append(use())  # and those that are patient get what they wait for
 
 
 class Failing(Tallies):

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from suite.actions.idempotency import append_once, attachment, message_id
 from suite.bus.service import Call, action
 from suite.errors import Conflict, EvaluationNotFound
+from suite.log import Unreadable
 from suite.messages.actions.base import Moment
 from suite.messages.actions.evaluation import (
     CompareModelsReply,
@@ -150,7 +151,7 @@ async def retract_model_evaluation(
         # Named by the event that it takes back: whatever an evaluation is called, it can be retracted.
         seq = await node.log.append(event, id=message_id(event, seq), correlation_id=call.request_id)
         stored = await node.log.at(seq)
-        if stored is not None and not _retracts(stored.data, evaluation_id):
+        if isinstance(stored, Unreadable) or (stored and not _retracts(stored.data, evaluation_id)):
             raise Conflict(f"{evaluation_id!r} is not retracted: event {seq} has the id of its retraction")
     return RetractModelEvaluationReply(
         message=f"the evaluation {evaluation_id} of {before.model_name} is retracted",

@@ -7,6 +7,7 @@ from contextlib import suppress
 from suite.actions.best_effort import best_effort_read
 from suite.bus.service import Call, action
 from suite.errors import ReadModelBehind, ReadModelUnavailable
+from suite.log import told
 from suite.messages.actions.status import (
     GetStatsReply,
     GetStatsRequest,
@@ -34,6 +35,7 @@ def health(node: Node) -> HealthCheckReply:
         problems += (
             "NATS cannot be reached: it is tried again until it can, and nothing is answered till then",
         )
+    foreign = node.foreign.found
     return HealthCheckReply(
         status="degraded" if problems else "HEALTHY",
         problems=problems,
@@ -44,6 +46,8 @@ def health(node: Node) -> HealthCheckReply:
         models_loaded=node.models_loaded,
         models_tracked=len(node.catalogue.models),
         commands_processed=node.commands_processed,
+        foreign_messages=foreign.messages,
+        first_foreign_message=None if foreign.first is None else told(foreign.first),
     )
 
 

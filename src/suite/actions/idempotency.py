@@ -12,6 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from suite.errors import Conflict, TooLarge
+from suite.log import Unreadable
 from suite.messages.events import Event
 from suite.node.node import Node
 from suite.projections.projection import Database
@@ -45,6 +46,11 @@ async def append_once(
     if found is None:
         seq = await node.log.append(event, id=message_id(event, entry_id), correlation_id=correlation_id)
         stored = await node.log.at(seq)
+        if isinstance(stored, Unreadable):
+            raise Conflict(
+                f"{entry_id!r} is taken by message {seq} of the log, which is no event of the suite "
+                f"({stored.reason}): choose another id"
+            )
         found = (stored.data if stored is not None else event), seq
     before, seq = found
     if not (isinstance(before, type(event)) and is_same(before, event)):

@@ -112,6 +112,9 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     messages: int = 0
     first_seq: int = 0
     last_seq: int = 0
+    num_subjects: int = 0
+    subjects: dict[str, int] | None = None
+    """How many messages each has, if that was asked for."""
 
 
 class StreamInfo(_Reply, frozen=True, kw_only=True):
@@ -120,6 +123,8 @@ class StreamInfo(_Reply, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     state: StreamState = StreamState()
     created: str = ""
+    total: int = 0
+    """Of subjects that were asked for, how many there are; an answer has some."""
 
 
 class ConsumerPosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,13 +183,20 @@ class JetStream:
         """The stream as it is now, from its leader."""
         return await self._api(f"STREAM.INFO.{self.stream}", None, StreamInfo, timeout)
 
+    async def subjects(self, *, timeout: float = 5.0) -> dict[str, int]:
+        """Every subject and how many messages it has."""
+        found: dict[str, int] = {}
+        while True:
+            asked = {"subjects_filter": ">", "offset": len(found)}
+            info = await self._api(f"STREAM.INFO.{self.stream}", asked, StreamInfo, timeout)
+            some = info.state.subjects or {}
+            found |= some
+            if not some or len(found) >= info.total:
+                return found
+
     async def create(self, config: Mapping[str, Any], *, timeout: float = 5.0) -> StreamInfo:
         """Create the stream; the same again is no error."""
         return await self._api(f"STREAM.CREATE.{self.stream}", config, StreamInfo, timeout)
-
-    async def update(self, config: Mapping[str, Any], *, timeout: float = 5.0) -> StreamInfo:
-        """Change the stream's configuration to this one, which has to be whole."""
-        return await self._api(f"STREAM.UPDATE.{self.stream}", config, StreamInfo, timeout)
 
     # --- publishing ---------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import anyio
 import msgspec
 
 from suite.bus.connection import Connection, Message
+from suite.bus.stream_config import require
 from suite.errors import NoService, RequestTimeout, ServerUnsuitable, SuiteError, Unavailable
 from suite.messages.subjects import escape, unescape
 
@@ -32,6 +33,8 @@ WAITING_LIMIT = 4096
 RETRY_SECONDS = 0.5
 DELETE_HEADERS = {"KV-Operation": "DEL"}
 STREAM_NOT_FOUND = 10059
+VALUE_BYTES = 1024
+"""Room that a lease needs."""
 
 
 class _Interrupted(Exception):
@@ -51,10 +54,11 @@ class Leases:
     async def open(cls, connection: Connection, bucket: str, ttl_seconds: float) -> Leases:
         """The bucket, made if it is not there; a value is kept for ``ttl_seconds``, one second at least.
 
-        Raises Unavailable, RequestTimeout, NoService without JetStream, or ServerUnsuitable.
+        A bucket that is there is taken as it is if leases expire in it as they should. Raises Unavailable,
+        RequestTimeout, NoService without JetStream, or ServerUnsuitable.
         """
         leases = cls(connection, bucket, ttl_seconds)
-        await leases._create()
+        await leases._prepare()
         return leases
 
     async def put(self, name: str, value: bytes) -> None:
@@ -96,8 +100,27 @@ class Leases:
 
     # --- the server's API -----------------------------------------------------------------------------------
 
-    async def _create(self) -> None:
-        ttl_ns = int(max(self._ttl_seconds, 1.0) * 1e9)
+    async def _prepare(self) -> None:
+        answer = await self._api(f"STREAM.INFO.{self._stream}", None)
+        if answer.get("error", {}).get("err_code") == STREAM_NOT_FOUND:
+            answer = await self._create()
+        if "error" in answer:
+            raise ServerUnsuitable(f"the bucket {self._stream} cannot be used: {answer['error']}")
+        ttl_ns = self._ttl_ns
+        require(
+            answer["config"],
+            {"subjects": [f"{self._subject}.>"], "max_age": ttl_ns, "max_msgs": -1, "max_bytes": -1}
+            | {"allow_msg_ttl": True, "sealed": False, "no_ack": False, "mirror": None, "sources": None},
+            at_least={"subject_delete_marker_ttl": int(1e9), "max_msg_size": VALUE_BYTES},
+            purpose="hold the leases of nodes",
+        )
+
+    @property
+    def _ttl_ns(self) -> int:
+        return int(max(self._ttl_seconds, 1.0) * 1e9)
+
+    async def _create(self) -> dict[str, Any]:
+        ttl_ns = self._ttl_ns
         configuration = {
             "name": self._stream,
             "subjects": [f"{self._subject}.>"],
@@ -113,9 +136,7 @@ class Leases:
             "allow_msg_ttl": True,
             "subject_delete_marker_ttl": ttl_ns,
         }
-        answer = await self._api(f"STREAM.CREATE.{self._stream}", configuration)
-        if "error" in answer:
-            raise ServerUnsuitable(f"the bucket {self._stream} cannot be made: {answer['error']}")
+        return await self._api(f"STREAM.CREATE.{self._stream}", configuration)
 
     async def _store(self, name: str, value: bytes, headers: dict[str, str]) -> None:
         subject = f"{self._subject}.{escape(name)}"
@@ -150,7 +171,7 @@ class Leases:
             body = {"stream_name": self._stream, "config": configuration, "action": "create"}
             answer = await self._api(f"CONSUMER.CREATE.{consumer}", body)
             if answer.get("error", {}).get("err_code") == STREAM_NOT_FOUND:
-                await self._create()
+                await self._prepare()
             if "error" in answer:
                 raise _Interrupted(str(answer["error"]))
             if answer["num_pending"] == 0 and answer["delivered"]["consumer_seq"] == 0:
@@ -185,8 +206,8 @@ class _Deliveries:
         """The next name and value. Raises _Interrupted."""
         while True:
             message = await self._next_message()
-            if message.headers.get("Status") == "100":
-                if int(message.headers.get("Nats-Last-Consumer", self._last)) != self._last:
+            if not message.reply.startswith("$JS.ACK."):  # a heartbeat, whatever headers a value has
+                if message.headers.get("Nats-Last-Consumer", str(self._last)) != str(self._last):
                     raise _Interrupted("the last deliveries are missing")
                 continue
             # $JS.ACK.<stream>.<consumer>.<tries>.<seq>.<number>.<time>.<pending>, with a domain two more
@@ -197,7 +218,11 @@ class _Deliveries:
                 raise _Interrupted(f"delivery {self._last} is missing")
             self.pending = int(pending)
             gone = "KV-Operation" in message.headers or "Nats-Marker-Reason" in message.headers
-            return unescape(message.subject[self._prefix_length :]), None if gone else message.data
+            try:
+                name = unescape(message.subject[self._prefix_length :])
+            except ValueError:  # somebody else put it there: no name of a node
+                continue
+            return name, None if gone else message.data
 
     async def _next_message(self) -> Message:
         for _ in range(MISSED_HEARTBEATS):

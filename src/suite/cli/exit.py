@@ -7,6 +7,7 @@ from typing import Final
 from suite.errors import (
     AccessDenied,
     InvalidConfiguration,
+    LogGone,
     NodeLost,
     NoService,
     RequestTimeout,
@@ -25,6 +26,8 @@ INTERRUPTED: Final = 130
 def exit_code(error: SuiteError) -> int:
     """What a script should learn from an error."""
     match error:
+        case LogGone():
+            return REFUSED
         case Unavailable() | NoService() | AccessDenied():
             return UNREACHABLE
         case RequestTimeout() | UnknownOutcome() | NodeLost():

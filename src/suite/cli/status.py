@@ -123,6 +123,8 @@ def health(where: Where) -> int:
     )
     for problem in reply.problems:
         click.echo(f"problem: {problem}")
+    if reply.foreign_messages:
+        click.echo(f"skipped: {reply.foreign_messages} foreign messages; {reply.first_foreign_message}")
     return REFUSED if reply.status == "degraded" else 0
 
 

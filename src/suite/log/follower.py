@@ -12,7 +12,7 @@ from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, 
 from suite.errors import ServerUnsuitable, SuiteError
 from suite.identity import NewId
 from suite.log.consumer import Consumer, Lost, consumer_config, consumer_name
-from suite.log.reader import Patience, delivered_event
+from suite.log.reader import Patience, Unreadable, read_delivered
 from suite.messages.envelope import Recorded
 
 logger = logging.getLogger("suite.log")
@@ -31,6 +31,8 @@ class Batch(NamedTuple):
     """All that is followed up to here has been given. May be above the last event: others' events count."""
     pending: int
     """How many more there were when the last one that has come was sent."""
+    unreadable: Sequence[Unreadable] = ()
+    """Messages between the events that are none."""
 
 
 class Follower:
@@ -113,8 +115,11 @@ class Follower:
             delivered = await consumer.take(BATCH_EVENTS)
             self._place = delivered[-1].seq
             self._pending = delivered[-1].pending + consumer.buffered
-            events = [event for each in delivered if (event := delivered_event(each)) is not None]
-            return self._batch(events)
+            read = [read_delivered(each) for each in delivered]
+            return self._batch(
+                [each for each in read if isinstance(each, Recorded)],
+                [each for each in read if isinstance(each, Unreadable)],
+            )
         if self._asked or time.monotonic() < until:
             return None
         self._asked = self._pending > 0  # what was to come may have expired meanwhile
@@ -137,8 +142,8 @@ class Follower:
         self._pending = 0
         return self._batch()
 
-    def _batch(self, events: Sequence[Recorded] = ()) -> Batch:
-        return Batch(events, max(self._place, self._settled), self._pending)
+    def _batch(self, events: Sequence[Recorded] = (), unreadable: Sequence[Unreadable] = ()) -> Batch:
+        return Batch(events, max(self._place, self._settled), self._pending, unreadable)
 
     async def _started(self) -> Consumer:
         if self._consumer is None:

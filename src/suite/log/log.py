@@ -8,12 +8,22 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from suite.bus.connection import Connection
-from suite.bus.jetstream import BATCH_HEADER_BYTES, MAX_BATCH_MESSAGES, JetStream, Outgoing
-from suite.errors import InvalidRequest, TooLarge
+from suite.bus.jetstream import (
+    BATCH_HEADER_BYTES,
+    MAX_BATCH_MESSAGES,
+    STREAM_NOT_FOUND,
+    JetStream,
+    NoAnswer,
+    NotSent,
+    Outgoing,
+    Refused,
+)
+from suite.errors import InvalidRequest, LogGone, TooLarge, Unavailable
 from suite.identity import NewId, Now
+from suite.log.end import End
 from suite.log.follower import Follower
 from suite.log.publisher import Expectation, PendingAppend, Publisher
-from suite.log.reader import Extent, Reader
+from suite.log.reader import Extent, Reader, Unreadable
 from suite.log.stream import DEDUPLICATION_SECONDS, prepare_stream
 from suite.log.writer import Writer
 from suite.messages.envelope import Envelope, Recorded, header_value
@@ -26,6 +36,7 @@ SETTLE_SECONDS: Final = 20.0
 """For how long an append is tried again: far below the two minutes for which the server knows its id."""
 ATTEMPT_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 5.0
+EXPLAIN_SECONDS: Final = 1.0
 EXTRA_HEADER_BYTES: Final = BATCH_HEADER_BYTES + 120
 """What a batch and an expectation add to an event's headers, without the expectation's subject."""
 
@@ -52,6 +63,7 @@ class Log:
         self._retention = retention
         self._writer = writer
         self._reader = Reader(jetstream, new_id=new_id)
+        self._end = End(self._ask_end)
         self.newest = 0
         """The highest sequence that an append of this process was answered with."""
 
@@ -111,8 +123,9 @@ class Log:
         is stored once: appending it again within two minutes returns the first one's sequence. To cancel
         this call ends the wait; the event is taken back if it has not gone out, and otherwise stored.
 
-        Raises Conflict (the expectation does not hold, nothing is stored), Unavailable (nothing is stored),
-        UnknownOutcome (with ``event_id``), Overloaded, TooLarge, InvalidRequest.
+        Raises Conflict (the expectation does not hold, nothing is stored), Unavailable (nothing is stored;
+        LogGone when there is no stream any more), UnknownOutcome (with ``event_id``), Overloaded, TooLarge,
+        InvalidRequest.
         """
         if not 0 < len(events) <= MAX_BATCH_MESSAGES:
             raise InvalidRequest(
@@ -124,7 +137,10 @@ class Log:
             try:
                 seq = await append.result
                 self.newest = max(self.newest, seq)
+                self._end.note(seq)
                 return seq
+            except Unavailable as error:
+                raise await self._explained(error) from error
             except asyncio.CancelledError:
                 if append.result.done() and not append.result.cancelled():
                     append.result.exception()  # it came at the same moment, and nobody waits for it
@@ -152,13 +168,31 @@ class Log:
             last_per_subject=last_per_subject,
         )
 
-    async def last(self, subject_filter: str) -> Recorded | None:
-        """The newest event under the filter; every append that was answered is seen. Raises Unavailable."""
+    async def last(self, subject_filter: str) -> Recorded | Unreadable | None:
+        """The newest message under the filter; every append that was answered is seen. Raises Unavailable."""
         return await self._reader.last(subject_filter)
 
-    async def at(self, seq: int) -> Recorded | None:
-        """The event of this sequence; None if it has expired. Raises Unavailable."""
+    async def last_seq(self, subject_filter: str) -> int:
+        """The newest sequence under the filter, 0 without any: what an `Expectation` is compared with.
+
+        Messages that are no events count, as they do for the server. Ask before the events are read, and
+        expect the higher of this and the last one read: what nobody can read then stops no decision.
+        Raises Unavailable.
+        """
+        last = await self._reader.last(subject_filter)
+        return 0 if last is None else last.seq
+
+    async def at(self, seq: int) -> Recorded | Unreadable | None:
+        """The message of this sequence; None if it has expired. Raises Unavailable."""
         return await self._reader.at(seq, self._subjects.events)
+
+    async def subjects(self) -> Mapping[str, int]:
+        """Every subject of the log and how many messages it has. Raises Unavailable."""
+        return await self._reader.subjects()
+
+    async def first(self, subject: str) -> Recorded | Unreadable | None:
+        """The oldest message of a subject. Raises Unavailable."""
+        return await self._reader.first(subject)
 
     async def extent(self) -> Extent:
         """Which stream this is and how far it goes, every append that was answered counted.
@@ -167,10 +201,32 @@ class Log:
         """
         return await self._reader.extent()
 
+    async def reaches(self, seq: int) -> bool:
+        """Whether there is this sequence, or was: mostly known without asking. Raises Unavailable."""
+        return await self._end.reaches(seq)
+
+    async def _ask_end(self) -> int:
+        return (await self.extent()).last_seq
+
     def follow(self, aggregates: Sequence[str], *, after: int) -> AbstractAsyncContextManager[Follower]:
         """The events of these aggregates after a sequence, in batches, on and on as they are appended."""
         filters = [self._subjects.aggregate(aggregate) for aggregate in aggregates]
         return Follower.open(self._jetstream, filters, after=after, new_id=self._new_id)
+
+    async def _explained(self, error: Unavailable) -> Unavailable:
+        """The same, or that the stream is gone, if that is why."""
+        if self._jetstream.connection.is_connected:
+            try:
+                await self._jetstream.info(timeout=EXPLAIN_SECONDS)
+            except (NotSent, NoAnswer):
+                pass
+            except Refused as refused:
+                if refused.code == STREAM_NOT_FOUND:
+                    return LogGone(
+                        f"nothing was stored: the stream {self._jetstream.stream}, which held the log, was "
+                        "deleted; a node that is started anew makes a new one, with a new history"
+                    )
+        return error
 
     def _pack(
         self,

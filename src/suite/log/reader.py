@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Final, NamedTuple, TypeVar
 
 import anyio
-import msgspec
 
 from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused, Stored
 from suite.errors import ServerUnsuitable, Unavailable
 from suite.identity import NewId
 from suite.log.consumer import Consumer, Delivered, DeliverPolicy, Lost, consumer_config, consumer_name
-from suite.messages.envelope import Recorded
+from suite.messages.envelope import NoEvent, Recorded
+from suite.messages.subjects import aggregate_of
 
 logger = logging.getLogger("suite.log")
 
@@ -26,10 +26,25 @@ T = TypeVar("T")
 
 
 class Extent(NamedTuple):
-    """Which stream this is, by the time of its creation, and its newest sequence."""
+    """Which stream this is, by the time of its creation, its newest sequence, and how many subjects."""
 
     created: str
     last_seq: int
+    subjects: int = 0
+
+
+class Unreadable(NamedTuple):
+    """A message in the stream that is no event of the suite. It keeps its sequence, and nothing else of it
+    counts."""
+
+    seq: int
+    subject: str
+    reason: str
+
+    @property
+    def aggregate(self) -> str:
+        """The kind of aggregate that its subject names, whether there is such a kind or not."""
+        return aggregate_of(self.subject)[0]
 
 
 class Reader:
@@ -46,7 +61,7 @@ class Reader:
         end = None if follow else (await self.extent()).last_seq
         if end is not None and end <= after:
             return
-        place, policy = after, _policy(last_per_subject)
+        place, policy, skipped = after, _policy(last_per_subject), False
         patience = Patience(follow=follow)
         while True:
             config = consumer_config(
@@ -67,9 +82,12 @@ class Reader:
                     if delivered.seq <= place:  # the last of a subject, again after a loss
                         continue
                     place = delivered.seq
-                    event = delivered_event(delivered)
-                    if event is not None:
+                    event = read_delivered(delivered)
+                    if isinstance(event, Recorded):
                         yield event
+                    elif not skipped:
+                        logger.warning("%s; it is skipped, and so are others like it", told(event))
+                    skipped |= isinstance(event, Unreadable)
                     if place == end:
                         return
                 return
@@ -86,20 +104,30 @@ class Reader:
                 await consumer.stop()
             await patience.pause()
 
-    async def last(self, subject_filter: str) -> Recorded | None:
-        """The newest event under the filter, from the leader. Raises Unavailable."""
+    async def last(self, subject_filter: str) -> Recorded | Unreadable | None:
+        """The newest message under the filter, from the leader. Raises Unavailable."""
         found = await _patiently(lambda: self._jetstream.last(subject_filter))
-        return recorded(found) if found is not None else None
+        return read_stored(found) if found is not None else None
 
-    async def at(self, seq: int, subject_filter: str) -> Recorded | None:
-        """The event of this sequence, from the leader; None if it is gone. Raises Unavailable."""
+    async def at(self, seq: int, subject_filter: str) -> Recorded | Unreadable | None:
+        """The message of this sequence, from the leader; None if it is gone. Raises Unavailable."""
         found = await _patiently(lambda: self._jetstream.next(subject_filter, after=seq - 1))
-        return recorded(found) if found is not None and found.seq == seq else None
+        return read_stored(found) if found is not None and found.seq == seq else None
 
     async def extent(self) -> Extent:
         """What the stream is and how far it goes. Raises Unavailable."""
         info = await _patiently(self._jetstream.info)
-        return Extent(created=info.created, last_seq=info.state.last_seq)
+        state = info.state
+        return Extent(created=info.created, last_seq=state.last_seq, subjects=state.num_subjects)
+
+    async def subjects(self) -> Mapping[str, int]:
+        """Every subject of the stream and how many messages it has. Raises Unavailable."""
+        return await _patiently(self._jetstream.subjects)
+
+    async def first(self, subject: str) -> Recorded | Unreadable | None:
+        """The oldest message of a subject. Raises Unavailable."""
+        found = await _patiently(lambda: self._jetstream.next(subject, after=0))
+        return read_stored(found) if found is not None else None
 
 
 def _policy(last_per_subject: bool) -> DeliverPolicy:
@@ -150,18 +178,22 @@ class Patience:
         await anyio.sleep(self._pause)
 
 
-def recorded(stored: Stored) -> Recorded | None:
-    """The event in a stored message; None, logged, for what the suite cannot have written."""
+def read_stored(stored: Stored) -> Recorded | Unreadable:
+    """The event in a stored message, or why there is none."""
     try:
         return Recorded.read(stored.seq, stored.subject, stored.headers, stored.body)
-    except (KeyError, ValueError, msgspec.MsgspecError) as error:
-        logger.error("message %d on %s is no event: %r", stored.seq, stored.subject, error)
-        return None
+    except NoEvent as error:
+        return Unreadable(stored.seq, stored.subject, str(error))
 
 
-def delivered_event(delivered: Delivered) -> Recorded | None:
-    """The event in a delivered message; None, logged, for what the suite cannot have written."""
+def read_delivered(delivered: Delivered) -> Recorded | Unreadable:
+    """The event in a delivered message, or why there is none."""
     message = delivered.message
-    return recorded(
+    return read_stored(
         Stored(seq=delivered.seq, subject=message.subject, headers=message.headers, body=message.data)
     )
+
+
+def told(unreadable: Unreadable) -> str:
+    """Where a message stands and why it is no event, in words."""
+    return f"message {unreadable.seq} on {unreadable.subject} is no event of the suite ({unreadable.reason})"

@@ -8,6 +8,7 @@ from typing import Any, Final
 import anyio
 
 from suite.bus.jetstream import STREAM_NOT_FOUND, TRANSIENT, JetStream, NoAnswer, NotSent, Refused
+from suite.bus.stream_config import require
 from suite.errors import ServerUnsuitable, Unavailable
 
 DEDUPLICATION_SECONDS: Final = 120
@@ -17,15 +18,6 @@ MINIMUM_SERVER: Final = (2, 12)
 """2.11 ignores ``allow_atomic`` in silence and stores parts of rejected batches."""
 
 _WANTED: Final[Mapping[str, Any]] = {
-    "allow_atomic": True,
-    "allow_msg_ttl": True,
-    "deny_delete": True,
-    "deny_purge": True,
-    "no_ack": False,
-}
-"""What an update can set right. Facts are neither deleted nor purged; single samples may expire."""
-
-_REQUIRED: Final[Mapping[str, Any]] = {
     "storage": "file",
     "retention": "limits",
     "max_msgs": -1,
@@ -33,8 +25,25 @@ _REQUIRED: Final[Mapping[str, Any]] = {
     "max_age": 0,
     "max_msgs_per_subject": -1,
     "sealed": False,
+    "no_ack": False,
+    "allow_atomic": True,
+    "allow_msg_ttl": True,
+    "deny_delete": True,
+    "deny_purge": True,
 }
-"""What somebody must have chosen, or can no longer be changed: with anything else facts would get lost."""
+"""With anything else facts would get lost, or could not be stored. Facts are neither deleted nor purged;
+single samples may expire."""
+
+_ABSENT: Final[Mapping[str, Any]] = {
+    "mirror": None,
+    "sources": None,
+    "subject_transform": None,
+    "allow_msg_counter": False,
+    "subject_delete_marker_ttl": 0,
+    "persist_mode": "default",
+}
+"""What a new stream has not, and one that is there must not have: others' messages, other subjects, numbers
+in the place of events, markers among the events, and acknowledgements before anything is stored."""
 
 
 def wanted_config(name: str, subject_filter: str) -> dict[str, Any]:
@@ -48,7 +57,6 @@ def wanted_config(name: str, subject_filter: str) -> dict[str, Any]:
         "num_replicas": 1,
         "max_consumers": -1,
         "max_msg_size": -1,
-        **_REQUIRED,
         **_WANTED,
     }
 
@@ -56,8 +64,9 @@ def wanted_config(name: str, subject_filter: str) -> dict[str, Any]:
 async def prepare_stream(jetstream: JetStream, subject_filter: str, *, create: bool, seconds: float) -> None:
     """See to it that the stream is there and fits, for up to `seconds` while JetStream is not ready.
 
-    An existing stream keeps what its operator chose (replicas, placement, compression); what can be set
-    right is updated when `create` is given. Raises ServerUnsuitable, or Unavailable when nothing answers.
+    It is made if it is not there and `create` is given. One that is there stays as its operator chose it
+    (replicas, placement, compression and the like), and is never changed. Raises ServerUnsuitable with the
+    field that does not fit, or Unavailable when nothing answers.
     """
     _check_version(jetstream.connection.server_version)
     reason = "JetStream does not answer"
@@ -90,36 +99,15 @@ async def _prepare(jetstream: JetStream, subject_filter: str, *, create: bool) -
         if not create:
             raise ServerUnsuitable(f"there is no stream {name}: start a node first") from refused
         config = (await jetstream.create(wanted_config(name, subject_filter))).config
-    problem = _unfit(config, subject_filter)
-    if problem:
-        raise ServerUnsuitable(f"stream {name} has {problem}: it cannot hold the log")
-    window = config.get("duplicate_window", 0)
-    if _lacking(config) or window < DEDUPLICATION_SECONDS * 10**9:
-        if create:
-            longest = max(window, DEDUPLICATION_SECONDS * 10**9)
-            config = (await jetstream.update({**config, **_WANTED, "duplicate_window": longest})).config
-        lacking = _lacking(config)
-        if lacking:
-            raise ServerUnsuitable(
-                f"stream {name} answers without {', '.join(lacking)}: use nats-server 2.12 or newer"
-            )
-
-
-def _unfit(config: Mapping[str, Any], subject_filter: str) -> str:
-    if config.get("subjects") != [subject_filter]:
-        return f"the subjects {config.get('subjects')} instead of {subject_filter}"
-    for key in ("mirror", "sources", "subject_transform"):
-        if config.get(key):
-            return f"a {key}"
-    return ", ".join(
-        f"{key} {config[key]!r} instead of {value!r}"
-        for key, value in _REQUIRED.items()
-        if config.get(key, value) != value
+    require(
+        config,
+        {"subjects": [subject_filter], **_WANTED, **_ABSENT},
+        at_least={
+            "duplicate_window": DEDUPLICATION_SECONDS * 10**9,
+            "max_msg_size": jetstream.connection.max_payload,
+        },
+        purpose="hold the log",
     )
-
-
-def _lacking(config: Mapping[str, Any]) -> list[str]:
-    return [key for key, value in _WANTED.items() if config.get(key, False) != value]
 
 
 def _check_version(version: str) -> None:

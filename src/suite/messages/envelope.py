@@ -10,22 +10,32 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache, lru_cache
+from typing import Final
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from suite.messages.events import Event
-from suite.messages.subjects import Subjects
+from suite.errors import SuiteError
+from suite.messages.events import Event, UnknownEvent
+from suite.messages.subjects import Subjects, event_tail
 from suite.messages.upcasters import decode_event
 
 TTL = "Nats-TTL"
 """How long the server keeps a message: seconds as ``90s`` (NATS ADR-43)."""
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3_600
+_REASON_CHARACTERS: Final = 200
 
 _encoder = msgspec.json.Encoder()
 _SAFE = "!#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 _plain = re.compile(rf"[A-Za-z0-9{re.escape(_SAFE)}]*").fullmatch
+_type_parts = re.compile(r"suite\.([a-z_]+)\.([a-z_]+)\.v[1-9][0-9]*").fullmatch
+_LARGEST: Final = 2**63 - 1
+
+
+class NoEvent(ValueError):
+    """A message that the suite cannot have written: the message says why."""
 
 
 def header_value(text: str) -> str:
@@ -115,9 +125,27 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
-        """The event in a stored message. Raises KeyError or ValueError for one that is not the suite's."""
+        """The event in a stored message. Raises NoEvent for one that is not the suite's, whatever is in it.
+
+        What it returns stands under the subject of its own type and ids, and read models can store it.
+        """
+        try:
+            recorded = cls._read(seq, subject, headers, body)
+            _check_subject(recorded.data, recorded.type, subject)
+            _check_storable(recorded.data)
+        except NoEvent:
+            raise
+        except KeyError as error:
+            raise NoEvent(f"the header {error} is missing") from None
+        except (ValueError, OverflowError, OSError, RecursionError, SuiteError) as error:
+            raise NoEvent(str(error)[:_REASON_CHARACTERS]) from error
+        return recorded
+
+    @classmethod
+    def _read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
         type_name = headers["ce-type"]
         time = datetime.fromisoformat(headers["ce-time"])
+        _require_zone(time, "ce-time")
         ttl = headers.get(TTL)
         return cls(
             seq=seq,
@@ -132,6 +160,55 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
             traceparent=headers.get("traceparent"),
             expires=None if ttl is None else _expiry(time, int(ttl.removesuffix("s"))),
         )
+
+
+def _check_subject(event: Event, type_name: str, subject: str) -> None:
+    """Raises NoEvent unless the subject is that of the event."""
+    if isinstance(event, UnknownEvent):
+        belongs = _may_belong(type_name, subject)
+    else:
+        belongs = _belongs(type(event), event.ids, subject)
+    if not belongs:
+        raise NoEvent(f"{type_name[:80]!r} does not belong there")
+
+
+@lru_cache(maxsize=4096)
+def _belongs(kind: type[Event], ids: tuple[str, ...], subject: str) -> bool:
+    return subject.partition(".event.")[2] == event_tail(kind.aggregate, ids, kind.fact)
+
+
+def _may_belong(type_name: str, subject: str) -> bool:
+    """Of an event of a later version only the type is known, and with it how the subject begins and ends."""
+    parts = _type_parts(type_name)
+    tail = subject.partition(".event.")[2]
+    return parts is not None and tail.startswith(f"{parts[1]}.") and tail.endswith(f".{parts[2]}")
+
+
+def _check_storable(event: Event) -> None:
+    """Raises NoEvent for a number or a time that no table can have, or OverflowError."""
+    numbers, times = _fields_of(type(event))
+    for name in numbers:
+        if not -_LARGEST <= getattr(event, name) <= _LARGEST:
+            raise NoEvent(f"{name} is out of range")
+    for name in times:
+        _require_zone(getattr(event, name), name)
+
+
+def _require_zone(time: datetime, name: str) -> None:
+    """Raises NoEvent for a time that is another elsewhere, OverflowError for one that UTC does not have."""
+    if time.tzinfo is None:
+        raise NoEvent(f"{name} has no time zone")
+    if time.tzinfo is not UTC:
+        time.astimezone(UTC)
+
+
+@cache
+def _fields_of(kind: type[Event]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of an event's whole numbers, and of its times."""
+    fields = msgspec.structs.fields(kind)
+    return tuple(each.name for each in fields if each.type is int), tuple(
+        each.name for each in fields if each.type is datetime
+    )
 
 
 def _expiry(time: datetime, ttl_seconds: int) -> datetime:

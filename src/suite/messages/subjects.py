@@ -35,6 +35,17 @@ def unescape(token: str) -> str:
     return unquote(token, errors="strict")
 
 
+def event_tail(aggregate: str, ids: tuple[str, ...], fact: str) -> str:
+    """What stands behind ``suite.event.`` in the subject of a fact. Raises as `escape` does."""
+    return ".".join((aggregate, *map(escape, ids), fact))
+
+
+def aggregate_of(subject: str) -> tuple[str, str]:
+    """The kind of aggregate that the subject of an event names, and what stands behind it."""
+    aggregate, _, rest = subject.partition(".event.")[2].partition(".")
+    return aggregate, rest
+
+
 class Subjects:
     """The suite's subjects under one configurable first token."""
 
@@ -57,7 +68,7 @@ class Subjects:
 
     def event(self, aggregate: str, ids: tuple[str, ...], fact: str) -> str:
         """The subject of one fact: ``suite.event.instance.box1.smollm2.loaded``."""
-        return ".".join((self.root, "event", aggregate, *map(escape, ids), fact))
+        return f"{self.root}.event.{event_tail(aggregate, ids, fact)}"
 
     def aggregate(self, aggregate: str, *ids: str) -> str:
         """Every fact of one aggregate, or of all aggregates under a shorter id."""

@@ -17,7 +17,7 @@ from suite.bus.connection import Connection
 from suite.bus.kv import Leases
 from suite.errors import Conflict, NodeNameTaken, NoService, RequestTimeout, SuiteError, Unavailable
 from suite.errors import NodeLost as NodeLostError
-from suite.log import Expectation, Log
+from suite.log import Attempts, Expectation, Log
 from suite.messages.envelope import Recorded
 from suite.messages.events import NodeEvent, NodeLost, NodeStarted, NodeStopped
 from suite.messages.subjects import Subjects
@@ -50,11 +50,14 @@ class Membership:
         self._subjects = subjects
         self._node = node
         self.epoch = 0
+        self._seen = 0
+        """Up to where the node's own aggregate was looked through."""
 
     async def enter(self, *, take_over: bool, memory_limit_bytes: int) -> int:
         """Take the node's name and append its start; the epoch.
 
-        Raises NodeNameTaken while another process of that name answers, unless told to take over.
+        Raises NodeNameTaken while another process of that name answers, unless told to take over; Conflict
+        when others go on and on writing to the node's aggregate.
         """
         if not take_over and await self._answers(self._node):
             raise NodeNameTaken(
@@ -68,15 +71,15 @@ class Membership:
             memory_limit_bytes=memory_limit_bytes,
         )
         aggregate = self._subjects.aggregate("node", self._node)
+        attempts = Attempts(f"the start of node {self._node}")
         while True:
-            last = await self._log.last(aggregate)
+            expect = Expectation(subject=aggregate, last_seq=await self._log.last_seq(aggregate))
             try:
-                self.epoch = await self._log.append(
-                    started, expect=Expectation(subject=aggregate, last_seq=last.seq if last else 0)
-                )
-            except Conflict:
-                continue
-            return self.epoch
+                self.epoch = self._seen = await self._log.append(started, expect=expect)
+            except Conflict as conflict:
+                await attempts.again(conflict)
+            else:
+                return self.epoch
 
     async def leave(self) -> None:
         """Append the node's stop, unless another process has the name by now."""
@@ -140,41 +143,54 @@ class Membership:
                     logger.warning("nodes that are missing cannot be judged now: %s", error.message)
 
     async def _check_name(self, journal: Journal) -> None:
-        last = await self._log.last(self._subjects.aggregate("node", self._node))
-        if last is None or last.seq <= self.epoch:
+        aggregate = self._subjects.aggregate("node", self._node)
+        last_seq = await self._log.last_seq(aggregate)
+        if last_seq == self._seen:
             return
-        if isinstance(last.data, NodeLost):
-            raise NodeLostError(
-                "another node declared this one lost while it could not be reached: start it again"
-            )
-        journal.fence()
+        async for recorded in self._log.read(aggregate, after=self._seen):
+            if isinstance(recorded.data, NodeLost) and recorded.data.epoch == self.epoch:
+                raise NodeLostError(
+                    "another node declared this one lost while it could not be reached: start it again"
+                )
+        await journal.check()
+        self._seen = last_seq
 
     async def _bury_missing(self, present: set[str]) -> bool:
-        """Whether some are left that answer, though they hold no lease: they may come back or not."""
-        newest: dict[str, Recorded] = {}
-        async for recorded in self._log.read(self._subjects.aggregate("node"), last_per_subject=True):
-            if isinstance(recorded.data, NodeEvent):
-                newest[recorded.data.node] = recorded  # in the order of the log
+        """Whether some are left of which it cannot be said yet: they answer, though they hold no lease, or
+        somebody wrote about them at this moment."""
         undecided = False
-        for name, recorded in newest.items():
-            if name == self._node or name in present or not isinstance(recorded.data, NodeStarted):
+        for name, newest in (await self._newest(self._subjects.aggregate("node"))).items():
+            if name == self._node or name in present or not isinstance(newest.data, NodeStarted):
                 continue
-            if await self._answers(name):
-                undecided = True
-            else:
-                await self._bury(name, epoch=recorded.seq)
+            undecided |= await self._answers(name) or not await self._bury(name, epoch=newest.seq)
         return undecided
 
-    async def _bury(self, name: str, *, epoch: int) -> None:
+    async def _newest(self, subject_filter: str) -> dict[str, Recorded]:
+        """The newest event of each node. Read from the beginning: what is no event must hide none."""
+        newest: dict[str, Recorded] = {}
+        known: set[str] = set()
+        async for recorded in self._log.read(subject_filter):
+            if isinstance(recorded.data, NodeEvent) and recorded.id not in known:
+                known.add(recorded.id)
+                newest[recorded.data.node] = recorded
+        return newest
+
+    async def _bury(self, name: str, *, epoch: int) -> bool:
+        """Whether it is certain that this life of the node has an end in the log."""
         aggregate = self._subjects.aggregate("node", name)
+        last_seq = await self._log.last_seq(aggregate)
+        newest = (await self._newest(aggregate)).get(name)
+        if newest is None or newest.seq != epoch:
+            return True  # it stopped in order, started again, or another node was first
         try:
             await self._log.append(
                 NodeLost(node=name, epoch=epoch, observer=self._node),
-                expect=Expectation(subject=aggregate, last_seq=epoch),
+                expect=Expectation(subject=aggregate, last_seq=last_seq),
             )
         except Conflict:
-            return  # it stopped in order, started again, or another node was first
+            return False
         logger.warning("node %s is lost", name)
+        return True
 
     async def _answers(self, name: str) -> bool:
         try:

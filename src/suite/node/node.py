@@ -17,6 +17,7 @@ from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actor import ActorSpec, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
+from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
 from suite.node.journal import Journal
 from suite.node.snapshots import snapshots_of
@@ -41,6 +42,7 @@ class Node:
         log: Log,
         journal: Journal,
         projections: Projections,
+        foreign: ForeignMessages,
         policy: Policy,
         supervisor: Supervisor,
         generations: Generations,
@@ -55,6 +57,7 @@ class Node:
         self.log = log
         self.journal = journal
         self.projections = projections
+        self.foreign = foreign
         self.policy = policy
         self.supervisor = supervisor
         self.generations = generations

@@ -9,7 +9,7 @@ import anyio
 from suite.catalogue import Catalogue, Model
 from suite.domain.registration import Found, Gone, Registration, decide, evolve
 from suite.errors import Conflict, ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteError
-from suite.log import Expectation, Log
+from suite.log import Attempts, Expectation, Log
 from suite.messages.events import ModelRegistered, ModelRemoved
 from suite.messages.subjects import Subjects
 
@@ -94,15 +94,18 @@ class Registrar:
     async def _settle(self, command: Found | Gone) -> None:
         """Load the aggregate, decide, append; decide again when somebody else wrote meanwhile."""
         aggregate = self._subjects.aggregate("model", command.fact.model_id)
+        attempts = Attempts(f"the registration of {command.fact.model_id}")
         state, last_seq = Registration(), 0
         while True:
-            async for recorded in self._log.read(aggregate, after=last_seq):
-                state, last_seq = evolve(state, recorded.data), recorded.seq
+            read_up_to, last_seq = last_seq, await self._log.last_seq(aggregate)
+            async for recorded in self._log.read(aggregate, after=read_up_to):
+                state, last_seq = evolve(state, recorded.data), max(last_seq, recorded.seq)
             fact = decide(state, command)
             if fact is None:
                 return
             try:
                 await self._log.append(fact, expect=Expectation(subject=aggregate, last_seq=last_seq))
-            except Conflict:
-                continue
-            return
+            except Conflict as conflict:
+                await attempts.again(conflict)
+            else:
+                return

@@ -45,6 +45,7 @@ from suite.log import Log
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.dependencies import wait_for_dependencies
+from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
 from suite.node.journal import Journal
 from suite.node.membership import LEASE_SECONDS, Membership
@@ -207,6 +208,8 @@ async def running_node(
                 ) as projections,
                 supervisor.running(),
             ):
+                foreign = ForeignMessages(log, projections, settings.node)
+                tasks.start_soon(foreign.run)
                 node = Node(
                     settings,
                     connection=connection,
@@ -214,6 +217,7 @@ async def running_node(
                     log=log,
                     journal=journal,
                     projections=projections,
+                    foreign=foreign,
                     policy=MostUsedLastHour(),
                     supervisor=supervisor,
                     generations=Generations(connection, subjects, settings.node, supervisor, tasks, clock),

@@ -48,7 +48,7 @@ class CatalogueProjection(Projection):
     """The fold of ``model.*``, ``instance.*`` and ``node.*``."""
 
     name: ClassVar[str] = "catalogue"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "node")
     schema: ClassVar[str] = """
         CREATE TABLE nodes (

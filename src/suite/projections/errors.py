@@ -23,7 +23,7 @@ class ErrorsProjection(Projection):
     """The fold of every incident. Reported errors expire; facts that tell of one stay."""
 
     name: ClassVar[str] = "errors"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     aggregates: ClassVar[tuple[str, ...]] = ("error", "instance", "node")
     schema: ClassVar[str] = """
         CREATE TABLE errors (
@@ -101,6 +101,12 @@ async def errors(db: aiosqlite.Connection, request: GetErrorsRequest) -> GetErro
     ]
     page = as_many_as_fit(entries[: request.limit])
     return GetErrorsReply(errors=page, next_cursor=str(page[-1].seq) if len(entries) > len(page) else None)
+
+
+async def has_error(db: aiosqlite.Connection, error_type: str) -> bool:
+    """Whether an error of this type is there."""
+    found = await db.execute_fetchall("SELECT 1 FROM errors WHERE error_type = ? LIMIT 1", (error_type,))
+    return bool(list(found))
 
 
 def _seq(cursor: str) -> int:

@@ -12,7 +12,9 @@ from typing import Final
 import aiosqlite
 import anyio
 
+from suite.log import Unreadable
 from suite.messages.envelope import Recorded
+from suite.projections import event_ids, unreadable
 from suite.projections.connection import connected, needs_rollback, transaction
 from suite.projections.file_lock import Identity, beside, identity, made
 from suite.projections.projection import Mark, Projection
@@ -93,8 +95,9 @@ class ProjectionFile:
                 await db.execute(_CHECKPOINT)
                 rows = list(await db.execute_fetchall("SELECT seq FROM suite_checkpoint"))
                 if not rows:
-                    for statement in projection.schema.split(";"):
-                        await db.execute(statement)
+                    for schema in (projection.schema, event_ids.SCHEMA, unreadable.SCHEMA):
+                        for statement in schema.split(";"):
+                            await db.execute(statement)
                     await db.execute(
                         "INSERT INTO suite_checkpoint VALUES (?, ?, ?, ?, 0)", projection.mark(stream)
                     )
@@ -104,24 +107,36 @@ class ProjectionFile:
             finally:
                 file._forsake()
 
-    async def fold(self, events: Sequence[Recorded]) -> None:
-        """Bring what is new of the events into the tables. Raises Overtaken."""
+    async def fold(self, events: Sequence[Recorded], skipped: Sequence[Unreadable] = ()) -> None:
+        """Bring what is new of the events into the tables, and count what is none. Raises Overtaken."""
         fresh = [event for event in events if event.seq > self.seq]
-        if not fresh:
+        strange = [message for message in skipped if message.seq > self.seq]
+        if not fresh and not strange:
             return
+        seq = max(each[-1].seq for each in (fresh, strange) if each)
         async with transaction(self._db):
-            await self._projection.fold(self._db, fresh)
+            if fresh:
+                await self._fold(fresh)
+            if strange:
+                await unreadable.count(self._db, strange)
             moved = await self._db.execute(
-                "UPDATE suite_checkpoint SET seq = ? WHERE seq = ?", (fresh[-1].seq, self.seq)
+                "UPDATE suite_checkpoint SET seq = ? WHERE seq = ?", (seq, self.seq)
             )
             if moved.rowcount != 1:
                 raise Overtaken
-        self.seq = fresh[-1].seq
+        self.seq = seq
+
+    async def _fold(self, events: Sequence[Recorded]) -> None:
+        projection = self._projection
+        await projection.fold(
+            self._db, await event_ids.first_of_each(self._db, events, but=projection.idempotent)
+        )
 
     async def expire(self, now: datetime) -> bool:
         """Remove some of the rows whose time is over. Returns whether there are more."""
         async with transaction(self._db):
-            return await self._projection.expire(self._db, now)
+            more_ids = await event_ids.expire(self._db, now)
+            return await self._projection.expire(self._db, now) or more_ids
 
     async def settle(self) -> None:
         """Bring all into the one file, which then can be renamed or read on a read-only disk.

@@ -35,7 +35,7 @@ class Projection(ABC):
     """A fold of some aggregates' events. It has no state of its own: all of it is in the tables.
 
     The same events give the same rows, however they come in batches; the one who calls sees to it that each
-    comes once and in order, and keeps the checkpoint in the same transaction.
+    comes once, as its id says, and in order, and keeps the checkpoint in the same transaction.
     """
 
     name: ClassVar[str]
@@ -45,6 +45,9 @@ class Projection(ABC):
     """Whose events it folds."""
     schema: ClassVar[str]
     """The statements that make its tables."""
+    idempotent: ClassVar[frozenset[str]] = frozenset()
+    """Those of the aggregates whose facts have ids of their own and change nothing under one that is taken:
+    of all others each event is folded once, as its id says (`event_ids`)."""
 
     @abstractmethod
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
@@ -66,10 +69,10 @@ class Projection(ABC):
         return Mark(self.name, self.version, sha256(" ".join(known).encode()).hexdigest()[:16], stream)
 
 
-async def remove_expired(db: aiosqlite.Connection, table: str, now: datetime) -> int:
+async def remove_expired(db: aiosqlite.Connection, table: str, now: datetime, *, key: str = "rowid") -> int:
     """Remove up to `EXPIRE_ROWS` rows of a table whose ``expires`` is over. Returns how many."""
     removed = await db.execute(
-        f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE expires <= ? LIMIT ?)",
+        f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE expires <= ? LIMIT ?)",
         (int(now.timestamp()), EXPIRE_ROWS),
     )
     return removed.rowcount

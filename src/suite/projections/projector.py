@@ -73,7 +73,9 @@ class Projector:
         self._rebuilding = False
         self._lock = Lock(path)
         self._fresh = path.with_name(f"{path.name}.new")
-        self._queries = Queries(projection.name, path, problem=lambda: self.problem, hurry=self._hurry)
+        self._queries = Queries(
+            projection.name, path, problem=lambda: self.problem, hurry=self._hurry, exists=log.reaches
+        )
         self._follower: Follower | None = None
         self._handover: Handover | None = None
         self._damage: Exception | None = None
@@ -162,7 +164,7 @@ class Projector:
         if self._damage is not None:
             raise self._damage
         told_at = time.monotonic()
-        await file.fold(batch.events)
+        await file.fold(batch.events, batch.unreadable)
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
             more = await file.expire(self._now())
             self._expired_at = _NEVER if more else time.monotonic()  # the rest after what has come meanwhile
@@ -232,8 +234,9 @@ class Projector:
     async def reading(self, min_seq: int = 0, *, own_seq: int = 0) -> AsyncIterator[aiosqlite.Connection]:
         """A connection for one query, which sees at least ``min_seq`` and what the node itself wrote.
 
-        What the node itself wrote is not waited for while there is a problem. Raises ReadModelBehind or
-        ReadModelUnavailable; the latter in the place of every error in the block that is no SuiteError.
+        What the node itself wrote is not waited for while there is a problem. Raises InvalidRequest for a
+        ``min_seq`` beyond the end of the log, ReadModelBehind, or ReadModelUnavailable; the last in the place
+        of every error in the block that is no SuiteError.
         """
         pool, db = await self._queries.borrow(min_seq, own_seq)
         try:

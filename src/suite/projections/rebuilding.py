@@ -60,7 +60,7 @@ class Fresh:
         self._follower.settle()  # there may be nothing to come
         while self.seq < seq:
             batch = await self._follower.next()
-            await self._file.fold(batch.events)
+            await self._file.fold(batch.events, batch.unreadable)
             if not batch.pending:
                 self._follower.settle()
             self.events, self.seq = self.events + len(batch.events), batch.seq

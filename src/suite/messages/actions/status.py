@@ -125,6 +125,10 @@ class HealthCheckReply(Reply, frozen=True, kw_only=True):
     models_loaded: int
     models_tracked: int
     commands_processed: int
+    foreign_messages: int = 0
+    """Messages in the log that are no events of the suite; they are skipped, and the status stays."""
+    first_foreign_message: str | None = None
+    """Where the first of them stands, and why it is none."""
 
 
 class GetStatsRequest(Request, frozen=True, kw_only=True):

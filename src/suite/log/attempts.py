@@ -1,0 +1,44 @@
+"""Appending what expects that nobody else has written: read, decide, append, and again on a conflict::
+
+attempts = Attempts("the start of node box1")
+while True:
+    last_seq = await log.last_seq(aggregate)
+    ...
+    try:
+        return await log.append(event, expect=Expectation(subject=aggregate, last_seq=last_seq))
+    except Conflict as conflict:
+        await attempts.again(conflict)
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import anyio
+
+from suite.errors import Conflict
+
+MOST: Final = 12
+"""With the pauses between them some seconds: whoever else writes to the aggregate is done by then."""
+FIRST_PAUSE_SECONDS: Final = 0.01
+LONGEST_PAUSE_SECONDS: Final = 1.0
+
+
+class Attempts:
+    """How often one decision may still be tried."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._made = 0
+        self._pause = FIRST_PAUSE_SECONDS
+
+    async def again(self, conflict: Conflict) -> None:
+        """Wait before the next attempt, longer each time. Raises Conflict when there were enough."""
+        self._made += 1
+        if self._made >= MOST:
+            raise Conflict(
+                f"{self._what} is not in the log after {self._made} attempts: each time something else was "
+                f"stored in between ({conflict.message}); see who writes there, and try again"
+            ) from conflict
+        await anyio.sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,125 @@
+"""Watches for messages in the log that are no events of the suite: counted, told once, and otherwise skipped.
+
+Those on subjects that read models follow are counted by these, as they come to them. Others, such as
+`suite.event.whatever`, nobody follows: the stream's own list of subjects has them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import anyio
+
+from suite.errors import SuiteError
+from suite.log import Log, Unreadable, told
+from suite.messages.events import ErrorReported
+from suite.messages.subjects import aggregate_of
+from suite.projections.errors import has_error
+from suite.projections.projections import Projections
+from suite.projections.unreadable import Skipped, skipped
+
+logger = logging.getLogger("suite.node")
+
+LOOK_SECONDS: Final = 2.0
+LOOKED_AT: Final = 64
+"""Subjects that nobody follows and that are read from in one look; the rest in the next ones."""
+REMEMBERED: Final = 4096
+"""Such subjects that are kept in mind."""
+
+ERROR_TYPE: Final = "foreign_message"
+
+
+class Foreign(NamedTuple):
+    """What was found so far."""
+
+    messages: int = 0
+    first: Unreadable | None = None
+
+    def __str__(self) -> str:
+        if self.first is None:
+            return "no foreign messages"
+        return f"{self.messages} in the log, skipped; the first: {told(self.first)}"
+
+
+class ForeignMessages:
+    """Looks every few seconds, and reports the first find as an error, once for the fleet."""
+
+    def __init__(self, log: Log, projections: Projections, node: str) -> None:
+        self._log = log
+        self._projections = projections
+        self._node = node
+        self._followed = {
+            aggregate
+            for projector in projections.by_name.values()
+            for aggregate in projector.projection.aggregates
+        }
+        self._reported = False
+        self._subjects = 0
+        self._verdicts: dict[str, Unreadable | None] = {}
+        """The first message of each subject that nobody follows; None: an event of a later version."""
+        self.found = Foreign()
+        """As of the last look."""
+
+    async def run(self) -> None:
+        """Look again and again; what cannot be known now is looked for the next time."""
+        while True:
+            try:
+                await self._look()
+            except SuiteError as error:
+                logger.debug("foreign messages are looked for later: %s", error.message)
+            await anyio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        finds = [*(await self._in_read_models()).values(), *await self._elsewhere()]
+        if finds:
+            first = min((find.first for find in finds), key=lambda message: message.seq)
+            self.found = Foreign(sum(find.messages for find in finds), first)
+            if not self._reported:
+                await self._report()
+                self._reported = True
+
+    async def _in_read_models(self) -> Mapping[str, Skipped]:
+        """By aggregate: several read models may follow one, and each counts for itself."""
+        finds: dict[str, Skipped] = {}
+        for projector in self._projections.by_name.values():
+            async with projector.reading() as db:
+                for find in await skipped(db):
+                    known = finds.get(find.aggregate)
+                    if known is None or known.messages < find.messages:
+                        finds[find.aggregate] = find
+        return finds
+
+    async def _elsewhere(self) -> list[Skipped]:
+        extent = await self._log.extent()
+        if extent.subjects == self._subjects and not self._verdicts:
+            return []
+        counts = await self._log.subjects()
+        strange = [subject for subject in counts if not self._is_followed(subject)]
+        new = [subject for subject in strange if subject not in self._verdicts]
+        for subject in new[: min(LOOKED_AT, REMEMBERED - len(self._verdicts))]:
+            first = await self._log.first(subject)
+            self._verdicts[subject] = first if isinstance(first, Unreadable) else None
+        self._subjects = extent.subjects
+        return [
+            Skipped(first.aggregate, counts[subject], first)
+            for subject in strange
+            if (first := self._verdicts.get(subject)) is not None
+        ]
+
+    def _is_followed(self, subject: str) -> bool:
+        """Whether a read model gets to see it: the filters ask for one more token behind the aggregate's."""
+        aggregate, rest = aggregate_of(subject)
+        return bool(rest) and aggregate in self._followed
+
+    async def _report(self) -> None:
+        """Append one error, unless the read model of errors, or the server, has one already."""
+        errors = self._projections.errors
+        async with errors.reading(await errors.wait_current()) as db:
+            if await has_error(db, ERROR_TYPE):
+                return
+        message = f"foreign messages: {self.found}; see who may publish under the suite's event subjects"
+        logger.warning("%s", message)
+        report = ErrorReported(node=self._node, error_type=ERROR_TYPE, message=message, severity="warning")
+        await self._log.append(report, id=f"{report.aggregate}.{report.fact}:{ERROR_TYPE}")

@@ -1,0 +1,110 @@
+"""Each event counts once: what stands in the log again under the same id is not folded again (ADR 20).
+
+The server knows an id for two minutes. After that a message can be stored a second time, by whoever may
+publish it or has it published: with the id, the time and the expiry of the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple, TypeAlias
+
+import aiosqlite
+
+from suite.messages.envelope import Recorded, header_value
+from suite.messages.events import UnknownEvent
+from suite.projections.projection import EXPIRE_ROWS, remove_expired
+
+SCHEMA: Final = """
+    CREATE TABLE suite_event_ids (
+        id BLOB PRIMARY KEY,
+        seq INTEGER NOT NULL,
+        expires INTEGER
+    ) WITHOUT ROWID;
+    CREATE INDEX suite_event_ids_by_expiry ON suite_event_ids (expires) WHERE expires IS NOT NULL;
+"""
+
+Key: TypeAlias = bytes | str
+
+_SOME: Final = 1000
+_is_uuid = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+
+
+class _Known(NamedTuple):
+    """The event that counts under an id."""
+
+    id: Key
+    seq: int
+    expires: int | None
+
+    def outlives(self, other: _Known) -> bool:
+        if other.expires is None:
+            return False
+        return self.expires is None or self.expires > other.expires
+
+
+async def first_of_each(
+    db: aiosqlite.Connection, events: Sequence[Recorded], *, but: Collection[str] = ()
+) -> Sequence[Recorded]:
+    """The events whose id was not there before, inside of a transaction that is open.
+
+    One that outlives the one before counts too: when that has expired, it is all that the log still has.
+    Events of the aggregates in ``but`` are not looked at: all of them are returned.
+    """
+    counted = [each for each in events if not _is_exempt(each, but)]
+    rows = [_known(each) for each in counted]
+    added = await db.executemany(
+        "INSERT INTO suite_event_ids VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING", rows
+    )
+    if not rows or added.rowcount == len(rows):
+        return events
+    counting = await _counting(db, rows)
+    return [each for each in events if each.seq in counting or _is_exempt(each, but)]
+
+
+async def expire(db: aiosqlite.Connection, now: datetime) -> bool:
+    """Forget some of the ids whose events have expired. Returns whether there are more."""
+    return await remove_expired(db, "suite_event_ids", now, key="id") == EXPIRE_ROWS
+
+
+async def _counting(db: aiosqlite.Connection, rows: Sequence[_Known]) -> set[int]:
+    """The sequences that count among rows of which some ids were there already."""
+    known = await _stored(db, [row.id for row in rows])
+    counting: set[int] = set()
+    longer: dict[Key, _Known] = {}
+    for row in rows:
+        before = known[row.id]
+        if before.seq != row.seq and row.outlives(before):
+            known[row.id] = longer[row.id] = row
+        if known[row.id].seq == row.seq:
+            counting.add(row.seq)
+    if longer:
+        await db.executemany("REPLACE INTO suite_event_ids VALUES (?, ?, ?)", list(longer.values()))
+    return counting
+
+
+async def _stored(db: aiosqlite.Connection, ids: Sequence[Key]) -> dict[Key, _Known]:
+    found: dict[Key, _Known] = {}
+    for begin in range(0, len(ids), _SOME):
+        some = ids[begin : begin + _SOME]
+        rows = await db.execute_fetchall(
+            f"SELECT id, seq, expires FROM suite_event_ids WHERE id IN ({', '.join('?' * len(some))})", some
+        )
+        found.update((row[0], _Known(*row)) for row in rows)
+    return found
+
+
+def _is_exempt(event: Recorded, but: Collection[str]) -> bool:
+    return isinstance(event.data, UnknownEvent) or event.data.aggregate in but
+
+
+def _known(event: Recorded) -> _Known:
+    expires = None if event.expires is None else int(event.expires.timestamp())
+    return _Known(_key(event.id), event.seq, expires)
+
+
+def _key(id: str) -> Key:
+    """An id in few bytes: those that the suite makes rise with time, so each is put at the table's end."""
+    return bytes.fromhex(id.replace("-", "")) if _is_uuid(id) else header_value(id)
