@@ -245,6 +245,13 @@ class UnknownOutcome(SuiteError):
     status = 504
 
 
+class LogNotWritable(SuiteError):
+    """The log takes no events at the moment, so nothing was stored: health_check says why and what to do."""
+
+    code = "log_not_writable"
+    status = 507
+
+
 class Unavailable(SuiteError):
     """NATS cannot be reached: check the address and that the server runs, then try again."""
 

@@ -37,6 +37,9 @@ log = logging.getLogger("suite.bus")
 OLDEST_VERSION = (2, 12)
 """The first with atomic batches that are refused as a whole (ADR-50)."""
 MAX_PAYLOAD_BYTES = 1024 * 1024
+UNLIMITED_BYTES = 2**62
+"""Of JetStream's own limit. By default it is three quarters of what is free at the start, with what is stored
+already counted against it: a store that fills half of a disk could not be written after a restart."""
 START_SECONDS = 30.0
 """A large store is read through at the start."""
 STOP_SECONDS = 5.0
@@ -153,6 +156,24 @@ class EmbeddedServer:
             inbox_prefix=inbox_prefix(role),
         )
 
+    def free_bytes(self) -> int:
+        """The space that is left on the disk of its store. Raises OSError."""
+        status = os.statvfs(self._directory)
+        return status.f_bavail * status.f_frsize
+
+    def total_bytes(self) -> int:
+        """The size of the disk of its store. Raises OSError."""
+        status = os.statvfs(self._directory)
+        return status.f_blocks * status.f_frsize
+
+    async def restart(self) -> None:
+        """Have it end and come up again, and wait until it has; connections find it on the same port."""
+        pid = self.pid
+        with anyio.CancelScope(shield=True):
+            await self._end_process()
+        while self.pid == pid or self._process.returncode is not None:  # noqa: ASYNC110 - `_watch` sees to it
+            await anyio.sleep(0.05)
+
     # --- the process --------------------------------------------------------------------------------------
 
     def _write_configuration(self) -> None:
@@ -164,7 +185,11 @@ class EmbeddedServer:
         configuration: dict[str, Any] = {
             "host": HOST,
             "max_payload": MAX_PAYLOAD_BYTES,
-            "jetstream": {"store_dir": str(self._directory / "jetstream"), "sync_interval": "always"},
+            "jetstream": {
+                "store_dir": str(self._directory / "jetstream"),
+                "sync_interval": "always",
+                "max_file_store": UNLIMITED_BYTES,
+            },
             "authorization": {"users": users},
             "ports_file_dir": str(self._directory),
             "logfile": str(self._directory / "nats-server.log"),

@@ -15,6 +15,7 @@ from suite.log.follower import Follower
 from suite.log.publisher import Expectation, PendingAppend, Publisher
 from suite.log.reader import Extent, Reader
 from suite.log.stream import DEDUPLICATION_SECONDS, prepare_stream
+from suite.log.writability import Writability
 from suite.log.writer import Writer
 from suite.messages.envelope import Envelope, Recorded, header_value
 from suite.messages.events import Event
@@ -24,7 +25,8 @@ from suite.telemetry import span, traceparent
 
 SETTLE_SECONDS: Final = 20.0
 """For how long an append is tried again: far below the two minutes for which the server knows its id."""
-ATTEMPT_SECONDS: Final = 5.0
+ATTEMPT_SECONDS: Final = 1.2
+"""With the probe after it, less than the two seconds after which it is known whether the log is writable."""
 CLOSE_SECONDS: Final = 5.0
 EXTRA_HEADER_BYTES: Final = BATCH_HEADER_BYTES + 120
 """What a batch and an expectation add to an event's headers, without the expectation's subject."""
@@ -43,6 +45,7 @@ class Log:
         now: Now,
         retention: Mapping[str, int],
         writer: Writer,
+        writability: Writability,
     ) -> None:
         self._jetstream = jetstream
         self._subjects = subjects
@@ -52,6 +55,7 @@ class Log:
         self._retention = retention
         self._writer = writer
         self._reader = Reader(jetstream, new_id=new_id)
+        self.writability = writability
         self.newest = 0
         """The highest sequence that an append of this process was answered with."""
 
@@ -82,7 +86,10 @@ class Log:
         jetstream = JetStream(connection, subjects.stream, new_id=new_id)
         await prepare_stream(jetstream, subjects.events, create=create, seconds=settle_seconds)
         async with background() as tasks:
-            publisher = Publisher(jetstream, attempt_seconds=attempt_seconds, settle_seconds=settle_seconds)
+            writability = Writability(connection)
+            publisher = Publisher(
+                jetstream, writability, attempt_seconds=attempt_seconds, settle_seconds=settle_seconds
+            )
             writer = Writer(publisher, tasks)
             try:
                 yield cls(
@@ -93,6 +100,7 @@ class Log:
                     now=now,
                     retention=retention or {},
                     writer=writer,
+                    writability=writability,
                 )
             finally:
                 await writer.close(CLOSE_SECONDS)
@@ -104,16 +112,20 @@ class Log:
         id: str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
+        essential: bool = False,
     ) -> int:
         """Store the events, all or none, next to each other, and return the sequence of the last one.
 
         With ``expect`` they are one decision, stored only if the expectation holds. ``id``, for one event,
         is stored once: appending it again within two minutes returns the first one's sequence. To cancel
-        this call ends the wait; the event is taken back if it has not gone out, and otherwise stored.
+        this call ends the wait; the event is taken back if it has not gone out, and otherwise stored. What
+        is ``essential``, because it has happened, may use the space that is kept in reserve for it.
 
-        Raises Conflict (the expectation does not hold, nothing is stored), Unavailable (nothing is stored),
-        UnknownOutcome (with ``event_id``), Overloaded, TooLarge, InvalidRequest.
+        Raises Conflict (the expectation does not hold, nothing is stored), Unavailable or LogNotWritable
+        (nothing is stored), UnknownOutcome (with ``event_id``), Overloaded, TooLarge, InvalidRequest.
         """
+        if not essential:
+            self.writability.require_space()
         if not 0 < len(events) <= MAX_BATCH_MESSAGES:
             raise InvalidRequest(
                 f"{len(events)} events in one append: 1 to {MAX_BATCH_MESSAGES} can go together"

@@ -38,7 +38,7 @@ from suite.bus.kv import Leases
 from suite.bus.service import Service, terminate
 from suite.catalogue import Catalogue
 from suite.config import ConnectionFile, Settings
-from suite.errors import ReadModelUnavailable, SuiteError
+from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
@@ -54,6 +54,7 @@ from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
 from suite.node.snapshots import sweep_snapshots
+from suite.node.storage import StorageWatch
 from suite.node.supervisor import Supervisor
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
@@ -152,7 +153,7 @@ async def running_node(
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
     ):
         async with (
-            _nats(settings) as (access, reachable_by),
+            _nats(settings) as (access, reachable_by, server),
             Connection.open(access, name=f"suite-{settings.node}") as connection,
             Log.open(
                 connection,
@@ -175,12 +176,16 @@ async def running_node(
             tasks.start_soon(sweep_snapshots, settings, now)
             reporter = Reporter(log, settings.node)
             tasks.start_soon(reporter.run)
+            if server is not None:
+                report = partial(reporter.report, LogNotWritable.code)
+                tasks.start_soon(StorageWatch(server, log.writability, report).run)
             catalogue = await _catalogue(settings)
             limit_bytes = _memory_limit(settings)
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
             tasks.start_soon(journal.until_fenced)
+            tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
             supervisor = Supervisor(
                 settings.node,
@@ -281,8 +286,10 @@ def _disabled(settings: Settings) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _nats(settings: Settings) -> AsyncIterator[tuple[NatsAccess, ConnectionFile]]:
-    """The node's own access to NATS, and what others are told of theirs."""
+async def _nats(
+    settings: Settings,
+) -> AsyncIterator[tuple[NatsAccess, ConnectionFile, EmbeddedServer | None]]:
+    """The node's own access to NATS, what others are told of theirs, and the server if it is the node's."""
     if settings.nats.url is not None:
         access = NatsAccess(
             url=settings.nats.url,
@@ -291,12 +298,12 @@ async def _nats(settings: Settings) -> AsyncIterator[tuple[NatsAccess, Connectio
             credentials_file=settings.nats.credentials,
             inbox_prefix=settings.nats.inbox_prefix,
         )
-        yield access, _reachable_by(settings, NatsAccess(url=settings.nats.url))
+        yield access, _reachable_by(settings, NatsAccess(url=settings.nats.url)), None
         return
     async with EmbeddedServer.start(
         settings.data_dir / "nats", subjects_root=settings.subject_root, port=settings.nats.port
     ) as server:
-        yield server.access, _reachable_by(settings, server.operator)
+        yield server.access, _reachable_by(settings, server.operator), server
 
 
 def _reachable_by(settings: Settings, access: NatsAccess) -> ConnectionFile:
