@@ -287,6 +287,13 @@ class ReadModelUnavailable(SuiteError):
     status = 503
 
 
+class RebuildWouldLose(SuiteError):
+    """The log has lost events that the read model has: rebuild with force to have what the log has."""
+
+    code = "rebuild_would_lose"
+    status = 409
+
+
 class RequestTimeout(SuiteError):
     """No answer within the time allowed: allow more, or look at the service's health."""
 

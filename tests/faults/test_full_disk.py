@@ -111,7 +111,7 @@ async def test_a_full_disk_refuses_at_once_and_heals_by_itself(tmp_path: Path) -
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(storage, "RESTART_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(storage, "RESTART_PAUSE_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("watchful")
@@ -120,7 +120,7 @@ async def test_nothing_acknowledged_is_lost_in_a_disk_that_fills_again_and_again
         async with running_nats(disk.path) as (server, connection), AsyncExitStack() as stack:
             log = await stack.enter_async_context(
                 Log.open(
-                    connection, Subjects(), source="/test", new_id=new_id, now=utc_now, attempt_seconds=0.15
+                    connection, Subjects(), source="/test", new_id=new_id, now=utc_now, attempt_seconds=0.1
                 )
             )
             tasks = await stack.enter_async_context(background())

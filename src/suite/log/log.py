@@ -12,6 +12,7 @@ from suite.bus.jetstream import BATCH_HEADER_BYTES, MAX_BATCH_MESSAGES, JetStrea
 from suite.errors import InvalidRequest, TooLarge
 from suite.identity import NewId, Now
 from suite.log.follower import Follower
+from suite.log.inventory import Entry, count, inventory
 from suite.log.publisher import Expectation, PendingAppend, Publisher
 from suite.log.reader import Extent, Reader
 from suite.log.stream import DEDUPLICATION_SECONDS, prepare_stream
@@ -25,8 +26,8 @@ from suite.telemetry import span, traceparent
 
 SETTLE_SECONDS: Final = 20.0
 """For how long an append is tried again: far below the two minutes for which the server knows its id."""
-ATTEMPT_SECONDS: Final = 1.2
-"""With the probe after it, less than the two seconds after which it is known whether the log is writable."""
+ATTEMPT_SECONDS: Final = 0.8
+"""Twice that, and it is known whether the log is writable: less than two seconds."""
 CLOSE_SECONDS: Final = 5.0
 EXTRA_HEADER_BYTES: Final = BATCH_HEADER_BYTES + 120
 """What a batch and an expectation add to an event's headers, without the expectation's subject."""
@@ -178,6 +179,18 @@ class Log:
         Raises Unavailable.
         """
         return await self._reader.extent()
+
+    async def count(self, aggregates: Sequence[str]) -> int:
+        """How many events of these aggregates the server counts. Raises Unavailable.
+
+        It may count some that it will find unreadable: only an `inventory` reads them.
+        """
+        filters = [self._subjects.aggregate(aggregate) for aggregate in aggregates]
+        return await count(self._jetstream, filters, new_id=self._new_id)
+
+    def inventory(self) -> AsyncGenerator[Entry, None]:
+        """What the log has, up to where it ends now, without the bodies. Raises Unavailable."""
+        return inventory(self._jetstream, self._subjects, new_id=self._new_id)
 
     def follow(self, aggregates: Sequence[str], *, after: int) -> AbstractAsyncContextManager[Follower]:
         """The events of these aggregates after a sequence, in batches, on and on as they are appended."""

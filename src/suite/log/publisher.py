@@ -56,6 +56,8 @@ logger = logging.getLogger("suite.log")
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _PROBE_SECONDS: Final = 0.5
+_PASSED_OVER_LIMIT: Final = 2
+"""So often an append is sent without an answer, though the server is through with it: one may get lost."""
 _LOOK_LIMIT: Final = 10_000
 """How many messages of other appends a look for one's own goes through; more means that it is not known."""
 
@@ -232,7 +234,7 @@ class Publisher:
 
         Raises _Final, UnknownOutcome when the last word is missing, Unavailable when nothing was stored.
         """
-        pause = _FIRST_PAUSE
+        pause, passed_over = _FIRST_PAUSE, 0
         while True:
             life = self._jetstream.connection.connections
             try:
@@ -242,8 +244,11 @@ class Publisher:
             except NoAnswer as error:
                 uncertain, reason = True, str(error)
                 if await self._was_passed_over(messages[-1].subject, life):
-                    self._writability.note_write_failure()
-                    raise UnknownOutcome() from error
+                    passed_over += 1
+                    if passed_over == _PASSED_OVER_LIMIT:
+                        self._writability.note_write_failure()
+                        raise UnknownOutcome() from error
+                    continue
             except NotSent as error:
                 reason = str(error)
             except (TooLarge, AccessDenied, InvalidRequest):

@@ -18,6 +18,7 @@ from suite.log import Log
 from suite.messages.actor import ActorSpec, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.node.generations import Generations
+from suite.node.integrity import Integrity
 from suite.node.journal import Journal
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
@@ -41,6 +42,7 @@ class Node:
         log: Log,
         journal: Journal,
         projections: Projections,
+        integrity: Integrity,
         policy: Policy,
         supervisor: Supervisor,
         generations: Generations,
@@ -55,6 +57,7 @@ class Node:
         self.log = log
         self.journal = journal
         self.projections = projections
+        self.integrity = integrity
         self.policy = policy
         self.supervisor = supervisor
         self.generations = generations

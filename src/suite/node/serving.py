@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 
 import anyio
@@ -38,6 +39,7 @@ from suite.bus.kv import Leases
 from suite.bus.service import Service, terminate
 from suite.catalogue import Catalogue
 from suite.config import ConnectionFile, Settings
+from suite.config.settings import RetentionSettings
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
@@ -46,6 +48,7 @@ from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.generations import Generations
+from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.node import Node, actor_spec
@@ -219,6 +222,15 @@ async def running_node(
                     log=log,
                     journal=journal,
                     projections=projections,
+                    integrity=Integrity(
+                        connection,
+                        log,
+                        projections,
+                        shortest_retention=_shortest(settings.retention),
+                        now=now,
+                        clock=clock,
+                        on_problem=partial(reporter.report, EVENTS_LOST),
+                    ),
                     policy=MostUsedLastHour(),
                     supervisor=supervisor,
                     generations=Generations(connection, subjects, settings.node, supervisor, tasks, clock),
@@ -226,6 +238,7 @@ async def running_node(
                     now=now,
                     clock=clock,
                 )
+                tasks.start_soon(node.integrity.run)
                 registrar = Registrar(log, subjects, settings.node, catalogue)
                 tasks.start_soon(registrar.run)
                 tasks.start_soon(_follow_files, node, registrar)
@@ -324,6 +337,12 @@ async def _catalogue(settings: Settings) -> Catalogue:
     )
     await catalogue.scan()
     return catalogue
+
+
+def _shortest(retention: RetentionSettings) -> timedelta | None:
+    """After how long the first samples expire; None: all stay."""
+    seconds = [each for each in retention.seconds().values() if each]
+    return timedelta(seconds=min(seconds)) if seconds else None
 
 
 def _memory_limit(settings: Settings) -> int:

@@ -13,6 +13,7 @@ from suite.identity import Now
 from suite.log import Log
 from suite.log.follower import Follower
 from suite.projections.file import ProjectionFile
+from suite.projections.ledger import Ledger
 from suite.projections.projection import Projection
 
 OnProgress: TypeAlias = Callable[[float], Awaitable[None]]
@@ -71,6 +72,10 @@ class Fresh:
         """Remove all rows whose time is over."""
         while await self._file.expire(now()):
             pass
+
+    async def ledger(self) -> Ledger:
+        """How many events of each kind are in it."""
+        return await self._file.ledger()
 
     async def settle(self) -> None:
         """Bring all into the one file."""
