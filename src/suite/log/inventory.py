@@ -18,7 +18,7 @@ from suite.identity import NewId
 from suite.log.consumer import Consumer, Delivered, Lost, consumer_config, consumer_name
 from suite.log.reader import Patience, Reader
 from suite.messages.envelope import expiry_of, time_of
-from suite.messages.subjects import Subjects
+from suite.messages.subjects import Subjects, aggregate_of
 
 PAUSE_MESSAGES: Final = 512
 PAUSE_SECONDS: Final = 0.02
@@ -53,6 +53,8 @@ async def inventory(
                 patience.reset()
                 skipped, place = delivered.seq - place - 1, delivered.seq
                 yield _entry(delivered, skipped)
+                if place == end or not delivered.pending:
+                    return
                 if delivered.number % PAUSE_MESSAGES == 0:
                     await anyio.sleep(PAUSE_SECONDS)
             return
@@ -77,7 +79,7 @@ async def count(jetstream: JetStream, subject_filters: Sequence[str], *, new_id:
 
 def _entry(delivered: Delivered, skipped: int) -> Entry:
     message = delivered.message
-    aggregate = message.subject.split(".")[2]
+    aggregate = aggregate_of(message.subject)
     try:
         time = time_of(message.headers)
         return Entry(delivered.seq, aggregate, time, expiry_of(message.headers, time), skipped)

@@ -35,6 +35,11 @@ def unescape(token: str) -> str:
     return unquote(token, errors="strict")
 
 
+def aggregate_of(subject: str) -> str:
+    """The kind of aggregate that an event's subject names."""
+    return subject.split(".")[2]
+
+
 class Subjects:
     """The suite's subjects under one configurable first token."""
 

@@ -60,6 +60,7 @@ class Integrity:
         self._clock = clock
         self._on_problem = on_problem
         self._seen: int | None = None
+        """Behind this nobody has seen an event before the last check, or before the start."""
         self._asked = anyio.Event()
         self.problem: str | None = None
         """What the log has lost, and what to do."""
@@ -86,12 +87,11 @@ class Integrity:
 
     async def check(self) -> None:
         """Read the log once and compare. Raises Unavailable."""
-        extracts = [
-            extract
-            for projector in self._projections.by_name.values()
-            if (extract := await _extract(projector)) is not None
-        ]
-        seen = max((extract.seq for extract in extracts), default=0) if self._seen is None else self._seen
+        projectors = self._projections.by_name.values()
+        extracts = [extract for projector in projectors if (extract := await _extract(projector)) is not None]
+        if self._seen is None:
+            self._seen = max(projector.opened_at or 0 for projector in projectors)
+        seen = self._seen
         counts = [Counter[Kind]() for _ in extracts]
         holes: list[tuple[int, int]] = []
         before: Entry | None = None

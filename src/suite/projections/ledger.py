@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias
 import aiosqlite
 
 from suite.messages.envelope import Recorded
+from suite.messages.subjects import aggregate_of
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS suite_ledger (
@@ -50,7 +51,7 @@ class Extract(NamedTuple):
 async def note(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
     """Count events, in the transaction that folds them."""
     counts = Counter(
-        Kind(event.data.aggregate, NEVER if event.expires is None else int(event.expires.timestamp()))
+        Kind(aggregate_of(event.subject), NEVER if event.expires is None else int(event.expires.timestamp()))
         for event in events
     )
     await db.executemany(

@@ -79,6 +79,8 @@ class Projector:
         self._on_problem = on_problem
         self.loss: str | None = None
         """What the log was found to have lost, since this began."""
+        self.opened_at: int | None = None
+        """The last event that was in the file when this began to follow; None before that."""
         self._problem: str | None = None
         self._pending = 0
         self._rebuilding = False
@@ -153,6 +155,8 @@ class Projector:
         # It is answered from, even if it cannot be written.
         await self._answer(await self._discard_unusable(extent))
         async with ProjectionFile.open(self.path, self.projection, extent.created) as file:
+            if self.opened_at is None:
+                self.opened_at = file.seq
             await self._queries.open(file.seq)
             try:
                 async with self._log.follow(self.projection.aggregates, after=file.seq) as self._follower:

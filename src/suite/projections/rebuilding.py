@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import anyio
 
@@ -15,6 +15,9 @@ from suite.log.follower import Follower
 from suite.projections.file import ProjectionFile
 from suite.projections.ledger import Ledger
 from suite.projections.projection import Projection
+
+_WAIT_SECONDS: Final = 0.1
+"""After so long without events it looks whether there are any: the log may have lost what it counts."""
 
 OnProgress: TypeAlias = Callable[[float], Awaitable[None]]
 
@@ -60,7 +63,7 @@ class Fresh:
         """Have all events up to a sequence in it."""
         self._follower.settle()  # there may be nothing to come
         while self.seq < seq:
-            batch = await self._follower.next()
+            batch = await self._follower.next(_WAIT_SECONDS)
             await self._file.fold(batch.events)
             if not batch.pending:
                 self._follower.settle()
