@@ -22,7 +22,9 @@ from suite.messages.events import Event, MetricLogged, UsageRecorded
 from suite.messages.subjects import Subjects
 from suite.node.integrity import Integrity
 from suite.projections.projections import Projections
+from support.command import Command
 from support.journal import loaded, started
+from support.service import service_and_client
 
 ROUNDS = 20
 RETENTION = {"usage": 86_400, "metric": 90 * 86_400}
@@ -194,3 +196,31 @@ async def held(fleet: Fleet) -> dict[str, int]:
     """How many events each read model has."""
     ledgers = [await projector.ledger() for projector in fleet.projections.by_name.values()]
     return {each.projection: sum(each.events.values()) for each in ledgers}
+
+
+async def test_a_node_says_what_its_log_has_lost_and_keeps_the_last_copy(tmp_path: Path) -> None:
+    models, data = tmp_path / "models", tmp_path / "data"
+    models.mkdir()
+    async with service_and_client(models, data) as (service, client):
+        for _ in range(20):
+            last = (await client.record_usage("m", "test")).seq
+        assert (await client.usage(min_seq=last)).usage[0].uses == 20
+        await service.stop()
+    for block in blocks(data):
+        block.unlink()
+    async with service_and_client(models, data) as (_, client):
+        suite = Command(data)
+        with anyio.fail_after(20):
+            while (health := await client.health_check()).status != "degraded":
+                await anyio.sleep(0.05)
+        assert "20 that the read model usage has" in " ".join(health.problems)
+        refused = await suite.run("rebuild", "usage")
+        assert refused.returncode == 1 and "rebuild_would_lose" in refused.stderr
+        assert (await client.usage()).usage[0].uses == 20
+        await suite.output("rebuild", "--force", "--json")
+        assert (await client.usage()).usage == ()
+        assert len(kept(data)) >= 1
+        with anyio.fail_after(20):
+            while (await client.health_check()).status != "HEALTHY":
+                await anyio.sleep(0.05)
+        assert "events_lost" in [each.error_type for each in (await client.get_errors()).errors]

@@ -54,3 +54,16 @@ def small_disk(path: Path, *, megabytes: int) -> Iterator[SmallDisk]:
         yield SmallDisk(path)
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """A directory that not even root can write. Skips the test only where mounting is not permitted."""
+    bound = subprocess.run(["mount", "--bind", str(path), str(path)], capture_output=True, check=False)
+    if bound.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {bound.stderr.decode().strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(path)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)

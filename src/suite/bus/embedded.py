@@ -166,6 +166,14 @@ class EmbeddedServer:
         status = os.statvfs(self._directory)
         return status.f_blocks * status.f_frsize
 
+    def unwritable(self) -> Path | None:
+        """What of its store this process has no right to read and write; None if nothing."""
+        for directory, _, files in os.walk(self._directory / "jetstream"):
+            for path in (Path(directory), *(Path(directory, name) for name in files)):
+                if not path.is_symlink() and not os.access(path, os.R_OK | os.W_OK):
+                    return path
+        return None
+
     async def restart(self) -> None:
         """Have it end and come up again, and wait until it has; connections find it on the same port."""
         pid = self.pid
@@ -211,6 +219,10 @@ class EmbeddedServer:
             raise DataDirUnusable(
                 f"{self._directory} cannot be written ({error.strerror}): choose another with --data-dir"
             ) from error
+        if (barred := self.unwritable()) is not None:
+            raise DataDirUnusable(
+                f"{barred} cannot be read and written: mend its rights, or choose another with --data-dir"
+            )
 
     async def _launch(self, port: int) -> None:
         """Start the process and wait until it answers; on failure nothing is left of it."""

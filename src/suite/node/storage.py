@@ -40,9 +40,7 @@ class StorageWatch:
         self._on_problem = on_problem
         self._told: str | None = None
         self._was_full = False
-        writability.advice = (
-            "free some space on the disk of the data directory; this node then goes on by itself"
-        )
+        writability.advice = "see to space and rights of the data directory; this node then goes on by itself"
 
     async def run(self) -> None:
         """Look at the disk again and again."""
@@ -63,6 +61,9 @@ class StorageWatch:
             free, total = self._server.free_bytes(), self._server.total_bytes()
         except OSError as error:
             self._writability.note_space(f"the directory of nats-server cannot be looked at ({error})")
+            return
+        if self._writability.failure is not None and (path := self._server.unwritable()) is not None:
+            self._writability.note_space(f"{path} cannot be written")
             return
         self._was_full = self._was_full or free < FULL_BYTES
         reserve = min(RESERVE_BYTES, int(total * RESERVE_SHARE))
