@@ -245,6 +245,13 @@ class UnknownOutcome(SuiteError):
     status = 504
 
 
+class LogNotWritable(SuiteError):
+    """The log takes no events at the moment, so nothing was stored: health_check says why and what to do."""
+
+    code = "log_not_writable"
+    status = 507
+
+
 class Unavailable(SuiteError):
     """NATS cannot be reached: check the address and that the server runs, then try again."""
 
@@ -284,6 +291,13 @@ class ReadModelUnavailable(SuiteError):
 
     code = "read_model_unavailable"
     status = 503
+
+
+class RebuildWouldLose(SuiteError):
+    """The log has lost events that the read model has: rebuild with force to have what the log has."""
+
+    code = "rebuild_would_lose"
+    status = 409
 
 
 class RequestTimeout(SuiteError):

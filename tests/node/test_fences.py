@@ -15,7 +15,14 @@ from suite.domain.registration import Found, Gone
 from suite.errors import Conflict, Fenced, LogGone, SuiteError
 from suite.identity import new_id
 from suite.log import Log, attempts
-from suite.messages.events import InstanceLoadStarted, ModelRegistered, ModelRemoved, NodeLost, NodeStopped
+from suite.messages.events import (
+    InstanceLoadFailed,
+    InstanceLoadStarted,
+    ModelRegistered,
+    ModelRemoved,
+    NodeLost,
+    NodeStopped,
+)
 from suite.node.journal import Journal
 from suite.node.membership import Membership
 from suite.node.registrar import Registrar
@@ -23,6 +30,7 @@ from support.faults import KillableServer
 from support.journal import SUBJECTS, open_log, started
 from support.strangers import STRANGE, Stranger
 
+UNDONE = InstanceLoadFailed(node="box1", model_id="m", instance_id="i", code="unknown_outcome", message="")
 REGISTERED = ModelRegistered(
     model_id="m",
     node="box1",
@@ -65,7 +73,7 @@ class Box:
     async def refused(self, kind: type[SuiteError]) -> str:
         """An append is refused, a look comes to the same, and that is why the node ends; the message."""
         with pytest.raises(kind) as refused:
-            await self.journal.decide(load_started())
+            await self.journal.decide(load_started(), undone=UNDONE)
         await self.journal.check()
         with pytest.raises(kind, match=r".") as end, anyio.fail_after(5):
             await self.journal.until_fenced()
@@ -93,15 +101,15 @@ async def test_what_nobody_can_read_neither_keeps_a_node_out_nor_fences_it(tmp_p
         for subject in ("node.box1.stopped", "node.box1.lost", "node.box1.x", "instance.box1.m.loaded"):
             await node.garbage(subject)
             await node.membership._check_name(journal)
-            await journal.decide(load_started())
+            await journal.decide(load_started(), undone=UNDONE)
         await node.log.append(NodeLost(node="box1", epoch=1, observer="x"))  # of an earlier life, once more
         await node.log.append(NodeStopped(node="box1", epoch=1))
         await node.membership._check_name(journal)
-        await journal.decide(load_started())
+        await journal.decide(load_started(), undone=UNDONE)
 
         await node.garbage("node.box1.started")
         assert "is no event of the suite" in await node.refused(Fenced)
-        await (await node.enter()).decide(load_started())
+        await (await node.enter()).decide(load_started(), undone=UNDONE)
         seq = await node.log.append(started(4711))
         assert f"event {seq} of process 4711" in await node.refused(Fenced)
 
@@ -140,11 +148,11 @@ async def test_a_log_that_was_deleted_is_said_to_be_gone_and_not_taken_over(tmp_
         await node.enter()
         await node.api("STREAM.DELETE.SUITE")
         with pytest.raises(LogGone, match="was deleted"):
-            await node.journal.decide(load_started())
+            await node.journal.decide(load_started(), undone=UNDONE)
         async with open_log(node.access) as (_, log):  # it is made again
             assert "was deleted and made again" in await node.refused(LogGone)
             assert await log.last_seq(SUBJECTS.events) == 0
-        await (await node.enter()).decide(load_started())
+        await (await node.enter()).decide(load_started(), undone=UNDONE)
 
 
 async def test_what_others_keep_writing_to_is_given_up_with_words(

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import aiosqlite
@@ -17,7 +17,7 @@ import pytest
 
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
-from suite.errors import ReadModelUnavailable
+from suite.errors import ReadModelUnavailable, RebuildWouldLose
 from suite.identity import new_id, utc_now
 from suite.log import Log, consumer, follower, reader
 from suite.messages.actions.evaluation import CompareModelsRequest
@@ -73,6 +73,11 @@ def changed(path: Path, sql: str) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute(sql)
         db.commit()
+
+
+def kept(path: Path, why: str) -> list[Path]:
+    """The files that were set aside, by their reason."""
+    return sorted(path.parent.glob(f"{path.stem}.{why}-*T*.db"))
 
 
 async def eventually_uses(projector: Projector, seq: int) -> int:
@@ -215,6 +220,54 @@ async def test_what_a_killed_rebuild_left_goes(tmp_path: Path) -> None:
         assert not left.exists()
 
 
+async def test_a_directory_that_is_removed_comes_back(tmp_path: Path) -> None:
+    directory = tmp_path / "projections"
+    async with opened(tmp_path) as (_, _, log), projecting(log, directory / "t.db") as projector:
+        assert await uses(projector, await log.append(use(), use())) == 2
+        shutil.rmtree(directory)
+        await eventually((directory / "t.db").exists)
+        assert await eventually_uses(projector, await log.append(use())) == 3
+        assert (await projector.rebuild()).events == 3
+        shutil.rmtree(directory)
+        with suppress(ReadModelUnavailable):  # it may come between
+            await projector.rebuild()
+        assert await eventually_uses(projector, await log.append(use())) == 4
+        assert projector.problem is None and (directory / "t.db.lock").exists()
+
+
+async def test_a_directory_that_becomes_a_file_is_a_problem_until_it_is_one_again(tmp_path: Path) -> None:
+    directory = tmp_path / "projections"
+    async with opened(tmp_path) as (_, _, log), projecting(log, directory / "t.db") as projector:
+        assert await uses(projector, await log.append(use(), use())) == 2
+        shutil.rmtree(directory)
+        directory.touch()
+        await eventually(lambda: projector.problem is not None)
+        assert str(directory / "t.db") in str(projector.problem)
+        with pytest.raises(ReadModelUnavailable, match=str(directory)):
+            await uses(projector, await log.append(use()))
+        with pytest.raises(ReadModelUnavailable, match=str(directory)):
+            await projector.rebuild()
+        directory.unlink()
+        await eventually(lambda: projector.problem is None)
+        assert await eventually_uses(projector, log.newest) == 3
+
+
+@pytest.mark.parametrize("kinds", [("wal",), ("shm",), ("wal", "shm")])
+async def test_what_sqlite_keeps_beside_a_file_is_missed_when_it_goes(
+    tmp_path: Path, kinds: tuple[str, ...]
+) -> None:
+    path = tmp_path / "t.db"
+    async with opened(tmp_path) as (_, _, log), projecting(log, path) as projector:
+        assert await uses(projector, await log.append(use(), use())) == 2
+        for kind in kinds:
+            path.with_name(f"t.db-{kind}").unlink()
+        await eventually((tmp_path / "t.damaged-1.db").exists)
+        assert await eventually_uses(projector, await log.append(use())) == 3
+        assert projector.problem is None
+        with closing(sqlite3.connect(path)) as db:  # as readers of the file see it
+            assert db.execute("SELECT sum(uses) FROM tally").fetchone() == (3,)
+
+
 # --- what stands in a file --------------------------------------------------------------------------------
 
 
@@ -312,6 +365,52 @@ async def test_a_stream_that_is_gone_is_a_problem_until_there_is_one(
             last = await another.append(use())
             await eventually(lambda: projector.problem is None)
             assert await uses(projector, last) == 1
+            (other,) = kept(tmp_path / "t.db", "other-log")
+            with closing(sqlite3.connect(other)) as db:  # the only history that is left
+                assert db.execute("SELECT sum(uses) FROM tally").fetchone() == (3,)
+
+
+async def test_a_file_of_an_older_version_is_replaced_unless_the_log_has_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.db"
+    async with opened(tmp_path) as (_, _, log):
+        last = await log.append(*[use() for _ in range(10)])
+        for version, missed in ((1, 0), (2, 0), (3, 5)):
+            monkeypatch.setattr(Tallies, "version", version)
+            if missed:  # as if the log had lost some
+                changed(path, f"UPDATE suite_ledger SET events = events + {missed}")
+            async with projecting(log, path) as projector:
+                assert await uses(projector, last) == 10
+                assert len(kept(path, "lost-events")) == (missed > 0) == (projector.loss is not None)
+
+
+async def test_a_log_that_has_lost_its_end_costs_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    async with opened(tmp_path) as (_, _, log):
+        last = await log.append(use(), use())
+        async with projecting(log, path) as projector:
+            assert await uses(projector, last) == 2
+        changed(path, "UPDATE suite_checkpoint SET seq = seq + 100")
+        async with projecting(log, path) as projector:
+            assert await uses(projector, last) == 2
+            assert "ends at event 2" in str(projector.loss)
+            assert len(kept(path, "lost-events")) == 1
+
+
+async def test_a_rebuild_does_not_end_with_less_than_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    async with opened(tmp_path) as (_, _, log), projecting(log, path) as projector:
+        last = await log.append(*[use() for _ in range(10)])
+        assert await uses(projector, last) == 10
+        changed(path, "UPDATE suite_ledger SET events = 12")  # as if the log had lost two
+        with pytest.raises(RebuildWouldLose, match=r"has 12 events .* lost 2 of them"):
+            await projector.rebuild()
+        assert await uses(projector, last) == 10 and not kept(path, "lost-events")
+        assert (await projector.rebuild(force=True)).events == 10
+        assert len(kept(path, "lost-events")) == 1
+        await projector.rebuild()
+        assert len(kept(path, "lost-events")) == 1
 
 
 async def test_a_server_that_does_not_answer_is_a_problem_until_it_does(

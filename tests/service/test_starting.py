@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from suite.config import ConnectionFile, load_settings
+from support.disks import read_only
 from support.models import tiny_model
 from support.service import serving
 
@@ -40,6 +41,18 @@ async def test_a_second_service_on_a_data_directory_is_refused(tmp_path: Path) -
 async def test_a_data_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     await refused("data_dir_unusable", "--data-dir", str(tmp_path / "file" / "data"))
+
+
+async def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / "data" / "nats"
+    async with serving(tmp_path, tmp_path / "data") as service:
+        await service.stop()
+    for part in (store, *sorted(store.glob("jetstream/**/SUITE/msgs"))):
+        with read_only(part):
+            words = await refused("data_dir_unusable", "--data-dir", str(tmp_path / "data"))
+            assert str(part) in words and "--data-dir" in words
+    async with serving(tmp_path, tmp_path / "data"):
+        pass
 
 
 async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:

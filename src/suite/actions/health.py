@@ -30,7 +30,12 @@ async def health_check(node: Node, _: HealthCheckRequest, __: Call) -> HealthChe
 
 def health(node: Node) -> HealthCheckReply:
     """How this node is, whichever of several would get a request."""
-    problems = node.projections.problems
+    of_the_log = (node.log.writability.problem, node.integrity.problem)
+    problems = (
+        *(problem for problem in of_the_log if problem is not None),
+        *node.projections.problems,
+        *node.projections.losses,
+    )
     if not node.connection.is_connected:  # who asks over NATS cannot hear of it, others can
         problems += (
             "NATS cannot be reached: it is tried again until it can, and nothing is answered till then",

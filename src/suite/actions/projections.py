@@ -46,7 +46,10 @@ async def rebuild_projection(
         await call.send(Folded(name=request.name, fraction=fraction))
 
     async with beating(call.send if request.stream else None):
-        rebuilt = await node.projections.by_name[request.name].rebuild(tell if request.stream else None)
+        rebuilt = await node.projections.by_name[request.name].rebuild(
+            tell if request.stream else None, force=request.force
+        )
+    node.integrity.ask()
     return RebuildProjectionReply(
         name=request.name, events=rebuilt.events, seconds=rebuilt.seconds, seq=rebuilt.seq
     )

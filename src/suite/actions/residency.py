@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from suite.bus.service import Call, action
+from suite.errors import LogNotWritable, SuiteError
 from suite.messages.actions.residency import (
     LoadModelReply,
     LoadModelRequest,
@@ -25,6 +26,8 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
         if request.wait:
             await wait_loaded(instance, send)
         loaded = instance.phase == "loaded"
+        if loaded and instance.unrecorded is not None:
+            raise _unrecorded(f"{model.model_id} is loaded", instance.unrecorded)
         return LoadModelReply(
             model_id=model.model_id,
             loaded=loaded,
@@ -50,6 +53,8 @@ async def unload_model(node: Node, request: UnloadModelRequest, _: Call) -> Unlo
             seq=None,
             freed_bytes=0,
         )
+    if instance.unrecorded is not None:
+        raise _unrecorded(f"{model.model_id} is unloaded", instance.unrecorded)
     return UnloadModelReply(
         model_id=model.model_id,
         unloaded=True,
@@ -57,3 +62,7 @@ async def unload_model(node: Node, request: UnloadModelRequest, _: Call) -> Unlo
         seq=instance.seq,
         freed_bytes=instance.freed_bytes,
     )
+
+
+def _unrecorded(what: str, reason: SuiteError) -> LogNotWritable:
+    return LogNotWritable(f"{what}, but that is not in the log yet, and follows by itself: {reason}")

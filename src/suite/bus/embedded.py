@@ -37,6 +37,9 @@ log = logging.getLogger("suite.bus")
 OLDEST_VERSION = (2, 12)
 """The first with atomic batches that are refused as a whole (ADR-50)."""
 MAX_PAYLOAD_BYTES = 1024 * 1024
+UNLIMITED_BYTES = 2**62
+"""Of JetStream's own limit. By default it is three quarters of what is free at the start, with what is stored
+already counted against it: a store that fills half of a disk could not be written after a restart."""
 START_SECONDS = 30.0
 """A large store is read through at the start."""
 STOP_SECONDS = 5.0
@@ -153,6 +156,32 @@ class EmbeddedServer:
             inbox_prefix=inbox_prefix(role),
         )
 
+    def free_bytes(self) -> int:
+        """The space that is left on the disk of its store. Raises OSError."""
+        status = os.statvfs(self._directory)
+        return status.f_bavail * status.f_frsize
+
+    def total_bytes(self) -> int:
+        """The size of the disk of its store. Raises OSError."""
+        status = os.statvfs(self._directory)
+        return status.f_blocks * status.f_frsize
+
+    def unwritable(self) -> Path | None:
+        """What of its store this process has no right to read and write; None if nothing."""
+        for directory, _, files in os.walk(self._directory / "jetstream"):
+            for path in (Path(directory), *(Path(directory, name) for name in files)):
+                if not path.is_symlink() and not os.access(path, os.R_OK | os.W_OK):
+                    return path
+        return None
+
+    async def restart(self) -> None:
+        """Have it end and come up again, and wait until it has; connections find it on the same port."""
+        pid = self.pid
+        with anyio.CancelScope(shield=True):
+            await self._end_process()
+        while self.pid == pid or self._process.returncode is not None:  # noqa: ASYNC110 - `_watch` sees to it
+            await anyio.sleep(0.05)
+
     # --- the process --------------------------------------------------------------------------------------
 
     def _write_configuration(self) -> None:
@@ -164,7 +193,11 @@ class EmbeddedServer:
         configuration: dict[str, Any] = {
             "host": HOST,
             "max_payload": MAX_PAYLOAD_BYTES,
-            "jetstream": {"store_dir": str(self._directory / "jetstream"), "sync_interval": "always"},
+            "jetstream": {
+                "store_dir": str(self._directory / "jetstream"),
+                "sync_interval": "always",
+                "max_file_store": UNLIMITED_BYTES,
+            },
             "authorization": {"users": users},
             "ports_file_dir": str(self._directory),
             "logfile": str(self._directory / "nats-server.log"),
@@ -186,6 +219,10 @@ class EmbeddedServer:
             raise DataDirUnusable(
                 f"{self._directory} cannot be written ({error.strerror}): choose another with --data-dir"
             ) from error
+        if (barred := self.unwritable()) is not None:
+            raise DataDirUnusable(
+                f"{barred} cannot be read and written: mend its rights, or choose another with --data-dir"
+            )
 
     async def _launch(self, port: int) -> None:
         """Start the process and wait until it answers; on failure nothing is left of it."""

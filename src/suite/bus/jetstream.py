@@ -26,8 +26,11 @@ BATCH_HEADER_BYTES: Final = 160
 EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
 
+EXPECTED_STREAM: Final = "Nats-Expected-Stream"
+
 NO_MESSAGE: Final = 10037
 STREAM_NOT_FOUND: Final = 10059
+STREAM_NOT_MATCH: Final = 10060
 WRONG_LAST_SEQUENCE: Final = 10071
 DUPLICATE_IN_BATCH: Final = 10201
 TRANSIENT: Final = frozenset(
@@ -40,6 +43,15 @@ TRANSIENT: Final = frozenset(
     }
 )
 """Refusals that store nothing and go away."""
+NO_STORAGE: Final = frozenset(
+    {
+        10002,  # the account's limit
+        10023,  # the server's limit
+        10047,  # the storage's
+        10077,  # the stream's, or storing failed
+    }
+)
+"""Refusals that store nothing, until somebody gives JetStream more space."""
 
 
 class Refused(Exception):
@@ -231,6 +243,15 @@ class JetStream:
         if ack.error is not None:
             raise Refused(ack.error.err_code, ack.error.description)
         return ack
+
+    async def probe(self, subject: str, *, timeout: float) -> None:
+        """Have the stream refuse a message, once it is through with those that came before it."""
+        headers = {EXPECTED_STREAM: f"not-{self.stream}"}
+        try:
+            await self.publish([Outgoing.build(subject, b"", headers)], timeout=timeout)
+        except Refused as refused:
+            if refused.code != STREAM_NOT_MATCH:
+                raise
 
     # --- single messages, from the leader: what was stored before is seen ---------------------------------
 

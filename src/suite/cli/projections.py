@@ -122,11 +122,13 @@ def _show_fleet(models: Iterable[FleetModel]) -> None:
 
 @click.command()
 @click.argument("name", type=click.Choice(NAMES), required=False)
+@click.option("--force", is_flag=True, help="Also if the log has lost events that the read model has.")
 @client_command
-def rebuild(where: Where, name: ProjectionName | None) -> None:
-    """Fold the read model NAME anew from the log, or one after the other all of them.
+def rebuild(where: Where, name: ProjectionName | None, force: bool) -> None:
+    """Rebuild the read model NAME from the log, or one after the other all of them.
 
-    Until it is done the one that is there answers.
+    Until it is done the one that is there answers. If the log has lost events that are in it, it stays,
+    unless --force is given; its file is then kept as `usage.lost-events-20261128T101500.db` or the like.
 
     \b
     Examples:
@@ -138,7 +140,7 @@ def rebuild(where: Where, name: ProjectionName | None) -> None:
     async def work(client: Client) -> None:
         for each in (name,) if name else NAMES:
             with Bar(f"folding {each}", shown=not where.as_json) as bar:
-                reply = await client.rebuild_projection(each, on_progress=bar.advance)
+                reply = await client.rebuild_projection(each, force=force, on_progress=bar.advance)
             if where.as_json:
                 json_line(reply)
             else:

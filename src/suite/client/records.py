@@ -95,17 +95,22 @@ class Records(Asking):
         return await self._ask("get_fleet", GetFleetRequest(min_seq=min_seq), GetFleetReply)
 
     async def rebuild_projection(
-        self, name: ProjectionName, *, on_progress: Callable[[float], None] | None = None
+        self,
+        name: ProjectionName,
+        *,
+        force: bool = False,
+        on_progress: Callable[[float], None] | None = None,
     ) -> RebuildProjectionReply:
         """Fold a read model anew from the log; until it is done the one that is there answers.
 
         ``on_progress`` is called with how far it is, 0 to 1. Needs the role of an operator. Raises Conflict
-        while it is being rebuilt already.
+        while it is being rebuilt already, and RebuildWouldLose when the log has lost events that are in it,
+        unless ``force`` is given.
         """
 
         def hear(signal: Signal) -> None:
             if on_progress is not None and isinstance(signal, Folded):
                 on_progress(signal.fraction)
 
-        request = RebuildProjectionRequest(name=name, stream=True)
+        request = RebuildProjectionRequest(name=name, stream=True, force=force)
         return await self._exchange("rebuild_projection", request, RebuildProjectionReply, hear)

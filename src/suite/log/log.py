@@ -22,9 +22,11 @@ from suite.errors import InvalidRequest, LogGone, TooLarge, Unavailable
 from suite.identity import NewId, Now
 from suite.log.end import End
 from suite.log.follower import Follower
+from suite.log.inventory import Entry, count, inventory
 from suite.log.publisher import Expectation, PendingAppend, Publisher
 from suite.log.reader import Extent, Reader, Unreadable
 from suite.log.stream import DEDUPLICATION_SECONDS, prepare_stream
+from suite.log.writability import Writability
 from suite.log.writer import Writer
 from suite.messages.envelope import Envelope, Recorded, header_value
 from suite.messages.events import Event
@@ -34,7 +36,8 @@ from suite.telemetry import span, traceparent
 
 SETTLE_SECONDS: Final = 20.0
 """For how long an append is tried again: far below the two minutes for which the server knows its id."""
-ATTEMPT_SECONDS: Final = 5.0
+ATTEMPT_SECONDS: Final = 0.8
+"""Twice that, and it is known whether the log is writable: less than two seconds."""
 CLOSE_SECONDS: Final = 5.0
 EXPLAIN_SECONDS: Final = 1.0
 EXTRA_HEADER_BYTES: Final = BATCH_HEADER_BYTES + 120
@@ -54,6 +57,7 @@ class Log:
         now: Now,
         retention: Mapping[str, int],
         writer: Writer,
+        writability: Writability,
     ) -> None:
         self._jetstream = jetstream
         self._subjects = subjects
@@ -64,6 +68,7 @@ class Log:
         self._writer = writer
         self._reader = Reader(jetstream, new_id=new_id)
         self._end = End(self._ask_end)
+        self.writability = writability
         self.newest = 0
         """The highest sequence that an append of this process was answered with."""
 
@@ -94,7 +99,10 @@ class Log:
         jetstream = JetStream(connection, subjects.stream, new_id=new_id)
         await prepare_stream(jetstream, subjects.events, create=create, seconds=settle_seconds)
         async with background() as tasks:
-            publisher = Publisher(jetstream, attempt_seconds=attempt_seconds, settle_seconds=settle_seconds)
+            writability = Writability(connection)
+            publisher = Publisher(
+                jetstream, writability, attempt_seconds=attempt_seconds, settle_seconds=settle_seconds
+            )
             writer = Writer(publisher, tasks)
             try:
                 yield cls(
@@ -105,6 +113,7 @@ class Log:
                     now=now,
                     retention=retention or {},
                     writer=writer,
+                    writability=writability,
                 )
             finally:
                 await writer.close(CLOSE_SECONDS)
@@ -116,17 +125,21 @@ class Log:
         id: str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
+        essential: bool = False,
     ) -> int:
         """Store the events, all or none, next to each other, and return the sequence of the last one.
 
         With ``expect`` they are one decision, stored only if the expectation holds. ``id``, for one event,
         is stored once: appending it again within two minutes returns the first one's sequence. To cancel
-        this call ends the wait; the event is taken back if it has not gone out, and otherwise stored.
+        this call ends the wait; the event is taken back if it has not gone out, and otherwise stored. What
+        is ``essential``, because it has happened, may use the space that is kept in reserve for it.
 
-        Raises Conflict (the expectation does not hold, nothing is stored), Unavailable (nothing is stored;
-        LogGone when there is no stream any more), UnknownOutcome (with ``event_id``), Overloaded, TooLarge,
-        InvalidRequest.
+        Raises Conflict (the expectation does not hold, nothing is stored), Unavailable or LogNotWritable
+        (nothing is stored; LogGone when there is no stream any more), UnknownOutcome (with ``event_id``),
+        Overloaded, TooLarge, InvalidRequest.
         """
+        if not essential:
+            self.writability.require_space()
         if not 0 < len(events) <= MAX_BATCH_MESSAGES:
             raise InvalidRequest(
                 f"{len(events)} events in one append: 1 to {MAX_BATCH_MESSAGES} can go together"
@@ -207,6 +220,18 @@ class Log:
 
     async def _ask_end(self) -> int:
         return (await self.extent()).last_seq
+
+    async def count(self, aggregates: Sequence[str]) -> int:
+        """How many events of these aggregates the server counts. Raises Unavailable.
+
+        It may count some that it will find unreadable: only an `inventory` reads them.
+        """
+        filters = [self._subjects.aggregate(aggregate) for aggregate in aggregates]
+        return await count(self._jetstream, filters, new_id=self._new_id)
+
+    def inventory(self) -> AsyncGenerator[Entry, None]:
+        """What the log has, up to where it ends now, without the bodies. Raises Unavailable."""
+        return inventory(self._jetstream, self._subjects, new_id=self._new_id)
 
     def follow(self, aggregates: Sequence[str], *, after: int) -> AbstractAsyncContextManager[Follower]:
         """The events of these aggregates after a sequence, in batches, on and on as they are appended."""

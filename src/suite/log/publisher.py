@@ -7,6 +7,10 @@ memory for ids. What the server answers then, proved on nats-server 2.15 (ADR-50
   not say whether it was this batch or an earlier event of one of its ids: then each goes by itself;
 - with an expectation: 10071 when the attempt before was stored, or when somebody else was faster. The log
   tells which: an expectation that was once overtaken never comes true again, so the answer is final.
+
+A server whose disk failed a write answers nothing more to publishes that it would store, and still refuses
+others. So where an answer does not come, a publish that can only be refused goes after it: its refusal means
+that the server is through with the first and did not store it, no answer that it is slow.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from suite.bus.jetstream import (
     DUPLICATE_IN_BATCH,
     EXPECTED_SEQ,
     EXPECTED_SUBJECT,
+    NO_STORAGE,
     TRANSIENT,
     WRONG_LAST_SEQUENCE,
     JetStream,
@@ -38,16 +43,21 @@ from suite.errors import (
     AccessDenied,
     Conflict,
     InvalidRequest,
+    LogNotWritable,
     SuiteError,
     TooLarge,
     Unavailable,
     UnknownOutcome,
 )
+from suite.log.writability import Writability
 
 logger = logging.getLogger("suite.log")
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
+_PROBE_SECONDS: Final = 0.5
+_PASSED_OVER_LIMIT: Final = 2
+"""So often an append is sent without an answer, though the server is through with it: one may get lost."""
 _LOOK_LIMIT: Final = 10_000
 """How many messages of other appends a look for one's own goes through; more means that it is not known."""
 
@@ -117,8 +127,16 @@ class _Final(Exception):
 class Publisher:
     """Delivers appends over one connection. Never raises but for cancellation: results go to the appends."""
 
-    def __init__(self, jetstream: JetStream, *, attempt_seconds: float, settle_seconds: float) -> None:
+    def __init__(
+        self,
+        jetstream: JetStream,
+        writability: Writability,
+        *,
+        attempt_seconds: float,
+        settle_seconds: float,
+    ) -> None:
         self._jetstream = jetstream
+        self._writability = writability
         self._attempt_seconds = attempt_seconds
         self._settle_seconds = settle_seconds
         self._newest = 0
@@ -129,10 +147,14 @@ class Publisher:
         for append in appends:
             append.seen = self._newest
         try:
+            self._writability.require_working()
             if len(appends) == 1:
                 await self._alone(appends[0], deadline)
             else:
                 await self._together(appends, deadline)
+        except LogNotWritable as error:
+            for append in appends:
+                append.fail(error)
         except Exception:
             logger.exception("an append failed in a way that nobody thought of")
         finally:
@@ -145,6 +167,10 @@ class Publisher:
         try:
             ack = await self._until_answered(messages, deadline)
         except (_Final, TooLarge) as error:
+            if isinstance(error, _Final) and error.code in NO_STORAGE and not error.uncertain:
+                for append in appends:
+                    append.fail(self._writability.refusal())
+                return
             # One bad member rejects all, and the server does not say which.
             for append in appends:
                 await self._alone(append, deadline, uncertain=isinstance(error, _Final) and error.uncertain)
@@ -189,9 +215,11 @@ class Publisher:
                     f"the last event of {append.expect.subject} is not {append.expect.last_seq} any more"
                     f" ({final}): read it again and decide again"
                 ) from final
-            raise (
-                UnknownOutcome() if final.uncertain else Unavailable(f"the log refuses events: {final}")
-            ) from final
+            if final.uncertain:
+                raise UnknownOutcome() from final
+            if final.code in NO_STORAGE:
+                raise self._writability.refusal() from final
+            raise Unavailable(f"the log refuses events: {final}") from final
 
     async def _seq_of_stored(self, append: PendingAppend, deadline: float) -> int:
         try:
@@ -206,12 +234,21 @@ class Publisher:
 
         Raises _Final, UnknownOutcome when the last word is missing, Unavailable when nothing was stored.
         """
-        pause = _FIRST_PAUSE
+        pause, passed_over = _FIRST_PAUSE, 0
         while True:
+            life = self._jetstream.connection.connections
             try:
-                return await self._jetstream.publish(messages, timeout=self._patience(deadline))
+                ack = await self._jetstream.publish(messages, timeout=self._patience(deadline))
+                self._writability.note_stored()
+                return ack
             except NoAnswer as error:
                 uncertain, reason = True, str(error)
+                if await self._was_passed_over(messages[-1].subject, life):
+                    passed_over += 1
+                    if passed_over == _PASSED_OVER_LIMIT:
+                        self._writability.note_write_failure()
+                        raise UnknownOutcome() from error
+                    continue
             except NotSent as error:
                 reason = str(error)
             except (TooLarge, AccessDenied, InvalidRequest):
@@ -219,10 +256,20 @@ class Publisher:
                     raise UnknownOutcome() from None
                 raise
             except Refused as refused:
+                if refused.code in NO_STORAGE:
+                    self._writability.note_refusal(str(refused))
                 if refused.code not in TRANSIENT:
                     raise _Final(refused, uncertain=uncertain) from refused
                 reason = str(refused)
             pause = await self._pause(pause, deadline, uncertain, reason)
+
+    async def _was_passed_over(self, subject: str, life: int) -> bool:
+        """Whether the server has dealt with what came before on this connection, without an answer to it."""
+        try:
+            await self._jetstream.probe(subject, timeout=_PROBE_SECONDS)
+        except (NoAnswer, NotSent, Refused, SuiteError):
+            return False
+        return life == self._jetstream.connection.connections
 
     async def _look(self, append: PendingAppend, expect: Expectation, deadline: float) -> int | None:
         """The sequence of the append's last event if it was stored, None if it was not and never will be."""

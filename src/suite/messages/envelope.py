@@ -144,9 +144,8 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def _read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
         type_name = headers["ce-type"]
-        time = datetime.fromisoformat(headers["ce-time"])
+        time = time_of(headers)
         _require_zone(time, "ce-time")
-        ttl = headers.get(TTL)
         return cls(
             seq=seq,
             subject=subject,
@@ -158,8 +157,19 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
             correlation_id=_optional_text(headers.get("ce-correlationid")),
             causation_id=_optional_text(headers.get("ce-causationid")),
             traceparent=headers.get("traceparent"),
-            expires=None if ttl is None else _expiry(time, int(ttl.removesuffix("s"))),
+            expires=expiry_of(headers, time),
         )
+
+
+def time_of(headers: Mapping[str, str]) -> datetime:
+    """When an event was recorded. Raises KeyError or ValueError for headers that are not the suite's."""
+    return datetime.fromisoformat(headers["ce-time"])
+
+
+def expiry_of(headers: Mapping[str, str], time: datetime) -> datetime | None:
+    """When the rows of an event of this time expire; None: never. Raises ValueError."""
+    ttl = headers.get(TTL)
+    return None if ttl is None else _expiry(time, int(ttl.removesuffix("s")))
 
 
 def _check_subject(event: Event, type_name: str, subject: str) -> None:

@@ -60,6 +60,8 @@ class Instance:
         """Whose doing its next event is: the load's, then nobody's, then the unload's."""
         self.seq = 0
         """The last event appended about it."""
+        self.unrecorded: SuiteError | None = None
+        """Why its newest fact is not in the log yet."""
         self._changed = anyio.Event()
 
     @property
@@ -81,6 +83,10 @@ class Instance:
     def is_idle(self) -> bool:
         """Loaded, staying, and nobody uses it."""
         return self.phase == "loaded" and self.unloading is None and self.holds == 0
+
+    def recorded(self, seq: int) -> None:
+        """Its newest fact is in the log."""
+        self.seq, self.unrecorded = seq, None
 
     def changed(self) -> None:
         """Wake whoever waits for a change."""

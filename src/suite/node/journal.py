@@ -7,20 +7,33 @@ process has taken the name over, the append is refused and this node stops (DESI
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
 
-from suite.errors import Conflict, Fenced, LogGone, Overloaded, SuiteError, Unavailable, UnknownOutcome
+from suite.errors import (
+    Conflict,
+    Fenced,
+    LogGone,
+    LogNotWritable,
+    Overloaded,
+    SuiteError,
+    Unavailable,
+    UnknownOutcome,
+)
 from suite.identity import NewId
 from suite.log import Expectation, Log, Unreadable
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, NodeStarted
 from suite.messages.subjects import Subjects
+from suite.node.backlog import Backlog, Pending
 
 logger = logging.getLogger("suite.node")
 
 _RETRY_SECONDS = 0.5
+_BACKLOG_SECONDS = 1.5
+"""For how long a decision waits for what is still to be written before it."""
 
 
 class Journal:
@@ -34,6 +47,7 @@ class Journal:
         self._log = log
         self._subjects = subjects
         self._new_id = new_id
+        self._backlog = Backlog(self._write)
         self._fence = Expectation(
             subject=subjects.event(NodeStarted.aggregate, (node,), NodeStarted.fact), last_seq=epoch
         )
@@ -76,52 +90,108 @@ class Journal:
             )
         return Fenced()
 
-    async def decide(self, event: Event, *, correlation_id: str | None = None) -> int:
+    async def run(self) -> None:
+        """Write down, for as long as this runs, what could not be written when it happened."""
+        await self._backlog.run()
+
+    async def decide(self, event: Event, *, undone: Event, correlation_id: str | None = None) -> int:
         """Append a decision before it is acted upon; its sequence.
 
         It is in the log when this returns and not when this raises: what may be there or not is tried until
-        it is. Raises Fenced or LogGone when this process is no longer the node, Unavailable, Overloaded or
-        TooLarge.
+        it is. If the log stops to take events meanwhile, that cannot be known: then UnknownOutcome is raised,
+        and if it turns out to be there, ``undone`` is written behind it. Raises Fenced or LogGone when this
+        process is no longer the node, LogNotWritable, Unavailable, Overloaded or TooLarge.
         """
+        if not await self._backlog.wait_empty(_BACKLOG_SECONDS):
+            raise LogNotWritable("earlier events of this node still wait for the log: try again")
         event_id = self._new_id()
         try:
             return await self._append(event, event_id, correlation_id)
         except UnknownOutcome as error:
-            return await self._until_stored(event, event_id, correlation_id, error)
+            try:
+                return await self._until_stored(event, event_id, correlation_id, error)
+            except LogNotWritable:
+                self._put(undone, correlation_id, makes_up_for=event_id)
+                raise error from None
 
-    async def record(self, event: Event, *, correlation_id: str | None = None) -> int:
-        """Append what has already happened; tried until the log has it once, its sequence.
+    async def record(
+        self,
+        event: Event,
+        *,
+        correlation_id: str | None = None,
+        written: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Append what has already happened; tried until the log has it once, and ``written`` hears where.
 
-        Raises Fenced or LogGone when this process is no longer the node.
+        Raises LogNotWritable when the log takes no events: it is then written as soon as it does. Raises
+        Fenced or LogGone when this process is no longer the node.
         """
         event_id = self._new_id()
         try:
-            return await self._append(event, event_id, correlation_id)
-        except (Unavailable, UnknownOutcome, Overloaded) as error:
-            return await self._until_stored(event, event_id, correlation_id, error)
+            if not self._backlog.is_empty:
+                raise LogNotWritable("earlier events of this node still wait for the log")
+            try:
+                seq = await self._append(event, event_id, correlation_id, essential=True)
+            except (Unavailable, UnknownOutcome, Overloaded) as error:
+                seq = await self._until_stored(event, event_id, correlation_id, error, essential=True)
+        except LogNotWritable:
+            self._put(event, correlation_id, event_id=event_id, written=written)
+            raise
+        written(seq)
+
+    def _put(
+        self,
+        event: Event,
+        correlation_id: str | None,
+        *,
+        event_id: str | None = None,
+        makes_up_for: str | None = None,
+        written: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._backlog.put(Pending(event, event_id or self._new_id(), correlation_id, makes_up_for, written))
+
+    async def _write(self, pending: Pending) -> int | None:
+        """Append what waited; None if it makes up for what has not happened."""
+        seqs = await self._stored(pending.event)
+        if pending.event_id in seqs:
+            return seqs[pending.event_id]
+        if pending.makes_up_for is not None and pending.makes_up_for != next(reversed(seqs), None):
+            return None
+        return await self._append(pending.event, pending.event_id, pending.correlation_id, essential=True)
 
     async def _until_stored(
-        self, event: Event, event_id: str, correlation_id: str | None, error: SuiteError
+        self,
+        event: Event,
+        event_id: str,
+        correlation_id: str | None,
+        error: SuiteError,
+        *,
+        essential: bool = False,
     ) -> int:
-        aggregate, known = self._subjects.aggregate(event.aggregate, *event.ids), self.epoch
         while not self._fenced.is_set():
             logger.warning("%s is not in the log yet: %s", event.type, error.message)
             await anyio.sleep(_RETRY_SECONDS)
             try:
                 # The server forgets ids after two minutes: whether it was stored meanwhile, the log tells.
-                async for recorded in self._log.read(aggregate, after=known):
-                    if recorded.id == event_id:
-                        return recorded.seq
-                    known = recorded.seq
-                return await self._append(event, event_id, correlation_id)
+                seqs = await self._stored(event)
+                if event_id in seqs:
+                    return seqs[event_id]
+                return await self._append(event, event_id, correlation_id, essential=essential)
             except (Unavailable, UnknownOutcome, Overloaded) as again:
                 error = again
         raise self._reason
 
-    async def _append(self, event: Event, event_id: str, correlation_id: str | None) -> int:
+    async def _stored(self, event: Event) -> dict[str, int]:
+        """The events of its aggregate since this node's start, in order: their ids and sequences."""
+        aggregate = self._subjects.aggregate(event.aggregate, *event.ids)
+        return {recorded.id: recorded.seq async for recorded in self._log.read(aggregate, after=self.epoch)}
+
+    async def _append(
+        self, event: Event, event_id: str, correlation_id: str | None, *, essential: bool = False
+    ) -> int:
         try:
             seq = await self._log.append(
-                event, expect=self._fence, id=event_id, correlation_id=correlation_id
+                event, expect=self._fence, id=event_id, correlation_id=correlation_id, essential=essential
             )
         except Conflict:
             with suppress(Unavailable):

@@ -88,6 +88,7 @@ class Membership:
             await self._log.append(
                 NodeStopped(node=self._node, epoch=self.epoch),
                 expect=Expectation(subject=started, last_seq=self.epoch),
+                essential=True,
             )
         except SuiteError as error:
             logger.warning("the stop of %s is not in the log: %s", self._node, error.message)

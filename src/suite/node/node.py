@@ -19,6 +19,7 @@ from suite.messages.actor import ActorSpec, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
+from suite.node.integrity import Integrity
 from suite.node.journal import Journal
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
@@ -43,6 +44,7 @@ class Node:
         journal: Journal,
         projections: Projections,
         foreign: ForeignMessages,
+        integrity: Integrity,
         policy: Policy,
         supervisor: Supervisor,
         generations: Generations,
@@ -58,6 +60,7 @@ class Node:
         self.journal = journal
         self.projections = projections
         self.foreign = foreign
+        self.integrity = integrity
         self.policy = policy
         self.supervisor = supervisor
         self.generations = generations

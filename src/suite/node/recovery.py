@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from suite.errors import LogNotWritable
 from suite.log import Log
 from suite.messages.envelope import Recorded
 from suite.messages.events import InstanceEvent, InstanceLoaded, InstanceLoadStarted, InstanceUnloaded
@@ -19,12 +22,12 @@ async def close_open_instances(log: Log, journal: Journal, subjects: Subjects, n
                 newest[model_id] = recorded
     for model_id, recorded in newest.items():
         if isinstance(recorded.data, InstanceLoadStarted | InstanceLoaded):
-            await journal.record(
-                InstanceUnloaded(
-                    node=node,
-                    model_id=model_id,
-                    instance_id=recorded.data.instance_id,
-                    reason="node_lost",
-                    freed_bytes=0,
-                )
+            ended = InstanceUnloaded(
+                node=node,
+                model_id=model_id,
+                instance_id=recorded.data.instance_id,
+                reason="node_lost",
+                freed_bytes=0,
             )
+            with suppress(LogNotWritable):  # then it is written later
+                await journal.record(ended)

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import timedelta
 from functools import partial
 
 import anyio
@@ -38,7 +39,8 @@ from suite.bus.kv import Leases
 from suite.bus.service import Service, terminate
 from suite.catalogue import Catalogue
 from suite.config import ConnectionFile, Settings
-from suite.errors import ReadModelUnavailable, SuiteError
+from suite.config.settings import RetentionSettings
+from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
@@ -47,6 +49,7 @@ from suite.messages.subjects import Subjects
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
+from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.node import Node, actor_spec
@@ -55,6 +58,7 @@ from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
 from suite.node.snapshots import sweep_snapshots
+from suite.node.storage import StorageWatch
 from suite.node.supervisor import Supervisor
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
@@ -153,7 +157,7 @@ async def running_node(
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
     ):
         async with (
-            _nats(settings) as (access, reachable_by),
+            _nats(settings) as (access, reachable_by, server),
             Connection.open(access, name=f"suite-{settings.node}") as connection,
             Log.open(
                 connection,
@@ -176,12 +180,16 @@ async def running_node(
             tasks.start_soon(sweep_snapshots, settings, now)
             reporter = Reporter(log, settings.node)
             tasks.start_soon(reporter.run)
+            if server is not None:
+                report = partial(reporter.report, LogNotWritable.code)
+                tasks.start_soon(StorageWatch(server, log.writability, report).run)
             catalogue = await _catalogue(settings)
             limit_bytes = _memory_limit(settings)
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
             tasks.start_soon(journal.until_fenced)
+            tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
             supervisor = Supervisor(
                 settings.node,
@@ -218,6 +226,15 @@ async def running_node(
                     journal=journal,
                     projections=projections,
                     foreign=foreign,
+                    integrity=Integrity(
+                        connection,
+                        log,
+                        projections,
+                        shortest_retention=_shortest(settings.retention),
+                        now=now,
+                        clock=clock,
+                        on_problem=partial(reporter.report, EVENTS_LOST),
+                    ),
                     policy=MostUsedLastHour(),
                     supervisor=supervisor,
                     generations=Generations(connection, subjects, settings.node, supervisor, tasks, clock),
@@ -225,6 +242,7 @@ async def running_node(
                     now=now,
                     clock=clock,
                 )
+                tasks.start_soon(node.integrity.run)
                 registrar = Registrar(log, subjects, settings.node, catalogue)
                 tasks.start_soon(registrar.run)
                 tasks.start_soon(_follow_files, node, registrar)
@@ -285,8 +303,10 @@ def _disabled(settings: Settings) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _nats(settings: Settings) -> AsyncIterator[tuple[NatsAccess, ConnectionFile]]:
-    """The node's own access to NATS, and what others are told of theirs."""
+async def _nats(
+    settings: Settings,
+) -> AsyncIterator[tuple[NatsAccess, ConnectionFile, EmbeddedServer | None]]:
+    """The node's own access to NATS, what others are told of theirs, and the server if it is the node's."""
     if settings.nats.url is not None:
         access = NatsAccess(
             url=settings.nats.url,
@@ -295,12 +315,12 @@ async def _nats(settings: Settings) -> AsyncIterator[tuple[NatsAccess, Connectio
             credentials_file=settings.nats.credentials,
             inbox_prefix=settings.nats.inbox_prefix,
         )
-        yield access, _reachable_by(settings, NatsAccess(url=settings.nats.url))
+        yield access, _reachable_by(settings, NatsAccess(url=settings.nats.url)), None
         return
     async with EmbeddedServer.start(
         settings.data_dir / "nats", subjects_root=settings.subject_root, port=settings.nats.port
     ) as server:
-        yield server.access, _reachable_by(settings, server.operator)
+        yield server.access, _reachable_by(settings, server.operator), server
 
 
 def _reachable_by(settings: Settings, access: NatsAccess) -> ConnectionFile:
@@ -321,6 +341,12 @@ async def _catalogue(settings: Settings) -> Catalogue:
     )
     await catalogue.scan()
     return catalogue
+
+
+def _shortest(retention: RetentionSettings) -> timedelta | None:
+    """After how long the first samples expire; None: all stay."""
+    seconds = [each for each in retention.seconds().values() if each]
+    return timedelta(seconds=min(seconds)) if seconds else None
 
 
 def _memory_limit(settings: Settings) -> int:

@@ -24,9 +24,11 @@ from suite.errors import (
     ActorCrashed,
     LoadCancelled,
     LoadFailed,
+    LogNotWritable,
     ModelUnloading,
     NodeStopping,
     SuiteError,
+    UnknownOutcome,
     error_from_reply,
 )
 from suite.identity import Clock, NewId, Now
@@ -227,7 +229,14 @@ class Supervisor:
             )
         victims = [self.instances[id] for id in started.evicting]
         with self._leaving(victims) as evicted:
-            instance.seq = await self._journal.decide(started, correlation_id=correlation_id)
+            undone = InstanceLoadFailed(
+                node=self._node,
+                model_id=model.model_id,
+                instance_id=instance.instance_id,
+                code=UnknownOutcome.code,
+                message="it was not known whether this load is in the log, so it was given up",
+            )
+            instance.seq = await self._journal.decide(started, undone=undone, correlation_id=correlation_id)
         self.residency = evolve(self.residency, started)
         self.instances[model.model_id] = instance
         self.load_errors.pop(model.model_id, None)
@@ -376,7 +385,12 @@ class Supervisor:
                 await self._terminate(lease, error)
 
     async def _record(self, instance: Instance, fact: Event) -> None:
-        instance.seq = await self._journal.record(fact, correlation_id=instance.correlation_id)
+        try:
+            await self._journal.record(
+                fact, correlation_id=instance.correlation_id, written=instance.recorded
+            )
+        except LogNotWritable as error:  # it has happened all the same, and is written later
+            instance.unrecorded = error
         self.residency = evolve(self.residency, fact)
 
     def release(self, instance: Instance, generation_id: str) -> None:

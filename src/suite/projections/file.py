@@ -6,17 +6,20 @@ import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
+from enum import Enum, auto
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import aiosqlite
 import anyio
 
 from suite.log import Unreadable
 from suite.messages.envelope import Recorded
-from suite.projections import event_ids, unreadable
+from suite.projections import event_ids, ledger, unreadable
 from suite.projections.connection import connected, needs_rollback, transaction
 from suite.projections.file_lock import Identity, beside, identity, made
+from suite.projections.ledger import Ledger, extract
 from suite.projections.projection import Mark, Projection
 
 _CHECKPOINT: Final = """
@@ -35,29 +38,73 @@ class Foreign(Exception):
     """The file is somebody else's database."""
 
 
-async def inspect(path: Path, mark: Mark, last_seq: int) -> int | None:
-    """The last event that is in a file; None if there is no file, or no fold of this log and version.
+class Fit(Enum):
+    """What a file is to the log and to this version."""
+
+    ABSENT = auto()
+    """There is none, or nothing in it."""
+    USABLE = auto()
+    OTHER_VERSION = auto()
+    """A fold of this log by another version, or another fold."""
+    OTHER_LOG = auto()
+    """A fold of another stream."""
+    LONGER = auto()
+    """It has events behind the end of the log."""
+
+
+class Found(NamedTuple):
+    """What lies in the place of a read model."""
+
+    fit: Fit
+    seq: int = 0
+    """The last event that is in it."""
+    ledger: Ledger = MappingProxyType({})
+    """What it counts; empty if it comes from a version that did not."""
+
+    @property
+    def usable_seq(self) -> int | None:
+        """The last event in a file that can be answered from."""
+        return self.seq if self.fit is Fit.USABLE else None
+
+
+async def inspect(path: Path, mark: Mark, last_seq: int) -> Found:
+    """What a file is.
 
     ``last_seq`` is how far the log goes. Raises Foreign, and sqlite3.Error for what cannot be read.
     """
     if not await anyio.Path(path).exists():
-        return None
+        return Found(Fit.ABSENT)
     try:
         async with connected(path, read_only=True) as db:
             names = {name for (name,) in await db.execute_fetchall("SELECT name FROM sqlite_master")}
             if not names:
-                return None  # who made it did not come to write anything
+                return Found(Fit.ABSENT)  # who made it did not come to write anything
             if "suite_checkpoint" not in names:
                 raise Foreign
             rows = [tuple(row) for row in await db.execute_fetchall("SELECT * FROM suite_checkpoint")]
+            counts = (await extract(db)).events if rows and "suite_ledger" in names else {}
     except sqlite3.Error as error:
         if needs_rollback(error):  # with a journal of this kind nothing here writes
             raise Foreign from error
         raise
     match rows:
-        case [(*said, int(seq))] if tuple(said) == mark and seq <= last_seq:
-            return seq
-    return None
+        case [(*said, int(seq))] if len(said) == len(mark):
+            return Found(_fit(Mark(*said), mark, seq, last_seq), seq, counts)
+    return Found(Fit.OTHER_VERSION, 0, counts)
+
+
+def _fit(said: Mark, mark: Mark, seq: int, last_seq: int) -> Fit:
+    if said.stream != mark.stream:
+        return Fit.OTHER_LOG
+    if seq > last_seq:
+        return Fit.LONGER
+    return Fit.USABLE if said == mark else Fit.OTHER_VERSION
+
+
+class Torn(sqlite3.DatabaseError):
+    """What SQLite keeps beside the file was taken away: its newest transactions are not in it for others."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 class ProjectionFile:
@@ -78,6 +125,12 @@ class ProjectionFile:
         """Whether the file is still there under its name; somebody may have removed or replaced it."""
         return identity(self.path) == self._of
 
+    def require_whole(self) -> None:
+        """Raises Torn when what SQLite keeps beside the file is gone, or another's."""
+        for each, own in self._beside.items():
+            if own is not None and identity(each) != own and self.is_in_place():
+                raise Torn(f"{each.name} was removed while it was in use")
+
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path, projection: Projection, stream: str) -> AsyncIterator[ProjectionFile]:
@@ -93,6 +146,7 @@ class ProjectionFile:
             await db.execute("PRAGMA synchronous = NORMAL")
             async with transaction(db):
                 await db.execute(_CHECKPOINT)
+                await db.execute(ledger.SCHEMA)
                 rows = list(await db.execute_fetchall("SELECT seq FROM suite_checkpoint"))
                 if not rows:
                     for schema in (projection.schema, event_ids.SCHEMA, unreadable.SCHEMA):
@@ -117,6 +171,7 @@ class ProjectionFile:
         async with transaction(self._db):
             if fresh:
                 await self._fold(fresh)
+                await ledger.note(self._db, fresh)
             if strange:
                 await unreadable.count(self._db, strange)
             moved = await self._db.execute(
@@ -136,7 +191,12 @@ class ProjectionFile:
         """Remove some of the rows whose time is over. Returns whether there are more."""
         async with transaction(self._db):
             more_ids = await event_ids.expire(self._db, now)
+            await ledger.expire(self._db, now)
             return await self._projection.expire(self._db, now) or more_ids
+
+    async def ledger(self) -> Ledger:
+        """How many events of each kind are in it."""
+        return (await ledger.extract(self._db)).events
 
     async def settle(self) -> None:
         """Bring all into the one file, which then can be renamed or read on a read-only disk.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,13 @@ class Lock:
         return self._held is not None
 
     def hold(self) -> None:
-        """Take it, if it is not held; the directory is made for it. Raises InUse, or another OSError."""
+        """Take it, if it is not held; the directory is made for it. Raises InUse, or another OSError.
+
+        One whose file was removed with all else keeps nobody out, so it is taken again.
+        """
+        if self._held is not None and identity(self._path) != _identity(os.fstat(self._held)):
+            os.close(self._held)
+            self._held = None
         while self._held is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -90,10 +97,14 @@ def replace(fresh: Path, path: Path) -> None:
     fresh.replace(path)
 
 
-def set_aside(path: Path, why: str) -> Path:
-    """Keep a file under another name; the name. Raises OSError."""
-    number = 1
-    while (kept := path.with_name(f"{path.stem}.{why}-{number}{path.suffix}")).exists():
+def set_aside(path: Path, why: str, at: datetime | None = None) -> Path:
+    """Keep a file under another name, with a date or else a number in it; the name. Raises OSError."""
+    reason = why if at is None else f"{why}-{at:%Y%m%dT%H%M%S}"
+    kept, number = path.with_name(f"{path.stem}.{reason}{path.suffix}"), 1
+    while at is None or kept.exists():
+        kept = path.with_name(f"{path.stem}.{reason}-{number}{path.suffix}")
+        if not kept.exists():
+            break
         number += 1
     for each, other in zip(beside(path), beside(kept), strict=True):
         if each.exists():

@@ -34,6 +34,40 @@ def without_file(name: str, path: Path, error: Exception) -> str:
     )
 
 
+def of_another_log(path: Path, kept: Path) -> str:
+    """The stream was deleted and made again."""
+    return (
+        f"{path} is of another log, for the stream was made anew: it is kept as {kept.name}, and the read "
+        "model begins again"
+    )
+
+
+def longer_than_the_log(path: Path, kept: Path, seq: int, last_seq: int) -> str:
+    """The log has lost its end."""
+    return (
+        f"the log has lost events: it ends at event {last_seq}, and {path} was at event {seq}; that file is "
+        f"kept as {kept.name}, and the read model is rebuilt from what there is: restore the store of NATS "
+        "from a backup if there is one"
+    )
+
+
+def more_than_the_log(path: Path, kept: Path, due: int, found: int) -> str:
+    """The file of an older version has what the log lost."""
+    return (
+        f"the log has lost events: it has {found} of the {due} that are in {path}, which an older version "
+        f"wrote; that file is kept as {kept.name}, and the read model is rebuilt from what there is"
+    )
+
+
+def would_lose(name: str, due: int, lost: int) -> str:
+    """A rebuild would end with less than there is."""
+    return (
+        f"the read model {name} has {due} events that have not expired, and the log has lost {lost} of them: "
+        "it stays as it is; restore the store of NATS from a backup, or rebuild with `--force` (field force) "
+        "to have what the log has; the file that is there is then kept under another name"
+    )
+
+
 def foreign(path: Path, kept: Path) -> str:
     """Somebody else's database was where the file belongs."""
     return (

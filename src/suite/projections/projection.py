@@ -16,6 +16,9 @@ from suite.messages.events import REGISTRY
 EXPIRE_ROWS: Final = 2000
 """Rows of a table that one transaction removes at most, so that nothing waits for it for long."""
 
+_BOOKKEEPING: Final = "ledger"
+"""What is kept beside the tables of every read model: a file that was made without it is folded anew."""
+
 Database: TypeAlias = aiosqlite.Connection
 """What queries are asked of, in the words of those that may not know SQLite."""
 
@@ -66,6 +69,7 @@ class Projection(ABC):
     def mark(self, stream: str) -> Mark:
         """What a file says that is a fold of this stream, as it would be made now."""
         known = sorted(name for name, kind in REGISTRY.items() if kind.aggregate in self.aggregates)
+        known.append(_BOOKKEEPING)
         return Mark(self.name, self.version, sha256(" ".join(known).encode()).hexdigest()[:16], stream)
 
 

@@ -48,6 +48,11 @@ class Projections:
         """What keeps any of them from following the log."""
         return tuple(each.problem for each in self.by_name.values() if each.problem is not None)
 
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What the log was found to have lost when a file was opened."""
+        return tuple(each.loss for each in self.by_name.values() if each.loss is not None)
+
     def _lag(self, _: CallbackOptions) -> Iterable[Observation]:
         """How many events each has still to fold, for OpenTelemetry."""
         for name, projector in self.by_name.items():

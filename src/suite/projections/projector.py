@@ -23,17 +23,26 @@ from typing import Final
 import aiosqlite
 import anyio
 
-from suite.errors import Conflict, ReadModelUnavailable, SuiteError
+from suite.errors import Conflict, ReadModelUnavailable, RebuildWouldLose, SuiteError
 from suite.identity import Now
 from suite.log import Log
 from suite.log.follower import TICK_SECONDS, Follower
 from suite.log.reader import Extent
 from suite.messages.actions.status import ProjectionInfo
 from suite.projections.connection import is_damaged, is_outside
-from suite.projections.file import Foreign, Overtaken, ProjectionFile, inspect
+from suite.projections.file import Fit, Foreign, Found, Overtaken, ProjectionFile, inspect
 from suite.projections.file_lock import Lock, remove, replace, set_aside
+from suite.projections.ledger import Extract, Ledger, due, extract, missing
 from suite.projections.pool import ConnectionPool
-from suite.projections.problems import foreign, without_file, without_log
+from suite.projections.problems import (
+    foreign,
+    longer_than_the_log,
+    more_than_the_log,
+    of_another_log,
+    without_file,
+    without_log,
+    would_lose,
+)
 from suite.projections.projection import Projection
 from suite.projections.queries import Queries
 from suite.projections.rebuilding import Fresh, Handover, OnProgress, Rebuilt
@@ -68,6 +77,10 @@ class Projector:
         self._log = log
         self._now = now
         self._on_problem = on_problem
+        self.loss: str | None = None
+        """What the log was found to have lost, since this began."""
+        self.opened_at: int | None = None
+        """The last event that was in the file when this began to follow; None before that."""
         self._problem: str | None = None
         self._pending = 0
         self._rebuilding = False
@@ -137,17 +150,20 @@ class Projector:
             self._lock.hold()
         except OSError:
             with suppress(OSError, Foreign, sqlite3.Error):
-                await self._answer(await self._look(extent))
+                await self._answer((await self._look(extent)).usable_seq)
             raise
         if not self._rebuilding:
             remove(self._fresh)  # of a rebuild that was killed
         # It is answered from, even if it cannot be written.
         await self._answer(await self._discard_unusable(extent))
         async with ProjectionFile.open(self.path, self.projection, extent.created) as file:
+            if self.opened_at is None:
+                self.opened_at = file.seq
             await self._queries.open(file.seq)
             try:
                 async with self._log.follow(self.projection.aggregates, after=file.seq) as self._follower:
                     while self._handover is None and file.is_in_place():
+                        file.require_whole()
                         await self._step(file, self._follower)
             except asyncio.CancelledError:
                 await self._queries.close()
@@ -180,21 +196,45 @@ class Projector:
         if seq is not None:
             await self._queries.open(seq)
 
-    async def _look(self, extent: Extent) -> int | None:
+    async def _look(self, extent: Extent) -> Found:
         return await inspect(self.path, self.projection.mark(extent.created), extent.last_seq)
 
     async def _discard_unusable(self, extent: Extent) -> int | None:
-        """Take a file away that is not a fold of this log by this version; the last event in one that is."""
+        """Take a file away that is not a fold of this log by this version; the last event in one that is.
+
+        Only what the log has all of is removed: anything else is kept under another name.
+        """
         try:
-            seq = await self._look(extent)
+            found = await self._look(extent)
         except Foreign:
             await self._keep_foreign()
             return None
-        if seq is None and self.path.exists():
-            logger.warning("%s is not of this log and version: it is folded anew", self.path)
-            await self._queries.close()
-            remove(self.path)
-        return seq
+        if found.fit is Fit.USABLE or not self.path.exists():
+            return found.usable_seq
+        await self._queries.close()
+        match found.fit:
+            case Fit.OTHER_LOG:
+                self._warn(of_another_log(self.path, set_aside(self.path, "other-log", self._now())))
+            case Fit.LONGER:
+                kept = set_aside(self.path, "lost-events", self._now())
+                self._lose(longer_than_the_log(self.path, kept, found.seq, extent.last_seq))
+            case Fit.OTHER_VERSION if (wanted := due(found.ledger, self._now())) > (
+                there := await self._log.count(self.projection.aggregates)
+            ):
+                kept = set_aside(self.path, "lost-events", self._now())
+                self._lose(more_than_the_log(self.path, kept, wanted, there))
+            case _:
+                logger.warning("%s is of another version, and the log has all of it: folded anew", self.path)
+                remove(self.path)
+        return None
+
+    def _warn(self, message: str) -> None:
+        logger.warning("%s", message)
+        self._on_problem(message)
+
+    def _lose(self, message: str) -> None:
+        self._warn(message)
+        self.loss = message
 
     async def _keep_foreign(self) -> None:
         await self._queries.close()
@@ -248,6 +288,11 @@ class Projector:
         finally:
             pool.give_back(db)
 
+    async def ledger(self) -> Extract:
+        """How many events of each kind are in it, and up to where. Raises ReadModelUnavailable."""
+        async with self.reading() as db:
+            return await extract(db)
+
     async def wait_for(self, seq: int) -> None:
         """Until all of its events up to here are in it. Raises ReadModelBehind, ReadModelUnavailable."""
         await self._queries.ready(seq, 0)
@@ -282,11 +327,13 @@ class Projector:
 
     # --- folding anew -------------------------------------------------------------------------------------
 
-    async def rebuild(self, on_progress: OnProgress | None = None) -> Rebuilt:
+    async def rebuild(self, on_progress: OnProgress | None = None, *, force: bool = False) -> Rebuilt:
         """Fold a fresh file beside the live one, and put it in its place; queries go on meanwhile.
 
         ``on_progress`` hears the fraction that is done. Raises Conflict when a rebuild runs already, and
-        ReadModelUnavailable when the new file cannot be written; then the live one stays.
+        ReadModelUnavailable when the new file cannot be written; then the live one stays. It stays also,
+        with RebuildWouldLose, when the log has lost what is in it; with ``force`` it is kept under another
+        name then.
         """
         if self._rebuilding:
             raise Conflict(f"the read model {self.projection.name} is being rebuilt already: wait for it")
@@ -294,7 +341,7 @@ class Projector:
         try:
             self._lock.hold()
             remove(self._fresh)
-            fresh = await self._fold_anew(on_progress)
+            fresh = await self._fold_anew(on_progress, force=force)
             return Rebuilt(fresh.events, time.monotonic() - since, fresh.seq)
         except SuiteError:
             raise
@@ -309,13 +356,17 @@ class Projector:
             if self._lock.is_held:
                 remove(self._fresh)
 
-    async def _fold_anew(self, on_progress: OnProgress | None) -> Fresh:
+    async def _fold_anew(self, on_progress: OnProgress | None, *, force: bool) -> Fresh:
         extent = await self._log.extent()
         async with Fresh.open(self._fresh, self.projection, self._log, extent.created) as fresh:
             await fresh.reach(extent.last_seq, on_progress)
             await fresh.expire(self._now)
             await self._rest()
             await fresh.reach(self.seq)  # what the live one has, the fresh one must have too
+            live, now = await self._live_ledger(extent), self._now()
+            lost = missing(live, await fresh.ledger(), now)
+            if lost and not force:
+                raise RebuildWouldLose(would_lose(self.projection.name, due(live, now), lost))
             await fresh.settle()
         await self._queries.close()
         try:
@@ -323,9 +374,21 @@ class Projector:
                 await self._look(extent)
         except Foreign:  # it came while this was folded
             await self._keep_foreign()
+        if lost:
+            kept = set_aside(self.path, "lost-events", now)
+            logger.warning("%s has %d events that the log lost: kept as %s", self.path, lost, kept.name)
+        self.loss = None
         replace(self._fresh, self.path)
         self._damage, self._distrusted = None, False
         return fresh
+
+    async def _live_ledger(self, extent: Extent) -> Ledger:
+        """What the live one has of this log; nothing if it cannot be read."""
+        with suppress(sqlite3.Error, Foreign):
+            found = await self._look(extent)
+            if found.fit is not Fit.OTHER_LOG:
+                return found.ledger
+        return {}
 
     async def _rest(self) -> None:
         """Have the live one stop where it is."""

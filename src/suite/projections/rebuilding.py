@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import anyio
 
@@ -13,7 +13,11 @@ from suite.identity import Now
 from suite.log import Log
 from suite.log.follower import Follower
 from suite.projections.file import ProjectionFile
+from suite.projections.ledger import Ledger
 from suite.projections.projection import Projection
+
+_WAIT_SECONDS: Final = 0.1
+"""After so long without events it looks whether there are any: the log may have lost what it counts."""
 
 OnProgress: TypeAlias = Callable[[float], Awaitable[None]]
 
@@ -59,7 +63,7 @@ class Fresh:
         """Have all events up to a sequence in it."""
         self._follower.settle()  # there may be nothing to come
         while self.seq < seq:
-            batch = await self._follower.next()
+            batch = await self._follower.next(_WAIT_SECONDS)
             await self._file.fold(batch.events, batch.unreadable)
             if not batch.pending:
                 self._follower.settle()
@@ -71,6 +75,10 @@ class Fresh:
         """Remove all rows whose time is over."""
         while await self._file.expire(now()):
             pass
+
+    async def ledger(self) -> Ledger:
+        """How many events of each kind are in it."""
+        return await self._file.ledger()
 
     async def settle(self) -> None:
         """Bring all into the one file."""

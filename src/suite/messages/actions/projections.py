@@ -42,6 +42,8 @@ class RebuildProjectionRequest(Request, frozen=True, kw_only=True):
     name: Literal["catalogue", "usage", "evaluation", "errors"]
     stream: bool = False
     """True: send progress until the final reply."""
+    force: bool = False
+    """True: also when the log has lost events that the read model has; its file is then kept aside."""
 
 
 class RebuildProjectionReply(Reply, frozen=True, kw_only=True):

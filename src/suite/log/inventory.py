@@ -1,0 +1,87 @@
+"""What the log has, message by message: where each stands and when it expires, without the bodies.
+
+The server checks each message against its checksum when it is read, and passes over one that is broken. What
+it counts without reading (in a stream's or a consumer's state) still has that one in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import anyio
+
+from suite.bus.jetstream import JetStream, NoAnswer, NotSent, Refused
+from suite.errors import SuiteError, Unavailable
+from suite.identity import NewId
+from suite.log.consumer import Consumer, Delivered, Lost, consumer_config, consumer_name
+from suite.log.reader import Patience, Reader
+from suite.messages.envelope import expiry_of, time_of
+from suite.messages.subjects import Subjects, aggregate_of
+
+PAUSE_MESSAGES: Final = 512
+PAUSE_SECONDS: Final = 0.02
+"""So often it rests, as others need the processor more."""
+
+
+class Entry(NamedTuple):
+    """One message of the log."""
+
+    seq: int
+    aggregate: str
+    time: datetime | None
+    """None for what the suite cannot have written."""
+    expires: datetime | None
+    """None: never."""
+    skipped: int
+    """How many sequences before it have no message: expired, or lost."""
+
+
+async def inventory(
+    jetstream: JetStream, subjects: Subjects, *, new_id: NewId
+) -> AsyncGenerator[Entry, None]:
+    """Every message up to where the log ends now, in order. Raises Unavailable."""
+    patience = Patience(follow=False)
+    place, end = 0, (await Reader(jetstream, new_id=new_id).extent()).last_seq
+    while place < end:
+        config = consumer_config(consumer_name(new_id), [subjects.events], after=place)
+        consumer = Consumer(jetstream, {**config, "headers_only": True})
+        try:
+            await consumer.start()
+            while (delivered := await consumer.next(follow=False)) is not None and delivered.seq <= end:
+                patience.reset()
+                skipped, place = delivered.seq - place - 1, delivered.seq
+                yield _entry(delivered, skipped)
+                if place == end or not delivered.pending:
+                    return
+                if delivered.number % PAUSE_MESSAGES == 0:
+                    await anyio.sleep(PAUSE_SECONDS)
+            return
+        except (Lost, Refused, NotSent, NoAnswer, Unavailable) as error:
+            patience.excuse(error)
+        finally:
+            await consumer.stop()
+        await patience.pause()
+
+
+async def count(jetstream: JetStream, subject_filters: Sequence[str], *, new_id: NewId) -> int:
+    """How many messages there are under the filters, as the server counts. Raises Unavailable."""
+    consumer = Consumer(jetstream, consumer_config(consumer_name(new_id), subject_filters, after=0))
+    try:
+        await consumer.start()
+        return consumer.pending
+    except (Refused, NotSent, NoAnswer, SuiteError) as error:
+        raise Unavailable(f"the log cannot be counted: {error}") from error
+    finally:
+        await consumer.stop()
+
+
+def _entry(delivered: Delivered, skipped: int) -> Entry:
+    message = delivered.message
+    aggregate, _ = aggregate_of(message.subject)
+    try:
+        time = time_of(message.headers)
+        return Entry(delivered.seq, aggregate, time, expiry_of(message.headers, time), skipped)
+    except (KeyError, ValueError):
+        return Entry(delivered.seq, aggregate, None, None, skipped)

@@ -1,0 +1,150 @@
+"""Finds out whether the log still has what it must have: at the start, after each restart of NATS, and daily.
+
+All of it is read once, in peace, so that a message which the server passes over is seen. What each read model
+has counted and has not expired must be there; and where sequences are missing behind the newest event that
+any read model has seen, they are lost if all around is too young to have expired. docs/adr/0022 says what
+this cannot see.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import aclosing, suppress
+from datetime import timedelta
+from typing import Final
+
+import anyio
+
+from suite.bus.connection import Connection
+from suite.errors import ReadModelBehind, ReadModelUnavailable, SuiteError
+from suite.identity import Clock, Now
+from suite.log import Log
+from suite.log.inventory import Entry
+from suite.projections.ledger import NEVER as NEVER_EXPIRES
+from suite.projections.ledger import Extract, Kind, missing
+from suite.projections.projections import Projections
+from suite.projections.projector import Projector
+
+logger = logging.getLogger("suite.node")
+
+EVENTS_LOST: Final = "events_lost"
+"""The type of the error that is reported."""
+AGAIN_SECONDS: Final = 86_400.0
+LOOK_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 10.0
+_NAMED_HOLES: Final = 5
+
+
+class Integrity:
+    """What is known of the log's losses."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        log: Log,
+        projections: Projections,
+        *,
+        shortest_retention: timedelta | None,
+        now: Now,
+        clock: Clock,
+        on_problem: Callable[[str], None],
+    ) -> None:
+        """``shortest_retention``: sooner nothing expires; None: nothing does."""
+        self._connection = connection
+        self._log = log
+        self._projections = projections
+        self._shortest_retention = shortest_retention
+        self._now = now
+        self._clock = clock
+        self._on_problem = on_problem
+        self._seen: int | None = None
+        """Behind this nobody has seen an event before the last check, or before the start."""
+        self._asked = anyio.Event()
+        self.problem: str | None = None
+        """What the log has lost, and what to do."""
+
+    async def run(self) -> None:
+        """Check again and again, for as long as this runs."""
+        while True:
+            life, since, self._asked = self._connection.connections, self._clock(), anyio.Event()
+            try:
+                await self.check()
+            except SuiteError as error:
+                logger.warning("the log cannot be checked now: %s", error.message)
+                await anyio.sleep(RETRY_SECONDS)
+                continue
+            while not self._asked.is_set() and self._connection.connections == life:
+                if self._clock() - since >= AGAIN_SECONDS:
+                    break
+                with anyio.move_on_after(LOOK_SECONDS):
+                    await self._asked.wait()
+
+    def ask(self) -> None:
+        """Have it checked again soon: what is there has changed."""
+        self._asked.set()
+
+    async def check(self) -> None:
+        """Read the log once and compare. Raises Unavailable."""
+        projectors = self._projections.by_name.values()
+        extracts = [extract for projector in projectors if (extract := await _extract(projector)) is not None]
+        if self._seen is None:
+            self._seen = max(projector.opened_at or 0 for projector in projectors)
+        seen = self._seen
+        counts = [Counter[Kind]() for _ in extracts]
+        holes: list[tuple[int, int]] = []
+        before: Entry | None = None
+        async with aclosing(self._log.inventory()) as entries:
+            async for entry in entries:
+                _count(entry, extracts, counts)
+                if entry.skipped and entry.seq - 1 > seen and self._is_young(before):
+                    holes.append((max(seen + 1, entry.seq - entry.skipped), entry.seq - 1))
+                before = entry
+        self._seen = max(seen, before.seq if before is not None else 0)
+        now = self._now()
+        lost = {
+            extract.projection: number
+            for extract, found in zip(extracts, counts, strict=True)
+            if (number := missing(extract.events, found, now))
+        }
+        self._tell(_description(lost, holes))
+
+    def _is_young(self, before: Entry | None) -> bool:
+        """Whether nothing that came after this can have expired."""
+        if before is None or before.time is None:
+            return False
+        return self._shortest_retention is None or self._now() - before.time < self._shortest_retention
+
+    def _tell(self, problem: str | None) -> None:
+        if problem is not None and problem != self.problem:
+            logger.error("%s", problem)
+            self._on_problem(problem)
+        self.problem = problem
+
+
+async def _extract(projector: Projector) -> Extract | None:
+    """None while the read model cannot be read: then it cannot say what is missing."""
+    with suppress(ReadModelBehind, ReadModelUnavailable):
+        return await projector.ledger()
+    return None
+
+
+def _count(entry: Entry, extracts: Sequence[Extract], counts: Sequence[Counter[Kind]]) -> None:
+    kind = Kind(entry.aggregate, NEVER_EXPIRES if entry.expires is None else int(entry.expires.timestamp()))
+    for extract, found in zip(extracts, counts, strict=True):
+        if entry.seq <= extract.seq:
+            found[kind] += 1
+
+
+def _description(lost: dict[str, int], holes: list[tuple[int, int]]) -> str | None:
+    parts = [f"{number} that the read model {name} has" for name, number in lost.items()]
+    if holes:
+        named = ", ".join(f"{first} to {last}" for first, last in holes[:_NAMED_HOLES])
+        parts.append(f"{sum(last - first + 1 for first, last in holes)} that nobody has seen ({named})")
+    if not parts:
+        return None
+    return (
+        f"the log has lost events that had not expired: {'; '.join(parts)}. The read models keep what they "
+        "have: restore the store of NATS from a backup, or go on without with `suite rebuild --force`"
+    )

@@ -1,0 +1,85 @@
+"""Watches the disk of the node's own nats-server: keeps a reserve, and restarts what a full disk stopped.
+
+Events that can be refused are refused while less than the reserve is free, so that what has happened can
+still be written. When others fill the disk to the last byte, the server's stream stops for good; it is
+restarted, which loses nothing that was acknowledged, as soon as there is space again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from suite.bus.embedded import EmbeddedServer
+from suite.log.writability import Writability
+
+logger = logging.getLogger("suite.node")
+
+LOOK_SECONDS: Final = 1.0
+RESTART_PAUSE_SECONDS: Final = 10.0
+"""Between two restarts, if one did not help."""
+RESERVE_BYTES: Final = 64 * 1024 * 1024
+RESERVE_SHARE: Final = 0.05
+"""Of a small disk: the reserve is no more than this share of it."""
+FULL_BYTES: Final = 64 * 1024
+"""With so little left, writes of the server may have failed of which nobody was told, as those of leases."""
+
+
+class StorageWatch:
+    """One embedded server and whether the log on it can be written."""
+
+    def __init__(
+        self, server: EmbeddedServer, writability: Writability, on_problem: Callable[[str], None]
+    ) -> None:
+        self._server = server
+        self._writability = writability
+        self._on_problem = on_problem
+        self._told: str | None = None
+        self._was_full = False
+        writability.advice = "see to space and rights of the data directory; this node then goes on by itself"
+
+    async def run(self) -> None:
+        """Look at the disk again and again."""
+        while True:
+            await anyio.to_thread.run_sync(self._look)
+            self._tell()
+            pause = LOOK_SECONDS
+            stopped = self._was_full or self._writability.failure is not None
+            if stopped and not self._writability.is_short:
+                logger.warning("there is space: nats-server is restarted, for it may have stopped storing")
+                self._was_full = False
+                await self._server.restart()
+                pause = RESTART_PAUSE_SECONDS
+            await anyio.sleep(pause)
+
+    def _look(self) -> None:
+        try:
+            free, total = self._server.free_bytes(), self._server.total_bytes()
+        except OSError as error:
+            self._writability.note_space(f"the directory of nats-server cannot be looked at ({error})")
+            return
+        if self._writability.failure is not None and (path := self._server.unwritable()) is not None:
+            self._writability.note_space(f"{path} cannot be written")
+            return
+        self._was_full = self._was_full or free < FULL_BYTES
+        reserve = min(RESERVE_BYTES, int(total * RESERVE_SHARE))
+        short = free < reserve
+        self._writability.note_space(
+            f"its disk is full ({free >> 10:,} KiB free, {reserve >> 10:,} KiB in reserve)" if short else None
+        )
+
+    def _tell(self) -> None:
+        """Log each problem once, and report it when the log can take that."""
+        problem = self._writability.problem
+        if (problem is None) == (self._told is None):
+            return
+        if problem is not None:
+            logger.error("%s", problem)
+        else:
+            logger.warning("the log takes events again")
+            self._on_problem(f"over now: {self._told}")
+        self._told = problem
