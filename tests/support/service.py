@@ -99,9 +99,12 @@ async def serving(
 
 @asynccontextmanager
 async def service_and_client(
-    models: Path | Iterable[Path], data_dir: Path, *options: str
+    models: Path | Iterable[Path], data_dir: Path, *options: str, environ: dict[str, str] | None = None
 ) -> AsyncIterator[tuple[Serving, Client]]:
-    async with serving(models, data_dir, *options) as service, suite.connect(data_dir=data_dir) as client:
+    async with (
+        serving(models, data_dir, *options, environ=environ) as service,
+        suite.connect(data_dir=data_dir) as client,
+    ):
         yield service, client
 
 

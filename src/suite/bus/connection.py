@@ -57,6 +57,8 @@ class Connection:
         self._tasks: TaskGroup
         self._client: NatsClient | None = None
         self._connected = anyio.Event()
+        self._given_up = False
+        self._staying = anyio.CancelScope()
         self._subscriptions: set[Subscription] = set()
         self._streams: set[Stream] = set()
         self._denied: set[str] = set()
@@ -221,11 +223,27 @@ class Connection:
     async def wait_connected(self, timeout: float) -> None:
         """Wait until something can be sent. Raises Unavailable after ``timeout`` seconds."""
         with anyio.move_on_after(timeout):
-            while not self.is_connected:
+            while not (self.is_connected or self._given_up):
                 await self._connected.wait()
                 await anyio.lowlevel.checkpoint()
+            if self._given_up:
+                raise self._gone()
             return
         raise Unavailable(f"NATS cannot be reached at {self.url} for {timeout:g} s: check that it runs")
+
+    async def give_up(self) -> None:
+        """Expect nothing more of NATS: what waits for it fails at once, and nothing is connected again.
+
+        For a process that ends and cannot wait for a server that does not answer.
+        """
+        self._given_up = True
+        self._staying.cancel()
+        client = self._client
+        self._forget()
+        self._connected.set()
+        if client is not None:
+            client.abort()
+            await client.discard()
 
     async def _add(self, subscription: Subscription) -> None:
         client = self._live()
@@ -285,6 +303,9 @@ class Connection:
             if isinstance(error, nats.errors.Error):
                 raise self._translated(error) from None
             raise
+        if self._given_up:
+            await client.discard()
+            raise self._gone()
         self._client = client  # from here on something can be sent, and what is listened to is heard
         self.connections += 1
         self._connected.set()
@@ -308,14 +329,15 @@ class Connection:
             raise Unavailable(f"NATS at {self.url} did not finish its greeting: check what listens there")
 
     async def _stay_connected(self) -> None:
-        while (client := self._client) is not None:
-            await client.lost()
-            if self._client is not client:
-                return  # closed by its owner, which is no loss
-            self._lose(client)
-            await client.discard()
-            await self._rebuild()
-            log.warning("connected to %s again", self.url)
+        with self._staying:
+            while (client := self._client) is not None:
+                await client.lost()
+                if self._client is not client:
+                    return  # closed by its owner, which is no loss
+                self._lose(client)
+                await client.discard()
+                await self._rebuild()
+                log.warning("connected to %s again", self.url)
 
     async def _rebuild(self) -> None:
         delay, said = FIRST_RETRY_SECONDS, ""
@@ -331,6 +353,10 @@ class Connection:
 
     def _lose(self, client: NatsClient) -> None:
         log.warning("the connection to %s is lost (%s)", self.url, client.last_error or client.failure)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Be without a client: whoever waits for an answer hears that none will come."""
         self._client = None
         self._connected = anyio.Event()
         self._replies.fail(self._gone())

@@ -28,6 +28,7 @@ class Journal:
         self.epoch = epoch
         self.last_seq = epoch
         self._fenced = anyio.Event()
+        self._closed = False
         self._log = log
         self._subjects = subjects
         self._new_id = new_id
@@ -44,6 +45,10 @@ class Journal:
         """Another process has the node's name: this one must stop."""
         self._fenced.set()
 
+    def close(self) -> None:
+        """The node ends and cannot wait for the log: what is not written down is left to its next start."""
+        self._closed = True
+
     async def decide(self, event: Event, *, correlation_id: str | None = None) -> int:
         """Append a decision before it is acted upon; its sequence.
 
@@ -59,13 +64,17 @@ class Journal:
     async def record(self, event: Event, *, correlation_id: str | None = None) -> int:
         """Append what has already happened; tried until the log has it once, its sequence.
 
-        Raises Fenced when this process is no longer the node.
+        Once this is closed it is tried no more: then it gives the last sequence that is known. Raises Fenced
+        when this process is no longer the node.
         """
         event_id = self._new_id()
         try:
             return await self._append(event, event_id, correlation_id)
         except (Unavailable, UnknownOutcome, Overloaded) as error:
-            return await self._until_stored(event, event_id, correlation_id, error)
+            try:
+                return await self._until_stored(event, event_id, correlation_id, error)
+            except (Unavailable, UnknownOutcome, Overloaded):
+                return self.last_seq
 
     async def _until_stored(
         self, event: Event, event_id: str, correlation_id: str | None, error: SuiteError
@@ -73,6 +82,8 @@ class Journal:
         aggregate = self._subjects.aggregate(event.aggregate, *event.ids)
         while True:
             logger.warning("%s is not in the log yet: %s", event.type, error.message)
+            if self._closed:
+                raise error
             await anyio.sleep(_RETRY_SECONDS)
             try:
                 # The server forgets ids after two minutes; this node is the aggregate's only writer.

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 import anyio
@@ -45,6 +45,7 @@ from suite.log import Log
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.dependencies import wait_for_dependencies
+from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.generations import Generations
 from suite.node.journal import Journal
 from suite.node.membership import LEASE_SECONDS, Membership
@@ -112,7 +113,6 @@ _NEEDS_EVALUATION = (
 
 _MEMORY_SHARE = 0.8
 _GIB = 2**30
-_STOP_SECONDS = 15.0
 
 
 async def serve(settings: Settings, *, take_over: bool = False) -> None:
@@ -194,10 +194,9 @@ async def running_node(
                 clock=clock,
             )
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
-            await membership.answer_pings()
-            tasks.start_soon(membership.renew, leases, journal)
-            tasks.start_soon(membership.watch, leases)
+            ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds)
             async with (
+                membership.present(leases, journal),
                 Projections.running(
                     log,
                     settings.data_dir,
@@ -236,7 +235,7 @@ async def running_node(
                     version=__version__,
                     metadata={"node": settings.node},
                     new_id=new_id,
-                    drain_seconds=settings.drain_seconds,
+                    drain_seconds=0.0,
                     disabled=_disabled(settings),
                     on_failure=lambda name: reporter.report(
                         SuiteError.code, f"{name} failed unforeseen: the node's own log has the cause"
@@ -261,12 +260,13 @@ async def running_node(
                         yield node
                     finally:
                         ConnectionFile.path(settings.data_dir).unlink(missing_ok=True)
+                    async with ending.draining(tasks):
+                        await node.service.drain()
+                        await supervisor.drain()
                 # What cannot be written down by then is closed at the next start.
-                with anyio.move_on_after(settings.drain_seconds + _STOP_SECONDS):
-                    await supervisor.stop(settings.drain_seconds)
-            await membership.leave()
-            with suppress(SuiteError):
-                await leases.delete(settings.node)
+                with ending.all_the_rest():
+                    await supervisor.stop(PROCESS_SECONDS)
+            await membership.leave(leases)
 
 
 def _disabled(settings: Settings) -> dict[str, str]:
