@@ -106,8 +106,7 @@ class Service(Generic[T]):
     ) -> AsyncIterator[Service[T]]:
         """Serve until the block is left, then give what runs ``drain_seconds`` to end.
 
-        What has not ended by then, or when this is cancelled, is cancelled too, and its sender told
-        `node_stopping`. Actions in
+        What has not ended by then is cancelled, and its sender told `node_stopping`. Actions in
         ``disabled`` are refused with the setting that switches them on. ``on_failure`` hears of an action
         whose handler failed in a way that nobody thought of.
         """
@@ -128,11 +127,9 @@ class Service(Generic[T]):
             try:
                 await service._listen()
                 yield service
-                with anyio.move_on_after(drain_seconds):
-                    await service.drain()
             finally:
                 with anyio.CancelScope(shield=True):
-                    await service._stop()
+                    await service._stop(drain_seconds)
 
     # --- its life -----------------------------------------------------------------------------------------
 
@@ -156,14 +153,15 @@ class Service(Generic[T]):
 
     async def drain(self) -> None:
         """Take nothing new, and wait until what runs has come to its end."""
-        await self._requests.drain()
+        if hasattr(self, "_requests"):
+            await self._requests.drain()
         while self._running:
             self._idle = anyio.Event()
             await self._idle.wait()
 
-    async def _stop(self) -> None:
-        if hasattr(self, "_requests"):
-            await self._requests.unsubscribe()
+    async def _stop(self, drain_seconds: float) -> None:
+        with anyio.move_on_after(drain_seconds):
+            await self.drain()
         self._handlers.cancel_scope.cancel()
         for endpoint in self._endpoints.all:
             while endpoint.waiting:
