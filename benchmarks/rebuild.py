@@ -193,9 +193,7 @@ async def main(count: int, rounds: int) -> None:
         async with (
             EmbeddedServer.start(Path(name) / "nats") as server,
             filled_log(server.access, Workload(count)) as (log, seq),
-            Projections.running(
-                log, Path(name), evaluation_path=None, now=utc_now, on_problem=print
-            ) as projections,
+            Projections.running(log, Path(name), evaluation_path=None, on_problem=print) as projections,
             Bare.connected(server.access) as bare,
         ):
             await caught_up(projections, seq)

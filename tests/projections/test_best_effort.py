@@ -73,7 +73,7 @@ async def test_one_that_is_behind_shows_what_it_has(tmp_path: Path) -> None:
 
 async def test_one_that_is_not_there_is_left_out(tmp_path: Path) -> None:
     async with opened(tmp_path) as log:
-        never_begun = Projector(Tallies(), tmp_path / "t.db", log, now=utc_now)
+        never_begun = Projector(Tallies(), tmp_path / "t.db", log)
         assert await seen(never_begun, 0) is None
         (tmp_path / "blocker").write_text("a file where a directory should be")
         async with projecting(log, tmp_path / "blocker" / "t.db") as projector:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import aiosqlite
 
-from suite.identity import utc_now
 from suite.log import Log
 from suite.messages.envelope import Recorded
 from suite.messages.events import UsageRecorded
@@ -59,7 +58,7 @@ async def uses(projector: Projector, min_seq: int = 0, *, own_seq: int = 0) -> i
 
 @asynccontextmanager
 async def projecting(log: Log, path: Path, projection: Projection | None = None) -> AsyncIterator[Projector]:
-    projector = Projector(projection or Tallies(), path, log, now=utc_now)
+    projector = Projector(projection or Tallies(), path, log)
     async with background() as tasks:
         tasks.start_soon(projector.run)
         yield projector

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import msgspec
@@ -85,6 +86,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     headers: Mapping[str, str]
     body: bytes
+    stored: datetime
+    """When, by the server's clock."""
 
 
 class ApiError(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +123,8 @@ class StreamInfo(_Reply, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     state: StreamState = StreamState()
     created: str = ""
+    ts: datetime | None = None
+    """When this was so, by the server's clock."""
 
 
 class ConsumerPosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +147,7 @@ class _StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
     hdrs: str = ""
     data: str = ""
+    time: datetime = datetime.min.replace(tzinfo=UTC)
 
 
 class _MessageReply(_Reply, frozen=True, kw_only=True):
@@ -242,6 +248,7 @@ class JetStream:
             subject=found.subject,
             headers=parsed_headers(base64.b64decode(found.hdrs)),
             body=base64.b64decode(found.data),
+            stored=found.time,
         )
 
     # --- consumers ----------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ class Patience:
 def recorded(stored: Stored) -> Recorded | None:
     """The event in a stored message; None, logged, for what the suite cannot have written."""
     try:
-        return Recorded.read(stored.seq, stored.subject, stored.headers, stored.body)
+        return Recorded.read(stored.seq, stored.subject, stored.headers, stored.body, stored=stored.stored)
     except (KeyError, ValueError, msgspec.MsgspecError) as error:
         logger.error("message %d on %s is no event: %r", stored.seq, stored.subject, error)
         return None
@@ -163,5 +163,11 @@ def delivered_event(delivered: Delivered) -> Recorded | None:
     """The event in a delivered message; None, logged, for what the suite cannot have written."""
     message = delivered.message
     return recorded(
-        Stored(seq=delivered.seq, subject=message.subject, headers=message.headers, body=message.data)
+        Stored(
+            seq=delivered.seq,
+            subject=message.subject,
+            headers=message.headers,
+            body=message.data,
+            stored=delivered.stored,
+        )
     )

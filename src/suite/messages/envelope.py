@@ -109,13 +109,25 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     expires: datetime | None = None
     """When its rows go from the read models; None: never.
 
-    A little before its message goes from the log, on the full hour, or second for what lives less than a
-    day: so rows go in whole groups, and a read model that is folded anew never lacks one that another has.
+    By the time at which the server stored it, as its message does, and a little before that, on the full
+    hour, or second for what lives less than a day: so rows go in whole groups, and a read model that is
+    folded anew never lacks one that another has.
     """
 
     @classmethod
-    def read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
-        """The event in a stored message. Raises KeyError or ValueError for one that is not the suite's."""
+    def read(
+        cls,
+        seq: int,
+        subject: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        stored: datetime | None = None,
+    ) -> Recorded:
+        """The event in a message that the server stored at this time; left out, at the event's own.
+
+        Raises KeyError or ValueError for one that is not the suite's.
+        """
         type_name = headers["ce-type"]
         time = datetime.fromisoformat(headers["ce-time"])
         ttl = headers.get(TTL)
@@ -130,7 +142,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
             correlation_id=_optional_text(headers.get("ce-correlationid")),
             causation_id=_optional_text(headers.get("ce-causationid")),
             traceparent=headers.get("traceparent"),
-            expires=None if ttl is None else _expiry(time, int(ttl.removesuffix("s"))),
+            expires=None if ttl is None else _expiry(stored or time, int(ttl.removesuffix("s"))),
         )
 
 

@@ -201,7 +201,6 @@ async def running_node(
                     log,
                     settings.data_dir,
                     evaluation_path=settings.sqlite_db_path,
-                    now=now,
                     on_problem=partial(reporter.report, ReadModelUnavailable.code),
                 ) as projections,
                 supervisor.running(),

@@ -23,7 +23,7 @@ class ErrorsProjection(Projection):
     """The fold of every incident. Reported errors expire; facts that tell of one stay."""
 
     name: ClassVar[str] = "errors"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     aggregates: ClassVar[tuple[str, ...]] = ("error", "instance", "node")
     schema: ClassVar[str] = """
         CREATE TABLE errors (

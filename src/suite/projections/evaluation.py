@@ -19,7 +19,7 @@ class EvaluationProjection(Projection):
     """The fold of all that says how well agents and models did. Samples expire; the rest stays."""
 
     name: ClassVar[str] = "evaluation"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     aggregates: ClassVar[tuple[str, ...]] = ("metric", "evaluation", "instance")
     schema: ClassVar[str] = samples.SCHEMA + buckets.SCHEMA + scores.SCHEMA + trust.SCHEMA
 

@@ -1,6 +1,6 @@
 """The read models of one node::
 
-async with Projections.running(log, data_dir, now=utc_now) as projections:
+async with Projections.running(log, data_dir) as projections:
     async with projections.usage.reading(min_seq) as db:
         reply = await usage(db, request)
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from suite import telemetry
-from suite.identity import Now
 from suite.log import Log
 from suite.projections.catalogue import CatalogueProjection
 from suite.projections.errors import ErrorsProjection
@@ -29,9 +28,9 @@ class Projections:
     """Each read model by its name."""
 
     def __init__(
-        self, log: Log, directory: Path, evaluation_path: Path, *, now: Now, on_problem: Callable[[str], None]
+        self, log: Log, directory: Path, evaluation_path: Path, *, on_problem: Callable[[str], None]
     ) -> None:
-        keep = partial(Projector, log=log, now=now, on_problem=on_problem)
+        keep = partial(Projector, log=log, on_problem=on_problem)
         self.catalogue = keep(CatalogueProjection(), directory / "catalogue.db")
         self.usage = keep(UsageProjection(), directory / "usage.db")
         self.evaluation = keep(EvaluationProjection(), evaluation_path)
@@ -61,7 +60,6 @@ class Projections:
         data_dir: Path,
         *,
         evaluation_path: Path | None,
-        now: Now,
         on_problem: Callable[[str], None],
     ) -> AsyncIterator[Projections]:
         """They follow the log until the block ends. The file with the evaluations may lie elsewhere."""
@@ -70,7 +68,6 @@ class Projections:
             log,
             directory,
             evaluation_path or directory / "model_evaluation.db",
-            now=now,
             on_problem=on_problem,
         )
         telemetry.meter().create_observable_gauge(

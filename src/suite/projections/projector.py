@@ -1,6 +1,6 @@
 """Keeps one read model up with the log, answers from it, and folds it anew when that is asked or needed::
 
-    projector = Projector(Usage(), directory / "usage.db", log, now=utc_now)
+    projector = Projector(Usage(), directory / "usage.db", log)
     tasks.start_soon(projector.run)
     async with projector.reading(min_seq=seq) as db:
         ...
@@ -24,7 +24,6 @@ import aiosqlite
 import anyio
 
 from suite.errors import Conflict, ReadModelUnavailable, SuiteError
-from suite.identity import Now
 from suite.log import Log
 from suite.log.follower import TICK_SECONDS, Follower
 from suite.log.reader import Extent
@@ -60,13 +59,11 @@ class Projector:
         path: Path,
         log: Log,
         *,
-        now: Now,
         on_problem: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.projection = projection
         self.path = path
         self._log = log
-        self._now = now
         self._on_problem = on_problem
         self._problem: str | None = None
         self._pending = 0
@@ -164,7 +161,8 @@ class Projector:
         told_at = time.monotonic()
         await file.fold(batch.events)
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
-            more = await file.expire(self._now())
+            now = follower.time()
+            more = now is not None and await file.expire(now)
             self._expired_at = _NEVER if more else time.monotonic()  # the rest after what has come meanwhile
         if self._problem is not None and (batch.events or not batch.pending):
             logger.warning("%s follows the log again", self.projection.name)
@@ -310,7 +308,7 @@ class Projector:
         extent = await self._log.extent()
         async with Fresh.open(self._fresh, self.projection, self._log, extent.created) as fresh:
             await fresh.reach(extent.last_seq, on_progress)
-            await fresh.expire(self._now)
+            await fresh.expire()
             await self._rest()
             await fresh.reach(self.seq)  # what the live one has, the fresh one must have too
             await fresh.settle()

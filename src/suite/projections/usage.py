@@ -34,7 +34,7 @@ class UsageProjection(Projection):
     """The fold of ``usage.*``. Neither the facts nor the rows have a prompt or an answer."""
 
     name: ClassVar[str] = "usage"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     aggregates: ClassVar[tuple[str, ...]] = ("usage",)
     schema: ClassVar[str] = """
         CREATE TABLE usage (
