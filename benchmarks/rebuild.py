@@ -35,7 +35,7 @@ from suite.bus.embedded import EmbeddedServer
 from suite.bus.jetstream import MAX_BATCH_MESSAGES
 from suite.config import RetentionSettings
 from suite.errors import ReadModelBehind
-from suite.identity import new_id, utc_now
+from suite.identity import new_id
 from suite.log import Log
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
