@@ -70,17 +70,21 @@ class Connection:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, access: NatsAccess, *, name: str, connect_timeout: float = 5.0
+        cls, access: NatsAccess, *, name: str, connect_timeout: float = 5.0, wait: bool = False
     ) -> AsyncIterator[Connection]:
         """Connect, and stay connected until the block is left.
 
-        ``connect_timeout`` is in seconds, for each attempt. Raises Unavailable if nothing listens there
-        and AccessDenied if the credentials are refused; after that a loss is logged and mended.
+        ``connect_timeout`` is in seconds, for each attempt. Raises Unavailable if nothing listens there,
+        unless told to ``wait`` for it, and AccessDenied if the credentials are refused; after that a loss is
+        logged and mended.
         """
         connection = cls(access, name=name, connect_timeout=connect_timeout)
         async with background() as tasks:
             connection._tasks = tasks
-            await connection._connect()
+            if wait:
+                await connection._connect_patiently(Unavailable)
+            else:
+                await connection._connect()
             tasks.start_soon(connection._stay_connected)
             try:
                 yield connection
@@ -336,15 +340,16 @@ class Connection:
                     return  # closed by its owner, which is no loss
                 self._lose(client)
                 await client.discard()
-                await self._rebuild()
+                await self._connect_patiently(SuiteError)
                 log.warning("connected to %s again", self.url)
 
-    async def _rebuild(self) -> None:
+    async def _connect_patiently(self, excused: type[SuiteError]) -> None:
+        """Connect, whatever time it takes until that is possible. Raises errors that are not excused."""
         delay, said = FIRST_RETRY_SECONDS, ""
         while True:
             try:
                 return await self._connect()
-            except SuiteError as error:
+            except excused as error:
                 if error.message != said:
                     log.warning("%s; tried again until it works", error.message)
                     said = error.message

@@ -181,6 +181,7 @@ class EmbeddedServer:
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 json.dump(configuration, file, indent=2)
             fresh.replace(path)
+            (self._directory / "nats-server.out").touch(mode=0o600)
             for stale in self._directory.glob("nats-server_*.ports"):
                 stale.unlink()
         except OSError as error:

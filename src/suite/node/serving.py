@@ -153,7 +153,10 @@ async def running_node(
     ):
         async with (
             _nats(settings) as (access, reachable_by),
-            Connection.open(access, name=f"suite-{settings.node}") as connection,
+            # Who starts them together cannot say which of them is there first.
+            Connection.open(
+                access, name=f"suite-{settings.node}", wait=settings.nats.url is not None
+            ) as connection,
             Log.open(
                 connection,
                 subjects,
