@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from suite.errors import DataDirInUse, DataDirUnusable
+
+logger = logging.getLogger("suite.node")
+
+UMASK: Final = 0o077
+"""For a process that serves, and so for all that it starts: what they write is for their user alone."""
+
+_PRIVATE: Final = ("nats", "projections", "snapshots")
+"""What earlier versions may have made for others to read. The directory itself is whoever made it's own."""
 
 
 @contextmanager
@@ -32,6 +43,25 @@ def held(directory: Path) -> Iterator[None]:
             raise DataDirInUse(
                 f"another suite serves from {directory}: stop it, or choose another with --data-dir"
             ) from None
+        for name in _PRIVATE:
+            _tighten(directory / name)
         yield
     finally:
         os.close(lock)
+
+
+def _tighten(top: Path) -> None:
+    """Take from all others what rights they have to a directory and what is in it; links are not followed."""
+    places = [
+        top,
+        *(Path(parent, name) for parent, names, files in os.walk(top) for name in (*names, *files)),
+    ]
+    for place in places:
+        try:
+            mode = place.lstat().st_mode
+            if not stat.S_ISLNK(mode) and mode & UMASK:
+                place.chmod(stat.S_IMODE(mode) & ~UMASK)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            logger.warning("others may read %s (%s): set its rights", place, error.strerror)

@@ -7,8 +7,11 @@ Identifiers that have no bound stand in attributes, never in span names; prompts
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from suite.collector import Collector
+
+SHUTDOWN_SECONDS = 0.7
+"""For the last spans and metrics to be exported; what a collector does not take by then is lost."""
+_POLL_SECONDS = 0.01
+
 Attribute = str | int | float | bool
 
 _tracer = trace.get_tracer("suite")
@@ -31,10 +40,12 @@ _recording = False
 
 
 @contextmanager
-def tracing(mode: str, *, node: str, process: str) -> Iterator[None]:
+def tracing(mode: str, *, node: str, process: str, tell_outages: bool = True) -> Iterator[None]:
     """Record spans and metrics while this is entered: ``off``, ``console`` (lines on stderr) or ``otlp``.
 
-    The OTLP exporter takes its target from the standard ``OTEL_EXPORTER_OTLP_*`` variables.
+    The OTLP exporter takes its target from the standard ``OTEL_EXPORTER_OTLP_*`` variables; ``tell_outages``
+    is whether this process is the one that logs when it cannot be reached. Leaving waits for the last
+    export, under a second, and not at all for a collector that is away.
     """
     global _meter, _recording, _tracer  # noqa: PLW0603 - providers are one a process, as OpenTelemetry has it
     if mode == "off":
@@ -49,13 +60,16 @@ def tracing(mode: str, *, node: str, process: str) -> Iterator[None]:
     resource = Resource.create(
         {"service.name": "suite", "service.instance.id": node, "suite.process": process}
     )
-    provider = TracerProvider(resource=resource)
-    exporter = _exporter(mode)
+    collector = None if mode == "console" else _collector(tell_outages)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(
-        SimpleSpanProcessor(exporter) if mode == "console" else BatchSpanProcessor(exporter)
+        SimpleSpanProcessor(_console_spans()) if collector is None else BatchSpanProcessor(collector.spans())
     )
+    metrics_to = _console_metrics() if collector is None else collector.metrics()
     meters = MeterProvider(
-        resource=resource, metric_readers=[PeriodicExportingMetricReader(_metric_exporter(mode))]
+        resource=resource,
+        metric_readers=[PeriodicExportingMetricReader(metrics_to)],
+        shutdown_on_exit=False,
     )
     _tracer, _meter, _recording = provider.get_tracer("suite"), meters.get_meter("suite"), True
     try:
@@ -63,8 +77,8 @@ def tracing(mode: str, *, node: str, process: str) -> Iterator[None]:
     finally:
         _recording = False
         _meter = metrics.NoOpMeter("suite")
-        meters.shutdown()
-        provider.shutdown()
+        is_away = collector.is_away.is_set if collector is not None else lambda: False
+        _finish([meters.shutdown, provider.shutdown], unless=is_away)
 
 
 def meter() -> metrics.Meter:
@@ -72,30 +86,38 @@ def meter() -> metrics.Meter:
     return _meter
 
 
-def _metric_exporter(mode: str) -> MetricExporter:
-    if mode == "console":
-        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
+def _finish(shutdowns: Sequence[Callable[[], None]], *, unless: Callable[[], bool]) -> None:
+    """Have the last of everything exported, beside each other; the process need not wait for the rest."""
+    threads = [threading.Thread(target=each, name="telemetry-end", daemon=True) for each in shutdowns]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + SHUTDOWN_SECONDS
+    while time.monotonic() < end and not unless() and any(thread.is_alive() for thread in threads):
+        time.sleep(_POLL_SECONDS)
 
-        return ConsoleMetricExporter(out=sys.stderr, formatter=_metrics_line)
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-    return OTLPMetricExporter()
+def _collector(tell_outages: bool) -> Collector:
+    try:
+        from suite.collector import Collector
+    except ImportError:
+        raise InvalidConfiguration("trace = otlp needs model-manager-suite[otlp]: install it") from None
+    return Collector(level=logging.WARNING if tell_outages else logging.DEBUG)
+
+
+def _console_metrics() -> MetricExporter:
+    from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
+
+    return ConsoleMetricExporter(out=sys.stderr, formatter=_metrics_line)
 
 
 def _metrics_line(data: MetricsData) -> str:
     return data.to_json(indent=None).replace("\n", " ") + "\n"
 
 
-def _exporter(mode: str) -> SpanExporter:
-    if mode == "console":
-        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+def _console_spans() -> SpanExporter:
+    from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
-        return ConsoleSpanExporter(out=sys.stderr, formatter=_line)
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    except ImportError:
-        raise InvalidConfiguration("trace = otlp needs model-manager-suite[otlp]: install it") from None
-    return OTLPSpanExporter()
+    return ConsoleSpanExporter(out=sys.stderr, formatter=_line)
 
 
 def _line(span: ReadableSpan) -> str:

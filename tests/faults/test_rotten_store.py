@@ -66,7 +66,6 @@ async def running(directory: Path) -> AsyncIterator[Fleet]:
                 log,
                 projections,
                 shortest_retention=SHORTEST,
-                now=utc_now,
                 clock=anyio.current_time,
                 on_problem=lambda _: None,
             )

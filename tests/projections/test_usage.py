@@ -20,6 +20,7 @@ from suite.projections.usage import UsageHistory, UsageProjection, last_used, us
 from support.folding import (
     T0,
     batching_changes_nothing,
+    expire,
     expired_as_if_never_there,
     fold,
     logs,
@@ -217,6 +218,16 @@ def test_the_same_log_gives_the_same_rows_in_any_batches(log: list[Recorded], cu
 @given(logs(events))
 def test_an_event_that_is_stored_again_counts_once(log: list[Recorded]) -> None:
     anyio.run(repetition_changes_nothing, PROJECTION, log)
+
+
+async def test_a_copy_that_lives_longer_is_known_and_not_counted(db: aiosqlite.Connection) -> None:
+    ends = [T0 + timedelta(hours=hour) for hour in (1, 2, 3)]
+    first, copy, another = (recorded(used("m"), seq + 1, id="u", expires=end) for seq, end in enumerate(ends))
+    await fold(db, PROJECTION, [first, copy])
+    assert len((await tables(db))["usage"]) == 1
+    await expire(db, PROJECTION, ends[0])
+    await fold(db, PROJECTION, [another])
+    assert not (await tables(db))["usage"]
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,10 +10,13 @@ from subprocess import CompletedProcess
 import anyio
 import pytest
 
+from suite.bus.embedded import EmbeddedServer
 from suite.config import ConnectionFile, load_settings
 from support.disks import read_only
+from support.faults import KillableServer, free_port
 from support.models import tiny_model
-from support.service import serving
+from support.nats import eventually
+from support.service import Serving, service_and_client, serving
 
 
 async def serve(*options: str) -> CompletedProcess[bytes]:
@@ -61,10 +64,66 @@ async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
         await refused("port_taken", "--data-dir", str(tmp_path / "data"), "--port", port)
 
 
-async def test_a_nats_that_cannot_be_reached_is_said_to_be_so(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"nats://127.0.0.1:{closed.getsockname()[1]}"
-    await refused("unavailable", "--data-dir", str(tmp_path / "data"), "--nats-url", url, exit_code=3)
+async def test_a_nats_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    """In whatever order a machine starts them."""
+    server = KillableServer(tmp_path, jetstream=True)
+    data_dir, said = tmp_path / "data", tmp_path / "data.stderr"
+    command = [
+        sys.executable,
+        "-m",
+        "suite",
+        "serve",
+        "--data-dir",
+        str(data_dir),
+        "--models-dir",
+        str(tmp_path),
+    ]
+    with said.open("wb") as stderr:
+        process = await anyio.open_process([*command, "--nats-url", server.access.url], stderr=stderr)
+    async with process:
+        await eventually(lambda: "cannot be reached" in said.read_text())
+        await anyio.sleep(0.5)  # it tries again meanwhile
+        assert len(said.read_text().splitlines()) == 1
+        try:
+            await server.up()
+            service = Serving(process, data_dir, said)
+            await service.ready()
+            assert await service.stop() == 0
+        finally:
+            await server.kill()
+
+
+async def test_a_stop_need_not_wait_for_nats_and_wrong_credentials_are_refused(tmp_path: Path) -> None:
+    data_dir = ("--data-dir", str(tmp_path / "data"))
+    url = f"nats://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "suite", "serve", *data_dir, "--nats-url", url]
+    async with await anyio.open_process(command) as process:
+        assert process.stderr is not None
+        assert b"cannot be reached" in await process.stderr.receive()
+        process.terminate()
+        with anyio.fail_after(5):
+            assert await process.wait() == 0
+    async with EmbeddedServer.start(tmp_path / "nats") as server:
+        await refused("access_denied", *data_dir, "--nats-url", server.access.url, exit_code=3)
+
+
+async def test_what_it_writes_is_for_its_user_alone(tmp_path: Path) -> None:
+    models, data_dir = tmp_path / "models", tmp_path / "data"
+    models.mkdir()
+    tiny_model(models / "tiny.gguf")
+    (data_dir / "projections").mkdir(parents=True)
+    (data_dir / "projections" / "model_evaluation.foreign-1.db").touch(mode=0o666)
+    async with service_and_client(models, data_dir, umask=0) as (service, client):
+        await client.generate_text("tiny", "Once", max_tokens=2, conversation_id="one")
+        await client.log_performance_metric("agent", "latency", 1.0)
+        await client.summary("latency")
+        assert await service.stop() == 0
+    open_to_others = [
+        str(path.relative_to(data_dir))
+        for path in data_dir.rglob("*")
+        if not path.is_symlink() and path.stat().st_mode & 0o077
+    ]
+    assert open_to_others == []
 
 
 @pytest.mark.parametrize(

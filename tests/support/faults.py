@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import anyio
 
+from suite.bus.connection import Connection
 from suite.messages.actor import NatsAccess
 
 _BINARY = Path(sys.executable).with_name("nats-server")
@@ -68,6 +70,16 @@ class KillableServer:
         if process is not None:
             process.kill()
             await process.wait()
+
+    def freeze(self) -> None:
+        """As a machine that hangs: connections stay, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    async def delete_stream(self, name: str) -> None:
+        """As somebody with all rights."""
+        async with Connection.open(self.access, name="somebody") as connection:
+            await connection.request(f"$JS.API.STREAM.DELETE.{name}", timeout=5)
 
 
 class LossyWire:

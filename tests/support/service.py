@@ -67,6 +67,7 @@ async def serving(
     data_dir: Path,
     *options: str,
     environ: dict[str, str] | None = None,
+    umask: int = -1,
 ) -> AsyncIterator[Serving]:
     """`suite serve` that answers; whatever the test does, no process of it stays behind."""
     directories = [models] if isinstance(models, Path) else list(models)
@@ -82,6 +83,7 @@ async def serving(
             stdout=DEVNULL,
             stderr=stderr,
             env={**os.environ, **(environ or {})},
+            umask=umask,
         )
     service = Serving(process, data_dir, errors)
     try:
@@ -99,9 +101,16 @@ async def serving(
 
 @asynccontextmanager
 async def service_and_client(
-    models: Path | Iterable[Path], data_dir: Path, *options: str
+    models: Path | Iterable[Path],
+    data_dir: Path,
+    *options: str,
+    environ: dict[str, str] | None = None,
+    umask: int = -1,
 ) -> AsyncIterator[tuple[Serving, Client]]:
-    async with serving(models, data_dir, *options) as service, suite.connect(data_dir=data_dir) as client:
+    async with (
+        serving(models, data_dir, *options, environ=environ, umask=umask) as service,
+        suite.connect(data_dir=data_dir) as client,
+    ):
         yield service, client
 
 

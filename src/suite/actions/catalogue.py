@@ -87,9 +87,15 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         status=_status(model, instance),
         error=model.error.message if model.error else node.supervisor.load_errors.get(model.model_id),
         last_used=rfc3339(used) if used else None,
-        idle_time=(node.now() - used).total_seconds() if used else None,
+        idle_time=_idle_seconds(node, used, instance) if used else None,
         instance=_describe_instance(node, instance) if instance else None,
     )
+
+
+def _idle_seconds(node: Node, used: datetime, instance: Instance | None) -> float:
+    """Since the last use, by the clocks that there are: other nodes' may differ, and any of them jump."""
+    idle = max(0.0, (node.now() - used).total_seconds())
+    return idle if instance is None else min(idle, node.clock() - instance.last_used)
 
 
 def _status(model: Model, instance: Instance | None) -> ModelStatus:

@@ -47,8 +47,10 @@ R = TypeVar("R", bound=ActorReply)
 
 logger = logging.getLogger("suite.actor")
 
-END_SECONDS = 2.0
-"""For the last messages after SIGTERM; less than what the node waits before it kills."""
+END_SECONDS = 1.0
+"""For the last messages after SIGTERM; with what follows, less than what the node waits before it kills."""
+FLUSH_SECONDS = 0.5
+"""For NATS to have them."""
 PARK_SECONDS = 1.5
 """For writing down what conversations hold."""
 _NO_RESPONDERS = "503"
@@ -67,7 +69,10 @@ async def serve(
     subjects = Subjects(spec.subject_root)
     source = f"/node/{spec.node}/{spec.model_id}"
     try:
-        with telemetry.tracing(spec.tracing, node=spec.node, process=f"model {spec.model_id}"):
+        # The node exports to the same collector, and one line for an outage is enough.
+        with telemetry.tracing(
+            spec.tracing, node=spec.node, process=f"model {spec.model_id}", tell_outages=False
+        ):
             async with (
                 Connection.open(spec.nats, name=f"{spec.node} {spec.model_id}") as connection,
                 Log.open(
@@ -151,9 +156,10 @@ class ModelActor:
                     generation.abort(ModelUnloading(), "cancelled")
                 self._embeddings.end()
         try:
-            await connection.flush(END_SECONDS)
+            await connection.flush(FLUSH_SECONDS)
         except SuiteError as error:
             logger.warning("the last messages may be lost: %s", error.message)
+            await connection.give_up()  # or it would be waited for at every step from here on
         with anyio.move_on_after(2 * PARK_SECONDS):
             await asyncio.wrap_future(self._resources.engine.park(PARK_SECONDS))
 

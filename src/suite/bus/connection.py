@@ -57,6 +57,8 @@ class Connection:
         self._tasks: TaskGroup
         self._client: NatsClient | None = None
         self._connected = anyio.Event()
+        self._given_up = False
+        self._staying = anyio.CancelScope()
         self._subscriptions: set[Subscription] = set()
         self._streams: set[Stream] = set()
         self._denied: set[str] = set()
@@ -68,17 +70,21 @@ class Connection:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, access: NatsAccess, *, name: str, connect_timeout: float = 5.0
+        cls, access: NatsAccess, *, name: str, connect_timeout: float = 5.0, wait: bool = False
     ) -> AsyncIterator[Connection]:
         """Connect, and stay connected until the block is left.
 
-        ``connect_timeout`` is in seconds, for each attempt. Raises Unavailable if nothing listens there
-        and AccessDenied if the credentials are refused; after that a loss is logged and mended.
+        ``connect_timeout`` is in seconds, for each attempt. Raises Unavailable if nothing listens there,
+        unless told to ``wait`` for it, and AccessDenied if the credentials are refused; after that a loss is
+        logged and mended.
         """
         connection = cls(access, name=name, connect_timeout=connect_timeout)
         async with background() as tasks:
             connection._tasks = tasks
-            await connection._connect()
+            if wait:
+                await connection._connect_patiently(Unavailable)
+            else:
+                await connection._connect()
             tasks.start_soon(connection._stay_connected)
             try:
                 yield connection
@@ -221,11 +227,27 @@ class Connection:
     async def wait_connected(self, timeout: float) -> None:
         """Wait until something can be sent. Raises Unavailable after ``timeout`` seconds."""
         with anyio.move_on_after(timeout):
-            while not self.is_connected:
+            while not (self.is_connected or self._given_up):
                 await self._connected.wait()
                 await anyio.lowlevel.checkpoint()
+            if self._given_up:
+                raise self._gone()
             return
         raise Unavailable(f"NATS cannot be reached at {self.url} for {timeout:g} s: check that it runs")
+
+    async def give_up(self) -> None:
+        """Expect nothing more of NATS: what waits for it fails at once, and nothing is connected again.
+
+        For a process that ends and cannot wait for a server that does not answer.
+        """
+        self._given_up = True
+        self._staying.cancel()
+        client = self._client
+        self._forget()
+        self._connected.set()
+        if client is not None:
+            client.abort()
+            await client.discard()
 
     async def _add(self, subscription: Subscription) -> None:
         client = self._live()
@@ -285,6 +307,9 @@ class Connection:
             if isinstance(error, nats.errors.Error):
                 raise self._translated(error) from None
             raise
+        if self._given_up:
+            await client.discard()
+            raise self._gone()
         self._client = client  # from here on something can be sent, and what is listened to is heard
         self.connections += 1
         self._connected.set()
@@ -308,21 +333,23 @@ class Connection:
             raise Unavailable(f"NATS at {self.url} did not finish its greeting: check what listens there")
 
     async def _stay_connected(self) -> None:
-        while (client := self._client) is not None:
-            await client.lost()
-            if self._client is not client:
-                return  # closed by its owner, which is no loss
-            self._lose(client)
-            await client.discard()
-            await self._rebuild()
-            log.warning("connected to %s again", self.url)
+        with self._staying:
+            while (client := self._client) is not None:
+                await client.lost()
+                if self._client is not client:
+                    return  # closed by its owner, which is no loss
+                self._lose(client)
+                await client.discard()
+                await self._connect_patiently(SuiteError)
+                log.warning("connected to %s again", self.url)
 
-    async def _rebuild(self) -> None:
+    async def _connect_patiently(self, excused: type[SuiteError]) -> None:
+        """Connect, whatever time it takes until that is possible. Raises errors that are not excused."""
         delay, said = FIRST_RETRY_SECONDS, ""
         while True:
             try:
                 return await self._connect()
-            except SuiteError as error:
+            except excused as error:
                 if error.message != said:
                     log.warning("%s; tried again until it works", error.message)
                     said = error.message
@@ -331,6 +358,10 @@ class Connection:
 
     def _lose(self, client: NatsClient) -> None:
         log.warning("the connection to %s is lost (%s)", self.url, client.last_error or client.failure)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Be without a client: whoever waits for an answer hears that none will come."""
         self._client = None
         self._connected = anyio.Event()
         self._replies.fail(self._gone())

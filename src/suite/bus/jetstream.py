@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import msgspec
@@ -97,6 +98,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     headers: Mapping[str, str]
     body: bytes
+    stored: datetime
+    """When, by the server's clock."""
 
 
 class ApiError(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +140,8 @@ class StreamInfo(_Reply, frozen=True, kw_only=True):
     created: str = ""
     total: int = 0
     """Of subjects that were asked for, how many there are; an answer has some."""
+    ts: datetime = datetime.fromtimestamp(0, UTC)
+    """When this was so, by the server's clock."""
 
 
 class ConsumerPosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +164,7 @@ class _StoredMessage(msgspec.Struct, frozen=True, kw_only=True):
     seq: int = 0
     hdrs: str = ""
     data: str = ""
+    time: datetime = datetime.min.replace(tzinfo=UTC)
 
 
 class _MessageReply(_Reply, frozen=True, kw_only=True):
@@ -275,6 +281,7 @@ class JetStream:
             subject=found.subject,
             headers=parsed_headers(base64.b64decode(found.hdrs)),
             body=base64.b64decode(found.data),
+            stored=found.time,
         )
 
     # --- consumers ----------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ from suite.messages.subjects import escape, unescape
 log = logging.getLogger("suite.bus")
 
 API_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
+"""For taking a consumer away, which the server does by itself after a minute."""
 HEARTBEAT_SECONDS = 1.0
 MISSED_HEARTBEATS = 3
 ACK_TOKENS = 9
@@ -178,7 +180,7 @@ class Leases:
                 deliveries.pending = 0
             yield deliveries
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await subscription.unsubscribe()
                 try:
                     await self._api(f"CONSUMER.DELETE.{consumer}", None)

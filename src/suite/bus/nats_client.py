@@ -93,6 +93,10 @@ class NatsClient(Client):
         """Close without hanging on a peer that reads no more."""
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await self.close()
+        self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection to the peer, with what is still to be sent."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()

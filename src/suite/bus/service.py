@@ -151,13 +151,17 @@ class Service(Generic[T]):
                 self._discovery.append(await self._connection.listen(f"$SRV.{verb}{place}", self._discover))
         await self._connection.flush()
 
+    async def drain(self) -> None:
+        """Take nothing new, and wait until what runs has come to its end."""
+        if hasattr(self, "_requests"):
+            await self._requests.drain()
+        while self._running:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
     async def _stop(self, drain_seconds: float) -> None:
         with anyio.move_on_after(drain_seconds):
-            if hasattr(self, "_requests"):
-                await self._requests.drain()
-            while self._running:
-                self._idle = anyio.Event()
-                await self._idle.wait()
+            await self.drain()
         self._handlers.cancel_scope.cancel()
         for endpoint in self._endpoints.all:
             while endpoint.waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import anyio
 import click
 import msgspec
 
+from suite import data_directory
 from suite.cli.config import configured, settings_options
 from suite.cli.options import json_option
 
@@ -40,6 +42,7 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
         serving,  # after the settings: being told what is wrong with them need not wait for it
     )
 
+    os.umask(data_directory.UMASK)
     _log_to_stderr(as_json)
     for warning in configuration.warnings:
         logging.getLogger("suite.node").warning("%s", warning)

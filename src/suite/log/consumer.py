@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import anyio
@@ -50,6 +51,8 @@ class Delivered(NamedTuple):
     seq: int
     number: int
     pending: int
+    stored: datetime
+    """When, by the server's clock."""
 
 
 class Lost(Exception):
@@ -193,7 +196,8 @@ class Consumer:
             if len(tokens) > 9:  # with domain and account in front (ADR-15 of NATS)
                 tokens = tokens[2:]
             self._outstanding -= 1
-            self._buffer.append(Delivered(message, int(tokens[5]), int(tokens[6]), int(tokens[8])))
+            stored = datetime.fromtimestamp(int(tokens[7]) / 1e9, UTC)
+            self._buffer.append(Delivered(message, int(tokens[5]), int(tokens[6]), int(tokens[8]), stored))
         else:
             self._on_status(message)
         self._wake.set()

@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused
+from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused, StreamInfo
 from suite.errors import ServerUnsuitable, SuiteError
 from suite.identity import NewId
 from suite.log.consumer import Consumer, Lost, consumer_config, consumer_name
@@ -19,6 +20,8 @@ logger = logging.getLogger("suite.log")
 
 BATCH_EVENTS: Final = 2000
 TICK_SECONDS: Final = 1.0
+TIME_SECONDS: Final = 60.0
+"""How often the server is asked for its time at least."""
 GONE_SECONDS: Final = 3.0
 """For how long the stream may seem gone: a server that comes up does not know of it at once."""
 
@@ -51,6 +54,8 @@ class Follower:
         self._consumer: Consumer | None = None
         self._patience = Patience(follow=True)
         self._asked = False
+        self._told_at: tuple[datetime, float] | None = None
+        """A time of the server's, and when it told that by the clock that does not jump."""
 
     @classmethod
     @asynccontextmanager
@@ -69,6 +74,16 @@ class Follower:
         self._asked = True
         if self._consumer is not None:
             self._consumer.wake()
+
+    def time(self) -> datetime | None:
+        """What time it is by the server's clock, which decides what expires; None if that is not known.
+
+        This machine's clock may be another one, and jump.
+        """
+        if self._told_at is None:
+            return None
+        told, at = self._told_at
+        return told + timedelta(seconds=time.monotonic() - at)
 
     def trouble(self, seconds: float) -> str | None:
         """What keeps it from the log, if it has for so long."""
@@ -108,6 +123,8 @@ class Follower:
 
     async def _try(self, until: float) -> Batch | None:
         consumer = await self._started()
+        if self._told_at is None or time.monotonic() - self._told_at[1] > TIME_SECONDS:
+            await self._info()
         if self._asked and not consumer.buffered:
             self._asked = False
             return await self._settle(consumer)
@@ -130,7 +147,7 @@ class Follower:
 
         The stream's leader is asked, for a consumer may hear of an event after it was acknowledged.
         """
-        end = (await self._jetstream.info()).state.last_seq
+        end = (await self._info()).state.last_seq
         after = max(self._place, self._settled)
         if after < end:
             for subject_filter in self._filters:
@@ -145,9 +162,14 @@ class Follower:
     def _batch(self, events: Sequence[Recorded] = (), unreadable: Sequence[Unreadable] = ()) -> Batch:
         return Batch(events, max(self._place, self._settled), self._pending, unreadable)
 
+    async def _info(self) -> StreamInfo:
+        info = await self._jetstream.info()
+        self._told_at = (info.ts, time.monotonic())
+        return info
+
     async def _started(self) -> Consumer:
         if self._consumer is None:
-            created = (await self._jetstream.info()).created
+            created = (await self._info()).created
             if created != (self._created or created):
                 raise ServerUnsuitable(f"the stream {self._jetstream.stream} is another one now")
             self._created = created

@@ -17,7 +17,7 @@ from suite.errors import SuiteError, Unavailable
 from suite.identity import NewId
 from suite.log.consumer import Consumer, Delivered, Lost, consumer_config, consumer_name
 from suite.log.reader import Patience, Reader
-from suite.messages.envelope import expiry_of, time_of
+from suite.messages.envelope import expiry_of
 from suite.messages.subjects import Subjects, aggregate_of
 
 PAUSE_MESSAGES: Final = 512
@@ -30,8 +30,8 @@ class Entry(NamedTuple):
 
     seq: int
     aggregate: str
-    time: datetime | None
-    """None for what the suite cannot have written."""
+    stored: datetime
+    """When, by the server's clock."""
     expires: datetime | None
     """None: never."""
     skipped: int
@@ -81,7 +81,7 @@ def _entry(delivered: Delivered, skipped: int) -> Entry:
     message = delivered.message
     aggregate, _ = aggregate_of(message.subject)
     try:
-        time = time_of(message.headers)
-        return Entry(delivered.seq, aggregate, time, expiry_of(message.headers, time), skipped)
-    except (KeyError, ValueError):
-        return Entry(delivered.seq, aggregate, None, None, skipped)
+        expires = expiry_of(message.headers, delivered.stored)
+    except ValueError:  # nothing that the suite has written
+        expires = None
+    return Entry(delivered.seq, aggregate, delivered.stored, expires, skipped)

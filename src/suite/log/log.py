@@ -38,7 +38,7 @@ SETTLE_SECONDS: Final = 20.0
 """For how long an append is tried again: far below the two minutes for which the server knows its id."""
 ATTEMPT_SECONDS: Final = 0.8
 """Twice that, and it is known whether the log is writable: less than two seconds."""
-CLOSE_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 2.0
 EXPLAIN_SECONDS: Final = 1.0
 EXTRA_HEADER_BYTES: Final = BATCH_HEADER_BYTES + 120
 """What a batch and an expectation add to an event's headers, without the expectation's subject."""
@@ -180,6 +180,10 @@ class Log:
             follow=follow,
             last_per_subject=last_per_subject,
         )
+
+    def hurry(self, seconds: float) -> None:
+        """From now on try an append for so many seconds at most: for a process that is about to end."""
+        self._writer.hurry(seconds)
 
     async def last(self, subject_filter: str) -> Recorded | Unreadable | None:
         """The newest message under the filter; every append that was answered is seen. Raises Unavailable."""

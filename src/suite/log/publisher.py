@@ -139,7 +139,12 @@ class Publisher:
         self._writability = writability
         self._attempt_seconds = attempt_seconds
         self._settle_seconds = settle_seconds
+        self._hurry_seconds = 0.0
         self._newest = 0
+
+    def hurry(self, seconds: float) -> None:
+        """From now on try an append for so many seconds at most, also what is under way."""
+        self._hurry_seconds = max(0.0, self._settle_seconds - seconds)
 
     async def publish(self, appends: Sequence[PendingAppend]) -> None:
         """Store the appends: one by itself, several, which must carry no expectation, in one atomic batch."""
@@ -299,11 +304,14 @@ class Publisher:
                 pause = await self._pause(pause, deadline, True, str(error))
 
     def _patience(self, deadline: float) -> float:
-        return max(0.05, min(self._attempt_seconds, deadline - time.monotonic()))
+        return max(0.05, min(self._attempt_seconds, self._left(deadline)))
+
+    def _left(self, deadline: float) -> float:
+        return deadline - self._hurry_seconds - time.monotonic()
 
     async def _pause(self, pause: float, deadline: float, uncertain: bool, reason: str) -> float:
         """Wait before the next attempt, and for a lost connection to be back, or raise at the deadline."""
-        left = deadline - time.monotonic()
+        left = self._left(deadline)
         if left > pause:
             await anyio.sleep(pause)
             try:
@@ -314,7 +322,8 @@ class Publisher:
                 return min(2 * pause, _LONGEST_PAUSE)
         if uncertain:
             raise UnknownOutcome()
-        raise Unavailable(f"nothing was stored within {self._settle_seconds:g} s: {reason}")
+        tried = self._settle_seconds - self._hurry_seconds
+        raise Unavailable(f"nothing was stored within {tried:g} s: {reason}")
 
     def _note(self, seq: int) -> int:
         self._newest = max(self._newest, seq)

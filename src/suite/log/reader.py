@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
 
 import anyio
@@ -26,11 +27,15 @@ T = TypeVar("T")
 
 
 class Extent(NamedTuple):
-    """Which stream this is, by the time of its creation, its newest sequence, and how many subjects."""
+    """How far the log goes."""
 
     created: str
+    """When its stream was made, which tells it from another stream of that name."""
     last_seq: int
-    subjects: int = 0
+    subjects: int
+    """How many subjects have messages."""
+    time: datetime
+    """When this was so, by the server's clock, which decides what expires."""
 
 
 class Unreadable(NamedTuple):
@@ -118,7 +123,7 @@ class Reader:
         """What the stream is and how far it goes. Raises Unavailable."""
         info = await _patiently(self._jetstream.info)
         state = info.state
-        return Extent(created=info.created, last_seq=state.last_seq, subjects=state.num_subjects)
+        return Extent(info.created, state.last_seq, state.num_subjects, info.ts)
 
     async def subjects(self) -> Mapping[str, int]:
         """Every subject of the stream and how many messages it has. Raises Unavailable."""
@@ -181,7 +186,7 @@ class Patience:
 def read_stored(stored: Stored) -> Recorded | Unreadable:
     """The event in a stored message, or why there is none."""
     try:
-        return Recorded.read(stored.seq, stored.subject, stored.headers, stored.body)
+        return Recorded.read(stored.seq, stored.subject, stored.headers, stored.body, stored=stored.stored)
     except NoEvent as error:
         return Unreadable(stored.seq, stored.subject, str(error))
 
@@ -190,7 +195,13 @@ def read_delivered(delivered: Delivered) -> Recorded | Unreadable:
     """The event in a delivered message, or why there is none."""
     message = delivered.message
     return read_stored(
-        Stored(seq=delivered.seq, subject=message.subject, headers=message.headers, body=message.data)
+        Stored(
+            seq=delivered.seq,
+            subject=message.subject,
+            headers=message.headers,
+            body=message.data,
+            stored=delivered.stored,
+        )
     )
 
 

@@ -51,6 +51,10 @@ class Writer:
         self._messages, self._bytes = count, size
         (self._plain if append.expect is None else self._decisions).put(append)
 
+    def hurry(self, seconds: float) -> None:
+        """From now on try an append for so many seconds at most."""
+        self._publisher.hurry(seconds)
+
     async def close(self, seconds: float) -> None:
         """Take nothing new and wait for what is queued, up to `seconds`."""
         self._open = False

@@ -119,18 +119,28 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     expires: datetime | None = None
     """When its rows go from the read models; None: never.
 
-    A little before its message goes from the log, on the full hour, or second for what lives less than a
-    day: so rows go in whole groups, and a read model that is folded anew never lacks one that another has.
+    By the time at which the server stored it, as its message does, and a little before that, on the full
+    hour, or second for what lives less than a day: so rows go in whole groups, and a read model that is
+    folded anew never lacks one that another has.
     """
 
     @classmethod
-    def read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
-        """The event in a stored message. Raises NoEvent for one that is not the suite's, whatever is in it.
+    def read(
+        cls,
+        seq: int,
+        subject: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        stored: datetime | None = None,
+    ) -> Recorded:
+        """The event in a message that the server stored at this time; left out, at the event's own.
 
         What it returns stands under the subject of its own type and ids, and read models can store it.
+        Raises NoEvent for a message that is not the suite's, whatever is in it.
         """
         try:
-            recorded = cls._read(seq, subject, headers, body)
+            recorded = cls._read(seq, subject, headers, body, stored)
             _check_subject(recorded.data, recorded.type, subject)
             _check_storable(recorded.data)
         except NoEvent:
@@ -142,9 +152,11 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
         return recorded
 
     @classmethod
-    def _read(cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes) -> Recorded:
+    def _read(
+        cls, seq: int, subject: str, headers: Mapping[str, str], body: bytes, stored: datetime | None
+    ) -> Recorded:
         type_name = headers["ce-type"]
-        time = time_of(headers)
+        time = datetime.fromisoformat(headers["ce-time"])
         _require_zone(time, "ce-time")
         return cls(
             seq=seq,
@@ -157,19 +169,18 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
             correlation_id=_optional_text(headers.get("ce-correlationid")),
             causation_id=_optional_text(headers.get("ce-causationid")),
             traceparent=headers.get("traceparent"),
-            expires=expiry_of(headers, time),
+            expires=expiry_of(headers, stored or time),
         )
 
 
-def time_of(headers: Mapping[str, str]) -> datetime:
-    """When an event was recorded. Raises KeyError or ValueError for headers that are not the suite's."""
-    return datetime.fromisoformat(headers["ce-time"])
+def expiry_of(headers: Mapping[str, str], stored: datetime) -> datetime | None:
+    """When the rows of an event that the server stored then expire; None: never.
 
-
-def expiry_of(headers: Mapping[str, str], time: datetime) -> datetime | None:
-    """When the rows of an event of this time expire; None: never. Raises ValueError."""
+    It goes by the server's clock, as the message does, whatever a node's clock says (ADR 23).
+    Raises ValueError.
+    """
     ttl = headers.get(TTL)
-    return None if ttl is None else _expiry(time, int(ttl.removesuffix("s")))
+    return None if ttl is None else _expiry(stored, int(ttl.removesuffix("s")))
 
 
 def _check_subject(event: Event, type_name: str, subject: str) -> None:

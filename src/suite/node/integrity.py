@@ -12,14 +12,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import anyio
 
 from suite.bus.connection import Connection
 from suite.errors import ReadModelBehind, ReadModelUnavailable, SuiteError
-from suite.identity import Clock, Now
+from suite.identity import Clock
 from suite.log import Log
 from suite.log.inventory import Entry
 from suite.projections.ledger import NEVER as NEVER_EXPIRES
@@ -47,7 +47,6 @@ class Integrity:
         projections: Projections,
         *,
         shortest_retention: timedelta | None,
-        now: Now,
         clock: Clock,
         on_problem: Callable[[str], None],
     ) -> None:
@@ -56,7 +55,6 @@ class Integrity:
         self._log = log
         self._projections = projections
         self._shortest_retention = shortest_retention
-        self._now = now
         self._clock = clock
         self._on_problem = on_problem
         self._seen: int | None = None
@@ -95,26 +93,26 @@ class Integrity:
         counts = [Counter[Kind]() for _ in extracts]
         holes: list[tuple[int, int]] = []
         before: Entry | None = None
+        extent = await self._log.extent()
         async with aclosing(self._log.inventory()) as entries:
             async for entry in entries:
                 _count(entry, extracts, counts)
-                if entry.skipped and entry.seq - 1 > seen and self._is_young(before):
+                if entry.skipped and entry.seq - 1 > seen and self._is_young(before, extent.time):
                     holes.append((max(seen + 1, entry.seq - entry.skipped), entry.seq - 1))
                 before = entry
         self._seen = max(seen, before.seq if before is not None else 0)
-        now = self._now()
         lost = {
             extract.projection: number
             for extract, found in zip(extracts, counts, strict=True)
-            if (number := missing(extract.events, found, now))
+            if (number := missing(extract.events, found, extent.time))
         }
         self._tell(_description(lost, holes))
 
-    def _is_young(self, before: Entry | None) -> bool:
+    def _is_young(self, before: Entry | None, now: datetime) -> bool:
         """Whether nothing that came after this can have expired."""
-        if before is None or before.time is None:
+        if before is None:
             return False
-        return self._shortest_retention is None or self._now() - before.time < self._shortest_retention
+        return self._shortest_retention is None or now - before.stored < self._shortest_retention
 
     def _tell(self, problem: str | None) -> None:
         if problem is not None and problem != self.problem:

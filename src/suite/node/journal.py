@@ -44,6 +44,7 @@ class Journal:
         self.last_seq = epoch
         self._fenced = anyio.Event()
         self._reason: SuiteError = Fenced()
+        self._closed = False
         self._log = log
         self._subjects = subjects
         self._new_id = new_id
@@ -94,6 +95,10 @@ class Journal:
         """Write down, for as long as this runs, what could not be written when it happened."""
         await self._backlog.run()
 
+    def close(self) -> None:
+        """The node ends and cannot wait for the log: what is not written down is left to its next start."""
+        self._closed = True
+
     async def decide(self, event: Event, *, undone: Event, correlation_id: str | None = None) -> int:
         """Append a decision before it is acted upon; its sequence.
 
@@ -123,8 +128,9 @@ class Journal:
     ) -> None:
         """Append what has already happened; tried until the log has it once, and ``written`` hears where.
 
-        Raises LogNotWritable when the log takes no events: it is then written as soon as it does. Raises
-        Fenced or LogGone when this process is no longer the node.
+        Raises LogNotWritable when the log takes no events: it is then written as soon as it does. Once this
+        is closed it is tried no more, and left to the node's next start. Raises Fenced or LogGone when this
+        process is no longer the node.
         """
         event_id = self._new_id()
         try:
@@ -137,6 +143,8 @@ class Journal:
         except LogNotWritable:
             self._put(event, correlation_id, event_id=event_id, written=written)
             raise
+        except (Unavailable, UnknownOutcome, Overloaded):
+            return
         written(seq)
 
     def _put(
@@ -170,6 +178,8 @@ class Journal:
     ) -> int:
         while not self._fenced.is_set():
             logger.warning("%s is not in the log yet: %s", event.type, error.message)
+            if self._closed:
+                raise error
             await anyio.sleep(_RETRY_SECONDS)
             try:
                 # The server forgets ids after two minutes: whether it was stored meanwhile, the log tells.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 import msgspec
@@ -81,8 +83,20 @@ class Membership:
             else:
                 return self.epoch
 
-    async def leave(self) -> None:
-        """Append the node's stop, unless another process has the name by now."""
+    @asynccontextmanager
+    async def present(self, leases: Leases, journal: Journal) -> AsyncIterator[None]:
+        """Be there for the others until the block ends, and see to what becomes of them.
+
+        What watches over the name has ended when this is left, so that it never meets the node's own stop.
+        """
+        await self.answer_pings()
+        async with background() as tasks:
+            tasks.start_soon(self.renew, leases, journal)
+            tasks.start_soon(self.watch, leases)
+            yield
+
+    async def leave(self, leases: Leases) -> None:
+        """Append the node's stop, unless another process has the name by now, and give the lease up."""
         started = self._subjects.event("node", (self._node,), NodeStarted.fact)
         try:
             await self._log.append(
@@ -92,6 +106,8 @@ class Membership:
             )
         except SuiteError as error:
             logger.warning("the stop of %s is not in the log: %s", self._node, error.message)
+        with suppress(SuiteError):
+            await leases.delete(self._node)
 
     async def answer_pings(self) -> None:
         """Let others see that this process lives."""

@@ -151,11 +151,11 @@ class ActorProcess:
         if self._process.returncode is None:
             self._process.kill()
 
-    async def stop(self) -> None:
-        """Ask it to end, and kill it when it does not."""
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Ask it to end, and kill it when it does not within so many seconds."""
         if self._process.returncode is None:
             self._process.terminate()
-        with anyio.move_on_after(STOP_SECONDS):
+        with anyio.move_on_after(seconds):
             await self._process.wait()
             return
         self.kill()

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -47,6 +47,7 @@ from suite.log import Log
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.dependencies import wait_for_dependencies
+from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
@@ -117,7 +118,6 @@ _NEEDS_EVALUATION = (
 
 _MEMORY_SHARE = 0.8
 _GIB = 2**30
-_STOP_SECONDS = 15.0
 
 
 async def serve(settings: Settings, *, take_over: bool = False) -> None:
@@ -158,7 +158,10 @@ async def running_node(
     ):
         async with (
             _nats(settings) as (access, reachable_by, server),
-            Connection.open(access, name=f"suite-{settings.node}") as connection,
+            # Who starts them together cannot say which of them is there first.
+            Connection.open(
+                access, name=f"suite-{settings.node}", wait=settings.nats.url is not None
+            ) as connection,
             Log.open(
                 connection,
                 subjects,
@@ -203,10 +206,9 @@ async def running_node(
                 clock=clock,
             )
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
-            await membership.answer_pings()
-            tasks.start_soon(membership.renew, leases, journal)
-            tasks.start_soon(membership.watch, leases)
+            ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds)
             async with (
+                membership.present(leases, journal),
                 Projections.running(
                     log,
                     settings.data_dir,
@@ -231,7 +233,6 @@ async def running_node(
                         log,
                         projections,
                         shortest_retention=_shortest(settings.retention),
-                        now=now,
                         clock=clock,
                         on_problem=partial(reporter.report, EVENTS_LOST),
                     ),
@@ -258,7 +259,7 @@ async def running_node(
                     version=__version__,
                     metadata={"node": settings.node},
                     new_id=new_id,
-                    drain_seconds=settings.drain_seconds,
+                    drain_seconds=0.0,
                     disabled=_disabled(settings),
                     on_failure=lambda name: reporter.report(
                         SuiteError.code, f"{name} failed unforeseen: the node's own log has the cause"
@@ -283,12 +284,13 @@ async def running_node(
                         yield node
                     finally:
                         ConnectionFile.path(settings.data_dir).unlink(missing_ok=True)
+                    async with ending.draining(tasks):
+                        await node.service.drain()
+                        await supervisor.drain()
                 # What cannot be written down by then is closed at the next start.
-                with anyio.move_on_after(settings.drain_seconds + _STOP_SECONDS):
-                    await supervisor.stop(settings.drain_seconds)
-            await membership.leave()
-            with suppress(SuiteError):
-                await leases.delete(settings.node)
+                with ending.all_the_rest():
+                    await supervisor.stop(PROCESS_SECONDS)
+            await membership.leave(leases)
 
 
 def _disabled(settings: Settings) -> dict[str, str]:

@@ -43,7 +43,7 @@ from suite.messages.events import (
 )
 from suite.node.instance import Instance, Lease
 from suite.node.journal import Journal
-from suite.node.process import ActorProcess
+from suite.node.process import STOP_SECONDS, ActorProcess
 from suite.node.standby import Standby
 from suite.tasks import background
 
@@ -88,11 +88,12 @@ class Supervisor:
         self._keeps_standby = standby
         self._admission = anyio.Lock()
         self._stopping = False
+        self._process_stop_seconds = STOP_SECONDS
         self._tasks: anyio.abc.TaskGroup
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Serve until the block ends; `stop` before that unloads in order."""
+        """Serve until the block ends; `drain` and `stop` before that unload in order."""
         try:
             async with background() as self._tasks:
                 if self._keeps_standby:
@@ -148,12 +149,20 @@ class Supervisor:
         """Unload without waiting for it."""
         self._tasks.start_soon(partial(self.unload, model_id, reason, drain_seconds=drain_seconds))
 
-    async def stop(self, drain_seconds: float) -> None:
-        """Admit nothing more, and end every instance."""
+    async def drain(self) -> None:
+        """Admit nothing more, and wait until no generation runs any more."""
         self._stopping = True
+        for instance in list(self.instances.values()):
+            while instance.leases and instance.phase in ("loading", "loaded"):
+                await instance.wait_change()
+
+    async def stop(self, process_seconds: float = STOP_SECONDS) -> None:
+        """Admit nothing more, and end every instance; its process has so many seconds before it is killed."""
+        self._stopping = True
+        self._process_stop_seconds = process_seconds
         async with anyio.create_task_group() as tasks:
             for model_id in list(self.instances):
-                tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=drain_seconds))
+                tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=0.0))
 
     async def sweep_idle(self, timeout_of: Callable[[Model], float]) -> None:
         """Unload what was not used for its timeout (seconds; 0 means never), again and again."""
@@ -192,7 +201,7 @@ class Supervisor:
         instance.told_to_end = True
         if instance.process is not None:
             instance.freed_bytes = instance.process.resident_bytes()
-            await instance.process.stop()
+            await instance.process.stop(self._process_stop_seconds)
 
     # --- admission ----------------------------------------------------------------------------------------
 

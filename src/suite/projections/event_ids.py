@@ -39,18 +39,13 @@ class _Known(NamedTuple):
     seq: int
     expires: int | None
 
-    def outlives(self, other: _Known) -> bool:
-        if other.expires is None:
-            return False
-        return self.expires is None or self.expires > other.expires
-
 
 async def first_of_each(
     db: aiosqlite.Connection, events: Sequence[Recorded], *, but: Collection[str] = ()
 ) -> Sequence[Recorded]:
     """The events whose id was not there before, inside of a transaction that is open.
 
-    One that outlives the one before counts too: when that has expired, it is all that the log still has.
+    One that lives longer than the one before does not count either, but its id is known as long as it lives.
     Events of the aggregates in ``but`` are not looked at: all of them are returned.
     """
     counted = [each for each in events if not _is_exempt(each, but)]
@@ -60,29 +55,19 @@ async def first_of_each(
     )
     if not rows or added.rowcount == len(rows):
         return events
-    counting = await _counting(db, rows)
-    return [each for each in events if each.seq in counting or _is_exempt(each, but)]
+    known = await _stored(db, [row.id for row in rows])
+    copies = [row for row in rows if known[row.id].seq != row.seq]
+    await db.executemany(
+        "UPDATE suite_event_ids SET expires = iif(?2 IS NULL, NULL, max(expires, ?2)) WHERE id = ?1",
+        [(copy.id, copy.expires) for copy in copies],
+    )
+    repeated = {copy.seq for copy in copies}
+    return [each for each in events if each.seq not in repeated]
 
 
 async def expire(db: aiosqlite.Connection, now: datetime) -> bool:
     """Forget some of the ids whose events have expired. Returns whether there are more."""
     return await remove_expired(db, "suite_event_ids", now, key="id") == EXPIRE_ROWS
-
-
-async def _counting(db: aiosqlite.Connection, rows: Sequence[_Known]) -> set[int]:
-    """The sequences that count among rows of which some ids were there already."""
-    known = await _stored(db, [row.id for row in rows])
-    counting: set[int] = set()
-    longer: dict[Key, _Known] = {}
-    for row in rows:
-        before = known[row.id]
-        if before.seq != row.seq and row.outlives(before):
-            known[row.id] = longer[row.id] = row
-        if known[row.id].seq == row.seq:
-            counting.add(row.seq)
-    if longer:
-        await db.executemany("REPLACE INTO suite_event_ids VALUES (?, ?, ?)", list(longer.values()))
-    return counting
 
 
 async def _stored(db: aiosqlite.Connection, ids: Sequence[Key]) -> dict[Key, _Known]:

@@ -42,7 +42,7 @@ class Lock:
             os.close(self._held)
             self._held = None
         while self._held is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,7 +75,7 @@ def identity(path: Path) -> Identity | None:
 def made(path: Path) -> Identity | None:
     """Which file is there, an empty one if there was none. Raises OSError."""
     if not path.exists():
-        path.touch()
+        path.touch(mode=0o600)
     return identity(path)
 
 

@@ -182,7 +182,8 @@ class Projector:
         told_at = time.monotonic()
         await file.fold(batch.events, batch.unreadable)
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
-            more = await file.expire(self._now())
+            now = follower.time()
+            more = now is not None and await file.expire(now)
             self._expired_at = _NEVER if more else time.monotonic()  # the rest after what has come meanwhile
         if self._problem is not None and (batch.events or not batch.pending):
             logger.warning("%s follows the log again", self.projection.name)
@@ -218,7 +219,7 @@ class Projector:
             case Fit.LONGER:
                 kept = set_aside(self.path, "lost-events", self._now())
                 self._lose(longer_than_the_log(self.path, kept, found.seq, extent.last_seq))
-            case Fit.OTHER_VERSION if (wanted := due(found.ledger, self._now())) > (
+            case Fit.OTHER_VERSION if (wanted := due(found.ledger, extent.time)) > (
                 there := await self._log.count(self.projection.aggregates)
             ):
                 kept = set_aside(self.path, "lost-events", self._now())
@@ -360,13 +361,13 @@ class Projector:
         extent = await self._log.extent()
         async with Fresh.open(self._fresh, self.projection, self._log, extent.created) as fresh:
             await fresh.reach(extent.last_seq, on_progress)
-            await fresh.expire(self._now)
+            await fresh.expire()
             await self._rest()
             await fresh.reach(self.seq)  # what the live one has, the fresh one must have too
-            live, now = await self._live_ledger(extent), self._now()
-            lost = missing(live, await fresh.ledger(), now)
+            live = await self._live_ledger(extent)
+            lost = missing(live, await fresh.ledger(), extent.time)
             if lost and not force:
-                raise RebuildWouldLose(would_lose(self.projection.name, due(live, now), lost))
+                raise RebuildWouldLose(would_lose(self.projection.name, due(live, extent.time), lost))
             await fresh.settle()
         await self._queries.close()
         try:
@@ -375,7 +376,7 @@ class Projector:
         except Foreign:  # it came while this was folded
             await self._keep_foreign()
         if lost:
-            kept = set_aside(self.path, "lost-events", now)
+            kept = set_aside(self.path, "lost-events", self._now())
             logger.warning("%s has %d events that the log lost: kept as %s", self.path, lost, kept.name)
         self.loss = None
         replace(self._fresh, self.path)

@@ -9,7 +9,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 import anyio
 
-from suite.identity import Now
 from suite.log import Log
 from suite.log.follower import Follower
 from suite.projections.file import ProjectionFile
@@ -71,9 +70,10 @@ class Fresh:
             if on_progress is not None:
                 await on_progress(min(1.0, self.seq / seq))
 
-    async def expire(self, now: Now) -> None:
+    async def expire(self) -> None:
         """Remove all rows whose time is over."""
-        while await self._file.expire(now()):
+        now = self._follower.time()
+        while now is not None and await self._file.expire(now):
             pass
 
     async def ledger(self) -> Ledger:
