@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from contextlib import suppress
 
 import anyio
 import msgspec
@@ -98,7 +99,8 @@ class Membership:
         async def answer(message: object) -> None:
             reply = getattr(message, "reply", "")
             if reply:
-                await self._connection.publish(reply, b"{}")
+                with suppress(SuiteError):  # who asks chose the reply subject, and asks again
+                    await self._connection.publish(reply, b"{}")
 
         await self._connection.subscribe(self._subjects.node(self._node, "ping"), answer)
 
