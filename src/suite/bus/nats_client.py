@@ -107,7 +107,7 @@ class NatsClient(Client):
         if writer is not None:
             writer.transport.abort()
 
-    # Whoever may publish chooses subject, reply and headers, and the server passes all their bytes on. At what
+    # Who may publish chooses subject, reply and headers, and the server passes all their bytes on. At what
     # is no UTF-8 or no header nats-py fails, and then reads nothing more from the connection.
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
