@@ -327,5 +327,6 @@ async def test_bad_input_is_refused_by_name_and_nothing_is_lost(tmp_path: Path) 
         assert [row["metric_id"] for row in rows["metrics"]] == [WICKED]
         everything = await client.done("get_performance_metrics")
         assert {row["metric_id"] for row in everything["metrics"]} == {kept["metric_id"], WICKED}
-        behind = await client.refused("get_performance_metrics", min_seq=wicked["seq"] + 1000)
-        assert behind["code"] == "read_model_behind"
+        beyond = await client.refused("get_performance_metrics", min_seq=wicked["seq"] + 1000)
+        assert beyond["code"] == "invalid_request"
+        assert f"'min_seq': the log has no event {wicked['seq'] + 1000} yet" in beyond["message"]

@@ -37,6 +37,9 @@ SUBJECTS = (
     "error.error.reported",
     "whatever",
     "whatever.more.of.it",
+    "what\udcff",
+    "usage.\udcff.generated",
+    "node.box1.\x0b\x1b[31m",
 )
 
 
@@ -113,7 +116,7 @@ async def test_a_node_survives_whatever_others_put_into_the_log(tmp_path: Path) 
     async with KillableServer.start(tmp_path) as server, Stranger.connected(server.port) as stranger:
         url = server.access.url
         start = (models, tmp_path / "data", "--nats-url", url, "--node", "box1")
-        async with serving(*start), suite.connect(url) as client:
+        async with serving(*start) as service, suite.connect(url) as client:
             await work(client)
             for subject in SUBJECTS:
                 for message in STRANGE:
@@ -125,6 +128,11 @@ async def test_a_node_survives_whatever_others_put_into_the_log(tmp_path: Path) 
             first = await foreign(client, count)
             assert "suite.event.node.box1.stopped" in first
             await not_held_up(client)
+            for message in STRANGE:
+                await stranger.publish("suite.action.\udcff", message, reply="_INBOX.\udcff.\x0b")
+                await stranger.publish("suite.action.health_check", message, reply="_INBOX.\udcff")
+                await stranger.publish("suite.actor.box1.ping", message, reply="_INBOX.\x0b")
+                await stranger.publish("$SRV.PING", message, reply="_INBOX.\x0c")
             before = await figures(client)
             async with Connection.open(server.access, name="t") as connection:
                 events = [event async for event in client.events()]
@@ -133,6 +141,7 @@ async def test_a_node_survives_whatever_others_put_into_the_log(tmp_path: Path) 
                         subject, message = await raw(connection, event.seq)
                         await stranger.publish(subject, message)
             assert await figures(client) == before
+            assert "is lost" not in service.errors.read_text()
         async with serving(*start) as service, suite.connect(url) as client:
             await work(client)
             assert await foreign(client, count) == first

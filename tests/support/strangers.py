@@ -37,6 +37,9 @@ STRANGE = [
     Strange(headers(b"\xff\xfe: \x00", b"no colon", b": no name", b"ce-type"), b"{}"),
     Strange(b"NATS/1.0 503 Nobody\r\n\r\n", b""),
     Strange(b"NATS/1.0 100 Idle Heartbeat\r\nStatus: 409\r\n\r\n", b"x"),
+    Strange(b"NATS/1.0", b"x"),
+    Strange(b"NATS/1.0 \xff\xfe\xfd \xff\r\n\r\n", b"x"),
+    Strange(b"\xff" * 40, b"x"),
     Strange(headers(b"KV-Operation: DEL", b"Nats-Marker-Reason: MaxAge"), b""),
     Strange(cloud_event(USED), b"{}"),
     Strange(cloud_event(USED), b"[" * 100_000),
@@ -76,13 +79,15 @@ class Stranger:
         finally:
             writer.close()
 
-    async def publish(self, subject: str, message: Strange) -> None:
-        """Send it; the server has it when this returns."""
+    async def publish(self, subject: str, message: Strange, *, reply: str = "") -> None:
+        """Send it; the server has it when this returns. Surrogates stand for bytes that are no UTF-8."""
         sizes = b"%d" % (len(message.headers) + len(message.body))
         if message.headers:
             sizes = b"%d %b" % (len(message.headers), sizes)
         verb = b"HPUB" if message.headers else b"PUB"
-        self._writer.write(b"%b %b %b\r\n" % (verb, subject.encode(), sizes))
+        self._writer.write(
+            b"%b %b %b\r\n" % (verb, f"{subject} {reply}".encode("utf-8", "surrogateescape"), sizes)
+        )
         self._writer.write(message.headers + message.body + b"\r\nPING\r\n")
         await self._writer.drain()
         with anyio.fail_after(20):

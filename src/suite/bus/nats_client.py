@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 
 import anyio
 from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.protocol import parser
 
-from suite.bus.wire import parsed_headers
+from suite.bus.wire import received_headers
 from suite.messages.actor import NatsAccess
 
 log = logging.getLogger("suite.bus")
@@ -20,6 +23,13 @@ PING_SECONDS = 20
 PENDING_LIMIT = 2 * 1024 * 1024
 """Bytes that may wait to be written before a sender has to wait."""
 ROOM_SECONDS = 5.0
+
+
+# nats-py ends a word at each of \s; the protocol, and so the server, only at a space or a tab: with its own
+# patterns a vertical tab in a subject would be an error of the protocol, which ends the connection.
+_WORD = rb"([^ \t\r\n]+)[ \t]+"
+parser.MSG_RE = re.compile(rb"\AMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)\r\n")
+parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)[ \t]+(\d+)\r\n")
 
 
 class NatsClient(Client):
@@ -101,7 +111,23 @@ class NatsClient(Client):
         if writer is not None:
             writer.transport.abort()
 
-    _parse_header_lines = staticmethod(parsed_headers)
+    # Who may publish chooses subject, reply and headers, and the server passes all their bytes on. At what
+    # is no UTF-8 or no header nats-py fails, and then reads nothing more from the connection.
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        return received_headers(headers) if headers else None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        return Msg(
+            subject=subject.decode(errors="backslashreplace"),
+            reply=reply.decode(errors="backslashreplace"),
+            data=data,
+            headers=headers,
+            _client=self,
+            _sid=sid,
+        )
 
     async def _send_ping(self, future: asyncio.Future[object] | None = None) -> None:
         # nats-py writes the ping past what is pending: a flush would then prove nothing.

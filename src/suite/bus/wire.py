@@ -17,6 +17,8 @@ CONTROL_LINE_LIMIT = 4096
 """The server's limit for the line with subject, reply and sizes, in bytes."""
 SUBJECTS_LIMIT = CONTROL_LINE_LIMIT - 64
 
+_VERSION = b"NATS/1.0"
+
 _is_subject = re.compile(r"[^\s\0*>.]+(?:\.[^\s\0*>.]+)*").fullmatch
 
 
@@ -54,6 +56,23 @@ def parsed_headers(raw: bytes) -> dict[str, str]:
         if colon:
             headers[name] = value.strip()
     return headers
+
+
+def received_headers(raw: bytes) -> dict[str, str]:
+    """The headers of a message, with a status in their first line as ``Status`` and ``Description``.
+
+    Whatever bytes they are: what is no header is passed over.
+    """
+    first, _, lines = raw.partition(b"\r\n")
+    headers = {}
+    if len(first) > len(_VERSION):
+        inline = first[len(_VERSION) :].decode("utf-8", "replace").strip()
+        status, _, description = inline.partition(" ")
+        if status.isascii() and status.isdigit():
+            headers["Status"] = status
+        if description:
+            headers["Description"] = description
+    return headers | parsed_headers(lines)
 
 
 def frame(subject: str, reply: str, data: bytes, lines: str, max_payload: int) -> bytes:

@@ -23,6 +23,9 @@ PATIENCE_SECONDS: Final = 20.0
 """For how long a reader that does not follow goes on trying to reach the log."""
 
 
+_SUBJECT_CHARACTERS: Final = 200
+_REPLACED: Final = "\N{REPLACEMENT CHARACTER}"
+
 T = TypeVar("T")
 
 
@@ -131,7 +134,9 @@ class Reader:
 
     async def first(self, subject: str) -> Recorded | Unreadable | None:
         """The oldest message of a subject. Raises Unavailable."""
-        found = await _patiently(lambda: self._jetstream.next(subject, after=0))
+        # In the server's JSON what is no UTF-8 is replaced; where that was, anything may stand.
+        tokens = ["*" if _REPLACED in token else token for token in subject.split(".")]
+        found = await _patiently(lambda: self._jetstream.next(".".join(tokens), after=0))
         return read_stored(found) if found is not None else None
 
 
@@ -206,5 +211,7 @@ def read_delivered(delivered: Delivered) -> Recorded | Unreadable:
 
 
 def told(unreadable: Unreadable) -> str:
-    """Where a message stands and why it is no event, in words."""
-    return f"message {unreadable.seq} on {unreadable.subject} is no event of the suite ({unreadable.reason})"
+    """Where a message stands and why it is no event, in words that are safe to print."""
+    subject = unreadable.subject[:_SUBJECT_CHARACTERS]
+    where = subject if subject.isprintable() else ascii(subject)
+    return f"message {unreadable.seq} on {where} is no event of the suite ({unreadable.reason})"

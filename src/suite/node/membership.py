@@ -17,7 +17,15 @@ import msgspec
 
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
-from suite.errors import Conflict, NodeNameTaken, NoService, RequestTimeout, SuiteError, Unavailable
+from suite.errors import (
+    Conflict,
+    NodeNameTaken,
+    NoService,
+    RequestTimeout,
+    ServerUnsuitable,
+    SuiteError,
+    Unavailable,
+)
 from suite.errors import NodeLost as NodeLostError
 from suite.log import Attempts, Expectation, Log
 from suite.messages.envelope import Recorded
@@ -115,7 +123,8 @@ class Membership:
         async def answer(message: object) -> None:
             reply = getattr(message, "reply", "")
             if reply:
-                await self._connection.publish(reply, b"{}")
+                with suppress(SuiteError):  # who asks chose the reply subject, and asks again
+                    await self._connection.publish(reply, b"{}")
 
         await self._connection.subscribe(self._subjects.node(self._node, "ping"), answer)
 
@@ -130,8 +139,8 @@ class Membership:
             try:
                 await self._check_name(journal)
                 await leases.put(self._node, presence)
-            except (Unavailable, RequestTimeout, NoService):
-                pass  # the connection mends itself, and says so in the log of the process
+            except (Unavailable, RequestTimeout, NoService, ServerUnsuitable):
+                pass  # the connection mends itself, and says so in the log of the process; so do read models
             await anyio.sleep(RENEW_SECONDS)
 
     async def watch(self, leases: Leases) -> None:

@@ -49,11 +49,13 @@ async def first_of_each(
     Events of the aggregates in ``but`` are not looked at: all of them are returned.
     """
     counted = [each for each in events if not _is_exempt(each, but)]
+    if not counted:
+        return events
     rows = [_known(each) for each in counted]
     added = await db.executemany(
         "INSERT INTO suite_event_ids VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING", rows
     )
-    if not rows or added.rowcount == len(rows):
+    if added.rowcount == len(rows):
         return events
     known = await _stored(db, [row.id for row in rows])
     copies = [row for row in rows if known[row.id].seq != row.seq]
