@@ -15,7 +15,16 @@ import msgspec
 
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
-from suite.errors import Conflict, NodeNameTaken, NoService, RequestTimeout, SuiteError, Unavailable
+from suite.errors import (
+    Conflict,
+    LogNotWritable,
+    NodeNameTaken,
+    NoService,
+    RequestTimeout,
+    SuiteError,
+    Unavailable,
+    UnknownOutcome,
+)
 from suite.errors import NodeLost as NodeLostError
 from suite.log import Expectation, Log
 from suite.messages.envelope import Recorded
@@ -54,7 +63,8 @@ class Membership:
     async def enter(self, *, take_over: bool, memory_limit_bytes: int) -> int:
         """Take the node's name and append its start; the epoch.
 
-        Raises NodeNameTaken while another process of that name answers, unless told to take over.
+        Raises NodeNameTaken while another process of that name answers, unless told to take over, and
+        LogNotWritable.
         """
         if not take_over and await self._answers(self._node):
             raise NodeNameTaken(
@@ -76,6 +86,10 @@ class Membership:
                 )
             except Conflict:
                 continue
+            except UnknownOutcome:
+                if (problem := self._log.writability.problem) is not None:
+                    raise LogNotWritable(problem) from None
+                raise
             return self.epoch
 
     async def leave(self) -> None:
