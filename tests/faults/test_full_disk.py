@@ -83,6 +83,7 @@ async def test_a_full_disk_refuses_at_once_and_heals_by_itself(tmp_path: Path) -
                     await client.load_model("other")
                 with pytest.raises(LogNotWritable):
                     await client.log_performance_metric("a", "latency", 1.0)
+                assert (await client.generate_text("tiny", "Once", max_tokens=2)).seq
                 assert (await client.unload_model("tiny")).seq is not None
             disk.clear()
             await becomes(client, "HEALTHY")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,6 @@ from support.service import service_and_client
 
 ROUNDS = 20
 RETENTION = {"usage": 86_400, "metric": 90 * 86_400}
-SHORTEST = timedelta(days=1)
 
 Damage: TypeAlias = Callable[[random.Random, Path], None]
 
@@ -47,12 +46,12 @@ class Fleet(NamedTuple):
 
 
 @asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[Fleet]:
+async def running(directory: Path, retention: Mapping[str, int] = RETENTION) -> AsyncIterator[Fleet]:
     async with (
         EmbeddedServer.start(directory / "nats") as server,
         Connection.open(server.access, name="test") as connection,
         Log.open(
-            connection, Subjects(), source="/node/box1", new_id=new_id, now=utc_now, retention=RETENTION
+            connection, Subjects(), source="/node/box1", new_id=new_id, now=utc_now, retention=retention
         ) as log,
     ):
         await log.append(started(1))  # as every node does first
@@ -65,7 +64,7 @@ async def running(directory: Path) -> AsyncIterator[Fleet]:
                 connection,
                 log,
                 projections,
-                shortest_retention=SHORTEST,
+                shortest_retention=timedelta(seconds=min(retention.values())),
                 now=utc_now,
                 clock=anyio.current_time,
                 on_problem=lambda _: None,
@@ -130,6 +129,22 @@ def flip(chance: random.Random, directory: Path) -> None:
 def unlink(chance: random.Random, directory: Path) -> None:
     """A block is gone."""
     chance.choice(blocks(directory)).unlink()
+
+
+async def test_what_has_expired_is_not_missed(tmp_path: Path) -> None:
+    async with running(tmp_path, {"usage": 1}) as fleet:
+        for _ in range(5):
+            await fleet.log.append(loaded(1), UsageRecorded(model_id="m", usage_type="test"), loaded(2))
+        for projector in fleet.projections.by_name.values():
+            await projector.wait_for(fleet.log.newest)
+        with anyio.fail_after(20):
+            while await fleet.log.count(["usage"]):
+                await anyio.sleep(0.1)
+        await fleet.log.append(loaded(3))
+        await fleet.integrity.check()
+        assert fleet.told == []
+        for projector in fleet.projections.by_name.values():
+            await projector.rebuild()
 
 
 @pytest.mark.parametrize("damage", [flip, unlink])

@@ -7,6 +7,7 @@ it counts without reading (in a stream's or a consumer's state) still has that o
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -80,8 +81,8 @@ async def count(jetstream: JetStream, subject_filters: Sequence[str], *, new_id:
 def _entry(delivered: Delivered, skipped: int) -> Entry:
     message = delivered.message
     aggregate = aggregate_of(message.subject)
-    try:
+    with suppress(KeyError, ValueError, OverflowError, OSError):
         time = time_of(message.headers)
-        return Entry(delivered.seq, aggregate, time, expiry_of(message.headers, time), skipped)
-    except (KeyError, ValueError):
-        return Entry(delivered.seq, aggregate, None, None, skipped)
+        if time.tzinfo is not None:
+            return Entry(delivered.seq, aggregate, time, expiry_of(message.headers, time), skipped)
+    return Entry(delivered.seq, aggregate, None, None, skipped)
