@@ -85,14 +85,14 @@ def an_event(number: int) -> Event:
                 metric_name="latency",
                 value=1.0,
                 timestamp=utc_now(),
-                context="x" * 100_000,  # so that the store has several blocks
+                context="x" * 200_000,  # so that the store has several blocks
             )
 
 
 async def prepare(directory: Path) -> set[str]:
     """Fill a store; the ids of all events in it."""
     async with running(directory) as fleet:
-        for number in range(0, 220, 5):
+        for number in range(0, 90, 5):
             await fleet.log.append(*[an_event(each) for each in range(number, number + 5)])
         for projector in fleet.projections.by_name.values():
             await projector.wait_for(fleet.log.newest)
