@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -20,9 +21,10 @@ from suite.node import storage
 from suite.node.storage import StorageWatch
 from suite.tasks import background
 from support.disks import SmallDisk, small_disk
-from support.journal import generated
+from support.faults import KillableServer
+from support.journal import generated, open_log
 from support.models import tiny_model
-from support.nats import running_nats
+from support.nats import eventually, running_nats
 from support.service import facts, history, service_and_client
 
 ROUNDS = 20
@@ -81,6 +83,7 @@ async def test_a_full_disk_refuses_at_once_and_heals_by_itself(tmp_path: Path) -
                     await client.load_model("other")
                 with pytest.raises(LogNotWritable):
                     await client.log_performance_metric("a", "latency", 1.0)
+                assert (await client.generate_text("tiny", "Once", max_tokens=2)).seq
                 assert (await client.unload_model("tiny")).seq is not None
             disk.clear()
             await becomes(client, "HEALTHY")
@@ -108,10 +111,48 @@ async def test_a_full_disk_refuses_at_once_and_heals_by_itself(tmp_path: Path) -
             assert told[-2:] == ["instance.loaded", "instance.unloaded"]
 
 
+async def until_refused(log: Log, size: int) -> str:
+    """Append until the log takes no more; what it says then."""
+    while True:
+        with anyio.fail_after(PROMPT_SECONDS):
+            try:
+                await log.append(generated("x" * size))
+            except UnknownOutcome:
+                pass
+            except LogNotWritable as error:
+                return error.message
+
+
+async def test_of_a_server_that_is_not_its_own_a_node_says_what_to_do(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=16) as disk:
+        async with KillableServer.start(disk.path) as server:
+            async with open_log(server.access, attempt_seconds=0.3) as (connection, log):
+                disk.fill(leaving=100_000)
+                message = await until_refused(log, 5000)
+                assert "stores nothing" in message and "restart nats-server" in message
+                disk.clear()
+                with pytest.raises(LogNotWritable):
+                    await log.append(generated("space alone does not help"))
+                where = ("--nats-url", server.access.url, "--data-dir", str(tmp_path / "data"))
+                command = [sys.executable, "-m", "suite", "serve", *where]
+                with anyio.fail_after(20):
+                    refused = await anyio.run_process(command, check=False)
+                assert refused.returncode == 1 and b"error log_not_writable:" in refused.stderr
+                await server.kill()
+                await server.up()
+                await eventually(lambda: connection.is_connected and log.writability.problem is None)
+                await log.append(generated("again"))
+
+                # JetStream's own limit, three quarters of the disk, is told at once, as is its end.
+                assert "NATS refuses them" in await until_refused(log, 900_000)
+                with anyio.fail_after(PROMPT_SECONDS):
+                    assert "NATS refuses them" in await until_refused(log, 900_000)
+
+
 @pytest.fixture
 def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(storage, "RESTART_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(storage, "RESTART_PAUSE_SECONDS", 0.3)
 
 
 @pytest.mark.usefixtures("watchful")
@@ -124,7 +165,8 @@ async def test_nothing_acknowledged_is_lost_in_a_disk_that_fills_again_and_again
                 )
             )
             tasks = await stack.enter_async_context(background())
-            tasks.start_soon(StorageWatch(server, log.writability, lambda _: None).run)
+            watch = StorageWatch(server, log.writability, clock=anyio.current_time, on_problem=lambda _: None)
+            tasks.start_soon(watch.run)
             stored: set[str] = set()
             unknown: set[str] = set()
             for seed in range(ROUNDS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,6 @@ from support.service import service_and_client
 
 ROUNDS = 20
 RETENTION = {"usage": 86_400, "metric": 90 * 86_400}
-SHORTEST = timedelta(days=1)
 
 Damage: TypeAlias = Callable[[random.Random, Path], None]
 
@@ -47,12 +46,12 @@ class Fleet(NamedTuple):
 
 
 @asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[Fleet]:
+async def running(directory: Path, retention: Mapping[str, int] = RETENTION) -> AsyncIterator[Fleet]:
     async with (
         EmbeddedServer.start(directory / "nats") as server,
         Connection.open(server.access, name="test") as connection,
         Log.open(
-            connection, Subjects(), source="/node/box1", new_id=new_id, now=utc_now, retention=RETENTION
+            connection, Subjects(), source="/node/box1", new_id=new_id, now=utc_now, retention=retention
         ) as log,
     ):
         await log.append(started(1))  # as every node does first
@@ -65,7 +64,7 @@ async def running(directory: Path) -> AsyncIterator[Fleet]:
                 connection,
                 log,
                 projections,
-                shortest_retention=SHORTEST,
+                shortest_retention=timedelta(seconds=min(retention.values())),
                 clock=anyio.current_time,
                 on_problem=lambda _: None,
             )
@@ -85,14 +84,14 @@ def an_event(number: int) -> Event:
                 metric_name="latency",
                 value=1.0,
                 timestamp=utc_now(),
-                context="x" * 100_000,  # so that the store has several blocks
+                context="x" * 200_000,  # so that the store has several blocks
             )
 
 
 async def prepare(directory: Path) -> set[str]:
     """Fill a store; the ids of all events in it."""
     async with running(directory) as fleet:
-        for number in range(0, 220, 5):
+        for number in range(0, 90, 5):
             await fleet.log.append(*[an_event(each) for each in range(number, number + 5)])
         for projector in fleet.projections.by_name.values():
             await projector.wait_for(fleet.log.newest)
@@ -131,12 +130,28 @@ def unlink(chance: random.Random, directory: Path) -> None:
     chance.choice(blocks(directory)).unlink()
 
 
+async def test_what_has_expired_is_not_missed(tmp_path: Path) -> None:
+    async with running(tmp_path, {"usage": 1}) as fleet:
+        for _ in range(5):
+            await fleet.log.append(loaded(1), UsageRecorded(model_id="m", usage_type="test"), loaded(2))
+        for projector in fleet.projections.by_name.values():
+            await projector.wait_for(fleet.log.newest)
+        with anyio.fail_after(20):
+            while await fleet.log.count(["usage"]):
+                await anyio.sleep(0.1)
+        await fleet.log.append(loaded(3))
+        await fleet.integrity.check()
+        assert fleet.told == []
+        for projector in fleet.projections.by_name.values():
+            await projector.rebuild()
+
+
 @pytest.mark.parametrize("damage", [flip, unlink])
 async def test_what_a_store_loses_is_told_and_no_copy_of_it_is_thrown_away(
     prepared: tuple[Path, set[str]], damage: Damage, tmp_path: Path
 ) -> None:
     losses: list[int] = []
-    at_once = anyio.CapacityLimiter(4)
+    at_once = anyio.CapacityLimiter(8)
 
     async def take_turn(seed: int) -> None:
         async with at_once:
@@ -170,6 +185,7 @@ async def one_round(
         for name in refused:
             await fleet.projections.by_name[name].rebuild(force=True)
         if not lost or refused or unseen:
+            fleet.integrity.ask(accept=True)
             await fleet.integrity.check()
             assert fleet.told == []
         assert len(kept(directory)) >= len(refused)

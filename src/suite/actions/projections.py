@@ -49,7 +49,7 @@ async def rebuild_projection(
         rebuilt = await node.projections.by_name[request.name].rebuild(
             tell if request.stream else None, force=request.force
         )
-    node.integrity.ask()
+    node.integrity.ask(accept=request.force)
     return RebuildProjectionReply(
         name=request.name, events=rebuilt.events, seconds=rebuilt.seconds, seq=rebuilt.seq
     )

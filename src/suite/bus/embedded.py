@@ -273,7 +273,7 @@ class EmbeddedServer:
             code = await self._process.wait()
             if self._stopping:
                 return
-            log.error("nats-server ended by itself with %d; it is started again", code)
+            log.error("nats-server ended with %d; it is started again", code)
             await self._relaunch()
             tasks.start_soon(self._staging.settle)
 

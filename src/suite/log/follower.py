@@ -169,9 +169,14 @@ class Follower:
 
     async def _started(self) -> Consumer:
         if self._consumer is None:
-            created = (await self._info()).created
+            info = await self._info()
+            created = info.created
             if created != (self._created or created):
                 raise ServerUnsuitable(f"the stream {self._jetstream.stream} is another one now")
+            if info.state.last_seq < self._place:
+                raise ServerUnsuitable(
+                    f"the log ends at event {info.state.last_seq}, and has lost what came up to {self._place}"
+                )
             self._created = created
             name = consumer_name(self._new_id)
             config = consumer_config(name, self._filters, after=self._place)

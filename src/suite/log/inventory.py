@@ -7,6 +7,7 @@ it counts without reading (in a stream's or a consumer's state) still has that o
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -80,8 +81,7 @@ async def count(jetstream: JetStream, subject_filters: Sequence[str], *, new_id:
 def _entry(delivered: Delivered, skipped: int) -> Entry:
     message = delivered.message
     aggregate, _ = aggregate_of(message.subject)
-    try:
+    expires = None
+    with suppress(ValueError, OverflowError, OSError):  # nothing that the suite has written
         expires = expiry_of(message.headers, delivered.stored)
-    except ValueError:  # nothing that the suite has written
-        expires = None
     return Entry(delivered.seq, aggregate, delivered.stored, expires, skipped)

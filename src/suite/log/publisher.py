@@ -244,7 +244,8 @@ class Publisher:
             life = self._jetstream.connection.connections
             try:
                 ack = await self._jetstream.publish(messages, timeout=self._patience(deadline))
-                self._writability.note_stored()
+                if not ack.duplicate:  # what was stored before is acknowledged by a broken store too
+                    self._writability.note_stored()
                 return ack
             except NoAnswer as error:
                 uncertain, reason = True, str(error)

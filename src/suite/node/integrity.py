@@ -59,6 +59,7 @@ class Integrity:
         self._on_problem = on_problem
         self._seen: int | None = None
         """Behind this nobody has seen an event before the last check, or before the start."""
+        self._holes: list[tuple[int, int]] = []
         self._asked = anyio.Event()
         self.problem: str | None = None
         """What the log has lost, and what to do."""
@@ -79,8 +80,11 @@ class Integrity:
                 with anyio.move_on_after(LOOK_SECONDS):
                     await self._asked.wait()
 
-    def ask(self) -> None:
-        """Have it checked again soon: what is there has changed."""
+    def ask(self, *, accept: bool = False) -> None:
+        """Have it checked again soon: what is there has changed. Losses of which nobody has a copy may be
+        accepted, and are then not told any more."""
+        if accept:
+            self._holes.clear()
         self._asked.set()
 
     async def check(self) -> None:
@@ -91,14 +95,13 @@ class Integrity:
             self._seen = max(projector.opened_at or 0 for projector in projectors)
         seen = self._seen
         counts = [Counter[Kind]() for _ in extracts]
-        holes: list[tuple[int, int]] = []
         before: Entry | None = None
         extent = await self._log.extent()
         async with aclosing(self._log.inventory()) as entries:
             async for entry in entries:
                 _count(entry, extracts, counts)
                 if entry.skipped and entry.seq - 1 > seen and self._is_young(before, extent.time):
-                    holes.append((max(seen + 1, entry.seq - entry.skipped), entry.seq - 1))
+                    self._holes.append((max(seen + 1, entry.seq - entry.skipped), entry.seq - 1))
                 before = entry
         self._seen = max(seen, before.seq if before is not None else 0)
         lost = {
@@ -106,7 +109,7 @@ class Integrity:
             for extract, found in zip(extracts, counts, strict=True)
             if (number := missing(extract.events, found, extent.time))
         }
-        self._tell(_description(lost, holes))
+        self._tell(_description(lost, self._holes))
 
     def _is_young(self, before: Entry | None, now: datetime) -> bool:
         """Whether nothing that came after this can have expired."""

@@ -19,12 +19,14 @@ from suite.bus.connection import Connection
 from suite.bus.kv import Leases
 from suite.errors import (
     Conflict,
+    LogNotWritable,
     NodeNameTaken,
     NoService,
     RequestTimeout,
     ServerUnsuitable,
     SuiteError,
     Unavailable,
+    UnknownOutcome,
 )
 from suite.errors import NodeLost as NodeLostError
 from suite.log import Attempts, Expectation, Log
@@ -67,7 +69,7 @@ class Membership:
         """Take the node's name and append its start; the epoch.
 
         Raises NodeNameTaken while another process of that name answers, unless told to take over; Conflict
-        when others go on and on writing to the node's aggregate.
+        when others go on and on writing to the node's aggregate; LogNotWritable.
         """
         if not take_over and await self._answers(self._node):
             raise NodeNameTaken(
@@ -88,6 +90,10 @@ class Membership:
                 self.epoch = self._seen = await self._log.append(started, expect=expect)
             except Conflict as conflict:
                 await attempts.again(conflict)
+            except UnknownOutcome:
+                if (problem := self._log.writability.problem) is not None:
+                    raise LogNotWritable(problem) from None
+                raise
             else:
                 return self.epoch
 

@@ -185,7 +185,8 @@ async def running_node(
             tasks.start_soon(reporter.run)
             if server is not None:
                 report = partial(reporter.report, LogNotWritable.code)
-                tasks.start_soon(StorageWatch(server, log.writability, report).run)
+                watch = StorageWatch(server, log.writability, clock=clock, on_problem=report)
+                tasks.start_soon(watch.run)
             catalogue = await _catalogue(settings)
             limit_bytes = _memory_limit(settings)
             membership = Membership(connection, log, subjects, settings.node)

@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from suite.bus.embedded import EmbeddedServer
+from suite.identity import Clock
 from suite.log.writability import Writability
 
 logger = logging.getLogger("suite.node")
@@ -33,10 +34,16 @@ class StorageWatch:
     """One embedded server and whether the log on it can be written."""
 
     def __init__(
-        self, server: EmbeddedServer, writability: Writability, on_problem: Callable[[str], None]
+        self,
+        server: EmbeddedServer,
+        writability: Writability,
+        *,
+        clock: Clock,
+        on_problem: Callable[[str], None],
     ) -> None:
         self._server = server
         self._writability = writability
+        self._clock = clock
         self._on_problem = on_problem
         self._told: str | None = None
         self._was_full = False
@@ -44,17 +51,17 @@ class StorageWatch:
 
     async def run(self) -> None:
         """Look at the disk again and again."""
+        restart_after = 0.0
         while True:
             await anyio.to_thread.run_sync(self._look)
             self._tell()
-            pause = LOOK_SECONDS
             stopped = self._was_full or self._writability.failure is not None
-            if stopped and not self._writability.is_short:
+            if stopped and not self._writability.is_short and self._clock() >= restart_after:
                 logger.warning("there is space: nats-server is restarted, for it may have stopped storing")
                 self._was_full = False
+                restart_after = self._clock() + RESTART_PAUSE_SECONDS
                 await self._server.restart()
-                pause = RESTART_PAUSE_SECONDS
-            await anyio.sleep(pause)
+            await anyio.sleep(LOOK_SECONDS)
 
     def _look(self) -> None:
         try:

@@ -1,0 +1,113 @@
+"""What a node decides and what happens to it while the log takes no events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+import anyio
+import pytest
+
+from suite.bus.embedded import EmbeddedServer
+from suite.errors import LogNotWritable, UnknownOutcome
+from suite.log import Log
+from suite.messages.events import InstanceLoadFailed, InstanceLoadStarted, InstanceUnloaded
+from suite.node.journal import Journal
+from suite.tasks import background
+from support.disks import small_disk
+from support.journal import SUBJECTS, generated, loaded, open_log, started
+from support.service import facts
+
+PROMPT_SECONDS = 5.0
+
+
+@asynccontextmanager
+async def journal_on(directory: Path) -> AsyncIterator[tuple[EmbeddedServer, Log, Journal]]:
+    async with (
+        EmbeddedServer.start(directory / "nats") as server,
+        open_log(server.access, attempt_seconds=0.2) as (_, log),
+    ):
+        epoch = await log.append(started(1))
+        ids = count()
+        yield server, log, Journal(log, SUBJECTS, "box1", epoch, lambda: f"id {next(ids)}")
+
+
+def load(instance_id: str) -> InstanceLoadStarted:
+    return InstanceLoadStarted(
+        node="box1",
+        model_id="m",
+        instance_id=instance_id,
+        reserved_bytes=1,
+        context_tokens=1,
+        evicting=(),
+    )
+
+
+def given_up(instance_id: str) -> InstanceLoadFailed:
+    return InstanceLoadFailed(
+        node="box1", model_id="m", instance_id=instance_id, code="unknown_outcome", message="given up"
+    )
+
+
+def unloaded() -> InstanceUnloaded:
+    return InstanceUnloaded(node="box1", model_id="m", instance_id="i", reason="requested", freed_bytes=0)
+
+
+async def test_decisions_are_refused_and_facts_wait_while_the_log_takes_none(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", megabytes=16) as disk:
+        async with journal_on(disk.path) as (server, log, journal), background() as tasks:
+            tasks.start_soon(journal.run)
+            await journal.decide(load("i"), undone=given_up("i"))
+            disk.fill()
+            written: list[int] = []
+            with anyio.fail_after(PROMPT_SECONDS):
+                with suppress(UnknownOutcome, LogNotWritable):
+                    while True:  # until a write has failed
+                        await log.append(generated("x" * 3000))
+                for fact in (loaded(1), unloaded()):
+                    with pytest.raises(LogNotWritable):
+                        await journal.record(fact, written=written.append)
+                with pytest.raises(LogNotWritable, match="still wait"):
+                    await journal.decide(load("j"), undone=given_up("j"))
+            assert not written
+            disk.clear()
+            await server.restart()
+            with anyio.fail_after(20):
+                while len(written) < 2:
+                    await anyio.sleep(0.05)
+                seq = await journal.decide(load("k"), undone=given_up("k"))
+            events = [event async for event in log.read("suite.event.instance.>")]
+            assert facts(events) == [
+                "instance.load_started",
+                "instance.loaded",
+                "instance.unloaded",
+                "instance.load_started",
+            ]
+            assert [event.seq for event in events[1:]] == [*written, seq]
+
+
+async def test_a_decision_that_turns_up_later_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with journal_on(tmp_path) as (_, log, journal), background() as tasks:
+        errors = [UnknownOutcome(), LogNotWritable()]
+
+        async def fail(*_: object, **__: object) -> int:
+            raise errors.pop(0)
+
+        with monkeypatch.context() as failing:
+            failing.setattr(journal, "_append", fail)
+            with pytest.raises(UnknownOutcome):
+                await journal.decide(load("i"), undone=given_up("i"))
+        await log.append(load("i"), id="id 0")  # a restarted server has found it in its file
+        tasks.start_soon(journal.run)
+        with anyio.fail_after(20):
+            await journal.decide(load("j"), undone=given_up("j"))
+        events = [event async for event in log.read("suite.event.instance.>")]
+        assert facts(events) == [
+            "instance.load_started",
+            "instance.load_failed",
+            "instance.load_started",
+        ]
