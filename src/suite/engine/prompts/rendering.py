@@ -38,7 +38,7 @@ logger = logging.getLogger("suite.engine")
 
 CPU_SECONDS = 5.0
 """For one chat; real ones take milliseconds."""
-QUICK_SECONDS = 0.2
+QUICK_SECONDS = 0.1
 """For one that nobody has to wait for."""
 PATIENT_NICE = 5
 """By how much processes of patient renderers stand back behind all others of the machine."""
