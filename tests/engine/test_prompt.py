@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from suite.engine.llama_model import ContextSettings, LlamaModel
-from suite.engine.prompts.prompt import Prompter
+from suite.engine.prompts.prompt import SLOW_LIMIT, Prompter
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
     EmptyPrompt,
@@ -18,12 +18,14 @@ from suite.errors import (
     InvalidConfiguration,
     InvalidRequest,
     NoChatTemplate,
+    Overloaded,
     PromptTooLong,
 )
 from suite.messages.actions.generation import GenerateTextRequest
 from support.models import CHAT_TEMPLATE, tiny_model
 
 CONTEXT = 80
+PATIENCE = 30
 SETTINGS = ContextSettings(
     context_tokens=CONTEXT, cache_tokens=CONTEXT, batch_tokens=CONTEXT, gpu_layers=0, threads=1, slots=1
 )
@@ -241,3 +243,20 @@ def test_nobody_waits_for_a_prompt_that_takes_long(make: Make) -> None:
     assert not slow.done()
     with pytest.raises(InvalidChat):
         slow.result()
+
+
+def test_chats_that_take_long_wait_for_each_other_and_nobody_for_them(make: Make) -> None:
+    some_tenths = "{% for a in range(5000) %}{% for b in range(1000) %}{% endfor %}{% endfor %}"
+    prompter = make(
+        "{% if messages[0].content == 'x' %}" + some_tenths + "{% endif %}{{ messages[0].content }}"
+    )
+    prompter.warm_up()
+    slow = [prompter.begin(ask(messages=turns("x"))) for _ in range(SLOW_LIMIT + 8)]
+    for _ in range(4):
+        assert prompter.begin(ask(messages=turns("hi"))).result(PATIENCE).tokens
+    ended = [each for each in slow if each.done()]
+    assert len(ended) <= len(slow) // 2
+    assert slow[0].result(PATIENCE).tokens  # in its turn it is made like any other
+    refused = [each.exception() for each in slow[1:] if each.done() and each.exception() is not None]
+    assert refused
+    assert all(isinstance(error, Overloaded) for error in refused)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from suite.bus.service import Call, Service, action
 from suite.errors import InvalidConfiguration, ModelNotFound, PortTaken
 from suite.identity import new_id
 from suite.legacy.bridge import LIMIT, Ports, serve_old_clients
+from suite.legacy.sockets import CONNECTION_LIMIT
 from suite.messages.actions.base import Reply, Request
 from suite.messages.signals import Chunk, Heartbeat
 from suite.messages.subjects import Subjects
@@ -151,7 +152,7 @@ async def old_clients() -> AsyncIterator[zmq.asyncio.Context]:
 
 @asynccontextmanager
 async def bridged(
-    tmp_path: Path, *, limit: int = LIMIT
+    tmp_path: Path, *, limit: int = LIMIT, connection_limit: int = CONNECTION_LIMIT
 ) -> AsyncIterator[tuple[Old, World, EmbeddedServer, Connection]]:
     world = World()
     async with (
@@ -169,11 +170,17 @@ async def bridged(
         old_clients() as context,
         background() as tasks,
     ):
-        yield Old(await started(tasks, connection, limit=limit), context), world, server, connection
+        ports = await started(tasks, connection, limit=limit, connection_limit=connection_limit)
+        yield Old(ports, context), world, server, connection
 
 
 async def started(
-    tasks: anyio.abc.TaskGroup, connection: Connection, *, port: int = 0, limit: int = LIMIT
+    tasks: anyio.abc.TaskGroup,
+    connection: Connection,
+    *,
+    port: int = 0,
+    limit: int = LIMIT,
+    connection_limit: int = CONNECTION_LIMIT,
 ) -> Ports:
     serve = partial(
         serve_old_clients,
@@ -185,6 +192,7 @@ async def started(
         port=port,
         health_check_port=0,
         limit=limit,
+        connection_limit=connection_limit,
     )
     ports: Ports = await tasks.start(serve)
     return ports
@@ -386,6 +394,34 @@ async def test_what_does_not_speak_zeromq_is_hung_up_on(tmp_path: Path) -> None:
             async with await anyio.connect_tcp("127.0.0.1", old.ports.port) as stream:
                 await stream.send(sent)
         assert (await old.ask("echo", text="still"))["text"] == "still"
+
+
+async def test_a_port_has_so_many_connections_at_most(tmp_path: Path) -> None:
+    async with bridged(tmp_path, connection_limit=4) as (old, _, _, _), AsyncExitStack() as stack:
+        early = stack.enter_context(old.client())
+        await early.send(b'{"action": "echo", "text": "early"}')
+        assert one(await early.recv_multipart())["text"] == "early"
+        idle = [
+            await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", old.ports.port))
+            for _ in range(3)
+        ]
+        with anyio.fail_after(PATIENCE_MS / 1000):
+            for _ in range(5):
+                late = await anyio.connect_tcp("127.0.0.1", old.ports.port)
+                with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                    while True:
+                        await late.receive()  # a greeting at most, and then the end
+                await late.aclose()
+        await early.send(b'{"action": "echo", "text": "still"}')
+        assert one(await early.recv_multipart())["text"] == "still"
+        await idle[0].aclose()
+        assert (await old.ask("echo", text="room again"))["text"] == "room again"
+
+
+async def test_what_is_for_operators_is_refused_to_who_gives_no_credentials(tmp_path: Path) -> None:
+    async with bridged(tmp_path) as (old, _, _, _):
+        refused = await old.ask("rebuild_projection", projection="usage")
+        assert refused["code"] == "access_denied"
 
 
 async def test_without_nats_clients_are_told_so(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from anyio.abc import TaskStatus
 from suite.bus.action import Action
 from suite.bus.connection import Connection
 from suite.bus.decoding import parse
-from suite.errors import InvalidRequest, NodeLost, TooLarge, UnknownAction
+from suite.errors import AccessDenied, InvalidRequest, NodeLost, TooLarge, UnknownAction
 from suite.legacy.router import Router
-from suite.legacy.sockets import opened_sockets
+from suite.legacy.sockets import CONNECTION_LIMIT, opened_sockets
 from suite.messages.signals import HEARTBEAT_SECONDS
 from suite.messages.subjects import Subjects
 
@@ -40,6 +40,8 @@ REPLY_SECONDS = 900.0
 SILENCE_SECONDS = 30 * HEARTBEAT_SECONDS
 """How long the others may give none."""
 _NAME_LIMIT = 80
+_FOR_OPERATORS = frozenset({"rebuild_projection"})
+"""What a client's user may not ask for over NATS either; older clients give no credentials."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -61,14 +63,16 @@ async def serve_old_clients(
     port: int,
     health_check_port: int,
     limit: int = LIMIT,
+    connection_limit: int = CONNECTION_LIMIT,
     task_status: TaskStatus[Ports] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; for a port of 0 a free one is taken.
 
     ``actions`` are those that the service has, ``health`` says how this node is, ``limit`` requests are in
-    work at once. Raises InvalidConfiguration without ZeroMQ, and PortTaken.
+    work at once, from ``connection_limit`` clients on each port. Raises InvalidConfiguration without
+    ZeroMQ, and PortTaken.
     """
-    async with opened_sockets() as sockets:
+    async with opened_sockets(connection_limit=connection_limit) as sockets:
         requests, port = await sockets.bind_router(host, port, setting="legacy.port")
         checks, health_check_port = await sockets.bind_router(
             host, health_check_port, setting="legacy.health_check_port"
@@ -110,6 +114,8 @@ class _Bridge:
             raise InvalidRequest("field 'action' is missing: send it")
         if not isinstance(name, str):
             raise InvalidRequest(f"field 'action': expected `str`, got `{type(name).__name__}`")
+        if name in _FOR_OPERATORS:
+            raise AccessDenied(f"{name} is for operators, whom NATS knows: run it with the suite command")
         action = self._actions.get(name)
         if action is None:
             raise UnknownAction(f"Unknown action: {name[:_NAME_LIMIT]}")

@@ -91,7 +91,12 @@ def remove(path: Path) -> None:
 
 
 def replace(fresh: Path, path: Path) -> None:
-    """Put a settled file in the place of another, which nobody of this process has open. Raises OSError."""
+    """Put a settled file in the place of another, which nobody of this process has open. Raises OSError.
+
+    Who could read the one may read the other.
+    """
+    if path.exists():
+        fresh.chmod(path.stat().st_mode & 0o777)
     for each in beside(path):
         each.unlink(missing_ok=True)
     fresh.replace(path)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from suite.engine.prompts.rendering import Renderer
+from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, Renderer, SlowChat
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
     EmptyPrompt,
@@ -20,6 +20,7 @@ from suite.errors import (
     InvalidConfiguration,
     InvalidRequest,
     NoChatTemplate,
+    Overloaded,
     PromptTooLong,
 )
 from suite.identity import NewId, Now
@@ -28,6 +29,8 @@ from suite.messages.actions.generation import GenerateTextRequest
 
 AT_ONCE = 4
 """As many prompts are made at once: one that takes long holds up no other."""
+SLOW_LIMIT = 16
+"""As many chats as take their template long may wait, and are made one at a time."""
 TEMPLATE_FILE_BYTES = 1 << 20
 _LARGE = 1 << 17
 """Characters that take a tokenizer the better part of a second: more are looked at before it gets them."""
@@ -59,9 +62,12 @@ class Prompter:
         self._now = now
         self._new_id = new_id
         self._configured = chat_template
-        self._renderer: Renderer | None = None
+        self._renderers: dict[bool, Renderer] = {}
+        """The patient one, and the one for quick chats."""
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="prompt")
+        self._slow_thread = ThreadPoolExecutor(1, thread_name_prefix="slow-prompt")
+        self._slow = 0
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -69,21 +75,67 @@ class Prompter:
         return self._vocabulary
 
     def begin(self, request: GenerateTextRequest) -> Future[Prompt]:
-        """Have the prompt of a request made in a thread; it ends as `prompt` does.
+        """Have the prompt of a request made in a thread; it ends as `prompt` does, or with Overloaded.
 
-        One that is cancelled before its turn is not made. Those that come first need not be done first.
+        One that is cancelled before its turn is not made. Those that come first need not be done first: a
+        chat that takes its template long is given up, and made again behind others of its kind.
         """
-        return self._threads.submit(self.prompt, request)
+        made: Future[Prompt] = Future()
+        self._submit(self._threads, made, request, patient=False)
+        return made
 
-    def prompt(self, request: GenerateTextRequest) -> Prompt:
+    def _submit(
+        self,
+        threads: ThreadPoolExecutor,
+        made: Future[Prompt],
+        request: GenerateTextRequest,
+        *,
+        patient: bool,
+    ) -> None:
+        def over(work: Future[None]) -> None:
+            if work.cancelled():
+                made.cancel()
+            if patient:
+                with self._lock:
+                    self._slow -= 1
+
+        threads.submit(self._make, made, request, patient=patient).add_done_callback(over)
+
+    def _make(self, made: Future[Prompt], request: GenerateTextRequest, *, patient: bool) -> None:
+        if made.cancelled():
+            return
+        try:
+            prompt = self.prompt(request, patient=patient)
+        except SlowChat:
+            self._make_later(made, request)
+        except Exception as error:
+            if made.set_running_or_notify_cancel():
+                made.set_exception(error)
+        else:
+            if made.set_running_or_notify_cancel():
+                made.set_result(prompt)
+
+    def _make_later(self, made: Future[Prompt], request: GenerateTextRequest) -> None:
+        with self._lock:
+            is_full = self._slow >= SLOW_LIMIT
+            self._slow += not is_full
+        if not is_full:
+            self._submit(self._slow_thread, made, request, patient=True)
+        elif made.set_running_or_notify_cancel():
+            made.set_exception(
+                Overloaded(f"{SLOW_LIMIT} chats wait already that take the model's chat template long")
+            )
+
+    def prompt(self, request: GenerateTextRequest, *, patient: bool = True) -> Prompt:
         """The prompt of a request, cut if it allows that and it has to be.
 
         Raises EmptyPrompt, PromptTooLong, NoChatTemplate, InvalidChat, InvalidRequest, or
-        InvalidConfiguration for a configured template that cannot be read.
+        InvalidConfiguration for a configured template that cannot be read; and SlowChat for a chat that takes
+        its template long, unless told to be `patient`.
         """
         if request.continue_:
-            return Prompt(tokens=self._continuation(request))
-        text = self.text(request)
+            return Prompt(tokens=self._continuation(request, patient))
+        text = self.text(request, patient=patient)
         surplus = self._surplus(text)
         if surplus and request.truncate is None:
             raise self._too_long(f"{len(text)} characters")
@@ -92,17 +144,17 @@ class Prompter:
             return Prompt(tokens=tokens)
         if request.truncate is None:
             raise self._too_long(f"{len(tokens)} tokens")
-        kept = self._cut(request, tokens)
+        kept = self._cut(request, tokens, patient)
         unread = -(-surplus // self._vocabulary.longest_piece) if surplus else 0
         return Prompt(tokens=kept, truncated_tokens=unread + len(tokens) - len(kept))
 
-    def text(self, request: GenerateTextRequest) -> str:
+    def text(self, request: GenerateTextRequest, *, patient: bool = True) -> str:
         """The text to start from, whole. Raises what `prompt` raises, but for its length."""
         if request.messages is None:
             return _plain(request)
-        return self._chat(request, _with_system(request.messages, request.system_prompt))
+        return self._chat(request, _with_system(request.messages, request.system_prompt), patient)
 
-    def _continuation(self, request: GenerateTextRequest) -> list[int]:
+    def _continuation(self, request: GenerateTextRequest, patient: bool) -> list[int]:
         """The tokens of a new turn, from the end of the answer before it on."""
         if request.truncate is not None:
             raise InvalidRequest(
@@ -115,7 +167,7 @@ class Prompter:
             # and that no message can have in it.
             answer = self._new_id()
             before = (ChatMessage(role="user", content="-"), ChatMessage(role="assistant", content=answer))
-            _, mark, text = self._chat(request, (*before, *request.messages)).rpartition(answer)
+            _, mark, text = self._chat(request, (*before, *request.messages), patient).rpartition(answer)
             if not mark:
                 raise InvalidChat("the chat template cannot go on after an answer: send the chat whole")
         if self._surplus(text):
@@ -128,21 +180,22 @@ class Prompter:
     def warm_up(self) -> None:
         """Compile the template, if there is one, before the first chat needs it."""
         if self._configured is not None or self._vocabulary.chat_template is not None:
-            self._rendering().start()
+            self._rendering(patient=False).start()
 
     def close(self) -> None:
         """End what makes prompts."""
         self._threads.shutdown(cancel_futures=True)
-        if self._renderer is not None:
-            self._renderer.close()
+        self._slow_thread.shutdown(cancel_futures=True)
+        for renderer in self._renderers.values():
+            renderer.close()
 
-    def _rendering(self) -> Renderer:
+    def _rendering(self, *, patient: bool) -> Renderer:
         with self._lock:  # the warm-up and the first chat may come together
-            if self._renderer is None:
-                self._renderer = self._new_renderer()
-            return self._renderer
+            if patient not in self._renderers:
+                self._renderers[patient] = self._new_renderer(patient)
+            return self._renderers[patient]
 
-    def _new_renderer(self) -> Renderer:
+    def _new_renderer(self, patient: bool) -> Renderer:
         vocabulary = self._vocabulary
         source, tool_source = vocabulary.chat_template, vocabulary.tool_template
         if self._configured is not None:
@@ -150,12 +203,18 @@ class Prompter:
         if source is None:
             raise NoChatTemplate
         return Renderer(
-            source, tool_source=tool_source, bos=vocabulary.bos, eos=vocabulary.eos, now=self._now
+            source,
+            tool_source=tool_source,
+            bos=vocabulary.bos,
+            eos=vocabulary.eos,
+            now=self._now,
+            quick_seconds=None if patient else QUICK_SECONDS,
+            nice=PATIENT_NICE if patient else 0,
         )
 
-    def _chat(self, request: GenerateTextRequest, messages: Sequence[ChatMessage]) -> str:
+    def _chat(self, request: GenerateTextRequest, messages: Sequence[ChatMessage], patient: bool) -> str:
         tools = () if request.tool_choice == "none" else request.tools
-        text = self._rendering().render(
+        text = self._rendering(patient=patient).render(
             [_message(each) for each in messages], [_tool(each) for each in tools]
         )
         vocabulary = self._vocabulary
@@ -187,11 +246,11 @@ class Prompter:
 
     # --- too long -------------------------------------------------------------------------------------------
 
-    def _cut(self, request: GenerateTextRequest, tokens: list[int]) -> list[int]:
+    def _cut(self, request: GenerateTextRequest, tokens: list[int], patient: bool) -> list[int]:
         """As much of the end as leaves room for the answer."""
         room = self._context_tokens - min(request.max_tokens, max(1, self._context_tokens // 4))
         if request.messages is not None:
-            tokens = self._without_oldest(request, request.messages, room)
+            tokens = self._without_oldest(request, request.messages, room, patient)
         if len(tokens) <= room:
             return tokens
         first = tokens[: int(self._vocabulary.adds_bos)]  # a model may go astray without it
@@ -202,18 +261,18 @@ class Prompter:
         return self._tokenized(text[self._surplus(text) :])
 
     def _without_oldest(
-        self, request: GenerateTextRequest, messages: tuple[ChatMessage, ...], room: int
+        self, request: GenerateTextRequest, messages: tuple[ChatMessage, ...], room: int, patient: bool
     ) -> list[int]:
         """The chat without its oldest turns: as few as have to go, all but the last if that is not enough."""
         # Turn by turn: many templates insist that user and assistant take turns, and a tool's answer needs
         # its call.
         turns = [index for index, message in enumerate(messages) if message.role == "user"]
         if len(turns) < 2:
-            return self._end_of(self.text(request))
+            return self._end_of(self.text(request, patient=patient))
 
         def without(count: int) -> list[int]:
             kept = messages[: turns[0]] + messages[turns[count] :]
-            return self._end_of(self._chat(request, _with_system(kept, request.system_prompt)))
+            return self._end_of(self._chat(request, _with_system(kept, request.system_prompt), patient))
 
         most = len(turns) - 1
         fewest = bisect_left(range(1, most), True, key=lambda count: len(without(count)) <= room) + 1

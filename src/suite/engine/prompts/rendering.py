@@ -7,6 +7,10 @@ a chat (SIGPROF ends it, even within one long operation) and `MEMORY_BYTES` more
 (RLIMIT_AS, on Linux). The process is kept, so that a chat costs one exchange over a socket (measured: 0.2 ms
 more for chats of some kilobytes), and it ends with the process that started it. It takes 17 MB. While a chat
 takes long in it, others get a process of their own.
+
+Which chats take long only shows when they are tried. A renderer of quick chats gives up after
+`QUICK_SECONDS` of computing and says so (`SlowChat`); such a chat is rendered by a patient one, behind others
+of its kind.
 """
 
 from __future__ import annotations
@@ -34,6 +38,10 @@ logger = logging.getLogger("suite.engine")
 
 CPU_SECONDS = 5.0
 """For one chat; real ones take milliseconds."""
+QUICK_SECONDS = 0.1
+"""For one that nobody has to wait for."""
+PATIENT_NICE = 5
+"""By how much processes of patient renderers stand back behind all others of the machine."""
 MEMORY_BYTES = 256 << 20
 """For one chat, on top of what the process has; a message of NATS, and so a chat, is a megabyte at most."""
 TEXT_BYTES = 4 << 20
@@ -56,6 +64,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup"):
     eos: str
     cpu_seconds: float
     memory_bytes: int
+    nice: int = 0
 
 
 class Render(msgspec.Struct, frozen=True, kw_only=True, tag="render"):
@@ -65,6 +74,8 @@ class Render(msgspec.Struct, frozen=True, kw_only=True, tag="render"):
     tools: list[dict[str, Any]]
     now: datetime
     """With its time zone."""
+    quick_seconds: float | None = None
+    """After so much computing it is given up."""
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,10 +83,16 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str = ""
     refusal: str | None = None
+    was_slow: bool = False
+    """It was given up."""
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Rendered).decode
+
+
+class SlowChat(Exception):
+    """It takes more computing than a quick chat may."""
 
 
 class _OverTime(Exception):
@@ -124,7 +141,7 @@ class _Process:
         """Why it is gone, as far as that can be told."""
         code = self._process.wait()
         self.end()
-        if code == -signal.SIGPROF:
+        if code in (-signal.SIGPROF, -signal.SIGVTALRM):
             return _OverTime()
         return InvalidChat(f"the model's chat template broke its process (exit code {code}): send a prompt")
 
@@ -148,8 +165,13 @@ class Renderer:
         now: Now,
         cpu_seconds: float = CPU_SECONDS,
         memory_bytes: int = MEMORY_BYTES,
+        quick_seconds: float | None = None,
+        nice: int = 0,
     ) -> None:
-        """`tool_source` is the template that a file may have for chats with tools."""
+        """`tool_source` is the template that a file may have for chats with tools.
+
+        With `quick_seconds` it is for quick chats, and gives up others.
+        """
         self._setup = Setup(
             source=source,
             tool_source=tool_source,
@@ -157,7 +179,9 @@ class Renderer:
             eos=eos,
             cpu_seconds=cpu_seconds,
             memory_bytes=memory_bytes,
+            nice=nice,
         )
+        self._quick_seconds = quick_seconds
         self._now = now
         self._changed = threading.Condition()
         self._idle: _Process | None = None
@@ -176,12 +200,16 @@ class Renderer:
 
         Raises InvalidChat with the template's own words when it refuses the chat, or for what limit the chat
         broke; no chat is tried any more once a template has come to no end with the shortest one. Raises
-        GenerationFailed if no process can be had.
+        GenerationFailed if no process can be had, and SlowChat if it is for quick chats and this is none.
         """
         try:
             answer = self._ask(messages, tools)
         except _OverTime:
+            if self._quick_seconds is not None:
+                raise SlowChat from None
             raise InvalidChat(self._judged()) from None
+        if answer.was_slow:
+            raise SlowChat
         if answer.refusal is not None:
             raise InvalidChat(answer.refusal)
         return answer.text
@@ -194,7 +222,14 @@ class Renderer:
                 self._idle = None
 
     def _ask(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> Rendered:
-        chat = _encode(Render(messages=list(messages), tools=list(tools), now=self._now().astimezone()))
+        chat = _encode(
+            Render(
+                messages=list(messages),
+                tools=list(tools),
+                now=self._now().astimezone(),
+                quick_seconds=self._quick_seconds,
+            )
+        )
         with self._process() as process:
             answer = process.ask(chat)
         self._has_answered = True

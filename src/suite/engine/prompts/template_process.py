@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -41,6 +42,7 @@ def main() -> None:
             return
         if isinstance(request, Setup):
             setup = request
+            os.nice(setup.nice)
             _limit_memory(setup.memory_bytes)
         assert setup is not None
         answer = _answered(request, templates, setup)
@@ -52,6 +54,9 @@ def main() -> None:
 
 
 def _answered(request: Setup | Render, templates: list[ChatTemplate], setup: Setup) -> Rendered:
+    if isinstance(request, Render) and request.quick_seconds is not None:
+        return _quickly(request, templates, setup, request.quick_seconds)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, setup.cpu_seconds)  # unhandled, its signal ends the process
     try:
         if isinstance(request, Setup):
@@ -64,6 +69,34 @@ def _answered(request: Setup | Render, templates: list[ChatTemplate], setup: Set
         return Rendered(refusal=error.message)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+class _TooSlow(BaseException):
+    """Not an Exception, which a template's own handling could stop."""
+
+
+def _quickly(request: Render, templates: list[ChatTemplate], setup: Setup, seconds: float) -> Rendered:
+    """Render, or give up. The process lives on, unless all the time goes into one long operation."""
+    try:
+        signal.signal(signal.SIGPROF, _give_up)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 2 * seconds)  # unhandled, its signal ends the process
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        try:
+            return _rendered(request, templates)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+    except _TooSlow:
+        return Rendered(was_slow=True)
+    except MemoryError:
+        return _too_much(setup)
+    except InvalidChat as error:
+        return Rendered(refusal=error.message)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def _give_up(_number: int, _frame: object) -> NoReturn:
+    raise _TooSlow
 
 
 def _compiled(setup: Setup) -> list[ChatTemplate]:
