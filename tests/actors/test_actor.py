@@ -10,6 +10,7 @@ import anyio
 import msgspec
 import pytest
 
+from suite.actors.entry import Progress
 from suite.messages.actor import Failed, Loading, NatsAccess, Ready
 from suite.messages.events import Generated
 from suite.messages.signals import Heartbeat
@@ -42,6 +43,18 @@ async def test_it_loads_with_progress_and_says_what_it_holds(tmp_path: Path) -> 
         fractions = [report.fraction for report in actor.reports if isinstance(report, Loading)]
         assert fractions == sorted(fractions)
         assert fractions[-1] == 1.0
+
+
+@pytest.mark.parametrize("steps", [1, 7, 90, 1000])
+def test_the_end_of_a_load_is_told_once_however_finely_it_is_reported(steps: int) -> None:
+    told: list[Loading] = []
+    progress = Progress(told.append)
+    for step in [*range(steps + 1), steps]:
+        progress(step / steps)
+    fractions = [report.fraction for report in told]
+    assert fractions == sorted(set(fractions))
+    assert fractions[-1] == 1.0
+    assert len(fractions) <= 101
 
 
 async def test_a_file_that_is_no_model_is_reported_with_llama_cpps_words(tmp_path: Path) -> None:
@@ -189,8 +202,8 @@ async def test_those_that_are_refused_are_told_to_wait_as_long_as_the_last_one_t
 async def test_cancelling_ends_what_runs_and_what_waits(tmp_path: Path, tiny: Path) -> None:
     async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT, slots=1) as actor:
         running = await actor.generate("g1", **ENDLESS, stream=True)
-        waiting = await actor.generate("g2", **ENDLESS)
         await running.until(1)
+        waiting = await actor.generate("g2", **ENDLESS)
         assert await actor.cancel("g2")
         never_ran = await waiting.success()
         assert (never_ran.finish_reason, never_ran.text) == ("cancelled", "")
@@ -207,7 +220,7 @@ async def test_cancelling_ends_what_runs_and_what_waits(tmp_path: Path, tiny: Pa
 
 async def test_one_that_waits_shows_that_it_does(tmp_path: Path, tiny: Path) -> None:
     async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT, slots=1) as actor:
-        await actor.generate("g1", **ENDLESS)
+        await (await actor.generate("g1", **ENDLESS, stream=True)).until(1)
         waiting = await actor.generate("g2", **ENDLESS, stream=True)
         await waiting.until(1)
         assert isinstance(waiting.signals[0], Heartbeat)
@@ -226,7 +239,7 @@ async def test_a_client_that_is_gone_frees_its_place(tmp_path: Path, tiny: Path)
 
 async def test_one_that_waits_and_whose_client_is_gone_is_not_run(tmp_path: Path, tiny: Path) -> None:
     async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT, slots=1) as actor:
-        await actor.generate("g1", **ENDLESS)
+        await (await actor.generate("g1", **ENDLESS, stream=True)).until(1)
         _, subscription = await actor.listening("g2", **ENDLESS, stream=True)
         await subscription.unsubscribe()
         finished = await actor.finished("g2")

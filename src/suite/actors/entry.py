@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +47,7 @@ def main() -> None:
     pipe.end_with_node()
     signal.signal(signal.SIGTERM, lambda _number, _frame: _give_up(pipe))
     pipe.report(Loading(fraction=0.0))
-    engine = EngineThread(spec.model_path, _settings(spec), _Progress(pipe), lambda: _snapshots(spec))
+    engine = EngineThread(spec.model_path, _settings(spec), Progress(pipe.report), lambda: _snapshots(spec))
     engine.start()
     rest.join()
 
@@ -106,17 +107,18 @@ def _give_up(pipe: NodePipe) -> None:
     leave(0)
 
 
-class _Progress:
-    """Reports a load, one line for each hundredth at most."""
+class Progress:
+    """Reports how far a load is: a line for each hundredth at most, and one for its end."""
 
-    def __init__(self, pipe: NodePipe) -> None:
-        self._pipe = pipe
+    def __init__(self, report: Callable[[Loading], None]) -> None:
+        self._report = report
         self._told = 0.0
 
     def __call__(self, fraction: float) -> None:
-        if fraction - self._told >= _PROGRESS_STEP:
+        """Take note of what is done, from 0 to 1. llama.cpp may tell the end more than once."""
+        if fraction - self._told >= _PROGRESS_STEP or self._told < fraction == 1.0:
             self._told = fraction
-            self._pipe.report(Loading(fraction=round(fraction, 4)))
+            self._report(Loading(fraction=round(fraction, 4)))
 
 
 if __name__ == "__main__":
