@@ -20,7 +20,8 @@ logger = logging.getLogger("suite.log")
 
 PATIENCE_SECONDS: Final = 20.0
 """For how long a reader that does not follow goes on trying to reach the log."""
-
+FIRST_PAUSE_SECONDS: Final = 0.001
+LAST_PAUSE_SECONDS: Final = 0.25
 
 T = TypeVar("T")
 
@@ -95,6 +96,20 @@ class Reader:
         """The event of this sequence, from the leader; None if it is gone. Raises Unavailable."""
         found = await _patiently(lambda: self._jetstream.next(subject_filter, after=seq - 1))
         return recorded(found) if found is not None and found.seq == seq else None
+
+    async def reach(self, seq: int) -> None:
+        """Wait until what is read here has come to this sequence, as a mirror does within milliseconds.
+
+        Raises Unavailable when it comes no nearer for a while.
+        """
+        patience, pause, newest = Patience(follow=False), FIRST_PAUSE_SECONDS, -1
+        while (there := (await self.extent()).last_seq) < seq:
+            if there > newest:
+                newest = there
+                patience.reset()
+            patience.excuse(Lost(f"it ends at event {there} and does not come to {seq}"))
+            await anyio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE_SECONDS)
 
     async def extent(self) -> Extent:
         """What the stream is and how far it goes. Raises Unavailable."""
