@@ -262,7 +262,13 @@ class Watched:
         self.inboxes.append((message.subject, message.data))
 
 
-async def harm(watched: Watched, access: NatsAccess, *, may_ask: frozenset[str] = frozenset()) -> set[str]:
+async def harm(
+    watched: Watched,
+    access: NatsAccess,
+    *,
+    may_ask: frozenset[str] = frozenset(),
+    sent: Mapping[str, bytes] = SENT,
+) -> set[str]:
     """What a user with this access can do to others; ``may_ask`` are the actions that it may send.
 
     The answers to its own requests of actions may go to the inbox of somebody else.
@@ -281,7 +287,7 @@ async def harm(watched: Watched, access: NatsAccess, *, may_ask: frozenset[str] 
     )
     try:
         found = {f"listens to {subject}" for subject in await _overheard(watched, user, access)}
-        await _send_everything(user)
+        await _send(user, sent)
     finally:
         await user.close()
     await anyio.sleep(SETTLE_SECONDS)
@@ -296,13 +302,13 @@ async def harm(watched: Watched, access: NatsAccess, *, may_ask: frozenset[str] 
     return found
 
 
-async def _send_everything(user: RawClient) -> None:
-    for subject, body in SENT.items():
+async def _send(user: RawClient, sent: Mapping[str, bytes]) -> None:
+    for subject, body in sent.items():
         for reply in REPLIES:
             await user.publish(subject, body, reply=reply)
     await user.flush(timeout=20)
     # With its own inbox too, as an honest client would: what was made is then there for the tricks above.
-    for subject, body in SENT.items():
+    for subject, body in sent.items():
         await user.publish(subject, body, reply=f"{user._inbox_prefix.decode()}.own.x")
     await user.flush(timeout=20)
 
