@@ -131,6 +131,7 @@ SENT: Mapping[str, bytes] = {
     "suite.event.x": b"\x00\xff",
     "suite.action.clear_kv_cache": b"{}",
     "suite.action.rebuild_projection": b"{}",
+    "suite.action./rebuild_projection": b"{}",
     "suite.action.unknown": b"{}",
     "suite.actor.box1.i.clear": b"{}",
     "suite.actor.box1.ping": b"{}",

@@ -103,7 +103,8 @@ def roles(subjects: Subjects) -> dict[str, Role]:
             account=LOG_ACCOUNT,
             inbox_prefix="_INBOX.client",
             publish=actions,
-            refused=(subjects.action("rebuild_projection"),),
+            # Older clients put a slash before an action's name (`suite.bus.action`).
+            refused=(subjects.action("rebuild_projection"), subjects.action("/rebuild_projection")),
             subscribe=("_INBOX.client.>",),
         ),
         "consumer": Role(
