@@ -45,7 +45,7 @@ async def mirrored(directory: Path) -> AsyncIterator[tuple[EmbeddedServer, Conne
 @asynccontextmanager
 async def reading(access: NatsAccess) -> AsyncIterator[Reader]:
     async with Connection.open(access, name="reader") as connection:
-        yield Reader(JetStream(connection, SUBJECTS.stream, new_id=new_id), new_id=new_id)
+        yield Reader(JetStream(connection, SUBJECTS.stream, new_id=new_id), new_id=new_id, is_mirror=True)
 
 
 @asynccontextmanager
@@ -100,6 +100,38 @@ async def test_the_mirror_comes_back_whatever_becomes_of_it_the_server_or_the_lo
         await log.append(generated("of another log"))
         await there_again(reader, 1)
         assert await sequences(reader) == [1]
+
+
+async def test_a_reader_waits_for_what_the_mirror_has_not_yet_and_follows_it_into_the_next_one(
+    tmp_path: Path,
+) -> None:
+    async with (
+        EmbeddedServer.start(tmp_path / "nats") as server,
+        open_log(server.access) as (connection, log),
+        reading(server.consumer) as reader,
+        background() as tasks,
+    ):
+        await log.append(generated("a"), generated("b"))
+        reached = anyio.Event()
+
+        async def reach() -> None:
+            await reader.reach(2)
+            reached.set()
+
+        tasks.start_soon(reach)
+        await anyio.sleep(0.1)
+        assert not reached.is_set(), "there is no mirror yet"
+        await tasks.start(partial(keep_mirror, connection, server.mirror, SUBJECTS, new_id=new_id))
+        with anyio.fail_after(20):
+            await reached.wait()
+        assert await sequences(reader) == [1, 2]
+        events = reader.read(SUBJECTS.events, after=0, follow=True, last_per_subject=False)
+        async with aclosing(events), Connection.open(server.mirror, name="vandal") as vandal:
+            assert [(await anext(events)).seq for _ in range(2)] == [1, 2]
+            await JetStream(vandal, SUBJECTS.stream, new_id=new_id).delete()
+            await log.append(generated("c"))
+            with anyio.fail_after(20):
+                assert (await anext(events)).seq == 3
 
 
 async def there_again(reader: Reader, last_seq: int) -> None:

@@ -54,9 +54,8 @@ class OpenedLog:
 
         if self._access is not None:
             connection = await self._tasks.start(_hold, self._access)
-            return Reader(
-                JetStream(connection, self._subjects.stream, new_id=self._new_id), new_id=self._new_id
-            )
+            mirror = JetStream(connection, self._subjects.stream, new_id=self._new_id)
+            return Reader(mirror, new_id=self._new_id, is_mirror=True)
         jetstream = JetStream(self._connection, self._subjects.stream, new_id=self._new_id)
         try:
             await jetstream.info()

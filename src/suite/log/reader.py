@@ -36,9 +36,11 @@ class Extent(NamedTuple):
 class Reader:
     """Reads the stream for as many readers as there are."""
 
-    def __init__(self, jetstream: JetStream, *, new_id: NewId) -> None:
+    def __init__(self, jetstream: JetStream, *, new_id: NewId, is_mirror: bool = False) -> None:
         self._jetstream = jetstream
         self._new_id = new_id
+        self._is_mirror = is_mirror
+        """A mirror that is gone is made anew; a log that is gone is gone."""
 
     async def read(
         self, subject_filter: str, *, after: int, follow: bool, last_per_subject: bool
@@ -78,7 +80,7 @@ class Reader:
                 logger.info("reading on after event %d with a new consumer: %s", place, lost)
                 patience.excuse(lost)
             except Refused as refused:
-                if refused.code == STREAM_NOT_FOUND:
+                if refused.code == STREAM_NOT_FOUND and not self._is_mirror:
                     raise ServerUnsuitable(f"the stream {self._jetstream.stream} is gone") from refused
                 patience.excuse(refused)
             except (NotSent, NoAnswer, Unavailable) as error:
