@@ -26,6 +26,7 @@ check: $(VENV)/.dev-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m suite.messages.schema --check schemas
+	$(BIN)/python -m suite.bus.deployment --check deploy/nats
 
 bench: bench-peers $(MODEL)
 	@for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark --quick || exit 1; done
@@ -35,6 +36,7 @@ bench-peers: $(VENV)/.bench-installed
 
 schemas: $(VENV)/.dev-installed
 	$(BIN)/python -m suite.messages.schema --write schemas
+	$(BIN)/python -m suite.bus.deployment --write deploy/nats
 
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff check --fix .

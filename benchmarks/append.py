@@ -5,7 +5,8 @@
 The server syncs every write to disk before it answers (``sync_interval: always``). Both sides publish the
 same bodies under the same headers from one process and one event loop (uvloop, as the suite runs), over a
 connection of its own each, into a file stream of its own each; they take turns, and the medians of all
-turns are compared. Ours is ``Log.append``, from the typed event to its sequence. Prints one line of JSON
+turns are compared. Ours is ``Log.append``, from the typed event to its sequence, with the mirror for readers
+kept up with it, which the other side does not have. Prints one line of JSON
 for 1 append in flight and one for 64, higher is better; on stderr, what the disk takes for a sync and for
 removing a synced file, which an atomic batch pays six times.
 
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -35,10 +37,12 @@ from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.identity import new_id, utc_now
 from suite.log import Log
+from suite.log.mirror import keep_mirror
 from suite.messages.actor import NatsAccess
 from suite.messages.envelope import Envelope
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
+from suite.tasks import background
 
 SUBJECTS = Subjects()
 EVENT = Generated(
@@ -59,11 +63,13 @@ Append = Callable[[], Awaitable[object]]
 
 
 @asynccontextmanager
-async def ours(access: NatsAccess) -> AsyncIterator[Append]:
+async def ours(server: EmbeddedServer) -> AsyncIterator[Append]:
     async with (
-        Connection.open(access, name="ours") as connection,
+        Connection.open(server.access, name="ours") as connection,
         Log.open(connection, SUBJECTS, source="/node/box1", new_id=new_id, now=utc_now) as log,
+        background() as tasks,
     ):
+        await tasks.start(partial(keep_mirror, connection, server.mirror, SUBJECTS, new_id=new_id))
         yield lambda: log.append(EVENT)
 
 
@@ -130,7 +136,7 @@ async def main(*, turns: int, seconds: float, parent: str | None) -> None:
         print(json.dumps(disk(directory)), file=sys.stderr)
         async with (
             EmbeddedServer.start(Path(directory) / "nats") as server,
-            ours(server.access) as append,
+            ours(server) as append,
             bare(server.access) as publish,
         ):
             for in_flight in (1, 64):

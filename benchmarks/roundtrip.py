@@ -83,7 +83,8 @@ def suite_url(directory: Path) -> str:
     """With the suite's own credentials: only they may answer on a subject of their choice."""
     address = json.loads((directory / "connection.json").read_bytes())["url"]
     configuration = json.loads((directory / "nats" / "nats-server.conf").read_bytes())
-    user = next(each for each in configuration["authorization"]["users"] if each["user"] == "suite")
+    users = configuration["accounts"]["SUITE"]["users"]
+    user = next(each for each in users if each["user"] == "suite")
     return str(address).replace("://", f"://{user['user']}:{user['password']}@")
 
 

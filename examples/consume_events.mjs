@@ -16,15 +16,11 @@ if (dataDir === undefined) {
   console.error("usage: consume_events.mjs DATA_DIR [COUNT]");
   process.exit(2);
 }
-const {
-  url,
-  user,
-  password,
-  inbox_prefix = "_INBOX", // a role may receive replies under its own prefix only
-  subject_root = "suite",
-} = JSON.parse(readFileSync(join(dataDir, "connection.json"), "utf8"));
+const found = JSON.parse(readFileSync(join(dataDir, "connection.json"), "utf8"));
+const { url, subject_root = "suite" } = found;
+const { user, password } = found.reader ?? found; // who reads the log is another user than who sends actions
 
-const nc = await connect({ servers: url, user, pass: password, inboxPrefix: inbox_prefix });
+const nc = await connect({ servers: url, user, pass: password });
 
 // suite.event.> is everything; suite.event.usage.> would be the generations alone. With `opt_start_seq: seq + 1`
 // and `deliver_policy: "by_start_sequence"` it goes on after the last event that was seen.

@@ -26,13 +26,9 @@ BATCH = 100
 async def main(data_dir: Path, count: int | None) -> None:
     found = json.loads((data_dir / "connection.json").read_text())
     root = found.get("subject_root", "suite")
-    nc = await nats.connect(
-        found["url"],
-        user=found.get("user"),
-        password=found.get("password"),
-        # A role may receive replies under its own prefix only.
-        inbox_prefix=found.get("inbox_prefix", "_INBOX"),
-    )
+    # Who reads the log is another user than who sends actions.
+    reader = found.get("reader", found)
+    nc = await nats.connect(found["url"], user=reader.get("user"), password=reader.get("password"))
     # suite.event.> is everything; suite.event.usage.> would be the generations alone.
     events = await nc.jetstream().pull_subscribe(f"{root}.event.>", durable=DURABLE, stream=root.upper())
     while count is None or count > 0:

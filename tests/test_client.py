@@ -13,7 +13,7 @@ import pytest
 import suite
 from suite.client import Client
 from suite.client.access import find
-from suite.config import ConnectionFile
+from suite.config import ConnectionFile, ReaderCredentials
 from suite.errors import (
     InvalidConfiguration,
     InvalidRequest,
@@ -441,6 +441,17 @@ def test_a_data_directory_that_is_given_goes_before_the_environment(tmp_path: Pa
     assert target.access == NatsAccess(
         url="nats://file:1", user="operator", password="p", inbox_prefix="_INBOX.operator"
     )
+
+
+def test_the_log_is_read_as_another_user_where_one_is_named(tmp_path: Path) -> None:
+    assert find(data_dir=_file(tmp_path)).reader is None
+    reader = ReaderCredentials(user="consumer", password="r")
+    ConnectionFile(url="nats://file:1", user="operator", reader=reader, node="n", pid=1).write(tmp_path)
+    assert find(data_dir=tmp_path).reader == NatsAccess(url="nats://file:1", user="consumer", password="r")
+    environ = {"SUITE_NATS_READER_USER": "reads", "SUITE_NATS_READER_PASSWORD": "s"}
+    by_url = find("nats://given:1", user="me", environ=environ).reader
+    assert by_url == NatsAccess(url="nats://given:1", user="reads", password="s")
+    assert find("nats://given:1", environ={}).reader is None
 
 
 def test_the_environment_goes_before_the_usual_directory(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 import suite
+from suite.config import ConnectionFile
 from suite.errors import Conflict, EvaluationNotFound, InvalidRequest, ModelNotFound, NodeLost
 from suite.messages.actions.projections import RebuildProjectionReply
 from suite.messages.signals import Folded, Heartbeat
@@ -53,6 +55,28 @@ async def test_metrics_are_logged_once_listed_page_by_page_and_summed_up(tmp_pat
         assert [each.agent_name for each in summary.by_agent] == ["planner"]
         with pytest.raises(InvalidRequest, match="until"):
             await client.summary("latency_ms", since=2, until=1)
+
+
+async def test_the_log_is_read_as_another_user_and_has_all_that_was_acknowledged(tmp_path: Path) -> None:
+    async with service_and_client(tmp_path / "models", tmp_path / "data") as (service, client):
+        for number in range(1, 31):
+            logged = await client.log_performance_metric("agent", "latency_ms", number)
+            newest = [event.seq async for event in client.events("metric")][-1]
+            assert newest == logged.seq == await client.last_seq()
+        found = service.connection_file()
+        assert found.reader is not None
+        assert (found.user, found.reader.user) == ("operator", "consumer")
+        text = ConnectionFile.path(tmp_path / "data").read_text()
+        server = json.loads((tmp_path / "data" / "nats" / "nats-server.conf").read_bytes())
+        secrets = {
+            user["user"]: user["password"]
+            for account in server["accounts"].values()
+            for user in account["users"]
+        }
+        assert {name for name, secret in secrets.items() if secret in text} == {"operator", "consumer"}
+        consumer = suite.connect(found.url, user="consumer", password=secrets["consumer"])
+        async with consumer as reader:
+            assert len([event async for event in reader.events("metric")]) == 30
 
 
 async def test_evaluations_are_logged_compared_and_retracted(tmp_path: Path) -> None:

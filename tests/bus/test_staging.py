@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.bus import staging
+from suite.bus import staging, store
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.identity import new_id, utc_now
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not staging.MEMORY.is_dir(), reason="there is no
 
 
 def batches(directory: Path) -> Path:
-    return directory / "nats" / "jetstream" / "jetstream" / "$G" / "streams" / "SUITE" / "batches"
+    return store.streams(directory / "nats" / "jetstream") / "SUITE" / "batches"
 
 
 async def append_batch(connection: Connection) -> int:

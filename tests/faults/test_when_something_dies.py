@@ -22,7 +22,7 @@ from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.events import Generated, InstanceCrashed
 from suite.messages.events import NodeLost as NodeLostFact
 from support.models import smollm2, tiny_model
-from support.nats import running_nats
+from support.nats import mirrored_nats, operator_of
 from support.service import Serving, facts, history, service_and_client, serving
 
 LONG = 2000
@@ -45,11 +45,6 @@ def credentials(server: EmbeddedServer) -> dict[str, str]:
         "SUITE_NATS_PASSWORD": access.password or "",
         "SUITE_NATS_INBOX_PREFIX": access.inbox_prefix,
     }
-
-
-def connect(server: EmbeddedServer) -> AbstractAsyncContextManager[Client]:
-    operator = server.operator
-    return suite.connect(operator.url, user=operator.user, password=operator.password)
 
 
 async def actor_pid(client: Client, model_id: str) -> int:
@@ -117,9 +112,9 @@ async def test_an_actor_that_takes_nothing_is_replaced_and_the_request_succeeds(
 async def test_a_stream_of_a_node_that_dies_ends_in_node_lost(tmp_path: Path) -> None:
     os.link(smollm2(), tmp_path / "big.gguf")
     async with (
-        running_nats(tmp_path / "nats") as (server, _),
+        mirrored_nats(tmp_path / "nats") as server,
         node(server, tmp_path, "a", "--node", "a") as doomed,
-        connect(server) as client,
+        operator_of(server) as client,
     ):
         await client.load_model("big")
         pid = await actor_pid(client, "big")
@@ -135,11 +130,11 @@ async def test_a_stream_of_a_node_that_dies_ends_in_node_lost(tmp_path: Path) ->
 async def test_other_nodes_append_the_loss_once_and_serve_on(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
     async with (
-        running_nats(tmp_path / "nats") as (server, _),
+        mirrored_nats(tmp_path / "nats") as server,
         node(server, tmp_path, "a", "--node", "a") as doomed,
         node(server, tmp_path, "b", "--node", "b"),
         node(server, tmp_path, "c", "--node", "c"),
-        connect(server) as client,
+        operator_of(server) as client,
     ):
         await anyio.sleep(1.5)  # so that the others have seen its lease
         await doomed.kill()
@@ -154,7 +149,7 @@ async def test_other_nodes_append_the_loss_once_and_serve_on(tmp_path: Path) -> 
 
 async def test_a_node_that_died_unseen_is_declared_lost_by_the_next_that_starts(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
-    async with running_nats(tmp_path / "nats") as (server, _), connect(server) as client:
+    async with mirrored_nats(tmp_path / "nats") as server, operator_of(server) as client:
         async with node(server, tmp_path, "a", "--node", "a") as doomed:
             await doomed.kill()
         async with node(server, tmp_path, "b", "--node", "b"):
@@ -239,7 +234,7 @@ async def test_a_node_killed_takes_its_server_and_actors_along(tmp_path: Path) -
 async def test_a_second_process_of_the_name_is_refused_or_fences_the_first(tmp_path: Path) -> None:
     tiny_model(tmp_path / "tiny.gguf")
     async with (
-        running_nats(tmp_path / "nats") as (server, _),
+        mirrored_nats(tmp_path / "nats") as server,
         node(server, tmp_path, "a1", "--node", "a") as first,
     ):
         command = [sys.executable, "-m", "suite", "serve", "--data-dir", str(tmp_path / "a2")]
@@ -250,7 +245,7 @@ async def test_a_second_process_of_the_name_is_refused_or_fences_the_first(tmp_p
         assert b"node_name_taken" in refused.stderr
         async with (
             node(server, tmp_path, "a2", "--node", "a", "--take-over"),
-            connect(server) as client,
+            operator_of(server) as client,
         ):
             with anyio.fail_after(40):
                 # The first finds out by its next append, whichever of the two a request reaches.

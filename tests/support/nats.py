@@ -6,12 +6,20 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
+import pytest
 
+import suite
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
+from suite.client import Client
+from suite.identity import new_id
+from suite.log.mirror import keep_mirror
+from suite.messages.subjects import Subjects
+from suite.tasks import background
 
 PATIENCE_SECONDS = 20.0
 
@@ -24,6 +32,25 @@ async def running_nats(directory: Path) -> AsyncIterator[tuple[EmbeddedServer, C
         Connection.open(server.access, name="test") as connection,
     ):
         yield server, connection
+
+
+@asynccontextmanager
+async def mirrored_nats(directory: Path) -> AsyncIterator[EmbeddedServer]:
+    """A server for nodes to which it is an existing NATS; the mirror of their log is kept beside them."""
+    async with running_nats(directory) as (server, connection), background() as tasks:
+        tasks.start_soon(partial(keep_mirror, connection, server.mirror, Subjects(), new_id=new_id))
+        yield server
+
+
+@asynccontextmanager
+async def operator_of(server: EmbeddedServer) -> AsyncIterator[Client]:
+    """A client of what serves on this NATS, with an operator's rights."""
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("SUITE_NATS_READER_USER", str(server.consumer.user))
+        environ.setenv("SUITE_NATS_READER_PASSWORD", str(server.consumer.password))
+        access = server.operator
+        async with suite.connect(access.url, user=access.user, password=access.password) as client:
+            yield client
 
 
 async def restart_nats(server: EmbeddedServer, *connections: Connection) -> None:

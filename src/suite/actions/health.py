@@ -1,4 +1,4 @@
-"""health_check and get_stats."""
+"""health_check, get_stats and get_log_end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from suite.bus.service import Call, action
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.log import told
 from suite.messages.actions.status import (
+    GetLogEndReply,
+    GetLogEndRequest,
     GetStatsReply,
     GetStatsRequest,
     HealthCheckReply,
@@ -81,6 +83,12 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         metrics=await _old_stats(node),
         projections=tuple(each.info for each in node.projections.by_name.values()),
     )
+
+
+@action("get_log_end")
+async def get_log_end(node: Node, _: GetLogEndRequest, __: Call) -> GetLogEndReply:
+    """Where the log ends: what a reader of its mirror waits for, to miss nothing."""
+    return GetLogEndReply(last_seq=(await node.log.extent()).last_seq)
 
 
 async def _old_stats(node: Node) -> OldStats:

@@ -1,4 +1,4 @@
-"""A nats-server of one's own: a child process on loopback, with JetStream and four users.
+"""A nats-server of one's own: a child process on loopback, with JetStream, two accounts and a user a role.
 
     async with EmbeddedServer.start(data / "nats") as server:
         async with Connection.open(server.access, name="box1") as connection: ...
@@ -25,7 +25,8 @@ import anyio
 import anyio.to_thread
 from anyio.abc import Process, TaskGroup
 
-from suite.bus import parent
+from suite.bus import parent, store
+from suite.bus.accounts import accounts, roles
 from suite.bus.staging import Staging
 from suite.errors import DataDirUnusable, PortTaken, ServerNotFound, Unavailable
 from suite.messages.actor import NatsAccess
@@ -40,51 +41,14 @@ MAX_PAYLOAD_BYTES = 1024 * 1024
 UNLIMITED_BYTES = 2**62
 """Of JetStream's own limit. By default it is three quarters of what is free at the start, with what is stored
 already counted against it: a store that fills half of a disk could not be written after a restart."""
+MAX_PENDING_BYTES = 32 * 1024 * 1024
+"""What may wait for a connection that does not read; then the server ends it."""
 START_SECONDS = 30.0
 """A large store is read through at the start."""
 STOP_SECONDS = 1.0
 """After which it is killed. It syncs every write: that loses nothing that was acknowledged."""
 LAST_RETRY_SECONDS = 5.0
 HOST = "127.0.0.1"
-ROLES = ("suite", "operator", "client", "consumer")
-
-
-def permissions(role: str, subjects: Subjects) -> dict[str, Any]:
-    """What a role may publish and listen to: DESIGN's "Who may what"."""
-    request = [subjects.action(">"), "$SRV.>"]
-    stream = subjects.stream
-    read = [
-        "$JS.API.INFO",
-        f"$JS.API.STREAM.INFO.{stream}",
-        f"$JS.API.STREAM.MSG.GET.{stream}",
-        f"$JS.API.DIRECT.GET.{stream}",
-        f"$JS.API.DIRECT.GET.{stream}.>",
-        "$JS.API.STREAM.NAMES",
-        f"$JS.API.CONSUMER.CREATE.{stream}",
-        f"$JS.API.CONSUMER.CREATE.{stream}.>",
-        f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.>",
-        f"$JS.API.CONSUMER.INFO.{stream}.>",
-        f"$JS.API.CONSUMER.NAMES.{stream}",
-        f"$JS.API.CONSUMER.LIST.{stream}",
-        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.>",
-        f"$JS.API.CONSUMER.DELETE.{stream}.>",
-        f"$JS.ACK.{stream}.>",
-        f"$JS.FC.{stream}.>",
-    ]
-    inbox = f"{inbox_prefix(role)}.>"
-    own = [f"{subjects.root}.>", "$SRV.>", "$JS.>", "$KV.>"]
-    publish = {"suite": [*own, "_INBOX.>"], "operator": request + read, "client": request, "consumer": read}
-    subscribe = {"suite": [*own, inbox]}
-    refused = [subjects.action("rebuild_projection")] if role == "client" else []
-    return {
-        "publish": {"allow": publish[role], "deny": refused},
-        "subscribe": {"allow": subscribe.get(role, [inbox])},
-    }
-
-
-def inbox_prefix(role: str) -> str:
-    """Where the answers for a role go; no other role but the suite's can read or forge them."""
-    return f"_INBOX.{role}"
 
 
 class EmbeddedServer:
@@ -94,7 +58,8 @@ class EmbeddedServer:
         self._directory = directory
         self._program = program
         self._subjects = subjects
-        self._passwords = {role: secrets.token_urlsafe(24) for role in ROLES}
+        self._roles = roles(subjects)
+        self._passwords = {role: secrets.token_urlsafe(24) for role in self._roles}
         self._staging = Staging(directory / "jetstream", subjects.stream)
         self._process: Process
         self._stopping = False
@@ -113,6 +78,7 @@ class EmbeddedServer:
         """
         program = await find_server()
         server = cls(directory, program, Subjects(subjects_root))
+        await anyio.to_thread.run_sync(store.adopt, directory / "jetstream")
         await anyio.to_thread.run_sync(server._write_configuration)
         async with background() as tasks:
             try:
@@ -136,7 +102,7 @@ class EmbeddedServer:
 
     @property
     def operator(self) -> NatsAccess:
-        """For who runs the suite: what clients and consumers may."""
+        """For who runs the suite: every action."""
         return self._access("operator")
 
     @property
@@ -146,15 +112,20 @@ class EmbeddedServer:
 
     @property
     def consumer(self) -> NatsAccess:
-        """For reading events."""
+        """For reading events, in the readers' account."""
         return self._access("consumer")
+
+    @property
+    def mirror(self) -> NatsAccess:
+        """For keeping the readers' mirror of the log, in their account."""
+        return self._access("mirror")
 
     def _access(self, role: str) -> NatsAccess:
         return NatsAccess(
             url=f"nats://{HOST}:{self.port}",
             user=role,
             password=self._passwords[role],
-            inbox_prefix=inbox_prefix(role),
+            inbox_prefix=self._roles[role].inbox_prefix,
         )
 
     def free_bytes(self) -> int:
@@ -186,20 +157,18 @@ class EmbeddedServer:
     # --- the process --------------------------------------------------------------------------------------
 
     def _write_configuration(self) -> None:
-        users = [
-            {"user": role, "password": password, "permissions": permissions(role, self._subjects)}
-            for role, password in self._passwords.items()
-        ]
         # The server's own format is a superset of JSON, so nothing has to be quoted by hand.
         configuration: dict[str, Any] = {
             "host": HOST,
             "max_payload": MAX_PAYLOAD_BYTES,
+            "max_pending": MAX_PENDING_BYTES,
             "jetstream": {
                 "store_dir": str(self._directory / "jetstream"),
                 "sync_interval": "always",
                 "max_file_store": UNLIMITED_BYTES,
+                "strict": True,
             },
-            "authorization": {"users": users},
+            "accounts": accounts(self._subjects, self._passwords),
             "ports_file_dir": str(self._directory),
             "logfile": str(self._directory / "nats-server.log"),
             "logfile_size_limit": 1024 * 1024,

@@ -216,6 +216,14 @@ class JetStream:
         """Create the stream; the same again is no error."""
         return await self._api(f"STREAM.CREATE.{self.stream}", config, StreamInfo, timeout)
 
+    async def update(self, config: Mapping[str, Any], *, timeout: float = 5.0) -> StreamInfo:
+        """Change the stream's configuration to this one, which has to be whole."""
+        return await self._api(f"STREAM.UPDATE.{self.stream}", config, StreamInfo, timeout)
+
+    async def delete(self, *, timeout: float = 5.0) -> None:
+        """Remove the stream with all that it holds."""
+        await self._api(f"STREAM.DELETE.{self.stream}", None, _Deleted, timeout)
+
     # --- publishing ---------------------------------------------------------------------------------------
 
     async def publish(self, messages: Sequence[Outgoing], *, timeout: float) -> PubAck:

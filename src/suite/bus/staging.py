@@ -16,6 +16,8 @@ from pathlib import Path
 
 import anyio
 
+from suite.bus.store import streams
+
 MEMORY = Path("/dev/shm")
 LOOK_SECONDS = 0.2
 
@@ -24,7 +26,7 @@ class Staging:
     """The place in memory for one stream of one server's store."""
 
     def __init__(self, store: Path, stream: str) -> None:
-        self._batches = store / "jetstream" / "$G" / "streams" / stream / "batches"
+        self._batches = streams(store) / stream / "batches"
         name = hashlib.sha256(str(store.absolute()).encode()).hexdigest()[:16]
         self._memory = MEMORY / f"suite-{os.getuid()}-{name}"
 

@@ -78,7 +78,8 @@ def commands() -> None:
     """Keep a fleet of local GGUF models: load, run and unload them, with every fact in one log.
 
     The service is found by --nats-url, by --data-dir, by SUITE_NATS_URL (with SUITE_NATS_USER,
-    SUITE_NATS_PASSWORD or SUITE_NATS_CREDENTIALS), or in the usual data directory, in this order.
+    SUITE_NATS_PASSWORD or SUITE_NATS_CREDENTIALS), or in the usual data directory, in this order. With a URL,
+    the log is read as SUITE_NATS_READER_USER with SUITE_NATS_READER_PASSWORD, where that is another user.
 
     \b
     Examples:

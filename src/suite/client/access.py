@@ -25,6 +25,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A service to talk to."""
 
     access: NatsAccess
+    reader: NatsAccess | None = None
+    """For reading the log, where that is another user; None: the same."""
     subject_root: str
     found_in: str
     """What named it, for messages."""
@@ -42,7 +44,8 @@ def find(
     """The service by `url`, else by `data_dir`, else by ``SUITE_NATS_URL``, else by the usual data directory.
 
     The usual one is ``SUITE_DATA_DIR`` or the platform's. Without an inbox prefix a user's replies go to
-    ``_INBOX.<user>``, which is what the roles of the suite's own server may subscribe to.
+    ``_INBOX.<user>``, which is what the roles of the suite's own server may subscribe to. With a URL, the log
+    is read as ``SUITE_NATS_READER_USER``, if there is one.
     Raises Unavailable when no node serves from the data directory.
     """
     if url is None and data_dir is None and (url := environ.get("SUITE_NATS_URL")):
@@ -88,9 +91,16 @@ def _by_url(
             credentials_file=credentials,
             inbox_prefix=inbox_prefix or (f"{DEFAULT_INBOX_PREFIX}.{user}" if user else DEFAULT_INBOX_PREFIX),
         ),
+        reader=_reader(bare, environ),
         subject_root=environ.get("SUITE_SUBJECT_ROOT") or "suite",
         found_in=found_in,
     )
+
+
+def _reader(url: str, environ: Mapping[str, str]) -> NatsAccess | None:
+    user = environ.get("SUITE_NATS_READER_USER")
+    password = environ.get("SUITE_NATS_READER_PASSWORD")
+    return NatsAccess(url=url, user=user, password=password) if user else None
 
 
 def _by_file(data_dir: Path) -> Target:
@@ -107,7 +117,12 @@ def _by_file(data_dir: Path) -> Target:
         raise InvalidConfiguration(
             f"{path} is not what `suite serve` writes ({error}): start it again"
         ) from None
-    return Target(access=found.access, subject_root=found.subject_root, found_in=str(path))
+    return Target(
+        access=found.access,
+        reader=found.reader_access,
+        subject_root=found.subject_root,
+        found_in=str(path),
+    )
 
 
 @asynccontextmanager
@@ -134,6 +149,7 @@ async def connect(
         yield Client(
             connection,
             tasks,
+            reader=target.reader,
             subjects=Subjects(target.subject_root),
             new_id=new_id,
             request_seconds=request_seconds,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection
 from suite.client.evaluations import Evaluations
 from suite.client.generation import Generation, GenerationOptions, OnProgress, chat_messages
+from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.errors import SuiteError
-from suite.identity import NewId, utc_now
+from suite.identity import NewId
 from suite.messages.actions.chat import ChatMessage
 from suite.messages.actions.embedding import EmbedReply, EmbedRequest
 from suite.messages.actions.generation import (
@@ -40,6 +41,8 @@ from suite.messages.actions.residency import (
     UnloadModelRequest,
 )
 from suite.messages.actions.status import (
+    GetLogEndReply,
+    GetLogEndRequest,
     GetModelStatusReply,
     GetModelStatusRequest,
     GetStatsReply,
@@ -49,12 +52,10 @@ from suite.messages.actions.status import (
     ListModelsReply,
     ListModelsRequest,
 )
+from suite.messages.actor import NatsAccess
 from suite.messages.envelope import Recorded
 from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal
 from suite.messages.subjects import Subjects
-
-if TYPE_CHECKING:
-    from suite.log import Log
 
 SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
 """How long a node that owes a heartbeat each second may be silent before it counts as lost."""
@@ -86,6 +87,7 @@ class Client(Evaluations, Records):
         connection: Connection,
         tasks: TaskGroup,
         *,
+        reader: NatsAccess | None,
         subjects: Subjects,
         new_id: NewId,
         request_seconds: float,
@@ -99,8 +101,7 @@ class Client(Evaluations, Records):
         )
         self._tasks = tasks
         self._new_id = new_id
-        self._log: Log | None = None
-        self._log_lock = anyio.Lock()
+        self._log = OpenedLog(connection, tasks, reader, subjects, new_id)
 
     # --- residency ----------------------------------------------------------------------------------------
 
@@ -235,39 +236,31 @@ class Client(Evaluations, Records):
         """The events after a sequence, in order; with ``follow``, on and on as they are appended.
 
         ``filter`` is a subject filter, with or without ``suite.event.`` in front, or an aggregate's name:
-        ``instance.*.smollm2.>``, ``usage``. Needs the role of a consumer or an operator.
+        ``instance.*.smollm2.>``, ``usage``. Without ``follow`` it ends, and has all that was acknowledged
+        before. Needs the right to read the log: what a node's data directory gives, or the role `consumer`.
         """
-        log = await self._opened_log()
-        reading = log.read(self._event_filter(filter), after=after, follow=follow)
+        reader = await self._log.reader()
+        if self._log.is_mirror and not follow:
+            await reader.reach(await self._log_end())
+        reading = reader.read(self._event_filter(filter), after=after, follow=follow, last_per_subject=False)
         async with aclosing(reading) as events:
             async for event in events:
                 yield event
 
     async def last_seq(self) -> int:
-        """The sequence of the newest event. Needs the role of a consumer or an operator."""
-        return (await (await self._opened_log()).extent()).last_seq
+        """The sequence of the newest event. Needs the right to read the log."""
+        reader = await self._log.reader()
+        return await self._log_end() if self._log.is_mirror else (await reader.extent()).last_seq
 
-    def _event_filter(self, filter: str | None) -> str | None:
+    async def _log_end(self) -> int:
+        return (await self._ask("get_log_end", GetLogEndRequest(), GetLogEndReply)).last_seq
+
+    def _event_filter(self, filter: str | None) -> str:
         if not filter:
-            return None
+            return self._subjects.events
         start = f"{self._subjects.root}.event."
         filter = filter.removeprefix(start)
         return start + (filter if "." in filter or filter == ">" else f"{filter}.>")
-
-    async def _opened_log(self) -> Log:
-        async with self._log_lock:
-            if self._log is None:
-                self._log = await self._tasks.start(self._hold_log)
-        return self._log
-
-    async def _hold_log(self, *, task_status: TaskStatus[Log]) -> None:
-        from suite.log import Log
-
-        async with Log.open(
-            self._connection, self._subjects, source="/client", new_id=self._new_id, now=utc_now, create=False
-        ) as log:
-            task_status.started(log)
-            await anyio.sleep_forever()
 
     # --- under generations --------------------------------------------------------------------------------
 

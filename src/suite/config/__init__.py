@@ -14,7 +14,7 @@ Each value outside ``[models]`` has an environment variable: ``SUITE_MEMORY_LIMI
 ``.yaml`` or ``.yml`` is an old one (`suite.config.old_yaml`).
 """
 
-from suite.config.connection_file import ConnectionFile
+from suite.config.connection_file import ConnectionFile, ReaderCredentials
 from suite.config.loading import Configuration, load_configuration, load_settings
 from suite.config.settings import (
     LegacySettings,
@@ -33,6 +33,7 @@ __all__ = [
     "LegacySettings",
     "ModelSettings",
     "NatsSettings",
+    "ReaderCredentials",
     "RetentionSettings",
     "Settings",
     "Tracing",

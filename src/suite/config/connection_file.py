@@ -10,6 +10,14 @@ import msgspec
 from suite.messages.actor import NatsAccess
 
 
+class ReaderCredentials(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who reads the log, on a server where that is another user than the one who sends actions."""
+
+    user: str | None = None
+    password: str | None = None
+    inbox_prefix: str = "_INBOX"
+
+
 class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``connection.json``: how to reach a node, in its data directory, readable by its owner only."""
 
@@ -17,6 +25,8 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     user: str | None = None
     password: str | None = None
     inbox_prefix: str = "_INBOX"
+    reader: ReaderCredentials | None = None
+    """None: the log is read as the same user."""
     subject_root: str = "suite"
     node: str
     pid: int
@@ -45,4 +55,16 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         """What a connection needs to know."""
         return NatsAccess(
             url=self.url, user=self.user, password=self.password, inbox_prefix=self.inbox_prefix
+        )
+
+    @property
+    def reader_access(self) -> NatsAccess | None:
+        """What a connection that reads the log needs to know, where that is another one."""
+        if self.reader is None:
+            return None
+        return NatsAccess(
+            url=self.url,
+            user=self.reader.user,
+            password=self.reader.password,
+            inbox_prefix=self.reader.inbox_prefix,
         )

@@ -21,7 +21,8 @@ logger = logging.getLogger("suite.log")
 
 PATIENCE_SECONDS: Final = 20.0
 """For how long a reader that does not follow goes on trying to reach the log."""
-
+FIRST_PAUSE_SECONDS: Final = 0.001
+LAST_PAUSE_SECONDS: Final = 0.25
 
 _SUBJECT_CHARACTERS: Final = 200
 _REPLACED: Final = "\N{REPLACEMENT CHARACTER}"
@@ -58,9 +59,11 @@ class Unreadable(NamedTuple):
 class Reader:
     """Reads the stream for as many readers as there are."""
 
-    def __init__(self, jetstream: JetStream, *, new_id: NewId) -> None:
+    def __init__(self, jetstream: JetStream, *, new_id: NewId, is_mirror: bool = False) -> None:
         self._jetstream = jetstream
         self._new_id = new_id
+        self._is_mirror = is_mirror
+        """A mirror that is gone is made anew; a log that is gone is gone."""
 
     async def read(
         self, subject_filter: str, *, after: int, follow: bool, last_per_subject: bool
@@ -103,7 +106,7 @@ class Reader:
                 logger.info("reading on after event %d with a new consumer: %s", place, lost)
                 patience.excuse(lost)
             except Refused as refused:
-                if refused.code == STREAM_NOT_FOUND:
+                if refused.code == STREAM_NOT_FOUND and not self._is_mirror:
                     raise ServerUnsuitable(f"the stream {self._jetstream.stream} is gone") from refused
                 patience.excuse(refused)
             except (NotSent, NoAnswer, Unavailable) as error:
@@ -121,6 +124,20 @@ class Reader:
         """The message of this sequence, from the leader; None if it is gone. Raises Unavailable."""
         found = await _patiently(lambda: self._jetstream.next(subject_filter, after=seq - 1))
         return read_stored(found) if found is not None and found.seq == seq else None
+
+    async def reach(self, seq: int) -> None:
+        """Wait until what is read here has come to this sequence, as a mirror does within milliseconds.
+
+        Raises Unavailable when it comes no nearer for a while.
+        """
+        patience, pause, newest = Patience(follow=False), FIRST_PAUSE_SECONDS, -1
+        while (there := (await self.extent()).last_seq) < seq:
+            if there > newest:
+                newest = there
+                patience.reset()
+            patience.excuse(Lost(f"it ends at event {there} and does not come to {seq}"))
+            await anyio.sleep(pause)
+            pause = min(2 * pause, LAST_PAUSE_SECONDS)
 
     async def extent(self) -> Extent:
         """What the stream is and how far it goes. Raises Unavailable."""

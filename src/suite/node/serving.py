@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from functools import partial
+from typing import NamedTuple
 
 import anyio
 import anyio.abc
@@ -28,7 +29,7 @@ from suite.actions.evaluation import (
     summary,
 )
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
-from suite.actions.health import get_stats, health, health_check
+from suite.actions.health import get_log_end, get_stats, health, health_check
 from suite.actions.prediction import predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.residency import load_model, unload_model
@@ -38,12 +39,13 @@ from suite.bus.embedded import EmbeddedServer
 from suite.bus.kv import Leases
 from suite.bus.service import Service, terminate
 from suite.catalogue import Catalogue
-from suite.config import ConnectionFile, Settings
+from suite.config import ConnectionFile, ReaderCredentials, Settings
 from suite.config.settings import RetentionSettings
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
+from suite.log.mirror import keep_mirror
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.dependencies import wait_for_dependencies
@@ -79,6 +81,7 @@ ACTIONS = (
     get_model_status,
     health_check,
     get_stats,
+    get_log_end,
     record_usage,
     usage,
     log_performance_metric,
@@ -157,10 +160,10 @@ async def running_node(
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
     ):
         async with (
-            _nats(settings) as (access, reachable_by, server),
+            _nats(settings) as nats,
             # Who starts them together cannot say which of them is there first.
             Connection.open(
-                access, name=f"suite-{settings.node}", wait=settings.nats.url is not None
+                nats.access, name=f"suite-{settings.node}", wait=settings.nats.url is not None
             ) as connection,
             Log.open(
                 connection,
@@ -172,6 +175,8 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
+            if nats.mirror is not None:
+                await tasks.start(partial(keep_mirror, connection, nats.mirror, subjects, new_id=new_id))
             if settings.wait_for_dependencies:
                 await wait_for_dependencies(
                     connection,
@@ -183,9 +188,9 @@ async def running_node(
             tasks.start_soon(sweep_snapshots, settings, now)
             reporter = Reporter(log, settings.node)
             tasks.start_soon(reporter.run)
-            if server is not None:
+            if nats.server is not None:
                 report = partial(reporter.report, LogNotWritable.code)
-                watch = StorageWatch(server, log.writability, clock=clock, on_problem=report)
+                watch = StorageWatch(nats.server, log.writability, clock=clock, on_problem=report)
                 tasks.start_soon(watch.run)
             catalogue = await _catalogue(settings)
             limit_bytes = _memory_limit(settings)
@@ -200,7 +205,7 @@ async def running_node(
                 journal,
                 limit_bytes=limit_bytes,
                 standby=settings.standby and settings.enable_gguf_management,
-                make_spec=partial(actor_spec, settings, access, catalogue),
+                make_spec=partial(actor_spec, settings, nats.access, catalogue),
                 terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
                 new_id=new_id,
                 now=now,
@@ -279,7 +284,7 @@ async def running_node(
                                 health=partial(health, node),
                             )
                         )
-                    reachable_by.write(settings.data_dir)
+                    nats.reachable_by.write(settings.data_dir)
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
                     try:
                         yield node
@@ -305,11 +310,20 @@ def _disabled(settings: Settings) -> dict[str, str]:
     }
 
 
+class _Nats(NamedTuple):
+    """NATS, as the node and others get in."""
+
+    access: NatsAccess
+    mirror: NatsAccess | None
+    """For keeping the mirror that readers use, on the node's own server."""
+    reachable_by: ConnectionFile
+    server: EmbeddedServer | None
+    """The node's own."""
+
+
 @asynccontextmanager
-async def _nats(
-    settings: Settings,
-) -> AsyncIterator[tuple[NatsAccess, ConnectionFile, EmbeddedServer | None]]:
-    """The node's own access to NATS, what others are told of theirs, and the server if it is the node's."""
+async def _nats(settings: Settings) -> AsyncIterator[_Nats]:
+    """An existing NATS, or a server of the node's own for as long as the block."""
     if settings.nats.url is not None:
         access = NatsAccess(
             url=settings.nats.url,
@@ -318,20 +332,22 @@ async def _nats(
             credentials_file=settings.nats.credentials,
             inbox_prefix=settings.nats.inbox_prefix,
         )
-        yield access, _reachable_by(settings, NatsAccess(url=settings.nats.url)), None
+        yield _Nats(access, None, _reachable_by(settings, NatsAccess(url=settings.nats.url)), None)
         return
     async with EmbeddedServer.start(
         settings.data_dir / "nats", subjects_root=settings.subject_root, port=settings.nats.port
     ) as server:
-        yield server.access, _reachable_by(settings, server.operator), server
+        reachable_by = _reachable_by(settings, server.operator, server.consumer)
+        yield _Nats(server.access, server.mirror, reachable_by, server)
 
 
-def _reachable_by(settings: Settings, access: NatsAccess) -> ConnectionFile:
+def _reachable_by(settings: Settings, access: NatsAccess, reader: NatsAccess | None = None) -> ConnectionFile:
     return ConnectionFile(
         url=access.url,
         user=access.user,
         password=access.password,
         inbox_prefix=access.inbox_prefix,
+        reader=None if reader is None else ReaderCredentials(user=reader.user, password=reader.password),
         subject_root=settings.subject_root,
         node=settings.node,
         pid=os.getpid(),

@@ -147,6 +147,17 @@ class ProjectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     problem: str | None
 
 
+class GetLogEndRequest(Request, frozen=True, kw_only=True):
+    """How far does the log go?"""
+
+
+class GetLogEndReply(Reply, frozen=True, kw_only=True):
+    """The end of the log, every event counted that was acknowledged before."""
+
+    last_seq: int
+    """The sequence of the newest event; 0: there is none."""
+
+
 class OldStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counts under the names that the older services had.
 

@@ -1,0 +1,232 @@
+"""Who may use which subjects, and what joins the two accounts: the one table that everything is made from.
+
+The embedded server is configured by it, and ``deploy/nats`` is written from it (`suite.bus.deployment`). Its
+rules are docs/security.md in short:
+
+- A publisher's reply subject is not checked, and JetStream answers there with the server's rights. So
+  whoever may ask JetStream for something can have messages put on any subject *of its account*.
+- Readers need JetStream. They are in an account of their own, with a mirror of the log, in which the
+  subjects of actions, events and actors do not exist.
+- Clients and operators send actions only, and never ask JetStream in the account of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from suite.messages.subjects import Subjects
+
+LOG_ACCOUNT: Final = "SUITE"
+"""The log, the suite's own processes, clients and operators. Part of the store's path: never rename it."""
+READERS_ACCOUNT: Final = "SUITE_READERS"
+"""The mirror of the log, and who reads it."""
+
+READERS_LIMITS: Final[Mapping[str, int]] = {
+    "max_connections": 64,
+    "max_subscriptions": 512,  # of one connection
+    "max_payload": 64 * 1024,  # of what a reader sends
+}
+READERS_JETSTREAM: Final[Mapping[str, int]] = {
+    "max_streams": 1,
+    "max_consumers": 128,
+    "max_ack_pending": 20_000,  # of one consumer
+}
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user of this role may send to and listen to, in its account."""
+
+    what: str
+    account: str
+    inbox_prefix: str
+    """Where its answers go."""
+    publish: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+    """What it may not send to in spite of ``publish``."""
+    subscribe: tuple[str, ...]
+
+    @property
+    def permissions(self) -> dict[str, Any]:
+        """The role, as a server's configuration has it."""
+        return {
+            "publish": {"allow": list(self.publish), "deny": list(self.refused)},
+            "subscribe": {"allow": list(self.subscribe)},
+        }
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log's account exports to the readers' account, for the mirror alone."""
+
+    what: str
+    kind: Literal["service", "stream"]
+    subject: str
+    """In the account of the log."""
+    local: str
+    """In the readers' account."""
+
+    @property
+    def exported(self) -> dict[str, Any]:
+        """As the log's account has it."""
+        return {self.kind: self.subject, "accounts": [READERS_ACCOUNT]}
+
+    @property
+    def imported(self) -> dict[str, Any]:
+        """As the readers' account has it."""
+        origin: dict[str, Any] = {self.kind: {"account": LOG_ACCOUNT, "subject": self.subject}}
+        return origin if self.local == self.subject else origin | {"to": self.local}
+
+
+def roles(subjects: Subjects) -> dict[str, Role]:
+    """Every role by its name."""
+    actions = (subjects.action(">"), "$SRV.>")
+    everything = (f"{subjects.root}.>", "$SRV.>", "$JS.>", "$KV.>")
+    return {
+        "suite": Role(
+            what="The suite's own processes: all of its subjects, and the answers to everybody.",
+            account=LOG_ACCOUNT,
+            inbox_prefix="_INBOX.suite",
+            publish=(*everything, "_INBOX.>"),
+            subscribe=(*everything, "_INBOX.suite.>"),
+        ),
+        "operator": Role(
+            what="Whoever runs the suite: every action. The log is read as consumer.",
+            account=LOG_ACCOUNT,
+            inbox_prefix="_INBOX.operator",
+            publish=actions,
+            subscribe=("_INBOX.operator.>",),
+        ),
+        "client": Role(
+            what="Programs that use models: every action but rebuilding a read model.",
+            account=LOG_ACCOUNT,
+            inbox_prefix="_INBOX.client",
+            publish=actions,
+            # Older clients put a slash before an action's name (`suite.bus.action`).
+            refused=(subjects.action("rebuild_projection"), subjects.action("/rebuild_projection")),
+            subscribe=("_INBOX.client.>",),
+        ),
+        "consumer": Role(
+            what="Reads the log by its mirror, as any JetStream client does, with any inbox.",
+            account=READERS_ACCOUNT,
+            inbox_prefix="_INBOX",
+            publish=reading(subjects.stream),
+            subscribe=("_INBOX.>",),
+        ),
+        "mirror": Role(
+            what="Makes the mirror, and makes it anew. No reader may listen to its inbox.",
+            account=READERS_ACCOUNT,
+            inbox_prefix="_MIRROR",
+            publish=tuple(
+                f"$JS.API.STREAM.{verb}.{subjects.stream}" for verb in ("INFO", "CREATE", "UPDATE", "DELETE")
+            ),
+            subscribe=("_MIRROR.>",),
+        ),
+    }
+
+
+def reading(stream: str) -> tuple[str, ...]:
+    """What a JetStream client sends to while it reads a stream."""
+    return (
+        "$JS.API.INFO",
+        "$JS.API.STREAM.NAMES",
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.STREAM.MSG.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}.>",
+        f"$JS.API.CONSUMER.CREATE.{stream}",
+        f"$JS.API.CONSUMER.CREATE.{stream}.>",
+        f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.>",
+        f"$JS.API.CONSUMER.INFO.{stream}.>",
+        f"$JS.API.CONSUMER.NAMES.{stream}",
+        f"$JS.API.CONSUMER.LIST.{stream}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.>",
+        f"$JS.API.CONSUMER.DELETE.{stream}.>",
+        f"$JS.ACK.{stream}.>",
+        f"$JS.ACK.*.*.{stream}.>",  # with domain and account in front (ADR-15 of NATS)
+        f"$JS.FC.{stream}.>",
+        f"$JS.FC.*.*.{stream}.>",
+    )
+
+
+def doors(subjects: Subjects) -> tuple[Door, ...]:
+    """All that a mirror needs of the account of the log, and no more."""
+    return (
+        Door(
+            what="The mirror makes its one consumer. No other request of JetStream goes through.",
+            kind="service",
+            subject=f"$JS.API.CONSUMER.CREATE.{subjects.stream}",
+            local=f"{_origin(subjects)}.CONSUMER.CREATE.{subjects.stream}",
+        ),
+        Door(
+            what="The mirror says that it keeps up.",
+            kind="service",
+            subject="$JS.FC.>",
+            local="$JS.FC.>",
+        ),
+        Door(
+            what="The events come. Nobody but the server sends to these subjects.",
+            kind="stream",
+            subject=f"{_deliveries(subjects)}.>",
+            local=f"{_deliveries(subjects)}.>",
+        ),
+    )
+
+
+def mirror_config(subjects: Subjects) -> dict[str, Any]:
+    """The stream in the readers' account: it has the log's name, sequences, subjects and headers.
+
+    It syncs lazily, since it can be made anew at any time. What expires in the log expires here too.
+    """
+    return {
+        "name": subjects.stream,
+        "storage": "file",
+        "num_replicas": 1,
+        "persist_mode": "async",
+        "compression": "s2",
+        "mirror": {
+            "name": subjects.stream,
+            "external": {"api": _origin(subjects), "deliver": _deliveries(subjects)},
+        },
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "deny_delete": True,
+        "deny_purge": True,
+    }
+
+
+def accounts(subjects: Subjects, passwords: Mapping[str, str]) -> dict[str, Any]:
+    """Both accounts as a server's configuration has them, with the roles that have a password as users."""
+    joined = doors(subjects)
+    return {
+        LOG_ACCOUNT: {
+            "jetstream": "enabled",
+            "users": _users(LOG_ACCOUNT, subjects, passwords),
+            "exports": [door.exported for door in joined],
+        },
+        READERS_ACCOUNT: {
+            "jetstream": dict(READERS_JETSTREAM),
+            "limits": dict(READERS_LIMITS),
+            "users": _users(READERS_ACCOUNT, subjects, passwords),
+            "imports": [door.imported for door in joined],
+        },
+    }
+
+
+def _users(account: str, subjects: Subjects, passwords: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"user": name, "password": passwords[name], "permissions": role.permissions}
+        for name, role in roles(subjects).items()
+        if role.account == account and name in passwords
+    ]
+
+
+def _origin(subjects: Subjects) -> str:
+    """What stands in the readers' account for JetStream in the account of the log."""
+    return f"{subjects.root}.origin"
+
+
+def _deliveries(subjects: Subjects) -> str:
+    """Where the log's account delivers for the mirror."""
+    return f"{subjects.root}.mirror"

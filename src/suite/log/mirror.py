@@ -1,0 +1,119 @@
+"""Keeps the mirror of the log in the readers' account: makes it, and makes it anew when it has to be.
+
+The mirror holds nothing that is not in the log, so that it may be lost at any time. The server itself keeps
+it up with the log, and goes on after a restart; what the server does not see is that somebody has removed
+the mirror, or that there is another log now.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskStatus
+
+from suite.bus.accounts import mirror_config
+from suite.bus.connection import Connection
+from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused, StreamInfo
+from suite.errors import SuiteError
+from suite.identity import NewId
+from suite.messages.actor import NatsAccess
+from suite.messages.subjects import Subjects
+
+logger = logging.getLogger("suite.log")
+
+LOOK_SECONDS: Final = 1.0
+LOG_CREATED: Final = "suite.log.created"
+"""In the mirror's metadata: when the log was made that it is the mirror of."""
+
+
+async def keep_mirror(
+    connection: Connection,
+    access: NatsAccess,
+    subjects: Subjects,
+    *,
+    new_id: NewId,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Keep the mirror of the log on ``connection`` for ever, with access to the readers' account.
+
+    It has started when it has tried once: what readers do, or lack, stops no node.
+    """
+    log = JetStream(connection, subjects.stream, new_id=new_id)
+    tell = _Told(task_status)
+    while True:
+        try:
+            async with Connection.open(access, name="suite-mirror") as readers:
+                mirror = Mirror(log, JetStream(readers, subjects.stream, new_id=new_id), subjects)
+                while True:
+                    tell(await mirror.problem())
+                    await anyio.sleep(LOOK_SECONDS)
+        except SuiteError as error:
+            tell(error.message)
+        await anyio.sleep(LOOK_SECONDS)
+
+
+class Mirror:
+    """The readers' copy of one log."""
+
+    def __init__(self, log: JetStream, copy: JetStream, subjects: Subjects) -> None:
+        self._log = log
+        self._copy = copy
+        self._subjects = subjects
+
+    async def problem(self) -> str:
+        """Set the mirror right; why that cannot be done now, or nothing."""
+        try:
+            await self._set_right()
+        except (Refused, NotSent, NoAnswer, SuiteError) as error:
+            return str(error)
+        return ""
+
+    async def _set_right(self) -> None:
+        found = await self._found()
+        log = await self._log.info()  # after the mirror, which can then not be ahead of it
+        config = mirror_config(self._subjects) | {"metadata": {LOG_CREATED: log.created}}
+        if found is None:
+            await self._copy.create(config)
+        elif found.config.get("metadata", {}).get(LOG_CREATED) != log.created or (
+            found.state.last_seq > log.state.last_seq
+        ):
+            logger.warning("the log is another one than the readers' mirror has: the mirror is made anew")
+            await self._copy.delete()
+            await self._copy.create(config)
+        elif _lacks(found.config, config):
+            await self._copy.update(found.config | config)
+
+    async def _found(self) -> StreamInfo | None:
+        try:
+            return await self._copy.info()
+        except Refused as refused:
+            if refused.code == STREAM_NOT_FOUND:
+                return None
+            raise
+
+
+def _lacks(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether something is not as wanted; servers add to metadata, and say nothing of what is off."""
+    return any(
+        _lacks(config.get(key) or {}, value) if isinstance(value, dict) else config.get(key) != value
+        for key, value in wanted.items()
+    )
+
+
+class _Told:
+    """Says each problem once, and after the first try that it was made."""
+
+    def __init__(self, task_status: TaskStatus[None]) -> None:
+        self._task_status: TaskStatus[None] | None = task_status
+        self._problem = ""
+
+    def __call__(self, problem: str) -> None:
+        if problem and problem != self._problem:
+            logger.warning("the mirror that readers of the log use cannot be kept: %s", problem)
+        self._problem = problem
+        if self._task_status is not None:
+            self._task_status.started()
+            self._task_status = None
