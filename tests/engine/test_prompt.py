@@ -235,9 +235,9 @@ def test_what_a_conversation_holds_is_not_cut(make: Make) -> None:
 def test_nobody_waits_for_a_prompt_that_takes_long(make: Make) -> None:
     prompter = make("{% if messages[0].content == 'x' %}" + SLOW + "{% endif %}{{ messages[0].content }}")
     prompter.warm_up()
-    slow = prompter.begin(ask(messages=turns("x")))
+    slow = prompter.submit(ask(messages=turns("x")))
     for request in (ask(prompt="hi"), ask(messages=turns("hi"))):
-        assert prompter.begin(request).result().tokens
+        assert prompter.submit(request).result().tokens
     assert not slow.done()
     with pytest.raises(InvalidChat):
         slow.result()
