@@ -66,7 +66,7 @@ class Grammars:
         self._process = GrammarProcess(model_path)
         self._limits = Limits() if limits is None else limits
         self._refused: OrderedDict[bytes, SuiteError] = OrderedDict()
-        self._reading = anyio.CapacityLimiter(_MAX_CONCURRENT)
+        self._compiling = anyio.CapacityLimiter(_MAX_CONCURRENT)
 
     @asynccontextmanager
     async def for_request(self, request: GenerateTextRequest) -> AsyncIterator[OpenGrammar | None]:
@@ -79,8 +79,8 @@ class Grammars:
         if wanted is None:
             yield None
             return
-        async with self.open(*wanted) as following:
-            yield following
+        async with self.open(*wanted) as grammar:
+            yield grammar
 
     @asynccontextmanager
     async def open(self, kind: SourceKind, source: str) -> AsyncIterator[OpenGrammar]:
@@ -91,19 +91,19 @@ class Grammars:
             raise type(refused)(refused.message)  # a new one, since an exception collects its traceback
         session = self._process.open()
         try:
-            warnings = await self._read(
+            warnings = await self._compile(
                 session, digest, CompileRequest(kind=kind, source=source, limits=self._limits)
             )
             yield OpenGrammar(session=session, warnings=warnings)
         finally:
             session.close()
 
-    async def _read(
+    async def _compile(
         self, session: GrammarSession, digest: bytes, compile_request: CompileRequest
     ) -> tuple[str, ...]:
         try:
             return await anyio.to_thread.run_sync(
-                session.compile, compile_request, abandon_on_cancel=True, limiter=self._reading
+                session.compile, compile_request, abandon_on_cancel=True, limiter=self._compiling
             )
         except (InvalidGrammar, InvalidSchema) as error:
             self._refused[digest] = error

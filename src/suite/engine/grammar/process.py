@@ -210,12 +210,12 @@ class Child:
             _check_code_points(compile_request.source)
             self._parse(compile_request.source)
             return ()
-        constraint = to_grammar(json.loads(compile_request.source))
+        converted = to_grammar(json.loads(compile_request.source))
         try:
-            self._parse(constraint.grammar)
+            self._parse(converted.grammar)
         except InvalidGrammar as error:
             raise InvalidSchema(f"the schema gives no usable grammar: {error.message}") from None
-        return constraint.warnings
+        return converted.warnings
 
     def _parse(self, grammar: str) -> None:
         try:

@@ -146,7 +146,7 @@ class GrammarSession:
         except TimeoutError:
             raise GenerationFailed(f"the {compile_request.kind} was not read in time: try again") from None
         except _Died as error:
-            raise refusal(_explanation(error.child_exit, compile_request, compiling=True)) from None
+            raise refusal(_explanation(error.child_exit, compile_request, while_compiling=True)) from None
         except (OSError, EOFError):
             raise GenerationFailed(
                 f"the process that reads grammars ended before it read the {compile_request.kind}"
@@ -191,7 +191,7 @@ class GrammarSession:
             ) from None
         except _Died as error:
             raise InvalidGrammar(
-                _explanation(error.child_exit, self._compile_request, compiling=False)
+                _explanation(error.child_exit, self._compile_request, while_compiling=False)
             ) from None
         except (OSError, EOFError):
             raise GenerationFailed("the grammar's process is gone: try again") from None
@@ -280,11 +280,11 @@ class _Died(Exception):
         self.child_exit = child_exit
 
 
-def _explanation(child_exit: ChildExit, compile_request: CompileRequest, *, compiling: bool) -> str:
-    kind, limits = compile_request.kind if compiling else "grammar", compile_request.limits
+def _explanation(child_exit: ChildExit, compile_request: CompileRequest, *, while_compiling: bool) -> str:
+    kind, limits = compile_request.kind if while_compiling else "grammar", compile_request.limits
     if "bad_alloc" in child_exit.errors or "MemoryError" in child_exit.errors:
         return f"the {kind} needs more than {limits.memory_bytes >> 20} MiB: make it simpler"
-    if child_exit.signal == signal.SIGPROF and compiling:
+    if child_exit.signal == signal.SIGPROF and while_compiling:
         return f"the {kind} takes more than {limits.compile_seconds:g} s to read: make it simpler"
     if child_exit.signal == signal.SIGPROF:
         return (
