@@ -24,10 +24,10 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from harness import Measure, in_turns, quick, report
 from service import CONTEXT_TOKENS, MODEL, MODEL_ID, SAME_CACHE, running_service
-from suite.engine.backend import Part
+from suite.engine.backend import BatchEntry
 from suite.engine.bindings import lib
 from suite.engine.llama_model import ContextSettings, LlamaModel
-from suite.engine.sampler import Sampler, Sampling
+from suite.engine.sampler import Sampler, SamplingParams
 
 TOKENS = 160
 PROMPT = "Chapter {}. The old lighthouse keeper climbed the stairs and looked at the sea, and he thought"
@@ -63,18 +63,18 @@ async def bare_loop() -> AsyncIterator[Measure]:
 def run_bare_loop() -> None:
     """Answer each prompt on standard input with tokens per second."""
     model = LlamaModel.load(str(MODEL), SETTINGS, lambda _fraction: None)
-    greedy = Sampling(temperature=0, top_p=1, top_k=0, min_p=0, repeat_penalty=1, seed=0)
+    greedy = SamplingParams(temperature=0, top_p=1, top_k=0, min_p=0, repeat_penalty=1, seed=0)
     for line in sys.stdin:
         lib.llama_memory_clear(lib.llama_get_memory(model.context), True)
         started = time.perf_counter()
         tokens = model.vocabulary.tokenize(line.rstrip("\n"))
         text, count = b"", len(tokens)
         with Sampler(greedy, model.vocabulary) as sampler:
-            model.decode([Part(0, tokens, 0, wants_logits=True)])
+            model.decode([BatchEntry(0, tokens, 0, wants_logits=True)])
             for _ in range(TOKENS):
-                token = sampler.next(model.context)
+                token = sampler.sample(model.context)
                 text += model.vocabulary.piece(token)
-                model.decode([Part(0, [token], count, wants_logits=True)])
+                model.decode([BatchEntry(0, [token], count, wants_logits=True)])
                 count += 1
         print(TOKENS / (time.perf_counter() - started), flush=True)
 

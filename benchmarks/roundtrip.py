@@ -26,7 +26,7 @@ from nats.aio.client import Client
 
 from harness import in_turns, quick, report
 from suite.bus import parent
-from suite.cli.child import served
+from suite.cli.child import serve_in_child
 
 HEALTH_CHECK = "suite.action.health_check"
 BARE = "suite.bare"
@@ -70,7 +70,7 @@ async def both_sides() -> AsyncIterator[Client]:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "models").mkdir()
-        async with served(directory, ["--models-dir", str(directory / "models")]):
+        async with serve_in_child(directory, ["--models-dir", str(directory / "models")]):
             url = suite_url(directory)
             client = await nats.connect(url, inbox_prefix="_INBOX.suite")
             answer = (await client.request(HEALTH_CHECK, b"{}", timeout=5)).data

@@ -1,9 +1,9 @@
-"""Every error a caller can get: one class a cause, a stable ``code``, a message that says what to do.
+"""The errors that callers can get: a class for each cause, a stable ``code``, a message that says what to do.
 
 A handler raises; the bus answers ``{"status": "error", "code": ..., "message": ...}``; the client raises
 the same class again::
 
-    raise ModelNotFound("no model 'phi-9'; list_models names the ones there are")
+    raise ModelNotFound("no model 'phi-9'; list_models lists the available models")
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 RETRY_AFTER_MS = 1000
-"""When to ask again where a queue is full and nobody knows how fast it empties."""
+"""When to try again if a queue is full and the time until there is room is unknown."""
 
 
 class SuiteError(Exception):
@@ -19,12 +19,12 @@ class SuiteError(Exception):
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
-    """Class of the failure in HTTP's numbers, sent as ``Nats-Service-Error-Code``."""
+    """The HTTP status code for the error, sent as ``Nats-Service-Error-Code``."""
 
     def __init__(self, message: str | None = None, **details: str | int | float) -> None:
         super().__init__(message or (type(self).__doc__ or self.code).strip())
         self.details = details
-        """More fields of the error reply, such as ``event_id``."""
+        """Additional fields of the error reply, such as ``event_id``."""
 
     @property
     def message(self) -> str:
@@ -61,14 +61,14 @@ class PromptTooLong(SuiteError):
 
 
 class ConversationGone(SuiteError):
-    """The tokens of this conversation are no longer kept: send it whole, without continue."""
+    """The tokens of this conversation are no longer kept: send all of it, without continue."""
 
     code = "conversation_gone"
     status = 410
 
 
 class NoChatTemplate(SuiteError):
-    """The model file carries no chat template: send a prompt, or configure the model's chat_template."""
+    """The model's file has no chat template: send a prompt, or configure the model's chat_template."""
 
     code = "no_chat_template"
     status = 400
@@ -89,14 +89,14 @@ class InvalidGrammar(SuiteError):
 
 
 class InvalidSchema(SuiteError):
-    """No answer can be made to follow this JSON schema: the message has the path to what is wrong."""
+    """The JSON schema cannot be used: the message has the path to what is wrong."""
 
     code = "invalid_schema"
     status = 400
 
 
 class CannotEmbed(SuiteError):
-    """The model makes no embeddings: choose another one."""
+    """The model cannot make embeddings: choose another one."""
 
     code = "cannot_embed"
     status = 400
@@ -117,7 +117,7 @@ class Disabled(SuiteError):
 
 
 class ModelNotFound(SuiteError):
-    """There is no such model: list_models names the ones there are."""
+    """There is no such model: list_models lists the available models."""
 
     code = "model_not_found"
     status = 404
@@ -144,14 +144,14 @@ class LoadFailed(SuiteError):
 
 
 class LoadCancelled(SuiteError):
-    """The load was ended by an unload before it was ready."""
+    """The load was cancelled by an unload before the model was ready."""
 
     code = "load_cancelled"
     status = 409
 
 
 class NotEnoughMemory(SuiteError):
-    """The model does not fit beside what is in use: unload something or raise memory_limit_gb."""
+    """The model does not fit beside the models in use: unload one of them or raise memory_limit_gb."""
 
     code = "not_enough_memory"
     status = 507
@@ -177,14 +177,14 @@ class Overloaded(SuiteError):
 
 
 class GenerationNotFound(SuiteError):
-    """No generation of that id is running: it has ended, or it never began."""
+    """No generation with this id is running: it has ended, or it never began."""
 
     code = "generation_not_found"
     status = 404
 
 
 class GenerationExists(SuiteError):
-    """A generation of that id is running already: choose another id."""
+    """A generation with this id is running already: choose another id."""
 
     code = "generation_exists"
     status = 409
@@ -204,14 +204,14 @@ class GenerationFailed(SuiteError):
 
 
 class ActorCrashed(SuiteError):
-    """The process that ran the model died: send the request again, the model is loaded anew."""
+    """The process that ran the model died: send the request again, which loads the model again."""
 
     code = "actor_crashed"
     status = 502
 
 
 class NodeLost(SuiteError):
-    """The node stopped answering: send the request again, ids make it once."""
+    """The node stopped answering: send the request again; what has an id is done only once."""
 
     code = "node_lost"
     status = 504
@@ -239,7 +239,7 @@ class Conflict(SuiteError):
 
 
 class UnknownOutcome(SuiteError):
-    """The connection went while an event was on its way: ask for the event by its id, or send it again."""
+    """The connection was lost while storing an event: look for the event by its id, or send it again."""
 
     code = "unknown_outcome"
     status = 504
@@ -273,7 +273,7 @@ class AccessDenied(SuiteError):
 
 
 class EvaluationNotFound(SuiteError):
-    """No evaluation has this id: get_model_evaluation_scores names the ones there are."""
+    """No evaluation has this id: get_model_evaluation_scores lists the evaluations with their ids."""
 
     code = "evaluation_not_found"
     status = 404
@@ -348,7 +348,7 @@ class NodeNameTaken(SuiteError):
 
 
 class ServeFailed(SuiteError):
-    """The service did not come up: the message has what it said last."""
+    """The service did not start: the message has its last output."""
 
     code = "serve_failed"
 
@@ -380,14 +380,14 @@ class InvalidConfiguration(SuiteError):
 
 
 class LegacyDatabaseUnusable(SuiteError):
-    """The file is no model_evaluation.db of an older service, or cannot be read."""
+    """The file is not a model_evaluation.db of an older service, or cannot be read."""
 
     code = "legacy_database_unusable"
     status = 422
 
 
 def error_classes() -> dict[str, type[SuiteError]]:
-    """Every error by its code, as clients see it."""
+    """All error classes by their codes."""
     kinds: list[type[SuiteError]] = [SuiteError]
     found: dict[str, type[SuiteError]] = {}
     while kinds:
@@ -398,7 +398,7 @@ def error_classes() -> dict[str, type[SuiteError]]:
 
 
 def error_from_reply(code: str, message: str, *, retry_after_ms: int | None = None) -> SuiteError:
-    """The error that a reply of ``status: error`` stands for; an unknown code gives the root class."""
+    """The error of a reply with ``status: error``; an unknown code gives the root class."""
     if code == Overloaded.code and retry_after_ms is not None:
         return Overloaded(message, retry_after_ms=retry_after_ms)
     return error_classes().get(code, SuiteError)(message)

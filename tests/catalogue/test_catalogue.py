@@ -94,7 +94,7 @@ async def test_what_is_not_there_gets_the_nearest_names(models: Path) -> None:
     await catalogue.scan()
     with pytest.raises(ModelNotFound, match="no model 'smollm2-135': did you mean 'SmolLM2-135M'"):
         catalogue.resolve("smollm2-135")
-    with pytest.raises(ModelNotFound, match="list_models names"):
+    with pytest.raises(ModelNotFound, match="list_models lists"):
         catalogue.resolve("zzz")
 
 
@@ -237,9 +237,9 @@ async def test_an_alias_never_hides_a_model(models: Path) -> None:
     assert catalogue.resolve("b").model_id == "b"
     assert catalogue.resolve("small").model_id == "a"
     assert catalogue.warnings == (
-        "d is configured, but not in a model directory",
-        "the alias 'b' of a means b",
-        "the alias 'small' of c means a",
+        "d is configured, but no model directory has its file",
+        "the alias 'b' of a is ignored: it means b already",
+        "the alias 'small' of c is ignored: it means a already",
     )
 
 
@@ -250,7 +250,7 @@ async def test_a_name_that_is_no_unicode_is_left_out(models: Path) -> None:
         pytest.skip("this file system takes Unicode only")
     catalogue = await scanned(models)
     assert catalogue.models == {}
-    assert "no valid Unicode" in catalogue.warnings[0]
+    assert "not valid Unicode" in catalogue.warnings[0]
 
 
 async def test_a_file_that_goes_or_changes_is_noticed_before_the_load(models: Path) -> None:

@@ -71,19 +71,19 @@ async def test_refused_rows_are_told_with_reasons_and_stop_nothing(tmp_path: Pat
         codes = {each["id"]: each["code"] for each in report["refused"]}
         assert len(codes) == 10
         assert codes.get("nan") == "invalid_request"
-        told = await command.run("import-legacy", str(old))
-        assert told.returncode == REFUSED
-        lines = told.stdout.splitlines()
+        line = await command.run("import-legacy", str(old))
+        assert line.returncode == REFUSED
+        lines = line.stdout.splitlines()
         assert lines[1].split() == ["performance_metrics", "24", "0", "1", "23"]
         assert lines[2].split() == ["model_evaluation_scores", "2", "0", "1", "1"]
-        assert "refused: 14 more" in told.stderr
+        assert "refused: 14 more" in line.stderr
         # Each of the reasons, where there are few enough to show them all.
         execute(old, "DELETE FROM performance_metrics WHERE agent_name = ''")
         words = (await command.run("import-legacy", str(old))).stderr
         for reason in (
-            "performance_metrics row 1 (taken): conflict: 'taken' is the id of something else",
+            "performance_metrics row 1 (taken): conflict: the id 'taken' was used for other content",
             "row 2 (nan): invalid_request: field 'value': it is NULL",
-            "row 3 (when): invalid_request: field 'timestamp': 'last tuesday' is no time",
+            "row 3 (when): invalid_request: field 'timestamp': 'last tuesday' is not a time",
             "model_evaluation_scores row 1 (e): invalid_request: field 'trust_score'",
         ):
             assert reason in words
@@ -99,7 +99,7 @@ async def test_times_are_taken_in_the_zone_that_is_named(tmp_path: Path) -> None
         assert sample.timestamp == "2024-05-01T10:00:00.000000+00:00"
         wrong = await command.run("import-legacy", str(old), "--timezone", "Mars/Olympus")
         assert wrong.returncode == 2
-        assert "no time zone" in wrong.stderr
+        assert "not a time zone" in wrong.stderr
 
 
 async def test_the_read_model_of_this_service_is_refused(tmp_path: Path) -> None:

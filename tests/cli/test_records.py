@@ -10,7 +10,7 @@ import pytest
 
 from suite.cli import projections, usage
 from suite.cli.main import main
-from suite.cli.output import change, figure, short
+from suite.cli.output import change, number, short
 from suite.client.records import ProjectionName
 from suite.messages.actions.projections import ErrorEntry, GetErrorsReply, RebuildProjectionRequest
 from suite.messages.actions.status import HealthCheckReply
@@ -33,11 +33,11 @@ def test_choices_are_those_of_the_actions() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["metrics", "--since", "soon"], "'--since': 'soon' is no time"),
-        (["metrics", "--until", "99999999d"], "is no time"),
+        (["metrics", "--since", "soon"], "'--since': 'soon' is not a time"),
+        (["metrics", "--until", "99999999d"], "is not a time"),
         (["metrics", "--limit", "1001"], "1001 is not in the range"),
         (["log-metric", "a", "m", "much"], "'VALUE': 'much' is not a valid float"),
-        (["log-metric", "a", "m", "1", "--context", "{run: 7}"], "begins like JSON and is none"),
+        (["log-metric", "a", "m", "1", "--context", "{run: 7}"], "starts like JSON but is not valid JSON"),
         (["log-evaluation", "m", "c", "1.5"], "'TRUST': 1.5 is not in the range"),
         (["usage", "--by", "colour"], "'--by': 'colour' is not one of"),
         (["rebuild", "everything"], "'everything' is not one of"),
@@ -52,8 +52,8 @@ def test_wrong_usage_says_which(
     assert complaint in capsys.readouterr().err
 
 
-def test_figures_are_short() -> None:
-    assert [figure(value) for value in (None, 0.0, 0.12345, 12.5, 1234567.8)] == [
+def test_numbers_are_short() -> None:
+    assert [number(value) for value in (None, 0.0, 0.12345, 12.5, 1234567.8)] == [
         "",
         "0",
         "0.1235",
@@ -167,7 +167,7 @@ async def test_read_models_are_rebuilt_one_or_all(tmp_path: Path) -> None:
         await suite.output("record-usage", "phi")
         one = await suite.run("rebuild", "usage")
         assert one.stdout.startswith("usage: 1 events in ")
-        assert "folding usage" in one.stderr
+        assert "rebuilding usage" in one.stderr
         every = await suite.output("rebuild", "--json")
         assert [json.loads(line)["name"] for line in every.splitlines()] == list(projections.NAMES)
 

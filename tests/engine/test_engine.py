@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.engine.engine import Engine
-from suite.engine.generation import Generation, Order
-from suite.engine.sampler import Sampling
+from suite.engine.generation import EngineRequest, Generation
+from suite.engine.sampler import SamplingParams
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import SuiteError
@@ -31,11 +31,11 @@ class Heard:
     ends: int = 0
     error: SuiteError | None = None
 
-    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
         assert not self.ends and logprobs is None
         self.text += text
 
-    def ended(self, error: SuiteError | None) -> None:
+    def on_end(self, error: SuiteError | None) -> None:
         self.ends += 1
         self.error = error
 
@@ -57,8 +57,8 @@ class Clock:
         return self.now
 
 
-def sampling(seed: int = 1) -> Sampling:
-    return Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, repeat_penalty=1.0, seed=seed)
+def sampling(seed: int = 1) -> SamplingParams:
+    return SamplingParams(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, repeat_penalty=1.0, seed=seed)
 
 
 def asked(
@@ -72,7 +72,7 @@ def asked(
     continues: bool = False,
     clock: Clock | None = None,
 ) -> Asked:
-    order = Order(
+    order = EngineRequest(
         prompt=list(prompt),
         max_tokens=max_tokens,
         stop=(),
@@ -195,19 +195,19 @@ def test_each_gets_its_own_answer_once(
         assert all(each.heard.ends == 1 for each in over), "what is cancelled ends with the next step"
         check(backend, slots)
         at_work = sum(
-            each.asked.generation.started is not None and not each.asked.heard.ends for each in plan
+            each.asked.generation.started_at is not None and not each.asked.heard.ends for each in plan
         )
         assert sum(slot.generating for slot in slots) <= at_work
         number += 1
     backend.failing = False
-    assert backend.sources == 0
+    assert backend.open_samplers == 0
     assert not any(slot.generating for slot in slots)
     for each in plan:
         generation, heard = each.asked.generation, each.asked.heard
-        order = generation.order
+        order = generation.request
         expected, outcome = alone(order.prompt, order.max_tokens, order.sampling.seed, 60)
         assert heard.ends == 1
-        assert generation.outcome is not None and generation.ended is not None
+        assert generation.outcome is not None and generation.ended_at is not None
         if heard.error is not None:
             assert failures and generation.outcome == "failed"
             assert heard.tokens == expected[: len(heard.tokens)]
@@ -275,7 +275,7 @@ def test_higher_priorities_go_first_and_then_who_came_first() -> None:
             super().__init__()
             self.name = name
 
-        def ended(self, error: SuiteError | None) -> None:
+        def on_end(self, error: SuiteError | None) -> None:
             assert error is None
             order.append(self.name)
 
@@ -349,7 +349,7 @@ def test_a_new_turn_alone_continues_what_the_conversation_holds() -> None:
     engine.submit(gone.generation, gone.heard)
     drain(engine)
     assert code(gone) == "conversation_gone"
-    assert backend.sources == 0
+    assert backend.open_samplers == 0
 
 
 def test_prompts_are_fed_in_the_order_in_which_they_came() -> None:
@@ -381,9 +381,9 @@ def test_a_full_cache_makes_the_newest_wait_and_loses_no_token() -> None:
         engine.submit(each.generation, each.heard)
     drain(engine)
     for each in every:
-        expected, outcome = alone(each.generation.order.prompt, 40, 5, 100)
+        expected, outcome = alone(each.generation.request.prompt, 40, 5, 100)
         assert each.heard.tokens == expected and each.generation.outcome == outcome
-    assert backend.sources == 0
+    assert backend.open_samplers == 0
 
 
 # --- conversations that leave their slot -----------------------------------------------------------------
@@ -482,7 +482,7 @@ def test_what_a_snapshot_cannot_give_the_slot_still_does() -> None:
     drain(engine)
     assert again.heard.tokens == alone([*held, 2], 5, 5, 200)[0]
     assert again.generation.reused_tokens >= 30
-    assert backend.sources == 0
+    assert backend.open_samplers == 0
 
 
 def test_conversations_survive_the_process(tmp_path: Path) -> None:
@@ -490,12 +490,12 @@ def test_conversations_survive_the_process(tmp_path: Path) -> None:
     engine, _ = with_snapshots(snapshots)
     chat = list(range(1, 60))
     first = turn(engine, chat, "c")
-    engine.park(10)
+    engine.snapshot_all(10)
     engine, _ = with_snapshots(kept(tmp_path))
     second = turn(engine, [*chat, *first.heard.tokens, 1, 2], "c")
     assert second.generation.reused_tokens >= len(chat)
     assert second.heard.tokens == alone([*chat, *first.heard.tokens, 1, 2], 5, 5, 200)[0]
-    engine.park(10)
+    engine.snapshot_all(10)
     engine, _ = with_snapshots(kept(tmp_path))
     third = turn(engine, [4], "c", continues=True)
     whole = [*chat, *first.heard.tokens, 1, 2, *second.heard.tokens, 4]
@@ -525,12 +525,12 @@ def test_a_generation_that_ends_before_its_first_token_leaves_nothing(tmp_path: 
     for each in (first, second):
         engine.submit(each.generation, each.heard)
     engine.step()
-    assert second.generation.started is not None and not backend.sequences[1]
+    assert second.generation.started_at is not None and not backend.sequences[1]
     for each in (second, first):
         each.generation.cancel("cancelled")
     drain(engine)
     rests = 0
-    while engine.rest():
+    while engine.snapshot_idle():
         rests += 1
         assert rests <= 2, "it does not come to rest"
 
@@ -539,7 +539,7 @@ def test_what_is_forgotten_comes_back_from_no_snapshot(tmp_path: Path) -> None:
     engine, _ = with_snapshots(kept(tmp_path))
     chat = list(range(1, 60))
     turn(engine, chat, "c")
-    while engine.rest():
+    while engine.snapshot_idle():
         pass
     assert engine.clear("c").conversations == 1
     assert turn(engine, chat, "c").generation.reused_tokens == 0
@@ -568,7 +568,7 @@ def test_a_snapshot_that_cannot_be_read_is_decoded_again(tmp_path: Path) -> None
     engine, _ = with_snapshots(kept(tmp_path))
     chat = list(range(1, 60))
     turn(engine, chat, "c")
-    engine.park(10)
+    engine.snapshot_all(10)
     for path in tmp_path.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:-1] + b"!")
@@ -611,7 +611,7 @@ def test_after_a_crash_nothing_goes_on_from_an_older_turn(tmp_path: Path) -> Non
     snapshots = kept(tmp_path)
     engine, _ = with_snapshots(snapshots)
     first = turn(engine, [1] * 40, "c")
-    while engine.rest():
+    while engine.snapshot_idle():
         pass
     assert snapshots.flush(10)
     turn(engine, [2], "c", continues=True)
@@ -712,7 +712,9 @@ def test_a_turn_goes_on_from_the_newest_state_or_not_at_all(
                 engine.step()
                 cut_off.generation.cancel("cancelled")
                 drain(engine)
-                was_read = cut_off.generation.first_token is not None  # what it shares may have been enough
+                was_read = (
+                    cut_off.generation.first_token_at is not None
+                )  # what it shares may have been enough
                 newest[name] = [*([9] * 60), *cut_off.heard.tokens] if was_read else None
                 if was_read:
                     perhaps_gone.discard(name)
@@ -720,13 +722,13 @@ def test_a_turn_goes_on_from_the_newest_state_or_not_at_all(
                 engine.clear(name)
                 newest[name] = None
             elif deed == "rest":
-                while engine.rest():
+                while engine.snapshot_idle():
                     pass
                 assert snapshots.flush(10)
                 kept_names |= newest.keys()
             else:
                 if deed == "park":
-                    engine.park(10)
+                    engine.snapshot_all(10)
                     kept_names |= newest.keys()
                 else:
                     snapshots.close()

@@ -9,9 +9,9 @@ from threading import Event
 
 import pytest
 
-from suite.engine.generation import Generation, Order
+from suite.engine.generation import EngineRequest, Generation
 from suite.engine.llama_model import ContextSettings
-from suite.engine.sampler import Sampling
+from suite.engine.sampler import SamplingParams
 from suite.engine.thread import EngineThread
 from suite.errors import SuiteError
 from suite.messages.actor import Cleared
@@ -33,14 +33,14 @@ class Heard:
         self._pieces = 0
         self._then = then
 
-    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
         assert logprobs is None
         self.text += text
         self._pieces += 1
         if self._pieces == 4:
             self._then()
 
-    def ended(self, error: SuiteError | None) -> None:
+    def on_end(self, error: SuiteError | None) -> None:
         self.failure = error
         self.over.set()
 
@@ -57,8 +57,8 @@ class Engine:
         self._vocabulary = self.thread.loaded.result(SECONDS).vocabulary
 
     def generation(self, prompt: str, conversation_id: str) -> Generation:
-        sampling = Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, repeat_penalty=1.0, seed=1)
-        order = Order(
+        sampling = SamplingParams(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, repeat_penalty=1.0, seed=1)
+        order = EngineRequest(
             prompt=self._vocabulary.tokenize(prompt),
             max_tokens=20,
             stop=(),

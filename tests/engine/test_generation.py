@@ -11,9 +11,9 @@ import pytest
 
 from suite.engine.bindings import lib
 from suite.engine.engine import Engine
-from suite.engine.generation import Generation, Order
+from suite.engine.generation import EngineRequest, Generation
 from suite.engine.llama_model import ContextSettings, LlamaModel
-from suite.engine.sampler import Sampling
+from suite.engine.sampler import SamplingParams
 from suite.engine.slots import Slots
 from suite.errors import LoadFailed, SuiteError
 from suite.messages.logprobs import TokenLogprobs
@@ -59,11 +59,11 @@ def order(
     conversation_id: str | None = None,
 ) -> Generation:
     tokens = model.vocabulary.tokenize(prompt) if isinstance(prompt, str) else prompt
-    sampling = Sampling(
+    sampling = SamplingParams(
         temperature=temperature, top_p=0.95, top_k=40, min_p=0.05, repeat_penalty=repeat_penalty, seed=seed
     )
     return Generation(
-        Order(
+        EngineRequest(
             prompt=tokens,
             max_tokens=max_tokens,
             stop=stop,
@@ -82,13 +82,13 @@ class Heard:
         self.failure: SuiteError | None = None
         self._at_first = at_first
 
-    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
         assert logprobs is None
         if not self.text:
             self._at_first()
         self.text += text
 
-    def ended(self, error: SuiteError | None) -> None:
+    def on_end(self, error: SuiteError | None) -> None:
         self.failure = error
 
 
@@ -154,7 +154,7 @@ def test_it_ends_when_the_context_is_full(tiny: LlamaModel) -> None:
     generation = order(tiny, "hello", max_tokens=10_000)
     run(tiny, generation)
     assert generation.outcome == "context_full"
-    assert len(generation.order.prompt) + generation.completion_tokens == 256 + 1
+    assert len(generation.request.prompt) + generation.completion_tokens == 256 + 1
 
 
 def test_a_stop_string_across_tokens_ends_the_text_before_it(smol: LlamaModel) -> None:
@@ -194,7 +194,7 @@ def test_a_second_turn_reuses_the_first_and_says_what_a_fresh_one_says(path: obj
         text, reusing = second_turn(model, Slots(2))
         # All but what joined with the new words into other tokens, and the last token, never decoded.
         assert reusing.reused_tokens >= len(model.vocabulary.tokenize(STORY))
-        fresh = order(model, reusing.order.prompt)
+        fresh = order(model, reusing.request.prompt)
         assert run(model, fresh, Slots(2)) == text
         assert fresh.reused_tokens == 0
 

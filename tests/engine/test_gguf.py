@@ -184,12 +184,12 @@ BAD = {
     "unknown kind of value": (gguf_bytes({"x": Raw(struct.pack("<I", 13))}), "unknown type 13"),
     "key twice": (
         gguf_bytes(keys=13, more=text("llama.block_count") + scalar(UINT32, 1).data),
-        "stands in it twice",
+        "occurs twice",
     ),
-    "alignment 0": (gguf_bytes({"general.alignment": 0}), "no power of two"),
-    "alignment 48": (gguf_bytes({"general.alignment": 48}), "alignment of 48 is no power of two"),
-    "alignment as text": (gguf_bytes({"general.alignment": "32"}), "no power of two"),
-    "alignment true": (gguf_bytes({"general.alignment": scalar(BOOL, 1)}), "no power of two"),
+    "alignment 0": (gguf_bytes({"general.alignment": 0}), "not a power of two"),
+    "alignment 48": (gguf_bytes({"general.alignment": 48}), "alignment of 48 is not a power of two"),
+    "alignment as text": (gguf_bytes({"general.alignment": "32"}), "not a power of two"),
+    "alignment true": (gguf_bytes({"general.alignment": scalar(BOOL, 1)}), "not a power of two"),
     "no tensors": (gguf_bytes(tensors=()), "has no tensors"),
     "five dimensions": (gguf_bytes(tensors=(Tensor(dimensions=(32, 1, 1, 1, 1)),)), "has 5 dimensions"),
     "no dimensions": (gguf_bytes(tensors=(Tensor(dimensions=()),)), "has 0 dimensions"),
@@ -201,30 +201,33 @@ BAD = {
     "unknown tensor type": (gguf_bytes(tensors=(Tensor(type=99),)), "type 99, which llama.cpp does not know"),
     "removed tensor type": (
         gguf_bytes(tensors=(Tensor(type=31),)),
-        "type 31, which llama.cpp does no longer know",
+        "type 31, which llama.cpp no longer supports",
     ),
     "half a block": (
         gguf_bytes(tensors=(Tensor(dimensions=(48, 2), type=2),)),
-        "rows of 48, no multiple of 32",
+        "rows of 48, not a multiple of 32",
     ),
-    "tensor twice": (gguf_bytes(tensors=(Tensor(), Tensor(offset=512)), data=1024), "stands in it twice"),
+    "tensor twice": (gguf_bytes(tensors=(Tensor(), Tensor(offset=512)), data=1024), "occurs twice"),
     "long tensor name": (gguf_bytes(tensors=(Tensor(name="x" * 64),)), "claims to have 64 bytes"),
     "tensor out of place": (
         gguf_bytes(tensors=(Tensor(offset=32),), data=1024),
-        "lies at 32, it should at 0",
+        "at offset 32 instead of 0",
     ),
     "truncated tensors": (gguf_bytes(data=511), "truncated: tensor 'token_embd.weight' ends at byte"),
     "no architecture": (gguf_bytes({"general.architecture": None}), "no key 'general.architecture'"),
-    "architecture as number": (gguf_bytes({"general.architecture": 1}), "'general.architecture' is no text"),
+    "architecture as number": (
+        gguf_bytes({"general.architecture": 1}),
+        "'general.architecture' is not a text",
+    ),
     "another architecture's keys": (
         gguf_bytes({"general.architecture": "qwen2"}),
         "no key 'qwen2.block_count'",
     ),
     "no layers": (gguf_bytes({"llama.block_count": 0}), "'llama.block_count' is 0"),
     "layers beyond belief": (gguf_bytes({"llama.block_count": 513}), "'llama.block_count' is 513"),
-    "layers as text": (gguf_bytes({"llama.block_count": "2"}), "no whole number"),
-    "layers as truth": (gguf_bytes({"llama.block_count": True}), "no whole number"),
-    "layers as array": (gguf_bytes({"llama.block_count": [2]}), "no whole number"),
+    "layers as text": (gguf_bytes({"llama.block_count": "2"}), "not a whole number"),
+    "layers as truth": (gguf_bytes({"llama.block_count": True}), "not a whole number"),
+    "layers as array": (gguf_bytes({"llama.block_count": [2]}), "not a whole number"),
     "no context": (gguf_bytes({"llama.context_length": None}), "no key 'llama.context_length'"),
     "context of nothing": (gguf_bytes({"llama.context_length": 0}), "'llama.context_length' is 0"),
     "heads for other layers": (
@@ -247,7 +250,7 @@ def test_a_bad_file_is_refused_with_the_reason(case: str, tmp_path: Path) -> Non
     content, reason = BAD[case]
     with pytest.raises(ModelFileInvalid, match=reason) as refused:
         inspect(write(tmp_path, content))
-    assert refused.value.message.startswith("model.gguf is no model that can be loaded: ")
+    assert refused.value.message.startswith("model.gguf is not a model that can be loaded: ")
 
 
 def test_a_long_reason_is_cut(tmp_path: Path) -> None:
@@ -265,7 +268,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         inspect(directory)
     pipe = tmp_path / "pipe.gguf"
     os.mkfifo(pipe)
-    with pytest.raises(ModelFileInvalid, match="no regular file"):  # opening it would wait for a writer
+    with pytest.raises(ModelFileInvalid, match="not a regular file"):  # opening it would wait for a writer
         inspect(pipe)
 
 

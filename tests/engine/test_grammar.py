@@ -16,7 +16,7 @@ import pytest
 
 from suite.engine.grammar.grammar import MAX_BYTES, Grammars
 from suite.engine.grammar.session import GrammarProcess, Limits
-from suite.engine.sampler import Sampler, Sampling
+from suite.engine.sampler import Sampler, SamplingParams
 from suite.engine.schema.json_schema import to_grammar
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidRequest, InvalidSchema
 from suite.messages.actions.chat import ResponseFormat, SchemaFormat
@@ -33,19 +33,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
 
 @pytest.fixture(scope="module")
 def grammars(tiny: Bare) -> Iterator[Grammars]:
-    found = Grammars(tiny.path, Limits(read_seconds=1))
+    found = Grammars(tiny.path, Limits(compile_seconds=1))
     yield found
     found.close()
 
 
 async def check(grammars: Grammars, grammar: str) -> None:
-    async with grammars.opened("grammar", grammar):
+    async with grammars.open("grammar", grammar):
         pass
 
 
 async def warnings(grammars: Grammars, **fields: Any) -> tuple[str, ...] | None:
     """What a request's constraint cannot enforce; None where it has no constraint."""
-    async with grammars.of(request(**fields)) as following:
+    async with grammars.for_request(request(**fields)) as following:
         return None if following is None else following.warnings
 
 
@@ -132,15 +132,15 @@ async def all_gone(processes: Iterable[psutil.Process]) -> None:
 
 
 async def test_a_grammar_has_a_process_for_as_long_as_it_is_followed(grammars: Grammars) -> None:
-    async with grammars.opened("grammar", "root ::= ."):
+    async with grammars.open("grammar", "root ::= ."):
         before = descendants()
-        async with grammars.opened("grammar", "root ::= ."):
+        async with grammars.open("grammar", "root ::= ."):
             (added,) = descendants() - before
         await all_gone([added])
 
 
 async def test_a_grammar_that_is_no_longer_wanted_ends_at_once(tiny: Bare) -> None:
-    grammars = Grammars(tiny.path, Limits(read_seconds=600))
+    grammars = Grammars(tiny.path, Limits(compile_seconds=600))
     await check(grammars, "root ::= .")
     before = descendants()
     async with anyio.create_task_group() as tasks:
@@ -154,23 +154,23 @@ async def test_a_grammar_that_is_no_longer_wanted_ends_at_once(tiny: Bare) -> No
 
 async def test_grammars_outlive_the_process_that_forks_for_them(tiny: Bare) -> None:
     earlier, grammars = descendants(), Grammars(tiny.path)
-    async with grammars.opened("grammar", 'root ::= "b"') as first:
+    async with grammars.open("grammar", 'root ::= "b"') as first:
         started = descendants() - earlier
         grammars.close()
-        async with grammars.opened("grammar", 'root ::= "c"') as second:
+        async with grammars.open("grammar", 'root ::= "c"') as second:
             for following, letter in ((first, "b"), (second, "c")):
                 permitted = following.session.permitted(np.arange(tiny.vocabulary.size))
-                assert {tiny.vocabulary.shown(int(token)) for token in permitted} == {letter.encode()}
+                assert {tiny.vocabulary.visible_bytes(int(token)) for token in permitted} == {letter.encode()}
     grammars.close()
     await all_gone(started)
 
 
 SUDDEN_DEATH = """
 import os, psutil, signal, sys
-from suite.engine.grammar.session import GrammarProcess, Limits, ToRead
+from suite.engine.grammar.session import CompileRequest, GrammarProcess, Limits
 process = GrammarProcess(sys.argv[1])
 session = process.open()  # held, for without it the child ends
-session.read(ToRead(kind="grammar", source="root ::= .", limits=Limits()))
+session.compile(CompileRequest(kind="grammar", source="root ::= .", limits=Limits()))
 print(*(each.pid for each in psutil.Process().children(recursive=True)), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -206,9 +206,9 @@ async def test_a_schema_comes_in_four_ways(grammars: Grammars, tiny: Bare) -> No
         {"response_format": ResponseFormat(type="json_schema", json_schema=SchemaFormat(schema=schema))},
         {"response_format": ResponseFormat(type="json_object", schema=schema)},
     ):
-        async with grammars.of(request(**fields)) as following:
+        async with grammars.for_request(request(**fields)) as following:
             assert following is not None
-            sampling = Sampling(temperature=0, grammar=following.session)
+            sampling = SamplingParams(temperature=0, grammar=following.session)
             with Sampler(sampling, tiny.vocabulary) as sampler:
                 assert tiny.text(sampler, "JSON:", 9).strip() in ("true", "false")
 
@@ -255,10 +255,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", SCHEMAS)
 async def test_what_follows_a_schema_validates(grammars: Grammars, tiny: Bare, name: str) -> None:
     for seed in (1, 2):
-        async with grammars.of(request(json_schema=SCHEMAS[name])) as following:
+        async with grammars.for_request(request(json_schema=SCHEMAS[name])) as following:
             assert following is not None
             assert following.warnings == ()
-            sampling = Sampling(temperature=1.0, seed=seed, grammar=following.session)
+            sampling = SamplingParams(temperature=1.0, seed=seed, grammar=following.session)
             with Sampler(sampling, tiny.vocabulary) as sampler:
                 text = tiny.text(sampler, "Some JSON:", 1500)
         jsonschema.validate(json.loads(text), SCHEMAS[name])

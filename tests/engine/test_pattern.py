@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.engine.schema.json_schema import to_grammar
-from suite.engine.schema.pattern import UnsupportedPattern, to_rule
+from suite.engine.schema.pattern import UnsupportedPattern, to_gbnf
 from suite.errors import InvalidSchema
 from support.bare import bare
 from support.models import tiny_model
@@ -138,6 +138,6 @@ UNSUPPORTED = {
 @pytest.mark.parametrize("pattern", UNSUPPORTED)
 def test_what_is_not_supported_is_refused_by_name(pattern: str) -> None:
     with pytest.raises(UnsupportedPattern, match=UNSUPPORTED[pattern]):
-        to_rule(pattern)
+        to_gbnf(pattern)
     with pytest.raises(InvalidSchema, match="/properties/a/pattern: "):
         to_grammar({"properties": {"a": {"type": "string", "pattern": pattern}}})

@@ -237,9 +237,9 @@ def test_what_a_conversation_holds_is_not_cut(make: Make) -> None:
 def test_nobody_waits_for_a_prompt_that_takes_long(make: Make) -> None:
     prompter = make("{% if messages[0].content == 'x' %}" + SLOW + "{% endif %}{{ messages[0].content }}")
     prompter.warm_up()
-    slow = prompter.begin(ask(messages=turns("x")))
+    slow = prompter.submit(ask(messages=turns("x")))
     for request in (ask(prompt="hi"), ask(messages=turns("hi"))):
-        assert prompter.begin(request).result().tokens
+        assert prompter.submit(request).result().tokens
     assert not slow.done()
     with pytest.raises(InvalidChat):
         slow.result()
@@ -251,9 +251,9 @@ def test_chats_that_take_long_wait_for_each_other_and_nobody_for_them(make: Make
         "{% if messages[0].content == 'x' %}" + some_tenths + "{% endif %}{{ messages[0].content }}"
     )
     prompter.warm_up()
-    slow = [prompter.begin(ask(messages=turns("x"))) for _ in range(SLOW_LIMIT + 8)]
+    slow = [prompter.submit(ask(messages=turns("x"))) for _ in range(SLOW_LIMIT + 8)]
     for _ in range(4):
-        assert prompter.begin(ask(messages=turns("hi"))).result(PATIENCE).tokens
+        assert prompter.submit(ask(messages=turns("hi"))).result(PATIENCE).tokens
     ended = [each for each in slow if each.done()]
     assert len(ended) <= len(slow) // 2
     assert slow[0].result(PATIENCE).tokens  # in its turn it is made like any other

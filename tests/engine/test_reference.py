@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from suite.engine.backend import Part
+from suite.engine.backend import BatchEntry
 from suite.engine.bindings import lib
 from suite.engine.engine import Engine
-from suite.engine.generation import Generation, Order
+from suite.engine.generation import EngineRequest, Generation
 from suite.engine.llama_model import ContextSettings, LlamaModel
-from suite.engine.sampler import Sampling
+from suite.engine.sampler import SamplingParams
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import SuiteError
@@ -51,13 +51,13 @@ PROMPTS = tuple(
 class Heard:
     failure: SuiteError | None = None
 
-    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None: ...
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None: ...
 
-    def ended(self, error: SuiteError | None) -> None:
+    def on_end(self, error: SuiteError | None) -> None:
         self.failure = error
 
 
-class ForcedSource:
+class ForcedSampler:
     """Says the reference's tokens, whatever the model thinks, and keeps what it thought."""
 
     logprobs = None
@@ -65,9 +65,9 @@ class ForcedSource:
     def __init__(self, model: LlamaModel, tokens: Sequence[int], seen: list[Logits]) -> None:
         self._model, self._tokens, self._seen = model, iter(tokens), seen
 
-    def remember(self, prompt: Sequence[int]) -> None: ...
+    def accept_prompt(self, prompt: Sequence[int]) -> None: ...
 
-    def next(self, row: int) -> int:
+    def sample(self, row: int) -> int:
         self._seen.append(logits(self._model, row))
         return next(self._tokens)
 
@@ -84,9 +84,9 @@ class Forced:
     def __getattr__(self, name: str) -> object:
         return getattr(self._model, name)
 
-    def source(self, sampling: Sampling) -> ForcedSource:
+    def sampler(self, sampling: SamplingParams) -> ForcedSampler:
         seen = self.seen[sampling.seed] = []
-        return ForcedSource(self._model, self._references[sampling.seed], seen)
+        return ForcedSampler(self._model, self._references[sampling.seed], seen)
 
 
 def logits(model: LlamaModel, row: int) -> Logits:
@@ -115,12 +115,12 @@ def bare_loop(
     """
     tokens: list[int] = []
     seen: list[Logits] = []
-    model.cut(0, after)
+    model.truncate(0, after)
     feed, place = list(prompt), after
     for _ in range(steps):
         for begin in range(0, len(feed), model.batch_tokens):
             piece = feed[begin : begin + model.batch_tokens]
-            assert model.decode([Part(0, piece, place, wants_logits=True)])
+            assert model.decode([BatchEntry(0, piece, place, wants_logits=True)])
             place += len(piece)
         seen.append(logits(model, -1))
         tokens.append(int(seen[-1].argmax()))
@@ -131,11 +131,11 @@ def bare_loop(
 def generation(
     prompt: Sequence[int], number: int, conversation: str | None, *, steps: int = STEPS
 ) -> Generation:
-    order = Order(
+    order = EngineRequest(
         prompt=list(prompt),
         max_tokens=steps,
         stop=(),
-        sampling=Sampling(seed=number),
+        sampling=SamplingParams(seed=number),
         conversation_id=conversation,
     )
     return Generation(order, lambda: 0.0)
@@ -177,7 +177,7 @@ def test_the_engine_thinks_what_the_bare_loop_thinks(path: Callable[[], Path], t
     with loaded(path()) as model:
         prompts = [model.vocabulary.tokenize(prompt) for prompt in PROMPTS]
         references = [bare_loop(model, prompt) for prompt in prompts]
-        model.cut(0, 0)
+        model.truncate(0, 0)
         forced = Forced(model, [tokens for tokens, _ in references])
         engine = engine_of(forced, stored(tmp_path), prompt_step_tokens=16)
 
@@ -195,7 +195,7 @@ def test_the_engine_thinks_what_the_bare_loop_thinks(path: Callable[[], Path], t
         engine.clear(None)
         run(engine, generation(prompts[0], 0, "c0"))
         check("shared", True, lambda n: generation(prompts[n], n, "another"), [0])
-        engine.park(5)
+        engine.snapshot_all(5)
 
 
 def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempted(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempt
         engine = engine_of(forced, snapshots := stored(tmp_path))
         run(engine, generation(first, 0, "a"))
         assert_close(of_first, forced.seen[0])
-        engine.rest()
+        engine.snapshot_idle()
         for conversation, reused in (("a", held), ("shares with a", len(second) - 1)):
             run(engine, each := generation(second, 1, conversation, steps=LONGER))
             assert each.reused_tokens == reused
@@ -239,4 +239,4 @@ def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempt
 
 def empty(model: LlamaModel) -> None:
     for sequence in range(8):
-        model.cut(sequence, 0)
+        model.truncate(sequence, 0)

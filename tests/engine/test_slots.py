@@ -9,7 +9,7 @@ from suite.engine.slots import Plan, Slots
 def use(slots: Slots, prompt: list[int], conversation_id: str | None, answer: list[int]) -> Plan:
     """What a generation does to the slots."""
     plan = slots.plan(prompt, conversation_id)
-    slots.begin(plan.target, prompt[: plan.reused_tokens], conversation_id)
+    slots.assign(plan.target, prompt[: plan.reused_tokens], conversation_id)
     plan.target.tokens += prompt[plan.reused_tokens :] + answer
     plan.target.generating = False
     return plan
@@ -92,54 +92,54 @@ def test_room_is_made_from_the_other_slot_not_used_for_longest() -> None:
     slots = Slots(3)
     first = use(slots, [1, 2], "a", []).target
     second = use(slots, [3, 4], "b", []).target
-    slots.begin(second, second.tokens, "b")  # what generates is in nobody's way
+    slots.assign(second, second.tokens, "b")  # what generates is in nobody's way
     assert slots.least_recently_used() is first
-    slots.forget(first)
+    slots.mark_empty(first)
     assert slots.least_recently_used() is None
 
 
-def test_a_conversation_is_condemned_by_its_id_or_with_all_others() -> None:
+def test_a_conversation_is_marked_for_clearing_by_its_id_or_with_all_others() -> None:
     slots = Slots(4)
     a = use(slots, [1, 2], "a", []).target
     b = use(slots, [3, 4], "b", []).target
     nobodys = use(slots, [5, 6], None, []).target
-    assert slots.condemn("c") == []
-    assert slots.condemn("a") == [a]
-    assert [slot.condemned for slot in slots] == [slot is a for slot in slots]
-    assert slots.condemn("a") == []
-    assert slots.condemn(None) == [b, nobodys]
-    slots.forget(a)
-    assert not a.condemned
-    assert slots.condemn(None) == []
+    assert slots.mark_for_clearing("c") == []
+    assert slots.mark_for_clearing("a") == [a]
+    assert [slot.marked_for_clearing for slot in slots] == [slot is a for slot in slots]
+    assert slots.mark_for_clearing("a") == []
+    assert slots.mark_for_clearing(None) == [b, nobodys]
+    slots.mark_empty(a)
+    assert not a.marked_for_clearing
+    assert slots.mark_for_clearing(None) == []
 
 
-def test_a_slot_at_work_is_condemned_even_before_it_has_tokens() -> None:
+def test_a_slot_at_work_is_marked_even_before_it_has_tokens() -> None:
     slots = Slots(2)
     slot = slots.plan([1, 2], "a").target
-    slots.begin(slot, [], "a")
-    assert slots.condemn(None) == [slot]
+    slots.assign(slot, [], "a")
+    assert slots.mark_for_clearing(None) == [slot]
     slot.generating = False
-    slots.forget(slot)
-    assert slots.condemn(None) == []
+    slots.mark_empty(slot)
+    assert slots.mark_for_clearing(None) == []
 
 
-def test_room_is_made_from_a_condemned_slot_first() -> None:
+def test_room_is_made_from_a_marked_slot_first() -> None:
     slots = Slots(3)
     use(slots, [1, 2], "a", [])
     second = use(slots, [3, 4], "b", []).target
     third = use(slots, [5, 6], "c", []).target
-    slots.condemn("b")
-    slots.begin(third, third.tokens, "c")
+    slots.mark_for_clearing("b")
+    slots.assign(third, third.tokens, "c")
     assert slots.least_recently_used() is second
 
 
 def test_a_slot_at_work_is_given_to_nobody_but_shares_its_beginning() -> None:
     slots = Slots(2)
     first = slots.plan([1, 2, 3], "a").target
-    slots.begin(first, [1, 2, 3], "a")
+    slots.assign(first, [1, 2, 3], "a")
     second = slots.plan([1, 2, 3, 4], "a")
     assert (second.target is first, second.source is first, second.reused_tokens) == (False, True, 3)
-    slots.begin(second.target, [1, 2, 3], "a")
+    slots.assign(second.target, [1, 2, 3], "a")
     assert [slot.conversation_id for slot in slots] == [None, "a"]
 
 

@@ -57,7 +57,7 @@ def test_what_was_flushed_is_found_by_another_on_the_same_directory(tmp_path: Pa
     assert len(files(tmp_path)) == 1
     store = snapshots(tmp_path)
     assert loaded(store, [1, 2, 3, 4], "a") == b"later"
-    store.put("a", [1, 2, 3, 4], b"whole", shortest=4)
+    store.put("a", [1, 2, 3, 4], b"whole", min_prefix=4)
     store.close(PATIENCE)
     store = snapshots(tmp_path)
     assert store.find([1, 2, 3], "a") is None

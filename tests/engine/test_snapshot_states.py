@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from suite.engine.backend import Part
+from suite.engine.backend import BatchEntry
 from suite.engine.llama_model import ContextSettings, LlamaModel
 from support.models import gemma, tiny_model
 from support.recurrent import tiny_mamba
@@ -36,7 +36,7 @@ def model(path: Path, *, tokens: int = 128) -> Iterator[LlamaModel]:
 def decode(model: LlamaModel, sequence: int, tokens: list[int], position: int = 0) -> list[float]:
     """The logits after these tokens."""
     for begin in range(0, len(tokens), 512):
-        part = Part(sequence, tokens[begin : begin + 512], position + begin, wants_logits=True)
+        part = BatchEntry(sequence, tokens[begin : begin + 512], position + begin, wants_logits=True)
         assert model.decode([part])
     return model.logits()
 
@@ -54,7 +54,7 @@ def test_a_sequence_goes_on_in_another_context_as_it_would_have_in_its_own(
         prompt = PROMPT[:60]
         decode(first, 0, prompt)
         store = snapshots(tmp_path)
-        store.put("a", prompt, first.save(0), shortest=first.shortest_saved(0))
+        store.put("a", prompt, first.save(0), min_prefix=first.min_saved_prefix(0))
         store.close(PATIENCE)
         store = snapshots(tmp_path)
         assert (store.find(prompt[:50], "a") is not None) == first.can_share
@@ -67,7 +67,7 @@ def test_a_sequence_goes_on_in_another_context_as_it_would_have_in_its_own(
         assert second.restore(2, payload)
         assert second.length(2) == 60
         assert distance(decode(second, 2, [5], 60), decode(first, 0, [5], 60)) <= LIMIT
-        assert second.cut(2, 30) == first.can_share
+        assert second.truncate(2, 30) == first.can_share
         if second.can_share:
             assert distance(decode(second, 2, [9], 30), decode(first, 1, [*prompt[:30], 9])) <= LIMIT
 
@@ -75,7 +75,7 @@ def test_a_sequence_goes_on_in_another_context_as_it_would_have_in_its_own(
 def test_the_state_of_a_sequence_that_shares_its_beginning_is_whole(tmp_path: Path) -> None:
     with model(tiny_model(tmp_path / "model.gguf")) as first, model(tmp_path / "model.gguf") as second:
         decode(first, 0, PROMPT[:30])
-        first.share(0, 1, 20)
+        first.copy_prefix(0, 1, 20)
         decode(first, 1, [5, 6, 7], 20)
         assert second.restore(0, first.save(1))
         assert second.length(0) == 23
@@ -98,25 +98,25 @@ def test_behind_a_window_a_restored_state_goes_on_but_is_neither_cut_back_nor_sh
     store = snapshots(memory_bytes=1 << 30)
     with model(gemma(), tokens=1280) as loaded:
         decode(loaded, 0, PROMPT[:100])
-        assert loaded.shortest_saved(0) == 0
+        assert loaded.min_saved_prefix(0) == 0
         short = loaded.save(0)
         decode(loaded, 0, PROMPT[100:], 100)
-        assert (loaded.shortest(0), loaded.shortest_saved(0)) == (0, 600)
-        store.put("a", PROMPT, loaded.save(0), shortest=loaded.shortest_saved(0))
+        assert (loaded.min_prefix(0), loaded.min_saved_prefix(0)) == (0, 600)
+        store.put("a", PROMPT, loaded.save(0), min_prefix=loaded.min_saved_prefix(0))
         assert store.find(PROMPT[:-1], "a") is None
         found = store.find([*PROMPT, 5], "a")
         assert found is not None
         payload = store.load(found)
         assert payload is not None and loaded.restore(1, payload)
-        assert loaded.shortest(1) == 600
+        assert loaded.min_prefix(1) == 600
         # llama.cpp would do it, and then give wrong logits (correlation 0.49) without a word about it.
-        assert not loaded.cut(1, 60)
-        loaded.share(1, 2, 60)
+        assert not loaded.truncate(1, 60)
+        loaded.copy_prefix(1, 2, 60)
         assert (loaded.length(1), loaded.length(2)) == (600, 0)
         restored, original = decode(loaded, 1, [5], 600), decode(loaded, 0, [5], 600)
         assert np.corrcoef(restored, original)[0, 1] > 0.99
         # As long as the window sees everything, nothing is missing.
-        assert loaded.cut(0, 0) and loaded.cut(1, 0) and loaded.restore(2, short)
-        assert loaded.cut(2, 30)
+        assert loaded.truncate(0, 0) and loaded.truncate(1, 0) and loaded.restore(2, short)
+        assert loaded.truncate(2, 30)
         restored, original = decode(loaded, 2, [9], 30), decode(loaded, 0, [*PROMPT[:30], 9])
         assert np.corrcoef(restored, original)[0, 1] > 0.99

@@ -50,7 +50,7 @@ def test_only_whole_ones_are_found_where_a_state_cannot_be_cut_back() -> None:
 
 def test_a_state_is_not_found_for_less_than_it_can_be_cut_back_to() -> None:
     store = snapshots()
-    store.put("a", [1, 2, 3, 4, 5], b"a", shortest=4)
+    store.put("a", [1, 2, 3, 4, 5], b"a", min_prefix=4)
     store.put("b", [1, 2, 3], b"b")
     assert loaded(store, [1, 2, 3, 4, 9]) == b"a"
     assert loaded(store, [1, 2, 3, 9]) == b"b"
@@ -79,7 +79,7 @@ def test_what_belongs_to_nobody_goes_when_its_continuation_comes_unless_that_can
     store = snapshots()
     store.put(None, [1, 2], b"system")
     store.put(None, [1, 3], b"other")
-    store.put("a", [1, 2, 3], b"a", shortest=3)
+    store.put("a", [1, 2, 3], b"a", min_prefix=3)
     assert len(store) == 3
     store.put("b", [1, 2, 4], b"b")
     assert len(store) == 3

@@ -12,11 +12,11 @@ from threading import Event
 import pytest
 
 from suite.engine.embedding import Embedder
-from suite.engine.engine import Engine, Step
-from suite.engine.generation import Generation, Order
+from suite.engine.engine import Engine, StepStats
+from suite.engine.generation import EngineRequest, Generation
 from suite.engine.llama_model import ContextSettings, LlamaModel
-from suite.engine.sampler import Sampling
-from suite.engine.thread import BROKEN, EngineThread
+from suite.engine.sampler import SamplingParams
+from suite.engine.thread import ENGINE_FAILED_EXIT_CODE, EngineThread
 from suite.errors import LoadFailed, SuiteError
 from suite.messages.logprobs import TokenLogprobs
 from support.models import tiny_model
@@ -39,22 +39,24 @@ class Heard:
     def __init__(self) -> None:
         self.over = Event()
 
-    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
         pass
 
-    def ended(self, error: SuiteError | None) -> None:
+    def on_end(self, error: SuiteError | None) -> None:
         assert error is None
         self.over.set()
 
 
 class Exploding(Heard):
-    def ended(self, _: SuiteError | None) -> None:
+    def on_end(self, _: SuiteError | None) -> None:
         raise MemoryError("nothing is left")
 
 
 def generation(max_tokens: int) -> Generation:
-    sampling = Sampling(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, repeat_penalty=1.0, seed=1)
-    order = Order(prompt=[1, 300], max_tokens=max_tokens, stop=(), sampling=sampling, conversation_id=None)
+    sampling = SamplingParams(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, repeat_penalty=1.0, seed=1)
+    order = EngineRequest(
+        prompt=[1, 300], max_tokens=max_tokens, stop=(), sampling=sampling, conversation_id=None
+    )
     return Generation(order, time.monotonic)
 
 
@@ -107,7 +109,7 @@ def test_vectors_are_made_in_pieces_with_a_step_between_two(thread: EngineThread
     heard = Heard()
     thread.observe(lambda _: order.append("step"))
     thread.submit(generation(100), heard)
-    asked = [thread.in_pieces(embed), thread.in_pieces(embed)]
+    asked = [thread.run_in_pieces(embed), thread.run_in_pieces(embed)]
     thread.start()
     assert [len(each.result(SECONDS)) for each in asked] == [21, 21]
     assert heard.over.wait(SECONDS)
@@ -117,11 +119,11 @@ def test_vectors_are_made_in_pieces_with_a_step_between_two(thread: EngineThread
 
 def test_what_takes_long_is_done_in_its_order_and_without_generations_too(thread: EngineThread) -> None:
     order: list[str] = []
-    asked = [thread.in_pieces(Pieces(order, name, 3)) for name in "ab"]
+    asked = [thread.run_in_pieces(Pieces(order, name, 3)) for name in "ab"]
     thread.start()
     assert [each.result(SECONDS) for each in asked] == ["a", "b"]
     assert order == ["a"] * 3 + ["b"] * 3
-    assert thread.in_pieces(Pieces(order, "c", 1)).result(SECONDS) == "c"
+    assert thread.run_in_pieces(Pieces(order, "c", 1)).result(SECONDS) == "c"
 
 
 def test_what_nobody_wants_any_more_is_given_up_between_two_pieces(thread: EngineThread) -> None:
@@ -138,12 +140,12 @@ def test_what_nobody_wants_any_more_is_given_up_between_two_pieces(thread: Engin
         finally:
             closed.set()
 
-    asked = thread.in_pieces(endless)
-    never = thread.in_pieces(Pieces(order, "never", 1))
+    asked = thread.run_in_pieces(endless)
+    never = thread.run_in_pieces(Pieces(order, "never", 1))
     assert never.cancel()
     thread.start()
     assert closed.wait(SECONDS)
-    assert thread.in_pieces(Pieces(order, "next", 1)).result(SECONDS) == "next"
+    assert thread.run_in_pieces(Pieces(order, "next", 1)).result(SECONDS) == "next"
     assert order == ["endless"] * 3 + ["next"]
 
 
@@ -154,7 +156,7 @@ def test_what_fails_between_two_steps_is_told_and_harms_nothing_else(thread: Eng
 
     heard = Heard()
     thread.submit(generation(20), heard)
-    asked = thread.in_pieces(fail)
+    asked = thread.run_in_pieces(fail)
     thread.start()
     assert isinstance(asked.exception(SECONDS), ZeroDivisionError)
     assert heard.over.wait(SECONDS)
@@ -166,19 +168,19 @@ def test_an_engine_that_fails_ends_its_process_and_says_why(
     thread.submit(generation(4), Exploding())
     with caplog.at_level(logging.CRITICAL):
         thread.start()
-        assert ends.get(timeout=SECONDS) == BROKEN
+        assert ends.get(timeout=SECONDS) == ENGINE_FAILED_EXIT_CODE
     assert "nothing is left" in caplog.text
     assert "Traceback" in caplog.text
 
 
 def test_an_error_that_nobody_catches_ends_the_process_too(thread: EngineThread, ends: Queue[int]) -> None:
-    def fail(_: Step) -> None:
+    def fail(_: StepStats) -> None:
         raise SuiteError
 
     thread.observe(fail)
     thread.submit(generation(4), Heard())
     thread.start()
-    assert ends.get(timeout=SECONDS) == BROKEN
+    assert ends.get(timeout=SECONDS) == ENGINE_FAILED_EXIT_CODE
 
 
 def test_snapshots_that_cannot_be_opened_are_a_load_that_failed(path: Path, ends: Queue[int]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite.engine.prompts.tool_calls import Calls, find_calls
+from suite.engine.prompts.tool_calls import ExtractedToolCalls, extract_tool_calls
 
 NAMES = ("weather", "add")
 PIECES = [
@@ -16,7 +16,7 @@ PIECES = [
 
 
 def found(text: str) -> tuple[str, list[tuple[str, object]]]:
-    calls = find_calls(text, NAMES, "g1")
+    calls = extract_tool_calls(text, NAMES, "g1")
     return calls.text, [(each.function.name, json.loads(each.function.arguments)) for each in calls.calls]
 
 
@@ -100,7 +100,7 @@ def test_text_beside_calls_is_kept() -> None:
     ],
 )
 def test_what_is_no_call_stays_text_as_it_was(text: str) -> None:
-    assert find_calls(text, NAMES, "g1") == Calls(text, ())
+    assert extract_tool_calls(text, NAMES, "g1") == ExtractedToolCalls(text, ())
 
 
 def test_a_block_that_cannot_be_read_stays_beside_one_that_can() -> None:
@@ -111,18 +111,18 @@ def test_a_block_that_cannot_be_read_stays_beside_one_that_can() -> None:
 
 def test_ids_are_the_models_own_or_nine_characters_that_follow_from_the_generation() -> None:
     text = '[TOOL_CALLS][{"name": "add", "id": "abc123XYZ"}, {"name": "add"}, {"name": "add"}]'
-    own, *made = [call.id for call in find_calls(text, NAMES, "g1").calls]
+    own, *made = [call.id for call in extract_tool_calls(text, NAMES, "g1").calls]
     assert own == "abc123XYZ"
     assert all(len(id) == 9 and id.isalnum() for id in made)
     assert len(set(made)) == 2
-    assert made == [call.id for call in find_calls(text, NAMES, "g1").calls][1:]
-    assert made != [call.id for call in find_calls(text, NAMES, "g2").calls][1:]
+    assert made == [call.id for call in extract_tool_calls(text, NAMES, "g1").calls][1:]
+    assert made != [call.id for call in extract_tool_calls(text, NAMES, "g2").calls][1:]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12))
 def test_no_text_is_too_strange(parts: list[str]) -> None:
     text = "".join(parts)
-    calls = find_calls(text, NAMES, "g1")
+    calls = extract_tool_calls(text, NAMES, "g1")
     assert calls.calls or calls.text == text
     for call in calls.calls:
         assert isinstance(json.loads(call.function.arguments), dict)

@@ -88,7 +88,7 @@ async def test_a_model_manager_chats_with_what_it_loaded(tmp_path: Path) -> None
 
 async def test_a_python_example_says_what_is_wrong(tmp_path: Path) -> None:
     words = await refused(python("model_manager.py", tmp_path / "nowhere"))
-    assert words.startswith("error unavailable: no suite serves from")
+    assert words.startswith("error unavailable: no service is running in")
     assert "Traceback" not in words
 
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 import suite
-from suite.engine.thread import BROKEN
+from suite.engine.thread import ENGINE_FAILED_EXIT_CODE
 from suite.errors import ActorCrashed
 from suite.messages.events import InstanceCrashed
 from support.models import slow_model
@@ -56,5 +56,5 @@ async def test_it_costs_its_process_and_the_next_request_is_served(tmp_path: Pat
         crashes = [
             each.data for each in await history(client, "instance") if isinstance(each.data, InstanceCrashed)
         ]
-        assert [(each.exit_code, each.generations) for each in crashes] == [(BROKEN, 1)]
+        assert [(each.exit_code, each.generations) for each in crashes] == [(ENGINE_FAILED_EXIT_CODE, 1)]
         assert "MemoryError: nothing is left" in service.errors.read_text()

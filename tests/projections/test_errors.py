@@ -111,7 +111,7 @@ def test_a_crash_and_a_loss_say_what_happened_and_what_to_do() -> None:
     assert loss is not None
     assert "exit code -9" in crash.message
     assert "2 generations" in crash.message
-    assert "loads the model anew" in crash.message
+    assert "loads the model again" in crash.message
     assert "box1" in loss.message
     assert "box2" in loss.message
     assert "start it again" in loss.message

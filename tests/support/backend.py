@@ -9,8 +9,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
-from suite.engine.backend import Part
-from suite.engine.sampler import Sampling
+from suite.engine.backend import BatchEntry
+from suite.engine.sampler import SamplingParams
 from suite.errors import GenerationFailed, InvalidGrammar
 from suite.messages.logprobs import TokenLogprobs
 
@@ -23,36 +23,36 @@ def successor(tokens: Sequence[int], seed: int) -> int:
     return zlib.crc32(repr((tuple(tokens), seed)).encode()) % WORDS
 
 
-class FakeWords:
-    def ends(self, token: int) -> bool:
+class FakeDetokenizer:
+    def is_eog(self, token: int) -> bool:
         return token == END
 
-    def shown(self, token: int) -> bytes:
+    def visible_bytes(self, token: int) -> bytes:
         return f"{token} ".encode()
 
 
-class FakeSource:
+class FakeSampler:
     """Takes the row of the last batch, and says what follows the tokens that are there."""
 
-    def __init__(self, backend: FakeBackend, sampling: Sampling) -> None:
+    def __init__(self, backend: FakeBackend, sampling: SamplingParams) -> None:
         self._backend = backend
         self._seed = sampling.seed
-        backend.sources += 1
+        backend.open_samplers += 1
 
     @property
     def logprobs(self) -> TokenLogprobs | None:
         return None
 
-    def remember(self, prompt: Sequence[int]) -> None:
+    def accept_prompt(self, prompt: Sequence[int]) -> None:
         pass
 
-    def next(self, row: int) -> int:
+    def sample(self, row: int) -> int:
         if self._seed in self._backend.refusing:
             raise InvalidGrammar("no token is permitted")
         return successor(self._backend.rows[row], self._seed)
 
     def close(self) -> None:
-        self._backend.sources -= 1
+        self._backend.open_samplers -= 1
 
 
 class FakeBackend:
@@ -68,7 +68,7 @@ class FakeBackend:
         can_share: bool = True,
         window: bool = False,
     ) -> None:
-        self.words = FakeWords()
+        self.vocabulary = FakeDetokenizer()
         self.can_share = can_share
         self.window = window
         self.context_tokens = context
@@ -78,8 +78,8 @@ class FakeBackend:
         self.restored = [0] * slots
         """How many tokens of each sequence came from a saved state."""
         self.rows: dict[int, list[int]] = {}
-        self.batches: list[list[Part]] = []
-        self.sources = 0
+        self.batches: list[list[BatchEntry]] = []
+        self.open_samplers = 0
         """Those that are not closed."""
         self.failing = False
         self.refusing: set[int] = set()
@@ -88,23 +88,23 @@ class FakeBackend:
     @property
     def decoded(self) -> int:
         """Tokens that were decoded so far."""
-        return sum(len(part.tokens) for batch in self.batches for part in batch)
+        return sum(len(entry.tokens) for batch in self.batches for entry in batch)
 
-    def decode(self, parts: Sequence[Part]) -> bool:
-        count = sum(len(part.tokens) for part in parts)
+    def decode(self, entries: Sequence[BatchEntry]) -> bool:
+        count = sum(len(entry.tokens) for entry in entries)
         assert 0 < count <= self.batch_tokens
-        assert len({part.sequence for part in parts}) == len(parts), "one part a sequence"
+        assert len({entry.sequence for entry in entries}) == len(entries), "one part a sequence"
         if self.failing:
             self.failing = False
-            for part in parts:
-                self.sequences[part.sequence] = [END]  # anything may be there
+            for entry in entries:
+                self.sequences[entry.sequence] = [END]  # anything may be there
             raise GenerationFailed
         if sum(map(len, self.sequences)) + count > self.cache_tokens:
             return False
-        self.batches.append(list(parts))
+        self.batches.append(list(entries))
         self.rows = {}
         row = -1
-        for sequence, tokens, position, wants_logits in parts:
+        for sequence, tokens, position, wants_logits in entries:
             assert position == len(self.sequences[sequence]), "a gap or an overlap"
             assert tokens
             self.sequences[sequence] += tokens
@@ -113,11 +113,11 @@ class FakeBackend:
                 self.rows[row] = list(self.sequences[sequence])
         return True
 
-    def source(self, sampling: Sampling) -> FakeSource:
-        return FakeSource(self, sampling)
+    def sampler(self, sampling: SamplingParams) -> FakeSampler:
+        return FakeSampler(self, sampling)
 
-    def cut(self, sequence: int, position: int) -> bool:
-        if 0 < position < self.shortest(sequence):
+    def truncate(self, sequence: int, position: int) -> bool:
+        if 0 < position < self.min_prefix(sequence):
             return False
         del self.sequences[sequence][position:]
         self.restored[sequence] = min(self.restored[sequence], position)
@@ -126,20 +126,20 @@ class FakeBackend:
     def length(self, sequence: int) -> int:
         return len(self.sequences[sequence])
 
-    def share(self, source: int, target: int, tokens: int) -> None:
+    def copy_prefix(self, source: int, target: int, tokens: int) -> None:
         assert self.can_share and not self.sequences[target]
-        if tokens >= self.shortest(source):
+        if tokens >= self.min_prefix(source):
             self.sequences[target] = self.sequences[source][:tokens]
             self.restored[target] = self.restored[source]
 
-    def shortest(self, sequence: int) -> int:
+    def min_prefix(self, sequence: int) -> int:
         return self.restored[sequence] if self.can_share else len(self.sequences[sequence])
 
     def save(self, sequence: int) -> bytes:
         return repr(self.sequences[sequence]).encode()
 
-    def shortest_saved(self, sequence: int) -> int:
-        return len(self.sequences[sequence]) if self.window else self.shortest(sequence)
+    def min_saved_prefix(self, sequence: int) -> int:
+        return len(self.sequences[sequence]) if self.window else self.min_prefix(sequence)
 
     def restore(self, sequence: int, payload: bytes | memoryview[int]) -> bool:
         assert not self.sequences[sequence]

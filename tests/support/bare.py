@@ -41,9 +41,9 @@ class Bare:
 
     def tokens(self, sampler: Sampler, prompt: str, count: int) -> list[int]:
         """The tokens after a prompt, up to where the model ends."""
-        sampler.remember(self.begin(prompt))
+        sampler.accept_prompt(self.begin(prompt))
         found: list[int] = []
-        while len(found) < count and not self.vocabulary.ends(token := sampler.next(self.context)):
+        while len(found) < count and not self.vocabulary.is_eog(token := sampler.sample(self.context)):
             found.append(token)
             self.decode([token])
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from suite.engine.grammar.session import GrammarProcess, GrammarSession, Limits, ToRead
+from suite.engine.grammar.session import CompileRequest, GrammarProcess, GrammarSession, Limits
 from support.bare import Bare
 
 
@@ -14,7 +14,7 @@ def following(model: Bare, grammar: str, limits: Limits | None = None) -> Iterat
     process = GrammarProcess(model.path)
     session = process.open()
     try:
-        session.read(ToRead(kind="grammar", source=grammar, limits=limits or Limits()))
+        session.compile(CompileRequest(kind="grammar", source=grammar, limits=limits or Limits()))
         yield session
     finally:
         session.close()

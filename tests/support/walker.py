@@ -25,7 +25,7 @@ class Walker:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        shown = [id for id in range(vocabulary.size) if vocabulary.piece(id) or vocabulary.ends(id)]
+        shown = [id for id in range(vocabulary.size) if vocabulary.piece(id) or vocabulary.is_eog(id)]
         self._tokens = np.array(shown)
         self._candidates = Candidates()
         self._pieces = {id: vocabulary.piece(id) for id in shown}
@@ -37,7 +37,7 @@ class Walker:
         try:
             for _ in range(_LONGEST):
                 allowed = [int(id) for id in permitted(sampler, self._tokens, self._candidates)]
-                if any(self._vocabulary.ends(id) for id in allowed):
+                if any(self._vocabulary.is_eog(id) for id in allowed):
                     return said.decode()
                 token = random.choice(self._wanted(allowed, said, random, letters))
                 said += self._pieces[token]

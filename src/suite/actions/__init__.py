@@ -1,1 +1,1 @@
-"""The handlers of the actions, one module a group: each is a few lines over the node's parts."""
+"""The handlers of the actions, one module for each group; each handler is a few lines that call the node."""

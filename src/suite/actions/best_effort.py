@@ -1,4 +1,4 @@
-"""A look into a read model, for what tells how things stand: never held up, perhaps a little behind."""
+"""Best-effort reads for status actions: they never wait long for a read model, and may be a little behind."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from suite.projections.projection import Database
 from suite.projections.projector import Projector
 
 PATIENCE_SECONDS: Final = 0.25
-"""For what the node itself has just written, which is mostly there in a few milliseconds."""
+"""How long to wait for the node's own last event, which usually arrives within a few milliseconds."""
 
 
 @asynccontextmanager
 async def best_effort_read(projector: Projector, own_seq: int) -> AsyncIterator[Database | None]:
-    """A connection for a query of what there is, up to ``own_seq`` if that is not far; None without any.
+    """Open a read model, with the events up to ``own_seq`` if they arrive in time; None if it is unavailable.
 
     Raises ReadModelUnavailable when the file turns out to be unreadable.
     """
     with anyio.move_on_after(PATIENCE_SECONDS if projector.problem is None else 0):
         await _is_ready(projector, own_seq)
     readable = False
-    with anyio.move_on_after(0):  # it is known at once, or this is left before it waits
+    with anyio.move_on_after(0):  # the answer is known at once, or this is left before it waits
         readable = await _is_ready(projector, 0)
     if not readable:
         yield None

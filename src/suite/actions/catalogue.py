@@ -28,13 +28,13 @@ _MIB = 2**20
 
 @action("list_models")
 async def list_models(node: Node, _: ListModelsRequest, __: Call) -> ListModelsReply:
-    """Every model of the catalogue; the warnings say which files were left out, and why."""
+    """List all models of the catalogue; the warnings say which files were left out, and why."""
     return ListModelsReply(models=await _describe_all(node), warnings=node.catalogue.warnings)
 
 
 @action("get_model_status")
 async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) -> GetModelStatusReply:
-    """One model, or all by id."""
+    """Get the status of one model, or of all by id."""
     if request.model_id is None:
         return GetModelStatusReply(models={model.model_id: model for model in await _describe_all(node)})
     model = node.catalogue.resolve(request.model_id)
@@ -48,7 +48,7 @@ async def _describe_all(node: Node) -> tuple[ModelInfo, ...]:
 
 
 async def _last_used(node: Node, model_ids: list[str] | None) -> dict[str, datetime]:
-    """When each model was last used; empty while that cannot be known, which need not hold up the rest."""
+    """When each model was last used; empty while the read model is unavailable, not to fail the rest."""
     with suppress(ReadModelBehind, ReadModelUnavailable):
         async with best_effort_read(node.projections.usage, node.last_seq) as db:
             if db is not None:
@@ -57,7 +57,7 @@ async def _last_used(node: Node, model_ids: list[str] | None) -> dict[str, datet
 
 
 def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
-    """A model as clients see it."""
+    """Describe a model for clients."""
     instance = node.supervisor.instances.get(model.model_id)
     info = model.info
     if instance is not None and instance.last_used_at is not None:

@@ -1,4 +1,4 @@
-"""Metrics and evaluations: logging them, each id once for ever, and asking for them."""
+"""The actions for metrics and evaluations. Whatever is logged with an id is stored once."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ async def log_performance_metric(
 async def get_performance_metrics(
     node: Node, request: GetPerformanceMetricsRequest, _: Call
 ) -> GetPerformanceMetricsReply:
-    """The samples of metrics, the newest first."""
+    """Get the samples of metrics, newest first."""
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await samples.performance_metrics(db, request)
 
 
 @action("summary")
 async def summary(node: Node, request: SummaryRequest, _: Call) -> SummaryReply:
-    """What the samples of a metric come to, in all and by agent."""
+    """Summarise the samples of a metric, in total and by agent."""
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await summaries.summary(db, request)
 
@@ -88,7 +88,7 @@ async def summary(node: Node, request: SummaryRequest, _: Call) -> SummaryReply:
 async def log_model_evaluation(
     node: Node, request: LogModelEvaluationRequest, call: Call
 ) -> LogModelEvaluationReply:
-    """Log how a model did in an evaluation cycle."""
+    """Log an evaluation of a model in a cycle."""
     evaluation_id = request.evaluation_id or node.new_id()
     event = EvaluationLogged(
         evaluation_id=evaluation_id,
@@ -103,7 +103,7 @@ async def log_model_evaluation(
     )
 
     def is_same(before: EvaluationLogged, now: EvaluationLogged) -> bool:
-        # What it was logged under may have become an alias since.
+        # The name that it was logged under may have become an alias since.
         before = replace(before, model_name=node.catalogue.canonical(before.model_name))
         if request.evaluation_timestamp is None:
             now = replace(now, evaluation_timestamp=before.evaluation_timestamp)
@@ -130,7 +130,7 @@ async def log_model_evaluation(
 async def get_model_evaluation_scores(
     node: Node, request: GetModelEvaluationScoresRequest, _: Call
 ) -> GetModelEvaluationScoresReply:
-    """The evaluations of models, the newest first."""
+    """Get the evaluations of models, newest first."""
     if request.model_name is not None:
         request = replace(request, model_name=node.catalogue.canonical(request.model_name))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
@@ -141,14 +141,14 @@ async def get_model_evaluation_scores(
 async def retract_model_evaluation(
     node: Node, request: RetractModelEvaluationRequest, call: Call
 ) -> RetractModelEvaluationReply:
-    """Take an evaluation back."""
+    """Retract an evaluation."""
     evaluation_id = request.evaluation_id
     before, seq = await _evaluation(node, evaluation_id)
     if isinstance(before, EvaluationLogged):
         event = EvaluationRetracted(
             evaluation_id=evaluation_id, model_name=before.model_name, reason=request.reason
         )
-        # Named by the event that it takes back: whatever an evaluation is called, it can be retracted.
+        # The id is made from the sequence of the retracted event, so that any evaluation can be retracted.
         seq = await node.log.append(event, id=message_id(event, seq), correlation_id=call.request_id)
         stored = await node.log.at(seq)
         if isinstance(stored, Unreadable) or (stored and not _retracts(stored.data, evaluation_id)):
@@ -163,7 +163,7 @@ async def retract_model_evaluation(
 
 
 async def _evaluation(node: Node, evaluation_id: str) -> tuple[EvaluationLogged | EvaluationRetracted, int]:
-    """The evaluation of an id or its retraction, with the seq of that. Raises EvaluationNotFound."""
+    """The evaluation with an id, or its retraction, and the event's sequence. Raises EvaluationNotFound."""
     evaluations = node.projections.evaluation
     async with evaluations.reading(await evaluations.wait_current(), own_seq=node.last_seq) as db:
         found = await scores.find_evaluation(db, evaluation_id)
@@ -181,7 +181,7 @@ def _retracts(event: Event, evaluation_id: str) -> bool:
 
 @action("compare_models")
 async def compare_models(node: Node, request: CompareModelsRequest, _: Call) -> CompareModelsReply:
-    """Models side by side, each in its latest cycle and since the one before."""
+    """Compare models by their latest cycles, with the change since the previous ones."""
     names = tuple(map(node.catalogue.canonical, request.model_names))
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         reply = await comparison.compare_models(db, replace(request, model_names=names))

@@ -30,7 +30,7 @@ from suite.node.snapshots import forget_snapshots
     wrappers=("params",),
 )
 async def generate_text(node: Node, request: GenerateTextRequest, call: Call) -> HandedOver:
-    """Have the model's actor answer the client; it is loaded first if it is not."""
+    """Hand the generation over to the model's actor, which answers the client. Loads the model first."""
     _check(request, call)
     model = node.loadable(request.model_id)
     generation_id = request.generation_id or node.new_id()
@@ -50,12 +50,12 @@ async def cancel_generation(node: Node, request: CancelGenerationRequest, _: Cal
 
 @action("clear_kv_cache")
 async def clear_kv_cache(node: Node, request: ClearKvCacheRequest, _: Call) -> ClearKvCacheReply:
-    """Forget the tokens that models keep for reuse, loaded or not."""
+    """Clear the tokens that models keep for reuse, whether they are loaded or not."""
     model_id = None if request.model_id is None else node.catalogue.resolve(request.model_id).model_id
     try:
         cleared = await node.generations.clear(model_id, request.conversation_id)
     finally:
-        # After the processes, which may be about to write what they hold, and even where one is silent.
+        # After the processes, which may be about to write snapshots, and even if one of them does not answer.
         files, tokens = await forget_snapshots(node.settings, model_id, request.conversation_id)
     cleared = msgspec.structs.replace(
         cleared, conversations=cleared.conversations + files, tokens=cleared.tokens + tokens
@@ -82,6 +82,4 @@ def _check(request: GenerateTextRequest, call: Call) -> None:
     if not request.prompt and not request.messages:
         raise EmptyPrompt
     if request.continue_ and (request.conversation_id is None or request.system_prompt is not None):
-        raise InvalidRequest(
-            "continue goes on after a conversation as it is: send its conversation_id, and no system_prompt"
-        )
+        raise InvalidRequest("continue needs the conversation_id of a conversation, and no system_prompt")

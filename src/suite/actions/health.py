@@ -26,19 +26,19 @@ from suite.version import __version__
 
 @action("health_check")
 async def health_check(node: Node, _: HealthCheckRequest, __: Call) -> HealthCheckReply:
-    """The node answers, so it is well, or says what is wrong."""
+    """Check the node's health: it is HEALTHY, or degraded with the problems."""
     return health(node)
 
 
 def health(node: Node) -> HealthCheckReply:
-    """How this node is, whichever of several would get a request."""
+    """The health of this node (a request may reach any of several nodes)."""
     of_the_log = (node.log.writability.problem, node.integrity.problem)
     problems = (
         *(problem for problem in of_the_log if problem is not None),
         *node.projections.problems,
         *node.projections.losses,
     )
-    if not node.connection.is_connected:  # who asks over NATS cannot hear of it, others can
+    if not node.connection.is_connected:  # NATS clients cannot see this, but ZeroMQ clients can
         problems += (
             "NATS cannot be reached: it is tried again until it can, and nothing is answered till then",
         )
@@ -60,7 +60,7 @@ def health(node: Node) -> HealthCheckReply:
 
 @action("get_stats")
 async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
-    """Counts since the node's start, and its memory now; ``metrics`` has those of the older services."""
+    """Get counts since the node's start, and its memory; ``metrics`` has the counts of the older services."""
     counts, residency = node.supervisor.counts, node.supervisor.residency
     return GetStatsReply(
         node=node.name,
@@ -92,7 +92,7 @@ async def get_log_end(node: Node, _: GetLogEndRequest, __: Call) -> GetLogEndRep
 
 
 async def _old_stats(node: Node) -> OldStats:
-    """Statistics are asked for when something is wrong, so no read model may keep them from being told."""
+    """The counts of the older services; null while a read model is unavailable, not to fail the rest."""
     loads = unloads = samples = evaluations = None
     with suppress(ReadModelBehind, ReadModelUnavailable):
         async with best_effort_read(node.projections.catalogue, node.last_seq) as db:

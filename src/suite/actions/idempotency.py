@@ -1,7 +1,8 @@
-"""Appending what a client names: the same id is stored once, and never with other content.
+"""Idempotent appends: an entry with a client's id is stored once, and never with other content.
 
-The server knows an id again for two minutes, the read model for as long as it has the row; as it is hardly
-ever a minute behind, and waited for when it is, there is no moment at which neither knows it (ADR 12).
+The server recognises an id for two minutes, the read model as long as it has the row. The read model is
+hardly ever a minute behind, and is waited for when it is. So at any time at least one of them recognises the
+id (ADR 12).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from suite.projections.projector import Projector
 E = TypeVar("E", bound=Event)
 
 ATTACHMENT_BYTES = 256 * 1024
-"""Of context and comparison data, as JSON: a reply with one of them must fit into one message."""
+"""The largest context or comparison data, as JSON: a reply with one of them must fit into one message."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -36,10 +37,10 @@ async def append_once(
     is_same: Callable[[E, E], bool],
     correlation_id: str,
 ) -> int:
-    """The sequence of the event, stored now or before.
+    """Append the event unless it is stored already. Returns the sequence of the stored event.
 
-    ``find`` looks the id up in the read model. Raises Conflict when it has other content, and
-    ReadModelBehind when that cannot be known.
+    ``find`` looks the id up in the read model. Raises Conflict when the id was used for other content, and
+    ReadModelBehind when that cannot be found out.
     """
     async with projector.reading(await projector.wait_current()) as db:
         found = await find(db, entry_id)
@@ -55,25 +56,26 @@ async def append_once(
     before, seq = found
     if not (isinstance(before, type(event)) and is_same(before, event)):
         raise Conflict(
-            f"{entry_id!r} is the id of something else that was logged before (event {seq}): "
+            f"the id {entry_id!r} was used for other content before (event {seq}): "
             "choose another id, or send the same content"
         )
     return seq
 
 
 def message_id(event: Event, name: object) -> str:
-    """What the server knows the event by. The fact comes first: no name can pass for another fact's."""
+    """The message id by which the server recognises the event. The fact comes first, so that ids of different
+    facts cannot collide."""
     return f"{event.aggregate}.{event.fact}:{name}"
 
 
 def attachment(value: object, field: str) -> str | None:
-    """Text as it is, an object as JSON, the same for the same content. Raises TooLarge."""
+    """Text as it is, or an object as canonical JSON. Raises TooLarge."""
     if value is None:
         return None
     text = value if isinstance(value, str) else _encode(value).decode()
     if (size := len(_encode(text))) > ATTACHMENT_BYTES:
         raise TooLarge(
-            f"field '{field}': {size} bytes are more than the {ATTACHMENT_BYTES} that are kept: send less, "
-            "or a reference to where it lies"
+            f"field '{field}': {size} bytes are more than the maximum of {ATTACHMENT_BYTES}: send less, "
+            "or a reference to the data"
         )
     return text

@@ -21,19 +21,19 @@ from suite.node.node import Node
 from suite.projections.trust import trusts
 
 UNKNOWN_TRUST = 0.5
-"""Where a model of which nothing is known stands among the others: it is neither proved nor disproved."""
+"""The trust assumed for a model about which nothing is known: neither good nor bad."""
 
 
 @action("predict_models")
 async def predict_models(node: Node, request: PredictModelsRequest, _: Call) -> PredictModelsReply:
-    """Say which models are likely to be used next, the likeliest first."""
+    """Predict which models will be used next, the likeliest first."""
     predicted = await node.predict(limit=request.limit, min_seq=request.min_seq)
     return PredictModelsReply(predicted_models=tuple(predicted), policy=node.policy.name)
 
 
 @action("preload_models", limit=WAITING, queue=0)
 async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) -> PreloadModelsReply:
-    """Load models one after the other; none of them makes room for another of them."""
+    """Load models one after the other; none of them is evicted for another one of them."""
     results: dict[str, PreloadOutcome] = {}
     async with AsyncExitStack() as held:
         for model_id in dict.fromkeys(request.model_ids):
@@ -54,7 +54,7 @@ async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) 
 
 @action("select_model")
 async def select_model(node: Node, request: SelectModelRequest, _: Call) -> SelectModelReply:
-    """Choose a model that can do something: one that is loaded first, then the most trusted."""
+    """Select a model with a capability: loaded models come first, then the most trusted."""
     able = [
         model
         for model in node.catalogue.models.values()
@@ -63,7 +63,7 @@ async def select_model(node: Node, request: SelectModelRequest, _: Call) -> Sele
     if not able:
         known = sorted({each for model in node.catalogue.models.values() for each in model.capabilities})
         raise ModelNotFound(
-            f"no model can do {request.capability!r}: the capabilities here are {', '.join(known) or 'none'}"
+            f"no model has the capability {request.capability!r}: there are {', '.join(known) or 'none'}"
             if request.capability is not None
             else "there are no models: list_models says what was left out, and why"
         )

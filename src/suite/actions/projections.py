@@ -22,7 +22,7 @@ from suite.projections.errors import errors
 
 @action("get_errors")
 async def get_errors(node: Node, request: GetErrorsRequest, _: Call) -> GetErrorsReply:
-    """What went wrong, the newest first."""
+    """Get errors, newest first."""
     if request.model_id is not None:
         request = replace(request, model_id=node.catalogue.canonical(request.model_id))
     async with node.projections.errors.reading(request.min_seq, own_seq=node.last_seq) as db:
@@ -31,7 +31,7 @@ async def get_errors(node: Node, request: GetErrorsRequest, _: Call) -> GetError
 
 @action("get_fleet")
 async def get_fleet(node: Node, request: GetFleetRequest, _: Call) -> GetFleetReply:
-    """Which models are on which nodes, and how they fared there."""
+    """Get the models of all nodes, with statistics of their loads."""
     async with node.projections.catalogue.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await fleet(db, request)
 
@@ -40,7 +40,7 @@ async def get_fleet(node: Node, request: GetFleetRequest, _: Call) -> GetFleetRe
 async def rebuild_projection(
     node: Node, request: RebuildProjectionRequest, call: Call
 ) -> RebuildProjectionReply:
-    """Fold a read model anew from the log, beside the live one that goes on answering."""
+    """Rebuild a read model from the log, while the live one goes on answering."""
 
     async def tell(fraction: float) -> None:
         await call.send(Folded(name=request.name, fraction=fraction))

@@ -14,7 +14,7 @@ from suite.node.generations import beating, wait_loaded
 from suite.node.node import Node
 
 WAITING = 1024
-"""Requests that may wait for loads; they cost a task each, and one model's must not hold up another's."""
+"""The most requests that wait for loads. Each costs only a task; those of one model must not block others."""
 
 
 @action("load_model", limit=WAITING, queue=0)
@@ -40,7 +40,7 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
 
 @action("unload_model")
 async def unload_model(node: Node, request: UnloadModelRequest, _: Call) -> UnloadModelReply:
-    """Unload a model and answer when its memory is back with the system."""
+    """Unload a model and answer when its memory is freed."""
     model = node.catalogue.resolve(request.model_id)
     instance = await node.supervisor.unload(
         model.model_id, "requested", drain_seconds=request.drain_ms / 1000

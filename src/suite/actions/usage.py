@@ -13,7 +13,7 @@ from suite.projections import usage as read_model
 
 @action("record_usage")
 async def record_usage(node: Node, request: RecordUsageRequest, call: Call) -> RecordUsageReply:
-    """Record that a model was used; one that is not known is accepted, for usage may precede registration."""
+    """Record that a model was used; unknown models are accepted, because usage may precede registration."""
     event = UsageRecorded(
         model_id=node.catalogue.canonical(request.model_id),
         usage_type=request.usage_type,
@@ -25,7 +25,7 @@ async def record_usage(node: Node, request: RecordUsageRequest, call: Call) -> R
 
 @action("usage")
 async def usage(node: Node, request: UsageRequest, _: Call) -> UsageReply:
-    """Count the uses of models, by model, time, conversation."""
+    """Count the uses of models, grouped by model, time or conversation."""
     if request.model_id is not None:
         request = msgspec.structs.replace(request, model_id=node.catalogue.canonical(request.model_id))
     async with node.projections.usage.reading(request.min_seq, own_seq=node.last_seq) as db:

@@ -1,1 +1,1 @@
-"""The processes: the node, which keeps the instances, and the actor that runs one loaded model."""
+"""A model's process: the actor that runs one loaded model, with its own NATS connection."""

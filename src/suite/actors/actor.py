@@ -1,4 +1,4 @@
-"""What a model's process does once its model loads: connect, announce it, take generations, end in order."""
+"""The actor of one loaded model: connects to NATS, announces the model, serves requests, ends in order."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ R = TypeVar("R", bound=ActorReply)
 logger = logging.getLogger("suite.actor")
 
 END_SECONDS = 1.0
-"""For the last messages after SIGTERM; with what follows, less than what the node waits before it kills."""
+"""How long the last messages may take after SIGTERM; less than the node waits before it kills the process."""
 FLUSH_SECONDS = 0.5
-"""For NATS to have them."""
-PARK_SECONDS = 1.5
-"""For writing down what conversations hold."""
+"""How long sending them to NATS may take."""
+SNAPSHOT_SECONDS = 1.5
+"""How long writing the snapshots of conversations may take at the end."""
 _NO_RESPONDERS = "503"
 
 _encode = msgspec.json.Encoder().encode
@@ -65,7 +65,7 @@ _decode_clear = msgspec.json.Decoder(Clear).decode
 async def serve(
     spec: ActorSpec, engine: EngineThread, pipe: NodePipe, clock: Clock, new_seed: Callable[[], int]
 ) -> int:
-    """Serve until SIGTERM; the exit code. What goes wrong before the model is ready is reported."""
+    """Serve until SIGTERM; returns the exit code. Reports errors before the model is ready to the node."""
     subjects = Subjects(spec.subject_root)
     source = f"/node/{spec.node}/{spec.model_id}"
     try:
@@ -114,7 +114,7 @@ async def serve(
 
 
 class ModelActor:
-    """Takes generations from its node, within its limit, and runs each to its end."""
+    """Accepts generations and embeddings from its node, up to its queue limit, and runs each to its end."""
 
     def __init__(self, resources: GenerationResources, subjects: Subjects, pipe: NodePipe) -> None:
         self._resources = resources
@@ -129,7 +129,7 @@ class ModelActor:
         self._tasks: anyio.abc.TaskGroup
 
     async def run(self) -> None:
-        """Announce the model, and serve until SIGTERM; then give every client its last message."""
+        """Announce the model and serve until SIGTERM; then send every client its final message."""
         connection, spec = self._resources.connection, self._resources.spec
         with anyio.open_signal_receiver(signal.SIGTERM) as signals, anyio.CancelScope() as limit:
             async with anyio.create_task_group() as self._tasks:
@@ -160,8 +160,8 @@ class ModelActor:
         except SuiteError as error:
             logger.warning("the last messages may be lost: %s", error.message)
             await connection.give_up()  # or it would be waited for at every step from here on
-        with anyio.move_on_after(2 * PARK_SECONDS):
-            await asyncio.wrap_future(self._resources.engine.park(PARK_SECONDS))
+        with anyio.move_on_after(2 * SNAPSHOT_SECONDS):
+            await asyncio.wrap_future(self._resources.engine.snapshot_all(SNAPSHOT_SECONDS))
 
     async def _warm_up(self) -> None:
         try:
@@ -172,7 +172,7 @@ class ModelActor:
     # --- messages -------------------------------------------------------------------------------------------
 
     async def _on_receipt(self, message: Message) -> None:
-        """Nobody listens where a chunk or heartbeat was sent: its client is gone."""
+        """Cancel a generation when the server says that nobody received its chunk or heartbeat."""
         if message.headers.get("Status") == _NO_RESPONDERS:
             generation = self._receipts.get(message.subject)
             if generation is not None:
@@ -187,7 +187,7 @@ class ModelActor:
         await self._resources.connection.publish(message.reply, _encode(reply))
 
     async def _on_clear(self, message: Message) -> None:
-        # No task of its own: the next one waits for the same step of the engine anyhow.
+        # Without a task of its own: the next request would wait for the same step of the engine anyway.
         await self._respond(message, Cleared, self._clear)
 
     async def _clear(self, data: bytes) -> Cleared:
@@ -202,13 +202,13 @@ class ModelActor:
     async def _respond(
         self, message: Message, kind: type[R], answer: Callable[[bytes], Awaitable[R]]
     ) -> None:
-        """Send the answer to a request, or why there is none. Whatever fails, generations go on."""
+        """Send the answer to a request, or its error. Generations go on, whatever fails."""
         try:
             reply = await answer(message.data)
         except SuiteError as error:
             reply = _refusal(kind, error)
         except Exception:
-            logger.exception("a request on %s failed in a way that nobody thought of", message.subject)
+            logger.exception("a request on %s failed unexpectedly", message.subject)
             reply = _refusal(kind, SuiteError("the model's process failed on this: see the node's log"))
         try:
             await self._reply(message, reply)

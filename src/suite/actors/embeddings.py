@@ -1,4 +1,4 @@
-"""Vectors of texts, made in pieces between the steps of what is generated."""
+"""Answers requests for embeddings, made in pieces between the steps of the engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from suite.messages.actor import Embed, Embedded
 
 
 class Embeddings:
-    """The requests for vectors of one actor; the first that came is answered first."""
+    """The requests for embeddings of one actor; they are answered in the order of arrival."""
 
     def __init__(self, resources: GenerationResources) -> None:
         self._resources = resources
@@ -30,10 +30,10 @@ class Embeddings:
         self._ending = False
 
     async def answer(self, request: Embed) -> Embedded:
-        """The vectors.
+        """Make the embeddings of a request.
 
-        Raises Overloaded, RequestTimeout when nobody waits any longer, ModelUnloading, or what is wrong with
-        the texts: EmptyPrompt, PromptTooLong, CannotEmbed, GenerationFailed.
+        Raises Overloaded, RequestTimeout when the request's time is over, ModelUnloading, or an error of the
+        texts or the model: EmptyPrompt, PromptTooLong, CannotEmbed, GenerationFailed.
         """
         if self._ending:
             raise ModelUnloading
@@ -50,7 +50,7 @@ class Embeddings:
         raise RequestTimeout(f"the vectors took more than {request.seconds:g} s: send fewer texts at once")
 
     def end(self) -> None:
-        """Refuse what runs and what comes: the model is being unloaded."""
+        """Cancel running requests and refuse new ones, because the model is being unloaded."""
         self._ending = True
         for scope in self._running:
             scope.cancel()
@@ -60,7 +60,7 @@ class Embeddings:
         inputs = await anyio.to_thread.run_sync(
             lambda: [tokenize(text) for text in request.inputs], abandon_on_cancel=True
         )
-        vectors = self._resources.engine.in_pieces(partial(self._vectors, inputs, request.normalize))
+        vectors = self._resources.engine.run_in_pieces(partial(self._vectors, inputs, request.normalize))
         return Embedded(
             embeddings=await asyncio.wrap_future(vectors),
             tokens=sum(map(len, inputs)),
@@ -70,7 +70,7 @@ class Embeddings:
     def _vectors(
         self, inputs: list[list[int]], normalize: bool, model: LlamaModel, _: Engine
     ) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
-        """In the engine's thread, which alone may touch llama.cpp."""
+        """Make the vectors. Runs in the engine's thread, the only one that may use llama.cpp."""
         began = self._resources.clock()
         if self._embedder is None:
             self._embedder = Embedder(model, model.settings)

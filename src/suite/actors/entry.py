@@ -1,11 +1,12 @@
 """The process of one loaded model: ``python -m suite.actors.entry``, started by its node.
 
-It waits for its spec, which may come at once or after hours (`suite.node.standby`). Then it loads the
-model while it connects to NATS, tells its node, and serves generations until it is told to end (SIGTERM) or
-its node is gone. llama.cpp has a thread of its own, and nothing here waits for it.
+It waits for its spec, which may come at once or after hours (`suite.node.standby`). Then it loads the model
+while it connects to NATS, tells its node, and serves requests until SIGTERM or until its node is gone.
+llama.cpp runs in a thread of its own, and nothing here blocks on it.
 
-What is imported when decides how soon a model answers: the engine first, so that a load can begin, and all
-the rest beside the wait for the spec, or beside the load. Of what only some specs need, nothing before them.
+The order of imports decides how soon a model answers. The engine is imported first, so that a load can start.
+The rest is imported in a thread while the process waits for its spec or loads the model. Modules that only
+some specs need are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 
-from suite.actors.pipe import NodePipe, leave
+from suite.actors.pipe import NodePipe, exit_process
 from suite.engine.llama_model import ContextSettings
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.thread import EngineThread
@@ -30,12 +31,12 @@ from suite.identity import new_id, utc_now
 from suite.messages.actor import ActorSpec, Failed, Loading
 
 _PROGRESS_STEP = 0.01
-# uvloop, because what the loop takes of a core is lost to decoding.
+# uvloop, because CPU time that the event loop takes is lost to decoding.
 _LOOP = {"use_uvloop": True}
 
 
 def main() -> None:
-    """Serve one model until told to end."""
+    """Serve one model until SIGTERM, or until the node ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     pipe = NodePipe.claim()
@@ -43,7 +44,7 @@ def main() -> None:
     rest.start()
     spec = pipe.receive_spec()
     if spec is None:
-        leave(0)
+        exit_process(0)
     pipe.end_with_node()
     signal.signal(signal.SIGTERM, lambda _number, _frame: _give_up(pipe))
     pipe.report(Loading(fraction=0.0))
@@ -55,11 +56,11 @@ def main() -> None:
 
     from suite.actors.actor import serve
 
-    leave(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed, backend_options=_LOOP))
+    exit_process(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed, backend_options=_LOOP))
 
 
 def _import_the_rest() -> None:
-    """Have `serve` and the event loop in memory. What fails here fails again, and is told, in `main`."""
+    """Import `serve` and the event loop. An error here occurs again in `main`, which reports it."""
     with suppress(Exception):
         import anyio
 
@@ -102,22 +103,22 @@ def _snapshots(spec: ActorSpec) -> Snapshots | None:
 
 
 def _give_up(pipe: NodePipe) -> None:
-    """End a load: nobody has anything of this process yet."""
+    """End the process during the load: it has no clients yet."""
     pipe.report(Failed(code=LoadCancelled.code, message=LoadCancelled().message))
-    leave(0)
+    exit_process(0)
 
 
 class Progress:
-    """Reports how far a load is: a line for each hundredth at most, and one for its end."""
+    """Reports the progress of a load: at most once per percent, and its end once."""
 
     def __init__(self, report: Callable[[Loading], None]) -> None:
         self._report = report
-        self._told = 0.0
+        self._reported = 0.0
 
     def __call__(self, fraction: float) -> None:
         """Take note of what is done, from 0 to 1. llama.cpp may tell the end more than once."""
-        if fraction - self._told >= _PROGRESS_STEP or self._told < fraction == 1.0:
-            self._told = fraction
+        if fraction - self._reported >= _PROGRESS_STEP or self._reported < fraction == 1.0:
+            self._reported = fraction
             self._report(Loading(fraction=round(fraction, 4)))
 
 

@@ -1,4 +1,4 @@
-"""Text on its way from the engine's thread to the event loop, without either waiting for the other."""
+"""Passes generated text from the engine's thread to the event loop, without either waiting for the other."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from suite.messages.logprobs import TokenLogprobs
 logger = logging.getLogger("suite.actor")
 
 CHUNK_SECONDS = 0.05
-"""The least time between two chunks: twenty a second read as steadily as one a token, for less (ADR 9)."""
+"""The shortest time between two chunks: twenty a second read as smoothly as one a token (ADR 9)."""
 
 
-class Piece(NamedTuple):
-    """What has come of a generation since the last time."""
+class TextDelta(NamedTuple):
+    """The text generated since the previous delta."""
 
     text: str
     logprobs: tuple[TokenLogprobs, ...]
@@ -29,12 +29,12 @@ class Piece(NamedTuple):
 
 
 class Feed:
-    """The listener of one generation. It holds no more than the generation's own text."""
+    """The listener of one generation. Its buffer is bounded by the generation's own text."""
 
     def __init__(self, *, stream: bool) -> None:
-        """`stream` False: nobody wants the text before the end, so the loop is not woken for it."""
+        """With `stream` False the text is needed only at the end, so the event loop is not woken before."""
         self.failure: SuiteError | None = None
-        """Why the generation failed, if it did; the first that is told stands."""
+        """Why the generation failed, if it did; the first error counts."""
         self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[tuple[str, TokenLogprobs | None]] = deque()
@@ -44,19 +44,19 @@ class Feed:
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
-    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
-        """Take the next text, and how likely it was.
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+        """Add the next text and its log probabilities.
 
-        The loop is woken only if it has nothing else to look for: each time it wakes and a message travels,
-        the threads that decode lose a core for a moment.
+        The event loop is woken only while it waits for text: each time it wakes and sends a message, the
+        decoding threads lose a core for a moment.
         """
         self._pieces.append((text, logprobs))
         if self._listening:
             self._listening = False
             self._call(self._news.set)
 
-    def ended(self, error: SuiteError | None) -> None:
-        """Take note that nothing more comes."""
+    def on_end(self, error: SuiteError | None) -> None:
+        """Note that no more text comes, and the error if it failed."""
         self._call(self.end, error)
 
     def _call(self, callback: Callable[..., None], *args: object) -> None:
@@ -68,15 +68,15 @@ class Feed:
     # --- the event loop -------------------------------------------------------------------------------------
 
     def end(self, error: SuiteError | None) -> None:
-        """End it now, whatever the engine still says."""
+        """End the feed now, even if the engine would still send text."""
         self.failure = self.failure or error
         self._end.set()
         self._news.set()
 
-    async def next(self) -> Piece:
-        """Wait for text: all there is since the last time, and whether it was the last."""
+    async def next(self) -> TextDelta:
+        """Wait for text, at least `CHUNK_SECONDS` after the previous call; return all that is new."""
         await self._something()
-        over = self._end.is_set()  # looked at before the text: when it is set, all of it is here
+        over = self._end.is_set()  # checked before taking the text: when it is set, all text is here
         text, logprobs = [], []
         while self._pieces:
             piece, likely = self._pieces.popleft()
@@ -84,17 +84,17 @@ class Feed:
             if likely is not None:
                 logprobs.append(likely)
         self._resting_until = self._loop.time() + CHUNK_SECONDS
-        return Piece("".join(text), tuple(logprobs), over)
+        return TextDelta("".join(text), tuple(logprobs), over)
 
     async def _something(self) -> None:
-        """Wait until it is time for the next chunk and there is text for it, or for the end."""
+        """Wait until the next chunk is due and there is text for it, or until the end."""
         if not self._stream:
             await self._end.wait()
             return
         with anyio.CancelScope(deadline=self._resting_until):
             await self._end.wait()
         self._news.clear()
-        self._listening = True  # before looking, or a piece could come in between and wake nobody
+        self._listening = True  # set before the check, or text could arrive in between and wake nobody
         if not self._pieces and not self._end.is_set():
             await self._news.wait()
         self._listening = False

@@ -1,7 +1,7 @@
 """One generation as its client sees it: chunks and heartbeats, then one final message, then nothing more.
 
-Everything is sent by one task in order. Text comes from the engine's thread (`Feed`), and what has come while
-a message was on its way goes into the next one.
+One task sends all chunks in order. The text comes from the engine's thread through a `Feed`; text that
+arrives while a message is being sent goes into the next one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from opentelemetry.trace import SpanKind
 from suite import telemetry
 from suite.actors.feed import Feed
 from suite.actors.metrics import timings, usage
-from suite.actors.preparation import order_of, prepare
+from suite.actors.preparation import engine_request, prepare
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
-from suite.engine.generation import Generation, Order
+from suite.engine.generation import EngineRequest, Generation
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
-from suite.engine.prompts.tool_calls import find_calls
-from suite.engine.sampler import Sampling
+from suite.engine.prompts.tool_calls import extract_tool_calls
+from suite.engine.sampler import SamplingParams
 from suite.engine.thread import EngineThread
 from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
@@ -40,13 +40,13 @@ from suite.tasks import background
 logger = logging.getLogger("suite.actor")
 
 _NOTHING = Usage(prompt_tokens=0, reused_tokens=0, completion_tokens=0)
-_UNTHOUGHT_OF = "an internal error ended the generation: see the node's log"
+_INTERNAL_ERROR = "an internal error ended the generation: see the node's log"
 
 _encode = msgspec.json.Encoder().encode
 
 
 class GenerationResources(msgspec.Struct, frozen=True, kw_only=True):
-    """What all generations of one actor work with."""
+    """What all generations of one actor share."""
 
     spec: ActorSpec
     connection: Connection
@@ -59,12 +59,12 @@ class GenerationResources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientGeneration:
-    """One accepted generation, from its prompt to its last message."""
+    """One accepted generation, from its prompt to its final message."""
 
     def __init__(
         self, handover: Handover, *, reply: str, receipt: str, resources: GenerationResources
     ) -> None:
-        """`reply` is the client's subject, `receipt` this actor's own, which hears when nobody is there."""
+        """`reply` is the client's subject; on `receipt` the actor hears when nobody receives a message."""
         self._id = handover.generation_id
         self._request = handover.request
         self._warnings = handover.warnings
@@ -87,14 +87,14 @@ class ClientGeneration:
 
     @property
     def seconds_in_slot(self) -> float | None:
-        """How long it had a slot; None if it never had one, or has it still."""
+        """How long it had a slot; None if it never had one, or still has it."""
         generation = self._generation
-        if generation is None or generation.started is None or generation.ended is None:
+        if generation is None or generation.started_at is None or generation.ended_at is None:
             return None
-        return generation.ended - generation.started
+        return generation.ended_at - generation.started_at
 
     def cancel(self, outcome: Outcome) -> None:
-        """End it before its next step; the client gets what there is."""
+        """End it before its next step; the client gets the text so far."""
         self._cancelled = self._cancelled or outcome
         self._preparing.cancel()
         if self._generation is not None:
@@ -108,7 +108,7 @@ class ClientGeneration:
     # --- the way to the client ------------------------------------------------------------------------------
 
     async def run(self, headers: Mapping[str, str]) -> Finished:
-        """Generate, append what came of it, and send the final message. Raises nothing but cancellation."""
+        """Generate, append the event, and send the final message. Raises nothing except cancellation."""
         failure: SuiteError | None = None
         seq: int | None = None
         try:
@@ -126,9 +126,9 @@ class ClientGeneration:
         except SuiteError as error:
             failure = error
         except Exception:
-            logger.exception("generation %s failed in a way that nobody thought of", self._id)
-            self.cancel("failed")  # the engine need not go on for nobody
-            failure = SuiteError(_UNTHOUGHT_OF)
+            logger.exception("generation %s failed unexpectedly", self._id)
+            self.cancel("failed")  # the engine must not go on: nobody gets the text
+            failure = SuiteError(_INTERNAL_ERROR)
         await self._conclude(failure, seq)
         tokens = usage(self._generation) if self._generation else _NOTHING
         return Finished(
@@ -142,9 +142,9 @@ class ClientGeneration:
 
     async def _generate(self) -> None:
         async with AsyncExitStack() as session:
-            order = await self._prepare(session)
-            if order is not None:
-                self._generation = Generation(order, self._resources.clock)
+            request = await self._prepare(session)
+            if request is not None:
+                self._generation = Generation(request, self._resources.clock)
                 self._resources.engine.submit(self._generation, self._feed)
                 if self._cancelled is not None:
                     self.cancel(self._cancelled)
@@ -152,8 +152,8 @@ class ClientGeneration:
         if self._feed.failure is not None:
             raise self._feed.failure
 
-    async def _prepare(self, session: AsyncExitStack) -> Order | None:
-        """What the engine is to do; None: it has ended before."""
+    async def _prepare(self, session: AsyncExitStack) -> EngineRequest | None:
+        """Prepare the request for the engine; None: it was cancelled, or its deadline passed, meanwhile."""
         request, resources = self._request, self._resources
         deadline = None if request.deadline_ms is None else self._accepted + request.deadline_ms / 1000
         with self._preparing as preparing:
@@ -164,14 +164,16 @@ class ClientGeneration:
             )
             self._truncated_tokens = prepared.truncated_tokens
             self._warnings += prepared.warnings
-            return prepared.order
-        # It ends as one does that the engine never gave a slot.
-        self._generation = Generation(order_of(request, [], Sampling(), deadline), resources.clock)
+            return prepared.request
+        # It ends like a generation that never got a slot.
+        self._generation = Generation(
+            engine_request(request, [], SamplingParams(), deadline), resources.clock
+        )
         self._generation.end(self._cancelled or "deadline")
         return None
 
     async def _forward(self) -> None:
-        """Send text as it comes, until the engine has ended."""
+        """Send the text as it comes, until the engine has ended the generation."""
         over = False
         while not over:
             text, logprobs, over = await self._feed.next()
@@ -185,7 +187,7 @@ class ClientGeneration:
             self._chunks += 1
 
     async def _beat(self) -> None:
-        """Show that it goes on, and notice while it waits that the client is gone."""
+        """Send heartbeats while nothing else is sent; they also show whether the client is still there."""
         while True:
             pause = self._last_sent + HEARTBEAT_SECONDS - self._resources.clock()
             if pause > 0:
@@ -215,7 +217,7 @@ class ClientGeneration:
         return self._generation.outcome or self._cancelled or "failed"
 
     async def _append(self) -> int | None:
-        """Append the event; None when the prompt was refused, for then nothing was generated."""
+        """Append the event and return its seq; None if the prompt was refused and nothing was generated."""
         generation = self._generation
         if generation is None:
             return None
@@ -242,7 +244,7 @@ class ClientGeneration:
                     generation_ms=times.generation_ms,
                     outcome=self._outcome,
                 ),
-                # A generation that is sent again under its id after an uncertain end counts once.
+                # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
                 correlation_id=self._id,
             )
@@ -252,7 +254,7 @@ class ClientGeneration:
             return None
 
     async def _conclude(self, failure: SuiteError | None, seq: int | None) -> None:
-        """Send the final message, and after a stream the empty one. Nobody may be there to have them."""
+        """Send the final message and, after a stream, the empty one. The client may be gone by now."""
         try:
             failure = failure or await self._deliver(seq)
             if failure is not None:
@@ -267,12 +269,12 @@ class ClientGeneration:
             logger.exception("the end of generation %s is lost", self._id)
 
     async def _deliver(self, seq: int | None) -> SuiteError | None:
-        """Send what came of it; else why the client cannot have it."""
+        """Send the reply; returns the error to send instead if the reply cannot be sent."""
         try:
             message = self._success(seq)
         except Exception:
-            logger.exception("generation %s failed in a way that nobody thought of", self._id)
-            return SuiteError(_UNTHOUGHT_OF)
+            logger.exception("generation %s failed unexpectedly", self._id)
+            return SuiteError(_INTERNAL_ERROR)
         connection = self._resources.connection
         try:
             try:
@@ -296,12 +298,12 @@ class ClientGeneration:
         text, calls = "".join(self._parts), None
         if asked.tools and asked.tool_choice != "none":
             names = {tool.function.name for tool in asked.tools}
-            text, calls = find_calls(text, names, self._id)
+            text, calls = extract_tool_calls(text, names, self._id)
         return GenerateTextReply(
             text=text,
             tool_calls=calls or None,
             truncated_tokens=self._truncated_tokens,
-            # A stream's chunks had them, and all together may be more than fits into a message.
+            # A stream had them in its chunks, and all of them may not fit into one message.
             logprobs=None if asked.stream or asked.logprobs is None else tuple(self._logprobs),
             model_id=self._resources.spec.model_id,
             generation_id=self._id,
@@ -334,6 +336,6 @@ class ClientGeneration:
 
 
 def _without_logprobs(reply: GenerateTextReply) -> GenerateTextReply:
-    """The reply as it is sent when it would be too large: the text matters most."""
-    warning = "logprobs are left out, for the reply would be too large: send stream to have them in pieces"
+    """The reply without logprobs, for when it would be too large otherwise."""
+    warning = "logprobs are left out because the reply would be too large: send stream to get them in chunks"
     return msgspec.structs.replace(reply, logprobs=None, warnings=(*reply.warnings, warning))

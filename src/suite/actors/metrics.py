@@ -1,21 +1,21 @@
-"""What generations and the steps of the engine took, in the words of replies, events and metrics."""
+"""The usage and timings of generations, for replies and events, and metrics of the engine's steps."""
 
 from __future__ import annotations
 
 import math
 
 from suite import telemetry
-from suite.engine.engine import Step
+from suite.engine.engine import StepStats
 from suite.engine.generation import Generation
 from suite.errors import RETRY_AFTER_MS, Overloaded
 from suite.messages.actions.generation import Timings, Usage
 
-_LATELY = 0.2
-"""The weight of what was last in a mean of how long something takes."""
+_SMOOTHING = 0.2
+"""The weight of the latest duration in an exponential moving average."""
 
 
 def usage(generation: Generation) -> Usage:
-    """Its tokens so far."""
+    """The token counts of a generation so far."""
     return Usage(
         prompt_tokens=generation.prompt_tokens,
         reused_tokens=generation.reused_tokens,
@@ -24,15 +24,15 @@ def usage(generation: Generation) -> Usage:
 
 
 def timings(generation: Generation, *, accepted: float, now: float) -> Timings:
-    """Where its time went until now, from the acceptance on: in the queue, the prompt, the generation."""
-    ended = generation.ended or now
-    started = generation.started or ended
-    first = generation.first_token or ended
+    """The times of a generation since it was accepted: in the queue, for the prompt, for the answer."""
+    ended = generation.ended_at or now
+    started = generation.started_at or ended
+    first = generation.first_token_at or ended
     seconds, steps = ended - first, generation.completion_tokens - 1
     return Timings(
         queue_ms=_ms(started - accepted),
         prompt_ms=_ms(first - started),
-        time_to_first_token_ms=_ms(first - accepted) if generation.first_token else None,
+        time_to_first_token_ms=_ms(first - accepted) if generation.first_token_at else None,
         generation_ms=_ms(seconds),
         tokens_per_second=round(steps / seconds, 2) if steps > 0 and seconds > 0 else None,
     )
@@ -43,25 +43,25 @@ def _ms(seconds: float) -> float:
 
 
 class SlotTurnover:
-    """How fast places are freed, for those who find all taken."""
+    """Measures how long slots are used, to tell refused clients when to try again."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
         self._seconds: float | None = None
 
     def freed(self, seconds: float) -> None:
-        """Count in that a place was taken for so long."""
+        """Add the time that a slot was in use to the average."""
         if self._seconds is None:
             self._seconds = seconds
         else:
-            self._seconds += _LATELY * (seconds - self._seconds)
+            self._seconds += _SMOOTHING * (seconds - self._seconds)
 
     def refusal(self, taken: str) -> Overloaded:
-        """The error for one who finds them taken, which says when the next is likely to be freed.
+        """The error when no slot is free, with an estimate of when the next one will be.
 
-        That is no less than a second, and a second as long as none was freed.
+        The estimate is at least a second, and a second before any slot was freed.
         """
-        likely = 1000 * (self._seconds or 0.0) / self._places
+        likely = 1000 * (self._seconds or 0.0) / self._slots
         retry_after_ms = max(RETRY_AFTER_MS, math.ceil(likely))
         return Overloaded(
             f"{taken}: try again in about {math.ceil(retry_after_ms / 1000)} s", retry_after_ms=retry_after_ms
@@ -79,7 +79,7 @@ class StepMetrics:
         self._sequences = meter.create_histogram("suite.engine.step.sequences", unit="{sequence}")
         self._waiting = meter.create_histogram("suite.engine.step.waiting", unit="{generation}")
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: StepStats) -> None:
         """Record a step."""
         self._seconds.record(step.seconds, self._attributes)
         self._tokens.record(step.tokens, self._attributes)

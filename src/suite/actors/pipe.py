@@ -1,7 +1,7 @@
-"""The pipes between a model's process and its node: what to do on standard input, reports on standard output.
+"""The pipes between a model's process and its node: the spec on standard input, reports on standard output.
 
-The node keeps the input open for as long as it lives. Its end means that nobody is left to serve, and the
-process ends at once, whatever it is doing.
+The node keeps the input open as long as it lives. When it closes, the process has nobody left to serve and
+exits at once, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class NodePipe:
 
     @classmethod
     def claim(cls) -> NodePipe:
-        """Keep standard output for reports: what else is printed, by C code too, goes to standard error."""
+        """Reserve standard output for reports: all other output, also of C code, goes to standard error."""
         reports = os.dup(_STDOUT)
         os.dup2(_STDERR, _STDOUT)
         return cls(reports)
 
     def receive_spec(self) -> ActorSpec | None:
-        """Wait for the first line of the input: what to load and how; None when the node has ended before.
+        """Wait for the first line of the input, which says what to load and how; None: the node has ended.
 
-        Raises msgspec.MsgspecError.
+        Raises msgspec.MsgspecError for a line that is no spec.
         """
         line = b""
         while not line.endswith(b"\n"):
@@ -46,29 +46,29 @@ class NodePipe:
         return msgspec.json.decode(line, type=ActorSpec)
 
     def end_with_node(self) -> None:
-        """From now on, end this process when the node closes its end or dies."""
+        """From now on, exit when the node closes the pipe or dies."""
         threading.Thread(target=_watch, name="node-watch", daemon=True).start()
 
     def report(self, report: Report) -> None:
-        """Tell the node; from any thread. A line is written at once and whole, or the node is gone."""
+        """Send a report to the node; any thread may call it. Exits the process if the node is gone."""
         line = memoryview(msgspec.json.encode(report) + b"\n")
         try:
             while line:
                 line = line[os.write(self._reports, line) :]
         except OSError:
-            leave(1)
+            exit_process(1)
 
 
-def leave(exit_code: int) -> NoReturn:
-    """End the process now, without waiting for llama.cpp's thread; the system takes the memory back."""
+def exit_process(exit_code: int) -> NoReturn:
+    """Exit now, without waiting for llama.cpp's thread; the system takes the memory back."""
     sys.stderr.flush()
     os._exit(exit_code)
 
 
 def resident_bytes() -> int:
-    """The resident set of this process, mapped weights included."""
+    """The resident set size of this process, in bytes, mapped weights included."""
     try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - far quicker to have than psutil
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - importing psutil takes far longer
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         import psutil
@@ -81,4 +81,4 @@ def _watch() -> None:
         while os.read(_STDIN, _BLOCK):
             pass
     finally:
-        leave(1)
+        exit_process(1)

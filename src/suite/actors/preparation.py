@@ -1,7 +1,7 @@
-"""What has to be there before the engine can have a generation: its prompt, its grammar, its parameters.
+"""Prepares a generation for the engine: its prompt, its grammar, its sampling parameters.
 
-It takes seconds for some grammars, a long text or a slow template. Nobody waits for another's: who came first
-may be second in the engine's queue.
+That can take seconds, for some grammars, a long text or a slow template. Requests are prepared independently,
+so one that came first may be second in the engine's queue.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
-from suite.engine.generation import Order
+from suite.engine.generation import EngineRequest
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
-from suite.engine.sampler import Sampling, sampling_of
+from suite.engine.sampler import SamplingParams, sampling_params
 from suite.messages.actions.generation import GenerateTextRequest
 
 
-class Prepared(NamedTuple):
-    """What came of it."""
+class PreparedRequest(NamedTuple):
+    """A request that is ready for the engine."""
 
-    order: Order
+    request: EngineRequest
     truncated_tokens: int = 0
-    """Of the prompt, those that were cut."""
+    """Tokens that were cut from the prompt."""
     warnings: tuple[str, ...] = ()
 
 
@@ -34,31 +34,31 @@ async def prepare(
     *,
     seed: int,
     deadline: float | None,
-) -> Prepared:
-    """Make the order of a request. Raises what refuses its prompt, its grammar or its parameters.
+) -> PreparedRequest:
+    """Prepare a request. Raises the errors of its prompt, its grammar or its parameters.
 
-    The grammar is followed in a process that ends with the `session`.
+    The grammar stays open, in a process of its own, until `session` is closed.
     """
-    following = await session.enter_async_context(grammars.of(request))
-    prompt = await asyncio.wrap_future(prompter.begin(request))
-    sampling = sampling_of(
+    grammar = await session.enter_async_context(grammars.for_request(request))
+    prompt = await asyncio.wrap_future(prompter.submit(request))
+    sampling = sampling_params(
         request,
         seed=seed,
         vocabulary=prompter.vocabulary,
-        grammar=None if following is None else following.session,
+        grammar=None if grammar is None else grammar.session,
     )
-    return Prepared(
-        order_of(request, prompt.tokens, sampling, deadline),
+    return PreparedRequest(
+        engine_request(request, prompt.tokens, sampling, deadline),
         prompt.truncated_tokens,
-        () if following is None else following.warnings,
+        () if grammar is None else grammar.warnings,
     )
 
 
-def order_of(
-    request: GenerateTextRequest, prompt: list[int], sampling: Sampling, deadline: float | None
-) -> Order:
-    """What the engine is to do with a prompt."""
-    return Order(
+def engine_request(
+    request: GenerateTextRequest, prompt: list[int], sampling: SamplingParams, deadline: float | None
+) -> EngineRequest:
+    """The request to the engine for a prompt."""
+    return EngineRequest(
         prompt=prompt,
         max_tokens=request.max_tokens,
         stop=(request.stop,) if isinstance(request.stop, str) else request.stop,

@@ -1,4 +1,4 @@
-"""The models that lie in the model directories: found, described, watched, and told apart by digest."""
+"""The models in the model directories: found, inspected, watched, and identified by digest."""
 
 from suite.catalogue.catalogue import Catalogue
 from suite.catalogue.model import Changes, Model

@@ -1,4 +1,4 @@
-"""The catalogue: which models there are, kept up to date as files come and go::
+"""The catalogue of a node's models, kept up to date as files are added, changed and removed::
 
 catalogue = Catalogue.open([Path("models")], settings.models, data_dir / "digests.json")
 await catalogue.scan()
@@ -31,14 +31,14 @@ from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteEr
 logger = logging.getLogger("suite.catalogue")
 
 SETTLE_SECONDS = 1.0
-"""A file counts when it has been the same for so long: it may be on its way."""
+"""A file counts once it has not changed for this long, because it may still be being copied."""
 _IDLE_TICKS = 5
-"""Every so many quiet seconds the directories are looked at anyway: some file systems tell of nothing."""
+"""Directories are scanned after this many seconds even without a change: some file systems report none."""
 _POLLED_TICKS = 60
 
 
 class Catalogue:
-    """The models of one node by id, in the order of their ids. All is read in the event loop's thread."""
+    """The models of one node by id, sorted by id. Use it only in the event loop's thread."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Catalogue:
         self._scanning = anyio.Lock()
         self._hashing = anyio.Lock()
         self.warnings: tuple[str, ...] = ()
-        """What was left out at the last scan, and why."""
+        """What the last scan left out, and why."""
 
     @classmethod
     def open(
@@ -69,16 +69,16 @@ class Catalogue:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> Catalogue:
-        """A catalogue of these directories, empty until its first scan. `cache_file` keeps the digests."""
+        """A catalogue of these directories, empty until its first scan. `cache_file` stores digests."""
         return cls(Directories(directories), settings, DigestCache(cache_file), clock)
 
     @property
     def models(self) -> Mapping[str, Model]:
-        """Every model by its id, those that cannot be loaded included."""
+        """All models by id, including those that cannot be loaded."""
         return self._models
 
     def resolve(self, id_or_alias: str) -> Model:
-        """The model of this id, or else of this alias. Raises ModelNotFound, which names what is near."""
+        """The model with this id, or else with this alias. Raises ModelNotFound, with similar names."""
         if (model_id := self.canonical(id_or_alias)) in self._models:
             return self._models[model_id]
         if id_or_alias in self._missing:
@@ -86,16 +86,16 @@ class Catalogue:
         raise ModelNotFound(f"no model {id_or_alias!r}: {self._suggestion(id_or_alias)}")
 
     def canonical(self, id_or_alias: str) -> str:
-        """The id behind an alias; any other text is an id, whether there is such a model or not."""
+        """The id behind an alias; any other text is returned as it is, even if there is no such model."""
         return id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias, id_or_alias)
 
     def check_present(self, model: Model) -> None:
-        """Make sure that a model's file is still the one that was inspected: a few stats, no reading.
+        """Check that a model's file is still the one that was inspected, without reading it.
 
-        Raises ModelFileGone when it is no longer there, and ModelFileInvalid when it is refused or is
-        another by now, which the next scan will look into.
+        Raises ModelFileGone when it no longer exists, and ModelFileInvalid when it is refused, or has changed
+        and will be inspected by the next scan.
         """
-        if not model.file.signature.inodes:  # refused by its path: there is nothing to look at
+        if not model.file.signature.inodes:  # refused because of its path, so there is no file to check
             raise model.error or ModelFileInvalid()
         now = self._directories.look(model.path)
         if now.error is not None:
@@ -104,9 +104,9 @@ class Catalogue:
             raise ModelFileInvalid(f"{model.file_name} has just been changed: try again in a few seconds")
 
     async def scan(self, *, settle_seconds: float = 0.0) -> Changes:
-        """Look at the directories and inspect what is new there; what is known and unchanged costs one stat.
+        """Scan the directories and inspect new and changed files; an unchanged one costs only a stat.
 
-        A new or changed file counts once it has been the same for `settle_seconds`.
+        A new or changed file counts once it has not changed for `settle_seconds`.
         """
         async with self._scanning:
             listing = await anyio.to_thread.run_sync(self._directories.listing, self._settings)
@@ -118,8 +118,8 @@ class Catalogue:
             return self._take_over(listing, inspected)
 
     async def watch(self) -> AsyncGenerator[Changes, None]:
-        """What changes from now on. Never ends by itself."""
-        quiet = _IDLE_TICKS - 1  # the first tick looks at what came since the last scan
+        """Scan whenever files change, and yield what changed. Never ends by itself."""
+        quiet = _IDLE_TICKS - 1  # so that the first tick scans for what changed since the last scan
         while True:
             present = [path for path in self._directories.paths if path.is_dir()]
             async with aclosing(_ticks(present)) as ticks:
@@ -130,13 +130,13 @@ class Catalogue:
                         if changes:
                             yield changes
                         if present != [path for path in self._directories.paths if path.is_dir()]:
-                            break  # a directory has come or gone: watch those that there are now
+                            break  # a directory was added or removed: watch those that exist now
 
     async def digest(self, model_id: str) -> str:
-        """The SHA-256 of a model's file, of a split one that of its parts one after the other.
+        """The SHA-256 of a model's file; of a split file, of its parts one after the other.
 
-        Read through once for each content, in a thread, one file at a time. Raises ModelNotFound,
-        ModelFileGone, and ModelFileInvalid when the file cannot be read or changes meanwhile.
+        Each content is read once, in a thread, one file at a time. Raises ModelNotFound, ModelFileGone, and
+        ModelFileInvalid when the file cannot be read or changes meanwhile.
         """
         async with self._hashing:
             model = self.resolve(model_id)
@@ -158,7 +158,7 @@ class Catalogue:
         except OSError as error:
             raise ModelFileInvalid(f"{model.file_name} cannot be read: {error.strerror or error}") from None
         finally:
-            stop.set()  # a thread that was abandoned must not read on through gigabytes
+            stop.set()  # an abandoned thread must not go on to read gigabytes
         self.check_present(model)
         assert found is not None, "only a cancelled caller stops it"
         signature = model.file.signature
@@ -247,7 +247,7 @@ class Catalogue:
             for alias in model.settings.aliases:
                 other = alias if alias in self._models else self._aliases.setdefault(alias, model_id)
                 if other != model_id:
-                    warnings.append(f"the alias {alias!r} of {model_id} means {other}")
+                    warnings.append(f"the alias {alias!r} of {model_id} is ignored: it means {other} already")
         return tuple(warnings)
 
     def _suggestion(self, asked: str) -> str:
@@ -256,15 +256,16 @@ class Catalogue:
         if near:
             return f"did you mean {' or '.join(repr(names[name]) for name in near)}?"
         if names:
-            return "list_models names the ones there are"
+            return "list_models lists the available models"
         where = ", ".join(map(str, self._directories.paths))
         return f"there are none; put a .gguf file into {where}"
 
 
 async def _ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
-    """True when something changed below the directories, False for each second in which nothing did.
+    """Yield True when something changed below the directories, and False after each second without a change.
 
-    Where the system cannot tell of changes, the stream ends after some time, to be tried again.
+    Where the system cannot watch files, it yields False each second and ends after some time, to be tried
+    again.
     """
     if directories:
         changes = watchfiles.awatch(
@@ -279,7 +280,7 @@ async def _ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
                 async for seen in changes:
                     yield bool(seen)
         except (OSError, RuntimeError, ExceptionGroup) as error:
-            logger.warning("changes of files are only looked for every few seconds: %s", error)
+            logger.warning("files cannot be watched, so they are scanned every few seconds: %s", error)
     for _ in range(_POLLED_TICKS):
         await anyio.sleep(SETTLE_SECONDS)
         yield False

@@ -1,4 +1,4 @@
-"""SHA-256 of model files, computed once for each content and kept beside the node's data."""
+"""A cache of the SHA-256 digests of model files, stored in the node's data directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True):
-    """The digest of a file that had this size and time."""
+    """The digest of a file when it had this size and modification time."""
 
     size: int
     mtime_ns: int
@@ -26,9 +26,9 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DigestCache:
-    """Digests by absolute path, valid as long as size and time are the same.
+    """Digests by absolute path, valid as long as the file's size and modification time are the same.
 
-    The file is an optimization: whatever is wrong with it, digests are computed anew.
+    The cache is only an optimization: if its file is damaged or lost, digests are computed again.
     """
 
     def __init__(self, file: Path) -> None:
@@ -37,19 +37,19 @@ class DigestCache:
         self._digests = self._read()
 
     def get(self, path: Path, *, size: int, mtime_ns: int) -> str | None:
-        """The digest of this content, if it is known."""
+        """The digest of a file, if it is cached for this size and time."""
         known = self._digests.get(str(path))
         return known.sha256 if known and (known.size, known.mtime_ns) == (size, mtime_ns) else None
 
     def put(self, path: Path, *, size: int, mtime_ns: int, sha256: str) -> None:
-        """Keep a digest, and write the file anew without those whose files are gone. Blocks."""
+        """Store a digest, drop those of files that no longer exist, and write the cache to disk. Blocks."""
         with self._lock:
             known = {old: digest for old, digest in self._digests.items() if os.path.exists(old)}  # noqa: PTH110
             self._digests = known | {str(path): Digest(size=size, mtime_ns=mtime_ns, sha256=sha256)}
             try:
                 self._write()
             except OSError as error:
-                logger.warning("digests cannot be kept in %s: %s", self._file, error)
+                logger.warning("digests cannot be stored in %s: %s", self._file, error)
 
     def _read(self) -> dict[str, Digest]:
         try:
@@ -57,7 +57,7 @@ class DigestCache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            logger.warning("%s is of no use, digests are computed anew: %s", self._file, error)
+            logger.warning("%s cannot be used, so digests are computed again: %s", self._file, error)
             return {}
 
     def _write(self) -> None:
@@ -74,7 +74,7 @@ class DigestCache:
 
 
 def sha256(paths: Iterable[Path], stop: threading.Event) -> str | None:
-    """The digest of the files' bytes one after the other; None when stopped. Blocks; raises OSError."""
+    """The SHA-256 of the files, one after the other; None when `stop` is set. Blocks. Raises OSError."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb", buffering=0) as file:

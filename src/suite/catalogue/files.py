@@ -1,4 +1,4 @@
-"""Which model files lie in the directories, by names and stat alone. All of this blocks."""
+"""Finds model files in the directories, by their names and stat only. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUFFIX = ".gguf"
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """What tells one content of a file from the next without reading it; of split files, of all parts."""
+    """Detects changes of a file without reading it; of a split file, of all parts together."""
 
     size: int
     mtime_ns: int
@@ -27,31 +27,31 @@ class Signature(msgspec.Struct, frozen=True):
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's file as it was seen."""
+    """A model's file at the time of a scan."""
 
     path: Path
     signature: Signature
     error: SuiteError | None = None
-    """Why it is refused whatever is in it."""
+    """Why it is refused without being read."""
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """The model files by id, and what was left out, with the reason."""
+    """The model files by id, and warnings about what was left out."""
 
     files: dict[str, ModelFile]
     warnings: tuple[str, ...]
     missing: dict[str, str]
-    """By id, why a configured model is not there."""
+    """By id, why a configured model has no file."""
 
 
 class Directories:
-    """The directories that models may lie in, and nowhere else."""
+    """The only directories that model files may be in."""
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self.paths = tuple(Path(os.path.abspath(directory)) for directory in directories)  # noqa: PTH100
 
     def listing(self, settings: Mapping[str, ModelSettings]) -> Listing:
-        """Look at what lies there now."""
+        """List the model files that exist now."""
         warnings: list[str] = []
         roots = self._roots()
         files, missing = self._configured_files(settings)
@@ -65,19 +65,19 @@ class Directories:
                 continue
             if model_id in files:
                 warnings.append(f"{path} is left out: {files[model_id].path} has the id {model_id!r} already")
-            elif not _speakable(model_id):
-                warnings.append(f"{os.fsencode(path)!r} is left out: its name is no valid Unicode")
+            elif not _is_valid_id(model_id):
+                warnings.append(f"{os.fsencode(path)!r} is left out: its name is not valid Unicode")
             else:
                 with contextlib.suppress(ModelFileGone):  # taken away meanwhile
                     files[model_id] = self._look(path, roots)
         absent = sorted(settings.keys() - off - files.keys())
         for model_id in absent:
-            missing.setdefault(model_id, f"{model_id} is configured, but not in a model directory")
+            missing.setdefault(model_id, f"{model_id} is configured, but no model directory has its file")
         warnings.extend(missing[model_id] for model_id in absent)
         return Listing(files=files, warnings=tuple(warnings), missing=missing)
 
     def look(self, path: Path) -> ModelFile:
-        """One file as it is now. Raises ModelFileGone when there is none."""
+        """The current state of one file. Raises ModelFileGone when it does not exist."""
         return self._look(path, self._roots())
 
     def _look(self, path: Path, roots: Sequence[Path]) -> ModelFile:
@@ -105,14 +105,14 @@ class Directories:
         )
         if error is None and not stat.S_ISREG(seen[0].st_mode):
             error = _refusal(
-                path, "it is a directory" if stat.S_ISDIR(seen[0].st_mode) else "it is no regular file"
+                path, "it is a directory" if stat.S_ISDIR(seen[0].st_mode) else "it is not a regular file"
             )
         return ModelFile(path=path, signature=signature, error=error)
 
     def _configured_files(
         self, settings: Mapping[str, ModelSettings]
     ) -> tuple[dict[str, ModelFile], dict[str, str]]:
-        """What the `model_path` of each model names, and why it is not there."""
+        """The files that configured `model_path`s name, and by id why one has none."""
         files: dict[str, ModelFile] = {}
         missing: dict[str, str] = {}
         for model_id, its in settings.items():
@@ -124,7 +124,7 @@ class Directories:
         return files, missing
 
     def _configured(self, model_path: str) -> ModelFile:
-        """The file that a `model_path` names, in the first directory that has it."""
+        """The file that a `model_path` names, in the first directory that has it. Raises ModelFileGone."""
         asked = Path(model_path)
         if ".." in asked.parts:
             return _refused(asked, "its model_path has '..' in it; give a path below a model directory")
@@ -139,11 +139,11 @@ class Directories:
         raise ModelFileGone(f"no model directory has the file {model_path!r} of its model_path")
 
     def _roots(self) -> list[Path]:
-        """Where the directories really are."""
+        """The real paths of the directories, without links."""
         return [directory.resolve() for directory in self.paths]
 
     def _walk(self, warnings: list[str]) -> Iterator[tuple[str, Path]]:
-        """Id and path of everything named like a model, a directory's own before what lies below it."""
+        """Yield id and path of everything named like a model; a directory comes before its subdirectories."""
 
         def failed(error: OSError) -> None:
             warnings.append(f"the directory {error.filename} cannot be read: {error.strerror}")
@@ -163,15 +163,15 @@ class Directories:
 
 
 def _id(file_name: str) -> str | None:
-    """The id that a file name gives; None for hidden files and later parts of a split model."""
+    """The id derived from a file name; None for hidden files and the later parts of a split model."""
     split = split_name(file_name)
     if split is not None:
         return split[0] if split[1] == 1 else None
     return None if file_name.startswith(".") else file_name[: -len(_SUFFIX)]
 
 
-def _speakable(model_id: str) -> bool:
-    """Whether a client could name the model."""
+def _is_valid_id(model_id: str) -> bool:
+    """Whether the id can be used in requests and subjects."""
     try:
         escape(model_id)
     except InvalidRequest:

@@ -1,4 +1,4 @@
-"""One model of the catalogue, and what a scan of the directories changed."""
+"""A model of the catalogue, and the changes that a scan found."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from suite.errors import SuiteError
 from suite.messages.actions.status import MemoryEstimate
 
 DEFAULT_CONTEXT_TOKENS = 4096
-"""At most, where the settings say nothing: contexts that models are trained for can take many gigabytes."""
+"""The largest default context, in tokens: the one that a model was trained for can take many gigabytes."""
 CACHE_BYTES = 128 << 20
-"""What the cache takes at most where the settings say nothing and one context needs less."""
+"""The largest default KV cache, in bytes, unless one context needs more."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """A model file under its id. Frozen: what a scan finds anew replaces it in the catalogue."""
+    """A model file under its id. It is immutable: a scan that finds a change replaces it in the catalogue."""
 
     model_id: str
     file: ModelFile
@@ -29,17 +29,17 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     error: SuiteError | None
     """Why the file cannot be loaded."""
     sha256: str | None
-    """None until the file has been read through once."""
+    """None until the file has been read once."""
     settings: ModelSettings
     context_tokens: int
-    """What one conversation has room for; 0 when there is an error."""
+    """The context of one conversation, in tokens; 0 when there is an error."""
     cache_tokens: int
-    """What all conversations in memory have room for together; 0 when there is an error."""
+    """The KV cache for all conversations together, in tokens; 0 when there is an error."""
     estimate: MemoryEstimate | None
 
     @property
     def path(self) -> Path:
-        """Its file, absolute; of a split model the first part."""
+        """The absolute path of its file; of a split model, of the first part."""
         return self.file.path
 
     @property
@@ -49,27 +49,27 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def display_name(self) -> str:
-        """What to call it in front of people."""
+        """The name to show to people."""
         return self.settings.display_name or self.model_id
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """As configured, else what the file hints at."""
+        """The configured capabilities, or else those guessed from the file."""
         return self.settings.capabilities or (self.info.capabilities if self.info else ())
 
     @property
     def need_bytes(self) -> int:
-        """What loading it will take, as estimated."""
+        """The estimated memory of loading it, in bytes."""
         return self.estimate.total_bytes if self.estimate else 0
 
 
 def context_tokens(settings: ModelSettings, info: GgufInfo) -> int:
-    """The context that a model is loaded with."""
+    """The context that a model is loaded with, in tokens."""
     return settings.context_length or min(info.context_tokens, DEFAULT_CONTEXT_TOKENS)
 
 
 def cache_tokens(settings: ModelSettings, info: GgufInfo) -> int:
-    """The tokens that a model's cache is made for, at least those of one context."""
+    """The size of a model's KV cache, in tokens; at least one context."""
     context = context_tokens(settings, info)
     wanted = settings.cache_tokens or min(
         context * settings.slots, CACHE_BYTES // max(1, kv_bytes_per_token(info))
@@ -78,7 +78,7 @@ def cache_tokens(settings: ModelSettings, info: GgufInfo) -> int:
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """What came, went, and has other content or another state than before, by id."""
+    """The ids of models that a scan found added, removed, or changed in content or state."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()

@@ -1,1 +1,1 @@
-"""The command line: one module a group of commands, each imported only when it is used."""
+"""The command line: one module for each group of commands, imported only when it is used."""

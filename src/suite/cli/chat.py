@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from suite.cli.generate import chosen, figures, sampling_options
-from suite.cli.options import Where, client_command
+from suite.cli.generate import request_fields, sampling_options, summary_line
+from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @click.argument("model")
 @sampling_options
 @client_command
-def chat(where: Where, model: str, **options: Any) -> None:
-    """Talk with MODEL. Each line is a message; /exit or Ctrl-D ends the chat, Ctrl-C an answer.
+def chat(target: Target, model: str, **options: Any) -> None:
+    """Chat with MODEL. Each line is a message. /exit or Ctrl-D ends the chat, Ctrl-C ends an answer.
 
-    Standard input may be a file: its lines are the messages. With --json each answer is one reply on a line.
+    Standard input may be a file whose lines are the messages. With --json each reply is one JSON line.
 
     \b
     Examples:
@@ -38,9 +38,11 @@ def chat(where: Where, model: str, **options: Any) -> None:
     from suite.errors import SuiteError
     from suite.identity import new_id
 
-    # The line editor blocks, and so it has the main thread; the client lives in the portal's.
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(where.connect()) as client:
-        talk = _Chat(portal, client, model, {**chosen(options), "conversation_id": new_id()}, where.as_json)
+    # The line editor blocks, so it runs in the main thread, and the client in the portal's thread.
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(target.connect()) as client:
+        talk = _Chat(
+            portal, client, model, {**request_fields(options), "conversation_id": new_id()}, target.as_json
+        )
         while (line := _read_line()) is not None:
             try:
                 talk.say(line)
@@ -51,7 +53,7 @@ def chat(where: Where, model: str, **options: Any) -> None:
 
 
 def _read_line() -> str | None:
-    """The next message; None at the end of the chat."""
+    """Read the next message; None at the end of the chat."""
     prompt = ""
     if sys.stdin.isatty():
         with suppress(ImportError):
@@ -66,7 +68,7 @@ def _read_line() -> str | None:
 
 
 class _Chat:
-    """The messages so far, and one more turn of them."""
+    """The messages of a chat so far."""
 
     def __init__(
         self, portal: BlockingPortal, client: Client, model: str, options: dict[str, Any], as_json: bool
@@ -77,11 +79,11 @@ class _Chat:
         self._options = options
         self._as_json = as_json
         self._messages: list[dict[str, str]] = []
-        self._heard: list[str] = []
+        self._answer: list[str] = []
 
     def say(self, message: str) -> None:
-        """Send a message and print the answer. Ctrl-C ends the answer, and what came of it is kept."""
-        self._heard.clear()
+        """Send a message and print the answer. Ctrl-C ends the answer; the chat keeps the text so far."""
+        self._answer.clear()
         messages = [*self._messages, {"role": "user", "content": message}]
         turn = self._portal.start_task_soon(self._turn, messages)
         try:
@@ -89,7 +91,7 @@ class _Chat:
         except KeyboardInterrupt:
             turn.cancel()
             click.echo(" (ended)", err=True)
-        self._messages = [*messages, {"role": "assistant", "content": "".join(self._heard)}]
+        self._messages = [*messages, {"role": "assistant", "content": "".join(self._answer)}]
 
     async def _turn(self, messages: list[dict[str, str]]) -> None:
         from suite.cli.output import Bar, json_line, note, text
@@ -100,7 +102,7 @@ class _Chat:
             )
             async with generation:
                 async for chunk in generation:
-                    self._heard.append(chunk.text)
+                    self._answer.append(chunk.text)
                     bar.close()
                     if not self._as_json:
                         text(chunk.text)
@@ -109,4 +111,4 @@ class _Chat:
             json_line(reply)
         else:
             text("\n")
-            note(figures(reply))
+            note(summary_line(reply))

@@ -1,4 +1,4 @@
-"""A `suite serve` of one's own: started as a child process, ended with it, whatever happens."""
+"""Runs `suite serve` as a child process that ends with this one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ _LAST_LINES = 12
 
 
 @asynccontextmanager
-async def served(data_dir: Path, arguments: Sequence[str]) -> AsyncIterator[None]:
-    """``suite serve --data-dir DATA_DIR ARGUMENTS``, ready when this is entered and gone when it is left.
+async def serve_in_child(data_dir: Path, arguments: Sequence[str]) -> AsyncIterator[None]:
+    """Run ``suite serve --data-dir DATA_DIR ARGUMENTS`` as a child while the context is open.
 
-    It is told nothing by this process's environment about other services, ends with this process however
-    that dies, and is not reached by Ctrl-C. Raises ServeFailed with what it said last.
+    The child is ready when the context is entered, and has ended when it is left. It does not see SUITE_...
+    variables, ends with this process even if that is killed, and does not receive Ctrl-C. Raises ServeFailed
+    with its last output when it does not start.
     """
     log = data_dir / "serve.log"
     command = parent.command(sys.executable, "-m", "suite", "serve", "--data-dir", str(data_dir), *arguments)
@@ -47,7 +48,7 @@ async def served(data_dir: Path, arguments: Sequence[str]) -> AsyncIterator[None
         with anyio.move_on_after(READY_SECONDS) as limit:
             await _ready(process, data_dir)
         if limit.cancelled_caught or process.returncode is not None:
-            raise ServeFailed(f"the service did not come up; it said last:\n{await _tail(log)}")
+            raise ServeFailed(f"the service did not start; its last output:\n{await _tail(log)}")
         yield
     finally:
         with anyio.CancelScope(shield=True):
@@ -55,7 +56,7 @@ async def served(data_dir: Path, arguments: Sequence[str]) -> AsyncIterator[None
 
 
 async def _ready(process: anyio.abc.Process, data_dir: Path) -> None:
-    """Return when connection.json is there, or when the process has ended."""
+    """Return when connection.json exists, or when the process has ended."""
     path = anyio.Path(ConnectionFile.path(data_dir))
     while True:
         if process.returncode is not None or await path.exists():

@@ -1,4 +1,4 @@
-"""``suite config``, and the flags that set what it shows."""
+"""``suite config``, and the flags for settings that it shares with ``suite serve``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SECRETS: Final = {"nats.password"}
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how to serve."""
+    """Add the options that set settings of the service."""
     options = (
-        data_dir_option("Where the log, the credentials and connection.json are kept."),
+        data_dir_option("Directory for the log, the credentials and connection.json."),
         click.option(
             "--models-dir",
             "models_directories",
@@ -33,29 +33,29 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--config",
             "file",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="A file of settings: TOML, or the old YAML (*.yaml, *.yml).",
+            help="Configuration file: TOML, or the old YAML (*.yaml, *.yml).",
         ),
-        click.option("--node", help="This node's name; the host's name unless given."),
-        click.option("--nats-url", help="An existing NATS; without it the node starts a server of its own."),
+        click.option("--node", help="Name of this node. Default: the host's name."),
+        click.option("--nats-url", help="URL of an existing NATS server. Default: the node starts its own."),
         click.option(
             "--port",
             type=click.IntRange(0, 65535),
-            help="Port of the node's own server; a free one unless given.",
+            help="Port of the node's own NATS server. Default: a free port.",
         ),
         click.option(
             "--memory-limit-gb",
             type=float,
-            help="Memory that loaded models may have, in units of 2**30 bytes.",
+            help="Memory limit for all loaded models, in GiB (2**30 bytes).",
         ),
-        click.option("--trace", type=click.Choice(["off", "console", "otlp"]), help="Where traces go."),
+        click.option("--trace", type=click.Choice(["off", "console", "otlp"]), help="Where to send traces."),
     )
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def configured(file: Path | None, flags: Mapping[str, Any]) -> Configuration:
-    """What holds with these flags. Raises InvalidConfiguration."""
+def load_configured(file: Path | None, flags: Mapping[str, Any]) -> Configuration:
+    """Load the configuration from a file, the environment and flags. Raises InvalidConfiguration."""
     from suite.config import load_configuration
 
     given = {name: value for name, value in flags.items() if value not in (None, ())}
@@ -67,7 +67,7 @@ def configured(file: Path | None, flags: Mapping[str, Any]) -> Configuration:
 @settings_options
 @json_option
 def config(file: Path | None, as_json: bool, **flags: Any) -> None:
-    """Show every setting in force, and where its value came from.
+    """Show all settings, and where each value comes from.
 
     Takes the flags of `suite serve`, starts nothing and shows no password.
 
@@ -77,7 +77,7 @@ def config(file: Path | None, as_json: bool, **flags: Any) -> None:
       suite config --config startup_config.yaml
       SUITE_MEMORY_LIMIT_GB=12 suite config --json
     """
-    configuration = configured(file, flags)
+    configuration = load_configured(file, flags)
     for warning in configuration.warnings:
         click.echo(f"warning: {warning}", err=True)
     values = _values(configuration.settings)
@@ -95,7 +95,7 @@ def config(file: Path | None, as_json: bool, **flags: Any) -> None:
 
 
 def _values(settings: Settings) -> dict[str, Any]:
-    """Each value by its dotted path, fit to be shown to anybody."""
+    """Each value by its dotted path, with secrets masked."""
     from suite.config.layers import dotted
 
     values: dict[str, Any] = {}
@@ -112,12 +112,12 @@ def _values(settings: Settings) -> dict[str, Any]:
 
 
 def _printable(value: object) -> str:
-    """A path, whose bytes need be no UTF-8."""
+    """A path as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(str(value)).decode(errors="replace")
 
 
 def _text(value: object) -> str:
-    """A value for people."""
+    """Format a value for people."""
     match value:
         case None:
             return "-"

@@ -25,15 +25,13 @@ MAX_TOKENS = 64
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A directory with a chat model as *.gguf.",
 )
-@click.option(
-    "--model", help="A model's file, or its id; the smallest one with a chat template unless given."
-)
+@click.option("--model", help="A model's file or id. Default: the smallest one with a chat template.")
 @json_option
 def demo(models_dir: Path | None, model: str | None, as_json: bool) -> None:
-    """Show all of it once: load, stream, remember, unload, and the events that this appends.
+    """Show everything once: load a model, chat, reuse the context, unload, and list the events.
 
-    Starts a service with a NATS server of its own on a temporary data directory, talks with it as any client
-    does, and leaves nothing behind, also on Ctrl-C.
+    Starts a service with its own NATS server in a temporary data directory, uses it like any client, and
+    leaves nothing behind, even on Ctrl-C.
 
     \b
     Examples:
@@ -48,8 +46,8 @@ def demo(models_dir: Path | None, model: str | None, as_json: bool) -> None:
             raise click.BadParameter(f"there is no file {file}", param_hint="--model")
         models_dir, model = models_dir or file.parent, file.stem
     if models_dir is None:
-        raise click.UsageError("say where a model is: --model FILE.gguf, or --models-dir DIR")
-    # A kill or a closed terminal ends it as Ctrl-C does: in order.
+        raise click.UsageError("no model given: add --model FILE.gguf, or --models-dir DIR")
+    # SIGTERM and a closed terminal end it in order, like Ctrl-C.
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: signal.raise_signal(signal.SIGINT))
@@ -58,7 +56,7 @@ def demo(models_dir: Path | None, model: str | None, as_json: bool) -> None:
 
 
 class _Demo:
-    """The story, told in text or in JSON lines."""
+    """The steps of the demo, printed as text or as JSON lines."""
 
     def __init__(self, data_dir: Path, models_dir: Path, model: str | None, as_json: bool) -> None:
         self._data_dir = data_dir
@@ -67,12 +65,12 @@ class _Demo:
         self._as_json = as_json
 
     async def run(self) -> None:
-        from suite.cli.child import served
+        from suite.cli.child import serve_in_child
         from suite.client import connect
 
         self._say(f"suite serve --models-dir {self._models_dir}  (a service of its own)")
         async with (
-            served(self._data_dir, ["--models-dir", str(self._models_dir), "--node", "demo"]),
+            serve_in_child(self._data_dir, ["--models-dir", str(self._models_dir), "--node", "demo"]),
             connect(data_dir=self._data_dir) as client,
         ):
             health = await client.health_check()
@@ -86,12 +84,12 @@ class _Demo:
         self._tell("stopped", "\neverything is stopped", None)
 
     def _say(self, headline: str) -> None:
-        """The command that does the same."""
+        """Print the command that does the same as the next step."""
         if not self._as_json:
             click.secho(f"\n$ {headline}", bold=True)
 
     def _tell(self, step: str, text: str, result: Any) -> None:
-        """A result of a step."""
+        """Print the result of a step."""
         from suite.cli.output import json_line
 
         if self._as_json:
@@ -108,7 +106,7 @@ class _Demo:
             if model.has_chat_template and not model.error
         ]
         if not fit:
-            raise ModelNotFound(f"{self._models_dir} holds no chat model: put one there as *.gguf")
+            raise ModelNotFound(f"{self._models_dir} has no chat model: put one there as *.gguf")
         return min(fit, key=lambda model: model.file_bytes).model_id
 
     async def _load(self, client: Client, model: str) -> None:
@@ -124,8 +122,8 @@ class _Demo:
         )
 
     async def _talk(self, client: Client, model: str) -> None:
-        """Two turns of one conversation: the second one finds the tokens of the first in memory."""
-        from suite.cli.generate import figures
+        """Have a conversation of two turns; the second reuses the tokens of the first in memory."""
+        from suite.cli.generate import summary_line
 
         messages: list[dict[str, str]] = []
         for turn, question in enumerate(QUESTIONS, 1):
@@ -133,7 +131,7 @@ class _Demo:
             messages.append({"role": "user", "content": question})
             reply = await self._stream(client, model, messages)
             messages.append({"role": "assistant", "content": reply.text})
-            self._tell("chat", f"  [{figures(reply)}]", reply)
+            self._tell("chat", f"  [{summary_line(reply)}]", reply)
             if turn > 1 and not self._as_json:
                 usage = reply.usage
                 click.echo(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suite.cli.options import (
-    Where,
+    Target,
     client_command,
     json_or_text,
     limit_option,
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 @limit_option()
 @client_command
 def evaluations(
-    where: Where, model: str | None, cycle: str | None, since: str | None, until: str | None, limit: int
+    target: Target, model: str | None, cycle: str | None, since: str | None, until: str | None, limit: int
 ) -> None:
-    """List the evaluations of models, the newest first; retracted ones are not shown.
+    """List the evaluations of models, newest first, without retracted ones.
 
     \b
     Examples:
@@ -39,12 +39,12 @@ def evaluations(
     """
     from suite.cli.output import json_line, more
 
-    reply = where.run(
+    reply = target.run(
         lambda client: client.get_model_evaluation_scores(
             model_name=model, cycle_id=cycle, since=since, until=until, limit=limit
         )
     )
-    if where.as_json:
+    if target.as_json:
         json_line(reply)
     elif reply.evaluations:
         _show(reply.evaluations)
@@ -54,16 +54,16 @@ def evaluations(
 
 
 def _show(evaluations: Iterable[ModelEvaluation]) -> None:
-    from suite.cli.output import duration, figure, local_time, short, table
+    from suite.cli.output import duration, local_time, number, short, table
 
     rows = [
         (
             local_time(each.evaluation_timestamp),
             each.model_name,
             each.cycle_id,
-            figure(each.trust_score),
-            figure(each.accuracy),
-            figure(each.f1_score),
+            number(each.trust_score),
+            number(each.accuracy),
+            number(each.f1_score),
             duration(each.avg_latency_ms) if each.avg_latency_ms else "",
             each.evaluation_id,
             short(each.comparison_data),
@@ -80,12 +80,14 @@ def _show(evaluations: Iterable[ModelEvaluation]) -> None:
 @click.option("--accuracy", type=float)
 @click.option("--f1", type=float)
 @click.option("--latency-ms", type=click.FloatRange(0), default=0.0, help="Mean latency; 0: not measured.")
-@click.option("--data", callback=json_or_text, help="What to keep beside it: JSON, or text.")
-@click.option("--id", "evaluation_id", help="Its id: the same one again is stored once.")
-@time_option("When it was evaluated; now unless given.")
+@click.option("--data", callback=json_or_text, help="Additional data to store: JSON, or text.")
+@click.option(
+    "--id", "evaluation_id", help="Id of the evaluation; logging the same id again changes nothing."
+)
+@time_option("When it was evaluated. Default: now.")
 @client_command
 def log_evaluation(
-    where: Where,
+    target: Target,
     model: str,
     cycle: str,
     trust: float,
@@ -96,7 +98,7 @@ def log_evaluation(
     evaluation_id: str | None,
     time: str | None,
 ) -> None:
-    """Log that MODEL was given TRUST, from 0 to 1, in the evaluation cycle CYCLE.
+    """Log an evaluation of MODEL in the cycle CYCLE, with the trust score TRUST from 0 to 1.
 
     \b
     Examples:
@@ -105,7 +107,7 @@ def log_evaluation(
     """
     from suite.cli.output import json_line
 
-    reply = where.run(
+    reply = target.run(
         lambda client: client.log_model_evaluation(
             model,
             cycle,
@@ -118,7 +120,7 @@ def log_evaluation(
             evaluation_timestamp=time,
         )
     )
-    if where.as_json:
+    if target.as_json:
         json_line(reply)
     else:
         click.echo(f"{reply.message} (id {reply.evaluation_id}, event {reply.seq})")
@@ -128,8 +130,8 @@ def log_evaluation(
 @click.argument("evaluation")
 @click.option("--reason", help="Why it was wrong.")
 @client_command
-def retract(where: Where, evaluation: str, reason: str | None) -> None:
-    """Take EVALUATION, an id, back: it was wrong and counts no longer.
+def retract(target: Target, evaluation: str, reason: str | None) -> None:
+    """Retract the evaluation with the id EVALUATION: it was wrong and no longer counts.
 
     \b
     Examples:
@@ -137,8 +139,8 @@ def retract(where: Where, evaluation: str, reason: str | None) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = where.run(lambda client: client.retract_model_evaluation(evaluation, reason=reason))
-    if where.as_json:
+    reply = target.run(lambda client: client.retract_model_evaluation(evaluation, reason=reason))
+    if target.as_json:
         json_line(reply)
     else:
         click.echo(f"{reply.message} (event {reply.seq})")
@@ -147,10 +149,10 @@ def retract(where: Where, evaluation: str, reason: str | None) -> None:
 @click.command()
 @click.argument("models", nargs=-1)
 @client_command
-def compare(where: Where, models: tuple[str, ...]) -> None:
-    """Show MODELS side by side in their latest cycles, the most trusted first; without any, all.
+def compare(target: Target, models: tuple[str, ...]) -> None:
+    """Compare MODELS, or all models, by their latest cycles, the most trusted first.
 
-    Beside each figure stands what changed since the model's cycle before.
+    Each number is followed by its change since the model's previous cycle.
 
     \b
     Examples:
@@ -159,8 +161,8 @@ def compare(where: Where, models: tuple[str, ...]) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = where.run(lambda client: client.compare_models(models))
-    if where.as_json:
+    reply = target.run(lambda client: client.compare_models(models))
+    if target.as_json:
         json_line(reply)
     elif reply.models:
         _show_comparison(reply.models)
@@ -185,6 +187,6 @@ def _show_comparison(models: Iterable[ModelComparison]) -> None:
 
 
 def _score(value: float | None, changed: float | None) -> str:
-    from suite.cli.output import change, figure
+    from suite.cli.output import change, number
 
-    return figure(value) if changed is None else f"{figure(value)} ({change(changed)})"
+    return number(value) if changed is None else f"{number(value)} ({change(changed)})"

@@ -1,4 +1,4 @@
-"""``suite events``, and how an event looks on a line."""
+"""``suite events``, and the format of an event on a line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from suite.cli.options import Where, client_command, parsed_time
+from suite.cli.options import Target, client_command, parsed_time
 
 if TYPE_CHECKING:
     from suite.client import Client
@@ -19,24 +19,24 @@ _SHOWN = 8
 
 
 def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | datetime | None:
-    """The first sequence, or the earliest time."""
+    """Parse ``--since``: the sequence of the first event, or the earliest time."""
     if value is None or value.isdecimal():
         return None if value is None else int(value)
     return parsed_time(value)
 
 
 @click.command()
-@click.option("--follow", "-f", is_flag=True, help="Go on as events are appended.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new events as they are appended.")
 @click.option(
-    "--since", callback=_since, help="From this sequence on, or this time, or this long ago (10m, 2h, 1d)."
+    "--since", callback=_since, help="Start at this sequence, this time, or this long ago (10m, 2h, 1d)."
 )
 @click.option("--filter", "subject", help="An aggregate (usage) or a subject filter (instance.*.smollm2.>).")
 @client_command
-def events(where: Where, follow: bool, since: int | datetime | None, subject: str | None) -> None:
-    """Show what happened: sequence, time, subject and figures of each event, oldest first.
+def events(target: Target, follow: bool, since: int | datetime | None, subject: str | None) -> None:
+    """Show the events in the log, oldest first: sequence, time, subject and details of each.
 
     Subjects are <aggregate>.<ids>.<fact>; in a filter * stands for one token and > for the rest. With --json
-    each event is one document on a line.
+    each event is one JSON line.
 
     \b
     Examples:
@@ -51,24 +51,24 @@ def events(where: Where, follow: bool, since: int | datetime | None, subject: st
         async for event in client.events(subject, after=after, follow=follow):
             begun = begun or (isinstance(since, datetime) and event.time >= since)
             if begun:
-                show_event(event, as_json=where.as_json)
+                show_event(event, as_json=target.as_json)
 
-    where.run(work)
+    target.run(work)
 
 
 def show_event(event: Recorded, *, as_json: bool) -> None:
-    """One event on a line."""
+    """Print one event on a line."""
     from suite.cli.output import json_line
 
     if as_json:
         json_line(document(event))
     else:
         time = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        click.echo(f"{event.seq:>6}  {time}  {event.subject}  {figures(event)}".rstrip())
+        click.echo(f"{event.seq:>6}  {time}  {event.subject}  {details(event)}".rstrip())
 
 
 def document(event: Recorded) -> dict[str, Any]:
-    """The event as JSON has it; the body of one of a later version as it stands in the log."""
+    """The event as printed in JSON. An event of a later version keeps its body from the log unchanged."""
     from suite.messages.events import UnknownEvent
 
     fields: dict[str, Any] = msgspec.structs.asdict(event)
@@ -77,8 +77,8 @@ def document(event: Recorded) -> dict[str, Any]:
     return fields
 
 
-def figures(event: Recorded) -> str:
-    """What the event says beyond its subject."""
+def details(event: Recorded) -> str:
+    """The fields of an event that are not in its subject, as text."""
     from suite.messages.events import UnknownEvent
 
     if isinstance(event.data, UnknownEvent):
@@ -88,9 +88,9 @@ def figures(event: Recorded) -> str:
         if value in (None, (), "") or (isinstance(value, str) and value in event.data.ids):
             continue
         if name == "sha256":
-            value = value[:_SHOWN]  # noqa: PLW2901 - enough to tell one from another in a list
+            value = value[:_SHOWN]  # noqa: PLW2901 - enough to distinguish files in a list
         elif name.endswith("_id"):
-            value = value[-_SHOWN:]  # noqa: PLW2901 - UUIDv7 begins with the time, alike for neighbours
+            value = value[-_SHOWN:]  # noqa: PLW2901 - UUIDv7 begins with the time, so neighbours begin alike
         elif isinstance(value, float):
             value = f"{value:.1f}"  # noqa: PLW2901
         parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")

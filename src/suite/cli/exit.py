@@ -1,4 +1,4 @@
-"""Exit codes, for scripts."""
+"""The exit codes of the command line, for scripts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INTERRUPTED: Final = 130
 
 
 def exit_code(error: SuiteError) -> int:
-    """What a script should learn from an error."""
+    """The exit code for an error."""
     match error:
         case LogGone():
             return REFUSED

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from suite.cli.options import Callback, Where, client_command
+from suite.cli.options import Callback, Target, client_command
 
 if TYPE_CHECKING:
     from suite.client import Client
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 def sampling_options(command: Callback) -> Callback:
-    """The options that say how to generate; what is not given is left to the service."""
+    """Add the options for sampling; the service has defaults for those not given."""
     for flag, kind, meaning in reversed(
         (
             ("--system", str, "System prompt."),
-            ("--max-tokens", int, "Most tokens of the answer."),
-            ("--temperature", float, "0 takes the likeliest token."),
-            ("--top-p", float, "Keep the likeliest tokens of this share."),
-            ("--top-k", int, "Keep this many of the likeliest tokens; 0: all."),
-            ("--min-p", float, "Drop tokens less likely than this share of the likeliest."),
-            ("--repeat-penalty", float, "Over 1 makes repetition less likely."),
+            ("--max-tokens", int, "Maximum number of tokens in the answer."),
+            ("--temperature", float, "Randomness; 0 always takes the likeliest token."),
+            ("--top-p", float, "Sample from the likeliest tokens with this total probability."),
+            ("--top-k", int, "Sample from this many of the likeliest tokens; 0: all."),
+            ("--min-p", float, "Drop tokens less likely than this fraction of the likeliest."),
+            ("--repeat-penalty", float, "Values over 1 make repetition less likely."),
             ("--seed", int, "The same seed gives the same text."),
         )
     ):
         command = click.option(flag, type=kind, help=meaning)(command)
-    return click.option("--stop", multiple=True, help="Text before which to end; may be repeated.")(command)
+    return click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")(command)
 
 
-def chosen(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, by the names of the request."""
+def request_fields(options: dict[str, Any]) -> dict[str, Any]:
+    """The given options, by the names of the request's fields."""
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if "system" in given:
         given["system_prompt"] = given.pop("system")
@@ -43,18 +43,18 @@ def chosen(options: dict[str, Any]) -> dict[str, Any]:
 @click.command()
 @click.argument("model")
 @click.argument("prompt", required=False)
-@click.option("--chat", is_flag=True, help="Send PROMPT as a message through the model's chat template.")
-@click.option("--conversation", help="Id of a conversation whose tokens may be in memory.")
+@click.option("--chat", is_flag=True, help="Send PROMPT as a chat message, with the model's chat template.")
+@click.option("--conversation", help="Id of a conversation, to reuse its tokens in memory.")
 @click.option("--id", "generation_id", help="Id of the generation, for `suite cancel`.")
 @sampling_options
 @client_command
 def generate(
-    where: Where, model: str, prompt: str | None, chat: bool, conversation: str | None, **options: Any
+    target: Target, model: str, prompt: str | None, chat: bool, conversation: str | None, **options: Any
 ) -> None:
-    """Generate text with MODEL from PROMPT, or from standard input without one or with '-'.
+    """Generate text with MODEL from PROMPT, or from standard input if there is no PROMPT or it is '-'.
 
-    The text comes as it is made; Ctrl-C ends it on the server too. With --json the whole reply comes as one
-    document at the end.
+    The text is printed as it is generated. Ctrl-C ends the generation on the server too. With --json the
+    whole reply is printed at the end.
 
     \b
     Examples:
@@ -65,12 +65,12 @@ def generate(
     if prompt is None or prompt == "-":
         prompt = sys.stdin.read()
     content = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
-    arguments: dict[str, Any] = {**content, **chosen(options), "conversation_id": conversation}
+    arguments: dict[str, Any] = {**content, **request_fields(options), "conversation_id": conversation}
 
     async def work(client: Client) -> GenerateTextReply:
-        from suite.cli.output import Bar, note, text  # bars cost start-up time that help need not pay
+        from suite.cli.output import Bar, note, text  # slow to import, and not needed for --help
 
-        if where.as_json:
+        if target.as_json:
             return await client.generate_text(model, **arguments)
         with Bar(f"loading {model}") as bar:
             async with client.generate(model, on_progress=bar.advance, **arguments) as generation:
@@ -78,18 +78,18 @@ def generate(
                     bar.close()
                     text(chunk.text)
         text("\n")
-        note(figures(generation.reply))
+        note(summary_line(generation.reply))
         return generation.reply
 
-    reply = where.run(work)
-    if where.as_json:
+    reply = target.run(work)
+    if target.as_json:
         from suite.cli.output import json_line
 
         json_line(reply)
 
 
-def figures(reply: GenerateTextReply) -> str:
-    """What a generation took, in a line."""
+def summary_line(reply: GenerateTextReply) -> str:
+    """Token counts and timings of a generation, on one line."""
     from suite.cli.output import duration
 
     usage, timings = reply.usage, reply.timings
@@ -107,8 +107,8 @@ def figures(reply: GenerateTextReply) -> str:
 @click.command()
 @click.argument("generation_id")
 @client_command
-def cancel(where: Where, generation_id: str) -> None:
-    """End the generation GENERATION_ID early; its requester gets what there is.
+def cancel(target: Target, generation_id: str) -> None:
+    """End the generation GENERATION_ID early; its requester gets the text so far.
 
     \b
     Examples:
@@ -116,8 +116,8 @@ def cancel(where: Where, generation_id: str) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = where.run(lambda client: client.cancel_generation(generation_id))
-    if where.as_json:
+    reply = target.run(lambda client: client.cancel_generation(generation_id))
+    if target.as_json:
         json_line(reply)
     else:
         click.echo(f"{reply.generation_id}: {'told to end' if reply.cancelled else 'has ended already'}")

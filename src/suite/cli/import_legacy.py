@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from suite.cli.exit import REFUSED
-from suite.cli.options import Where, client_command
+from suite.cli.options import Target, client_command
 from suite.errors import (
     Conflict,
     InvalidJson,
@@ -39,58 +39,58 @@ if TYPE_CHECKING:
     from suite.legacy.database import Entry, LogRequest, OldDatabase
 
 IN_FLIGHT: Final = 64
-"""Metrics on their way at once: the service works on so many. Evaluations go one after the other, as the
-trust in a model depends on which were logged last."""
-AT_ONCE: Final = 500
-"""Rows that are fetched from the database at once."""
+"""The most metrics that are sent at once, as many as the service handles. Evaluations are sent one after the
+other, because trust in a model depends on their order."""
+BATCH_ROWS: Final = 500
+"""Rows that are read from the database at once."""
 ATTEMPTS: Final = 5
 PAUSE_SECONDS: Final = 1.0
-EXAMPLES: Final = 10
-"""Refused rows that are shown, or listed in JSON."""
+MAX_LISTED_ROWS: Final = 10
+"""The most refused rows that are shown, or listed in JSON."""
 
-_OF_THE_ROW: Final = (InvalidRequest, InvalidJson, Conflict, TooLarge)
-_PASSING: Final = (Overloaded, ReadModelBehind, RequestTimeout, UnknownOutcome, NodeLost)
-"""Sent again: their ids make it once."""
+_ROW_ERRORS: Final = (InvalidRequest, InvalidJson, Conflict, TooLarge)
+_RETRIED_ERRORS: Final = (Overloaded, ReadModelBehind, RequestTimeout, UnknownOutcome, NodeLost)
+"""Errors after which a row is sent again; its id prevents a duplicate."""
 
 
 class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that is not in the log."""
+    """A row that was refused, and so is not in the log."""
 
     table: str
     row: int
-    """Its rowid."""
+    """The rowid."""
     id: str
     code: str
     message: str
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the rows of a table."""
+class TableResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of rows of a table that were added, present or refused."""
 
     table: str
     read: int
     added: int
     present: int
-    """In the log before, from an earlier import."""
+    """Rows that were in the log already, from an earlier import."""
     refused: int
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What an import did."""
+class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of an import."""
 
     database: str
-    tables: tuple[Tally, ...]
+    tables: tuple[TableResult, ...]
     refused: tuple[RefusedRow, ...]
-    """The first of them."""
+    """The first `MAX_LISTED_ROWS` of them."""
 
 
 def _zone(_: click.Context, __: click.Parameter, value: str) -> tzinfo:
-    if value == "UTC":  # there also where no time zones are installed
+    if value == "UTC":  # available even where no time zones are installed
         return UTC
     try:
         return ZoneInfo(value)
     except (LookupError, ValueError, OSError):
-        raise click.BadParameter(f"{value!r} is no time zone such as UTC or Europe/Berlin") from None
+        raise click.BadParameter(f"{value!r} is not a time zone such as UTC or Europe/Berlin") from None
 
 
 @click.command()
@@ -100,15 +100,15 @@ def _zone(_: click.Context, __: click.Parameter, value: str) -> tzinfo:
     default="UTC",
     show_default=True,
     callback=_zone,
-    help="Of times in the database that do not name one.",
+    help="Time zone of times in the database that have none.",
 )
 @client_command
-def import_legacy(where: Where, database: Path, timezone: tzinfo) -> int:
-    """Bring the metrics and evaluations of an older service's DATABASE into the log of a running service.
+def import_legacy(target: Target, database: Path, timezone: tzinfo) -> int:
+    """Import the metrics and evaluations of an older service's DATABASE into the log of a running service.
 
-    Rows keep their ids, so that each is there once, however often this is run; only read is the file, and
-    the older service may go on writing to it. Rows that are refused are shown with the reason, and make the
-    exit code 1. Needs the role of an operator.
+    Rows keep their ids, so running this again imports no row twice. The database is only read, and the older
+    service may go on writing to it. Refused rows are shown with the reason, and the exit code is then 1.
+    Requires the role operator.
 
     \b
     Examples:
@@ -120,16 +120,16 @@ def import_legacy(where: Where, database: Path, timezone: tzinfo) -> int:
 
     with (
         OldDatabase.open(database, zone=timezone) as old,
-        Bar(f"importing {database.name}", shown=not where.as_json) as bar,
+        Bar(f"importing {database.name}", shown=not target.as_json) as bar,
     ):
 
-        async def work(client: Client) -> Report:
+        async def work(client: Client) -> ImportReport:
             importing = _Import(client, old, bar, end=await client.last_seq())
             await importing.run()
             return importing.report(str(database))
 
-        report = where.run(work)
-    if where.as_json:
+        report = target.run(work)
+    if target.as_json:
         json_line(report)
     else:
         _show(report)
@@ -137,26 +137,26 @@ def import_legacy(where: Where, database: Path, timezone: tzinfo) -> int:
 
 
 class _Import:
-    """Sends the rows, and counts what becomes of them."""
+    """Sends the rows, and counts the results."""
 
     def __init__(self, client: Client, old: OldDatabase, bar: Bar, *, end: int) -> None:
         self._client = client
         self._old = old
         self._bar = bar
         self._end = end
-        """Of the log when it begins: what is answered with an event up to here was there."""
+        """The last sequence of the log at the start; a row whose event is not later was present already."""
         self._counts: dict[str, Counter[str]] = {table: Counter() for table in old.rows}
         self._refused: list[RefusedRow] = []
         self._failure: SuiteError | None = None
 
     async def run(self) -> None:
-        """All rows. Raises what keeps the service from taking any more of them."""
+        """Import all rows. Raises the error that prevents the service from accepting more."""
         from suite.legacy.database import METRICS
 
         for table in self._old.rows:
-            await self._bring(table, in_flight=IN_FLIGHT if table == METRICS else 1)
+            await self._import_table(table, in_flight=IN_FLIGHT if table == METRICS else 1)
 
-    async def _bring(self, table: str, *, in_flight: int) -> None:
+    async def _import_table(self, table: str, *, in_flight: int) -> None:
         send, receive = anyio.create_memory_object_stream["Entry"]()
         async with anyio.create_task_group() as tasks:
             for _ in range(in_flight):
@@ -166,12 +166,12 @@ class _Import:
         if self._failure is not None:
             raise self._failure
 
-    def report(self, database: str) -> Report:
-        """What was done."""
-        return Report(
+    def report(self, database: str) -> ImportReport:
+        """The result so far."""
+        return ImportReport(
             database=database,
             tables=tuple(
-                Tally(
+                TableResult(
                     table=table,
                     read=counts.total(),
                     added=counts["added"],
@@ -187,7 +187,7 @@ class _Import:
         entries = self._old.entries(table)
         async with send:
             try:
-                while some := await anyio.to_thread.run_sync(_some, entries):
+                while some := await anyio.to_thread.run_sync(_next_batch, entries):
                     for entry in some:
                         await send.send(entry)
             except SuiteError as error:
@@ -197,7 +197,7 @@ class _Import:
         async with receive:
             async for entry in receive:
                 try:
-                    self._count(entry, await self._brought(entry))
+                    self._count(entry, await self._import_row(entry))
                 except SuiteError as error:
                     self._fail(error, scope)
 
@@ -205,21 +205,21 @@ class _Import:
         self._failure = self._failure or error
         scope.cancel()
 
-    async def _brought(self, entry: Entry) -> str:
-        """Bring a row into the log, or note why not."""
+    async def _import_row(self, entry: Entry) -> str:
+        """Import a row, or record why it was refused. Returns which of the counts it belongs to."""
         if entry.request is None:
             return self._refuse(entry, InvalidRequest(entry.problem))
         try:
-            seq = await self._patiently(entry.request)
-        except _OF_THE_ROW as error:
+            seq = await self._log_with_retries(entry.request)
+        except _ROW_ERRORS as error:
             return self._refuse(entry, error)
         return "added" if seq > self._end else "present"
 
-    async def _patiently(self, request: LogRequest) -> int:
+    async def _log_with_retries(self, request: LogRequest) -> int:
         for _ in range(ATTEMPTS - 1):
             try:
                 return await self._log(request)
-            except _PASSING:
+            except _RETRIED_ERRORS:
                 await anyio.sleep(PAUSE_SECONDS)
         return await self._log(request)
 
@@ -232,7 +232,7 @@ class _Import:
         return (await self._client.log_model_evaluation(**fields)).seq
 
     def _refuse(self, entry: Entry, error: SuiteError) -> str:
-        if len(self._refused) < EXAMPLES:
+        if len(self._refused) < MAX_LISTED_ROWS:
             self._refused.append(
                 RefusedRow(
                     table=entry.table,
@@ -244,17 +244,17 @@ class _Import:
             )
         return "refused"
 
-    def _count(self, entry: Entry, fate: str) -> None:
-        self._counts[entry.table][fate] += 1
+    def _count(self, entry: Entry, outcome: str) -> None:
+        self._counts[entry.table][outcome] += 1
         done = sum(counts.total() for counts in self._counts.values())
         self._bar.advance(min(1.0, done / max(1, sum(self._old.rows.values()))))
 
 
-def _some(entries: Iterator[Entry]) -> list[Entry]:
-    return list(islice(entries, AT_ONCE))
+def _next_batch(entries: Iterator[Entry]) -> list[Entry]:
+    return list(islice(entries, BATCH_ROWS))
 
 
-def _show(report: Report) -> None:
+def _show(report: ImportReport) -> None:
     from suite.cli.output import short, table
 
     rows = [
@@ -263,7 +263,7 @@ def _show(report: Report) -> None:
     ]
     table(["table", "rows>", "added>", "there already>", "refused>"], rows)
     for row in report.refused:
-        told = f"{row.table} row {row.row} ({short(row.id)}): {row.code}: {short(row.message, 240)}"
-        click.echo(f"refused: {told}", err=True)
-    if (unsaid := sum(each.refused for each in report.tables) - len(report.refused)) > 0:
-        click.echo(f"refused: {unsaid:,} more", err=True)
+        line = f"{row.table} row {row.row} ({short(row.id)}): {row.code}: {short(row.message, 240)}"
+        click.echo(f"refused: {line}", err=True)
+    if (unlisted := sum(each.refused for each in report.tables) - len(report.refused)) > 0:
+        click.echo(f"refused: {unlisted:,} more", err=True)

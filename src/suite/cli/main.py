@@ -1,4 +1,4 @@
-"""The ``suite`` command: finds the subcommand, and turns whatever goes wrong into a line and an exit code."""
+"""The ``suite`` command: runs the subcommand, and turns every error into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from suite.version import __version__
 
 COMMANDS: Final = {
     "serve": ("suite.cli.serve", "Serve the models of this machine."),
-    "config": ("suite.cli.config", "Show the settings in force, and where each came from."),
-    "demo": ("suite.cli.demo", "Show all of it once, on a service of its own."),
-    "models": ("suite.cli.models", "List the models and their state."),
+    "config": ("suite.cli.config", "Show all settings, and where each value comes from."),
+    "demo": ("suite.cli.demo", "Show everything once, with a temporary service."),
+    "models": ("suite.cli.models", "List the models and their states."),
     "load": ("suite.cli.models", "Load a model."),
     "unload": ("suite.cli.models", "Unload a model."),
-    "status": ("suite.cli.status", "Show a model, or what is loaded."),
+    "status": ("suite.cli.status", "Show a model, or the loaded models."),
     "generate": ("suite.cli.generate", "Generate text."),
-    "chat": ("suite.cli.chat", "Talk with a model."),
+    "chat": ("suite.cli.chat", "Chat with a model."),
     "cancel": ("suite.cli.generate", "End a running generation."),
-    "clear": ("suite.cli.models", "Forget what models keep for reuse."),
-    "predict": ("suite.cli.prediction", "Say which models are needed next."),
+    "clear": ("suite.cli.models", "Clear the tokens that models keep for reuse."),
+    "predict": ("suite.cli.prediction", "Predict which models are needed next."),
     "preload": ("suite.cli.prediction", "Load models before they are needed."),
-    "select": ("suite.cli.prediction", "Choose a model that can do something."),
-    "usage": ("suite.cli.usage", "Count how much was used."),
-    "record-usage": ("suite.cli.usage", "Record a use that was elsewhere."),
+    "select": ("suite.cli.prediction", "Choose a model by capability and trust."),
+    "usage": ("suite.cli.usage", "Count how much the models were used."),
+    "record-usage": ("suite.cli.usage", "Record that a model was used elsewhere."),
     "metrics": ("suite.cli.metrics", "List the samples of metrics."),
     "log-metric": ("suite.cli.metrics", "Log a sample."),
-    "summary": ("suite.cli.metrics", "Show what a metric's samples come to."),
+    "summary": ("suite.cli.metrics", "Summarise a metric: count, mean, percentiles."),
     "evaluations": ("suite.cli.evaluations", "List the evaluations of models."),
-    "log-evaluation": ("suite.cli.evaluations", "Log how a model did."),
-    "retract": ("suite.cli.evaluations", "Take an evaluation back."),
-    "compare": ("suite.cli.evaluations", "Show models side by side."),
+    "log-evaluation": ("suite.cli.evaluations", "Log an evaluation of a model."),
+    "retract": ("suite.cli.evaluations", "Retract an evaluation."),
+    "compare": ("suite.cli.evaluations", "Compare models."),
     "fleet": ("suite.cli.projections", "Show which models are on which nodes."),
     "errors": ("suite.cli.projections", "List what went wrong."),
-    "events": ("suite.cli.events", "Show what happened, from the log."),
-    "health": ("suite.cli.status", "Ask whether the service is well."),
-    "stats": ("suite.cli.status", "Show counts and memory of a node."),
-    "rebuild": ("suite.cli.projections", "Fold read models anew from the log."),
-    "import-legacy": ("suite.cli.import_legacy", "Bring an older service's database into the log."),
+    "events": ("suite.cli.events", "Show the events in the log."),
+    "health": ("suite.cli.status", "Check the health of the service."),
+    "stats": ("suite.cli.status", "Show counts and memory use of a node."),
+    "rebuild": ("suite.cli.projections", "Rebuild read models from the log."),
+    "import-legacy": ("suite.cli.import_legacy", "Import an older service's database into the log."),
 }
 
 
 class Suite(click.Group):
-    """The commands by name; help needs none of their modules."""
+    """The group of all commands; its help does not import their modules."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they are met."""
+        """The names of the commands, in the order of the help."""
         del ctx
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, from its module."""
+        """Import and return the command of this name."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -66,7 +66,7 @@ class Suite(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in the help."""
+        """Write the list of commands for the help."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
@@ -75,11 +75,11 @@ class Suite(click.Group):
 @click.group(cls=Suite, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="suite")
 def commands() -> None:
-    """Keep a fleet of local GGUF models: load, run and unload them, with every fact in one log.
+    """Manage a fleet of local GGUF models: load, run and unload them, with every event in one log.
 
-    The service is found by --nats-url, by --data-dir, by SUITE_NATS_URL (with SUITE_NATS_USER,
-    SUITE_NATS_PASSWORD or SUITE_NATS_CREDENTIALS), or in the usual data directory, in this order. With a URL,
-    the log is read as SUITE_NATS_READER_USER with SUITE_NATS_READER_PASSWORD, where that is another user.
+    Commands find the service by --nats-url, by --data-dir, by SUITE_NATS_URL (with SUITE_NATS_USER,
+    SUITE_NATS_PASSWORD or SUITE_NATS_CREDENTIALS), or in the default data directory, in this order. With a
+    URL, they read the log as SUITE_NATS_READER_USER with SUITE_NATS_READER_PASSWORD, if that is set.
 
     \b
     Examples:
@@ -91,7 +91,7 @@ def commands() -> None:
     \b
     Exit codes:
       0    done
-      1    refused by the service (the code stands on stderr: `error <code>: message`), or not well
+      1    refused by the service (stderr has the code: `error <code>: message`), or not healthy
       2    wrong usage or configuration
       3    the service cannot be reached
       4    no answer in time, or the outcome is unknown
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # Who read has gone, as in `suite events | head`: what is still buffered must not fail again at exit.
+        # The reader has gone, as in `suite events | head`; buffered output must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return REFUSED
     return code if isinstance(code, int) else 0

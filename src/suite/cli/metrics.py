@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suite.cli.options import (
-    Where,
+    Target,
     client_command,
     json_or_text,
     limit_option,
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 @limit_option()
 @client_command
 def metrics(
-    where: Where,
+    target: Target,
     agent: str | None,
     metric: str | None,
     since: str | None,
     until: str | None,
     limit: int,
 ) -> None:
-    """List the samples of metrics, the newest first.
+    """List the samples of metrics, newest first.
 
     \b
     Examples:
@@ -45,12 +45,12 @@ def metrics(
     """
     from suite.cli.output import json_line, more
 
-    reply = where.run(
+    reply = target.run(
         lambda client: client.get_performance_metrics(
             agent_name=agent, metric_name=metric, since=since, until=until, limit=limit
         )
     )
-    if where.as_json:
+    if target.as_json:
         json_line(reply)
     elif reply.metrics:
         _show(reply.metrics)
@@ -60,14 +60,14 @@ def metrics(
 
 
 def _show(samples: Iterable[PerformanceMetric]) -> None:
-    from suite.cli.output import figure, local_time, short, table
+    from suite.cli.output import local_time, number, short, table
 
     rows = [
         (
             local_time(each.timestamp),
             each.agent_name,
             each.metric_name,
-            figure(each.value),
+            number(each.value),
             each.metric_id,
             short(each.context),
         )
@@ -80,12 +80,12 @@ def _show(samples: Iterable[PerformanceMetric]) -> None:
 @click.argument("agent")
 @click.argument("metric")
 @click.argument("value", type=float)
-@click.option("--context", callback=json_or_text, help="What to keep beside it: JSON, or text.")
-@click.option("--id", "metric_id", help="Its id: the same one again is stored once.")
-@time_option("When it was measured; now unless given.")
+@click.option("--context", callback=json_or_text, help="Additional data to store: JSON, or text.")
+@click.option("--id", "metric_id", help="Id of the sample; logging the same id again changes nothing.")
+@time_option("When it was measured. Default: now.")
 @client_command
 def log_metric(
-    where: Where,
+    target: Target,
     agent: str,
     metric: str,
     value: float,
@@ -93,7 +93,7 @@ def log_metric(
     metric_id: str | None,
     time: str | None,
 ) -> None:
-    """Log that METRIC of AGENT was VALUE.
+    """Log a sample: METRIC of AGENT was VALUE.
 
     \b
     Examples:
@@ -102,12 +102,12 @@ def log_metric(
     """
     from suite.cli.output import json_line
 
-    reply = where.run(
+    reply = target.run(
         lambda client: client.log_performance_metric(
             agent, metric, value, context=context, metric_id=metric_id, timestamp=time
         )
     )
-    if where.as_json:
+    if target.as_json:
         json_line(reply)
     else:
         click.echo(f"{reply.message} (id {reply.metric_id}, event {reply.seq})")
@@ -118,10 +118,10 @@ def log_metric(
 @click.option("--agent", help="Only of this agent.")
 @window_options
 @client_command
-def summary(where: Where, metric: str, agent: str | None, since: str | None, until: str | None) -> None:
-    """Show what the samples of METRIC come to: count, mean, extremes and percentiles, of each agent.
+def summary(target: Target, metric: str, agent: str | None, since: str | None, until: str | None) -> None:
+    """Summarise the samples of METRIC for each agent: count, mean, minimum, maximum and percentiles.
 
-    The window is widened to whole minutes.
+    The time window is widened to whole minutes.
 
     \b
     Examples:
@@ -130,22 +130,22 @@ def summary(where: Where, metric: str, agent: str | None, since: str | None, unt
     """
     from suite.cli.output import json_line, note, table
 
-    reply = where.run(lambda client: client.summary(metric, agent_name=agent, since=since, until=until))
-    if where.as_json:
+    reply = target.run(lambda client: client.summary(metric, agent_name=agent, since=since, until=until))
+    if target.as_json:
         json_line(reply)
     elif reply.total is None:
-        click.echo(f"no samples of {metric}: `suite metrics` lists the newest of all")
+        click.echo(f"no samples of {metric}: `suite metrics` lists the newest samples")
     else:
         columns = ["agent", *(f"{name}>" for name in ("count", "mean", *_FIGURES))]
         table(columns, [_row(each) for each in (*reply.by_agent, reply.total)])
-        note(f"percentiles are within {reply.relative_error:.0%} of a sample")
+        note(f"percentiles are accurate to {reply.relative_error:.0%}")
 
 
 _FIGURES = ("min", "p50", "p95", "p99", "max")
 
 
 def _row(each: MetricSummary) -> tuple[str, ...]:
-    from suite.cli.output import figure
+    from suite.cli.output import number
 
-    figures = (figure(getattr(each, name)) for name in ("mean", *_FIGURES))
+    figures = (number(getattr(each, name)) for name in ("mean", *_FIGURES))
     return (each.agent_name or "all", f"{each.count:,}", *figures)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from suite.cli.options import Where, client_command
+from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @client_command
-def models(where: Where) -> None:
+def models(target: Target) -> None:
     """List the models of the service.
 
     \b
@@ -28,8 +28,8 @@ def models(where: Where) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = where.run(lambda client: client.list_models())
-    if where.as_json:
+    reply = target.run(lambda client: client.list_models())
+    if target.as_json:
         json_line(reply)
     elif reply.models:
         show_models(reply.models)
@@ -38,7 +38,7 @@ def models(where: Where) -> None:
 
 
 def show_models(models: Iterable[ModelInfo]) -> None:
-    """The table of models."""
+    """Print a table of models."""
     from suite.cli.output import size, table
 
     rows = [
@@ -61,10 +61,10 @@ def show_models(models: Iterable[ModelInfo]) -> None:
 
 @click.command()
 @click.argument("model")
-@click.option("--no-wait", is_flag=True, help="Return when the load has begun.")
+@click.option("--no-wait", is_flag=True, help="Return as soon as loading has started.")
 @client_command
-def load(where: Where, model: str, no_wait: bool) -> None:
-    """Load MODEL, with a bar until it is ready. A model that is loaded already is done at once.
+def load(target: Target, model: str, no_wait: bool) -> None:
+    """Load MODEL, with a progress bar until it is ready. Returns at once if it is loaded already.
 
     \b
     Examples:
@@ -74,11 +74,11 @@ def load(where: Where, model: str, no_wait: bool) -> None:
     from suite.cli.output import Bar, duration, json_line, size
 
     async def work(client: Client) -> LoadModelReply:
-        with Bar(f"loading {model}", shown=not where.as_json) as bar:
+        with Bar(f"loading {model}", shown=not target.as_json) as bar:
             return await client.load_model(model, wait=not no_wait, on_progress=bar.advance)
 
-    reply = where.run(work)
-    if where.as_json:
+    reply = target.run(work)
+    if target.as_json:
         json_line(reply)
     elif reply.loaded:
         figures = f"{duration(reply.load_ms)}, {size(reply.resident_bytes)} resident"
@@ -94,11 +94,11 @@ def load(where: Where, model: str, no_wait: bool) -> None:
     type=click.FloatRange(0, 600),
     default=30.0,
     show_default=True,
-    help="Seconds that running generations may go on.",
+    help="Seconds to wait for running generations to end.",
 )
 @client_command
-def unload(where: Where, model: str, drain: float) -> None:
-    """Unload MODEL and return when its memory is back with the system.
+def unload(target: Target, model: str, drain: float) -> None:
+    """Unload MODEL and return when its memory is freed.
 
     \b
     Examples:
@@ -107,8 +107,8 @@ def unload(where: Where, model: str, drain: float) -> None:
     """
     from suite.cli.output import json_line, size
 
-    reply = where.run(lambda client: client.unload_model(model, drain_ms=round(drain * 1000)))
-    if where.as_json:
+    reply = target.run(lambda client: client.unload_model(model, drain_ms=round(drain * 1000)))
+    if target.as_json:
         json_line(reply)
     else:
         freed = f" ({size(reply.freed_bytes)} freed)" if reply.freed_bytes else ""
@@ -116,13 +116,14 @@ def unload(where: Where, model: str, drain: float) -> None:
 
 
 @click.command()
-@click.option("--model", help="Only what this model keeps.")
-@click.option("--conversation", help="Only what is kept of this conversation.")
+@click.option("--model", help="Only tokens of this model.")
+@click.option("--conversation", help="Only tokens of this conversation.")
 @client_command
-def clear(where: Where, model: str | None, conversation: str | None) -> None:
-    """Forget the tokens that loaded models keep for reuse: of a model, a conversation, both together, or all.
+def clear(target: Target, model: str | None, conversation: str | None) -> None:
+    """Clear the tokens that models keep for reuse: of a model, of a conversation, of both together, or all.
 
-    A conversation that generates goes on, and is forgotten when that ends.
+    This empties the KV cache and removes snapshots. Running generations go on, and their tokens are cleared
+    when they end.
 
     \b
     Examples:
@@ -131,8 +132,8 @@ def clear(where: Where, model: str | None, conversation: str | None) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = where.run(lambda client: client.clear_kv_cache(model_id=model, conversation_id=conversation))
-    if where.as_json:
+    reply = target.run(lambda client: client.clear_kv_cache(model_id=model, conversation_id=conversation))
+    if target.as_json:
         json_line(reply)
     else:
         click.echo(reply.message)

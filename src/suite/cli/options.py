@@ -1,4 +1,4 @@
-"""Options that many commands have, and running one of them with a client."""
+"""Options shared by many commands, and the client that commands run with."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Callback: TypeAlias = Callable[..., Any]
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-class Where(NamedTuple):
-    """How the service is to be found, and how to answer."""
+class Target(NamedTuple):
+    """The service that a command talks to, and its output format."""
 
     data_dir: Path | None
     nats_url: str | None
@@ -33,14 +33,14 @@ class Where(NamedTuple):
     as_json: bool
 
     def connect(self) -> AbstractAsyncContextManager[Client]:
-        """A client of that service."""
+        """Connect a client to the service."""
         from suite.client import connect
 
         password = os.environ.get("SUITE_NATS_PASSWORD") if self.nats_user else None
         return connect(self.nats_url, user=self.nats_user, password=password, data_dir=self.data_dir)
 
     def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
-        """Do the work with a client, and return what it returns."""
+        """Run an async function with a client, and return its result."""
 
         async def connected() -> T:
             async with self.connect() as client:
@@ -50,7 +50,7 @@ class Where(NamedTuple):
 
 
 def parsed_time(value: str) -> datetime:
-    """A time, or how long ago; one without an offset is this machine's. Raises BadParameter."""
+    """Parse a time, or how long ago. A time without an offset is local. Raises BadParameter."""
     try:
         if ago := re.fullmatch(r"(\d+)([smhd])", value):
             return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
@@ -58,7 +58,7 @@ def parsed_time(value: str) -> datetime:
         return time if time.tzinfo else time.astimezone()
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{value[:40]!r} is no time such as 2026-01-31T12:00:00Z, and no 10m, 2h or 1d"
+            f"{value[:40]!r} is not a time such as 2026-01-31T12:00:00Z, nor a duration such as 10m, 2h or 1d"
         ) from None
 
 
@@ -67,49 +67,53 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 
 
 def window_options(command: Callback) -> Callback:
-    """``--since`` and ``--until``, as the service takes them."""
-    until = click.option("--until", callback=_time, help="Before this time, or this long ago.")
-    since = click.option("--since", callback=_time, help="From this time on, or this long ago (10m, 2h, 1d).")
+    """Add ``--since`` and ``--until``, converted to the times that the service expects."""
+    until = click.option("--until", callback=_time, help="End before this time, or this long ago.")
+    since = click.option(
+        "--since", callback=_time, help="Start at this time, or this long ago (10m, 2h, 1d)."
+    )
     return since(until(command))
 
 
 def time_option(help: str) -> Callable[[Callback], Callback]:
-    """``--time``."""
+    """Add ``--time``."""
     return click.option("--time", callback=_time, help=help)
 
 
 def limit_option(default: int = 100, most: int = 1000) -> Callable[[Callback], Callback]:
-    """``--limit``."""
+    """Add ``--limit``."""
     kind = click.IntRange(1, most)
-    return click.option("--limit", type=kind, default=default, show_default=True, help="Most rows to show.")
+    return click.option(
+        "--limit", type=kind, default=default, show_default=True, help="Maximum number of rows."
+    )
 
 
 def json_or_text(_: click.Context, __: click.Parameter, value: str | None) -> Any:
-    """An object or a list as JSON; anything else is text. What begins like JSON and is none is a slip."""
+    """Parse a JSON object or list; anything else is text. Raises BadParameter for broken JSON."""
     if value is None or not value.lstrip().startswith(("{", "[")):
         return value
     try:
         return msgspec.json.decode(value)
     except msgspec.DecodeError as error:
-        raise click.BadParameter(f"it begins like JSON and is none ({error})") from None
+        raise click.BadParameter(f"it starts like JSON but is not valid JSON ({error})") from None
 
 
 def json_option(command: Callback) -> Callback:
-    """``--json``."""
+    """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
 def data_dir_option(help: str) -> Callable[[Callback], Callback]:
-    """``--data-dir``."""
+    """Add ``--data-dir``."""
     kind = click.Path(file_okay=False, path_type=Path)
     return click.option("--data-dir", type=kind, help=help)
 
 
 def client_command(command: Callback) -> Callback:
-    """Give a command the options that find the service, as its first argument ``where``."""
+    """Add the options that find the service; the command gets them as its first argument ``target``."""
 
     @functools.wraps(command)
-    def with_where(
+    def with_target(
         *args: Any,
         data_dir: Path | None,
         nats_url: str | None,
@@ -117,11 +121,11 @@ def client_command(command: Callback) -> Callback:
         as_json: bool,
         **kwargs: Any,
     ) -> Any:
-        return command(Where(data_dir, nats_url, nats_user, as_json), *args, **kwargs)
+        return command(Target(data_dir, nats_url, nats_user, as_json), *args, **kwargs)
 
-    decorated = json_option(with_where)
-    decorated = click.option("--nats-user", help="User; the password is taken from SUITE_NATS_PASSWORD.")(
+    decorated = json_option(with_target)
+    decorated = click.option("--nats-user", help="NATS user; the password is read from SUITE_NATS_PASSWORD.")(
         decorated
     )
-    decorated = click.option("--nats-url", help="NATS that the service is on.")(decorated)
+    decorated = click.option("--nats-url", help="URL of the NATS server that the service uses.")(decorated)
     return data_dir_option("Data directory of the service.")(decorated)

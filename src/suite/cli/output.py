@@ -1,4 +1,4 @@
-"""Printing: tables and bars for people, JSON for programs, and text from models as it comes."""
+"""Output: tables and progress bars for people, JSON for programs, and generated text as it arrives."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ MEBIBYTE = 1 << 20
 
 
 def json_line(value: Any) -> None:
-    """One JSON document on one line."""
+    """Print a value as JSON on one line."""
     click.echo(msgspec.json.encode(value))
     sys.stdout.flush()
 
 
 def text(piece: str) -> None:
-    """A piece of a model's text, at once.
+    """Print a piece of generated text at once.
 
-    On a terminal without control characters: what a model says must not be able to steer the terminal.
+    On a terminal control characters are removed, so that generated text cannot control the terminal.
     """
     if sys.stdout.isatty():
         piece = "".join(letter for letter in piece if letter.isprintable() or letter in "\n\t")
@@ -36,13 +36,13 @@ def text(piece: str) -> None:
 
 
 def note(message: str) -> None:
-    """Something beside the result, on stderr, if a person looks."""
+    """Print a remark on stderr, if that is a terminal."""
     if sys.stderr.isatty():
         click.secho(message, err=True, dim=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Rows under columns; whole even where no terminal limits the width."""
+    """Print a table. Columns whose name ends with ``>`` are right-aligned. In a pipe nothing is cut."""
     console = Console(highlight=False)
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -57,7 +57,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
 
 
 class Bar:
-    """A bar on stderr for what takes its time; it is not there before the first progress."""
+    """A progress bar on stderr, which appears with the first progress."""
 
     def __init__(self, doing: str, *, shown: bool = True) -> None:
         self._doing = doing
@@ -65,7 +65,7 @@ class Bar:
         self._progress: Progress | None = None
 
     def advance(self, fraction: float) -> None:
-        """How far it is, 0 to 1."""
+        """Show this fraction, 0 to 1."""
         if not self._shown:
             return
         if self._progress is None:
@@ -82,7 +82,7 @@ class Bar:
         self._progress.update(self._progress.task_ids[0], completed=fraction)
 
     def close(self) -> None:
-        """Leave it as it is: a text that comes now must not be drawn over."""
+        """Stop drawing, so that text printed afterwards is not overwritten."""
         if self._progress is not None:
             self._progress.stop()
 
@@ -96,39 +96,39 @@ class Bar:
 
 
 def short(content: str | None, letters: int = 60) -> str:
-    """The beginning of a text, on one line."""
+    """The start of a text, on one line."""
     words = " ".join((content or "")[: letters * 4].split())
     return words if len(words) <= letters else f"{words[: letters - 1]}…"
 
 
 def more(cursor: str | None) -> None:
-    """Say that these are not all."""
+    """Tell that there are more rows than those shown."""
     if cursor is not None:
-        note("these are not all: see --limit, --since and --until")
+        note("there are more: see --limit, --since and --until")
 
 
 def local_time(time: str) -> str:
-    """A time of a reply, as this machine's clock would have shown it."""
+    """Format a time of a reply in the local time zone."""
     return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def figure(value: float | None) -> str:
-    """A number of whatever size, in few digits; nothing for none."""
+def number(value: float | None) -> str:
+    """Format a number of any size in few digits; empty for None."""
     return "" if value is None else f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
 def change(value: float) -> str:
-    """By how much something changed, with its sign."""
+    """Format a change, with its sign."""
     return f"{value:+.3g}"
 
 
 def size(count: int) -> str:
-    """Bytes, for people."""
+    """Format a number of bytes for people."""
     return f"{count / GIBIBYTE:.2f} GiB" if count >= GIBIBYTE else f"{count / MEBIBYTE:.1f} MiB"
 
 
 def duration(milliseconds: float) -> str:
-    """A time, for people."""
+    """Format a duration for people."""
     if milliseconds < 1000:
         return f"{milliseconds:.0f} ms"
     if milliseconds < 120_000:

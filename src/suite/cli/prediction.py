@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from suite.cli.exit import REFUSED
-from suite.cli.options import Where, client_command, limit_option
+from suite.cli.options import Target, client_command, limit_option
 
 if TYPE_CHECKING:
     from suite.client import Client
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 @click.command()
 @limit_option(default=3, most=100)
 @client_command
-def predict(where: Where, limit: int) -> None:
-    """Say which models are likely to be used next, the likeliest first.
+def predict(target: Target, limit: int) -> None:
+    """Predict which models will be used next, the likeliest first.
 
     \b
     Examples:
@@ -28,20 +28,20 @@ def predict(where: Where, limit: int) -> None:
     """
     from suite.cli.output import json_line, note
 
-    reply = where.run(lambda client: client.predict_models(limit=limit))
-    if where.as_json:
+    reply = target.run(lambda client: client.predict_models(limit=limit))
+    if target.as_json:
         json_line(reply)
         return
     for model_id in reply.predicted_models:
         click.echo(model_id)
-    note(f"by the policy {reply.policy}" if reply.predicted_models else "nothing was used lately")
+    note(f"by the policy {reply.policy}" if reply.predicted_models else "no model was used recently")
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True)
 @client_command
-def preload(where: Where, models: tuple[str, ...]) -> int:
-    """Load MODELS before they are needed. Exit code 1 when one of them could not be.
+def preload(target: Target, models: tuple[str, ...]) -> int:
+    """Load MODELS before they are needed. The exit code is 1 if one of them could not be loaded.
 
     \b
     Examples:
@@ -53,8 +53,8 @@ def preload(where: Where, models: tuple[str, ...]) -> int:
     async def work(client: Client) -> PreloadModelsReply:
         return await client.preload_models(models)
 
-    reply = where.run(work)
-    if where.as_json:
+    reply = target.run(work)
+    if target.as_json:
         json_line(reply)
     else:
         for model_id, outcome in reply.results.items():
@@ -66,24 +66,24 @@ def preload(where: Where, models: tuple[str, ...]) -> int:
 
 
 @click.command()
-@click.option("--capability", help="What it must be able to do: one of a model's capabilities.")
+@click.option("--capability", help="A capability that it must have, such as chat.")
 @client_command
-def select(where: Where, capability: str | None) -> None:
-    """Choose a model: one that is loaded rather than one that is not, then the most trusted.
+def select(target: Target, capability: str | None) -> None:
+    """Choose a model: loaded models come first, then the most trusted.
 
     \b
     Examples:
       suite select --capability chat
       suite generate $(suite select) "Once upon a time"
     """
-    from suite.cli.output import figure, json_line, note
+    from suite.cli.output import json_line, note, number
 
-    reply = where.run(lambda client: client.select_model(capability))
-    if where.as_json:
+    reply = target.run(lambda client: client.select_model(capability))
+    if target.as_json:
         json_line(reply)
         return
     click.echo(reply.model_id)
     state = "loaded" if reply.loaded else "not loaded"
-    trust = f"trust {figure(reply.trust)}" if reply.trust is not None else "nothing known of it"
+    trust = f"trust {number(reply.trust)}" if reply.trust is not None else "trust unknown"
     after = f"; then {', '.join(reply.others)}" if reply.others else ""
     note(f"{state}, {trust}{after}")

@@ -1,4 +1,4 @@
-"""``suite errors``, ``suite fleet``, and ``suite rebuild`` for the read models that these and others ask."""
+"""``suite errors``, ``suite fleet``, and ``suite rebuild`` for the read models behind these and others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from suite.cli.options import Where, client_command, limit_option, window_options
+from suite.cli.options import Target, client_command, limit_option, window_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,20 +21,20 @@ SEVERITIES = ("info", "warning", "error", "critical")
 
 
 @click.command()
-@click.option("--severity", type=click.Choice(SEVERITIES), help="Only these.")
+@click.option("--severity", type=click.Choice(SEVERITIES), help="Only errors of this severity.")
 @click.option("--model", help="Only of this model.")
 @window_options
 @limit_option()
 @client_command
 def errors(
-    where: Where,
+    target: Target,
     severity: Severity | None,
     model: str | None,
     since: str | None,
     until: str | None,
     limit: int,
 ) -> None:
-    """List what went wrong, the newest first: reported errors, failed loads, crashes, lost nodes.
+    """List errors, newest first: reported errors, failed loads, crashes, lost nodes.
 
     \b
     Examples:
@@ -43,12 +43,12 @@ def errors(
     """
     from suite.cli.output import json_line, more
 
-    reply = where.run(
+    reply = target.run(
         lambda client: client.get_errors(
             severity=severity, model_id=model, since=since, until=until, limit=limit
         )
     )
-    if where.as_json:
+    if target.as_json:
         json_line(reply)
     elif reply.errors:
         _show_errors(reply.errors)
@@ -77,8 +77,8 @@ def _show_errors(errors: Iterable[ErrorEntry]) -> None:
 
 @click.command()
 @client_command
-def fleet(where: Where) -> None:
-    """Show which models are on which nodes, also on nodes that are down, and how their loads went.
+def fleet(target: Target) -> None:
+    """Show which models are on which nodes, including nodes that are down, and statistics of their loads.
 
     \b
     Examples:
@@ -87,8 +87,8 @@ def fleet(where: Where) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = where.run(lambda client: client.get_fleet())
-    if where.as_json:
+    reply = target.run(lambda client: client.get_fleet())
+    if target.as_json:
         json_line(reply)
     elif reply.models:
         _show_fleet(reply.models)
@@ -124,11 +124,12 @@ def _show_fleet(models: Iterable[FleetModel]) -> None:
 @click.argument("name", type=click.Choice(NAMES), required=False)
 @click.option("--force", is_flag=True, help="Also if the log has lost events that the read model has.")
 @client_command
-def rebuild(where: Where, name: ProjectionName | None, force: bool) -> None:
-    """Rebuild the read model NAME from the log, or one after the other all of them.
+def rebuild(target: Target, name: ProjectionName | None, force: bool) -> None:
+    """Rebuild the read model NAME from the log, or all of them one after the other.
 
-    Until it is done the one that is there answers. If the log has lost events that are in it, it stays,
-    unless --force is given; its file is then kept as `usage.lost-events-20261128T101500.db` or the like.
+    The current read model answers queries until the new one is complete. If the log has lost events that are
+    in it, it stays, unless --force is given; its file is then kept as
+    `usage.lost-events-20261128T101500.db` or the like.
 
     \b
     Examples:
@@ -139,12 +140,12 @@ def rebuild(where: Where, name: ProjectionName | None, force: bool) -> None:
 
     async def work(client: Client) -> None:
         for each in (name,) if name else NAMES:
-            with Bar(f"folding {each}", shown=not where.as_json) as bar:
+            with Bar(f"rebuilding {each}", shown=not target.as_json) as bar:
                 reply = await client.rebuild_projection(each, force=force, on_progress=bar.advance)
-            if where.as_json:
+            if target.as_json:
                 json_line(reply)
             else:
                 took = duration(reply.seconds * 1000)
                 click.echo(f"{reply.name}: {reply.events:,} events in {took}, up to event {reply.seq}")
 
-    where.run(work)
+    target.run(work)

@@ -15,20 +15,20 @@ import click
 import msgspec
 
 from suite import data_directory
-from suite.cli.config import configured, settings_options
+from suite.cli.config import load_configured, settings_options
 from suite.cli.options import json_option
 
 
 @click.command()
 @settings_options
-@click.option("--take-over", is_flag=True, help="Replace a process of the same node name that still answers.")
+@click.option("--take-over", is_flag=True, help="Replace a running process of the same node name.")
 @json_option
 def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> None:
     """Serve the models of this machine until SIGTERM or Ctrl-C.
 
-    When it is ready it writes how to reach it to connection.json in the data directory, where the other
-    commands and `suite.connect()` find it. Flags go before SUITE_... variables, those before the
-    configuration file. The log of the process goes to stderr; with --json a JSON document a line.
+    When it is ready, it writes its address to connection.json in the data directory, where the other commands
+    and `suite.connect()` find it. Flags override SUITE_... variables, which override the configuration file.
+    The process logs to stderr; with --json it logs JSON lines.
 
     \b
     Examples:
@@ -37,9 +37,9 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
       suite serve --config startup_config.yaml
       suite serve --nats-url nats://nats.example:4222 --node box1
     """
-    configuration = configured(file, flags)
+    configuration = load_configured(file, flags)
     from suite.node import (
-        serving,  # after the settings: being told what is wrong with them need not wait for it
+        serving,  # slow to import, so that invalid settings are reported first
     )
 
     os.umask(data_directory.UMASK)

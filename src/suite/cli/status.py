@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from suite.cli.exit import REFUSED
-from suite.cli.options import Where, client_command
+from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", required=False)
 @client_command
-def status(where: Where, model: str | None) -> None:
-    """Show MODEL in full, or the models that are loaded.
+def status(target: Target, model: str | None) -> None:
+    """Show the details of MODEL, or a list of the loaded models.
 
     \b
     Examples:
@@ -28,8 +28,8 @@ def status(where: Where, model: str | None) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = where.run(lambda client: client.get_model_status(model))
-    if where.as_json:
+    reply = target.run(lambda client: client.get_model_status(model))
+    if target.as_json:
         json_line(reply)
     elif reply.model is not None:
         _show_one(reply.model)
@@ -38,7 +38,7 @@ def status(where: Where, model: str | None) -> None:
 
 
 def show_instances(models: Iterable[ModelInfo]) -> None:
-    """The table of what is in memory."""
+    """Print a table of the loaded models."""
     from suite.cli.output import duration, size, table
 
     rows = []
@@ -103,8 +103,8 @@ def _show_one(model: ModelInfo) -> None:
 
 @click.command()
 @client_command
-def health(where: Where) -> int:
-    """Ask whether the service is well; the exit code says it too: 1 when it is not.
+def health(target: Target) -> int:
+    """Check the health of the service. The exit code is 1 if it is degraded.
 
     \b
     Examples:
@@ -113,8 +113,8 @@ def health(where: Where) -> int:
     """
     from suite.cli.output import duration, json_line
 
-    reply = where.run(lambda client: client.health_check())
-    if where.as_json:
+    reply = target.run(lambda client: client.health_check())
+    if target.as_json:
         json_line(reply)
         return REFUSED if reply.status == "degraded" else 0
     click.echo(
@@ -130,8 +130,8 @@ def health(where: Where) -> int:
 
 @click.command()
 @client_command
-def stats(where: Where) -> None:
-    """Show counts since the node's start, and its memory.
+def stats(target: Target) -> None:
+    """Show a node's counts since its start, and its memory use.
 
     \b
     Examples:
@@ -140,8 +140,8 @@ def stats(where: Where) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = where.run(lambda client: client.get_stats())
-    if where.as_json:
+    reply = target.run(lambda client: client.get_stats())
+    if target.as_json:
         json_line(reply)
     else:
         _show_stats(reply)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from suite.cli.options import Where, client_command, limit_option, window_options
+from suite.cli.options import Target, client_command, limit_option, window_options
 
 if TYPE_CHECKING:
     from suite.messages.actions.usage import UsageCount, UsageKey
@@ -22,7 +22,7 @@ KEYS = ("model", "hour", "day", "conversation", "usage_type")
     multiple=True,
     default=("model",),
     show_default=True,
-    help="What to count by; may be repeated.",
+    help="Group by this; may be repeated.",
 )
 @click.option("--model", help="Only this model.")
 @click.option("--conversation", help="Only this conversation.")
@@ -30,7 +30,7 @@ KEYS = ("model", "hour", "day", "conversation", "usage_type")
 @limit_option()
 @client_command
 def usage(
-    where: Where,
+    target: Target,
     group_by: tuple[UsageKey, ...],
     model: str | None,
     conversation: str | None,
@@ -38,7 +38,7 @@ def usage(
     until: str | None,
     limit: int,
 ) -> None:
-    """Count how much the models were used: generations, and what was recorded. Hours and days are UTC's.
+    """Count how much the models were used: generations and recorded uses. Hours and days are in UTC.
 
     \b
     Examples:
@@ -48,7 +48,7 @@ def usage(
     """
     from suite.cli.output import json_line
 
-    reply = where.run(
+    reply = target.run(
         lambda client: client.usage(
             model_id=model,
             conversation_id=conversation,
@@ -58,12 +58,12 @@ def usage(
             limit=limit,
         )
     )
-    if where.as_json:
+    if target.as_json:
         json_line(reply)
     elif reply.usage:
         _show(group_by, reply.usage)
     else:
-        click.echo("nothing was used: `suite generate` uses a model, `suite record-usage` tells of a use")
+        click.echo("nothing was used: `suite generate` uses a model, `suite record-usage` records a use")
 
 
 def _show(group_by: tuple[UsageKey, ...], usage: tuple[UsageCount, ...]) -> None:
@@ -98,8 +98,8 @@ def _cell(column: str, value: str | None) -> str:
 @click.option("--type", "usage_type", default="inference", show_default=True, help="What it was used for.")
 @click.option("--conversation", help="The conversation that it was used in.")
 @client_command
-def record_usage(where: Where, model: str, usage_type: str, conversation: str | None) -> None:
-    """Record that MODEL was used elsewhere. It need not be known to the service.
+def record_usage(target: Target, model: str, usage_type: str, conversation: str | None) -> None:
+    """Record that MODEL was used elsewhere. The service need not know the model.
 
     \b
     Examples:
@@ -108,8 +108,8 @@ def record_usage(where: Where, model: str, usage_type: str, conversation: str | 
     """
     from suite.cli.output import json_line
 
-    reply = where.run(lambda client: client.record_usage(model, usage_type, conversation_id=conversation))
-    if where.as_json:
+    reply = target.run(lambda client: client.record_usage(model, usage_type, conversation_id=conversation))
+    if target.as_json:
         json_line(reply)
     else:
         click.echo(f"{reply.message} (event {reply.seq})")

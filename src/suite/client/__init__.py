@@ -1,4 +1,4 @@
-"""The suite from Python::
+"""The Python client of the suite::
 
     import suite
 
@@ -7,7 +7,7 @@
         async for chunk in client.generate("smollm2", "Once upon a time"):
             print(chunk.text, end="", flush=True)
 
-What the service refuses is raised as its class of `suite.errors`.
+Errors of the service are raised as classes of `suite.errors`.
 """
 
 from suite.client.access import connect

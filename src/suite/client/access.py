@@ -1,4 +1,4 @@
-"""Where the service is: told, in the environment, or in the data directory of a node on this machine."""
+"""Finds the service: by URL, by the environment, or by the data directory of a node on this machine."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ DEFAULT_INBOX_PREFIX = "_INBOX"
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A service to talk to."""
+    """The address and credentials of a service."""
 
     access: NatsAccess
     reader: NatsAccess | None = None
     """For reading the log, where that is another user; None: the same."""
     subject_root: str
     found_in: str
-    """What named it, for messages."""
+    """Where the address comes from, for error messages."""
 
 
 def find(
@@ -41,12 +41,13 @@ def find(
     inbox_prefix: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Target:
-    """The service by `url`, else by `data_dir`, else by ``SUITE_NATS_URL``, else by the usual data directory.
+    """Find the service by `url`, by `data_dir`, by ``SUITE_NATS_URL``, or by the default data directory.
 
-    The usual one is ``SUITE_DATA_DIR`` or the platform's. Without an inbox prefix a user's replies go to
-    ``_INBOX.<user>``, which is what the roles of the suite's own server may subscribe to. With a URL, the log
-    is read as ``SUITE_NATS_READER_USER``, if there is one.
-    Raises Unavailable when no node serves from the data directory.
+    The default is ``SUITE_DATA_DIR`` or the platform's directory. Without an inbox prefix the replies to a
+    user go to ``_INBOX.<user>``, which the roles of the suite's own server may subscribe to. With a URL, the
+    log is read as ``SUITE_NATS_READER_USER``, if there is one. Raises Unavailable when no node serves from
+    the data directory, AccessDenied when its connection.json may not be read, and InvalidConfiguration when
+    that file is broken.
     """
     if url is None and data_dir is None and (url := environ.get("SUITE_NATS_URL")):
         return _by_url(
@@ -109,13 +110,13 @@ def _by_file(data_dir: Path) -> Target:
         found = ConnectionFile.read(data_dir)
     except (FileNotFoundError, NotADirectoryError):
         raise Unavailable(
-            f"no suite serves from {data_dir}: start one with `suite serve`, or say where it is"
+            f"no service is running in {data_dir}: start one with `suite serve`, or give its address"
         ) from None
     except PermissionError:
         raise AccessDenied(f"{path} may not be read: it belongs to the user who runs `suite serve`") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidConfiguration(
-            f"{path} is not what `suite serve` writes ({error}): start it again"
+            f"{path} was not written by `suite serve` or is damaged ({error}): start it again"
         ) from None
     return Target(
         access=found.access,
@@ -137,12 +138,12 @@ async def connect(
     request_seconds: float = REQUEST_SECONDS,
     silence_seconds: float = SILENCE_SECONDS,
 ) -> AsyncIterator[Client]:
-    """A client of the service at a URL, of a data directory, of ``SUITE_NATS_URL``, or of this machine.
+    """Connect to the service at a URL, of a data directory, at ``SUITE_NATS_URL``, or on this machine.
 
-    The first of these that is there counts; the last is the ``connection.json`` that `suite serve` writes
-    into its data directory (``SUITE_DATA_DIR``, or the platform's place for it). ``request_seconds`` bounds
-    an action without progress, ``silence_seconds`` the time between two signs of life of one with it.
-    Raises Unavailable or AccessDenied.
+    The first of these that is given counts. The last one reads the ``connection.json`` that `suite serve`
+    writes into its data directory (``SUITE_DATA_DIR``, or the platform's default). ``request_seconds`` limits
+    an action without progress; for one with progress, ``silence_seconds`` limits the time between two
+    messages. Raises Unavailable, AccessDenied or InvalidConfiguration.
     """
     target = find(url, user=user, password=password, data_dir=data_dir, inbox_prefix=inbox_prefix)
     async with _open(target, name) as connection, background() as tasks:

@@ -1,4 +1,4 @@
-"""Sending an action's request, and waiting for what answers it."""
+"""Sends the requests of actions, and waits for the replies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ R = TypeVar("R", bound=Reply)
 
 
 class Asking:
-    """A connection over which actions are asked for."""
+    """The base of the client: sends requests over a connection, with time limits."""
 
     def __init__(
         self, connection: Connection, *, subjects: Subjects, request_seconds: float, silence_seconds: float
@@ -30,7 +30,7 @@ class Asking:
         self._silence_seconds = silence_seconds
 
     async def _ask(self, action: str, request: Request, kind: type[R], *, seconds: float | None = None) -> R:
-        """An action that is answered once."""
+        """Request an action that sends one reply."""
         message = await self._connection.request(
             self._subjects.action(action),
             msgspec.json.encode(request),
@@ -42,7 +42,7 @@ class Asking:
     async def _exchange(
         self, action: str, request: Request, kind: type[R], hear: Callable[[Signal], None]
     ) -> R:
-        """An action that sends signals before its reply."""
+        """Request an action that sends signals before its reply; `hear` is called with each."""
         async with self._connection.request_many(
             self._subjects.action(action),
             msgspec.json.encode(request),

@@ -1,4 +1,4 @@
-"""Metrics of agents and evaluations of models: logged, each id once, and asked for."""
+"""The client's methods for metrics of agents and evaluations of models."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from suite.messages.actions.evaluation import (
 )
 
 Attachment: TypeAlias = str | Mapping[str, Any] | Sequence[Any] | None
-"""Text that is kept as it is, or an object that is kept as JSON."""
+"""A text, stored as it is, or an object or list, stored as JSON."""
 
 PAGE_ROWS = 100
-"""Rows that iterating asks for at once: each may carry much text, and they come in one message."""
+"""Rows in a page when iterating: a page is one message, and a row may have a lot of text."""
 
 
 class Evaluations(Asking):
-    """The actions of metrics and evaluations.
+    """The actions for metrics and evaluations.
 
-    What logs replies with ``seq``; a query with that as ``min_seq`` sees it. Times are RFC 3339,
+    A write replies with its ``seq``; a query with that as ``min_seq`` sees the write. Times are RFC 3339,
     ``YYYY-MM-DD HH:MM:SS`` in UTC, or seconds since 1970; ``until`` is exclusive.
     """
 
@@ -54,7 +54,7 @@ class Evaluations(Asking):
     ) -> LogPerformanceMetricReply:
         """Log a sample. With a ``metric_id`` it is stored once, however often it is sent.
 
-        Raises Conflict when the id is that of other content.
+        Raises Conflict when the id was used for other content.
         """
         request = LogPerformanceMetricRequest(
             agent_name=agent_name,
@@ -77,7 +77,7 @@ class Evaluations(Asking):
         cursor: str | None = None,
         min_seq: int = 0,
     ) -> GetPerformanceMetricsReply:
-        """A page of samples, the newest first."""
+        """Get a page of samples, newest first."""
         request = GetPerformanceMetricsRequest(
             agent_name=agent_name,
             metric_name=metric_name,
@@ -98,7 +98,7 @@ class Evaluations(Asking):
         until: Moment | None = None,
         min_seq: int = 0,
     ) -> AsyncGenerator[PerformanceMetric, None]:
-        """Every sample, the newest first, however many there are."""
+        """Iterate over all samples, newest first."""
         cursor: str | None = None
         while True:
             page = await self.get_performance_metrics(
@@ -124,7 +124,7 @@ class Evaluations(Asking):
         until: Moment | None = None,
         min_seq: int = 0,
     ) -> SummaryReply:
-        """Count, mean and percentiles of a metric, over a window that is widened to whole minutes."""
+        """Count, mean and percentiles of a metric over a time window, which is widened to whole minutes."""
         request = SummaryRequest(
             metric_name=metric_name, agent_name=agent_name, since=since, until=until, min_seq=min_seq
         )
@@ -145,9 +145,9 @@ class Evaluations(Asking):
         evaluation_id: str | None = None,
         evaluation_timestamp: Moment | None = None,
     ) -> LogModelEvaluationReply:
-        """Log how a model did, trust from 0 to 1. With an ``evaluation_id`` it is stored once.
+        """Log an evaluation of a model; the trust score is 0 to 1. The same ``evaluation_id`` is stored once.
 
-        Raises Conflict when the id is that of other content.
+        Raises Conflict when the id was used for other content.
         """
         request = LogModelEvaluationRequest(
             model_name=model_name,
@@ -173,7 +173,7 @@ class Evaluations(Asking):
         cursor: str | None = None,
         min_seq: int = 0,
     ) -> GetModelEvaluationScoresReply:
-        """A page of evaluations, the newest first; retracted ones are not among them."""
+        """Get a page of evaluations, newest first, without retracted ones."""
         request = GetModelEvaluationScoresRequest(
             model_name=model_name,
             cycle_id=cycle_id,
@@ -194,7 +194,7 @@ class Evaluations(Asking):
         until: Moment | None = None,
         min_seq: int = 0,
     ) -> AsyncGenerator[ModelEvaluation, None]:
-        """Every evaluation, the newest first, however many there are."""
+        """Iterate over all evaluations, newest first."""
         cursor: str | None = None
         while True:
             page = await self.get_model_evaluation_scores(
@@ -214,14 +214,14 @@ class Evaluations(Asking):
     async def retract_model_evaluation(
         self, evaluation_id: str, *, reason: str | None = None
     ) -> RetractModelEvaluationReply:
-        """Take an evaluation back; again is no error. Raises EvaluationNotFound."""
+        """Retract an evaluation; retracting it again is no error. Raises EvaluationNotFound."""
         request = RetractModelEvaluationRequest(evaluation_id=evaluation_id, reason=reason)
         return await self._ask("retract_model_evaluation", request, RetractModelEvaluationReply)
 
     async def compare_models(
         self, model_names: Sequence[str] = (), *, min_seq: int = 0
     ) -> CompareModelsReply:
-        """Models side by side, the most trusted first; all of which something is known unless named."""
+        """Compare these models, or all that were evaluated or have crashed, the most trusted first."""
         request = CompareModelsRequest(model_names=tuple(model_names), min_seq=min_seq)
         return await self._ask("compare_models", request, CompareModelsReply)
 

@@ -1,4 +1,4 @@
-"""One generation as its requester sees it: pieces of text, then the whole reply with its figures."""
+"""One generation as its requester sees it: chunks of text, then the whole reply with usage and timings."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from suite.messages.logprobs import TokenLogprobs
 from suite.messages.signals import Chunk, Progress, Signal
 
 OnProgress: TypeAlias = Callable[[float], None]
-"""Called with how far a load is, 0 to 1."""
+"""Called with the progress of a load, 0 to 1."""
 
 Exchange: TypeAlias = Callable[[GenerateTextRequest, Callable[[Signal], None]], Awaitable[GenerateTextReply]]
 Cancel: TypeAlias = Callable[[str], Awaitable[None]]
 
 
 class GenerationOptions(TypedDict, total=False):
-    """What may be said about a generation; the meaning and the defaults are GenerateTextRequest's."""
+    """The options of a generation; GenerateTextRequest documents them and has the defaults."""
 
     system_prompt: str | None
     tools: tuple[Tool, ...]
@@ -55,15 +55,15 @@ class GenerationOptions(TypedDict, total=False):
 
 
 class Generation:
-    """A generation that starts when it is first iterated; once only.
+    """A generation. It starts when it is first iterated, and can be iterated only once.
 
-    Leaving the loop early, by whatever way, cancels it on the server::
+    Leaving the loop early, in any way, cancels it on the server::
 
         async for chunk in (generation := client.generate("smollm2", "Hello")):
             if enough(chunk.text):
                 break
 
-    As a context manager, or by `aclose`, it is certain that the server was told before going on.
+    Use it as a context manager, or call `aclose`, to be sure that the server was told before going on.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Generation:
         self._cancel = cancel
         self._tasks = tasks
         self._on_progress = on_progress
-        # As many as the answer has tokens at most: the service bounds it by the model's context.
+        # At most one chunk for each token: the service limits the answer by the model's context.
         self._pending: deque[Chunk] = deque()
         self._logprobs: list[TokenLogprobs] = []
         self._news = anyio.Event()
@@ -92,26 +92,26 @@ class Generation:
 
     @property
     def generation_id(self) -> str:
-        """What `cancel_generation` takes; made by this client unless it was given."""
+        """The id for `cancel_generation`; made by this client unless it was given."""
         return self._request.generation_id or ""
 
     @property
     def reply(self) -> GenerateTextReply:
-        """The whole text and its figures, after the loop. Raises RuntimeError when there is none (yet).
+        """The whole text with usage and timings, after the loop. Raises RuntimeError when there is none.
 
-        Its ``logprobs`` are put together from the pieces; None if some were lost.
+        Its ``logprobs`` are collected from the chunks; None if some were lost.
         """
         if self._reply is None:
             raise RuntimeError("the generation has no reply: it has not been read to its end")
         return self._reply
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
-        """The pieces of the text, in order.
+        """Iterate over the chunks of the text, in order.
 
-        Raises what the service refused with, NodeLost when it fell silent, and Unavailable when pieces
-        were lost or the connection was.
+        Raises the service's error, NodeLost when it is silent for too long, and Unavailable when the
+        connection or chunks were lost.
         """
-        # A generator of its own, which nothing but the caller's loop holds: a `break` finalizes it.
+        # A separate generator that only the caller's loop references: a `break` finalizes it.
         return self._pieces()
 
     async def _pieces(self) -> AsyncGenerator[Chunk, None]:
@@ -138,7 +138,10 @@ class Generation:
             self._scope.cancel()
 
     async def finish(self) -> GenerateTextReply:
-        """The reply, without the pieces. Cancelled, it cancels on the server. Raises what iteration does."""
+        """Wait for the reply, without the chunks. Raises the errors of iteration.
+
+        Cancelling this call cancels the generation on the server.
+        """
         self._start()
         try:
             await self._ended.wait()
@@ -149,7 +152,7 @@ class Generation:
         return self.reply
 
     async def aclose(self) -> None:
-        """End it, and return when the server was told (or could not be within seconds)."""
+        """End it, and return when the server was told (or could not be told within seconds)."""
         self._scope.cancel()
         if self._started:
             await self._ended.wait()
@@ -174,7 +177,7 @@ class Generation:
         self._started = True
 
     async def _run(self) -> None:
-        """Hear the service out, in a task of the client's: a caller's loop may stop anywhere."""
+        """Receive the service's messages in a task of the client: the caller's loop may stop anywhere."""
         settled = False
         try:
             with self._scope:
@@ -183,7 +186,7 @@ class Generation:
         except SuiteError as error:
             self._error = error
             settled = True
-        except Exception as error:  # of the caller's on_progress: it belongs to the caller, not to the client
+        except Exception as error:  # from the caller's on_progress, so it is raised to the caller
             self._error = error
         finally:
             if not settled:
@@ -193,7 +196,7 @@ class Generation:
             self._news.set()
 
     def _whole(self, reply: GenerateTextReply) -> GenerateTextReply:
-        """The final message with what only the pieces had."""
+        """The final message, completed with the log probabilities that only the chunks have."""
         if self._request.logprobs is None or len(self._logprobs) != reply.usage.completion_tokens:
             return reply
         return msgspec.structs.replace(reply, logprobs=tuple(self._logprobs))
@@ -210,7 +213,7 @@ class Generation:
 def chat_messages(
     messages: Sequence[ChatMessage | Mapping[str, Any]] | None,
 ) -> tuple[ChatMessage, ...] | None:
-    """The messages as their type. Raises InvalidRequest for what is no message."""
+    """Convert messages to their type. Raises InvalidRequest for one that is not a message."""
     if messages is None:
         return None
     try:

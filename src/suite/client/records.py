@@ -1,4 +1,4 @@
-"""What the suite remembers: usage, what went wrong, the fleet, and the read models that this is in."""
+"""The client's methods for usage, errors, the fleet, and rebuilding read models."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ProjectionName: TypeAlias = Literal["catalogue", "usage", "evaluation", "errors"
 
 
 class Records(Asking):
-    """The actions of usage, errors and the fleet; times and ``min_seq`` are as in `Evaluations`."""
+    """The actions for usage, errors, the fleet and read models. Times and ``min_seq``: see `Evaluations`."""
 
     # --- usage --------------------------------------------------------------------------------------------
 
     async def record_usage(
         self, model_id: str, usage_type: str = "inference", *, conversation_id: str | None = None
     ) -> RecordUsageReply:
-        """Record that a model was used elsewhere; it need not be known. Each call counts."""
+        """Record that a model was used elsewhere; the service need not know the model. Each call counts."""
         request = RecordUsageRequest(
             model_id=model_id, usage_type=usage_type, conversation_id=conversation_id
         )
@@ -53,7 +53,7 @@ class Records(Asking):
         limit: int = 100,
         min_seq: int = 0,
     ) -> UsageReply:
-        """Count the uses of models by these keys."""
+        """Count the uses of models, grouped by these keys."""
         request = UsageRequest(
             model_id=model_id,
             conversation_id=conversation_id,
@@ -78,7 +78,7 @@ class Records(Asking):
         cursor: str | None = None,
         min_seq: int = 0,
     ) -> GetErrorsReply:
-        """A page of what went wrong, the newest first."""
+        """Get a page of errors, newest first."""
         request = GetErrorsRequest(
             severity=severity,
             model_id=model_id,
@@ -91,7 +91,7 @@ class Records(Asking):
         return await self._ask("get_errors", request, GetErrorsReply)
 
     async def get_fleet(self, *, min_seq: int = 0) -> GetFleetReply:
-        """Which models are where, on nodes that are down too."""
+        """Get the models of all nodes, including nodes that are down."""
         return await self._ask("get_fleet", GetFleetRequest(min_seq=min_seq), GetFleetReply)
 
     async def rebuild_projection(
@@ -101,11 +101,11 @@ class Records(Asking):
         force: bool = False,
         on_progress: Callable[[float], None] | None = None,
     ) -> RebuildProjectionReply:
-        """Fold a read model anew from the log; until it is done the one that is there answers.
+        """Rebuild a read model from the log; the current one answers queries until the new one is complete.
 
-        ``on_progress`` is called with how far it is, 0 to 1. Needs the role of an operator. Raises Conflict
-        while it is being rebuilt already, and RebuildWouldLose when the log has lost events that are in it,
-        unless ``force`` is given.
+        ``on_progress`` is called with the progress, 0 to 1. Requires the role operator. Raises Conflict while
+        it is being rebuilt already, and RebuildWouldLose when the log has lost events that are in it, unless
+        ``force`` is given.
         """
 
         def hear(signal: Signal) -> None:

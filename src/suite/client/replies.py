@@ -1,4 +1,4 @@
-"""Reading what comes back: a final reply, an error to raise, or a signal on the way."""
+"""Decodes the service's messages: a final reply, an error to raise, or a signal."""
 
 from __future__ import annotations
 
@@ -24,15 +24,20 @@ _known = {kind.__struct_config__.tag for kind in Signal.__subclasses__()}
 
 
 def read_reply(data: bytes, kind: type[R]) -> R:
-    """The reply of a request that is answered once. Raises the error that it stands for."""
+    """Decode the reply to a request that has one reply. Raises the error of an error reply."""
     answer = read_answer(data, kind)
     if isinstance(answer, kind):
         return answer
-    raise SuiteError("the service answered with a signal where its reply was due: are the versions alike?")
+    raise SuiteError(
+        "the service sent a signal instead of its reply: do client and service have different versions?"
+    )
 
 
 def read_answer(data: bytes, kind: type[R]) -> R | Signal | None:
-    """The final reply, or a signal; None for a later version's signal. Raises the error of an error reply."""
+    """Decode the final reply or a signal; None for an unknown signal of a later version.
+
+    Raises the error of an error reply.
+    """
     try:
         head = _head.decode(data)
         if head.status == "error":
@@ -42,7 +47,8 @@ def read_answer(data: bytes, kind: type[R]) -> R | Signal | None:
         return _signal.decode(data) if head.kind in _known else None
     except msgspec.MsgspecError as error:
         raise SuiteError(
-            f"the service's answer cannot be read as {kind.__name__} ({error}): are the versions alike?"
+            f"the service's answer cannot be read as {kind.__name__} ({error}): do client and service have "
+            "different versions?"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""A client's connection to the service, with a typed method for each action."""
+"""The client of the service, with a typed method for each action."""
 
 from __future__ import annotations
 
@@ -58,28 +58,28 @@ from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal
 from suite.messages.subjects import Subjects
 
 SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
-"""How long a node that owes a heartbeat each second may be silent before it counts as lost."""
+"""A node that must send a heartbeat every second counts as lost after this long without a message."""
 REQUEST_SECONDS = 10.0
-"""How long an action that only looks something up may take."""
+"""The time limit for an action that only looks something up."""
 CANCEL_SECONDS = 2.0
 """How long leaving a generation early waits for the server to be told."""
 CLEAR_SECONDS = 70.0
-"""How long clearing may wait for a step of a big model, and a little for its node to say so."""
+"""The time limit for clearing: it waits for a step of the model, which may be big, and for its node."""
 EMBED_SECONDS = 600.0
-"""How long embedding may take, with the load of the model if that is not loaded."""
+"""The time limit for embedding, including the load of the model."""
 UNLOAD_MARGIN_SECONDS = 30.0
-"""How long ending a model's process may take after its generations have drained."""
+"""The time limit for ending a model's process after its generations have ended."""
 PRELOAD_SECONDS = 600.0
-"""How long each of the models that are preloaded may take."""
+"""The time limit for each model that is preloaded."""
 
 
 class Client(Evaluations, Records):
-    """The service, as long as its connection is open. Made by `connect`.
+    """A client of the service, connected until it is closed. Made by `connect`.
 
     It has a method for each action; some are in `Evaluations` and `Records`.
 
-    Every method raises what the service refused with, as its class of `suite.errors`, and Unavailable,
-    NoService, RequestTimeout or AccessDenied when it could not be asked.
+    Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
+    RequestTimeout or AccessDenied when the service could not be reached.
     """
 
     def __init__(
@@ -108,9 +108,10 @@ class Client(Evaluations, Records):
     async def load_model(
         self, model_id: str, *, wait: bool = True, on_progress: OnProgress | None = None
     ) -> LoadModelReply:
-        """Load a model, and return when it is ready, or with ``wait=False`` when the load has begun.
+        """Load a model, and return when it is ready or, with ``wait=False``, when the load has started.
 
-        However long it takes: the node proves each second that it works on it. Raises NodeLost when not.
+        There is no time limit: the node sends a message every second while it loads. Raises NodeLost when
+        these stop.
         """
 
         def hear(signal: Signal) -> None:
@@ -121,26 +122,26 @@ class Client(Evaluations, Records):
         return await self._exchange("load_model", request, LoadModelReply, hear)
 
     async def unload_model(self, model_id: str, *, drain_ms: int = 30_000) -> UnloadModelReply:
-        """Unload a model; its running generations have ``drain_ms`` to end."""
+        """Unload a model. Its running generations have ``drain_ms`` to end before they are cancelled."""
         request = UnloadModelRequest(model_id=model_id, drain_ms=drain_ms)
         limit = max(drain_ms, 0) / 1000 + UNLOAD_MARGIN_SECONDS
         return await self._ask("unload_model", request, UnloadModelReply, seconds=limit)
 
     async def preload_models(self, model_ids: Sequence[str]) -> PreloadModelsReply:
-        """Load models before they are needed, and say of each what became of it."""
+        """Load models before they are needed, and return the outcome of each."""
         request = PreloadModelsRequest(model_ids=tuple(model_ids))
         limit = PRELOAD_SECONDS * max(len(request.model_ids), 1)
         return await self._ask("preload_models", request, PreloadModelsReply, seconds=limit)
 
     async def predict_models(self, *, limit: int = 3, min_seq: int = 0) -> PredictModelsReply:
-        """Which models are likely to be used next, the likeliest first."""
+        """Predict which models will be used next, the likeliest first."""
         request = PredictModelsRequest(limit=limit, min_seq=min_seq)
         return await self._ask("predict_models", request, PredictModelsReply)
 
     async def select_model(self, capability: str | None = None, *, min_seq: int = 0) -> SelectModelReply:
-        """Which model should do this: one that is loaded rather than one that is not, then the most trusted.
+        """Select a model with a capability: loaded models come first, then the most trusted.
 
-        Raises ModelNotFound when none can.
+        Raises ModelNotFound if no model has the capability.
         """
         request = SelectModelRequest(capability=capability, min_seq=min_seq)
         return await self._ask("select_model", request, SelectModelReply)
@@ -156,11 +157,11 @@ class Client(Evaluations, Records):
         on_progress: OnProgress | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Generation:
-        """Generate text, piece by piece: ``async for chunk in client.generate(...): chunk.text``.
+        """Generate text chunk by chunk: ``async for chunk in client.generate(...): chunk.text``.
 
-        Give a prompt, or the messages of a chat. Afterwards ``.reply`` has the whole and its figures;
-        leaving the loop early cancels on the server. ``on_progress`` hears of the model's load, if it
-        has to be loaded first.
+        Give a prompt, or the messages of a chat. Afterwards ``.reply`` has the whole text with usage and
+        timings. Leaving the loop early cancels it on the server. ``on_progress`` is called with the progress
+        of the model's load, if it must be loaded first.
         """
         options.setdefault("generation_id", None)
         options["generation_id"] = options["generation_id"] or self._new_id()
@@ -180,31 +181,31 @@ class Client(Evaluations, Records):
         on_progress: OnProgress | None = None,
         **options: Unpack[GenerationOptions],
     ) -> GenerateTextReply:
-        """Generate text and return the whole of it with its figures.
+        """Generate text, and return the whole text with usage and timings.
 
-        It is streamed underneath, so that a node that dies is noticed within seconds, and cancelled on the
-        server when this is cancelled.
+        It streams internally, so that a node that dies is noticed within seconds. Cancelling this call
+        cancels the generation on the server.
         """
         generation = self.generate(model_id, prompt, messages=messages, on_progress=on_progress, **options)
         return await generation.finish()
 
     async def embed(self, model_id: str, input: str | Sequence[str], *, normalize: bool = True) -> EmbedReply:
-        """Turn a text, or up to 256, into vectors; the model is loaded first if it is not."""
+        """Turn a text, or up to 256 texts, into vectors; the model is loaded first if necessary."""
         texts = input if isinstance(input, str) else tuple(input)
         request = EmbedRequest(model_id=model_id, input=texts, normalize=normalize)
         return await self._ask("embed", request, EmbedReply, seconds=EMBED_SECONDS)
 
     async def cancel_generation(self, generation_id: str) -> CancelGenerationReply:
-        """End a generation early; its requester gets what there is."""
+        """End a generation early; its requester gets the text so far."""
         request = CancelGenerationRequest(generation_id=generation_id)
         return await self._ask("cancel_generation", request, CancelGenerationReply)
 
     async def clear_kv_cache(
         self, *, model_id: str | None = None, conversation_id: str | None = None
     ) -> ClearKvCacheReply:
-        """Forget the tokens kept for reuse: of a model, a conversation, both together, or all.
+        """Clear the tokens kept for reuse: of a model, of a conversation, of both together, or all.
 
-        A conversation that generates goes on, and is forgotten when that ends.
+        Running generations go on, and their tokens are cleared when they end.
         """
         request = ClearKvCacheRequest(model_id=model_id, conversation_id=conversation_id)
         return await self._ask("clear_kv_cache", request, ClearKvCacheReply, seconds=CLEAR_SECONDS)
@@ -212,20 +213,20 @@ class Client(Evaluations, Records):
     # --- status -------------------------------------------------------------------------------------------
 
     async def list_models(self) -> ListModelsReply:
-        """Every model of the catalogue."""
+        """List all models of the catalogue."""
         return await self._ask("list_models", ListModelsRequest(), ListModelsReply)
 
     async def get_model_status(self, model_id: str | None = None) -> GetModelStatusReply:
-        """One model as ``.model``, or all by id as ``.models``."""
+        """Get the status of one model as ``.model``, or of all by id as ``.models``."""
         request = GetModelStatusRequest(model_id=model_id)
         return await self._ask("get_model_status", request, GetModelStatusReply)
 
     async def health_check(self) -> HealthCheckReply:
-        """Is the service well?"""
+        """Check the health of the service."""
         return await self._ask("health_check", HealthCheckRequest(), HealthCheckReply)
 
     async def get_stats(self) -> GetStatsReply:
-        """Counts and sizes of the node that answers."""
+        """Get counts and sizes of the node that answers."""
         return await self._ask("get_stats", GetStatsRequest(), GetStatsReply)
 
     # --- the log ------------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ class Client(Evaluations, Records):
     async def events(
         self, filter: str | None = None, *, after: int = 0, follow: bool = False
     ) -> AsyncGenerator[Recorded, None]:
-        """The events after a sequence, in order; with ``follow``, on and on as they are appended.
+        """Iterate over the events after a sequence, in order; with ``follow``, also over all future ones.
 
         ``filter`` is a subject filter, with or without ``suite.event.`` in front, or an aggregate's name:
         ``instance.*.smollm2.>``, ``usage``. Without ``follow`` it ends, and has all that was acknowledged
@@ -248,7 +249,7 @@ class Client(Evaluations, Records):
                 yield event
 
     async def last_seq(self) -> int:
-        """The sequence of the newest event. Needs the right to read the log."""
+        """The sequence of the newest event. Requires the right to read the log."""
         reader = await self._log.reader()
         return await self._log_end() if self._log.is_mirror else (await reader.extent()).last_seq
 
@@ -262,7 +263,7 @@ class Client(Evaluations, Records):
         filter = filter.removeprefix(start)
         return start + (filter if "." in filter or filter == ">" else f"{filter}.>")
 
-    # --- under generations --------------------------------------------------------------------------------
+    # --- for Generation ----------------------------------------------------------------------------------
 
     async def _generate(
         self, request: GenerateTextRequest, hear: Callable[[Signal], None]
@@ -270,6 +271,6 @@ class Client(Evaluations, Records):
         return await self._exchange("generate_text", request, GenerateTextReply, hear)
 
     async def _cancel(self, generation_id: str) -> None:
-        """Tell the server that nobody wants this any more, as far as that can be done in little time."""
+        """Try to cancel a generation on the server, within `CANCEL_SECONDS`."""
         with anyio.move_on_after(CANCEL_SECONDS, shield=True), suppress(SuiteError):
             await self.cancel_generation(generation_id)

@@ -1,4 +1,4 @@
-"""Settings: from a file, environment variables over it, and command-line flags over both.
+"""Settings: from a file, overridden by environment variables, overridden by command-line flags.
 
 ``suite.toml``::
 

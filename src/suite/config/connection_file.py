@@ -1,4 +1,4 @@
-"""``connection.json``: what a node leaves in its data directory for those who want to reach it."""
+"""``connection.json``: the file in a node's data directory that tells clients how to connect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ReaderCredentials(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``connection.json``: how to reach a node, in its data directory, readable by its owner only."""
+    """The contents of ``connection.json``: how to connect to a node. Only its owner can read the file."""
 
     url: str
     user: str | None = None
@@ -33,16 +33,16 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @staticmethod
     def path(data_dir: Path) -> Path:
-        """Where the file lies."""
+        """The path of the file."""
         return data_dir / "connection.json"
 
     @classmethod
     def read(cls, data_dir: Path) -> ConnectionFile:
-        """The file of a node. Raises FileNotFoundError when none serves from there."""
+        """Read a node's file. Raises FileNotFoundError when no node serves from the directory."""
         return msgspec.json.decode(cls.path(data_dir).read_bytes(), type=cls)
 
     def write(self, data_dir: Path) -> None:
-        """Put the file in place at once and whole."""
+        """Write the file atomically."""
         path = self.path(data_dir)
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)
@@ -52,7 +52,7 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def access(self) -> NatsAccess:
-        """What a connection needs to know."""
+        """The address and credentials for a connection."""
         return NatsAccess(
             url=self.url, user=self.user, password=self.password, inbox_prefix=self.inbox_prefix
         )

@@ -1,4 +1,4 @@
-"""Layers of values: a file, the environment, the flags, each value with where it came from.
+"""Layers of settings: file, environment and flags. Each value remembers where it comes from.
 
 A layer has a `Given` for each key, which is the path to a field of `Settings`: ``("nats", "url")``,
 ``("models", "some-model", "context_length")``. A model also has one of its own, ``("models", "some-model")``,
@@ -23,10 +23,10 @@ Key: TypeAlias = tuple[str, ...]
 Table: TypeAlias = Mapping[str, Any]
 
 OLD_NAMES: Final = {"vram_limit_gb": "memory_limit_gb", "models_directory": "models_directories"}
-"""Names that old installations know, and what the same is called here."""
+"""Names of old installations, and the current names of these settings."""
 
 _FLAGS: Final = {"models_directories": "--models-dir", "nats.port": "--port"}
-"""Flags that are not called as their setting is."""
+"""Flags whose name differs from their setting's."""
 
 _TRUTHS: Final = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False} | {
     "no": False,
@@ -35,16 +35,16 @@ _TRUTHS: Final = {"true": True, "1": True, "yes": True, "on": True, "false": Fal
 
 
 class Given(NamedTuple):
-    """A value as it was given."""
+    """A value as given in a layer."""
 
     value: object
     origin: str
-    """Where, for people: a file, a variable, a flag."""
+    """Where it was given, for people: a file, a variable, a flag."""
     written: str
-    """The path to it as it stands there."""
+    """Its path as written there."""
 
     def refusal(self, reason: str) -> InvalidConfiguration:
-        """What to raise when it cannot be used."""
+        """The error to raise when it cannot be used."""
         return InvalidConfiguration(f"{self.written} is wrong ({self.origin}): {reason}")
 
 
@@ -52,14 +52,14 @@ Layer: TypeAlias = dict[Key, Given]
 
 
 def dotted(key: Key) -> str:
-    """A key for people: ``nats.url``, ``models."some-model".context_length``."""
+    """Format a key for people: ``nats.url``, ``models."some-model".context_length``."""
     if key[0] == "models" and len(key) > 1:
         return ".".join((key[0], json.dumps(key[1], ensure_ascii=False), *key[2:]))
     return ".".join(key)
 
 
 def from_table(table: Table, origin: str) -> Layer:
-    """What a TOML document says. Raises InvalidConfiguration for keys that there are not."""
+    """Read the layer of a TOML document. Raises InvalidConfiguration for unknown keys."""
     layer: Layer = {}
     for key, value in _values(table, Settings, (), origin):
         _put(layer, key, Given(value, origin, dotted(key)))
@@ -67,7 +67,7 @@ def from_table(table: Table, origin: str) -> Layer:
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:
-    """What the variables say; an empty one says nothing."""
+    """Read the layer of environment variables; empty ones are ignored."""
     layer: Layer = {}
     for key, kind in _fields(Settings):
         variable = "SUITE_" + "_".join(key).upper()
@@ -79,7 +79,7 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def from_flags(flags: Table) -> Layer:
-    """What the command line says; None says nothing."""
+    """Read the layer of command-line flags; None means not given."""
     layer: Layer = {}
     for key, value in _values(flags, Settings, (), "a flag"):
         name = dotted(key)
@@ -89,7 +89,7 @@ def from_flags(flags: Table) -> Layer:
 
 
 def convert(given: Given, kind: Any) -> object:
-    """The value as its field has it. Raises InvalidConfiguration with the path to it."""
+    """Convert a value to the type of its field. Raises InvalidConfiguration, with its path."""
     value = given.value
     if kind is bool and isinstance(value, str):
         value = _TRUTHS.get(value.strip().lower(), value)
@@ -110,13 +110,13 @@ def is_table(kind: Any) -> bool:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What may have been meant, as the end of a sentence."""
+    """A suggestion of what may have been meant, as the end of a sentence."""
     near = difflib.get_close_matches(name, tuple(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def _put(layer: Layer, key: Key, given: Given) -> None:
-    """Add a value under the name it has here."""
+    """Add a value under its current name."""
     now = (OLD_NAMES.get(key[0], key[0]), *key[1:])
     if now in layer:
         raise given.refusal(f"{layer[now].written} says the same in another word: keep one of the two")
@@ -126,7 +126,7 @@ def _put(layer: Layer, key: Key, given: Given) -> None:
 
 
 def _values(table: Table, shape: type[msgspec.Struct], above: Key, origin: str) -> Iterator[tuple[Key, Any]]:
-    """Every value below a table, under its key."""
+    """All values below a table, by their keys."""
     kinds = _kinds(shape)
     for name, value in table.items():
         key = (*above, name)
@@ -147,7 +147,7 @@ def _values(table: Table, shape: type[msgspec.Struct], above: Key, origin: str) 
 
 
 def _fields(shape: type[msgspec.Struct], above: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """Every key below a struct that is known beforehand, and its type."""
+    """All keys below a struct that are fixed, and their types."""
     for name, kind in _kinds(shape).items():
         if is_table(kind):
             yield from _fields(kind, (*above, name))
@@ -156,7 +156,7 @@ def _fields(shape: type[msgspec.Struct], above: Key = ()) -> Iterator[tuple[Key,
 
 
 def _kinds(shape: type[msgspec.Struct]) -> dict[str, Any]:
-    """The type of each field by its name, and by its old one."""
+    """The type of each field, by its current and its old name."""
     kinds = {field.name: field.type for field in msgspec.structs.fields(shape)}
     if shape is Settings:
         kinds |= {old: kinds[now] for old, now in OLD_NAMES.items()}
@@ -170,7 +170,7 @@ def _table(value: object, key: Key, origin: str) -> Table:
 
 
 def _placed(given: Given, complaint: str) -> InvalidConfiguration:
-    """msgspec's complaint, with the place in a list where the path to the value is."""
+    """Turn msgspec's error message into a refusal, and add a position in a list to the value's path."""
     reason, _, place = complaint.partition(" - at `$")
     reason = reason[:1].lower() + reason[1:]
     return given._replace(written=given.written + place.rstrip("`")).refusal(reason)

@@ -1,4 +1,4 @@
-"""Puts the layers over each other, and remembers where each value came from."""
+"""Merges the layers of settings, and remembers where each value comes from."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in force, and why."""
+    """The merged settings, and where they come from."""
 
     settings: Settings
     origins: Mapping[str, str]
-    """By dotted path, as ``models."some-model".context_length``: `default`, a file, a variable, a flag."""
+    """By dotted path, such as ``models."some-model".context_length``: `default`, a file, variable or flag."""
     warnings: tuple[str, ...]
-    """What was given and has no effect, a sentence each."""
+    """A sentence for each given value that has no effect."""
 
 
 def load_settings(
@@ -49,7 +49,7 @@ def load_settings(
     environ: Mapping[str, str] = os.environ,
     flags: Table | None = None,
 ) -> Settings:
-    """The settings in force, as `load_configuration` finds them."""
+    """The settings from `load_configuration`."""
     return load_configuration(file, environ=environ, flags=flags).settings
 
 
@@ -59,7 +59,7 @@ def load_configuration(
     environ: Mapping[str, str] = os.environ,
     flags: Table | None = None,
 ) -> Configuration:
-    """The settings in force: the file, the environment over it, and the flags over both.
+    """Load the settings from the file, overridden by the environment, overridden by the flags.
 
     Flags that are None count as not given. Raises InvalidConfiguration with the path to the value that is
     wrong, and where it came from.
@@ -76,7 +76,7 @@ def load_configuration(
 
 
 def _from_file(file: Path) -> tuple[Layer, tuple[str, ...]]:
-    """What a file says, and what it says in vain."""
+    """Read the layer of a file, and warnings about values without effect."""
     old = file.suffix.lower() in (".yaml", ".yml")
     try:
         with file.open("rb") as opened:
@@ -95,7 +95,7 @@ def _from_file(file: Path) -> tuple[Layer, tuple[str, ...]]:
 
 
 def _built(shape: type[_Struct], above: Key, given: Layer, origins: dict[str, str]) -> _Struct:
-    """A struct of what is given below a key; where each value is from goes into `origins`."""
+    """Build a struct from the values below a key, and record their origins in `origins`."""
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(shape):
         key = (*above, field.name)
@@ -114,7 +114,7 @@ def _built(shape: type[_Struct], above: Key, given: Layer, origins: dict[str, st
 
 
 def _check_ids(settings: Settings, given: Layer) -> None:
-    """See that what will be a token of a subject can be one."""
+    """Check that the node's name and the ids of models can be subject tokens. Raises InvalidConfiguration."""
     ids: dict[Key, str] = {("node",): settings.node} | {("models", each): each for each in settings.models}
     for key, each in ids.items():
         try:
@@ -124,7 +124,7 @@ def _check_ids(settings: Settings, given: Layer) -> None:
 
 
 def _without_secrets_in_url(nats: NatsSettings, given: Layer, origins: dict[str, str]) -> NatsSettings:
-    """The same access, with the credentials where nothing prints them."""
+    """Move credentials in the URL to the fields that are never printed."""
     if nats.url is None:
         return nats
     try:

@@ -1,4 +1,4 @@
-"""What a node can be told from outside, and what holds when it is not."""
+"""The settings of a node, and their defaults."""
 
 from __future__ import annotations
 
@@ -17,110 +17,111 @@ _LARGEST = 2**31 - 1
 Tracing: TypeAlias = Literal["off", "console", "otlp"]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
-"""0: a free one."""
+"""A TCP port; 0: a free one."""
 # Every number has an upper limit, which infinity is over and NaN is not under.
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 Days: TypeAlias = Annotated[float, Meta(ge=0, le=36_500)]
 
 
 def default_data_dir() -> Path:
-    """Where a node keeps its log, and where clients look for it, unless told otherwise."""
+    """The default data directory of a node, where clients look for its connection.json too."""
     return Path(platformdirs.user_data_path("model-manager-suite"))
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one model is to be loaded; what is left out is chosen from its file and the machine."""
+    """The settings of one model; defaults depend on its file and the machine."""
 
     display_name: str | None = None
     model_path: str | None = None
-    """Relative to a model directory, for a file whose name is not the id."""
+    """The path of its file, relative to a model directory; only needed if the file's name is not the id."""
     context_length: Count | None = None
-    """Tokens; left out, what the model was trained for, at most 4096."""
+    """The context of one conversation, in tokens. Default: what the model was trained for, at most 4096."""
     n_gpu_layers: Annotated[int, Meta(ge=-1, le=_LARGEST)] = -1
-    """-1: all."""
+    """Layers to put on the GPU; -1: all."""
     n_threads: Count | None = None
     batch_size: Count = 512
-    """Tokens decoded at once at most; as many as there are slots in any case."""
+    """The most tokens in one batch; at least as many as slots."""
     slots: Annotated[int, Meta(ge=1, le=64)] = 8
-    """How many generations run at once, and conversations keep their tokens ready."""
+    """How many generations run at once, and how many conversations have their tokens in the KV cache."""
     cache_tokens: Count | None = None
-    """What all slots have room for together; left out, as much as they need within 128 MiB."""
+    """The KV cache of all slots together, in tokens. Default: a context for each slot, within 128 MiB."""
     prompt_step_tokens: Count = 256
-    """Of prompts, decoded in a step at most while answers run: less, and these stall less."""
+    """The most prompt tokens in one step while answers are generated; with fewer, answers stall less."""
     idle_timeout_seconds: Seconds | None = None
-    """0: never unloaded for idleness; left out: the service's own."""
+    """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
     capabilities: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     priority: Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | str = 0
-    """Told to those who ask for the model's status; a number, or a word such as `high`."""
+    """Only shown in the model's status; a number, or a word such as `high`."""
     chat_template: str | None = None
-    """Used instead of the model's own, or where it has none: a Jinja template, or a file's path."""
+    """Replaces the model's own chat template: a Jinja template, or the path of a file with one."""
     enabled: bool = True
 
     @property
     def batch_tokens(self) -> int:
-        """Tokens decoded at once at most: llama.cpp aborts where not each slot has one."""
+        """The most tokens in one batch: llama.cpp aborts if there are fewer than slots."""
         return max(self.batch_size, self.slots)
 
 
 class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An existing NATS to use; without a URL the node starts a nats-server of its own."""
+    """An existing NATS server to use. Without a URL the node starts its own nats-server."""
 
     url: str | None = None
     user: str | None = None
     password: str | None = None
     credentials: str | None = None
-    """Path of a NATS credentials file."""
+    """The path of a NATS credentials file."""
     inbox_prefix: str = "_INBOX"
-    """Where this user may receive replies."""
+    """The subject prefix under which this user may receive replies."""
     port: Port = 0
-    """Of the node's own server; 0: a free one."""
+    """The port of the node's own server; 0: a free one."""
 
 
 class LegacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where old clients are served over ZeroMQ, if `enable_backward_compatibility` is on."""
+    """The ZeroMQ addresses for old clients, used if `enable_backward_compatibility` is on."""
 
     host: str = "127.0.0.1"
-    """The address to listen on; old clients give no credentials, so the default is this machine alone."""
+    """The address to listen on. Old clients send no credentials, so the default is this machine only."""
     port: Port = 7011
     health_check_port: Port = 7111
     errors_port: Port = 7150
-    """Where errors are published."""
+    """The port on which errors are published."""
     error_bus: str | None = None
-    """ZeroMQ address of an error bus elsewhere, as `tcp://10.0.0.2:7150`, to use instead of `errors_port`."""
+    """The ZeroMQ address of another error bus to use instead of `errors_port`, such as `tcp://10.0.0.2:7150`."""
 
 
 class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is kept of conversations that have no slot: their tokens and cache, for each model by itself.
+    """Snapshots of conversations that have no slot: tokens and KV cache. The limits apply to each model.
 
-    Snapshots hold what was said, as token ids: their files are private, and nothing is kept when it is off.
+    Snapshots have the conversations as token ids, so their files are private. Without `enabled` none are
+    made.
     """
 
     enabled: bool = True
     memory_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
-    """In units of 2**20 bytes."""
+    """The memory for snapshots, in MiB (2**20 bytes)."""
     disk_mb: Annotated[int, Meta(ge=0, le=1 << 24)] = 1024
-    """What survives the model's process; 0: nothing does."""
+    """The disk space for snapshots, in MiB; 0: snapshots are lost when the model's process ends."""
     max_conversations: Count = 50
     max_age_seconds: Seconds = 3600.0
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many days samples are kept, in the log and in the read models; 0: for ever. Facts stay."""
+    """How many days samples are kept, in the log and in the read models; 0: for ever. Other events stay."""
 
     metric_days: Days = 90.0
     usage_days: Days = 365.0
     error_days: Days = 90.0
 
     def seconds(self) -> Mapping[str, int]:
-        """Whole seconds by aggregate, at least 1 where samples expire; 0: for ever."""
+        """The retention by aggregate, in whole seconds, at least 1; 0: for ever."""
         days = {"metric": self.metric_days, "usage": self.usage_days, "error": self.error_days}
         # The server refuses a message TTL below a second.
         return {name: max(1, round(each * _SECONDS_A_DAY)) if each else 0 for name, each in days.items()}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that a node is told from outside."""
+    """All settings of a node."""
 
     node: str = msgspec.field(default_factory=socket.gethostname)
     data_dir: Path = msgspec.field(default_factory=default_data_dir)
@@ -128,39 +129,39 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Also called `models_directory`."""
     subject_root: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z")] = "suite"
     memory_limit_gb: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
-    """Left out: four fifths of the machine's memory. A gigabyte is 2**30 bytes.
+    """The memory limit for all loaded models, in GiB (2**30 bytes). Default: four fifths of the memory.
 
     Also called `vram_limit_gb`.
     """
     idle_timeout_seconds: Seconds = 300.0
     drain_seconds: Seconds = 10.0
-    """How long a stop waits for running generations."""
+    """How long stopping the node waits for running generations."""
     queue_limit: Count = 64
-    """Generations that may wait in one model before `overloaded`."""
+    """The most generations that wait for one model; the next one is refused with `overloaded`."""
     standby: bool = True
-    """Whether a process stands ready for the next load, so that the load does not wait for its start.
+    """Whether to keep a process ready for the next load, which then does not wait for a process to start.
 
-    It takes about 40 MB, within the memory limit and only while no model needs them.
+    The process takes about 40 MB, within the memory limit and only while no model needs them.
     """
     trace: Tracing = "off"
     sqlite_db_path: Path | None = None
-    """The read model of metrics and evaluations; left out: projections/model_evaluation.db in `data_dir`."""
+    """The file of the read model of evaluations. Default: projections/model_evaluation.db in `data_dir`."""
     enable_gguf_management: bool = True
-    """Whether models are loaded and run here."""
+    """Whether this node loads and runs models."""
     enable_model_evaluation: bool = True
-    """Whether metrics and evaluations are logged and can be asked for."""
+    """Whether this node accepts and answers requests for metrics and evaluations."""
     enable_predictive_loading: bool = False
-    """Whether models are loaded before they are asked for."""
+    """Whether models that will probably be needed next are loaded in advance."""
     prediction_interval_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 300.0
-    """How often it is predicted which models are needed next."""
+    """How often to predict which models will be needed next."""
     enable_backward_compatibility: bool = False
-    """Whether old clients are served, as `legacy` says."""
+    """Whether to serve old clients over ZeroMQ, with the settings in `legacy`."""
     dependencies: tuple[str, ...] = ()
-    """Names of NATS micro services that this one needs."""
+    """The names of NATS micro services that this one needs."""
     wait_for_dependencies: bool = False
     """Whether the start waits until the dependencies answer."""
     dependency_timeout_seconds: Seconds = 60.0
-    """How long it waits before it gives up."""
+    """How long the start waits for them before it gives up."""
     nats: NatsSettings = NatsSettings()
     legacy: LegacySettings = LegacySettings()
     retention: RetentionSettings = RetentionSettings()

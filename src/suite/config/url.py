@@ -1,4 +1,4 @@
-"""Addresses of NATS, and the credentials that people write into them."""
+"""Splits the URL of a NATS server from the credentials in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from suite.errors import InvalidConfiguration
 
 
 def split_url(url: str) -> tuple[str, str | None, str | None]:
-    """An address of NATS without its credentials, and the user and password that stood in it.
+    """Split a NATS URL into the URL without credentials, the user and the password.
 
     Of several servers, separated by commas, the first that has credentials gives them.
     Raises InvalidConfiguration for what is no address.

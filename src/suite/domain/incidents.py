@@ -1,4 +1,4 @@
-"""Which facts tell of something that went wrong, and how to say it to people."""
+"""Decides which events are errors, and how to describe them to people."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from suite.messages.events import (
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that went wrong."""
+    """One error."""
 
     error_type: str
-    """A stable code, such as the classes of `suite.errors` have."""
+    """A stable code, such as those of `suite.errors`."""
     message: str
     severity: Severity
     node: str
-    """Where it went wrong."""
+    """The node where it happened."""
     model_id: str | None = None
 
 
 def incident(event: Event) -> Incident | None:
-    """What an event says went wrong; None when nothing did.
+    """The error that an event describes; None if it describes none.
 
-    A load that an unload ended is what somebody asked for, so it is none.
+    A load that was cancelled by an unload is not an error, because somebody asked for it.
     """
     match event:
         case ErrorReported():
@@ -54,7 +54,7 @@ def incident(event: Event) -> Incident | None:
                 error_type=ActorCrashed.code,
                 message=(
                     f"the process of {event.model_id} on {event.node} died with exit code {event.exit_code} "
-                    f"and {event.generations} generations in it: the next request loads the model anew"
+                    f"and {event.generations} generations in it: the next request loads the model again"
                 ),
                 severity="error",
                 node=event.node,

@@ -1,4 +1,4 @@
-"""Which models which nodes have: one aggregate a model, written by any node that has its file.
+"""Registers which node has which model file. Each model is one aggregate, written by all nodes with its file.
 
 The same content under the same id on the same node is registered once; other content registers again.
 """
@@ -13,25 +13,25 @@ from suite.messages.events import Event, ModelRegistered, ModelRemoved
 
 
 class Registration(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one model: the digest that each node registered."""
+    """The state of one model: the digest that each node has registered."""
 
     digests: Mapping[str, str] = {}
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """The command: this node has this file."""
+    """The command to register a model's file on a node."""
 
     fact: ModelRegistered
 
 
 class Gone(msgspec.Struct, frozen=True, kw_only=True):
-    """The command: this node no longer has the model's file."""
+    """The command to record that a node no longer has a model's file."""
 
     fact: ModelRemoved
 
 
 def decide(state: Registration, command: Found | Gone) -> ModelRegistered | ModelRemoved | None:
-    """The fact to append; None when the log says it already."""
+    """The fact to append; None if the log has it already."""
     known = state.digests.get(command.fact.node)
     match command:
         case Found(fact=fact):

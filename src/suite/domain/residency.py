@@ -1,8 +1,8 @@
-"""Which models hold memory on one node, and who makes room for whom.
+"""Decides which models may use a node's memory, and which are evicted to make room.
 
-Admission is by bytes, not by count: a model counts what was estimated for it until it is loaded, and then
-the larger of that and what was measured. What is in use is never evicted; of the idle ones the least
-recently used goes first.
+Admission is by bytes, not by count. A model counts its estimated memory until it is loaded, and then the
+larger of the estimated and the measured memory. Models in use are never evicted; of the idle ones the least
+recently used is evicted first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Phase: TypeAlias = Literal["loading", "loaded"]
 
 
 class Resident(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that holds memory."""
+    """A model that is loading or loaded, and so uses memory."""
 
     model_id: str
     instance_id: str
@@ -43,22 +43,22 @@ class Residency(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reserved_bytes(self) -> int:
-        """What all residents count together."""
+        """The memory that all residents count for together."""
         return sum(resident.reserved_bytes for resident in self.residents.values())
 
 
 class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log does not know of a resident: how it is used at this moment."""
+    """How a resident is used at this moment, which the log does not know."""
 
     holds: int = 0
-    """Generations that run, and requests that wait for it."""
+    """The number of running generations and of requests that wait for the model."""
     last_used: float = 0.0
     leaving: bool = False
-    """Its unload has begun; its memory comes back without anyone's doing."""
+    """Whether it is being unloaded already, so that its memory will be freed anyway."""
 
 
 class Admit(msgspec.Struct, frozen=True, kw_only=True):
-    """The command: load this model, with the use of the others as it is now."""
+    """The command to load a model, given how the others are used now."""
 
     node: str
     model_id: str
@@ -69,9 +69,9 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide(state: Residency, command: Admit) -> InstanceLoadStarted:
-    """The load's start, naming who has to leave before memory is touched.
+    """Start the load, and name the models to evict before memory is allocated.
 
-    Raises NotEnoughMemory with what holds the memory; nothing is evicted for a load that is refused.
+    Raises NotEnoughMemory, with a list of what is using the memory; a refused load evicts nothing.
     """
     if command.need_bytes > state.limit_bytes:
         raise NotEnoughMemory(
@@ -80,7 +80,7 @@ def decide(state: Residency, command: Admit) -> InstanceLoadStarted:
         )
     missing = state.reserved_bytes + command.need_bytes - state.limit_bytes
     evicting: list[str] = []
-    for resident in _leavers(state, command.occupancy):
+    for resident in _evictable(state, command.occupancy):
         if missing <= 0:
             break
         evicting.append(resident.model_id)
@@ -98,7 +98,7 @@ def decide(state: Residency, command: Admit) -> InstanceLoadStarted:
 
 
 def evolve(state: Residency, event: Event) -> Residency:
-    """The state after one event; what is not of a resident instance changes nothing."""
+    """The state after one event; events of instances that are not resident change nothing."""
     if not isinstance(event, InstanceEvent):
         return state
     residents = dict(state.residents)
@@ -125,8 +125,8 @@ def _is_resident(state: Residency, event: InstanceEvent) -> bool:
     return resident is not None and resident.instance_id == event.instance_id
 
 
-def _leavers(state: Residency, occupancy: Mapping[str, Occupancy]) -> list[Resident]:
-    """Who may make room, in the order to ask: those that leave anyhow, then idle ones, longest idle first."""
+def _evictable(state: Residency, occupancy: Mapping[str, Occupancy]) -> list[Resident]:
+    """The models that may be evicted, in order: those being unloaded already, then the longest idle first."""
 
     def use(resident: Resident) -> Occupancy:
         return occupancy.get(resident.model_id, Occupancy())
@@ -146,7 +146,7 @@ def _refusal(state: Residency, command: Admit) -> str:
         return f"{resident.model_id} {_gib(resident.reserved_bytes)} ({why})"
 
     return (
-        f"{command.model_id} needs {_gib(command.need_bytes)} of {_gib(state.limit_bytes)}, held by "
+        f"{command.model_id} needs {_gib(command.need_bytes)} of {_gib(state.limit_bytes)}, which is used by "
         + ", ".join(map(holding, state.residents.values()))
         + ": unload one of them when it is free, or raise memory_limit_gb"
     )

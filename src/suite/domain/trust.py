@@ -1,6 +1,6 @@
-"""How far a model is to be trusted: a fold of its evaluations, its crashes and its latency (ADR 11).
+"""Computes the trust in a model from its evaluations, its crashes and its latencies (ADR 11).
 
-Pure, and of facts only: samples expire, what is known of a model does not::
+It depends on facts only, not on samples, which expire::
 
     trust(Evidence(evaluations=(Evaluated(trust_score=0.9),), loads=3, crashes=0))
 """
@@ -12,22 +12,22 @@ from typing import Final
 import msgspec
 
 RECENT: Final = 50
-"""So many of the latest evaluations count."""
+"""The number of latest evaluations that count."""
 
 HALVED_AFTER: Final = 10
-"""An evaluation weighs half of what the one so many later weighs."""
+"""The half-life of an evaluation's weight, in evaluations."""
 
 NEUTRAL: Final = 0.5
-"""What one evaluation that nobody made says of every model, weighing as much as the newest one."""
+"""The prior: every model has one imaginary evaluation with this score and the weight of the newest one."""
 
 SLOW_MS: Final = 5_000.0
-"""A latency that halves the responsiveness."""
+"""The latency at which the responsiveness is one half."""
 
 _WEIGHTS: Final = tuple(0.5 ** (age / HALVED_AFTER) for age in range(RECENT))
 
 
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
-    """What one evaluation says."""
+    """The scores of one evaluation."""
 
     trust_score: float
     """0 to 1."""
@@ -36,23 +36,23 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a model."""
+    """All that is known about a model."""
 
     evaluations: tuple[Evaluated, ...] = ()
-    """Those that are not retracted, the latest first; more than `RECENT` do not count."""
+    """Evaluations that are not retracted, latest first; only the first `RECENT` count."""
     loads: int = 0
     crashes: int = 0
 
 
 def trust(evidence: Evidence) -> float | None:
-    """0 to 1: quality times reliability times responsiveness; None when nothing is known."""
+    """The trust, 0 to 1: quality times reliability times responsiveness. None if nothing is known."""
     if not evidence.evaluations and not evidence.loads and not evidence.crashes:
         return None
     return quality(evidence) * reliability(evidence) * responsiveness(evidence)
 
 
 def quality(evidence: Evidence) -> float:
-    """The mean of the trust scores, the newest weighing most, drawn towards `NEUTRAL` when they are few."""
+    """The weighted mean of the trust scores and `NEUTRAL`; newer scores weigh more."""
     total, weights = NEUTRAL, 1.0
     for weight, evaluated in zip(_WEIGHTS, evidence.evaluations, strict=False):
         total += weight * evaluated.trust_score
@@ -61,15 +61,15 @@ def quality(evidence: Evidence) -> float:
 
 
 def reliability(evidence: Evidence) -> float:
-    """The share of its lives that did not end in a crash, counting one that went well and nobody saw."""
-    lives = max(evidence.loads, evidence.crashes)
-    return (lives - evidence.crashes + 1) / (lives + 1)
+    """The share of its instances that did not crash, counting one imaginary instance that did not."""
+    instances = max(evidence.loads, evidence.crashes)
+    return (instances - evidence.crashes + 1) / (instances + 1)
 
 
 def responsiveness(evidence: Evidence) -> float:
-    """The mean over the evaluations that measured a latency, 1 for none and half at `SLOW_MS`; 1 if none did.
+    """The weighted mean of 1 / (1 + latency / `SLOW_MS`) over the evaluations with a latency; 1 without any.
 
-    The mean is not over latencies: one absurd measurement shall not outweigh all others.
+    It is not computed from the mean latency, so that one absurd measurement does not outweigh all others.
     """
     total = weights = 0.0
     for weight, evaluated in zip(_WEIGHTS, evidence.evaluations, strict=False):

@@ -1,102 +1,108 @@
-"""What the engine needs of llama.cpp; a test gives it something that answers at once."""
+"""The interface between the engine and llama.cpp. Tests pass a fake that answers at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from suite.engine.sampler import Sampling
+from suite.engine.sampler import SamplingParams
 from suite.engine.snapshots.file import Payload
 from suite.messages.logprobs import TokenLogprobs
 
 
-class Part(NamedTuple):
-    """Tokens of one sequence in a batch of several."""
+class BatchEntry(NamedTuple):
+    """The tokens of one sequence in a batch, which may have entries of several sequences."""
 
     sequence: int
     tokens: Sequence[int]
     position: int
-    """Of the first of them in its sequence."""
+    """Position of the first token within its sequence, from 0."""
     wants_logits: bool
-    """Whether the last of them is sampled from."""
+    """Whether the next token is sampled after the last of these tokens."""
 
 
-class Words(Protocol):
-    """What tokens mean."""
+class Detokenizer(Protocol):
+    """Turns token ids into the bytes of the answer."""
 
-    def ends(self, token: int) -> bool:
-        """Whether the model says with this token that it has finished."""
+    def is_eog(self, token: int) -> bool:
+        """Whether this token ends the generation (end of generation, EOG)."""
 
-    def shown(self, token: int) -> bytes:
-        """The bytes that a generated token adds to the answer."""
+    def visible_bytes(self, token: int) -> bytes:
+        """The bytes that a generated token adds to the answer; none for special tokens."""
 
 
-class TokenSource(Protocol):
+class TokenSampler(Protocol):
     """Chooses the tokens of one generation."""
 
     @property
     def logprobs(self) -> TokenLogprobs | None:
-        """How likely the last token was; None if nobody asked."""
+        """Log probabilities of the last sampled token; None if the request did not ask for them."""
 
-    def remember(self, prompt: Sequence[int]) -> None:
-        """Let penalties count the end of the prompt as well."""
+    def accept_prompt(self, prompt: Sequence[int]) -> None:
+        """Count the prompt's last tokens for the repetition penalties."""
 
-    def next(self, row: int) -> int:
-        """The next token, from the logits of this row of the last batch."""
+    def sample(self, row: int) -> int:
+        """Sample the next token from the logits of this row of the last batch."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Free the sampler's memory in llama.cpp."""
 
 
 class Backend(Protocol):
-    """One model in memory and its cache of sequences. Everything blocks; one thread uses it."""
+    """One loaded model and its KV cache. Every method blocks, and only one thread may call them."""
 
     @property
-    def words(self) -> Words:
-        """Its vocabulary."""
+    def vocabulary(self) -> Detokenizer:
+        """The model's vocabulary."""
 
     @property
     def can_share(self) -> bool:
-        """Whether part of a sequence can be forgotten or given to another."""
+        """Whether a sequence can be truncated, and its prefix copied to another (not in recurrent models)."""
 
     @property
     def context_tokens(self) -> int:
-        """How long one sequence may get."""
+        """The most tokens that one sequence can have."""
 
     @property
     def cache_tokens(self) -> int:
-        """What all sequences have room for together."""
+        """The most tokens that all sequences together can have in the KV cache."""
 
     @property
     def batch_tokens(self) -> int:
-        """How many tokens are decoded at once at most."""
+        """The most tokens in one batch."""
 
-    def decode(self, parts: Sequence[Part]) -> bool:
-        """Decode a batch. False: the cache has no room for it, and nothing has changed.
+    def decode(self, entries: Sequence[BatchEntry]) -> bool:
+        """Decode a batch. Returns False, and changes nothing, when the cache has no room for it.
 
-        Raises GenerationFailed, after which what these sequences hold is unknown.
+        Raises GenerationFailed; the contents of these sequences are unknown afterwards.
         """
 
-    def source(self, sampling: Sampling) -> TokenSource:
-        """What chooses the tokens of a generation."""
+    def sampler(self, sampling: SamplingParams) -> TokenSampler:
+        """A new sampler for one generation."""
 
-    def cut(self, sequence: int, position: int) -> bool:
-        """Forget a sequence from a position on. False: this model cannot forget a part, and has not."""
+    def truncate(self, sequence: int, position: int) -> bool:
+        """Remove the tokens of a sequence from a position on.
+
+        Returns False, and removes nothing, when the model cannot remove only a part.
+        """
 
     def length(self, sequence: int) -> int:
-        """How many tokens a sequence has in memory."""
+        """The number of tokens that a sequence has in the KV cache."""
 
-    def share(self, source: int, target: int, tokens: int) -> None:
-        """Let the empty sequence `target` begin with the first tokens of `source`; empty if it cannot."""
+    def copy_prefix(self, source: int, target: int, tokens: int) -> None:
+        """Copy the first tokens of `source` into the empty sequence `target`.
 
-    def shortest(self, sequence: int) -> int:
-        """To how few tokens a sequence can be cut back and be right; it can be emptied anyway."""
+        `target` stays empty when the model cannot copy just these.
+        """
+
+    def min_prefix(self, sequence: int) -> int:
+        """The fewest tokens to which a sequence can be truncated and stay correct; 0 always works."""
 
     def save(self, sequence: int) -> Payload:
-        """The state of a sequence, for `restore`."""
+        """The state of a sequence as bytes, for `restore`."""
 
-    def shortest_saved(self, sequence: int) -> int:
-        """To how few tokens its saved state can be cut back."""
+    def min_saved_prefix(self, sequence: int) -> int:
+        """The fewest tokens to which the saved state of a sequence can be truncated after `restore`."""
 
     def restore(self, sequence: int, payload: Payload) -> bool:
-        """Fill an empty sequence with a saved state. False: it does not fit, and the sequence is empty."""
+        """Load a saved state into an empty sequence. False: it does not fit, and the sequence stays empty."""

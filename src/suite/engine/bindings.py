@@ -1,7 +1,7 @@
-"""The door to llama.cpp: its C API, quiet unless something is wrong.
+"""llama.cpp's C API, with its log reduced to warnings and errors.
 
-`import llama_cpp` also brings its high-level part, with numpy and jinja2: three quarters of the import time,
-and nothing here uses it. So the module of the C API is imported alone::
+`import llama_cpp` also imports its high-level API with numpy and jinja2, which takes three quarters of the
+import time and is not used here. So this module imports the C API alone::
 
     from suite.engine.bindings import lib
     lib.llama_backend_init()
@@ -49,7 +49,7 @@ else:
 
 
 class _Messages:
-    """Where llama.cpp's messages go: warnings and errors to logging, the last kept for a failed load."""
+    """Passes llama.cpp's warnings and errors to logging, and keeps the last ones to explain a failed load."""
 
     def __init__(self) -> None:
         self.last: deque[str] = deque(maxlen=8)
@@ -74,7 +74,7 @@ messages = _Messages()
 
 
 def last_messages() -> str:
-    """llama.cpp's last warnings and errors, in one line, and forget them."""
+    """Return llama.cpp's last warnings and errors in one line, and forget them."""
     text = "; ".join(messages.last)
     messages.last.clear()
     return text

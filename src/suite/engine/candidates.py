@@ -1,8 +1,8 @@
-"""The next token's candidates: which of a whole vocabulary can matter, found without sorting it.
+"""The candidates for the next token: picks the few likely ones without sorting the whole vocabulary.
 
-llama.cpp's samplers work on an array of all tokens: 0.6 to 1.9 ms a token for a vocabulary of 262,144, and
-that for each sequence of a batch. Here the few likeliest are picked first, in a fraction of that, and only
-they are handed over. It imports numpy, so it is imported itself only when the first sampler is made.
+llama.cpp's samplers work on an array of all tokens, which takes 0.6 to 1.9 ms a token for a vocabulary of
+262,144, for each sequence of a batch. Here the likeliest tokens are picked first, in a fraction of that time,
+and llama.cpp gets only those. The module imports numpy, so it is imported only with the first sampler.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from suite.engine.vocabulary import Vocabulary
 
 Logits = NDArray[np.float32]
-Ids = NDArray[np.integer]
+TokenIds = NDArray[np.integer]
 
 _ROWS = 128
 _NO_LOGPROB = -9999.0
@@ -43,19 +43,21 @@ def _floats(size: int) -> type[ctypes.Array[ctypes.c_float]]:
 
 
 def logits_of(context: int, row: int, size: int) -> Logits:
-    """The logits of one entry of the batch decoded last, in llama.cpp's memory: not to be changed."""
+    """The logits of one row of the last batch, in llama.cpp's memory: do not change them.
+
+    Raises GenerationFailed when llama.cpp has none for this row.
+    """
     address = _address_of_logits(context, row)
     if not address:
         raise GenerationFailed(f"llama.cpp has no logits for entry {row} of the batch")
     return np.ctypeslib.as_array(_floats(size).from_address(address))
 
 
-def likeliest(logits: Logits, count: int) -> Ids:
-    """The ids of the `count` largest logits, perhaps with a few more, in the order of ids.
+def likeliest(logits: Logits, count: int) -> TokenIds:
+    """The ids of the `count` largest logits, possibly with a few more, sorted by id.
 
-    The logits are laid out as a table. The largest of each column bound the rest from below: whatever is
-    among the `count` largest is not smaller than the `count`-th largest of these, so few columns are looked
-    into.
+    The logits are laid out as a table. The `count`-th largest of the columns' maxima is a lower bound for the
+    `count` largest logits, so only the columns whose maximum reaches it are searched.
     """
     if count >= len(logits):
         return np.arange(len(logits))
@@ -67,7 +69,7 @@ def likeliest(logits: Logits, count: int) -> Ids:
         (some,) = (largest >= bound).nonzero()
         (found,) = (table.take(some, axis=1).ravel() >= bound).nonzero()
         row, column = np.divmod(found, len(some))
-        ids: Ids = row * columns + some[column]
+        ids: TokenIds = row * columns + some[column]
         if table.size < len(logits):
             (rest,) = (logits[table.size :] >= bound).nonzero()
             ids = np.concatenate((ids, table.size + rest))
@@ -77,7 +79,7 @@ def likeliest(logits: Logits, count: int) -> Ids:
 
 
 class Candidates:
-    """Some tokens with their logits, as llama.cpp's samplers take them; to be filled again and again."""
+    """A `llama_token_data_array` of some tokens and their logits, reused for each token."""
 
     def __init__(self) -> None:
         self._make_room(0)
@@ -88,8 +90,8 @@ class Candidates:
         self._array = lib.llama_token_data_array(data=pointer, size=0, selected=-1, sorted=False)
         self._pointer = ctypes.byref(self._array)
 
-    def fill(self, ids: Ids, logits: Logits | float) -> None:
-        """Take these tokens, with the logit of each, or one for all."""
+    def fill(self, ids: TokenIds, logits: Logits | float) -> None:
+        """Replace the contents by these tokens, with a logit for each or one for all."""
         size = len(ids)
         if size > len(self._data):
             self._make_room(size)
@@ -100,25 +102,25 @@ class Candidates:
         self._array.sorted = False
 
     def apply(self, sampler: int) -> None:
-        """Let a sampler change, drop or choose."""
+        """Apply a sampler of llama.cpp, which may change logits, drop tokens or select one."""
         lib.llama_sampler_apply(sampler, self._pointer)
 
     @property
-    def chosen(self) -> int:
-        """The token that the last sampler chose."""
+    def selected(self) -> int:
+        """The token that the last sampler selected. Raises GenerationFailed if it selected none."""
         if not 0 <= self._array.selected < self._array.size:
             raise GenerationFailed("no token could be chosen: the model's logits are not numbers")
         return int(self._array.data[self._array.selected].id)
 
     @property
-    def possible(self) -> Ids:
-        """The ids that no sampler has ruled out; for samplers that change logits in place."""
+    def allowed(self) -> TokenIds:
+        """The ids whose logit no sampler has set to minus infinity, as grammar samplers do."""
         data = self._data[: self._array.size]
         return data["id"][data["logit"] > -np.inf]
 
 
-class Adjustment:
-    """What is added to or taken from logits: a bias by token, and penalties for tokens that were there."""
+class LogitsProcessor:
+    """Adds a bias to the logits of some tokens, and applies penalties to tokens that occurred recently."""
 
     def __init__(self, bias: dict[int, float], *, repeat: float, presence: float, frequency: float) -> None:
         self._bias_ids = np.fromiter(bias.keys(), np.intp, len(bias))
@@ -126,8 +128,8 @@ class Adjustment:
         self._repeat, self._presence, self._frequency = repeat, presence, frequency
         self._adjusted: Logits | None = None
 
-    def of(self, logits: Logits, counts: dict[int, int]) -> Logits:
-        """The adjusted logits, valid until the next call. `counts`: how often tokens were there."""
+    def apply(self, logits: Logits, counts: dict[int, int]) -> Logits:
+        """The adjusted logits, valid until the next call. `counts` has how often each token occurred."""
         if self._adjusted is None:
             self._adjusted = np.empty_like(logits)
         adjusted = self._adjusted
@@ -143,11 +145,13 @@ class Adjustment:
         return adjusted
 
 
-def suffice(tried: Ids, allowed: Ids, logits: Logits, *, min_p: float, temperature: float) -> bool:
-    """Whether the tokens that are less likely than all that were tried may be left out of a draw.
+def rest_is_negligible(
+    tried: TokenIds, allowed: TokenIds, logits: Logits, *, min_p: float, temperature: float
+) -> bool:
+    """Whether a draw may leave out the tokens that are less likely than all those tried.
 
-    They may where min-p would drop the likeliest of them, or where all together weigh next to nothing, both
-    measured by what is allowed.
+    It may if min-p would drop even the likeliest of them, or if all of them together have a negligible
+    probability, both relative to the allowed tokens.
     """
     if min_p > 0 and logits[tried].min() < logits[allowed].max() + np.log(min_p):
         return True
@@ -158,7 +162,7 @@ def suffice(tried: Ids, allowed: Ids, logits: Logits, *, min_p: float, temperatu
 
 
 def logprobs_of(logits: Logits, token: int, count: int, vocabulary: Vocabulary) -> TokenLogprobs:
-    """How likely a token was and which `count` were likeliest, from logits that nothing has changed."""
+    """Log probabilities of a token and of the `count` likeliest ones, from the model's unadjusted logits."""
     highest = logits.max()
     total = highest + np.log(np.exp(logits - highest).sum(dtype=np.float64))
 

@@ -1,7 +1,7 @@
-"""Which conversation lies in which slot, and how one comes in and leaves.
+"""Decides which conversation is in which slot, and moves conversations in and out of slots.
 
-A prompt gets a slot that holds its beginning already, from the turn before, from another slot that shares it
-or from a snapshot; what has to make way for it leaves as a snapshot itself (ADR 15).
+A prompt gets a slot that already holds its prefix: from the turn before, copied from another slot, or
+restored from a snapshot. The conversation that is evicted for it is saved as a snapshot (ADR 15).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from suite.engine.backend import Backend
 from suite.engine.slots import Slot, Slots
 from suite.engine.snapshots.file import pack
-from suite.engine.snapshots.snapshot import Found
+from suite.engine.snapshots.snapshot import PrefixMatch
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import ConversationGone
 from suite.identity import Clock
@@ -21,21 +21,21 @@ from suite.messages.actor import Cleared
 
 logger = logging.getLogger("suite.engine")
 
-WORTH_RESTORING = 16
-"""Tokens that a snapshot must save over what is in memory: fewer are as quickly decoded."""
-REST_SECONDS = 0.5
-"""How long a conversation is left alone before its snapshot is made: its next turn may be on its way."""
+MIN_RESTORED_TOKENS = 16
+"""A snapshot is restored only if it saves decoding this many tokens: fewer are decoded as quickly."""
+SNAPSHOT_DELAY_SECONDS = 0.5
+"""A conversation must be idle this long before its snapshot is made, as its next turn may arrive soon."""
 
 
-class Place(NamedTuple):
-    """Where a prompt is decoded, and how many of its tokens lie there already."""
+class Placement(NamedTuple):
+    """The slot of a prompt, and how many of its tokens are in the slot already."""
 
     slot: Slot
     reused_tokens: int
 
 
 class Conversations:
-    """The conversations of one context, in slots and in snapshots. One thread uses it."""
+    """The conversations of one context, in slots and in snapshots. Only one thread may use it."""
 
     def __init__(self, backend: Backend, slots: Slots, snapshots: Snapshots | None, clock: Clock) -> None:
         self._backend = backend
@@ -43,57 +43,57 @@ class Conversations:
         self._snapshots = snapshots
         self._clock = clock
 
-    # --- coming in ------------------------------------------------------------------------------------------
+    # --- into a slot ----------------------------------------------------------------------------------------
 
     @property
-    def have_room(self) -> bool:
-        """Whether a generation could begin: a slot is free."""
+    def has_free_slot(self) -> bool:
+        """Whether a slot is free, so that another generation can start."""
         return any(not slot.generating for slot in self._slots)
 
-    def held(self, conversation_id: str | None) -> list[int]:
-        """All that a conversation's next turn goes on from. Raises ConversationGone."""
+    def tokens_of(self, conversation_id: str | None) -> list[int]:
+        """All tokens that the conversation's next turn continues from. Raises ConversationGone."""
         tokens: Sequence[int] | None = None
         if conversation_id is not None:
-            slot = self._slots.of(conversation_id)
+            slot = self._slots.find(conversation_id)
             if slot is not None:
                 tokens = None if slot.tail is None else [*slot.tokens, *slot.tail]
             elif self._snapshots is not None:
                 tokens = self._snapshots.tokens_of(conversation_id)
         if not tokens:
             raise ConversationGone(
-                f"the tokens of conversation {conversation_id!r} are gone: send it whole, without continue"
+                f"the tokens of conversation {conversation_id!r} are gone: send all of it, without continue"
             )
         return list(tokens)
 
-    def place(self, prompt: list[int], conversation_id: str | None) -> Place:
-        """Give a prompt the slot where most of it lies already, or can be brought to. One has to be free."""
+    def assign_slot(self, prompt: list[int], conversation_id: str | None) -> Placement:
+        """Give a prompt the slot that reuses the most of its tokens. At least one slot must be free."""
         plan = self._slots.plan(prompt, conversation_id)
         slot, source, reused = plan.target, plan.source, plan.reused_tokens
-        if reused < self._backend.shortest(source.sequence):
+        if reused < self._backend.min_prefix(source.sequence):
             reused = 0  # the model cannot forget the rest of what lies there
         is_own = conversation_id is not None and slot.conversation_id == conversation_id
         is_gone_on_with = slot.conversation_id is None and source is slot and reused == len(slot.tokens)
         if not is_own and not is_gone_on_with:
             self._save(slot)
-        found = self._find(prompt, conversation_id, at_least=reused + WORTH_RESTORING)
+        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS)
         if found is not None and self._restore(slot, found):
             reused = found.tokens
         elif source is not slot or not reused:
             self.empty(slot)
             if reused:
-                self._backend.share(source.sequence, slot.sequence, reused)
-        self._backend.cut(slot.sequence, reused)
+                self._backend.copy_prefix(source.sequence, slot.sequence, reused)
+        self._backend.truncate(slot.sequence, reused)
         if self._backend.length(slot.sequence) != reused:
-            # The figures of reuse are what llama.cpp has, never what was meant.
+            # Report as reused only what llama.cpp really has.
             self.empty(slot)
             reused = 0
-        self._slots.begin(slot, prompt[:reused], conversation_id)
+        self._slots.assign(slot, prompt[:reused], conversation_id)
         if conversation_id is not None and self._snapshots is not None:
             self._snapshots.supersede(conversation_id)
-        return Place(slot, reused)
+        return Placement(slot, reused)
 
-    def _find(self, prompt: list[int], conversation_id: str | None, *, at_least: int) -> Found | None:
-        """The snapshot with most of the prompt, if the generations at work leave room for it."""
+    def _find(self, prompt: list[int], conversation_id: str | None, *, at_least: int) -> PrefixMatch | None:
+        """The snapshot that shares the longest prefix with the prompt, if it fits beside the active slots."""
         if self._snapshots is None:
             return None
         found = self._snapshots.find(
@@ -103,8 +103,8 @@ class Conversations:
             return None
         return found
 
-    def _restore(self, slot: Slot, found: Found) -> bool:
-        """Put a snapshot into a slot; what is idle leaves the cache for it, as much as it takes."""
+    def _restore(self, slot: Slot, found: PrefixMatch) -> bool:
+        """Restore a snapshot into a slot, evicting idle conversations if needed. False: it does not fit."""
         assert self._snapshots is not None
         payload = self._snapshots.load(found)
         if payload is None:
@@ -117,32 +117,32 @@ class Conversations:
         return True
 
     def _tokens(self, *, generating: bool = False) -> int:
-        """What the slots hold; those that share a beginning have it once, so it may be less."""
+        """Tokens in the slots. An upper bound: the KV cache holds a prefix that slots share only once."""
         return sum(len(slot.tokens) for slot in self._slots if slot.generating or not generating)
 
     # --- at the end -----------------------------------------------------------------------------------------
 
     def end(self, slot: Slot, *, tail: Sequence[int] | None) -> None:
-        """A slot's generation is over.
+        """Free a slot at the end of its generation.
 
-        `tail`: what was said after the slot's tokens and not decoded; None where it was cut off in a way that
-        nothing can go on from.
+        `tail` has the tokens that were sampled after the slot's tokens and not decoded; None if the
+        conversation cannot be continued from here, as the generation was cut off.
         """
         slot.generating = False
         slot.tail = None if tail is None else list(tail)
-        slot.ended = self._clock()
+        slot.ended_at = self._clock()
         if not slot.tokens:
             self.empty(slot)
 
     def empty(self, slot: Slot) -> None:
-        """Forget what lies in a slot."""
-        self._backend.cut(slot.sequence, 0)
-        self._slots.forget(slot)
+        """Remove all tokens from a slot."""
+        self._backend.truncate(slot.sequence, 0)
+        self._slots.mark_empty(slot)
 
-    # --- leaving --------------------------------------------------------------------------------------------
+    # --- eviction -------------------------------------------------------------------------------------------
 
     def make_room(self) -> bool:
-        """Take the idle conversation that was used least recently out of the cache. False: there is none."""
+        """Evict the least recently used idle conversation from the KV cache. False: none is idle."""
         idle = self._slots.least_recently_used()
         if idle is None:
             return False
@@ -150,40 +150,40 @@ class Conversations:
         self.empty(idle)
         return True
 
-    def rest(self, *, seconds: float = 0.0) -> bool:
-        """Make the snapshot of one conversation that has been idle so long; False when there is none.
+    def snapshot_idle(self, *, seconds: float = 0.0) -> bool:
+        """Make a snapshot of one conversation that has been idle for this long. False: there is none to make.
 
-        So what a conversation holds survives the process.
+        With it the conversation survives the end of the process.
         """
         ended_by = self._clock() - seconds
         for slot in self._slots:
-            is_idle = not slot.generating and not slot.condemned and slot.ended <= ended_by
+            is_idle = not slot.generating and not slot.marked_for_clearing and slot.ended_at <= ended_by
             if is_idle and slot.unsaved and slot.conversation_id is not None:
                 self._save(slot)
                 return True
         return False
 
-    def park(self, seconds: float) -> None:
-        """Make snapshots of all conversations, and have them on disk within this time."""
+    def snapshot_all(self, seconds: float) -> None:
+        """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""
         end = self._clock() + seconds
-        while self.rest():
+        while self.snapshot_idle():
             if self._snapshots is not None:
                 self._snapshots.flush(max(0.0, end - self._clock()))
         if self._snapshots is not None:
             self._snapshots.close(max(0.0, end - self._clock()))
 
     def expire(self) -> None:
-        """Drop the snapshots that nobody came back for."""
+        """Drop the snapshots that have not been used for too long."""
         if self._snapshots is not None:
             self._snapshots.expire()
 
     def _save(self, slot: Slot) -> None:
-        """Make a snapshot of a slot, if there is one to make."""
-        if not slot.unsaved or slot.condemned:
+        """Make a snapshot of a slot, unless it has one, is marked for clearing, or has few tokens."""
+        if not slot.unsaved or slot.marked_for_clearing:
             return
         slot.unsaved = False
-        worth = slot.conversation_id is not None or len(slot.tokens) >= WORTH_RESTORING
-        if self._snapshots is None or not worth:
+        worthwhile = slot.conversation_id is not None or len(slot.tokens) >= MIN_RESTORED_TOKENS
+        if self._snapshots is None or not worthwhile:
             return
         try:
             payload = self._backend.save(slot.sequence)
@@ -194,15 +194,15 @@ class Conversations:
             slot.conversation_id,
             slot.tokens,
             payload,
-            shortest=self._backend.shortest_saved(slot.sequence),
+            min_prefix=self._backend.min_saved_prefix(slot.sequence),
             tail=slot.tail,
         )
 
     # --- forgetting -----------------------------------------------------------------------------------------
 
     def clear(self, conversation_id: str | None) -> Cleared:
-        """Forget a conversation, or for None all: snapshots now, slots with `empty_condemned`."""
-        found = self._slots.condemn(conversation_id)
+        """Forget a conversation, or with None all: snapshots at once, slots at the next `empty_marked`."""
+        found = self._slots.mark_for_clearing(conversation_id)
         forgotten = [] if self._snapshots is None else self._snapshots.forget(conversation_id)
         in_slots = [(slot.conversation_id, pack(slot.tokens)) for slot in found]
         elsewhere = [each for each in forgotten if not any(each.is_of(*slot) for slot in in_slots)]
@@ -212,8 +212,8 @@ class Conversations:
             tokens=sum(len(slot.tokens) for slot in found) + sum(each.count for each in elsewhere),
         )
 
-    def empty_condemned(self) -> None:
-        """Empty the slots that were cleared and in which nothing is at work."""
+    def empty_marked(self) -> None:
+        """Empty the slots that are marked for clearing and have no running generation."""
         for slot in self._slots:
-            if slot.condemned and not slot.generating:
+            if slot.marked_for_clearing and not slot.generating:
                 self.empty(slot)

@@ -1,15 +1,15 @@
-"""Vectors of texts, from a second context over the weights of a model that is loaded.
+"""Embeddings of texts, from a second context over the weights of a loaded model.
 
-The context is made at the first request, has sequences of its own and disturbs no conversation. It costs,
-from then on: a key-value cache of `context_tokens` (for a model that was not made for embeddings 2048 at
-most, and none for an encoder), and a compute buffer. The buffer of a generating model has a row of logits for
-each token of a step, wanted or not, so that steps are short: `LOGITS_BYTES` bounds these rows, which are
-there twice. Measured with short texts: 166 MiB for Gemma 3 270M, 111 for SmolLM2 135M.
+The context is made at the first request. It has its own sequences and does not disturb conversations. From
+then on it costs a KV cache of `context_tokens` (at most 2048 for a model that was not made for embeddings,
+none for an encoder) and a compute buffer. In a generating model this buffer has a row of logits for each
+token of a step, even though nobody needs them; `LOGITS_BYTES` limits these rows, which exist twice, by making
+steps short. Measured with short texts: 166 MiB for Gemma 3 270M, 111 MiB for SmolLM2 135M.
 
-Short inputs share a step. A step is one micro-batch, for llama.cpp pools within one: of an input that takes
-several, each step's vector is the mean (or the first, or the last) of its tokens, and they are put together
-here. A model that looks at all tokens of an input at once takes one step for it. No other step has more
-tokens than a step has of prompts beside answers, for what is generated waits for it.
+Short inputs share a step. A step is one micro-batch, because llama.cpp pools within a micro-batch. For an
+input that takes several steps, each step gives the mean (or the first, or the last) of its tokens, and this
+module combines them. A model without causal attention embeds an input in one step. No other step has more
+than `prompt_step_tokens` tokens, because running generations wait for it.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from suite.engine.vocabulary import Vocabulary
 from suite.errors import CannotEmbed, EmptyPrompt, GenerationFailed, PromptTooLong
 
 GENERAL_CONTEXT_TOKENS = 2048
-"""The longest input of a model whose file names no pooling, or what it is loaded with if that is less."""
+"""The longest input, in tokens, of a model whose file names no pooling, unless its context is smaller."""
 STEP_TOKENS = 512
 LOGITS_BYTES = 64 << 20
-"""What the logits of one step may take."""
+"""The most memory for the logits of one step."""
 SEQUENCES = 32
-"""Inputs in one step at most."""
+"""The most inputs in one step."""
 DECIMALS = 8
-"""Finer than a 32-bit float of this size is, and half as long in JSON as it would be in full."""
+"""More precise than a 32-bit float of this magnitude, and half as long in JSON as all its digits."""
 
 _LOGIT_BYTES = 4
 _LEAST_STEP_TOKENS = 32
 
 
 class _Piece(NamedTuple):
-    """A part of an input that goes into a step."""
+    """The part of an input that is in one step."""
 
     input: int
     start: int
@@ -47,10 +47,10 @@ class _Piece(NamedTuple):
 
 
 class Embedder:
-    """One model's embeddings. Everything blocks and belongs to the thread that decodes."""
+    """Makes embeddings with one model. Everything blocks, and only the engine's thread may use it."""
 
     def __init__(self, model: LlamaModel, settings: ContextSettings) -> None:
-        """Nothing is made yet. Raises CannotEmbed for a model that cannot."""
+        """Allocates nothing yet. Raises CannotEmbed for a model that cannot make embeddings."""
         self._model = handle = lib.llama_get_model(model.context)
         named = _named_pooling(handle)
         if lib.llama_model_has_encoder(handle) or named == lib.LLAMA_POOLING_TYPE_RANK:
@@ -59,7 +59,7 @@ class Embedder:
         self._threads = settings.threads
         whole = not lib.llama_get_causal_attn(model.context)
         self.context_tokens = settings.context_tokens
-        """The longest input."""
+        """The longest input, in tokens."""
         if named is None and not whole:
             self.context_tokens = min(self.context_tokens, GENERAL_CONTEXT_TOKENS)
         # Sequences of different lengths cannot be one micro-batch where the model keeps a state of each.
@@ -67,7 +67,7 @@ class Embedder:
         self._sequences = 1 if recurrent else SEQUENCES
         longest = min(self.context_tokens, settings.prompt_step_tokens)
         self._shared_tokens = longest if whole else _step_tokens(longest, model.vocabulary)
-        """What several inputs in one step may have together."""
+        """The most tokens of several inputs in one step."""
         step = self.context_tokens if whole else self._shared_tokens
         # llama.cpp aborts over a micro-batch that is no multiple of the sequences.
         self._step_tokens = -(-step // self._sequences) * self._sequences
@@ -78,10 +78,10 @@ class Embedder:
     def embed(
         self, inputs: Sequence[Sequence[int]], normalize: bool = True
     ) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
-        """A vector for each input, which is the tokens of a text. It pauses between two steps.
+        """Return a vector for each input, a list of tokens. The generator yields between two steps.
 
-        One is brought to its end, or closed, before another is begun. Raises EmptyPrompt or PromptTooLong
-        naming the index of the input, or GenerationFailed.
+        Exhaust or close it before calling `embed` again. Raises EmptyPrompt or PromptTooLong, which name the
+        index of the input, or GenerationFailed.
         """
         self._check(inputs)
         context = self._opened()
@@ -132,7 +132,7 @@ class Embedder:
         return self._context
 
     def _steps(self, inputs: Sequence[Sequence[int]]) -> Iterator[list[_Piece]]:
-        """The inputs in order: several to a step where they fit, and alone where one needs several steps."""
+        """Divide the inputs into steps, in order. Short inputs share a step; long ones take several."""
         step: list[_Piece] = []
         used = 0
         for index, tokens in enumerate(inputs):
@@ -171,7 +171,7 @@ class Embedder:
 
 
 class _Vector:
-    """The vector of one input, from those of its pieces."""
+    """Combines the vectors of an input's pieces into one."""
 
     def __init__(self, dimensions: int, pooling: int) -> None:
         self._pooling = pooling
@@ -179,7 +179,7 @@ class _Vector:
         self._tokens = 0
 
     def add(self, values: list[float], tokens: int) -> None:
-        """Count in the vector of the next piece, which is of so many tokens."""
+        """Add the vector of the next piece, which has this many tokens."""
         if self._pooling == lib.LLAMA_POOLING_TYPE_LAST or not self._tokens:
             self._sum, self._tokens = values, tokens
         elif self._pooling == lib.LLAMA_POOLING_TYPE_MEAN:
@@ -189,7 +189,7 @@ class _Vector:
             self._sum = [rest * old + share * new for old, new in zip(self._sum, values, strict=True)]
 
     def finished(self, *, normalize: bool) -> tuple[float, ...]:
-        """The vector, of length 1 if asked for. Raises GenerationFailed if it is none."""
+        """The vector, scaled to length 1 with `normalize`. Raises GenerationFailed if it is not finite."""
         length = math.hypot(*self._sum)
         if not math.isfinite(length):
             raise GenerationFailed(
@@ -200,7 +200,7 @@ class _Vector:
 
 
 def _named_pooling(model: int) -> int | None:
-    """The pooling that the model's file names."""
+    """The pooling type in the model's file; None if it has none."""
     architecture = _metadata(model, "general.architecture")
     name = _metadata(model, f"{architecture}.pooling_type")
     return int(name) if name is not None and name.isdigit() else None

@@ -1,9 +1,10 @@
-"""Runs many generations at once in one context: continuous batching.
+"""Runs many generations at once in one llama.cpp context: continuous batching.
 
-A step is: end what is to end, give free slots to those that wait, compose a batch, decode it, sample. New
-generations join between two steps (Orca, OSDI 2022), prompts are fed in pieces beside the answers that run
-(Sarathi-Serve, OSDI 2024), and when the cache is full, idle conversations leave it first; then the newest
-generation waits until there is room and is decoded again (the recomputation of vLLM, SOSP 2023).
+A step ends cancelled generations, gives free slots to waiting ones, composes a batch, decodes it and samples.
+New generations join between two steps (Orca, OSDI 2022). Prompts are decoded in pieces beside running
+answers: chunked prefill (Sarathi-Serve, OSDI 2024). When the KV cache is full, idle conversations are evicted
+first; then the newest generation is preempted, and its tokens are decoded again when there is room
+(recomputation, as in vLLM, SOSP 2023).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from suite.engine.backend import Backend
-from suite.engine.conversations import REST_SECONDS, Conversations
+from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS, Conversations
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
-from suite.engine.scheduler import Run, Scheduler, Share, parts
+from suite.engine.scheduler import BatchShare, Run, Scheduler, batch_entries
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import GenerationFailed, PromptTooLong, SuiteError
@@ -28,8 +29,8 @@ from suite.messages.events import Outcome
 logger = logging.getLogger("suite.engine")
 
 
-class Step(NamedTuple):
-    """What a batch was: how many sequences and tokens, how many generations waited, how long it took."""
+class StepStats(NamedTuple):
+    """The size of one batch, how many generations waited for a slot meanwhile, and how long the step took."""
 
     sequences: int
     tokens: int
@@ -37,11 +38,11 @@ class Step(NamedTuple):
     seconds: float
 
 
-OnStep: TypeAlias = Callable[[Step], None]
+OnStep: TypeAlias = Callable[[StepStats], None]
 
 
 class Engine:
-    """The generations of one context. One thread calls it, `step` again and again while it is busy."""
+    """The generations of one context. One thread uses it, and calls `step` repeatedly while it is busy."""
 
     def __init__(
         self,
@@ -52,109 +53,110 @@ class Engine:
         snapshots: Snapshots | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
-        """`prompt_step_tokens` of prompts are decoded in a step at most while answers run."""
+        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated."""
         self._backend = backend
         self._conversations = Conversations(backend, slots, snapshots, clock)
         self._scheduler = Scheduler(batch_tokens=backend.batch_tokens, prompt_step_tokens=prompt_step_tokens)
         self.on_step: OnStep | None = None
-        """Is told of every step."""
+        """Called after every step."""
         self._clock = clock
         self._arrivals = 0
-        self._crowded = False
+        self._cache_full = False
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything to generate."""
+        """Whether any generation runs or waits."""
         return bool(self._scheduler.running or self._scheduler.waiting)
 
     def submit(self, generation: Generation, listener: Listener) -> None:
-        """Have a generation begin when there is a slot for it."""
+        """Queue a generation; it starts when a slot is free."""
         self._arrivals += 1
-        self._scheduler.wait(Run(generation, listener, self._arrivals, self._clock()))
+        self._scheduler.enqueue(Run(generation, listener, self._arrivals, self._clock()))
 
     def step(self) -> None:
-        """Bring every generation on by a token, or its prompt by a piece."""
-        self._end_overdue()
+        """Advance every running generation by one token, or by one piece of its prompt."""
+        self._end_interrupted()
         if self._scheduler.waiting or not self._scheduler.running:
-            self._conversations.empty_condemned()
+            self._conversations.empty_marked()
         self._admit()
         began = self._clock()
         shares = self._decode()
-        self._publish(shares)
+        self._sample_all(shares)
         if self.on_step is not None and shares:
             waiting, seconds = len(self._scheduler.waiting), self._clock() - began
-            self.on_step(Step(len(shares), sum(share.tokens for share in shares), waiting, seconds))
-        self._conversations.rest(seconds=REST_SECONDS)
+            self.on_step(StepStats(len(shares), sum(share.tokens for share in shares), waiting, seconds))
+        self._conversations.snapshot_idle(seconds=SNAPSHOT_DELAY_SECONDS)
 
     # --- between generations --------------------------------------------------------------------------------
 
     def clear(self, conversation_id: str | None) -> Cleared:
-        """Forget the tokens of a conversation, or for None all, in memory and in snapshots.
+        """Forget the tokens of a conversation, or with None of all, in memory and in snapshots.
 
-        It goes before the next generation begins, or when none runs: what else lies in the cache, and where,
-        shows in the last digits of what llama.cpp computes. None that begins later finds any of it.
+        Slots are emptied before the next generation starts, or once none runs, because the contents of the
+        KV cache change the last digits of what llama.cpp computes for the generations that run. No generation
+        that starts later reuses any of these tokens.
         """
         cleared = self._conversations.clear(conversation_id)
-        aside = [
+        preempted = [
             run
             for run in self._scheduler.waiting
-            if run.source is not None and conversation_id in (None, run.generation.order.conversation_id)
+            if run.sampler is not None and conversation_id in (None, run.generation.request.conversation_id)
         ]
-        for run in aside:
-            run.condemned = True
+        for run in preempted:
+            run.marked_for_clearing = True
         return Cleared(
-            conversations=cleared.conversations + len(aside),
-            generating=cleared.generating + len(aside),
-            tokens=cleared.tokens + sum(len(run.pending) for run in aside),
+            conversations=cleared.conversations + len(preempted),
+            generating=cleared.generating + len(preempted),
+            tokens=cleared.tokens + sum(len(run.pending) for run in preempted),
         )
 
-    def rest(self) -> bool:
-        """Make a snapshot of one conversation that has none; False when there is none to make.
+    def snapshot_idle(self) -> bool:
+        """Make a snapshot of one idle conversation that has none. False: every conversation has one.
 
-        So what a conversation holds survives the process. Called while there is nothing to generate.
+        With it the conversation survives the end of the process. Called while nothing is generated.
         """
-        if self._conversations.rest():
+        if self._conversations.snapshot_idle():
             return True
         self._conversations.expire()
         return False
 
-    def park(self, seconds: float) -> None:
-        """Make snapshots of all conversations, and have them on disk within this time."""
-        self._conversations.park(seconds)
+    def snapshot_all(self, seconds: float) -> None:
+        """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""
+        self._conversations.snapshot_all(seconds)
 
     # --- ends -----------------------------------------------------------------------------------------------
 
-    def _end_overdue(self) -> None:
+    def _end_interrupted(self) -> None:
         for run in list(self._scheduler):
-            if (outcome := run.generation.overdue) is not None:
+            if (outcome := run.generation.interruption) is not None:
                 self._end(run, outcome)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         if piece := run.text.finish():
-            run.listener.piece(piece)
-        self._release(run, tail=run.pending if run.answering else None)
+            run.listener.on_text(piece)
+        self._release(run, tail=run.pending if run.prefilled else None)
         run.generation.end(outcome)
-        run.listener.ended(None)
+        run.listener.on_end(None)
 
     def _fail(self, run: Run, error: SuiteError) -> None:
         self._release(run, tail=None)
         run.generation.end("failed")
-        run.listener.ended(error)
+        run.listener.on_end(error)
 
     def _release(self, run: Run, *, tail: Sequence[int] | None) -> None:
         self._scheduler.remove(run)
-        self._crowded = False
-        if run.source is not None:
-            run.source.close()
+        self._cache_full = False
+        if run.sampler is not None:
+            run.sampler.close()
         if run.slot is not None:
             self._conversations.end(run.slot, tail=tail)
 
     # --- beginnings -----------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Give the free slots to those that wait, in their order."""
+        """Start waiting generations in their order, as long as slots are free."""
         for run in list(self._scheduler.waiting):
-            if not self._conversations.have_room or (self._crowded and self._scheduler.running):
+            if not self._conversations.has_free_slot or (self._cache_full and self._scheduler.running):
                 return
             try:
                 self._begin(run)
@@ -165,26 +167,26 @@ class Engine:
                 self._fail(run, GenerationFailed())
 
     def _begin(self, run: Run) -> None:
-        """Give a run a slot, or let it wait for the end of the one that it continues."""
-        generation, order = run.generation, run.generation.order
-        is_new = run.source is None
-        if is_new and order.continues:
-            if self._scheduler.follows(run):
+        """Give a run a slot, unless it continues a conversation of which an earlier run is still active."""
+        generation, request = run.generation, run.generation.request
+        is_new = run.sampler is None
+        if is_new and request.continues:
+            if self._scheduler.has_predecessor(run):
                 return
             run.pending = self._continued(run)
-        if run.source is None:
-            run.source = self._backend.source(order.sampling)
-            run.source.remember(run.pending)
-        run.slot, reused = self._conversations.place(run.pending, order.conversation_id)
-        run.slot.condemned = run.condemned
-        self._scheduler.run(run)
+        if run.sampler is None:
+            run.sampler = self._backend.sampler(request.sampling)
+            run.sampler.accept_prompt(run.pending)
+        run.slot, reused = self._conversations.assign_slot(run.pending, request.conversation_id)
+        run.slot.marked_for_clearing = run.marked_for_clearing
+        self._scheduler.start(run)
         if is_new:
             generation.start(prompt_tokens=len(run.pending), reused_tokens=reused)
         del run.pending[:reused]
 
     def _continued(self, run: Run) -> list[int]:
-        """What the conversation holds and the new turn. Raises ConversationGone or PromptTooLong."""
-        held = self._conversations.held(run.generation.order.conversation_id)
+        """The conversation's tokens and those of the new turn. Raises ConversationGone or PromptTooLong."""
+        held = self._conversations.tokens_of(run.generation.request.conversation_id)
         if len(held) + len(run.pending) >= self._backend.context_tokens:
             raise PromptTooLong(
                 f"the conversation has {len(held)} tokens and the new turn {len(run.pending)}, the context "
@@ -194,51 +196,51 @@ class Engine:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    def _decode(self) -> Sequence[Share]:
-        """Decode the next batch; what was in it, nothing if there was nothing to decode."""
-        while shares := self._scheduler.shares():
+    def _decode(self) -> Sequence[BatchShare]:
+        """Decode the next batch and return its shares; empty if there was nothing to decode."""
+        while shares := self._scheduler.next_batch():
             try:
-                if self._backend.decode(parts(shares)):
+                if self._backend.decode(batch_entries(shares)):
                     return shares
             except SuiteError as error:
                 for share in shares:
-                    self._lose(share.run, error)
+                    self._discard(share.run, error)
                 return ()
             if not self._conversations.make_room():
-                self._make_way()
+                self._free_cache()
         return ()
 
-    def _lose(self, run: Run, error: SuiteError) -> None:
-        """End a run of which the sequence may hold anything."""
+    def _discard(self, run: Run, error: SuiteError) -> None:
+        """Fail a run whose sequence has unknown contents, and empty its slot."""
         assert run.slot is not None
         self._conversations.empty(run.slot)
         run.slot = None
         self._fail(run, error)
 
-    def _make_way(self) -> None:
-        """Take the newest generation out of the cache, which has no room for all that run."""
+    def _free_cache(self) -> None:
+        """Take the newest generation out of the KV cache, which is too small for all running ones."""
         newest = self._scheduler.running[-1]
         if len(self._scheduler.running) > 1:
             self._preempt(newest)
         elif newest.generation.completion_tokens:
             self._end(newest, "context_full")
         else:
-            self._lose(newest, GenerationFailed("the cache has no room for the prompt"))
+            self._discard(newest, GenerationFailed("the cache has no room for the prompt"))
 
     def _preempt(self, run: Run) -> None:
-        """Have a run wait until another has ended; what it decoded is decoded again then."""
+        """Move a run back to the queue until another ends; its tokens will then be decoded again."""
         assert run.slot is not None
         run.pending = [*run.slot.tokens, *run.pending]
-        run.answering = False
-        run.condemned = run.slot.condemned
+        run.prefilled = False
+        run.marked_for_clearing = run.slot.marked_for_clearing
         self._conversations.empty(run.slot)
         run.slot = None
         self._scheduler.remove(run)
-        self._scheduler.wait(run)
-        self._crowded = True
+        self._scheduler.enqueue(run)
+        self._cache_full = True
 
-    def _publish(self, shares: Sequence[Share]) -> None:
-        """Note what was decoded, and take the next token of every run whose turn it is."""
+    def _sample_all(self, shares: Sequence[BatchShare]) -> None:
+        """Record what was decoded, and sample a token for every run whose pending tokens are all decoded."""
         row = -1
         for run, count in shares:
             row += count
@@ -248,31 +250,31 @@ class Engine:
             if run.pending:
                 continue
             try:
-                self._take(run, row)
+                self._sample(run, row)
             except SuiteError as error:
                 self._fail(run, error)
             except Exception:
                 logger.exception("a generation failed")
                 self._fail(run, GenerationFailed())
 
-    def _take(self, run: Run, row: int) -> None:
-        assert run.source is not None and run.slot is not None
-        generation, words = run.generation, self._backend.words
-        token = run.source.next(row)
-        generation.take()
-        run.answering = True
-        if words.ends(token):
+    def _sample(self, run: Run, row: int) -> None:
+        assert run.sampler is not None and run.slot is not None
+        generation, vocabulary = run.generation, self._backend.vocabulary
+        token = run.sampler.sample(row)
+        generation.token_sampled()
+        run.prefilled = True
+        if vocabulary.is_eog(token):
             self._end(run, "stop")
             return
         generation.completion_tokens += 1
-        piece, logprobs = run.text.push(words.shown(token)), run.source.logprobs
+        piece, logprobs = run.text.push(vocabulary.visible_bytes(token)), run.sampler.logprobs
         if piece or logprobs is not None:
-            run.listener.piece(piece, logprobs)
+            run.listener.on_text(piece, logprobs)
         if run.text.stopped:
             self._end(run, "stop")
             return
         run.pending = [token]
-        if generation.completion_tokens >= generation.order.max_tokens:
+        if generation.completion_tokens >= generation.request.max_tokens:
             self._end(run, "length")
         elif len(run.slot.tokens) >= self._backend.context_tokens:
             self._end(run, "context_full")

@@ -1,72 +1,72 @@
-"""One generation: what was ordered, what came of it so far, and whether it is to end."""
+"""One generation: what was requested, its progress, and whether it must end."""
 
 from __future__ import annotations
 
 import msgspec
 
-from suite.engine.sampler import Sampling
+from suite.engine.sampler import SamplingParams
 from suite.identity import Clock
 from suite.messages.events import Outcome
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be generated."""
+class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to the engine to generate text, with the prompt as tokens."""
 
     prompt: list[int]
     max_tokens: int
     stop: tuple[str, ...]
-    sampling: Sampling
+    sampling: SamplingParams
     conversation_id: str | None
     priority: int = 0
-    """Higher goes first where there is a queue."""
+    """Higher priorities leave the queue first."""
     deadline: float | None = None
-    """Of the clock that the generation has; None: it may take as long as it takes."""
+    """When it must end, in seconds of the generation's clock; None: no limit."""
     continues: bool = False
-    """The prompt goes on after all that the conversation holds, which is not sent again."""
+    """Whether the prompt is only the new turn, to follow all tokens that the conversation has."""
 
 
 class Generation:
-    """One order on its way. Its figures may be read from any thread while it runs."""
+    """A request in progress. Any thread may read its counts and times while it runs."""
 
-    def __init__(self, order: Order, clock: Clock) -> None:
-        self.order = order
-        self.prompt_tokens = len(order.prompt)
+    def __init__(self, request: EngineRequest, clock: Clock) -> None:
+        self.request = request
+        self.prompt_tokens = len(request.prompt)
         self.outcome: Outcome | None = None
         self.reused_tokens = 0
-        """Of the prompt, those that were not decoded again."""
+        """Prompt tokens that were reused from the KV cache."""
         self.completion_tokens = 0
-        """Sampled, without the one that ends the answer."""
-        self.started: float | None = None
-        self.first_token: float | None = None
-        self.ended: float | None = None
+        """Tokens sampled, not counting the one that ends the answer."""
+        self.started_at: float | None = None
+        self.first_token_at: float | None = None
+        self.ended_at: float | None = None
         self._clock = clock
         self._cancelled: Outcome | None = None
 
     def cancel(self, outcome: Outcome) -> None:
-        """End it before its next step; the first outcome that is given stands."""
+        """Have the engine end it before its next step. If called twice, the first outcome counts."""
         self._cancelled = self._cancelled or outcome
 
     @property
-    def overdue(self) -> Outcome | None:
-        """Why it is to end now, whatever the model would still say."""
-        if self._cancelled is None and self.order.deadline is not None:
-            return "deadline" if self._clock() >= self.order.deadline else None
+    def interruption(self) -> Outcome | None:
+        """Why it must end before the model finishes (cancelled, or past its deadline); None: it may go on."""
+        if self._cancelled is None and self.request.deadline is not None:
+            return "deadline" if self._clock() >= self.request.deadline else None
         return self._cancelled
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
     def start(self, *, prompt_tokens: int, reused_tokens: int) -> None:
-        """It has a place, and its prompt begins to be decoded."""
-        self.started = self._clock()
+        """Record that it got a slot, and that decoding of its prompt begins."""
+        self.started_at = self._clock()
         self.prompt_tokens = prompt_tokens
         self.reused_tokens = reused_tokens
 
-    def take(self) -> None:
-        """A token was sampled, whatever it says."""
-        if self.first_token is None:
-            self.first_token = self._clock()
+    def token_sampled(self) -> None:
+        """Record that a token was sampled, even one that only ends the answer."""
+        if self.first_token_at is None:
+            self.first_token_at = self._clock()
 
     def end(self, outcome: Outcome) -> None:
-        """It is over."""
+        """Record that it has ended, and how."""
         self.outcome = outcome
-        self.ended = self._clock()
+        self.ended_at = self._clock()

@@ -1,4 +1,4 @@
-"""Who is told of one generation."""
+"""The callbacks of one generation."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from suite.messages.logprobs import TokenLogprobs
 
 
 class Listener(Protocol):
-    """Is told in the engine's thread; it must not block."""
+    """Receives the text of one generation. It is called in the engine's thread and must not block."""
 
-    def piece(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
-        """The next piece of text, and how likely its token was, if that was asked for.
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+        """Called with the next piece of text, and its token's log probabilities if they were requested.
 
-        The text may be empty: a character or a stop string may still be on its way.
+        The text may be empty, while a character or a possible stop string is incomplete.
         """
 
-    def ended(self, error: SuiteError | None) -> None:
-        """It is over, once and after every piece; `error` says why it failed if it did."""
+    def on_end(self, error: SuiteError | None) -> None:
+        """Called once, after all text, when the generation ends; `error` is set if it failed."""

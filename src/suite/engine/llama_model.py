@@ -1,7 +1,8 @@
-"""One model in memory with its context: load, tokenize, decode, forget. Everything here blocks.
+"""One loaded model with its context: load, decode, save and restore sequences. Everything here blocks.
 
-The context is unified (`kv_unified`) and its window cache whole (`swa_full`): only so is it right to share
-and cut back sequences of any model, and fast to decode them in any order. The price is a full-size cache.
+The context has one KV cache for all sequences (`kv_unified`), at full size for sliding windows too
+(`swa_full`). Only then are prefixes of any model copied and truncated correctly, and batches of sequences
+decoded quickly. The price is the memory of a full-size cache.
 """
 
 from __future__ import annotations
@@ -11,36 +12,36 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from suite.engine.backend import Part
+from suite.engine.backend import BatchEntry
 from suite.engine.bindings import last_messages, lib
-from suite.engine.sampler import Sampler, Sampling
+from suite.engine.sampler import Sampler, SamplingParams
 from suite.engine.snapshots.file import Payload, uninitialised
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import GenerationFailed, LoadFailed
 from suite.messages.logprobs import TokenLogprobs
 
 _MICRO_BATCH = 512
-"""Tokens that are computed at once; more costs memory and wins nothing on a CPU."""
+"""llama.cpp's `n_ubatch`, in tokens: more costs memory and gains nothing on a CPU."""
 
 
 class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How a model is loaded."""
 
     context_tokens: int
-    """How long one sequence may get."""
+    """The most tokens that one sequence can have."""
     cache_tokens: int
-    """What all sequences have room for together."""
+    """The most tokens that all sequences together can have in the KV cache."""
     batch_tokens: int
     prompt_step_tokens: int = 256
-    """Of prompts, decoded in a step at most while answers run."""
+    """The most prompt tokens in one step while answers are being generated."""
     gpu_layers: int
-    """-1: all of them."""
+    """Layers to put on the GPU; -1: all."""
     threads: int
     slots: int
 
 
 class LlamaModel:
-    """A loaded model. All but its vocabulary belongs to the one thread that decodes."""
+    """A loaded model. Except for its vocabulary, only the engine's thread may use it."""
 
     def __init__(self, model: int, context: int, settings: ContextSettings) -> None:
         self.context = context
@@ -53,30 +54,25 @@ class LlamaModel:
         self._batch = _Batch(settings.batch_tokens, settings.slots)
 
     @property
-    def words(self) -> Vocabulary:
-        """Its vocabulary."""
-        return self.vocabulary
-
-    @property
     def context_tokens(self) -> int:
-        """How long one sequence may get."""
+        """The most tokens that one sequence can have."""
         return self.settings.context_tokens
 
     @property
     def cache_tokens(self) -> int:
-        """What all sequences have room for together."""
+        """The most tokens that all sequences together can have in the KV cache."""
         return self.settings.cache_tokens
 
     @property
     def batch_tokens(self) -> int:
-        """How many tokens are decoded at once at most."""
+        """The most tokens in one batch."""
         return self.settings.batch_tokens
 
     @classmethod
     def load(cls, path: str, settings: ContextSettings, progress: Callable[[float], None]) -> LlamaModel:
-        """Load a GGUF file. `progress` gets the fraction that is done.
+        """Load a GGUF file. `progress` is called with the loaded fraction, 0 to 1.
 
-        Raises LoadFailed with llama.cpp's own words.
+        Raises LoadFailed with llama.cpp's message.
         """
         lib.llama_backend_init()
 
@@ -104,54 +100,57 @@ class LlamaModel:
         return loaded
 
     def _warm_up(self) -> None:
-        """Decode one token, so that weights and buffers are in memory before the first request is."""
+        """Decode one token, so that weights and buffers are in memory before the first request."""
         lib.llama_set_warmup(self.context, True)
-        self.decode([Part(0, [0], 0, wants_logits=True)])
+        self.decode([BatchEntry(0, [0], 0, wants_logits=True)])
         lib.llama_set_warmup(self.context, False)
         lib.llama_memory_clear(self._memory, True)
 
-    def decode(self, parts: Sequence[Part]) -> bool:
-        """Decode tokens of several sequences, at most `batch_tokens` in all.
+    def decode(self, entries: Sequence[BatchEntry]) -> bool:
+        """Decode a batch of at most `batch_tokens` tokens.
 
-        False: the cache has no room for them, and nothing has changed. Raises GenerationFailed, after which
-        what the sequences hold is unknown.
+        Returns False, and changes nothing, when the KV cache has no room for it. Raises GenerationFailed; the
+        contents of these sequences are unknown afterwards.
         """
-        result = lib.llama_decode(self.context, self._batch.fill(parts))
+        result = lib.llama_decode(self.context, self._batch.fill(entries))
         if result == 0:
             return True
         if result == 1:
             return False
         raise GenerationFailed(f"llama.cpp could not decode (code {result}): {last_messages()}".rstrip(": "))
 
-    def source(self, sampling: Sampling) -> Source:
-        """What chooses the tokens of a generation."""
-        return Source(Sampler(sampling, self.vocabulary), self.context)
+    def sampler(self, sampling: SamplingParams) -> ContextSampler:
+        """A new sampler for one generation."""
+        return ContextSampler(Sampler(sampling, self.vocabulary), self.context)
 
-    def cut(self, sequence: int, position: int) -> bool:
-        """Forget a sequence from a position on. False: this model cannot forget a part, and has not."""
-        if 0 < position < self.shortest(sequence):
+    def truncate(self, sequence: int, position: int) -> bool:
+        """Remove the tokens of a sequence from a position on.
+
+        Returns False, and removes nothing, when the model cannot remove only a part.
+        """
+        if 0 < position < self.min_prefix(sequence):
             return False
         return bool(lib.llama_memory_seq_rm(self._memory, sequence, position, -1))
 
     def length(self, sequence: int) -> int:
-        """How many tokens a sequence has in memory, by llama.cpp's own account."""
+        """The number of tokens that llama.cpp has in the KV cache for a sequence."""
         last: int = lib.llama_memory_seq_pos_max(self._memory, sequence)
         return last + 1
 
-    def share(self, source: int, target: int, tokens: int) -> None:
-        """Let the empty sequence `target` begin with the first tokens of `source`, without copying them.
+    def copy_prefix(self, source: int, target: int, tokens: int) -> None:
+        """Let the empty sequence `target` have the first tokens of `source`; both share the cache cells.
 
-        It stays empty where `source` cannot be cut back to them.
+        `target` stays empty when `source` cannot be truncated to them.
         """
-        if tokens < self.shortest(source):
+        if tokens < self.min_prefix(source):
             return
         lib.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
 
-    def shortest(self, sequence: int) -> int:
-        """To how few tokens a sequence can be cut back and be right; it can be emptied anyway.
+    def min_prefix(self, sequence: int) -> int:
+        """The fewest tokens to which a sequence can be truncated and stay correct; 0 always works.
 
-        What a window no longer sees is not in a saved state, so where that was restored a sequence that is
-        cut back would miss what the window then sees, and say wrong things without a word about it.
+        A saved state lacks the tokens that a sliding window had already passed. If a restored sequence were
+        truncated to where the window sees them again, the model would silently generate wrong text.
         """
         length = self.length(sequence)
         if not self.can_share:
@@ -159,22 +158,23 @@ class LlamaModel:
         earliest: int = lib.llama_memory_seq_pos_min(self._memory, sequence)
         return min(length, earliest + self._window) if earliest > 0 else 0
 
-    def shortest_saved(self, sequence: int) -> int:
-        """To how few tokens its saved state can be cut back once it is restored."""
+    def min_saved_prefix(self, sequence: int) -> int:
+        """The fewest tokens to which the saved state of a sequence can be truncated after `restore`."""
         length = self.length(sequence)
-        return length if 0 < self._window < length else self.shortest(sequence)
+        return length if 0 < self._window < length else self.min_prefix(sequence)
 
     def save(self, sequence: int) -> Payload:
-        """The state of a sequence, for `restore`; empty when llama.cpp could not give it."""
+        """The state of a sequence as bytes, for `restore`; empty when llama.cpp cannot save it."""
         size = lib.llama_state_seq_get_size(self.context, sequence)
         state = uninitialised(size)
         written = lib.llama_state_seq_get_data(self.context, _bytes_of(state), size, sequence)
         return state[:written]
 
     def restore(self, sequence: int, payload: Payload) -> bool:
-        """Fill a sequence with a saved state. False: it does not fit, and the sequence is empty.
+        """Load a saved state into a sequence. False: it does not fit, and the sequence is empty.
 
-        Of this model, these settings and unharmed: llama.cpp takes flipped bits for good ones.
+        The caller guarantees that the state is undamaged, and of the same model and settings: llama.cpp does
+        not notice flipped bits.
         """
         read: int = lib.llama_state_seq_set_data(self.context, _bytes_of(payload), len(payload), sequence)
         return read > 0
@@ -185,7 +185,7 @@ class LlamaModel:
         return values
 
     def free(self) -> None:
-        """Give the memory back. The model cannot be used afterwards."""
+        """Free model and context. Nothing of it may be used afterwards."""
         lib.llama_free(self.context)
         lib.llama_model_free(self._model)
 
@@ -204,14 +204,14 @@ def _context_params(settings: ContextSettings) -> lib.llama_context_params:
 
 
 def _bytes_of(payload: Payload) -> ctypes._Pointer[ctypes.c_uint8]:
-    """A payload as llama.cpp takes it, not copied."""
+    """A pointer to a payload, without a copy."""
     import numpy as np  # with the first state, not before the load
 
     return np.frombuffer(payload, np.uint8).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
-class Source:
-    """The sampler of one generation, at the logits of one context."""
+class ContextSampler:
+    """The sampler of one generation, which reads the logits of one context."""
 
     def __init__(self, sampler: Sampler, context: int) -> None:
         self.sampler = sampler
@@ -219,24 +219,24 @@ class Source:
 
     @property
     def logprobs(self) -> TokenLogprobs | None:
-        """How likely the last token was; None if nobody asked."""
+        """Log probabilities of the last sampled token; None if the request did not ask for them."""
         return self.sampler.last_logprobs
 
-    def remember(self, prompt: Sequence[int]) -> None:
-        """Let penalties count the end of the prompt as well."""
-        self.sampler.remember(prompt)
+    def accept_prompt(self, prompt: Sequence[int]) -> None:
+        """Count the prompt's last tokens for the repetition penalties."""
+        self.sampler.accept_prompt(prompt)
 
-    def next(self, row: int) -> int:
-        """The next token, from the logits of this row of the last batch."""
-        return self.sampler.next(self._context, row)
+    def sample(self, row: int) -> int:
+        """Sample the next token from the logits of this row of the last batch."""
+        return self.sampler.sample(self._context, row)
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Free the sampler's memory in llama.cpp."""
         self.sampler.close()
 
 
 class _Batch:
-    """One llama_batch over arrays of its own, filled anew for each step."""
+    """One `llama_batch` whose arrays are reused for each step."""
 
     def __init__(self, size: int, sequences: int) -> None:
         pointer = ctypes.POINTER(lib.llama_seq_id)
@@ -257,9 +257,9 @@ class _Batch:
             logits=ctypes.cast(self._wants_logits, ctypes.POINTER(ctypes.c_int8)),
         )
 
-    def fill(self, parts: Sequence[Part]) -> lib.llama_batch:
+    def fill(self, entries: Sequence[BatchEntry]) -> lib.llama_batch:
         end = 0
-        for sequence, tokens, position, wants_logits in parts:
+        for sequence, tokens, position, wants_logits in entries:
             begin, end = end, end + len(tokens)
             if end - begin == 1:
                 self._tokens[begin] = tokens[0]

@@ -1,12 +1,13 @@
-"""Choosing the next token of one generation.
+"""Samples the next token of one generation.
 
-Bias and penalties, then the likeliest tokens, then llama.cpp's own chain over them: top-k, typical, top-p,
-min-p, temperature, a draw with the seed. The order is that of llama.cpp's common sampler.
+Logit bias and penalties are applied first. Then the likeliest tokens are picked and pass through llama.cpp's
+own sampler chain: top-k, typical, top-p, min-p, temperature, and a draw with the seed. The order is that of
+llama.cpp's common sampler.
 
-With a grammar, as there: a token is drawn without it first, for the grammar allows most tokens that a model
-likes, and only when it is refused is one drawn among those that the grammar allows. To ask it about all of a
-vocabulary of 262,144 takes 60 to 140 ms, so it is asked about the likeliest first, and about all only where
-these do not suffice. It lives in a process of its own (`grammar_session`).
+With a grammar, as in llama.cpp, a token is drawn without it first, because the grammar permits most tokens
+that a model prefers. Only if the grammar rejects that token, one is drawn among those that it permits.
+Checking a whole vocabulary of 262,144 tokens takes 60 to 140 ms, so the likeliest are checked first, and all
+only when these are not enough. The grammar runs in another process (`suite.engine.grammar.session`).
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
 
 if TYPE_CHECKING:
-    from suite.engine.candidates import Ids, Logits
+    from suite.engine.candidates import Logits, TokenIds
     from suite.engine.grammar.session import GrammarSession
 
 _GREEDY_BELOW = 1e-4
-"""A temperature under this takes the likeliest token: dividing by it would overflow."""
+"""Below this temperature the likeliest token is taken, since dividing logits by it would overflow."""
 _TRIED_FIRST = (256, 4096)
 
 
-class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of one generation; their meaning is that of the request's fields of these names."""
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """The sampling parameters of one generation, named as in the request, which documents them."""
 
     temperature: float = 0.7
     top_p: float = 0.95
@@ -45,20 +46,20 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     penalty_last_n: int = 64
-    """How far back penalties look, into the prompt too."""
+    """How many of the last tokens the penalties count, those of the prompt included."""
     seed: int = 0
     logit_bias: Mapping[int, float] = {}
     grammar: GrammarSession | None = None
-    """What the answer follows; it was read, and whoever opened it closes it."""
+    """The compiled grammar of the answer; its opener closes it."""
     logprobs: int | None = None
-    """How many of the likeliest tokens to tell beside each; None: nothing."""
+    """How many alternatives to report for each token; None: no log probabilities at all."""
 
 
-def sampling_of(
+def sampling_params(
     request: GenerateTextRequest, *, seed: int, vocabulary: Vocabulary, grammar: GrammarSession | None = None
-) -> Sampling:
-    """The parameters of a request. Raises InvalidRequest for a bias of tokens that the model has not."""
-    return Sampling(
+) -> SamplingParams:
+    """The sampling parameters of a request. Raises InvalidRequest for a logit bias of unknown tokens."""
+    return SamplingParams(
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
@@ -88,13 +89,13 @@ def _bias(given: Mapping[str, float], size: int) -> dict[int, float]:
 
 
 class Sampler:
-    """Chooses the tokens of one generation. It belongs to the thread that decodes; its context frees it."""
+    """Samples the tokens of one generation. Only the engine's thread may use it; close it, or use `with`."""
 
-    def __init__(self, sampling: Sampling, vocabulary: Vocabulary) -> None:
+    def __init__(self, sampling: SamplingParams, vocabulary: Vocabulary) -> None:
         from suite.engine import candidates  # with numpy, which a start need not wait for
 
         self.last_logprobs: TokenLogprobs | None = None
-        """Of the token that was taken last, if they are asked for."""
+        """Log probabilities of the last sampled token; None if they were not requested."""
         self._candidates = candidates
         self._sampling = sampling
         self._vocabulary = vocabulary
@@ -102,8 +103,8 @@ class Sampler:
         self._penalizes = sampling.penalty_last_n > 0 and (
             sampling.repeat_penalty != 1 or sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
         )
-        self._adjustment = (
-            candidates.Adjustment(
+        self._logits_processor = (
+            candidates.LogitsProcessor(
                 dict(sampling.logit_bias),
                 repeat=sampling.repeat_penalty,
                 presence=sampling.presence_penalty,
@@ -117,20 +118,20 @@ class Sampler:
         self._chosen_from = candidates.Candidates()
         self._chain = None if self._greedy else _chain(sampling, vocabulary.size)
 
-    def remember(self, prompt: Sequence[int]) -> None:
-        """Let the penalties count the end of the prompt as well."""
+    def accept_prompt(self, prompt: Sequence[int]) -> None:
+        """Count the prompt's last tokens for the repetition penalties."""
         if self._penalizes:
             for token in prompt[-self._sampling.penalty_last_n :]:
                 self._count(token)
 
-    def next(self, context: int, row: int = -1) -> int:
-        """The next token, from the logits of one entry of the last batch; -1: of its last entry.
+    def sample(self, context: int, row: int = -1) -> int:
+        """Sample the next token from the logits of one row of the last batch; -1 is its last row.
 
-        Raises InvalidGrammar when the grammar leaves no token or takes too long, GenerationFailed when there
-        are no logits.
+        Raises InvalidGrammar when the grammar permits no token or takes too long, and GenerationFailed when
+        llama.cpp has no logits for the row.
         """
         raw = self._candidates.logits_of(context, row, self._vocabulary.size)
-        logits = raw if self._adjustment is None else self._adjustment.of(raw, self._counts)
+        logits = raw if self._logits_processor is None else self._logits_processor.apply(raw, self._counts)
         grammar = self._sampling.grammar
         token = self._draw(logits) if grammar is None else self._draw_within(grammar, logits)
         if self._penalizes:
@@ -141,8 +142,8 @@ class Sampler:
             )
         return token
 
-    def _draw(self, logits: Logits, among: Ids | None = None) -> int:
-        """A token among these, or among all."""
+    def _draw(self, logits: Logits, among: TokenIds | None = None) -> int:
+        """Draw one of these tokens; None: any token."""
         if self._chain is None:
             return int(logits.argmax() if among is None else among[logits[among].argmax()])
         if among is None:
@@ -150,17 +151,17 @@ class Sampler:
             among = self._candidates.likeliest(logits, self._sampling.top_k or len(logits))
         self._chosen_from.fill(among, logits[among])
         self._chosen_from.apply(self._chain)
-        return self._chosen_from.chosen
+        return self._chosen_from.selected
 
     def _draw_within(self, grammar: GrammarSession, logits: Logits) -> int:
         token = self._draw(logits)
-        if not grammar.takes(token):
+        if not grammar.try_accept(token):
             token = self._draw(logits, self._permitted(grammar, logits))
             grammar.accept(token)
         return token
 
-    def _permitted(self, grammar: GrammarSession, logits: Logits) -> Ids:
-        """What the grammar permits of the likeliest tokens, as many as are needed for the draw."""
+    def _permitted(self, grammar: GrammarSession, logits: Logits) -> TokenIds:
+        """The likeliest tokens that the grammar permits, as many as the draw can depend on."""
         sampling = self._sampling
         for count in (*_TRIED_FIRST, len(logits)):
             tried = self._candidates.likeliest(logits, count)
@@ -169,14 +170,14 @@ class Sampler:
                 continue
             if self._greedy or 0 < sampling.top_k <= len(permitted) or len(tried) == len(logits):
                 return permitted
-            if self._candidates.suffice(
+            if self._candidates.rest_is_negligible(
                 tried, permitted, logits, min_p=sampling.min_p, temperature=sampling.temperature
             ):
                 return permitted
-        raise InvalidGrammar("the grammar permits none of the model's tokens where the answer has come to")
+        raise InvalidGrammar("the grammar permits none of the model's tokens at this point of the answer")
 
     def _count(self, token: int) -> None:
-        """Remember a token for the penalties, and forget the one that is too far back by now."""
+        """Count a token for the penalties, and uncount the one that is now too far back."""
         self._recent.append(token)
         self._counts[token] = self._counts.get(token, 0) + 1
         if len(self._recent) > self._sampling.penalty_last_n:
@@ -194,13 +195,13 @@ class Sampler:
         self.close()
 
     def close(self) -> None:
-        """Give back what llama.cpp holds for it."""
+        """Free the sampler chain in llama.cpp."""
         if self._chain is not None:
             lib.llama_sampler_free(self._chain)
         self._chain = None
 
 
-def _chain(sampling: Sampling, vocabulary_size: int) -> int:
+def _chain(sampling: SamplingParams, vocabulary_size: int) -> int:
     chain: int = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     if sampling.top_k > 0:
         lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_top_k(min(sampling.top_k, vocabulary_size)))

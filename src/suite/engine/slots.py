@@ -1,8 +1,8 @@
-"""Which tokens are in memory where, and what of a new prompt need not be decoded again.
+"""Which tokens each slot has, and how much of a new prompt need not be decoded again (prefix reuse).
 
 A slot is one sequence of the context. A conversation keeps its slot, so that its next turn finds the tokens
-of the turns before; a new one takes an empty slot, or that of the conversation not used for longest. This is
-bookkeeping only: `plan` says what to do, the caller does it with llama.cpp and tells what came of it.
+of earlier turns; a new conversation gets an empty slot, or that of the least recently used conversation. This
+is bookkeeping only: `plan` says what to do, and the caller does it with llama.cpp and reports the result.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 _MOSTLY = 0.5
-"""A prompt without an owner goes on in a slot of which it repeats at least this share."""
+"""A prompt takes a slot that belongs to no conversation if it repeats at least this share of its tokens."""
 
 
 class Slot:
-    """One sequence: its tokens as they lie in the cache, and whose they are."""
+    """One sequence: its tokens in the KV cache, and the conversation that they belong to."""
 
     def __init__(self, sequence: int) -> None:
         self.sequence = sequence
         self.tokens: list[int] = []
         self.tail: list[int] | None = None
-        """What was said after them and not decoded; None where the conversation cannot go on from here."""
+        """Sampled after `tokens`, not decoded yet; None if the conversation cannot be continued from here."""
         self.conversation_id: str | None = None
         self.last_used = 0
-        self.ended = 0.0
-        """When its last generation was over, by the engine's clock."""
+        self.ended_at = 0.0
+        """When its last generation ended, in seconds of the engine's clock."""
         self.generating = False
-        """A generation is at work in it."""
-        self.condemned = False
-        """It is to be emptied as soon as no generation is at work in it."""
+        """Whether a generation runs in it."""
+        self.marked_for_clearing = False
+        """Whether it is to be emptied as soon as no generation runs in it."""
         self.unsaved = False
-        """It holds tokens of which no snapshot was made."""
+        """Whether it has tokens that are in no snapshot yet."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a prompt goes, and the tokens it begins with that are in memory already."""
+    """The slot for a prompt, and the prefix of the prompt that is in memory already."""
 
     target: Slot
     source: Slot
-    """The slot that holds them; another one than the target when its conversation keeps its own."""
+    """The slot that has the prefix. If it is not the target, the prefix is to be copied from it."""
     reused_tokens: int
 
 
@@ -48,7 +48,7 @@ class Slots:
     """All sequences of one context."""
 
     def __init__(self, count: int, *, can_share: bool = True) -> None:
-        """`can_share` False: the model's memory cannot give part of one sequence to another (recurrent)."""
+        """`can_share` is False for a model that cannot copy a prefix between sequences (a recurrent one)."""
         self._slots = [Slot(sequence) for sequence in range(count)]
         self._can_share = can_share
         self._uses = 0
@@ -57,14 +57,14 @@ class Slots:
         return iter(self._slots)
 
     def plan(self, prompt: list[int], conversation_id: str | None) -> Plan:
-        """The place for this prompt. A slot has to be free.
+        """Choose the slot for this prompt. At least one slot must be free.
 
-        The prompt's last token is always left to decode: its logits are sampled from.
+        The prompt's last token is never reused, because its logits are needed to sample the first token.
         """
         free = [slot for slot in self._slots if not slot.generating]
         usable = len(prompt) - 1
         shared = {
-            slot.sequence: 0 if slot.condemned else _common(slot.tokens, prompt, usable)
+            slot.sequence: 0 if slot.marked_for_clearing else _common_prefix(slot.tokens, prompt, usable)
             for slot in self._slots
         }
         target = self._target(free, shared, conversation_id)
@@ -84,17 +84,17 @@ class Slots:
             return best
         return min(free, key=lambda slot: (bool(slot.tokens), slot.last_used))
 
-    def of(self, conversation_id: str) -> Slot | None:
-        """The slot that holds a conversation."""
+    def find(self, conversation_id: str) -> Slot | None:
+        """The slot of a conversation, unless it is marked for clearing."""
         for slot in self._slots:
-            if slot.conversation_id == conversation_id and not slot.condemned:
+            if slot.conversation_id == conversation_id and not slot.marked_for_clearing:
                 return slot
         return None
 
-    def begin(self, slot: Slot, tokens: Sequence[int], conversation_id: str | None) -> None:
-        """Note that a slot now holds these tokens, nothing else, and whose it is.
+    def assign(self, slot: Slot, tokens: Sequence[int], conversation_id: str | None) -> None:
+        """Record that a slot has exactly these tokens, and which conversation it belongs to.
 
-        Of two generations of a conversation at once, the newer one's slot is the conversation's.
+        When a conversation has two generations at once, it keeps the slot of the newer one.
         """
         for other in self._slots:
             if other is not slot and conversation_id is not None and other.conversation_id == conversation_id:
@@ -106,39 +106,39 @@ class Slots:
         slot.tail = None
         slot.generating = slot.unsaved = True
 
-    def forget(self, slot: Slot) -> None:
-        """Note that the slot is empty."""
+    def mark_empty(self, slot: Slot) -> None:
+        """Record that the slot is empty."""
         slot.tokens = []
         slot.tail = slot.conversation_id = None
-        slot.generating = slot.condemned = slot.unsaved = False
+        slot.generating = slot.marked_for_clearing = slot.unsaved = False
 
-    def condemn(self, conversation_id: str | None) -> list[Slot]:
-        """Condemn what is held of a conversation, for None all; the slots for which that is new.
+    def mark_for_clearing(self, conversation_id: str | None) -> list[Slot]:
+        """Mark a conversation's slots, or with None all, for clearing. Returns those not marked before.
 
-        A slot with a generation at work counts, even before it has tokens.
+        A slot with a running generation is marked too, even before it has tokens.
         """
         found = [
             slot
             for slot in self._slots
             if (slot.tokens or slot.generating)
-            and not slot.condemned
+            and not slot.marked_for_clearing
             and conversation_id in (None, slot.conversation_id)
         ]
         for slot in found:
-            slot.condemned = True
+            slot.marked_for_clearing = True
         return found
 
     def least_recently_used(self) -> Slot | None:
-        """The slot to give up when the cache is short of room; None when no idle one holds anything.
+        """The idle slot to evict when the KV cache is full; None when no idle slot has tokens.
 
-        A condemned one goes before all others.
+        Slots that are marked for clearing come first.
         """
         idle = [slot for slot in self._slots if slot.tokens and not slot.generating]
-        return min(idle, key=lambda slot: (not slot.condemned, slot.last_used), default=None)
+        return min(idle, key=lambda slot: (not slot.marked_for_clearing, slot.last_used), default=None)
 
 
-def _common(held: list[int], prompt: list[int], limit: int) -> int:
-    """How many tokens at the beginning are the same, `limit` at most."""
+def _common_prefix(held: list[int], prompt: list[int], limit: int) -> int:
+    """The length of the common prefix, at most `limit`."""
     low, high = 0, min(limit, len(held))
     if held[:high] == prompt[:high]:
         return high

@@ -1,7 +1,7 @@
-"""From the bytes of tokens to text that can be shown: whole characters only, and nothing of a stop string.
+"""Turns the bytes of tokens into text to show: whole characters only, and no part of a stop string.
 
-A token may end inside a UTF-8 character or inside a stop string, so some of the text is held back until
-what follows decides::
+A token may end inside a UTF-8 character or inside a stop string. Such text is held back until the next token
+shows what it is::
 
     stream = TextStream(["\\n\\n"])
     stream.push(b"one\\n")   -> "one"       # the line end may begin the stop string
@@ -15,21 +15,21 @@ from collections.abc import Sequence
 
 
 class TextStream:
-    """Text of one generation as it grows. However the bytes are cut, the text that comes out is the same."""
+    """The text of one generation as it grows. The result is the same however the bytes are split."""
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = [stop for stop in stops if stop]
         self._held = ""
         self.stopped = False
-        """True once a stop string has been seen; the text ended before it and nothing follows."""
+        """Whether a stop string was found; the text ends before it, and later bytes are ignored."""
 
     def push(self, data: bytes) -> str:
-        """The text that these bytes settle, often empty."""
+        """Add bytes; return the text that is certain by now, which is often empty."""
         return self._advance(self._decoder.decode(data))
 
     def finish(self) -> str:
-        """What was held back, at the end of the generation; a character that never became whole is U+FFFD."""
+        """End the text; return what was held back, with U+FFFD for an incomplete character."""
         text = self._advance(self._decoder.decode(b"", final=True))
         held, self._held = self._held, ""
         return text + held
@@ -51,7 +51,7 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` with which `stop` begins."""
+    """The length of the longest suffix of `text` that is a prefix of `stop`."""
     for size in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:size]):
             return size

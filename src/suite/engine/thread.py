@@ -1,7 +1,7 @@
-"""The thread that llama.cpp runs in: it loads the model, then brings all generations on, step by step.
+"""The thread that llama.cpp runs in: it loads the model, then runs the engine step by step.
 
-Nobody waits for it: work is handed in, and each generation's listener is told what comes of it. What else is
-to be done with the model is done between two steps, and what takes long in pieces, one between two steps.
+Callers never block: they submit work, and a listener or a future receives the result. Other work on the model
+runs between two steps; long work runs in pieces, one piece between two steps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import NoReturn, TypeAlias, TypeVar
 
-from suite.engine.conversations import REST_SECONDS
+from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS
 from suite.engine.engine import Engine, OnStep
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
@@ -32,15 +32,15 @@ Work: TypeAlias = Callable[[LlamaModel, Engine], None]
 _log = logging.getLogger("suite.engine")
 
 EXPIRY_SECONDS = 60.0
-"""How often an idle engine looks for what has been kept too long."""
-BROKEN = 70
+"""How often an idle engine drops expired snapshots."""
+ENGINE_FAILED_EXIT_CODE = 70
 """The exit code of a process whose engine failed: an internal error, in the words of sysexits.h."""
 
 
 class EngineThread:
-    """llama.cpp, one model, many generations at once.
+    """One model in llama.cpp, with many generations at once.
 
-    Whoever submits keeps the number of those that wait within a limit.
+    Its queue has no limit: the caller must limit how many generations wait.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class EngineThread:
         make_snapshots: Callable[[], Snapshots | None] = lambda: None,
         end_process: Callable[[int], object] = os._exit,
     ) -> None:
-        """`progress` is told of the load, 0 to 1, and `make_snapshots` called, in the engine's thread.
+        """The callbacks are called in the engine's thread. `progress` receives the loaded fraction, 0 to 1.
 
-        So is `end_process`, with `BROKEN`, when the engine fails in a way that nobody thought of: what it
-        holds is unknown then, those who wait would wait for ever, and a node knows what to do with a process
-        that has died.
+        `end_process` is called with `ENGINE_FAILED_EXIT_CODE` after an unexpected exception in the engine:
+        its state is unknown then, its clients would wait for ever, and a node recovers from a process that
+        died.
         """
         self.loaded: Future[LlamaModel] = Future()
-        """The model, or why it could not be loaded."""
+        """The model, or the LoadFailed that says why it could not be loaded."""
         self._path = path
         self._settings = settings
         self._progress = progress
@@ -66,20 +66,20 @@ class EngineThread:
         self._end_process = end_process
         self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._long: deque[Iterator[None]] = deque()
-        # A daemon, without an end of its own: the process ends, even within a long step of llama.cpp, and the
+        # A daemon thread that never ends by itself: the process can exit even within a long step, and the
         # system takes the memory back.
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Begin to load."""
+        """Start the thread, which loads the model."""
         self._thread.start()
 
     def submit(self, generation: Generation, listener: Listener) -> None:
-        """Run this beside what runs, as soon as there is a slot for it."""
+        """Queue a generation; it starts when a slot is free."""
         self._work.put(lambda _, engine: engine.submit(generation, listener))
 
     def observe(self, on_step: OnStep) -> None:
-        """Have every step told, in the engine's thread."""
+        """Have `on_step` called after every step, in the engine's thread."""
 
         def observe(_: LlamaModel, engine: Engine) -> None:
             engine.on_step = on_step
@@ -87,19 +87,19 @@ class EngineThread:
         self._work.put(observe)
 
     def clear(self, conversation_id: str | None) -> Future[Cleared]:
-        """Forget the tokens of a conversation, or for None all.
+        """Forget the tokens of a conversation, or with None of all.
 
-        A generation that runs goes on; none that begins later finds any of these tokens, nor those that the
-        running one adds to them.
+        A running generation goes on, but no later one reuses these tokens, nor those that the running one
+        adds.
         """
-        return self.between_steps(lambda _, engine: engine.clear(conversation_id))
+        return self.run_between_steps(lambda _, engine: engine.clear(conversation_id))
 
-    def park(self, seconds: float) -> Future[None]:
-        """Make snapshots of all conversations, and write them to disk within this time."""
-        return self.between_steps(lambda _, engine: engine.park(seconds))
+    def snapshot_all(self, seconds: float) -> Future[None]:
+        """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""
+        return self.run_between_steps(lambda _, engine: engine.snapshot_all(seconds))
 
-    def between_steps(self, work: Callable[[LlamaModel, Engine], T]) -> Future[T]:
-        """Do something short with the model; it waits for one step of llama.cpp at most."""
+    def run_between_steps(self, work: Callable[[LlamaModel, Engine], T]) -> Future[T]:
+        """Run a short function on the model between two steps; it waits for at most one step."""
         done: Future[T] = Future()
 
         def do(model: LlamaModel, engine: Engine) -> None:
@@ -113,11 +113,11 @@ class EngineThread:
         self._work.put(do)
         return done
 
-    def in_pieces(self, work: Callable[[LlamaModel, Engine], Generator[None, None, T]]) -> Future[T]:
-        """Do something long with the model, which gives way wherever it yields.
+    def run_in_pieces(self, work: Callable[[LlamaModel, Engine], Generator[None, None, T]]) -> Future[T]:
+        """Run a long function on the model in pieces; it pauses wherever it yields.
 
-        While there is anything to generate, there is a step between two pieces. What was handed in first is
-        brought to its end first. Of what is cancelled no further piece is begun.
+        While anything is generated, the engine makes a step between two pieces. Functions run one after the
+        other, in the order of submission. Cancelling the future stops one before its next piece.
         """
         done: Future[T] = Future()
         self._work.put(lambda model, engine: self._long.append(_pieces(work(model, engine), done)))
@@ -138,7 +138,7 @@ class EngineThread:
             self._serve(model, engine)
         except BaseException:
             _log.critical("the engine failed, and the process ends", exc_info=True)
-            self._end_process(BROKEN)
+            self._end_process(ENGINE_FAILED_EXIT_CODE)
 
     def _load(self) -> tuple[LlamaModel, Engine]:
         model = LlamaModel.load(self._path, self._settings, self._progress)
@@ -157,20 +157,20 @@ class EngineThread:
             engine.step()
 
     def _receive(self, model: LlamaModel, engine: Engine) -> None:
-        """Take what was handed in; wait for it when there is nothing to do."""
-        patience = REST_SECONDS
+        """Take submitted work; wait for some when there is nothing to do."""
+        patience = SNAPSHOT_DELAY_SECONDS
         while not engine.busy and not self._long:
             try:
                 self._work.get(timeout=patience)(model, engine)
             except queue.Empty:
-                patience = REST_SECONDS if engine.rest() else EXPIRY_SECONDS
+                patience = SNAPSHOT_DELAY_SECONDS if engine.snapshot_idle() else EXPIRY_SECONDS
             else:
-                patience = REST_SECONDS
+                patience = SNAPSHOT_DELAY_SECONDS
         while not self._work.empty():
             self._work.get()(model, engine)
 
     def _do_piece(self) -> None:
-        """Bring the first of what takes long on by a piece."""
+        """Run the next piece of the first long function."""
         if self._long:
             try:
                 next(self._long[0])
@@ -179,7 +179,7 @@ class EngineThread:
 
 
 def _pieces(work: Generator[None, None, T], done: Future[T]) -> Iterator[None]:
-    """The work, until it is done or nobody wants it any more; the future is told what comes of it."""
+    """Run the function piece by piece until it returns or its future is cancelled; resolve the future."""
     with closing(work):
         try:
             while not done.cancelled():

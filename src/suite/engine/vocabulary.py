@@ -1,4 +1,4 @@
-"""Text to tokens and back, by the vocabulary that a model carries."""
+"""The tokenizer of a model: text to tokens and back, by the vocabulary in the model's file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from suite.errors import GenerationFailed
 
 
 class Vocabulary:
-    """Text to tokens and back. Safe to use from any thread while the model decodes."""
+    """Converts text to tokens and back. Any thread may use it, also while the model decodes."""
 
     def __init__(self, model: int) -> None:
         self._model = model
@@ -28,25 +28,26 @@ class Vocabulary:
 
     @property
     def pointer(self) -> int:
-        """The vocabulary in llama.cpp, for its samplers."""
+        """llama.cpp's pointer to the vocabulary, which its samplers need."""
         return self._vocab
 
     @property
     def chat_template(self) -> str | None:
-        """The chat template that the model file carries."""
+        """The chat template in the model's file; None if it has none."""
         template = lib.llama_model_chat_template(self._model, None)
         return None if template is None else template.decode("utf-8", "replace")
 
     @property
     def tool_template(self) -> str | None:
-        """The template that the file may carry for chats with tools, where its own knows of none."""
+        """The file's separate template for chats with tools; None if it has none."""
         template = lib.llama_model_chat_template(self._model, b"tool_use")
         return None if template is None else template.decode("utf-8", "replace")
 
     def tokenize(self, text: str, *, begins: bool = True) -> list[int]:
-        """The tokens of a text, special ones in it included.
+        """The tokens of a text. Names of special tokens in the text become those tokens.
 
-        With what the model wants at the beginning, unless the text goes on after another.
+        With `begins`, the tokens that the model expects at the start of a text (BOS) are added. Raises
+        GenerationFailed when llama.cpp's tokenizer fails.
         """
         data = text.encode("utf-8", "replace")
         room = len(data) + 8  # a token is a byte at least, but for the few that the model adds
@@ -57,7 +58,7 @@ class Vocabulary:
         return tokens[:count]
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes of one token; a special token has none unless asked for."""
+        """The bytes of one token. Those of a special token are empty, unless `special` is set."""
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -68,33 +69,33 @@ class Vocabulary:
 
     @cached_property
     def longest_piece(self) -> int:
-        """The bytes of its longest token. Takes 0.3 s at first for a large vocabulary."""
+        """The length of the longest token, in bytes. The first call takes 0.3 s for a large vocabulary."""
         needed = map(
             lib.llama_token_to_piece,
             *(repeat(self._vocab), range(self.size), repeat(None), repeat(0), repeat(0), repeat(True)),
         )
         return int(-min(needed))  # the size of the buffer that would do
 
-    def shown(self, token: int) -> bytes:
-        """The bytes that a generated token adds to the answer."""
+    def visible_bytes(self, token: int) -> bytes:
+        """The bytes that a generated token adds to the answer; none for special tokens."""
         known = self._pieces.get(token)
         if known is None:
             known = self._pieces[token] = self.piece(token)
         return known
 
-    def ends(self, token: int) -> bool:
-        """Whether the model says with this token that it has finished."""
+    def is_eog(self, token: int) -> bool:
+        """Whether this token ends the generation (end of generation, EOG)."""
         known = self._ends.get(token)
         if known is None:
             known = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
         return known
 
-    def unseen(self) -> list[int]:
-        """The tokens that add nothing to an answer and do not end it: special ones."""
+    def invisible_tokens(self) -> list[int]:
+        """The special tokens that neither add text to an answer nor end it."""
         special = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         attributes = map(lib.llama_vocab_get_attr, repeat(self._vocab), range(self.size))
         return [
             token
             for token, attribute in enumerate(attributes)
-            if attribute & special and not self.ends(token)
+            if attribute & special and not self.is_eog(token)
         ]

@@ -1,1 +1,1 @@
-"""Every type that crosses a process: actions, signals, events, and what node and actor say to each other."""
+"""Every type that crosses a process: actions, signals, events, and the messages between node and actor."""

@@ -1,8 +1,8 @@
-"""What a node and the process of a loaded model say to each other.
+"""The messages between a node and the process of a loaded model (its actor).
 
-The node starts the process with one ``ActorSpec`` line on its standard input and keeps that pipe open: its
-end tells the actor that the node is gone. What the actor reports comes as JSON lines on its standard
-output, in order and lost only with the process. Generations are handed over by NATS request.
+The node writes one ``ActorSpec`` line to the process's standard input and keeps that pipe open; when it
+closes, the actor knows that the node is gone. The actor reports in JSON lines on its standard output, which
+arrive in order and are lost only if the process dies. Generations are handed over by NATS request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from suite.messages.events import Outcome
 
 
 class NatsAccess(msgspec.Struct, frozen=True, kw_only=True):
-    """Where NATS is and how to be let in. Never printed, logged or traced."""
+    """The address of NATS and the credentials for it. Never printed, logged or traced."""
 
     url: str
     user: str | None = None
@@ -26,7 +26,7 @@ class NatsAccess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SnapshotSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model's process may keep of conversations that have no slot."""
+    """Where and how much a model's process may store of conversations that have no slot."""
 
     directory: str | None
     """None: in memory only."""
@@ -37,7 +37,7 @@ class SnapshotSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a model's process has to know."""
+    """Everything that a model's process needs to know."""
 
     node: str
     instance_id: str
@@ -52,34 +52,34 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     gpu_layers: int
     threads: int
     slots: int
-    """How many conversations keep their tokens in memory."""
+    """How many conversations have their tokens in the KV cache at once."""
     queue_limit: int
     model_digest: str | None
-    """SHA-256 of the file, if it is known by now."""
+    """SHA-256 of the file; None while it is not known."""
     snapshots: SnapshotSpec | None
-    """None: nothing is kept."""
+    """None: no snapshots are made."""
     usage_retention_seconds: int
-    """After which its usage expires in the log; 0: never."""
+    """After this time its usage events expire in the log; 0: never."""
     tracing: str
     chat_template: str | None = None
-    """Used instead of the model's own: a template, or the path of a file with one."""
+    """Replaces the model's own: the text of a template, or the path of a file with one."""
 
 
 # --- actor to node, on the pipe -----------------------------------------------------------------------------
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="report"):
-    """What every report is."""
+    """The base of all reports."""
 
 
 class Loading(Report, frozen=True, kw_only=True, tag="loading"):
-    """How far the load is, 0 to 1."""
+    """The progress of the load, 0 to 1."""
 
     fraction: float
 
 
 class Ready(Report, frozen=True, kw_only=True, tag="ready"):
-    """The model answers on its subjects."""
+    """The model is loaded and answers on its subjects."""
 
     resident_bytes: int
 
@@ -92,7 +92,7 @@ class Failed(Report, frozen=True, kw_only=True, tag="failed"):
 
 
 class Finished(Report, frozen=True, kw_only=True, tag="finished"):
-    """A generation has ended and its requester has the final message (or nobody is there to have it)."""
+    """A generation has ended, and its final message was sent (unless the requester is gone)."""
 
     generation_id: str
     prompt_tokens: int
@@ -100,7 +100,7 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     completion_tokens: int
     outcome: Outcome
     seq: int | None
-    """Of its event; None when it could not be appended."""
+    """The sequence of its event; None when it could not be appended."""
 
 
 AnyReport: TypeAlias = Loading | Ready | Failed | Finished
@@ -112,7 +112,7 @@ AnyReport: TypeAlias = Loading | Ready | Failed | Finished
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
     """A generation for the actor, which answers the client's reply subject itself.
 
-    The reply subject goes along in the header ``Suite-Reply``.
+    The header ``Suite-Reply`` has the client's reply subject.
     """
 
     generation_id: str
@@ -121,32 +121,32 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActorReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What every answer of an actor has: an error for the client, or none."""
+    """The base of an actor's answers: an error for the client, or none."""
 
     code: str = ""
     """Empty if there is no error."""
     message: str = ""
     retry_after_ms: int | None = None
-    """Of ``overloaded``."""
+    """For ``overloaded``: when to try again."""
 
 
 class HandoverReply(ActorReply, frozen=True, kw_only=True):
-    """Accepted, or refused with an error for the client."""
+    """The actor accepts the generation, or refuses it with an error for the client."""
 
 
 class Clear(msgspec.Struct, frozen=True, kw_only=True):
-    """Forget the tokens of a conversation, or for None all that is kept for reuse."""
+    """Forget the tokens of a conversation, or with None all tokens kept for reuse."""
 
     conversation_id: str | None
 
 
 class Cleared(ActorReply, frozen=True, kw_only=True):
-    """What one model has forgotten."""
+    """The numbers of conversations and tokens that one model has forgotten."""
 
     conversations: int = 0
-    """Prompts without a conversation count too."""
+    """Counts prompts without a conversation too."""
     generating: int = 0
-    """Of them, those that generate: their tokens go when that ends."""
+    """How many of them are generating; their tokens are forgotten when the generation ends."""
     tokens: int = 0
 
 
@@ -156,17 +156,17 @@ class Embed(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[str, ...]
     normalize: bool
     seconds: float
-    """How long anybody waits for them."""
+    """The time limit for the answer."""
 
 
 class Embedded(ActorReply, frozen=True, kw_only=True):
-    """The vectors in the order of their texts."""
+    """The vectors, in the order of their texts."""
 
     embeddings: tuple[tuple[float, ...], ...] = ()
     tokens: int = 0
-    """Of all texts together."""
+    """The tokens of all texts together."""
     resident_bytes: int = 0
-    """Of the process, which grows when it embeds for the first time."""
+    """The resident memory of the process, which grows with the first embedding."""
 
 
 REPLY_HEADER = "Suite-Reply"

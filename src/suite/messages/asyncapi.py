@@ -1,4 +1,4 @@
-"""The whole interface as one AsyncAPI 3.0 document: actions, their replies and signals, and the events."""
+"""Generates the AsyncAPI 3.0 document of the interface: actions, their replies and signals, and events."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SIGNALS: Mapping[str, tuple[type[signals.Signal], ...]] = {
     "rebuild_projection": (signals.Folded, signals.Heartbeat),
     "generate_text": (signals.Accepted, signals.Progress, signals.Chunk, signals.Heartbeat),
 }
-"""What an action with ``stream: true`` sends before its reply."""
+"""The signals that an action with ``stream: true`` sends before its reply."""
 
 
 def asyncapi(subjects: Subjects | None = None) -> Document:
-    """The whole interface in AsyncAPI 3.0, from the service's side: it receives requests and sends events."""
+    """The interface in AsyncAPI 3.0, as seen by the service: it receives requests and sends events."""
     subjects = subjects or Subjects()
     kinds: list[Any] = [kind for action in action_types() for kind in (action.request, action.reply)]
     _, schemas = components(
@@ -75,7 +75,7 @@ def _message(kind: type[msgspec.Struct], *, headers: Document | None = None) -> 
 def _add_action(
     action: ActionTypes, subjects: Subjects, messages: Document, channels: Document, operations: Document
 ) -> None:
-    """One action: where it is asked, and the inbox that gets signals and the final reply."""
+    """Add one action: its subject, and the inbox that receives signals and the final reply."""
     request, reply = f"{action.name}.request", f"{action.name}.reply"
     messages[request] = _message(action.request)
     messages[reply] = _message(action.reply)
@@ -107,7 +107,7 @@ def _add_action(
 
 
 class _FieldNames:
-    """Stands in for an event to learn which fields its ids are."""
+    """Stands in for an event, to find out which fields its ids are."""
 
     def __getattr__(self, name: str) -> str:
         return name
@@ -116,7 +116,7 @@ class _FieldNames:
 def _add_aggregate(
     aggregate: str, subjects: Subjects, messages: Document, channels: Document, operations: Document
 ) -> None:
-    """One aggregate: the subjects of its facts."""
+    """Add one aggregate: the subjects of its facts."""
     kinds = [kind for kind in event_types() if kind.aggregate == aggregate]
     getter = inspect.getattr_static(kinds[0], "ids")
     ids: tuple[str, ...] = getter.fget(_FieldNames())

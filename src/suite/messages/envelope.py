@@ -1,8 +1,8 @@
-"""What an event travels in: CloudEvents 1.0 in the binary mode of its NATS binding.
+"""The envelope of an event: CloudEvents 1.0 in the binary mode of its NATS binding.
 
-The body is the fact's JSON; id, type, source and time are ``ce-`` headers beside ``Nats-Msg-Id``,
-the W3C ``traceparent`` and the correlation and causation ids. Headers weigh as much as the body of a
-small event, so there are no others.
+The body is the fact as JSON. Id, type, source and time are ``ce-`` headers, beside ``Nats-Msg-Id``, the W3C
+``traceparent`` and the correlation and causation ids. There are no other headers, because headers take as
+much space as the body of a small event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from suite.messages.subjects import Subjects, event_tail
 from suite.messages.upcasters import decode_event
 
 TTL = "Nats-TTL"
-"""How long the server keeps a message: seconds as ``90s`` (NATS ADR-43)."""
+"""The header that says how long the server keeps a message, in seconds as ``90s`` (NATS ADR-43)."""
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3_600
 _REASON_CHARACTERS: Final = 200
@@ -39,10 +39,10 @@ class NoEvent(ValueError):
 
 
 def header_value(text: str) -> str:
-    """Text as it can stand in a header: percent-encoded where CloudEvents' bindings ask for it.
+    """Encode text for a header: percent-encoded where CloudEvents' bindings require it.
 
     That is everything outside printable ASCII, and space, quote and percent (CloudEvents HTTP binding,
-    3.1.3.2); so no id that a caller chose can end a header.
+    3.1.3.2). So an id chosen by a caller cannot end a header.
     """
     return text if _plain(text) else quote(text, safe=_SAFE, errors="surrogatepass")
 
@@ -56,24 +56,24 @@ def _optional_text(value: str | None) -> str | None:
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """One event before it is in the log: the fact, and who said it when and why."""
+    """One event before it is in the log: the fact, and who appended it, when and why."""
 
     id: str
-    """UUIDv7, or what the caller calls the thing: the same id is stored once."""
+    """UUIDv7, or an id chosen by the caller; the same id is stored once."""
     source: str
-    """Who appended it: ``/node/box1``."""
+    """Who appended it, such as ``/node/box1``."""
     time: datetime
     data: Event
     correlation_id: str | None = None
-    """The request or generation that this belongs to."""
+    """The id of the request or generation that this belongs to."""
     causation_id: str | None = None
-    """The id of the event that led to this one."""
+    """The id of the event that caused this one."""
     traceparent: str | None = None
     ttl_seconds: int | None = None
-    """After which the server removes it; None: never. For samples only."""
+    """After this time the server removes it; None: never. Only samples expire."""
 
     def subject(self, subjects: Subjects) -> str:
-        """Where the event is appended."""
+        """The subject that the event is appended to."""
         return subjects.event(self.data.aggregate, self.data.ids, self.data.fact)
 
     def headers(self) -> dict[str, str]:
@@ -103,10 +103,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """One event as the log has it."""
+    """One event as stored in the log."""
 
     seq: int
-    """Its place in the one order of all events."""
+    """Its position in the total order of all events."""
     subject: str
     id: str
     type: str
@@ -117,11 +117,11 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
     causation_id: str | None = None
     traceparent: str | None = None
     expires: datetime | None = None
-    """When its rows go from the read models; None: never.
+    """When the read models remove its rows; None: never.
 
-    By the time at which the server stored it, as its message does, and a little before that, on the full
-    hour, or second for what lives less than a day: so rows go in whole groups, and a read model that is
-    folded anew never lacks one that another has.
+    It counts from the time at which the server stored the event, as the life of its message does, and ends a
+    little before that: at a full hour, or at a full second for events that live less than a day. So rows are
+    removed in whole groups, and a rebuilt read model never lacks a row that another one still has.
     """
 
     @classmethod

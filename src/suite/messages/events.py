@@ -1,6 +1,6 @@
-"""The facts of the log, past tense. Each class is one version of one fact; none is ever changed or removed.
+"""The facts in the log, in past tense. Each class is one version of one fact; none is changed or removed.
 
-A new version is a new class and an upcaster from the one before (`upcasters.py`)::
+A new version is a new class, with an upcaster from the version before (`upcasters.py`)::
 
     @event("instance", "loaded")            # type name suite.instance.loaded.v1
     class InstanceLoaded(Event): ...
@@ -16,7 +16,7 @@ import msgspec
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """What every fact has: the aggregate it belongs to, its name there, and its version."""
+    """The base of all facts: each has the name of its aggregate, its own name, and a versioned type."""
 
     aggregate: ClassVar[str]
     fact: ClassVar[str]
@@ -24,12 +24,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of the aggregate, as they stand in the subject."""
+        """The ids of the aggregate, in the order of the subject."""
         raise NotImplementedError
 
 
 class UnknownEvent(Event, frozen=True, kw_only=True):
-    """A fact of a later version than this reader knows: its body as it came."""
+    """A fact of a later version than this reader knows, with its unread body."""
 
     body: bytes
 
@@ -66,7 +66,7 @@ class NodeEvent(Event, frozen=True, kw_only=True):
 
 @event("node", "started")
 class NodeStarted(NodeEvent, frozen=True, kw_only=True):
-    """A node is up. Its sequence is the epoch that fences an older process of the same name."""
+    """A node has started. The event's sequence is the epoch that fences older processes of the same name."""
 
     version: str
     host: str
@@ -76,14 +76,14 @@ class NodeStarted(NodeEvent, frozen=True, kw_only=True):
 
 @event("node", "stopped")
 class NodeStopped(NodeEvent, frozen=True, kw_only=True):
-    """A node ended in order."""
+    """A node has stopped in order."""
 
     epoch: int
 
 
 @event("node", "lost")
 class NodeLost(NodeEvent, frozen=True, kw_only=True):
-    """A node's lease ran out without a stop; ``observer`` is the node that noticed."""
+    """A node's lease ran out although it had not stopped; ``observer`` is the node that noticed."""
 
     epoch: int
     observer: str
@@ -104,7 +104,7 @@ class ModelEvent(Event, frozen=True, kw_only=True):
 
 @event("model", "registered")
 class ModelRegistered(ModelEvent, frozen=True, kw_only=True):
-    """A node found this file under this id, new or with other content than before."""
+    """A node found this file under this id; it is new or has other content than before."""
 
     node: str
     file_name: str
@@ -131,7 +131,7 @@ UnloadReason = Literal[
 
 
 class InstanceEvent(Event, frozen=True, kw_only=True):
-    """A fact about a loaded model on one node. ``instance_id`` tells one life of it from the next."""
+    """A fact about a loaded model on one node. Each load has its own ``instance_id``."""
 
     node: str
     model_id: str
@@ -144,17 +144,17 @@ class InstanceEvent(Event, frozen=True, kw_only=True):
 
 @event("instance", "load_started")
 class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True):
-    """Memory is reserved and the model's process begins to load."""
+    """Memory was reserved, and the model's process has started to load."""
 
     reserved_bytes: int
     context_tokens: int
     evicting: tuple[str, ...] = ()
-    """The models that make room."""
+    """The models that are unloaded to make room."""
 
 
 @event("instance", "loaded")
 class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True):
-    """The model answers. ``resident_bytes`` is measured, ``load_ms`` runs from the start of the load."""
+    """The model is ready. ``resident_bytes`` is measured; ``load_ms`` counts from the start of the load."""
 
     pid: int
     resident_bytes: int
@@ -163,7 +163,7 @@ class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True):
 
 @event("instance", "load_failed")
 class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True):
-    """The model did not come up; ``code`` is the error that the requester got."""
+    """The model could not be loaded; ``code`` is the error that the requester got."""
 
     code: str
     message: str
@@ -171,7 +171,7 @@ class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True):
 
 @event("instance", "unloaded")
 class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True):
-    """The model's process is gone and its memory is back with the system."""
+    """The model's process has ended, and its memory is freed."""
 
     reason: UnloadReason
     freed_bytes: int
@@ -179,7 +179,7 @@ class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True):
 
 @event("instance", "crashed")
 class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True):
-    """The model's process died by itself, with its running generations."""
+    """The model's process died unexpectedly, with its running generations."""
 
     exit_code: int
     generations: int
@@ -192,7 +192,7 @@ Outcome = Literal["stop", "length", "context_full", "cancelled", "client_gone", 
 
 @event("usage", "generated")
 class Generated(Event, frozen=True, kw_only=True):
-    """One generation, in figures only: no prompt and no answer is ever stored."""
+    """The token counts and timings of one generation. Prompt and answer are never stored."""
 
     model_id: str
     node: str
@@ -214,7 +214,7 @@ class Generated(Event, frozen=True, kw_only=True):
 
 @event("usage", "recorded")
 class UsageRecorded(Event, frozen=True, kw_only=True):
-    """A model made vectors, or a client says that it used one, which may be before it is registered."""
+    """A model made embeddings, or a client reported a use of a model, which need not be registered."""
 
     model_id: str
     usage_type: str
@@ -230,16 +230,16 @@ class UsageRecorded(Event, frozen=True, kw_only=True):
 
 @event("metric", "logged")
 class MetricLogged(Event, frozen=True, kw_only=True):
-    """One sample of a metric, as an agent measured it."""
+    """One sample of a metric, measured by an agent."""
 
     metric_id: str
     agent_name: str
     metric_name: str
     value: float
     timestamp: datetime
-    """When it was measured, as the agent says."""
+    """When the agent measured it."""
     context: str | None = None
-    """What the agent gave beside it: its text, or its object as JSON."""
+    """Additional data from the agent: a text, or an object as JSON."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
@@ -262,7 +262,7 @@ class EvaluationEvent(Event, frozen=True, kw_only=True):
 
 @event("evaluation", "logged")
 class EvaluationLogged(EvaluationEvent, frozen=True, kw_only=True):
-    """How a model did in one evaluation cycle."""
+    """The scores of a model in one evaluation cycle."""
 
     cycle_id: str
     trust_score: float
@@ -273,12 +273,12 @@ class EvaluationLogged(EvaluationEvent, frozen=True, kw_only=True):
     """0: not measured."""
     evaluation_timestamp: datetime
     comparison_data: str | None = None
-    """What the evaluator gave beside it: its text, or its object as JSON."""
+    """Additional data from the evaluator: a text, or an object as JSON."""
 
 
 @event("evaluation", "retracted")
 class EvaluationRetracted(EvaluationEvent, frozen=True, kw_only=True):
-    """An evaluation was wrong and counts no longer."""
+    """An evaluation was wrong and no longer counts."""
 
     reason: str | None = None
 
@@ -290,7 +290,7 @@ Severity = Literal["info", "warning", "error", "critical"]
 
 @event("error", "reported")
 class ErrorReported(Event, frozen=True, kw_only=True):
-    """Something went wrong in a node that no other fact tells of."""
+    """An error in a node that no other fact describes."""
 
     node: str
     error_type: str

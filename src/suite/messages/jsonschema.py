@@ -27,12 +27,12 @@ from suite.messages.actions import (
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document: TypeAlias = dict[str, Any]
 ACTIONS = (residency, generation, embedding, usage, evaluation, prediction, projections, status)
-"""Where the actions' types are."""
+"""The modules with the types of the actions."""
 _DESCRIBED = (base, chat, *ACTIONS, events, signals)
 
 
 class ActionTypes(NamedTuple):
-    """What one action takes and gives."""
+    """The request and reply types of one action."""
 
     name: str
     request: type[base.Request]
@@ -40,7 +40,7 @@ class ActionTypes(NamedTuple):
 
 
 def action_types(modules: Iterable[ModuleType] = ACTIONS) -> list[ActionTypes]:
-    """Every action by name: ``LoadModelRequest`` and ``LoadModelReply`` are the action ``load_model``.
+    """All actions by name: ``LoadModelRequest`` and ``LoadModelReply`` are the action ``load_model``.
 
     Raises ValueError for a request type without its reply type.
     """
@@ -59,12 +59,12 @@ def action_types(modules: Iterable[ModuleType] = ACTIONS) -> list[ActionTypes]:
 
 
 def event_types() -> list[type[events.Event]]:
-    """Every version of every fact, by type name."""
+    """All versions of all facts, sorted by type name."""
     return [kind for _, kind in sorted(events.REGISTRY.items())]
 
 
 def components(kinds: Iterable[Any], ref_template: str) -> tuple[list[Document], dict[str, Document]]:
-    """The schemas of these types and of all that they hold, with what the source says about each field."""
+    """The schemas of these types and of the types in them, with the docstrings of fields as descriptions."""
     roots, components = msgspec.json.schema_components(kinds, ref_template=ref_template)
     notes = _field_notes()
     for name, schema in components.items():
@@ -78,7 +78,7 @@ def components(kinds: Iterable[Any], ref_template: str) -> tuple[list[Document],
 
 
 def schema_of(kind: Any) -> Document:
-    """One type as a document of its own."""
+    """The schema of one type as a separate document."""
     (root,), parts = components([kind], "#/$defs/{name}")
     if "$ref" in root:
         root = parts.pop(root["$ref"].rpartition("/")[2])
@@ -86,7 +86,7 @@ def schema_of(kind: Any) -> Document:
 
 
 def _field_notes() -> dict[str, dict[str, str]]:
-    """The docstring under each field, by class and field, a base class's where the class has none."""
+    """The docstring under each field, by class and field; a base class's if the class has none."""
     own: dict[str, dict[str, str]] = {}
     for module in _DESCRIBED:
         for node in ast.walk(ast.parse(inspect.getsource(module))):

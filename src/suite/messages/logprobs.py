@@ -1,4 +1,4 @@
-"""How likely the model thought a token, as OpenAI's API has it: natural logarithms, before any sampling."""
+"""Log probabilities of tokens, as in OpenAI's API: natural logarithms, before sampling parameters apply."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import msgspec
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
-    """One token and the logarithm of its probability; -9999 stands for none at all."""
+    """One token and the natural logarithm of its probability; -9999 stands for a probability of 0."""
 
     id: int
     token: str
-    """Its text; a part of a character shows as U+FFFD."""
+    """Its text; an incomplete character is shown as U+FFFD."""
     bytes: tuple[int, ...]
-    """Its UTF-8, of which several tokens may make one character."""
+    """Its UTF-8 bytes; several tokens together may make one character."""
     logprob: float
 
 
 class TokenLogprobs(TokenLogprob, frozen=True, kw_only=True):
-    """A token of the answer, and what the model thought likeliest in its place."""
+    """A token of the answer, and the likeliest tokens in its place."""
 
     top_logprobs: tuple[TokenLogprob, ...]
-    """The likeliest first; the token itself may be among them."""
+    """The likeliest tokens first; the token itself may be among them."""

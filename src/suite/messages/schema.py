@@ -1,4 +1,4 @@
-"""The files of ``schemas/``, generated from the wire types so that they cannot drift from the code::
+"""Generates the files of ``schemas/`` from the wire types, so that they cannot differ from the code::
 
     python -m suite.messages.schema --write schemas     # after a change of a type
     python -m suite.messages.schema --check schemas     # exit 1, naming each file that differs
@@ -20,7 +20,7 @@ from suite.messages.jsonschema import Document, action_types, event_types, schem
 
 
 def documents() -> dict[str, Document]:
-    """Every file of ``schemas/`` by its path there."""
+    """All files of ``schemas/`` by their paths."""
     files: dict[str, Document] = {}
     for action in action_types():
         files[f"actions/{action.name}.request.json"] = schema_of(action.request)
@@ -34,12 +34,12 @@ def documents() -> dict[str, Document]:
 
 
 def rendered() -> dict[str, str]:
-    """The text of every file by its path, the same for the same types."""
+    """The text of each file by its path; deterministic."""
     return {path: json.dumps(document, indent=2) + "\n" for path, document in documents().items()}
 
 
 def write(directory: Path) -> None:
-    """Make ``directory`` hold exactly the generated files (and whatever is not JSON)."""
+    """Write the generated files into a directory, and remove its other JSON files."""
     texts = rendered()
     for path, text in texts.items():
         target = directory / path
@@ -50,7 +50,7 @@ def write(directory: Path) -> None:
 
 
 def drift(directory: Path) -> list[str]:
-    """The files that differ from the types: changed, missing or of no type any more."""
+    """The files that differ from the types: changed, missing, or left over."""
     texts = rendered()
     return sorted(
         path
@@ -65,7 +65,7 @@ def _present(directory: Path) -> set[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the files; 1 when they have drifted."""
+    """Write or check the files. The exit code is 1 if a check finds differences."""
     parser = argparse.ArgumentParser(
         prog="python -m suite.messages.schema", description="The wire types as schemas."
     )

@@ -1,4 +1,4 @@
-"""What is sent to a requester's reply subject before the final reply, and never into the log.
+"""Signals: messages that a requester gets before the final reply. They are never in the log.
 
 A message with ``kind`` is a signal and one with ``status`` is the final reply; after the final reply of a
 stream comes one empty message (the end of NATS' request-many convention, ADR-47).
@@ -14,41 +14,41 @@ from suite.messages.logprobs import TokenLogprobs
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """What every signal is."""
+    """The base of all signals."""
 
 
 class Accepted(Signal, frozen=True, kw_only=True, tag="accepted"):
-    """The generation is known: from now on it can be cancelled by this id."""
+    """The generation was accepted, and can be cancelled by this id from now on."""
 
     generation_id: str
     node: str
 
 
 class Progress(Signal, frozen=True, kw_only=True, tag="progress"):
-    """How far the load is, 0 to 1."""
+    """The progress of a load, 0 to 1."""
 
     model_id: str
     fraction: float
 
 
 class Folded(Signal, frozen=True, kw_only=True, tag="folded"):
-    """How far the rebuild of a read model is, 0 to 1."""
+    """The progress of rebuilding a read model, 0 to 1."""
 
     name: str
     fraction: float
 
 
 class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
-    """The next piece of the text; ``index`` counts from 0 without a gap."""
+    """The next piece of the text; ``index`` counts from 0 without gaps."""
 
     index: int
     text: str
     logprobs: tuple[TokenLogprobs, ...] | None = None
-    """Of the tokens since the chunk before, if they were asked for; the text of the last may still follow."""
+    """Those of the tokens since the previous chunk, if requested. The text of the last may still follow."""
 
 
 class Heartbeat(Signal, frozen=True, kw_only=True, tag="heartbeat"):
-    """Nothing new, but the work goes on: sent each second while nothing else is."""
+    """The work goes on without news; sent every second while nothing else is sent."""
 
 
 AnySignal: TypeAlias = Accepted | Progress | Folded | Chunk | Heartbeat

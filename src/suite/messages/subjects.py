@@ -1,4 +1,4 @@
-"""Subjects, and ids made safe to stand in them.
+"""NATS subjects, and the encoding of ids in them.
 
 An id becomes one subject token: everything outside letters, digits, ``-`` and ``_`` is percent-encoded::
 
@@ -17,9 +17,9 @@ MAX_ID_BYTES = 255
 
 @lru_cache(maxsize=4096)
 def escape(id: str) -> str:
-    """The subject token of an id (RFC 3986 percent-encoding, the dot and the tilde included).
+    """The subject token of an id, percent-encoded (RFC 3986) including the dot and the tilde.
 
-    Raises InvalidRequest for an empty id, one over 255 bytes of UTF-8, or one that is no valid Unicode.
+    Raises InvalidRequest for an id that is empty, over 255 bytes in UTF-8, or not valid Unicode.
     """
     try:
         size = len(id.encode())
@@ -47,37 +47,37 @@ def aggregate_of(subject: str) -> tuple[str, str]:
 
 
 class Subjects:
-    """The suite's subjects under one configurable first token."""
+    """The subjects of the suite; their first token is configurable."""
 
     def __init__(self, root: str = "suite") -> None:
         self.root = root
 
     @property
     def stream(self) -> str:
-        """The JetStream stream that holds the log."""
+        """The name of the JetStream stream that holds the log."""
         return escape(self.root).upper().replace("%", "_")
 
     @property
     def events(self) -> str:
-        """Every event."""
+        """The subject filter of all events."""
         return f"{self.root}.event.>"
 
     def action(self, name: str) -> str:
-        """The endpoint of one action."""
+        """The subject of one action."""
         return f"{self.root}.action.{name}"
 
     def event(self, aggregate: str, ids: tuple[str, ...], fact: str) -> str:
-        """The subject of one fact: ``suite.event.instance.box1.smollm2.loaded``."""
+        """The subject of one fact, such as ``suite.event.instance.box1.smollm2.loaded``."""
         return f"{self.root}.event.{event_tail(aggregate, ids, fact)}"
 
     def aggregate(self, aggregate: str, *ids: str) -> str:
-        """Every fact of one aggregate, or of all aggregates under a shorter id."""
+        """The subject filter of one aggregate's facts; with fewer ids, of all aggregates under them."""
         return ".".join((self.root, "event", aggregate, *map(escape, ids), ">"))
 
     def actor(self, node: str, instance_id: str, operation: str) -> str:
-        """What one actor process answers to; its node and it alone use this."""
+        """The subject of an operation of one actor process; only the actor and its node use it."""
         return f"{self.root}.actor.{escape(node)}.{escape(instance_id)}.{operation}"
 
     def node(self, node: str, operation: str) -> str:
-        """What one node process answers to."""
+        """The subject of an operation of one node process."""
         return f"{self.root}.actor.{escape(node)}.{operation}"

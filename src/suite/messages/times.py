@@ -1,4 +1,4 @@
-"""Times as clients send them, as read models keep them, and as replies tell them."""
+"""Converts times: from requests, to and from SQL, and for replies."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from suite.errors import InvalidRequest
 
 
 def parse_time(value: str | float, field: str) -> datetime:
-    """A time in UTC from RFC 3339, ``YYYY-MM-DD HH:MM:SS`` (UTC if it says no other), or seconds since 1970.
+    """Parse RFC 3339, ``YYYY-MM-DD HH:MM:SS`` (UTC if it has no offset), or seconds since 1970, into UTC.
 
-    Raises InvalidRequest that names the field.
+    Raises InvalidRequest, which names the field.
     """
     try:
         if isinstance(value, str):
@@ -22,21 +22,21 @@ def parse_time(value: str | float, field: str) -> datetime:
     except (ValueError, OverflowError, OSError):
         pass
     raise InvalidRequest(
-        f"field '{field}': {str(value)[:40]!r} is no time: send 2026-01-31T12:00:00Z, '2026-01-31 12:00:00' "
-        "in UTC, or seconds since 1970"
+        f"field '{field}': {str(value)[:40]!r} is not a time: send 2026-01-31T12:00:00Z, "
+        "'2026-01-31 12:00:00' in UTC, or seconds since 1970"
     )
 
 
 def to_sql(time: datetime) -> str:
-    """Text that sorts as the time does, and that SQL readers take for a TIMESTAMP."""
+    """Format a time as text that sorts by time, and that SQL readers accept as a TIMESTAMP."""
     return time.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
 def from_sql(text: str) -> datetime:
-    """The time of a row."""
+    """Parse the time of a row."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 def rfc3339(time: datetime) -> str:
-    """A time as replies have it."""
+    """Format a time for replies."""
     return time.astimezone(UTC).isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""Reading old events: each upcaster lifts the body of one version to the next, until it is the newest."""
+"""Upcasters: convert the body of an old event, version by version, to the newest version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Body: TypeAlias = dict[str, Any]
 Upcaster: TypeAlias = tuple[str, Callable[[Body], Body]]
 
 UPCASTERS: Mapping[str, Upcaster] = {}
-"""From an old type name to the newer one and the function that lifts a body to it."""
+"""By old type name: the type name of the next version, and the function that converts a body to it."""
 
 
 def decode_event(
@@ -23,10 +23,10 @@ def decode_event(
     upcasters: Mapping[str, Upcaster] = UPCASTERS,
     registry: Mapping[str, type[Event]] = REGISTRY,
 ) -> Event:
-    """The event of this type name and JSON body, lifted to its newest version.
+    """Decode an event from its type name and JSON body, converted to its newest version.
 
-    A type that this version does not know comes back as an UnknownEvent, so that an older reader
-    goes on past a newer writer. Raises msgspec.ValidationError for a body that is not of its type.
+    An unknown type gives an UnknownEvent, so that an older reader can read past the events of a newer writer.
+    Raises msgspec.ValidationError for a body that does not match its type.
     """
     if type_name not in upcasters:
         kind = registry.get(type_name)

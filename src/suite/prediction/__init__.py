@@ -1,1 +1,1 @@
-"""Which model will be used next: policies that learn from usage. They read no database themselves."""
+"""Policies that predict which model will be used next, from the history of usage. They read no database."""

@@ -1,4 +1,4 @@
-"""The old services' rule: what was used most in the last hour will be used again."""
+"""The rule of the older services: the models most used in the last hour will be used next."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ WINDOW = timedelta(hours=1)
 
 
 class MostUsedLastHour:
-    """The models with the most uses in the last hour, and of as many uses by id."""
+    """Predicts the models with the most uses in the last hour; ties are sorted by id."""
 
     name = "most_used_last_hour"
 
     async def predict(self, history: History, *, now: datetime, limit: int) -> list[str]:
-        """The most used first; fewer than ``limit`` when fewer were used."""
+        """The most used models first; fewer than ``limit`` if fewer were used."""
         return [model_id for model_id, _ in await history.counts(now - WINDOW, limit)]

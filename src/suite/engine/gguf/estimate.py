@@ -1,22 +1,23 @@
-"""How much memory a model will take, from its header and settings alone.
+"""Estimates the memory that a model will take, from its header and settings alone.
 
-weights: the tensors as they lie in the file (mapped), once more those of types that llama.cpp repacks for
-    the CPU, and its tables of the vocabulary (measured: 166 bytes a token, 191 a merge).
-KV: a key and a value of each KV head in each layer, 16 bits each, for every token of the context rounded
-    up to 256; full size for layers with a sliding window too, as contexts are made with ``swa_full``.
-    Layers that share another's cache are counted, the small fixed state of recurrent layers is not.
+weights: the tensors as they are in the file (mapped), a second copy of the types that llama.cpp repacks for
+the
+    CPU, and llama.cpp's tables of the vocabulary (measured: 166 bytes a token, 191 a merge).
+KV: a key and a value of each KV head in each layer, 16 bits each, for every token of the cache rounded up to
+    256; full size for layers with a sliding window too, as contexts are made with ``swa_full``. Layers that
+    share another's cache are counted; the small fixed state of recurrent layers is not.
 compute: llama.cpp's compute buffer with flash attention, for a micro-batch of u tokens::
 
         u * (4 * (4 * width + max(vocabulary, 3 * feed_forward, heads * (key + value))) + 2 * context)
 
-    that is the widest step of the graph in 32 bits and the attention mask in 16; one row of logits a slot;
-    and the process itself.
+    which is the widest step of the graph in 32 bits and the attention mask in 16 bits; plus one row of logits
+    for each slot, and the process itself.
 
-Against what llama.cpp itself logs (llama-cpp-python 0.3.36 on a CPU, u = 512, contexts of 512, 2048, 4096
-and 8192 tokens): KV exact; compute buffer of SmolLM2 +2.8, 0.0, +6.4 and +10.4 %, of Gemma 3 270M +0.6 to
-+2.0 %. Resident memory after loading, less what the process had before: weights -0.6 % and -0.1 %. The
-compute buffer is an upper bound of what becomes resident: logits are made for few tokens of a batch, so
-most of the buffer of a model with a large vocabulary is never touched.
+Compared with what llama.cpp logs (llama-cpp-python 0.3.36 on a CPU, u = 512, contexts of 512, 2048, 4096 and
+8192 tokens): KV exact; compute buffer of SmolLM2 +2.8, 0.0, +6.4 and +10.4 %, of Gemma 3 270M +0.6 to +2.0 %.
+Compared with the resident memory after loading, less that before: weights -0.6 % and -0.1 %. The compute
+buffer is an upper bound of what becomes resident: logits are made for few tokens of a batch, so most of the
+buffer of a model with a large vocabulary is never touched.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from suite.engine.gguf.ggml import REPACKED_TYPES
 from suite.messages.actions.status import MemoryEstimate
 
 MICRO_BATCH_TOKENS = 512
-"""What llama.cpp computes at once at most."""
+"""The most tokens that llama.cpp computes at once (`n_ubatch`)."""
 PROCESS_BYTES = 48 << 20
-"""An interpreter with the libraries that a model's process needs, before it loads anything."""
+"""The memory of a model's process before it loads a model: the interpreter and its libraries."""
 
 _CELLS_PADDING = 256
 _TOKEN_BYTES = 170
@@ -38,7 +39,7 @@ _HALF_BYTES = 2
 
 
 def estimate(info: GgufInfo, *, cache_tokens: int, batch_tokens: int, slots: int = 1) -> MemoryEstimate:
-    """What the model's process will take with this cache, batch size and number of sequences."""
+    """Estimate the memory of a model's process for this cache, batch size and number of slots."""
     cells = -(-cache_tokens // _CELLS_PADDING) * _CELLS_PADDING
     return MemoryEstimate(
         weights_bytes=_weights(info),
@@ -53,7 +54,7 @@ def _weights(info: GgufInfo) -> int:
 
 
 def kv_bytes_per_token(info: GgufInfo) -> int:
-    """What one token takes in the cache; 0 for a model that keeps none."""
+    """Bytes of one token in the KV cache; 0 for a model without one."""
     if not info.causal:
         return 0
     return sum(info.kv_head_counts) * (info.key_length + info.value_length) * _HALF_BYTES

@@ -1,10 +1,11 @@
-"""What a GGUF file says about its model, without llama.cpp and without reading its tensors::
+"""Reads the description of a model from its GGUF file, without llama.cpp and without reading the tensors::
 
     info = inspect(Path("models/smollm2.gguf"))
     info.architecture, info.parameters, info.quantization      # "llama", 134515008, "Q4_1"
 
-llama.cpp aborts its whole process on some malformed files; whatever passes here is at least whole, and has
-the keys and counts that a load relies on. What slips through costs a model's process, never the node's.
+llama.cpp aborts the whole process on some malformed files. A file that passes here is complete and has the
+keys and counts that a load relies on. A defect that is missed can crash a model's process, but never the
+node.
 """
 
 from __future__ import annotations
@@ -42,44 +43,44 @@ _NO_TOKENIZER = ("none", "no_vocab")
 
 
 class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One model as its file describes it; of a split file, all parts together."""
+    """A model as described by its file, or by all parts of a split file together."""
 
     architecture: str
     name: str | None
     parameters: int
     quantization: str
     context_tokens: int
-    """What the model was trained for."""
+    """The context length that the model was trained for."""
     block_count: int
     embedding_length: int
     feed_forward_length: int
-    """Of the widest layer; of all experts that work on one token together."""
+    """The width of the widest layer; in a mixture of experts, of all experts used for one token together."""
     head_counts: tuple[int, ...]
     """Attention heads of each layer; 0 for a layer without attention."""
     kv_head_counts: tuple[int, ...]
     key_length: int
-    """Values of one head's key."""
+    """The number of values in one head's key."""
     value_length: int
     vocabulary: int
-    """Tokens of the tokenizer."""
+    """The number of tokens in the vocabulary."""
     merges: int
     tokenizer: str
     bos_token: int | None
     eos_token: int | None
     chat_template: str | None
     causal: bool
-    """False for an encoder, which keeps no KV cache."""
+    """False for an encoder, which has no KV cache."""
     capabilities: tuple[str, ...]
-    """What the file hints at: "chat" with a template, "embedding" for encoders and pooled models."""
+    """Guessed from the file: "chat" if it has a template, "embedding" for encoders and pooled models."""
     file_bytes: int
     tensor_bytes: int
     tensor_bytes_by_type: dict[str, int]
     parts: tuple[str, ...]
-    """The files' names, one for each part."""
+    """The file names of all parts."""
 
 
 def split_name(file_name: str) -> tuple[str, int, int] | None:
-    """Base name, number of this part and of all parts of a name such as ``big-00001-of-00003.gguf``."""
+    """Split a name such as ``big-00001-of-00003.gguf`` into base name, part number and number of parts."""
     match = _SPLIT.fullmatch(file_name)
     return (match["base"], int(match["part"]), int(match["parts"])) if match else None
 
@@ -107,7 +108,7 @@ def inspect(path: Path) -> GgufInfo:
     except Malformed as error:
         reason = str(error)[:_MAX_REASON]  # it may name a key of 65,535 bytes
         raise ModelFileInvalid(
-            f"{path.name} is no model that can be loaded: {reason}; fetch it again, or take it away"
+            f"{path.name} is not a model that can be loaded: {reason}; download it again, or remove it"
         ) from None
 
 
@@ -115,7 +116,8 @@ def _read(path: Path) -> tuple[Header, int]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise Malformed("it is a directory" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise Malformed(f"it is {kind}")
         with path.open("rb") as file:
             return read_header(file, status.st_size), status.st_size
     except (FileNotFoundError, NotADirectoryError):
@@ -140,13 +142,13 @@ def _check_parts(headers: list[Header]) -> None:
     for number, header in enumerate(headers):
         keys = Keys(header)
         if keys.integer("split.count", 1) != len(headers) or keys.integer("split.no", 0) != number:
-            raise Malformed(f"its part {number + 1} says that it is another")
+            raise Malformed(f"its part {number + 1} says that it is another part")
         found = {tensor.name for tensor in header.tensors}
         if names & found:
             raise Malformed(f"its part {number + 1} repeats tensors")
         names |= found
     if Keys(headers[0]).integer("split.tensors.count", len(names)) != len(names):
-        raise Malformed("its parts do not have all the tensors together")
+        raise Malformed("its parts together do not have all tensors")
 
 
 def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) -> GgufInfo:
@@ -220,7 +222,7 @@ def _feed_forward(keys: Keys, prefix: str, layers: int) -> int:
 
 
 def _vocabulary(keys: Keys) -> int:
-    """How many tokens there are. llama.cpp takes it that there are as many scores and types."""
+    """The number of tokens. llama.cpp assumes that there are as many scores and types."""
     tokens = keys.array_length("tokenizer.ggml.tokens", MAX_VOCABULARY)
     for other in ("scores", "token_type"):
         found = keys.array_length(f"tokenizer.ggml.{other}", MAX_VOCABULARY)
@@ -230,7 +232,7 @@ def _vocabulary(keys: Keys) -> int:
 
 
 def _quantization(keys: Keys, bytes_by_type: Counter[str]) -> str:
-    """By the file's own word, else the type that most of the bytes are of."""
+    """The file's declared type, or else the tensor type of most of its bytes."""
     number = keys.integer("general.file_type", -1) & ~FILE_TYPE_GUESSED
     return FILE_TYPES.get(number) or bytes_by_type.most_common(1)[0][0]
 

@@ -1,4 +1,4 @@
-"""ggml's tensor types and file types by number, as GGUF files name them.
+"""The tensor types and file types of ggml, by their numbers in GGUF files.
 
 Source: `ggml.h` and `llama.h` of llama.cpp; a test compares the table with the installed library.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class TensorType(NamedTuple):
-    """How the values of a tensor are stored: so many values a block, so many bytes a block."""
+    """How the values of a tensor are stored: in blocks of this many values and bytes."""
 
     name: str
     block_values: int
@@ -55,7 +55,7 @@ TENSOR_TYPES: dict[int, TensorType] = {
 }
 
 REMOVED_TENSOR_TYPES = frozenset({4, 5, 31, 32, 33, 36, 37, 38})
-"""Types that llama.cpp once had and no longer reads."""
+"""Types that older versions of llama.cpp had, and that it no longer reads."""
 
 REPACKED_TYPES = frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"})
 """Types of which llama.cpp makes a second copy, laid out for the CPU's vector units (AVX2, NEON)."""
@@ -100,4 +100,4 @@ FILE_TYPES: dict[int, str] = {
 }
 
 FILE_TYPE_GUESSED = 1024
-"""A bit of the file type: it was guessed by whoever wrote the file."""
+"""A flag in the file type: the program that wrote the file guessed the type."""

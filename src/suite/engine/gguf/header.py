@@ -1,8 +1,8 @@
 """The header of a GGUF file, read within limits: key values and where each tensor lies, not the tensors.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. What llama.cpp refuses is refused
-here too, and so is what would make a reader allocate or count without end. Nothing is trusted: each
-count is held against the bytes that the file still has before anything is read or kept.
+here too, and so is what would make a reader allocate or count without end. Nothing is trusted: each count is
+checked against the bytes left in the file before anything is read or kept.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import BinaryIO, NamedTuple, TypeAlias
 from suite.engine.gguf.ggml import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
 
 MAX_HEADER_BYTES = 512 << 20
-"""Where the header must have ended; that of a vocabulary of 262,144 tokens has 7 MB."""
+"""The largest header; that of a vocabulary of 262,144 tokens has 7 MB."""
 MAX_KEPT_BYTES = 64 << 20
 MAX_KEYS = MAX_TENSORS = 1 << 16
 MAX_KEY_BYTES = (1 << 16) - 1
 MAX_TEXT_BYTES = 1 << 20
-"""Of a text that is kept, such as a chat template; a longer one is stepped over."""
+"""The longest text that is kept, such as a chat template; a longer one is skipped."""
 MAX_STRINGS = 1 << 23
-"""In all arrays of the file together."""
+"""The most strings in all arrays of the file together."""
 MAX_KEPT_ELEMENTS = 1024
-"""Of an array that is kept, such as head counts by layer; of a longer one only the length is."""
+"""The longest array that is kept, such as head counts by layer; of a longer one only the length is kept."""
 MAX_TENSOR_NAME_BYTES = 63
 MAX_DIMENSIONS = 4
 MAX_SIZE = (1 << 63) - 1
@@ -36,11 +36,11 @@ _VERSIONS = (2, 3)
 
 
 class Malformed(ValueError):
-    """The file is not what it should be; the text says where and how."""
+    """The file is not a valid model file; the message says where and why."""
 
 
 class Kind(IntEnum):
-    """Types of key values."""
+    """The types of values in the header."""
 
     UINT8 = 0
     INT8 = 1
@@ -74,7 +74,7 @@ _LENGTH = _FORMATS[Kind.UINT64]
 
 
 class Array(NamedTuple):
-    """An array; `values` is None when it has texts or more elements than are kept."""
+    """An array; `values` is None for texts, and for more elements than are kept."""
 
     kind: Kind
     length: int
@@ -91,7 +91,7 @@ Value: TypeAlias = int | float | bool | str | Array | SkippedText
 
 
 class Tensor(NamedTuple):
-    """One tensor: where it lies in the data section and what it takes."""
+    """One tensor: its type, dimensions, offset within the data section, and size in bytes."""
 
     name: str
     type: TensorType
@@ -101,12 +101,12 @@ class Tensor(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """How many values it has."""
+        """The number of its values."""
         return math.prod(self.dimensions)
 
 
 class Header(NamedTuple):
-    """All that a GGUF file says before its tensors."""
+    """Everything in a GGUF file before the tensors' data."""
 
     version: int
     values: dict[str, Value]
@@ -115,7 +115,7 @@ class Header(NamedTuple):
 
 
 def read_header(file: BinaryIO, size: int) -> Header:
-    """The header of an open file of `size` bytes. Raises Malformed, and OSError where reading fails."""
+    """Read the header of an open file of `size` bytes. Raises Malformed, or OSError when reading fails."""
     return _HeaderReader(file, size).read()
 
 
@@ -135,11 +135,11 @@ class _HeaderReader:
         for _ in range(key_count):
             key = self._text("a key", MAX_KEY_BYTES)
             if key in values:
-                raise Malformed(f"the key {key!r} stands in it twice")
+                raise Malformed(f"the key {key!r} occurs twice")
             values[key] = self._value(key)
         alignment = values.get("general.alignment", _DEFAULT_ALIGNMENT)
         if type(alignment) is not int or alignment <= 0 or alignment & (alignment - 1):
-            raise Malformed(f"its alignment of {alignment} is no power of two")
+            raise Malformed(f"its alignment of {alignment} is not a power of two")
         tensors = self._tensors(tensor_count, alignment)
         data_offset = _padded(self._position, alignment)
         for tensor in tensors:
@@ -167,9 +167,9 @@ class _HeaderReader:
         for _ in range(count):
             tensor = self._tensor()
             if tensor.name in tensors:
-                raise Malformed(f"the tensor {tensor.name!r} stands in it twice")
+                raise Malformed(f"the tensor {tensor.name!r} occurs twice")
             if tensor.offset != expected:
-                raise Malformed(f"tensor {tensor.name!r} lies at {tensor.offset}, it should at {expected}")
+                raise Malformed(f"tensor {tensor.name!r} is at offset {tensor.offset} instead of {expected}")
             tensors[tensor.name] = tensor
             expected = _padded(expected + tensor.bytes, alignment)
         return tuple(tensors.values())
@@ -184,13 +184,13 @@ class _HeaderReader:
         offset: int = self._scalar(Kind.UINT64, f"tensor {name!r}")
         kind = TENSOR_TYPES.get(type_number)
         if kind is None:
-            state = "no longer" if type_number in REMOVED_TENSOR_TYPES else "not"
-            raise Malformed(f"tensor {name!r} is of type {type_number}, which llama.cpp does {state} know")
+            state = "no longer supports" if type_number in REMOVED_TENSOR_TYPES else "does not know"
+            raise Malformed(f"tensor {name!r} is of type {type_number}, which llama.cpp {state}")
         if 0 in dimensions or math.prod(dimensions) > MAX_SIZE:
             raise Malformed(f"tensor {name!r} has impossible dimensions {dimensions}")
         if dimensions[0] % kind.block_values:
             raise Malformed(
-                f"tensor {name!r} has rows of {dimensions[0]}, no multiple of {kind.block_values}"
+                f"tensor {name!r} has rows of {dimensions[0]}, not a multiple of {kind.block_values}"
             )
         size = math.prod(dimensions) // kind.block_values * kind.block_bytes
         return Tensor(name, kind, dimensions, offset, size)

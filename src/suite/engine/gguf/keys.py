@@ -1,4 +1,4 @@
-"""Typed access to the key values of a GGUF header; what is missing or of another kind is Malformed."""
+"""Typed access to the values of a GGUF header. Raises Malformed for missing keys and wrong types."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from suite.engine.gguf.header import Array, Header, Malformed, SkippedText, Valu
 
 
 class Keys:
-    """The key values of one file."""
+    """The keys and values of one file's header."""
 
     def __init__(self, header: Header) -> None:
         self._values = header.values
 
     def text(self, key: str, default: str | None = None) -> str:
-        """A text that must be there unless there is a default."""
+        """A text. Raises Malformed when the key is missing and there is no default."""
         value = self._get(key, default)
         if isinstance(value, str) and value:
             return value
-        raise Malformed(f"its key {key!r} is no text" if value is not None else f"it has no key {key!r}")
+        raise Malformed(f"its key {key!r} is not a text" if value is not None else f"it has no key {key!r}")
 
     def optional_text(self, key: str) -> str | None:
-        """A text, or None when there is none, an empty one or one of more than a megabyte."""
+        """A text; None when the key is missing, empty, or has more than a megabyte."""
         value = self._get(key)
         if value is None or isinstance(value, SkippedText):
             return None
         if not isinstance(value, str):
-            raise Malformed(f"its key {key!r} is no text")
+            raise Malformed(f"its key {key!r} is not a text")
         return value or None
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """Yes or no."""
+        """A boolean."""
         value = self._get(key, default)
         if not isinstance(value, bool):
             raise Malformed(f"its key {key!r} is neither true nor false")
@@ -39,7 +39,7 @@ class Keys:
     def integer(
         self, key: str, default: int | None = None, *, at_least: int | None = None, at_most: int | None = None
     ) -> int:
-        """A whole number within limits, the default when the key is missing."""
+        """An integer within limits; the default when the key is missing."""
         value = self._get(key, default)
         if value is None:
             raise Malformed(f"it has no key {key!r}")
@@ -48,7 +48,7 @@ class Keys:
     def by_layer(
         self, key: str, layers: int, at_most: int, *, default: int | tuple[int, ...] | None
     ) -> tuple[int, ...]:
-        """A number for each layer, which files give as one number for all or as an array."""
+        """An integer for each layer; files have one number for all layers, or an array."""
         value = self._values.get(key)
         if value is None:
             if default is None:
@@ -61,18 +61,18 @@ class Keys:
         return tuple(_whole(key, item, at_least=0, at_most=at_most) for item in value.values)
 
     def array_length(self, key: str, at_most: int) -> int:
-        """How many elements an array has; 0 when there is none."""
+        """The length of an array; 0 when the key is missing."""
         value = self._get(key)
         if value is None:
             return 0
         if not isinstance(value, Array):
-            raise Malformed(f"its key {key!r} is no array")
+            raise Malformed(f"its key {key!r} is not an array")
         if value.length > at_most:
             raise Malformed(f"its key {key!r} claims to have {value.length} elements")
         return value.length
 
     def check_finite(self, prefix: str) -> None:
-        """Refuse a number that is none (NaN, infinity) under the prefix: llama.cpp aborts on some of them."""
+        """Raise Malformed for NaN or infinity under a prefix: llama.cpp aborts on some of them."""
         for key, value in self._values.items():
             if key.startswith(prefix) and isinstance(value, float) and not math.isfinite(value):
                 raise Malformed(f"its key {key!r} is {value}")
@@ -83,7 +83,7 @@ class Keys:
 
 def _whole(key: str, value: Value, *, at_least: int | None, at_most: int | None) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise Malformed(f"its key {key!r} is no whole number")
+        raise Malformed(f"its key {key!r} is not a whole number")
     if (at_least is not None and value < at_least) or (at_most is not None and value > at_most):
         raise Malformed(f"its key {key!r} is {value}, which is impossible")
     return value

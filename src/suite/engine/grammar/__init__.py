@@ -1,1 +1,1 @@
-"""Grammars, followed in a process of their own."""
+"""Constrained generation: grammars run in a process of their own."""

@@ -1,11 +1,12 @@
-"""What an answer has to follow: a grammar of the client's, or one made of a JSON schema.
+"""Constrains answers to a grammar: the client's own, or one made from a JSON schema.
 
-Each is read, and later followed, in a process of its own under limits (`grammar_session`)::
+Each grammar is compiled, and later followed, in another process under limits
+(`suite.engine.grammar.session`)::
 
-    async with grammars.of(request) as constraint:  # None: the answer is free
-        ...  # sampling with constraint.session
+    async with grammars.for_request(request) as grammar:  # None: the answer is not constrained
+        ...  # sample with grammar.session
 
-One that was refused is remembered, so that it is not tried again.
+Refused grammars are remembered, so that they are not compiled again.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from suite.engine.grammar.session import GrammarProcess, GrammarSession, Kind, Limits, ToRead
+from suite.engine.grammar.session import CompileRequest, GrammarProcess, GrammarSession, Limits, SourceKind
 from suite.errors import InvalidGrammar, InvalidRequest, InvalidSchema, SuiteError
 from suite.messages.actions.generation import GenerateTextRequest
 
 MAX_BYTES = 64 * 1024
-"""Of a grammar or a schema."""
-_READ_AT_ONCE = 2
-"""Each takes a core."""
-_REMEMBERED = 256
+"""The largest grammar or schema."""
+_MAX_CONCURRENT = 2
+"""The most grammars that are compiled at the same time, since each takes a core."""
+_MAX_REMEMBERED = 256
 
 JSON_OBJECT = r"""
 root   ::= "{" ws (member (ws "," ws member)* ws)? "}"
@@ -38,82 +39,84 @@ string ::= "\"" ([^"\\\x00-\x1F\x7F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4}))*
 number ::= "-"? ("0" | [1-9] [0-9]{0,15}) ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,2})?
 ws     ::= | " " | "\n" [ \t]{0,20}
 """
-"""Any JSON object."""
+"""A grammar of any JSON object."""
 
 
-class Constraint(msgspec.Struct, frozen=True, kw_only=True):
-    """What a schema becomes."""
+class SchemaGrammar(msgspec.Struct, frozen=True, kw_only=True):
+    """The grammar of a JSON schema."""
 
     grammar: str
-    """GBNF."""
+    """In GBNF, llama.cpp's notation."""
     warnings: tuple[str, ...] = ()
-    """What of a schema the grammar cannot enforce."""
+    """The keywords of the schema that the grammar cannot enforce."""
 
 
-class Following(msgspec.Struct, frozen=True, kw_only=True):
-    """What one answer follows."""
+class OpenGrammar(msgspec.Struct, frozen=True, kw_only=True):
+    """A compiled grammar for one answer, as long as it is open."""
 
     session: GrammarSession
     warnings: tuple[str, ...]
-    """What of a schema it cannot enforce."""
+    """The keywords of the schema that the grammar cannot enforce."""
 
 
 class Grammars:
-    """The grammars of one actor's clients. Nothing here keeps the event loop waiting."""
+    """The grammars of the requests to one model. Nothing here blocks the event loop."""
 
     def __init__(self, model_path: str, limits: Limits | None = None) -> None:
         self._process = GrammarProcess(model_path)
         self._limits = Limits() if limits is None else limits
         self._refused: OrderedDict[bytes, SuiteError] = OrderedDict()
-        self._reading = anyio.CapacityLimiter(_READ_AT_ONCE)
+        self._compiling = anyio.CapacityLimiter(_MAX_CONCURRENT)
 
     @asynccontextmanager
-    async def of(self, request: GenerateTextRequest) -> AsyncIterator[Following | None]:
-        """What the answer to a request follows, for as long as the context is open; None: nothing.
+    async def for_request(self, request: GenerateTextRequest) -> AsyncIterator[OpenGrammar | None]:
+        """Open the grammar of a request for the duration of the context; None if it has none.
 
-        Raises InvalidRequest for two at once, InvalidGrammar or InvalidSchema for what cannot be used, and
-        GenerationFailed when it could not be read.
+        Raises InvalidRequest for a request with several, InvalidGrammar or InvalidSchema for one that cannot
+        be used, and GenerationFailed when the process that compiles it fails.
         """
         wanted = _wanted(request)
         if wanted is None:
             yield None
             return
-        async with self.opened(*wanted) as following:
-            yield following
+        async with self.open(*wanted) as grammar:
+            yield grammar
 
     @asynccontextmanager
-    async def opened(self, kind: Kind, source: str) -> AsyncIterator[Following]:
-        """A grammar, or the JSON of a schema, ready to be followed. Raises as `of` does."""
+    async def open(self, kind: SourceKind, source: str) -> AsyncIterator[OpenGrammar]:
+        """Open a grammar, or the JSON text of a schema. Raises the errors of `for_request`."""
         _check(kind, source)
         digest = hashlib.sha256(f"{kind}\n{source}".encode("utf-8", "replace")).digest()
         if (refused := self._refused.get(digest)) is not None:
-            raise type(refused)(refused.message)  # anew, for an exception keeps what it went through
+            raise type(refused)(refused.message)  # a new one, since an exception collects its traceback
         session = self._process.open()
         try:
-            warnings = await self._read(
-                session, digest, ToRead(kind=kind, source=source, limits=self._limits)
+            warnings = await self._compile(
+                session, digest, CompileRequest(kind=kind, source=source, limits=self._limits)
             )
-            yield Following(session=session, warnings=warnings)
+            yield OpenGrammar(session=session, warnings=warnings)
         finally:
             session.close()
 
-    async def _read(self, session: GrammarSession, digest: bytes, work: ToRead) -> tuple[str, ...]:
+    async def _compile(
+        self, session: GrammarSession, digest: bytes, compile_request: CompileRequest
+    ) -> tuple[str, ...]:
         try:
             return await anyio.to_thread.run_sync(
-                session.read, work, abandon_on_cancel=True, limiter=self._reading
+                session.compile, compile_request, abandon_on_cancel=True, limiter=self._compiling
             )
         except (InvalidGrammar, InvalidSchema) as error:
             self._refused[digest] = error
-            if len(self._refused) > _REMEMBERED:
+            if len(self._refused) > _MAX_REMEMBERED:
                 self._refused.popitem(last=False)
             raise
 
     def close(self) -> None:
-        """End the process for grammars; what is being followed goes on."""
+        """End the process for grammars. Open grammars stay usable."""
         self._process.close()
 
 
-def _check(kind: Kind, source: str) -> None:
+def _check(kind: SourceKind, source: str) -> None:
     refusal = InvalidGrammar if kind == "grammar" else InvalidSchema
     if len(source.encode("utf-8", "replace")) > MAX_BYTES:
         raise refusal(f"the {kind} has more than {MAX_BYTES // 1024} KiB")
@@ -121,7 +124,7 @@ def _check(kind: Kind, source: str) -> None:
         raise refusal(f"the {kind} has a NUL character")
 
 
-def _wanted(request: GenerateTextRequest) -> tuple[Kind, str] | None:
+def _wanted(request: GenerateTextRequest) -> tuple[SourceKind, str] | None:
     form = request.response_format
     given = [
         name

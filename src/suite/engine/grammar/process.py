@@ -1,8 +1,8 @@
-"""The process that reads and follows grammars: ``python -m suite.engine.grammar.process FD MODEL``.
+"""The process that compiles and follows grammars: ``python -m suite.engine.grammar.process FD MODEL``.
 
-`suite.engine.grammar.session` starts it, says what it is for and sends it sockets over the socket FD, one for
-each grammar. It has one thread and forks a child for each: that one may die of its grammar, and the parent
-then tells why.
+`suite.engine.grammar.session` starts it, explains why it exists, and sends it a socket for each grammar over
+the socket FD. The process has one thread and forks a child for each grammar. A grammar may crash its child;
+the parent then reports why.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import msgspec
 import numpy as np
 
 from suite.engine.bindings import last_messages, lib
-from suite.engine.candidates import Candidates, Ids
+from suite.engine.candidates import Candidates, TokenIds
 from suite.engine.grammar.session import (
     ACCEPT,
     ANSWER,
     BEGIN,
     DIED,
-    TAKE,
-    Death,
+    TRY_ACCEPT,
+    ChildExit,
+    CompileReply,
+    CompileRequest,
     Limits,
-    Reading,
-    ToRead,
     control,
     receive,
     send,
@@ -47,14 +47,14 @@ from suite.errors import InvalidGrammar, InvalidSchema, SuiteError
 
 _ERRORS_BYTES = 4096
 _TRIED_FIRST = 4096
-"""Tokens that suffice to see that most grammars permit any."""
+"""For most grammars, this many tokens are enough to find one that it permits at the start."""
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(ToRead).decode
+_decode = msgspec.json.Decoder(CompileRequest).decode
 
 
 def main() -> None:
-    """Have a child for each socket that comes, until none can come any more."""
+    """Fork a child for each socket received, until the process that sends them has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Parent(socket.socket(fileno=int(sys.argv[1])), _load(sys.argv[2])).run()
 
@@ -69,8 +69,8 @@ def _load(path: str) -> Vocabulary:
     return Vocabulary(model)
 
 
-class _Known(NamedTuple):
-    """A child."""
+class _ChildRecord(NamedTuple):
+    """What the parent knows of a child."""
 
     number: int
     session: socket.socket
@@ -78,14 +78,14 @@ class _Known(NamedTuple):
 
 
 class Parent:
-    """Forks, and says of a child that died what it died of."""
+    """Forks the children, and reports why a child died."""
 
     def __init__(self, orders: socket.socket, vocabulary: Vocabulary) -> None:
         self._orders = orders
         self._vocabulary = vocabulary
         self._unseen = np.zeros(vocabulary.size, np.bool_)
-        self._unseen[vocabulary.unseen()] = True
-        self._children: dict[int, _Known] = {}
+        self._unseen[vocabulary.invisible_tokens()] = True
+        self._children: dict[int, _ChildRecord] = {}
 
     def run(self) -> None:
         """Serve until the process that started this one has ended."""
@@ -95,7 +95,7 @@ class Parent:
             if not order:
                 return
             verb, number = control.unpack(order)
-            # A child is known before it is mourned, and mourned before another has its pid.
+            # A child is recorded before its death is handled, and that is handled before its pid is reused.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
             if verb == BEGIN:
                 self._fork(number, socket.socket(fileno=descriptors[0]))
@@ -110,9 +110,9 @@ class Parent:
             child = os.fork()
             if child == 0:
                 self._become_child(session, errors)
-            self._children[child] = _Known(number, session, errors)
+            self._children[child] = _ChildRecord(number, session, errors)
         except OSError as error:
-            sys.stderr.write(f"no process for a grammar: {error}\n")
+            sys.stderr.write(f"the process for a grammar cannot be started: {error}\n")
             session.close()
 
     def _kill(self, number: int) -> None:
@@ -124,7 +124,7 @@ class Parent:
         code = 1
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            # What others hold the other end of must end when they are told so, not when this one does.
+            # Close the other sockets: they must close when their owners say so, not when this child ends.
             self._orders.close()
             for other in self._children.values():
                 other.session.close()
@@ -146,17 +146,17 @@ class Parent:
                 with session, errors, suppress(OSError):
                     if status:
                         session.setblocking(False)
-                        send(session, DIED + _encode(_death(status, errors)))
+                        send(session, DIED + _encode(_child_exit(status, errors)))
 
 
-def _death(status: int, errors: BinaryIO) -> Death:
+def _child_exit(status: int, errors: BinaryIO) -> ChildExit:
     size = os.fstat(errors.fileno()).st_size
     written = os.pread(errors.fileno(), _ERRORS_BYTES, max(0, size - _ERRORS_BYTES))
-    return Death(signal=os.WTERMSIG(status), errors=written.decode("utf-8", "replace").strip())
+    return ChildExit(signal=os.WTERMSIG(status), errors=written.decode("utf-8", "replace").strip())
 
 
 class Child:
-    """Reads one grammar and follows it, as its session asks."""
+    """Compiles one grammar, and answers its session's questions about tokens."""
 
     def __init__(
         self, session: socket.socket, errors: BinaryIO, vocabulary: Vocabulary, unseen: np.ndarray
@@ -169,56 +169,59 @@ class Child:
         self._grammar = 0
 
     def run(self) -> None:
-        """Answer until nobody asks any more: then EOFError or OSError. May end the process at any time."""
-        work = _decode(receive(self._session))
-        _limit(work.limits)
+        """Serve until the session closes its socket, which raises EOFError or OSError.
+
+        A limit or a crash of llama.cpp may end the process at any time.
+        """
+        compile_request = _decode(receive(self._session))
+        _limit(compile_request.limits)
         # Unhandled, its signal ends the process, even within one call into llama.cpp.
-        signal.setitimer(signal.ITIMER_PROF, work.limits.read_seconds)
+        signal.setitimer(signal.ITIMER_PROF, compile_request.limits.compile_seconds)
         try:
-            reading = Reading(warnings=self._read(work))
+            reply = CompileReply(warnings=self._compile(compile_request))
         except SuiteError as error:
-            reading = Reading(refusal=error.message, code=error.code)
+            reply = CompileReply(refusal=error.message, code=error.code)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        send(self._session, ANSWER + _encode(reading))
-        allowed = time.process_time() + work.limits.total_seconds
+        send(self._session, ANSWER + _encode(reply))
+        allowed = time.process_time() + compile_request.limits.total_seconds
         while True:
             request = receive(self._session)
             left = allowed - time.process_time()
             if left <= 0:
                 signal.raise_signal(signal.SIGPROF)
-            signal.setitimer(signal.ITIMER_PROF, min(left, work.limits.call_seconds))
+            signal.setitimer(signal.ITIMER_PROF, min(left, compile_request.limits.call_seconds))
             self._answer(request[:1], np.frombuffer(request[1:], np.int32))
             signal.setitimer(signal.ITIMER_PROF, 0)
-            allowed += work.limits.token_seconds
+            allowed += compile_request.limits.token_seconds
 
-    def _answer(self, request: bytes, ids: Ids) -> None:
+    def _answer(self, request: bytes, ids: TokenIds) -> None:
         if request != ACCEPT:
             ids = self._permitted(ids)
             send(self._session, ANSWER + ids.tobytes())
-        if request == ACCEPT or (request == TAKE and len(ids)):
+        if request == ACCEPT or (request == TRY_ACCEPT and len(ids)):
             lib.llama_sampler_accept(self._grammar, int(ids[0]))  # while the model goes on
 
-    def _permitted(self, ids: Ids) -> Ids:
-        # llama.cpp takes a special token for its name, which no answer shows.
+    def _permitted(self, ids: TokenIds) -> TokenIds:
+        # llama.cpp matches a special token by its name, which is not part of any answer.
         return permitted(self._grammar, ids[~self._unseen[ids]], self._candidates)
 
-    def _read(self, work: ToRead) -> tuple[str, ...]:
-        if work.kind == "grammar":
-            _check_code_points(work.source)
-            self._parse(work.source)
+    def _compile(self, compile_request: CompileRequest) -> tuple[str, ...]:
+        if compile_request.kind == "grammar":
+            _check_code_points(compile_request.source)
+            self._parse(compile_request.source)
             return ()
-        constraint = to_grammar(json.loads(work.source))
+        converted = to_grammar(json.loads(compile_request.source))
         try:
-            self._parse(constraint.grammar)
+            self._parse(converted.grammar)
         except InvalidGrammar as error:
-            raise InvalidSchema(f"no usable grammar can be made of the schema: {error.message}") from None
-        return constraint.warnings
+            raise InvalidSchema(f"the schema gives no usable grammar: {error.message}") from None
+        return converted.warnings
 
     def _parse(self, grammar: str) -> None:
         try:
             self._grammar = parse(grammar, self._vocabulary)
         except InvalidGrammar as error:
-            # What is wrong, llama.cpp's parser writes to the standard error and nowhere else.
+            # llama.cpp's parser writes its error messages only to standard error.
             written = os.pread(self._errors.fileno(), _ERRORS_BYTES, 0).decode("utf-8", "replace")
             if "bad_alloc" in written:
                 raise MemoryError from None
@@ -232,7 +235,7 @@ class Child:
 
 
 def parse(grammar: str, vocabulary: Vocabulary) -> int:
-    """A sampler of llama.cpp for a grammar. Raises InvalidGrammar. It may abort, and take any time."""
+    """llama.cpp's sampler for a grammar. Raises InvalidGrammar. It may abort the process or run for ever."""
     last_messages()
     sampler: int | None = lib.llama_sampler_init_grammar(
         vocabulary.pointer, grammar.encode("utf-8", "replace"), b"root"
@@ -242,24 +245,24 @@ def parse(grammar: str, vocabulary: Vocabulary) -> int:
     return sampler
 
 
-def permitted(grammar: int, ids: Ids, candidates: Candidates) -> Ids:
-    """Those of the tokens that a sampler for a grammar permits next. `candidates` are filled with them."""
+def permitted(grammar: int, ids: TokenIds, candidates: Candidates) -> TokenIds:
+    """The tokens among `ids` that the grammar's sampler permits next. Overwrites `candidates`."""
     if not len(ids):
         return ids
     candidates.fill(ids, 0.0)
     candidates.apply(grammar)
-    return candidates.possible
+    return candidates.allowed
 
 
 def _check_code_points(text: str) -> None:
-    """Refuse what no text can have: llama.cpp takes it, and completes it with bytes that are not UTF-8."""
+    """Raise InvalidGrammar for escapes beyond Unicode: llama.cpp accepts them and generates invalid UTF-8."""
     for escape in re.findall(r"\\(U[0-9a-fA-F]{8}|.)", text):
         if len(escape) > 1 and int(escape[1:], 16) > sys.maxunicode:
             raise InvalidGrammar(f"the grammar has \\{escape}, and Unicode ends at \\U0010FFFF")
 
 
 def _limit(limits: Limits) -> None:
-    """Let this process have so many bytes more than it has, where the system can tell and keep to that."""
+    """Limit how much memory this process may add to what it has, where the system supports that."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])

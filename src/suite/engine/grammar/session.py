@@ -1,17 +1,18 @@
-"""A grammar at work for one generation, in a process that may die of it.
+"""Follows a grammar during one generation, in another process that the grammar may crash.
 
-A grammar can abort llama.cpp, or take it minutes and gigabytes for one token, at once or late, and no call
-can be interrupted. So none is read or followed in the process of the model. Beside that one there is a
-`GrammarProcess`, which holds the vocabulary and forks a child for each grammar; the model's process speaks
-with the child over a socket (one exchange a token)::
+A grammar can abort llama.cpp, or make it take minutes and gigabytes for a single token, early or late, and no
+call can be interrupted. So grammars are never compiled or followed in the model's process. A `GrammarProcess`
+beside it loads the vocabulary and forks a child for each grammar. The model's process talks to the child over
+a socket, one exchange a token (ADR 16)::
 
     session = process.open()
-    session.read(ToRead(kind="grammar", source="root ::= [0-9]+", limits=Limits()))
-    session.takes(token)
+    session.compile(CompileRequest(kind="grammar", source="root ::= [0-9]+", limits=Limits()))
+    session.try_accept(token)
     session.close()
 
-A message is its length, then its bytes. To the child go a `ToRead` as JSON, then a letter and token ids each
-time; back come a `Reading` as JSON, then ids. What is left to say of a child that died, its parent says.
+A message is its length, then its bytes. The child receives a `CompileRequest` as JSON, then messages of a
+letter and token ids. It answers with a `CompileReply` as JSON, then with token ids. If it dies, its parent
+sends a `ChildExit` instead.
 """
 
 from __future__ import annotations
@@ -33,81 +34,82 @@ import numpy as np
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidSchema
 
 if TYPE_CHECKING:
-    from suite.engine.candidates import Ids
+    from suite.engine.candidates import TokenIds
 
 ANSWER, DIED = b"=", b"!"
-"""How a message from the process begins."""
-TAKE, PERMIT, ACCEPT = b"t", b"p", b"a"
-"""How a message to the process begins: accept this token if it is permitted and say whether, say which of
-these are permitted, accept this token."""
-READ_SECONDS = 60.0
-"""For reading a grammar, on a machine that is busy with other things, the start of the process included."""
+"""The first byte of a message from the process: an answer, or the child has died."""
+TRY_ACCEPT, FILTER, ACCEPT = b"t", b"p", b"a"
+"""The first byte of a message to the child: accept this token if it is permitted and say whether it is; say
+which of these tokens are permitted; accept this token."""
+COMPILE_SECONDS = 60.0
+"""How long to wait for a grammar to be compiled on a busy machine, with the start of the process."""
 ANSWER_SECONDS = 1.0
-"""For any other answer: all generations of the model wait for it."""
+"""How long to wait for any other answer. It is short, because all generations of the model wait for it."""
 
-Kind = Literal["grammar", "schema"]
+SourceKind = Literal["grammar", "schema"]
 
 BEGIN, END = b"+", b"-"
-"""How a message to the parent begins: here is a socket for a child, that child is no longer wanted."""
+"""The first byte of a message to the parent: fork a child for this socket; kill that child."""
 
 control = struct.Struct("=cQ")
-"""A whole message to the parent, with the child's number."""
+"""A whole message to the parent: its first byte and the child's number."""
 _length, _token = struct.Struct("=I"), struct.Struct("=i")
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one grammar may take."""
+    """The limits of one grammar."""
 
-    read_seconds: float = 3.0
-    """CPU time for reading it."""
+    compile_seconds: float = 3.0
+    """CPU time for compiling it."""
     call_seconds: float = 0.5
-    """CPU time for what is asked about one token."""
+    """CPU time for one question about tokens."""
     total_seconds: float = 5.0
-    """CPU time for all tokens of an answer, beside `token_seconds` of each."""
+    """CPU time for all tokens of an answer, plus `token_seconds` for each."""
     token_seconds: float = 0.02
     memory_bytes: int = 512 << 20
-    """Beside the vocabulary; where the system can tell and keep to it."""
+    """Memory in addition to the vocabulary; enforced where the system supports it."""
 
 
-class ToRead(msgspec.Struct, frozen=True, kw_only=True):
-    """The first message to the child."""
+class CompileRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The first message to the child: compile this grammar."""
 
-    kind: Kind
+    kind: SourceKind
     source: str
     limits: Limits
 
 
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to it."""
+class CompileReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a CompileRequest."""
 
     warnings: tuple[str, ...] = ()
-    """What of a schema the grammar cannot enforce."""
+    """The keywords of the schema that the grammar cannot enforce."""
     refusal: str | None = None
+    """Why the grammar cannot be used; None: it can."""
     code: str = ""
-    """Of the refusal."""
+    """The error code of the refusal."""
 
 
-class Death(msgspec.Struct, frozen=True, kw_only=True):
-    """How the child ended, where it did not end well."""
+class ChildExit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a child died."""
 
     signal: int
-    """0: it ended by itself."""
+    """The signal that killed it; 0: it exited."""
     errors: str
-    """What it wrote to its standard error."""
+    """The end of its standard error."""
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_reading = msgspec.json.Decoder(Reading).decode
-_decode_death = msgspec.json.Decoder(Death).decode
+_decode_compile_reply = msgspec.json.Decoder(CompileReply).decode
+_decode_child_exit = msgspec.json.Decoder(ChildExit).decode
 
 
 def send(connection: socket.socket, message: bytes) -> None:
-    """Send a message. Raises OSError, of which TimeoutError is one."""
+    """Send a message. Raises OSError, including TimeoutError."""
     connection.sendall(_length.pack(len(message)) + message)
 
 
 def receive(connection: socket.socket) -> bytes:
-    """The next message. Raises EOFError or OSError, of which TimeoutError is one."""
+    """Receive the next message. Raises EOFError, or OSError including TimeoutError."""
     (length,) = _length.unpack(_receive_exactly(connection, _length.size))
     return _receive_exactly(connection, length)
 
@@ -123,93 +125,95 @@ def _receive_exactly(connection: socket.socket, length: int) -> bytes:
 
 
 class GrammarSession:
-    """One grammar, for one generation at most. Any thread may close it while another waits for an answer."""
+    """One grammar for one generation. Any thread may close it, even while another waits for an answer."""
 
     def __init__(self, connection: socket.socket, end: Callable[[], None]) -> None:
-        """`end` ends the child, whatever it does."""
+        """`end` kills the child."""
         self._socket = connection
         self._end = end
         self._lock = threading.Lock()
-        self._work: ToRead | None = None
+        self._compile_request: CompileRequest | None = None
 
-    def read(self, work: ToRead) -> tuple[str, ...]:
-        """Have the grammar read; it blocks. What of a schema it cannot enforce.
+    def compile(self, compile_request: CompileRequest) -> tuple[str, ...]:
+        """Compile the grammar; blocks. Returns warnings about keywords of a schema that it cannot enforce.
 
-        Raises InvalidGrammar or InvalidSchema for what cannot be used, GenerationFailed without a process.
+        Raises InvalidGrammar or InvalidSchema if it cannot be used, GenerationFailed if its process fails.
         """
-        self._work = work
-        refusal = InvalidGrammar if work.kind == "grammar" else InvalidSchema
+        self._compile_request = compile_request
+        refusal = InvalidGrammar if compile_request.kind == "grammar" else InvalidSchema
         try:
-            answer = self._ask(_encode(work), READ_SECONDS)
+            answer = self._ask(_encode(compile_request), COMPILE_SECONDS)
         except TimeoutError:
-            raise GenerationFailed(f"the {work.kind} was not read in time: try again") from None
+            raise GenerationFailed(f"the {compile_request.kind} was not read in time: try again") from None
         except _Died as error:
-            raise refusal(_reason(error.death, work, reading=True)) from None
+            raise refusal(_explanation(error.child_exit, compile_request, while_compiling=True)) from None
         except (OSError, EOFError):
             raise GenerationFailed(
-                f"the process that reads grammars ended before it read the {work.kind}"
+                f"the process that reads grammars ended before it read the {compile_request.kind}"
             ) from None
-        found = _decode_reading(answer)
+        found = _decode_compile_reply(answer)
         if found.refusal is not None:
             raise (InvalidSchema if found.code == InvalidSchema.code else refusal)(found.refusal)
         return found.warnings
 
-    def takes(self, token: int) -> bool:
-        """Whether the grammar permits the token; if so, the answer has it from now on.
+    def try_accept(self, token: int) -> bool:
+        """Accept the token as the next one if the grammar permits it. Returns whether it does.
 
-        This and what follows raise InvalidGrammar when the grammar takes more than it may.
+        Raises InvalidGrammar when the grammar exceeds its limits, as do `permitted` and `accept`.
         """
-        return bool(self._follow(TAKE, _token.pack(token)))
+        return bool(self._follow(TRY_ACCEPT, _token.pack(token)))
 
-    def permitted(self, ids: Ids) -> Ids:
-        """Those of the tokens that the grammar permits next."""
-        return np.frombuffer(self._follow(PERMIT, ids.astype(np.int32).tobytes()), np.int32)
+    def permitted(self, ids: TokenIds) -> TokenIds:
+        """The tokens among `ids` that the grammar permits next."""
+        return np.frombuffer(self._follow(FILTER, ids.astype(np.int32).tobytes()), np.int32)
 
     def accept(self, token: int) -> None:
-        """The answer has this token, which was permitted, from now on."""
+        """Accept a token, which must be permitted, as the next one of the answer."""
         self._follow(ACCEPT, _token.pack(token))
 
     def close(self) -> None:
-        """End it, and the wait of a thread for its answer."""
+        """Kill the child. A thread that waits for its answer gets an error."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._end()
-        with self._lock:  # else another file could get the number that a thread still reads from
+        with self._lock:  # else another file could get the descriptor that a thread still reads from
             self._socket.close()
 
     def _follow(self, request: bytes, ids: bytes) -> bytes:
-        assert self._work is not None, "a grammar is read before it is followed"
+        assert self._compile_request is not None, "a grammar is compiled before it is followed"
         try:
             return self._ask(request + ids, ANSWER_SECONDS)
         except TimeoutError:
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # nobody may take the late answer for the next one's
+                self._socket.shutdown(socket.SHUT_RDWR)  # a late answer must not be taken for the next one
             raise InvalidGrammar(
                 f"the grammar gave no answer within {ANSWER_SECONDS:g} s: make it less ambiguous"
             ) from None
         except _Died as error:
-            raise InvalidGrammar(_reason(error.death, self._work, reading=False)) from None
+            raise InvalidGrammar(
+                _explanation(error.child_exit, self._compile_request, while_compiling=False)
+            ) from None
         except (OSError, EOFError):
             raise GenerationFailed("the grammar's process is gone: try again") from None
 
     def _ask(self, message: bytes, seconds: float) -> bytes:
         with self._lock:
             self._socket.settimeout(seconds)
-            with suppress(ConnectionError):  # what it died of can still be read
+            with suppress(ConnectionError):  # if it died, the reason can still be read
                 send(self._socket, message)
             if message[:1] == ACCEPT:
                 return b""
             answer = receive(self._socket)
         if answer[:1] == DIED:
-            raise _Died(_decode_death(answer[1:]))
+            raise _Died(_decode_child_exit(answer[1:]))
         return answer[1:]
 
 
 class GrammarProcess:
-    """The process beside the model's that has a child for each grammar. Any thread may use it.
+    """The process beside the model's that forks a child for each grammar. Any thread may use it.
 
-    It is started for the first grammar, for most models never get one, and ends with the process that started
-    it; so do its children, but for what the limits of each still let it do.
+    It is started with the first grammar, because most models never get one, and ends with the process that
+    started it. So do its children, unless one is busy: then it ends at its limits at the latest.
     """
 
     def __init__(self, model_path: str) -> None:
@@ -220,7 +224,7 @@ class GrammarProcess:
         self._opened = 0
 
     def open(self) -> GrammarSession:
-        """A child for one grammar. Raises GenerationFailed when no process can be started."""
+        """Fork a child for one grammar. Raises GenerationFailed when no process can be started."""
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
             try:
@@ -232,11 +236,11 @@ class GrammarProcess:
                 socket.send_fds(self._control, [control.pack(BEGIN, number)], [theirs.fileno()])
             except OSError as error:
                 ours.close()
-                raise GenerationFailed(f"no process for the grammar: {error}") from None
+                raise GenerationFailed(f"the grammar's process cannot be started: {error}") from None
         return GrammarSession(ours, lambda: self._kill(number))
 
     def close(self) -> None:
-        """End the process; sessions that are open go on. The next one starts another."""
+        """End the process. Open sessions stay usable, and the next `open` starts another process."""
         with self._lock:
             self._end()
 
@@ -259,7 +263,7 @@ class GrammarProcess:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # One thread, for it forks; and an abort that does not wait for a debugger.
+                # It must have one thread, because it forks; and an abort must not wait for a debugger.
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "GGML_NO_BACKTRACE": "1"},
             )
 
@@ -272,20 +276,20 @@ class GrammarProcess:
 
 
 class _Died(Exception):
-    def __init__(self, death: Death) -> None:
-        self.death = death
+    def __init__(self, child_exit: ChildExit) -> None:
+        self.child_exit = child_exit
 
 
-def _reason(death: Death, work: ToRead, *, reading: bool) -> str:
-    kind, limits = work.kind if reading else "grammar", work.limits
-    if "bad_alloc" in death.errors or "MemoryError" in death.errors:
+def _explanation(child_exit: ChildExit, compile_request: CompileRequest, *, while_compiling: bool) -> str:
+    kind, limits = compile_request.kind if while_compiling else "grammar", compile_request.limits
+    if "bad_alloc" in child_exit.errors or "MemoryError" in child_exit.errors:
         return f"the {kind} needs more than {limits.memory_bytes >> 20} MiB: make it simpler"
-    if death.signal == signal.SIGPROF and reading:
-        return f"the {kind} takes more than {limits.read_seconds:g} s to read: make it simpler"
-    if death.signal == signal.SIGPROF:
+    if child_exit.signal == signal.SIGPROF and while_compiling:
+        return f"the {kind} takes more than {limits.compile_seconds:g} s to read: make it simpler"
+    if child_exit.signal == signal.SIGPROF:
         return (
             f"the grammar took more than {limits.call_seconds:g} s for a token, or more than "
             f"{limits.total_seconds:g} s for all: make it less ambiguous"
         )
-    last = death.errors.splitlines()[-1][:200] if death.errors else f"signal {death.signal}"
-    return f"the {kind} would end llama.cpp: {last}"
+    last = child_exit.errors.splitlines()[-1][:200] if child_exit.errors else f"signal {child_exit.signal}"
+    return f"the {kind} would crash llama.cpp: {last}"

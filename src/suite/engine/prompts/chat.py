@@ -1,8 +1,8 @@
-"""Chat templates as model files carry them: Jinja, in the dialect of Hugging Face's transformers.
+"""Renders the chat templates of model files: Jinja, in the dialect of Hugging Face's transformers.
 
-A template is a program of whoever made the file. It runs in Jinja's immutable sandbox and reaches only what
-it is given, but it can loop for ever and fill the memory: outside of tests it runs in a process of its own
-(`suite.engine.prompts.rendering`), which alone imports this module.
+A template is a program written by whoever made the model file. It runs in Jinja's immutable sandbox and
+reaches only what it is given, but it can loop for ever and fill the memory. So it runs in a process of its
+own (`suite.engine.prompts.rendering`); only that process and tests import this module.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from suite.errors import InvalidChat
 
 Message: TypeAlias = Mapping[str, Any]
-"""As a template sees it: role, content, and of tools what the message has of them."""
+"""A message as a template sees it: role, content, and the tool calls or tool call id if it has any."""
 
 
 class ChatTemplate:
-    """One model's template, compiled. Raises InvalidChat if it is not valid."""
+    """One model's compiled template. Raises InvalidChat if it is not valid."""
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
         self._now: datetime
@@ -40,7 +40,7 @@ class ChatTemplate:
         environment.globals["eos_token"] = eos
         try:
             self.takes_tools = "tools" in find_undeclared_variables(environment.parse(source))
-            """Whether it does anything with tools that it is given."""
+            """Whether the template uses the `tools` that it is given."""
             self._template = environment.from_string(source)
         except MemoryError:
             raise
@@ -50,9 +50,9 @@ class ChatTemplate:
     def render(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, now: datetime
     ) -> str:
-        """The text of the chat up to where the assistant's answer begins.
+        """Render the chat as text, up to where the assistant's answer begins.
 
-        Raises InvalidChat with the template's own words when it refuses the messages.
+        Raises InvalidChat with the template's message when it refuses the chat.
         """
         self._now = now
         try:
@@ -81,12 +81,12 @@ class ChatTemplate:
 
 
 class _GenerationTag(Extension):
-    """``{% generation %}`` marks for training what an assistant says: here its text alone counts."""
+    """``{% generation %}`` marks the assistant's text for training; here it has no effect."""
 
     tags = {"generation"}  # noqa: RUF012 - as the base class has it
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """What stands between the tags, with variables of its own as in transformers."""
+        """Parse the text between the tags, with its own variable scope as in transformers."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body, lineno=line)

@@ -1,4 +1,4 @@
-"""From a request to the tokens of its prompt: the text as it stands, or a chat through a template."""
+"""Turns a request into the tokens of its prompt: its text as it stands, or its chat by the chat template."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ from suite.identity import NewId, Now
 from suite.messages.actions.chat import ChatMessage, Tool, ToolCall
 from suite.messages.actions.generation import GenerateTextRequest
 
-AT_ONCE = 4
-"""As many prompts are made at once: one that takes long holds up no other."""
+MAX_CONCURRENT = 4
+"""The most prompts that are made at the same time, so that a slow one does not delay the others."""
 SLOW_LIMIT = 16
-"""As many chats as take their template long may wait, and are made one at a time."""
+"""The most chats with a slow template that may wait; they are made one at a time."""
 TEMPLATE_FILE_BYTES = 1 << 20
 _LARGE = 1 << 17
-"""Characters that take a tokenizer the better part of a second: more are looked at before it gets them."""
+"""Characters that take a tokenizer most of a second: of longer texts, what surely overflows is cut first."""
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a generation starts from."""
+    """The tokens that a generation starts from."""
 
     tokens: list[int]
     truncated_tokens: int = 0
-    """How many were cut, as the request allowed; of a large text at least so many."""
+    """How many tokens were cut because the request allows it; a lower bound for very long texts."""
 
 
 class Prompter:
-    """Makes prompts for one model. Long ones take seconds (a template, a tokenizer): loops use `begin`."""
+    """Makes prompts for one model. That can take seconds, so an event loop uses `submit`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Prompter:
         *,
         chat_template: str | None = None,
     ) -> None:
-        """`chat_template` is used instead of the model's own: a template, or the path of a file with one."""
+        """`chat_template` replaces the model's own: the text of a template, or the path of a file."""
         self._vocabulary = vocabulary
         self._context_tokens = context_tokens
         self._now = now
@@ -65,20 +65,21 @@ class Prompter:
         self._renderers: dict[bool, Renderer] = {}
         """The patient one, and the one for quick chats."""
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="prompt")
+        self._threads = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="prompt")
         self._slow_thread = ThreadPoolExecutor(1, thread_name_prefix="slow-prompt")
         self._slow = 0
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The model's."""
+        """The model's vocabulary."""
         return self._vocabulary
 
-    def begin(self, request: GenerateTextRequest) -> Future[Prompt]:
-        """Have the prompt of a request made in a thread; it ends as `prompt` does, or with Overloaded.
+    def submit(self, request: GenerateTextRequest) -> Future[Prompt]:
+        """Make the prompt of a request in a thread. The future has the result or the error of `prompt`, or
+        Overloaded.
 
-        One that is cancelled before its turn is not made. Those that come first need not be done first: a
-        chat that takes its template long is given up, and made again behind others of its kind.
+        Cancelling it before it starts prevents it. Prompts may finish in another order than submitted: a chat
+        that takes its template long is given up, and made again behind others of its kind.
         """
         made: Future[Prompt] = Future()
         self._submit(self._threads, made, request, patient=False)
@@ -127,7 +128,7 @@ class Prompter:
             )
 
     def prompt(self, request: GenerateTextRequest, *, patient: bool = True) -> Prompt:
-        """The prompt of a request, cut if it allows that and it has to be.
+        """Make the prompt of a request. It is cut if it is too long and the request allows that.
 
         Raises EmptyPrompt, PromptTooLong, NoChatTemplate, InvalidChat, InvalidRequest, or
         InvalidConfiguration for a configured template that cannot be read; and SlowChat for a chat that takes
@@ -149,27 +150,27 @@ class Prompter:
         return Prompt(tokens=kept, truncated_tokens=unread + len(tokens) - len(kept))
 
     def text(self, request: GenerateTextRequest, *, patient: bool = True) -> str:
-        """The text to start from, whole. Raises what `prompt` raises, but for its length."""
+        """The whole text of the prompt. Raises the errors of `prompt`, except PromptTooLong."""
         if request.messages is None:
             return _plain(request)
         return self._chat(request, _with_system(request.messages, request.system_prompt), patient)
 
     def _continuation(self, request: GenerateTextRequest, patient: bool) -> list[int]:
-        """The tokens of a new turn, from the end of the answer before it on."""
+        """The tokens of a new turn, starting right after the previous answer."""
         if request.truncate is not None:
             raise InvalidRequest(
-                "truncate and continue are both given: what a conversation holds is not cut, send it whole"
+                "truncate and continue cannot be combined: send the whole conversation to have it cut"
             )
         if request.messages is None:
             text = _plain(request)
         else:
-            # What a template puts between an answer and the next turn shows after an answer that is known,
-            # and that no message can have in it.
+            # To learn what the template puts between an answer and the next turn, render the turn after an
+            # answer that is known and cannot occur in any message.
             answer = self._new_id()
             before = (ChatMessage(role="user", content="-"), ChatMessage(role="assistant", content=answer))
             _, mark, text = self._chat(request, (*before, *request.messages), patient).rpartition(answer)
             if not mark:
-                raise InvalidChat("the chat template cannot go on after an answer: send the chat whole")
+                raise InvalidChat("the chat template cannot continue after an answer: send the whole chat")
         if self._surplus(text):
             raise self._too_long(f"{len(text)} characters")
         tokens = self._vocabulary.tokenize(text, begins=False)
@@ -178,12 +179,15 @@ class Prompter:
         return tokens
 
     def warm_up(self) -> None:
-        """Compile the template, if there is one, before the first chat needs it."""
+        """Compile the chat template, if there is one, before the first chat needs it.
+
+        Raises InvalidChat, NoChatTemplate, or InvalidConfiguration.
+        """
         if self._configured is not None or self._vocabulary.chat_template is not None:
             self._rendering(patient=False).start()
 
     def close(self) -> None:
-        """End what makes prompts."""
+        """End the threads and the template's process."""
         self._threads.shutdown(cancel_futures=True)
         self._slow_thread.shutdown(cancel_futures=True)
         for renderer in self._renderers.values():
@@ -230,9 +234,9 @@ class Prompter:
         return tokens
 
     def _surplus(self, text: str) -> int:
-        """Characters at the beginning of a text without which it still fills the context. 0 for most texts.
+        """How many characters at the start of a text surely do not fit into the context; 0 for most texts.
 
-        A token is no longer than the vocabulary's longest, and a character a byte or more.
+        This follows from the length of the vocabulary's longest token: a character is at least one byte.
         """
         if len(text) <= max(_LARGE, self._context_tokens):
             return 0
@@ -247,7 +251,7 @@ class Prompter:
     # --- too long -------------------------------------------------------------------------------------------
 
     def _cut(self, request: GenerateTextRequest, tokens: list[int], patient: bool) -> list[int]:
-        """As much of the end as leaves room for the answer."""
+        """Cut the prompt from the start, to leave room for the answer."""
         room = self._context_tokens - min(request.max_tokens, max(1, self._context_tokens // 4))
         if request.messages is not None:
             tokens = self._without_oldest(request, request.messages, room, patient)
@@ -257,15 +261,15 @@ class Prompter:
         return first + tokens[len(tokens) - (room - len(first)) :]
 
     def _end_of(self, text: str) -> list[int]:
-        """The tokens of a text, or more of its end than fit."""
+        """The tokens of a text; of one that is far too long, only of its end, which is still too long."""
         return self._tokenized(text[self._surplus(text) :])
 
     def _without_oldest(
         self, request: GenerateTextRequest, messages: tuple[ChatMessage, ...], room: int, patient: bool
     ) -> list[int]:
-        """The chat without its oldest turns: as few as have to go, all but the last if that is not enough."""
-        # Turn by turn: many templates insist that user and assistant take turns, and a tool's answer needs
-        # its call.
+        """The chat without its oldest turns: as few as possible are dropped, at most all but the last."""
+        # Whole turns are dropped: many templates insist that user and assistant alternate, and a tool's
+        # answer needs its call.
         turns = [index for index, message in enumerate(messages) if message.role == "user"]
         if len(turns) < 2:
             return self._end_of(self.text(request, patient=patient))
@@ -280,7 +284,7 @@ class Prompter:
 
 
 def _read(configured: str) -> str:
-    """The template that a setting holds or names."""
+    """The template in a setting, or in the file that the setting names. Raises InvalidConfiguration."""
     if "{{" in configured or "{%" in configured:
         return configured
     try:
@@ -296,7 +300,7 @@ def _read(configured: str) -> str:
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:
-    """A message as templates know it: content is text always, and what it does not have is not there."""
+    """A message as templates expect it: content is always text, and absent fields are left out."""
     fields: dict[str, Any] = {"role": message.role, "content": message.content or ""}
     if message.tool_calls:
         fields["tool_calls"] = [_call(call) for call in message.tool_calls]
@@ -308,7 +312,7 @@ def _message(message: ChatMessage) -> dict[str, Any]:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    """A call with its arguments as an object, which is what templates put into JSON themselves."""
+    """A call with its arguments as an object, which templates turn into JSON themselves."""
     arguments: object = call.function.arguments
     with suppress(msgspec.DecodeError, RecursionError):  # what is no JSON goes back as the model wrote it
         arguments = msgspec.json.decode(call.function.arguments)
@@ -332,14 +336,14 @@ def _plain(request: GenerateTextRequest) -> str:
     if not request.prompt:
         raise EmptyPrompt
     if request.tools:
-        raise InvalidChat("tools need messages: a prompt is continued as it stands")
+        raise InvalidChat("tools need messages: send messages instead of a prompt")
     if not request.system_prompt:
         return request.prompt
     return f"{request.system_prompt}\n\n{request.prompt}"
 
 
 def _with_system(messages: tuple[ChatMessage, ...], system: str | None) -> tuple[ChatMessage, ...]:
-    """The chat with its system prompt first; one that begins with its own system message has both in it."""
+    """The chat with the system prompt first, joined with the chat's own system message if it has one."""
     if not any(message.content or message.tool_calls for message in messages):
         raise EmptyPrompt
     if not system:

@@ -1,12 +1,12 @@
-"""Calls of functions in what a model wrote: the usual formats, read from the whole text.
+"""Extracts tool calls from a model's answer, in the usual formats.
 
 - Hermes, Qwen: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, any number, with text around;
 - Mistral: ``[TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]``, and ``[TOOL_CALLS]name[ARGS]{...}``;
 - Llama 3: ``{"name": ..., "parameters": {...}}``, several with ``;`` between, and perhaps ``<|python_tag|>``.
 
-The words in brackets are control tokens in many models, and text is shown without those: so what stands alone
-is a call too. What cannot be read as a call stays text, and so does a call of a function that was not sent,
-with those that stand within the same tags.
+The words in brackets are control tokens in many models and then missing from the text, so JSON without them
+is a call too. Whatever cannot be parsed as a call stays text. So does a call of a function that the request
+did not offer, with the other calls within the same tags.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple, NoReturn
 from suite.messages.actions.chat import FunctionCall, ToolCall
 
 MAX_CALLS = 128
-"""As many as a message may have; a text with more is text."""
+"""The most calls in a message; an answer with more is left as text."""
 
 _BLOCK = re.compile(r"<tool_call>")
 _BLOCK_END = re.compile(r"</tool_call>|\Z")
@@ -29,14 +29,14 @@ _MARKER = re.compile(r"\[TOOL_CALLS\]|<\|python_tag\|>")
 _NAMED = re.compile(r"([A-Za-z_][\w.-]{0,127})(?:\[CALL_ID\]([\w-]{1,64}))?(?:\[ARGS\])?\s*(?=\{)")
 _BETWEEN = re.compile(r"(?:[\s;,]|\[TOOL_CALLS\])*")
 _ID_CHARACTERS = 9
-"""As many as Mistral's templates insist on."""
+"""The length of ids that Mistral's templates insist on."""
 
 
-class Calls(NamedTuple):
-    """What a text comes to."""
+class ExtractedToolCalls(NamedTuple):
+    """The tool calls of an answer, and its remaining text."""
 
     text: str
-    """What stands beside the calls; the text as it was if there are none."""
+    """The answer without the calls; unchanged if there are none."""
     calls: tuple[ToolCall, ...]
 
 
@@ -47,22 +47,26 @@ class _Call(NamedTuple):
 
 
 class _Sequence(NamedTuple):
-    """Calls that follow one another."""
+    """Consecutive calls."""
 
     calls: list[_Call]
     end: int
-    """Where the text goes on after them."""
+    """The position in the text after them."""
 
 
-def find_calls(text: str, names: Collection[str], generation_id: str) -> Calls:
-    """The calls in a text; `names` are the functions that were sent. Ids follow from the generation's."""
+def extract_tool_calls(text: str, names: Collection[str], generation_id: str) -> ExtractedToolCalls:
+    """Extract the tool calls from a text.
+
+    `names` are the functions that the request offers. A call without an id gets one derived from the
+    generation's id, so that the same generation always gives the same ids.
+    """
     rest, found = _in_blocks(text, names)
     if not found:
         rest, found = _after_marker(text, names)
     if not found and (alone := _sequence(text, 0, _TEXT_END, names)) is not None:
         rest, found = "", alone.calls
     if not 0 < len(found) <= MAX_CALLS:
-        return Calls(text, ())
+        return ExtractedToolCalls(text, ())
     calls = (
         ToolCall(
             id=call.id or _id(generation_id, index),
@@ -70,11 +74,11 @@ def find_calls(text: str, names: Collection[str], generation_id: str) -> Calls:
         )
         for index, call in enumerate(found)
     )
-    return Calls(rest.strip(), tuple(calls))
+    return ExtractedToolCalls(rest.strip(), tuple(calls))
 
 
 def _in_blocks(text: str, names: Collection[str]) -> tuple[str, list[_Call]]:
-    """The calls within tags, and the text without those blocks that are calls."""
+    """The text without the tagged blocks that are calls, and these calls."""
     found: list[_Call] = []
     rest: list[str] = []
     after = 0
@@ -99,7 +103,7 @@ def _after_marker(text: str, names: Collection[str]) -> tuple[str, list[_Call]]:
 
 
 def _sequence(text: str, place: int, end: re.Pattern[str], names: Collection[str]) -> _Sequence | None:
-    """The calls from a place to the end; None if anything else is there, or a call of none of the names."""
+    """The calls from a position to the end pattern; None if anything else or an unknown function is there."""
     found: list[_Call] = []
     place = _gap(text, place)
     while not (ended := end.match(text, place)):
@@ -126,7 +130,7 @@ def _gap(text: str, place: int) -> int:
 
 
 def _from_object(value: object) -> _Call | None:
-    """The call that a JSON object is."""
+    """Read a JSON object as a call; None if it is not one."""
     if not isinstance(value, dict):
         return None
     if isinstance(function := value.get("function"), dict):

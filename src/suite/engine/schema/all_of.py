@@ -1,10 +1,10 @@
-"""Making one schema of those in an `allOf`."""
+"""Merges the schemas of an `allOf` into one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from suite.engine.schema.keywords import ANNOTATIONS, is_number, same, wrong
+from suite.engine.schema.keywords import ANNOTATIONS, is_number, json_equal, schema_error
 from suite.engine.schema.tree import Schema
 
 _LEAST = ("minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum")
@@ -12,8 +12,11 @@ _MOST = ("maxLength", "maxItems", "maxProperties", "maximum", "exclusiveMaximum"
 
 
 def merge_all_of(parts: Sequence[tuple[str, object]]) -> tuple[Schema, list[str]]:
-    """One schema for all, each with its path, and the paths of what is lost in it. Raises InvalidSchema."""
-    checked = [(path, _joinable(path, part)) for path, part in parts]
+    """Merge schemas, each given with its path, into one.
+
+    Returns the merged schema, and the paths of keywords that it could not keep. Raises InvalidSchema.
+    """
+    checked = [(path, _mergeable(path, part)) for path, part in parts]
     named = {name for _, part in checked for name in part.get("properties", {})}
     merged: Schema = {}
     lost: list[str] = []
@@ -22,22 +25,22 @@ def merge_all_of(parts: Sequence[tuple[str, object]]) -> tuple[Schema, list[str]
             if name == "additionalProperties" and not named <= part.get("properties", {}).keys():
                 if value is not True:  # it forbids what other parts describe
                     lost.append(f"{path}/{name}")
-            elif name not in merged or same(merged[name], value):
+            elif name not in merged or json_equal(merged[name], value):
                 merged[name] = value
-            elif name in _JOINED:
-                merged[name] = _JOINED[name](merged[name], value, f"{path}/{name}")
+            elif name in _MERGERS:
+                merged[name] = _MERGERS[name](merged[name], value, f"{path}/{name}")
             else:
                 lost.append(f"{path}/{name}")
     return merged, lost
 
 
-def _joinable(path: str, part: object) -> Schema:
+def _mergeable(path: str, part: object) -> Schema:
     if not isinstance(part, dict):
-        raise wrong(path, "only schemas that are objects can be joined")
+        raise schema_error(path, "only schemas that are objects can be merged")
     if "$ref" in part:
-        raise wrong(path, "a $ref cannot be joined with other schemas")
+        raise schema_error(path, "a $ref cannot be merged with other schemas")
     if not isinstance(part.get("properties", {}), dict):
-        raise wrong(f"{path}/properties", "an object is needed")
+        raise schema_error(f"{path}/properties", "it must be an object")
     return {name: value for name, value in part.items() if name not in ANNOTATIONS}
 
 
@@ -49,7 +52,7 @@ def _properties(one: Schema, other: Schema, _path: str) -> Schema:
 
 def _both(one: object, other: object, path: str) -> list[object]:
     if not isinstance(one, list) or not isinstance(other, list):
-        raise wrong(path, "a list is needed")
+        raise schema_error(path, "it must be a list")
     return [*one, *other]
 
 
@@ -58,21 +61,21 @@ def _types(one: object, other: object, path: str) -> list[object]:
     common = [type for type in ones if type in others or (type == "integer" and "number" in others)]
     common += [type for type in others if type == "integer" and "number" in ones and type not in common]
     if not common:
-        raise wrong(path, "no value has this type and the one beside it")
+        raise schema_error(path, "no value has both this type and that of another part")
     return common
 
 
 def _values(one: object, other: object, path: str) -> list[object]:
     if not isinstance(one, list) or not isinstance(other, list):
-        raise wrong(path, "a list is needed")
-    common = [value for value in one if any(same(value, candidate) for candidate in other)]
+        raise schema_error(path, "it must be a list")
+    common = [value for value in one if any(json_equal(value, candidate) for candidate in other)]
     if not common:
-        raise wrong(path, "it has no value in common with the enum beside it")
+        raise schema_error(path, "it has no value in common with the enum of another part")
     return common
 
 
 def _const(_one: object, _other: object, path: str) -> object:
-    raise wrong(path, "it is not the const beside it")
+    raise schema_error(path, "it differs from the const of another part")
 
 
 def _larger(one: object, other: object, path: str) -> object:
@@ -85,11 +88,11 @@ def _smaller(one: object, other: object, path: str) -> object:
 
 def _number(value: object, path: str) -> float:
     if not is_number(value):
-        raise wrong(path, "a number is needed")
+        raise schema_error(path, "it must be a number")
     return value
 
 
-_JOINED = {
+_MERGERS = {
     "properties": _properties,
     "required": _both,
     "allOf": _both,

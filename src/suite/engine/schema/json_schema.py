@@ -1,9 +1,10 @@
-"""From a JSON schema to a grammar.
+"""Converts a JSON schema into a grammar.
 
-A schema is checked and put into a few plain forms, of which a grammar is made then. What a grammar cannot
-enforce, such as the bounds of numbers, is told in warnings; what nothing can meet is refused.
+A schema is checked and reduced to a few simple forms (`suite.engine.schema.tree`), from which the grammar is
+written (`suite.engine.schema.rules`). Warnings name the keywords that a grammar cannot enforce, such as the
+bounds of numbers. A schema that no value can satisfy is refused (ADR 17).
 
-Only for a process that may die of it: a schema can be as hostile as a grammar.
+This must run in a process that may crash, because a schema can be as hostile as a grammar.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Collection, Iterable
 from itertools import combinations
 from urllib.parse import unquote
 
-from suite.engine.grammar.grammar import MAX_BYTES, Constraint
+from suite.engine.grammar.grammar import MAX_BYTES, SchemaGrammar
 from suite.engine.schema import pattern
 from suite.engine.schema.all_of import merge_all_of
 from suite.engine.schema.keywords import (
@@ -21,17 +22,17 @@ from suite.engine.schema.keywords import (
     FORMATS,
     LIMITS,
     TYPES,
-    concerns,
+    applies_to,
+    has_type,
     implied_type,
     is_number,
-    is_of,
-    keeps,
-    same,
+    json_equal,
+    satisfies,
+    schema_error,
     type_of,
-    wrong,
 )
-from suite.engine.schema.rules import grammar
-from suite.engine.schema.tree import ANYTHING, Schema, apart, can_end
+from suite.engine.schema.rules import write_grammar
+from suite.engine.schema.tree import ANYTHING, Schema, are_disjoint, is_satisfiable
 from suite.errors import InvalidSchema
 
 _ENFORCED = {
@@ -40,45 +41,45 @@ _ENFORCED = {
 }
 _MAX_GRAMMAR_BYTES = 4 * MAX_BYTES
 _MOST_COMPARED = 64
-"""Parts of a `oneOf`, each with each."""
+"""Of a `oneOf` with more parts, it is not checked whether they exclude each other."""
 
 
-def to_grammar(schema: object) -> Constraint:
-    """The grammar of the JSON that follows a schema. Raises InvalidSchema with the path to what is wrong."""
+def to_grammar(schema: object) -> SchemaGrammar:
+    """The grammar of the JSON that a schema permits. Raises InvalidSchema, with the path of the error."""
     reader = _Reader(schema)
     try:
         root = reader.read(schema, "")
-        if not can_end(root, reader.definitions):
-            raise InvalidSchema("the schema cannot be met: it requires itself without end")
-        text = grammar(root, reader.definitions)
+        if not is_satisfiable(root, reader.definitions):
+            raise InvalidSchema("no value can satisfy the schema: it requires itself without end")
+        text = write_grammar(root, reader.definitions)
     except RecursionError:
         raise InvalidSchema("the schema is nested too deeply") from None
     if len(text.encode()) > _MAX_GRAMMAR_BYTES:
         raise InvalidSchema(f"the schema makes a grammar of {len(text) // 1024} KiB: make it simpler")
-    return Constraint(grammar=text, warnings=tuple(reader.warnings))
+    return SchemaGrammar(grammar=text, warnings=tuple(reader.warnings))
 
 
 class _Reader:
-    """Checks a schema and brings it into the plain forms."""
+    """Checks a schema and reduces it to the simple forms."""
 
     def __init__(self, document: object) -> None:
         self.warnings: dict[str, None] = {}
-        """In their order, each once."""
+        """The warnings in their order, without duplicates (an ordered set)."""
         self.definitions: dict[str, Schema] = {}
-        """What is referred to, in the plain forms."""
+        """The schemas behind references, in the simple forms."""
         self._document = document
 
     def read(self, schema: object, path: str) -> Schema:
         if schema is True:
             return ANYTHING
         if schema is False:
-            raise wrong(path, "false permits nothing")
+            raise schema_error(path, "false permits nothing")
         if not isinstance(schema, dict):
-            raise wrong(path, f"a schema is an object, not {json.dumps(schema)[:50]}")
+            raise schema_error(path, f"a schema is an object, not {json.dumps(schema)[:50]}")
         rules = {name: value for name, value in schema.items() if name not in ANNOTATIONS}
         types = _types(rules, path)
         if not isinstance(rules.get("format", ""), str):
-            raise wrong(f"{path}/format", "a text is needed")
+            raise schema_error(f"{path}/format", "it must be a text")
         if "$ref" in rules:
             return self._reference(rules, path)
         if "allOf" in rules:
@@ -100,7 +101,7 @@ class _Reader:
         reference = rules["$ref"]
         self._warn_of(rules, path, enforced=("$ref",))
         if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-            raise wrong(f"{path}/$ref", "only references such as #/$defs/name are followed")
+            raise schema_error(f"{path}/$ref", "only references such as #/$defs/name are followed")
         if reference not in self.definitions:
             target = self._document
             for part in reference.split("/")[1:]:
@@ -110,26 +111,27 @@ class _Reader:
                 elif isinstance(target, dict) and key in target:
                     target = target[key]
                 else:
-                    raise wrong(f"{path}/$ref", f"there is no {reference[:100]}")
+                    raise schema_error(f"{path}/$ref", f"there is no {reference[:100]}")
             self.definitions[reference] = ANYTHING  # until it is read, for it may refer to itself
             self.definitions[reference] = self.read(target, reference.removeprefix("#"))
         return {"$ref": reference}
 
     def _choice(self, rules: Schema, types: list[str] | None, path: str) -> Schema:
-        """The values of an `enum` or a `const` that keep to what else the schema says of them."""
+        """The values of an `enum` or a `const` that satisfy the other keywords of the schema."""
         values = [rules["const"]] if "const" in rules else _listed(rules, "enum", path)
         if "type" in rules and types is not None:
-            values = [value for value in values if any(is_of(value, type) for type in types)]
+            values = [value for value in values if any(has_type(value, type) for type in types)]
         if "const" in rules and "enum" in rules:
             among = _listed(rules, "enum", path)
-            values = [value for value in values if any(same(value, other) for other in among)]
+            values = [value for value in values if any(json_equal(value, other) for other in among)]
         limits = {name: limit for name, limit in rules.items() if name in LIMITS}
         for name, limit in limits.items():
             if not is_number(limit):
-                raise wrong(f"{path}/{name}", "a number is needed")
-            values = [value for value in values if keeps(value, name, limit)]
+                raise schema_error(f"{path}/{name}", "it must be a number")
+            values = [value for value in values if satisfies(value, name, limit)]
         if not values:
-            raise wrong(path, f"no value of its {'const' if 'const' in rules else 'enum'} keeps to the rest")
+            keyword = "const" if "const" in rules else "enum"
+            raise schema_error(path, f"no value of its {keyword} satisfies the other keywords")
         left = {type_of(value) for value in values}
         self._warn_of(rules, path, enforced=("const", "enum", "type", *limits), types=left)
         return {"enum": values}
@@ -143,14 +145,14 @@ class _Reader:
             if part is not False
         ]
         if not read:
-            raise wrong(f"{path}/{name}", "false permits nothing")
-        if name == "oneOf" and not self._are_apart(read):
+            raise schema_error(f"{path}/{name}", "false permits nothing")
+        if name == "oneOf" and not self._are_disjoint(read):
             self._warn([f"{path}/{name}"])
         return {"anyOf": read}
 
-    def _are_apart(self, parts: list[Schema]) -> bool:
+    def _are_disjoint(self, parts: list[Schema]) -> bool:
         return len(parts) <= _MOST_COMPARED and all(
-            apart(one, other, self.definitions) for one, other in combinations(parts, 2)
+            are_disjoint(one, other, self.definitions) for one, other in combinations(parts, 2)
         )
 
     def _all_of(self, rules: Schema, path: str) -> Schema:
@@ -176,7 +178,7 @@ class _Reader:
         return {"type": type}
 
     def _string(self, rules: Schema, path: str) -> Schema:
-        """By its format, its pattern or its length: a grammar follows one of them."""
+        """A string by its format, its pattern or its length: a grammar can enforce only one of them."""
         counts = _counted(rules, "minLength", "maxLength", path)
         form = counts
         if rules.get("format") in FORMATS:
@@ -189,13 +191,13 @@ class _Reader:
     def _object(self, rules: Schema, path: str) -> Schema:
         properties, required = rules.get("properties", {}), rules.get("required", [])
         if not isinstance(properties, dict):
-            raise wrong(f"{path}/properties", "an object is needed")
+            raise schema_error(f"{path}/properties", "it must be an object")
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            raise wrong(f"{path}/required", "a list of names is needed")
+            raise schema_error(f"{path}/required", "it must be a list of names")
         others = rules.get("additionalProperties", not (properties or required))
         missing = [name for name in required if name not in properties]
         if missing and rules.get("additionalProperties") is False:
-            raise wrong(f"{path}/required", f"{missing[0]!r} is required and not permitted")
+            raise schema_error(f"{path}/required", f"{missing[0]!r} is required and not permitted")
         if not properties and not required and others is True:
             return {}
         read = {
@@ -219,27 +221,27 @@ class _Reader:
         first = items if isinstance(items, list) else rules.get("prefixItems")
         if first is not None:
             if not isinstance(first, list) or not first:
-                raise wrong(f"{path}/prefixItems", "a list of at least one schema is needed")
+                raise schema_error(f"{path}/prefixItems", "it must be a list of at least one schema")
             if not rules.get("minItems", 0) <= len(first) <= rules.get("maxItems", len(first)):
-                raise wrong(path, f"an array of prefixItems has just these {len(first)} items here")
+                raise schema_error(path, f"an array with prefixItems must have these {len(first)} items")
             path = f"{path}/prefixItems"
             return {"prefixItems": [self.read(item, f"{path}/{n}") for n, item in enumerate(first)]}
         if items is True and not counted:
             return {}
         if items is False:
             if rules.get("minItems", 0) > 0:
-                raise wrong(f"{path}/items", "false permits no items and minItems requires some")
+                raise schema_error(f"{path}/items", "false permits no items and minItems requires some")
             return {"items": ANYTHING, "minItems": 0, "maxItems": 0}
         return {"items": self.read(items, f"{path}/items")}
 
     def _warn_of(
         self, rules: Schema, path: str, *, enforced: Collection[str] = (), types: Collection[str] = TYPES
     ) -> None:
-        """Warn of all rules but those that are enforced, or that say nothing of the types."""
+        """Warn about all keywords except those that are enforced or do not apply to the types."""
         self._warn(
             f"{path}/{name}"
             for name, setting in rules.items()
-            if name not in enforced and concerns(name, setting, types)
+            if name not in enforced and applies_to(name, setting, types)
         )
 
     def _warn(self, paths: Iterable[str]) -> None:
@@ -247,23 +249,23 @@ class _Reader:
 
 
 def _types(rules: Schema, path: str) -> list[str] | None:
-    """The types that a schema names, or the one that it implies; None: any."""
+    """The types that a schema names, or the one that its keywords imply; None: any type."""
     if "type" not in rules:
         implied = implied_type(rules)
         return None if implied is None else [implied]
     named = rules["type"] if isinstance(rules["type"], list) else [rules["type"]]
     if not named:
-        raise wrong(f"{path}/type", "an empty list permits nothing")
+        raise schema_error(f"{path}/type", "an empty list permits nothing")
     for type in named:
         if type not in TYPES:
-            raise wrong(f"{path}/type", f"{json.dumps(type)[:50]} is none of {', '.join(TYPES)}")
+            raise schema_error(f"{path}/type", f"{json.dumps(type)[:50]} is none of {', '.join(TYPES)}")
     return named
 
 
 def _listed(rules: Schema, name: str, path: str) -> list[object]:
     found = rules[name]
     if not isinstance(found, list) or not found:
-        raise wrong(f"{path}/{name}", "a list that is not empty is needed")
+        raise schema_error(f"{path}/{name}", "it must be a list that is not empty")
     return found
 
 
@@ -272,20 +274,20 @@ def _counted(rules: Schema, least: str, most: str, path: str) -> Schema:
     for name in (least, most):
         if name in rules:
             value = rules[name]
-            if not is_of(value, "integer") or value < 0:
-                raise wrong(f"{path}/{name}", "a whole number from 0 on is needed")
+            if not has_type(value, "integer") or value < 0:
+                raise schema_error(f"{path}/{name}", "it must be a whole number, 0 or more")
             if value > MAX_BYTES:
-                raise wrong(f"{path}/{name}", f"more than {MAX_BYTES} cannot be counted")
+                raise schema_error(f"{path}/{name}", f"it must be at most {MAX_BYTES}")
             read[name] = int(value)
     if read.get(least, 0) > read.get(most, MAX_BYTES):
-        raise wrong(path, f"{least} is larger than {most}")
+        raise schema_error(path, f"{least} is larger than {most}")
     return read
 
 
 def _pattern(given: object, path: str) -> str:
     if not isinstance(given, str):
-        raise wrong(f"{path}/pattern", "a text is needed")
+        raise schema_error(f"{path}/pattern", "it must be a text")
     try:
-        return pattern.to_rule(given)
+        return pattern.to_gbnf(given)
     except pattern.UnsupportedPattern as error:
-        raise wrong(f"{path}/pattern", str(error)) from None
+        raise schema_error(f"{path}/pattern", str(error)) from None

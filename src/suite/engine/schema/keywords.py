@@ -1,4 +1,4 @@
-"""The keywords of JSON Schema 2020-12: which types each is about, and what of them a value itself shows."""
+"""The keywords of JSON Schema 2020-12: the types that each applies to, and checks of values against them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from suite.errors import InvalidSchema
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 FORMATS = frozenset(("date", "time", "date-time", "uuid", "uuid1", "uuid2", "uuid3", "uuid4", "uuid5"))
-"""Those that a grammar is made of."""
+"""The formats that a grammar can enforce."""
 ANNOTATIONS = frozenset(
     (
         *("$schema", "$id", "$anchor", "$dynamicAnchor", "$vocabulary", "$comment", "$defs", "definitions"),
@@ -45,31 +45,31 @@ _SIZES: Mapping[str, Callable[[Any, Any], bool]] = {
     "exclusiveMaximum": lambda value, limit: value < limit,
 }
 LIMITS = frozenset(_SIZES)
-"""Keywords with a number, that a value can be held against."""
+"""The keywords that limit the size of a value by a number."""
 
 
-def concerns(name: str, setting: object, types: Collection[str]) -> bool:
-    """Whether a keyword with this setting says anything about values of one of the types."""
+def applies_to(name: str, setting: object, types: Collection[str]) -> bool:
+    """Whether a keyword with this setting constrains values of one of the types."""
     about = "string" if name == "format" and setting in FORMATS else _TYPE_OF.get(name)
     return about is None or about in types or (about == "number" and "integer" in types)
 
 
 def implied_type(rules: Mapping[str, object]) -> str | None:
-    """The type that a schema without one is about."""
+    """The type that the keywords of a schema without `type` imply; None if they imply none."""
     return next((type for type in _IMPLYING if any(_TYPE_OF.get(name) == type for name in rules)), None)
 
 
-def wrong(path: str, what: str) -> InvalidSchema:
-    """The refusal of what a schema has at a path."""
+def schema_error(path: str, what: str) -> InvalidSchema:
+    """The error that says what is wrong at a path of the schema."""
     return InvalidSchema(f"{path or 'the schema'}: {what}")
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a JSON value is a number: unlike in Python, true is none."""
+    """Whether a JSON value is a number; unlike in Python, true is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def is_of(value: object, type: str) -> bool:
+def has_type(value: object, type: str) -> bool:
     """Whether a JSON value has a type."""
     if isinstance(value, float):
         return type == "number" or (type == "integer" and value.is_integer())
@@ -79,22 +79,22 @@ def is_of(value: object, type: str) -> bool:
 
 
 def type_of(value: object) -> str:
-    """The one type of a JSON value; for a whole number this is "number"."""
+    """The type of a JSON value; "number" for integers too."""
     if value is None:
         return "null"
     kinds = ((bool, "boolean"), ((int, float), "number"), (str, "string"), (list, "array"))
     return next((name for kind, name in kinds if isinstance(value, kind)), "object")
 
 
-def keeps(value: object, name: str, limit: object) -> bool:
-    """Whether a value keeps to one of `LIMITS`."""
-    return not concerns(name, limit, (type_of(value),)) or _SIZES[name](value, limit)
+def satisfies(value: object, name: str, limit: object) -> bool:
+    """Whether a value satisfies one of `LIMITS`."""
+    return not applies_to(name, limit, (type_of(value),)) or _SIZES[name](value, limit)
 
 
-def same(one: object, other: object) -> bool:
-    """Whether two JSON values are one: unlike in Python, 1 is not true."""
+def json_equal(one: object, other: object) -> bool:
+    """Whether two JSON values are equal; unlike in Python, 1 is not true."""
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(json_equal, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+        return one.keys() == other.keys() and all(json_equal(one[name], other[name]) for name in one)
     return isinstance(one, bool) == isinstance(other, bool) and one == other

@@ -1,7 +1,8 @@
-"""From a regular expression, as JSON schemas have them (ECMA 262), to a grammar of the strings that match.
+"""Converts a regular expression of a JSON schema (ECMA 262) into a grammar of the strings that match it.
 
-A pattern is searched for, so where it has no anchor anything may stand. What JSON forbids within quotes is
-written with its escape where the pattern names it; dots and negated classes do without it.
+A pattern may match anywhere in a string, so any text may surround it where it has no anchor. Characters that
+JSON does not permit within quotes are written as escapes if the pattern names them; dots and negated classes
+leave them out.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ _MOST_REPEATS = 2000
 
 
 class UnsupportedPattern(ValueError):
-    """No grammar is made of a pattern; the message says what in it is the reason."""
+    """A pattern cannot be converted into a grammar; the message names the unsupported part."""
 
 
-def to_rule(pattern: str) -> str:
-    """The GBNF of what stands between the quotes of a JSON string that matches.
+def to_gbnf(pattern: str) -> str:
+    """Convert a pattern into the GBNF of the text between the quotes of a matching JSON string.
 
-    It may refer to a rule `char`, which is one character of a JSON string. Raises UnsupportedPattern.
+    The GBNF may refer to a rule `char`, one character of a JSON string. Raises UnsupportedPattern.
     """
     return _Reader(pattern).read()
 
@@ -54,7 +55,7 @@ class _Part(NamedTuple):
 
 
 class _Reader:
-    """Reads a pattern from left to right."""
+    """Parses a pattern from left to right."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -83,7 +84,7 @@ class _Reader:
         return character
 
     def _alternative(self) -> str:
-        """One of the whole pattern, where alone anchors may be."""
+        """An alternative of the whole pattern; anchors are allowed only at its ends."""
         before = "" if self._take("^") else "char* "
         rule = self._sequence().rule
         after = "" if self._take("$") else " char*"
@@ -115,7 +116,7 @@ class _Reader:
             self._at = count.end()
         else:
             return part
-        self._take("?")  # how eager it is, is nothing to what matches
+        self._take("?")  # lazy or greedy, the same strings match
         if most < 0 and part.may_be_empty:
             raise UnsupportedPattern(f"{times} after what may be empty is not supported")
         if 0 <= most < least:
@@ -157,7 +158,7 @@ class _Reader:
         return _Part(rule, any(part.may_be_empty for part in parts))
 
     def _members(self) -> _Ranges:
-        """What a class in brackets permits."""
+        """The characters that a class in brackets permits."""
         negated = self._take("^")
         if self._next == "]":
             raise UnsupportedPattern("an empty class is not supported")
@@ -203,7 +204,7 @@ def _is_literal(rule: str) -> bool:
 
 
 def _literal(code: int) -> str:
-    """One character of a JSON string, as a literal of GBNF."""
+    """One character of a JSON string, as a GBNF literal."""
     if _SURROGATES[0] <= code <= _SURROGATES[1] or code > _LAST:
         raise UnsupportedPattern(f"\\u{code:x} is no character")
     text = json.dumps(chr(code), ensure_ascii=False)[1:-1]
@@ -212,7 +213,7 @@ def _literal(code: int) -> str:
 
 @lru_cache
 def _class(ranges: _Ranges) -> str:
-    """One of many characters of a JSON string."""
+    """Any one of these characters in a JSON string, as GBNF."""
     raw = _complement((*_complement(ranges), *_ESCAPED_IN_JSON, _SURROGATES))
     alternatives = [f"[{''.join(_spelled(low, high) for low, high in raw)}]"] if raw else []
     for low, high in _ESCAPED_IN_JSON:
@@ -224,7 +225,7 @@ def _class(ranges: _Ranges) -> str:
 
 
 def _spelled(low: int, high: int) -> str:
-    """A range within the brackets of GBNF."""
+    """A range of characters, as written within brackets in GBNF."""
     ends = [
         f"\\U{code:08X}" if code >= 0x80 else chr(code) if chr(code).isalnum() else f"\\x{code:02X}"
         for code in (low, high)

@@ -1,7 +1,7 @@
-"""The grammar of a schema that is in the plain forms (`forms`), as llama.cpp reads it (GBNF).
+"""Writes the grammar of a schema in the simple forms (`suite.engine.schema.tree`), in llama.cpp's GBNF.
 
-As in llama.cpp's own converter a space may follow each part of the JSON and nothing else may, for a model
-would go on with spaces forever, and members come in the schema's order, the required ones first.
+As in llama.cpp's own converter, one space at most may follow each part of the JSON, because a model could
+generate spaces for ever, and members come in the schema's order, the required ones first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeAlias
 from suite.engine.schema.tree import Schema
 
 _Node: TypeAlias = dict[str, "_Node"]
-"""What may follow in names that begin alike."""
+"""A node of a prefix tree of names: the subtree for each next character."""
 
 _RULES = {
     "space": '" "?',
@@ -44,15 +44,15 @@ _RULES = {
 }
 _COMMA = '"," space'
 _COUNTED = 2000
-"""llama.cpp refuses to count further."""
+"""The largest repeat count that llama.cpp accepts."""
 _CHUNK = 100
 _ESCAPES = {sign: f"\\{sign}" if sign in '"\\' else sign for sign in '"\\bfnrt'}
-"""What may follow a backslash in a key, and how GBNF spells it in brackets."""
+"""The characters that may follow a backslash in a key, and how GBNF writes them in brackets."""
 _END = ""
 
 
-def grammar(root: Schema, definitions: Mapping[str, Schema]) -> str:
-    """The GBNF of a schema whose references are all in `definitions`."""
+def write_grammar(root: Schema, definitions: Mapping[str, Schema]) -> str:
+    """Write the GBNF of a schema; `definitions` must have all its references."""
     writer = _Writer(definitions)
     first = writer.rule(root)
     rules = {"root": first, **_RULES, **writer.rules}
@@ -60,13 +60,13 @@ def grammar(root: Schema, definitions: Mapping[str, Schema]) -> str:
 
 
 class _Writer:
-    """Writes rules for forms, each once."""
+    """Writes the rules of forms, each rule once."""
 
     def __init__(self, definitions: Mapping[str, Schema]) -> None:
         self.rules: dict[str, str] = {}
         self._definitions = definitions
         self._names: dict[str, str] = {}
-        """Of rules, by what they say; of definitions, by their references."""
+        """Names of rules by their content; names of definitions by their references."""
 
     def rule(self, form: Schema) -> str:
         """The name of the rule for a form."""
@@ -145,12 +145,12 @@ class _Writer:
         return f'{_literal(name)} space ":" space {self.rule(schema)}'
 
     def _other(self, form: Schema) -> str | None:
-        """A member that the schema does not name."""
+        """The GBNF of a member that the schema does not name; None if it permits none."""
         others = form["additionalProperties"]
         if others is False:
             return None
         taken = [json.dumps(name, ensure_ascii=False)[1:-1] for name in form["taken"]]
-        key = _unlike(taken) if taken else "char*"
+        key = _excluding(taken) if taken else "char*"
         return self._named(f'"\\"" {key} "\\"" space ":" space {self.rule(others)}')
 
 
@@ -162,18 +162,18 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _unlike(names: Collection[str]) -> str:
-    """What stands between the quotes of a key that is none of the names, which are written as in JSON."""
+def _excluding(names: Collection[str]) -> str:
+    """The GBNF of the text between the quotes of a key that is none of these names (given as JSON text)."""
     tree: _Node = {}
     for name in names:
         node = tree
         for unit in re.findall(r"\\.|[^\\]", name):
             node = node.setdefault(unit, {})
         node[_END] = {}
-    return _unlike_below(tree)
+    return _excluding_below(tree)
 
 
-def _unlike_below(node: _Node) -> str:
+def _excluding_below(node: _Node) -> str:
     further = {unit: child for unit, child in node.items() if unit != _END}
     if not further:
         return "plain+"
@@ -184,7 +184,7 @@ def _unlike_below(node: _Node) -> str:
     alternatives = [f'[^"\\\\\\x7F\\x00-\\x1F{raw}] plain*']
     if escapes:
         alternatives.append(f'"\\\\" [{escapes}] plain*')
-    alternatives += [f"{_quoted(unit)} {_unlike_below(child)}" for unit, child in further.items()]
+    alternatives += [f"{_quoted(unit)} {_excluding_below(child)}" for unit, child in further.items()]
     if _END not in node:
         alternatives.append('""')
     return f"({' | '.join(alternatives)})"

@@ -1,1 +1,1 @@
-"""States of conversations that left their slot, in memory and on disk."""
+"""Saved KV states of conversations that left their slot, in memory and on disk."""

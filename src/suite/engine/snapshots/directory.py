@@ -1,9 +1,9 @@
-"""The files of the snapshots of one key, under a budget, written by a thread of their own.
+"""The snapshot files of one key, within a disk budget, written by a background thread.
 
-A file is written under another name and renamed when it is whole. The budget is that of the key's own folder.
-The node removes files of any key, those that have expired and those that are to be forgotten: what is missing
-is gone. Whoever uses the directory offers what it holds in memory anyway and never waits for a disk to write:
-what the queue does not take is not written.
+A file is written under a temporary name and renamed when it is complete. The budget applies to the key's own
+folder. The node may remove files of any key, because they expired or are to be forgotten; a missing file
+counts as removed. The caller never waits for a disk to write: it still has the snapshot in memory, and when
+the queue is full, the snapshot is not written.
 """
 
 from __future__ import annotations
@@ -20,106 +20,106 @@ from pathlib import Path
 from typing import NamedTuple
 
 from suite.engine.snapshots import file as snapshot_file
-from suite.engine.snapshots.file import TOKEN_BYTES, Header, Payload, Unusable
-from suite.engine.snapshots.files import File, SnapshotFiles
+from suite.engine.snapshots.file import TOKEN_BYTES, Header, InvalidSnapshotFile, Payload
+from suite.engine.snapshots.files import FileEntry, SnapshotFiles
 from suite.engine.snapshots.folder import (
     PARTIAL,
     SUPERSEDED,
     WHOLE,
     folder_of,
     make_private,
-    remove_unusable,
+    remove_invalid,
     unlink,
 )
 
 _log = logging.getLogger("suite.engine")
 
 _QUEUE = 16
-"""Snapshots that wait to be written; their bytes are in the memory budget of whoever offered them."""
+"""The most snapshots that wait to be written; their bytes count in the memory budget of the caller."""
 
 _END_SECONDS = 1.0
-"""What a thread told to end may take for the piece of a file that it is at."""
+"""How long to wait for the thread to end; it finishes the piece of a file that it is writing."""
 
 
 @dataclass(kw_only=True, eq=False)
-class Job:
-    """A snapshot on its way to its file."""
+class WriteJob:
+    """A snapshot that is to be written to its file."""
 
     name: str
     conversation_id: str
     tokens: bytes
     tail: tuple[int, ...] | None
-    """What was said after the tokens; None: the conversation cannot go on from here."""
-    shortest: int
+    """Sampled after the tokens, not part of the state; None: the conversation cannot be continued from it."""
+    min_prefix: int
     payload: Payload
     used: float
     cancelled: bool = False
 
 
-class Kept(NamedTuple):
-    """A file that was there already."""
+class ExistingFile(NamedTuple):
+    """A file that was there when the directory was opened."""
 
     name: str
     header: Header
     tokens: bytes
     tail: tuple[int, ...] | None
-    """None also where the conversation has gone on since."""
+    """As in `WriteJob`; None also if the conversation has continued since."""
     size: int
     used: float
 
 
 class SnapshotDirectory:
-    """Used by one thread beside its own."""
+    """The snapshot files of one key. One thread may use it, beside its own writing thread."""
 
     def __init__(self, directory: Path, *, key: str, budget: int) -> None:
-        """Raises OSError where the directory cannot be made or is not ours to use."""
+        """Raises OSError when the directory cannot be made or used."""
         self._folder = folder_of(directory, key)
         self._key = key
         self._touched: dict[str, float] = {}
-        """Files whose time of use is to be noted."""
+        """The times of last use that are still to be written to the files."""
         self._unwritten: list[str] = []
-        self._queue: deque[Job] = deque()
-        self._in_hand: Job | None = None
+        self._queue: deque[WriteJob] = deque()
+        self._writing: WriteJob | None = None
         self._closing = False
         self._changed = threading.Condition()
         self._files = SnapshotFiles(self._folder, budget=budget, lock=self._changed)
         make_private(self._folder)
         self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
 
-    def start(self) -> list[Kept]:
-        """What is there already, and begin to write. What is damaged is removed. Raises OSError."""
+    def start(self) -> list[ExistingFile]:
+        """Start the writing thread and return the files that exist. Removes damaged ones. Raises OSError."""
         kept = []
         for path in sorted(self._folder.iterdir()):
             if path.suffix == PARTIAL:
                 unlink(path)
-            elif path.suffix in (WHOLE, SUPERSEDED) and (found := self._read_beginning(path)) is not None:
+            elif path.suffix in (WHOLE, SUPERSEDED) and (found := self._read_preamble(path)) is not None:
                 kept.append(found)
                 superseded = path.suffix == SUPERSEDED
-                file = File(found.header.tokens, found.size, found.used, superseded)
-                self._files.found(found.name, file)
+                file = FileEntry(found.header.tokens, found.size, found.used, superseded)
+                self._files.add_existing(found.name, file)
         self._files.reserve(0, math.inf)
         self._thread.start()
         return kept
 
-    def _read_beginning(self, path: Path) -> Kept | None:
+    def _read_preamble(self, path: Path) -> ExistingFile | None:
         try:
-            header, tokens = snapshot_file.read_beginning(path, self._key)
+            header, tokens = snapshot_file.read_preamble(path, self._key)
             state = path.stat()
         except FileNotFoundError:
             return None
-        except (Unusable, OSError) as error:
-            remove_unusable(path, error)
+        except (InvalidSnapshotFile, OSError) as error:
+            remove_invalid(path, error)
             return None
         tail = header.tail if path.suffix == WHOLE else None
-        return Kept(path.stem, header, tokens, tail, state.st_size, state.st_mtime)
+        return ExistingFile(path.stem, header, tokens, tail, state.st_size, state.st_mtime)
 
     @property
     def total(self) -> int:
-        """Bytes of the files there are; of one that is being written, those it is going to have."""
+        """Bytes of all files, with the final size of the one that is being written."""
         return self._files.total
 
-    def offer(self, job: Job) -> bool:
-        """Have this written when its turn comes. False: too many wait."""
+    def enqueue(self, job: WriteJob) -> bool:
+        """Queue a snapshot to be written. False: the queue is full."""
         with self._changed:
             if len(self._queue) >= _QUEUE or self._closing:
                 return False
@@ -127,38 +127,38 @@ class SnapshotDirectory:
             self._changed.notify_all()
             return True
 
-    def hand(self, job: Job) -> bool:
-        """Have this written at once. False: another is being written, or waits."""
+    def write_now(self, job: WriteJob) -> bool:
+        """Have a snapshot written at once, without queueing. False: another is being written, or queued."""
         with self._changed:
-            if self._queue or self._in_hand or self._closing:
+            if self._queue or self._writing or self._closing:
                 return False
-            self._in_hand = job
+            self._writing = job
             self._changed.notify_all()
             return True
 
-    def withdraw(self, name: str) -> None:
-        """Have this one not written, if it still waits."""
+    def cancel(self, name: str) -> None:
+        """Take a snapshot out of the queue, if it is not being written yet."""
         with self._changed:
-            if (job := self._job(name)) is not None and job is not self._in_hand:
+            if (job := self._job(name)) is not None and job is not self._writing:
                 self._queue.remove(job)
 
-    def knows(self, name: str) -> bool:
-        """Whether it is on its way, or there."""
+    def is_tracked(self, name: str) -> bool:
+        """Whether a snapshot is queued, is being written, or has a file."""
         with self._changed:
             return name in self._files or self._job(name) is not None
 
     def has_file(self, name: str) -> bool:
-        """Whether its file is there."""
+        """Whether a snapshot's file was written and not removed here."""
         return name in self._files
 
-    def lost(self) -> list[str]:
-        """What has gone since this was asked last: to make room, or because it was not written."""
+    def pop_lost(self) -> list[str]:
+        """The snapshots lost since the last call: evicted to make room, or not written."""
         with self._changed:
-            lost, self._unwritten = self._unwritten + self._files.take_evicted(), []
+            lost, self._unwritten = self._unwritten + self._files.pop_evicted(), []
             return lost
 
     def touch(self, name: str, used: float) -> None:
-        """Note when it was used."""
+        """Record when a snapshot was last used (epoch seconds)."""
         with self._changed:
             if self._files.touch(name, used):
                 self._touched[name] = used
@@ -167,21 +167,21 @@ class SnapshotDirectory:
                 job.used = used
 
     def supersede(self, name: str) -> None:
-        """Have its conversation never go on from it, once this returns."""
+        """Record durably, before returning, that a snapshot is no longer its conversation's latest state."""
         with self._changed:
             if (job := self._job(name)) is not None:
                 job.tail = None
             self._files.supersede(name)
 
-    def is_there(self, name: str) -> bool:
-        """Whether it waits to be written, or its file is still where it was put."""
+    def still_exists(self, name: str) -> bool:
+        """Whether a snapshot is queued or being written, or its file really exists on disk."""
         with self._changed:
             if self._job(name) is not None:
                 return True
             return name in self._files and self._files.path(name).exists()
 
     def read(self, name: str, tokens: bytes) -> Payload | None:
-        """The payload of these tokens, verified. None: it has gone, or was damaged and is removed."""
+        """Read and verify the state of these tokens. None: it is gone, or was damaged and is now removed."""
         with self._changed:
             if (job := self._job(name)) is not None:
                 return job.payload
@@ -192,57 +192,57 @@ class SnapshotDirectory:
             return snapshot_file.read_payload(path, self._key, tokens)
         except FileNotFoundError:
             _log.warning("the snapshot %s has gone: its tokens are computed again", path.name)
-        except (Unusable, OSError) as error:
-            remove_unusable(path, error)
-        self.discard(name)
+        except (InvalidSnapshotFile, OSError) as error:
+            remove_invalid(path, error)
+        self.remove_later(name)
         return None
 
-    def discard(self, name: str) -> None:
-        """Remove it some time; not before what waits is written, which may be its successor."""
+    def remove_later(self, name: str) -> None:
+        """Remove a snapshot in the background, after the queue is written, which may have its successor."""
         with self._changed:
-            self._give_up(name)
+            self._schedule_removal(name)
             self._changed.notify_all()
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove these before this returns, and what else is to be removed."""
+        """Remove snapshots before returning, with all others whose removal is pending."""
         with self._changed:
             for name in names:
-                self._give_up(name)
+                self._schedule_removal(name)
         self._files.sweep()
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything is written and removed; False: it takes longer."""
+        """Wait until everything is written and removed. False: it takes longer than this."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._has_work(), seconds)
 
     def wait_for_room(self, seconds: float) -> bool:
-        """Wait until the queue takes one more; False: it takes longer."""
+        """Wait until the queue has room for one more. False: it takes longer than this."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self._queue) < _QUEUE, seconds)
 
     def close(self) -> None:
-        """End the thread, in the middle of a file if need be; what waits is not written."""
+        """End the thread, even in the middle of a file. Queued snapshots are not written."""
         with self._changed:
             self._closing = True
             self._queue.clear()
             self._changed.notify_all()
         self._thread.join(_END_SECONDS)
 
-    def _job(self, name: str) -> Job | None:
-        if self._in_hand is not None and self._in_hand.name == name:
-            return self._in_hand
+    def _job(self, name: str) -> WriteJob | None:
+        if self._writing is not None and self._writing.name == name:
+            return self._writing
         return next((job for job in self._queue if job.name == name), None)
 
     def _has_work(self) -> bool:
-        return bool(self._in_hand or self._queue or self._files.garbage or self._touched)
+        return bool(self._writing or self._queue or self._files.garbage or self._touched)
 
-    def _give_up(self, name: str) -> None:
-        """Forget of it whatever there is. With the lock held."""
+    def _schedule_removal(self, name: str) -> None:
+        """Cancel a snapshot's job and schedule the removal of its file. The lock must be held."""
         if (job := self._job(name)) is not None:
             job.cancelled = True
-            if job is not self._in_hand:
+            if job is not self._writing:
                 self._queue.remove(job)
-        self._files.give_up(name)
+        self._files.schedule_removal(name)
         self._touched.pop(name, None)
 
     def _work(self) -> None:
@@ -251,11 +251,11 @@ class SnapshotDirectory:
                 self._changed.wait_for(lambda: self._has_work() or self._closing)
                 if self._closing:
                     return
-                if self._in_hand is None and self._queue:
-                    self._in_hand = self._queue.popleft()
+                if self._writing is None and self._queue:
+                    self._writing = self._queue.popleft()
                     self._changed.notify_all()
-            if self._in_hand is not None:
-                self._write(self._in_hand)
+            if self._writing is not None:
+                self._write(self._writing)
             else:
                 self._files.sweep()
                 self._note_times()
@@ -266,11 +266,11 @@ class SnapshotDirectory:
             for name, used in touched.items():
                 if name not in self._files:
                     continue
-                with contextlib.suppress(OSError):  # it has gone: whoever reads it hears of it
+                with contextlib.suppress(OSError):  # it is gone, as the next read will tell
                     os.utime(self._files.path(name), (used, used))
             self._changed.notify_all()
 
-    def _write(self, job: Job) -> None:
+    def _write(self, job: WriteJob) -> None:
         partial = self._folder / (job.name + PARTIAL)
         size = 0
         written = False
@@ -280,14 +280,14 @@ class SnapshotDirectory:
                 job.conversation_id,
                 job.tokens,
                 job.payload,
-                shortest=job.shortest,
+                min_prefix=job.min_prefix,
                 tail=job.tail,
             )
             needed = len(beginning) + len(job.payload)
-            file = File(len(job.tokens) // TOKEN_BYTES, needed, job.used, job.tail is None)
-            if self._files.reserve(needed, file.worth):
+            file = FileEntry(len(job.tokens) // TOKEN_BYTES, needed, job.used, job.tail is None)
+            if self._files.reserve(needed, file.retention_score):
                 size = needed
-                make_private(self._folder)  # another process may have removed it as empty
+                make_private(self._folder)  # another process may have removed the empty folder
                 written = snapshot_file.write(
                     partial,
                     (beginning, job.payload),
@@ -301,18 +301,18 @@ class SnapshotDirectory:
         if size and not written:
             unlink(partial)
         with self._changed:
-            self._in_hand = None
+            self._writing = None
             if not written:
                 self._files.release(size)
                 self._unwritten.append(job.name)
             self._changed.notify_all()
 
-    def _settle(self, job: Job, partial: Path, file: File) -> bool:
-        """Give a whole file its name, unless it is not wanted any more."""
+    def _settle(self, job: WriteJob, partial: Path, file: FileEntry) -> bool:
+        """Rename a complete file to its final name, unless its job was cancelled."""
         with self._changed:
             if job.cancelled:
                 return False
-            superseded = job.tail is None  # it may be so only since it was begun
-            partial.replace(self._files.place(job.name, superseded=superseded))
-            self._files.written(job.name, file._replace(used=job.used, superseded=superseded))
+            superseded = job.tail is None  # perhaps only since the write began
+            partial.replace(self._files.path_for(job.name, superseded=superseded))
+            self._files.add_written(job.name, file._replace(used=job.used, superseded=superseded))
             return True

@@ -1,10 +1,10 @@
-"""A snapshot as a file: what a sequence held, for whom, and checksums by which damage is told.
+"""The file format of a snapshot: the state of a sequence, its conversation, and checksums to detect damage.
 
-A fixed beginning (magic, version, length and checksum of the header), the header in msgpack, the token ids as
-little-endian 32-bit integers, then llama.cpp's bytes. llama.cpp takes a state with flipped bits for a good
-one, so every byte is under a checksum here: llama.cpp's own under a CRC, which takes a quarter of the time of
-a cryptographic hash while an answer waits for it, the rest under BLAKE2b. Nothing is synced to the disk: what
-a power failure tears shows in the checksums as well.
+A file has a fixed part (magic, version, length and checksum of the header), the header in msgpack, the token
+ids as little-endian 32-bit integers, then llama.cpp's state. llama.cpp does not notice flipped bits, so every
+byte has a checksum: the state a CRC, which takes a quarter of the time of a cryptographic hash while an
+answer waits for it; the rest BLAKE2b. Files are not synced to disk, because the checksums also detect what a
+power failure damaged.
 """
 
 from __future__ import annotations
@@ -24,53 +24,53 @@ from zlib import crc32
 import msgspec
 
 VERSION = 2
-"""Of this format: files of another are not read."""
+"""The version of this format; files of other versions are not read."""
 
 TOKEN_BYTES = 4
 
 Payload: TypeAlias = bytes | memoryview
-"""A state as llama.cpp gives it."""
+"""The state of a sequence, as llama.cpp saves it."""
 
 _MAGIC = b"suite-kv"
 _DIGEST_BYTES = 16
-_BEGINNING = struct.Struct(f"<8sHI{_DIGEST_BYTES}s")
+_FIXED_HEADER = struct.Struct(f"<8sHI{_DIGEST_BYTES}s")
 _PIECE = 1 << 20
-"""Bytes that are written between two looks at whether to go on."""
+"""Bytes that are written between two checks whether to go on."""
 
 
 TokenId: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)]
 
 
-class Unusable(Exception):
-    """The file is not a whole snapshot of this version and key; the message says why, and nothing of it."""
+class InvalidSnapshotFile(Exception):
+    """The file is not a complete snapshot of this version and key. The message says why, not what it has."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file says of itself."""
+    """The header of a snapshot file."""
 
     key: str
-    """The model and the settings that llama.cpp's bytes are of."""
+    """Identifies the model and the settings that the state belongs to."""
     conversation_id: str
-    shortest: Annotated[int, msgspec.Meta(ge=0)]
-    """To how few tokens the state can be cut back."""
+    min_prefix: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name="shortest")
+    """The fewest tokens to which the state can be truncated. Version 2 of the format calls it `shortest`."""
     tail: tuple[TokenId, ...] | None
-    """What was said after the tokens; None: the conversation cannot go on from here."""
+    """Sampled after the tokens, not part of the state; None: the conversation cannot be continued from it."""
     tokens: int
     tokens_digest: bytes
     payload_bytes: int
     payload_checksum: int
 
 
-class Beginning(NamedTuple):
-    """All of a file but llama.cpp's bytes."""
+class Preamble(NamedTuple):
+    """All of a file except llama.cpp's state."""
 
     header: Header
     tokens: bytes
-    """As `pack` gives them."""
+    """Packed by `pack`."""
 
 
 def pack(tokens: Sequence[int]) -> bytes:
-    """Token ids as they are kept and compared: four bytes each, little-endian."""
+    """Pack token ids into four bytes each, little-endian, to store and compare them."""
     packed = array("i", tokens)
     if sys.byteorder == "big":
         packed.byteswap()
@@ -78,7 +78,7 @@ def pack(tokens: Sequence[int]) -> bytes:
 
 
 def unpack(packed: bytes) -> list[int]:
-    """The token ids that were packed."""
+    """The token ids that `pack` packed."""
     tokens = array("i", packed)
     if sys.byteorder == "big":
         tokens.byteswap()
@@ -91,8 +91,8 @@ def digest(data: bytes) -> bytes:
 
 
 def uninitialised(size: int) -> memoryview:
-    """Memory for a payload. To fill tens of megabytes with zeros first takes longer than to save a state."""
-    import numpy as np  # not needed by those who only look at headers
+    """Uninitialised memory for a payload: zeroing tens of megabytes takes longer than saving a state."""
+    import numpy as np  # not needed to read headers only
 
     return np.empty(size, np.uint8).data
 
@@ -103,15 +103,15 @@ def encode(
     tokens: bytes,
     payload: Payload,
     *,
-    shortest: int,
+    min_prefix: int,
     tail: tuple[int, ...] | None,
 ) -> bytes:
-    """What comes before the payload in a file."""
+    """The bytes of a file before its payload."""
     header = msgspec.msgpack.encode(
         Header(
             key=key,
             conversation_id=conversation_id,
-            shortest=shortest,
+            min_prefix=min_prefix,
             tail=tail,
             tokens=len(tokens) // TOKEN_BYTES,
             tokens_digest=digest(tokens),
@@ -119,13 +119,13 @@ def encode(
             payload_checksum=crc32(payload),
         )
     )
-    return _BEGINNING.pack(_MAGIC, VERSION, len(header), digest(header)) + header + tokens
+    return _FIXED_HEADER.pack(_MAGIC, VERSION, len(header), digest(header)) + header + tokens
 
 
 def write(path: Path, pieces: Sequence[Payload], *, used: float, go_on: Callable[[], bool]) -> bool:
-    """Write a new private file (0600) of these pieces, its time of change set to `used` (epoch seconds).
+    """Write a new private file (0600) of these pieces, modified at `used` (epoch seconds).
 
-    False: `go_on` said no between two pieces, and the file is not whole. Raises OSError.
+    False: `go_on` returned False in between, and the file is incomplete. Raises OSError.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
@@ -140,27 +140,27 @@ def write(path: Path, pieces: Sequence[Payload], *, used: float, go_on: Callable
 
 
 def read_header(path: Path) -> Header:
-    """What a file says of itself, whole or not. Raises Unusable, FileNotFoundError, OSError."""
+    """Read a file's header, even of an incomplete file. Raises InvalidSnapshotFile or OSError."""
     with _opened(path) as file:
         return _read_header(file)
 
 
-def read_beginning(path: Path, key: str) -> Beginning:
-    """Header and tokens of a file of this key. Raises Unusable, FileNotFoundError, OSError."""
+def read_preamble(path: Path, key: str) -> Preamble:
+    """Read the header and the tokens of a file of this key. Raises InvalidSnapshotFile or OSError."""
     with _opened(path) as file:
-        return _read_beginning(file, key)
+        return _read_preamble(file, key)
 
 
 def read_payload(path: Path, key: str, tokens: bytes) -> Payload:
-    """llama.cpp's bytes of these tokens. Raises Unusable, FileNotFoundError, OSError."""
+    """Read and verify llama.cpp's state of these tokens. Raises InvalidSnapshotFile or OSError."""
     with _opened(path) as file:
-        beginning = _read_beginning(file, key)
-        if beginning.tokens != tokens:
-            raise Unusable("it holds other tokens than it did")
-        payload = uninitialised(beginning.header.payload_bytes)
-        whole = file.readinto(payload) == len(payload)
-    if not whole or crc32(payload) != beginning.header.payload_checksum:
-        raise Unusable("its state is damaged")
+        preamble = _read_preamble(file, key)
+        if preamble.tokens != tokens:
+            raise InvalidSnapshotFile("it holds other tokens than it did")
+        payload = uninitialised(preamble.header.payload_bytes)
+        complete = file.readinto(payload) == len(payload)
+    if not complete or crc32(payload) != preamble.header.payload_checksum:
+        raise InvalidSnapshotFile("its state is damaged")
     return payload
 
 
@@ -168,7 +168,7 @@ def _opened(path: Path) -> BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Unusable("it is not a regular file")
+            raise InvalidSnapshotFile("it is not a regular file")
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -176,33 +176,33 @@ def _opened(path: Path) -> BufferedReader:
 
 
 def _read_header(file: BufferedReader) -> Header:
-    fixed = file.read(_BEGINNING.size)
-    if len(fixed) < _BEGINNING.size:
-        raise Unusable("it is truncated")
-    magic, version, length, checksum = _BEGINNING.unpack(fixed)
+    fixed = file.read(_FIXED_HEADER.size)
+    if len(fixed) < _FIXED_HEADER.size:
+        raise InvalidSnapshotFile("it is truncated")
+    magic, version, length, checksum = _FIXED_HEADER.unpack(fixed)
     if magic != _MAGIC:
-        raise Unusable("it is not a snapshot")
+        raise InvalidSnapshotFile("it is not a snapshot")
     if version != VERSION:
-        raise Unusable(f"it is of version {version}, not {VERSION}")
+        raise InvalidSnapshotFile(f"it is of version {version}, not {VERSION}")
     if length > os.fstat(file.fileno()).st_size:
-        raise Unusable("its header is damaged")
+        raise InvalidSnapshotFile("its header is damaged")
     raw = file.read(length)
     if digest(raw) != checksum:
-        raise Unusable("its header is damaged")
+        raise InvalidSnapshotFile("its header is damaged")
     try:
         return msgspec.msgpack.decode(raw, type=Header)
     except msgspec.DecodeError:
-        raise Unusable("its header has other fields") from None
+        raise InvalidSnapshotFile("its header has other fields") from None
 
 
-def _read_beginning(file: BufferedReader, key: str) -> Beginning:
+def _read_preamble(file: BufferedReader, key: str) -> Preamble:
     header = _read_header(file)
     if header.key != key:
-        raise Unusable("it is of another model or of other settings")
+        raise InvalidSnapshotFile("it is of another model or of other settings")
     token_bytes = header.tokens * TOKEN_BYTES
     if os.fstat(file.fileno()).st_size != file.tell() + token_bytes + header.payload_bytes:
-        raise Unusable("it is truncated, or has grown")
+        raise InvalidSnapshotFile("it is truncated, or has grown")
     tokens = file.read(token_bytes)
     if digest(tokens) != header.tokens_digest:
-        raise Unusable("its tokens are damaged")
-    return Beginning(header, tokens)
+        raise InvalidSnapshotFile("its tokens are damaged")
+    return Preamble(header, tokens)

@@ -1,8 +1,8 @@
-"""The tree that snapshots lie in: private folders, what is removed from them and why.
+"""The folders that snapshots are stored in, and the removal of snapshots.
 
-`<root>/<hash of the model's id>/<hash of the key>/<id>.kv`: folders of 0700, files of 0600. No name tells
-whose a file is. A model's folder is its process's alone; the key's folder keeps contents, settings and
-versions of the model apart.
+A snapshot is at `<root>/<hash of the model's id>/<hash of the key>/<id>.kv`. Folders have mode 0700, files
+0600, and no name reveals the conversation. Only a model's own process writes into its folder. The key's
+folder separates contents, settings and versions of the model.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import os
 from pathlib import Path
 
 from suite.engine.snapshots import file as snapshot_file
-from suite.engine.snapshots.file import Unusable
+from suite.engine.snapshots.file import InvalidSnapshotFile
 
 _log = logging.getLogger("suite.engine")
 
 WHOLE, SUPERSEDED, PARTIAL = ".kv", ".old", ".tmp"
-"""What the names of whole files end with, of those that their conversation has left behind, and of those that
-are being written."""
+"""Suffixes of complete files, of complete files whose conversation has continued since, and of files that are
+being written."""
 
 
 def folder_of(directory: Path, name: str) -> Path:
-    """Where the snapshots of a model lie within the root, and those of a key within the model's."""
+    """The folder of a model within the root, or of a key within the model's folder."""
     return directory / snapshot_file.digest(name.encode("utf-8", "surrogatepass")).hex()
 
 
 def make_private(folder: Path) -> None:
-    """Have a folder that only its owner can look into. Raises OSError.
+    """Make a folder that only its owner can open, or give an existing one this mode (0700). Raises OSError.
 
-    The one that it is in is made so as well where it is not there, and left as it is where it is.
+    Its parents are made with the same mode if they do not exist, and left as they are if they do.
     """
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -39,7 +39,7 @@ def make_private(folder: Path) -> None:
 
 
 def unlink(path: Path) -> bool:
-    """Remove a file; whether it is gone."""
+    """Remove a file. Returns whether it is gone; logs the error otherwise."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -48,17 +48,18 @@ def unlink(path: Path) -> bool:
     return True
 
 
-def remove_unusable(path: Path, error: Unusable | OSError) -> None:
-    """Remove a file that cannot be read, and say why."""
+def remove_invalid(path: Path, error: InvalidSnapshotFile | OSError) -> None:
+    """Remove a file that cannot be used, and log why."""
     reason = error.strerror if isinstance(error, OSError) else str(error)
     _log.warning("the snapshot %s is removed and its tokens are computed again: %s", path.name, reason)
     unlink(path)
 
 
 def remove_snapshots(directory: Path, conversation_id: str | None = None) -> tuple[int, int]:
-    """Remove the files of a conversation, for None all, however deep they lie; how many, of how many tokens.
+    """Remove the snapshots of a conversation, or with None all, anywhere below a directory.
 
-    For where no actor runs that would forget them. One that does run finds them gone.
+    Returns how many were removed, and their number of tokens. This is for models that are not loaded: a
+    model's process forgets its own. If one runs nevertheless, it treats the missing files as removed.
     """
     files, tokens = 0, 0
     for path in _files(directory):
@@ -66,9 +67,9 @@ def remove_snapshots(directory: Path, conversation_id: str | None = None) -> tup
             header = snapshot_file.read_header(path)
         except FileNotFoundError:
             continue
-        except (Unusable, OSError) as error:
-            if conversation_id is None or path.suffix != PARTIAL:  # it may have just been begun
-                remove_unusable(path, error)
+        except (InvalidSnapshotFile, OSError) as error:
+            if conversation_id is None or path.suffix != PARTIAL:  # it may be a file just being written
+                remove_invalid(path, error)
             continue
         if conversation_id in (None, header.conversation_id) and unlink(path) and path.suffix != PARTIAL:
             files += 1
@@ -77,12 +78,12 @@ def remove_snapshots(directory: Path, conversation_id: str | None = None) -> tup
 
 
 def remove_expired(directory: Path, *, expired_before: float) -> None:
-    """Remove files last used before then (epoch seconds), and folders that are empty then."""
+    """Remove files last used before this time (epoch seconds), and the folders that this leaves empty."""
     for path in _files(directory):
         try:
             expired = path.lstat().st_mtime < expired_before
         except OSError:
-            continue  # an actor was faster
+            continue  # the model's process removed it first
         if expired and unlink(path):
             _remove_if_empty(path.parent, within=directory)
 

@@ -1,15 +1,15 @@
-"""Which snapshots there are, and which of them begins as a prompt does."""
+"""Finds the snapshot that shares the longest prefix with a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from suite.engine.snapshots.file import TOKEN_BYTES
-from suite.engine.snapshots.snapshot import Found, Snapshot
+from suite.engine.snapshots.snapshot import PrefixMatch, Snapshot
 
 
 class SnapshotIndex:
-    """Snapshots in the order of their last use, at most one of a conversation."""
+    """All snapshots in the order of their last use, at most one for each conversation."""
 
     def __init__(self) -> None:
         self._snapshots: dict[str, Snapshot] = {}
@@ -20,44 +20,45 @@ class SnapshotIndex:
         return len(self._snapshots)
 
     def __iter__(self) -> Iterator[Snapshot]:
-        """Those that there are at this moment, the one used last at the end."""
+        """Iterate over a copy, the most recently used snapshot last."""
         return iter([*self._snapshots.values()])
 
     def __contains__(self, snapshot: Snapshot) -> bool:
         return self._snapshots.get(snapshot.name) is snapshot
 
-    def named(self, name: str) -> Snapshot | None:
-        """The one of this name."""
+    def get(self, name: str) -> Snapshot | None:
+        """The snapshot of this name."""
         return self._snapshots.get(name)
 
-    def of(self, conversation_id: str | None) -> Snapshot | None:
-        """A conversation's."""
+    def of_conversation(self, conversation_id: str | None) -> Snapshot | None:
+        """The snapshot of a conversation."""
         return None if conversation_id is None else self._of_conversation.get(conversation_id)
 
     def add(self, snapshot: Snapshot) -> None:
-        """Know it as the one that was used last."""
+        """Add a snapshot as the most recently used one."""
         self._snapshots[snapshot.name] = snapshot
         if snapshot.conversation_id is not None:
             self._of_conversation[snapshot.conversation_id] = snapshot
 
     def remove(self, snapshot: Snapshot) -> None:
-        """Know it no more."""
+        """Remove a snapshot from the index."""
         del self._snapshots[snapshot.name]
         if snapshot.conversation_id is not None:
             del self._of_conversation[snapshot.conversation_id]
 
-    def use(self, snapshot: Snapshot, at: float) -> None:
-        """Note that it was used just now (epoch seconds)."""
+    def touch(self, snapshot: Snapshot, at: float) -> None:
+        """Record that a snapshot was used just now, `at` epoch seconds."""
         snapshot.used = at
         self._snapshots[snapshot.name] = self._snapshots.pop(snapshot.name)
 
     def find(
         self, prompt: bytes, conversation_id: str | None, *, at_least: int = 0, whole: bool = False
-    ) -> Found | None:
-        """The one with most tokens in common with a packed prompt, `at_least` so many and one anyway.
+    ) -> PrefixMatch | None:
+        """The snapshot that shares the longest prefix with a packed prompt.
 
-        Of equals the conversation's own, then the one used last. `whole`: only one of which all tokens are
-        the prompt's.
+        The prefix has `at_least` so many tokens, and at least one. Among equals the conversation's own
+        snapshot is preferred, then the most recently used one. With `whole`, the snapshot must be a prefix of
+        the prompt as a whole.
         """
         best: Snapshot | None = None
         most = max(at_least, 1) - 1
@@ -65,19 +66,19 @@ class SnapshotIndex:
             more = (most + 1) * TOKEN_BYTES
             if len(snapshot.tokens) < more or snapshot.tokens[:more] != prompt[:more]:
                 continue
-            shared = _common(snapshot.tokens, prompt)
-            if shared == snapshot.count or (shared >= snapshot.shortest and not whole):
+            shared = _common_prefix(snapshot.tokens, prompt)
+            if shared == snapshot.count or (shared >= snapshot.min_prefix and not whole):
                 best, most = snapshot, shared
-        return None if best is None else Found(most, best.count, best)
+        return None if best is None else PrefixMatch(most, best.count, best)
 
     def _by_preference(self, conversation_id: str | None) -> Iterator[Snapshot]:
-        if (own := self.of(conversation_id)) is not None:
+        if (own := self.of_conversation(conversation_id)) is not None:
             yield own
         yield from reversed(self._snapshots.values())
 
 
-def _common(left: bytes, right: bytes) -> int:
-    """How many tokens two packed lists have in common at their beginning."""
+def _common_prefix(left: bytes, right: bytes) -> int:
+    """The length of the common prefix of two packed token lists, in tokens."""
     low, high = 0, min(len(left), len(right)) // TOKEN_BYTES
     if left[: high * TOKEN_BYTES] == right[: high * TOKEN_BYTES]:
         return high

@@ -1,26 +1,25 @@
-"""One snapshot: what it is of, and what it is worth."""
+"""One snapshot: the saved state of a sequence."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from suite.engine.snapshots.directory import Job
+from suite.engine.snapshots.directory import WriteJob
 from suite.engine.snapshots.file import TOKEN_BYTES, Payload
-from suite.engine.snapshots.files import worth
+from suite.engine.snapshots.files import retention_score
 
 
 class Snapshot:
-    """One state: what it is of, and its bytes while they are in memory."""
+    """The saved state of a sequence: its tokens, its conversation, and the state itself while in memory."""
 
     __slots__ = (
         "conversation_id",
         "count",
+        "min_prefix",
         "name",
         "payload",
-        "shortest",
         "size",
         "tail",
-        "tokens",
         "tokens",
         "used",
     )
@@ -32,7 +31,7 @@ class Snapshot:
         tokens: bytes,
         *,
         tail: tuple[int, ...] | None,
-        shortest: int,
+        min_prefix: int,
         payload: Payload | None,
         size: int,
         used: float,
@@ -42,43 +41,44 @@ class Snapshot:
         self.tokens = tokens
         self.count = len(tokens) // TOKEN_BYTES
         self.tail = tail
-        """What was said after the tokens; None: the conversation cannot go on from here."""
-        self.shortest = shortest
-        """To how few tokens the state can be cut back."""
+        """Sampled after the tokens, not in the state; None: the conversation cannot be continued from it."""
+        self.min_prefix = min_prefix
+        """The fewest tokens to which the state can be truncated."""
         self.payload = payload
+        """The state; None while it is only on disk."""
         self.size = size
-        """Bytes it takes in memory, with its tokens."""
+        """Bytes that it takes in memory, with its tokens."""
         self.used = used
 
     @property
-    def worth(self) -> float:
-        """What counts when there is no room for all."""
-        return worth(self.count, self.size, self.used)
+    def retention_score(self) -> float:
+        """The snapshot with the lowest score is evicted first."""
+        return retention_score(self.count, self.size, self.used)
 
     def is_of(self, conversation_id: str | None, tokens: bytes) -> bool:
-        """Whether it is of this conversation, or where that has no name, of what led to these tokens."""
+        """Whether it belongs to this conversation or, if it has none, whether these tokens extend it."""
         if self.conversation_id is None:
             return tokens.startswith(self.tokens)
         return self.conversation_id == conversation_id
 
-    def job(self, conversation_id: str, payload: Payload) -> Job:
-        """Its way to disk."""
-        return Job(
+    def write_job(self, conversation_id: str, payload: Payload) -> WriteJob:
+        """The job that writes it to disk."""
+        return WriteJob(
             name=self.name,
             conversation_id=conversation_id,
             tokens=self.tokens,
             tail=self.tail,
-            shortest=self.shortest,
+            min_prefix=self.min_prefix,
             payload=payload,
             used=self.used,
         )
 
 
-class Found(NamedTuple):
-    """A snapshot that begins as a prompt does."""
+class PrefixMatch(NamedTuple):
+    """A snapshot that shares a prefix with a prompt."""
 
     tokens: int
-    """How many tokens they have in common."""
+    """The length of the common prefix."""
     total: int
-    """How many tokens it has."""
+    """The length of the whole snapshot."""
     snapshot: Snapshot

@@ -1,17 +1,18 @@
-"""States of single sequences that are kept when a conversation leaves its slot, in memory and on disk.
+"""Keeps the states of sequences when conversations leave their slots, in memory and on disk (ADR 15).
 
     snapshots = Snapshots(directory=path, key=key, memory_bytes=..., disk_bytes=..., now=now, new_id=new_id)
-    snapshots.supersede("conversation")  # it goes on now: from here nothing older is its end
+    snapshots.supersede("conversation")  # it continues now: no older state is its latest any more
     snapshots.put("conversation", tokens, payload, tail=[last])
     found = snapshots.find(prompt[:-1], "conversation")
     if found and (payload := snapshots.load(found)) is not None:
-        ...  # restore it, then cut it back to found.tokens
+        ...  # restore it, then truncate it to found.tokens
 
-A state is bytes here, whatever made them. What is put is held in memory and written to disk soon after, so
-that it outlives the process; when memory runs short, what is on disk as well goes first, and of that and of
-files the least valuable (`Snapshot.worth`). `memory_bytes` binds what is held, tokens and what waits to
-be written included; beside it the writing thread has at most one snapshot in hand, so that one larger than
-the memory budget can still go to disk. The tokens of files are held too, four bytes each, to be found by.
+A state is just bytes here. A snapshot is kept in memory and written to disk soon after, so that it survives
+the process. When memory is full, snapshots that are also on disk are released first, those with the lowest
+`Snapshot.retention_score` before others; files are evicted by the same score. `memory_bytes` limits what is
+in memory, with tokens and with snapshots that wait to be written. In addition the writing thread may hold one
+snapshot, so that one larger than the memory budget can still go to disk. The tokens of files also stay in
+memory, four bytes each, for lookups.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from suite.engine.snapshots.directory import Kept, SnapshotDirectory
+from suite.engine.snapshots.directory import ExistingFile, SnapshotDirectory
 from suite.engine.snapshots.file import Payload, pack, unpack
 from suite.engine.snapshots.index import SnapshotIndex
-from suite.engine.snapshots.snapshot import Found, Snapshot
+from suite.engine.snapshots.snapshot import PrefixMatch, Snapshot
 from suite.identity import NewId, Now
 
 _log = logging.getLogger("suite.engine")
 
 
 class Snapshots:
-    """All snapshots of one key. One thread uses it; nothing but `load` and `forget` waits for a disk."""
+    """All snapshots of one key. One thread may use it; `load`, `forget`, `flush` and `close` may block."""
 
     def __init__(
         self,
@@ -45,10 +46,10 @@ class Snapshots:
         now: Now,
         new_id: NewId,
     ) -> None:
-        """`directory` None, or 0 `disk_bytes`: in memory only, as where the directory cannot be used.
+        """Without a `directory`, or with 0 `disk_bytes`, or if the directory is unusable, all stay in memory.
 
-        `key` tells apart whatever one state cannot be restored into another: model, settings, versions.
-        At most `max_conversations` are kept, those without a conversation counted, each for
+        `key` must differ wherever a state cannot be restored: another model, other settings or versions. At
+        most `max_conversations` snapshots are kept, counting those without a conversation, each for
         `max_age_seconds` after its last use.
         """
         self._memory_bytes = memory_bytes
@@ -72,16 +73,17 @@ class Snapshots:
         self._directory = directory
         self._take_over(kept, directory)
 
-    def _take_over(self, kept: Iterable[Kept], directory: SnapshotDirectory) -> None:
-        """Know the files that were there.
+    def _take_over(self, kept: Iterable[ExistingFile], directory: SnapshotDirectory) -> None:
+        """Index the files of an earlier process.
 
-        Whatever ended us then, of a conversation's two the newer one is taken, or what was not superseded.
+        It may have died at any point and left two files of a conversation. Then the one that was not
+        superseded is taken, or else the newer one.
         """
         now = self._time()
-        latest: dict[str, Kept] = {}
+        latest: dict[str, ExistingFile] = {}
         for file in sorted(kept, key=lambda file: (file.tail is not None, file.used, len(file.tokens))):
             if (older := latest.pop(file.header.conversation_id, None)) is not None:
-                directory.discard(older.name)
+                directory.remove_later(older.name)
             latest[file.header.conversation_id] = file
         for file in sorted(latest.values(), key=lambda file: (file.used, len(file.tokens))):
             snapshot = Snapshot(
@@ -89,10 +91,10 @@ class Snapshots:
                 file.header.conversation_id,
                 file.tokens,
                 tail=file.tail,
-                shortest=file.header.shortest,
+                min_prefix=file.header.min_prefix,
                 payload=None,
                 size=file.size,
-                used=min(file.used, now),  # a clock may have been put back since
+                used=min(file.used, now),  # the clock may have been set back since
             )
             self._index.add(snapshot)
         self.expire()
@@ -103,12 +105,12 @@ class Snapshots:
 
     @property
     def memory_used(self) -> int:
-        """Bytes held in memory."""
+        """Bytes of the snapshots in memory."""
         return self._memory
 
     @property
     def disk_used(self) -> int:
-        """Bytes of files, of that which is being written all of it."""
+        """Bytes of all files, with the final size of the one that is being written."""
         return 0 if self._directory is None else self._directory.total
 
     def put(
@@ -117,16 +119,16 @@ class Snapshots:
         tokens: Sequence[int],
         payload: Payload,
         *,
-        shortest: int = 0,
+        min_prefix: int = 0,
         tail: Sequence[int] | None = (),
     ) -> None:
-        """Keep the state of these tokens as that of the conversation, instead of an older one.
+        """Keep the state of these tokens as the conversation's latest, replacing an older one.
 
-        `shortest`: to how few tokens the state can be cut back; it is not found for a prompt that shares
-        fewer. `tail`: what was said after these tokens and is not in the state; None: the conversation cannot
-        go on from here, as in the middle of a prompt. Without a conversation it is kept in memory only, and
-        the first to go, also when its continuation comes, if that can be cut back to it. An empty payload is
-        not kept.
+        `min_prefix` is the fewest tokens to which the state can be truncated; prompts that share fewer do not
+        find it. `tail` has the tokens sampled after these, which are not in the state; None if the
+        conversation cannot be continued from here, as in the middle of a prompt. A snapshot without a
+        conversation is kept in memory only and evicted first; it is also dropped when a snapshot comes that
+        extends it and can be truncated to it. An empty payload is not kept.
         """
         if conversation_id is not None:
             self.supersede(conversation_id)
@@ -134,7 +136,7 @@ class Snapshots:
             return
         self.expire()
         packed = pack(tokens)
-        for old in self._replaced(conversation_id, packed, shortest):
+        for old in self._replaced(conversation_id, packed, min_prefix):
             self._drop(old)
         size = len(payload) + len(packed)
         new = Snapshot(
@@ -142,69 +144,70 @@ class Snapshots:
             conversation_id,
             packed,
             tail=None if tail is None else tuple(tail),
-            shortest=shortest,
+            min_prefix=min_prefix,
             payload=None,
             size=size,
             used=self._time(),
         )
         self._index.add(new)
-        job = None if conversation_id is None else new.job(conversation_id, payload)
+        job = None if conversation_id is None else new.write_job(conversation_id, payload)
         if self._make_room(new):
             new.payload = payload
             self._memory += size
             if job is not None and self._directory is not None:
-                self._directory.offer(job)
-        elif job is None or self._directory is None or not self._directory.hand(job):
+                self._directory.enqueue(job)
+        elif job is None or self._directory is None or not self._directory.write_now(job):
             self._drop(new)
         self._keep_to_count()
 
-    def _replaced(self, conversation_id: str | None, tokens: bytes, shortest: int) -> list[Snapshot]:
+    def _replaced(self, conversation_id: str | None, tokens: bytes, min_prefix: int) -> list[Snapshot]:
         def goes(entry: Snapshot) -> bool:
             if entry.conversation_id is not None:
                 return entry.conversation_id == conversation_id
-            return tokens.startswith(entry.tokens) and (entry.count >= shortest or entry.tokens == tokens)
+            return tokens.startswith(entry.tokens) and (entry.count >= min_prefix or entry.tokens == tokens)
 
         return [entry for entry in self._index if goes(entry)]
 
     def find(
         self, prompt: Sequence[int], conversation_id: str | None, *, at_least: int = 0, whole: bool = False
-    ) -> Found | None:
-        """The snapshot that has most tokens in common with the prompt, `at_least` so many and one anyway.
+    ) -> PrefixMatch | None:
+        """The snapshot that shares the longest prefix with the prompt.
 
-        Of equals the conversation's own, then the one used last. `whole`: only one of which all tokens are
-        the prompt's. The prompt's last token is to be decoded in any case, so leave it out.
+        The prefix has `at_least` so many tokens, and at least one. Among equals the conversation's own
+        snapshot is preferred, then the most recently used one. With `whole`, the snapshot must be a prefix of
+        the prompt as a whole. Pass the prompt without its last token, which must be decoded in any case.
         """
         self.expire()
         return self._index.find(pack(prompt), conversation_id, at_least=at_least, whole=whole)
 
     def tokens_of(self, conversation_id: str) -> list[int] | None:
-        """All tokens that the conversation goes on after; None: what is there is not its latest state."""
+        """All tokens that the conversation continues from; None: its latest state is not kept."""
         self.expire()
-        entry = self._index.of(conversation_id)
-        if entry is None or entry.tail is None or not self._is_there(entry):
+        entry = self._index.of_conversation(conversation_id)
+        if entry is None or entry.tail is None or not self._still_exists(entry):
             return None
         return [*unpack(entry.tokens), *entry.tail]
 
     def supersede(self, conversation_id: str) -> None:
-        """Have the conversation never go on from what is kept of it, for it is going on now.
+        """Record that a conversation continues now, so that its snapshot is no longer its latest state.
 
-        It stays good for what begins like it. Holds after a crash too.
+        Prompts may still reuse the snapshot as a prefix. The record survives a crash.
         """
-        entry = self._index.of(conversation_id)
+        entry = self._index.of_conversation(conversation_id)
         if entry is None or entry.tail is None:
             return
         entry.tail = None
         if self._directory is not None:
             self._directory.supersede(entry.name)
 
-    def _is_there(self, entry: Snapshot) -> bool:
-        """Whether nobody has removed its file."""
+    def _still_exists(self, entry: Snapshot) -> bool:
+        """Whether the snapshot is in memory, or its file still exists."""
         if entry.payload is not None:
             return True
-        return self._directory is not None and self._directory.is_there(entry.name)
+        return self._directory is not None and self._directory.still_exists(entry.name)
 
-    def load(self, found: Found) -> Payload | None:
-        """The state of what was found, from memory or read from disk. None: it has gone, or was damaged."""
+    def load(self, found: PrefixMatch) -> Payload | None:
+        """The state of a found snapshot, from memory or from disk. None: it is gone, or was damaged."""
         entry = found.snapshot
         if entry not in self._index:
             return None
@@ -214,15 +217,15 @@ class Snapshots:
         if payload is None:
             self._drop(entry)
             return None
-        self._index.use(entry, self._time())
+        self._index.touch(entry, self._time())
         if self._directory is not None:
             self._directory.touch(entry.name, entry.used)
         return payload
 
     def forget(self, conversation_id: str | None) -> list[Snapshot]:
-        """Forget a conversation, for None all there is; what that was.
+        """Forget a conversation, or with None all. Returns the snapshots that were forgotten.
 
-        Their files are removed when this returns, so that no crash brings them back.
+        Their files are removed before this returns, so that no crash brings them back.
         """
         self.expire()
         forgotten = [entry for entry in self._index if conversation_id in (None, entry.conversation_id)]
@@ -233,10 +236,10 @@ class Snapshots:
         return forgotten
 
     def expire(self) -> None:
-        """Drop what has not been used for too long, and what is not there any more. Cheap."""
+        """Drop the snapshots that have not been used for too long, or whose file is lost. Cheap."""
         if self._directory is not None:
-            for name in self._directory.lost():
-                if (entry := self._index.named(name)) is not None and entry.payload is None:
+            for name in self._directory.pop_lost():
+                if (entry := self._index.get(name)) is not None and entry.payload is None:
                     self._drop(entry)
         oldest = self._time() - self._max_age
         for entry in self._index:
@@ -245,24 +248,28 @@ class Snapshots:
             self._drop(entry)
 
     def flush(self, seconds: float) -> bool:
-        """Write to disk what is only in memory, the most valuable first; False: there was not time for all.
+        """Write the snapshots that are only in memory to disk, the highest score first.
 
-        What the disk's budget has no room for is not written.
+        Those that do not fit into the disk budget are not written. False: the time was too short for all.
         """
         self.expire()
         if self._directory is None:
             return True
         deadline = time.monotonic() + seconds
-        for entry in sorted(self._index, key=lambda entry: entry.worth, reverse=True):
-            if entry.conversation_id is None or entry.payload is None or self._directory.knows(entry.name):
+        for entry in sorted(self._index, key=lambda entry: entry.retention_score, reverse=True):
+            if (
+                entry.conversation_id is None
+                or entry.payload is None
+                or self._directory.is_tracked(entry.name)
+            ):
                 continue
             self._directory.wait_for_room(deadline - time.monotonic())
-            if not self._directory.offer(entry.job(entry.conversation_id, entry.payload)):
+            if not self._directory.enqueue(entry.write_job(entry.conversation_id, entry.payload)):
                 return False
         return self._directory.drain(deadline - time.monotonic())
 
     def close(self, seconds: float = 0.0) -> None:
-        """Flush for this long at most, then end the writing thread within about a second and hold nothing."""
+        """Flush for at most this long, end the writing thread within about a second, and drop everything."""
         if self._directory is not None:
             self.flush(seconds)
             self._directory.close()
@@ -274,21 +281,24 @@ class Snapshots:
         return self._now().timestamp()
 
     def _drop(self, entry: Snapshot) -> None:
-        """Know nothing of it any more; its file goes when the writer has time."""
+        """Drop a snapshot; its file is removed in the background."""
         self._index.remove(entry)
         if entry.payload is not None:
             entry.payload = None
             self._memory -= entry.size
         if self._directory is not None:
-            self._directory.discard(entry.name)
+            self._directory.remove_later(entry.name)
 
     def _make_room(self, new: Snapshot) -> bool:
-        """Room in memory for this one. False, and nothing changed: all that could go is worth more."""
+        """Release snapshots to make room in memory for a new one.
+
+        False, and nothing is released: the others come before the new one in the order of eviction.
+        """
         missing = self._memory + new.size - self._memory_bytes
         victims = []
         held = [entry for entry in self._index if entry.payload is not None]
-        for entry in sorted(held, key=self._claim):
-            if missing <= 0 or self._claim(entry) > self._claim(new):
+        for entry in sorted(held, key=self._eviction_order):
+            if missing <= 0 or self._eviction_order(entry) > self._eviction_order(new):
                 break
             victims.append(entry)
             missing -= entry.size
@@ -298,24 +308,26 @@ class Snapshots:
             self._release(entry)
         return True
 
-    def _claim(self, entry: Snapshot) -> tuple[bool, bool, float]:
-        """By what a snapshot keeps its memory: a conversation, being nowhere else, then its worth."""
+    def _eviction_order(self, entry: Snapshot) -> tuple[bool, bool, float]:
+        """The order of eviction: without a conversation first, then also on disk, then the lowest score."""
         on_disk = self._directory is not None and self._directory.has_file(entry.name)
-        return (entry.conversation_id is not None, not on_disk, entry.worth)
+        return (entry.conversation_id is not None, not on_disk, entry.retention_score)
 
     def _release(self, entry: Snapshot) -> None:
-        """Take it out of memory, and so altogether where it is not on disk, nor just being written."""
+        """Release a snapshot's memory, and drop it if it is neither on disk nor being written."""
         entry.payload = None
         self._memory -= entry.size
         if self._directory is not None:
-            self._directory.withdraw(entry.name)
-            if self._directory.knows(entry.name):
+            self._directory.cancel(entry.name)
+            if self._directory.is_tracked(entry.name):
                 return
         self._drop(entry)
 
     def _keep_to_count(self) -> None:
         surplus = len(self._index) - self._max_conversations
         if surplus > 0:
-            by_value = sorted(self._index, key=lambda entry: (entry.conversation_id is not None, entry.worth))
+            by_value = sorted(
+                self._index, key=lambda entry: (entry.conversation_id is not None, entry.retention_score)
+            )
             for entry in by_value[:surplus]:
                 self._drop(entry)

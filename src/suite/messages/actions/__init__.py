@@ -1,1 +1,1 @@
-"""The types of the actions, a module for what belongs together; `base` says what all have in common."""
+"""The request and reply types of the actions, one module for each group; `base` has what all share."""

@@ -1,8 +1,8 @@
-"""What clients send and what they get back: one request and one reply type an action.
+"""The base types of actions. Each action has one request type and one reply type.
 
-A request is a JSON object; a field that the type does not have is ignored and named in the reply's
-``warnings``. A reply has ``status: success`` and the fields of its type, or ``status: error`` with
-``code`` and ``message``. Units stand in the names: ``_ms``, ``_bytes``, ``_tokens``; times are RFC 3339.
+A request is a JSON object; unknown fields are ignored and named in the reply's ``warnings``. A reply has
+``status: success`` and the fields of its type, or ``status: error`` with ``code`` and ``message``. Field
+names have the units: ``_ms``, ``_bytes``, ``_tokens``; times are RFC 3339.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GenerationId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
 ConversationId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
 EntryId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
-"""What a client calls the thing that it logs: the same id is stored once."""
+"""An id that a client chooses for what it logs; the same id is stored once."""
 Moment: TypeAlias = Annotated[
     str | float, Meta(description="A time: RFC 3339, `YYYY-MM-DD HH:MM:SS` in UTC, or seconds since 1970.")
 ]
@@ -27,11 +27,11 @@ Sequence: TypeAlias = Annotated[int, Meta(ge=0)]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What every request is."""
+    """The base of all requests."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What every successful reply has."""
+    """The base of all successful replies."""
 
     status: Literal["success", "HEALTHY", "degraded"] = "success"
     warnings: tuple[str, ...] = ()
@@ -41,28 +41,28 @@ class Query(Request, frozen=True, kw_only=True):
     """A request that is answered from a read model."""
 
     min_seq: Sequence = 0
-    """Answer only when this event is in the read model: what a write replied as ``seq``."""
+    """Answer only when the read model includes this event: the ``seq`` from the reply to a write."""
 
 
 class Page(Query, frozen=True, kw_only=True):
-    """A query for rows, the newest first."""
+    """A query for rows, newest first."""
 
     since: Moment | None = None
     until: Moment | None = None
     """Exclusive."""
     limit: Limit = 100
     cursor: Annotated[str, Meta(max_length=200)] | None = None
-    """``next_cursor`` of the page before."""
+    """``next_cursor`` of the previous page."""
 
 
 class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
-    """What every refused request gets; it also has the micro headers ``Nats-Service-Error`` and ``-Code``."""
+    """The reply to a refused request; it also has the micro headers ``Nats-Service-Error`` and ``-Code``."""
 
     status: Literal["error"] = "error"
     code: str
     message: str
     event_id: str | None = None
-    """Of ``unknown_outcome``: the event to ask about."""
+    """For ``unknown_outcome``: the id of the event in question."""
     retry_after_ms: int | None = None
-    """Of ``overloaded``: when there is likely to be room again."""
+    """For ``overloaded``: when there is likely to be room again."""
     warnings: tuple[str, ...] = ()

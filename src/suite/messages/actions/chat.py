@@ -1,4 +1,4 @@
-"""What a chat is made of: messages, tools and their calls, and the form that an answer is to have."""
+"""The parts of a chat: messages, tools and tool calls, and the format of the answer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from suite.messages.actions.base import Name
 
 
 class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
-    """Which function the model wants called."""
+    """The function that the model calls, and its arguments."""
 
     name: Name
     arguments: str
-    """A JSON object as text, as the model wrote it: check it before it is used."""
+    """A JSON object as text, written by the model: validate it before use."""
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that the model asks for; answer it with a message of role ``tool``."""
+    """A tool call by the model; answer it with a message of the role ``tool``."""
 
     id: Annotated[str, Meta(min_length=1, max_length=200)]
     type: Literal["function"] = "function"
@@ -30,15 +30,15 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """One message of a chat."""
 
     role: Annotated[str, Meta(min_length=1, max_length=64)]
-    """``system``, ``user``, ``assistant``, ``tool``, and what else the model's template knows."""
+    """``system``, ``user``, ``assistant``, ``tool``, or another role that the model's template supports."""
     content: str | None = None
-    """May be left out where there are ``tool_calls``."""
+    """May be left out if there are ``tool_calls``."""
     tool_calls: Annotated[tuple[ToolCall, ...], Meta(max_length=128)] | None = None
-    """Of an assistant's message: the calls that it asked for."""
+    """In an assistant's message: its tool calls."""
     tool_call_id: Annotated[str, Meta(max_length=200)] | None = None
-    """Of a tool's message: the call that it answers."""
+    """In a tool's message: the id of the call that it answers."""
     name: Name | None = None
-    """Of a tool's message: the function that was called."""
+    """In a tool's message: the name of the function."""
 
     def __post_init__(self) -> None:
         if self.content is None and not self.tool_calls:
@@ -46,23 +46,23 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that the model may ask to have called."""
+    """A function that the model may call."""
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    """A JSON schema of its arguments, an object."""
+    """The JSON schema of its arguments, which are an object."""
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that the model may use."""
+    """A tool that the model may use."""
 
     type: Literal["function"] = "function"
     function: Function
 
 
 class SchemaFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """The ``json_schema`` of a response format, as OpenAI's API has it."""
+    """The ``json_schema`` of a response format, as in OpenAI's API."""
 
     schema: dict[str, Any] | None = None
     name: str | None = None
@@ -70,9 +70,9 @@ class SchemaFormat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answer has to be: any text, any JSON object, or JSON that follows a schema."""
+    """The format of the answer: any text, any JSON object, or JSON that satisfies a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaFormat | None = None
     schema: dict[str, Any] | None = None
-    """The same without the object around it."""
+    """The schema itself, as an alternative to ``json_schema``."""

@@ -1,4 +1,4 @@
-"""Vectors of texts."""
+"""Embeddings: vectors of texts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class EmbedRequest(Request, frozen=True, kw_only=True):
 
     model_id: ModelId
     input: Text | Annotated[tuple[Text, ...], Meta(min_length=1, max_length=256)]
-    """One text or several; each has to fit into the model's context, at most 2048 tokens for a model that
-    was not made for embeddings."""
+    """One text or several. Each must fit into the model's context, or into 2048 tokens if the model was not
+    made for embeddings."""
     normalize: bool = True
-    """True: vectors of length 1, so that the dot product of two is their cosine."""
+    """True: the vectors have length 1, so that the dot product of two is their cosine similarity."""
 
 
 class EmbedReply(Reply, frozen=True, kw_only=True):
-    """A vector for each text, in their order."""
+    """A vector for each text, in the same order."""
 
     model_id: str
     embeddings: tuple[tuple[float, ...], ...]

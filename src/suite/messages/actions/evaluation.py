@@ -11,7 +11,7 @@ from suite.messages.actions.base import EntryId, Moment, Name, Page, Query, Repl
 
 
 class LogPerformanceMetricRequest(Request, frozen=True, kw_only=True):
-    """Log one sample of a metric. The same ``metric_id`` again is stored once; with other content refused."""
+    """Log one sample of a metric. The same ``metric_id`` is stored once; other content is refused."""
 
     agent_name: Name
     metric_name: Name
@@ -30,14 +30,14 @@ class LogPerformanceMetricReply(Reply, frozen=True, kw_only=True):
 
 
 class GetPerformanceMetricsRequest(Page, frozen=True, kw_only=True):
-    """The samples of an agent, of a metric, or all."""
+    """Get the samples of an agent, of a metric, or all."""
 
     agent_name: Name | None = None
     metric_name: Name | None = None
 
 
 class PerformanceMetric(msgspec.Struct, frozen=True, kw_only=True):
-    """One sample."""
+    """One sample of a metric."""
 
     metric_id: str
     agent_name: str
@@ -48,14 +48,14 @@ class PerformanceMetric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GetPerformanceMetricsReply(Reply, frozen=True, kw_only=True):
-    """A page of samples, the newest first; ``next_cursor`` is None on the last one."""
+    """A page of samples, newest first; ``next_cursor`` is null on the last page."""
 
     metrics: tuple[PerformanceMetric, ...]
     next_cursor: str | None
 
 
 class SummaryRequest(Query, frozen=True, kw_only=True):
-    """What the samples of a metric come to, over a window that is widened to whole minutes."""
+    """Summarise the samples of a metric over a time window, which is widened to whole minutes."""
 
     metric_name: Name
     agent_name: Name | None = None
@@ -64,10 +64,10 @@ class SummaryRequest(Query, frozen=True, kw_only=True):
 
 
 class MetricSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of one metric. Percentiles are within ``relative_error`` of a sample; the rest is exact."""
+    """Statistics of one metric. Percentiles are accurate to ``relative_error``, everything else is exact."""
 
     agent_name: str | None
-    """None: of all agents together."""
+    """Null: all agents together."""
     count: int
     mean: float
     min: float
@@ -78,19 +78,19 @@ class MetricSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SummaryReply(Reply, frozen=True, kw_only=True):
-    """The figures of all agents together, None if there is no sample, and of each."""
+    """The statistics of all agents together, null if there is no sample, and of each agent."""
 
     metric_name: str
     since: str | None
     until: str | None
-    """The window that was counted, whole minutes; None: without a limit."""
+    """The window that was counted, in whole minutes; null: no limit."""
     relative_error: float
     total: MetricSummary | None
     by_agent: tuple[MetricSummary, ...]
 
 
 class LogModelEvaluationRequest(Request, frozen=True, kw_only=True):
-    """Log how a model did. The same ``evaluation_id`` again is stored once; with other content refused."""
+    """Log an evaluation of a model. The same ``evaluation_id`` is stored once; other content is refused."""
 
     model_name: Name
     cycle_id: Name
@@ -113,7 +113,7 @@ class LogModelEvaluationReply(Reply, frozen=True, kw_only=True):
 
 
 class GetModelEvaluationScoresRequest(Page, frozen=True, kw_only=True):
-    """The evaluations of a model, of a cycle, or all; what was retracted is not among them."""
+    """Get the evaluations of a model, of a cycle, or all, without retracted ones."""
 
     model_name: Name | None = None
     cycle_id: Name | None = None
@@ -134,14 +134,14 @@ class ModelEvaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GetModelEvaluationScoresReply(Reply, frozen=True, kw_only=True):
-    """A page of evaluations, the newest first; ``next_cursor`` is None on the last one."""
+    """A page of evaluations, newest first; ``next_cursor`` is null on the last page."""
 
     evaluations: tuple[ModelEvaluation, ...]
     next_cursor: str | None
 
 
 class RetractModelEvaluationRequest(Request, frozen=True, kw_only=True):
-    """Take an evaluation back: it was wrong. Retracting it again succeeds."""
+    """Retract an evaluation that was wrong. Retracting it again succeeds."""
 
     evaluation_id: EntryId
     reason: Annotated[str, Meta(max_length=1000)] | None = None
@@ -158,25 +158,25 @@ class RetractModelEvaluationReply(Reply, frozen=True, kw_only=True):
 
 
 class CompareModelsRequest(Query, frozen=True, kw_only=True):
-    """Models side by side; all that were evaluated or have crashed when none is named."""
+    """Compare these models, or all that were evaluated or have crashed."""
 
     model_names: Annotated[tuple[Name, ...], Meta(max_length=1000)] = ()
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model stands; means over the evaluations of one cycle, None where there is none."""
+    """The scores of a model: means over the evaluations of one cycle, null if there are none."""
 
     trust: float | None
-    """The model's trust, from all that is known (ADR 11)."""
+    """The model's trust, from all its evaluations, crashes and latencies (ADR 11)."""
     trust_score: float | None
-    """What its evaluators gave it in the cycle."""
+    """The mean of the trust scores that its evaluators gave in the cycle."""
     accuracy: float | None
     f1_score: float | None
     avg_latency_ms: float | None
 
 
 class ModelComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """One model in its latest cycle, and the change since the cycle before."""
+    """One model in its latest cycle, and the change since its previous cycle."""
 
     model_name: str
     cycle_id: str | None
@@ -185,7 +185,7 @@ class ModelComparison(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int
     scores: Scores
     change: Scores
-    """Now minus then; None where there is nothing to compare."""
+    """Latest minus previous; null if there is nothing to compare."""
 
 
 class CompareModelsReply(Reply, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Which models are needed next, and having them ready."""
+"""Predicting which models are needed next, preloading them, and selecting a model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from suite.messages.actions.base import ModelId, Name, Query, Reply, Request
 
 
 class PredictModelsRequest(Query, frozen=True, kw_only=True):
-    """Which models are likely to be used next?"""
+    """Predict which models will be used next."""
 
     limit: Annotated[int, Meta(ge=1, le=100)] = 3
 
 
 class PredictModelsReply(Reply, frozen=True, kw_only=True):
-    """The likeliest first; fewer when fewer were used."""
+    """The predicted models, the likeliest first; fewer than requested if fewer were used."""
 
     predicted_models: tuple[str, ...]
     policy: str
@@ -30,12 +30,12 @@ class PreloadModelsRequest(Request, frozen=True, kw_only=True):
 
 
 class PreloadOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of one model."""
+    """The outcome of preloading one model."""
 
     loaded: bool
     message: str
     code: str | None = None
-    """Of the error, if it could not be loaded."""
+    """The error code, if it could not be loaded."""
     seq: int | None = None
 
 
@@ -47,17 +47,17 @@ class PreloadModelsReply(Reply, frozen=True, kw_only=True):
 
 
 class SelectModelRequest(Query, frozen=True, kw_only=True):
-    """Which model should do this? One that is loaded rather than one that is not, then the most trusted."""
+    """Select a model with a capability: loaded models come first, then the most trusted."""
 
     capability: Name | None = None
-    """One of ``capabilities`` in list_models; None: any."""
+    """One of the ``capabilities`` in list_models; null: any."""
 
 
 class SelectModelReply(Reply, frozen=True, kw_only=True):
-    """The choice, and what came after it."""
+    """The selected model, and the others in order."""
 
     model_id: str
     loaded: bool
     trust: float | None
-    """None: nothing is known of it."""
+    """Null: nothing is known about it."""
     others: tuple[str, ...]

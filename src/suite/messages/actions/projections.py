@@ -1,4 +1,4 @@
-"""Read models: their errors, the fleet, and building them anew."""
+"""Errors, the fleet, and rebuilding read models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from suite.messages.events import Severity
 
 
 class GetErrorsRequest(Page, frozen=True, kw_only=True):
-    """What went wrong, the newest first: reported errors, failed loads, crashes, lost nodes."""
+    """Get errors, newest first: reported errors, failed loads, crashes, lost nodes."""
 
     severity: Severity | None = None
     model_id: ModelId | None = None
@@ -30,14 +30,14 @@ class ErrorEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GetErrorsReply(Reply, frozen=True, kw_only=True):
-    """A page of errors; ``next_cursor`` is None on the last one."""
+    """A page of errors; ``next_cursor`` is null on the last page."""
 
     errors: tuple[ErrorEntry, ...]
     next_cursor: str | None
 
 
 class RebuildProjectionRequest(Request, frozen=True, kw_only=True):
-    """Fold a read model anew from the log beside the live one, then put it in its place."""
+    """Rebuild a read model from the log beside the live one, then replace that."""
 
     name: Literal["catalogue", "usage", "evaluation", "errors"]
     stream: bool = False
@@ -47,21 +47,21 @@ class RebuildProjectionRequest(Request, frozen=True, kw_only=True):
 
 
 class RebuildProjectionReply(Reply, frozen=True, kw_only=True):
-    """The new read model answers."""
+    """The rebuilt read model is in use."""
 
     name: str
     events: int
     seconds: float
     seq: int
-    """Up to where it is folded."""
+    """The last event that it includes."""
 
 
 class GetFleetRequest(Query, frozen=True, kw_only=True):
-    """Which models are where in the whole fleet, on nodes that are down too?"""
+    """Get the models of the whole fleet, including nodes that are down."""
 
 
 class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A model's file on one node, as it was registered last."""
+    """A model's file on one node, as last registered."""
 
     node: str
     node_up: bool
@@ -77,16 +77,16 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FleetModel(msgspec.Struct, frozen=True, kw_only=True):
-    """One model, where it is, and how its loads went on all nodes ever."""
+    """One model: its files, the nodes that have it loaded, and statistics of all its loads."""
 
     model_id: str
     files: tuple[FleetFile, ...]
-    """By node; none while a node runs it whose file is not registered yet."""
+    """Sorted by node; empty while the only node that runs it has not registered its file yet."""
     loaded_on: tuple[str, ...]
     """The nodes that have it loaded."""
     loads: int
     load_failures: int
-    """Loads that somebody ended are not among them."""
+    """Without loads that were cancelled."""
     crashes: int
     mean_load_ms: float | None
 

@@ -1,4 +1,4 @@
-"""What there is and how it does: models, health, figures."""
+"""The state of models and of a node: catalogue, health, statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ModelStatus: TypeAlias = Literal["unloaded", "loading", "loaded", "unloading", "
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model will need, from its file and settings alone."""
+    """The estimated memory of a model, from its file and settings alone."""
 
     weights_bytes: int
     kv_bytes: int
@@ -20,7 +20,7 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total_bytes(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.weights_bytes + self.kv_bytes + self.compute_bytes
 
 
@@ -31,31 +31,31 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: str
     pid: int | None
     resident_bytes: int
-    """Measured when it was loaded; while it loads, 0."""
+    """Measured after loading; 0 while it loads."""
     reserved_bytes: int
-    """What it counts against the memory limit."""
+    """The memory that it counts for in the memory limit."""
     load_progress: float
     """0 to 1."""
     load_ms: float | None
     running: int
-    """Generations that run or wait in it."""
+    """The number of its running and waiting generations."""
     loaded_at: str | None
     last_used_at: str | None
     idle_ms: float
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of the catalogue, and its instance when it has one."""
+    """One model of the catalogue, with its instance if it has one."""
 
     model_id: str
     display_name: str
     aliases: tuple[str, ...]
     capabilities: tuple[str, ...]
     model_path: str
-    """Its file; of a split model the first one."""
+    """The path of its file; of a split model, of the first part."""
     file_bytes: int
     sha256: str | None
-    """None until the file has been read through once."""
+    """Null until the file has been read once."""
     architecture: str | None
     parameters: int | None
     quantization: str | None
@@ -70,47 +70,47 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     has_chat_template: bool
     estimate: MemoryEstimate | None
     estimated_vram_mb: int
-    """The whole of the estimate, in units of 2**20 bytes; 0 for a file that cannot be loaded."""
+    """The total estimate in MiB (2**20 bytes); 0 for a file that cannot be loaded."""
     loaded: bool
     status: ModelStatus
     error: str | None
     """Why the file cannot be loaded, or why the last load failed."""
     last_used: str | None
-    """By this node's instance, or as the usage in the log says."""
+    """The last use on this node, or by the usage in the log if that is later."""
     idle_time: float | None
-    """Seconds since then; None if it was never used."""
+    """Seconds since the last use; null if it was never used."""
     instance: InstanceInfo | None
 
 
 class ListModelsRequest(Request, frozen=True, kw_only=True):
-    """All models of the catalogue."""
+    """List all models of the catalogue."""
 
 
 class ListModelsReply(Reply, frozen=True, kw_only=True):
-    """The catalogue, by id."""
+    """The models, sorted by id."""
 
     models: tuple[ModelInfo, ...]
 
 
 class GetModelStatusRequest(Request, frozen=True, kw_only=True):
-    """One model, or all as a map."""
+    """Get the status of one model, or of all."""
 
     model_id: ModelId | None = None
 
 
 class GetModelStatusReply(Reply, frozen=True, kw_only=True):
-    """``model`` when an id was given, else ``models`` by id."""
+    """``model`` if an id was given, otherwise ``models`` by id."""
 
     model: ModelInfo | None = None
     models: dict[str, ModelInfo] | None = None
 
 
 class HealthCheckRequest(Request, frozen=True, kw_only=True):
-    """Is the service well?"""
+    """Check the health of the service."""
 
 
 class HealthCheckReply(Reply, frozen=True, kw_only=True):
-    """How the node is that answered; its figures are since its start."""
+    """The health of the node that answered, with counts since its start."""
 
     status: Literal["success", "HEALTHY", "degraded"] = "HEALTHY"
     problems: tuple[str, ...] = ()
@@ -132,17 +132,17 @@ class HealthCheckReply(Reply, frozen=True, kw_only=True):
 
 
 class GetStatsRequest(Request, frozen=True, kw_only=True):
-    """Counts and sizes of the node that answers, since its start."""
+    """Get counts and sizes of the answering node, since its start."""
 
 
 class ProjectionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a read model is."""
+    """The progress of a read model."""
 
     name: str
     seq: int
-    """Every event up to here is in it."""
+    """It includes all events up to this sequence."""
     lag_events: int
-    """Events that wait to be folded, as the log last told."""
+    """The number of events that it does not include yet, as last reported by the log."""
     rebuilding: bool
     problem: str | None
 
@@ -159,16 +159,16 @@ class GetLogEndReply(Reply, frozen=True, kw_only=True):
 
 
 class OldStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts under the names that the older services had.
+    """Counts under the names of the older services.
 
-    Those that may be null are from the log, so they survive a restart; null: their read model cannot be
-    read at the moment.
+    Those that may be null are from the log, so they survive a restart; they are null while their read model
+    cannot be read.
     """
 
     performance_logs: int | None
     trust_score_updates: int | None
     models_tracked: int
-    """Now."""
+    """The current number."""
     predictions_made: int
     """Since the node's start."""
     models_loaded: int | None
@@ -176,7 +176,7 @@ class OldStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GetStatsReply(Reply, frozen=True, kw_only=True):
-    """Counts since the node's start, its memory now, and in ``metrics`` what the older services counted."""
+    """Counts since the node's start, its current memory, and in ``metrics`` counts of the older services."""
 
     node: str
     epoch: int
@@ -196,6 +196,6 @@ class GetStatsReply(Reply, frozen=True, kw_only=True):
     memory_limit_bytes: int
     memory_reserved_bytes: int
     last_seq: int
-    """The newest event of its own or of its instances that this node knows of."""
+    """The newest event about this node or its instances that it knows."""
     metrics: OldStats
     projections: tuple[ProjectionInfo, ...]

@@ -1,4 +1,4 @@
-"""What was used how often."""
+"""Recording and counting the use of models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from suite.messages.actions.base import ConversationId, Limit, ModelId, Moment, 
 
 
 class RecordUsageRequest(Request, frozen=True, kw_only=True):
-    """Record that a model was used elsewhere; the model need not be known."""
+    """Record that a model was used elsewhere; the service need not know the model."""
 
     model_id: Name
     usage_type: Name = "inference"
@@ -28,7 +28,7 @@ UsageKey: TypeAlias = Literal["model", "hour", "day", "conversation", "usage_typ
 
 
 class UsageRequest(Query, frozen=True, kw_only=True):
-    """How much was used: every generation and every recorded usage, counted by these keys."""
+    """Count the use of models, generations and recorded uses, grouped by these keys."""
 
     model_id: ModelId | None = None
     conversation_id: ConversationId | None = None
@@ -39,14 +39,14 @@ class UsageRequest(Query, frozen=True, kw_only=True):
 
 
 class UsageCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The uses of one group; a key that was not asked for is left out."""
+    """The uses of one group; keys that were not requested are left out."""
 
     model_id: str | None = None
     start: str | None = None
-    """Of the hour or day, in UTC."""
+    """The start of the hour or day, in UTC."""
     conversation_id: str | None = None
     usage_type: str | None = None
-    """``generation`` and ``embedding`` for those that the service ran itself."""
+    """``generation`` and ``embedding`` for uses of the service itself."""
     uses: int
     prompt_tokens: int
     reused_tokens: int
@@ -56,6 +56,6 @@ class UsageCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UsageReply(Reply, frozen=True, kw_only=True):
-    """The groups, the latest hour or day first, then the most used."""
+    """The groups, sorted by the latest hour or day, then by use."""
 
     usage: tuple[UsageCount, ...]
