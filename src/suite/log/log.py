@@ -36,8 +36,8 @@ from suite.telemetry import span, traceparent
 
 SETTLE_SECONDS: Final = 20.0
 """For how long an append is tried again: far below the two minutes for which the server knows its id."""
-ATTEMPT_SECONDS: Final = 0.8
-"""Twice that, and it is known whether the log is writable: less than two seconds."""
+ATTEMPT_SECONDS: Final = 1.2
+"""Soon after that it is known whether the log is writable: within two seconds."""
 CLOSE_SECONDS: Final = 2.0
 EXPLAIN_SECONDS: Final = 1.0
 EXTRA_HEADER_BYTES: Final = BATCH_HEADER_BYTES + 120

@@ -56,8 +56,8 @@ logger = logging.getLogger("suite.log")
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _PROBE_SECONDS: Final = 0.5
-_PASSED_OVER_LIMIT: Final = 2
-"""So often an append is sent without an answer, though the server is through with it: one may get lost."""
+_PROBE_AFTER_SECONDS: Final = 0.05
+"""Enough for what was sent, or has come, to go through this process."""
 _LOOK_LIMIT: Final = 10_000
 """How many messages of other appends a look for one's own goes through; more means that it is not known."""
 
@@ -122,6 +122,10 @@ class _Final(Exception):
         super().__init__(str(refused))
         self.code = refused.code
         self.uncertain = uncertain
+
+
+class _PassedOver(Exception):
+    """The server was through with a publish, and did not answer it."""
 
 
 class Publisher:
@@ -239,22 +243,22 @@ class Publisher:
 
         Raises _Final, UnknownOutcome when the last word is missing, Unavailable when nothing was stored.
         """
-        pause, passed_over = _FIRST_PAUSE, 0
+        pause, publish = _FIRST_PAUSE, self._publish
         while True:
             life = self._jetstream.connection.connections
             try:
-                ack = await self._jetstream.publish(messages, timeout=self._patience(deadline))
+                ack = await publish(messages, self._patience(deadline))
                 if not ack.duplicate:  # what was stored before is acknowledged by a broken store too
                     self._writability.note_stored()
                 return ack
             except NoAnswer as error:
                 uncertain, reason = True, str(error)
                 if await self._was_passed_over(messages[-1].subject, life):
-                    passed_over += 1
-                    if passed_over == _PASSED_OVER_LIMIT:
-                        self._writability.note_write_failure()
-                        raise UnknownOutcome() from error
+                    publish = self._publish_watched  # the answer may have been late, or lost on its way
                     continue
+            except _PassedOver as error:
+                self._writability.note_write_failure()
+                raise UnknownOutcome() from error
             except NotSent as error:
                 reason = str(error)
             except (TooLarge, AccessDenied, InvalidRequest):
@@ -276,6 +280,38 @@ class Publisher:
         except (NoAnswer, NotSent, Refused, SuiteError):
             return False
         return life == self._jetstream.connection.connections
+
+    async def _publish(self, messages: Sequence[Outgoing], seconds: float) -> PubAck:
+        return await self._jetstream.publish(messages, timeout=seconds)
+
+    async def _publish_watched(self, messages: Sequence[Outgoing], seconds: float) -> PubAck:
+        """Publish, and a probe behind it: on one connection the answers come in the order of the questions.
+
+        Raises _PassedOver when only the probe is answered, and otherwise what a publish raises.
+        """
+        life = self._jetstream.connection.connections
+        ack: PubAck | None = None
+        failure: Exception | None = None
+
+        async def publish() -> None:
+            nonlocal ack, failure
+            try:
+                ack = await self._publish(messages, seconds)
+            except (NoAnswer, NotSent, Refused, SuiteError) as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish)
+            await anyio.sleep(_PROBE_AFTER_SECONDS)
+            if await self._was_passed_over(messages[-1].subject, life):
+                await anyio.sleep(_PROBE_AFTER_SECONDS)
+                failure = _PassedOver()
+                tasks.cancel_scope.cancel()
+        if ack is not None:
+            return ack
+        assert failure is not None
+        raise failure
 
     async def _look(self, append: PendingAppend, expect: Expectation, deadline: float) -> int | None:
         """The sequence of the append's last event if it was stored, None if it was not and never will be."""
