@@ -18,6 +18,10 @@ from support.snapshots import PATIENCE, snapshots
 LIMIT = 0.05
 """By how much logits of the same tokens may differ where they lie elsewhere in the cache."""
 
+CORRELATION = 0.96
+"""Of the logits of one token of a real model, far from a wrong state's 0.49. The noise of another place in
+the cache leaves 0.993 to 1, by the processor and the token (`test_reference` measures it)."""
+
 PROMPT = [17 + (number * number) % 200 for number in range(600)]
 
 
@@ -114,9 +118,9 @@ def test_behind_a_window_a_restored_state_goes_on_but_is_neither_cut_back_nor_sh
         loaded.copy_prefix(1, 2, 60)
         assert (loaded.length(1), loaded.length(2)) == (600, 0)
         restored, original = decode(loaded, 1, [5], 600), decode(loaded, 0, [5], 600)
-        assert np.corrcoef(restored, original)[0, 1] > 0.99
+        assert np.corrcoef(restored, original)[0, 1] > CORRELATION
         # As long as the window sees everything, nothing is missing.
         assert loaded.truncate(0, 0) and loaded.truncate(1, 0) and loaded.restore(2, short)
         assert loaded.truncate(2, 30)
         restored, original = decode(loaded, 2, [9], 30), decode(loaded, 0, [*PROMPT[:30], 9])
-        assert np.corrcoef(restored, original)[0, 1] > 0.99
+        assert np.corrcoef(restored, original)[0, 1] > CORRELATION
