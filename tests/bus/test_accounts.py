@@ -67,7 +67,13 @@ async def test_no_role_does_harm_by_any_subject_or_reply_and_one_permission_more
             assert found == set(), role
         for name, (role, verb, subject, expected) in WIDENED.items():
             more = {each: body for each, body in SENT.items() if verb == "publish" and _under(each, subject)}
-            found = await harm(watched, access[name], may_ask=MAY_ASK.get(role, frozenset()), sent=more)
+            found = await harm(
+                watched,
+                access[name],
+                may_ask=MAY_ASK.get(role, frozenset()),
+                sent=more,
+                expected=expected,
+            )
             assert any(each.startswith(expected) for each in found), (name, found)
 
 

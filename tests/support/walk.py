@@ -29,6 +29,7 @@ from suite.messages.actions.base import Reply, Request
 from suite.messages.actor import NatsAccess
 from suite.tasks import background
 from support.journal import SUBJECTS, open_log, started
+from support.nats import PATIENCE_SECONDS, eventually
 
 SETTLE_SECONDS = 0.3
 """For what the server does by itself after it was asked: deliveries and their heartbeats."""
@@ -235,12 +236,11 @@ class Watched:
 
     async def mirror_is_back(self) -> None:
         """Wait until readers have the whole log."""
-        end = (await self.log.info()).state
         with anyio.fail_after(20):
             while True:
                 try:
                     found = await self.copy.info()
-                    if found.state == end and found.config.get("mirror"):
+                    if found.state == (await self.log.info()).state and found.config.get("mirror"):
                         return
                 except Exception as error:
                     assert "not found" in str(error), error
@@ -269,15 +269,17 @@ async def harm(
     *,
     may_ask: frozenset[str] = frozenset(),
     sent: Mapping[str, bytes] = SENT,
+    expected: str = "",
 ) -> set[str]:
     """What a user with this access can do to others; ``may_ask`` are the actions that it may send.
 
-    The answers to its own requests of actions may go to the inbox of somebody else.
+    The answers to its own requests of actions may go to the inbox of somebody else. What is ``expected`` is
+    waited for.
     """
     before = await watched.state()
     watched.ran.clear()
-    watched.actors.clear()
     watched.inboxes.clear()
+    heard: list[str] = []
     user = await nats.connect(
         access.url,
         user=access.user,
@@ -286,21 +288,32 @@ async def harm(
         error_cb=_ignore,
         pending_size=64 * 1024 * 1024,
     )
+
+    async def found() -> set[str]:
+        return {
+            *(
+                f"listens to {subject}"
+                for subject in heard
+                if not subject.startswith(f"{access.inbox_prefix}.")
+            ),
+            *(["changes the log"] if await watched.state() != before else []),
+            *(f"runs {name}" for name in watched.ran if name not in may_ask),
+            *(f"reaches {subject}" for subject in watched.actors),
+            *(f"writes to {at}" for at, data in watched.inboxes if not (may_ask and _is_answer(data))),
+        }
+
     try:
-        found = {f"listens to {subject}" for subject in await _overheard(watched, user, access)}
+        await _listen(watched, user, heard)
         await _send(user, sent)
+        await anyio.sleep(0 if expected else SETTLE_SECONDS)
+        with anyio.move_on_after(PATIENCE_SECONDS):
+            while expected and not any(each.startswith(expected) for each in await found()):
+                await anyio.sleep(0.02)
+        result = await found()
     finally:
         await user.close()
-    await anyio.sleep(SETTLE_SECONDS)
-    if await watched.state() != before:
-        found.add("changes the log")
-    found |= {f"runs {name}" for name in watched.ran if name not in may_ask}
-    found |= {f"reaches {subject}" for subject in watched.actors}
-    found |= {
-        f"writes to {subject}" for subject, data in watched.inboxes if not (may_ask and _is_answer(data))
-    }
     await watched.mirror_is_back()
-    return found
+    return result
 
 
 async def _send(user: RawClient, sent: Mapping[str, bytes]) -> None:
@@ -314,9 +327,8 @@ async def _send(user: RawClient, sent: Mapping[str, bytes]) -> None:
     await user.flush(timeout=20)
 
 
-async def _overheard(watched: Watched, user: RawClient, access: NatsAccess) -> list[str]:
-    """The subjects of others on which the user hears something."""
-    heard: list[str] = []
+async def _listen(watched: Watched, user: RawClient, heard: list[str]) -> None:
+    """Have the user listen to all that is for others, and the others send."""
 
     async def hear(message: Msg) -> None:
         heard.append(message.subject)
@@ -324,15 +336,13 @@ async def _overheard(watched: Watched, user: RawClient, access: NatsAccess) -> l
     for subject in OVERHEARD:
         await user.subscribe(subject, cb=hear)
     await user.flush()
-    probes = [f"{roles(SUBJECTS)[name].inbox_prefix}.probe" for name in OTHERS]
-    for subject in (*probes[:3], "suite.actor.box1.i.probe", "suite.probe"):
+    inboxes = [f"{roles(SUBJECTS)[name].inbox_prefix}.probe" for name in ("suite", "operator", "client")]
+    for subject in (*inboxes, "suite.actor.box1.i.probe", "suite.probe"):
         await watched.log.connection.publish(subject, b"probe")
     await watched.log.connection.flush()
     await watched.copy.connection.request("$JS.API.STREAM.INFO.SUITE", timeout=5)
-    await user.flush()
+    await eventually(lambda: "suite.actor.box1.i.probe" in watched.actors)
     watched.actors.clear()
-    own = f"{access.inbox_prefix}."
-    return [subject for subject in heard if not subject.startswith(own)]
 
 
 def _is_answer(data: bytes) -> bool:

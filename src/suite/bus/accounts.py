@@ -118,8 +118,13 @@ def roles(subjects: Subjects) -> dict[str, Role]:
             what="Makes the mirror, and makes it anew. No reader may listen to its inbox.",
             account=READERS_ACCOUNT,
             inbox_prefix="_MIRROR",
-            publish=tuple(
-                f"$JS.API.STREAM.{verb}.{subjects.stream}" for verb in ("INFO", "CREATE", "UPDATE", "DELETE")
+            publish=(
+                "$JS.API.INFO",
+                "$JS.API.STREAM.NAMES",
+                *(
+                    f"$JS.API.STREAM.{verb}.{subjects.stream}"
+                    for verb in ("INFO", "CREATE", "UPDATE", "DELETE")
+                ),
             ),
             subscribe=("_MIRROR.>",),
         ),
