@@ -17,6 +17,7 @@ import pytest
 from suite.bus.connection import Connection, Message
 from suite.bus.embedded import EmbeddedServer, find_server
 from suite.errors import AccessDenied, DataDirUnusable, PortTaken, ServerNotFound, SuiteError
+from suite.messages.actor import NatsAccess
 from support.nats import eventually, restart_nats, running_nats
 
 PARENT = """
@@ -138,6 +139,14 @@ async def test_readers_are_in_an_account_of_their_own(tmp_path: Path) -> None:
             assert not await may_listen(consumer, "suite.event.>")
             answer = await consumer.request("$JS.API.STREAM.INFO.SUITE", timeout=5)
             assert b"stream not found" in answer.data, "the log is elsewhere, and nobody made a mirror"
+
+
+async def test_nobody_gets_in_without_credentials(tmp_path: Path) -> None:
+    async with EmbeddedServer.start(tmp_path / "nats") as server:
+        for user in (None, "client", "mirror"):
+            with pytest.raises(AccessDenied):
+                async with Connection.open(NatsAccess(url=server.access.url, user=user), name="stranger"):
+                    pass
 
 
 async def test_an_operator_asks_and_never_reaches_jetstream(tmp_path: Path) -> None:
