@@ -296,7 +296,7 @@ class Publisher:
         async def publish() -> None:
             nonlocal ack, failure
             try:
-                ack = await self._publish(messages, seconds)
+                ack = await self._publish(messages, seconds + _PROBE_SECONDS)
             except (NoAnswer, NotSent, Refused, SuiteError) as error:
                 failure = error
             tasks.cancel_scope.cancel()
