@@ -19,7 +19,7 @@ LIMIT = 0.05
 """By how much logits of the same tokens may differ where they lie elsewhere in the cache."""
 
 CORRELATION = 0.96
-"""Of the logits of one token of a real model, far from a wrong state's 0.49. The noise of another place in the
+"""Of the logits of one token of a real model, far from a wrong state's 0.49. Noise of another place in the
 cache leaves 0.993 to 1, by the processor and the token (`test_reference` measures it)."""
 
 PROMPT = [17 + (number * number) % 200 for number in range(600)]
