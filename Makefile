@@ -18,7 +18,7 @@ demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
 
 test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from suite.engine.bindings import lib
@@ -176,11 +177,16 @@ def test_a_repeat_penalty_changes_what_is_said(smol: LlamaModel) -> None:
     assert run(smol, order(smol, prompt)) != run(smol, order(smol, prompt, repeat_penalty=2.0))
 
 
-def second_turn(model: LlamaModel, slots: Slots) -> tuple[str, Generation]:
+CORRELATION = 0.96
+"""Of the logits of one token; those of a wrong state are far from it (ADR 15: 0.49)."""
+
+
+def second_turn(model: LlamaModel, slots: Slots) -> Generation:
     first = order(model, STORY, conversation_id="a")
     text = run(model, first, slots)
-    second = order(model, STORY + text + " And then, one day,", conversation_id="a")
-    return run(model, second, slots), second
+    second = order(model, STORY + text + " And then, one day,", conversation_id="a", max_tokens=1)
+    run(model, second, slots)
+    return second
 
 
 def close(left: list[float], right: list[float]) -> bool:
@@ -188,15 +194,18 @@ def close(left: list[float], right: list[float]) -> bool:
 
 
 @pytest.mark.parametrize("path", [smollm2, gemma])
-def test_a_second_turn_reuses_the_first_and_says_what_a_fresh_one_says(path: object) -> None:
+def test_a_second_turn_reuses_the_first_and_thinks_what_a_fresh_one_thinks(path: object) -> None:
+    """The logits are compared: which of two likely tokens leads differs by processor (`test_reference`)."""
     assert callable(path)
     with loaded(path()) as model:
-        text, reusing = second_turn(model, Slots(2))
+        reusing = second_turn(model, Slots(2))
+        reused = model.logits()
         # All but what joined with the new words into other tokens, and the last token, never decoded.
         assert reusing.reused_tokens >= len(model.vocabulary.tokenize(STORY))
-        fresh = order(model, reusing.request.prompt)
-        assert run(model, fresh, Slots(2)) == text
+        fresh = order(model, reusing.request.prompt, max_tokens=1)
+        run(model, fresh, Slots(2))
         assert fresh.reused_tokens == 0
+        assert np.corrcoef(reused, model.logits())[0, 1] > CORRELATION
 
 
 def test_logits_after_reuse_are_those_of_a_fresh_prompt(smol: LlamaModel) -> None:
