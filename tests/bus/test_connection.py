@@ -340,6 +340,15 @@ async def test_closing_does_not_hang_on_a_server_that_stands_still(tmp_path: Pat
             os.kill(server.pid, signal.SIGCONT)
 
 
+async def test_a_flush_that_is_given_up_costs_no_connection(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (_, connection):
+        for _ in range(5):
+            with anyio.move_on_after(0):
+                await connection.flush()
+        await connection.flush()
+        assert connection.connections == 1
+
+
 async def test_after_a_flush_the_server_has_all_that_was_sent(tmp_path: Path) -> None:
     async with (
         running_nats(tmp_path) as (server, connection),

@@ -21,9 +21,10 @@ from suite.config import NatsSettings, Settings
 from suite.node import membership
 from suite.node.serving import running_node
 from support.faults import KillableServer, free_port
+from support.journal import open_log
 from support.models import tiny_model
 from support.nats import running_nats
-from support.service import facts, history, service_and_client, serving
+from support.service import facts, service_and_client, serving
 from support.wire import slow_wire
 
 ENDS_SECONDS = 9.0
@@ -85,10 +86,9 @@ async def test_a_node_far_from_its_nats_never_takes_its_own_stop_for_anothers(
         for _ in range(2):
             async with running_node(settings_of(server, tmp_path / "data", port)):
                 pass
-        async with suite.connect(
-            server.operator.url, user=server.operator.user, password=server.operator.password
-        ) as client:
-            assert facts(await history(client, "node")) == ["node.started", "node.stopped"] * 2
+        async with open_log(server.access) as (_, log):
+            nodes = [event async for event in log.read("suite.event.node.>")]
+            assert facts(nodes) == ["node.started", "node.stopped"] * 2
 
 
 @pytest.mark.parametrize("fault", ["dead", "frozen", "stream gone"])

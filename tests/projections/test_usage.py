@@ -220,14 +220,15 @@ def test_an_event_that_is_stored_again_counts_once(log: list[Recorded]) -> None:
     anyio.run(repetition_changes_nothing, PROJECTION, log)
 
 
-async def test_a_copy_that_lives_longer_is_known_and_not_counted(db: aiosqlite.Connection) -> None:
+async def test_a_copy_that_lives_longer_is_known_and_not_counted() -> None:
     ends = [T0 + timedelta(hours=hour) for hour in (1, 2, 3)]
     first, copy, another = (recorded(used("m"), seq + 1, id="u", expires=end) for seq, end in enumerate(ends))
-    await fold(db, PROJECTION, [first, copy])
-    assert len((await tables(db))["usage"]) == 1
-    await expire(db, PROJECTION, ends[0])
-    await fold(db, PROJECTION, [another])
-    assert not (await tables(db))["usage"]
+    async with read_model(PROJECTION) as db:
+        await fold(db, PROJECTION, [first, copy])
+        assert len((await tables(db))["usage"]) == 1
+        await expire(db, PROJECTION, ends[0])
+        await fold(db, PROJECTION, [another])
+        assert not (await tables(db))["usage"]
 
 
 @settings(max_examples=40, deadline=None)

@@ -137,6 +137,12 @@ class NatsClient(Client):
             self._pending_data_size = 0
         await super()._send_ping(future)
 
+    async def _process_pong(self) -> None:
+        # nats-py fails, and closes, on the answer to a flush that was cancelled or has timed out.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         # nats-py would write what is pending to the broken transport, fail there, and stop half-way; and
         # who waits for a flush would wait for ever.

@@ -144,7 +144,9 @@ class Journal:
             self._put(event, correlation_id, event_id=event_id, written=written)
             raise
         except (Unavailable, UnknownOutcome, Overloaded):
-            return
+            if self._fenced.is_set():
+                raise
+            return  # this is closed
         written(seq)
 
     def _put(
