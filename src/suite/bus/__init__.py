@@ -1,1 +1,1 @@
-"""The one door to NATS: connection, micro service, embedded server, leases."""
+"""All access to NATS: connection, micro service, embedded server, leases."""

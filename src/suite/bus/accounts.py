@@ -1,13 +1,13 @@
-"""Who may use which subjects, and what joins the two accounts: the one table that everything is made from.
+"""The two NATS accounts, the roles in each, and the exports that join them, in one table.
 
-The embedded server is configured by it, and ``deploy/nats`` is written from it (`suite.bus.deployment`). Its
-rules are docs/security.md in short:
+The embedded server is configured from this table, and ``deploy/nats`` is generated from it
+(`suite.bus.deployment`). It follows these rules, which docs/security.md explains:
 
-- A publisher's reply subject is not checked, and JetStream answers there with the server's rights. So
-  whoever may ask JetStream for something can have messages put on any subject *of its account*.
-- Readers need JetStream. They are in an account of their own, with a mirror of the log, in which the
-  subjects of actions, events and actors do not exist.
-- Clients and operators send actions only, and never ask JetStream in the account of the log.
+- The server does not check a publisher's reply subject, and JetStream answers there with the server's
+  rights. So whoever may send requests to JetStream can make it publish on any subject *of its account*.
+- Readers need JetStream. They have an account of their own with a mirror of the log. The subjects of
+  actions, events and actors do not exist in that account.
+- Clients and operators only send actions. They have no access to JetStream in the account of the log.
 """
 
 from __future__ import annotations
@@ -20,37 +20,40 @@ import msgspec
 from suite.messages.subjects import Subjects
 
 LOG_ACCOUNT: Final = "SUITE"
-"""The log, the suite's own processes, clients and operators. Part of the store's path: never rename it."""
+"""The account of the log, the suite's own processes, clients and operators.
+
+The name is part of the path of the server's store: never rename it.
+"""
 READERS_ACCOUNT: Final = "SUITE_READERS"
-"""The mirror of the log, and who reads it."""
+"""The account of the log's mirror and of its readers."""
 
 READERS_LIMITS: Final[Mapping[str, int]] = {
     "max_connections": 64,
-    "max_subscriptions": 512,  # of one connection
-    "max_payload": 64 * 1024,  # of what a reader sends
+    "max_subscriptions": 512,  # for each connection
+    "max_payload": 64 * 1024,  # bytes that a reader may send in one message
 }
 READERS_JETSTREAM: Final[Mapping[str, int]] = {
     "max_streams": 1,
     "max_consumers": 128,
-    "max_ack_pending": 20_000,  # of one consumer
+    "max_ack_pending": 20_000,  # for each consumer
 }
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
-    """What a user of this role may send to and listen to, in its account."""
+    """The subjects of its account that a user with this role may publish and subscribe to."""
 
     what: str
     account: str
     inbox_prefix: str
-    """Where its answers go."""
+    """The prefix of the inboxes in which it receives replies."""
     publish: tuple[str, ...]
     refused: tuple[str, ...] = ()
-    """What it may not send to in spite of ``publish``."""
+    """Subjects it may not publish to, although ``publish`` includes them."""
     subscribe: tuple[str, ...]
 
     @property
     def permissions(self) -> dict[str, Any]:
-        """The role, as a server's configuration has it."""
+        """The permissions as nats-server's configuration spells them."""
         return {
             "publish": {"allow": list(self.publish), "deny": list(self.refused)},
             "subscribe": {"allow": list(self.subscribe)},
@@ -58,29 +61,29 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Door(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log's account exports to the readers' account, for the mirror alone."""
+    """One export from the log's account to the readers' account. Only the mirror uses it."""
 
     what: str
     kind: Literal["service", "stream"]
     subject: str
-    """In the account of the log."""
+    """The subject in the log's account."""
     local: str
-    """In the readers' account."""
+    """The subject in the readers' account."""
 
     @property
     def exported(self) -> dict[str, Any]:
-        """As the log's account has it."""
+        """The export, as the configuration of the log's account spells it."""
         return {self.kind: self.subject, "accounts": [READERS_ACCOUNT]}
 
     @property
     def imported(self) -> dict[str, Any]:
-        """As the readers' account has it."""
+        """The import, as the configuration of the readers' account spells it."""
         origin: dict[str, Any] = {self.kind: {"account": LOG_ACCOUNT, "subject": self.subject}}
         return origin if self.local == self.subject else origin | {"to": self.local}
 
 
 def roles(subjects: Subjects) -> dict[str, Role]:
-    """Every role by its name."""
+    """All roles by name."""
     actions = (subjects.action(">"), "$SRV.>")
     everything = (f"{subjects.root}.>", "$SRV.>", "$JS.>", "$KV.>")
     return {
@@ -132,7 +135,7 @@ def roles(subjects: Subjects) -> dict[str, Role]:
 
 
 def reading(stream: str) -> tuple[str, ...]:
-    """What a JetStream client sends to while it reads a stream."""
+    """The subjects that a JetStream client publishes to when it reads a stream."""
     return (
         "$JS.API.INFO",
         "$JS.API.STREAM.NAMES",
@@ -156,7 +159,7 @@ def reading(stream: str) -> tuple[str, ...]:
 
 
 def doors(subjects: Subjects) -> tuple[Door, ...]:
-    """All that a mirror needs of the account of the log, and no more."""
+    """The exports that the mirror needs from the log's account, and no others."""
     return (
         Door(
             what="The mirror makes its one consumer. No other request of JetStream goes through.",
@@ -180,9 +183,9 @@ def doors(subjects: Subjects) -> tuple[Door, ...]:
 
 
 def mirror_config(subjects: Subjects) -> dict[str, Any]:
-    """The stream in the readers' account: it has the log's name, sequences, subjects and headers.
+    """The configuration of the mirror: same stream name, sequences, subjects and headers as the log.
 
-    It syncs lazily, since it can be made anew at any time. What expires in the log expires here too.
+    It syncs lazily, because it can be rebuilt at any time. What expires in the log expires here too.
     """
     return {
         "name": subjects.stream,
@@ -202,7 +205,7 @@ def mirror_config(subjects: Subjects) -> dict[str, Any]:
 
 
 def accounts(subjects: Subjects, passwords: Mapping[str, str]) -> dict[str, Any]:
-    """Both accounts as a server's configuration has them, with the roles that have a password as users."""
+    """Both accounts in the form of a server's configuration, with a user for each role in ``passwords``."""
     joined = doors(subjects)
     return {
         LOG_ACCOUNT: {
@@ -228,10 +231,10 @@ def _users(account: str, subjects: Subjects, passwords: Mapping[str, str]) -> li
 
 
 def _origin(subjects: Subjects) -> str:
-    """What stands in the readers' account for JetStream in the account of the log."""
+    """The prefix under which the readers' account reaches the JetStream API of the log's account."""
     return f"{subjects.root}.origin"
 
 
 def _deliveries(subjects: Subjects) -> str:
-    """Where the log's account delivers for the mirror."""
+    """The prefix of the subjects on which the log's account delivers messages to the mirror."""
     return f"{subjects.root}.mirror"

@@ -1,4 +1,4 @@
-"""Declares what clients can ask for: a typed function under a name.
+"""Declares actions, which clients call by name: each is a typed function.
 
 @action("health_check")
 async def health_check(node: Node, request: HealthCheckRequest, call: Call) -> HealthCheckReply: ...
@@ -23,11 +23,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class HandedOver(msgspec.Struct, frozen=True):
-    """What a handler returns when somebody else answers the reply subject: the service sends nothing."""
+    """What a handler returns if something else sends the answer. The service then sends nothing."""
 
 
 class Call:
-    """One request on its way: what is known beside its fields."""
+    """The context of one request: its reply subject, headers, warnings and id."""
 
     __slots__ = ("_connection", "_new_id", "_request_id", "headers", "reply", "warnings")
 
@@ -46,17 +46,17 @@ class Call:
         """The subject that the answer goes to; empty if nobody waits for one."""
         self.headers = headers
         self.warnings = warnings
-        """What the sender is told about fields that were ignored."""
+        """Warnings for the sender about fields that were ignored."""
 
     @property
     def request_id(self) -> str:
-        """Made by the service, to correlate what this request leads to."""
+        """An id that the service generates, to correlate everything that this request causes."""
         if not self._request_id:
             self._request_id = self._new_id()
         return self._request_id
 
     async def send(self, signal: Signal) -> None:
-        """Send something before the answer. Raises Unavailable or TooLarge."""
+        """Send a signal before the answer. Raises Unavailable or TooLarge."""
         if self.reply:
             await self._connection.publish(self.reply, _encode(signal))
 
@@ -78,19 +78,19 @@ class Action(Generic[T]):
     ) -> None:
         self.name = name
         self.spellings = tuple(f"{slash}{each}" for each in (name, *aliases) for slash in ("", "/"))
-        """Every name that it is asked for by; older clients put a slash before it."""
+        """Every name that clients may use for it. Older clients put a slash before the name."""
         self.handler = handler
         self.request_type = request_type
         self.reply_type = reply_type
         self.limit = limit
-        """How many requests run at once."""
+        """How many requests may run at once."""
         self.queue = queue
-        """How many more wait; those above get `overloaded`."""
+        """How many more requests may wait. Any above that are refused with `overloaded`."""
         self.shape = Shape(request_type, wrappers)
         self.description = (handler.__doc__ or name).strip().partition("\n")[0]
 
     async def __call__(self, context: T, request: msgspec.Struct, call: Call) -> msgspec.Struct:
-        """What the handler does, without a service around it."""
+        """Call the handler directly, without a service."""
         return await self.handler(context, request, call)
 
 
@@ -103,11 +103,11 @@ def action(
     aliases: tuple[str, ...] = (),
     wrappers: tuple[str, ...] = (),
 ) -> Callable[[Callable[[T, R, Call], Awaitable[msgspec.Struct]]], Action[T]]:
-    """Make an action of a handler; its request and reply types are those of its annotations.
+    """Turn a handler into an action. Its annotations give the request and reply types.
 
-    ``reply`` names the reply type of a handler that hands over; ``limit`` requests run at once and
-    ``queue`` more wait. ``aliases`` are older names of the action; older clients put arguments into an
-    object in a field ``data`` or in one of ``wrappers``, where they count as if they stood at the top.
+    ``reply`` is the reply type of a handler that returns `HandedOver`. Up to ``limit`` requests run at once,
+    and ``queue`` more wait. ``aliases`` are older names of the action. Older clients put the arguments into
+    an object, in the field ``data`` or one of ``wrappers``; they are read as if they were at the top level.
     """
 
     def declare(handler: Callable[[T, R, Call], Awaitable[msgspec.Struct]]) -> Action[T]:

@@ -1,12 +1,12 @@
-"""The one door to nats-py: a connection that comes back by itself and never waits for what cannot come.
+"""A connection to NATS that reconnects by itself and never waits for an answer that cannot come.
 
     async with Connection.open(access, name="box1") as connection:
         await connection.subscribe("greet", answer)
         reply = await connection.request("suite.action.health_check", b"{}", timeout=2)
 
-nats-py closes a client for ever on most protocol errors and keeps what could not be sent for later. Here
-every loss is handled in one way: what waits fails at once, a new client is built, subscriptions are made
-again, and nothing is sent twice or late.
+All use of nats-py goes through here. On most protocol errors nats-py closes its client for ever, and it keeps
+unsent messages to send them later. This class handles every loss in one way: waiting calls fail at once, a
+new client is built, subscriptions are made again, and nothing is sent twice or late.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _violation = re.compile(r'permissions violation for (publish|subscription) to "(
 
 
 class Connection:
-    """A connection to NATS that is built again whenever it is lost."""
+    """A connection to NATS that is made again whenever it is lost."""
 
     connections: int = 0
-    """How often it was made: who sees it change has lost what was on its way."""
+    """How often the connection was made. When this changes, messages that were in transit are lost."""
 
     def __init__(self, access: NatsAccess, *, name: str, connect_timeout: float) -> None:
         self._access = access
@@ -74,9 +74,9 @@ class Connection:
     ) -> AsyncIterator[Connection]:
         """Connect, and stay connected until the block is left.
 
-        ``connect_timeout`` is in seconds, for each attempt. Raises Unavailable if nothing listens there,
-        unless told to ``wait`` for it, and AccessDenied if the credentials are refused; after that a loss is
-        logged and mended.
+        ``connect_timeout`` is in seconds, for each attempt. Raises Unavailable if nothing listens there;
+        with ``wait`` it keeps trying instead. Raises AccessDenied if the credentials are refused. A later
+        loss is logged, and the connection is made again.
         """
         connection = cls(access, name=name, connect_timeout=connect_timeout)
         async with background() as tasks:
@@ -98,11 +98,11 @@ class Connection:
 
     @property
     def url(self) -> str:
-        """Where the server is, without credentials."""
+        """The server's address, without credentials."""
         return ",".join(_bare(url) for url in self._access.url.split(","))
 
     def new_inbox(self) -> str:
-        """A subject of one's own that this connection may listen to."""
+        """A new, unique subject that this connection may listen to."""
         return f"{self._access.inbox_prefix}.{new_id().replace('-', '')}"
 
     # --- sending ------------------------------------------------------------------------------------------
@@ -110,9 +110,9 @@ class Connection:
     async def publish(
         self, subject: str, data: bytes = b"", *, headers: Mapping[str, str] | None = None, reply: str = ""
     ) -> None:
-        """Send a message; it may be lost with the connection.
+        """Send a message. It may get lost if the connection is lost.
 
-        Raises Unavailable, TooLarge, or InvalidRequest for a subject that cannot be sent to.
+        Raises Unavailable, TooLarge, or InvalidRequest for an invalid subject or header.
         """
         client = self._client
         if client is None or client.is_full or not client.is_usable:
@@ -120,9 +120,10 @@ class Connection:
         client.write(frame(subject, reply, data, header_lines(headers) if headers else "", self.max_payload))
 
     async def publish_all(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
-        """Send messages of subject, payload and header lines in one write, for a fraction of what each costs.
+        """Send messages, given as subject, payload and header lines, in one write.
 
-        The header lines each end with CR LF. Raises as publish does, and then none is sent.
+        This costs a fraction of publishing each by itself. Each header line ends with CR LF. Raises the same
+        errors as publish; then no message is sent.
         """
         client = await self._ready()
         frames = [frame(subject, "", data, lines, self.max_payload) for subject, data, lines in messages]
@@ -136,10 +137,10 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         timeout: float,
     ) -> Message:
-        """Send a message and wait ``timeout`` seconds for its answer.
+        """Send a message and wait up to ``timeout`` seconds for its answer.
 
-        Raises NoService if nobody listens, RequestTimeout, AccessDenied, TooLarge, and Unavailable at once
-        when the connection goes: whether the request was carried out is then not known.
+        Raises NoService if nobody listens, RequestTimeout, AccessDenied, and TooLarge. Raises Unavailable as
+        soon as the connection is lost; it is then unknown whether the request was carried out.
         """
         client = await self._ready()
         inbox = self._replies.new_inbox()
@@ -161,9 +162,9 @@ class Connection:
     ) -> AsyncIterator[AsyncIterator[Message]]:
         """Send a message and iterate over its answers until an empty one (NATS ADR-47).
 
-        The iterator raises NoService, NodeLost when nothing comes for ``idle_timeout`` seconds,
-        Unavailable when the connection goes, Overloaded when too many wait unread. Leaving the block
-        early takes the inbox away, which the sender can notice.
+        The iterator raises NoService if nobody listens, NodeLost when nothing comes for ``idle_timeout``
+        seconds, Unavailable when the connection is lost, and Overloaded when too many answers wait unread.
+        Leaving the block early removes the inbox, which the sender can notice.
         """
         client = await self._ready()
         inbox = self.new_inbox()
@@ -183,7 +184,7 @@ class Connection:
                     log.debug("the inbox is gone already: %s", error)
 
     async def flush(self, timeout: float = 5.0) -> None:
-        """Wait until the server has all that was sent. Raises Unavailable or RequestTimeout."""
+        """Wait until the server has received everything sent so far. Raises Unavailable or RequestTimeout."""
         client = self._live()
         try:
             await client.flush(timeout)  # type: ignore[arg-type]  # any number of seconds will do
@@ -197,10 +198,11 @@ class Connection:
     # --- listening ----------------------------------------------------------------------------------------
 
     async def subscribe(self, subject: str, callback: Receive, *, queue: str = "") -> Subscription:
-        """Call back for each message, one after the other; with ``queue``, for a share of them.
+        """Call ``callback`` for each message, one after the other.
 
-        When this returns the server knows of it. A callback that fails is logged and the next message
-        comes. Raises Unavailable or AccessDenied.
+        Subscribers with the same ``queue`` share the messages. The subscription is active on the server
+        when this returns. If the callback fails, the error is logged and the next message is handled.
+        Raises Unavailable or AccessDenied.
         """
         subscription = Subscription(subject, queue, callback, self._subscriptions.discard)
         self._tasks.start_soon(subscription.buffer())
@@ -218,14 +220,14 @@ class Connection:
     async def listen(self, subject: str, receive: Receive, *, queue: str = "") -> Subscription:
         """Like subscribe, without a buffer: ``receive`` must not wait, and a lost connection cancels it.
 
-        The server may not know of it yet: flush before relying on it.
+        The subscription may not be active on the server yet: flush before you rely on it.
         """
         subscription = Subscription(subject, queue, receive, self._subscriptions.discard)
         await self._add(subscription)
         return subscription
 
     async def wait_connected(self, timeout: float) -> None:
-        """Wait until something can be sent. Raises Unavailable after ``timeout`` seconds."""
+        """Wait until messages can be sent. Raises Unavailable after ``timeout`` seconds."""
         with anyio.move_on_after(timeout):
             while not (self.is_connected or self._given_up):
                 await self._connected.wait()
@@ -236,9 +238,9 @@ class Connection:
         raise Unavailable(f"NATS cannot be reached at {self.url} for {timeout:g} s: check that it runs")
 
     async def give_up(self) -> None:
-        """Expect nothing more of NATS: what waits for it fails at once, and nothing is connected again.
+        """Stop using NATS: waiting calls fail at once, and the connection is not made again.
 
-        For a process that ends and cannot wait for a server that does not answer.
+        For a process that is ending and cannot wait for a server that does not answer.
         """
         self._given_up = True
         self._staying.cancel()
@@ -267,7 +269,10 @@ class Connection:
         return client
 
     async def _ready(self) -> NatsClient:
-        """The client, when there is room to send. Raises Unavailable, also if the server takes nothing."""
+        """The client, once its send buffer has room.
+
+        Raises Unavailable without a connection, or if the server does not read what is sent.
+        """
         client = self._live()
         if client.is_full:
             try:
@@ -310,7 +315,7 @@ class Connection:
         if self._given_up:
             await client.discard()
             raise self._gone()
-        self._client = client  # from here on something can be sent, and what is listened to is heard
+        self._client = client  # from here on messages can be sent, and all subscriptions are active
         self.connections += 1
         self._connected.set()
 
@@ -337,14 +342,14 @@ class Connection:
             while (client := self._client) is not None:
                 await client.lost()
                 if self._client is not client:
-                    return  # closed by its owner, which is no loss
+                    return  # the owner closed the connection: it was not lost
                 self._lose(client)
                 await client.discard()
                 await self._connect_patiently(SuiteError)
                 log.warning("connected to %s again", self.url)
 
     async def _connect_patiently(self, excused: type[SuiteError]) -> None:
-        """Connect, whatever time it takes until that is possible. Raises errors that are not excused."""
+        """Retry until connected, however long it takes. Raises errors that are not ``excused`` at once."""
         delay, said = FIRST_RETRY_SECONDS, ""
         while True:
             try:
@@ -361,7 +366,7 @@ class Connection:
         self._forget()
 
     def _forget(self) -> None:
-        """Be without a client: whoever waits for an answer hears that none will come."""
+        """Drop the client, and fail every call that waits for an answer: none will come."""
         self._client = None
         self._connected = anyio.Event()
         self._replies.fail(self._gone())

@@ -1,7 +1,7 @@
-"""From a request's body to its type, and what to tell its sender about it.
+"""Decodes the body of a request into its type, with errors and warnings for the sender.
 
-Older clients put ``action`` into the body and their arguments into ``data`` and other objects: both are
-taken as if the arguments stood at the top (``Shape.flattened``).
+Older clients put ``action`` into the body, and their arguments into ``data`` or another nested object.
+Both forms are accepted as if the arguments were at the top level (``Shape.flattened``).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from msgspec import inspect
 from suite.errors import InvalidJson, InvalidRequest
 
 WARNING_LIMIT = 16
-"""Unknown fields that are named in one reply."""
+"""A reply names at most this many unknown fields."""
 NAME_LIMIT = 64
 WRAPPER = "data"
-"""Where older clients put the arguments of any action."""
+"""The field in which older clients put the arguments of any action."""
 DROPPED = "action"
-"""What older clients repeat in the body."""
+"""The field in which older clients repeat the action's name."""
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -33,7 +33,10 @@ _missing = re.compile(r"Object missing required field `(?P<name>.*)`").fullmatch
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body; an empty body is an empty one. Raises InvalidJson or InvalidRequest."""
+    """Parse the JSON object in a body; an empty body means an empty object.
+
+    Raises InvalidJson, or InvalidRequest if the JSON is not an object.
+    """
     if not body:
         return {}
     try:
@@ -48,11 +51,11 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 class Shape(Generic[R]):
-    """What a request type takes, to read a request with."""
+    """The fields of a request type, and how to decode a request into it."""
 
     def __init__(self, kind: type[R], wrappers: tuple[str, ...] = ()) -> None:
         self.fields = frozenset(field.encode_name for field in msgspec.structs.fields(kind))
-        """The names that a request may have at its top."""
+        """The field names that a request may have at its top level."""
         self._kind = kind
         self._known = _known(inspect.type_info(kind))
         self._wrappers = tuple(name for name in (WRAPPER, *wrappers) if name not in self.fields)
@@ -60,9 +63,10 @@ class Shape(Generic[R]):
         self._old = self._dropped.union(self._wrappers)
 
     def flattened(self, fields: dict[str, Any]) -> tuple[dict[str, Any], InvalidRequest | None]:
-        """The fields with those of wrapping objects at the top, and the refusal if two differ.
+        """Move the fields of wrapper objects to the top level.
 
-        A field that is null counts as not given. The refusal is for the caller to raise.
+        Returns the fields, and an error if a field is given twice with different values; the caller raises
+        it. A null field counts as not given.
         """
         if self._old.isdisjoint(fields):
             return fields, None
@@ -85,14 +89,14 @@ class Shape(Generic[R]):
         return flat, clash
 
     def read(self, fields: dict[str, Any]) -> R:
-        """The request. Raises InvalidRequest with the path of the field and what is wanted there."""
+        """Decode the request. Raises InvalidRequest with the path of the field and what is expected there."""
         try:
             return msgspec.convert(fields, self._kind)
         except msgspec.ValidationError as error:
             raise InvalidRequest(_explained(str(error))) from None
 
     def warnings(self, fields: dict[str, Any]) -> tuple[str, ...]:
-        """A sentence for each field that the type does not have, also deep inside."""
+        """One warning for each field that the type does not have, nested fields included."""
         if self._known is None or not fields:
             return ()
         unknown = islice(self._known.unknown(fields, ""), WARNING_LIMIT)
@@ -111,7 +115,7 @@ def _explained(text: str) -> str:
 
 
 class _Known:
-    """The names that are known at one place of a request, and below it."""
+    """The known field names at one level of a request, and at the levels below it."""
 
     def __init__(self) -> None:
         self.fields: dict[str, _Known | None] | None = None
@@ -131,7 +135,7 @@ class _Known:
 
 
 def _known(kind: inspect.Type) -> _Known | None:
-    """What is known inside of this type; None if it has no fields to know."""
+    """The known fields of this type; None if it has no named fields."""
     known = _Known()
     for each in _alternatives(kind):
         if isinstance(each, inspect.StructType):

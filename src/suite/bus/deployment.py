@@ -1,9 +1,9 @@
-"""The files of ``deploy/nats``, generated from the table of roles so that they cannot drift from the code::
+"""Generates the files of ``deploy/nats`` from the table of roles, so that they cannot drift from the code::
 
     python -m suite.bus.deployment --write deploy/nats     # after a change of `suite.bus.accounts`
     python -m suite.bus.deployment --check deploy/nats     # exit 1, naming each file that differs
 
-They are for a nats-server of one's own, with the accounts and users that the embedded one has.
+The files are for people who run their own nats-server. It gets the accounts and users of the embedded server.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ ACCOUNTS: Mapping[str, str] = {
 
 
 def rendered() -> dict[str, str]:
-    """The text of every file by its name."""
+    """The text of every generated file, by file name."""
     subjects = Subjects()
     return {
         "suite.conf": HEAD + "\n".join(_accounts(subjects)) + "\n}\n",
@@ -74,7 +74,7 @@ def rendered() -> dict[str, str]:
 def _accounts(subjects: Subjects) -> Iterator[str]:
     by_name = roles(subjects)
     said = {door.subject: door.what for door in doors(subjects)}
-    # What stands for a password is no string: the server takes it from its environment.
+    # A password is written as an unquoted variable: the server reads its value from the environment.
     passwords = {name: f"$SUITE_{name.upper()}_PASSWORD" for name in by_name}
     for name, account in accounts(subjects, passwords).items():
         yield f"  # {ACCOUNTS[name]}"
@@ -122,13 +122,13 @@ def _value(value: Any) -> str:
 
 
 def write(directory: Path) -> None:
-    """Put the generated files into ``directory``."""
+    """Write the generated files to ``directory``."""
     for name, text in rendered().items():
         (directory / name).write_text(text, encoding="utf-8")
 
 
 def drift(directory: Path) -> list[str]:
-    """The files that are missing or differ from the table."""
+    """The names of the files that are missing or differ from the generated text."""
     return [
         name
         for name, text in rendered().items()
@@ -137,7 +137,7 @@ def drift(directory: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check the files; 1 when they have drifted."""
+    """Write or check the files. Returns the exit status: 1 if a checked file differs."""
     parser = argparse.ArgumentParser(
         prog="python -m suite.bus.deployment", description="The accounts and roles for a nats-server."
     )

@@ -1,9 +1,9 @@
-"""A nats-server of one's own: a child process on loopback, with JetStream, two accounts and a user a role.
+"""An embedded nats-server: a child process on loopback, with JetStream, two accounts and one user per role.
 
     async with EmbeddedServer.start(data / "nats") as server:
         async with Connection.open(server.access, name="box1") as connection: ...
 
-It dies with this process however that ends, and is started again when it dies by itself.
+The server ends with this process, however this process ends. If the server dies, it is started again.
 """
 
 from __future__ import annotations
@@ -36,23 +36,25 @@ from suite.tasks import background
 log = logging.getLogger("suite.bus")
 
 OLDEST_VERSION = (2, 12)
-"""The first with atomic batches that are refused as a whole (ADR-50)."""
+"""The first version that refuses an atomic batch as a whole (NATS ADR-50)."""
 MAX_PAYLOAD_BYTES = 1024 * 1024
 UNLIMITED_BYTES = 2**62
-"""Of JetStream's own limit. By default it is three quarters of what is free at the start, with what is stored
-already counted against it: a store that fills half of a disk could not be written after a restart."""
+"""JetStream's storage limit. The default is three quarters of the space that is free at the start, and what
+is stored already counts against it: a store that fills half of a disk could not be written after a restart.
+"""
 MAX_PENDING_BYTES = 32 * 1024 * 1024
-"""What may wait for a connection that does not read; then the server ends it."""
+"""How much may wait for a connection that does not read. Above that, the server closes the connection."""
 START_SECONDS = 30.0
-"""A large store is read through at the start."""
+"""Time limit for a start. The server reads its whole store when it starts, which may be large."""
 STOP_SECONDS = 1.0
-"""After which it is killed. It syncs every write: that loses nothing that was acknowledged."""
+"""A server that is asked to stop is killed after this time. It syncs every write, so a kill loses nothing
+that was acknowledged."""
 LAST_RETRY_SECONDS = 5.0
 HOST = "127.0.0.1"
 
 
 class EmbeddedServer:
-    """A running nats-server, and how each role gets in."""
+    """A running nats-server, and the access data of each role."""
 
     def __init__(self, directory: Path, program: str, subjects: Subjects) -> None:
         self._directory = directory
@@ -64,17 +66,18 @@ class EmbeddedServer:
         self._process: Process
         self._stopping = False
         self.port = 0
-        """On loopback; the same for as long as this object lives."""
+        """The port on loopback. It stays the same when the server is started again."""
 
     @classmethod
     @asynccontextmanager
     async def start(
         cls, directory: Path, *, subjects_root: str = "suite", port: int = 0
     ) -> AsyncIterator[EmbeddedServer]:
-        """Start a server whose store, configuration and log are in ``directory``; it stops with the block.
+        """Start a server, and stop it when the block is left.
 
-        ``port`` 0 takes a free one. Start it from the main thread: the kernel ties it to the thread that
-        starts it. Raises ServerNotFound, PortTaken, DataDirUnusable, and Unavailable if it does not come up.
+        Its store, configuration and log are in ``directory``. ``port`` 0 picks a free port. Start it from
+        the main thread: the kernel kills it when the thread that started it ends. Raises ServerNotFound,
+        PortTaken, DataDirUnusable, and Unavailable if the server does not start.
         """
         program = await find_server()
         server = cls(directory, program, Subjects(subjects_root))
@@ -92,32 +95,32 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int:
-        """Of the server process as it is now."""
+        """The process id of the current server process."""
         return self._process.pid
 
     @property
     def access(self) -> NatsAccess:
-        """For the suite's own processes: everything that is theirs."""
+        """Access for the suite's own processes: all of the suite's subjects."""
         return self._access("suite")
 
     @property
     def operator(self) -> NatsAccess:
-        """For who runs the suite: every action."""
+        """Access for whoever runs the suite: every action."""
         return self._access("operator")
 
     @property
     def client(self) -> NatsAccess:
-        """For requests of actions."""
+        """Access for clients: requests of actions."""
         return self._access("client")
 
     @property
     def consumer(self) -> NatsAccess:
-        """For reading events, in the readers' account."""
+        """Access for reading events, in the readers' account."""
         return self._access("consumer")
 
     @property
     def mirror(self) -> NatsAccess:
-        """For keeping the readers' mirror of the log, in their account."""
+        """Access for maintaining the mirror of the log, in the readers' account."""
         return self._access("mirror")
 
     def _access(self, role: str) -> NatsAccess:
@@ -129,17 +132,17 @@ class EmbeddedServer:
         )
 
     def free_bytes(self) -> int:
-        """The space that is left on the disk of its store. Raises OSError."""
+        """Free bytes on the disk that holds the store. Raises OSError."""
         status = os.statvfs(self._directory)
         return status.f_bavail * status.f_frsize
 
     def total_bytes(self) -> int:
-        """The size of the disk of its store. Raises OSError."""
+        """Size in bytes of the disk that holds the store. Raises OSError."""
         status = os.statvfs(self._directory)
         return status.f_blocks * status.f_frsize
 
     def unwritable(self) -> Path | None:
-        """What of its store this process has no right to read and write; None if nothing."""
+        """The first path in the store that this process may not read and write; None if there is none."""
         for directory, _, files in os.walk(self._directory / "jetstream"):
             for path in (Path(directory), *(Path(directory, name) for name in files)):
                 if not path.is_symlink() and not os.access(path, os.R_OK | os.W_OK):
@@ -147,17 +150,17 @@ class EmbeddedServer:
         return None
 
     async def restart(self) -> None:
-        """Have it end and come up again, and wait until it has; connections find it on the same port."""
+        """Restart the server on the same port and wait until it is up; connections then reconnect."""
         pid = self.pid
         with anyio.CancelScope(shield=True):
             await self._end_process()
-        while self.pid == pid or self._process.returncode is not None:  # noqa: ASYNC110 - `_watch` sees to it
+        while self.pid == pid or self._process.returncode is not None:  # noqa: ASYNC110 - `_watch` starts it
             await anyio.sleep(0.05)
 
     # --- the process --------------------------------------------------------------------------------------
 
     def _write_configuration(self) -> None:
-        # The server's own format is a superset of JSON, so nothing has to be quoted by hand.
+        # The server's configuration format is a superset of JSON, so nothing has to be quoted by hand.
         configuration: dict[str, Any] = {
             "host": HOST,
             "max_payload": MAX_PAYLOAD_BYTES,
@@ -196,7 +199,7 @@ class EmbeddedServer:
             )
 
     async def _launch(self, port: int) -> None:
-        """Start the process and wait until it answers; on failure nothing is left of it."""
+        """Start the process and wait until it listens. If that fails, the process is ended."""
         configuration = self._directory / "nats-server.conf"
         arguments = [self._program, "-c", str(configuration), "-p", str(port or -1)]
         output = self._directory / "nats-server.out"
@@ -206,7 +209,7 @@ class EmbeddedServer:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                # Its own session: a Ctrl-C at the terminal is for this process to handle.
+                # A session of its own, so that a Ctrl-C at the terminal reaches only this process.
                 start_new_session=True,
             )
         try:
@@ -216,7 +219,7 @@ class EmbeddedServer:
             raise
 
     async def _listening(self) -> int:
-        """Wait for the file that the server writes once it listens: the port in it."""
+        """Wait for the file that the server writes once it listens, and return the port in it."""
         file = self._directory / f"{Path(self._program).name}_{self._process.pid}.ports"
         with anyio.move_on_after(START_SECONDS):
             while self._process.returncode is None:
@@ -265,7 +268,7 @@ class EmbeddedServer:
             await self._end_process()
 
     async def _end_process(self) -> None:
-        """End the process whatever state it is in: asked first, then killed."""
+        """End the process, whatever its state: ask it to stop first, then kill it."""
         with anyio.CancelScope(shield=True):
             if self._process.returncode is None:
                 self._process.terminate()
@@ -277,7 +280,7 @@ class EmbeddedServer:
 
 
 def _port_in(ports_file: Path) -> int | None:
-    """The port in the file that the server writes once it listens; None before."""
+    """The port in the file that the server writes once it listens; None before that."""
     try:
         address: str = json.loads(ports_file.read_bytes())["nats"][0]
     except (OSError, ValueError, LookupError):
@@ -286,7 +289,7 @@ def _port_in(ports_file: Path) -> int | None:
 
 
 async def find_server() -> str:
-    """The nats-server on the PATH, or beside this Python. Raises ServerNotFound, for one too old as well."""
+    """Find nats-server on the PATH, or beside this Python. Raises ServerNotFound, also if it is too old."""
     path = shutil.which("nats-server") or shutil.which("nats-server", path=str(Path(sys.executable).parent))
     if path is None:
         raise ServerNotFound

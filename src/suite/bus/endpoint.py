@@ -1,4 +1,4 @@
-"""The actions as they are served: under which names, what runs, what waits, what was."""
+"""The endpoints of the service: the names of each action, its running and queued requests, its statistics."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from suite.messages.subjects import Subjects
 T = TypeVar("T")
 
 QUEUE_GROUP = "suite"
-"""Nodes share the requests: each goes to one of them."""
+"""The NATS queue group of all nodes: each request goes to one of them."""
 NAME_LIMIT = 80
-"""Characters of an unknown name that its sender is shown."""
+"""An error message shows at most this many characters of an unknown action's name."""
 
 
 class Endpoint(Generic[T]):
-    """The state of one action, and how the micro service protocol (NATS ADR-32) tells it."""
+    """The state of one action, and its description in the micro service protocol (NATS ADR-32)."""
 
     def __init__(self, action: Action[T], subject: str) -> None:
         self.action = action
@@ -34,12 +34,12 @@ class Endpoint(Generic[T]):
         self.last_error = ""
 
     def info(self) -> dict[str, Any]:
-        """For `$SRV.INFO`."""
+        """The answer to `$SRV.INFO` for this endpoint."""
         metadata = {"description": self.action.description}
         return self._identity() | {"metadata": metadata}
 
     def stats(self) -> dict[str, Any]:
-        """For `$SRV.STATS`: times in nanoseconds, of the work and not of its dispatch."""
+        """The answer to `$SRV.STATS`. Times are in nanoseconds, and cover the work but not its dispatch."""
         return self._identity() | {
             "num_requests": self.requests,
             "num_errors": self.errors,
@@ -54,7 +54,7 @@ class Endpoint(Generic[T]):
 
 
 class Endpoints(Generic[T]):
-    """The endpoints of one service, by all spellings of their names."""
+    """The endpoints of one service, found by any spelling of their names."""
 
     def __init__(self, actions: Sequence[Action[T]], subjects: Subjects, disabled: Mapping[str, str]) -> None:
         self.all = tuple(Endpoint(each, subjects.action(each.name)) for each in actions)
@@ -64,7 +64,7 @@ class Endpoints(Generic[T]):
         self._settings = disabled
 
     def refusal(self, name: str) -> tuple[Endpoint[T] | None, SuiteError]:
-        """What the callers of a name that is not enabled are told, and for which endpoint if there is one."""
+        """The endpoint of a name that is not enabled, None if it is unknown, and the error for its caller."""
         if (endpoint := self._spelled.get(name)) is None:
             return None, UnknownAction(f"Unknown action: {name[:NAME_LIMIT]}")
         action = endpoint.action.name

@@ -1,10 +1,10 @@
-"""JetStream, as far as the log needs it: publishing with an answer that is certain or known not to be, and
-reading, in the server's own JSON API (ADR-1, ADR-13, ADR-50 of NATS)::
+"""The part of JetStream that the log needs: reading, and publishing where the caller always learns whether
+the outcome is certain. It uses the server's JSON API (ADR-1, ADR-13, ADR-50 of NATS)::
 
     jetstream = JetStream(connection, "SUITE")
     ack = await jetstream.publish([Outgoing.build(subject, body, headers)], timeout=5.0)
 
-Several messages in one ``publish`` are an atomic batch: all are stored, one after the other, or none is.
+Several messages in one ``publish`` are an atomic batch: either all are stored, one after the other, or none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from suite.errors import NoService, RequestTimeout, Unavailable
 
 MAX_BATCH_MESSAGES: Final = 1000
 BATCH_HEADER_BYTES: Final = 160
-"""What an atomic batch adds to the headers of each of its messages, at most."""
+"""An atomic batch adds at most this many bytes to the headers of each of its messages."""
 
 EXPECTED_SEQ: Final = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
@@ -36,27 +36,27 @@ WRONG_LAST_SEQUENCE: Final = 10071
 DUPLICATE_IN_BATCH: Final = 10201
 TRANSIENT: Final = frozenset(
     {
-        10008,  # JetStream's leader is not there at the moment
+        10008,  # JetStream has no leader at the moment
         10164,  # another publish with an expectation on this subject is under way
         10176,  # some messages of the batch did not arrive
         10210,  # too many batches are open
-        10211,  # so many that some were given up
+        10211,  # so many batches are open that the server dropped some
     }
 )
-"""Refusals that store nothing and go away."""
+"""Error codes of refusals that are temporary. Nothing was stored."""
 NO_STORAGE: Final = frozenset(
     {
-        10002,  # the account's limit
-        10023,  # the server's limit
-        10047,  # the storage's
-        10077,  # the stream's, or storing failed
+        10002,  # the account's limit is reached
+        10023,  # the server's limit is reached
+        10047,  # the storage's limit is reached
+        10077,  # the stream's limit is reached, or storing failed
     }
 )
-"""Refusals that store nothing, until somebody gives JetStream more space."""
+"""Error codes of refusals that last until somebody gives JetStream more space. Nothing was stored."""
 
 
 class Refused(Exception):
-    """The server answered with an error: nothing was stored."""
+    """The server answered with an error. Nothing was stored."""
 
     def __init__(self, code: int, description: str) -> None:
         super().__init__(f"{description} ({code})")
@@ -64,46 +64,46 @@ class Refused(Exception):
 
 
 class NotSent(Exception):
-    """Nothing reached JetStream: nothing was stored."""
+    """The request did not reach JetStream. Nothing was stored."""
 
 
 class NoAnswer(Exception):
-    """The request went out and no answer came: whether it was carried out is unknown."""
+    """The request was sent and no answer came. It is unknown whether the server carried it out."""
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """A message for the stream."""
+    """A message to publish to the stream."""
 
     subject: str
     body: bytes
     headers: dict[str, str]
     lines: str
-    """The headers as they stand on the wire."""
+    """The headers in wire format."""
 
     @classmethod
     def build(cls, subject: str, body: bytes, headers: dict[str, str]) -> Outgoing:
-        """Raises InvalidRequest for a header that cannot be sent."""
+        """Build a message. Raises InvalidRequest for a header that cannot be sent."""
         return cls(subject=subject, body=body, headers=headers, lines=header_lines(headers))
 
     @property
     def size(self) -> int:
-        """Bytes that count against the server's limit, but for what a batch adds."""
+        """Bytes that count against the server's payload limit, without what a batch adds."""
         return len(self.body) + len(self.lines) + 14
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A message as the stream has it."""
+    """A message that is stored in the stream."""
 
     seq: int
     subject: str
     headers: Mapping[str, str]
     body: bytes
     stored: datetime
-    """When, by the server's clock."""
+    """When it was stored, by the server's clock."""
 
 
 class ApiError(msgspec.Struct, frozen=True, kw_only=True):
-    """An error in the server's words."""
+    """An error as the server reports it."""
 
     code: int = 500
     err_code: int = 0
@@ -115,44 +115,44 @@ class _Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PubAck(_Reply, frozen=True, kw_only=True):
-    """Stored: ``seq`` is that of the last message."""
+    """Acknowledges a publish; ``seq`` is the sequence of its last message."""
 
     seq: int = 0
     duplicate: bool = False
 
 
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stream holds."""
+    """The contents of a stream, in numbers."""
 
     messages: int = 0
     first_seq: int = 0
     last_seq: int = 0
     num_subjects: int = 0
     subjects: dict[str, int] | None = None
-    """How many messages each has, if that was asked for."""
+    """How many messages each subject has, if the request asked for it."""
 
 
 class StreamInfo(_Reply, frozen=True, kw_only=True):
-    """A stream's configuration, as the server sent it, and what it holds."""
+    """A stream's configuration, as the server sent it, and its state."""
 
     config: dict[str, Any] = {}
     state: StreamState = StreamState()
     created: str = ""
     total: int = 0
-    """Of subjects that were asked for, how many there are; an answer has some."""
+    """How many of the requested subjects exist in total; one answer holds only a part of them."""
     ts: datetime = datetime.fromtimestamp(0, UTC)
-    """When this was so, by the server's clock."""
+    """When the server gave this answer, by its clock."""
 
 
 class ConsumerPosition(msgspec.Struct, frozen=True, kw_only=True):
-    """Up to where a consumer has delivered."""
+    """How far a consumer has delivered: the last sequences of the consumer and of the stream."""
 
     consumer_seq: int = 0
     stream_seq: int = 0
 
 
 class ConsumerInfo(_Reply, frozen=True, kw_only=True):
-    """A consumer and how much it has still to deliver."""
+    """A consumer, and how many messages it still has to deliver."""
 
     name: str = ""
     delivered: ConsumerPosition = ConsumerPosition()
@@ -176,10 +176,10 @@ class _Deleted(_Reply, frozen=True, kw_only=True):
 
 
 class BatchId(Protocol):
-    """Makes the id of an atomic batch."""
+    """Generates the id of an atomic batch."""
 
     def __call__(self) -> str:
-        """At most 64 characters, never the same twice."""
+        """A unique id of at most 64 characters."""
         ...
 
 
@@ -188,7 +188,7 @@ _decode_ack = msgspec.json.Decoder(PubAck).decode
 
 
 class JetStream:
-    """One stream, seen through one connection. Raises Refused, NotSent or NoAnswer, from every method."""
+    """One stream, through one connection. Every method may raise Refused, NotSent or NoAnswer."""
 
     def __init__(self, connection: Connection, stream: str, *, new_id: BatchId) -> None:
         self.connection = connection
@@ -213,15 +213,15 @@ class JetStream:
                 return found
 
     async def create(self, config: Mapping[str, Any], *, timeout: float = 5.0) -> StreamInfo:
-        """Create the stream; the same again is no error."""
+        """Create the stream. Creating it again with the same configuration is no error."""
         return await self._api(f"STREAM.CREATE.{self.stream}", config, StreamInfo, timeout)
 
     async def update(self, config: Mapping[str, Any], *, timeout: float = 5.0) -> StreamInfo:
-        """Change the stream's configuration to this one, which has to be whole."""
+        """Replace the stream's configuration with this one, which must be complete."""
         return await self._api(f"STREAM.UPDATE.{self.stream}", config, StreamInfo, timeout)
 
     async def delete(self, *, timeout: float = 5.0) -> None:
-        """Remove the stream with all that it holds."""
+        """Delete the stream with all its messages."""
         await self._api(f"STREAM.DELETE.{self.stream}", None, _Deleted, timeout)
 
     # --- publishing ---------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ class JetStream:
                     "Nats-Batch-Sequence": str(len(messages)),
                     "Nats-Batch-Commit": "1",
                 }
-        except Unavailable as error:  # without its commit the server drops what it has of the batch
+        except Unavailable as error:  # the server drops a batch that gets no commit
             raise NotSent(error.message) from error
         answer = await self._request(last.subject, last.body, headers, timeout)
         try:
@@ -259,7 +259,10 @@ class JetStream:
         return ack
 
     async def probe(self, subject: str, *, timeout: float) -> None:
-        """Have the stream refuse a message, once it is through with those that came before it."""
+        """Send a message that the stream must refuse, and wait for the refusal.
+
+        The refusal shows that the stream has processed all messages that came before this one.
+        """
         headers = {EXPECTED_STREAM: f"not-{self.stream}"}
         try:
             await self.publish([Outgoing.build(subject, b"", headers)], timeout=timeout)
@@ -267,7 +270,7 @@ class JetStream:
             if refused.code != STREAM_NOT_MATCH:
                 raise
 
-    # --- single messages, from the leader: what was stored before is seen ---------------------------------
+    # --- single messages, read from the leader, which sees everything stored before -----------------------
 
     async def next(self, subject_filter: str, *, after: int, timeout: float = 5.0) -> Stored | None:
         """The first message under the filter whose sequence is above `after`."""
@@ -301,17 +304,17 @@ class JetStream:
         return await self._api(subject, body, ConsumerInfo, timeout)
 
     async def consumer_info(self, name: str, *, timeout: float = 5.0) -> ConsumerInfo:
-        """Where a consumer is."""
+        """How far a consumer has delivered."""
         return await self._api(f"CONSUMER.INFO.{self.stream}.{name}", None, ConsumerInfo, timeout)
 
     async def delete_consumer(self, name: str, *, timeout: float = 5.0) -> None:
-        """Remove a consumer."""
+        """Delete a consumer."""
         await self._api(f"CONSUMER.DELETE.{self.stream}.{name}", None, _Deleted, timeout)
 
     async def pull(
         self, name: str, *, batch: int, max_bytes: int, expires: float, heartbeat: float, inbox: str
     ) -> None:
-        """Ask a consumer for up to `batch` messages within `expires` seconds; they come to `inbox`."""
+        """Ask a consumer to send up to `batch` messages to `inbox` within `expires` seconds."""
         request = {
             "batch": batch,
             "max_bytes": max_bytes,
@@ -350,5 +353,5 @@ class JetStream:
 
 
 def _classify(error: Unavailable | RequestTimeout, connected: bool) -> NoReturn:
-    """A connection that was down before the request sent nothing; all else is uncertain."""
+    """Raises NotSent if the connection was down before the request, else NoAnswer: the outcome is unknown."""
     raise (NoAnswer if connected else NotSent)(error.message) from error

@@ -1,10 +1,10 @@
-"""Leases: small values that vanish unless they are put again, in a NATS key-value bucket (NATS ADR-8).
+"""Leases: small values that expire unless they are renewed, in a NATS key-value bucket (NATS ADR-8).
 
     leases = await Leases.open(connection, "SUITE_NODES", ttl_seconds=5)
     await leases.put("box1", b"...")
     async for name, value in leases.watch(): ...     # value None: expired or deleted
 
-The server decides what has expired, by its own clock, and says so in a marker (NATS ADR-43 and ADR-48).
+The server decides by its own clock when a value expires, and publishes a marker (NATS ADR-43 and ADR-48).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger("suite.bus")
 
 API_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
-"""For taking a consumer away, which the server does by itself after a minute."""
+"""Time limit for deleting a consumer. One that is left is deleted by the server after a minute."""
 HEARTBEAT_SECONDS = 1.0
 MISSED_HEARTBEATS = 3
 ACK_TOKENS = 9
@@ -36,15 +36,15 @@ RETRY_SECONDS = 0.5
 DELETE_HEADERS = {"KV-Operation": "DEL"}
 STREAM_NOT_FOUND = 10059
 VALUE_BYTES = 1024
-"""Room that a lease needs."""
+"""The size of message that the bucket must at least allow, in bytes."""
 
 
 class _Interrupted(Exception):
-    """What was delivered may have a gap: begin again."""
+    """The deliveries may have a gap: the watch must start again."""
 
 
 class Leases:
-    """One bucket, seen through one connection."""
+    """One bucket of leases, through one connection."""
 
     def __init__(self, connection: Connection, bucket: str, ttl_seconds: float) -> None:
         self._connection = connection
@@ -54,27 +54,27 @@ class Leases:
 
     @classmethod
     async def open(cls, connection: Connection, bucket: str, ttl_seconds: float) -> Leases:
-        """The bucket, made if it is not there; a value is kept for ``ttl_seconds``, one second at least.
+        """Open the bucket and create it if it does not exist. A value lives ``ttl_seconds``, at least 1 s.
 
-        A bucket that is there is taken as it is if leases expire in it as they should. Raises Unavailable,
-        RequestTimeout, NoService without JetStream, or ServerUnsuitable.
+        An existing bucket is used unchanged. Raises ServerUnsuitable if its configuration does not fit,
+        Unavailable, RequestTimeout, and NoService without JetStream.
         """
         leases = cls(connection, bucket, ttl_seconds)
         await leases._prepare()
         return leases
 
     async def put(self, name: str, value: bytes) -> None:
-        """Set a value, and keep it for another while. Raises Unavailable, RequestTimeout or NoService."""
+        """Set a value and start its lifetime anew. Raises Unavailable, RequestTimeout or NoService."""
         await self._store(name, value, {})
 
     async def delete(self, name: str) -> None:
-        """Give a value up before its time."""
+        """Delete a value before it expires. Raises the same errors as put."""
         await self._store(name, b"", DELETE_HEADERS)
 
     async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
-        """First every value that is there, then each change; None when a value expired or was deleted.
+        """Yield every existing value, then each change; None means that a value expired or was deleted.
 
-        It goes on across lost connections, and then tells what has changed meanwhile.
+        The watch survives lost connections, and then yields what has changed in the meantime.
         """
         present: set[str] = set()
         while True:
@@ -154,7 +154,7 @@ class Leases:
 
     @asynccontextmanager
     async def _deliveries(self) -> AsyncGenerator[_Deliveries, None]:
-        """Have the newest of each name delivered, and then all that follows."""
+        """Create a consumer that delivers the newest value of each name, then all later changes."""
         inbox = self._connection.new_inbox()
         consumer = f"{self._stream}.{inbox.rpartition('.')[2]}"
         deliveries = _Deliveries(self._connection, len(self._subject) + 1)
@@ -189,7 +189,7 @@ class Leases:
 
 
 class _Deliveries:
-    """What one consumer delivers, checked for gaps by the consumer's own numbers."""
+    """The messages of one consumer, checked for gaps by the consumer's own sequence numbers."""
 
     def __init__(self, connection: Connection, prefix_length: int) -> None:
         self._connection = connection
@@ -198,21 +198,21 @@ class _Deliveries:
         self._waiting: asyncio.Queue[Message] = asyncio.Queue()
         self._last = 0
         self.pending: int | None = None
-        """How many are to come that were there before; None before that is known."""
+        """How many messages the consumer still has to deliver; None until that is known."""
 
     async def receive(self, message: Message) -> None:
         if self._waiting.qsize() < WAITING_LIMIT:
             self._waiting.put_nowait(message)
 
     async def next(self) -> tuple[str, bytes | None]:
-        """The next name and value. Raises _Interrupted."""
+        """The next name and value. Raises _Interrupted at a gap, or when deliveries stop."""
         while True:
             message = await self._next_message()
-            if not message.reply.startswith("$JS.ACK."):  # a heartbeat, whatever headers a value has
+            if not message.reply.startswith("$JS.ACK."):  # a heartbeat; a value could carry the same headers
                 if message.headers.get("Nats-Last-Consumer", str(self._last)) != str(self._last):
                     raise _Interrupted("the last deliveries are missing")
                 continue
-            # $JS.ACK.<stream>.<consumer>.<tries>.<seq>.<number>.<time>.<pending>, with a domain two more
+            # $JS.ACK.<stream>.<consumer>.<tries>.<seq>.<number>.<time>.<pending>; a domain adds two tokens
             tokens = message.reply.split(".")
             number, pending = (tokens[8], tokens[10]) if len(tokens) > ACK_TOKENS else (tokens[6], tokens[8])
             self._last += 1
@@ -222,7 +222,7 @@ class _Deliveries:
             gone = "KV-Operation" in message.headers or "Nats-Marker-Reason" in message.headers
             try:
                 name = unescape(message.subject[self._prefix_length :])
-            except ValueError:  # somebody else put it there: no name of a node
+            except ValueError:  # not the name of a node: some other program put it there
                 continue
             return name, None if gone else message.data
 

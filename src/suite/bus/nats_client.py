@@ -1,4 +1,4 @@
-"""nats-py's client for the time of one connection, without what would outlive it or hang."""
+"""nats-py's client for a single connection, changed so that it neither hangs nor outlives the connection."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ log = logging.getLogger("suite.bus")
 
 CLOSE_SECONDS = 2.0
 PING_SECONDS = 20
-"""A peer that misses two in a row is lost."""
+"""Seconds between pings. A peer that misses two in a row counts as lost."""
 PENDING_LIMIT = 2 * 1024 * 1024
-"""Bytes that may wait to be written before a sender has to wait."""
+"""How many bytes may wait to be written before a sender has to wait."""
 ROOM_SECONDS = 5.0
 
 
-# nats-py ends a word at each of \s; the protocol, and so the server, only at a space or a tab: with its own
-# patterns a vertical tab in a subject would be an error of the protocol, which ends the connection.
+# nats-py's patterns end a word at any whitespace (\s). In the protocol, and so in the server, only a space or
+# a tab ends it. With nats-py's patterns a vertical tab in a subject would be a protocol error, which ends the
+# connection.
 _WORD = rb"([^ \t\r\n]+)[ \t]+"
 parser.MSG_RE = re.compile(rb"\AMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)\r\n")
 parser.HMSG_RE = re.compile(rb"\AHMSG[ \t]+" + _WORD + _WORD + rb"(" + _WORD + rb")?(\d+)[ \t]+(\d+)\r\n")
 
 
 class NatsClient(Client):
-    """A client that is never reconnected: nats-py would send what it had kept, late."""
+    """A client that never reconnects: nats-py would then send unsent messages late."""
 
     failure: Exception | None = None
-    """What went wrong last."""
+    """The last error."""
 
     async def reach(
         self, access: NatsAccess, *, name: str, timeout: float, on_error: Callable[[Exception], None]
@@ -65,16 +66,16 @@ class NatsClient(Client):
 
     @property
     def is_usable(self) -> bool:
-        """Whether something can be sent now."""
+        """Whether messages can be sent now."""
         return self._status == Client.CONNECTED
 
     @property
     def is_full(self) -> bool:
-        """Whether a sender has to wait for room."""
+        """Whether a sender has to wait for room in the send buffer."""
         return self._pending_data_size >= PENDING_LIMIT
 
     def write(self, frame: bytes) -> None:
-        """Send this after all that was sent before."""
+        """Queue a frame behind everything written before."""
         assert self._flush_queue is not None
         self._pending.append(frame)
         self._pending_data_size += len(frame)
@@ -82,9 +83,9 @@ class NatsClient(Client):
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def room(self) -> None:
-        """Wait until there is room for more. Raises TimeoutError if the peer takes nothing.
+        """Wait until the send buffer has room. Raises TimeoutError if the peer does not read.
 
-        nats-py's own wait swallows cancellation: a sender in a loop could then not be stopped.
+        nats-py's own wait swallows cancellation, so a sender in a loop could not be stopped.
         """
         assert self._flush_queue is not None
         written: asyncio.Future[object] = asyncio.get_running_loop().create_future()
@@ -93,26 +94,26 @@ class NatsClient(Client):
             await written
 
     async def lost(self) -> None:
-        """Wait until nothing is read any more: the one sign that every way of losing a connection shares."""
+        """Wait until the reading task ends: that happens in every way of losing a connection."""
         assert self._reading_task is not None
         await asyncio.wait({self._reading_task})
         if not self._reading_task.cancelled() and (error := self._reading_task.exception()):
             log.debug("the reader ended with %r", error)
 
     async def discard(self) -> None:
-        """Close without hanging on a peer that reads no more."""
+        """Close, without hanging on a peer that no longer reads."""
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await self.close()
         self.abort()
 
     def abort(self) -> None:
-        """Drop the connection to the peer, with what is still to be sent."""
+        """Drop the connection and everything that is still to be sent."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
 
-    # Who may publish chooses subject, reply and headers, and the server passes all their bytes on. At what
-    # is no UTF-8 or no header nats-py fails, and then reads nothing more from the connection.
+    # Whoever may publish chooses subject, reply and headers, and the server forwards their bytes unchanged.
+    # On bytes that are not UTF-8, or not a header, nats-py fails and stops reading from the connection.
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         return received_headers(headers) if headers else None
@@ -130,7 +131,7 @@ class NatsClient(Client):
         )
 
     async def _send_ping(self, future: asyncio.Future[object] | None = None) -> None:
-        # nats-py writes the ping past what is pending: a flush would then prove nothing.
+        # nats-py writes the ping ahead of pending messages, so a flush would prove nothing.
         if self._pending and self._transport is not None:
             self._transport.writelines(self._pending[:])
             self._pending.clear()
@@ -138,14 +139,14 @@ class NatsClient(Client):
         await super()._send_ping(future)
 
     async def _process_pong(self) -> None:
-        # nats-py fails, and closes, on the answer to a flush that was cancelled or has timed out.
+        # nats-py fails, and closes, when the answer to a cancelled or timed-out flush arrives.
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
-        # nats-py would write what is pending to the broken transport, fail there, and stop half-way; and
-        # who waits for a flush would wait for ever.
+        # nats-py would write pending messages to the broken transport, fail there, and stop half-way. Callers
+        # that wait for a flush would then wait for ever.
         self._pending.clear()
         self._pending_data_size = 0
         while self._flush_queue is not None and not self._flush_queue.empty():

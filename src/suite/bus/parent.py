@@ -1,8 +1,8 @@
 """Start a program that dies with its parent: ``python parent.py PARENT_PID PROGRAM ARGUMENT...``.
 
-The kernel is asked to kill this process when the thread that started it ends (Linux, prctl(2),
-PR_SET_PDEATHSIG), which holds across the exec and however the parent dies. A parent that died before the
-call is noticed by its pid. Elsewhere than on Linux the program is started without it.
+On Linux, the kernel kills this process when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG).
+This survives the exec and works however the parent dies. A parent that died before the call is detected by
+its pid. On other systems the program is started without this protection.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line that starts a program as a child of this process that does not outlive it.
+    """The command line that starts a program as a child which does not outlive this process.
 
     Spawn it from the main thread: the kernel watches the thread that spawns, not the process.
     """

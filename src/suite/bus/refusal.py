@@ -1,4 +1,4 @@
-"""The last message of a request that is refused or has failed."""
+"""Sends the error that ends a request which was refused or has failed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from suite.messages.actions.base import ErrorReply
 log = logging.getLogger("suite.bus")
 
 HEADER_LIMIT = 512
-"""Characters of the message that are repeated in a header."""
+"""A header repeats at most this many characters of the message."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 def error_reply(error: SuiteError, warnings: tuple[str, ...] = ()) -> ErrorReply:
-    """The error as clients get it."""
+    """The reply that tells a client about an error."""
     event_id = error.details.get("event_id")
     return ErrorReply(
         code=error.code,
@@ -38,9 +38,10 @@ async def terminate(
     stream: bool,
     warnings: tuple[str, ...] = (),
 ) -> None:
-    """Send an error as the last message of a request; what cannot be sent is logged.
+    """Send an error as the last message of a request. If it cannot be sent, that is logged.
 
-    It carries the headers of a micro service's error (ADR-32), and a stream ends with an empty message.
+    The message has the error headers of a micro service (NATS ADR-32). A stream of answers also gets an
+    empty message to end it.
     """
     if not reply:
         log.debug("nobody waits for %s: %s", error.code, error.message)

@@ -1,4 +1,4 @@
-"""Who waits for the answer to a request, by the token at the end of its inbox."""
+"""Matches answers to waiting requests, by the last token of the inbox subject."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Answer: TypeAlias = "asyncio.Future[Msg | SuiteError]"
 
 
 class Replies:
-    """All answers of one connection come to one wildcard subject, so that a request costs no subscription."""
+    """The waiting requests of one connection.
+
+    All answers arrive on one wildcard subject, so that a request needs no subscription of its own.
+    """
 
     def __init__(self, inbox: str) -> None:
         self._prefix = f"{inbox}."
@@ -22,16 +25,19 @@ class Replies:
 
     @property
     def subject(self) -> str:
-        """What the connection has to listen to."""
+        """The wildcard subject that the connection must subscribe to."""
         return f"{self._prefix}*"
 
     def new_inbox(self) -> str:
-        """Where the answer to the next request is to go."""
+        """The reply subject for the next request."""
         self._count += 1
         return f"{self._prefix}{self._count}"
 
     async def wait(self, inbox: str, subject: str, timeout: float) -> Msg:
-        """The answer to a request on ``subject``. Raises RequestTimeout, and what it is failed with."""
+        """Wait up to ``timeout`` seconds for the answer to a request on ``subject``.
+
+        Raises RequestTimeout, AccessDenied after `deny`, and the error that is passed to `fail`.
+        """
         loop = asyncio.get_running_loop()
         answer: Answer = loop.create_future()
         self._waiting[inbox] = (answer, subject)
@@ -46,17 +52,20 @@ class Replies:
         return msg
 
     async def deliver(self, msg: Msg) -> None:
-        """Take what comes to the inboxes; what comes too late is dropped."""
+        """Pass an answer to the request that waits for it. An answer that comes too late is dropped."""
         if (waiter := self._waiting.get(msg.subject)) is not None:
             _settle(waiter[0], msg)
 
     def fail(self, error: SuiteError) -> None:
-        """Nothing comes any more."""
+        """End all waiting requests with an error: no more answers will come."""
         for answer, _ in self._waiting.values():
             _settle(answer, error)
 
     def deny(self, subject: str) -> None:
-        """The server refused to let a message pass to this subject, which it names in lower case."""
+        """Fail the requests to a subject that the server did not let this user publish to.
+
+        The server reports the subject in lower case.
+        """
         for answer, asked in self._waiting.values():
             if asked.lower() == subject:
                 _settle(answer, AccessDenied(f"this user may not send to {asked}: use one that may"))

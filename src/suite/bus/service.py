@@ -3,8 +3,8 @@
     async with Service.serve(connection, ACTIONS, node, subjects=subjects, version="1.0.0", ...):
         await stopped.wait()
 
-Requests of one action run beside each other up to its limit, more wait up to its queue, the rest is told
-`overloaded`. Leaving the block lets what runs come to its end.
+Each action has a limit of concurrent requests and a limit of queued ones; requests beyond both are refused
+with `overloaded`. Leaving the block lets running requests finish.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ NAME = "suite"
 DRAIN_SECONDS = 10.0
 LAST_WORDS_SECONDS = 1.0
 RESTING_LIMIT = 64
-"""Tasks that are kept for the next request."""
+"""How many idle tasks are kept for the next requests."""
 
 _CONSUMER = SpanKind.CONSUMER
 _encode = msgspec.json.Encoder().encode
 
 
 class Service(Generic[T]):
-    """The actions of one node, as long as its block runs."""
+    """Serves the actions of one node until its block is left."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Service(Generic[T]):
         self._context = context
         self._subjects = subjects
         self._prefix = subjects.action("")
-        # A reply subject is the sender's choice, but the answer is published with the service's rights.
+        # The sender chooses the reply subject, but the service publishes the answer with its own rights.
         self._not_to_answer = (f"{subjects.root}.", "$")
         self._endpoints = Endpoints(actions, subjects, disabled)
         self._on_failure = on_failure
@@ -85,7 +85,7 @@ class Service(Generic[T]):
         self._requests: Subscription
         self._discovery: list[Subscription] = []
         self.commands_processed = 0
-        """Requests that were answered or refused since the start."""
+        """How many requests were answered or refused since the start."""
 
     @classmethod
     @asynccontextmanager
@@ -104,11 +104,12 @@ class Service(Generic[T]):
         disabled: Mapping[str, str] = {},
         on_failure: OnFailure = lambda _: None,
     ) -> AsyncIterator[Service[T]]:
-        """Serve until the block is left, then give what runs ``drain_seconds`` to end.
+        """Serve until the block is left, then give running requests ``drain_seconds`` to finish.
 
-        What has not ended by then is cancelled, and its sender told `node_stopping`. Actions in
-        ``disabled`` are refused with the setting that switches them on. ``on_failure`` hears of an action
-        whose handler failed in a way that nobody thought of.
+        Requests that have not finished by then are cancelled, and their senders get `node_stopping`.
+        ``disabled`` maps the name of an action that is switched off to the setting that switches it on;
+        the refusal names that setting. ``on_failure`` is called with the name of an action whose handler
+        raised an unexpected exception.
         """
         service = cls(
             connection,
@@ -134,14 +135,16 @@ class Service(Generic[T]):
     # --- its life -----------------------------------------------------------------------------------------
 
     async def _run_handlers(self, *, task_status: TaskStatus[None]) -> None:
-        """Own the handlers. They end when they have answered, not when the block around the service does."""
+        """Hold the task group of the handlers. It is shielded, so that handlers end when they have answered
+        and are not cancelled together with the block around the service.
+        """
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as self._handlers:
                 task_status.started()
                 await self._over.wait()
 
     async def _listen(self) -> None:
-        # One subscription for all, so that an unknown action is answered and no message comes twice.
+        # One subscription for all actions, so that unknown actions get an answer and no message comes twice.
         self._requests = await self._connection.listen(
             self._subjects.action(">"), self._receive, queue=QUEUE_GROUP
         )
@@ -152,7 +155,7 @@ class Service(Generic[T]):
         await self._connection.flush()
 
     async def drain(self) -> None:
-        """Take nothing new, and wait until what runs has come to its end."""
+        """Accept no new requests, and wait until the running ones have finished."""
         if hasattr(self, "_requests"):
             await self._requests.drain()
         while self._running:
@@ -199,7 +202,10 @@ class Service(Generic[T]):
             await self._refuse(message, Overloaded(full))
 
     async def _work(self, endpoint: Endpoint[T], message: Message) -> None:
-        """Answer a request, those that waited for it, and then others: a new task costs more than most."""
+        """Answer a request, then those queued for its action, then wait for more.
+
+        The task is reused because starting a new one costs more than most requests do.
+        """
         loop = asyncio.get_running_loop()
         while True:
             try:

@@ -1,10 +1,10 @@
-"""Stages a server's atomic batches in memory: what is not acknowledged yet need not touch the disk.
+"""Stages the server's atomic batches in memory: they need no disk before they are acknowledged.
 
-nats-server puts an atomic batch into a directory of its own beside the stream, moves it into the stream when
-it is committed, syncs the stream, answers, and throws the directory away; at its start it throws away
-whatever is left of such. On a disk where removing a synced file is slow that costs more than all the rest
-(docs/adr/0007). A link in the place of the directory that holds them takes them to memory. A server that
-keeps its batches elsewhere is not harmed: the link is then never followed.
+nats-server writes an atomic batch to a directory of its own beside the stream. On commit it moves the batch
+into the stream, syncs the stream, answers, and deletes the directory. When it starts, it deletes directories
+that were left over. On a disk where deleting a synced file is slow, this costs more than everything else
+together (docs/adr/0007). So the directory that holds the batches is replaced by a symbolic link into memory.
+A server that keeps its batches elsewhere never follows the link, which then does no harm.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.2
 
 
 class Staging:
-    """The place in memory for one stream of one server's store."""
+    """The directory in memory for the batches of one stream in one server's store."""
 
     def __init__(self, store: Path, stream: str) -> None:
         self._batches = streams(store) / stream / "batches"
@@ -31,18 +31,18 @@ class Staging:
         self._memory = MEMORY / f"suite-{os.getuid()}-{name}"
 
     async def settle(self) -> None:
-        """Wait until the stream is there, and have its batches staged in memory; needed at each server start.
+        """Wait until the stream exists, then stage its batches in memory. Call it after each server start.
 
-        Where there is no such memory, or its place belongs to somebody else, nothing is done.
+        Does nothing where ``/dev/shm`` does not exist, or where another user owns the directory in it.
         """
-        self.give_up()  # what a killed server has left
+        self.give_up()  # a killed server may have left batches there
         if not self._claim():
             return
         while not self._link():  # noqa: ASYNC110 - another process makes the directory
             await anyio.sleep(LOOK_SECONDS)
 
     def give_up(self) -> None:
-        """Remove what is in memory; the server must have ended, or not have begun to use it."""
+        """Delete the directory in memory. The server must not be using it: either ended or not started."""
         if self._is_ours():
             shutil.rmtree(self._memory, ignore_errors=True)
 
@@ -61,7 +61,7 @@ class Staging:
         return self._memory.is_dir() and not self._memory.is_symlink() and status.st_uid == os.getuid()
 
     def _link(self) -> bool:
-        """Try to put the link in place; not while the stream is not there, nor while a batch is staged."""
+        """Try to create the link. This fails while the stream does not exist or a batch is staged."""
         if self._batches.is_symlink():
             return True
         try:

@@ -1,4 +1,4 @@
-"""Where nats-server keeps the log on the disk, and how one from before there were accounts comes there."""
+"""Where nats-server keeps the log on the disk, and the move of a log that predates the accounts."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from suite.errors import DataDirUnusable
 log = logging.getLogger("suite.bus")
 
 GLOBAL_ACCOUNT = "$G"
-"""nats-server's name for the account of those who have none."""
+"""nats-server's name for the global account, which users without an account of their own use."""
 
 
 def streams(store: Path) -> Path:
-    """The directory of the streams in the account of the log."""
+    """The directory that holds the streams of the log's account."""
     return store / "jetstream" / LOG_ACCOUNT / "streams"
 
 
 def adopt(store: Path) -> None:
-    """Give a log that was stored without an account to the account of the log.
+    """Move a log that was stored in the global account to the account of the log.
 
-    One rename, synced, so that a crash leaves it in one place or the other. Nothing is done where there is no
-    such log. The server must not run. Raises DataDirUnusable when both places have one, and for lack of
-    rights.
+    The move is one rename, synced, so that after a crash the log is in one place or the other. Does nothing
+    if there is no such log. The server must not be running. Raises DataDirUnusable if both places hold a
+    log, or if file permissions are missing.
     """
     old = store / "jetstream" / GLOBAL_ACCOUNT
     new = store / "jetstream" / LOG_ACCOUNT

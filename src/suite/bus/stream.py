@@ -1,4 +1,4 @@
-"""The answers to one request, as they come, until an empty one (NATS ADR-47)."""
+"""Iterates over the answers to one request, until an empty one ends them (NATS ADR-47)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from suite.bus.wire import Message, message_of
 from suite.errors import NodeLost, NoService, Overloaded, SuiteError
 
 BUFFER_LIMIT = 65_536
-"""Answers that may wait to be read."""
+"""How many answers may wait to be read."""
 
 
 def nobody(subject: str) -> NoService:
-    """What it means that a request has no responders."""
+    """The error for a request that has no responders."""
     return NoService(f"nobody serves {subject}: start the service with `suite serve`")
 
 
 class Stream:
-    """The answers to one request, as they come."""
+    """An iterator over the answers to one request."""
 
     def __init__(self, subject: str, idle_timeout: float) -> None:
         self._subject = subject
@@ -30,7 +30,7 @@ class Stream:
         self._over: SuiteError | StopAsyncIteration | None = None
 
     async def deliver(self, msg: Msg) -> None:
-        """Take what comes to the inbox."""
+        """Receive a message from the inbox."""
         if self._waiting.qsize() > BUFFER_LIMIT:
             return
         if self._waiting.qsize() == BUFFER_LIMIT:
@@ -43,7 +43,7 @@ class Stream:
             self._waiting.put_nowait(None)
 
     def fail(self, error: SuiteError) -> None:
-        """End it with an error, after what has come before."""
+        """End the iteration with an error, after the answers that have already arrived."""
         self._waiting.put_nowait(error)
 
     def __aiter__(self) -> AsyncIterator[Message]:

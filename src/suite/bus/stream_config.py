@@ -1,6 +1,7 @@
-"""Whether a stream that is there may be used: looked at, never changed, for it is its operator's (ADR 20).
+"""Checks whether an existing stream can be used. It never changes one: the stream is its operator's (ADR 20).
 
-What is not named here is the operator's choice: replicas, placement, compression, description, metadata.
+The operator decides on every field that is not checked: replicas, placement, compression, description,
+metadata.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from suite.errors import ServerUnsuitable
 def require(
     config: Mapping[str, Any], exactly: Mapping[str, Any], *, at_least: Mapping[str, int], purpose: str
 ) -> None:
-    """Raises ServerUnsuitable that names each field which is wrong, its value, and what it must be.
+    """Raises ServerUnsuitable, naming each wrong field, its value, and what it must be.
 
-    ``at_least`` has numbers that may be larger; -1, no limit, is larger than all. ``purpose`` says what the
-    stream is for: "hold the log".
+    ``at_least`` gives minimum values; -1 means no limit and always passes. ``purpose`` says what the stream
+    is for, such as "hold the log".
     """
     wrong = [
         f"{field} is {_told(config.get(field))} and must be {_told(wanted)}"
@@ -38,7 +39,7 @@ def require(
 
 
 def _value(config: Mapping[str, Any], field: str, wanted: object) -> object:
-    """The server leaves out what is off or empty."""
+    """The value of a field, or its default: the server leaves out fields that are off or empty."""
     return config.get(field, False if isinstance(wanted, bool) else wanted)
 
 

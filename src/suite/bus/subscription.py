@@ -1,4 +1,4 @@
-"""A subject that is listened to, across every life of the connection."""
+"""A subscription that survives reconnects."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from suite.bus.wire import Message, message_of
 log = logging.getLogger("suite.bus")
 
 BUFFER_LIMIT = 65_536
-"""Messages that may wait for one callback."""
+"""How many messages may wait for one callback."""
 
 Receive: TypeAlias = Callable[[Message], Awaitable[None]]
 Forget: TypeAlias = "Callable[[Subscription], None]"
 
 
 class Subscription:
-    """A subject that is listened to until it is given up, across every rebuild of the connection."""
+    """A subscription to one subject. It lasts, across reconnects, until it is unsubscribed or drained."""
 
     def __init__(self, subject: str, queue: str, receive: Receive, forget: Forget) -> None:
         self.subject = subject
@@ -35,7 +35,7 @@ class Subscription:
         self._waiting: asyncio.Queue[Message | None] | None = None
 
     async def unsubscribe(self) -> None:
-        """End it now; what waits is dropped."""
+        """End it now and drop the waiting messages."""
         self._forget(self)
         if self._waiting is not None:
             while not self._waiting.empty():
@@ -45,7 +45,7 @@ class Subscription:
         await self._release(drain=False)
 
     async def drain(self) -> None:
-        """End it, after what has arrived is handled. Not to be called from its own callback."""
+        """Handle the messages that have arrived, then end it. Do not call this from its own callback."""
         self._forget(self)
         await self._release(drain=True)
         if self._waiting is not None:
@@ -65,7 +65,7 @@ class Subscription:
             log.debug("no need to unsubscribe from %s: %s", self.subject, error)
 
     async def bind(self, client: NatsClient) -> None:
-        """Listen on this client too. Raises what nats-py does."""
+        """Subscribe on this client, which replaces a lost one. Raises nats-py's errors."""
         if self._bound is not None and self._bound[0] is client:
             return
         receive = self._receive
@@ -78,7 +78,7 @@ class Subscription:
     def buffer(self) -> Callable[[], Coroutine[Any, Any, None]]:
         """Put a bounded queue before the callback, so that a lost connection does not cancel it half-way.
 
-        Returns what has to run to call back.
+        Returns the coroutine function that calls the callback; the caller has to run it.
         """
         callback, waiting = self._receive, asyncio.Queue[Message | None]()
         self._waiting = waiting

@@ -1,6 +1,7 @@
-"""Messages as they stand on the wire (NATS client protocol, ADR-4), checked before they are sent.
+"""The wire format of messages (NATS client protocol, ADR-4). Messages are checked before they are sent.
 
-nats-py is not asked to: the server closes the connection for what is too large, and it would be for ever.
+This is not left to nats-py: the server closes the connection on a message that is too large, and nats-py
+would then stay closed for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from nats.aio.msg import Msg
 from suite.errors import InvalidRequest, TooLarge
 
 CONTROL_LINE_LIMIT = 4096
-"""The server's limit for the line with subject, reply and sizes, in bytes."""
+"""The server's limit, in bytes, for the line that holds subject, reply and sizes."""
 SUBJECTS_LIMIT = CONTROL_LINE_LIMIT - 64
 
 _VERSION = b"NATS/1.0"
@@ -23,7 +24,7 @@ _is_subject = re.compile(r"[^\s\0*>.]+(?:\.[^\s\0*>.]+)*").fullmatch
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """What came on a subject."""
+    """A message that was received."""
 
     subject: str
     data: bytes
@@ -33,12 +34,12 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def message_of(msg: Msg) -> Message:
-    """The message in nats-py's own."""
+    """Convert a message of nats-py."""
     return Message(subject=msg.subject, data=msg.data, headers=msg.headers or {}, reply=msg.reply)
 
 
 def header_lines(headers: Mapping[str, str]) -> str:
-    """Headers, each ended with CR LF. Raises InvalidRequest for a line break in one."""
+    """The headers as lines that each end with CR LF. Raises InvalidRequest if one contains a line break."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if not lines.count("\r") == lines.count("\n") == len(headers):
         raise InvalidRequest("a header holds a line break")
@@ -46,9 +47,9 @@ def header_lines(headers: Mapping[str, str]) -> str:
 
 
 def parsed_headers(raw: bytes) -> dict[str, str]:
-    """The headers in lines that each end with CR LF.
+    """Parse header lines that each end with CR LF.
 
-    nats-py's own looks at every character of every name: half the time that it takes to receive an event.
+    nats-py's own parser checks every character of every name: half the time it takes to receive an event.
     """
     headers = {}
     for line in raw.decode("utf-8", "replace").split("\r\n"):
@@ -59,9 +60,9 @@ def parsed_headers(raw: bytes) -> dict[str, str]:
 
 
 def received_headers(raw: bytes) -> dict[str, str]:
-    """The headers of a message, with a status in their first line as ``Status`` and ``Description``.
+    """Parse the headers of a message. A status in the first line becomes ``Status`` and ``Description``.
 
-    Whatever bytes they are: what is no header is passed over.
+    Accepts any bytes and ignores lines that are not headers.
     """
     first, _, lines = raw.partition(b"\r\n")
     headers = {}
@@ -76,9 +77,9 @@ def received_headers(raw: bytes) -> dict[str, str]:
 
 
 def frame(subject: str, reply: str, data: bytes, lines: str, max_payload: int) -> bytes:
-    """One message to publish, with the lines of its headers if it has any.
+    """The wire format of one message to publish; ``lines`` are its header lines, if it has any.
 
-    Raises TooLarge over the server's limits, and InvalidRequest for a subject that cannot be sent to.
+    Raises TooLarge above the server's limits, and InvalidRequest for an invalid subject.
     """
     if not _is_subject(subject) or (reply and not _is_subject(reply)):
         bad = reply if _is_subject(subject) else subject

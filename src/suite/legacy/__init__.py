@@ -1,1 +1,1 @@
-"""What the older services' clients and installations go on working with."""
+"""Compatibility with the older services: their clients, their error messages and their database."""

@@ -1,4 +1,4 @@
-"""Lets the clients of the older services go on: they speak ZeroMQ, and get what NATS answers.
+"""Serves the clients of the older services: forwards their ZeroMQ requests to NATS and returns the answers.
 
     ports = await tasks.start(
         partial(
@@ -7,8 +7,8 @@
         )
     )
 
-A request is one JSON object with ``action`` in it, as a REQ socket sends it, and its reply is the one that
-a NATS client gets, from whichever node. Whatever comes to the health port is told how this node is.
+A request is one JSON object with a field ``action``, sent by a REQ socket. Its reply is what a NATS client
+would get, from any node. Every message to the health port is answered with the health of this node.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ from suite.messages.signals import HEARTBEAT_SECONDS
 from suite.messages.subjects import Subjects
 
 Health: TypeAlias = Callable[[], msgspec.Struct]
-"""The reply of health_check, of this node itself: a request over NATS could come to another one."""
+"""Returns the health_check reply of this node. A request over NATS could reach another node."""
 
 LIMIT = 256
-"""Requests of older clients that are in work at once, on each port."""
+"""How many requests of older clients are handled at once, on each port."""
 REPLY_SECONDS = 900.0
-"""How long an action may take that gives no sign of life; an unload may drain for ten minutes."""
+"""Time limit of an action that sends no signals. It is long because an unload may drain for ten minutes."""
 SILENCE_SECONDS = 30 * HEARTBEAT_SECONDS
-"""How long the others may give none."""
+"""How long an action that does send signals may be silent."""
 _NAME_LIMIT = 80
 _FOR_OPERATORS = frozenset({"rebuild_projection"})
-"""What a client's user may not ask for over NATS either; older clients give no credentials."""
+"""Actions that are refused here. The role `client` may not request them over NATS either, and older clients
+send no credentials."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """Where older clients are listened to."""
+    """The ports on which older clients are served."""
 
     port: int
     health_check_port: int
@@ -66,11 +67,11 @@ async def serve_old_clients(
     connection_limit: int = CONNECTION_LIMIT,
     task_status: TaskStatus[Ports] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled; for a port of 0 a free one is taken.
+    """Serve until cancelled. Port 0 picks a free port.
 
-    ``actions`` are those that the service has, ``health`` says how this node is, ``limit`` requests are in
-    work at once, from ``connection_limit`` clients on each port. Raises InvalidConfiguration without
-    ZeroMQ, and PortTaken.
+    ``actions`` are the actions of the service, and ``health`` returns the health of this node. Each port
+    handles up to ``limit`` requests at once and accepts up to ``connection_limit`` connections. Raises
+    PortTaken, and InvalidConfiguration if ZeroMQ is not installed.
     """
     async with opened_sockets(connection_limit=connection_limit) as sockets:
         requests, port = await sockets.bind_router(host, port, setting="legacy.port")
@@ -85,7 +86,7 @@ async def serve_old_clients(
 
 
 class _Bridge:
-    """From what an older client sent to what NATS answers."""
+    """Turns a request of an older client into a NATS request, and returns the answer."""
 
     def __init__(self, connection: Connection, subjects: Subjects, actions: Sequence[Action[Any]]) -> None:
         self._connection = connection
@@ -93,7 +94,10 @@ class _Bridge:
         self._actions = {name: each for each in actions for name in each.spellings}
 
     async def act(self, parts: Sequence[bytes]) -> bytes:
-        """The reply of the action that is asked for. Raises what is wrong with the request, or with NATS."""
+        """Run the requested action and return its reply.
+
+        Raises SuiteError if the request is wrong or NATS fails.
+        """
         if len(parts) != 1 or not parts[0]:
             raise InvalidRequest(f"the message has {_counted(parts)}: send one JSON object with an action")
         limit = self._connection.max_payload
@@ -104,7 +108,7 @@ class _Bridge:
         fields, clash = action.shape.flattened(fields)
         if clash is not None:
             raise clash
-        # Older clients send null for what they leave to the service.
+        # Older clients send null for fields that the service should fill in.
         fields = {name: value for name, value in fields.items() if value is not None}
         return await self._ask(action, fields)
 
@@ -122,7 +126,7 @@ class _Bridge:
         return action
 
     async def _ask(self, action: Action[Any], fields: dict[str, Any]) -> bytes:
-        """What NATS answers. An action that can show signs of life has no time limit as long as it does."""
+        """Return the answer from NATS. An action that can stream has no time limit while it sends signals."""
         subject = self._subjects.action(action.name)
         if "stream" not in action.shape.fields:
             return (await self._connection.request(subject, _encode(fields), timeout=REPLY_SECONDS)).data
@@ -139,7 +143,7 @@ async def _tell(health: Health, _: Sequence[bytes]) -> bytes:
 
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What tells a final reply from a signal."""
+    """The field that distinguishes a final reply from a signal: only a reply has a status."""
 
     status: str = ""
 

@@ -1,11 +1,11 @@
-"""The rows of an old ``model_evaluation.db``, as the requests that log them here::
+"""Reads the rows of an old ``model_evaluation.db`` as the requests that log them here::
 
     with OldDatabase.open(path, zone=UTC) as database:
         for table in database.rows:
             for entry in database.entries(table):
                 ...
 
-It is read a few rows at a time with nothing held in between: the older service may go on writing to it.
+It reads a few hundred rows at a time and holds no lock in between, so the older service may go on writing.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from suite.errors import InvalidRequest, LegacyDatabaseUnusable
 from suite.messages.actions.evaluation import LogModelEvaluationRequest, LogPerformanceMetricRequest
 
 ROWS: Final = 500
-"""Rows that are read at once."""
+"""How many rows are read at once."""
 
 BUSY_SECONDS: Final = 30.0
-"""How long a read waits for somebody who writes."""
+"""How long a read waits for a writer's lock."""
 
 METRICS: Final = "performance_metrics"
 EVALUATIONS: Final = "model_evaluation_scores"
@@ -50,11 +50,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     row: int
     """Its rowid."""
     entry_id: str
-    """Its own id; one made of its content if it has none."""
+    """The row's own id, or one derived from its content if it has none."""
     request: LogRequest | None
-    """What logs it; None if it cannot be logged."""
+    """The request that logs the row; None if it cannot be logged."""
     problem: str | None = None
-    """Why not."""
+    """Why it cannot be logged."""
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +94,7 @@ _TABLES: Final = (
 
 
 class OldDatabase:
-    """An old database, open to be read. Its methods block, and raise LegacyDatabaseUnusable."""
+    """An old database, opened for reading. Its methods block, and raise LegacyDatabaseUnusable."""
 
     def __init__(self, path: Path, db: sqlite3.Connection, zone: tzinfo) -> None:
         self._path = path
@@ -102,15 +102,15 @@ class OldDatabase:
         self._zone = zone
         self._tables = {table: self._columns(table) for table in _TABLES if self._exists(table.name)}
         self.rows: Mapping[str, int] = {table.name: self._count(table) for table in self._tables}
-        """How many there are, by table; of the tables that are there."""
+        """The number of rows of each table that exists."""
         self._seen: Counter[int] = Counter()
 
     @classmethod
     @contextmanager
     def open(cls, path: Path, *, zone: tzinfo) -> Iterator[OldDatabase]:
-        """The database at a path; ``zone`` is that of its times that do not name one.
+        """Open the database at a path. ``zone`` is the time zone of times that do not name one.
 
-        Raises LegacyDatabaseUnusable for what is no such database, and for a read model of this service.
+        Raises LegacyDatabaseUnusable if it is not such a database, or is a read model of this service.
         """
         try:
             db = sqlite3.connect(
@@ -131,7 +131,7 @@ class OldDatabase:
             db.close()
 
     def entries(self, name: str) -> Iterator[Entry]:
-        """Every row of a table that is there, in the order in which they were written."""
+        """Yield every row of an existing table, in the order in which they were written."""
         table, columns = next(each for each in self._tables.items() if each[0].name == name)
         for row, values in self._read(table, columns):
             yield self._entry(table, row, dict(zip(columns, values, strict=True)))
@@ -183,7 +183,7 @@ class OldDatabase:
         return Entry(table=table.name, row=row, entry_id=entry_id, request=request)
 
     def _made_of(self, table: _Table, values: Mapping[str, Any]) -> str:
-        """An id for a row without one: the same at every reading, and another for a second row like it."""
+        """An id for a row without one. It is the same at every reading, and differs between equal rows."""
         content = repr([table.name, *(values.get(name) for name in table.columns)])
         seed = uuid.uuid5(_NAMESPACE, content)
         number = self._seen[seed.int]
@@ -191,10 +191,13 @@ class OldDatabase:
         return str(uuid.uuid5(seed, str(number)) if number else seed)
 
     def _in_zone(self, time: Any) -> Any:
-        """A time that names no zone, in that of the database. What is no time is left to who reads it."""
+        """Add the database's time zone to a time that names none.
+
+        A value that is not a time is returned unchanged: decoding the request then reports it.
+        """
         if not isinstance(time, str):
             return time
-        if _is_seconds(time):  # in a column that was declared as text
+        if _is_seconds(time):  # seconds since 1970, stored in a text column
             return float(time)
         try:
             at = datetime.fromisoformat(time.strip())
@@ -228,7 +231,7 @@ class OldDatabase:
 
 
 def _text(data: bytes) -> str | bytes:
-    """Text; bytes that are none stay bytes, and are refused as such."""
+    """Decode text. Bytes that are not UTF-8 stay bytes, and are refused later."""
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class OldError(msgspec.Struct, frozen=True, kw_only=True):
-    """What follows the prefix."""
+    """The JSON object after the prefix."""
 
     error_type: str
     message: str
@@ -31,13 +31,13 @@ class OldError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorPublisher:
-    """Tells of errors to whoever listens now; nobody is waited for."""
+    """Publishes errors to current subscribers, without waiting for them."""
 
     def __init__(self, socket: Socket, *, port: int, errors_port: int | None) -> None:
         self._socket = socket
         self._port = port
         self.errors_port = errors_port
-        """Where subscribers connect to; None when they are at the error bus."""
+        """The port that subscribers connect to; None when errors go to the error bus."""
 
     @classmethod
     @asynccontextmanager
@@ -46,8 +46,8 @@ class ErrorPublisher:
     ) -> AsyncIterator[ErrorPublisher]:
         """Listen on ``errors_port`` for subscribers, or connect to an ``error_bus`` (``tcp://host:7150``).
 
-        ``port`` is the one that requests come to, as the messages tell it. Raises PortTaken, and
-        InvalidConfiguration without ZeroMQ or for what is no address.
+        ``port`` is the request port, which the messages include. Raises PortTaken, and InvalidConfiguration
+        if ZeroMQ is not installed or the address is invalid.
         """
         async with opened_sockets() as sockets:
             if error_bus is not None:
@@ -60,7 +60,10 @@ class ErrorPublisher:
     async def publish(
         self, error_type: str, message: str, severity: str, timestamp: float, agent: str
     ) -> None:
-        """Publish one error; ``timestamp`` in seconds since 1970. Who is too slow to read it misses it."""
+        """Publish one error. Subscribers that are too slow miss it.
+
+        ``timestamp`` is in seconds since 1970.
+        """
         error = OldError(
             error_type=error_type,
             message=message,

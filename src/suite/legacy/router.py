@@ -1,7 +1,7 @@
-"""A ROUTER socket on which every message gets exactly one reply, whatever it was.
+"""A ROUTER socket that sends exactly one reply to every message, valid or not.
 
-REQ clients talk to a ROUTER as they do to the REP that older services had, but one that is slow to be
-answered does not keep the others waiting. Replies to a client that is gone are dropped by ZeroMQ.
+The older services used a REP socket. REQ clients work with a ROUTER in the same way, but here one slow
+request does not delay the others. ZeroMQ drops replies to clients that are gone.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 log = logging.getLogger("suite.legacy")
 
 Answer: TypeAlias = Callable[[Sequence[bytes]], Awaitable[bytes]]
-"""From the parts of a message to its reply; raises SuiteError for a refusal."""
+"""Takes the parts of a message and returns the reply. Raises SuiteError to refuse it."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Router:
-    """Answers what comes to one ROUTER socket, many messages at a time."""
+    """Answers the messages on one ROUTER socket, many at a time."""
 
     def __init__(self, socket: Socket, answer: Answer, *, limit: int) -> None:
         self._socket = socket
         self._answer = answer
         self._limit = limit
-        """How many messages are answered at once; those above get `overloaded`."""
+        """How many messages are handled at once. Any above that are refused with `overloaded`."""
         self._in_work = 0
 
     async def run(self) -> None:
-        """Answer until cancelled; then tell those who still wait `node_stopping`."""
+        """Answer until cancelled. Requests that are then unfinished are answered with `node_stopping`."""
         async with anyio.create_task_group() as tasks:
             while True:
                 envelope, parts = _opened(await self._socket.recv_multipart())
@@ -50,7 +50,7 @@ class Router:
                 else:
                     self._in_work += 1
                     tasks.start_soon(self._work, envelope, parts)
-                # A socket that always has a message never suspends: without this a flood would stop the loop.
+                # A receive never suspends while messages are waiting: a flood would block the event loop.
                 await anyio.lowlevel.checkpoint()
 
     async def _work(self, envelope: Sequence[bytes], parts: Sequence[bytes]) -> None:
@@ -80,10 +80,10 @@ class Router:
 
 
 def _opened(frames: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
-    """The envelope that the reply needs, and the parts of the message.
+    """Split frames into the envelope, which the reply must repeat, and the parts of the message.
 
-    A REQ client puts an empty frame between them, and so does whatever passes it on; a DEALER client need
-    not, and its reply has none then.
+    An empty frame separates them if the message comes from a REQ client or through a proxy. A DEALER client
+    may omit that frame; the reply then omits it too.
     """
     for index, frame in enumerate(frames):
         if not frame and index:

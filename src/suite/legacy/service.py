@@ -1,4 +1,4 @@
-"""What the clients of the older services find: their ports, and the errors that were published."""
+"""Runs everything that clients of the older services use: the request ports, and the published errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from suite.messages.subjects import Subjects
 from suite.tasks import background
 
 AGENT = "ModelManagerSuite"
-"""Who an error comes from, in the words of the older services."""
+"""The name that published errors give as their source, as the older services did."""
 _WITH_ERRORS = ("error", "instance", "node")
 
 
@@ -37,8 +37,8 @@ async def serve_legacy(
 ) -> None:
     """Serve older clients until cancelled.
 
-    ``node`` is the one whose errors are published, ``health`` says how it is. Raises PortTaken,
-    InvalidConfiguration without ZeroMQ, and Unavailable when the log cannot be reached at the start.
+    The errors of ``node`` are published, and ``health`` returns its health. Raises PortTaken,
+    InvalidConfiguration if ZeroMQ is not installed, and Unavailable if the log cannot be reached at first.
     """
     async with (
         ErrorPublisher.open(
@@ -64,7 +64,7 @@ async def serve_legacy(
 
 
 async def _publish_errors(log: Log, publisher: ErrorPublisher, node: str, *, after: int) -> None:
-    """What goes wrong from now on, on this node: each of several publishes its own."""
+    """Publish the errors of this node that come after a sequence. Every node publishes its own errors."""
     async with log.follow(_WITH_ERRORS, after=after) as follower:
         while True:
             for recorded in (await follower.next()).events:
@@ -79,5 +79,5 @@ async def _publish_errors(log: Log, publisher: ErrorPublisher, node: str, *, aft
 
 
 def _teller(event: Event, found: Incident) -> str:
-    """The node that publishes it. One that is lost cannot say so itself."""
+    """The node that publishes an incident. A lost node cannot, so its observer does."""
     return event.observer if isinstance(event, NodeLost) else found.node

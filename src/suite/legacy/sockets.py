@@ -1,9 +1,9 @@
-"""ZeroMQ sockets: bound where they are told or refused with what to do, closed whatever happens.
+"""ZeroMQ sockets: bound to the configured port or refused with advice, and always closed at the end.
 
     async with opened_sockets() as sockets:
         requests, port = await sockets.bind_router("127.0.0.1", 7011, setting="legacy.port")
 
-ZeroMQ is an optional extra, so it is imported when the first socket is wanted and not before.
+ZeroMQ is an optional extra, so it is imported only when the first socket is needed.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("suite.legacy")
 
 LINGER_MS = 250
-"""How long a closed socket may still send what it was given."""
+"""How long a closed socket may go on sending its queued messages."""
 CLOSE_SECONDS = 1.0
 FRAME_LIMIT = 16 * 2**20
-"""Bytes. ZeroMQ ends the connection of who sends more, before it takes the memory; up to there a reply says
-that it is too much."""
+"""The largest frame, in bytes. If a client sends a larger one, ZeroMQ closes the connection before it
+allocates the memory. A smaller one that is still too large for a request gets an error reply."""
 CONNECTION_LIMIT = 128
-"""On each port. With the limit of a frame it bounds the memory of messages that never come to an end."""
+"""The most connections on each port. Together with FRAME_LIMIT it bounds the memory for messages that never
+end."""
 HANDSHAKE_MS = 5_000
-"""After which who connects and does not speak ZeroMQ is hung up on."""
+"""A client that has not completed the ZeroMQ handshake after this time is disconnected."""
 
 
 class Sockets:
-    """Makes sockets, and sees to it that none has too many connections."""
+    """Creates sockets, and limits the number of connections to each."""
 
     def __init__(
         self,
@@ -59,21 +60,21 @@ class Sockets:
         self._connection_limit = connection_limit
 
     async def bind_router(self, host: str, port: int, *, setting: str) -> tuple[Socket, int]:
-        """A socket that REQ and DEALER clients talk to, and its port; for port 0 a free one is taken.
+        """Bind a socket for REQ and DEALER clients, and return it with its port. Port 0 picks a free port.
 
-        Raises PortTaken, or InvalidConfiguration for a host that is none of this machine's; ``setting``
-        is what their messages name.
+        Raises PortTaken, or InvalidConfiguration if the host is not an address of this machine. ``setting``
+        is the name of the setting that the error message mentions.
         """
         import zmq
 
         socket = self._socket(zmq.ROUTER)
         socket.setsockopt(zmq.MAXMSGSIZE, FRAME_LIMIT)
-        # A client that came back under its name is heard, though its old connection may not yet look dead.
+        # Accept a client that reconnects under its old identity while its old connection still looks alive.
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         return socket, await self._bind(socket, host, port, setting)
 
     async def bind_pub(self, host: str, port: int, *, setting: str) -> tuple[Socket, int]:
-        """A socket to publish with, and its port. Raises as bind_router does."""
+        """Bind a socket for publishing, and return it with its port. Raises the errors of bind_router."""
         import zmq
 
         socket = self._socket(zmq.PUB)
@@ -81,9 +82,9 @@ class Sockets:
         return socket, await self._bind(socket, host, port, setting)
 
     def connect_pub(self, address: str, *, setting: str) -> Socket:
-        """A socket that publishes to who is bound to an address like ``tcp://host:7150``.
+        """Connect a publishing socket to a subscriber that is bound to an address like ``tcp://host:7150``.
 
-        Nobody need be there yet. Raises InvalidConfiguration for what is no address.
+        The subscriber need not exist yet. Raises InvalidConfiguration if the address is invalid.
         """
         import zmq
 
@@ -101,7 +102,7 @@ class Sockets:
         import zmq
 
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        # Watched before anybody can connect, or some would not be counted.
+        # The monitor starts before anybody can connect; otherwise some connections would not be counted.
         monitor = socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._open.append(monitor)
         bound = await _bind(socket, host, port, setting)
@@ -116,9 +117,10 @@ class Sockets:
 
 @asynccontextmanager
 async def opened_sockets(*, connection_limit: int = CONNECTION_LIMIT) -> AsyncIterator[Sockets]:
-    """Sockets that are closed when the block is left; each port has so many connections at most.
+    """Open sockets that are closed when the block is left.
 
-    Raises InvalidConfiguration without ZeroMQ.
+    Each port accepts up to ``connection_limit`` connections. Raises InvalidConfiguration if ZeroMQ is not
+    installed.
     """
     try:
         import zmq.asyncio
@@ -133,13 +135,13 @@ async def opened_sockets(*, connection_limit: int = CONNECTION_LIMIT) -> AsyncIt
         async with background() as tasks:
             yield Sockets(context, tasks, opened, connection_limit=connection_limit)
     finally:
-        for socket in opened:  # what they were given to send may take ``LINGER_MS`` more
+        for socket in opened:  # queued messages may take ``LINGER_MS`` more
             socket.close(linger=LINGER_MS)
         await _term(context)
 
 
 async def _term(context: zmq.asyncio.Context) -> None:
-    # It waits for what lingers. A node that stops must not depend on ZeroMQ coming to its end.
+    # Termination waits for lingering messages. A node that stops must not depend on ZeroMQ terminating.
     with anyio.move_on_after(CLOSE_SECONDS, shield=True) as closing:
         await anyio.to_thread.run_sync(context.term, abandon_on_cancel=True)
     if closing.cancelled_caught:
@@ -147,7 +149,7 @@ async def _term(context: zmq.asyncio.Context) -> None:
 
 
 async def _limit_connections(monitor: Socket, port: int, limit: int) -> NoReturn:
-    """Hang up on each connection to a port that is one too many; ZeroMQ itself takes any number."""
+    """Close each connection to a port above the limit. ZeroMQ itself accepts any number."""
     import zmq
     from zmq.utils.monitor import recv_monitor_message
 
@@ -167,9 +169,9 @@ async def _limit_connections(monitor: Socket, port: int, limit: int) -> NoReturn
 
 
 def _hang_up(descriptor: int, port: int) -> None:
-    """End the connection of this descriptor, which ZeroMQ then closes; it may have done so by itself."""
+    """Shut down the connection of this descriptor. ZeroMQ then closes it, or may have closed it already."""
     with suppress(OSError), os_socket.socket(fileno=os.dup(descriptor)) as peer:
-        if peer.getsockname()[1] == port:  # else the number is somebody else's by now
+        if peer.getsockname()[1] == port:  # otherwise the descriptor was reused
             peer.shutdown(os_socket.SHUT_RDWR)
 
 
@@ -195,7 +197,7 @@ async def _bind(socket: Socket, host: str, port: int, setting: str) -> int:
 
 
 async def _numeric(host: str, setting: str) -> str:
-    """The address of a host name, which ZeroMQ does not look up for what it binds."""
+    """The numeric address of a host name. ZeroMQ does not resolve host names when it binds."""
     if host == "*":
         return host
     try:

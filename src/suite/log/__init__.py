@@ -1,4 +1,4 @@
-"""The log: every fact in one JetStream stream, appended once and read without gaps."""
+"""The log: all events in one JetStream stream, each appended once and read without gaps."""
 
 from suite.log.attempts import Attempts
 from suite.log.log import Log

@@ -1,4 +1,4 @@
-"""Appending what expects that nobody else has written: read, decide, append, and again on a conflict::
+"""Retries a decision that conflicts with another writer: read, decide, append, and on a conflict repeat::
 
 attempts = Attempts("the start of node box1")
 while True:
@@ -19,13 +19,13 @@ import anyio
 from suite.errors import Conflict
 
 MOST: Final = 12
-"""With the pauses between them some seconds: whoever else writes to the aggregate is done by then."""
+"""The number of attempts. With their pauses they take some seconds; by then other writers are done."""
 FIRST_PAUSE_SECONDS: Final = 0.01
 LONGEST_PAUSE_SECONDS: Final = 1.0
 
 
 class Attempts:
-    """How often one decision may still be tried."""
+    """Counts the attempts at one decision, and pauses between them."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -33,7 +33,7 @@ class Attempts:
         self._pause = FIRST_PAUSE_SECONDS
 
     async def again(self, conflict: Conflict) -> None:
-        """Wait before the next attempt, longer each time. Raises Conflict when there were enough."""
+        """Wait before the next attempt, longer each time. Raises Conflict when no attempt is left."""
         self._made += 1
         if self._made >= MOST:
             raise Conflict(

@@ -1,9 +1,9 @@
-"""A pull consumer without acknowledgements, whose numbering is checked.
+"""A pull consumer without acknowledgements that checks its messages for gaps.
 
-Such a consumer loses what is on its way when the connection goes, and an idle loss is invisible in the
-messages themselves. So it counts as lost, to be made again behind the last event that was read, at every
-jump of its numbering, every loss of the connection, every status that says it is gone, and whenever the
-server has delivered more than has come.
+Such a consumer loses the messages that are in transit when the connection is lost. If no message follows, the
+loss does not show in the numbering. So the consumer counts as lost, and must be made again after the last
+event read, in each of these cases: a gap in the numbering, a lost connection, a status that says that it is
+gone, and a server that has delivered more than has arrived.
 """
 
 from __future__ import annotations
@@ -28,41 +28,44 @@ logger = logging.getLogger("suite.log")
 
 BATCH: Final = 512
 PULL_BYTES: Final = 8 * 1024 * 1024
-"""What one pull brings at most, so that messages which wait to be taken cost little memory."""
+"""The most bytes that one pull may deliver. It limits the memory for messages that wait to be taken."""
 EXPIRES_SECONDS: Final = 30.0
 HEARTBEAT_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 12.0
-"""More than two heartbeats: the server has forgotten the pull."""
+"""Longer than two heartbeats. After such a silence the server has forgotten the pull."""
 INACTIVE_SECONDS: Final = 60.0
-"""After which the server removes the consumer of a reader that is gone."""
+"""After this time the server deletes the consumer of a reader that is gone."""
 WAKE_SECONDS: Final = 0.5
 
 DeliverPolicy: TypeAlias = Literal["by_start_sequence", "last_per_subject"]
 
 _GONE: Final = frozenset({"409", "503"})
 _ENDED: Final = frozenset({"Batch Completed", "Message Size Exceeds MaxBytes"})
-"""A 409 with this says of one pull that it has brought what it may: the consumer is still there."""
+"""A 409 with one of these descriptions ends a pull that has reached its limit. The consumer still exists."""
 
 
 class Delivered(NamedTuple):
-    """A message with where it stands: in the stream, in this consumer, and how many come after it."""
+    """A message with its numbers in the stream (``seq``) and in this consumer (``number``).
+
+    ``pending`` is how many more messages the consumer had to deliver after it.
+    """
 
     message: Message
     seq: int
     number: int
     pending: int
     stored: datetime
-    """When, by the server's clock."""
+    """When it was stored, by the server's clock."""
 
 
 class Lost(Exception):
-    """This consumer cannot be relied on any more: make it again."""
+    """This consumer is no longer reliable: make a new one."""
 
 
 class Consumer:
-    """One incarnation of a consumer on the server and what it has delivered so far.
+    """One consumer on the server, and the messages it has delivered.
 
-    ``batch`` messages are asked for at a time, as soon as less than half of that is on its way.
+    It requests ``batch`` messages at a time, whenever fewer than half as many are outstanding.
     """
 
     def __init__(self, jetstream: JetStream, config: dict[str, Any], *, batch: int = BATCH) -> None:
@@ -81,7 +84,7 @@ class Consumer:
         self._lost = ""
         self._check = False
         self.pending = 0
-        """How many messages there were for it when it was made."""
+        """How many messages it had to deliver when it was created."""
 
     @property
     def name(self) -> str:
@@ -90,17 +93,17 @@ class Consumer:
 
     @property
     def buffered(self) -> int:
-        """How many messages have come and not been taken."""
+        """How many messages have arrived and were not taken yet."""
         return len(self._buffer)
 
     async def start(self) -> None:
-        """Create it. Raises Refused, NotSent, NoAnswer or Unavailable."""
+        """Create it on the server. Raises Refused, NotSent, NoAnswer or Unavailable."""
         self._life = self._connection.connections
         self._subscription = await self._connection.listen(self._inbox, self._receive)
         self.pending = (await self._jetstream.create_consumer(self._config)).num_pending
 
     async def stop(self) -> None:
-        """Remove it, as far as the server can be reached; otherwise the server does so after a minute."""
+        """Delete it, if the server can be reached; otherwise the server deletes it after a minute."""
         with anyio.move_on_after(2, shield=True):
             try:
                 if self._subscription is not None:
@@ -111,7 +114,7 @@ class Consumer:
                 logger.debug("consumer %s is left to the server: %s", self.name, error)
 
     async def next(self, *, follow: bool) -> Delivered | None:
-        """The next message; None when, not following, there is none left. Raises Lost."""
+        """The next message. Without ``follow``, None when no message is left. Raises Lost."""
         while not self._buffer:
             came = await self.wait(WAKE_SECONDS)
             if not came and (self._check or not follow):
@@ -121,7 +124,7 @@ class Consumer:
         return (await self.take(1))[0]
 
     async def wait(self, seconds: float) -> bool:
-        """Whether something is there to be taken, for which it waits so long. Raises Lost."""
+        """Wait up to ``seconds`` for messages, and say whether there are any. Raises Lost."""
         if not self._buffer:
             self._require_alive()
             await self._refill()
@@ -139,7 +142,7 @@ class Consumer:
         self._wake.set()
 
     async def take(self, limit: int) -> list[Delivered]:
-        """What is there, up to a limit, and more is asked for in time. Raises Lost at a gap."""
+        """Take up to ``limit`` messages that have arrived, and request more in time. Raises Lost at a gap."""
         taken = [self._buffer.popleft() for _ in range(min(limit, len(self._buffer)))]
         for delivered in taken:
             self._number += 1
@@ -178,13 +181,13 @@ class Consumer:
         self._outstanding += self._batch
 
     async def nothing_left(self) -> bool:
-        """Ask the server. Raises Lost when it has delivered what has not come."""
+        """Ask the server whether no message is left. Raises Lost if it delivered some that did not come."""
         try:
             info = await self._jetstream.consumer_info(self.name)
         except (Refused, NotSent, NoAnswer, SuiteError) as error:
             raise Lost(str(error)) from error
         if info.delivered.consumer_seq > self._number + len(self._buffer):
-            await asyncio.sleep(WAKE_SECONDS)  # it may have been on its way beside the answer
+            await asyncio.sleep(WAKE_SECONDS)  # a message may arrive a little after the answer
             if info.delivered.consumer_seq > self._number + len(self._buffer):
                 raise Lost("the end of it did not come")
         return info.num_pending == 0 and not self._buffer
@@ -216,7 +219,10 @@ class Consumer:
 def consumer_config(
     name: str, subject_filters: Sequence[str], *, after: int, policy: DeliverPolicy = "by_start_sequence"
 ) -> dict[str, Any]:
-    """A consumer in the server's memory that delivers what comes after a sequence, once, unacknowledged."""
+    """The configuration of a consumer, kept in the server's memory, that starts after a sequence.
+
+    It delivers each message once, without acknowledgement.
+    """
     start = {"opt_start_seq": after + 1} if policy == "by_start_sequence" else {}
     return {
         "name": name,
@@ -231,5 +237,5 @@ def consumer_config(
 
 
 def consumer_name(new_id: NewId) -> str:
-    """A name that no other consumer has."""
+    """A unique name for a consumer."""
     return new_id().replace("-", "")

@@ -1,4 +1,4 @@
-"""How far the log goes, as its leader says: asked once for as many as want to know at the same time."""
+"""Finds out how far the log goes. Concurrent callers share one request to the stream's leader."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import anyio
 
 
 class End:
-    """The newest sequence that is known of."""
+    """The newest sequence of the log, as far as this process knows."""
 
     def __init__(self, ask: Callable[[], Awaitable[int]]) -> None:
         self._ask = ask
@@ -16,17 +16,17 @@ class End:
         self._begun = 0
         self._answered = 0
         self.known = 0
-        """The log goes at least so far."""
+        """The highest sequence known to exist. The log may have grown since."""
 
     def note(self, seq: int) -> None:
-        """The log goes at least so far."""
+        """Record that the log has reached this sequence."""
         self.known = max(self.known, seq)
 
     async def reaches(self, seq: int) -> bool:
-        """Whether the log has come to this sequence by now. Raises what asking does.
+        """Whether the log has reached this sequence. Raises the errors of the request to the leader.
 
-        The leader is asked only beyond what is known. Those that come while it is asked wait for the next
-        answer and share it: the one on its way may not know of what they have seen stored.
+        The leader is asked only if the sequence is above the known one. Callers that arrive while a request
+        is under way share the next one: the answer to the current one may predate what they saw stored.
         """
         if seq <= self.known:
             return True

@@ -1,4 +1,4 @@
-"""Follows the log in batches, for what folds it and keeps its own place."""
+"""Follows the log in batches, for readers that process events in order and track their own position."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ logger = logging.getLogger("suite.log")
 BATCH_EVENTS: Final = 2000
 TICK_SECONDS: Final = 1.0
 TIME_SECONDS: Final = 60.0
-"""How often the server is asked for its time at least."""
+"""The server is asked for its time at least this often."""
 GONE_SECONDS: Final = 3.0
-"""For how long the stream may seem gone: a server that comes up does not know of it at once."""
+"""How long the stream may seem to be missing: a server that has just started does not know it at once."""
 
 
 class Batch(NamedTuple):
-    """Some events, none of them left out, and how far they reach."""
+    """The next events, without gaps, and the sequence up to which they are complete."""
 
     events: Sequence[Recorded]
     seq: int
-    """All that is followed up to here has been given. May be above the last event: others' events count."""
+    """All followed events up to this sequence have been delivered. It may be above the last event, because
+    events that are not followed have sequences too."""
     pending: int
-    """How many more there were when the last one that has come was sent."""
+    """How many more events there were when the server sent the last one."""
     unreadable: Sequence[Unreadable] = ()
-    """Messages between the events that are none."""
+    """Messages in between that are not events of the suite."""
 
 
 class Follower:
-    """The events of some subjects after a sequence, each once and in order, whatever the connection does."""
+    """Delivers the events of some subjects after a sequence, each once and in order, across reconnects."""
 
     def __init__(
         self, jetstream: JetStream, subject_filters: Sequence[str], *, after: int, new_id: NewId
@@ -55,14 +56,14 @@ class Follower:
         self._patience = Patience(follow=True)
         self._asked = False
         self._told_at: tuple[datetime, float] | None = None
-        """A time of the server's, and when it told that by the clock that does not jump."""
+        """The last time that the server told, and the monotonic time at which it did."""
 
     @classmethod
     @asynccontextmanager
     async def open(
         cls, jetstream: JetStream, subject_filters: Sequence[str], *, after: int, new_id: NewId
     ) -> AsyncIterator[Follower]:
-        """A follower whose consumer is removed at the end of the block."""
+        """Open a follower. Its consumer is deleted at the end of the block."""
         follower = cls(jetstream, subject_filters, after=after, new_id=new_id)
         try:
             yield follower
@@ -70,15 +71,15 @@ class Follower:
             await follower._drop()
 
     def settle(self) -> None:
-        """Have `next` find out how far the log goes, although nothing may come."""
+        """Make `next` ask how far the log goes, even if no event comes."""
         self._asked = True
         if self._consumer is not None:
             self._consumer.wake()
 
     def time(self) -> datetime | None:
-        """What time it is by the server's clock, which decides what expires; None if that is not known.
+        """The current time by the server's clock, which decides what expires; None if it is not known yet.
 
-        This machine's clock may be another one, and jump.
+        This machine's clock may differ from it, and may jump.
         """
         if self._told_at is None:
             return None
@@ -86,14 +87,14 @@ class Follower:
         return told + timedelta(seconds=time.monotonic() - at)
 
     def trouble(self, seconds: float) -> str | None:
-        """What keeps it from the log, if it has for so long."""
+        """The last error, if the log has not been reachable for ``seconds``; otherwise None."""
         return self._patience.trouble(seconds)
 
     async def next(self, wait: float = TICK_SECONDS) -> Batch:
-        """The next events; an empty batch after ``wait`` seconds without any, or when it was told to settle.
+        """The next events. The batch is empty after ``wait`` seconds without any, or after `settle`.
 
-        Waits as long as the log cannot be reached. Raises ServerUnsuitable when the stream is gone, or
-        another one has its name.
+        Waits for as long as the log cannot be reached. Raises ServerUnsuitable if the stream is gone, was
+        replaced by another one of the same name, or has lost events.
         """
         until = time.monotonic() + wait
         gone_at: float | None = None
@@ -139,13 +140,13 @@ class Follower:
             )
         if self._asked or time.monotonic() < until:
             return None
-        self._asked = self._pending > 0  # what was to come may have expired meanwhile
+        self._asked = self._pending > 0  # the pending events may have expired in the meantime
         return self._batch()
 
     async def _settle(self, consumer: Consumer) -> Batch | None:
-        """How far the log goes, if all that is followed has been given up to there.
+        """A batch that says how far the log goes; None if followed events up to there are still to come.
 
-        The stream's leader is asked, for a consumer may hear of an event after it was acknowledged.
+        It asks the stream's leader, because a consumer may learn of an event only after it was acknowledged.
         """
         end = (await self._info()).state.last_seq
         after = max(self._place, self._settled)
@@ -153,7 +154,7 @@ class Follower:
             for subject_filter in self._filters:
                 event = await self._jetstream.next(subject_filter, after=after)
                 if event is not None and event.seq <= end:
-                    await consumer.nothing_left()  # it is on its way, unless it was lost
+                    await consumer.nothing_left()  # the event is in transit; raises Lost if it was lost
                     return None
         self._settled = max(after, end)
         self._pending = 0

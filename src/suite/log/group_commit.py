@@ -1,9 +1,9 @@
-"""When to group: what single publishes and atomic batches cost on this server and this disk, as measured.
+"""Decides when to group appends, by the measured cost of single publishes and atomic batches on this server.
 
-An atomic batch is synced once, but the server stages it in a directory of its own and removes that again.
-Where removing files is slow (ext4 mounted with ``discard``: over a millisecond each) a batch costs as much
-as forty single publishes, elsewhere as eight. So neither is right always, and a fixed limit is wrong
-somewhere.
+The server syncs an atomic batch once, but stages it in a directory of its own, which it then deletes. Where
+deleting files is slow (ext4 mounted with ``discard``: over a millisecond each), a batch costs as much as
+forty single publishes; elsewhere it costs as much as eight. So neither is always better, and any fixed limit
+is wrong on some machine.
 """
 
 from __future__ import annotations
@@ -11,30 +11,31 @@ from __future__ import annotations
 from typing import Final
 
 _WEIGHT: Final = 0.05
-"""Of a new measurement in the running mean, once there are many."""
+"""The weight of a new measurement in the running mean, once there are many."""
 _ENOUGH: Final = 8
-"""Measurements before a mean is believed."""
+"""How many measurements a mean needs before it is used."""
 _SHARE: Final = 1 / 8
-"""What a message costs within a batch, of what it costs alone."""
+"""The cost of a message within a batch, as a fraction of its cost alone."""
 _GUESS: Final = 10.0
-"""A batch costs this many single publishes, until it is measured."""
+"""The assumed cost of a batch, in single publishes, until one is measured."""
 _FORGET: Final = 0.998
-"""What is not chosen gets this much cheaper each time, so that it is tried again one day."""
+"""The estimated cost of the choice not taken is multiplied by this, so that it is tried again some day."""
 _ABSURD_SECONDS: Final = 0.5
-"""Longer measurements are of faults, not of costs."""
+"""Longer measurements are ignored: they show faults, not costs."""
 
 
 class GroupCommit:
-    """Measured costs in seconds, and the choice that follows from them."""
+    """Measures costs, in seconds, and chooses between single publishes and a batch."""
 
     def __init__(self) -> None:
         self._single = _Mean()
         self._batch = _Mean()
 
     def prefers_batch(self, *, singles: int, several: int, messages: int) -> bool:
-        """Whether one batch of all `messages` is faster than each for itself.
+        """Whether one batch of all `messages` is faster than sending each append by itself.
 
-        ``singles`` are the appends of one event, ``several`` those of more, which are batches anyway.
+        ``singles`` is the number of appends with one event, ``several`` of those with more, which are
+        batches anyway.
         """
         if singles + several < 2:
             return False
@@ -52,17 +53,17 @@ class GroupCommit:
         return False
 
     def note_single(self, seconds: float) -> None:
-        """While several were on their way, one was answered `seconds` after the one before."""
+        """Record that, with several publishes in flight, one was answered `seconds` after the one before."""
         self._single.add(seconds)
 
     def note_batch(self, seconds: float, *, messages: int) -> None:
-        """A batch of `messages` was answered after `seconds`."""
+        """Record that a batch of `messages` was answered after `seconds`."""
         fixed = seconds - messages * self._single.value * _SHARE
         self._batch.add(max(fixed, seconds / 4))
 
 
 class _Mean:
-    """A running mean that starts as a plain one."""
+    """An exponential running mean that starts as a plain mean."""
 
     def __init__(self) -> None:
         self.value = 0.0

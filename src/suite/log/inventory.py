@@ -1,7 +1,7 @@
-"""What the log has, message by message: where each stands and when it expires, without the bodies.
+"""Lists the messages of the log: the sequence and expiry of each, without the bodies.
 
-The server checks each message against its checksum when it is read, and passes over one that is broken. What
-it counts without reading (in a stream's or a consumer's state) still has that one in it.
+When the server reads a message it verifies the checksum, and skips a message that is damaged. The counts that
+it gives without reading (in the state of a stream or a consumer) still include damaged messages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from suite.messages.subjects import Subjects, aggregate_of
 
 PAUSE_MESSAGES: Final = 512
 PAUSE_SECONDS: Final = 0.02
-"""So often it rests, as others need the processor more."""
+"""The pause after every PAUSE_MESSAGES messages, because other work needs the processor more."""
 
 
 class Entry(NamedTuple):
@@ -32,17 +32,17 @@ class Entry(NamedTuple):
     seq: int
     aggregate: str
     stored: datetime
-    """When, by the server's clock."""
+    """When it was stored, by the server's clock."""
     expires: datetime | None
-    """None: never."""
+    """None if it never expires."""
     skipped: int
-    """How many sequences before it have no message: expired, or lost."""
+    """How many sequences directly before it have no message, because it expired or was lost."""
 
 
 async def inventory(
     jetstream: JetStream, subjects: Subjects, *, new_id: NewId
 ) -> AsyncGenerator[Entry, None]:
-    """Every message up to where the log ends now, in order. Raises Unavailable."""
+    """Yield every message up to the current end of the log, in order. Raises Unavailable."""
     patience = Patience(follow=False)
     place, end = 0, (await Reader(jetstream, new_id=new_id).extent()).last_seq
     while place < end:
@@ -67,7 +67,7 @@ async def inventory(
 
 
 async def count(jetstream: JetStream, subject_filters: Sequence[str], *, new_id: NewId) -> int:
-    """How many messages there are under the filters, as the server counts. Raises Unavailable."""
+    """The number of messages under the filters, as the server counts. Raises Unavailable."""
     consumer = Consumer(jetstream, consumer_config(consumer_name(new_id), subject_filters, after=0))
     try:
         await consumer.start()
@@ -82,6 +82,6 @@ def _entry(delivered: Delivered, skipped: int) -> Entry:
     message = delivered.message
     aggregate, _ = aggregate_of(message.subject)
     expires = None
-    with suppress(ValueError, OverflowError, OSError):  # nothing that the suite has written
+    with suppress(ValueError, OverflowError, OSError):  # the suite did not write this message
         expires = expiry_of(message.headers, delivered.stored)
     return Entry(delivered.seq, aggregate, delivered.stored, expires, skipped)

@@ -1,4 +1,4 @@
-"""The log: every fact, in one order, appended once and read without gaps."""
+"""The log: all events in one order, each appended once and read without gaps."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from suite.tasks import background
 from suite.telemetry import span, traceparent
 
 SETTLE_SECONDS: Final = 20.0
-"""For how long an append is tried again: far below the two minutes for which the server knows its id."""
+"""How long an append is retried: far below the two minutes for which the server remembers its id."""
 ATTEMPT_SECONDS: Final = 1.2
-"""Soon after that it is known whether the log is writable: within two seconds."""
+"""How long one publish waits for its answer: so short that a failure to write is known within two seconds."""
 CLOSE_SECONDS: Final = 2.0
 EXPLAIN_SECONDS: Final = 1.0
 EXTRA_HEADER_BYTES: Final = BATCH_HEADER_BYTES + 120
-"""What a batch and an expectation add to an event's headers, without the expectation's subject."""
+"""Bytes that a batch and an expectation add to an event's headers, without the expectation's subject."""
 
 
 class Log:
-    """The stream of all events, as one process appends to it and reads it."""
+    """Appends to the stream of all events, and reads it."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Log:
         self._end = End(self._ask_end)
         self.writability = writability
         self.newest = 0
-        """The highest sequence that an append of this process was answered with."""
+        """The highest sequence that an append of this process has returned."""
 
     @classmethod
     @asynccontextmanager
@@ -87,12 +87,12 @@ class Log:
         attempt_seconds: float = ATTEMPT_SECONDS,
         settle_seconds: float = SETTLE_SECONDS,
     ) -> AsyncIterator[Log]:
-        """The log on this connection; its stream is created, or set right, unless `create` is False.
+        """Open the log on this connection. Its stream is created if it is missing, unless `create` is False.
 
-        ``retention`` says by aggregate after how many seconds its events expire; 0 and others: never.
-        ``attempt_seconds`` is how long one publish waits for its answer, ``settle_seconds`` how long an
-        append is tried again. Leaving waits a few seconds for what is under way. Raises ServerUnsuitable,
-        Unavailable.
+        ``retention`` gives, by aggregate, after how many seconds its events expire; at 0, or without an
+        entry, they never do. ``attempt_seconds`` is how long one publish waits for its answer,
+        ``settle_seconds`` how long an append is retried. Leaving the block waits a few seconds for appends
+        that are under way. Raises ServerUnsuitable, Unavailable.
         """
         if settle_seconds > DEDUPLICATION_SECONDS / 2:
             raise ValueError("an append must settle while the server still knows its id")
@@ -129,13 +129,14 @@ class Log:
     ) -> int:
         """Store the events, all or none, next to each other, and return the sequence of the last one.
 
-        With ``expect`` they are one decision, stored only if the expectation holds. ``id``, for one event,
-        is stored once: appending it again within two minutes returns the first one's sequence. To cancel
-        this call ends the wait; the event is taken back if it has not gone out, and otherwise stored. What
-        is ``essential``, because it has happened, may use the space that is kept in reserve for it.
+        With ``expect`` they are one decision, stored only if the expectation holds. A single event may be
+        given an ``id``: appending the same id again within two minutes stores nothing and returns the first
+        sequence. Cancelling this call ends the wait: events that were not yet sent are withdrawn, others are
+        stored all the same. ``essential`` events record what has already happened; they may use the disk
+        space that is kept in reserve.
 
         Raises Conflict (the expectation does not hold, nothing is stored), Unavailable or LogNotWritable
-        (nothing is stored; LogGone when there is no stream any more), UnknownOutcome (with ``event_id``),
+        (nothing is stored; LogGone if the stream no longer exists), UnknownOutcome (with ``event_id``),
         Overloaded, TooLarge, InvalidRequest.
         """
         if not essential:
@@ -156,7 +157,7 @@ class Log:
                 raise await self._explained(error) from error
             except asyncio.CancelledError:
                 if append.result.done() and not append.result.cancelled():
-                    append.result.exception()  # it came at the same moment, and nobody waits for it
+                    append.result.exception()  # the result came at the same moment, and nobody waits for it
                 raise
 
     def read(
@@ -167,12 +168,12 @@ class Log:
         follow: bool = False,
         last_per_subject: bool = False,
     ) -> AsyncGenerator[Recorded, None]:
-        """The events after a sequence, in order, without gaps.
+        """Yield the events after a sequence, in order, without gaps.
 
-        Without ``follow`` it ends at what was the end of the log when the reading began; with it, it goes
-        on for ever and survives a restart of the server. ``last_per_subject`` gives of what is there only
-        the newest event of each subject. Close it (``contextlib.aclosing``) when leaving early. Raises
-        Unavailable, ServerUnsuitable.
+        Without ``follow`` it stops where the log ended when the reading began. With ``follow`` it goes on
+        for ever and survives a restart of the server. With ``last_per_subject``, only the newest of the
+        existing events of each subject is yielded. Close the generator (``contextlib.aclosing``) when you
+        leave early. Raises Unavailable, ServerUnsuitable.
         """
         return self._reader.read(
             subject_filter or self._subjects.events,
@@ -182,25 +183,25 @@ class Log:
         )
 
     def hurry(self, seconds: float) -> None:
-        """From now on try an append for so many seconds at most: for a process that is about to end."""
+        """From now on, try each append for at most ``seconds``: for a process that is about to end."""
         self._writer.hurry(seconds)
 
     async def last(self, subject_filter: str) -> Recorded | Unreadable | None:
-        """The newest message under the filter; every append that was answered is seen. Raises Unavailable."""
+        """The newest message under the filter. It sees every acknowledged append. Raises Unavailable."""
         return await self._reader.last(subject_filter)
 
     async def last_seq(self, subject_filter: str) -> int:
-        """The newest sequence under the filter, 0 without any: what an `Expectation` is compared with.
+        """The newest sequence under the filter, 0 if there is none: the value for an `Expectation`.
 
-        Messages that are no events count, as they do for the server. Ask before the events are read, and
-        expect the higher of this and the last one read: what nobody can read then stops no decision.
-        Raises Unavailable.
+        Messages that are not events count too, as they do for the server. Call this before you read the
+        events, and expect the higher of this and the last sequence read: then an unreadable message does
+        not block the decision. Raises Unavailable.
         """
         last = await self._reader.last(subject_filter)
         return 0 if last is None else last.seq
 
     async def at(self, seq: int) -> Recorded | Unreadable | None:
-        """The message of this sequence; None if it has expired. Raises Unavailable."""
+        """The message with this sequence; None if it has expired. Raises Unavailable."""
         return await self._reader.at(seq, self._subjects.events)
 
     async def subjects(self) -> Mapping[str, int]:
@@ -212,38 +213,44 @@ class Log:
         return await self._reader.first(subject)
 
     async def extent(self) -> Extent:
-        """Which stream this is and how far it goes, every append that was answered counted.
+        """Which stream this is and how far it goes. It includes every acknowledged append.
 
         Raises Unavailable.
         """
         return await self._reader.extent()
 
     async def reaches(self, seq: int) -> bool:
-        """Whether there is this sequence, or was: mostly known without asking. Raises Unavailable."""
+        """Whether the log has reached this sequence, even if the message has expired since.
+
+        Mostly this is known without a request to the server. Raises Unavailable.
+        """
         return await self._end.reaches(seq)
 
     async def _ask_end(self) -> int:
         return (await self.extent()).last_seq
 
     async def count(self, aggregates: Sequence[str]) -> int:
-        """How many events of these aggregates the server counts. Raises Unavailable.
+        """How many events these aggregates have, as the server counts. Raises Unavailable.
 
-        It may count some that it will find unreadable: only an `inventory` reads them.
+        The count may include damaged messages: the server notices those only when an `inventory` reads them.
         """
         filters = [self._subjects.aggregate(aggregate) for aggregate in aggregates]
         return await count(self._jetstream, filters, new_id=self._new_id)
 
     def inventory(self) -> AsyncGenerator[Entry, None]:
-        """What the log has, up to where it ends now, without the bodies. Raises Unavailable."""
+        """Yield an entry for every message up to the current end of the log, without bodies.
+
+        Raises Unavailable.
+        """
         return inventory(self._jetstream, self._subjects, new_id=self._new_id)
 
     def follow(self, aggregates: Sequence[str], *, after: int) -> AbstractAsyncContextManager[Follower]:
-        """The events of these aggregates after a sequence, in batches, on and on as they are appended."""
+        """Follow these aggregates: their events after a sequence, in batches, and new ones as they come."""
         filters = [self._subjects.aggregate(aggregate) for aggregate in aggregates]
         return Follower.open(self._jetstream, filters, after=after, new_id=self._new_id)
 
     async def _explained(self, error: Unavailable) -> Unavailable:
-        """The same, or that the stream is gone, if that is why."""
+        """LogGone if the stream no longer exists, which explains the error; otherwise the error itself."""
         if self._jetstream.connection.is_connected:
             try:
                 await self._jetstream.info(timeout=EXPLAIN_SECONDS)

@@ -1,8 +1,8 @@
-"""Keeps the mirror of the log in the readers' account: makes it, and makes it anew when it has to be.
+"""Maintains the mirror of the log in the readers' account: creates it, and rebuilds it when necessary.
 
-The mirror holds nothing that is not in the log, so that it may be lost at any time. The server itself keeps
-it up with the log, and goes on after a restart; what the server does not see is that somebody has removed
-the mirror, or that there is another log now.
+The mirror holds nothing that is not in the log, so it may be lost at any time. The server itself copies new
+events into it, also after a restart. But the server does not notice that somebody has deleted the mirror, or
+that the log was replaced by another one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger("suite.log")
 
 LOOK_SECONDS: Final = 1.0
 LOG_CREATED: Final = "suite.log.created"
-"""In the mirror's metadata: when the log was made that it is the mirror of."""
+"""The key in the mirror's metadata for the creation time of the log that it copies."""
 
 
 async def keep_mirror(
@@ -37,9 +37,10 @@ async def keep_mirror(
     new_id: NewId,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Keep the mirror of the log on ``connection`` for ever, with access to the readers' account.
+    """Maintain the mirror of the log on ``connection`` until cancelled.
 
-    It has started when it has tried once: what readers do, or lack, stops no node.
+    ``access`` is access to the readers' account. The task counts as started after the first try, even a
+    failed one: no problem of the readers stops a node.
     """
     log = JetStream(connection, subjects.stream, new_id=new_id)
     tell = _Told(task_status)
@@ -64,7 +65,7 @@ class Mirror:
         self._subjects = subjects
 
     async def problem(self) -> str:
-        """Set the mirror right; why that cannot be done now, or nothing."""
+        """Create or repair the mirror. Returns why that failed, or an empty string."""
         try:
             await self._set_right()
         except (Refused, NotSent, NoAnswer, SuiteError) as error:
@@ -73,7 +74,7 @@ class Mirror:
 
     async def _set_right(self) -> None:
         found = await self._found()
-        log = await self._log.info()  # after the mirror, which can then not be ahead of it
+        log = await self._log.info()  # asked after the mirror, so that the mirror cannot seem to be ahead
         config = mirror_config(self._subjects) | {"metadata": {LOG_CREATED: log.created}}
         if found is None:
             await self._copy.create(config)
@@ -96,7 +97,7 @@ class Mirror:
 
 
 def _lacks(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether something is not as wanted; servers add to metadata, and say nothing of what is off."""
+    """Whether a wanted value is missing or different. Servers add to metadata, and omit what is off."""
     return any(
         _lacks(config.get(key) or {}, value) if isinstance(value, dict) else config.get(key) != value
         for key, value in wanted.items()
@@ -104,7 +105,7 @@ def _lacks(config: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 class _Told:
-    """Says each problem once, and after the first try that it was made."""
+    """Logs each problem once, and reports the task as started after the first try."""
 
     def __init__(self, task_status: TaskStatus[None]) -> None:
         self._task_status: TaskStatus[None] | None = task_status

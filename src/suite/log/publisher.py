@@ -1,16 +1,18 @@
-"""Bringing events into the stream, each of them once, whatever gets lost on the way.
+"""Stores events in the stream, each exactly once, whatever messages get lost.
 
-An attempt whose answer did not come is repeated unchanged, for a time that is well inside the server's
-memory for ids. What the server answers then, proved on nats-server 2.15 (ADR-50 of NATS):
+If no answer comes, the attempt is repeated unchanged, for a time well below the server's deduplication
+window. The server's answers to a repeated attempt, as tested on nats-server 2.15 (ADR-50 of NATS):
 
-- no expectation: ``duplicate: true`` with the first sequence, or, for an atomic batch, 10201, which does
-  not say whether it was this batch or an earlier event of one of its ids: then each goes by itself;
-- with an expectation: 10071 when the attempt before was stored, or when somebody else was faster. The log
-  tells which: an expectation that was once overtaken never comes true again, so the answer is final.
+- Without an expectation: ``duplicate: true`` with the first sequence. For an atomic batch it is error 10201,
+  which does not tell whether this batch or an earlier event with one of its ids was stored. Then each
+  append is sent by itself.
+- With an expectation: error 10071, if the previous attempt was stored or if another writer was faster. The
+  log tells which. An expectation that was overtaken once never holds again, so the answer is final.
 
-A server whose disk failed a write answers nothing more to publishes that it would store, and still refuses
-others. So where an answer does not come, a publish that can only be refused goes after it: its refusal means
-that the server is through with the first and did not store it, no answer that it is slow.
+After a failed write to its disk, a server no longer answers publishes that it would store, but still refuses
+others. So when an answer does not come, a probe follows: a publish that can only be refused. If the probe is
+refused, the server has processed the first publish and not stored it. If the probe gets no answer either, the
+server is slow.
 """
 
 from __future__ import annotations
@@ -57,27 +59,27 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _PROBE_SECONDS: Final = 0.5
 _PROBE_AFTER_SECONDS: Final = 0.05
-"""Enough for what was sent, or has come, to go through this process."""
+"""Enough time for a sent message, or one that has arrived, to pass through this process."""
 _LOOK_LIMIT: Final = 10_000
-"""How many messages of other appends a look for one's own goes through; more means that it is not known."""
+"""A search for one's own append reads at most this many messages. After that the outcome is unknown."""
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to hold for a decision to be stored: the last sequence under a subject.
+    """The condition for storing a decision: the last sequence under a subject.
 
-    ``subject`` may have wildcards (``suite.event.model.phi.>``) and need not match what is appended:
+    ``subject`` may have wildcards (``suite.event.model.phi.>``) and need not match the appended events:
     expecting the ``started`` event of a node on its events fences an older process of that node.
     """
 
     subject: str
     last_seq: int
-    """0: nothing is there yet."""
+    """0 if there is no message yet."""
 
 
 class PendingAppend:
-    """Events that are stored together or not at all, and where their appender waits."""
+    """Events that are stored together or not at all, and the future on which their appender waits."""
 
     __slots__ = ("event_id", "expect", "fresh", "messages", "result", "seen", "size")
 
@@ -93,22 +95,22 @@ class PendingAppend:
     ) -> None:
         self.messages = messages
         self.event_id = event_id
-        """The id to ask about: that of the last event."""
+        """The id of the last event, by which one can ask for the outcome."""
         self.expect = expect
         self.fresh = fresh
-        """Its ids were made for it, so that nothing of an earlier append can have them."""
+        """Whether its ids were generated for this append, so that no earlier append can have used them."""
         self.size = size
         self.result = result
         self.seen = 0
-        """The newest sequence that was known before the first attempt: whatever is stored is above it."""
+        """The newest sequence known before the first attempt. Its events get sequences above it."""
 
     def resolve(self, seq: int) -> None:
-        """Tell the appender, if it still waits."""
+        """Pass the sequence to the appender, if it still waits."""
         if not self.result.done():
             self.result.set_result(seq)
 
     def fail(self, error: SuiteError) -> None:
-        """Tell the appender; what nobody waits for any more is logged."""
+        """Pass the error to the appender. If it no longer waits, log the error."""
         if not self.result.done():
             self.result.set_exception(error)
         else:
@@ -116,7 +118,7 @@ class PendingAppend:
 
 
 class _Final(Exception):
-    """The server refused for good; ``uncertain``: after an attempt that it may have accepted."""
+    """The server's refusal is final. ``uncertain``: it may have accepted an earlier attempt."""
 
     def __init__(self, refused: Refused, *, uncertain: bool) -> None:
         super().__init__(str(refused))
@@ -125,11 +127,11 @@ class _Final(Exception):
 
 
 class _PassedOver(Exception):
-    """The server was through with a publish, and did not answer it."""
+    """The server has processed a publish without answering it."""
 
 
 class Publisher:
-    """Delivers appends over one connection. Never raises but for cancellation: results go to the appends."""
+    """Sends appends on one connection. Each append gets its result or error; only cancellation is raised."""
 
     def __init__(
         self,
@@ -147,11 +149,11 @@ class Publisher:
         self._newest = 0
 
     def hurry(self, seconds: float) -> None:
-        """From now on try an append for so many seconds at most, also what is under way."""
+        """From now on, try each append for at most ``seconds``, including those already under way."""
         self._hurry_seconds = max(0.0, self._settle_seconds - seconds)
 
     async def publish(self, appends: Sequence[PendingAppend]) -> None:
-        """Store the appends: one by itself, several, which must carry no expectation, in one atomic batch."""
+        """Store the appends. Several go in one atomic batch, and must then have no expectations."""
         deadline = time.monotonic() + self._settle_seconds
         for append in appends:
             append.seen = self._newest
@@ -180,7 +182,7 @@ class Publisher:
                 for append in appends:
                     append.fail(self._writability.refusal())
                 return
-            # One bad member rejects all, and the server does not say which.
+            # One bad append makes the server reject the whole batch, and it does not say which one.
             for append in appends:
                 await self._alone(append, deadline, uncertain=isinstance(error, _Final) and error.uncertain)
             return
@@ -213,7 +215,8 @@ class Publisher:
             return (await self._until_answered(messages, deadline, uncertain=uncertain)).seq
         except _Final as final:
             if final.code == DUPLICATE_IN_BATCH and final.uncertain:
-                # The ids of a batch are its own: it is stored, and its last event by itself is a duplicate.
+                # The ids belong to this batch alone, so it is stored. Its last event, sent by itself, is then
+                # a duplicate, and the answer has its sequence.
                 return await self._seq_of_stored(append, deadline)
             if final.code == WRONG_LAST_SEQUENCE and append.expect is not None:
                 if final.uncertain or not append.fresh:
@@ -239,22 +242,22 @@ class Publisher:
     async def _until_answered(
         self, messages: Sequence[Outgoing], deadline: float, *, uncertain: bool = False
     ) -> PubAck:
-        """Repeat the same until the server's answer is final.
+        """Repeat the same publish until the server's answer is final.
 
-        Raises _Final, UnknownOutcome when the last word is missing, Unavailable when nothing was stored.
+        Raises _Final, UnknownOutcome if no final answer came, Unavailable if nothing was stored.
         """
         pause, publish = _FIRST_PAUSE, self._publish
         while True:
             life = self._jetstream.connection.connections
             try:
                 ack = await publish(messages, self._patience(deadline))
-                if not ack.duplicate:  # what was stored before is acknowledged by a broken store too
+                if not ack.duplicate:  # a broken store still acknowledges events that were stored before
                     self._writability.note_stored()
                 return ack
             except NoAnswer as error:
                 uncertain, reason = True, str(error)
                 if await self._was_passed_over(messages[-1].subject, life):
-                    publish = self._publish_watched  # the answer may have been late, or lost on its way
+                    publish = self._publish_watched  # the answer may have been late, or lost in transit
                     continue
             except _PassedOver as error:
                 self._writability.note_write_failure()
@@ -274,7 +277,7 @@ class Publisher:
             pause = await self._pause(pause, deadline, uncertain, reason)
 
     async def _was_passed_over(self, subject: str, life: int) -> bool:
-        """Whether the server has dealt with what came before on this connection, without an answer to it."""
+        """Whether the server has processed all earlier messages on this connection, answered or not."""
         try:
             await self._jetstream.probe(subject, timeout=_PROBE_SECONDS)
         except (NoAnswer, NotSent, Refused, SuiteError):
@@ -285,9 +288,9 @@ class Publisher:
         return await self._jetstream.publish(messages, timeout=seconds)
 
     async def _publish_watched(self, messages: Sequence[Outgoing], seconds: float) -> PubAck:
-        """Publish, and a probe behind it: on one connection the answers come in the order of the questions.
+        """Publish, then send a probe: on one connection the answers come in the order of the requests.
 
-        Raises _PassedOver when only the probe is answered, and otherwise what a publish raises.
+        Raises _PassedOver if only the probe is answered, otherwise the same errors as a publish.
         """
         life = self._jetstream.connection.connections
         ack: PubAck | None = None
@@ -314,7 +317,10 @@ class Publisher:
         raise failure
 
     async def _look(self, append: PendingAppend, expect: Expectation, deadline: float) -> int | None:
-        """The sequence of the append's last event if it was stored, None if it was not and never will be."""
+        """Search for the append in the log.
+
+        Returns the sequence of its last event, or None if it was not stored and never will be.
+        """
         first = append.messages[0]
         covered = subject_matches(expect.subject, first.subject)
         subject = expect.subject if covered else first.subject
@@ -327,7 +333,7 @@ class Publisher:
                 return None
             if found.headers.get(MESSAGE_ID) == first.headers[MESSAGE_ID]:
                 return found.seq + len(append.messages) - 1
-            if covered:  # the expectation lets only the very next one be ours
+            if covered:  # under the expectation, only the very next message can be ours
                 return None
             after = found.seq
         raise UnknownOutcome()
@@ -347,7 +353,10 @@ class Publisher:
         return deadline - self._hurry_seconds - time.monotonic()
 
     async def _pause(self, pause: float, deadline: float, uncertain: bool, reason: str) -> float:
-        """Wait before the next attempt, and for a lost connection to be back, or raise at the deadline."""
+        """Wait before the next attempt, also for a lost connection to come back. Returns the next pause.
+
+        Raises UnknownOutcome or Unavailable at the deadline.
+        """
         left = self._left(deadline)
         if left > pause:
             await anyio.sleep(pause)
@@ -368,7 +377,7 @@ class Publisher:
 
 
 def subject_matches(subject_filter: str, subject: str) -> bool:
-    """Whether a subject is under a filter with NATS' wildcards."""
+    """Whether a subject matches a filter with NATS wildcards."""
     wanted, tokens = subject_filter.split("."), subject.split(".")
     for position, token in enumerate(wanted):
         if token == ">":

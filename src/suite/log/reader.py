@@ -20,7 +20,7 @@ from suite.messages.subjects import aggregate_of
 logger = logging.getLogger("suite.log")
 
 PATIENCE_SECONDS: Final = 20.0
-"""For how long a reader that does not follow goes on trying to reach the log."""
+"""How long a reader that does not follow keeps trying to reach the log."""
 FIRST_PAUSE_SECONDS: Final = 0.001
 LAST_PAUSE_SECONDS: Final = 0.25
 
@@ -34,17 +34,16 @@ class Extent(NamedTuple):
     """How far the log goes."""
 
     created: str
-    """When its stream was made, which tells it from another stream of that name."""
+    """When its stream was created. This distinguishes it from another stream with the same name."""
     last_seq: int
     subjects: int
     """How many subjects have messages."""
     time: datetime
-    """When this was so, by the server's clock, which decides what expires."""
+    """When the server gave this answer, by its clock, which decides what has expired."""
 
 
 class Unreadable(NamedTuple):
-    """A message in the stream that is no event of the suite. It keeps its sequence, and nothing else of it
-    counts."""
+    """A message in the stream that is not an event of the suite. Only its sequence counts."""
 
     seq: int
     subject: str
@@ -52,23 +51,23 @@ class Unreadable(NamedTuple):
 
     @property
     def aggregate(self) -> str:
-        """The kind of aggregate that its subject names, whether there is such a kind or not."""
+        """The kind of aggregate that its subject names, even if no such kind exists."""
         return aggregate_of(self.subject)[0]
 
 
 class Reader:
-    """Reads the stream for as many readers as there are."""
+    """Reads the stream. Any number of reads may run at once."""
 
     def __init__(self, jetstream: JetStream, *, new_id: NewId, is_mirror: bool = False) -> None:
         self._jetstream = jetstream
         self._new_id = new_id
         self._is_mirror = is_mirror
-        """A mirror that is gone is made anew; a log that is gone is gone."""
+        """A deleted mirror is rebuilt, so reading it waits; a deleted log is an error."""
 
     async def read(
         self, subject_filter: str, *, after: int, follow: bool, last_per_subject: bool
     ) -> AsyncGenerator[Recorded, None]:
-        """All events under the filter in order, each once. Raises Unavailable, or ServerUnsuitable."""
+        """Yield all events under the filter, in order, each once. Raises Unavailable or ServerUnsuitable."""
         end = None if follow else (await self.extent()).last_seq
         if end is not None and end <= after:
             return
@@ -90,7 +89,7 @@ class Reader:
                         return
                     patience.reset()
                     left = delivered.pending
-                    if delivered.seq <= place:  # the last of a subject, again after a loss
+                    if delivered.seq <= place:  # the last message of a subject, delivered again after a loss
                         continue
                     place = delivered.seq
                     event = read_delivered(delivered)
@@ -121,14 +120,14 @@ class Reader:
         return read_stored(found) if found is not None else None
 
     async def at(self, seq: int, subject_filter: str) -> Recorded | Unreadable | None:
-        """The message of this sequence, from the leader; None if it is gone. Raises Unavailable."""
+        """The message with this sequence, from the leader; None if it is gone. Raises Unavailable."""
         found = await _patiently(lambda: self._jetstream.next(subject_filter, after=seq - 1))
         return read_stored(found) if found is not None and found.seq == seq else None
 
     async def reach(self, seq: int) -> None:
-        """Wait until what is read here has come to this sequence, as a mirror does within milliseconds.
+        """Wait until this stream has reached a sequence of the log; a mirror does so within milliseconds.
 
-        Raises Unavailable when it comes no nearer for a while.
+        Raises Unavailable if the stream does not grow for a while.
         """
         patience, pause, newest = Patience(follow=False), FIRST_PAUSE_SECONDS, -1
         while (there := (await self.extent()).last_seq) < seq:
@@ -140,7 +139,7 @@ class Reader:
             pause = min(2 * pause, LAST_PAUSE_SECONDS)
 
     async def extent(self) -> Extent:
-        """What the stream is and how far it goes. Raises Unavailable."""
+        """Which stream this is and how far it goes. Raises Unavailable."""
         info = await _patiently(self._jetstream.info)
         state = info.state
         return Extent(info.created, state.last_seq, state.num_subjects, info.ts)
@@ -151,7 +150,7 @@ class Reader:
 
     async def first(self, subject: str) -> Recorded | Unreadable | None:
         """The oldest message of a subject. Raises Unavailable."""
-        # In the server's JSON what is no UTF-8 is replaced; where that was, anything may stand.
+        # The server's JSON replaces bytes that are not UTF-8: such a token is matched with a wildcard.
         tokens = ["*" if _REPLACED in token else token for token in subject.split(".")]
         found = await _patiently(lambda: self._jetstream.next(".".join(tokens), after=0))
         return read_stored(found) if found is not None else None
@@ -162,7 +161,7 @@ def _policy(last_per_subject: bool) -> DeliverPolicy:
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask until JetStream answers, for a while. Raises Unavailable."""
+    """Repeat a request until JetStream answers. Raises Unavailable after PATIENCE_SECONDS."""
     patience = Patience(follow=False)
     while True:
         try:
@@ -173,7 +172,7 @@ async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 class Patience:
-    """How long a reader goes on when the log does not answer: for ever if it follows."""
+    """Limits how long a reader retries while the log does not answer: for ever if it follows."""
 
     def __init__(self, *, follow: bool) -> None:
         self._follow = follow
@@ -182,31 +181,31 @@ class Patience:
         self._trouble: tuple[float, Exception] | None = None
 
     def reset(self) -> None:
-        """It answers."""
+        """Record that the log answers."""
         self._since = time.monotonic()
         self._pause = 0.0
         self._trouble = None
 
     def trouble(self, seconds: float) -> str | None:
-        """Why it does not answer, if it has not for so long."""
+        """The last error, if the log has not answered for ``seconds``; otherwise None."""
         if self._trouble is None or time.monotonic() - self._trouble[0] < seconds:
             return None
         return str(self._trouble[1])
 
     def excuse(self, error: Exception) -> None:
-        """It does not. Raises Unavailable when that has gone on for too long."""
+        """Record that the log does not answer. Raises Unavailable if that has lasted too long."""
         self._trouble = (self._trouble[0] if self._trouble is not None else time.monotonic(), error)
         if not self._follow and time.monotonic() - self._since > PATIENCE_SECONDS:
             raise Unavailable(f"the log cannot be read: {error}") from error
         self._pause = min(1.0, max(0.05, 2 * self._pause))
 
     async def pause(self) -> None:
-        """Wait, longer each time, before it is asked again."""
+        """Wait before the next request, longer each time."""
         await anyio.sleep(self._pause)
 
 
 def read_stored(stored: Stored) -> Recorded | Unreadable:
-    """The event in a stored message, or why there is none."""
+    """The event in a stored message, or the reason why it is not an event."""
     try:
         return Recorded.read(stored.seq, stored.subject, stored.headers, stored.body, stored=stored.stored)
     except NoEvent as error:
@@ -214,7 +213,7 @@ def read_stored(stored: Stored) -> Recorded | Unreadable:
 
 
 def read_delivered(delivered: Delivered) -> Recorded | Unreadable:
-    """The event in a delivered message, or why there is none."""
+    """The event in a delivered message, or the reason why it is not an event."""
     message = delivered.message
     return read_stored(
         Stored(
@@ -228,7 +227,7 @@ def read_delivered(delivered: Delivered) -> Recorded | Unreadable:
 
 
 def told(unreadable: Unreadable) -> str:
-    """Where a message stands and why it is no event, in words that are safe to print."""
+    """A description of a message that is not an event, with its place and the reason. It is safe to print."""
     subject = unreadable.subject[:_SUBJECT_CHARACTERS]
     where = subject if subject.isprintable() else ascii(subject)
     return f"message {unreadable.seq} on {where} is no event of the suite ({unreadable.reason})"

@@ -1,4 +1,4 @@
-"""The stream that is the log: what its configuration has to be, and how it comes to be so."""
+"""The JetStream stream that holds the log: its required configuration, and its creation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from suite.bus.stream_config import require
 from suite.errors import ServerUnsuitable, Unavailable
 
 DEDUPLICATION_SECONDS: Final = 120
-"""For how long the server knows an event's id again; every retry has to end well within it."""
+"""How long the server remembers an event's id. Every retry must end well within this time."""
 
 MINIMUM_SERVER: Final = (2, 12)
-"""2.11 ignores ``allow_atomic`` in silence and stores parts of rejected batches."""
+"""2.11 silently ignores ``allow_atomic`` and stores parts of rejected batches."""
 
 _WANTED: Final[Mapping[str, Any]] = {
     "storage": "file",
@@ -31,8 +31,8 @@ _WANTED: Final[Mapping[str, Any]] = {
     "deny_delete": True,
     "deny_purge": True,
 }
-"""With anything else facts would get lost, or could not be stored. Facts are neither deleted nor purged;
-single samples may expire."""
+"""Required settings: with other values, events would get lost or could not be stored. Events are neither
+deleted nor purged; single samples may expire."""
 
 _ABSENT: Final[Mapping[str, Any]] = {
     "mirror": None,
@@ -42,12 +42,13 @@ _ABSENT: Final[Mapping[str, Any]] = {
     "subject_delete_marker_ttl": 0,
     "persist_mode": "default",
 }
-"""What a new stream has not, and one that is there must not have: others' messages, other subjects, numbers
-in the place of events, markers among the events, and acknowledgements before anything is stored."""
+"""Settings that a new stream does not have, and an existing one must not have. In this order they would bring
+in messages of other streams (two settings), change subjects, replace events by counters, put delete markers
+among the events, and acknowledge events before they are stored."""
 
 
 def wanted_config(name: str, subject_filter: str) -> dict[str, Any]:
-    """The configuration of a new stream. ``allow_direct`` stays off: direct reads may miss the last write."""
+    """The configuration of a new stream. ``allow_direct`` is off: direct reads may miss the last write."""
     return {
         "name": name,
         "subjects": [subject_filter],
@@ -62,11 +63,11 @@ def wanted_config(name: str, subject_filter: str) -> dict[str, Any]:
 
 
 async def prepare_stream(jetstream: JetStream, subject_filter: str, *, create: bool, seconds: float) -> None:
-    """See to it that the stream is there and fits, for up to `seconds` while JetStream is not ready.
+    """Create the stream if it is missing and `create` is set, then check that its configuration fits.
 
-    It is made if it is not there and `create` is given. One that is there stays as its operator chose it
-    (replicas, placement, compression and the like), and is never changed. Raises ServerUnsuitable with the
-    field that does not fit, or Unavailable when nothing answers.
+    Retries for up to `seconds` while JetStream is not ready. An existing stream is never changed: replicas,
+    placement, compression and the like are its operator's choice. Raises ServerUnsuitable if the stream is
+    missing or does not fit (naming the fields), or Unavailable if nothing answers.
     """
     _check_version(jetstream.connection.server_version)
     reason = "JetStream does not answer"
@@ -115,6 +116,6 @@ def _check_version(version: str) -> None:
     try:
         found = (int(numbers[0]), int(numbers[1]))
     except (ValueError, IndexError):
-        return  # a build without a number: the stream's own answer decides
+        return  # a build without a version number: the server's answer about the stream decides
     if found < MINIMUM_SERVER:
         raise ServerUnsuitable(f"nats-server {version} cannot hold the log: use 2.12 or newer")

@@ -1,9 +1,9 @@
-"""Whether the log takes events: a circuit breaker, fed by the server's answers and by who watches its disk.
+"""Whether the log can be written: a circuit breaker, fed by the server's answers and by the disk watcher.
 
-nats-server refuses events when JetStream's storage limit is reached, and does not answer at all after a write
-to its disk has failed: that stream then takes nothing until the server is restarted, though reads go on. An
-append that waits for an answer which will not come is of no use to anybody, so while the log is known not to
-take events they are refused before they are sent. docs/adr/0021 has what was tried.
+nats-server refuses events when JetStream's storage limit is reached. After a failed write to its disk it does
+not answer at all: the stream then stores nothing until the server is restarted, though reads still work.
+Waiting for an answer that will not come is useless, so while the log is known not to store events, appends
+are refused before they are sent. docs/adr/0021 says what was tried.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from suite.bus.connection import Connection
 from suite.errors import LogNotWritable
 
 TRIAL_SECONDS: Final = 10.0
-"""How often one append is sent all the same: a leader elsewhere in a cluster may have space."""
+"""How often one append is sent as a trial all the same: a leader elsewhere in a cluster may have space."""
 REFUSED_TRIAL_SECONDS: Final = 1.0
-"""The same where the server refuses at once, so that a trial costs nobody anything."""
+"""The interval where the server refuses at once, so that a trial costs nothing."""
 
 ADVICE: Final = (
     "see to the space that NATS has for JetStream, and restart nats-server if it does not go on by itself"
@@ -25,7 +25,7 @@ ADVICE: Final = (
 
 
 class Writability:
-    """What one process knows of it."""
+    """What this process knows about whether the log can be written."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -35,11 +35,11 @@ class Writability:
         self._trial_seconds = TRIAL_SECONDS
         self._trial_at = 0.0
         self.advice = ADVICE
-        """What to do, for the messages."""
+        """The end of the error messages: what the operator can do."""
 
     @property
     def problem(self) -> str | None:
-        """Why the log takes no events, and what to do; None while it does."""
+        """Why the log stores no events, and what to do; None while it does."""
         reason = self._space or self.failure
         if reason is None:
             return None
@@ -52,21 +52,26 @@ class Writability:
 
     @property
     def failure(self) -> str | None:
-        """What the server's answers say of it. A server that was restarted begins anew."""
+        """The failure that the server's answers show, if any. A new connection clears it: the server may have
+        been restarted.
+        """
         if self._failure is not None and self._connection.connections != self._failed_on:
             self._failure = None
         return self._failure
 
     def note_space(self, shortage: str | None) -> None:
-        """How little space the server's disk has; None: enough. Only what must be written goes on."""
+        """Record a shortage of space on the server's disk, None if there is enough.
+
+        During a shortage only essential events are stored.
+        """
         self._space = shortage
 
     def note_write_failure(self) -> None:
-        """The server is through with an append and has not answered."""
+        """Record that the server has processed an append without answering it."""
         self._note("NATS answers but stores nothing, as after a failed write to its disk", TRIAL_SECONDS)
 
     def note_refusal(self, answer: str) -> None:
-        """The server has refused an append for want of storage."""
+        """Record that the server has refused an append for lack of storage."""
         self._note(f"NATS refuses them ({answer})", REFUSED_TRIAL_SECONDS)
 
     def _note(self, reason: str, trial_seconds: float) -> None:
@@ -76,16 +81,16 @@ class Writability:
         self._trial_at = time.monotonic() + trial_seconds
 
     def note_stored(self) -> None:
-        """The server has stored an event."""
+        """Record that the server has stored an event."""
         self._failure = None
 
     def require_space(self) -> None:
-        """Raises LogNotWritable when the disk is too full for what can be refused."""
+        """Raises LogNotWritable if the disk is too full for events that are not essential."""
         if self._space is not None:
             raise self.refusal()
 
     def require_working(self) -> None:
-        """Raises LogNotWritable while the server does not store events, but for a trial now and then."""
+        """Raises LogNotWritable while the server does not store events, except for occasional trials."""
         if self.failure is None:
             return
         if time.monotonic() < self._trial_at:

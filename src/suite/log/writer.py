@@ -1,4 +1,4 @@
-"""The queue before the stream: what carries no expectation may go in groups, a decision goes by itself."""
+"""The queue of appends. Those without an expectation may be sent in groups; a decision is sent by itself."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ QUEUE_BYTES: Final = 64 * 1024 * 1024
 GROUP_MESSAGES: Final = 512
 GROUP_BYTES: Final = 4 * 1024 * 1024
 SENT_AT_ONCE: Final = 32
-"""Single publishes on their way at a time: enough to keep the server busy."""
+"""How many single publishes may be in flight: enough to keep the server busy."""
 PIPELINED: Final = 4
-"""From this many on their way, the time between two answers is what one costs."""
+"""With at least this many in flight, the time between two answers is the cost of one publish."""
 
 
 class Writer:
-    """Takes appends and sees that each is delivered, whatever becomes of who waits for it.
+    """Queues appends and sends them. One that was sent is delivered even if its appender is cancelled.
 
-    The senders run in `tasks`, not in the appender's task, and only while something waits: a cancelled
-    appender neither takes others' events with it nor leaves its own half-way.
+    The senders run in `tasks`, not in the appender's task. So a cancelled appender neither cancels the
+    events of others nor interrupts the delivery of its own.
     """
 
     def __init__(self, publisher: Publisher, tasks: TaskGroup) -> None:
@@ -52,11 +52,11 @@ class Writer:
         (self._plain if append.expect is None else self._decisions).put(append)
 
     def hurry(self, seconds: float) -> None:
-        """From now on try an append for so many seconds at most."""
+        """From now on, try each append for at most ``seconds``."""
         self._publisher.hurry(seconds)
 
     async def close(self, seconds: float) -> None:
-        """Take nothing new and wait for what is queued, up to `seconds`."""
+        """Accept no new appends, and wait up to `seconds` for the queued ones."""
         self._open = False
         if self._messages:
             self._idle = anyio.Event()
@@ -67,7 +67,7 @@ class Writer:
 
     async def _send(self, appends: list[PendingAppend]) -> None:
         try:
-            # What was given up before it went out is taken back: then it is certain that it is not stored.
+            # An append that was cancelled before it was sent is dropped: so it is certainly not stored.
             wanted = [append for append in appends if not append.result.done()]
             if wanted:
                 await self._publisher.publish(wanted)
@@ -80,9 +80,9 @@ class Writer:
 
 
 class _Lane:
-    """Parcels in a row and the senders that take from it: each by itself, or many at once.
+    """A queue of appends and its senders, which send each append by itself or many in a group.
 
-    Without a pace there are no groups. While a group is under way the next one gathers.
+    Without a ``group_commit`` there are no groups. While one group is being sent, the next one collects.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class _Lane:
         self._wake()
 
     def _wake(self) -> None:
-        """Have one more sender look, unless a group is under way, after which the senders look anyway."""
+        """Wake or start one more sender, unless a group is being sent: its end wakes the senders."""
         if self._grouping:
             return
         while self._resting:
@@ -162,7 +162,8 @@ class _Lane:
             await self._send(group)
             if alone:
                 group_commit.note_batch(time.monotonic() - since, messages=messages)
-            # Who was answered now appends again: a turn of the loop, and that goes along in the next group.
+            # Appenders that got their answer now append again. Two turns of the event loop let those appends
+            # join the next group.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         finally:
