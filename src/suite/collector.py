@@ -1,8 +1,8 @@
-"""Exports spans and metrics to an OpenTelemetry collector (OTLP over HTTP), which may not be there.
+"""Exports spans and metrics to an OpenTelemetry collector (OTLP over HTTP), which may be down.
 
-The exporters of OpenTelemetry retry and log each try. What they meet is seen here on their HTTP session: an
-outage is told once when it begins and once when it is over, and nobody waits for a collector that is known to
-be away. Spans and metrics of an outage are lost.
+OpenTelemetry's exporters retry, and log each attempt. Here their own log lines are silenced, and their HTTP
+session is observed instead: an outage is logged once when it begins and once when it ends, and nothing waits
+for a collector that is known to be down. Spans and metrics of an outage are lost.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _TOLD_HERE = (
 
 
 class Collector:
-    """The collector that the ``OTEL_EXPORTER_OTLP_*`` variables name, and whether it answers."""
+    """The collector that the ``OTEL_EXPORTER_OTLP_*`` variables configure, and whether it answers."""
 
     def __init__(self, *, level: int = logging.WARNING) -> None:
-        """``level`` is that of the lines which tell of an outage."""
+        """``level`` is the log level for outages."""
         self.is_away = threading.Event()
-        """Set while it cannot be reached, or refuses what it is sent."""
+        """Set while the collector cannot be reached, or answers with an error."""
         self._level = level
         self._lock = threading.Lock()
         for name in _TOLD_HERE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def spans(self) -> SpanExporter:
-        """An exporter of spans."""
+        """Create an exporter for spans."""
         return OTLPSpanExporter(session=_Session(self))
 
     def metrics(self) -> MetricExporter:
-        """An exporter of metrics."""
+        """Create an exporter for metrics."""
         return OTLPMetricExporter(session=_Session(self))
 
     def failed(self, reason: object) -> None:
-        """A request did not bring what it was to bring."""
+        """Note that a request failed. Logs the first failure of an outage."""
         with self._lock:
             if not self.is_away.is_set():
                 logger.log(
@@ -59,7 +59,7 @@ class Collector:
             self.is_away.set()
 
     def answered(self) -> None:
-        """A request did."""
+        """Note that a request succeeded. Logs the end of an outage."""
         with self._lock:
             if self.is_away.is_set():
                 logger.log(self._level, "the collector takes traces again")
@@ -67,7 +67,7 @@ class Collector:
 
 
 class _Session(requests.Session):
-    """An exporter's HTTP session, which tells how each request went."""
+    """An exporter's HTTP session, which notifies the collector of the outcome of each request."""
 
     def __init__(self, collector: Collector) -> None:
         super().__init__()

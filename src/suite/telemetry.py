@@ -1,8 +1,8 @@
-"""Metrics, and traces: one span an action, decision, append, load and generation, across processes.
+"""OpenTelemetry metrics and traces: one span per action, decision, append, load and generation.
 
-The trace travels in W3C ``traceparent`` headers. When tracing is off nothing is recorded, but a caller's
-``traceparent`` still goes along into events and to actors, so that others' traces stay whole.
-Identifiers that have no bound stand in attributes, never in span names; prompts and answers in neither.
+A trace crosses processes in W3C ``traceparent`` headers. When tracing is off nothing is recorded, but a
+caller's ``traceparent`` is still passed on to events and actors, so that the traces of others stay whole.
+Identifiers without a bound go into attributes, never into span names; prompts and answers go into neither.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from suite.collector import Collector
 
 SHUTDOWN_SECONDS = 0.7
-"""For the last spans and metrics to be exported; what a collector does not take by then is lost."""
+"""How long the last export of spans and metrics may take; what is not exported by then is lost."""
 _POLL_SECONDS = 0.01
 
 Attribute = str | int | float | bool
@@ -41,17 +41,19 @@ _recording = False
 
 @contextmanager
 def tracing(mode: str, *, node: str, process: str, tell_outages: bool = True) -> Iterator[None]:
-    """Record spans and metrics while this is entered: ``off``, ``console`` (lines on stderr) or ``otlp``.
+    """Record spans and metrics during the block.
 
-    The OTLP exporter takes its target from the standard ``OTEL_EXPORTER_OTLP_*`` variables; ``tell_outages``
-    is whether this process is the one that logs when it cannot be reached. Leaving waits for the last
-    export, under a second, and not at all for a collector that is away.
+    ``mode`` is ``off``, ``console`` (lines on stderr) or ``otlp``. The standard ``OTEL_EXPORTER_OTLP_*``
+    variables configure the OTLP exporter. ``tell_outages`` says whether this process is the one that warns
+    when the collector cannot be reached. The end of the block waits up to `SHUTDOWN_SECONDS` for the last
+    export, but not for a collector that is known to be down. Raises InvalidConfiguration if the packages for
+    OTLP are not installed.
     """
-    global _meter, _recording, _tracer  # noqa: PLW0603 - providers are one a process, as OpenTelemetry has it
+    global _meter, _recording, _tracer  # noqa: PLW0603 - OpenTelemetry has one provider per process
     if mode == "off":
         yield
         return
-    from opentelemetry.sdk.metrics import MeterProvider  # costs start-up time that `off` need not pay
+    from opentelemetry.sdk.metrics import MeterProvider  # imported here to save start-up time with `off`
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -82,12 +84,12 @@ def tracing(mode: str, *, node: str, process: str, tell_outages: bool = True) ->
 
 
 def meter() -> metrics.Meter:
-    """What instruments are made of; those of a process without `tracing` record nothing."""
+    """The meter to create instruments with. Outside of `tracing` they record nothing."""
     return _meter
 
 
 def _finish(shutdowns: Sequence[Callable[[], None]], *, unless: Callable[[], bool]) -> None:
-    """Have the last of everything exported, beside each other; the process need not wait for the rest."""
+    """Run the shutdowns in parallel. Wait up to `SHUTDOWN_SECONDS`, or until ``unless`` returns True."""
     threads = [threading.Thread(target=each, name="telemetry-end", daemon=True) for each in shutdowns]
     for thread in threads:
         thread.start()
@@ -131,9 +133,9 @@ def span(
     headers: Mapping[str, str] | None = None,
     **attributes: Attribute,
 ) -> AbstractContextManager[None]:
-    """A span around a block; with `headers`, the continuation of the trace that they carry.
+    """A span around a block. With `headers` it continues the trace of their ``traceparent``.
 
-    Attribute names are given with ``__`` for the dot: ``gen_ai__request__model="smollm2"``.
+    Write attribute names with ``__`` for a dot: ``gen_ai__request__model="smollm2"``.
     """
     if not _recording and not (headers and "traceparent" in headers):
         return nullcontext()
@@ -169,13 +171,13 @@ def _span(
 
 
 def current() -> Context:
-    """The trace that is current, to go on with elsewhere."""
+    """The current trace context, to be continued elsewhere with `within`."""
     return context.get_current()
 
 
 @contextmanager
 def within(trace_context: Context | None) -> Iterator[None]:
-    """Go on with a trace for the block, or with none, whatever the task around it belongs to."""
+    """Continue a trace (or none) during the block, regardless of the trace of the surrounding task."""
     token = context.attach(Context() if trace_context is None else trace_context)
     try:
         yield
@@ -184,7 +186,7 @@ def within(trace_context: Context | None) -> Iterator[None]:
 
 
 def annotate(**attributes: Attribute) -> None:
-    """Add attributes to the span that is current, if one is recorded."""
+    """Add attributes to the current span, if one is recorded."""
     if _recording:
         current = trace.get_current_span()
         for key, value in attributes.items():
@@ -192,7 +194,7 @@ def annotate(**attributes: Attribute) -> None:
 
 
 def traceparent() -> str | None:
-    """The W3C traceparent of the current span, to send along; None outside any trace."""
+    """The W3C ``traceparent`` of the current span, to send in a header; None outside of any trace."""
     current = trace.get_current_span().get_span_context()
     if not current.is_valid:
         return None

@@ -1,1 +1,1 @@
-"""The process of a node: puts it together, and everything that runs in it beside the actions."""
+"""The process of a node: its assembly, and everything that runs in it besides the actions."""

@@ -1,4 +1,4 @@
-"""What a node still has to write down, once the log takes events again."""
+"""A queue of events that a node could not append, to be written when the log accepts events again."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ logger = logging.getLogger("suite.node")
 
 RETRY_SECONDS: Final = 1.0
 LIMIT: Final = 1024
-"""Far more than there are instances; what is beyond it is left to the node's next start (`recovery`)."""
+"""The most events in the queue, far more than there are instances. Events beyond that are dropped; the next
+start of the node closes the instances that this leaves open (`recovery`)."""
 
 
 class Pending(NamedTuple):
-    """A fact that waits, or what makes up for a decision whose fate is not known."""
+    """An event that waits: a fact, or the compensation for a decision whose outcome is unknown."""
 
     event: Event
     event_id: str
     correlation_id: str | None
     makes_up_for: str | None
-    """Written only if the decision of this id turns out to be the last of the aggregate."""
+    """The id of the decision that this compensates: written only if that is the aggregate's last event."""
     written: Callable[[int], None]
-    """Hears its sequence."""
+    """Called with the sequence of the event when it is in the log."""
 
 
 class Backlog:
-    """Writes in the order in which things happened, one at a time."""
+    """Writes the waiting events one at a time, in the order in which they happened."""
 
     def __init__(self, write: Callable[[Pending], Awaitable[int | None]]) -> None:
         self._write = write
@@ -42,11 +43,11 @@ class Backlog:
 
     @property
     def is_empty(self) -> bool:
-        """Whether all is written."""
+        """Whether nothing waits to be written."""
         return not self._waiting
 
     def put(self, pending: Pending) -> None:
-        """Have it written later."""
+        """Add an event. If the queue is full, the event is dropped and an error is logged."""
         if len(self._waiting) == LIMIT:
             logger.error("%s cannot wait for the log any more: it is left out", pending.event.type)
             return
@@ -54,14 +55,17 @@ class Backlog:
         self._filled.set()
 
     async def wait_empty(self, seconds: float) -> bool:
-        """Whether all is written by then."""
+        """Wait up to ``seconds`` until everything is written. Returns whether it is."""
         with anyio.move_on_after(seconds):
             while self._waiting:
                 await self._emptied.wait()
         return self.is_empty
 
     async def run(self) -> None:
-        """Write what waits, again and again until the log has it. Raises Fenced."""
+        """Write what waits, and retry each event until the log has it. Runs until cancelled.
+
+        It also retries when this node is fenced, until `Journal.until_fenced` ends the node.
+        """
         while True:
             await self._filled.wait()
             while self._waiting:

@@ -1,4 +1,4 @@
-"""Services that must be up first: waited for on NATS, where each answers to its name (NATS ADR-32)."""
+"""Waits for the services that a node depends on: each answers a ping to its name on NATS (NATS ADR-32)."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ async def wait_for_dependencies(
 ) -> None:
     """Wait until a micro service of each name has answered ``$SRV.PING.<name>``, at most ``seconds``.
 
-    On an embedded server no other service can be before the node serves: there it warns and goes on.
+    On an embedded server no other service can be up before the node serves, so it only logs a warning.
     Raises DependencyMissing with the names that have not answered, InvalidConfiguration for a name that no
-    micro service can have, and AccessDenied if this user may not ask.
+    micro service can have, and AccessDenied if this user may not send pings.
     """
     for name in names:
         if not _is_name(name):
@@ -78,7 +78,7 @@ async def wait_for_dependencies(
 async def _answers(connection: Connection, name: str) -> bool:
     try:
         await connection.request(f"$SRV.PING.{name}", timeout=PING_SECONDS)
-    except (NoService, RequestTimeout, Unavailable):  # a lost connection mends itself
+    except (NoService, RequestTimeout, Unavailable):  # a lost connection reconnects by itself
         return False
     return True
 

@@ -1,9 +1,10 @@
-"""How long a node that was told to stop may take.
+"""Limits how long a node takes to stop (ADR 24).
 
-Two waits, each with one deadline. Running requests and generations are waited for up to `drain_seconds`,
-which an operator chose, as long as NATS can bring their answers to somebody. From then on what is left has
-`END_SECONDS` together. A server that does not answer is not waited for: the connection is given up, whereupon
-every wait for it ends at once. What is not written down then is closed at the next start.
+There are two phases, each with one deadline. First the node waits up to `drain_seconds` (configured) for
+running requests and generations, as long as NATS can deliver their replies. Everything after that has
+`END_SECONDS` in total. The node does not wait for a server that does not answer: it gives up the connection,
+which ends every wait for it at once. Instances whose end is not in the log by then are closed at the next
+start.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from suite.node.journal import Journal
 logger = logging.getLogger("suite.node")
 
 END_SECONDS: Final = 2.8
-"""For all that is left when nothing runs any more: models' processes end, and the log has it."""
+"""For everything after the drain: ending the models' processes, and writing that to the log."""
 PROCESS_SECONDS: Final = 2.5
-"""Of these, for a model's process before it is killed."""
+"""How much of `END_SECONDS` a model's process gets before it is killed."""
 ANSWER_SECONDS: Final = 1.2
-"""So long NATS may give no answer before it is not waited for any more."""
+"""How long NATS may fail to answer before the connection is given up."""
 APPEND_SECONDS: Final = 1.5
-"""So long an append is tried once the node stops."""
+"""How long an append is tried once the node is stopping."""
 _PROBE_SECONDS: Final = 0.25
 
 
 class Ending:
-    """The deadlines of one stop."""
+    """The deadlines of one shutdown."""
 
     def __init__(self, connection: Connection, log: Log, journal: Journal, *, drain_seconds: float) -> None:
         self._connection = connection
@@ -47,7 +48,10 @@ class Ending:
 
     @asynccontextmanager
     async def draining(self, tasks: TaskGroup) -> AsyncIterator[None]:
-        """The node was told to stop: the block waits for what runs, and ends when its time is over."""
+        """A scope for waiting for running work after the node was told to stop.
+
+        The block is cancelled after `drain_seconds`, or when NATS does not answer.
+        """
         self._log.hurry(APPEND_SECONDS)
         tasks.start_soon(self._watch)
         self._draining.deadline = anyio.current_time() + self._drain_seconds
@@ -55,12 +59,12 @@ class Ending:
             yield
 
     def all_the_rest(self) -> anyio.CancelScope:
-        """Nothing runs any more: the scope for all that is left to do."""
+        """A scope with the deadline for everything after the drain."""
         self._rest.deadline = anyio.current_time() + END_SECONDS
         return anyio.CancelScope(deadline=self._rest.deadline)
 
     async def _watch(self) -> None:
-        """Give the connection up when NATS does not answer, or when the time for all is over."""
+        """Give up the connection when NATS does not answer, or when the last deadline has passed."""
         with self._rest:
             while await self._answers():  # noqa: ASYNC110 - each round asks NATS
                 await anyio.sleep(_PROBE_SECONDS)
@@ -79,5 +83,5 @@ class Ending:
         except RequestTimeout:
             return False
         except Unavailable:
-            pass  # lost at this moment: the next round waits for it to be back
+            pass  # the connection was just lost: the next round waits for it to come back
         return True

@@ -1,7 +1,7 @@
-"""Watches for messages in the log that are no events of the suite: counted, told once, and otherwise skipped.
+"""Finds messages in the log that are not events of the suite (ADR 20). They are counted and reported once.
 
-Those on subjects that read models follow are counted by these, as they come to them. Others, such as
-`suite.event.whatever`, nobody follows: the stream's own list of subjects has them.
+Read models count those on the subjects that they follow, as they skip them. Those on other subjects, such as
+`suite.event.whatever`, are found in the stream's own list of subjects.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ logger = logging.getLogger("suite.node")
 
 LOOK_SECONDS: Final = 2.0
 LOOKED_AT: Final = 64
-"""Subjects that nobody follows and that are read from in one look; the rest in the next ones."""
+"""How many unfollowed subjects one look reads from; the next looks read from the rest."""
 REMEMBERED: Final = 4096
-"""Such subjects that are kept in mind."""
+"""How many unfollowed subjects are remembered."""
 
 ERROR_TYPE: Final = "foreign_message"
 
 
 class Foreign(NamedTuple):
-    """What was found so far."""
+    """How many foreign messages were found so far, and the first one."""
 
     messages: int = 0
     first: Unreadable | None = None
@@ -44,7 +44,7 @@ class Foreign(NamedTuple):
 
 
 class ForeignMessages:
-    """Looks every few seconds, and reports the first find as an error, once for the fleet."""
+    """Looks for foreign messages every few seconds, and reports the first as an error, once per fleet."""
 
     def __init__(self, log: Log, projections: Projections, node: str) -> None:
         self._log = log
@@ -58,12 +58,12 @@ class ForeignMessages:
         self._reported = False
         self._subjects = 0
         self._verdicts: dict[str, Unreadable | None] = {}
-        """The first message of each subject that nobody follows; None: an event of a later version."""
+        """The first message of each unfollowed subject; None if it is an event of a later version."""
         self.found = Foreign()
-        """As of the last look."""
+        """The result of the last look."""
 
     async def run(self) -> None:
-        """Look again and again; what cannot be known now is looked for the next time."""
+        """Look every `LOOK_SECONDS`. After an error the next look tries again."""
         while True:
             try:
                 await self._look()
@@ -81,7 +81,7 @@ class ForeignMessages:
                 self._reported = True
 
     async def _in_read_models(self) -> Mapping[str, Skipped]:
-        """By aggregate: several read models may follow one, and each counts for itself."""
+        """The skipped messages by aggregate; the highest count, if several read models follow one."""
         finds: dict[str, Skipped] = {}
         for projector in self._projections.by_name.values():
             async with projector.reading() as db:
@@ -109,12 +109,12 @@ class ForeignMessages:
         ]
 
     def _is_followed(self, subject: str) -> bool:
-        """Whether a read model gets to see it: the filters ask for one more token behind the aggregate's."""
+        """Whether a read model sees this subject: filters require one more token after the aggregate."""
         aggregate, rest = aggregate_of(subject)
         return bool(rest) and aggregate in self._followed
 
     async def _report(self) -> None:
-        """Append one error, unless the read model of errors, or the server, has one already."""
+        """Append one error, unless there is one already: in the read model, or on the server (same id)."""
         errors = self._projections.errors
         async with errors.reading(await errors.wait_current()) as db:
             if await has_error(db, ERROR_TYPE):

@@ -1,8 +1,8 @@
-"""Brings generations to actors, and answers for them when an actor cannot.
+"""Hands generations over to actors, and replies for an actor that dies.
 
-The node hands a generation over by a request of its own, with the client's reply subject in a header; from
-the acceptance on the actor answers the client itself, and the node keeps a lease: it forbids eviction, and
-when the actor dies the node sends the terminal message in its place (DESIGN, When something dies).
+The node hands a generation over with a request to the actor, with the client's reply subject in a header.
+Once the actor has accepted, it replies to the client itself, and the node keeps a lease. The lease prevents
+eviction; if the actor dies, the node sends the terminal message instead (DESIGN, When something dies).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ Send: TypeAlias = Callable[[AnySignal], Awaitable[None]]
 
 HANDOVER_SECONDS = 5.0
 CLEAR_SECONDS = 60.0
-"""For a clear: it waits for one step of the engine, which is long for a big model and a long prompt."""
+"""Timeout of a clear, which waits for one engine step: long for a big model and a long prompt."""
 EMBED_SECONDS = 300.0
-"""For the vectors of one request, between the steps of what else the model does."""
+"""Timeout for the vectors of one request, which are computed between the model's other steps."""
 RECONNECT_SECONDS = 2.0
 _RECONNECT_PAUSE_SECONDS = 0.1
 _ATTEMPTS = 2
@@ -66,7 +66,7 @@ _RETRY_SECONDS = 1.0
 
 @asynccontextmanager
 async def beating(send: Send | None) -> AsyncIterator[None]:
-    """Tell the requester each second that the work goes on; nothing when there is no way to tell."""
+    """Send the requester a heartbeat every `HEARTBEAT_SECONDS` during the block; none if ``send`` is None."""
 
     async def beat(send: Send) -> None:
         while True:
@@ -80,7 +80,7 @@ async def beating(send: Send | None) -> AsyncIterator[None]:
 
 
 async def wait_loaded(instance: Instance, send: Send | None) -> None:
-    """Wait for a load; with `send`, tell its progress. Raises the load's failure."""
+    """Wait until an instance is loaded, and report its progress with `send`. Raises the load's failure."""
     told = -1.0
     while instance.phase == "loading":
         if send is not None and instance.progress > told:
@@ -94,7 +94,7 @@ async def wait_loaded(instance: Instance, send: Send | None) -> None:
 
 
 class Generations:
-    """The generations of one node, from their acceptance to their hand-over."""
+    """The generations of one node, until they are handed over to an actor."""
 
     def __init__(
         self,
@@ -114,9 +114,9 @@ class Generations:
         self._pending: dict[str, anyio.CancelScope] = {}
 
     async def start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
-        """Have an actor accept the generation; the model is loaded first if it is not.
+        """Have an actor accept the generation. The model is loaded first if necessary.
 
-        Raises what refused it: the load, the actor, or GenerationExists, Cancelled, ActorCrashed.
+        Raises the error of the load or the actor's refusal, GenerationExists, Cancelled or ActorCrashed.
         """
         generation_id = handover.generation_id
         if generation_id in self._pending or self._supervisor.find_generation(generation_id):
@@ -134,7 +134,7 @@ class Generations:
             raise Cancelled
 
     async def cancel(self, generation_id: str) -> None:
-        """Cancel a generation, wherever it is. Raises GenerationNotFound."""
+        """Cancel a generation, whether an actor has it or it still waits. Raises GenerationNotFound."""
         instance = self._supervisor.find_generation(generation_id)
         if instance is not None and instance.leases[generation_id].accepted:
             if not await self._cancel_in(instance, generation_id):
@@ -145,10 +145,10 @@ class Generations:
             raise GenerationNotFound
 
     async def clear(self, model_id: str | None, conversation_id: str | None) -> Cleared:
-        """Have one model, or for None each that is loaded, forget one conversation, or all.
+        """Have one loaded model (None: each) forget one conversation (None: all).
 
-        All are asked even if one does not answer. Raises what kept one from answering: RequestTimeout,
-        NoService, Unavailable.
+        Every model is asked even if one does not answer. Raises the first failure: RequestTimeout,
+        NoService or Unavailable.
         """
         cleared: list[Cleared] = []
         failures: list[SuiteError] = []
@@ -172,9 +172,10 @@ class Generations:
         )
 
     async def embed(self, model: Model, request: Embed, *, correlation_id: str) -> Embedded:
-        """Have a model turn texts into vectors; it is loaded first if it is not.
+        """Have a model turn texts into vectors. It is loaded first if necessary.
 
-        Raises what refused it: the load, the actor, or ActorCrashed, RequestTimeout, Unavailable, TooLarge.
+        Raises the error of the load or the actor's refusal, ActorCrashed, RequestTimeout, Unavailable or
+        TooLarge.
         """
         async with self._supervisor.hold(model, correlation_id=correlation_id) as instance:
             await wait_loaded(instance, None)
@@ -182,7 +183,7 @@ class Generations:
         if data is None:
             raise ActorCrashed
         embedded = _accepted(msgspec.json.decode(data, type=Embedded))
-        # It has grown by the context for embeddings, and its status is to say so.
+        # The process has grown by the context for embeddings, and its status should say so.
         instance.resident_bytes = max(instance.resident_bytes, embedded.resident_bytes)
         return embedded
 
@@ -196,7 +197,10 @@ class Generations:
         raise ActorCrashed
 
     async def _hand_over(self, instance: Instance, handover: Handover, reply: str) -> bool:
-        """True: the actor has it. False: the actor is dead, and killed to be sure. Raises its refusal."""
+        """Offer a generation to the actor. Returns whether the actor has it; raises its refusal.
+
+        An actor that does not answer counts as dead, and is killed to be sure.
+        """
         generation_id = handover.generation_id
         lease = Lease(reply=reply, stream=handover.request.stream)
         instance.leases[generation_id] = lease
@@ -217,7 +221,7 @@ class Generations:
             self._tasks.start_soon(self._settle, instance, generation_id)
             raise
         except anyio.get_cancelled_exc_class():
-            raise  # `start` settles it
+            raise  # `start` calls `_settle`
         except BaseException:
             self._supervisor.release(instance, generation_id)
             raise
@@ -237,7 +241,7 @@ class Generations:
         seconds: float,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Ask the actor; one that lives may just be connecting again, and is asked again."""
+        """Send the actor a request. Retried while the actor may be reconnecting to NATS."""
         deadline = self._clock() + RECONNECT_SECONDS
         while True:
             try:
@@ -251,7 +255,7 @@ class Generations:
                 await anyio.sleep(_RECONNECT_PAUSE_SECONDS)
 
     async def _settle(self, instance: Instance, generation_id: str) -> None:
-        """Whether the actor has it is not known: cancel it there, and give the lease back if it is not."""
+        """Cancel a generation that the actor may have; release the lease if the actor does not have it."""
         while generation_id in instance.leases:
             try:
                 if not await self._cancel_in(instance, generation_id):
@@ -269,13 +273,13 @@ class Generations:
         return msgspec.json.decode(answer.data, type=CancelGenerationReply).cancelled
 
     async def _clear_in(self, instance: Instance, conversation_id: str | None) -> Cleared:
-        """What the actor has forgotten; nothing when it dies meanwhile, for then nothing is left."""
+        """Have one actor forget. Zero counts if the actor dies meanwhile, since nothing is left then."""
         request = msgspec.json.encode(Clear(conversation_id=conversation_id))
         answer = await self._ask(instance, "clear", request, CLEAR_SECONDS)
         return Cleared() if answer is None else _accepted(msgspec.json.decode(answer, type=Cleared))
 
     async def _ask(self, instance: Instance, operation: str, data: bytes, seconds: float) -> bytes | None:
-        """What the actor answers; None when it dies meanwhile."""
+        """Send the actor a request. Returns its reply, or None if the actor dies meanwhile."""
 
         async def stop_when_gone() -> None:
             while instance.phase == "loaded":
@@ -293,7 +297,7 @@ class Generations:
 
 
 def _accepted(reply: R) -> R:
-    """What an actor answers. Raises its refusal."""
+    """Return an actor's reply, or raise its refusal."""
     if reply.code:
         raise error_from_reply(reply.code, reply.message, retry_after_ms=reply.retry_after_ms)
     return reply

@@ -19,16 +19,16 @@ Phase: TypeAlias = Literal["loading", "loaded", "ending", "gone"]
 
 
 class Lease(msgspec.Struct, kw_only=True):
-    """A running generation's hold on its instance, and whom to tell when the instance dies."""
+    """Keeps an instance from eviction while a generation runs, and says whom to tell if the instance dies."""
 
     reply: str
     stream: bool
     accepted: bool = False
-    """The actor has it; before that the hand-over itself answers for it."""
+    """Whether the actor has the generation. Until then the hand-over replies to the client."""
 
 
 class Instance:
-    """What the node knows of a loaded model. The supervisor changes it, and `Generations` its leases."""
+    """What the node knows of one instance. The supervisor changes it; `Generations` changes its leases."""
 
     def __init__(self, model: Model, instance_id: str, *, now: float) -> None:
         self.model = model
@@ -37,18 +37,18 @@ class Instance:
         self.progress = 0.0
         self.process: ActorProcess | None = None
         self.failure: SuiteError | None = None
-        """Why it is gone, for those who waited for it."""
+        """Why it ended, for those who waited for it."""
         self.unloading: UnloadReason | None = None
-        """Why it is to leave; None while it stays."""
+        """Why it is being unloaded; None while it stays."""
         self.leave_by: float | None = None
-        """When its generations are cancelled if they have not ended; None until its end has begun."""
+        """When generations that still run are cancelled (clock time); None until the unload has begun."""
         self.told_to_end = False
-        """Its process was asked to end: what comes now is no crash."""
+        """Whether its process was asked to end, so that its exit is not a crash."""
         self.correlation_id: str | None = None
-        """The request that had it loaded."""
+        """The id of the request that caused its load."""
         self.leases: dict[str, Lease] = {}
         self.waiting = 0
-        """Requests that wait for the load or are about to hand over."""
+        """How many requests wait for the load, or are about to hand over a generation."""
         self.started = now
         self.last_used = now
         self.loaded_at: str | None = None
@@ -57,35 +57,35 @@ class Instance:
         self.resident_bytes = 0
         self.freed_bytes = 0
         self.trace: Context | None = telemetry.current()
-        """Whose doing its next event is: the load's, then nobody's, then the unload's."""
+        """The trace that its next event belongs to: that of the load, then none, then that of the unload."""
         self.seq = 0
         """The last event appended about it."""
         self.unrecorded: SuiteError | None = None
-        """Why its newest fact is not in the log yet."""
+        """Why its newest event is not in the log yet; None if it is."""
         self._changed = anyio.Event()
 
     @property
     def holds(self) -> int:
-        """What forbids its eviction: generations that run, requests that wait."""
+        """How many generations and waiting requests prevent its eviction."""
         return len(self.leases) + self.waiting
 
     @property
     def running(self) -> int:
-        """Generations that its actor has, running or waiting there."""
+        """How many generations its actor has, running or queued there."""
         return sum(lease.accepted for lease in self.leases.values())
 
     @property
     def occupancy(self) -> Occupancy:
-        """Its use at this moment, for the decider."""
+        """Its current use, as input for the residency decision."""
         return Occupancy(holds=self.holds, last_used=self.last_used, leaving=self.unloading is not None)
 
     @property
     def is_idle(self) -> bool:
-        """Loaded, staying, and nobody uses it."""
+        """Whether it is loaded, not being unloaded, and unused."""
         return self.phase == "loaded" and self.unloading is None and self.holds == 0
 
     def recorded(self, seq: int) -> None:
-        """Its newest fact is in the log."""
+        """Note that its newest event is in the log."""
         self.seq, self.unrecorded = seq, None
 
     def changed(self) -> None:
@@ -98,6 +98,6 @@ class Instance:
         await self._changed.wait()
 
     async def wait_gone(self) -> None:
-        """Wait until its process has ended and its memory is back."""
+        """Wait until its process has ended and its memory is released."""
         while self.phase != "gone":
             await self.wait_change()

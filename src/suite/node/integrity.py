@@ -1,9 +1,9 @@
-"""Finds out whether the log still has what it must have: at the start, after each restart of NATS, and daily.
+"""Checks whether the log has lost events: at the start, after each new connection to NATS, and daily.
 
-All of it is read once, in peace, so that a message which the server passes over is seen. What each read model
-has counted and has not expired must be there; and where sequences are missing behind the newest event that
-any read model has seen, they are lost if all around is too young to have expired. docs/adr/0022 says what
-this cannot see.
+A check reads the headers of the whole log once, with pauses, because nats-server silently skips damaged
+messages. Every event that a read model has counted and that has not expired must be there. Sequences that are
+missing after the newest event that any read model has seen are lost if the event before the gap is too young
+for anything after it to have expired. docs/adr/0022 says what this cannot detect.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from suite.projections.projector import Projector
 logger = logging.getLogger("suite.node")
 
 EVENTS_LOST: Final = "events_lost"
-"""The type of the error that is reported."""
+"""The type of the error that a loss is reported as."""
 AGAIN_SECONDS: Final = 86_400.0
 LOOK_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 10.0
@@ -38,7 +38,7 @@ _NAMED_HOLES: Final = 5
 
 
 class Integrity:
-    """What is known of the log's losses."""
+    """Checks the log, and keeps what is known of its losses."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Integrity:
         clock: Clock,
         on_problem: Callable[[str], None],
     ) -> None:
-        """``shortest_retention``: sooner nothing expires; None: nothing does."""
+        """``shortest_retention`` is the age before which no event expires; None: no event expires."""
         self._connection = connection
         self._log = log
         self._projections = projections
@@ -58,14 +58,15 @@ class Integrity:
         self._clock = clock
         self._on_problem = on_problem
         self._seen: int | None = None
-        """Behind this nobody has seen an event before the last check, or before the start."""
+        """The last event that a previous check, or at the start a read model, has seen; None before the first
+        check."""
         self._holes: list[tuple[int, int]] = []
         self._asked = anyio.Event()
         self.problem: str | None = None
-        """What the log has lost, and what to do."""
+        """What the log has lost, and what to do; None if nothing."""
 
     async def run(self) -> None:
-        """Check again and again, for as long as this runs."""
+        """Check at once, then after each new connection to NATS, daily, and when `ask` is called."""
         while True:
             life, since, self._asked = self._connection.connections, self._clock(), anyio.Event()
             try:
@@ -81,14 +82,16 @@ class Integrity:
                     await self._asked.wait()
 
     def ask(self, *, accept: bool = False) -> None:
-        """Have it checked again soon: what is there has changed. Losses of which nobody has a copy may be
-        accepted, and are then not told any more."""
+        """Request a check soon, because something has changed.
+
+        With ``accept``, losses of events that no read model has are accepted and no longer reported.
+        """
         if accept:
             self._holes.clear()
         self._asked.set()
 
     async def check(self) -> None:
-        """Read the log once and compare. Raises Unavailable."""
+        """Read the log once and compare it with the read models' counts. Raises Unavailable."""
         projectors = self._projections.by_name.values()
         extracts = [extract for projector in projectors if (extract := await _extract(projector)) is not None]
         if self._seen is None:
@@ -112,7 +115,7 @@ class Integrity:
         self._tell(_description(lost, self._holes))
 
     def _is_young(self, before: Entry | None, now: datetime) -> bool:
-        """Whether nothing that came after this can have expired."""
+        """Whether no event stored after this one can have expired yet."""
         if before is None:
             return False
         return self._shortest_retention is None or now - before.stored < self._shortest_retention
@@ -125,7 +128,7 @@ class Integrity:
 
 
 async def _extract(projector: Projector) -> Extract | None:
-    """None while the read model cannot be read: then it cannot say what is missing."""
+    """The ledger of a read model; None while it cannot be read, so that it cannot tell what is missing."""
     with suppress(ReadModelBehind, ReadModelUnavailable):
         return await projector.ledger()
     return None

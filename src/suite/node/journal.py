@@ -1,6 +1,6 @@
-"""What a node writes about itself and its instances, fenced by its epoch.
+"""Appends a node's events about itself and its instances, fenced by its epoch (ADR 2).
 
-Every append expects the node's own ``started`` event to be still the last of its subject; when another
+Every append expects that the node's own ``started`` event is still the last one on its subject. When another
 process has taken the name over, the append is refused and this node stops (DESIGN, invariant 3).
 """
 
@@ -33,11 +33,11 @@ logger = logging.getLogger("suite.node")
 
 _RETRY_SECONDS = 0.5
 _BACKLOG_SECONDS = 1.5
-"""For how long a decision waits for what is still to be written before it."""
+"""How long a decision waits for the backlog to be written first."""
 
 
 class Journal:
-    """The node's pen."""
+    """Appends the events of one node. Every append is fenced."""
 
     def __init__(self, log: Log, subjects: Subjects, node: str, epoch: int, new_id: NewId) -> None:
         self.epoch = epoch
@@ -54,12 +54,12 @@ class Journal:
         )
 
     async def until_fenced(self) -> None:
-        """Wait until this process may write no more as this node, and raise why: Fenced or LogGone."""
+        """Wait until this process may no longer write as this node, then raise why: Fenced or LogGone."""
         await self._fenced.wait()
         raise self._reason
 
     async def check(self) -> None:
-        """See whether the node's own start is still the last on its subject; if not, this process must stop.
+        """Check that the node's own start is still the last on its subject. If not, this process must stop.
 
         Raises Unavailable when that cannot be known.
         """
@@ -92,20 +92,21 @@ class Journal:
         return Fenced()
 
     async def run(self) -> None:
-        """Write down, for as long as this runs, what could not be written when it happened."""
+        """Write events that could not be appended when they happened, until cancelled."""
         await self._backlog.run()
 
     def close(self) -> None:
-        """The node ends and cannot wait for the log: what is not written down is left to its next start."""
+        """Stop retrying: the node is stopping. What is not in the log yet is left to its next start."""
         self._closed = True
 
     async def decide(self, event: Event, *, undone: Event, correlation_id: str | None = None) -> int:
-        """Append a decision before it is acted upon; its sequence.
+        """Append a decision before it is acted upon. Returns its sequence (ADR 3).
 
-        It is in the log when this returns and not when this raises: what may be there or not is tried until
-        it is. If the log stops to take events meanwhile, that cannot be known: then UnknownOutcome is raised,
-        and if it turns out to be there, ``undone`` is written behind it. Raises Fenced or LogGone when this
-        process is no longer the node, LogNotWritable, Unavailable, Overloaded or TooLarge.
+        The decision is in the log if this returns, and not if it raises: an append with an unknown outcome is
+        retried until the log has the event. The exception is a log that stops accepting events meanwhile:
+        then UnknownOutcome is raised, and if the decision turns out to be in the log, ``undone`` is appended
+        after it. Raises Fenced or LogGone when this process is no longer the node, LogNotWritable,
+        Unavailable, Overloaded or TooLarge.
         """
         if not await self._backlog.wait_empty(_BACKLOG_SECONDS):
             raise LogNotWritable("earlier events of this node still wait for the log: try again")
@@ -126,11 +127,11 @@ class Journal:
         correlation_id: str | None = None,
         written: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Append what has already happened; tried until the log has it once, and ``written`` hears where.
+        """Append a fact, which has already happened. Retried until the log has it exactly once.
 
-        Raises LogNotWritable when the log takes no events: it is then written as soon as it does. Once this
-        is closed it is tried no more, and left to the node's next start. Raises Fenced or LogGone when this
-        process is no longer the node.
+        ``written`` is called with its sequence. Raises LogNotWritable when the log accepts no events; the
+        fact is then written as soon as it does. After `close` it is not retried, and left to the node's next
+        start. Raises Fenced or LogGone when this process is no longer the node.
         """
         event_id = self._new_id()
         try:
@@ -146,7 +147,7 @@ class Journal:
         except (Unavailable, UnknownOutcome, Overloaded):
             if self._fenced.is_set():
                 raise
-            return  # this is closed
+            return  # `close` was called
         written(seq)
 
     def _put(
@@ -161,7 +162,7 @@ class Journal:
         self._backlog.put(Pending(event, event_id or self._new_id(), correlation_id, makes_up_for, written))
 
     async def _write(self, pending: Pending) -> int | None:
-        """Append what waited; None if it makes up for what has not happened."""
+        """Append an event from the backlog. Returns None for a compensation that is not needed."""
         seqs = await self._stored(pending.event)
         if pending.event_id in seqs:
             return seqs[pending.event_id]
@@ -184,7 +185,7 @@ class Journal:
                 raise error
             await anyio.sleep(_RETRY_SECONDS)
             try:
-                # The server forgets ids after two minutes: whether it was stored meanwhile, the log tells.
+                # The server forgets message ids after two minutes, so look in the log whether it was stored.
                 seqs = await self._stored(event)
                 if event_id in seqs:
                     return seqs[event_id]
@@ -194,7 +195,7 @@ class Journal:
         raise self._reason
 
     async def _stored(self, event: Event) -> dict[str, int]:
-        """The events of its aggregate since this node's start, in order: their ids and sequences."""
+        """The ids and sequences of the events of the same aggregate since this node's start, in order."""
         aggregate = self._subjects.aggregate(event.aggregate, *event.ids)
         return {recorded.id: recorded.seq async for recorded in self._log.read(aggregate, after=self.epoch)}
 

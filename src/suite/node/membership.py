@@ -1,7 +1,8 @@
-"""A node among nodes: its name, its epoch, its lease, and the loss of others.
+"""A node's membership in the fleet: its name, its epoch, its lease, and the detection of lost nodes.
 
-A node's ``started`` event is its epoch. While it lives it renews a lease in a KV bucket; when the lease of
-another runs out and that node does not answer either, its loss is appended, once however many notice.
+The sequence of a node's ``started`` event is its epoch. A node renews a lease in a KV bucket while it lives.
+When the lease of another node expires and that node does not answer a ping either, its loss is appended, once
+however many nodes notice it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ GRACE_SECONDS = 2.0
 
 
 class Presence(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands under a node's name while it lives."""
+    """The value of a node's lease."""
 
     epoch: int
     host: str
@@ -54,7 +55,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Membership:
-    """This node's part in the fleet."""
+    """This node's membership in the fleet."""
 
     def __init__(self, connection: Connection, log: Log, subjects: Subjects, node: str) -> None:
         self._connection = connection
@@ -63,13 +64,13 @@ class Membership:
         self._node = node
         self.epoch = 0
         self._seen = 0
-        """Up to where the node's own aggregate was looked through."""
+        """The sequence up to which the node's own aggregate was checked."""
 
     async def enter(self, *, take_over: bool, memory_limit_bytes: int) -> int:
-        """Take the node's name and append its start; the epoch.
+        """Take the node's name and append its start. Returns the epoch.
 
-        Raises NodeNameTaken while another process of that name answers, unless told to take over; Conflict
-        when others go on and on writing to the node's aggregate; LogNotWritable.
+        Raises NodeNameTaken while another process of that name answers, unless ``take_over``; Conflict when
+        others keep writing to the node's aggregate; LogNotWritable.
         """
         if not take_over and await self._answers(self._node):
             raise NodeNameTaken(
@@ -99,9 +100,9 @@ class Membership:
 
     @asynccontextmanager
     async def present(self, leases: Leases, journal: Journal) -> AsyncIterator[None]:
-        """Be there for the others until the block ends, and see to what becomes of them.
+        """During the block: answer pings, renew the lease, and watch for the loss of other nodes.
 
-        What watches over the name has ended when this is left, so that it never meets the node's own stop.
+        The check of the name has ended when the block is left, so that it never sees the node's own stop.
         """
         await self.answer_pings()
         async with background() as tasks:
@@ -110,7 +111,7 @@ class Membership:
             yield
 
     async def leave(self, leases: Leases) -> None:
-        """Append the node's stop, unless another process has the name by now, and give the lease up."""
+        """Append the node's stop, unless another process has the name by now, and delete the lease."""
         started = self._subjects.event("node", (self._node,), NodeStarted.fact)
         try:
             await self._log.append(
@@ -124,21 +125,21 @@ class Membership:
             await leases.delete(self._node)
 
     async def answer_pings(self) -> None:
-        """Let others see that this process lives."""
+        """Answer pings, so that others see that this process lives."""
 
         async def answer(message: object) -> None:
             reply = getattr(message, "reply", "")
             if reply:
-                with suppress(SuiteError):  # who asks chose the reply subject, and asks again
+                with suppress(SuiteError):  # the requester chose the reply subject, and will ping again
                     await self._connection.publish(reply, b"{}")
 
         await self._connection.subscribe(self._subjects.node(self._node, "ping"), answer)
 
     async def renew(self, leases: Leases, journal: Journal) -> None:
-        """Renew the lease for as long as this runs, and see that the name is still this process's.
+        """Renew the lease until cancelled, and check that this process still owns the name.
 
         Raises NodeLost when another node has declared this one lost: its instances no longer count, so it
-        must start anew. A process that has taken the name over fences the journal.
+        must be restarted. When another process has taken the name over, the journal is fenced.
         """
         presence = msgspec.json.encode(Presence(epoch=self.epoch, host=socket.gethostname(), pid=os.getpid()))
         while True:
@@ -146,14 +147,14 @@ class Membership:
                 await self._check_name(journal)
                 await leases.put(self._node, presence)
             except (Unavailable, RequestTimeout, NoService, ServerUnsuitable):
-                pass  # the connection mends itself, and says so in the log of the process; so do read models
+                pass  # the connection recovers and logs that by itself; so do read models
             await anyio.sleep(RENEW_SECONDS)
 
     async def watch(self, leases: Leases) -> None:
-        """Append the loss of each node that neither holds a lease nor answers."""
+        """Append the loss of each node that neither holds a lease nor answers a ping."""
         present: set[str] = set()
         doubt = anyio.Event()
-        doubt.set()  # about those that were lost before this node began to watch
+        doubt.set()  # nodes may have been lost before this node began to watch
 
         async def follow() -> None:
             async for name, value in leases.watch():
@@ -188,8 +189,10 @@ class Membership:
         self._seen = last_seq
 
     async def _bury_missing(self, present: set[str]) -> bool:
-        """Whether some are left of which it cannot be said yet: they answer, though they hold no lease, or
-        somebody wrote about them at this moment."""
+        """Append the loss of nodes that are missing. Returns whether some could not be judged yet.
+
+        Those answer although they hold no lease, or somebody just appended to their aggregate.
+        """
         undecided = False
         for name, newest in (await self._newest(self._subjects.aggregate("node"))).items():
             if name == self._node or name in present or not isinstance(newest.data, NodeStarted):
@@ -198,7 +201,10 @@ class Membership:
         return undecided
 
     async def _newest(self, subject_filter: str) -> dict[str, Recorded]:
-        """The newest event of each node. Read from the beginning: what is no event must hide none."""
+        """The newest event of each node.
+
+        Reads all events rather than the last ones, because a foreign message or a copy could hide an event.
+        """
         newest: dict[str, Recorded] = {}
         known: set[str] = set()
         async for recorded in self._log.read(subject_filter):
@@ -208,7 +214,7 @@ class Membership:
         return newest
 
     async def _bury(self, name: str, *, epoch: int) -> bool:
-        """Whether it is certain that this life of the node has an end in the log."""
+        """Append the loss of a node's epoch. Returns whether that epoch certainly has an end in the log."""
         aggregate = self._subjects.aggregate("node", name)
         last_seq = await self._log.last_seq(aggregate)
         newest = (await self._newest(aggregate)).get(name)

@@ -1,4 +1,4 @@
-"""One suite process on one machine: the parts that the actions work with."""
+"""One suite process on one machine: holds the parts that the actions use."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from suite.projections.projections import Projections
 from suite.projections.usage import UsageHistory
 
 DIGEST_SECONDS = 1.0
-"""How long a load waits for the digest of a file that was not read yet."""
+"""How long a load waits for the digest of a file that has not been hashed yet."""
 
 
 class Node:
-    """What every handler gets; `suite.node.serving` puts it together."""
+    """The context that every action handler gets; `suite.node.serving` builds it."""
 
     def __init__(
         self,
@@ -67,38 +67,38 @@ class Node:
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
         self.service: Service[Node] | None = None
-        """None until the actions are served, which is last."""
+        """None until the actions are served, which is the last step of the start."""
         self.predictions_made = 0
 
     @property
     def commands_processed(self) -> int:
-        """Requests that were answered or refused since the start."""
+        """How many requests were answered or refused since the start."""
         return self.service.commands_processed if self.service else 0
 
     @property
     def models_loaded(self) -> int:
-        """How many models answer at this moment."""
+        """How many models are loaded now."""
         return sum(instance.phase == "loaded" for instance in self.supervisor.instances.values())
 
     @property
     def last_seq(self) -> int:
-        """The newest event that this node wrote or knows of: what its queries must not be behind."""
+        """The newest event that this node wrote or knows of. Its queries must see at least this."""
         return max(self.journal.last_seq, self.log.newest)
 
     def is_loaded(self, model_id: str) -> bool:
-        """Whether the model answers on this node."""
+        """Whether the model is loaded on this node."""
         instance = self.supervisor.instances.get(model_id)
         return instance is not None and instance.phase == "loaded"
 
     async def predict(self, *, limit: int, min_seq: int = 0) -> list[str]:
-        """The models that are likely to be used next, the likeliest first."""
+        """Predict which models will be used next, the likeliest first."""
         async with self.projections.usage.reading(min_seq, own_seq=self.last_seq) as db:
             predicted = await self.policy.predict(UsageHistory(db), now=self.now(), limit=limit)
         self.predictions_made += 1
         return predicted
 
     def loadable(self, model_id: str) -> Model:
-        """The model of an id or alias, with its file still there and sound.
+        """Find a model by id or alias, and check that its file still exists and is valid.
 
         Raises ModelNotFound, ModelFileGone or ModelFileInvalid.
         """
@@ -110,7 +110,7 @@ class Node:
         return model
 
     def idle_timeout(self, model: Model) -> float:
-        """After how many idle seconds the model is unloaded; 0: never."""
+        """The idle time in seconds after which the model is unloaded; 0: never."""
         return idle_timeout(self.settings, model)
 
     def threads(self, model: Model) -> int:
@@ -119,13 +119,13 @@ class Node:
 
 
 def idle_timeout(settings: Settings, model: Model) -> float:
-    """The model's own idle timeout in seconds, or the service's."""
+    """The model's own idle timeout in seconds, or else that of the service."""
     own = model.settings.idle_timeout_seconds
     return settings.idle_timeout_seconds if own is None else own
 
 
 def threads(model: Model) -> int:
-    """The configured threads, or one a physical core: llama.cpp gains nothing from more."""
+    """The configured number of threads, or one per physical core: llama.cpp gains nothing from more."""
     return model.settings.n_threads or _physical_cores()
 
 
@@ -137,7 +137,7 @@ def _physical_cores() -> int:
 async def actor_spec(
     settings: Settings, access: NatsAccess, catalogue: Catalogue, model: Model, instance_id: str
 ) -> ActorSpec:
-    """What the process of a model is told."""
+    """Build the specification that a model's process is started with."""
     digest = await _digest(catalogue, model)
     return ActorSpec(
         node=settings.node,
@@ -163,7 +163,7 @@ async def actor_spec(
 
 
 async def _digest(catalogue: Catalogue, model: Model) -> str | None:
-    """The digest of a model's file, if it is known or soon is: no load waits for gigabytes to be read."""
+    """The digest of a model's file if it is known within `DIGEST_SECONDS`: a load does not wait for more."""
     with anyio.move_on_after(DIGEST_SECONDS), suppress(SuiteError):
         return await catalogue.digest(model.model_id)
     return None
@@ -173,7 +173,7 @@ def _snapshots(settings: Settings, model_id: str, digest: str | None) -> Snapsho
     kept = settings.snapshots
     if not kept.enabled:
         return None
-    # What lies on disk is told apart by the model's digest; while that is not known, nothing lies there.
+    # Snapshots on disk are identified by the model's digest; while it is unknown, none are put there.
     on_disk = kept.disk_mb > 0
     return SnapshotSpec(
         directory=str(snapshots_of(settings, model_id)) if on_disk and digest is not None else None,

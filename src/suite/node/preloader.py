@@ -1,4 +1,4 @@
-"""Has the models ready that are likely to be used next, where memory is free for them."""
+"""Loads the models that are likely to be used next, if there is free memory for them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from suite.node.node import Node
 logger = logging.getLogger("suite.node")
 
 MODELS = 3
-"""How many predicted models are kept ready, as the older services did."""
+"""How many predicted models are kept loaded; the same number as in the older services."""
 
 
 class Preloader:
-    """Predicts, and keeps ready what is predicted."""
+    """Predicts which models will be used next, and keeps them loaded."""
 
     def __init__(self, node: Node, interval_seconds: float) -> None:
         self._node = node
         self._interval_seconds = interval_seconds
         self._predicted: tuple[str, ...] = ()
-        """In the last round, the likeliest first."""
+        """The models of the last prediction, the likeliest first."""
 
     async def run(self) -> None:
-        """Predict now and after every interval, and load what is predicted; nothing makes room for it."""
+        """Predict now and after every interval, and load what is predicted. Nothing is evicted for it."""
         while True:
             await self._predict()
             for model_id in self._predicted:
@@ -35,9 +35,9 @@ class Preloader:
             await anyio.sleep(self._interval_seconds)
 
     def idle_timeout(self, model: Model) -> float:
-        """After how many idle seconds the model is unloaded; 0: never, as long as it is predicted.
+        """The idle time in seconds after which the model is unloaded; 0 (never) while it is predicted.
 
-        Otherwise what is likely to be used would be unloaded and loaded again, round after round.
+        Otherwise a predicted model would be unloaded and loaded again in every round.
         """
         return 0.0 if model.model_id in self._predicted else self._node.idle_timeout(model)
 

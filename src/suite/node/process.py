@@ -1,4 +1,4 @@
-"""The operating-system process of one loaded model, as its node sees it."""
+"""Starts, observes and ends the operating-system process of a loaded model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("suite.actor")
 STOP_SECONDS = 5.0
 """How long an actor that was told to end may take before it is killed."""
 TAKE_SECONDS = 5.0
-"""How long a process that stands ready may take to say that it has its spec, before another gets it."""
+"""How long a standby process may take to confirm its spec before a new process is started instead."""
 _REPORT_LIMIT = 64 * 1024
 _ERROR_LINES = 20
 
@@ -32,22 +32,22 @@ _decoder = msgspec.json.Decoder(AnyReport)
 
 
 async def open_process() -> anyio.abc.Process:
-    """A ``python -m suite.actors.entry`` that waits for its spec, and ends when its standard input does.
+    """Start ``python -m suite.actors.entry``, which waits for its spec, and ends when its stdin is closed.
 
-    It has a session of its own, so that Ctrl-C reaches the node alone. Raises OSError.
+    It runs in its own session, so that Ctrl-C reaches only the node. Raises OSError.
     """
     return await anyio.open_process(
         [sys.executable, "-m", "suite.actors.entry"],
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # else an abort waits for a debugger to print one
+        env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # else an abort waits for a debugger's backtrace
         start_new_session=True,
     )
 
 
 async def end_process(process: anyio.abc.Process) -> None:
-    """Kill it if it still runs, and wait until it is gone, whatever is cancelled."""
+    """Kill a process if it still runs, and wait until it has ended. Cancellation does not interrupt this."""
     with anyio.CancelScope(shield=True):
         if process.returncode is None:
             process.kill()
@@ -56,7 +56,7 @@ async def end_process(process: anyio.abc.Process) -> None:
 
 
 class ActorProcess:
-    """A running ``python -m suite.actors.entry``; leaving its context leaves no process behind."""
+    """A running ``python -m suite.actors.entry``. The process is killed when its context is left."""
 
     def __init__(self, process: anyio.abc.Process) -> None:
         assert process.stdout is not None
@@ -69,10 +69,10 @@ class ActorProcess:
     async def start(
         cls, spec: ActorSpec, standby: anyio.abc.Process | None = None
     ) -> AsyncIterator[ActorProcess]:
-        """Have a process load what the spec says: the one that stands ready, or else a new one.
+        """Have a process load a model according to the spec: the standby process, or else a new one.
 
-        From the call on, `standby` is this context's to end. One that has died or does not answer costs no
-        more than the time to find out. Raises OSError when no process can be started.
+        This context owns `standby` from the call on, and ends it. If it has died or does not answer, a new
+        process is started. Raises OSError when no process can be started.
         """
         if standby is not None:
             async with cls._owning(standby) as actor:
@@ -97,12 +97,12 @@ class ActorProcess:
 
     async def _tell(self, spec: ActorSpec) -> None:
         assert self._process.stdin is not None
-        # It may have died already: the end of its reports says so.
+        # If the process has died already, its reports end, which the caller notices.
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             await self._process.stdin.send(msgspec.json.encode(spec) + b"\n")
 
     async def _takes(self, spec: ActorSpec) -> bool:
-        """Whether it takes the spec: its first report, which is always that the load begins, says so."""
+        """Send the spec. Returns whether the first report, always the start of the load, comes in time."""
         with anyio.move_on_after(TAKE_SECONDS):
             await self._tell(spec)
             try:
@@ -119,18 +119,18 @@ class ActorProcess:
 
     @property
     def last_errors(self) -> str:
-        """The last lines that it wrote to its standard error."""
+        """The last lines that the process wrote to stderr."""
         return "; ".join(self._errors)
 
     def resident_bytes(self) -> int:
-        """Its resident set at this moment, mapped weights included; 0 when it is gone."""
+        """The current resident set size, including mapped weights; 0 if the process has ended."""
         try:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.Error:
             return 0
 
     async def reports(self) -> AsyncIterator[AnyReport]:
-        """What it reports, until it ends; one that reports nonsense is ended."""
+        """The reports of the process until it ends. A process that sends an invalid report is killed."""
         while True:
             try:
                 report = _decoder.decode(await self._lines.receive_until(b"\n", _REPORT_LIMIT))
@@ -143,16 +143,16 @@ class ActorProcess:
             yield report
 
     async def exit_code(self) -> int:
-        """Wait for its end."""
+        """Wait until the process has ended. Returns its exit code."""
         return await self._process.wait()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process if it still runs."""
         if self._process.returncode is None:
             self._process.kill()
 
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Ask it to end, and kill it when it does not within so many seconds."""
+        """Terminate the process (SIGTERM), and kill it if it has not ended after ``seconds``."""
         if self._process.returncode is None:
             self._process.terminate()
         with anyio.move_on_after(seconds):

@@ -1,4 +1,4 @@
-"""What a node finds in the log at its start: instances that its last life left open."""
+"""Closes, at a node's start, the instances that its previous process left open in the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from suite.node.journal import Journal
 
 
 async def close_open_instances(log: Log, journal: Journal, subjects: Subjects, node: str) -> None:
-    """Append the end of each instance that died with this node's last process."""
+    """Append the end of each instance that ended with this node's previous process."""
     newest: dict[str, Recorded] = {}
     async for recorded in log.read(subjects.aggregate("instance", node), last_per_subject=True):
         if isinstance(recorded.data, InstanceEvent):
@@ -29,5 +29,5 @@ async def close_open_instances(log: Log, journal: Journal, subjects: Subjects, n
                 reason="node_lost",
                 freed_bytes=0,
             )
-            with suppress(LogNotWritable):  # then it is written later
+            with suppress(LogNotWritable):  # the journal writes it later
                 await journal.record(ended)

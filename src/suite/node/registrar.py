@@ -1,4 +1,4 @@
-"""Writes the catalogue's comings and goings into the log, one aggregate a model."""
+"""Records in the log which models the catalogue has, one aggregate per model (ADR 6)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RETRY_SECONDS = 2.0
 
 
 class Registrar:
-    """Registers what this node finds, and removes what it no longer has, in its own time."""
+    """Registers the models that this node has, and removes those that it no longer has, in the background."""
 
     def __init__(self, log: Log, subjects: Subjects, node: str, catalogue: Catalogue) -> None:
         self._log = log
@@ -30,12 +30,12 @@ class Registrar:
         self._news = anyio.Event()
 
     def note(self, model_id: str) -> None:
-        """This model has come, gone or changed."""
+        """Note that a model was added, removed or changed."""
         self._due[model_id] = None
         self._news.set()
 
     async def run(self) -> None:
-        """Bring the log up to the catalogue, model by model; what cannot be written now is tried again."""
+        """Bring the log up to date with the catalogue, model by model. Failed appends are retried."""
         past_is_due = True
         while True:
             try:
@@ -54,7 +54,7 @@ class Registrar:
             self._news = anyio.Event()
 
     async def _note_missing(self) -> None:
-        """What this node had at its last run and no longer has is due too."""
+        """Mark the models that the log says this node has, and that it no longer has, as due."""
         states: dict[str, Registration] = {}
         async for recorded in self._log.read(self._subjects.aggregate("model")):
             if isinstance(recorded.data, ModelRegistered | ModelRemoved):
@@ -72,7 +72,7 @@ class Registrar:
             await self._settle(Found(fact=fact))
 
     async def _describe(self, model: Model) -> ModelRegistered | None:
-        """The fact of a model; None for a file that cannot be loaded or is just going."""
+        """The registration of a model; None if its file is invalid or has just been removed."""
         if model.info is None:
             return None
         try:
@@ -92,7 +92,7 @@ class Registrar:
         )
 
     async def _settle(self, command: Found | Gone) -> None:
-        """Load the aggregate, decide, append; decide again when somebody else wrote meanwhile."""
+        """Load the aggregate, decide, append. Decides again if somebody else appended meanwhile."""
         aggregate = self._subjects.aggregate("model", command.fact.model_id)
         attempts = Attempts(f"the registration of {command.fact.model_id}")
         state, last_seq = Registration(), 0

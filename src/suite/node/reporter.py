@@ -1,4 +1,4 @@
-"""Writes what goes wrong in a node into the log, without holding up what it went wrong in."""
+"""Appends a node's errors to the log in the background, so that the code that failed does not wait."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from suite.messages.events import ErrorReported, Severity
 logger = logging.getLogger("suite.node")
 
 WAITING: int = 256
-"""Reports that wait for the log; those above are in the process's own log only."""
+"""How many reports may wait for the log; further ones go only to the process's own log."""
 MESSAGE_CHARACTERS: int = 2000
 
 
 class Reporter:
-    """A node's way to report errors."""
+    """Reports the errors of a node."""
 
     def __init__(self, log: Log, node: str) -> None:
         self._log = log
@@ -27,7 +27,7 @@ class Reporter:
         self._put, self._take = anyio.create_memory_object_stream[ErrorReported](WAITING)
 
     def report(self, error_type: str, message: str, severity: Severity = "error") -> None:
-        """Have it written down; never waits and never raises. No prompt, answer or secret may be in it."""
+        """Queue an error for the log. Never waits or raises. Must contain no prompt, answer or secret."""
         event = ErrorReported(
             node=self._node,
             error_type=error_type,
@@ -40,7 +40,7 @@ class Reporter:
             logger.error("%s is not reported in the log: %s", error_type, message)
 
     async def run(self) -> None:
-        """Write them down one after the other."""
+        """Append queued errors one after the other, until cancelled."""
         with self._put, self._take:
             async for event in self._take:
                 try:

@@ -1,4 +1,4 @@
-"""Puts a node together, serves until it is told to stop, and takes it apart in order."""
+"""Assembles a node, serves until it is told to stop, and shuts it down in order."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ _GIB = 2**30
 
 
 async def serve(settings: Settings, *, take_over: bool = False) -> None:
-    """Serve until SIGINT or SIGTERM; a second one does not wait for running generations.
+    """Serve until SIGINT or SIGTERM. After a second signal running generations are not waited for.
 
-    Raises what keeps the node from starting, or Fenced and NodeLost when it may not go on.
+    Raises the error that keeps the node from starting, or Fenced, LogGone or NodeLost when it may not go on.
     """
     async with background() as tasks:
         serving, stop = anyio.Event(), anyio.Event()
@@ -161,7 +161,7 @@ async def running_node(
     ):
         async with (
             _nats(settings) as nats,
-            # Who starts them together cannot say which of them is there first.
+            # Wait for NATS: when both are started together, the node may be up first.
             Connection.open(
                 nats.access, name=f"suite-{settings.node}", wait=settings.nats.url is not None
             ) as connection,
@@ -293,14 +293,14 @@ async def running_node(
                     async with ending.draining(tasks):
                         await node.service.drain()
                         await supervisor.drain()
-                # What cannot be written down by then is closed at the next start.
+                # Instances whose end is not in the log by the deadline are closed at the next start.
                 with ending.all_the_rest():
                     await supervisor.stop(PROCESS_SECONDS)
             await membership.leave(leases)
 
 
 def _disabled(settings: Settings) -> dict[str, str]:
-    """The actions that are switched off, each with the setting that switches it on."""
+    """The disabled actions, each with the setting that enables it."""
     groups = {"enable_gguf_management": _NEEDS_MODELS, "enable_model_evaluation": _NEEDS_EVALUATION}
     return {
         each.name: setting
@@ -311,19 +311,19 @@ def _disabled(settings: Settings) -> dict[str, str]:
 
 
 class _Nats(NamedTuple):
-    """NATS, as the node and others get in."""
+    """How the node and its clients connect to NATS."""
 
     access: NatsAccess
     mirror: NatsAccess | None
-    """For keeping the mirror that readers use, on the node's own server."""
+    """Access for keeping the readers' mirror (ADR 18); None if the server is not the node's own."""
     reachable_by: ConnectionFile
     server: EmbeddedServer | None
-    """The node's own."""
+    """The node's own server; None if it uses an existing one."""
 
 
 @asynccontextmanager
 async def _nats(settings: Settings) -> AsyncIterator[_Nats]:
-    """An existing NATS, or a server of the node's own for as long as the block."""
+    """Use the configured NATS server, or run an embedded one until the block ends."""
     if settings.nats.url is not None:
         access = NatsAccess(
             url=settings.nats.url,
@@ -363,7 +363,7 @@ async def _catalogue(settings: Settings) -> Catalogue:
 
 
 def _shortest(retention: RetentionSettings) -> timedelta | None:
-    """After how long the first samples expire; None: all stay."""
+    """The shortest retention of any kind of event; None if no event expires."""
     seconds = [each for each in retention.seconds().values() if each]
     return timedelta(seconds=min(seconds)) if seconds else None
 
@@ -375,7 +375,7 @@ def _memory_limit(settings: Settings) -> int:
 
 
 async def _follow_files(node: Node, registrar: Registrar) -> None:
-    """Unload what is gone or changed, and have it written down."""
+    """Unload models whose files were removed or changed, and have the registrar record all changes."""
     drain_seconds = node.settings.drain_seconds
     async with aclosing(node.catalogue.watch()) as watched:
         async for changes in watched:

@@ -1,7 +1,7 @@
-"""The snapshots of all models on this node, as files: where they lie, and how they end.
+"""Locates and removes the snapshot files of all models on this node.
 
-Each model's process looks after its own while it runs (`suite.engine.snapshots`). What is to be forgotten or
-has expired is removed here as well, whether the model is loaded, unloaded or gone for ever.
+A model's process manages its own snapshots while it runs (`suite.engine.snapshots`). This module removes
+those that expired or are to be forgotten, whether the model is loaded, unloaded or deleted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SWEEP_SECONDS = 60.0
 
 
 def snapshots_of(settings: Settings, model_id: str | None) -> Path:
-    """Where the snapshots of a model lie; for None, those of all."""
+    """The directory of a model's snapshots; for None, that of all models."""
     root = settings.data_dir / "snapshots"
     return root if model_id is None else folder_of(root, model_id)
 
@@ -29,12 +29,18 @@ def snapshots_of(settings: Settings, model_id: str | None) -> Path:
 async def forget_snapshots(
     settings: Settings, model_id: str | None, conversation_id: str | None
 ) -> tuple[int, int]:
-    """Remove the files of a conversation or all, of a model or all; how many, and of how many tokens."""
+    """Remove snapshots of one conversation (None: all) of one model (None: all).
+
+    Returns how many files were removed, and how many tokens they contained.
+    """
     return await anyio.to_thread.run_sync(remove_snapshots, snapshots_of(settings, model_id), conversation_id)
 
 
 async def sweep_snapshots(settings: Settings, now: Now) -> None:
-    """Remove what was not used for too long, now and each minute; everything where none are to be kept."""
+    """Remove snapshots that were unused for too long, now and every `SWEEP_SECONDS`.
+
+    Removes all of them if snapshots on disk are disabled.
+    """
     kept = settings.snapshots
     while True:
         on_disk = kept.enabled and kept.disk_mb > 0

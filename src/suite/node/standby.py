@@ -1,11 +1,11 @@
-"""A process that stands ready for the next load, with all imported that every load needs.
+"""Keeps a standby process for the next load, which has already imported what every load needs.
 
     standby = Standby()
     tasks.start_soon(standby.keep, has_room)
     async with ActorProcess.start(spec, standby.take()) as process: ...
 
-What a load then costs is the load. Nothing waits for the process: where there is none, a load starts its own.
-It ends with its node, as every model's process does, when its standard input ends.
+A load then does not have to wait for the imports. It never waits for the standby process either: if there is
+none, it starts its own. Like every model's process it ends with its node, when its stdin is closed.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from suite.node.process import end_process, open_process
 logger = logging.getLogger("suite.actor")
 
 PAUSE_SECONDS = 1.0
-"""From the node's start, and from one use to the next process: its imports are not to slow down that load."""
+"""The pause after the node's start, and after a standby process was taken, before another one is started: its
+imports must not slow down the load that is running."""
 LONGEST_PAUSE_SECONDS = 60.0
-"""While processes die that nobody has used, the pause is doubled each time up to this."""
+"""The limit of the pause, which doubles each time a standby process dies unused."""
 _LAST_WORDS = 4096
 
 
 class Standby:
-    """One process in reserve, or none."""
+    """Holds one standby process, or none."""
 
     def __init__(self) -> None:
         self._process: anyio.abc.Process | None = None
         self._watch = anyio.CancelScope()
 
     def take(self) -> anyio.abc.Process | None:
-        """The process, which is the caller's to end from now on. It may have died without anyone's notice."""
+        """Take the process if there is one. The caller must end it. It may have died already."""
         process, self._process = self._process, None
         if process is not None:
             self._watch.cancel()
         return process
 
     async def keep(self, has_room: Callable[[], bool]) -> None:
-        """Have a process ready again and again, until this is cancelled; none is left then."""
+        """Keep a process ready until cancelled, then end it. Starts none while ``has_room`` is False."""
         pause = PAUSE_SECONDS
         while True:
             await anyio.sleep(pause)
@@ -50,9 +51,9 @@ class Standby:
                 pause = PAUSE_SECONDS if await self._stand() else min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _stand(self) -> bool:
-        """Start a process and keep it until it is taken; False when it is not to be had or has died."""
+        """Start a process and keep it until it is taken. Returns False if it cannot be started or dies."""
         try:
-            with anyio.CancelScope(shield=True):  # so that none is started and then forgotten
+            with anyio.CancelScope(shield=True):  # so that a started process is never lost
                 self._process = process = await open_process()
         except OSError as error:
             logger.warning("no process can stand ready: %s", error)

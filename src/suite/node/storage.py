@@ -1,8 +1,8 @@
-"""Watches the disk of the node's own nats-server: keeps a reserve, and restarts what a full disk stopped.
+"""Watches the disk of the node's own nats-server: keeps a reserve, and restarts the server after a full disk.
 
-Events that can be refused are refused while less than the reserve is free, so that what has happened can
-still be written. When others fill the disk to the last byte, the server's stream stops for good; it is
-restarted, which loses nothing that was acknowledged, as soon as there is space again.
+While less than the reserve is free, events that can be refused are refused, so that facts can still be
+written (ADR 21). When something else fills the disk completely, the server's stream stops for good. The
+server is then restarted as soon as there is space again, which loses nothing that was acknowledged.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ logger = logging.getLogger("suite.node")
 
 LOOK_SECONDS: Final = 1.0
 RESTART_PAUSE_SECONDS: Final = 10.0
-"""Between two restarts, if one did not help."""
+"""The pause between two restarts, if the first one did not help."""
 RESERVE_BYTES: Final = 64 * 1024 * 1024
 RESERVE_SHARE: Final = 0.05
-"""Of a small disk: the reserve is no more than this share of it."""
+"""On a small disk the reserve is at most this share of it."""
 FULL_BYTES: Final = 64 * 1024
-"""With so little left, writes of the server may have failed of which nobody was told, as those of leases."""
+"""With less than this free, the server may have failed writes, such as leases, without telling anybody."""
 
 
 class StorageWatch:
-    """One embedded server and whether the log on it can be written."""
+    """Watches one embedded server, and notes whether the log on it can be written."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class StorageWatch:
         writability.advice = "see to space and rights of the data directory; this node then goes on by itself"
 
     async def run(self) -> None:
-        """Look at the disk again and again."""
+        """Check the disk every `LOOK_SECONDS`, and restart the server when necessary."""
         restart_after = 0.0
         while True:
             await anyio.to_thread.run_sync(self._look)
@@ -80,7 +80,7 @@ class StorageWatch:
         )
 
     def _tell(self) -> None:
-        """Log each problem once, and report it when the log can take that."""
+        """Log each problem once, and report it to the event log when that can be written again."""
         problem = self._writability.problem
         if (problem is None) == (self._told is None):
             return

@@ -1,8 +1,8 @@
-"""Keeps the instances of one node: admits, watches, and ends them.
+"""Supervises the instances of one node: admits, watches and ends them.
 
-Decisions are made one at a time (`suite.domain.residency`) and are in the log before they are acted upon;
-what happens to a process is recorded as it happens. Everything that runs, runs in the supervisor's own
-task group.
+Decisions are made one at a time (`suite.domain.residency`) and are in the log before they are acted upon
+(ADR 3). What happens to a process is recorded when it happens. All tasks run in the supervisor's own task
+group.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class Supervisor:
         now: Now,
         clock: Clock,
     ) -> None:
-        """`standby`: whether a process stands ready for the next load while the limit has room for it."""
+        """`standby`: whether to keep a standby process for the next load while the limit has room for it."""
         self.residency = Residency(limit_bytes=limit_bytes)
         self.instances: dict[str, Instance] = {}
         self.counts: Counter[str] = Counter()
-        """Loads, unloads, crashes, generations and tokens since the start."""
+        """Counts of loads, unloads, crashes, generations and tokens since the start."""
         self.load_errors: dict[str, str] = {}
-        """Why the last load of a model failed, until the next one begins."""
+        """Why the last load of a model failed, by model id; removed when the next load begins."""
         self._node = node
         self._journal = journal
         self._make_spec = make_spec
@@ -93,14 +93,14 @@ class Supervisor:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Serve until the block ends; `drain` and `stop` before that unload in order."""
+        """Run until the block ends. For an orderly shutdown call `drain` and `stop` before that."""
         try:
             async with background() as self._tasks:
                 if self._keeps_standby:
                     self._tasks.start_soon(self._standby.keep, self._has_room)
                 yield
         finally:
-            # Whoever still waits, because the end was not in order, is not left in silence.
+            # After a disorderly end, clients that still wait for a generation get an error.
             with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
                 for instance in self.instances.values():
                     await self._terminate_leases(instance, NodeStopping())
@@ -109,7 +109,7 @@ class Supervisor:
 
     @asynccontextmanager
     async def hold(self, model: Model, *, correlation_id: str) -> AsyncIterator[Instance]:
-        """An instance of the model, loading or loaded, that stays for as long as this is entered.
+        """An instance of the model, loading or loaded, that is not evicted during the block.
 
         Raises NotEnoughMemory, NodeStopping, or what the append of the decision raises.
         """
@@ -122,7 +122,7 @@ class Supervisor:
             self._touch(instance)
 
     def find_generation(self, generation_id: str) -> Instance | None:
-        """The instance that a generation runs in."""
+        """The instance that has a generation; None if there is none."""
         for instance in self.instances.values():
             if generation_id in instance.leases:
                 return instance
@@ -131,10 +131,10 @@ class Supervisor:
     # --- unload -------------------------------------------------------------------------------------------
 
     async def unload(self, model_id: str, reason: UnloadReason, *, drain_seconds: float) -> Instance | None:
-        """End the model's instance and wait until its memory is back; None when there is none.
+        """End the model's instance and wait until its memory is released. Returns None if there is none.
 
         Running generations may go on for `drain_seconds` and are then cancelled; a load is ended at once.
-        An unload that is under way already is only made shorter.
+        If an unload is already under way, this can only shorten its deadline.
         """
         instance = self.instances.get(model_id)
         if instance is None:
@@ -146,18 +146,18 @@ class Supervisor:
         return instance
 
     def retire(self, model_id: str, reason: UnloadReason, *, drain_seconds: float) -> None:
-        """Unload without waiting for it."""
+        """Unload a model without waiting for the end."""
         self._tasks.start_soon(partial(self.unload, model_id, reason, drain_seconds=drain_seconds))
 
     async def drain(self) -> None:
-        """Admit nothing more, and wait until no generation runs any more."""
+        """Admit no more loads, and wait until no generation runs."""
         self._stopping = True
         for instance in list(self.instances.values()):
             while instance.leases and instance.phase in ("loading", "loaded"):
                 await instance.wait_change()
 
     async def stop(self, process_seconds: float = STOP_SECONDS) -> None:
-        """Admit nothing more, and end every instance; its process has so many seconds before it is killed."""
+        """Admit no more loads, and end every instance. Processes are killed after ``process_seconds``."""
         self._stopping = True
         self._process_stop_seconds = process_seconds
         async with anyio.create_task_group() as tasks:
@@ -165,7 +165,7 @@ class Supervisor:
                 tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=0.0))
 
     async def sweep_idle(self, timeout_of: Callable[[Model], float]) -> None:
-        """Unload what was not used for its timeout (seconds; 0 means never), again and again."""
+        """Unload instances that were idle for their timeout (seconds; 0 means never), until cancelled."""
         while True:
             await anyio.sleep(SWEEP_SECONDS)
             for instance in list(self.instances.values()):
@@ -181,7 +181,7 @@ class Supervisor:
         elif instance.unloading is None:
             instance.unloading = reason
             self._begin_end(instance, deadline)
-        # else an eviction is being decided: it begins the end, or takes its mark back
+        # else an eviction is being decided: `_admit` then begins the end, or `_leaving` resets `unloading`
 
     def _begin_end(self, instance: Instance, deadline: float) -> None:
         instance.leave_by = deadline
@@ -190,7 +190,7 @@ class Supervisor:
         self._tasks.start_soon(self._end, instance)
 
     async def _end(self, instance: Instance) -> None:
-        """Let its generations end, until it has to leave, and then its process."""
+        """Wait for the instance's generations until its deadline, then end its process."""
         while instance.leases and instance.phase in ("loading", "loaded"):
             assert instance.leave_by is not None
             left = instance.leave_by - self._clock()
@@ -211,7 +211,7 @@ class Supervisor:
             if instance is None:
                 async with self._admission:
                     if model.model_id not in self.instances:
-                        # A requester that gives up must not leave a decision in the log and nothing done.
+                        # If the requester is cancelled, a decision in the log must still be carried out.
                         with anyio.CancelScope(shield=True):
                             return await self._admit(model, correlation_id)
             elif instance.unloading is None and instance.phase in ("loading", "loaded"):
@@ -256,9 +256,9 @@ class Supervisor:
 
     @contextmanager
     def _leaving(self, victims: Iterable[Instance]) -> Iterator[list[Instance]]:
-        """Nobody new enters the victims while the decision is on its way; they stay if it fails.
+        """Let nobody use the victims while the eviction is being appended. If that fails, they stay.
 
-        Gives those that leave for this load; others leave anyhow, in their own time.
+        Yields the victims that this load evicts; the others are being unloaded already.
         """
         asked = [victim for victim in victims if victim.unloading is None]
         for victim in asked:
@@ -272,10 +272,10 @@ class Supervisor:
             raise
 
     def _has_room(self) -> bool:
-        """Whether the limit has room for a process that stands ready; every load takes it, none makes way."""
+        """Whether the memory limit has room for a standby process. Nothing is evicted for it."""
         return self.residency.limit_bytes - self.residency.reserved_bytes >= PROCESS_BYTES
 
-    # --- life ---------------------------------------------------------------------------------------------
+    # --- life cycle ---------------------------------------------------------------------------------------
 
     async def _live(self, instance: Instance, victims: Iterable[Instance]) -> None:
         for victim in victims:
@@ -347,7 +347,7 @@ class Supervisor:
         self._touch(instance)
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
-        """The process is gone: tell whoever waits for it, write down why, and give its memory free."""
+        """The process has ended: tell those who wait for it, record why, and release its memory."""
         fact = self._end_of(instance, exit_code)
         instance.phase = "ending"
         instance.changed()
@@ -359,7 +359,7 @@ class Supervisor:
         instance.changed()
 
     def _end_of(self, instance: Instance, exit_code: int) -> Event:
-        """The fact that ends the instance, with the error for its waiters set."""
+        """The event that ends the instance. Also sets the error for those who wait for it."""
         identity = {
             "node": self._node,
             "model_id": instance.model.model_id,
@@ -387,7 +387,7 @@ class Supervisor:
         return InstanceCrashed(**identity, exit_code=exit_code, generations=len(instance.leases))
 
     async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
-        """Send the terminal message of each generation that the actor has and will not end."""
+        """Send the terminal message of each generation that the actor had accepted and can no longer end."""
         while instance.leases:
             _, lease = instance.leases.popitem()
             if lease.accepted:
@@ -398,12 +398,12 @@ class Supervisor:
             await self._journal.record(
                 fact, correlation_id=instance.correlation_id, written=instance.recorded
             )
-        except LogNotWritable as error:  # it has happened all the same, and is written later
+        except LogNotWritable as error:  # it has happened all the same, and the journal writes it later
             instance.unrecorded = error
         self.residency = evolve(self.residency, fact)
 
     def release(self, instance: Instance, generation_id: str) -> None:
-        """A generation has ended: its hold goes."""
+        """Release the lease of a generation that has ended."""
         if instance.leases.pop(generation_id, None) is not None:
             self._touch(instance)
             instance.changed()

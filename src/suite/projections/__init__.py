@@ -1,1 +1,1 @@
-"""Read models: folds of the log into SQLite files. Delete one, and it comes back the same."""
+"""Read models: SQLite files that are built from the log. A deleted one is rebuilt with the same content."""

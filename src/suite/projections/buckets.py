@@ -1,9 +1,9 @@
-"""What samples come to in each minute, hour, day and month of 30 days of their own timestamps.
+"""Aggregates metric samples into buckets of a minute, an hour, a day and 30 days, by the samples' timestamps.
 
-A bucket has a sketch of one metric of one agent. Minutes are counted from the samples, and apart by when they
-expire, so that they go whole; the wider ones are always what the next narrower ones come to together, so
-what expires goes from them by merging what is left. Sketches merge without loss (`sketch.py`): however
-samples came and went, the same samples make the same buckets.
+A bucket holds a sketch of one metric of one agent. Minute buckets are built from the samples, one for each
+expiry time, so that a whole bucket expires at once. Each wider bucket is the merge of the next narrower ones,
+so expired samples leave it when it is merged again from what is left. Sketches merge without loss
+(`sketch.py`): the same samples give the same buckets, in whatever order they were added and removed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from suite.projections.sketch import Sketch
 
 MINUTE: Final = 60
 WIDTHS: Final = (MINUTE, 3_600, 86_400, 30 * 86_400)
-"""Of the buckets, in seconds. Each is a multiple of the one before."""
+"""The widths of buckets, in seconds. Each is a multiple of the one before."""
 
 BEFORE_ALL: Final = -(10**7) * WIDTHS[-1]
 AFTER_ALL: Final = 10**7 * WIDTHS[-1]
@@ -50,16 +50,16 @@ SCHEMA: Final = """
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER: Final = 2**63 - 1
-"""In the place of an expiry: what is part of a primary key cannot be NULL."""
+"""Stored as the expiry of samples that never expire: a column of the primary key cannot be NULL."""
 _EXPIRED: Final = (
     "SELECT metric_name, start, agent_name, expires FROM metric_minutes INDEXED BY minutes_by_expiry "
     "WHERE expires <= :now ORDER BY expires, metric_name, start, agent_name LIMIT :some"
 )
 _SOME: Final = 2000
-"""Keys a statement: SQLite takes some 32,000 values."""
+"""Keys per statement: SQLite accepts about 32,000 values, and a key has four."""
 
 Key: TypeAlias = tuple[str, int, str, int]
-"""Metric, start and agent, and of a minute its expiry, of others the width: how the tables begin."""
+"""Metric, start, agent, and then the expiry (minute buckets) or the width (wider ones)."""
 
 
 class Piece(NamedTuple):
@@ -71,13 +71,13 @@ class Piece(NamedTuple):
 
 
 def minute_of(time: datetime, *, up: bool = False) -> int:
-    """Where the minute of a time starts, in seconds since 1970; with ``up``, where the next one does."""
+    """Round a time down to a whole minute, or up with ``up``. Returns seconds since 1970."""
     seconds = (_EPOCH - time if up else time - _EPOCH) // timedelta(minutes=1) * MINUTE
     return -seconds if up else seconds
 
 
 def cover(begin: int, end: int, widths: tuple[int, ...] = WIDTHS) -> list[Piece]:
-    """The fewest buckets that make up whole minutes: wide ones inside, narrower ones at the edges."""
+    """Cover a range of whole minutes with the fewest buckets: wide inside, narrower at the edges."""
     if begin >= end:
         return []
     *narrower, width = widths
@@ -94,7 +94,7 @@ def cover(begin: int, end: int, widths: tuple[int, ...] = WIDTHS) -> list[Piece]
 async def read(
     db: aiosqlite.Connection, metric_name: str, agent_name: str | None, begin: int, end: int
 ) -> list[tuple[str, bytes]]:
-    """The agents and packed sketches that make up a window of whole minutes."""
+    """Read the buckets that cover a window of whole minutes. Returns pairs of agent and packed sketch."""
     parts: list[str] = []
     values: list[str | int] = []
     for piece in cover(begin, end):
@@ -113,7 +113,7 @@ async def read(
 
 
 async def count(db: aiosqlite.Connection, rows: Sequence[Row]) -> None:
-    """Bring samples in that are not in any bucket yet."""
+    """Add samples that are not in any bucket yet."""
     if not rows:
         return
     minutes: defaultdict[Key, Sketch] = defaultdict(Sketch)
@@ -128,13 +128,14 @@ async def count(db: aiosqlite.Connection, rows: Sequence[Row]) -> None:
             wider[metric_name, start // width * width, agent_name, width].merge(sketch)
         spans.update(wider)
         narrower = wider
-    # Only now: what is in the tables already must not go on into the wider buckets.
+    # Only now, after the wider buckets are built: sketches that were in the tables before must not be added
+    # to the wider buckets a second time.
     await _merge(db, "metric_minutes", "expires", minutes)
     await _merge(db, "metric_spans", "width", spans)
 
 
 async def _merge(db: aiosqlite.Connection, table: str, last: str, sketches: Mapping[Key, Sketch]) -> None:
-    """Merge sketches into the rows of a table, of which ``last`` is the fourth column."""
+    """Merge sketches into the rows of a table. ``last`` names the fourth column of its key."""
     keys = list(sketches)
     for begin in range(0, len(keys), _SOME):
         some = keys[begin : begin + _SOME]
@@ -158,9 +159,9 @@ async def _write(db: aiosqlite.Connection, table: str, sketches: Mapping[Key, Sk
 
 
 async def expire(db: aiosqlite.Connection, now: int) -> bool:
-    """Remove minutes that have expired by then, and merge anew what they were part of.
+    """Remove minute buckets that have expired by ``now``, and rebuild the wider buckets that contain them.
 
-    Some thousand at most, those that expired first. Returns whether there may be more.
+    Removes up to `EXPIRE_ROWS`, those that expired first. Returns whether there may be more.
     """
     values = {"now": now, "some": EXPIRE_ROWS}
     if not await db.execute_fetchall(f"SELECT 1 FROM ({_EXPIRED}) LIMIT 1", values):
@@ -174,7 +175,7 @@ async def expire(db: aiosqlite.Connection, now: int) -> bool:
 
 
 async def _merge_anew(db: aiosqlite.Connection, narrower: int, width: int, now: int) -> None:
-    """Make the buckets of a width again that have minutes in them which are to be removed."""
+    """Rebuild the buckets of one width that contain minutes which are about to be removed."""
     values: dict[str, Any] = {"narrower": narrower, "width": width, "now": now, "some": EXPIRE_ROWS}
     stale = (
         "SELECT DISTINCT metric_name, start - ((start % :width) + :width) % :width AS start "

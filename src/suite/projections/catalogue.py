@@ -1,7 +1,7 @@
-"""Catalogue and residency of the whole fleet: which models are where, and how their loads went.
+"""The read model of the fleet's catalogue: which node has and runs which models, and how their loads went.
 
-A node knows its own files and instances by itself; this is what the log knows of all nodes, those that are
-down too. Facts only: nothing here expires.
+A node knows its own files and instances without it. This one is built from the log and covers all nodes,
+including those that are down. Nothing in it expires.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class ResidencyTotals(msgspec.Struct, frozen=True, kw_only=True):
     """Counts over the whole log."""
 
     models_tracked: int
-    """Models whose file some node has."""
+    """Models whose file is on at least one node."""
     models_loaded_ever: int
-    """Loads that came up."""
+    """Loads that succeeded."""
     models_unloaded_ever: int
-    """Loaded instances that ended otherwise than by a crash, with their node too."""
+    """Loaded instances that ended without crashing themselves, including those that ended with their node."""
 
 
 class CatalogueProjection(Projection):
-    """The fold of ``model.*``, ``instance.*`` and ``node.*``."""
+    """Folds the events ``model.*``, ``instance.*`` and ``node.*``."""
 
     name: ClassVar[str] = "catalogue"
     version: ClassVar[int] = 2
@@ -93,14 +93,14 @@ class CatalogueProjection(Projection):
     """
 
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-        """Bring each table up to the last of the events, a statement or two a table."""
+        """Apply the events to each table, with one or two statements per table."""
         await _fold_nodes(db, events)
         await _fold_files(db, events)
         await _fold_lives(db, events)
 
 
 async def totals(db: aiosqlite.Connection) -> ResidencyTotals:
-    """Counts that outlive every restart."""
+    """Counts over the whole log, which a restart does not reset."""
     rows = await db.execute_fetchall(
         "SELECT (SELECT count(DISTINCT model_id) FROM models), "
         "coalesce(sum(loads), 0), coalesce(sum(unloads), 0) FROM history"
@@ -110,7 +110,7 @@ async def totals(db: aiosqlite.Connection) -> ResidencyTotals:
 
 
 async def fleet(db: aiosqlite.Connection, request: GetFleetRequest) -> GetFleetReply:  # noqa: ARG001 - a query
-    """Every model that a node has or runs, by id."""
+    """Every model that any node has or runs, sorted by id."""
     files = await _files(db)
     loaded: defaultdict[str, list[str]] = defaultdict(list)
     for model_id, node in await db.execute_fetchall(
@@ -228,7 +228,7 @@ async def _fold_lives(db: aiosqlite.Connection, events: Sequence[Recorded]) -> N
             "REPLACE INTO instances VALUES (?, ?, ?, ?, ?, ?, ?, ?)", map(msgspec.structs.astuple, changed)
         )
     if states.counts:
-        # One after the other: whatever the batches, the same fractions are added in the same order.
+        # One row after the other, so that floats are added in the same order however events are batched.
         await db.executemany(
             "INSERT INTO history VALUES (:model_id, :loads, :load_failures, :unloads, :crashes, :load_ms, "
             "coalesce(:load_ms, 0)) ON CONFLICT (model_id) DO UPDATE SET loads = loads + excluded.loads, "

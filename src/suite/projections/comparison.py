@@ -1,4 +1,4 @@
-"""Models side by side: their trust, their latest cycle, and the change since the one before."""
+"""Compares models: their trust, the scores of their latest cycle, and the change since the previous cycle."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _NOTHING: Final = Scores(trust=None, trust_score=None, accuracy=None, f1_score=N
 
 
 class _Cycles(NamedTuple):
-    """The latest cycle of a model and the one before, with the means of each."""
+    """The latest and the previous cycle of a model, with the mean scores of each."""
 
     evaluations: int
-    """That count, in all cycles."""
+    """Evaluations in all cycles that were not retracted."""
     latest: str | None
     previous: str | None
     means: dict[str | None, Sequence[float | None]]
-    """Trust score, accuracy, F1 and latency by cycle."""
+    """For each cycle the means of trust score, accuracy, F1 and latency (ms)."""
 
 
 async def compare_models(db: aiosqlite.Connection, request: CompareModelsRequest) -> CompareModelsReply:
-    """The models that are named, or all of which there is anything to tell, side by side."""
+    """Compare the named models, or all models of which anything is known. The most trusted come first."""
     names = request.model_names or None
     async with _snapshot(db):
         now = await evidence_of(db, names)
@@ -50,12 +50,12 @@ async def compare_models(db: aiosqlite.Connection, request: CompareModelsRequest
 
 @asynccontextmanager
 async def _snapshot(db: aiosqlite.Connection) -> AsyncIterator[None]:
-    """Have several statements see the tables as they are now."""
+    """A read transaction: all statements in the block see the tables as they were at the first one."""
     try:
         await db.execute("BEGIN")
         yield
     finally:
-        with anyio.CancelScope(shield=True):  # the next one to have the connection begins anew
+        with anyio.CancelScope(shield=True):  # else the next query would be in this transaction
             await db.rollback()
 
 

@@ -1,4 +1,4 @@
-"""Connections to the SQLite files of read models, and what their errors mean."""
+"""Opens the SQLite files of read models, and classifies SQLite's errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import aiosqlite
 import anyio
 
 BUSY_SECONDS: Final = 5.0
-"""How long a transaction waits for somebody else's."""
+"""How long a transaction waits for a lock that another connection holds."""
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _OUTSIDE: Final = frozenset(
@@ -35,7 +35,7 @@ _OUTSIDE: Final = frozenset(
 
 @asynccontextmanager
 async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aiosqlite.Connection]:
-    """A connection whose transactions begin and end where that is said. Raises sqlite3.Error."""
+    """A connection in autocommit mode: transactions begin and end only explicitly. Raises sqlite3.Error."""
     db = await aiosqlite.connect(
         _uri(path, "ro" if read_only else "rwc"), uri=True, isolation_level=None, timeout=BUSY_SECONDS
     )
@@ -48,7 +48,7 @@ async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aio
 
 @asynccontextmanager
 async def transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
-    """All that is written in the block, or nothing: to be cancelled at any moment, too."""
+    """Commit all that the block writes, or nothing if it raises or is cancelled."""
     try:
         await db.execute("BEGIN IMMEDIATE")
         yield
@@ -60,19 +60,19 @@ async def transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
 
 
 def is_damaged(error: Exception) -> bool:
-    """Whether SQLite says that a file is broken."""
+    """Whether SQLite reports that the file is corrupt or not a database."""
     return _code(error) & 0xFF in _DAMAGED
 
 
 def is_outside(error: Exception) -> bool:
-    """Whether the reason is the disk, its rights or somebody else, and not what stands in the file."""
+    """Whether the cause is outside the file: the disk, permissions, memory or another process."""
     if isinstance(error, sqlite3.Error):
         return _code(error) & 0xFF in _OUTSIDE
     return isinstance(error, OSError)
 
 
 def needs_rollback(error: Exception) -> bool:
-    """Whether whoever wrote to a file was killed, so that it must be mended before it can be read."""
+    """Whether a writer was killed, so that the file needs a rollback before it can be read."""
     return _code(error) == sqlite3.SQLITE_READONLY_ROLLBACK
 
 
@@ -81,5 +81,5 @@ def _uri(path: Path, mode: str) -> str:
 
 
 def _code(error: Exception) -> int:
-    """SQLite's extended code; 0 for others' errors, and for those that Python raises for SQLite."""
+    """SQLite's extended error code; 0 for other errors, and for those that Python's sqlite3 itself raises."""
     return int(getattr(error, "sqlite_errorcode", 0))

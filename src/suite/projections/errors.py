@@ -1,4 +1,4 @@
-"""Errors: what went wrong anywhere in the fleet, reported as such or told by another fact."""
+"""The read model of errors in the fleet: reported errors, and other events that imply one (e.g. a crash)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_SEQ = 2**63 - 1
 
 
 class ErrorsProjection(Projection):
-    """The fold of every incident. Reported errors expire; facts that tell of one stay."""
+    """Folds every incident into a row. Reported errors expire; errors implied by other events stay."""
 
     name: ClassVar[str] = "errors"
     version: ClassVar[int] = 2
@@ -42,7 +42,7 @@ class ErrorsProjection(Projection):
     """
 
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-        """A row an incident."""
+        """Insert one row per incident."""
         rows = [
             (
                 recorded.seq,
@@ -61,14 +61,14 @@ class ErrorsProjection(Projection):
             await db.executemany("INSERT INTO errors VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
-        """Remove what has expired."""
+        """Remove expired rows. Returns whether there may be more."""
         return await remove_expired(db, "errors", now) == EXPIRE_ROWS
 
 
 async def errors(db: aiosqlite.Connection, request: GetErrorsRequest) -> GetErrorsReply:
-    """A page of errors, the newest first, fewer than asked for when their messages are long.
+    """A page of errors, newest first; fewer than requested when their messages are long.
 
-    Raises InvalidRequest for a time or a cursor that is none.
+    Raises InvalidRequest for an invalid time or cursor.
     """
     conditions = ["TRUE"]
     values: list[str | int] = []
@@ -104,7 +104,7 @@ async def errors(db: aiosqlite.Connection, request: GetErrorsRequest) -> GetErro
 
 
 async def has_error(db: aiosqlite.Connection, error_type: str) -> bool:
-    """Whether an error of this type is there."""
+    """Whether there is an error of this type."""
     found = await db.execute_fetchall("SELECT 1 FROM errors WHERE error_type = ? LIMIT 1", (error_type,))
     return bool(list(found))
 

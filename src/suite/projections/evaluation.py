@@ -1,4 +1,4 @@
-"""Samples of metrics, evaluations of models, and what they come to: the file that SQL readers open."""
+"""The read model of metric samples and model evaluations. SQL readers open its file directly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from suite.projections.projection import Projection
 
 
 class EvaluationProjection(Projection):
-    """The fold of all that says how well agents and models did. Samples expire; the rest stays."""
+    """Folds metrics, evaluations, loads and crashes. Samples expire; the rest stays."""
 
     name: ClassVar[str] = "evaluation"
     version: ClassVar[int] = 2
@@ -25,7 +25,7 @@ class EvaluationProjection(Projection):
     schema: ClassVar[str] = samples.SCHEMA + buckets.SCHEMA + scores.SCHEMA + trust.SCHEMA
 
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-        """Metrics, evaluations and instances have nothing to do with each other: each kind by itself."""
+        """Apply the events one kind at a time: the kinds do not depend on each other."""
         rows = [samples.row(event, event.data) for event in events if isinstance(event.data, MetricLogged)]
         if rows:
             await buckets.count(db, await samples.add(db, rows))
@@ -39,7 +39,7 @@ class EvaluationProjection(Projection):
         )
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
-        """Remove samples whose time is over, from the buckets too."""
+        """Remove expired samples, also from the buckets. Returns whether there may be more."""
         more_minutes = await buckets.expire(db, int(now.timestamp()))
         counting, more_samples = await samples.expire(db, now)
         await buckets.count(db, counting)

@@ -1,7 +1,7 @@
-"""Each event counts once: what stands in the log again under the same id is not folded again (ADR 20).
+"""Deduplicates events by id: a copy of an event in the log is not folded again (ADR 20).
 
-The server knows an id for two minutes. After that a message can be stored a second time, by whoever may
-publish it or has it published: with the id, the time and the expiry of the first.
+nats-server remembers a message id for two minutes. After that the same message can be stored a second time by
+anyone who may publish it, or who gets somebody else to publish it: with the id, time and expiry of the first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _is_uuid = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
 class _Known(NamedTuple):
-    """The event that counts under an id."""
+    """The event that is folded for an id."""
 
     id: Key
     seq: int
@@ -43,10 +43,10 @@ class _Known(NamedTuple):
 async def first_of_each(
     db: aiosqlite.Connection, events: Sequence[Recorded], *, but: Collection[str] = ()
 ) -> Sequence[Recorded]:
-    """The events whose id was not there before, inside of a transaction that is open.
+    """Return the events whose id is new, and store their ids. Must be called in an open transaction.
 
-    One that lives longer than the one before does not count either, but its id is known as long as it lives.
-    Events of the aggregates in ``but`` are not looked at: all of them are returned.
+    A copy that expires later than the first event is dropped too, but the id is then kept until the copy
+    expires. Events of the aggregates in ``but`` are not checked: all of them are returned.
     """
     counted = [each for each in events if not _is_exempt(each, but)]
     if not counted:
@@ -68,7 +68,7 @@ async def first_of_each(
 
 
 async def expire(db: aiosqlite.Connection, now: datetime) -> bool:
-    """Forget some of the ids whose events have expired. Returns whether there are more."""
+    """Remove some of the ids whose events have expired. Returns whether there may be more."""
     return await remove_expired(db, "suite_event_ids", now, key="id") == EXPIRE_ROWS
 
 
@@ -93,5 +93,8 @@ def _known(event: Recorded) -> _Known:
 
 
 def _key(id: str) -> Key:
-    """An id in few bytes: those that the suite makes rise with time, so each is put at the table's end."""
+    """The id in its stored form: 16 bytes for a UUID, else text.
+
+    The suite's own ids (UUIDv7) rise with time, so new rows go to the end of the table.
+    """
     return bytes.fromhex(id.replace("-", "")) if _is_uuid(id) else header_value(id)

@@ -1,4 +1,4 @@
-"""The SQLite file of one read model: its tables and its checkpoint, always changed together."""
+"""The SQLite file of one read model. Its tables and its checkpoint change in the same transaction."""
 
 from __future__ import annotations
 
@@ -31,46 +31,46 @@ CREATE TABLE IF NOT EXISTS suite_checkpoint (
 
 
 class Overtaken(Exception):
-    """Another process has brought events into the file: read its checkpoint again."""
+    """Another process has written events to the file: the checkpoint must be read again."""
 
 
 class Foreign(Exception):
-    """The file is somebody else's database."""
+    """The file is a database that this service did not write."""
 
 
 class Fit(Enum):
-    """What a file is to the log and to this version."""
+    """How a file relates to the log and to this version of the software."""
 
     ABSENT = auto()
-    """There is none, or nothing in it."""
+    """There is no file, or it is empty."""
     USABLE = auto()
     OTHER_VERSION = auto()
-    """A fold of this log by another version, or another fold."""
+    """Built from this log by another version, or by another projection."""
     OTHER_LOG = auto()
-    """A fold of another stream."""
+    """Built from another stream."""
     LONGER = auto()
-    """It has events behind the end of the log."""
+    """It contains events beyond the end of the log."""
 
 
 class Found(NamedTuple):
-    """What lies in the place of a read model."""
+    """What was found at the path of a read model."""
 
     fit: Fit
     seq: int = 0
-    """The last event that is in it."""
+    """The last event that it contains."""
     ledger: Ledger = MappingProxyType({})
-    """What it counts; empty if it comes from a version that did not."""
+    """Its event counts; empty if it was written by a version that kept none."""
 
     @property
     def usable_seq(self) -> int | None:
-        """The last event in a file that can be answered from."""
+        """The last event in the file if queries can be answered from it, else None."""
         return self.seq if self.fit is Fit.USABLE else None
 
 
 async def inspect(path: Path, mark: Mark, last_seq: int) -> Found:
-    """What a file is.
+    """Find out what kind of file is at a path.
 
-    ``last_seq`` is how far the log goes. Raises Foreign, and sqlite3.Error for what cannot be read.
+    ``last_seq`` is the last sequence of the log. Raises Foreign, and sqlite3.Error if it cannot be read.
     """
     if not await anyio.Path(path).exists():
         return Found(Fit.ABSENT)
@@ -78,13 +78,13 @@ async def inspect(path: Path, mark: Mark, last_seq: int) -> Found:
         async with connected(path, read_only=True) as db:
             names = {name for (name,) in await db.execute_fetchall("SELECT name FROM sqlite_master")}
             if not names:
-                return Found(Fit.ABSENT)  # who made it did not come to write anything
+                return Found(Fit.ABSENT)  # its creator ended before it wrote anything
             if "suite_checkpoint" not in names:
                 raise Foreign
             rows = [tuple(row) for row in await db.execute_fetchall("SELECT * FROM suite_checkpoint")]
             counts = (await extract(db)).events if rows and "suite_ledger" in names else {}
     except sqlite3.Error as error:
-        if needs_rollback(error):  # with a journal of this kind nothing here writes
+        if needs_rollback(error):  # a rollback journal: this service writes in WAL mode
             raise Foreign from error
         raise
     match rows:
@@ -102,31 +102,31 @@ def _fit(said: Mark, mark: Mark, seq: int, last_seq: int) -> Fit:
 
 
 class Torn(sqlite3.DatabaseError):
-    """What SQLite keeps beside the file was taken away: its newest transactions are not in it for others."""
+    """The file's ``-wal`` or ``-shm`` was removed in use: other readers miss the newest transactions."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 class ProjectionFile:
-    """The writer of one file. Raises sqlite3.Error, from every method."""
+    """Writes one file. Every method can raise sqlite3.Error."""
 
     def __init__(
         self, path: Path, projection: Projection, db: aiosqlite.Connection, seq: int, of: Identity | None
     ) -> None:
         self.path = path
         self.seq = seq
-        """The last event that is in the tables."""
+        """The last event that was applied to the tables."""
         self._projection = projection
         self._db = db
         self._of = of
         self._beside: Mapping[Path, Identity | None] = {each: identity(each) for each in beside(path)}
 
     def is_in_place(self) -> bool:
-        """Whether the file is still there under its name; somebody may have removed or replaced it."""
+        """Whether the open file is still the one at the path: somebody may have removed or replaced it."""
         return identity(self.path) == self._of
 
     def require_whole(self) -> None:
-        """Raises Torn when what SQLite keeps beside the file is gone, or another's."""
+        """Raise Torn if the ``-wal``, ``-shm`` or journal of the file was removed or replaced."""
         for each, own in self._beside.items():
             if own is not None and identity(each) != own and self.is_in_place():
                 raise Torn(f"{each.name} was removed while it was in use")
@@ -134,15 +134,16 @@ class ProjectionFile:
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path, projection: Projection, stream: str) -> AsyncIterator[ProjectionFile]:
-        """The file, made with its tables if it is not there or empty.
+        """Open the file. It is created, with its tables, if it is missing or empty.
 
-        If it is not in its place any more at the end, what SQLite kept beside it goes: the next one to open
-        what is there now would take it for its own. Raises OSError too.
+        If the file is no longer at its path when the block ends, its ``-wal`` and ``-shm`` are removed:
+        otherwise SQLite would apply them to whatever file is opened there next. Raises OSError too.
         """
-        of = made(path)  # before: if it is replaced meanwhile, it counts as not in place
+        of = made(path)  # before it is opened: if it is replaced meanwhile, it counts as not in place
         async with connected(path) as db:
             await db.execute_fetchall("PRAGMA journal_mode = WAL")
-            # The checkpoint goes with the rows: what a power cut takes is folded again.
+            # A power cut can lose the newest transactions, but it loses the checkpoint with the rows: those
+            # events are folded again.
             await db.execute("PRAGMA synchronous = NORMAL")
             async with transaction(db):
                 await db.execute(_CHECKPOINT)
@@ -162,7 +163,7 @@ class ProjectionFile:
                 file._forsake()
 
     async def fold(self, events: Sequence[Recorded], skipped: Sequence[Unreadable] = ()) -> None:
-        """Bring what is new of the events into the tables, and count what is none. Raises Overtaken."""
+        """Apply the events that are new to this file, and count the skipped messages. Raises Overtaken."""
         fresh = [event for event in events if event.seq > self.seq]
         strange = [message for message in skipped if message.seq > self.seq]
         if not fresh and not strange:
@@ -188,20 +189,20 @@ class ProjectionFile:
         )
 
     async def expire(self, now: datetime) -> bool:
-        """Remove some of the rows whose time is over. Returns whether there are more."""
+        """Remove some of the expired rows. Returns whether there may be more."""
         async with transaction(self._db):
             more_ids = await event_ids.expire(self._db, now)
             await ledger.expire(self._db, now)
             return await self._projection.expire(self._db, now) or more_ids
 
     async def ledger(self) -> Ledger:
-        """How many events of each kind are in it."""
+        """How many events of each kind the file contains."""
         return (await ledger.extract(self._db)).events
 
     async def settle(self) -> None:
-        """Bring all into the one file, which then can be renamed or read on a read-only disk.
+        """Checkpoint the WAL into the file, so that it can be renamed, or read on a read-only disk.
 
-        Left as it is while somebody else reads it, and when it is not in its place.
+        Does nothing while somebody else reads the file, or when it is no longer at its path.
         """
         if self.is_in_place():
             with anyio.CancelScope(shield=True), suppress(sqlite3.OperationalError):
@@ -209,7 +210,7 @@ class ProjectionFile:
                 await self._db.execute_fetchall("PRAGMA journal_mode = DELETE")
 
     def _forsake(self) -> None:
-        """Of a file that is not in its place, remove what SQLite keeps beside it, and nobody else's."""
+        """If the file is no longer at its path, remove its own ``-wal`` and ``-shm``."""
         with suppress(OSError):
             if not self.is_in_place():
                 for each, own in self._beside.items():

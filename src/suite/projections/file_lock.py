@@ -1,4 +1,4 @@
-"""The place of a read model's file: what lies there, who holds it, and how a file comes in and out of it."""
+"""Locks, identifies, replaces and sets aside the file of a read model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import NamedTuple
 
 
 class Identity(NamedTuple):
-    """Which file it is, whatever its name."""
+    """Identifies a file, whatever its name."""
 
     device: int
     inode: int
 
 
 class InUse(OSError):
-    """Another process keeps the file."""
+    """Another process holds the lock of the file."""
 
 
 class Lock:
-    """Held by the one process that writes the file, for as long as it lives at most."""
+    """A lock for the one process that writes the file. It ends with the process at the latest."""
 
     def __init__(self, path: Path) -> None:
         self._path = path.with_name(f"{path.name}.lock")
@@ -30,13 +30,14 @@ class Lock:
 
     @property
     def is_held(self) -> bool:
-        """By this one."""
+        """Whether this object holds the lock."""
         return self._held is not None
 
     def hold(self) -> None:
-        """Take it, if it is not held; the directory is made for it. Raises InUse, or another OSError.
+        """Acquire the lock unless it is held. Creates the directory. Raises InUse, or another OSError.
 
-        One whose file was removed with all else keeps nobody out, so it is taken again.
+        If the lock file was removed, for example with its directory, a lock on it excludes nobody: it is then
+        acquired again on a new file.
         """
         if self._held is not None and identity(self._path) != _identity(os.fstat(self._held)):
             os.close(self._held)
@@ -46,7 +47,7 @@ class Lock:
             lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # The one that held it may have removed it meanwhile: then it keeps nobody out.
+                # The previous holder may have removed the file meanwhile: this lock would exclude nobody.
                 if identity(self._path) == _identity(os.fstat(lock)):
                     self._held, lock = lock, -1
             except BlockingIOError as error:
@@ -56,7 +57,7 @@ class Lock:
                     os.close(lock)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock and remove its file."""
         held, self._held = self._held, None
         if held is not None:
             with suppress(OSError):
@@ -65,7 +66,7 @@ class Lock:
 
 
 def identity(path: Path) -> Identity | None:
-    """Which file is there under this name; None if there is none. Raises OSError."""
+    """The identity of the file at a path; None if there is none. Raises OSError."""
     try:
         return _identity(path.stat())
     except (FileNotFoundError, NotADirectoryError):
@@ -73,27 +74,30 @@ def identity(path: Path) -> Identity | None:
 
 
 def made(path: Path) -> Identity | None:
-    """Which file is there, an empty one if there was none. Raises OSError."""
+    """The identity of the file at a path, which is created empty if it is missing. Raises OSError."""
     if not path.exists():
         path.touch(mode=0o600)
     return identity(path)
 
 
 def beside(path: Path) -> tuple[Path, ...]:
-    """What SQLite keeps for a file, which must never be taken for another's (SQLite, "How to corrupt")."""
+    """The files that SQLite keeps next to a database.
+
+    They must never be combined with another database (SQLite, "How To Corrupt An SQLite Database File").
+    """
     return tuple(path.with_name(f"{path.name}-{kind}") for kind in ("wal", "shm", "journal"))
 
 
 def remove(path: Path) -> None:
-    """Take a file away, and what SQLite keeps beside it. Raises OSError."""
+    """Delete a file, and the files that SQLite keeps next to it. Raises OSError."""
     for each in (path, *beside(path)):
         each.unlink(missing_ok=True)
 
 
 def replace(fresh: Path, path: Path) -> None:
-    """Put a settled file in the place of another, which nobody of this process has open. Raises OSError.
+    """Replace a file with a settled one. This process must not have either open. Raises OSError.
 
-    Who could read the one may read the other.
+    The new file gets the permissions of the old one.
     """
     if path.exists():
         fresh.chmod(path.stat().st_mode & 0o777)
@@ -103,7 +107,10 @@ def replace(fresh: Path, path: Path) -> None:
 
 
 def set_aside(path: Path, why: str, at: datetime | None = None) -> Path:
-    """Keep a file under another name, with a date or else a number in it; the name. Raises OSError."""
+    """Rename a file, with the reason and a date (or else a number) in its new name. Raises OSError.
+
+    The files that SQLite keeps next to it are renamed too. Returns the new path.
+    """
     reason = why if at is None else f"{why}-{at:%Y%m%dT%H%M%S}"
     kept, number = path.with_name(f"{path.stem}.{reason}{path.suffix}"), 1
     while at is None or kept.exists():

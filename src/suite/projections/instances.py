@@ -1,7 +1,7 @@
-"""The instances of the fleet, as the log of the whole fleet tells them: begun, loaded, ended, and why.
+"""Tracks the instances of the whole fleet from the log: when they started, loaded and ended, and why.
 
-Every instance that was loaded is counted once as ended, whoever tells of its end first: the instance itself,
-or its node that stopped, started anew or was lost. So loads are unloads, crashes and what is loaded now.
+Every loaded instance is counted as ended exactly once, whichever event reports it first: the instance's own,
+or that its node stopped, restarted or was lost. So loads = unloads + crashes + instances loaded now.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class InstanceState(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: str
     state: State
     reason: str | None = None
-    """Why it ended: an unload's reason, a failed load's code, or ``crashed``."""
+    """Why it ended: the reason of the unload, the error code of the failed load, or ``crashed``."""
     reserved_bytes: int
     resident_bytes: int = 0
     since: str
-    """When it came into this state, as tables have times."""
+    """When it entered this state, in the format of times in SQL tables."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """What one event adds to the counts of a model."""
+    """The increments that one event makes to the counts of a model."""
 
     model_id: str
     loads: int = 0
@@ -54,23 +54,23 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Instances:
-    """The instances on some nodes, while events are brought in."""
+    """The instances on some nodes, while events are applied to them."""
 
     def __init__(self, instances: Iterable[InstanceState] = ()) -> None:
         self._before = {(instance.node, instance.model_id): instance for instance in instances}
         self._now = dict(self._before)
         self.counts: list[Counts] = []
-        """In the order of the events: sums of fractions depend on it."""
+        """In the order of the events, because sums of floats depend on the order."""
 
     def changed(self) -> list[InstanceState]:
-        """The instances that differ from those given at first."""
+        """The instances that differ from those that the constructor was given."""
         return [instance for key, instance in self._now.items() if self._before.get(key) != instance]
 
     def apply(self, recorded: Recorded) -> None:
-        """Bring in one event; one that is of no instance that goes on changes nothing."""
+        """Apply one event. An event of an instance that is not the current one changes nothing."""
         event, since = recorded.data, to_sql(recorded.time)
         match event:
-            case NodeEvent():  # started, stopped or lost: whatever ran in its process until then is gone
+            case NodeEvent():  # started, stopped or lost: all instances of its process are gone
                 for instance in [instance for instance in self._now.values() if instance.node == event.node]:
                     self._end(instance, "node_lost", since)
             case InstanceLoadStarted():

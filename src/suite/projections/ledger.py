@@ -1,7 +1,7 @@
-"""How many events of each kind are in a read model, and when they expire: what the log must still have.
+"""Counts the events in a read model by aggregate and expiry, to detect that the log has lost some (ADR 22).
 
-The counts change in the transaction that folds the events. So a log that has lost some is found out, whatever
-became of it, and expiry is told apart from loss: an event is missed until its time is over, and not longer.
+The counts change in the transaction that folds the events. So any loss can be detected, however it came
+about, and expiry is not mistaken for loss: an event is expected in the log until it expires, and no longer.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ CREATE TABLE IF NOT EXISTS suite_ledger (
 
 NEVER: Final = 0
 CLOCKS: Final = timedelta(minutes=1)
-"""So near its end an event is not missed: the server's clock may be ahead."""
+"""An event this close to its expiry is not expected any more: the server's clock may be ahead."""
 
 
 class Kind(NamedTuple):
-    """Events of an aggregate that expire together."""
+    """The events of one aggregate that expire at the same time."""
 
     aggregate: str
     expires: int
-    """Seconds of the epoch; 0: never."""
+    """Seconds since 1970; 0: never."""
 
 
 Ledger: TypeAlias = Mapping[Kind, int]
 
 
 class Extract(NamedTuple):
-    """A read model's ledger as it was at a moment."""
+    """A consistent snapshot of a read model's ledger."""
 
     projection: str
     seq: int
@@ -64,12 +64,12 @@ async def note(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
 
 
 async def expire(db: aiosqlite.Connection, now: datetime) -> None:
-    """Forget what may be gone from the log."""
+    """Remove the counts of events that have expired: the log need not have them any more."""
     await db.execute("DELETE FROM suite_ledger WHERE expires > 0 AND expires <= ?", (int(now.timestamp()),))
 
 
 async def extract(db: aiosqlite.Connection) -> Extract:
-    """What stands in a read model's file, all of it from one moment."""
+    """Read the ledger of a read model's file, with the checkpoint of the same moment."""
     rows = list(
         await db.execute_fetchall(
             "SELECT projection, seq, aggregate, expires, held.events "
@@ -86,7 +86,7 @@ def due(ledger: Ledger, now: datetime) -> int:
 
 
 def missing(ledger: Ledger, found: Ledger, now: datetime) -> int:
-    """How many events of a ledger are not in another, though their time is not over."""
+    """How many events of a ledger are missing in another although they have not expired."""
     return sum(max(0, count - found.get(kind, 0)) for kind, count in ledger.items() if _is_due(kind, now))
 
 

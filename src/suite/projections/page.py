@@ -1,7 +1,7 @@
-"""Rows a page at a time, the newest first.
+"""Reads rows a page at a time, newest first (keyset pagination).
 
-Each page begins where the one before ended, not at a count of rows: it costs the same however far back it is,
-and rows that come meanwhile shift nothing.
+A page begins after the last row of the previous one, not at an offset: every page costs the same however far
+back it is, and rows inserted meanwhile do not shift the pages.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from suite.messages.actions.base import Moment, Page
 from suite.messages.times import from_sql, parse_time, to_sql
 
 Place: TypeAlias = tuple[str, int]
-"""Time and seq of a row: the order of pages."""
+"""Time and seq of a row, by which pages are sorted."""
 
 PAGE_BYTES: Final = 700 * 1024
-"""Of rows as JSON: what is more goes to the next page, for a reply must fit into one message of NATS."""
+"""The most bytes of rows, as JSON, on one page, so that a reply fits into one NATS message."""
 _SOME: Final = 64
 _MAX_SEQ: Final = 2**63 - 1
 
@@ -31,9 +31,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def window(since: Moment | None, until: Moment | None) -> tuple[datetime | None, datetime | None]:
-    """The times that a request asks for.
+    """Parse the time range of a request.
 
-    Raises InvalidRequest for what is no time, and for an end that is not after the beginning.
+    Raises InvalidRequest for an invalid time, and for an end that is not after the beginning.
     """
     begin = None if since is None else parse_time(since, "since")
     end = None if until is None else parse_time(until, "until")
@@ -50,10 +50,11 @@ async def page(
     wanted: Mapping[str, str | None],
     request: Page,
 ) -> tuple[list[tuple[Any, ...]], str | None]:
-    """The rows of a page, fewer than asked for when they are large, and the cursor of the next or None.
+    """Read a page: its rows, and the cursor of the next page or None. Large rows make a page shorter.
 
-    Rows begin with ``time`` and seq, then come ``columns``. ``wanted`` has the value that a column must have,
-    None: any. There must be an index on each set of these columns with time and seq after them.
+    A row has ``time``, seq and then ``columns``. ``wanted`` maps a column to its required value, or to None
+    for any. There must be an index on each set of these columns, followed by time and seq.
+    Raises InvalidRequest for an invalid time or cursor.
     """
     since, until = window(request.since, request.until)
     ends = [] if until is None else [(to_sql(until), 0)]

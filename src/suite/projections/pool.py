@@ -1,4 +1,4 @@
-"""Connections that see a read model's file as its last transaction left it, lent one query at a time."""
+"""A pool of read-only connections to a read model's file, each lent to one query at a time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from suite.projections.connection import connected
 from suite.projections.file_lock import Identity, identity
 
 READERS: Final = 2
-"""Queries that run at once on one read model; others wait for them."""
+"""How many queries run at once on one read model; others wait."""
 
 
 class Closed(Exception):
-    """These connections are closed: there may be others, to the file that is there now."""
+    """The pool is closed. There may be a new pool, for the file that is at the path now."""
 
 
 class ConnectionPool:
-    """Connections to the one file that was at a path when they were opened."""
+    """Connections to the file that was at the path when the pool was opened."""
 
     def __init__(
         self, connections: Sequence[aiosqlite.Connection], of: Identity | None, stack: AsyncExitStack
@@ -37,8 +37,8 @@ class ConnectionPool:
 
     @classmethod
     async def open(cls, path: Path) -> ConnectionPool:
-        """Raises sqlite3.Error."""
-        of = identity(path)  # before: if it is replaced meanwhile, they count as another's
+        """Open the connections. Raises sqlite3.Error."""
+        of = identity(path)  # before connecting: if the file is replaced meanwhile, `are_of` is False
         async with AsyncExitStack() as stack:
             connections = [
                 await stack.enter_async_context(connected(path, read_only=True)) for _ in range(READERS)
@@ -46,11 +46,11 @@ class ConnectionPool:
             return cls(connections, of, stack.pop_all())
 
     def are_of(self, path: Path) -> bool:
-        """Whether the file at the path is still theirs."""
+        """Whether the file at the path is still the one that the connections are to."""
         return self._of is not None and identity(path) == self._of
 
     async def borrow(self) -> aiosqlite.Connection:
-        """A connection for one query, to be given back. Raises Closed."""
+        """Borrow a connection for one query; the caller must give it back. Raises Closed."""
         await self._free.acquire()
         if self._closed:
             self._free.release()
@@ -58,13 +58,13 @@ class ConnectionPool:
         return self._idle.pop()
 
     def give_back(self, connection: aiosqlite.Connection) -> None:
-        """The query is over."""
+        """Return a borrowed connection to the pool."""
         self._idle.append(connection)
         self._free.release()
 
     @asynccontextmanager
     async def lent(self) -> AsyncIterator[aiosqlite.Connection]:
-        """A connection for the queries of a block. Raises Closed."""
+        """Lend a connection to the block. Raises Closed."""
         connection = await self.borrow()
         try:
             yield connection
@@ -72,7 +72,7 @@ class ConnectionPool:
             self.give_back(connection)
 
     async def close(self) -> None:
-        """Wait for the queries that run, and close. Who still waits for a connection hears of it."""
+        """Wait for running queries, then close. Whoever still waits for a connection gets Closed."""
         self._closed = True
         with anyio.CancelScope(shield=True):
             for _ in range(self._count):

@@ -1,4 +1,4 @@
-"""What can come between a read model and the log, and what to do, in words for operators."""
+"""Messages for operators: why a read model cannot follow the log or write its file, and what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def without_log(name: str, why: str) -> str:
 
 
 def without_file(name: str, path: Path, error: Exception) -> str:
-    """The file cannot be written, or the fold fails."""
+    """The file cannot be written, or folding fails."""
     if isinstance(error, InUse):
         return (
             f"the read model {name} cannot be written: {path} is in use by another process; give this one a "
@@ -35,7 +35,7 @@ def without_file(name: str, path: Path, error: Exception) -> str:
 
 
 def of_another_log(path: Path, kept: Path) -> str:
-    """The stream was deleted and made again."""
+    """The stream was deleted and created again."""
     return (
         f"{path} is of another log, for the stream was made anew: it is kept as {kept.name}, and the read "
         "model begins again"
@@ -43,7 +43,7 @@ def of_another_log(path: Path, kept: Path) -> str:
 
 
 def longer_than_the_log(path: Path, kept: Path, seq: int, last_seq: int) -> str:
-    """The log has lost its end."""
+    """The log has lost its newest events."""
     return (
         f"the log has lost events: it ends at event {last_seq}, and {path} was at event {seq}; that file is "
         f"kept as {kept.name}, and the read model is rebuilt from what there is: restore the store of NATS "
@@ -52,7 +52,7 @@ def longer_than_the_log(path: Path, kept: Path, seq: int, last_seq: int) -> str:
 
 
 def more_than_the_log(path: Path, kept: Path, due: int, found: int) -> str:
-    """The file of an older version has what the log lost."""
+    """A file that an older version wrote contains events that the log has lost."""
     return (
         f"the log has lost events: it has {found} of the {due} that are in {path}, which an older version "
         f"wrote; that file is kept as {kept.name}, and the read model is rebuilt from what there is"
@@ -60,7 +60,7 @@ def more_than_the_log(path: Path, kept: Path, due: int, found: int) -> str:
 
 
 def would_lose(name: str, due: int, lost: int) -> str:
-    """A rebuild would end with less than there is."""
+    """A rebuilt read model would contain fewer events than the current one."""
     return (
         f"the read model {name} has {due} events that have not expired, and the log has lost {lost} of them: "
         "it stays as it is; restore the store of NATS from a backup, or rebuild with `--force` (field force) "
@@ -69,7 +69,7 @@ def would_lose(name: str, due: int, lost: int) -> str:
 
 
 def foreign(path: Path, kept: Path) -> str:
-    """Somebody else's database was where the file belongs."""
+    """A database that this service did not write is at the path of the file."""
     return (
         f"{path} was not written by this service: it is kept as {kept}; `suite import-legacy` brings the "
         "rows of an older service's database into the log"

@@ -26,7 +26,7 @@ from suite.tasks import background
 
 
 class Projections:
-    """Each read model by its name."""
+    """All read models of a node."""
 
     def __init__(
         self, log: Log, directory: Path, evaluation_path: Path, *, now: Now, on_problem: Callable[[str], None]
@@ -39,22 +39,22 @@ class Projections:
 
     @property
     def by_name(self) -> Mapping[str, Projector]:
-        """All of them."""
+        """All read models by name."""
         every = (self.catalogue, self.usage, self.evaluation, self.errors)
         return {projector.projection.name: projector for projector in every}
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What keeps any of them from following the log."""
+        """The problems of all read models that cannot follow the log, with what to do."""
         return tuple(each.problem for each in self.by_name.values() if each.problem is not None)
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """What the log was found to have lost when a file was opened."""
+        """What read models found that the log has lost, when they opened their files."""
         return tuple(each.loss for each in self.by_name.values() if each.loss is not None)
 
     def _lag(self, _: CallbackOptions) -> Iterable[Observation]:
-        """How many events each has still to fold, for OpenTelemetry."""
+        """How many events each read model still has to fold, as an OpenTelemetry gauge."""
         for name, projector in self.by_name.items():
             yield Observation(projector.info.lag_events, {"suite.projection.name": name})
 
@@ -69,7 +69,10 @@ class Projections:
         now: Now,
         on_problem: Callable[[str], None],
     ) -> AsyncIterator[Projections]:
-        """They follow the log until the block ends. The file with the evaluations may lie elsewhere."""
+        """Run all read models until the block ends.
+
+        ``evaluation_path`` is the file of the evaluations, if it is not to be in the data directory.
+        """
         directory = data_dir / "projections"
         projections = cls(
             log,

@@ -1,12 +1,12 @@
-"""Keeps one read model up with the log, answers from it, and folds it anew when that is asked or needed::
+"""Keeps one read model up to date with the log, answers queries from it, and rebuilds it when necessary::
 
     projector = Projector(Usage(), directory / "usage.db", log, now=utc_now)
     tasks.start_soon(projector.run)
     async with projector.reading(min_seq=seq) as db:
         ...
 
-What keeps it from writing (a full or read-only disk) or from following (no log) becomes a problem that health
-tells of; all else goes on, queries are answered from what there is, and it is tried again until it works.
+When it cannot write (a full or read-only disk) or follow (no log), health reports the problem. Meanwhile
+queries are answered from the existing file, and the projector retries until it works.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ logger = logging.getLogger("suite.projections")
 RETRY_SECONDS: Final = 2.0
 EXPIRE_SECONDS: Final = 5.0
 TROUBLE_SECONDS: Final = 10.0
-"""So long it may be without the log before that is a problem: a server starts anew in less."""
+"""How long the log may be unreachable before that is reported as a problem. A server restarts in less."""
 CURRENT_SECONDS: Final = 60.0
-"""So old may the newest event be that is not in it, in what counts as current: half of what the server needs
-to forget an id (`log.stream`)."""
+"""A read model is current if it lacks no event older than this: half of the time for which the server
+remembers message ids (`log.stream`)."""
 
 _NEVER: Final = float("-inf")
 
 
 class Projector:
-    """One read model, kept as long as `run` runs."""
+    """One read model. It is kept up to date while `run` runs."""
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class Projector:
         self._now = now
         self._on_problem = on_problem
         self.loss: str | None = None
-        """What the log was found to have lost, since this began."""
+        """A message about events that the log has lost; None if no loss was found since the start."""
         self.opened_at: int | None = None
-        """The last event that was in the file when this began to follow; None before that."""
+        """The last event that the file contained when this began to follow the log; None before that."""
         self._problem: str | None = None
         self._pending = 0
         self._rebuilding = False
@@ -98,12 +98,12 @@ class Projector:
 
     @property
     def seq(self) -> int:
-        """All of its events up to here are in it."""
+        """The sequence up to which the read model contains all of its events."""
         return self._queries.seq
 
     @property
     def problem(self) -> str | None:
-        """What keeps it from following the log, and what to do."""
+        """Why it cannot follow the log, and what to do; None if it can."""
         if self._problem is None and self._follower is not None:
             trouble = self._follower.trouble(TROUBLE_SECONDS)
             return None if trouble is None else without_log(self.projection.name, trouble)
@@ -111,7 +111,7 @@ class Projector:
 
     @property
     def info(self) -> ProjectionInfo:
-        """How far it is."""
+        """Its progress and its problem, for status replies."""
         return ProjectionInfo(
             name=self.projection.name,
             seq=self.seq,
@@ -123,7 +123,7 @@ class Projector:
     # --- following the log --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Follow the log for ever, whatever is in the file."""
+        """Follow the log until cancelled. A file that cannot be used is removed or set aside, and rebuilt."""
         try:
             while True:
                 if self._handover is not None:
@@ -143,9 +143,9 @@ class Projector:
             self._lock.release()
 
     async def _live(self) -> None:
-        """Keep the file up with the log until a rebuilt one is to take its place, or somebody moves it."""
+        """Keep the file up to date until a rebuilt file is to replace it, or somebody moves it away."""
         extent = await self._log.extent()
-        self._current_at = _NEVER  # it may be another file, which knows less
+        self._current_at = _NEVER  # the file may have been replaced by one with fewer events
         try:
             self._lock.hold()
         except OSError:
@@ -153,8 +153,8 @@ class Projector:
                 await self._answer((await self._look(extent)).usable_seq)
             raise
         if not self._rebuilding:
-            remove(self._fresh)  # of a rebuild that was killed
-        # It is answered from, even if it cannot be written.
+            remove(self._fresh)  # left over from a rebuild that was killed
+        # Queries are answered from the file even if it cannot be written.
         await self._answer(await self._discard_unusable(extent))
         async with ProjectionFile.open(self.path, self.projection, extent.created) as file:
             if self.opened_at is None:
@@ -184,7 +184,7 @@ class Projector:
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
             now = follower.time()
             more = now is not None and await file.expire(now)
-            self._expired_at = _NEVER if more else time.monotonic()  # the rest after what has come meanwhile
+            self._expired_at = _NEVER if more else time.monotonic()  # if more: continue after the next batch
         if self._problem is not None and (batch.events or not batch.pending):
             logger.warning("%s follows the log again", self.projection.name)
             self._problem = None
@@ -201,9 +201,10 @@ class Projector:
         return await inspect(self.path, self.projection.mark(extent.created), extent.last_seq)
 
     async def _discard_unusable(self, extent: Extent) -> int | None:
-        """Take a file away that is not a fold of this log by this version; the last event in one that is.
+        """Remove a file that this version did not build from this log; return the last event of one it did.
 
-        Only what the log has all of is removed: anything else is kept under another name.
+        The file is deleted only if the log still has all of its events; otherwise it is kept under another
+        name.
         """
         try:
             found = await self._look(extent)
@@ -242,9 +243,9 @@ class Projector:
         logger.warning("%s", foreign(self.path, set_aside(self.path, "foreign")))
 
     async def _recover(self, error: Exception) -> None:
-        """After what the disk, the file or the fold has come to."""
-        # An error that nobody foresaw is put down to what stands in the file, once: if it is not that, to
-        # fold anew again and again would help nobody.
+        """Handle an error of the disk, the file or the fold: wait, or set the file aside to rebuild it."""
+        # An unforeseen error is blamed on the content of the file only once: if it comes back after a
+        # rebuild, rebuilding again and again would not help.
         is_suspect = not (is_damaged(error) or is_outside(error))
         if is_outside(error) or (is_suspect and self._distrusted) or not self._lock.is_held:
             self._report(without_file(self.projection.name, self.path, error))
@@ -273,11 +274,11 @@ class Projector:
 
     @asynccontextmanager
     async def reading(self, min_seq: int = 0, *, own_seq: int = 0) -> AsyncIterator[aiosqlite.Connection]:
-        """A connection for one query, which sees at least ``min_seq`` and what the node itself wrote.
+        """A connection for one query, which sees all events up to ``min_seq`` and ``own_seq``.
 
-        What the node itself wrote is not waited for while there is a problem. Raises InvalidRequest for a
-        ``min_seq`` beyond the end of the log, ReadModelBehind, or ReadModelUnavailable; the last in the place
-        of every error in the block that is no SuiteError.
+        ``own_seq`` is the last event that the node itself wrote; it is not waited for while there is a
+        problem. Raises InvalidRequest for a ``min_seq`` beyond the end of the log, ReadModelBehind, or
+        ReadModelUnavailable, which also replaces any error in the block that is not a SuiteError.
         """
         pool, db = await self._queries.borrow(min_seq, own_seq)
         try:
@@ -290,18 +291,21 @@ class Projector:
             pool.give_back(db)
 
     async def ledger(self) -> Extract:
-        """How many events of each kind are in it, and up to where. Raises ReadModelUnavailable."""
+        """How many events of each kind it contains, and up to which sequence.
+
+        Raises ReadModelBehind or ReadModelUnavailable.
+        """
         async with self.reading() as db:
             return await extract(db)
 
     async def wait_for(self, seq: int) -> None:
-        """Until all of its events up to here are in it. Raises ReadModelBehind, ReadModelUnavailable."""
+        """Wait until it contains its events up to ``seq``. Raises ReadModelBehind, ReadModelUnavailable."""
         await self._queries.ready(seq, 0)
 
     async def wait_current(self) -> int:
-        """Until nothing that is older than a minute is missing. Returns which event a query must see then.
+        """Wait until no event older than `CURRENT_SECONDS` is missing.
 
-        Raises as `wait_for` does, and Unavailable.
+        Returns the sequence that a query must see then. Raises what `wait_for` raises, and Unavailable.
         """
         if time.monotonic() - self._current_at <= CURRENT_SECONDS:
             return self.seq
@@ -310,7 +314,7 @@ class Projector:
         return last_seq
 
     def _unreadable(self, error: Exception, pool: ConnectionPool) -> SuiteError:
-        """What a query gets that came to grief. If the file may be to blame, it is folded anew."""
+        """The error for a query that failed. If the file may be the cause, a rebuild is triggered."""
         name = self.projection.name
         logger.error("a query of the read model %s failed", name, exc_info=error)
         again = "try again"
@@ -326,15 +330,15 @@ class Projector:
         if self._follower is not None:
             self._follower.settle()
 
-    # --- folding anew -------------------------------------------------------------------------------------
+    # --- rebuilding ---------------------------------------------------------------------------------------
 
     async def rebuild(self, on_progress: OnProgress | None = None, *, force: bool = False) -> Rebuilt:
-        """Fold a fresh file beside the live one, and put it in its place; queries go on meanwhile.
+        """Build a new file from the whole log and replace the live one with it. Queries go on meanwhile.
 
-        ``on_progress`` hears the fraction that is done. Raises Conflict when a rebuild runs already, and
-        ReadModelUnavailable when the new file cannot be written; then the live one stays. It stays also,
-        with RebuildWouldLose, when the log has lost what is in it; with ``force`` it is kept under another
-        name then.
+        ``on_progress`` is called with the fraction that is done. Raises Conflict if a rebuild is already
+        running, ReadModelUnavailable if the new file cannot be written, and RebuildWouldLose if the log has
+        lost events that the live file contains; in all cases the live file stays. With ``force`` a loss is
+        accepted, and the live file is kept under another name.
         """
         if self._rebuilding:
             raise Conflict(f"the read model {self.projection.name} is being rebuilt already: wait for it")
@@ -363,7 +367,7 @@ class Projector:
             await fresh.reach(extent.last_seq, on_progress)
             await fresh.expire()
             await self._rest()
-            await fresh.reach(self.seq)  # what the live one has, the fresh one must have too
+            await fresh.reach(self.seq)  # at least as far as the live file
             live = await self._live_ledger(extent)
             lost = missing(live, await fresh.ledger(), extent.time)
             if lost and not force:
@@ -373,7 +377,7 @@ class Projector:
         try:
             with suppress(sqlite3.Error):
                 await self._look(extent)
-        except Foreign:  # it came while this was folded
+        except Foreign:  # it was put there during the rebuild
             await self._keep_foreign()
         if lost:
             kept = set_aside(self.path, "lost-events", self._now())
@@ -384,7 +388,7 @@ class Projector:
         return fresh
 
     async def _live_ledger(self, extent: Extent) -> Ledger:
-        """What the live one has of this log; nothing if it cannot be read."""
+        """The event counts of the live file; empty if it is of another log or cannot be read."""
         with suppress(sqlite3.Error, Foreign):
             found = await self._look(extent)
             if found.fit is not Fit.OTHER_LOG:
@@ -392,7 +396,7 @@ class Projector:
         return {}
 
     async def _rest(self) -> None:
-        """Have the live one stop where it is."""
+        """Stop writing the live file, and wait until that has happened."""
         self._handover = Handover()
         self._hurry()
         await self._handover.rested.wait()

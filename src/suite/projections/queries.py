@@ -1,4 +1,4 @@
-"""What queries see of one read model: connections to the file that is there, and how far that has come."""
+"""Lends connections for queries on one read model, and makes a query wait for the events that it must see."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from suite.errors import InvalidRequest, ReadModelBehind, ReadModelUnavailable, 
 from suite.projections.pool import Closed, ConnectionPool
 
 WAIT_SECONDS: Final = 8.0
-"""How long a query waits for the event that it must see: less than clients wait for an answer."""
+"""How long a query waits for the event that it must see; less than clients wait for a reply."""
 POLL_SECONDS: Final = 0.05
 PATIENT: Final = 32
-"""Queries that may wait so long: half of what an action runs at once (`bus.action`); others get by."""
+"""How many queries may wait for `WAIT_SECONDS`: half of the requests that an action runs at once
+(`bus.action`), so that others still get through."""
 CROWDED_SECONDS: Final = 1.0
-"""How long the rest of them waits."""
+"""How long a query waits when `PATIENT` others are waiting already."""
 
 
 class Queries:
     """Lends connections for queries.
 
-    ``problem`` says what keeps the read model from going on, if anything does; ``hurry`` has it find out at
-    once how far the log goes; ``exists`` says whether the log has come to an event at all.
+    ``problem`` returns why the read model cannot follow the log, or None; ``hurry`` makes it check at once
+    how far the log goes; ``exists`` returns whether the log has reached a sequence.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Queries:
         exists: Callable[[int], Awaitable[bool]],
     ) -> None:
         self.seq = 0
-        """All of its events up to here are seen."""
+        """Queries see all events up to this sequence."""
         self._name = name
         self._path = path
         self._problem = problem
@@ -50,7 +51,7 @@ class Queries:
         self._changed = anyio.Event()
 
     async def open(self, seq: int) -> None:
-        """Answer from the file that is there, which has the events up to here. Raises sqlite3.Error."""
+        """Answer from the file at the path, which contains the events up to ``seq``. Raises sqlite3.Error."""
         if self._pool is not None and self._pool.are_of(self._path):
             self.reach(max(self.seq, seq))
             return
@@ -60,28 +61,28 @@ class Queries:
         self.announce()
 
     async def close(self) -> None:
-        """Wait for the queries that run, and lend nothing until there is a file again."""
+        """Wait for running queries, and lend no connections until `open` is called again."""
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
 
     def reach(self, seq: int) -> None:
-        """The file has come so far."""
+        """The file now contains the events up to ``seq``."""
         if seq != self.seq:
             self.seq = seq
             self.announce()
 
     def announce(self) -> None:
-        """Have those who wait look again."""
+        """Wake the waiting queries, so that they check again."""
         self._changed.set()
         self._changed = anyio.Event()
 
     def are_from(self, pool: ConnectionPool) -> bool:
-        """Whether these still lend the connections to the file that is there."""
+        """Whether this pool is still the one in use."""
         return pool is self._pool
 
     async def borrow(self, min_seq: int, own_seq: int) -> tuple[ConnectionPool, aiosqlite.Connection]:
-        """A connection that sees these events, and where to give it back.
+        """Borrow a connection that sees these events. Returns it with the pool to give it back to.
 
         ``own_seq`` is not waited for while there is a problem. Raises InvalidRequest for a ``min_seq``
         beyond the end of the log, ReadModelBehind, ReadModelUnavailable.
@@ -90,11 +91,11 @@ class Queries:
             pool = await self.ready(min_seq, own_seq)
             try:
                 return pool, await pool.borrow()
-            except Closed:  # while it waited for its turn: another file has come into the place
+            except Closed:  # the file was replaced while this waited for a connection
                 continue
 
     async def ready(self, min_seq: int, own_seq: int) -> ConnectionPool:
-        """Those who lend connections, once they see these events. Raises as `borrow` does."""
+        """Wait for a pool whose connections see these events. Raises what `borrow` raises."""
         pool = self._seeing(min_seq, own_seq)
         if pool is not None:
             return pool
@@ -123,7 +124,7 @@ class Queries:
                 await self._changed.wait()
 
     async def _require(self, min_seq: int) -> None:
-        """Raises InvalidRequest if nothing that is waited for will ever come; unknown counts as no."""
+        """Raise InvalidRequest if the log has not reached ``min_seq``; do nothing if that cannot be known."""
         with suppress(Unavailable):
             if not await self._exists(min_seq):
                 raise InvalidRequest(
@@ -132,7 +133,7 @@ class Queries:
                 )
 
     def _seeing(self, min_seq: int, own_seq: int) -> ConnectionPool | None:
-        """Those who lend connections, if they see these events now. Raises ReadModelUnavailable."""
+        """The pool, if its connections see these events now, else None. Raises ReadModelUnavailable."""
         problem = self._problem()
         wanted = min_seq if problem is not None else max(min_seq, own_seq)
         if self._pool is None and problem is not None:

@@ -1,4 +1,4 @@
-"""A second file of a read model, folded from the beginning of the log beside the live one."""
+"""Rebuilds a read model: builds a second file from the beginning of the log, next to the live one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from suite.projections.ledger import Ledger
 from suite.projections.projection import Projection
 
 _WAIT_SECONDS: Final = 0.1
-"""After so long without events it looks whether there are any: the log may have lost what it counts."""
+"""After this long without events the follower checks whether any are left: the log may have lost some."""
 
 OnProgress: TypeAlias = Callable[[float], Awaitable[None]]
 
 
 class Rebuilt(NamedTuple):
-    """What a rebuild did."""
+    """The result of a rebuild: events folded, time taken, and the sequence reached."""
 
     events: int
     seconds: float
@@ -30,7 +30,7 @@ class Rebuilt(NamedTuple):
 
 
 class Handover:
-    """While a rebuilt file takes the place of the live one: the live one rests, and goes on afterwards."""
+    """Pauses the writing of the live file while a rebuilt one replaces it."""
 
     def __init__(self) -> None:
         self.rested = anyio.Event()
@@ -38,20 +38,20 @@ class Handover:
 
 
 class Fresh:
-    """The second file. Its methods raise sqlite3.Error, OSError and errors of the log."""
+    """The new file. Its methods raise sqlite3.Error, OSError and errors of the log."""
 
     def __init__(self, file: ProjectionFile, follower: Follower) -> None:
         self.seq = 0
-        """All of its events up to here are in it."""
+        """The sequence up to which the file contains all of its events."""
         self.events = 0
-        """How many they are."""
+        """How many events were folded."""
         self._file = file
         self._follower = follower
 
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path, projection: Projection, log: Log, stream: str) -> AsyncIterator[Fresh]:
-        """There must be no file at the path."""
+        """Create the file and follow the log from its beginning. There must be no file at the path."""
         async with (
             ProjectionFile.open(path, projection, stream) as file,
             log.follow(projection.aggregates, after=0) as follower,
@@ -59,8 +59,8 @@ class Fresh:
             yield cls(file, follower)
 
     async def reach(self, seq: int, on_progress: OnProgress | None = None) -> None:
-        """Have all events up to a sequence in it."""
-        self._follower.settle()  # there may be nothing to come
+        """Fold all events up to a sequence. ``on_progress`` is called with the fraction that is done."""
+        self._follower.settle()  # there may be no events left to wait for
         while self.seq < seq:
             batch = await self._follower.next(_WAIT_SECONDS)
             await self._file.fold(batch.events, batch.unreadable)
@@ -71,15 +71,15 @@ class Fresh:
                 await on_progress(min(1.0, self.seq / seq))
 
     async def expire(self) -> None:
-        """Remove all rows whose time is over."""
+        """Remove all expired rows."""
         now = self._follower.time()
         while now is not None and await self._file.expire(now):
             pass
 
     async def ledger(self) -> Ledger:
-        """How many events of each kind are in it."""
+        """How many events of each kind the file contains."""
         return await self._file.ledger()
 
     async def settle(self) -> None:
-        """Bring all into the one file."""
+        """Checkpoint the WAL into the file, so that it can be renamed."""
         await self._file.settle()

@@ -1,4 +1,4 @@
-"""How much of a list one reply has room for: the least a client must get is an answer at all."""
+"""Cuts lists so that a reply fits into one NATS message: a shorter answer is better than none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def as_many_as_fit(entries: Sequence[T]) -> tuple[T, ...]:
-    """The first of them, as many as fit into a message of NATS beside the rest of a reply; at least one."""
+    """The first entries, as many as fit into a NATS message with the rest of a reply; at least one."""
     size = 0
     for count, entry in enumerate(entries):
         size += len(_encode(entry)) + 1
@@ -25,7 +25,7 @@ def as_many_as_fit(entries: Sequence[T]) -> tuple[T, ...]:
 
 
 def left_out(entries: Sized, kept: Sized, what: str) -> tuple[str, ...]:
-    """The warning that some did not fit; none when all did."""
+    """A warning that some entries did not fit; empty if all did."""
     if not (count := len(entries) - len(kept)):
         return ()
     return (f"{count} {what} are left out: they do not fit into one reply, ask for fewer at a time",)

@@ -1,4 +1,4 @@
-"""The samples of metrics, a row each: what SQL readers select from, and pages of it."""
+"""The table of metric samples, one row each, which SQL readers also query; and pages of it for replies."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ SCHEMA: Final = """
         expires INTEGER
     );
 """
-"""In `repeated_metrics` is what came under an id that is taken: two nodes logged it at once. The first counts
-for as long as it is there; when it expires before the other, the other is all that the log still has."""
+"""`repeated_metrics` holds samples with an id that was already taken, because two nodes logged it at once.
+The first sample counts until it expires. If the other one lives longer, it counts from then on, since it is
+all that the log still has."""
 
 _COLUMNS: Final = "metric_id, agent_name, metric_name, value, timestamp, context, seq, expires"
 _MARKS: Final = "(?, ?, ?, ?, ?, ?, ?, ?)"
@@ -58,7 +59,7 @@ _SOME: Final = 1000
 
 
 def row(recorded: Recorded, sample: MetricLogged) -> Row:
-    """A sample of the log."""
+    """The row of a sample in the log."""
     return (
         sample.metric_id,
         sample.agent_name,
@@ -72,7 +73,7 @@ def row(recorded: Recorded, sample: MetricLogged) -> Row:
 
 
 async def add(db: aiosqlite.Connection, rows: list[Row]) -> list[Row]:
-    """Keep samples, in the order of the log. Returns those whose id was not there yet."""
+    """Insert samples, in the order of the log. Returns those whose id is new."""
     cursor = await db.executemany(
         f"INSERT INTO performance_metrics ({_COLUMNS}) VALUES {_MARKS} ON CONFLICT (metric_id) DO NOTHING",
         rows,
@@ -86,9 +87,10 @@ async def add(db: aiosqlite.Connection, rows: list[Row]) -> list[Row]:
 
 
 async def expire(db: aiosqlite.Connection, now: datetime) -> tuple[list[Row], bool]:
-    """Remove what has expired, some thousand rows at most.
+    """Remove expired rows, a few thousand at most.
 
-    Returns the samples that count from now on in another's place, and whether there may be more to remove.
+    Returns the repeated samples that count from now on because the first one expired, and whether there may
+    be more rows to remove.
     """
     repeated = await remove_expired(db, "repeated_metrics", now)
     removed = await remove_expired(db, "performance_metrics", now)
@@ -108,7 +110,7 @@ async def expire(db: aiosqlite.Connection, now: datetime) -> tuple[list[Row], bo
 
 
 async def find_metric(db: aiosqlite.Connection, metric_id: str) -> tuple[MetricLogged, int] | None:
-    """The sample of this id and its seq."""
+    """The sample with this id, and its seq; None if there is none."""
     found = await db.execute_fetchall(
         f"SELECT {_COLUMNS} FROM performance_metrics WHERE metric_id = ?", (metric_id,)
     )
@@ -134,7 +136,7 @@ async def count_samples(db: aiosqlite.Connection) -> int:
 async def performance_metrics(
     db: aiosqlite.Connection, request: GetPerformanceMetricsRequest
 ) -> GetPerformanceMetricsReply:
-    """A page of samples. Raises InvalidRequest for a time or a cursor that is none."""
+    """A page of samples, newest first. Raises InvalidRequest for an invalid time or cursor."""
     rows, cursor = await page(
         db,
         "performance_metrics",
@@ -160,7 +162,7 @@ async def performance_metrics(
 
 
 async def _kept(db: aiosqlite.Connection, ids: Sequence[str]) -> set[int]:
-    """The seqs of the rows that have these ids."""
+    """The seqs of the rows with these ids."""
     seqs: set[int] = set()
     for begin in range(0, len(ids), _SOME):
         some = ids[begin : begin + _SOME]

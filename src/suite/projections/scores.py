@@ -1,6 +1,6 @@
-"""The evaluations of models, a row each: what SQL readers select from, and pages of it.
+"""The table of model evaluations, one row each, which SQL readers also query; and pages of it for replies.
 
-A retracted evaluation has no row; its id is remembered, so that nothing brings it back.
+A retracted evaluation has no row. Its id is kept, so that a later copy does not bring it back.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ _SOME: Final = 1000
 
 
 async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> Counter[str]:
-    """Bring evaluations and retractions in, in the order of the log: the first of an id counts.
+    """Apply evaluations and retractions, in the order of the log. The first evaluation with an id counts.
 
-    Returns how many more evaluations each model has now, for every model that had one among these.
+    Returns by how much the number of evaluations of each affected model has changed.
     """
     facts = [event.data for event in events if isinstance(event.data, EvaluationEvent)]
     ids = [fact.evaluation_id for fact in facts]
@@ -102,7 +102,7 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> Counter[
 async def find_evaluation(
     db: aiosqlite.Connection, evaluation_id: str
 ) -> tuple[EvaluationLogged | EvaluationRetracted, int] | None:
-    """The evaluation of this id, or its retraction, and the seq of that."""
+    """The evaluation with this id, or its retraction, with its seq; None if there is neither."""
     found = await db.execute_fetchall(
         f"SELECT {_COLUMNS} FROM model_evaluation_scores WHERE evaluation_id = ?", (evaluation_id,)
     )
@@ -128,7 +128,7 @@ async def find_evaluation(
 
 
 async def count_evaluations(db: aiosqlite.Connection) -> int:
-    """How many evaluations there are that were not retracted."""
+    """How many evaluations were not retracted."""
     ((count,),) = await db.execute_fetchall("SELECT count(*) FROM model_evaluation_scores")
     return int(count)
 
@@ -136,7 +136,7 @@ async def count_evaluations(db: aiosqlite.Connection) -> int:
 async def evaluation_scores(
     db: aiosqlite.Connection, request: GetModelEvaluationScoresRequest
 ) -> GetModelEvaluationScoresReply:
-    """A page of evaluations. Raises InvalidRequest for a time or a cursor that is none."""
+    """A page of evaluations, newest first. Raises InvalidRequest for an invalid time or cursor."""
     rows, cursor = await page(
         db,
         "model_evaluation_scores",
@@ -180,7 +180,7 @@ def _row(seq: int, fact: EvaluationLogged) -> tuple[Any, ...]:
 
 
 async def _named(db: aiosqlite.Connection, table: str, ids: Sequence[str]) -> dict[str, str]:
-    """Which of these ids a table has, and of which models."""
+    """The model name by id, for those of the ids that are in a table."""
     models: dict[str, str] = {}
     for begin in range(0, len(ids), _SOME):
         some = ids[begin : begin + _SOME]

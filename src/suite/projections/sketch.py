@@ -1,9 +1,9 @@
-"""What many samples of a metric come to, in a few hundred bytes that can be merged.
+"""Summarizes many samples of a metric in a few hundred bytes that can be merged.
 
 Count, lowest, highest and mean are exact; percentiles come from a DDSketch (Masson, Rim, Lee: DDSketch, VLDB
-2019) and are within `RELATIVE_ERROR` of a sample. The sum is kept as a whole number of the smallest step
-that a float can make: so it neither rounds nor overflows, and samples can be added and sketches be merged in
-any order, with the same outcome to the last bit::
+2019) and are within `RELATIVE_ERROR` of a sample. The sum is kept as an integer multiple of the smallest
+positive float, so it neither rounds nor overflows: samples can be added and sketches merged in any order, and
+the result is the same to the last bit::
 
     sketch = Sketch()
     sketch.add(12.5)
@@ -25,18 +25,18 @@ from ddsketch.store import Store
 RELATIVE_ERROR: Final = 0.01
 
 _STEP_BITS: Final = 1074
-"""Every float is a whole number of 2 ** -1074."""
+"""Every float is an integer multiple of 2 ** -1074."""
 
 Bins: TypeAlias = dict[int, int]
 _Packed: TypeAlias = tuple[int, float, float, int, bytes, int, Bins, Bins]
-"""Count, lowest, highest, sum as a shift and a number, zeros, positive and negative bins."""
+"""Count, lowest, highest, sum (as a shift and a shifted integer), zeros, positive bins, negative bins."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
 class _Mapping(LogarithmicMapping):
-    """The library's, but for the last bin: the value in its middle is more than a float can hold."""
+    """The library's mapping, except for the last bin, whose middle is too large for a float."""
 
     def value(self, key: int) -> float:
         try:
@@ -46,7 +46,7 @@ class _Mapping(LogarithmicMapping):
 
 
 class _SparseStore(Store):
-    """The bins of a sketch without those that are empty: samples may lie 600 orders of magnitude apart."""
+    """A store that keeps only non-empty bins, because samples may be 600 orders of magnitude apart."""
 
     def __init__(self, bins: Bins) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ class _SparseStore(Store):
 _mapping = _Mapping(RELATIVE_ERROR)
 _key = _mapping.key
 _SMALLEST: Final = _mapping.min_possible
-"""What is nearer to nought counts as nought in percentiles: about 2e-308."""
+"""Values closer to zero than this (about 2e-308) count as zero in percentiles."""
 
 
 class Sketch:
-    """The figures of some samples."""
+    """Count, lowest, highest, mean and percentiles of some samples."""
 
     __slots__ = ("_negative", "_positive", "_total", "_zeros", "count", "high", "low")
 
@@ -97,8 +97,8 @@ class Sketch:
         self._negative: Bins = {}
 
     def add(self, value: float) -> None:
-        """Count one sample, a finite number."""
-        value += 0.0  # which of two noughts came first must not be seen
+        """Add one sample, which must be finite."""
+        value += 0.0  # -0.0 becomes 0.0, so that the result does not depend on which came first
         self.count += 1
         self.low = min(self.low, value)
         self.high = max(self.high, value)
@@ -114,7 +114,7 @@ class Sketch:
         bins[key] = bins.get(key, 0) + 1
 
     def merge(self, other: Sketch) -> None:
-        """Count the other's samples too."""
+        """Add the samples of another sketch."""
         self.count += other.count
         self.low = min(self.low, other.low)
         self.high = max(self.high, other.high)
@@ -124,7 +124,7 @@ class Sketch:
         _add_bins(self._negative, other._negative)
 
     def absorb(self, packed: bytes) -> None:
-        """Count the samples of a packed sketch too."""
+        """Add the samples of a packed sketch."""
         count, low, high, shift, total, zeros, positive, negative = _decode(packed)
         self.count += count
         self.low = min(self.low, low)
@@ -135,7 +135,7 @@ class Sketch:
         _add_bins(self._negative, negative)
 
     def pack(self) -> bytes:
-        """The same bytes for the same samples, in whatever order they came."""
+        """Serialize the sketch. The same samples give the same bytes, in whatever order they were added."""
         shift = max(0, (self._total & -self._total).bit_length() - 1)
         total = self._total >> shift
         return _encode(
@@ -153,18 +153,18 @@ class Sketch:
 
     @property
     def mean(self) -> float:
-        """Of all samples, rounded once. There must be one."""
+        """The mean of all samples, rounded once. There must be at least one sample."""
         return self._total / (self.count << _STEP_BITS)
 
     def percentiles(self, *percents: int) -> list[float]:
-        """The samples of these nearest ranks, each within `RELATIVE_ERROR`. There must be one."""
+        """Nearest-rank percentiles, each within `RELATIVE_ERROR`. There must be at least one sample."""
         sketch = BaseDDSketch(
             _mapping, _SparseStore(self._positive), _SparseStore(self._negative), self._zeros
         )
         values = []
         for percent in percents:
             rank = max(0, -(-percent * self.count // 100) - 1)
-            # The library rounds ranks down: half a rank more, and no rounding of its floats matters.
+            # The library rounds ranks down. Half a rank is added so that its float rounding does not matter.
             value = float(sketch.get_quantile_value(min(1.0, (rank + 0.5) / max(1, self.count - 1))) or 0.0)
             values.append(min(self.high, max(self.low, value)))
         return values

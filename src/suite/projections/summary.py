@@ -1,4 +1,4 @@
-"""The `summary` of a metric: what its samples in a window come to, of each agent and of all together."""
+"""Answers `summary`: statistics of a metric's samples in a time window, per agent and for all agents."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _LAST_MINUTE: Final = minute_of(datetime.max.replace(tzinfo=UTC))
 
 
 async def summary(db: aiosqlite.Connection, request: SummaryRequest) -> SummaryReply:
-    """The figures over the window, widened to whole minutes, of as many agents as a reply has room for.
+    """Statistics over the window, widened to whole minutes, for as many agents as fit into a reply.
 
-    Raises InvalidRequest for a time that is none, and for a window that ends before it begins.
+    Raises InvalidRequest for an invalid time, and for a window that does not end after it begins.
     """
     since, until = window(request.since, request.until)
     begin = BEFORE_ALL if since is None else minute_of(since)
     end = AFTER_ALL if until is None else minute_of(until, up=True)
-    if end > _LAST_MINUTE:  # there is no time to tell its end by, and nothing after it
+    if end > _LAST_MINUTE:  # datetime cannot express this end, and no sample is later
         end = AFTER_ALL
     parts = await read(db, request.metric_name, request.agent_name, begin, end)
-    # It is some milliseconds of work, which the event loop has no time for.
+    # This takes some milliseconds, which would block the event loop.
     total, agents = await anyio.to_thread.run_sync(_figures, parts)
     by_agent = as_many_as_fit(agents)
     return SummaryReply(

@@ -1,6 +1,6 @@
-"""What is known of models and how far they are trusted, from what was counted and their evaluations.
+"""Computes trust in models from their counted loads and crashes and from their evaluations.
 
-All of it is computed from rows when it is asked for, so that a retraction corrects it everywhere.
+Trust is computed from rows at query time, so that a retraction takes effect everywhere.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LATEST_CYCLE: Final = (
 async def fold(
     db: aiosqlite.Connection, evaluations: Counter[str], loads: Counter[str], crashes: Counter[str]
 ) -> None:
-    """Count what has happened to models."""
+    """Add to the counts of evaluations, loads and crashes of models."""
     names = {**evaluations, **loads, **crashes}
     if names:
         await db.executemany(
@@ -43,7 +43,7 @@ async def fold(
 
 
 async def trusts(db: aiosqlite.Connection, names: Collection[str] | None = None) -> dict[str, float]:
-    """The trust in each of these models, or in all; one of which nothing is known is left out."""
+    """The trust in each of these models, or in all models. Models without evidence are left out."""
     known = await evidence_of(db, names)
     return {name: value for name, evidence in known.items() if (value := trust(evidence)) is not None}
 
@@ -51,7 +51,7 @@ async def trusts(db: aiosqlite.Connection, names: Collection[str] | None = None)
 async def evidence_of(
     db: aiosqlite.Connection, names: Collection[str] | None, *, without_latest_cycle: bool = False
 ) -> dict[str, Evidence]:
-    """What is known of models, by name; or what was before their latest cycle."""
+    """The evidence about each model, by name; optionally without the evaluations of its latest cycle."""
     counts = "(skipped IS NULL OR one.cycle_id <> skipped)"
     rows = await db.execute_fetchall(
         "WITH model AS MATERIALIZED (SELECT model_name, loads, crashes, "
@@ -79,6 +79,6 @@ async def evidence_of(
 
 
 def known_models(names: Collection[str] | None) -> str:
-    """The condition on ``model_facts`` for those of these names, or all, of which anything is known."""
+    """The WHERE clause on ``model_facts`` for models of which anything is known: these names, or all."""
     known = "WHERE (evaluations > 0 OR loads > 0 OR crashes > 0)"
     return known if names is None else f"{known} AND model_name IN ({', '.join('?' * len(names))})"

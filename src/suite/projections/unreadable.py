@@ -1,4 +1,4 @@
-"""Counts what came to a read model and is no event of the suite: it is skipped, and leaves no other trace."""
+"""Counts the messages that a read model skipped because they are not events of the suite (ADR 20)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Skipped(NamedTuple):
 
 
 async def count(db: aiosqlite.Connection, unreadable: Sequence[Unreadable]) -> None:
-    """Add these, inside of a transaction that is open."""
+    """Add skipped messages to the counts, in an open transaction."""
     await db.executemany(
         "INSERT INTO suite_unreadable VALUES (?, 1, ?, ?, ?) "
         "ON CONFLICT (aggregate) DO UPDATE SET messages = messages + 1",
@@ -38,6 +38,6 @@ async def count(db: aiosqlite.Connection, unreadable: Sequence[Unreadable]) -> N
 
 
 async def skipped(db: aiosqlite.Connection) -> list[Skipped]:
-    """What was skipped, by aggregate."""
+    """The skipped messages of each aggregate."""
     rows = await db.execute_fetchall("SELECT aggregate, messages, seq, subject, reason FROM suite_unreadable")
     return [Skipped(aggregate, messages, Unreadable(*first)) for aggregate, messages, *first in rows]

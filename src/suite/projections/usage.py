@@ -1,4 +1,4 @@
-"""Usage: a row for every generation and every use that a client recorded, in figures only."""
+"""The read model of usage: one row per generation, and per use that a client recorded. Figures only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
 from suite.projections.reply_size import as_many_as_fit, left_out
 
 GENERATION = "generation"
-"""The usage type of what the service ran itself."""
+"""The usage type of generations that the service ran itself."""
 
 Row: TypeAlias = tuple[object, ...]
 
@@ -27,11 +27,11 @@ _KEYS: dict[UsageKey, tuple[str, str]] = {
     "conversation": ("conversation_id", "conversation_id"),
     "usage_type": ("usage_type", "usage_type"),
 }
-"""The reply's field and the table's expression of each key."""
+"""For each key, the field of the reply and the SQL expression."""
 
 
 class UsageProjection(Projection):
-    """The fold of ``usage.*``. Neither the facts nor the rows have a prompt or an answer."""
+    """Folds the events ``usage.*``. Neither the events nor the rows contain a prompt or an answer."""
 
     name: ClassVar[str] = "usage"
     version: ClassVar[int] = 2
@@ -57,25 +57,25 @@ class UsageProjection(Projection):
     """
 
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-        """A row an event."""
+        """Insert one row per event."""
         rows = [row for recorded in events if (row := _row(recorded)) is not None]
         if rows:
             await db.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
-        """Remove what has expired."""
+        """Remove expired rows. Returns whether there may be more."""
         return await remove_expired(db, "usage", now) == EXPIRE_ROWS
 
 
 class UsageHistory:
-    """What policies of prediction learn from, over one connection."""
+    """The usage history that prediction policies read, over one connection."""
 
     def __init__(self, db: aiosqlite.Connection) -> None:
         self._db = db
 
     async def counts(self, since: datetime, limit: int) -> list[tuple[str, int]]:
-        """The models used since then with how often, the most used first, then by id."""
-        # The window is short and the table long: by time, not by model.
+        """The models used since a time, with their number of uses: the most used first, then by id."""
+        # The window is short and the table is long, so the index by time is better than the one by model.
         rows = await self._db.execute_fetchall(
             "SELECT model_id, count(*) AS uses FROM usage INDEXED BY usage_by_time WHERE at >= ? "
             "GROUP BY model_id ORDER BY uses DESC, model_id LIMIT ?",
@@ -85,10 +85,9 @@ class UsageHistory:
 
 
 async def usage(db: aiosqlite.Connection, request: UsageRequest) -> UsageReply:
-    """The uses counted by the keys that were asked for; by hour when hour and day are.
+    """Count uses, grouped by the requested keys; hour wins if both hour and day are requested.
 
-    The warnings say how many of them a reply has no room for.
-    Raises InvalidRequest for a time that is none.
+    A warning says how many groups did not fit into the reply. Raises InvalidRequest for an invalid time.
     """
     keys = [key for key in _KEYS if key in request.group_by]
     if "hour" in keys and "day" in keys:
@@ -112,9 +111,9 @@ async def usage(db: aiosqlite.Connection, request: UsageRequest) -> UsageReply:
 async def last_used(
     db: aiosqlite.Connection, model_ids: Collection[str] | None = None
 ) -> dict[str, datetime]:
-    """When each model was last used, of these or of all; one that never was is left out."""
+    """When each of these models, or each of all models, was last used. Unused models are left out."""
     if model_ids is None:
-        # Jumps from id to id along the index, however many rows each has.
+        # Skips from id to id along the index, so the number of rows per model does not matter.
         asked = (
             "RECURSIVE asked(model_id) AS (SELECT min(model_id) FROM usage UNION ALL "
             "SELECT (SELECT min(model_id) FROM usage WHERE model_id > asked.model_id) FROM asked "

@@ -1,16 +1,16 @@
-"""Renders chat templates in a process of their own, where time and memory are bounded.
+"""Renders chat templates in a separate process with limits on CPU time and memory.
 
-A template comes with a model file and can loop for ever or allocate without end; what it does depends on the
-messages, so that a trial says nothing about the next chat. Hence every render, and the compilation, which
-evaluates constants, happens in one small process beside the model's: it may take `CPU_SECONDS` of computing
-a chat (SIGPROF ends it, even within one long operation) and `MEMORY_BYTES` more than it starts with
-(RLIMIT_AS, on Linux). The process is kept, so that a chat costs one exchange over a socket (measured: 0.2 ms
-more for chats of some kilobytes), and it ends with the process that started it. It takes 17 MB. While a chat
-takes long in it, others get a process of their own.
+A template comes with a model file, and can loop forever or allocate without limit. What it does depends on
+the messages, so a trial run says nothing about the next chat. Hence every render, and the compilation (which
+evaluates constants), happens in a small process next to the model's. It may use `CPU_SECONDS` of CPU time per
+chat (SIGPROF ends it, even within one long operation) and `MEMORY_BYTES` more than it starts with (RLIMIT_AS,
+on Linux). The process is reused, so that a chat costs one round trip over a socket (measured: 0.2 ms more for
+chats of some kilobytes). It takes 17 MB, and ends with the process that started it. While it is busy with a
+slow chat, other chats get another process.
 
-Which chats take long only shows when they are tried. A renderer of quick chats gives up after
-`QUICK_SECONDS` of computing and says so (`SlowChat`); such a chat is rendered by a patient one, behind others
-of its kind.
+Whether a chat is slow is only known when it is rendered. A renderer for quick chats gives up after
+`QUICK_SECONDS` of CPU time and raises `SlowChat`; the chat is then rendered by a patient renderer, queued
+behind other slow chats.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("suite.engine")
 
 CPU_SECONDS = 5.0
-"""For one chat; real ones take milliseconds."""
+"""The CPU time limit for one chat; real chats take milliseconds."""
 QUICK_SECONDS = 0.1
-"""For one that nobody has to wait for."""
+"""The CPU time limit for a chat that is not to delay others."""
 PATIENT_NICE = 5
-"""By how much processes of patient renderers stand back behind all others of the machine."""
+"""The niceness of patient renderers' processes, so that they yield to all others on the machine."""
 MEMORY_BYTES = 256 << 20
-"""For one chat, on top of what the process has; a message of NATS, and so a chat, is a megabyte at most."""
+"""The memory limit for one chat, on top of what the process has. A chat is one NATS message: 1 MB at most."""
 TEXT_BYTES = 4 << 20
-"""The longest text that a chat may become."""
+"""The maximum length of a rendered chat."""
 ANSWER_SECONDS = 60.0
-"""For any answer, on a machine that is busy with other things."""
+"""The timeout for any answer of the process, in wall-clock time: the machine may be busy."""
 PATIENCE_SECONDS = 0.5
-"""How long a chat waits for the process that is there: starting another takes about as long."""
+"""How long a chat waits for the existing process before another is started, which takes about as long."""
 
 _SHORTEST: list[dict[str, Any]] = [{"role": "user", "content": "-"}]
 _ENDLESS = "the model's chat template does not come to an end: send a prompt instead"
@@ -73,18 +73,18 @@ class Render(msgspec.Struct, frozen=True, kw_only=True, tag="render"):
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]]
     now: datetime
-    """With its time zone."""
+    """The current time, with its time zone."""
     quick_seconds: float | None = None
-    """After so much computing it is given up."""
+    """The CPU time after which the process gives up; None: no such limit."""
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to each of them; to a setup an empty text."""
+    """The answer to each message; for a setup the text is empty."""
 
     text: str = ""
     refusal: str | None = None
     was_slow: bool = False
-    """It was given up."""
+    """Whether the process gave up after `Render.quick_seconds`."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -92,18 +92,18 @@ _decode = msgspec.json.Decoder(Rendered).decode
 
 
 class SlowChat(Exception):
-    """It takes more computing than a quick chat may."""
+    """The chat takes more CPU time than a quick chat may."""
 
 
 class _OverTime(Exception):
-    """It took more computing than is allowed, and the process was ended for it."""
+    """The chat took more CPU time than is allowed, and its process was ended."""
 
 
 class _Process:
-    """A process that renders, for one thread at a time."""
+    """A process that renders chats, for one thread at a time."""
 
     def __init__(self) -> None:
-        """Start it. Raises GenerationFailed."""
+        """Start the process. Raises GenerationFailed if that fails."""
         from multiprocessing.connection import Connection  # slow to import, and only chats need it
 
         ours, theirs = socket.socketpair()
@@ -123,11 +123,14 @@ class _Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def ask(self, message: bytes) -> Rendered:
-        """Its answer. After an error, which is _OverTime, InvalidChat or GenerationFailed, it has ended."""
+        """Send a message and return the answer.
+
+        Raises _OverTime, InvalidChat or GenerationFailed; the process has then ended.
+        """
         try:
             self._connection.send_bytes(message)
             if not self._connection.poll(ANSWER_SECONDS):
@@ -138,7 +141,7 @@ class _Process:
             raise self._broken() from None
 
     def _broken(self) -> Exception:
-        """Why it is gone, as far as that can be told."""
+        """The error for a process that has ended, according to its exit code."""
         code = self._process.wait()
         self.end()
         if code in (-signal.SIGPROF, -signal.SIGVTALRM):
@@ -146,14 +149,14 @@ class _Process:
         return InvalidChat(f"the model's chat template broke its process (exit code {code}): send a prompt")
 
     def end(self) -> None:
-        """End it."""
+        """Kill the process and wait for its end."""
         self._connection.close()
         self._process.kill()
         self._process.wait()
 
 
 class Renderer:
-    """One model's template. Any number of threads may use it at once."""
+    """Renders chats with one model's template. Any number of threads may use it at once."""
 
     def __init__(
         self,
@@ -168,9 +171,9 @@ class Renderer:
         quick_seconds: float | None = None,
         nice: int = 0,
     ) -> None:
-        """`tool_source` is the template that a file may have for chats with tools.
+        """`tool_source` is the template for chats with tools, if the model file has one.
 
-        With `quick_seconds` it is for quick chats, and gives up others.
+        With `quick_seconds` this renderer is for quick chats, and raises SlowChat for others.
         """
         self._setup = Setup(
             source=source,
@@ -188,19 +191,20 @@ class Renderer:
         self._in_use = 0
         self._has_answered = False
         self._unusable: str | None = None
-        """Why no chat can be rendered, once that is known."""
+        """Why the template cannot render any chat; None as long as that is not known."""
 
     def start(self) -> None:
-        """Have a process ready before the first chat. Raises InvalidChat for an invalid template."""
+        """Start a process before the first chat. Raises InvalidChat for an invalid template."""
         with self._process():
             pass
 
     def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> str:
-        """The text of a chat up to where the assistant's answer begins.
+        """Render a chat, up to where the assistant's answer begins.
 
-        Raises InvalidChat with the template's own words when it refuses the chat, or for what limit the chat
-        broke; no chat is tried any more once a template has come to no end with the shortest one. Raises
-        GenerationFailed if no process can be had, and SlowChat if it is for quick chats and this is none.
+        Raises InvalidChat with the template's own message if it refuses the chat, or with the limit that the
+        chat exceeded. Once a template has failed to end even for the shortest chat, every chat is refused.
+        Raises GenerationFailed if there is no working process, and SlowChat if this renderer is for quick
+        chats and this chat is slow.
         """
         try:
             answer = self._ask(messages, tools)
@@ -215,7 +219,7 @@ class Renderer:
         return answer.text
 
     def close(self) -> None:
-        """End the process that waits for a chat. The next chat starts another."""
+        """End the idle process. The next chat starts another one."""
         with self._changed:
             if self._idle is not None:
                 self._idle.end()
@@ -236,7 +240,7 @@ class Renderer:
         return answer
 
     def _judged(self) -> str:
-        """What a chat that took too long is refused with: is it the chat, or the template?"""
+        """The message for a chat that took too long. Tests whether the chat or the template is the cause."""
         if not self._has_answered:
             try:
                 self._ask(_SHORTEST, ())
@@ -252,7 +256,7 @@ class Renderer:
 
     @contextmanager
     def _process(self) -> Iterator[_Process]:
-        """The process that waits for a chat; another where it does not come back soon."""
+        """Borrow the idle process, or start another if none becomes idle within `PATIENCE_SECONDS`."""
         with self._changed:
             self._changed.wait_for(lambda: self._idle or not self._in_use, PATIENCE_SECONDS)
             if self._unusable is not None:

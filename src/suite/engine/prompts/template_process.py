@@ -1,6 +1,6 @@
 """The process that renders a model's chat template: ``python -m suite.engine.prompts.template_process FD``.
 
-`suite.engine.prompts.rendering` starts it, says what it is for and speaks to it over the socket FD.
+`suite.engine.prompts.rendering` starts it, explains why it exists, and sends it messages over the socket FD.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
+    """Answer messages until the other end closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(int(sys.argv[1]))
     templates: list[ChatTemplate] = []
@@ -72,11 +72,14 @@ def _answered(request: Setup | Render, templates: list[ChatTemplate], setup: Set
 
 
 class _TooSlow(BaseException):
-    """Not an Exception, which a template's own handling could stop."""
+    """The time of a quick chat is over. Not an Exception, which the template engine might catch."""
 
 
 def _quickly(request: Render, templates: list[ChatTemplate], setup: Setup, seconds: float) -> Rendered:
-    """Render, or give up. The process lives on, unless all the time goes into one long operation."""
+    """Render a chat, or give up after ``seconds`` of CPU time.
+
+    The process survives, unless one long operation keeps it from giving up: then SIGVTALRM ends it.
+    """
     try:
         signal.signal(signal.SIGPROF, _give_up)
         signal.setitimer(signal.ITIMER_VIRTUAL, 2 * seconds)  # unhandled, its signal ends the process
@@ -116,7 +119,7 @@ def _rendered(request: Render, templates: list[ChatTemplate]) -> Rendered:
         return Rendered(
             refusal=f"the model's chat template makes a text of over {TEXT_BYTES // _MIB} MiB of this chat"
         )
-    # A template can write half of a surrogate pair.
+    # A template can produce half of a surrogate pair, which UTF-8 cannot encode.
     return Rendered(text=text.encode("utf-8", "replace").decode())
 
 
@@ -127,7 +130,7 @@ def _too_much(setup: Setup) -> Rendered:
 
 
 def _limit_memory(more: int) -> None:
-    """Let this process have so many bytes more than it has, where the system can tell and keep to that."""
+    """Limit this process to ``more`` bytes beyond what it uses now, where the system supports that."""
     with suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * os.sysconf("SC_PAGE_SIZE") + more
