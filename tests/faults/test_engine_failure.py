@@ -49,8 +49,11 @@ async def test_it_costs_its_process_and_the_next_request_is_served(tmp_path: Pat
         suite.connect(data_dir=data) as client,
     ):
         with pytest.raises(ActorCrashed), anyio.fail_after(30):
-            async for _ in client.generate("slow", "the", max_tokens=4000):
-                fault.touch()
+            chunks = aiter(client.generate("slow", "the", max_tokens=4000))
+            await anext(chunks)
+            fault.touch()  # once: chunks still come when the process has met it
+            async for _ in chunks:
+                pass
         again = await client.generate_text("slow", "the", max_tokens=4)
         assert again.usage.completion_tokens == 4
         crashes = [
