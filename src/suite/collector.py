@@ -30,31 +30,49 @@ _TOLD_HERE = (
 
 
 class Collector:
-    """The collector that the ``OTEL_EXPORTER_OTLP_*`` variables configure, and whether it answers."""
+    """The collector that the ``OTEL_EXPORTER_OTLP_*`` variables configure, and whether it answers.
+
+    Many collectors take traces and no metrics, so each of the two has outages of its own.
+    """
 
     def __init__(self, *, level: int = logging.WARNING) -> None:
         """``level`` is the log level for outages."""
-        self.is_away = threading.Event()
-        """Set while the collector cannot be reached, or answers with an error."""
-        self._level = level
-        self._lock = threading.Lock()
+        self._traces = _Signal("traces", level)
+        self._metrics = _Signal("metrics", level)
         for name in _TOLD_HERE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def spans(self) -> SpanExporter:
         """Create an exporter for spans."""
-        return OTLPSpanExporter(session=_Session(self))
+        return OTLPSpanExporter(session=_Session(self._traces))
 
     def metrics(self) -> MetricExporter:
         """Create an exporter for metrics."""
-        return OTLPMetricExporter(session=_Session(self))
+        return OTLPMetricExporter(session=_Session(self._metrics))
+
+    def is_away(self) -> bool:
+        """Whether the collector is known to take no traces at the moment."""
+        return self._traces.is_away.is_set()
+
+
+class _Signal:
+    """Traces or metrics, and whether the collector takes them."""
+
+    def __init__(self, name: str, level: int) -> None:
+        self.is_away = threading.Event()
+        self._name = name
+        self._level = level
+        self._lock = threading.Lock()
 
     def failed(self, reason: object) -> None:
         """Note that a request failed. Logs the first failure of an outage."""
         with self._lock:
             if not self.is_away.is_set():
                 logger.log(
-                    self._level, "the collector takes no traces (%s): they are lost until it does", reason
+                    self._level,
+                    "the collector takes no %s (%s): they are lost until it does",
+                    self._name,
+                    reason,
                 )
             self.is_away.set()
 
@@ -62,28 +80,28 @@ class Collector:
         """Note that a request succeeded. Logs the end of an outage."""
         with self._lock:
             if self.is_away.is_set():
-                logger.log(self._level, "the collector takes traces again")
+                logger.log(self._level, "the collector takes %s again", self._name)
             self.is_away.clear()
 
 
 class _Session(requests.Session):
-    """An exporter's HTTP session, which notifies the collector of the outcome of each request."""
+    """An exporter's HTTP session, which notes the outcome of each request."""
 
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, signal: _Signal) -> None:
         super().__init__()
-        self._collector = collector
+        self._signal = signal
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
         """Send a request. Raises what `requests` raises."""
         try:
             response = super().send(request, **options)
         except requests.RequestException as error:
-            self._collector.failed(f"{request.url} {_cause(error)}")
+            self._signal.failed(f"{request.url} {_cause(error)}")
             raise
         if response.status_code >= _ERROR_STATUS:
-            self._collector.failed(f"{request.url} answers {response.status_code} {response.reason}")
+            self._signal.failed(f"{request.url} answers {response.status_code} {response.reason}")
         else:
-            self._collector.answered()
+            self._signal.answered()
         return response
 
 

@@ -79,7 +79,7 @@ def tracing(mode: str, *, node: str, process: str, tell_outages: bool = True) ->
     finally:
         _recording = False
         _meter = metrics.NoOpMeter("suite")
-        is_away = collector.is_away.is_set if collector is not None else lambda: False
+        is_away = collector.is_away if collector is not None else lambda: False
         _finish([meters.shutdown, provider.shutdown], unless=is_away)
 
 

@@ -25,6 +25,7 @@ from suite.errors import (
     Unavailable,
 )
 from suite.messages.actor import NatsAccess
+from support.faults import KillableServer
 from support.nats import eventually, restart_nats, running_nats
 
 
@@ -303,6 +304,35 @@ async def test_something_else_listens_there() -> None:
             async with Connection.open(NatsAccess(url=f"nats://127.0.0.1:{port}"), name="test"):
                 pass
         tasks.cancel_scope.cancel()
+
+
+async def test_a_connection_that_is_given_up_fails_those_who_wait_already(tmp_path: Path) -> None:
+    async with (
+        KillableServer.start(tmp_path) as server,
+        Connection.open(server.access, name="test") as connection,
+        anyio.create_task_group() as tasks,
+    ):
+        await server.kill()
+        await eventually(lambda: not connection.is_connected)
+
+        async def wait() -> None:
+            with pytest.raises(Unavailable, match="went"):
+                await connection.wait_connected(50)
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(20):
+            await connection.give_up()
+
+
+async def test_a_stream_from_what_may_not_be_asked_is_denied(tmp_path: Path) -> None:
+    async with (
+        running_nats(tmp_path) as (server, _),
+        Connection.open(server.client, name="test") as connection,
+        connection.request_many("suite.action.rebuild_projection", idle_timeout=50) as answers,
+    ):
+        with pytest.raises(AccessDenied, match="may not send"):
+            await anext(answers)
 
 
 async def test_wrong_credentials_are_refused_and_never_shown(

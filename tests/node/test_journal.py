@@ -101,8 +101,11 @@ async def test_a_decision_that_turns_up_later_is_made_up_for(
             failing.setattr(journal, "_append", fail)
             with pytest.raises(UnknownOutcome):
                 await journal.decide(load("i"), undone=given_up("i"))
-        await log.append(load("i"), id="id 0")  # a restarted server has found it in its file
+        log.writability.note_write_failure()
         tasks.start_soon(journal.run)
+        await anyio.sleep(0.3)  # it looks for the decision, and must not take it that there is none
+        log.writability.note_stored()
+        await log.append(load("i"), id="id 0")  # a restarted server has found it in its file
         with anyio.fail_after(20):
             await journal.decide(load("j"), undone=given_up("j"))
         events = [event async for event in log.read("suite.event.instance.>")]

@@ -237,6 +237,11 @@ class Connection:
             return
         raise Unavailable(f"NATS cannot be reached at {self.url} for {timeout:g} s: check that it runs")
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether `give_up` was called, so that no request will be answered any more."""
+        return self._given_up
+
     async def give_up(self) -> None:
         """Stop using NATS: waiting calls fail at once, and the connection is not made again.
 
@@ -368,7 +373,8 @@ class Connection:
     def _forget(self) -> None:
         """Drop the client, and fail every call that waits for an answer: none will come."""
         self._client = None
-        self._connected = anyio.Event()
+        if self._connected.is_set():  # otherwise somebody may wait for it already
+            self._connected = anyio.Event()
         self._replies.fail(self._gone())
         for stream in self._streams:
             stream.fail(self._gone())
@@ -386,6 +392,8 @@ class Connection:
             self._denied.add(subject)
         else:
             self._replies.deny(subject)
+            for stream in self._streams:
+                stream.deny(subject)
 
     async def _close(self) -> None:
         client, self._client = self._client, None

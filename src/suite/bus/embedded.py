@@ -8,6 +8,7 @@ The server ends with this process, however this process ends. If the server dies
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -145,7 +146,7 @@ class EmbeddedServer:
         """The first path in the store that this process may not read and write; None if there is none."""
         for directory, _, files in os.walk(self._directory / "jetstream"):
             for path in (Path(directory), *(Path(directory, name) for name in files)):
-                if not path.is_symlink() and not os.access(path, os.R_OK | os.W_OK):
+                if not os.access(path, os.R_OK | os.W_OK) and path.exists():
                     return path
         return None
 
@@ -190,8 +191,10 @@ class EmbeddedServer:
             for stale in self._directory.glob("nats-server_*.ports"):
                 stale.unlink()
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            advice = "free some space" if full else "choose another with --data-dir"
             raise DataDirUnusable(
-                f"{self._directory} cannot be written ({error.strerror}): choose another with --data-dir"
+                f"{self._directory} cannot be written ({error.strerror}): {advice}"
             ) from error
         if (barred := self.unwritable()) is not None:
             raise DataDirUnusable(

@@ -9,7 +9,7 @@ import anyio
 from nats.aio.msg import Msg
 
 from suite.bus.wire import Message, message_of
-from suite.errors import NodeLost, NoService, Overloaded, SuiteError
+from suite.errors import AccessDenied, NodeLost, NoService, Overloaded, SuiteError
 
 BUFFER_LIMIT = 65_536
 """How many answers may wait to be read."""
@@ -41,6 +41,14 @@ class Stream:
             self._waiting.put_nowait(nobody(self._subject))
         else:
             self._waiting.put_nowait(None)
+
+    def deny(self, subject: str) -> None:
+        """End the iteration if this is its subject, to which the server did not let this user publish.
+
+        The server reports the subject in lower case.
+        """
+        if self._subject.lower() == subject:
+            self.fail(AccessDenied(f"this user may not send to {self._subject}: use one that may"))
 
     def fail(self, error: SuiteError) -> None:
         """End the iteration with an error, after the answers that have already arrived."""

@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from suite.bus.connection import Connection
 from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused
-from suite.errors import ServerUnsuitable
+from suite.errors import AccessDenied, ServerUnsuitable
 from suite.identity import NewId
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
@@ -64,6 +64,11 @@ class OpenedLog:
                 raise ServerUnsuitable(
                     f"there is no stream {jetstream.stream}: start a node first"
                 ) from refused
+        except AccessDenied:
+            raise AccessDenied(
+                "this user may not read the log: name a reader, such as the role consumer, with "
+                "SUITE_NATS_READER_USER and SUITE_NATS_READER_PASSWORD"
+            ) from None
         except (NotSent, NoAnswer):
             pass  # the reader tries again for a while, and says so
         return Reader(jetstream, new_id=self._new_id)

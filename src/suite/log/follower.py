@@ -53,7 +53,7 @@ class Follower:
         self._pending = 0
         self._created = ""
         self._consumer: Consumer | None = None
-        self._patience = Patience(follow=True)
+        self._patience = Patience(jetstream.connection, follow=True)
         self._asked = False
         self._told_at: tuple[datetime, float] | None = None
         """The last time that the server told, and the monotonic time at which it did."""

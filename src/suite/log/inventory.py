@@ -43,7 +43,7 @@ async def inventory(
     jetstream: JetStream, subjects: Subjects, *, new_id: NewId
 ) -> AsyncGenerator[Entry, None]:
     """Yield every message up to the current end of the log, in order. Raises Unavailable."""
-    patience = Patience(follow=False)
+    patience = Patience(jetstream.connection, follow=False)
     place, end = 0, (await Reader(jetstream, new_id=new_id).extent()).last_seq
     while place < end:
         config = consumer_config(consumer_name(new_id), [subjects.events], after=place)

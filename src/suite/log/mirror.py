@@ -63,6 +63,7 @@ class Mirror:
         self._log = log
         self._copy = copy
         self._subjects = subjects
+        self._was_there = False
 
     async def problem(self) -> str:
         """Create or repair the mirror. Returns why that failed, or an empty string."""
@@ -77,6 +78,8 @@ class Mirror:
         log = await self._log.info()  # asked after the mirror, so that the mirror cannot seem to be ahead
         config = mirror_config(self._subjects) | {"metadata": {LOG_CREATED: log.created}}
         if found is None:
+            if self._was_there:
+                logger.warning("somebody has removed the readers' mirror: it is made anew")
             await self._copy.create(config)
         elif found.config.get("metadata", {}).get(LOG_CREATED) != log.created or (
             found.state.last_seq > log.state.last_seq
@@ -86,6 +89,7 @@ class Mirror:
             await self._copy.create(config)
         elif _lacks(found.config, config):
             await self._copy.update(found.config | config)
+        self._was_there = True
 
     async def _found(self) -> StreamInfo | None:
         try:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import anyio
 
+from suite.bus.connection import Connection
 from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused, Stored
 from suite.errors import ServerUnsuitable, Unavailable
 from suite.identity import NewId
@@ -72,7 +73,7 @@ class Reader:
         if end is not None and end <= after:
             return
         place, policy, skipped = after, _policy(last_per_subject), False
-        patience = Patience(follow=follow)
+        patience = Patience(self._jetstream.connection, follow=follow)
         while True:
             config = consumer_config(
                 consumer_name(self._new_id), [subject_filter], after=place, policy=policy
@@ -116,12 +117,12 @@ class Reader:
 
     async def last(self, subject_filter: str) -> Recorded | Unreadable | None:
         """The newest message under the filter, from the leader. Raises Unavailable."""
-        found = await _patiently(lambda: self._jetstream.last(subject_filter))
+        found = await self._patiently(lambda: self._jetstream.last(subject_filter))
         return read_stored(found) if found is not None else None
 
     async def at(self, seq: int, subject_filter: str) -> Recorded | Unreadable | None:
         """The message with this sequence, from the leader; None if it is gone. Raises Unavailable."""
-        found = await _patiently(lambda: self._jetstream.next(subject_filter, after=seq - 1))
+        found = await self._patiently(lambda: self._jetstream.next(subject_filter, after=seq - 1))
         return read_stored(found) if found is not None and found.seq == seq else None
 
     async def reach(self, seq: int) -> None:
@@ -129,7 +130,8 @@ class Reader:
 
         Raises Unavailable if the stream does not grow for a while.
         """
-        patience, pause, newest = Patience(follow=False), FIRST_PAUSE_SECONDS, -1
+        patience = Patience(self._jetstream.connection, follow=False)
+        pause, newest = FIRST_PAUSE_SECONDS, -1
         while (there := (await self.extent()).last_seq) < seq:
             if there > newest:
                 newest = there
@@ -140,41 +142,41 @@ class Reader:
 
     async def extent(self) -> Extent:
         """Which stream this is and how far it goes. Raises Unavailable."""
-        info = await _patiently(self._jetstream.info)
+        info = await self._patiently(self._jetstream.info)
         state = info.state
         return Extent(info.created, state.last_seq, state.num_subjects, info.ts)
 
     async def subjects(self) -> Mapping[str, int]:
         """Every subject of the stream and how many messages it has. Raises Unavailable."""
-        return await _patiently(self._jetstream.subjects)
+        return await self._patiently(self._jetstream.subjects)
 
     async def first(self, subject: str) -> Recorded | Unreadable | None:
         """The oldest message of a subject. Raises Unavailable."""
         # The server's JSON replaces bytes that are not UTF-8: such a token is matched with a wildcard.
         tokens = ["*" if _REPLACED in token else token for token in subject.split(".")]
-        found = await _patiently(lambda: self._jetstream.next(".".join(tokens), after=0))
+        found = await self._patiently(lambda: self._jetstream.next(".".join(tokens), after=0))
         return read_stored(found) if found is not None else None
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a request until JetStream answers. Raises Unavailable after PATIENCE_SECONDS."""
+        patience = Patience(self._jetstream.connection, follow=False)
+        while True:
+            try:
+                return await ask()
+            except (Refused, NotSent, NoAnswer) as error:
+                patience.excuse(error)
+            await patience.pause()
 
 
 def _policy(last_per_subject: bool) -> DeliverPolicy:
     return "last_per_subject" if last_per_subject else "by_start_sequence"
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a request until JetStream answers. Raises Unavailable after PATIENCE_SECONDS."""
-    patience = Patience(follow=False)
-    while True:
-        try:
-            return await ask()
-        except (Refused, NotSent, NoAnswer) as error:
-            patience.excuse(error)
-        await patience.pause()
-
-
 class Patience:
     """Limits how long a reader retries while the log does not answer: for ever if it follows."""
 
-    def __init__(self, *, follow: bool) -> None:
+    def __init__(self, connection: Connection, *, follow: bool) -> None:
+        self._connection = connection
         self._follow = follow
         self._since = time.monotonic()
         self._pause = 0.0
@@ -193,9 +195,13 @@ class Patience:
         return str(self._trouble[1])
 
     def excuse(self, error: Exception) -> None:
-        """Record that the log does not answer. Raises Unavailable if that has lasted too long."""
+        """Record that the log does not answer.
+
+        Raises Unavailable if that has lasted too long, or the connection was given up.
+        """
         self._trouble = (self._trouble[0] if self._trouble is not None else time.monotonic(), error)
-        if not self._follow and time.monotonic() - self._since > PATIENCE_SECONDS:
+        is_over = self._connection.is_given_up or time.monotonic() - self._since > PATIENCE_SECONDS
+        if is_over and not self._follow:
             raise Unavailable(f"the log cannot be read: {error}") from error
         self._pause = min(1.0, max(0.05, 2 * self._pause))
 

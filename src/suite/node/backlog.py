@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import anyio
 
-from suite.errors import SuiteError
+from suite.errors import InvalidRequest, SuiteError, TooLarge
 from suite.messages.events import Event
 
 logger = logging.getLogger("suite.node")
@@ -72,6 +72,9 @@ class Backlog:
                 pending = self._waiting[0]
                 try:
                     seq = await self._write(pending)
+                except (TooLarge, InvalidRequest) as error:  # it will never be taken
+                    logger.error("%s is left out of the log: %s", pending.event.type, error.message)
+                    seq = None
                 except SuiteError as error:
                     logger.warning("%s is not in the log yet: %s", pending.event.type, error.message)
                     await anyio.sleep(RETRY_SECONDS)

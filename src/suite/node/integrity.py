@@ -99,26 +99,30 @@ class Integrity:
         seen = self._seen
         counts = [Counter[Kind]() for _ in extracts]
         before: Entry | None = None
-        extent = await self._log.extent()
+        skipped: list[tuple[datetime, int, int]] = []
         async with aclosing(self._log.inventory()) as entries:
             async for entry in entries:
                 _count(entry, extracts, counts)
-                if entry.skipped and entry.seq - 1 > seen and self._is_young(before, extent.time):
-                    self._holes.append((max(seen + 1, entry.seq - entry.skipped), entry.seq - 1))
+                if before is not None and entry.skipped and entry.seq - 1 > seen:
+                    first = max(seen + 1, entry.seq - entry.skipped)
+                    skipped.append((before.stored, first, entry.seq - 1))
                 before = entry
+        now = (await self._log.extent()).time  # after it was read: what has expired meanwhile is not lost
         self._seen = max(seen, before.seq if before is not None else 0)
+        self._holes += [(first, last) for stored, first, last in skipped if self._is_young(stored, now)]
         lost = {
             extract.projection: number
             for extract, found in zip(extracts, counts, strict=True)
-            if (number := missing(extract.events, found, extent.time))
+            if (number := missing(extract.events, found, now))
         }
-        self._tell(_description(lost, self._holes))
+        problem = _description(lost, self._holes)
+        if problem is None and len(extracts) < len(projectors):
+            return  # a read model that cannot be read now takes nothing back
+        self._tell(problem)
 
-    def _is_young(self, before: Entry | None, now: datetime) -> bool:
-        """Whether no event stored after this one can have expired yet."""
-        if before is None:
-            return False
-        return self._shortest_retention is None or now - before.stored < self._shortest_retention
+    def _is_young(self, stored: datetime, now: datetime) -> bool:
+        """Whether no event stored after this time can have expired yet, by this node's retention."""
+        return self._shortest_retention is None or now - stored < self._shortest_retention
 
     def _tell(self, problem: str | None) -> None:
         if problem is not None and problem != self.problem:

@@ -25,7 +25,7 @@ from suite.errors import (
 from suite.identity import NewId
 from suite.log import Expectation, Log, Unreadable
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, NodeStarted
+from suite.messages.events import Event, NodeStarted, UnknownEvent
 from suite.messages.subjects import Subjects
 from suite.node.backlog import Backlog, Pending
 
@@ -88,6 +88,12 @@ class Journal:
             return Fenced(
                 f"another start of this node is in the log, event {last.seq} of process {last.data.pid} on "
                 f"{last.data.host}: this process stops"
+            )
+        if isinstance(last.data, UnknownEvent):
+            return Fenced(
+                f"message {last.seq} on {subject} is an event that this version does not know ({last.type}): "
+                "behind it this process cannot write as this node; see who may publish there, and start the "
+                "node again"
             )
         return Fenced()
 
@@ -167,6 +173,8 @@ class Journal:
         if pending.event_id in seqs:
             return seqs[pending.event_id]
         if pending.makes_up_for is not None and pending.makes_up_for != next(reversed(seqs), None):
+            if self._log.writability.problem is not None:  # a server that is restarted may still find it
+                raise LogNotWritable
             return None
         return await self._append(pending.event, pending.event_id, pending.correlation_id, essential=True)
 
@@ -184,6 +192,8 @@ class Journal:
             if self._closed:
                 raise error
             await anyio.sleep(_RETRY_SECONDS)
+            if self._closed:
+                raise error
             try:
                 # The server forgets message ids after two minutes, so look in the log whether it was stored.
                 seqs = await self._stored(event)

@@ -15,11 +15,12 @@ from suite.node.journal import Journal
 async def close_open_instances(log: Log, journal: Journal, subjects: Subjects, node: str) -> None:
     """Append the end of each instance that ended with this node's previous process."""
     newest: dict[str, Recorded] = {}
-    async for recorded in log.read(subjects.aggregate("instance", node), last_per_subject=True):
-        if isinstance(recorded.data, InstanceEvent):
-            model_id = recorded.data.model_id
-            if model_id not in newest or newest[model_id].seq < recorded.seq:
-                newest[model_id] = recorded
+    known: set[str] = set()
+    # Read from the beginning: a message that is no event must not hide one, nor a copy count as newer.
+    async for recorded in log.read(subjects.aggregate("instance", node)):
+        if isinstance(recorded.data, InstanceEvent) and recorded.id not in known:
+            known.add(recorded.id)
+            newest[recorded.data.model_id] = recorded
     for model_id, recorded in newest.items():
         if isinstance(recorded.data, InstanceLoadStarted | InstanceLoaded):
             ended = InstanceUnloaded(

@@ -206,6 +206,7 @@ class ProjectionFile:
         """
         if self.is_in_place():
             with anyio.CancelScope(shield=True), suppress(sqlite3.OperationalError):
+                await self._db.execute_fetchall("PRAGMA busy_timeout = 0")  # a reader's query can take long
                 await self._db.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
                 await self._db.execute_fetchall("PRAGMA journal_mode = DELETE")
 

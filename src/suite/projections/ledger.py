@@ -50,12 +50,7 @@ class Extract(NamedTuple):
 
 async def note(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
     """Count events, in the transaction that folds them."""
-    counts = Counter(
-        Kind(
-            aggregate_of(event.subject)[0], NEVER if event.expires is None else int(event.expires.timestamp())
-        )
-        for event in events
-    )
+    counts = Counter(_kind(event) for event in events)
     await db.executemany(
         "INSERT INTO suite_ledger VALUES (?, ?, ?) "
         "ON CONFLICT DO UPDATE SET events = events + excluded.events",

@@ -368,10 +368,11 @@ class Projector:
             await fresh.expire()
             await self._rest()
             await fresh.reach(self.seq)  # at least as far as the live file
-            live = await self._live_ledger(extent)
-            lost = missing(live, await fresh.ledger(), extent.time)
+            live, held = await self._live_ledger(extent), await fresh.ledger()
+            now = (await self._log.extent()).time  # what has expired during the rebuild is not lost
+            lost = missing(live, held, now)
             if lost and not force:
-                raise RebuildWouldLose(would_lose(self.projection.name, due(live, extent.time), lost))
+                raise RebuildWouldLose(would_lose(self.projection.name, due(live, now), lost))
             await fresh.settle()
         await self._queries.close()
         try:
