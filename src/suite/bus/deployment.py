@@ -8,7 +8,6 @@ The files are for people who run their own nats-server. It gets the accounts and
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from suite.bus.accounts import LOG_ACCOUNT, READERS_ACCOUNT, Role, accounts, doors, mirror_config, roles
+from suite.messages.generated import write_or_check
 from suite.messages.subjects import Subjects
 
 HEAD = """\
@@ -138,22 +138,14 @@ def drift(directory: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write or check the files. Returns the exit status: 1 if a checked file differs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m suite.bus.deployment", description="The accounts and roles for a nats-server."
+    return write_or_check(
+        arguments,
+        module="suite.bus.deployment",
+        description="The accounts and roles for a nats-server.",
+        source="suite.bus.accounts",
+        write=write,
+        drift=drift,
     )
-    choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("--write", type=Path, metavar="DIR", help="generate the files")
-    choice.add_argument("--check", type=Path, metavar="DIR", help="exit 1 naming the files that differ")
-    options = parser.parse_args(arguments)
-    if options.write is not None:
-        write(options.write)
-        return 0
-    drifted = drift(options.check)
-    for name in drifted:
-        sys.stderr.write(f"{options.check / name}: differs from suite.bus.accounts\n")
-    if drifted:
-        sys.stderr.write(f"run: python -m suite.bus.deployment --write {options.check}\n")
-    return 1 if drifted else 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ They are for clients in any language; the service itself validates by the types.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from suite.messages import signals
 from suite.messages.actions.base import ErrorReply
 from suite.messages.asyncapi import asyncapi
+from suite.messages.generated import write_or_check
 from suite.messages.jsonschema import Document, action_types, event_types, schema_of
 
 
@@ -66,22 +66,14 @@ def _present(directory: Path) -> set[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write or check the files. The exit code is 1 if a check finds differences."""
-    parser = argparse.ArgumentParser(
-        prog="python -m suite.messages.schema", description="The wire types as schemas."
+    return write_or_check(
+        arguments,
+        module="suite.messages.schema",
+        description="The wire types as schemas.",
+        source="the types",
+        write=write,
+        drift=drift,
     )
-    choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("--write", type=Path, metavar="DIR", help="generate the files")
-    choice.add_argument("--check", type=Path, metavar="DIR", help="exit 1 naming the files that differ")
-    options = parser.parse_args(arguments)
-    if options.write is not None:
-        write(options.write)
-        return 0
-    drifted = drift(options.check)
-    for path in drifted:
-        sys.stderr.write(f"{options.check / path}: differs from the types\n")
-    if drifted:
-        sys.stderr.write(f"run: python -m suite.messages.schema --write {options.check}\n")
-    return 1 if drifted else 0
 
 
 if __name__ == "__main__":

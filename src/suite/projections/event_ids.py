@@ -1,7 +1,8 @@
 """Deduplicates events by id: a copy of an event in the log is not folded again (ADR 20).
 
 nats-server remembers a message id for two minutes. After that the same message can be stored a second time by
-anyone who may publish it, or who gets somebody else to publish it: with the id, time and expiry of the first.
+anyone who may publish it, or who gets somebody else to publish it: with the id and time of the first, and a
+later expiry, which counts from when the copy was stored.
 """
 
 from __future__ import annotations

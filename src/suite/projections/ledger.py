@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS suite_ledger (
 
 NEVER: Final = 0
 CLOCKS: Final = timedelta(minutes=1)
-"""An event this close to its expiry is not expected any more: the server's clock may be ahead."""
+"""An event this close to its expiry is not expected any more: it may expire while it is looked for."""
 
 
 class Kind(NamedTuple):
