@@ -175,23 +175,8 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            if nats.mirror is not None:
-                await tasks.start(partial(keep_mirror, connection, nats.mirror, subjects, new_id=new_id))
-            if settings.wait_for_dependencies:
-                await wait_for_dependencies(
-                    connection,
-                    settings.dependencies,
-                    seconds=settings.dependency_timeout_seconds,
-                    embedded=settings.nats.url is None,
-                    clock=clock,
-                )
-            tasks.start_soon(sweep_snapshots, settings, now)
-            reporter = Reporter(log, settings.node)
-            tasks.start_soon(reporter.run)
-            if nats.server is not None:
-                report = partial(reporter.report, LogNotWritable.code)
-                watch = StorageWatch(nats.server, log.writability, clock=clock, on_problem=report)
-                tasks.start_soon(watch.run)
+            env = _Environment(settings, subjects, nats, connection, log, tasks, new_id, now, clock)
+            reporter = await _prepare(env)
             catalogue = await _catalogue(settings)
             limit_bytes = _memory_limit(settings)
             membership = Membership(connection, log, subjects, settings.node)
@@ -200,17 +185,7 @@ async def running_node(
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
-            supervisor = Supervisor(
-                settings.node,
-                journal,
-                limit_bytes=limit_bytes,
-                standby=settings.standby and settings.enable_gguf_management,
-                make_spec=partial(actor_spec, settings, nats.access, catalogue),
-                terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
-                new_id=new_id,
-                now=now,
-                clock=clock,
-            )
+            supervisor = _supervisor(env, journal, catalogue, limit_bytes)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds)
             async with (
@@ -224,66 +199,9 @@ async def running_node(
                 ) as projections,
                 supervisor.running(),
             ):
-                foreign = ForeignMessages(log, projections, settings.node)
-                tasks.start_soon(foreign.run)
-                node = Node(
-                    settings,
-                    connection=connection,
-                    catalogue=catalogue,
-                    log=log,
-                    journal=journal,
-                    projections=projections,
-                    foreign=foreign,
-                    integrity=Integrity(
-                        connection,
-                        log,
-                        projections,
-                        shortest_retention=_shortest(settings.retention),
-                        clock=clock,
-                        on_problem=partial(reporter.report, EVENTS_LOST),
-                    ),
-                    policy=MostUsedLastHour(),
-                    supervisor=supervisor,
-                    generations=Generations(connection, subjects, settings.node, supervisor, tasks, clock),
-                    new_id=new_id,
-                    now=now,
-                    clock=clock,
-                )
-                tasks.start_soon(node.integrity.run)
-                registrar = Registrar(log, subjects, settings.node, catalogue)
-                tasks.start_soon(registrar.run)
-                tasks.start_soon(_follow_files, node, registrar)
-                preloader = Preloader(node, settings.prediction_interval_seconds)
-                tasks.start_soon(supervisor.sweep_idle, preloader.idle_timeout)
-                if settings.enable_predictive_loading and settings.enable_gguf_management:
-                    tasks.start_soon(preloader.run)
-                async with Service.serve(
-                    connection,
-                    ACTIONS,
-                    node,
-                    subjects=subjects,
-                    version=__version__,
-                    metadata={"node": settings.node},
-                    new_id=new_id,
-                    drain_seconds=0.0,
-                    disabled=_disabled(settings),
-                    on_failure=lambda name: reporter.report(
-                        SuiteError.code, f"{name} failed unforeseen: the node's own log has the cause"
-                    ),
-                ) as node.service:
-                    if settings.enable_backward_compatibility:
-                        await tasks.start(
-                            partial(
-                                serve_legacy,
-                                connection,
-                                log,
-                                subjects,
-                                ACTIONS,
-                                settings.legacy,
-                                node=settings.node,
-                                health=partial(health, node),
-                            )
-                        )
+                node = _node(env, reporter, catalogue, journal, projections, supervisor)
+                _start_background(env, node)
+                async with _service(env, node, reporter) as service:
                     nats.reachable_by.write(settings.data_dir)
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
                     try:
@@ -291,12 +209,148 @@ async def running_node(
                     finally:
                         ConnectionFile.path(settings.data_dir).unlink(missing_ok=True)
                     async with ending.draining(tasks):
-                        await node.service.drain()
+                        await service.drain()
                         await supervisor.drain()
                 # Instances whose end is not in the log by the deadline are closed at the next start.
                 with ending.all_the_rest():
                     await supervisor.stop(PROCESS_SECONDS)
             await membership.leave(leases)
+
+
+class _Environment(NamedTuple):
+    """What every part of a node is put together from."""
+
+    settings: Settings
+    subjects: Subjects
+    nats: _Nats
+    connection: Connection
+    log: Log
+    tasks: anyio.abc.TaskGroup
+    new_id: NewId
+    now: Now
+    clock: Clock
+
+
+async def _prepare(env: _Environment) -> Reporter:
+    """Start what needs only NATS and the log, and wait for other services. Returns who reports errors."""
+    settings, tasks = env.settings, env.tasks
+    if env.nats.mirror is not None:
+        keep = partial(keep_mirror, env.connection, env.nats.mirror, env.subjects, new_id=env.new_id)
+        await tasks.start(keep)
+    if settings.wait_for_dependencies:
+        await wait_for_dependencies(
+            env.connection,
+            settings.dependencies,
+            seconds=settings.dependency_timeout_seconds,
+            embedded=settings.nats.url is None,
+            clock=env.clock,
+        )
+    tasks.start_soon(sweep_snapshots, settings, env.now)
+    reporter = Reporter(env.log, settings.node)
+    tasks.start_soon(reporter.run)
+    if env.nats.server is not None:
+        report = partial(reporter.report, LogNotWritable.code)
+        watch = StorageWatch(env.nats.server, env.log.writability, clock=env.clock, on_problem=report)
+        tasks.start_soon(watch.run)
+    return reporter
+
+
+def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit_bytes: int) -> Supervisor:
+    settings, connection = env.settings, env.connection
+    return Supervisor(
+        settings.node,
+        journal,
+        limit_bytes=limit_bytes,
+        standby=settings.standby and settings.enable_gguf_management,
+        make_spec=partial(actor_spec, settings, env.nats.access, catalogue),
+        terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        new_id=env.new_id,
+        now=env.now,
+        clock=env.clock,
+    )
+
+
+def _node(
+    env: _Environment,
+    reporter: Reporter,
+    catalogue: Catalogue,
+    journal: Journal,
+    projections: Projections,
+    supervisor: Supervisor,
+) -> Node:
+    settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
+    return Node(
+        settings,
+        connection=connection,
+        catalogue=catalogue,
+        log=log,
+        journal=journal,
+        projections=projections,
+        foreign=ForeignMessages(log, projections, settings.node),
+        integrity=Integrity(
+            connection,
+            log,
+            projections,
+            shortest_retention=_shortest(settings.retention),
+            clock=clock,
+            on_problem=partial(reporter.report, EVENTS_LOST),
+        ),
+        policy=MostUsedLastHour(),
+        supervisor=supervisor,
+        generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
+        new_id=env.new_id,
+        now=env.now,
+        clock=clock,
+    )
+
+
+def _start_background(env: _Environment, node: Node) -> None:
+    """Start what a node does by itself, without a request."""
+    settings, tasks = env.settings, env.tasks
+    tasks.start_soon(node.foreign.run)
+    tasks.start_soon(node.integrity.run)
+    registrar = Registrar(env.log, env.subjects, settings.node, node.catalogue)
+    tasks.start_soon(registrar.run)
+    tasks.start_soon(_follow_files, node, registrar)
+    preloader = Preloader(node, settings.prediction_interval_seconds)
+    tasks.start_soon(node.supervisor.sweep_idle, preloader.idle_timeout)
+    if settings.enable_predictive_loading and settings.enable_gguf_management:
+        tasks.start_soon(preloader.run)
+
+
+@asynccontextmanager
+async def _service(env: _Environment, node: Node, reporter: Reporter) -> AsyncIterator[Service[Node]]:
+    """Answer requests, those of older clients too, until the block ends."""
+    settings = env.settings
+    async with Service.serve(
+        env.connection,
+        ACTIONS,
+        node,
+        subjects=env.subjects,
+        version=__version__,
+        metadata={"node": settings.node},
+        new_id=env.new_id,
+        drain_seconds=0.0,
+        disabled=_disabled(settings),
+        on_failure=lambda name: reporter.report(
+            SuiteError.code, f"{name} failed unforeseen: the node's own log has the cause"
+        ),
+    ) as service:
+        node.service = service
+        if settings.enable_backward_compatibility:
+            await env.tasks.start(
+                partial(
+                    serve_legacy,
+                    env.connection,
+                    env.log,
+                    env.subjects,
+                    ACTIONS,
+                    settings.legacy,
+                    node=settings.node,
+                    health=partial(health, node),
+                )
+            )
+        yield service
 
 
 def _disabled(settings: Settings) -> dict[str, str]:
