@@ -62,6 +62,12 @@ def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, file
     return _LINK.sub(inside, markdown)
 
 
+def on_page_content(html: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Of the ``::`` of reStructuredText that announces code, leave one colon."""
+    del config, files
+    return html.replace("::</p>", ":</p>") if page.file.src_uri == "reference/python.md" else html
+
+
 def _add_linked(files: Files, config: MkDocsConfig) -> None:
     """Add the files outside ``docs/`` that pages link to, and those that they link to."""
     pages = list(files.documentation_pages())
