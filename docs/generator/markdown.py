@@ -9,8 +9,6 @@ from pathlib import Path
 
 import griffe
 
-import suite
-
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table. Line breaks in a cell become spaces, and an empty line in it a break."""
@@ -29,16 +27,15 @@ def code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-def field_notes(module: str) -> dict[str, dict[str, str]]:
-    """The docstring under each field of each class of a module, by class and field."""
-    loaded = griffe.load(module, search_paths=[Path(suite.__file__).parents[1]])
+def field_notes(kind: type) -> dict[str, str]:
+    """The docstring under each field of a class."""
+    file = Path(inspect.getfile(kind))
+    module = griffe.visit(kind.__module__, filepath=file, code=file.read_text(encoding="utf-8"))
+    attributes = module.classes[kind.__name__].attributes
     return {
-        name: {
-            field: prose(attribute.docstring.value)
-            for field, attribute in kind.attributes.items()
-            if attribute.docstring is not None
-        }
-        for name, kind in loaded.classes.items()
+        name: prose(attribute.docstring.value)
+        for name, attribute in attributes.items()
+        if attribute.docstring is not None
     }
 
 

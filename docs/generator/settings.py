@@ -80,7 +80,7 @@ def _tables(kind: type[msgspec.Struct]) -> Iterator[msgspec.structs.FieldInfo]:
 
 
 def _rows(kind: type[msgspec.Struct], group: str) -> Iterator[Row]:
-    notes = field_notes(kind.__module__)[kind.__name__]
+    notes = field_notes(kind)
     tables = {field.name for field in _tables(kind)}
     for field in msgspec.structs.fields(kind):
         if field.name in tables or get_origin(field.type) is dict:

@@ -1,0 +1,109 @@
+"""The examples of the site's pages: programs run, commands and settings are ones that there are."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import click
+
+from generator import actions, decisions, errors, events, settings
+from suite.cli.main import commands
+from suite.config import load_configuration
+from suite.config.layers import from_environment
+from support.documents import REPOSITORY, Block, blocks, stand_in
+from support.service import serving
+
+DOCS = REPOSITORY / "docs"
+PAGES = sorted([REPOSITORY / "README.md", *DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")])
+SECONDS = 60.0
+
+
+def examples(*languages: str) -> Iterator[tuple[Path, Block]]:
+    for page in PAGES:
+        for block in blocks(page.read_text(encoding="utf-8")):
+            if block.language in languages and block.test != "demo":
+                yield page, block
+
+
+async def test_every_complete_program_runs(tmp_path: Path) -> None:
+    programs = {
+        f"{page.stem}-{number}.py": block.body
+        for number, (page, block) in enumerate(examples("python"))
+        if "asyncio.run(main())" in block.body and page.parent == DOCS / "how-to"
+    }
+    assert len(programs) > 3
+    failed: dict[str, str] = {}
+
+    async def run(name: str) -> None:
+        done = await anyio.run_process([sys.executable, str(tmp_path / name)], check=False, env=environ)
+        if done.returncode or not done.stdout:
+            failed[name] = done.stderr.decode()
+
+    async with serving(stand_in(tmp_path), tmp_path / "data") as service:
+        environ = {**os.environ, "SUITE_DATA_DIR": str(service.data_dir)}
+        with anyio.fail_after(SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for name, body in programs.items():
+                    (tmp_path / name).write_text(body, encoding="utf-8")
+                    tasks.start_soon(run, name)
+    assert not failed, "".join(failed.values())
+
+
+def test_every_command_is_one_that_there_is() -> None:
+    wrong = []
+    for page, line in _command_lines():
+        try:
+            _parse(line)
+        except click.ClickException as error:
+            wrong.append(f"{page.name}: {line}: {error.format_message()}")
+    assert wrong == []
+
+
+def _command_lines() -> Iterator[tuple[Path, str]]:
+    for page, block in examples("console", "bash"):
+        text = block.body.replace("\\\n", " ")
+        for line in re.findall(r"^(?:\$ )?(suite .*)$", text, re.MULTILINE):
+            yield page, line
+
+
+def _parse(line: str) -> None:
+    """What click makes of a line. Raises UsageError for a command or option that there is not."""
+    words = shlex.split(line, comments=True)[1:]
+    ends = [place for place, word in enumerate(words) if word in ("|", ">", ">>", "&&", "<", "&")]
+    name, *arguments = words[: min(ends, default=len(words))]
+    with click.Context(commands) as context:
+        command = commands.get_command(context, name)
+        if command is None:
+            raise click.UsageError(f"there is no command {name}")
+        existing = [str(REPOSITORY) if word.startswith(("~", "/")) else word for word in arguments]
+        command.make_context(name, existing, parent=context)
+
+
+def test_every_toml_example_is_a_configuration(tmp_path: Path) -> None:
+    found = list(examples("toml"))
+    assert len(found) > 5
+    for number, (page, block) in enumerate(found):
+        path = tmp_path / f"{page.stem}-{number}.toml"
+        path.write_text(block.body, encoding="utf-8")
+        assert load_configuration(path, environ={}).warnings == ()
+
+
+def test_the_references_have_everything() -> None:
+    """The pages that are made from the code can be made: `make docs` then only has to lay them out."""
+    rows = [row for rows in settings.groups().values() for row in rows]
+    assert all(row.meaning for row in rows)
+    for row in rows:
+        if row.variable and row.default.startswith("`"):
+            assert len(from_environment({row.variable: row.default.strip('`"')})) == 1, row.variable
+    for page in (settings.page(), actions.page(), events.page(), errors.page(), decisions.page(DOCS / "adr")):
+        assert page.startswith("# ")
+
+
+def test_no_page_is_unfinished() -> None:
+    assert [page for page in DOCS.rglob("*.md") if "TODO" in page.read_text(encoding="utf-8")] == []
