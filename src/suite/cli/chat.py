@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from suite.cli.generate import request_fields, sampling_options, summary_line
+from suite.cli.model_ids import for_model
 from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
@@ -33,6 +35,11 @@ def chat(target: Target, model: str, **options: Any) -> None:
       suite chat smollm2 --system "Answer in one sentence." --temperature 0
       printf 'Hello!\\nAnd again?\\n' | suite chat smollm2 --json
     """
+    talk(target, model, options)
+
+
+def talk(target: Target, model: str, options: dict[str, Any]) -> None:
+    """Answer the messages from standard input, until /exit or its end. Raises what the service refuses."""
     from anyio.from_thread import start_blocking_portal
 
     from suite.errors import SuiteError
@@ -94,11 +101,15 @@ class _Chat:
         self._messages = [*messages, {"role": "assistant", "content": "".join(self._answer)}]
 
     async def _turn(self, messages: list[dict[str, str]]) -> None:
+        await for_model(self._client, self._model, partial(self._answer_from, messages))
+
+    async def _answer_from(self, messages: list[dict[str, str]], model_id: str) -> None:
         from suite.cli.output import Bar, json_line, note, text
 
-        with Bar(f"loading {self._model}", shown=not self._as_json) as bar:
+        self._model = model_id
+        with Bar(f"loading {model_id}", shown=not self._as_json) as bar:
             generation = self._client.generate(
-                self._model, messages=messages, on_progress=bar.advance, **self._options
+                model_id, messages=messages, on_progress=bar.advance, **self._options
             )
             async with generation:
                 async for chunk in generation:

@@ -16,6 +16,7 @@ from suite.version import __version__
 
 COMMANDS: Final = {
     "serve": ("suite.cli.serve", "Serve the models of this machine."),
+    "run": ("suite.cli.run", "Answer a prompt, or chat with a model."),
     "config": ("suite.cli.config", "Show all settings, and where each value comes from."),
     "demo": ("suite.cli.demo", "Show everything once, with a temporary service."),
     "models": ("suite.cli.models", "List the models and their states."),
@@ -85,7 +86,7 @@ def commands() -> None:
     Examples:
       suite serve --models-dir ~/models
       suite models
-      suite generate smollm2 "Once upon a time"
+      suite run smollm2 "What is a llama?"
       suite events --follow
 
     \b
