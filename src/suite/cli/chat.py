@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from suite.cli import streams
+from suite.cli.completion import model_ids
 from suite.cli.generate import request_fields, sampling_options, summary_line
 from suite.cli.options import Target, client_command
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @sampling_options
 @client_command
 def chat(target: Target, model: str, **options: Any) -> None:
@@ -35,7 +37,6 @@ def chat(target: Target, model: str, **options: Any) -> None:
     """
     from anyio.from_thread import start_blocking_portal
 
-    from suite.errors import SuiteError
     from suite.identity import new_id
 
     # The line editor blocks, so it runs in the main thread, and the client in the portal's thread.
@@ -43,6 +44,16 @@ def chat(target: Target, model: str, **options: Any) -> None:
         talk = _Chat(
             portal, client, model, {**request_fields(options), "conversation_id": new_id()}, target.as_json
         )
+        interrupted = _converse(talk)
+    if interrupted:  # told only now: raised through the portal, it would end its thread in the middle of work
+        raise KeyboardInterrupt
+
+
+def _converse(talk: _Chat) -> bool:
+    """Answer each message until the end of the chat. Returns whether Ctrl-C at the prompt ended it."""
+    from suite.errors import SuiteError
+
+    try:
         while (line := _read_line()) is not None:
             try:
                 talk.say(line)
@@ -50,21 +61,31 @@ def chat(target: Target, model: str, **options: Any) -> None:
                 if not sys.stdin.isatty():
                     raise
                 click.echo(f"error {error.code}: {error.message}", err=True)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def _read_line() -> str | None:
     """Read the next message; None at the end of the chat."""
-    prompt = ""
-    if sys.stdin.isatty():
+    typed = sys.stdin.isatty()
+    if typed:
         with suppress(ImportError):
             import readline  # noqa: F401 - importing it gives input() its line editing
-        prompt = "> "
-    try:
-        while not (line := input(prompt).strip()):
-            pass
-    except EOFError:
-        return None
-    return None if line == "/exit" else line
+    while True:
+        try:
+            line = input("> " if typed else "").strip()
+        except EOFError:
+            if typed:
+                click.echo()  # after the prompt
+            return None
+        except UnicodeDecodeError as error:
+            if not typed:
+                raise streams.not_text(error) from None
+            click.echo(f"error usage: {streams.not_text(error).message}", err=True)
+            continue
+        if line:
+            return None if line == "/exit" else line
 
 
 class _Chat:

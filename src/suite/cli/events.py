@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from suite.messages.envelope import Recorded
 
 
-_SHOWN = 8
-
-
 def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | datetime | None:
     """Parse ``--since``: the sequence of the first event, or the earliest time."""
     if value is None or value.isdecimal():
@@ -58,13 +55,13 @@ def events(target: Target, follow: bool, since: int | datetime | None, subject: 
 
 def show_event(event: Recorded, *, as_json: bool) -> None:
     """Print one event on a line."""
-    from suite.cli.output import json_line
+    from suite.cli.output import json_line, printable
 
     if as_json:
         json_line(document(event))
     else:
         time = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        click.echo(f"{event.seq:>6}  {time}  {event.subject}  {details(event)}".rstrip())
+        click.echo(printable(f"{event.seq:>6}  {time}  {event.subject}  {details(event)}".rstrip()))
 
 
 def document(event: Recorded) -> dict[str, Any]:
@@ -87,11 +84,5 @@ def details(event: Recorded) -> str:
     for name, value in msgspec.structs.asdict(event.data).items():
         if value in (None, (), "") or (isinstance(value, str) and value in event.data.ids):
             continue
-        if name == "sha256":
-            value = value[:_SHOWN]  # noqa: PLW2901 - enough to distinguish files in a list
-        elif name.endswith("_id"):
-            value = value[-_SHOWN:]  # noqa: PLW2901 - UUIDv7 begins with the time, so neighbours begin alike
-        elif isinstance(value, float):
-            value = f"{value:.1f}"  # noqa: PLW2901
         parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
     return " ".join(parts)

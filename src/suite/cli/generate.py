@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from suite.cli import streams
+from suite.cli.completion import model_ids
 from suite.cli.options import Callback, Target, client_command
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.argument("prompt", required=False)
 @click.option("--chat", is_flag=True, help="Send PROMPT as a chat message, with the model's chat template.")
 @click.option("--conversation", help="Id of a conversation, to reuse its tokens in memory.")
@@ -63,7 +64,7 @@ def generate(
       cat letter.txt | suite generate smollm2 --system "Summarise the text." --chat --json
     """
     if prompt is None or prompt == "-":
-        prompt = sys.stdin.read()
+        prompt = streams.read_all()
     content = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
     arguments: dict[str, Any] = {**content, **request_fields(options), "conversation_id": conversation}
 
@@ -90,7 +91,7 @@ def generate(
 
 def summary_line(reply: GenerateTextReply) -> str:
     """Token counts and timings of a generation, on one line."""
-    from suite.cli.output import duration
+    from suite.cli.output import duration, number
 
     usage, timings = reply.usage, reply.timings
     parts = [
@@ -100,7 +101,7 @@ def summary_line(reply: GenerateTextReply) -> str:
     if timings.time_to_first_token_ms is not None:
         parts.append(f"first after {duration(timings.time_to_first_token_ms)}")
     if timings.tokens_per_second is not None:
-        parts.append(f"{timings.tokens_per_second:.0f} tokens/s")
+        parts.append(f"{number(timings.tokens_per_second)} tokens/s")
     return ", ".join(parts)
 
 
