@@ -55,13 +55,13 @@ def events(target: Target, follow: bool, since: int | datetime | None, subject: 
 
 def show_event(event: Recorded, *, as_json: bool) -> None:
     """Print one event on a line."""
-    from suite.cli.output import json_line, printable
+    from suite.cli.output import folded, json_line
 
     if as_json:
         json_line(document(event))
     else:
         time = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        click.echo(printable(f"{event.seq:>6}  {time}  {event.subject}  {details(event)}".rstrip()))
+        folded(f"{event.seq:>6}  {time}  {event.subject}  {details(event)}".rstrip(), indent=8)
 
 
 def document(event: Recorded) -> dict[str, Any]:
@@ -84,5 +84,7 @@ def details(event: Recorded) -> str:
     for name, value in msgspec.structs.asdict(event.data).items():
         if value in (None, (), "") or (isinstance(value, str) and value in event.data.ids):
             continue
+        if isinstance(value, datetime):
+            value = value.isoformat()  # noqa: PLW2901 - without a space, so that it is copied as one word
         parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
     return " ".join(parts)

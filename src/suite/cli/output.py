@@ -104,6 +104,13 @@ def facts(title: str, pairs: Sequence[tuple[str, str]], *, numbers: bool = False
         _hang(screen, before, f"{fill}{shown}", indent=" " * cell_len(before))
 
 
+def folded(line: str, *, indent: int) -> None:
+    """Print a line; on a terminal that is too narrow it is broken between words, and indented after that."""
+    shown = printable(line)
+    margin = len(shown) - len(shown.lstrip())
+    _hang(console(), shown[:margin], shown[margin:], indent=" " * indent)
+
+
 _GAP: Final = "  "
 _INDENT: Final = "  "
 _TEXT_ROOM: Final = 30
