@@ -273,7 +273,7 @@ async def test_generate_prints_each_piece_when_it_comes(tmp_path: Path) -> None:
         await call.send(Chunk(index=1, text="upon"), spoken(call.body, "Once upon"), b"")
 
     async with service(tmp_path, generate_text=generate_text) as (line, responder):
-        command = [*SUITE, "generate", "m", "say", "--max-tokens", "9", "--stop", "x", "--stop", "y"]
+        command = [*SUITE, "generate", "m", "say", "--raw", "--max-tokens", "9", "--stop", "x", "--stop", "y"]
         with anyio.fail_after(20):
             async with await anyio.open_process(command, env=line.environ, stdin=None) as process:
                 assert process.stdout is not None
@@ -308,7 +308,7 @@ async def test_ctrl_c_ends_a_generation_on_the_server_too(tmp_path: Path) -> Non
             await anyio.sleep(0.01)
 
     async with service(tmp_path, generate_text=generate_text) as (line, responder):
-        command = [*SUITE, "generate", "m", "say", "--id", "mine"]
+        command = [*SUITE, "generate", "m", "say", "--raw", "--id", "mine"]
         with anyio.fail_after(20):
             async with await anyio.open_process(command, env=line.environ, stdin=None) as process:
                 assert process.stdout is not None

@@ -96,8 +96,7 @@ def terminal(
         stdout=theirs,
         stderr=theirs,
         env={**clean, "TERM": "xterm", "TZ": "UTC", **(environ or {})},
-        preexec_fn=lambda: os.login_tty(theirs),  # which makes Ctrl-C a signal
-        
+        preexec_fn=lambda: os.login_tty(theirs),  # noqa: PLW1509 - which makes Ctrl-C a signal
     )
     os.close(theirs)
     try:

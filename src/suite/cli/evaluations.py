@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from suite.cli.completion import model_ids
+from suite.cli.model_ids import about_model, known_ids
 from suite.cli.options import (
     Target,
     client_command,
@@ -19,7 +21,13 @@ from suite.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from suite.messages.actions.evaluation import ModelComparison, ModelEvaluation
+    from suite.client import Client
+    from suite.messages.actions.evaluation import (
+        CompareModelsReply,
+        GetModelEvaluationScoresReply,
+        ModelComparison,
+        ModelEvaluation,
+    )
 
 
 @click.command()
@@ -40,11 +48,15 @@ def evaluations(
     """
     from suite.cli.output import json_line, more
 
-    reply = target.run(
-        lambda client: client.get_model_evaluation_scores(
-            model_name=model, cycle_id=cycle, since=since, until=until, limit=limit
+    async def work(client: Client) -> GetModelEvaluationScoresReply:
+        ask = partial(
+            client.get_model_evaluation_scores, cycle_id=cycle, since=since, until=until, limit=limit
         )
-    )
+        return await about_model(
+            client, model, lambda id: ask(model_name=id), is_empty=lambda reply: not reply.evaluations
+        )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     elif reply.evaluations:
@@ -162,7 +174,15 @@ def compare(target: Target, models: tuple[str, ...]) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = target.run(lambda client: client.compare_models(models))
+    async def work(client: Client) -> CompareModelsReply:
+        reply = await client.compare_models(models)
+        unknown = {each.model_name for each in reply.models if not (each.evaluations or each.crashes)}
+        asked = tuple(name for name in models if name in unknown)
+        meant = dict(zip(asked, await known_ids(client, asked), strict=True)) if asked else {}
+        ids = tuple(meant.get(name, name) for name in models)
+        return reply if ids == models else await client.compare_models(ids)
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     elif reply.models:

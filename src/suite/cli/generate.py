@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
 from suite.cli import streams
 from suite.cli.completion import model_ids
+from suite.cli.model_ids import described, for_model
 from suite.cli.options import Callback, Target, client_command
+from suite.messages.actions.generation import GenerateTextRequest
 
 if TYPE_CHECKING:
     from suite.client import Client
     from suite.messages.actions.generation import GenerateTextReply
 
 
+_CHOSEN_BY_THE_SERVICE: Final = {"--system": "none", "--seed": "random"}
+
+
 def sampling_options(command: Callback) -> Callback:
-    """Add the options for sampling; the service has defaults for those not given."""
+    """Add the options for sampling; the service has the defaults for those not given."""
     for flag, kind, meaning in reversed(
         (
             ("--system", str, "System prompt."),
@@ -29,8 +36,14 @@ def sampling_options(command: Callback) -> Callback:
             ("--seed", int, "The same seed gives the same text."),
         )
     ):
-        command = click.option(flag, type=kind, help=meaning)(command)
+        command = click.option(flag, type=kind, help=f"{meaning}  [default: {_default(flag)}]")(command)
     return click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")(command)
+
+
+def _default(flag: str) -> object:
+    """The default of the field of the request that an option sets."""
+    fields = {field.name: field.default for field in msgspec.structs.fields(GenerateTextRequest)}
+    return _CHOSEN_BY_THE_SERVICE.get(flag) or fields[flag.removeprefix("--").replace("-", "_")]
 
 
 def request_fields(options: dict[str, Any]) -> dict[str, Any]:
@@ -44,49 +57,81 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
 @click.command()
 @click.argument("model", shell_complete=model_ids)
 @click.argument("prompt", required=False)
-@click.option("--chat", is_flag=True, help="Send PROMPT as a chat message, with the model's chat template.")
+@click.option(
+    "--chat/--raw",
+    "chat",
+    default=None,
+    help="Send PROMPT as a message, with the model's chat template, or continue PROMPT as it is.  "
+    "[default: --chat if the model has a template, else --raw]",
+)
 @click.option("--conversation", help="Id of a conversation, to reuse its tokens in memory.")
-@click.option("--id", "generation_id", help="Id of the generation, for `suite cancel`.")
+@click.option("--id", "generation_id", help="Id of the generation, for `suite cancel`.  [default: a new one]")
 @sampling_options
 @client_command
 def generate(
-    target: Target, model: str, prompt: str | None, chat: bool, conversation: str | None, **options: Any
+    target: Target,
+    model: str,
+    prompt: str | None,
+    chat: bool | None,
+    conversation: str | None,
+    **options: Any,
 ) -> None:
-    """Generate text with MODEL from PROMPT, or from standard input if there is no PROMPT or it is '-'.
+    """Answer PROMPT with MODEL; without PROMPT, or if it is '-', it is read from standard input.
 
-    The text is printed as it is generated. Ctrl-C ends the generation on the server too. With --json the
-    whole reply is printed at the end.
+    The prompt is a message for the model's chat template. A model without one continues the text as it is,
+    and so does every model with --raw. The answer is printed as it is generated. Ctrl-C ends the generation
+    on the server too. With --json the whole reply is printed at the end.
 
     \b
     Examples:
-      suite generate smollm2 "Once upon a time" --max-tokens 64
-      suite generate smollm2 "What is a llama?" --chat --temperature 0
-      cat letter.txt | suite generate smollm2 --system "Summarise the text." --chat --json
+      suite generate smollm2 "What is a llama?" --temperature 0
+      suite generate smollm2 "Once upon a time" --raw --max-tokens 64
+      cat letter.txt | suite generate smollm2 --system "Summarise the text." --json
     """
     if prompt is None or prompt == "-":
         prompt = streams.read_all()
-    content = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
-    arguments: dict[str, Any] = {**content, **request_fields(options), "conversation_id": conversation}
+    answer(target, model, prompt, chat=chat, options={**options, "conversation_id": conversation})
+
+
+def answer(target: Target, model: str, prompt: str, *, chat: bool | None, options: dict[str, Any]) -> None:
+    """Print the answer to a prompt as it is generated, or the whole reply as JSON.
+
+    `chat` says whether the prompt is a message for the model's chat template; None: if the model has one.
+    """
 
     async def work(client: Client) -> GenerateTextReply:
-        from suite.cli.output import Bar, note, text  # slow to import, and not needed for --help
-
-        if target.as_json:
-            return await client.generate_text(model, **arguments)
-        with Bar(f"loading {model}") as bar:
-            async with client.generate(model, on_progress=bar.advance, **arguments) as generation:
-                async for chunk in generation:
-                    bar.close()
-                    text(chunk.text)
-        text("\n")
-        note(summary_line(generation.reply))
-        return generation.reply
+        if chat is not None:
+            return await for_model(client, model, partial(_generated, client, target, prompt, chat, options))
+        info = await described(client, model)
+        return await _generated(client, target, prompt, info.has_chat_template, options, info.model_id)
 
     reply = target.run(work)
     if target.as_json:
         from suite.cli.output import json_line
 
         json_line(reply)
+
+
+async def _generated(
+    client: Client, target: Target, prompt: str, chat: bool, options: dict[str, Any], model_id: str
+) -> GenerateTextReply:
+    """Generate; the text is printed, unless the whole reply will be."""
+    from suite.cli.output import Bar, note, text  # slow to import, and not needed for --help
+
+    content: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": prompt}]} if chat and prompt else {"prompt": prompt}
+    )
+    arguments = {**content, **request_fields(options)}
+    if target.as_json:
+        return await client.generate_text(model_id, **arguments)
+    with Bar(f"loading {model_id}") as bar:
+        async with client.generate(model_id, on_progress=bar.advance, **arguments) as generation:
+            async for chunk in generation:
+                bar.close()
+                text(chunk.text)
+    text("\n")
+    note(summary_line(generation.reply))
+    return generation.reply
 
 
 def summary_line(reply: GenerateTextReply) -> str:

@@ -21,6 +21,7 @@ from suite.version import __version__
 
 COMMANDS: Final = {
     "serve": ("suite.cli.serve", "Serve the models of this machine."),
+    "run": ("suite.cli.run", "Answer a prompt, or chat with a model."),
     "config": ("suite.cli.config", "Show all settings, and where each value comes from."),
     "demo": ("suite.cli.demo", "Show everything once, with a temporary service."),
     "models": ("suite.cli.models", "List the models and their states."),
@@ -133,7 +134,7 @@ def commands(ctx: click.Context) -> None:
     Examples:
       suite serve --models-dir ~/models
       suite models
-      suite generate smollm2 "Once upon a time"
+      suite run smollm2 "What is a llama?"
       suite events --follow
 
     \b
@@ -156,19 +157,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     streams.prepare()
     with signals.as_interrupts() as received:
         try:
-            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            code = _run(list(sys.argv[1:] if arguments is None else arguments), received)
             streams.flush()
         except BaseException as error:  # what a group raises may be anything
             return _ended_by(_cause(error), received)
     return code
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], received: signals.Received) -> int:
     """Run a command, or answer a shell that asks for completions. Returns the exit code."""
     if instruction := os.environ.get(COMPLETION_VARIABLE):
         return shell_complete(commands, {}, PROGRAM, COMPLETION_VARIABLE, instruction)
     try:
-        with commands.make_context(PROGRAM, arguments) as context:
+        with commands.make_context(PROGRAM, arguments, obj=received) as context:
             code = commands.invoke(context)
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -177,6 +178,8 @@ def _run(arguments: list[str]) -> int:
 
 def _cause(error: BaseException) -> BaseException:
     """The error that counts: of a group what a person did, else what has a code, else the first."""
+    if isinstance(error.__cause__, KeyboardInterrupt):  # Python wraps what is raised while a class is made
+        return error.__cause__
     if not isinstance(error, BaseExceptionGroup):
         return error
     causes = [_cause(each) for each in error.exceptions]

@@ -8,7 +8,9 @@ import click
 
 from suite.cli.completion import model_ids
 from suite.cli.exit import REFUSED
+from suite.cli.model_ids import known_ids
 from suite.cli.options import Target, client_command, limit_option
+from suite.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from suite.client import Client
@@ -52,7 +54,11 @@ def preload(target: Target, models: tuple[str, ...]) -> int:
     from suite.cli.output import json_line
 
     async def work(client: Client) -> PreloadModelsReply:
-        return await client.preload_models(models)
+        reply = await client.preload_models(models)
+        if all(outcome.code != ModelNotFound.code for outcome in reply.results.values()):
+            return reply
+        meant = await known_ids(client, models)
+        return reply if meant == models else await client.preload_models(meant)
 
     reply = target.run(work)
     if target.as_json:

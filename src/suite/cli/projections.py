@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
 from suite.cli.completion import model_ids
+from suite.cli.model_ids import about_model
 from suite.cli.options import Target, client_command, limit_option, window_options
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
     from suite.client import Client
     from suite.client.records import ProjectionName
-    from suite.messages.actions.projections import ErrorEntry, FleetModel
+    from suite.messages.actions.projections import ErrorEntry, FleetModel, GetErrorsReply
     from suite.messages.events import Severity
 
 NAMES: tuple[ProjectionName, ...] = ("catalogue", "usage", "evaluation", "errors")
@@ -44,11 +46,13 @@ def errors(
     """
     from suite.cli.output import json_line, more
 
-    reply = target.run(
-        lambda client: client.get_errors(
-            severity=severity, model_id=model, since=since, until=until, limit=limit
+    async def work(client: Client) -> GetErrorsReply:
+        ask = partial(client.get_errors, severity=severity, since=since, until=until, limit=limit)
+        return await about_model(
+            client, model, lambda id: ask(model_id=id), is_empty=lambda reply: not reply.errors
         )
-    )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     elif reply.errors:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+import click
+
 _AS_INTERRUPT: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -28,6 +30,13 @@ class Received:
         """Remember the signal, and go on as if it had been Ctrl-C."""
         self._signal = number
         signal.raise_signal(signal.SIGINT)
+
+
+def asked_to_end() -> bool:
+    """Whether the interrupt that was raised is one of the whole command, and not just Ctrl-C."""
+    context = click.get_current_context(silent=True)
+    received = context.find_object(Received) if context is not None else None
+    return received is not None and received.exit_code != 128 + signal.SIGINT
 
 
 @contextmanager

@@ -8,12 +8,14 @@ import click
 
 from suite.cli.completion import model_ids
 from suite.cli.exit import REFUSED
+from suite.cli.model_ids import for_model
 from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from suite.messages.actions.status import GetStatsReply, ModelInfo
+    from suite.client import Client
+    from suite.messages.actions.status import GetModelStatusReply, GetStatsReply, ModelInfo
 
 
 @click.command()
@@ -29,7 +31,12 @@ def status(target: Target, model: str | None) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = target.run(lambda client: client.get_model_status(model))
+    async def work(client: Client) -> GetModelStatusReply:
+        return await (
+            client.get_model_status() if model is None else for_model(client, model, client.get_model_status)
+        )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     elif reply.model is not None:
