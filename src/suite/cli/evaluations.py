@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from suite.cli.completion import model_ids
 from suite.cli.model_ids import about_model, known_ids
 from suite.cli.options import (
     Target,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--model", help="Only of this model.")
+@click.option("--model", shell_complete=model_ids, help="Only of this model.")
 @click.option("--cycle", help="Only of this cycle.")
 @window_options
 @limit_option()
@@ -66,27 +67,27 @@ def evaluations(
 
 
 def _show(evaluations: Iterable[ModelEvaluation]) -> None:
-    from suite.cli.output import duration, local_time, number, short, table
+    from suite.cli.output import exact, local_time, short, table
 
     rows = [
         (
             local_time(each.evaluation_timestamp),
             each.model_name,
             each.cycle_id,
-            number(each.trust_score),
-            number(each.accuracy),
-            number(each.f1_score),
-            duration(each.avg_latency_ms) if each.avg_latency_ms else "",
+            exact(each.trust_score),
+            exact(each.accuracy),
+            exact(each.f1_score),
+            exact(each.avg_latency_ms) if each.avg_latency_ms else "",
             each.evaluation_id,
             short(each.comparison_data),
         )
         for each in evaluations
     ]
-    table(["time", "model", "cycle", "trust>", "accuracy>", "f1>", "latency>", "id", "data"], rows)
+    table(["time", "model", "cycle", "trust>", "accuracy>", "f1>", "latency ms>", "id", "data"], rows)
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.argument("cycle")
 @click.argument("trust", type=click.FloatRange(0, 1))
 @click.option("--accuracy", type=float)
@@ -159,7 +160,7 @@ def retract(target: Target, evaluation: str, reason: str | None) -> None:
 
 
 @click.command()
-@click.argument("models", nargs=-1)
+@click.argument("models", shell_complete=model_ids, nargs=-1)
 @client_command
 def compare(target: Target, models: tuple[str, ...]) -> None:
     """Compare MODELS, or all models, by their latest cycles, the most trusted first.

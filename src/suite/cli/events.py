@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from suite.cli.completion import model_ids
 from suite.cli.model_ids import about_model, known_ids
 from suite.cli.options import Target, client_command, parsed_time
 
 if TYPE_CHECKING:
     from suite.client import Client
     from suite.messages.envelope import Recorded
-
-
-_SHOWN = 8
 
 
 def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | datetime | None:
@@ -33,7 +31,7 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | da
     "--since", callback=_since, help="Start at this sequence, this time, or this long ago (10m, 2h, 1d)."
 )
 @click.option("--filter", "subject", help="Only these events: AGGREGATE[.ID][.FACT], with ids as they are.")
-@click.option("--model", help="Only events about this model.")
+@click.option("--model", shell_complete=model_ids, help="Only events about this model.")
 @client_command
 def events(
     target: Target, follow: bool, since: int | datetime | None, subject: str | None, model: str | None
@@ -80,13 +78,13 @@ def events(
 
 def show_event(event: Recorded, *, as_json: bool) -> None:
     """Print one event on a line."""
-    from suite.cli.output import json_line
+    from suite.cli.output import folded, json_line
 
     if as_json:
         json_line(document(event))
     else:
         time = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        click.echo(f"{event.seq:>6}  {time}  {event.subject}  {details(event)}".rstrip())
+        folded(f"{event.seq:>6}  {time}  {event.subject}  {details(event)}".rstrip(), indent=8)
 
 
 def document(event: Recorded) -> dict[str, Any]:
@@ -109,11 +107,7 @@ def details(event: Recorded) -> str:
     for name, value in msgspec.structs.asdict(event.data).items():
         if value in (None, (), "") or (isinstance(value, str) and value in event.data.ids):
             continue
-        if name == "sha256":
-            value = value[:_SHOWN]  # noqa: PLW2901 - enough to distinguish files in a list
-        elif name.endswith("_id"):
-            value = value[-_SHOWN:]  # noqa: PLW2901 - UUIDv7 begins with the time, so neighbours begin alike
-        elif isinstance(value, float):
-            value = f"{value:.1f}"  # noqa: PLW2901
+        if isinstance(value, datetime):
+            value = value.isoformat()  # noqa: PLW2901 - without a space, so that it is copied as one word
         parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
     return " ".join(parts)

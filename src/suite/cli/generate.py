@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
 
+from suite.cli import streams
+from suite.cli.completion import model_ids
 from suite.cli.model_ids import described, for_model
 from suite.cli.options import Callback, Target, client_command
 from suite.errors import GenerationNotFound
@@ -55,7 +56,7 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.argument("prompt", required=False)
 @click.option(
     "--chat/--raw",
@@ -89,7 +90,7 @@ def generate(
       cat letter.txt | suite generate smollm2 --system "Summarise the text." --json
     """
     if prompt is None or prompt == "-":
-        prompt = sys.stdin.read()
+        prompt = streams.read_all()
     answer(target, model, prompt, chat=chat, options={**options, "conversation_id": conversation})
 
 
@@ -136,7 +137,7 @@ async def _generated(
 
 def summary_line(reply: GenerateTextReply) -> str:
     """Token counts and timings of a generation, on one line."""
-    from suite.cli.output import duration
+    from suite.cli.output import duration, number
 
     usage, timings = reply.usage, reply.timings
     parts = [
@@ -146,7 +147,7 @@ def summary_line(reply: GenerateTextReply) -> str:
     if timings.time_to_first_token_ms is not None:
         parts.append(f"first after {duration(timings.time_to_first_token_ms)}")
     if timings.tokens_per_second is not None:
-        parts.append(f"{timings.tokens_per_second:.0f} tokens/s")
+        parts.append(f"{number(timings.tokens_per_second)} tokens/s")
     return ", ".join(parts)
 
 

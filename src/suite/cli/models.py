@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
 from suite.cli.model_ids import for_model
 from suite.cli.options import Target, client_command
 
@@ -41,14 +42,14 @@ def models(target: Target) -> None:
 
 def show_models(models: Iterable[ModelInfo]) -> None:
     """Print a table of models."""
-    from suite.cli.output import size, table
+    from suite.cli.output import parameters, size, table
 
     rows = [
         (
             model.model_id,
             model.status,
             model.architecture or "",
-            f"{model.parameters / 1e6:,.0f} M" if model.parameters else "",
+            parameters(model.parameters) if model.parameters else "",
             model.quantization or "",
             str(model.n_ctx),
             size(model.file_bytes),
@@ -62,7 +63,7 @@ def show_models(models: Iterable[ModelInfo]) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.option("--no-wait", is_flag=True, help="Return as soon as loading has started.")
 @client_command
 def load(target: Target, model: str, no_wait: bool) -> None:
@@ -92,7 +93,7 @@ def load(target: Target, model: str, no_wait: bool) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.option(
     "--drain",
     type=click.FloatRange(0, 600),
@@ -125,7 +126,7 @@ def unload(target: Target, model: str, drain: float) -> None:
 
 
 @click.command()
-@click.option("--model", help="Only tokens of this model.")
+@click.option("--model", shell_complete=model_ids, help="Only tokens of this model.")
 @click.option("--conversation", help="Only tokens of this conversation.")
 @client_command
 def clear(target: Target, model: str | None, conversation: str | None) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
 from suite.cli.exit import REFUSED
 from suite.cli.model_ids import known_ids
 from suite.cli.options import Target, client_command, limit_option
@@ -40,7 +41,7 @@ def predict(target: Target, limit: int) -> None:
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", shell_complete=model_ids, nargs=-1, required=True)
 @client_command
 def preload(target: Target, models: tuple[str, ...]) -> int:
     """Load MODELS before they are needed. The exit code is 1 if one of them could not be loaded.

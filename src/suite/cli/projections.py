@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
 from suite.cli.model_ids import about_model
 from suite.cli.options import Target, client_command, limit_option, window_options
 
@@ -24,7 +25,7 @@ SEVERITIES = ("info", "warning", "error", "critical")
 
 @click.command()
 @click.option("--severity", type=click.Choice(SEVERITIES), help="Only errors of this severity.")
-@click.option("--model", help="Only of this model.")
+@click.option("--model", shell_complete=model_ids, help="Only of this model.")
 @window_options
 @limit_option()
 @client_command
@@ -72,7 +73,7 @@ def _show_errors(errors: Iterable[ErrorEntry]) -> None:
             each.error_type,
             each.node,
             each.model_id or "",
-            short(each.message, 160),
+            short(each.message, 400),
         )
         for each in errors
     ]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from suite.cli import streams
 from suite.cli.chat import talk
+from suite.cli.completion import model_ids
 from suite.cli.generate import answer, sampling_options
 from suite.cli.model_ids import described
 from suite.cli.options import Target, client_command
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.argument("prompt", nargs=-1)
 @sampling_options
 @client_command
@@ -37,7 +39,7 @@ def run(target: Target, model: str, prompt: tuple[str, ...], **options: Any) -> 
     """
     text = " ".join(prompt)
     if not sys.stdin.isatty():
-        text = "\n\n".join(filter(None, (text, sys.stdin.read())))
+        text = "\n\n".join(filter(None, (text, streams.read_all())))
     elif not text:
         talk(target, _loaded(target, model), options)
         return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
 from suite.cli.exit import REFUSED
 from suite.cli.model_ids import for_model
 from suite.cli.options import Target, client_command
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", shell_complete=model_ids, required=False)
 @client_command
 def status(target: Target, model: str | None) -> None:
     """Show the details of MODEL, or a list of the loaded models, and the generations that are running.
@@ -57,13 +58,13 @@ def status(target: Target, model: str | None) -> None:
 
 def show_instances(models: Iterable[ModelInfo]) -> None:
     """Print a table of the loaded models."""
-    from suite.cli.output import duration, size, table
+    from suite.cli.output import duration, fraction, size, table
 
     rows = []
     for model in models:
         if (instance := model.instance) is None:
             continue
-        state = f"loading {instance.load_progress:.0%}" if model.status == "loading" else model.status
+        state = f"loading {fraction(instance.load_progress)}" if model.status == "loading" else model.status
         rows.append(
             (
                 *(
@@ -84,7 +85,7 @@ def show_instances(models: Iterable[ModelInfo]) -> None:
 
 
 def _show_one(model: ModelInfo) -> None:
-    from suite.cli.output import size, table
+    from suite.cli.output import facts, size
 
     lines = [
         ("state", model.status if model.error is None else f"{model.status}: {model.error}"),
@@ -116,7 +117,7 @@ def _show_one(model: ModelInfo) -> None:
             ("loaded at", instance.loaded_at or ""),
             ("last used at", instance.last_used_at or ""),
         ]
-    table([model.model_id, ""], [line for line in lines if line[1]])
+    facts(model.model_id, [line for line in lines if line[1]])
 
 
 def _show_generations(generations: Iterable[GenerationInfo]) -> None:
@@ -184,7 +185,7 @@ def stats(target: Target) -> None:
 
 
 def _show_stats(reply: GetStatsReply) -> None:
-    from suite.cli.output import duration, size, table
+    from suite.cli.output import duration, facts, size, table
 
     counts = ("commands_processed", "loads", "unloads", "crashes", "generations", "generations_running")
     tokens = ("prompt_tokens", "reused_tokens", "completion_tokens")
@@ -195,7 +196,7 @@ def _show_stats(reply: GetStatsReply) -> None:
         *((name.replace("_", " "), f"{getattr(reply, name):,}") for name in (*counts, *tokens)),
         ("last event", str(reply.last_seq)),
     ]
-    table([reply.node, ">"], rows)
+    facts(reply.node, rows, numbers=True)
     lags = [
         (
             each.name,

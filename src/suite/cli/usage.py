@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
 from suite.cli.model_ids import about_model
 from suite.cli.options import Target, client_command, limit_option, window_options
 
@@ -27,7 +28,7 @@ KEYS = ("model", "hour", "day", "conversation", "usage_type")
     show_default=True,
     help="Group by this; may be repeated.",
 )
-@click.option("--model", help="Only this model.")
+@click.option("--model", shell_complete=model_ids, help="Only this model.")
 @click.option("--conversation", help="Only this conversation.")
 @window_options
 @limit_option()
@@ -101,7 +102,7 @@ def _cell(column: str, value: str | None) -> str:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.option("--type", "usage_type", default="inference", show_default=True, help="What it was used for.")
 @click.option("--conversation", help="The conversation that it was used in.")
 @client_command
