@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import psutil
 
 from suite.cgroups import Cgroups
 
@@ -40,7 +39,7 @@ def cores(root: Path = _ROOT, affinity: Iterable[int] | None = None) -> Bound:
     """
     allowed = _affinity() if affinity is None else affinity
     bounds = [
-        *(Bound(count, "physical cores") for count in _physical_cores(root)),
+        *(Bound(_count_cores(root, cpus), "physical cores") for cpus in _online(root)),
         Bound(_count_cores(root, allowed), "affinity"),
         *(Bound(int(limit.value), f"CPU quota in {limit.file}") for limit in Cgroups(root).cpu_quotas()),
     ]
@@ -54,7 +53,7 @@ def memory(root: Path = _ROOT) -> Bound:
     Page cache is not taken off: the kernel frees it when memory is needed.
     """
     bounds = [
-        Bound(_host_memory(), "the memory of this machine"),
+        Bound(_host_memory(root), "the memory of this machine"),
         *(Bound(int(limit.value), f"the limit in {limit.file}") for limit in Cgroups(root).memory_limits()),
     ]
     return min(bounds, key=lambda bound: bound.value)
@@ -73,18 +72,11 @@ def _affinity() -> Iterable[int]:
     return range(os.cpu_count() or 1)
 
 
-def _physical_cores(root: Path) -> Iterator[int]:
-    """How many cores the machine has; nothing if it does not say."""
+def _online(root: Path) -> Iterator[list[int]]:
+    """The CPUs of the machine, by number; nothing if it does not say."""
     names = (path.parent.name for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/topology"))
     if cpus := [int(name[3:]) for name in names if re.fullmatch(r"cpu\d+", name)]:
-        yield _count_cores(root, cpus)
-        return
-    try:
-        count = psutil.cpu_count(logical=False)
-    except OSError:  # /proc cannot be read either
-        return
-    if count:
-        yield count
+        yield cpus
 
 
 def _count_cores(root: Path, cpus: Iterable[int]) -> int:
@@ -105,8 +97,10 @@ def _siblings(topology: Path) -> str:
     return ""
 
 
-def _host_memory() -> int:
+def _host_memory(root: Path) -> int:
+    """The memory of the machine; of an LXC container where lxcfs says so in /proc/meminfo."""
     try:
-        return int(psutil.virtual_memory().total)  # of an LXC container, where lxcfs says so
-    except OSError:  # /proc cannot be read
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found = re.search(r"^MemTotal: +(\d+) kB$", (root / "proc/meminfo").read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        found = None
+    return int(found[1]) << 10 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -121,6 +121,7 @@ def client_command(command: Callback) -> Callback:
         as_json: bool,
         **kwargs: Any,
     ) -> Any:
+        _warn_of_unknown_variables()
         return command(Target(data_dir, nats_url, nats_user, as_json), *args, **kwargs)
 
     decorated = json_option(with_target)
@@ -129,3 +130,10 @@ def client_command(command: Callback) -> Callback:
     )
     decorated = click.option("--nats-url", help="URL of the NATS server that the service uses.")(decorated)
     return data_dir_option("Data directory of the service.")(decorated)
+
+
+def _warn_of_unknown_variables() -> None:
+    from suite.config import variables
+
+    for name, hint in variables.unknown(os.environ):
+        click.echo(f"warning: {name} is not known and has no effect{hint}", err=True)
