@@ -148,6 +148,7 @@ def client_command(command: Callback) -> Callback:
         *args: Any,
         **given: Any,
     ) -> Any:
+        _warn_of_unknown_variables()
         values = {name: _checked(name, value) for name, value in given.items()}
         target = Target(*(values.pop(name) for name in Target._fields))
         return command(target, *args, **values)
@@ -158,3 +159,10 @@ def client_command(command: Callback) -> Callback:
     )
     decorated = click.option("--nats-url", help="URL of the NATS server that the service uses.")(decorated)
     return data_dir_option("Data directory of the service.")(decorated)
+
+
+def _warn_of_unknown_variables() -> None:
+    from suite.config import variables
+
+    for name, hint in variables.unknown(os.environ):
+        click.echo(f"warning: {name} is not known and has no effect{hint}", err=True)
