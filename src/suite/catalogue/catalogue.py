@@ -35,6 +35,8 @@ SETTLE_SECONDS = 1.0
 _IDLE_TICKS = 5
 """Directories are scanned after this many seconds even without a change: some file systems report none."""
 _POLLED_TICKS = 60
+_NEAR = 0.6
+"""How alike what was asked for and a name are at least, for a suggestion (0 to 1)."""
 
 
 class Catalogue:
@@ -252,11 +254,12 @@ class Catalogue:
 
     def _suggestion(self, asked: str) -> str:
         names = {name.casefold(): name for name in (*self._models, *self._aliases)}
-        near = difflib.get_close_matches(asked.casefold(), names, n=3, cutoff=0.5)
+        likeness = {name: _likeness(asked.casefold(), name) for name in names}
+        near = sorted((name for name in names if likeness[name] >= _NEAR), key=likeness.__getitem__)[-3:]
         if near:
-            return f"did you mean {' or '.join(repr(names[name]) for name in near)}?"
+            return f"did you mean {' or '.join(repr(names[name]) for name in reversed(near))}?"
         if names:
-            return "list_models lists the available models"
+            return f"see the list of models; the first is {min(names.values())!r}"
         where = ", ".join(map(str, self._directories.paths))
         return f"there are none; put a .gguf file into {where}"
 
@@ -284,6 +287,11 @@ async def _ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
     for _ in range(_POLLED_TICKS):
         await anyio.sleep(SETTLE_SECONDS)
         yield False
+
+
+def _likeness(asked: str, name: str) -> float:
+    """How alike what was asked for and a name or its beginning are, 0 to 1."""
+    return max(difflib.SequenceMatcher(None, asked, each).ratio() for each in (name, name[: len(asked)]))
 
 
 def _text(error: SuiteError | None) -> str | None:

@@ -85,10 +85,12 @@ class _Demo:
             await self._show_events(client)
         self._tell("stopped", "\neverything is stopped", None)
 
-    def _say(self, headline: str) -> None:
+    def _say(self, command: str) -> None:
         """Print the command that does the same as the next step."""
+        from suite.cli.output import headline
+
         if not self._as_json:
-            click.secho(f"\n$ {headline}", bold=True)
+            headline(f"\n$ {command}")
 
     def _tell(self, step: str, text: str, result: Any) -> None:
         """Print the result of a step."""
