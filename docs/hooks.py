@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -20,6 +21,9 @@ from suite.cli.main import commands
 
 _EXAMPLES = re.compile(r"^[\b]\n(?P<title>[A-Z][A-Za-z ]*):\n(?P<lines>(?:  .*\n?)+)", re.MULTILINE)
 _LINK = re.compile(r"\]\((?P<path>[^)#:\s]+)(?P<anchor>#[^)]*)?\)")
+_ELSEWHERE = re.compile(
+    r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>|class=\"mermaid\""
+)
 _REPOSITORY = "repository"
 """The folder of the site with the files that pages link to and that are not in ``docs/``."""
 
@@ -68,6 +72,14 @@ def on_page_content(html: str, /, *, page: Page, config: MkDocsConfig, files: Fi
     return html.replace("::</p>", ":</p>") if page.file.src_uri == "reference/python.md" else html
 
 
+def on_post_page(output: str, /, *, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page with which a reader's browser would ask somebody else for something."""
+    del config
+    if asked := _ELSEWHERE.search(output):
+        raise PluginError(f"{page.file.src_uri} needs something from elsewhere: {asked[0]}")
+    return output
+
+
 def _add_linked(files: Files, config: MkDocsConfig) -> None:
     """Add the files outside ``docs/`` that pages link to, and those that they link to."""
     pages = list(files.documentation_pages())
@@ -112,6 +124,8 @@ def _fence_examples(group: click.Group, context: click.Context) -> None:
         command = group.get_command(context, name)
         assert command is not None
         command.help = _fenced(command.help)
+        if isinstance(command, click.Group):
+            _fence_examples(command, click.Context(command, parent=context))
     group.help = _fenced(group.help)
 
 

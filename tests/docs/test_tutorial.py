@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import PIPE, STDOUT
+from subprocess import DEVNULL, PIPE, STDOUT
 
 import anyio
 import anyio.abc
@@ -56,7 +56,12 @@ class Desk:
             if stays:
                 return await self._start(step)
             done = await anyio.run_process(
-                ["bash", "-c", step.command], check=False, stderr=STDOUT, cwd=self.checkout, env=self._environ
+                ["bash", "-c", step.command],
+                check=False,
+                stdin=DEVNULL,
+                stderr=STDOUT,
+                cwd=self.checkout,
+                env=self._environ,
             )
         return self._told(done.stdout)
 
@@ -75,6 +80,7 @@ class Desk:
     async def _start(self, step: Step) -> str:
         self._process = await anyio.open_process(
             ["bash", "-c", f"exec {step.command}"],
+            stdin=DEVNULL,
             stdout=PIPE,
             stderr=STDOUT,
             cwd=self.checkout,
