@@ -1,14 +1,15 @@
 """Markdown files whose examples are run: their blocks, and a shell that compares what it prints with them.
 
 A block of the language ``console`` is a session: lines that begin with ``$ `` are commands, the lines below
-one are what it prints. What differs from run to run (numbers, times, ids, widths) is not compared, and what
-a model writes neither: a comment above the block says so.
+one are what it prints, and those that begin with ``> `` are typed into it. ``^C`` ends what was started
+before. What differs from run to run (numbers, times, ids, widths) is not compared, and what a model writes
+neither: a comment above the block says so.
 
-    <!-- test: answer -->          the lines are written by a model, but for those in square brackets
+    <!-- test: answer -->          a model wrote most of the lines
     <!-- test: stays -->           the last command goes on; its first lines are compared
     <!-- test: not run -->         something that a test cannot do, such as installing
 
-With ``SUITE_WRITE_DOCS=1`` in the environment the blocks are written anew with what was really printed.
+With ``WRITE_DOCS=1`` in the environment the blocks are written anew with what was really printed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import NamedTuple
 from support.models import CHAT_TEMPLATE, SMOLLM2, tiny_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-WRITING = os.environ.get("SUITE_WRITE_DOCS") == "1"
+WRITING = os.environ.get("WRITE_DOCS") == "1"
 
 _BLOCK = re.compile(
     r"(?:^ *<!-- test: (?P<test>.*?) -->\n)?"
@@ -38,6 +39,9 @@ _VARIABLE = (
     (re.compile(r"\((?:stop|length)\)"), "(END)"),
     (re.compile(r"[━╸╺ \t]+"), " "),
 )
+
+_FRAME = re.compile(r"\[|>|loading |NUMBER tokens \(END\)")
+"""How lines about an answer begin: of the tutorial's program, typed ones, progress, and counts."""
 
 
 class Block(NamedTuple):
@@ -84,6 +88,11 @@ def steps(session: str) -> list[Step]:
     return found
 
 
+def typed(step: Step) -> list[str]:
+    """The lines that a person types into a command."""
+    return [line.removeprefix("> ") for line in step.output.splitlines() if line.startswith("> ")]
+
+
 def session(steps: list[Step]) -> str:
     """The text of a session."""
     return "".join(f"{'' if each.command == '^C' else '$ '}{each.command}\n{each.output}" for each in steps)
@@ -97,9 +106,9 @@ def alike(printed: str) -> list[str]:
 
 
 def alike_answer(printed: str) -> list[str]:
-    """What is compared of lines that a model wrote: whether there are any, and what is in square brackets."""
+    """What is compared of an answer: that there is one, and the lines that no model wrote."""
     lines = alike(printed)
-    frame = [line for line in lines if line.startswith("[")]
+    frame = [line for line in lines if _FRAME.match(line)]
     return [*(["TEXT"] if len(lines) > len(frame) else []), *frame]
 
 
