@@ -29,7 +29,7 @@ check: $(VENV)/.dev-installed docs
 	$(BIN)/python -m suite.bus.deployment --check deploy/nats
 
 # The site, in build/site. The variable silences a notice of its theme about other products.
-docs: $(VENV)/.docs-installed
+docs: $(VENV)/.dev-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: bench-peers $(MODEL)
@@ -47,7 +47,7 @@ format: $(VENV)/.dev-installed
 	$(BIN)/ruff format .
 
 # The versions that are installed now become the ones that everybody gets.
-lock: $(VENV)/.bench-installed $(VENV)/.docs-installed
+lock: $(VENV)/.bench-installed
 	$(BIN)/pip freeze --exclude-editable > constraints.txt
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -58,10 +58,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[serve,hub,otlp,zmq,docs,dev]"
-	touch $@
-
-$(VENV)/.docs-installed: $(VENV)/.dev-installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 $(VENV)/.bench-installed: $(VENV)/.dev-installed
