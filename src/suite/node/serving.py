@@ -122,6 +122,9 @@ _NEEDS_EVALUATION = (
 
 _GIB = 2**30
 
+SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint's metadata names"
+"""Where the JSON schemas of requests and replies are, as `$SRV.INFO` says it."""
+
 
 async def serve(
     settings: Settings, *, take_over: bool = False, on_ready: Callable[[Node], None] = lambda _: None
@@ -358,7 +361,7 @@ async def _service(env: _Environment, node: Node, reporter: Reporter) -> AsyncIt
         node,
         subjects=env.subjects,
         version=__version__,
-        metadata={"node": settings.node},
+        metadata={"node": settings.node, "schemas": SCHEMAS},
         new_id=env.new_id,
         drain_seconds=0.0,
         disabled=_disabled(settings),
