@@ -156,6 +156,11 @@ class Generations:
                 self._tasks.start_soon(self._settle, instance, generation_id)  # the actor may have it
             raise Cancelled
 
+    @property
+    def pending(self) -> int:
+        """How many generations no actor has yet."""
+        return len(self._pending)
+
     async def cancel(self, generation_id: str) -> None:
         """Cancel a generation, whether an actor has it or it still waits. Raises GenerationNotFound."""
         instance = self._supervisor.find_generation(generation_id)
