@@ -51,7 +51,7 @@ class Completed:
         assert main([]) == 0
         shown = self._capsys.readouterr()
         assert shown.err == ""
-        return [line.partition(",")[2] for line in shown.out.splitlines()]
+        return [line.partition(",")[2] for line in shown.out.split()]
 
 
 def test_commands_options_and_choices(completed: Completed) -> None:

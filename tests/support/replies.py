@@ -54,7 +54,7 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FIRST_ID = "01a22381-122f-7148-a119-a9f8a0dc49cd"
 SECOND_ID = "01a22381-1a10-73a7-841f-5038f2183733"
 
-_NOTHING = (None, 0, 0.0, "", False, (), {})
+_NOTHING: tuple[Any, ...] = (None, 0, 0.0, "", False, (), {})
 
 
 def filled(kind: type[T], **known: Any) -> T:

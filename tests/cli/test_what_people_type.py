@@ -1,11 +1,10 @@
-"""Whatever a person types, pipes or presses: one line says what is wrong, and the exit code what kind it is."""
+"""Whatever a person types, pipes or presses: one line says what is wrong, and the exit code its kind."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from subprocess import CompletedProcess, run
 
@@ -156,7 +155,7 @@ def test_the_help_fits_into_80_columns(
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path))
     monkeypatch.delenv("SUITE_NATS_URL", raising=False)
     return tmp_path
