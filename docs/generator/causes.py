@@ -89,6 +89,7 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "server_not_found": "`suite serve`",
     "server_unsuitable": "`suite serve`, or a client that reads the log",
     "invalid_configuration": "any command",
+    "not_installed": "a command whose part is not installed",
     "legacy_database_unusable": "`suite import-legacy`",
 }
 """Errors that no action answers with, and where they come from."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
 import click
+import yaml
 
 from generator import actions, decisions, errors, events, settings
 from suite.cli.main import commands
@@ -92,6 +95,17 @@ def test_every_toml_example_is_a_configuration(tmp_path: Path) -> None:
         path = tmp_path / f"{page.stem}-{number}.toml"
         path.write_text(block.body, encoding="utf-8")
         assert load_configuration(path, environ={}).warnings == ()
+
+
+def test_every_other_example_can_be_read() -> None:
+    read: dict[str, Callable[[str], object]] = {
+        "json": json.loads,
+        "yaml": yaml.safe_load,
+        "python": ast.parse,
+    }
+    assert {block.language for _, block in examples(*read)} == read.keys()
+    for _, block in examples(*read):
+        read[block.language](block.body)
 
 
 def test_the_references_have_everything() -> None:

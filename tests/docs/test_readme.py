@@ -18,10 +18,12 @@ import pytest
 from support.documents import REPOSITORY, WRITING, Block, alike, blocks, rewritten, stand_in
 from support.models import SMOLLM2, smollm2
 from support.service import Serving, serving
+from support.terminal import terminal
 
 README = REPOSITORY / "README.md"
 WORDS = 1200
 SECONDS = 60.0
+COLUMNS = 260
 ANSWERS = re.compile(r"(?<=^> )(.*)\n(.*)$", re.MULTILINE)
 """In the demo, a question and the line below it, which a model wrote."""
 
@@ -57,24 +59,26 @@ def test_its_two_commands_are_there() -> None:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-async def test_the_demo_prints_what_it_shows(tmp_path: Path) -> None:
+def test_the_demo_prints_what_it_shows(tmp_path: Path) -> None:
     (shown,) = (block for block in examples("console") if block.test == "demo")
     model = smollm2() if WRITING else stand_in(tmp_path) / SMOLLM2
     # What `make demo` runs once all is installed.
-    command = [sys.executable, "-m", "suite", "demo", "--model", str(model)]
-    told = (await printed(command)).replace(str(model.parent), ".models")
+    with terminal(["demo", "--model", str(model)], columns=COLUMNS, seconds=SECONDS) as screen:
+        assert screen.ended() == 0
+    told = _shortened(screen.text.replace(str(model.parent), ".models"))
     if WRITING:
         text = README.read_text(encoding="utf-8")
-        README.write_text(rewritten(text, {shown: _shortened(told)}), encoding="utf-8")
-        return
-    assert _compared(_shortened(told)) == _compared(shown.body)
+        README.write_text(rewritten(text, {shown: told}), encoding="utf-8")
+    else:
+        assert _compared(told) == _compared(shown.body)
 
 
 def _shortened(told: str) -> str:
     """The demo without the events, which are long lines."""
-    before, events, after = told.partition("$ suite events\n")
-    assert len(re.findall(r"^ +\d+ .* suite\.event\.", after, re.MULTILINE)) >= 7
-    return "\n".join([before + events + "...", after.splitlines()[-1], ""])
+    before, events, after = told.strip().partition("$ suite events\n")
+    listed, _, end = after.partition("\n\n")
+    assert len(re.findall(r"^ +\d+ .* suite\.event\.", listed, re.MULTILINE)) >= 7
+    return f"{before}{events}...\n\n{end}\n"
 
 
 def _compared(told: str) -> list[str]:

@@ -29,7 +29,7 @@ from support.terminal import CTRL_C, Terminal, terminal
 
 TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 HOME = "/home/you"
-COLUMNS = 220
+COLUMNS = 260
 SECONDS = 90.0
 QUIET_SECONDS = 2.0
 """While the tutorial is written: nothing more comes of what has printed nothing for so long."""
@@ -94,7 +94,7 @@ class Desk:
         before = len(self._service.rows)
         self._service.type(CTRL_C)
         assert self._service.ended() == 0
-        return [row for row in self._service.rows[before:] if row != "^C"]
+        return [row.removeprefix("^C") for row in self._service.rows[before:] if row != "^C"]
 
     def _told(self, rows: list[str]) -> str:
         return "".join(f"{row}\n" for row in rows).replace(str(self._home), HOME)
