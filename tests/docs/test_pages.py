@@ -45,8 +45,8 @@ async def test_every_complete_program_runs(tmp_path: Path) -> None:
 
     async def run(name: str) -> None:
         done = await anyio.run_process([sys.executable, str(tmp_path / name)], check=False, env=environ)
-        if done.returncode or not done.stdout:
-            failed[name] = done.stderr.decode()
+        if done.returncode:
+            failed[name] = f"{name}: {done.returncode}\n{done.stdout.decode()}{done.stderr.decode()}"
 
     async with serving(stand_in(tmp_path), tmp_path / "data") as service:
         environ = {**os.environ, "SUITE_DATA_DIR": str(service.data_dir)}
