@@ -97,7 +97,7 @@ class Catalogue:
         """
         if not model.file.signature.inodes:  # refused because of its path, so there is no file to check
             raise model.error or ModelFileInvalid()
-        now = self._directories.look(model.path)
+        now = self._directories.look(model.file.entry)
         if now.error is not None:
             raise now.error
         if now.signature != model.file.signature:

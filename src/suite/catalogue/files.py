@@ -10,12 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from suite.catalogue import folder
+from suite.catalogue.entry import Entry
 from suite.config import ModelSettings
 from suite.engine.gguf.file import MAX_PARTS, split_name
 from suite.errors import InvalidRequest, ModelFileGone, ModelFileInvalid, SuiteError
 from suite.messages.subjects import escape
-
-_SUFFIX = ".gguf"
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -29,10 +29,15 @@ class Signature(msgspec.Struct, frozen=True):
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     """A model's file at the time of a scan."""
 
-    path: Path
+    entry: Entry
     signature: Signature
     error: SuiteError | None = None
     """Why it is refused without being read."""
+
+    @property
+    def path(self) -> Path:
+        """The absolute path of the file; of a split model, of the first part."""
+        return self.entry.path
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +65,8 @@ class Directories:
         for model_id in off:
             files.pop(model_id, None)
             missing[model_id] = f"{model_id} is switched off by `enabled = false`"
-        for model_id, path in self._walk(warnings):
+        for entry in self._entries(warnings):
+            model_id, path = entry.ids[0], entry.path
             if model_id in off or path in taken:
                 continue
             if model_id in files:
@@ -69,18 +75,19 @@ class Directories:
                 warnings.append(f"{os.fsencode(path)!r} is left out: its name is not valid Unicode")
             else:
                 with contextlib.suppress(ModelFileGone):  # taken away meanwhile
-                    files[model_id] = self._look(path, roots)
+                    files[model_id] = self._look(entry, roots)
         absent = sorted(settings.keys() - off - files.keys())
         for model_id in absent:
             missing.setdefault(model_id, f"{model_id} is configured, but no model directory has its file")
         warnings.extend(missing[model_id] for model_id in absent)
         return Listing(files=files, warnings=tuple(warnings), missing=missing)
 
-    def look(self, path: Path) -> ModelFile:
+    def look(self, entry: Entry) -> ModelFile:
         """The current state of one file. Raises ModelFileGone when it does not exist."""
-        return self._look(path, self._roots())
+        return self._look(entry, self._roots())
 
-    def _look(self, path: Path, roots: Sequence[Path]) -> ModelFile:
+    def _look(self, entry: Entry, roots: Sequence[Path]) -> ModelFile:
+        path, roots = entry.path, (*roots, *entry.roots)
         error: SuiteError | None = None
         seen: list[os.stat_result] = []
         for part in _parts(path):
@@ -107,7 +114,7 @@ class Directories:
             error = _refusal(
                 path, "it is a directory" if stat.S_ISDIR(seen[0].st_mode) else "it is not a regular file"
             )
-        return ModelFile(path=path, signature=signature, error=error)
+        return ModelFile(entry=entry, signature=signature, error=error)
 
     def _configured_files(
         self, settings: Mapping[str, ModelSettings]
@@ -133,7 +140,7 @@ class Directories:
             return _refused(asked, "its model_path leads out of the model directories")
         for candidate in candidates:
             try:
-                return self.look(candidate)
+                return self.look(Entry(ids=(), path=candidate))
             except ModelFileGone:
                 continue
         raise ModelFileGone(f"no model directory has the file {model_path!r} of its model_path")
@@ -142,32 +149,17 @@ class Directories:
         """The real paths of the directories, without links."""
         return [directory.resolve() for directory in self.paths]
 
-    def _walk(self, warnings: list[str]) -> Iterator[tuple[str, Path]]:
-        """Yield id and path of everything named like a model; a directory comes before its subdirectories."""
+    def _entries(self, warnings: list[str]) -> Iterator[Entry]:
+        """Everything named as a model, directory by directory."""
 
         def failed(error: OSError) -> None:
             warnings.append(f"the directory {error.filename} cannot be read: {error.strerror}")
 
+        def left_out(path: Path, reason: str) -> None:
+            warnings.append(f"{path} is left out: {reason}")
+
         for top in self.paths:
-            for directory, names, files in os.walk(top, onerror=failed):
-                models = {name for name in (*names, *files) if name.lower().endswith(_SUFFIX)}
-                for name in sorted(models):
-                    model_id = _id(name)
-                    if model_id is not None:
-                        yield model_id, Path(directory, name)
-                names[:] = sorted(name for name in set(names) - models if not name.startswith("."))
-                linked = [path for name in names if (path := Path(directory, name)).is_symlink()]
-                warnings.extend(
-                    f"{path} is left out: links to directories are not followed" for path in linked
-                )
-
-
-def _id(file_name: str) -> str | None:
-    """The id derived from a file name; None for hidden files and the later parts of a split model."""
-    split = split_name(file_name)
-    if split is not None:
-        return split[0] if split[1] == 1 else None
-    return None if file_name.startswith(".") else file_name[: -len(_SUFFIX)]
+            yield from folder.entries(top, failed=failed, left_out=left_out)
 
 
 def _is_valid_id(model_id: str) -> bool:
@@ -186,7 +178,7 @@ def _parts(path: Path) -> list[Path]:
     base, _, count = split
     count = min(count, MAX_PARTS)  # the inspection refuses more
     return [path] + [
-        path.with_name(f"{base}-{part:05}-of-{count:05}{_SUFFIX}") for part in range(2, count + 1)
+        path.with_name(f"{base}-{part:05}-of-{count:05}{folder.SUFFIX}") for part in range(2, count + 1)
     ]
 
 
@@ -195,4 +187,6 @@ def _refusal(path: Path, reason: str) -> ModelFileInvalid:
 
 
 def _refused(path: Path, reason: str) -> ModelFile:
-    return ModelFile(path=path, signature=Signature(0, 0, ()), error=_refusal(path, reason))
+    return ModelFile(
+        entry=Entry(ids=(), path=path), signature=Signature(0, 0, ()), error=_refusal(path, reason)
+    )
