@@ -21,11 +21,12 @@ import msgspec
 import watchfiles
 
 from suite.catalogue.digests import DigestCache, sha256
-from suite.catalogue.files import Directories, Listing, ModelFile, Signature
+from suite.catalogue.files import Directories, Listing, ModelFile
 from suite.catalogue.model import Changes, Model, cache_tokens, context_tokens
 from suite.config import ModelSettings
 from suite.engine.gguf.estimate import estimate
 from suite.engine.gguf.file import GgufInfo, inspect
+from suite.engine.gguf.signature import Signature
 from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteError
 
 logger = logging.getLogger("suite.catalogue")
@@ -95,7 +96,7 @@ class Catalogue:
         Raises ModelFileGone when it no longer exists, and ModelFileInvalid when it is refused, or has changed
         and will be inspected by the next scan.
         """
-        if not model.file.signature.inodes:  # refused because of its path, so there is no file to check
+        if not model.file.signature.parts:  # refused because of its path, so there is no file to check
             raise model.error or ModelFileInvalid()
         now = self._directories.look(model.file.entry)
         if now.error is not None:
@@ -161,12 +162,7 @@ class Catalogue:
             stop.set()  # an abandoned thread must not go on to read gigabytes
         self.check_present(model)
         assert found is not None, "only a cancelled caller stops it"
-        signature = model.file.signature
-        await anyio.to_thread.run_sync(
-            lambda: self._digests.put(
-                model.path, size=signature.size, mtime_ns=signature.mtime_ns, sha256=found
-            )
-        )
+        await anyio.to_thread.run_sync(self._digests.put, model.path, model.file.signature, found)
         return found
 
     def _known(self, model_id: str, file: ModelFile) -> bool:
@@ -207,13 +203,12 @@ class Catalogue:
             logger.warning("model %s cannot be loaded: %s", model_id, error)
         tokens = context_tokens(settings, info) if info else 0
         cache = cache_tokens(settings, info) if info else 0
-        size, mtime_ns = file.signature.size, file.signature.mtime_ns
         return Model(
             model_id=model_id,
             file=file,
             info=info,
             error=error,
-            sha256=self._digests.get(file.path, size=size, mtime_ns=mtime_ns) if info else None,
+            sha256=self._digests.get(file.signature) if info else None,
             settings=settings,
             context_tokens=tokens,
             cache_tokens=cache,

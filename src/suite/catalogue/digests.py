@@ -12,44 +12,51 @@ from pathlib import Path
 
 import msgspec
 
+from suite.engine.gguf.signature import Signature
+
 logger = logging.getLogger("suite.catalogue")
 
 _CHUNK_BYTES = 1 << 20
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True):
-    """The digest of a file when it had this size and modification time."""
+    """The digest that a model's files had when the file system said this of them."""
 
-    size: int
-    mtime_ns: int
+    signature: Signature
     sha256: str
 
 
 class DigestCache:
-    """Digests by absolute path, valid as long as the file's size and modification time are the same.
+    """Digests of model files, valid as long as the file system says of them what it said before (ADR 25).
 
-    The cache is only an optimization: if its file is damaged or lost, digests are computed again.
+    The cache is only an optimization: if its file is damaged, lost or of an older format, digests are
+    computed again.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._lock = threading.Lock()
         self._digests = self._read()
+        """By the absolute path of the first part."""
+        self._by_signature = self._index()
 
-    def get(self, path: Path, *, size: int, mtime_ns: int) -> str | None:
-        """The digest of a file, if it is cached for this size and time."""
-        known = self._digests.get(str(path))
-        return known.sha256 if known and (known.size, known.mtime_ns) == (size, mtime_ns) else None
+    def get(self, signature: Signature) -> str | None:
+        """The digest of the files with this signature, wherever they are now, if it is cached."""
+        return self._by_signature.get(signature)
 
-    def put(self, path: Path, *, size: int, mtime_ns: int, sha256: str) -> None:
+    def put(self, path: Path, signature: Signature, sha256: str) -> None:
         """Store a digest, drop those of files that no longer exist, and write the cache to disk. Blocks."""
         with self._lock:
             known = {old: digest for old, digest in self._digests.items() if os.path.exists(old)}  # noqa: PTH110
-            self._digests = known | {str(path): Digest(size=size, mtime_ns=mtime_ns, sha256=sha256)}
+            self._digests = known | {str(path): Digest(signature=signature, sha256=sha256)}
+            self._by_signature = self._index()
             try:
                 self._write()
             except OSError as error:
                 logger.warning("digests cannot be stored in %s: %s", self._file, error)
+
+    def _index(self) -> dict[Signature, str]:
+        return {known.signature: known.sha256 for known in self._digests.values()}
 
     def _read(self) -> dict[str, Digest]:
         try:

@@ -14,16 +14,9 @@ from suite.catalogue import folder
 from suite.catalogue.entry import Entry
 from suite.config import ModelSettings
 from suite.engine.gguf.file import MAX_PARTS, split_name
+from suite.engine.gguf.signature import FileState, Signature
 from suite.errors import InvalidRequest, ModelFileGone, ModelFileInvalid, SuiteError
 from suite.messages.subjects import escape
-
-
-class Signature(msgspec.Struct, frozen=True):
-    """Detects changes of a file without reading it; of a split file, of all parts together."""
-
-    size: int
-    mtime_ns: int
-    inodes: tuple[int, ...]
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,11 +98,7 @@ class Directories:
                     ) from None
                 if not (isinstance(failure, FileNotFoundError) and part is not path):
                     error = _refusal(path, f"it cannot be read ({failure.strerror or failure})")
-        signature = Signature(
-            sum(one.st_size for one in seen),
-            max((one.st_mtime_ns for one in seen), default=0),
-            tuple(one.st_ino for one in seen),
-        )
+        signature = Signature(tuple(map(FileState.of, seen)))
         if error is None and not stat.S_ISREG(seen[0].st_mode):
             error = _refusal(
                 path, "it is a directory" if stat.S_ISDIR(seen[0].st_mode) else "it is not a regular file"
@@ -187,6 +176,4 @@ def _refusal(path: Path, reason: str) -> ModelFileInvalid:
 
 
 def _refused(path: Path, reason: str) -> ModelFile:
-    return ModelFile(
-        entry=Entry(ids=(), path=path), signature=Signature(0, 0, ()), error=_refusal(path, reason)
-    )
+    return ModelFile(entry=Entry(ids=(), path=path), signature=Signature(), error=_refusal(path, reason))

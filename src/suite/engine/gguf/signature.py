@@ -1,0 +1,40 @@
+"""What the file system says of a model's files: it notices a change without reading them (ADR 25)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+
+class FileState(msgspec.Struct, frozen=True, array_like=True):
+    """One file as `stat` describes it. The system sets `ctime_ns` at each change; no tool sets it back."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileState:
+        """The state that `stat` or `fstat` returned."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Signature(msgspec.Struct, frozen=True, array_like=True):
+    """The states of a model's parts, in their order; none for a file that is refused because of its path."""
+
+    parts: tuple[FileState, ...] = ()
+
+    @classmethod
+    def of(cls, paths: Iterable[Path]) -> Signature:
+        """The signature that the files have now. Raises OSError."""
+        return cls(tuple(FileState.of(path.stat()) for path in paths))
+
+    @property
+    def size(self) -> int:
+        """The bytes of all parts together."""
+        return sum(part.size for part in self.parts)
