@@ -21,9 +21,10 @@ import msgspec
 import watchfiles
 
 from suite.catalogue.digests import DigestCache, sha256
+from suite.catalogue.entry import Entry
 from suite.catalogue.files import Directories, Listing, ModelFile
 from suite.catalogue.model import Changes, Model, cache_tokens, context_tokens
-from suite.config import ModelSettings
+from suite.config import FollowLinks, ModelSettings
 from suite.engine.gguf.estimate import estimate
 from suite.engine.gguf.file import GgufInfo, inspect
 from suite.engine.gguf.signature import Signature
@@ -68,10 +69,11 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         cache_file: Path,
         *,
+        follow_links: FollowLinks = "inside",
         clock: Callable[[], float] = time.monotonic,
     ) -> Catalogue:
         """A catalogue of these directories, empty until its first scan. `cache_file` stores digests."""
-        return cls(Directories(directories), settings, DigestCache(cache_file), clock)
+        return cls(Directories(directories, follow_links), settings, DigestCache(cache_file), clock)
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -169,7 +171,7 @@ class Catalogue:
         before = self._models.get(model_id)
         return (
             before is not None
-            and (before.path, before.file.signature) == (file.path, file.signature)
+            and (before.file.entry, before.file.signature) == (file.entry, file.signature)
             and _text(before.file.error) == _text(file.error)
         )
 
@@ -191,7 +193,7 @@ class Catalogue:
         return models
 
     def _inspect(self, model_id: str, file: ModelFile) -> Model:
-        settings = self._settings.get(model_id, ModelSettings())
+        settings = _completed(self._settings.get(model_id, ModelSettings()), file.entry)
         info: GgufInfo | None = None
         error = file.error
         if error is None:
@@ -283,3 +285,12 @@ async def _ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
 
 def _text(error: SuiteError | None) -> str | None:
     return error.message if error else None
+
+
+def _completed(settings: ModelSettings, entry: Entry) -> ModelSettings:
+    """A model's settings, with what comes with its file where they say nothing."""
+    return msgspec.structs.replace(
+        settings,
+        context_length=settings.context_length or entry.context_tokens,
+        aliases=(*settings.aliases, *entry.aliases),
+    )

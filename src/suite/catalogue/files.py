@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from suite.catalogue import folder
+from suite.catalogue import folder, stores
 from suite.catalogue.entry import Entry
-from suite.config import ModelSettings
+from suite.config import FollowLinks, ModelSettings
 from suite.engine.gguf.file import MAX_PARTS, split_name
 from suite.engine.gguf.signature import FileState, Signature
 from suite.errors import InvalidRequest, ModelFileGone, ModelFileInvalid, SuiteError
@@ -45,7 +45,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class Directories:
     """The only directories that model files may be in."""
 
-    def __init__(self, directories: Sequence[Path]) -> None:
+    def __init__(self, directories: Sequence[Path], follow_links: FollowLinks = "inside") -> None:
+        self._anywhere = follow_links == "anywhere"
         self.paths = tuple(Path(os.path.abspath(directory)) for directory in directories)  # noqa: PTH100
 
     def listing(self, settings: Mapping[str, ModelSettings]) -> Listing:
@@ -82,13 +83,17 @@ class Directories:
     def _look(self, entry: Entry, roots: Sequence[Path]) -> ModelFile:
         path, roots = entry.path, (*roots, *entry.roots)
         error: SuiteError | None = None
+        if entry.problem is not None:
+            error = ModelFileInvalid(f"{entry.ids[0]} is refused: {entry.problem}")
         seen: list[os.stat_result] = []
         for part in _parts(path):
             try:
                 real = Path(os.path.realpath(part, strict=True))
-                if not any(real.is_relative_to(root) for root in roots):
+                if not self._anywhere and not any(real.is_relative_to(root) for root in roots):
                     error = _refusal(
-                        path, "it is a link out of the model directories; put the file itself there"
+                        path,
+                        "it is a link out of the model directories; "
+                        'put the file itself there, or set follow_links = "anywhere"',
                     )
                 seen.append(part.stat())
             except OSError as failure:
@@ -147,8 +152,17 @@ class Directories:
         def left_out(path: Path, reason: str) -> None:
             warnings.append(f"{path} is left out: {reason}")
 
+        def store_at(directory: Path, names: Sequence[str]) -> Iterable[Entry] | None:
+            store = stores.store_at(directory, names)
+            return None if store is None else store.entries(warnings.append)
+
         for top in self.paths:
-            yield from folder.entries(top, failed=failed, left_out=left_out)
+            for entry in folder.entries(
+                top, failed=failed, left_out=left_out, store_at=store_at, follow_links=self._anywhere
+            ):
+                labelled = stores.labelled(entry)
+                if labelled.source == "directory" or not folder.is_projector(labelled.path.name):
+                    yield labelled
 
 
 def _is_valid_id(model_id: str) -> bool:

@@ -1,6 +1,5 @@
-"""Folders of other programs that models are served from as they are: they are only read, never written."""
+"""Folders of other programs, whose models are served as they are: they are read, and never written."""
 
-from suite.catalogue.stores.store import Store, StoredModel
-from suite.catalogue.stores.recognition import store_at
+from suite.catalogue.stores.recognition import Store, labelled, store_at
 
-__all__ = ["Store", "StoredModel", "store_at"]
+__all__ = ["Store", "labelled", "store_at"]

@@ -1,19 +1,22 @@
 """The cache of huggingface_hub, whose layout its documentation describes ("Understand caching")::
 
-    models--org--name/refs/main                    the current revision
-    models--org--name/snapshots/<revision>/f.gguf  a link to ../../blobs/<sha256>
-    models--org--name/blobs/<sha256>.incomplete    a download that has not ended
+models--org--name/refs/main                    the current revision
+models--org--name/snapshots/<revision>/f.gguf  a link to ../../blobs/<sha256>
+models--org--name/blobs/<sha256>.incomplete    a download that has not ended
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
 
-from suite.catalogue.stores.store import StoredModel
-from suite.engine.gguf.file import split_name
+from suite.catalogue.entry import Entry
+from suite.catalogue.folder import ids_of, is_model, plain_id
+
+SNAPSHOTS: Final = "snapshots"
 
 _REPOSITORY = re.compile(r"models--(?P<name>.+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -26,48 +29,60 @@ def is_repository(name: str) -> bool:
     return _REPOSITORY.fullmatch(name) is not None
 
 
-class HuggingFaceCache:
-    """A cache of model repositories, or one such repository."""
-
-    def __init__(self, repositories: Iterable[Path]) -> None:
-        self._repositories = tuple(repositories)
-
-    def models(self, warnings: list[str]) -> Iterator[StoredModel]:
-        """Yield the models of all repositories.
-
-        Of a file that several revisions have, the current one has the file's name, and others do only if
-        their content differs, with the revision behind an `@`.
-        """
-        for repository in sorted(self._repositories):
-            yield from _models(repository)
-            if unfinished := _unfinished(repository):
-                warnings.append(f"{_name(repository)} has a download that has not ended: {unfinished}")
-
-
-def _name(repository: Path) -> str:
-    match = _REPOSITORY.fullmatch(repository.name)
+def repository_name(home: Path) -> str:
+    """The name of a repository, such as `org/name`, by its folder."""
+    match = _REPOSITORY.fullmatch(home.name)
     assert match is not None, "only folders of such names are repositories"
     return match["name"].replace("--", "/")
 
 
-def _models(repository: Path) -> Iterator[StoredModel]:
-    newest: dict[str, set[str]] = {}  # the blobs that were seen of each file
-    for age, snapshot in enumerate(_snapshots(repository)):
+def home(directory: Path) -> Path | None:
+    """The folder of the repository that a folder of files is a snapshot of; None if it is none."""
+    for folder, above in zip(directory.parents, directory.parents[1:], strict=False):
+        if folder.name == SNAPSHOTS and is_repository(above.name):
+            return above
+    return None
+
+
+class HuggingFaceCache:
+    """A cache of model repositories, or one such repository."""
+
+    def __init__(self, repositories: Iterable[Path]) -> None:
+        self._repositories = sorted(repositories)
+
+    def entries(self, warn: Callable[[str], None]) -> Iterator[Entry]:
+        """Yield the models of all repositories, and warn of downloads that have not ended.
+
+        Of a file that several revisions have, the current one goes by the file's name; the others only
+        count if their content differs, and have the beginning of their revision in the id, behind an `@`.
+        """
+        for repository in self._repositories:
+            yield from _entries(repository)
+            if blob := _unfinished(repository):
+                warn(f"{repository_name(repository)} has a download that has not ended: {blob}")
+
+
+def _entries(repository: Path) -> Iterator[Entry]:
+    name, roots = repository_name(repository), (repository.resolve(),)
+    blobs_of: dict[Path, set[str]] = {}
+    for snapshot in _snapshots(repository):
         for path in _model_files(snapshot):
-            within = path.relative_to(snapshot).as_posix()
+            within = path.relative_to(snapshot)
+            seen = blobs_of.setdefault(within, set())
             blob = os.path.realpath(path)
-            seen = newest.setdefault(within, set())
             if blob in seen:
                 continue
-            revision = snapshot.name if age and seen else None
+            model_id = plain_id(path.name)
+            assert model_id is not None, "a model's file has an id"
+            if seen:
+                model_id = f"{model_id}@{snapshot.name[:_SHORT_REVISION]}"
             seen.add(blob)
-            yield StoredModel(
-                name=path.name,
+            yield Entry(
+                ids=ids_of(model_id, PurePosixPath("/", name, within.parent)),
                 path=path,
-                home=repository,
                 source="huggingface",
-                repository=_name(repository),
-                revision=revision[:_SHORT_REVISION] if revision else None,
+                repository=name,
+                roots=roots,
                 sha256=_claimed(blob),
             )
 
@@ -75,7 +90,7 @@ def _models(repository: Path) -> Iterator[StoredModel]:
 def _snapshots(repository: Path) -> list[Path]:
     """The revisions, the current one first, then from new to old."""
     try:
-        snapshots = [Path(entry) for entry in os.scandir(repository / "snapshots") if entry.is_dir()]
+        snapshots = [Path(entry) for entry in os.scandir(repository / SNAPSHOTS) if entry.is_dir()]
     except OSError:
         return []
     current = _current_revision(repository)
@@ -92,25 +107,7 @@ def _current_revision(repository: Path) -> str | None:
 def _model_files(snapshot: Path) -> Iterator[Path]:
     for directory, names, files in os.walk(snapshot):
         names.sort()
-        for name in sorted(files):
-            if is_model_file(name):
-                yield Path(directory, name)
-
-
-def is_model_file(name: str) -> bool:
-    """Whether a file of this name is a model: not a later part of one, and not a projector beside one."""
-    split = split_name(name)
-    return (
-        name.lower().endswith(".gguf")
-        and not name.startswith(".")
-        and not is_projector(name)
-        and (split is None or split[1] == 1)
-    )
-
-
-def is_projector(name: str) -> bool:
-    """Whether a file of this name turns images into tokens for the model beside it."""
-    return "mmproj" in name.lower()
+        yield from (Path(directory, name) for name in sorted(files) if is_model(name))
 
 
 def _claimed(blob: str) -> str | None:

@@ -1,20 +1,21 @@
 """Ollama's store: manifests like those of a container registry, whose layers name blobs::
 
-    manifests/registry.ollama.ai/library/llama3.2/1b    JSON: layers with mediaType, digest and size
-    blobs/sha256-<hex>                                  weights, parameters, system prompt, template, ...
+manifests/registry.ollama.ai/library/llama3.2/1b    JSON: layers with mediaType, digest and size
+blobs/sha256-<hex>                                  weights, parameters, system prompt, template, ...
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from suite.catalogue.stores.store import StoredModel
+from suite.catalogue.entry import Entry, ParameterValue
+from suite.catalogue.folder import ids_of
 from suite.engine.gguf.file import MAX_CONTEXT_TOKENS
 from suite.messages.actions.generation import GenerateTextRequest
 
@@ -41,10 +42,20 @@ _SAME_NAME: Final = (
 )
 _FIELDS: Final = {name: name for name in _SAME_NAME} | {"num_predict": "max_tokens"}
 """The fields of a request by the names of Ollama's parameters."""
-_WITHOUT_EFFECT: Final = frozenset(
-    "num_ctx num_keep num_gpu num_thread num_batch main_gpu use_mmap use_mlock low_vram f16_kv numa".split()
+_WITHOUT_EFFECT: Final = (
+    "num_ctx",
+    "num_keep",
+    "num_gpu",
+    "num_thread",
+    "num_batch",
+    "main_gpu",
+    "use_mmap",
+    "use_mlock",
+    "low_vram",
+    "f16_kv",
+    "numa",
 )
-"""Parameters that do not change what is sampled; the first is the context, which is read by itself."""
+"""Parameters that do not change what is sampled; the first one is the context, which is used elsewhere."""
 _NAME_LIMIT = 64
 
 
@@ -70,8 +81,9 @@ class OllamaStore:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._roots = (directory.resolve(),)
 
-    def models(self, warnings: list[str]) -> Iterator[StoredModel]:
+    def entries(self, warn: Callable[[str], None]) -> Iterator[Entry]:
         """Yield a model for each manifest, under the name that `ollama list` shows.
 
         The chat template is that of the weights' own file: Ollama's is in Go's language, not in Jinja.
@@ -83,46 +95,52 @@ class OllamaStore:
                 path = Path(directory, file)
                 parts = path.relative_to(manifests).parts
                 if len(parts) >= 4:
-                    yield self._model(path, parts, warnings)
+                    yield self._entry(path, parts, warn)
 
-    def _model(self, path: Path, parts: tuple[str, ...], warnings: list[str]) -> StoredModel:
+    def _entry(self, manifest: Path, parts: tuple[str, ...], warn: Callable[[str], None]) -> Entry:
         host, *names, tag = parts
         repository = _repository(host, names)
-        model = StoredModel(
-            name=f"{repository}:{tag}",
-            path=path,
-            home=self._directory,
+        entry = Entry(
+            ids=ids_of(f"{repository}:{tag}", self._directory),
+            path=manifest,
+            aliases=(repository,) if tag == _DEFAULT_TAG else (),
             source="ollama",
             repository=repository,
-            aliases=(repository,) if tag == _DEFAULT_TAG else (),
+            roots=self._roots,
         )
         try:
-            return self._with_layers(model, warnings)
+            return self._with_layers(entry, _decoded(manifest, "its manifest", _Manifest), warn)
         except _Unusable as unusable:
-            return msgspec.structs.replace(model, problem=str(unusable))
+            return msgspec.structs.replace(entry, problem=str(unusable))
 
-    def _with_layers(self, model: StoredModel, warnings: list[str]) -> StoredModel:
-        """Add what the manifest's layers say. Raises _Unusable."""
-        manifest = _decoded(model.path, "its manifest", _Manifest)
-        weights = _weights(manifest)
+    def _with_layers(self, entry: Entry, manifest: _Manifest, warn: Callable[[str], None]) -> Entry:
+        """Add what the layers say. Raises _Unusable."""
+        name, weights = entry.ids[0], _weights(manifest)
         blob = self._blob(weights)
-        _check_whole(blob, weights, model.name)
-        parameters: dict[str, Any] = {}
-        for layer in manifest.of_kind("params"):
-            parameters |= _decoded(self._blob(layer), "the file of its parameters", dict[str, Any])
-        defaults, unused = _defaults(parameters)
+        _check_whole(blob, weights, name)
+        stored = self._stored_parameters(manifest)
+        parameters, unused = _fields(stored)
         if unused:
-            warnings.append(f"{model.name}: these parameters of it are not used: {', '.join(unused)}")
-        if system := "\n".join(
-            _read(self._blob(layer), "its system prompt") for layer in manifest.of_kind("system")
-        ):
-            defaults["system_prompt"] = system
+            warn(f"{name}: these of its parameters are not used: {', '.join(unused)}")
+        if system := self._system_prompt(manifest):
+            parameters["system_prompt"] = system
         return msgspec.structs.replace(
-            model,
+            entry,
             path=blob,
             sha256=_hex(weights),
-            defaults=defaults,
-            context_tokens=_context_tokens(parameters),
+            parameters=parameters,
+            context_tokens=_context_tokens(stored),
+        )
+
+    def _stored_parameters(self, manifest: _Manifest) -> dict[str, Any]:
+        stored: dict[str, Any] = {}
+        for layer in manifest.of_kind("params"):
+            stored |= _decoded(self._blob(layer), "the file of its parameters", dict[str, Any])
+        return stored
+
+    def _system_prompt(self, manifest: _Manifest) -> str:
+        return "\n".join(
+            _read(self._blob(layer), "its system prompt") for layer in manifest.of_kind("system")
         )
 
     def _blob(self, layer: _Layer) -> Path:
@@ -186,20 +204,20 @@ def _decoded(path: Path, what: str, kind: type[_T]) -> _T:
         raise _Unusable(f"{what} is not the JSON that Ollama writes") from None
 
 
-def _defaults(parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _fields(stored: dict[str, Any]) -> tuple[dict[str, ParameterValue], list[str]]:
     """The parameters as fields of a request, and the names of those that are none or out of range."""
-    defaults: dict[str, Any] = {}
+    fields: dict[str, ParameterValue] = {}
     unused: list[str] = []
-    for name, value in sorted(parameters.items()):
+    for name, value in sorted(stored.items()):
         if name in _WITHOUT_EFFECT:
             continue
         field = _FIELDS.get(name)
         request = _request_with(field, value) if field else None
         if field and request:
-            defaults[field] = getattr(request, field)
+            fields[field] = getattr(request, field)
         else:
             unused.append(name[:_NAME_LIMIT])
-    return defaults, unused
+    return fields, unused
 
 
 def _request_with(field: str, value: object) -> GenerateTextRequest | None:
@@ -210,6 +228,6 @@ def _request_with(field: str, value: object) -> GenerateTextRequest | None:
         return None
 
 
-def _context_tokens(parameters: dict[str, Any]) -> int | None:
-    tokens = parameters.get("num_ctx")
+def _context_tokens(stored: dict[str, Any]) -> int | None:
+    tokens = stored.get("num_ctx")
     return tokens if isinstance(tokens, int) and 0 < tokens <= MAX_CONTEXT_TOKENS else None

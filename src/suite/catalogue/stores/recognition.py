@@ -1,27 +1,51 @@
-"""Recognises the layouts of other programs by the names in a folder."""
+"""Recognises the folders of other programs by the names in them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Final, Protocol
 
-from suite.catalogue.stores.huggingface import HuggingFaceCache, is_repository
+from msgspec.structs import replace
+
+from suite.catalogue.entry import Entry
+from suite.catalogue.stores import huggingface, lmstudio
+from suite.catalogue.stores.huggingface import HuggingFaceCache
 from suite.catalogue.stores.ollama import OllamaStore
-from suite.catalogue.stores.store import Store
 
-_OLLAMA = frozenset({"manifests", "blobs"})
-_SNAPSHOTS = "snapshots"
+_OLLAMA: Final = frozenset({"manifests", "blobs"})
+
+
+class Store(Protocol):
+    """A folder whose layout says more of its models than the names of files."""
+
+    def entries(self, warn: Callable[[str], None]) -> Iterator[Entry]:
+        """Yield its models, and warn of what is not as it should be. Blocks."""
+        ...
 
 
 def store_at(directory: Path, names: Collection[str]) -> Store | None:
-    """The store whose folder this is, by the names of the folders in it; None if it is no store's.
-
-    LM Studio's tree needs no walker of its own: it is a folder of files.
-    """
+    """The store that this folder is, by the names of the folders in it; None if it is none."""
     if _OLLAMA.issubset(names):
         return OllamaStore(directory)
-    if is_repository(directory.name) and _SNAPSHOTS in names:
+    if huggingface.is_repository(directory.name) and huggingface.SNAPSHOTS in names:
         return HuggingFaceCache([directory])
-    if repositories := [directory / name for name in names if is_repository(name)]:
+    if repositories := [directory / name for name in names if huggingface.is_repository(name)]:
         return HuggingFaceCache(repositories)
     return None
+
+
+def labelled(entry: Entry) -> Entry:
+    """An entry of a folder of files, with the program that the folder is of, as far as its path says.
+
+    LM Studio's tree is a folder of files like any other, and so is a single snapshot in a cache.
+    """
+    directory = entry.path.parent
+    if entry.source != "directory":
+        return entry
+    if (repository := lmstudio.repository(directory)) is not None:
+        return replace(entry, source="lmstudio", repository=repository)
+    if (home := huggingface.home(directory)) is not None:
+        name, roots = huggingface.repository_name(home), (home.resolve(),)
+        return replace(entry, source="huggingface", repository=name, roots=roots)
+    return entry
