@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from suite.actions.generation import completed
+from suite.catalogue.entry import ParameterValue
 from suite.messages.actions.chat import ChatMessage
 from suite.messages.actions.generation import GenerateTextRequest
+from support.command import Command
 from support.models import CHAT_TEMPLATE, tiny_model
 from support.service import service_and_client
 from support.stores import HuggingFaceHub, Ollama, tree, unwritable
@@ -62,6 +64,13 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
                 for model_id in ("tiny", "tiny:plain")
             ]
             assert asked[0] > asked[1], "its system prompt is a message of the chat"
+            table = await Command(tmp_path / "data").lines("models")
+            assert [line.rpartition("  ")[2] for line in table[1:]] == [
+                "lmstudio publisher/tiny-GGUF",
+                "huggingface org/tiny-GGUF",
+                "ollama, tiny",
+                "ollama",
+            ]
         assert [tree(folder) for folder in folders] == before
 
 
@@ -98,6 +107,10 @@ def test_what_a_model_comes_with_stands_in_for_what_a_request_leaves_out(
     given: tuple[str, ...],
     expected: tuple[float, tuple[str, ...], str | None],
 ) -> None:
-    parameters = {"temperature": 0.0, "stop": ("x",), "system_prompt": "Be brief."}
+    parameters: dict[str, ParameterValue] = {
+        "temperature": 0.0,
+        "stop": ("x",),
+        "system_prompt": "Be brief.",
+    }
     asked = completed(request_, parameters, given)
     assert (asked.temperature, asked.stop, asked.system_prompt) == expected
