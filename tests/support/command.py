@@ -30,7 +30,7 @@ class Command:
 
     async def run(self, *arguments: str) -> Done:
         with anyio.fail_after(SECONDS):
-            return await anyio.to_thread.run_sync(_run, [*arguments, *self._where])
+            return await anyio.to_thread.run_sync(run_command, *arguments, *self._where)
 
     async def output(self, *arguments: str) -> str:
         """What a command that succeeds says."""
@@ -46,7 +46,8 @@ class Command:
         return json.loads(await self.output(*arguments, "--json"))
 
 
-def _run(arguments: list[str]) -> Done:
+def run_command(*arguments: str) -> Done:
+    """Run a command line as it stands, in this process."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with redirect_stdout(out), redirect_stderr(err):
         code = main(arguments)

@@ -61,7 +61,7 @@ def show_models(models: Iterable[ModelInfo]) -> None:
 
 def _remark(model: ModelInfo) -> str:
     """The program that a model is from, and its aliases or what is wrong with it."""
-    source = "" if model.source == "directory" else model.source
+    source: str = "" if model.source == "directory" else model.source
     if model.repository is not None and model.repository not in model.model_id:
         source = f"{source} {model.repository}"
     return ", ".join(filter(None, (source, ", ".join(model.aliases) or model.error)))

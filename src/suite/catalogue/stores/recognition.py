@@ -49,3 +49,15 @@ def labelled(entry: Entry) -> Entry:
         name, roots = huggingface.repository_name(home), (home.resolve(),)
         return replace(entry, source="huggingface", repository=name, roots=roots)
     return entry
+
+
+def is_of_a_store(directory: Path) -> bool:
+    """Whether a model directory is the folder of another program, or has one right in it."""
+    file = Entry(ids=(), path=directory / "publisher" / "repository" / "file")
+    if labelled(file).source != "directory":
+        return True
+    try:
+        folders = [directory, *(path for path in directory.iterdir() if path.is_dir())]
+        return any(store_at(folder, [path.name for path in folder.iterdir()]) for folder in folders)
+    except OSError:
+        return False
