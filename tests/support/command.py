@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ class Command:
 
     async def run(self, *arguments: str) -> Done:
         with anyio.fail_after(SECONDS):
-            return await anyio.to_thread.run_sync(run_command, *arguments, *self._where)
+            return await anyio.to_thread.run_sync(partial(run_command, *arguments, *self._where))
 
     async def output(self, *arguments: str) -> str:
         """What a command that succeeds says."""
