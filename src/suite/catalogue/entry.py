@@ -17,6 +17,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The ids that it may get, the preferred one first; the others say more of where it is, to be unique."""
     path: Path
     """The absolute path of its file, maybe a link; of a split model, of the first part."""
+    unfinished: Path | None = None
+    """The file that shows that it is not whole: a download under way, a part whose first part is missing."""
     source: str = "directory"
     """In a word, where it comes from: "directory" is a plain folder."""
     roots: tuple[Path, ...] = ()
