@@ -23,6 +23,8 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     """A model's file at the time of a scan."""
 
     path: Path
+    parts: tuple[Path, ...] = ()
+    """The files that the signature is about."""
     signature: Signature
     error: SuiteError | None = None
     """Why it is refused without being read."""
@@ -75,7 +77,7 @@ class Directories:
 
     def _look(self, path: Path, roots: Sequence[Path]) -> ModelFile:
         error: SuiteError | None = None
-        seen: list[os.stat_result] = []
+        seen: dict[Path, os.stat_result] = {}
         for part in _parts(path):
             try:
                 real = Path(os.path.realpath(part, strict=True))
@@ -83,7 +85,7 @@ class Directories:
                     error = _refusal(
                         path, "it is a link out of the model directories; put the file itself there"
                     )
-                seen.append(part.stat())
+                seen[part] = part.stat()
             except OSError as failure:
                 if isinstance(failure, FileNotFoundError) and part is path and not path.is_symlink():
                     raise ModelFileGone(
@@ -91,12 +93,12 @@ class Directories:
                     ) from None
                 if not (isinstance(failure, FileNotFoundError) and part is not path):
                     error = _refusal(path, f"it cannot be read ({failure.strerror or failure})")
-        signature = Signature(tuple(map(FileState.of, seen)))
-        if error is None and not stat.S_ISREG(seen[0].st_mode):
+        signature = Signature(tuple(map(FileState.of, seen.values())))
+        if error is None and not stat.S_ISREG(seen[path].st_mode):
             error = _refusal(
-                path, "it is a directory" if stat.S_ISDIR(seen[0].st_mode) else "it is not a regular file"
+                path, "it is a directory" if stat.S_ISDIR(seen[path].st_mode) else "it is not a regular file"
             )
-        return ModelFile(path=path, signature=signature, error=error)
+        return ModelFile(path=path, parts=tuple(seen), signature=signature, error=error)
 
     def _configured_files(
         self, settings: Mapping[str, ModelSettings]
