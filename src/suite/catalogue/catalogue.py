@@ -20,9 +20,16 @@ import anyio.to_thread
 import msgspec
 import watchfiles
 
-from suite.catalogue.digests import DigestCache, sha256
+from suite.catalogue.digests import DigestCache, fingerprint, just_changed, sha256
 from suite.catalogue.files import Directories, Listing, ModelFile
-from suite.catalogue.model import Changes, Model, cache_tokens, context_tokens
+from suite.catalogue.model import (
+    Changes,
+    Model,
+    cache_tokens,
+    context_tokens,
+    has_changed,
+    with_digest_before,
+)
 from suite.config import ModelSettings
 from suite.engine.gguf.estimate import estimate
 from suite.engine.gguf.file import GgufInfo, inspect
@@ -102,7 +109,7 @@ class Catalogue:
         if now.error is not None:
             raise now.error
         if now.signature != model.file.signature:
-            raise ModelFileInvalid(f"{model.file_name} has just been changed: try again in a few seconds")
+            raise just_changed(model.file_name)
 
     async def scan(self, *, settle_seconds: float = 0.0) -> Changes:
         """Scan the directories and inspect new and changed files; an unchanged one costs only a stat.
@@ -145,24 +152,23 @@ class Catalogue:
                 return model.sha256
             found = await self._hash(model)
         current = self._models.get(model.model_id)
-        if current is not None and current.file == model.file:
-            self._models[model.model_id] = msgspec.structs.replace(current, sha256=found)
+        if current is not None and current.file.signature == model.file.signature:
+            self._models[model.model_id] = msgspec.structs.replace(current, sha256=found, sha256_before=None)
         return found
 
     async def _hash(self, model: Model) -> str:
-        paths = [model.path.with_name(part) for part in model.info.parts] if model.info else [model.path]
         stop = threading.Event()
         try:
-            found = await anyio.to_thread.run_sync(sha256, paths, stop, abandon_on_cancel=True)
-        except FileNotFoundError:
-            raise ModelFileGone(f"{model.file_name} is gone: put it back, or choose another model") from None
+            found = await anyio.to_thread.run_sync(sha256, _paths(model), stop, abandon_on_cancel=True)
         except OSError as error:
-            raise ModelFileInvalid(f"{model.file_name} cannot be read: {error.strerror or error}") from None
+            raise _unreadable(model.file_name, error) from None
         finally:
             stop.set()  # an abandoned thread must not go on to read gigabytes
-        self.check_present(model)
         assert found is not None, "only a cancelled caller stops it"
-        await anyio.to_thread.run_sync(self._digests.put, model.path, model.file.signature, found)
+        self.check_present(model)
+        await anyio.to_thread.run_sync(
+            self._digests.put, model.path, model.file.signature, model.fingerprint, found
+        )
         return found
 
     def _known(self, model_id: str, file: ModelFile) -> bool:
@@ -193,12 +199,14 @@ class Catalogue:
     def _inspect(self, model_id: str, file: ModelFile) -> Model:
         settings = self._settings.get(model_id, ModelSettings())
         info: GgufInfo | None = None
+        seen = ""
         error = file.error
         if error is None:
             try:
                 info = inspect(file.path)
+                seen = _fingerprint(file.path, info)
             except ModelFileInvalid as invalid:
-                error = invalid
+                info, error = None, invalid
         if info is None:
             logger.warning("model %s cannot be loaded: %s", model_id, error)
         tokens = context_tokens(settings, info) if info else 0
@@ -208,7 +216,8 @@ class Catalogue:
             file=file,
             info=info,
             error=error,
-            sha256=self._digests.get(file.signature) if info else None,
+            sha256=self._digests.get(file.signature, seen) if info else None,
+            fingerprint=seen,
             settings=settings,
             context_tokens=tokens,
             cache_tokens=cache,
@@ -222,7 +231,11 @@ class Catalogue:
     def _take_over(self, listing: Listing, inspected: Mapping[str, Model]) -> Changes:
         before = self._models
         kept = {model_id: model for model_id, model in before.items() if model_id in listing.files}
-        now = dict(sorted((kept | dict(inspected)).items()))
+        fresh = {
+            model_id: with_digest_before(model, before.get(model_id)) for model_id, model in inspected.items()
+        }
+        again = [model_id for model_id in fresh if model_id in before]
+        now = dict(sorted((kept | fresh).items()))
         self._models, self._missing = now, listing.missing
         warnings = listing.warnings + self._name_aliases()
         for warning in warnings:
@@ -232,7 +245,8 @@ class Catalogue:
         return Changes(
             added=tuple(model_id for model_id in now if model_id not in before),
             removed=tuple(model_id for model_id in before if model_id not in now),
-            changed=tuple(model_id for model_id in inspected if model_id in before),
+            touched=tuple(model_id for model_id in again if fresh[model_id].sha256_before is not None),
+            changed=tuple(model_id for model_id in again if has_changed(before[model_id], fresh[model_id])),
         )
 
     def _name_aliases(self) -> tuple[str, ...]:
@@ -279,6 +293,28 @@ async def _ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
     for _ in range(_POLLED_TICKS):
         await anyio.sleep(SETTLE_SECONDS)
         yield False
+
+
+def _paths(model: Model) -> list[Path]:
+    return _part_paths(model.path, model.info) if model.info else [model.path]
+
+
+def _part_paths(path: Path, info: GgufInfo) -> list[Path]:
+    return [path.with_name(part) for part in info.parts]
+
+
+def _fingerprint(path: Path, info: GgufInfo) -> str:
+    """The fingerprint of a model that was just inspected. Raises ModelFileGone and ModelFileInvalid."""
+    try:
+        return fingerprint(_part_paths(path, info))
+    except OSError as error:
+        raise _unreadable(path.name, error) from None
+
+
+def _unreadable(file_name: str, error: OSError) -> ModelFileGone | ModelFileInvalid:
+    if isinstance(error, FileNotFoundError):
+        return ModelFileGone(f"{file_name} is gone: put it back, or choose another model")
+    return ModelFileInvalid(f"{file_name} cannot be read: {error.strerror or error}")
 
 
 def _text(error: SuiteError | None) -> str | None:

@@ -29,7 +29,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     error: SuiteError | None
     """Why the file cannot be loaded."""
     sha256: str | None
-    """None until the file has been read once."""
+    """The digest of its content; None until its files have been read."""
+    sha256_before: str | None = None
+    """The digest that it had when its files were touched, until they have been read again."""
+    fingerprint: str
+    """Shows at once that content is other, not that it is the same. Empty when there is an error."""
     settings: ModelSettings
     context_tokens: int
     """The context of one conversation, in tokens; 0 when there is an error."""
@@ -77,12 +81,28 @@ def cache_tokens(settings: ModelSettings, info: GgufInfo) -> int:
     return max(context, wanted)
 
 
+def with_digest_before(now: Model, before: Model | None) -> Model:
+    """The model after a scan, with its earlier digest if its files may have been touched only."""
+    if before is None or now.sha256 is not None or now.info is None or now.fingerprint != before.fingerprint:
+        return now
+    return msgspec.structs.replace(now, sha256_before=before.sha256 or before.sha256_before)
+
+
+def has_changed(before: Model, now: Model) -> bool:
+    """Whether a scan found other content or another state; False also while that is not known yet."""
+    if now.sha256_before is not None:
+        return False
+    return now.sha256 is None or now.sha256 != (before.sha256 or before.sha256_before)
+
+
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """The ids of models that a scan found added, removed, or changed in content or state."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    touched: tuple[str, ...] = ()
+    """Those whose files must be read to know whether they have changed: see `Catalogue.digest`."""
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
+        return bool(self.added or self.removed or self.changed or self.touched)

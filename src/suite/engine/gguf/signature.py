@@ -34,7 +34,6 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
         """The signature that the files have now. Raises OSError."""
         return cls(tuple(FileState.of(path.stat()) for path in paths))
 
-    @property
-    def size(self) -> int:
-        """The bytes of all parts together."""
-        return sum(part.size for part in self.parts)
+    def without_devices(self) -> Signature:
+        """The signature without what may change when a file system is mounted again."""
+        return Signature(tuple(msgspec.structs.replace(part, device=0) for part in self.parts))
