@@ -120,7 +120,9 @@ def _parts(path: Path) -> list[Path]:
         return [path]
     base, _, count = split
     count = min(count, MAX_PARTS)  # the inspection refuses more
-    return [path] + [path.with_name(f"{base}-{part:05}-of-{count:05}{SUFFIX}") for part in range(2, count + 1)]
+    return [path] + [
+        path.with_name(f"{base}-{part:05}-of-{count:05}{SUFFIX}") for part in range(2, count + 1)
+    ]
 
 
 def _refusal(path: Path, reason: str) -> ModelFileInvalid:

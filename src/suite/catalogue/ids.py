@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -61,21 +61,23 @@ class Ids:
         A file that has an id keeps it, also when it was moved to another folder. Any other gets the first of
         its ids that no other file has. `reserved` are the ids that none of these files may get.
         """
-        files = list(files)
-        mine = {id: each for id, each in self._bindings.items() if id not in reserved and not each.configured}
-        ids = {each.path: id for id, each in mine.items()}
-        found = {ids[str(file.path)]: file for file in files if str(file.path) in ids}
-        left = [file for file in files if str(file.path) not in ids]
-        found |= self._moved({id: each for id, each in mine.items() if id not in found}, left)
+        left = {str(file.path): file for file in files}
+        bound = {
+            id: each for id, each in self._bindings.items() if id not in reserved and not each.configured
+        }
+        found: dict[str, ModelFile] = {}
+        for still in (_unchanged, _moved, _in_place):
+            matched = still({id: each for id, each in bound.items() if id not in found}, left.values())
+            for file in matched.values():
+                del left[str(file.path)]
+            found |= matched
         without: list[ModelFile] = []
-        placed = {file.path for file in found.values()}
-        for file in left:
-            if file.path not in placed:
-                free = (id for id in file.entry.ids if id not in found and id not in reserved)
-                if (id := next(filter(_is_valid, free), None)) is None:
-                    without.append(file)
-                else:
-                    found[id] = file
+        for file in left.values():
+            free = (id for id in file.entry.ids if id not in found and id not in reserved)
+            if (id := next(filter(_is_valid, free), None)) is None:
+                without.append(file)
+            else:
+                found[id] = file
         return found, without
 
     def remember(self, bindings: Mapping[str, Binding]) -> tuple[str, ...]:
@@ -89,19 +91,6 @@ class Ids:
                 logger.warning("the ids of models cannot be stored in %s: %s", self._file, error)
         return dropped
 
-    def _moved(self, absent: Mapping[str, Binding], files: Iterable[ModelFile]) -> dict[str, ModelFile]:
-        """The files that were moved from where their ids' files were, leaving out all doubtful ones."""
-        files = list(files)
-        homeless = Counter(key for each in absent.values() for key in _keys(Path(each.path), each.signature))
-        arrived = Counter(key for file in files for key in _keys(file.path, file.signature))
-        by_key = {key: file for file in files for key in _keys(file.path, file.signature)}
-        return {
-            id: by_key[key]
-            for id, each in absent.items()
-            for key in _keys(Path(each.path), each.signature)
-            if homeless[key] == arrived[key] == 1
-        }
-
     def _read(self) -> dict[str, Binding]:
         try:
             return msgspec.json.decode(self._file.read_bytes(), type=dict[str, Binding])
@@ -112,13 +101,34 @@ class Ids:
             return {}
 
 
-def _keys(path: Path, signature: Signature) -> Iterator[tuple[object, ...]]:
-    """What stays of a file when it is moved: its name, and all but the time of the last change of its state."""
-    if signature.parts:
-        yield (
-            path.name,
-            *((part.device, part.inode, part.size, part.mtime_ns) for part in signature.parts),
-        )
+def _unchanged(bound: Mapping[str, Binding], files: Iterable[ModelFile]) -> dict[str, ModelFile]:
+    """The files that are where they were, and are the same ones."""
+    by_path = {str(file.path): file for file in files}
+    return {
+        id: file
+        for id, each in bound.items()
+        if (file := by_path.get(each.path)) and _identity(each.signature) == _identity(file.signature)
+    }
+
+
+def _moved(bound: Mapping[str, Binding], files: Iterable[ModelFile]) -> dict[str, ModelFile]:
+    """The files that are in another folder than they were, if there is no doubt of it."""
+    arrived = [((file.path.name, _identity(file.signature)), file) for file in files if file.signature.parts]
+    left = {id: (Path(each.path).name, _identity(each.signature)) for id, each in bound.items()}
+    times_left, times_arrived = Counter(left.values()), Counter(key for key, _ in arrived)
+    by_key = dict(arrived)
+    return {id: by_key[key] for id, key in left.items() if times_left[key] == times_arrived[key] == 1}
+
+
+def _in_place(bound: Mapping[str, Binding], files: Iterable[ModelFile]) -> dict[str, ModelFile]:
+    """The files that have taken the place of others."""
+    by_path = {str(file.path): file for file in files}
+    return {id: by_path[each.path] for id, each in bound.items() if each.path in by_path}
+
+
+def _identity(signature: Signature) -> tuple[tuple[int, int, int, int], ...]:
+    """What stays of a model's files when they are moved; the system changes the time of the last change."""
+    return tuple((part.device, part.inode, part.size, part.mtime_ns) for part in signature.parts)
 
 
 def _is_valid(id: str) -> bool:

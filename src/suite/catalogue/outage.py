@@ -6,8 +6,10 @@ list it (ADR 26). Everything here blocks.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +78,22 @@ class Outages:
             except OSError as error:
                 self._read[directory] = error
         return self._read[directory]
+
+
+def outage_problems(models: Mapping[str, Outage], directories: Iterable[Outage]) -> tuple[str, ...]:
+    """What to tell an operator of directories that cannot be read, each with how many models are in it.
+
+    A directory that is not there and never had a model is not worth an alarm.
+    """
+    counts = Counter(models.values())
+    for outage in directories:
+        if outage not in counts and outage.reason != os.strerror(errno.ENOENT):
+            counts[outage] = 0
+    return tuple(
+        f"{outage}: {count} of its models stay as they are and loaded ones go on answering; bring it back, "
+        "or, if it is gone for good, take it out of models_directories or make it anew"
+        for outage, count in counts.items()
+    )
 
 
 def _judge(contents: _Contents, directory: Path, name: str, device: int | None) -> Outage | None:
