@@ -84,7 +84,8 @@ async def test_a_moved_file_keeps_its_id(models: Path) -> None:
     assert where(catalogue) == {"m": alice, "bob/m": moved}
     moved.rename(bob)
     alice.rename(moved)
-    assert where(await opened(models)) == {"m": moved, "bob/m": bob}  # moved while nobody watched
+    catalogue = await opened(models)  # moved while nobody watched
+    assert where(catalogue) == {"m": moved, "bob/m": bob}
     assert {model_id: await catalogue.digest(model_id) for model_id in ("m", "bob/m")} == digests
 
 
