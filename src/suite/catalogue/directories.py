@@ -105,7 +105,7 @@ class Directories:
         outages: Outages,
     ) -> dict[str, Outage]:
         """By id, why a known file that was not found is out of reach, if it was not deleted."""
-        here = {str(file.path) for file in found}
+        here = {str(file.path) for file in (*found, *configured.values())}
         away: dict[str, Outage | None] = {
             id: outages.of(Path(each.path), each.folder_device)
             for id, each in self._ids.bindings.items()
