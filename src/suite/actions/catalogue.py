@@ -160,6 +160,7 @@ def _describe_instance(node: Node, instance: Instance) -> InstanceInfo:
         node=node.name,
         instance_id=instance.instance_id,
         pid=instance.process.pid if instance.process else None,
+        sha256=instance.sha256,
         resident_bytes=instance.resident_bytes,
         reserved_bytes=resident.reserved_bytes if resident else 0,
         load_progress=instance.progress,

@@ -15,7 +15,7 @@ from suite.config import Settings
 from suite.errors import SuiteError, error_from_reply
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
-from suite.messages.actor import ActorSpec, NatsAccess, SnapshotSpec
+from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
@@ -167,6 +167,7 @@ async def actor_spec(
         threads=threads(model),
         slots=model.settings.slots,
         queue_limit=settings.queue_limit,
+        model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=model.file.signature.text),
         model_digest=digest,
         snapshots=_snapshots(settings, model.model_id, digest),
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
@@ -176,10 +177,11 @@ async def actor_spec(
 
 
 async def _digest(catalogue: Catalogue, model: Model) -> str | None:
-    """The digest of a model's file if it is known within `DIGEST_SECONDS`: a load does not wait for more."""
+    """The digest of a model's files if it is known within `DIGEST_SECONDS`: a load does not wait for more."""
     with anyio.move_on_after(DIGEST_SECONDS), suppress(SuiteError):
-        return await catalogue.digest(model.model_id)
-    return None
+        await catalogue.digest(model.model_id)
+    now = catalogue.models.get(model.model_id)
+    return now.sha256 if now is not None and now.file.signature == model.file.signature else None
 
 
 def _snapshots(settings: Settings, model_id: str, digest: str | None) -> SnapshotSpec | None:

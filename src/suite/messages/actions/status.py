@@ -38,6 +38,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     instance_id: str
     pid: int | None
+    sha256: str | None = None
+    """The digest of the content that it has loaded; the file may have other content by now. None: unknown."""
     resident_bytes: int
     """Measured after loading; 0 while it loads."""
     reserved_bytes: int
