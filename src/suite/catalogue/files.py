@@ -58,6 +58,8 @@ def look(entry: Entry, roots: Sequence[Path]) -> ModelFile:
             if not any(real.is_relative_to(root) for root in (*roots, *entry.roots)):
                 error = _refusal(path, "it is a link out of the model directories; put the file itself there")
             seen[part] = part.stat()
+            if not os.access(part, os.R_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as failure:
             if isinstance(failure, FileNotFoundError):
                 if part is not path:

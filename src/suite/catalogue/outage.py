@@ -17,13 +17,13 @@ import msgspec
 
 
 class Outage(msgspec.Struct, frozen=True):
-    """A directory that cannot be read at the moment, and why."""
+    """A directory, or a file, that cannot be read at the moment, and why."""
 
-    directory: Path
+    path: Path
     reason: str
 
     def __str__(self) -> str:
-        return f"the directory {self.directory} cannot be read ({self.reason})"
+        return f"{self.path} cannot be read ({self.reason})"
 
 
 class _Contents(NamedTuple):
