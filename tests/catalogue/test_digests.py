@@ -26,7 +26,7 @@ def models(tmp_path: Path) -> Path:
 
 
 async def opened(models: Path) -> Catalogue:
-    catalogue = Catalogue.open([models], {}, models.parent / "digests.json")
+    catalogue = Catalogue.open([models], {}, models.parent)
     await catalogue.scan()
     return catalogue
 
@@ -122,11 +122,11 @@ async def test_the_cache_is_the_owners_alone_and_holds_only_what_is_there(models
     await catalogue.digest("other")
     assert b"m.gguf" not in cache.read_bytes()
     assert b"other.gguf" in cache.read_bytes()
-    assert sorted(path.name for path in models.parent.iterdir()) == ["digests.json", "models"]
+    assert sorted(path.name for path in models.parent.iterdir()) == ["digests.json", "ids.json", "models"]
 
 
 async def test_a_cache_that_cannot_be_written_costs_nothing_but_time(models: Path, tmp_path: Path) -> None:
-    catalogue = Catalogue.open([models], {}, tmp_path / "missing" / "digests.json")
+    catalogue = Catalogue.open([models], {}, tmp_path / "missing")
     await catalogue.scan()
     assert await catalogue.digest("m") == digest(GOOD)
 

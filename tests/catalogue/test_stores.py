@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from suite.catalogue import Catalogue, Model
 from suite.config import ModelSettings
 from suite.config.settings import FollowLinks
+from suite.errors import ModelFileInvalid
 from support.raw_gguf import Tensor, gguf_bytes
 from support.stores import OLLAMA_LAYER, HuggingFaceHub, Ollama, sha256, tree, unwritable
 
@@ -21,9 +24,9 @@ OLD, NEW = "0123456789abcdef" * 2 + "01234567", "fedcba9876543210" * 2 + "fedcba
 async def scanned(
     *directories: Path, settings: dict[str, ModelSettings] | None = None, links: FollowLinks = "inside"
 ) -> Catalogue:
-    catalogue = Catalogue.open(
-        directories, settings or {}, directories[0].parent / "digests.json", follow_links=links
-    )
+    """What a node finds at its first start."""
+    data_dir = Path(tempfile.mkdtemp())
+    catalogue = Catalogue.open(directories, settings or {}, data_dir, follow_links=links)
     await catalogue.scan()
     return catalogue
 
@@ -110,6 +113,18 @@ async def test_a_link_whose_blob_is_gone_is_said_to_be_unreadable(hub: HuggingFa
     assert "it cannot be read (No such file" in refusal((await scanned(hub.directory)).resolve("tiny"))
 
 
+async def test_a_blob_whose_content_is_not_its_name_is_damaged(hub: HuggingFaceHub) -> None:
+    link = hub.add("org/tiny", NEW, "tiny.gguf", GOOD)
+    data_dir = Path(tempfile.mkdtemp())
+    link.resolve().write_bytes(GOOD[:-1] + b"x")
+    for _ in range(2):  # and after a restart, when the digest is known
+        catalogue = Catalogue.open([hub.directory], {}, data_dir)
+        await catalogue.scan()
+        with suppress(ModelFileInvalid):
+            await catalogue.digest("tiny")
+        assert "tiny is damaged: its file has another SHA-256" in refusal(catalogue.resolve("tiny"))
+
+
 # --- LM Studio ----------------------------------------------------------------------------------------------
 
 
@@ -182,6 +197,19 @@ async def test_new_parameters_of_the_same_weights_are_a_change(ollama: Ollama) -
     ollama.add(name, GOOD, parameters={"temperature": 2})
     assert (await catalogue.scan()).changed == ("tiny:latest",)
     assert catalogue.resolve("tiny").file.entry.parameters == {"temperature": 2.0}
+
+
+async def test_a_name_stays_with_its_manifest_and_not_with_its_blob(ollama: Ollama) -> None:
+    library = "registry.ollama.ai/library"
+    before = ollama.add(f"{library}/before/latest", GOOD)
+    catalogue = await scanned(ollama.directory)
+    ollama.add(f"{library}/after/latest", GOOD)  # what `ollama cp` does, and then `ollama rm`
+    before.unlink()
+    assert (await catalogue.scan()).removed == ("before:latest",)
+    assert list(catalogue.models) == ["after:latest"]
+    ollama.add(f"{library}/after/latest", OTHER)  # and `ollama pull` of a newer one
+    assert (await catalogue.scan()).changed == ("after:latest",)
+    assert await catalogue.digest("after") == sha256(OTHER)
 
 
 async def test_what_cannot_be_served_says_why(ollama: Ollama) -> None:
@@ -259,9 +287,7 @@ async def test_nothing_is_ever_written_into_a_store(
     (tmp_path / "data").mkdir()
     with unwritable(hub.directory), unwritable(ollama.directory):
         before = tree(hub.directory) | tree(ollama.directory)
-        catalogue = Catalogue.open(
-            [hub.directory.parent, ollama.directory], {}, tmp_path / "data" / "digests.json"
-        )
+        catalogue = Catalogue.open([hub.directory.parent, ollama.directory], {}, tmp_path / "data")
         await catalogue.scan()
         for model_id in ("hugging", "tiny:1b"):
             assert catalogue.resolve(model_id).error is None

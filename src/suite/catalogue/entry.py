@@ -19,6 +19,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The ids that it may get, the preferred one first; the others say more of where it is, to be unique."""
     path: Path
     """The absolute path of its file, maybe a link; of a split model, of the first part."""
+    unfinished: Path | None = None
+    """The file that shows that it is not whole: a download under way, a part whose first part is missing."""
+    named_by: Path | None = None
+    """What gives it its ids, if that is not its file: a manifest. The ids follow it to other files."""
     aliases: tuple[str, ...] = ()
     """Other names of it in its store; a configured alias and an id go first."""
     source: Source = "directory"
@@ -35,3 +39,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The context that it comes with, in tokens."""
     parameters: dict[str, ParameterValue] = {}
     """Values that it comes with for fields of generate_text, for requests that leave them out."""
+
+    @property
+    def place(self) -> Path:
+        """What its ids are bound to."""
+        return self.named_by or self.path

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from suite.catalogue.entry import Entry
+from suite.catalogue.unfinished import is_control_file, target_of
 from suite.engine.gguf.file import split_name
 
 SUFFIX: Final = ".gguf"
@@ -35,12 +36,8 @@ def entries(
             names.clear()
             yield from stored
             continue
-        models = {name for name in (*names, *files) if name.lower().endswith(SUFFIX)}
-        for name in sorted(models):
-            model_id = plain_id(name)
-            if model_id is not None:
-                path = Path(directory, name)
-                yield Entry(ids=ids_of(model_id, path.parent), path=path)
+        models = {name for name in (*names, *files) if _is_model(name)}
+        yield from _models(Path(directory), models)
         names[:] = sorted(name for name in set(names) - models if not name.startswith("."))
         for name in names:
             if not follow_links and (path := Path(directory, name)).is_symlink():
@@ -55,24 +52,15 @@ def _first_time(directory: str, walked: set[str]) -> bool:
     return new
 
 
-def is_model(file_name: str) -> bool:
-    """Whether a file of this name is a model: neither a later part of one, nor a projector beside one."""
-    return (
-        file_name.lower().endswith(SUFFIX) and plain_id(file_name) is not None and not is_projector(file_name)
-    )
-
-
 def is_projector(file_name: str) -> bool:
     """Whether a file of this name makes images into tokens of the model beside it; it is no model."""
     return "mmproj" in file_name.lower()
 
 
-def plain_id(file_name: str) -> str | None:
-    """The id derived from a file name; None for hidden files and the later parts of a split model."""
+def plain_id(file_name: str) -> str:
+    """The id derived from the name of a model file; of a split model, from that of its first part."""
     split = split_name(file_name)
-    if split is not None:
-        return split[0] if split[1] == 1 else None
-    return None if file_name.startswith(".") else file_name[: -len(SUFFIX)]
+    return file_name[: -len(SUFFIX)] if split is None else split[0]
 
 
 def ids_of(plain: str, folder: PurePath) -> tuple[str, ...]:
@@ -81,3 +69,31 @@ def ids_of(plain: str, folder: PurePath) -> tuple[str, ...]:
     for name in reversed(folder.parts[1:]):
         ids.append(f"{name}/{ids[-1]}")
     return tuple(ids)
+
+
+def _is_model(name: str) -> bool:
+    return not name.startswith(".") and (name.lower().endswith(SUFFIX) or target_of(name) is not None)
+
+
+def _models(folder: Path, names: Iterable[str]) -> Iterator[Entry]:
+    """The models of one folder, each with the file that shows that it is not whole, if there is one."""
+    names = sorted(names)
+    unfinished: dict[str, str | None] = {}
+    for name in names:
+        target = target_of(name)
+        first = _first_part(target or name)
+        if first in names and not (is_control_file(name) and target in names):
+            unfinished.setdefault(first, None)
+        else:
+            unfinished[first] = name
+    for first, other in unfinished.items():
+        yield Entry(
+            ids=ids_of(plain_id(first), folder),
+            path=folder / first,
+            unfinished=None if other is None else folder / other,
+        )
+
+
+def _first_part(file_name: str) -> str:
+    split = split_name(file_name)
+    return file_name if split is None else f"{split[0]}-00001-of-{split[2]:05}{SUFFIX}"

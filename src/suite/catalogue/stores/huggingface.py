@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from suite.catalogue.entry import Entry
-from suite.catalogue.folder import ids_of, is_model, plain_id
+from suite.catalogue.folder import SUFFIX, ids_of, is_projector, plain_id
+from suite.engine.gguf.file import split_name
 
 SNAPSHOTS: Final = "snapshots"
 
@@ -72,29 +73,28 @@ def _entries(repository: Path) -> Iterator[Entry]:
             blob = os.path.realpath(path)
             if blob in seen:
                 continue
-            model_id = plain_id(path.name)
-            assert model_id is not None, "a model's file has an id"
-            if seen:
-                model_id = f"{model_id}@{snapshot.name[:_SHORT_REVISION]}"
+            at = f"@{snapshot.name[:_SHORT_REVISION]}" if seen else ""
             seen.add(blob)
             yield Entry(
-                ids=ids_of(model_id, PurePosixPath("/", name, within.parent)),
+                ids=ids_of(f"{plain_id(path.name)}{at}", PurePosixPath("/", name, within.parent)),
                 path=path,
+                named_by=repository / f"{within}{at}",  # whichever snapshot that is at the time
                 source="huggingface",
                 repository=name,
                 roots=roots,
-                sha256=_claimed(blob),
+                sha256=_claimed(path, blob),
             )
 
 
 def _snapshots(repository: Path) -> list[Path]:
     """The revisions, the current one first, then from new to old."""
-    try:
-        snapshots = [Path(entry) for entry in os.scandir(repository / SNAPSHOTS) if entry.is_dir()]
-    except OSError:
-        return []
     current = _current_revision(repository)
-    return sorted(snapshots, key=lambda path: (path.name != current, -path.stat().st_mtime_ns, path.name))
+    try:
+        snapshots = [entry for entry in os.scandir(repository / SNAPSHOTS) if entry.is_dir()]
+        snapshots.sort(key=lambda entry: (entry.name != current, -entry.stat().st_mtime_ns, entry.name))
+    except OSError:  # removed meanwhile: the next scan knows more
+        return []
+    return [Path(entry) for entry in snapshots]
 
 
 def _current_revision(repository: Path) -> str | None:
@@ -107,13 +107,20 @@ def _current_revision(repository: Path) -> str | None:
 def _model_files(snapshot: Path) -> Iterator[Path]:
     for directory, names, files in os.walk(snapshot):
         names.sort()
-        yield from (Path(directory, name) for name in sorted(files) if is_model(name))
+        yield from (Path(directory, name) for name in sorted(files) if _is_model(name))
 
 
-def _claimed(blob: str) -> str | None:
-    """The digest that the name of a blob is; files that are not large have another kind of name."""
+def _is_model(name: str) -> bool:
+    if name.startswith(".") or not name.lower().endswith(SUFFIX) or is_projector(name):
+        return False
+    split = split_name(name)
+    return split is None or split[1] == 1
+
+
+def _claimed(path: Path, blob: str) -> str | None:
+    """The digest of a model that its blob is named by; None for a small file, and for one of several."""
     name = os.path.basename(blob)  # noqa: PTH119
-    return name if _SHA256.fullmatch(name) else None
+    return name if split_name(path.name) is None and _SHA256.fullmatch(name) else None
 
 
 def _unfinished(repository: Path) -> str | None:

@@ -103,6 +103,7 @@ class OllamaStore:
         entry = Entry(
             ids=ids_of(f"{repository}:{tag}", self._directory),
             path=manifest,
+            named_by=manifest,
             aliases=(repository,) if tag == _DEFAULT_TAG else (),
             source="ollama",
             repository=repository,

@@ -35,6 +35,15 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
         return cls(tuple(FileState.of(path.stat()) for path in paths))
 
     @property
-    def size(self) -> int:
-        """The bytes of all parts together."""
-        return sum(part.size for part in self.parts)
+    def text(self) -> str:
+        """The signature as text, to compare it with that of another process."""
+        return msgspec.json.encode(self).decode()
+
+    def without_devices(self) -> Signature:
+        """The signature without what may change when a file system is mounted again."""
+        return Signature(tuple(msgspec.structs.replace(part, device=0) for part in self.parts))
+
+    def was_overwritten(self, now: Signature) -> bool:
+        """Whether a file that this is about still exists and may have been written to since."""
+        files = {(part.device, part.inode): part for part in now.parts}
+        return any(files.get((part.device, part.inode), part) != part for part in self.parts)
