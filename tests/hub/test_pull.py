@@ -93,7 +93,7 @@ async def test_a_model_is_pulled_and_a_running_service_finds_it(
             "sha256": [sha256(weights)],
         }
         with anyio.fail_after(20):
-            while not (await client.list_models()).models:
+            while [each.file_state for each in (await client.list_models()).models] != ["present"]:
                 await anyio.sleep(0.05)
         assert (await client.generate_text(done["model_id"], "Once", max_tokens=3)).text
     asked = len(hub.asked)
