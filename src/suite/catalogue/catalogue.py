@@ -151,14 +151,16 @@ class Catalogue:
             watched = await anyio.to_thread.run_sync(identities, self._directories.paths)
             async with aclosing(ticks(list(watched))) as told:
                 async for something in told:
-                    changed = changed or something or bool(self._unsettled)
+                    # a directory that came, went, or is another one now is watched anew
+                    other = watched != await anyio.to_thread.run_sync(identities, self._directories.paths)
+                    changed = changed or something or other or bool(self._unsettled)
                     if self._clock() - scanned < (SETTLE_SECONDS if changed else IDLE_SECONDS):
                         continue
                     scanned, changed = self._clock(), False
                     if changes := await self.scan(settle_seconds=SETTLE_SECONDS):
                         yield changes
-                    if watched != await anyio.to_thread.run_sync(identities, self._directories.paths):
-                        break  # a directory came, went, or is another one: watch those that exist now
+                    if other:
+                        break
 
     async def digest(self, model_id: str) -> str:
         """The SHA-256 of a model's file; of a split file, of its parts one after the other.
