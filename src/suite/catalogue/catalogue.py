@@ -153,14 +153,16 @@ class Catalogue:
             watched = await anyio.to_thread.run_sync(identities, self._directories.paths)
             async with aclosing(ticks(list(watched))) as told:
                 async for something in told:
-                    changed = changed or something or bool(self._unsettled)
+                    # a directory that came, went, or is another one now is watched anew
+                    other = watched != await anyio.to_thread.run_sync(identities, self._directories.paths)
+                    changed = changed or something or other or bool(self._unsettled)
                     if self._clock() - scanned < (SETTLE_SECONDS if changed else IDLE_SECONDS):
                         continue
                     scanned, changed = self._clock(), False
                     if changes := await self.scan(settle_seconds=SETTLE_SECONDS):
                         yield changes
-                    if watched != await anyio.to_thread.run_sync(identities, self._directories.paths):
-                        break  # a directory came, went, or is another one: watch those that exist now
+                    if other:
+                        break
 
     async def digest(self, model_id: str) -> str:
         """The SHA-256 of a model's file; of a split file, of its parts one after the other.
@@ -204,8 +206,9 @@ class Catalogue:
             return True
         if model_id in listing.outages:
             return False
+        progress = file.entry.unfinished is not None  # its growth is no news
         return (
-            (before.path, before.file.signature) != (file.path, file.signature)
+            (before.file.signature != file.signature and not progress)
             or before.file.entry != file.entry
             or _text(before.file.error) != _text(file.error)
         )
@@ -230,7 +233,7 @@ class Catalogue:
             if id in listing.outages and model.settled:
                 now[id] = msgspec.structs.replace(model, outage=listing.outages[id])
             elif id in listing.files and id not in now and id not in fresh:
-                now[id] = model if model.outage is None else msgspec.structs.replace(model, outage=None)
+                now[id] = _as_it_is(model, listing.files[id])
         self._models = dict(sorted((now | fresh).items()))
         self._outages, self._missing = listing.outages, listing.missing
         self._tell(listing)
@@ -268,6 +271,15 @@ class Catalogue:
 
 def _paths(model: Model) -> list[Path]:
     return part_paths(model.path, model.info) if model.info else [model.path]
+
+
+def _as_it_is(model: Model, file: ModelFile) -> Model:
+    """A model whose file is there and needs no inspection."""
+    if model.outage is None and file.entry.unfinished is None:
+        return model
+    return msgspec.structs.replace(
+        model, outage=None, file=model.file if file.entry.unfinished is None else file
+    )
 
 
 def _text(error: SuiteError | None) -> str | None:
