@@ -174,7 +174,9 @@ async def test_parameters_come_with_a_model_and_settings_go_first(ollama: Ollama
         "mirostat": 1,
         "top_p": 7,
     }
-    ollama.add("registry.ollama.ai/library/tiny/latest", GOOD, parameters=parameters, system="Be brief.")
+    others = {"template": b"{{ .Prompt }}", "license": b"MIT", "messages": b"[]"}
+    name = "registry.ollama.ai/library/tiny/latest"
+    ollama.add(name, GOOD, parameters=parameters, system="Be brief.", others=others)
     catalogue = await scanned(ollama.directory)
     model = catalogue.resolve("tiny")
     assert model.file.entry.parameters == {
@@ -184,7 +186,10 @@ async def test_parameters_come_with_a_model_and_settings_go_first(ollama: Ollama
         "temperature": 0.0,
     }
     assert model.context_tokens == 96
-    assert catalogue.warnings == ("tiny:latest: these of its parameters are not used: mirostat, top_p",)
+    assert catalogue.warnings == (
+        "tiny:latest: these of its parameters are not used: mirostat, top_p",
+        "tiny:latest: the messages of its Modelfile are not used",
+    )
     configured = {"tiny:latest": ModelSettings(context_length=64, aliases=("t",))}
     model = (await scanned(ollama.directory, settings=configured)).resolve("t")
     assert (model.context_tokens, model.settings.aliases) == (64, ("t", "tiny"))
@@ -218,6 +223,10 @@ async def test_what_cannot_be_served_says_why(ollama: Ollama) -> None:
     ollama.add(f"{library}/adapted/latest", GOOD, others={"adapter": b"GGUF"})
     ollama.add(f"{library}/text/latest", b"these are no weights")
     ollama.add(f"{library}/parametric/latest", GOOD, others={"params": b"[1, 2]"})
+    ollama.add(f"{library}/linked/latest", GOOD, system="I am a secret")
+    secret = ollama.blob(b"I am a secret")
+    secret.rename(ollama.directory.parent / "secret")
+    secret.symlink_to(ollama.directory.parent / "secret")
     broken = ollama.add(f"{library}/broken/latest", GOOD)
     broken.write_text("{")
     escaping = ollama.add(f"{library}/escaping/latest", GOOD)
@@ -236,6 +245,7 @@ async def test_what_cannot_be_served_says_why(ollama: Ollama) -> None:
         "cloud": "its manifest has no GGUF file",
         "cut": f"its blob has {len(OTHER) - 1} of {len(OTHER)} bytes: `ollama pull cut:latest` completes it",
         "escaping": "its manifest names a blob by something that is not a SHA-256",
+        "linked": "its system prompt cannot be read (it is not a regular file)",
         "lost": "cannot be read (No such file or directory): `ollama pull lost:latest` brings it back",
         "parametric": "the file of its parameters is not the JSON that Ollama writes",
         "text": "is not a model that can be loaded",

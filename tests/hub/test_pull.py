@@ -325,6 +325,15 @@ def test_without_to_it_goes_into_the_first_model_directory_that_is_no_other_prog
     assert names(own) == [f"{REPOSITORY}/tiny.gguf"]
 
 
+def test_a_file_whose_name_is_taken_is_told_under_its_longer_id(
+    tmp_path: Path, hub: Hub, weights: bytes
+) -> None:
+    for name in ("alice/tiny-GGUF", "bob/other-GGUF"):
+        hub.files(name, {"tiny.gguf": weights})
+    assert pulled(tmp_path, "alice/tiny-GGUF")["model_id"] == "tiny"
+    assert pulled(tmp_path, "bob/other-GGUF")["model_id"] == "other-GGUF/tiny"
+
+
 def test_without_the_library_it_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

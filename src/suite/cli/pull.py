@@ -73,7 +73,7 @@ def pull(model: str, to: Path | None, file: Path | None, revision: str | None, a
     with _shown(offer, as_json) as on_bytes:
         paths = download(repository, offer.files, directory / reference.repository, on_bytes)
     pulled = Pulled(
-        model_id=_model_id(paths[0]),
+        model_id=_model_id(paths[0], directory),
         repository=reference.repository,
         files=tuple(str(path.absolute()) for path in paths),
         bytes=offer.bytes,
@@ -99,11 +99,14 @@ def _model_directory(file: Path | None) -> Path:
     return directories[0]
 
 
-def _model_id(path: Path) -> str:
+def _model_id(path: Path, directory: Path) -> str:
+    """The id that a service gives the file; a file of the same name that was there has the plain one."""
     from suite.engine.gguf.file import split_name
 
     split = split_name(path.name)
-    return path.stem if split is None else split[0]
+    plain = path.stem if split is None else split[0]
+    others = any(other != path for other in directory.rglob(path.name))
+    return f"{path.parent.name}/{plain}" if others else plain
 
 
 def _checked(offer: Offer) -> str:

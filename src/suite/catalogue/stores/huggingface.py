@@ -15,6 +15,7 @@ from typing import Final
 
 from suite.catalogue.entry import Entry
 from suite.catalogue.folder import SUFFIX, ids_of, is_projector, plain_id
+from suite.catalogue.stores.small_file import read_small
 from suite.engine.gguf.file import split_name
 
 SNAPSHOTS: Final = "snapshots"
@@ -22,6 +23,7 @@ SNAPSHOTS: Final = "snapshots"
 _REPOSITORY = re.compile(r"models--(?P<name>.+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAGIC = b"GGUF"
+_UNFINISHED = ".incomplete"
 _SHORT_REVISION = 7
 
 
@@ -99,7 +101,7 @@ def _snapshots(repository: Path) -> list[Path]:
 
 def _current_revision(repository: Path) -> str | None:
     try:
-        return (repository / "refs" / "main").read_text(encoding="ascii", errors="replace").strip()
+        return read_small(repository / "refs" / "main").decode("ascii", errors="replace").strip()
     except OSError:
         return None
 
@@ -126,18 +128,16 @@ def _claimed(path: Path, blob: str) -> str | None:
 def _unfinished(repository: Path) -> str | None:
     """The name of a blob that is no whole model yet."""
     try:
-        entries = sorted(entry.path for entry in os.scandir(repository / "blobs"))
+        blobs = sorted(entry.name for entry in os.scandir(repository / "blobs") if entry.is_file())
     except OSError:
         return None
-    for path in entries:
-        if path.endswith(".incomplete") and _starts_like_a_model(path):
-            return Path(path).name
-    return None
+    unfinished = (name for name in blobs if name.endswith(_UNFINISHED))
+    return next((name for name in unfinished if _starts_like_a_model(repository / "blobs" / name)), None)
 
 
-def _starts_like_a_model(path: str) -> bool:
+def _starts_like_a_model(path: Path) -> bool:
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError:
         return False

@@ -16,6 +16,7 @@ import msgspec
 
 from suite.catalogue.entry import Entry, ParameterValue
 from suite.catalogue.folder import ids_of
+from suite.catalogue.stores.small_file import read_small
 from suite.engine.gguf.file import MAX_CONTEXT_TOKENS
 from suite.messages.actions.generation import GenerateTextRequest
 
@@ -25,8 +26,6 @@ _LAYER = "application/vnd.ollama.image."
 _DEFAULT_HOST = "registry.ollama.ai"
 _DEFAULT_NAMESPACE = "library"
 _DEFAULT_TAG = "latest"
-_MOST_BYTES = 1 << 20
-"""Of a manifest, of parameters and of a system prompt; usual ones have a few thousand."""
 _DIGEST = re.compile(r"sha256:(?P<hex>[0-9a-f]{64})")
 _SAME_NAME: Final = (
     "temperature",
@@ -123,6 +122,8 @@ class OllamaStore:
         parameters, unused = _fields(stored)
         if unused:
             warn(f"{name}: these of its parameters are not used: {', '.join(unused)}")
+        if manifest.of_kind("messages"):
+            warn(f"{name}: the messages of its Modelfile are not used")
         if system := self._system_prompt(manifest):
             parameters["system_prompt"] = system
         return msgspec.structs.replace(
@@ -187,11 +188,7 @@ def _check_whole(blob: Path, layer: _Layer, name: str) -> None:
 
 def _read(path: Path, what: str) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise _Unusable(f"{what} is over {_MOST_BYTES} bytes")
-        return content.decode()
+        return read_small(path).decode()
     except OSError as error:
         raise _Unusable(f"{what} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
