@@ -104,7 +104,7 @@ async def test_a_download_that_has_not_ended_is_told_of_and_not_served(hub: Hugg
     catalogue = await scanned(hub.directory)
     assert list(catalogue.models) == ["tiny"]
     (warning,) = catalogue.warnings
-    assert warning.startswith("org/tiny has a download that has not ended: aaaa")
+    assert warning.startswith("'org/tiny' has a download that has not ended: aaaa")
 
 
 async def test_a_link_whose_blob_is_gone_is_said_to_be_unreadable(hub: HuggingFaceHub) -> None:
@@ -187,8 +187,8 @@ async def test_parameters_come_with_a_model_and_settings_go_first(ollama: Ollama
     }
     assert model.context_tokens == 96
     assert catalogue.warnings == (
-        "tiny:latest: these of its parameters are not used: mirostat, top_p",
-        "tiny:latest: the messages of its Modelfile are not used",
+        "'tiny:latest': these of its parameters are not used: mirostat, top_p",
+        "'tiny:latest': the messages of its Modelfile are not used",
     )
     configured = {"tiny:latest": ModelSettings(context_length=64, aliases=("t",))}
     model = (await scanned(ollama.directory, settings=configured)).resolve("t")
@@ -246,7 +246,7 @@ async def test_what_cannot_be_served_says_why(ollama: Ollama) -> None:
         "cut": f"its blob has {len(OTHER) - 1} of {len(OTHER)} bytes: `ollama pull cut:latest` completes it",
         "escaping": "its manifest names a blob by something that is not a SHA-256",
         "linked": "its system prompt cannot be read (it is not a regular file)",
-        "lost": "cannot be read (No such file or directory): `ollama pull lost:latest` brings it back",
+        "lost": "is missing: `ollama pull lost:latest` brings it back",
         "parametric": "the file of its parameters is not the JSON that Ollama writes",
         "text": "is not a model that can be loaded",
     }.items():

@@ -1,8 +1,10 @@
 """The cache of huggingface_hub, whose layout its documentation describes ("Understand caching")::
 
-models--org--name/refs/main                    the current revision
-models--org--name/snapshots/<revision>/f.gguf  a link to ../../blobs/<sha256>
-models--org--name/blobs/<sha256>.incomplete    a download that has not ended
+    models--org--name/refs/main                    the current revision
+    models--org--name/snapshots/<revision>/f.gguf  a link to ../../blobs/<sha256>
+    models--org--name/blobs/<sha256>.incomplete    a download that has not ended
+
+Where links are not possible, the file itself is in the snapshot.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class HuggingFaceCache:
         for repository in self._repositories:
             yield from _entries(repository)
             if blob := _unfinished(repository):
-                warn(f"{repository_name(repository)} has a download that has not ended: {blob}")
+                warn(f"{repository_name(repository)!r} has a download that has not ended: {blob}")
 
 
 def _entries(repository: Path) -> Iterator[Entry]:

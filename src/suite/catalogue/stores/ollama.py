@@ -1,7 +1,9 @@
 """Ollama's store: manifests like those of a container registry, whose layers name blobs::
 
-manifests/registry.ollama.ai/library/llama3.2/1b    JSON: layers with mediaType, digest and size
-blobs/sha256-<hex>                                  weights, parameters, system prompt, template, ...
+    manifests/registry.ollama.ai/library/llama3.2/1b    JSON: layers with mediaType, digest and size
+    blobs/sha256-<hex>                                  weights, parameters, system prompt, template, ...
+
+What is used of it, and what is not, is in ADR 27.
 """
 
 from __future__ import annotations
@@ -121,9 +123,9 @@ class OllamaStore:
         stored = self._stored_parameters(manifest)
         parameters, unused = _fields(stored)
         if unused:
-            warn(f"{name}: these of its parameters are not used: {', '.join(unused)}")
+            warn(f"{name!r}: these of its parameters are not used: {', '.join(unused)}")
         if manifest.of_kind("messages"):
-            warn(f"{name}: the messages of its Modelfile are not used")
+            warn(f"{name!r}: the messages of its Modelfile are not used")
         if system := self._system_prompt(manifest):
             parameters["system_prompt"] = system
         return msgspec.structs.replace(
@@ -178,10 +180,10 @@ def _weights(manifest: _Manifest) -> _Layer:
 def _check_whole(blob: Path, layer: _Layer, name: str) -> None:
     try:
         size = blob.stat().st_size
-    except OSError as error:
-        raise _Unusable(
-            f"its blob {blob.name} cannot be read ({error.strerror}): `ollama pull {name}` brings it back"
-        ) from None
+    except FileNotFoundError:
+        raise _Unusable(f"its blob {blob.name} is missing: `ollama pull {name}` brings it back") from None
+    except OSError:
+        return  # a drive or permissions: whoever looks at the file says so
     if size != layer.size:
         raise _Unusable(f"its blob has {size} of {layer.size} bytes: `ollama pull {name}` completes it")
 
@@ -228,4 +230,4 @@ def _request_with(field: str, value: object) -> GenerateTextRequest | None:
 
 def _context_tokens(stored: dict[str, Any]) -> int | None:
     tokens = stored.get("num_ctx")
-    return tokens if isinstance(tokens, int) and 0 < tokens <= MAX_CONTEXT_TOKENS else None
+    return tokens if type(tokens) is int and 0 < tokens <= MAX_CONTEXT_TOKENS else None
