@@ -19,7 +19,7 @@ from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound
 from support.raw_gguf import Tensor, gguf_bytes
 
 GOOD = gguf_bytes()
-LARGE = gguf_bytes(tensors=(Tensor(dimensions=(32, 8192)),), data=1 << 20)
+LARGE = gguf_bytes(tensors=(Tensor(dimensions=(32, 8192)),), data=0) + b"w" * (1 << 20)
 BLOCK = 8192
 OTHER = gguf_bytes(tensors=(Tensor(dimensions=(32, 8)),), data=1024)
 

@@ -172,6 +172,7 @@ async def test_a_folder_or_file_without_permission_is_out_of_reach() -> None:
         with nobody():
             changes = await catalogue.scan()
         assert not (changes.removed or changes.added or changes.changed)
+        assert "n" in changes.touched  # it was not read before it went
         assert states(catalogue) == {"m": "present", "n": "present"}
 
 

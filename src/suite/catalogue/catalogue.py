@@ -260,7 +260,8 @@ class Catalogue:
 
     def _suggestion(self, asked: str) -> str:
         names = {name.casefold(): name for name in (*self._models, *self._aliases)}
-        near = difflib.get_close_matches(asked.casefold(), names, n=3, cutoff=0.5)
+        same = [name for name in names if name.endswith(f"/{asked.casefold()}")]
+        near = same[:3] or difflib.get_close_matches(asked.casefold(), names, n=3, cutoff=0.5)
         if near:
             return f"did you mean {' or '.join(repr(names[name]) for name in near)}?"
         if names:

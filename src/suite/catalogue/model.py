@@ -149,9 +149,12 @@ def changes_between(
     settled = {id for id, model in before.items() if model.settled}
     again = [id for id in fresh if id in settled]
     gone = [id for id in (*before, *dropped) if id not in now and (id in settled or id not in before)]
+    back = [id for id, model in now.items() if id in settled and before[id].outage and not model.outage]
+    unread = [id for id in back if now[id].info is not None and now[id].sha256 is None]
+    touched = [id for id in again if fresh[id].sha256_before is not None]
     return Changes(
         added=tuple(id for id in now if id in fresh and id not in settled),
         removed=tuple(dict.fromkeys(gone)),
-        touched=tuple(id for id in again if fresh[id].sha256_before is not None),
+        touched=tuple(dict.fromkeys(touched + unread)),
         changed=tuple(id for id in again if has_changed(before[id], fresh[id])),
     )
