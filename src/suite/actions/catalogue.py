@@ -36,10 +36,16 @@ async def list_models(node: Node, _: ListModelsRequest, __: Call) -> ListModelsR
 async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) -> GetModelStatusReply:
     """Get the status of one model, or of all by id."""
     if request.model_id is None:
-        return GetModelStatusReply(models={model.model_id: model for model in await _describe_all(node)})
+        return GetModelStatusReply(
+            models={model.model_id: model for model in await _describe_all(node)},
+            generations=await node.generations.unfinished(None),
+        )
     model = node.catalogue.resolve(request.model_id)
     used = await _last_used(node, [model.model_id])
-    return GetModelStatusReply(model=describe(node, model, used.get(model.model_id)))
+    return GetModelStatusReply(
+        model=describe(node, model, used.get(model.model_id)),
+        generations=await node.generations.unfinished(model.model_id),
+    )
 
 
 async def _describe_all(node: Node) -> tuple[ModelInfo, ...]:

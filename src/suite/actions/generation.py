@@ -7,6 +7,7 @@ import msgspec
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
 from suite.errors import EmptyPrompt, InvalidRequest
+from suite.messages.actions.base import CLIENT_HEADER
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -19,6 +20,9 @@ from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
 from suite.node.node import Node
 from suite.node.snapshots import forget_snapshots
+
+_NAME_LIMIT = 100
+"""How many characters of the requester's name are kept."""
 
 
 @action(
@@ -37,7 +41,8 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     if request.stream:
         await call.send(Accepted(generation_id=generation_id, node=node.name))
     handover = Handover(generation_id=generation_id, request=request, warnings=call.warnings)
-    await node.generations.start(model, handover, call.reply, call.send if request.stream else None)
+    send = call.send if request.stream else None
+    await node.generations.start(model, handover, call.reply, send, client=_client(call))
     return HandedOver()
 
 
@@ -65,6 +70,12 @@ async def clear_kv_cache(node: Node, request: ClearKvCacheRequest, _: Call) -> C
         cleared_conversations=cleared.conversations,
         cleared_tokens=cleared.tokens,
     )
+
+
+def _client(call: Call) -> str | None:
+    """How the requester calls itself, made safe to print; None if it does not."""
+    name = call.headers.get(CLIENT_HEADER, "")[:_NAME_LIMIT]
+    return "".join(filter(str.isprintable, name)) or None
 
 
 def _told(cleared: Cleared) -> str:

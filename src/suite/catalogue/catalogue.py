@@ -35,8 +35,8 @@ SETTLE_SECONDS = 1.0
 _IDLE_TICKS = 5
 """Directories are scanned after this many seconds even without a change: some file systems report none."""
 _POLLED_TICKS = 60
-_NEAR = 0.75
-"""How alike what was asked for and the beginning of a name are at least, for a suggestion (0 to 1)."""
+_NEAR = 0.6
+"""How alike what was asked for and a name are at least, for a suggestion (0 to 1)."""
 
 
 class Catalogue:
@@ -254,10 +254,10 @@ class Catalogue:
 
     def _suggestion(self, asked: str) -> str:
         names = {name.casefold(): name for name in (*self._models, *self._aliases)}
-        near = difflib.get_close_matches(asked.casefold(), names, n=3, cutoff=0.5)
-        near = near or [name for name in names if _is_near(asked.casefold(), name[: len(asked)])][:3]
+        likeness = {name: _likeness(asked.casefold(), name) for name in names}
+        near = sorted((name for name in names if likeness[name] >= _NEAR), key=likeness.__getitem__)[-3:]
         if near:
-            return f"did you mean {' or '.join(repr(names[name]) for name in near)}?"
+            return f"did you mean {' or '.join(repr(names[name]) for name in reversed(near))}?"
         if names:
             return f"see the list of models; the first is {min(names.values())!r}"
         where = ", ".join(map(str, self._directories.paths))
@@ -289,8 +289,9 @@ async def _ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
         yield False
 
 
-def _is_near(asked: str, beginning: str) -> bool:
-    return difflib.SequenceMatcher(None, asked, beginning).ratio() >= _NEAR
+def _likeness(asked: str, name: str) -> float:
+    """How alike what was asked for and a name or its beginning are, 0 to 1."""
+    return max(difflib.SequenceMatcher(None, asked, each).ratio() for each in (name, name[: len(asked)]))
 
 
 def _text(error: SuiteError | None) -> str | None:

@@ -12,11 +12,12 @@ from suite.cli import streams
 from suite.cli.completion import model_ids
 from suite.cli.model_ids import described, for_model
 from suite.cli.options import Callback, Target, client_command
+from suite.errors import GenerationNotFound
 from suite.messages.actions.generation import GenerateTextRequest
 
 if TYPE_CHECKING:
     from suite.client import Client
-    from suite.messages.actions.generation import GenerateTextReply
+    from suite.messages.actions.generation import CancelGenerationReply, GenerateTextReply
 
 
 _CHOSEN_BY_THE_SERVICE: Final = {"--system": "none", "--seed": "random"}
@@ -156,14 +157,34 @@ def summary_line(reply: GenerateTextReply) -> str:
 def cancel(target: Target, generation_id: str) -> None:
     """End the generation GENERATION_ID early; its requester gets the text so far.
 
+    `suite status` shows the ids of running generations. A unique beginning of an id is enough.
+
     \b
     Examples:
-      suite cancel 0199c0de-7a52-7c3e-b2a4-1d9f6c1f0a11
+      suite cancel 0199c0de
     """
     from suite.cli.output import json_line
 
-    reply = target.run(lambda client: client.cancel_generation(generation_id))
+    async def work(client: Client) -> CancelGenerationReply:
+        try:
+            return await client.cancel_generation(generation_id)
+        except GenerationNotFound:
+            return await client.cancel_generation(await _running_id(client, generation_id))
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     else:
         click.echo(f"{reply.generation_id}: {'told to end' if reply.cancelled else 'has ended already'}")
+
+
+async def _running_id(client: Client, typed: str) -> str:
+    """The id of the one unfinished generation that begins like this. Raises GenerationNotFound."""
+    running = [each.generation_id for each in (await client.get_model_status()).generations]
+    found = [id for id in running if id.startswith(typed)]
+    if len(found) == 1:
+        return found[0]
+    name = repr(typed[:80])
+    if found:
+        raise GenerationNotFound(f"{name} may be {' or '.join(sorted(found)[:3])}: type more of it")
+    raise GenerationNotFound(f"no generation {name} is running: `suite status` lists those that are")

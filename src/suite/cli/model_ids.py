@@ -92,12 +92,11 @@ def _one_of(typed: str, model_ids: Sequence[str]) -> str:
 
 
 def _beginning_with(typed: str, models: Iterable[ModelInfo]) -> list[str]:
-    """The ids of the models that may be meant: by a whole name, by a beginning, the same in any case."""
+    """The ids of the models that may be meant: by a whole name, by one in another case, by a beginning."""
     folded = typed.casefold()
     rules: tuple[Callable[[str], bool], ...] = (
         lambda name: name == typed,
         lambda name: name.casefold() == folded,
-        lambda name: name.startswith(typed),
         lambda name: name.casefold().startswith(folded),
     )
     names = {model.model_id: (model.model_id, *model.aliases) for model in models}

@@ -15,14 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from suite.client import Client
-    from suite.messages.actions.status import GetModelStatusReply, GetStatsReply, ModelInfo
+    from suite.messages.actions.status import (
+        GenerationInfo,
+        GetModelStatusReply,
+        GetStatsReply,
+        ModelInfo,
+    )
 
 
 @click.command()
 @click.argument("model", shell_complete=model_ids, required=False)
 @client_command
 def status(target: Target, model: str | None) -> None:
-    """Show the details of MODEL, or a list of the loaded models.
+    """Show the details of MODEL, or a list of the loaded models, and the generations that are running.
+
+    `suite cancel` ends a generation by its id.
 
     \b
     Examples:
@@ -39,10 +46,14 @@ def status(target: Target, model: str | None) -> None:
     reply = target.run(work)
     if target.as_json:
         json_line(reply)
-    elif reply.model is not None:
+        return
+    if reply.model is not None:
         _show_one(reply.model)
     else:
         show_instances((reply.models or {}).values())
+    if reply.generations:
+        click.echo()
+        _show_generations(reply.generations)
 
 
 def show_instances(models: Iterable[ModelInfo]) -> None:
@@ -107,6 +118,24 @@ def _show_one(model: ModelInfo) -> None:
             ("last used at", instance.last_used_at or ""),
         ]
     facts(model.model_id, [line for line in lines if line[1]])
+
+
+def _show_generations(generations: Iterable[GenerationInfo]) -> None:
+    from suite.cli.output import duration, table
+
+    rows = [
+        (
+            each.generation_id,
+            each.model_id,
+            each.state,
+            duration(each.elapsed_ms),
+            "" if each.completion_tokens is None else f"{each.completion_tokens:,}",
+            each.conversation_id or "",
+            each.client or "",
+        )
+        for each in generations
+    ]
+    table(["generation", "model", "state", "since>", "tokens>", "conversation", "client"], rows)
 
 
 @click.command()
