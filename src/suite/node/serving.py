@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import anyio
 import anyio.abc
-import psutil
 
-from suite import data_directory, telemetry
+from suite import data_directory, machine, telemetry
 from suite.actions.catalogue import get_model_status, list_models
 from suite.actions.embedding import embed
 from suite.actions.evaluation import (
@@ -39,6 +38,7 @@ from suite.bus.embedded import EmbeddedServer
 from suite.bus.kv import Leases
 from suite.bus.service import Service, terminate
 from suite.catalogue import Catalogue
+from suite.cgroups import Cgroups
 from suite.config import ConnectionFile, ReaderCredentials, Settings
 from suite.config.settings import RetentionSettings
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
@@ -58,6 +58,7 @@ from suite.node.journal import Journal
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.node import Node, actor_spec
 from suite.node.preloader import Preloader
+from suite.node.progress import StartProgress, Unfinished
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
@@ -120,27 +121,38 @@ _NEEDS_EVALUATION = (
     compare_models,
 )
 
-_MEMORY_SHARE = 0.8
 _GIB = 2**30
 
+SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint's metadata names"
+"""Where the JSON schemas of requests and replies are, as `$SRV.INFO` says it."""
 
-async def serve(settings: Settings, *, take_over: bool = False) -> None:
+
+async def serve(
+    settings: Settings, *, take_over: bool = False, on_ready: Callable[[Node], None] = lambda _: None
+) -> None:
     """Serve until SIGINT or SIGTERM. After a second signal running generations are not waited for.
 
-    Raises the error that keeps the node from starting, or Fenced, LogGone or NodeLost when it may not go on.
+    `on_ready` is called when the node serves. Raises the error that keeps the node from starting, or Fenced,
+    LogGone or NodeLost when it may not go on.
     """
     async with background() as tasks:
         serving, stop = anyio.Event(), anyio.Event()
         tasks.start_soon(_wait_for_signals, serving, stop, tasks.cancel_scope)
-        async with running_node(settings, take_over=take_over):
+        progress = StartProgress()
+        tasks.start_soon(progress.tell)
+        async with running_node(settings, take_over=take_over, on_step=progress.step) as node:
+            progress.end()
             serving.set()
+            on_ready(node)
             await stop.wait()
+    logger.info("node %s has stopped", settings.node)
 
 
 async def _wait_for_signals(serving: anyio.Event, stop: anyio.Event, scope: anyio.CancelScope) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             if stop.is_set() or not serving.is_set():
+                logger.info("stopping at once")
                 scope.cancel()
             stop.set()
 
@@ -150,12 +162,18 @@ async def running_node(
     settings: Settings,
     *,
     take_over: bool = False,
+    on_step: Callable[[str], None] = lambda _: None,
     new_id: NewId = new_id,
     now: Now = utc_now,
     clock: Clock = time.monotonic,
 ) -> AsyncIterator[Node]:
-    """A node that serves until the block ends."""
+    """A node that serves until the block ends.
+
+    `on_step` is called with what the start does next; an empty text is a step that tells by itself what it
+    waits for.
+    """
     subjects = Subjects(settings.subject_root)
+    on_step(f"connecting to NATS at {settings.nats.url}" if settings.nats.url else "starting the NATS server")
     with (
         data_directory.held(settings.data_dir),
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
@@ -176,9 +194,14 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            env = _Environment(settings, subjects, nats, connection, log, tasks, new_id, now, clock)
+            env = _Environment(
+                settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.cores().value
+            )
+            on_step("")
             reporter = await _prepare(env)
+            on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
             catalogue = await _catalogue(settings)
+            on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
             limit_bytes = _memory_limit(settings)
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
@@ -188,7 +211,7 @@ async def running_node(
             await close_open_instances(log, journal, subjects, settings.node)
             supervisor = _supervisor(env, journal, catalogue, limit_bytes)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
-            ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds)
+            ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
             async with (
                 membership.present(leases, journal),
                 Projections.running(
@@ -209,7 +232,7 @@ async def running_node(
                         yield node
                     finally:
                         ConnectionFile.path(settings.data_dir).unlink(missing_ok=True)
-                    async with ending.draining(tasks):
+                    async with ending.draining(tasks, partial(_unfinished, node, service)):
                         await service.drain()
                         await supervisor.drain()
                 # Instances whose end is not in the log by the deadline are closed at the next start.
@@ -230,6 +253,8 @@ class _Environment(NamedTuple):
     new_id: NewId
     now: Now
     clock: Clock
+    cores: int
+    """How many threads a model computes with by default."""
 
 
 async def _prepare(env: _Environment) -> Reporter:
@@ -263,8 +288,9 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
         journal,
         limit_bytes=limit_bytes,
         standby=settings.standby and settings.enable_gguf_management,
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue),
+        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        out_of_memory_kills=Cgroups().out_of_memory_kills,
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
@@ -299,6 +325,7 @@ def _node(
         policy=MostUsedLastHour(),
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
+        cores=env.cores,
         new_id=env.new_id,
         now=env.now,
         clock=clock,
@@ -320,6 +347,12 @@ def _start_background(env: _Environment, node: Node) -> None:
         tasks.start_soon(preloader.run)
 
 
+def _unfinished(node: Node, service: Service[Node]) -> Unfinished:
+    """What a stop waits for. The request of a generation runs until a model's process has it."""
+    pending, held = node.generations.pending, node.supervisor.generations
+    return Unfinished(pending + held, max(0, service.running - pending))
+
+
 @asynccontextmanager
 async def _service(env: _Environment, node: Node, reporter: Reporter) -> AsyncIterator[Service[Node]]:
     """Answer requests, those of older clients too, until the block ends."""
@@ -330,7 +363,7 @@ async def _service(env: _Environment, node: Node, reporter: Reporter) -> AsyncIt
         node,
         subjects=env.subjects,
         version=__version__,
-        metadata={"node": settings.node},
+        metadata={"node": settings.node, "schemas": SCHEMAS},
         new_id=env.new_id,
         drain_seconds=0.0,
         disabled=_disabled(settings),
@@ -429,7 +462,7 @@ def _shortest(retention: RetentionSettings) -> timedelta | None:
 
 def _memory_limit(settings: Settings) -> int:
     if settings.memory_limit_gb is None:
-        return int(psutil.virtual_memory().total * _MEMORY_SHARE)
+        return machine.default_memory_limit().value
     return int(settings.memory_limit_gb * _GIB)
 
 

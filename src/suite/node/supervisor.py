@@ -8,6 +8,7 @@ group.
 from __future__ import annotations
 
 import logging
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -34,6 +35,7 @@ from suite.errors import (
 from suite.identity import Clock, NewId, Now
 from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
 from suite.messages.events import (
+    CrashReason,
     Event,
     InstanceCrashed,
     InstanceLoaded,
@@ -55,6 +57,11 @@ _LAST_WORDS_SECONDS = 1.0
 MakeSpec = Callable[[Model, str], Awaitable[ActorSpec]]
 Terminate = Callable[[Lease, SuiteError], Awaitable[None]]
 
+_OUT_OF_MEMORY = (
+    "the kernel killed it for lack of memory: set memory_limit_gb lower, give models a smaller "
+    "context_length, or end what else uses memory"
+)
+
 
 class Supervisor:
     """The instances of one node, by model id."""
@@ -68,11 +75,15 @@ class Supervisor:
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
+        out_of_memory_kills: Callable[[], int],
         new_id: NewId,
         now: Now,
         clock: Clock,
     ) -> None:
-        """`standby`: whether to keep a standby process for the next load while the limit has room for it."""
+        """`standby`: whether to keep a standby process for the next load while the limit has room for it.
+
+        `out_of_memory_kills` counts the processes that the kernel has killed for lack of memory.
+        """
         self.residency = Residency(limit_bytes=limit_bytes)
         self.instances: dict[str, Instance] = {}
         self.counts: Counter[str] = Counter()
@@ -83,6 +94,8 @@ class Supervisor:
         self._journal = journal
         self._make_spec = make_spec
         self._terminate = terminate
+        self._out_of_memory_kills = out_of_memory_kills
+        self._kills_explained = 0
         self._new_id, self._now, self._clock = new_id, now, clock
         self._standby = Standby()
         self._keeps_standby = standby
@@ -120,6 +133,11 @@ class Supervisor:
         finally:
             instance.waiting -= 1
             self._touch(instance)
+
+    @property
+    def generations(self) -> int:
+        """How many generations the actors have."""
+        return sum(instance.running for instance in self.instances.values())
 
     def find_generation(self, generation_id: str) -> Instance | None:
         """The instance that has a generation; None if there is none."""
@@ -292,6 +310,7 @@ class Supervisor:
     async def _run(self, instance: Instance) -> int:
         spec = await self._make_spec(instance.model, instance.instance_id)
         instance.sha256 = instance.sha256 or spec.model_digest
+        instance.kills_before = self._out_of_memory_kills()
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
             if instance.unloading is not None:
@@ -361,31 +380,74 @@ class Supervisor:
 
     def _end_of(self, instance: Instance, exit_code: int) -> Event:
         """The event that ends the instance. Also sets the error for those who wait for it."""
-        identity = {
-            "node": self._node,
-            "model_id": instance.model.model_id,
-            "instance_id": instance.instance_id,
-        }
-        errors = instance.process.last_errors if instance.process else ""
         if instance.phase == "loading":
-            if instance.unloading is not None:
-                instance.failure = LoadCancelled()
-            elif instance.failure is None:
-                instance.failure = LoadFailed(
-                    f"the process that loaded {instance.model.model_id} died with exit code {exit_code}: "
-                    f"{errors or 'it said nothing'}; check the file, or load it with other settings"
-                )
-            failure = instance.failure
-            self.load_errors[instance.model.model_id] = failure.message
-            return InstanceLoadFailed(**identity, code=failure.code, message=failure.message)
+            return self._load_failed(instance, exit_code)
         if instance.unloading is not None and instance.told_to_end:
             instance.failure = ModelUnloading()
             self.counts["unloads"] += 1
-            return InstanceUnloaded(**identity, reason=instance.unloading, freed_bytes=instance.freed_bytes)
-        logger.error("%s crashed with exit code %d: %s", instance.model.model_id, exit_code, errors)
-        instance.failure = ActorCrashed()
+            return InstanceUnloaded(
+                node=self._node,
+                model_id=instance.model.model_id,
+                instance_id=instance.instance_id,
+                reason=instance.unloading,
+                freed_bytes=instance.freed_bytes,
+            )
+        return self._crashed(instance, exit_code)
+
+    def _load_failed(self, instance: Instance, exit_code: int) -> InstanceLoadFailed:
+        model_id = instance.model.model_id
+        if instance.unloading is not None:
+            instance.failure = LoadCancelled()
+        elif instance.failure is None:
+            died = f"the process that loaded {model_id} died"
+            instance.failure = LoadFailed(
+                f"{died}: {_OUT_OF_MEMORY}"
+                if self._was_out_of_memory(instance, exit_code)
+                else f"{died} with exit code {exit_code}: {_last_errors(instance) or 'it said nothing'}; "
+                "check the file, or load it with other settings"
+            )
+        failure = instance.failure
+        self.load_errors[model_id] = failure.message
+        return InstanceLoadFailed(
+            node=self._node,
+            model_id=model_id,
+            instance_id=instance.instance_id,
+            code=failure.code,
+            message=failure.message,
+        )
+
+    def _crashed(self, instance: Instance, exit_code: int) -> InstanceCrashed:
+        model_id = instance.model.model_id
+        if self._was_out_of_memory(instance, exit_code):
+            reason: CrashReason | None = "out_of_memory"
+            logger.error("the process of %s has died: %s", model_id, _OUT_OF_MEMORY)
+            instance.failure = ActorCrashed(
+                f"the process that ran the model died: {_OUT_OF_MEMORY}; then send the request again"
+            )
+        else:
+            reason = None
+            logger.error("%s crashed with exit code %d: %s", model_id, exit_code, _last_errors(instance))
+            instance.failure = ActorCrashed()
         self.counts["crashes"] += 1
-        return InstanceCrashed(**identity, exit_code=exit_code, generations=len(instance.leases))
+        return InstanceCrashed(
+            node=self._node,
+            model_id=model_id,
+            instance_id=instance.instance_id,
+            exit_code=exit_code,
+            generations=len(instance.leases),
+            reason=reason,
+        )
+
+    def _was_out_of_memory(self, instance: Instance, exit_code: int) -> bool:
+        """Whether the kernel killed the instance's process for lack of memory.
+
+        The kernel counts such kills and does not say whom it killed: each explains one death by SIGKILL.
+        """
+        explained = max(self._kills_explained, instance.kills_before)
+        if exit_code != -signal.SIGKILL or self._out_of_memory_kills() <= explained:
+            return False
+        self._kills_explained = explained + 1
+        return True
 
     async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
         """Send the terminal message of each generation that the actor had accepted and can no longer end."""
@@ -412,3 +474,7 @@ class Supervisor:
     def _touch(self, instance: Instance) -> None:
         instance.last_used = self._clock()
         instance.last_used_at = self._now().isoformat()
+
+
+def _last_errors(instance: Instance) -> str:
+    return instance.process.last_errors if instance.process else ""
