@@ -26,7 +26,7 @@ from suite.log import Log
 from suite.messages.events import EvaluationLogged, Generated, InstanceLoaded, MetricLogged
 from suite.messages.subjects import Subjects
 from support.faults import KillableServer
-from support.replies import FIRST_ID, HANDLERS, LONG, MODELS, SECOND_ID, SHA256, SMOL, UMLAUT
+from support.replies import FIRST_ID, GEMMA, HANDLERS, LONG, MODELS, SECOND_ID, SHA256, SMOL, UMLAUT
 from support.responder import responding
 from support.terminal import CTRL_C, CTRL_D, Terminal, terminal
 
@@ -227,6 +227,15 @@ def test_ctrl_c_ends_a_command(environ: dict[str, str], command: list[str], begu
         screen.type(keys)
         assert screen.ended() == 130
     assert not re.search("Traceback|Error|ignored", screen.text)
+
+
+def test_ctrl_c_at_a_bar_gives_the_cursor_back(environ: dict[str, str]) -> None:
+    with terminal(["load", GEMMA], environ=environ) as screen:
+        screen.until("50 %")
+        screen.type(CTRL_C)
+        assert screen.ended() == 130
+    assert screen.at_line_start
+    assert not screen.cursor_is_hidden
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ class Command:
 
     async def run(self, *arguments: str, input: str = "") -> Done:
         with anyio.fail_after(SECONDS):
-            return await anyio.to_thread.run_sync(_run, [*arguments, *self._where], input)
+            return await anyio.to_thread.run_sync(partial(run_command, *arguments, *self._where, input=input))
 
     async def output(self, *arguments: str, input: str = "") -> str:
         """What a command that succeeds says."""
@@ -53,7 +54,8 @@ class Command:
         return done.stderr
 
 
-def _run(arguments: list[str], input: str) -> Done:
+def run_command(*arguments: str, input: str = "") -> Done:
+    """Run a command line as it stands, in this process."""
     stdin, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(input.encode()), "utf-8")
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     try:

@@ -54,6 +54,11 @@ class Terminal:
         """Whether the next prompt of a shell would begin a line."""
         return bool(self._screen.cursor.x == 0)
 
+    @property
+    def cursor_is_hidden(self) -> bool:
+        """Whether the cursor would be missing after this."""
+        return bool(self._screen.cursor.hidden)
+
     def type(self, keys: bytes) -> None:
         """Press these keys."""
         os.write(self._descriptor, keys)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Unpack
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection
@@ -169,8 +171,13 @@ class Client(Evaluations, Records):
         request = GenerateTextRequest(
             model_id=model_id, prompt=prompt, messages=chat_messages(messages), stream=True, **options
         )
+        given = {"model_id", "prompt", "messages", "stream", *options}
         return Generation(
-            request, exchange=self._generate, cancel=self._cancel, tasks=self._tasks, on_progress=on_progress
+            request,
+            exchange=partial(self._generate, given),
+            cancel=self._cancel,
+            tasks=self._tasks,
+            on_progress=on_progress,
         )
 
     async def generate_text(
@@ -214,13 +221,23 @@ class Client(Evaluations, Records):
     # --- status -------------------------------------------------------------------------------------------
 
     async def list_models(self) -> ListModelsReply:
-        """List all models of the catalogue."""
-        return await self._ask("list_models", ListModelsRequest(), ListModelsReply)
+        """List all models, in as many requests as their number takes."""
+        page = await self._ask("list_models", ListModelsRequest(), ListModelsReply)
+        models = list(page.models)
+        while page.next_cursor is not None:
+            request = ListModelsRequest(cursor=page.next_cursor)
+            page = await self._ask("list_models", request, ListModelsReply)
+            models += page.models
+        return ListModelsReply(models=tuple(models), warnings=page.warnings)
 
     async def get_model_status(self, model_id: str | None = None) -> GetModelStatusReply:
         """Get the status of one model as ``.model``, or of all by id as ``.models``."""
         request = GetModelStatusRequest(model_id=model_id)
-        return await self._ask("get_model_status", request, GetModelStatusReply)
+        reply = await self._ask("get_model_status", request, GetModelStatusReply)
+        if reply.models is None or reply.next_cursor is None:
+            return reply
+        listed = await self.list_models()
+        return GetModelStatusReply(models={model.model_id: model for model in listed.models})
 
     async def health_check(self) -> HealthCheckReply:
         """Check the health of the service."""
@@ -274,9 +291,12 @@ class Client(Evaluations, Records):
     # --- for Generation ----------------------------------------------------------------------------------
 
     async def _generate(
-        self, request: GenerateTextRequest, hear: Callable[[Signal], None]
+        self, given: Collection[str], request: GenerateTextRequest, hear: Callable[[Signal], None]
     ) -> GenerateTextReply:
-        return await self._exchange("generate_text", request, GenerateTextReply, hear)
+        """Send the fields that the caller gave: for others a model may come with defaults of its own."""
+        fields = msgspec.structs.fields(request)
+        body = {each.encode_name: getattr(request, each.name) for each in fields if each.name in given}
+        return await self._exchange("generate_text", body, GenerateTextReply, hear)
 
     async def _cancel(self, generation_id: str) -> None:
         """Try to cancel a generation on the server, within `CANCEL_SECONDS`."""
