@@ -53,14 +53,28 @@ def test_wrong_usage_says_which(
 
 
 def test_a_number_that_was_given_keeps_its_digits() -> None:
-    given = {None: "", 0.0: "0", 0.73183: "0.73183", 12345.678: "12,345.678", 0.96: "0.96", 1e300: "1e+300"}
+    given: dict[float | None, str] = {
+        None: "",
+        0.0: "0",
+        0.73183: "0.73183",
+        12345.678: "12,345.678",
+        0.96: "0.96",
+        1e300: "1e+300",
+    }
     assert {value: exact(value) for value in given} == given
 
 
 def test_a_number_that_was_computed_has_four_digits_or_all_before_the_point() -> None:
-    computed = {
-        **{None: "", 0.0: "0", 0.12345: "0.1235", 12.5: "12.5", 999.96: "1000"},
-        **{9999.96: "10,000", 12345.6: "12,346", 1234567.8: "1,234,568", 1e300: "1e+300"},
+    computed: dict[float | None, str] = {
+        None: "",
+        0.0: "0",
+        0.12345: "0.1235",
+        12.5: "12.5",
+        999.96: "1000",
+        9999.96: "10,000",
+        12345.6: "12,346",
+        1234567.8: "1,234,568",
+        1e300: "1e+300",
     }
     assert {value: number(value) for value in computed} == computed
     assert [change(value) for value in (0.25, -0.25, 1234.5, 0.0)] == ["+0.25", "-0.25", "+1,234", "+0"]

@@ -9,7 +9,7 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from subprocess import Popen
 
@@ -20,7 +20,7 @@ CTRL_C, CTRL_D = b"\x03", b"\x04"
 
 _SECONDS = 20.0
 """For what must happen; it bounds a hang."""
-_LINES = 500
+_LINES = 300
 
 
 class Terminal:
@@ -32,6 +32,8 @@ class Terminal:
         self._screen = pyte.Screen(columns, _LINES)
         self._stream = pyte.ByteStream(self._screen)
         self._open = True
+        self.received = bytearray()
+        """All that was written to the terminal."""
 
     @property
     def rows(self) -> list[str]:
@@ -45,6 +47,16 @@ class Terminal:
     def text(self) -> str:
         """The lines of the screen, as one text."""
         return "\n".join(self.rows)
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether the next prompt of a shell would begin a line."""
+        return bool(self._screen.cursor.x == 0)
+
+    @property
+    def cursor_is_hidden(self) -> bool:
+        """Whether the cursor would be missing after this."""
+        return bool(self._screen.cursor.hidden)
 
     def type(self, keys: bytes) -> None:
         """Press these keys."""
@@ -60,8 +72,7 @@ class Terminal:
         self._read_until(lambda: not self._open)
         return self.process.wait(_SECONDS)
 
-    def _read_until(self, done: object) -> None:
-        assert callable(done)
+    def _read_until(self, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _SECONDS
         while not done() and self._open:
             left = deadline - time.monotonic()
@@ -75,6 +86,7 @@ class Terminal:
         except OSError:  # EIO: the last process of the terminal has gone
             data = b""
         self._open = bool(data)
+        self.received += data
         self._stream.feed(data)
 
 

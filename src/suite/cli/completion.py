@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import anyio
 import click
 from click.shell_completion import CompletionItem, get_completion_class
+
+from suite.cli.options import Target
+
+if TYPE_CHECKING:
+    from suite.messages.actions.status import ListModelsReply
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
@@ -24,21 +30,16 @@ def model_ids(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[C
 
 def _names(ctx: click.Context) -> list[str]:
     """The ids and aliases of the models of the service that the command line so far says."""
-    import anyio
+    given = ctx.params
+    target = Target(given.get("data_dir"), given.get("nats_url"), given.get("nats_user"), as_json=False)
+    models = anyio.run(_listed, target).models
+    return [name for model in models for name in (model.model_id, *model.aliases)]
 
-    from suite.client import connect
 
-    async def listed() -> list[str]:
-        with anyio.fail_after(_SECONDS):
-            async with connect(
-                ctx.params.get("nats_url"),
-                user=ctx.params.get("nats_user"),
-                data_dir=ctx.params.get("data_dir"),
-            ) as client:
-                models = (await client.list_models()).models
-        return [name for model in models for name in (model.model_id, *model.aliases)]
-
-    return anyio.run(listed)
+async def _listed(target: Target) -> ListModelsReply:
+    with anyio.fail_after(_SECONDS):
+        async with target.connect() as client:
+            return await client.list_models()
 
 
 @click.command()

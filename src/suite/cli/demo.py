@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +47,6 @@ def demo(models_dir: Path | None, model: str | None, as_json: bool) -> None:
         models_dir, model = models_dir or file.parent, file.stem
     if models_dir is None:
         raise click.UsageError("no model given: add --model FILE.gguf, or --models-dir DIR")
-    # SIGTERM and a closed terminal end it in order, like Ctrl-C.
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="suite-demo-", ignore_cleanup_errors=True) as directory:
         anyio.run(_Demo(Path(directory), models_dir, model, as_json).run)
 

@@ -140,8 +140,8 @@ def commands(ctx: click.Context) -> None:
     \b
     Exit codes:
       0    done, or the reader of a pipe has gone (`suite events | head`)
-      1    refused by the service (stderr has the code: `error <code>: message`), not healthy, or the output
-           cannot be written
+      1    refused by the service (stderr has `error <code>: message`), not
+           healthy, or the output cannot be written
       2    wrong usage or configuration
       3    the service cannot be reached
       4    no answer in time, or the outcome is unknown

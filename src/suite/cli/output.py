@@ -151,31 +151,32 @@ def _grid(columns: Sequence[str], cells: Sequence[Sequence[str]], *, room: int |
 
 def _record(screen: Console, names: Sequence[str], row: Sequence[str]) -> None:
     """Print a row as ``name: value``, as many on a line as fit; lines after the first are indented."""
-    line = ""
-    for name, value in zip(names, row, strict=True):
-        if not value:
-            continue
-        item = f"{name}: {value}" if name else value
-        if not line:
-            line = item
-        elif cell_len(line) + len(_GAP) + cell_len(item) <= screen.width:
+    pairs = zip(names, row, strict=True)
+    items = [f"{name}: {value}" if name else value for name, value in pairs if value]
+    indent, line = "", items[0] if items else ""
+    for item in items[1:]:
+        if cell_len(f"{indent}{line}{_GAP}{item}") <= screen.width:
             line += f"{_GAP}{item}"
         else:
-            _print(screen, Text(line))
-            line = f"{_INDENT}{item}"
-    # The last one may be a text of many words.
-    _hang(screen, "", line, indent=2 * _INDENT)
+            _print(screen, Text(f"{indent}{line}"))
+            indent, line = _INDENT, item
+    _hang(screen, indent, line, indent=2 * _INDENT)  # the last one may be a text of many words
 
 
 def _hang(screen: Console, before: str, value: str, *, indent: str) -> None:
     """Print a value after what stands before it, broken between words; further lines are indented."""
-    if not screen.is_terminal or cell_len(before) + cell_len(value) <= screen.width:
+    if not screen.is_terminal:
         _print(screen, Text(f"{before}{value}"))
         return
-    lines = Text(value).wrap(screen, max(screen.width - cell_len(indent), 1), overflow="ignore")
-    for number, line in enumerate(lines):
-        line.rstrip()
-        _print(screen, Text.assemble(indent if number else before, line))
+    first, *others = value.split(" ")
+    line = f"{before}{first}"
+    for word in others:
+        if cell_len(f"{line} {word}") <= screen.width:
+            line += f" {word}"
+        elif word:  # a gap of two spaces ends with the line
+            _print(screen, Text(line))
+            line = f"{indent}{word}"
+    _print(screen, Text(line))
 
 
 def _print(screen: Console, line: Text) -> None:
@@ -244,7 +245,7 @@ def short(content: str | None, letters: int = 60) -> str:
     if len(words) <= letters or not sys.stdout.isatty():
         return words
     ends = [match.start() for match in re.finditer(r"[\s,;:{}\[\]]", words[:letters])]
-    return f"{words[: ends[-1] if ends else 0]}…"
+    return f"{words[: ends[-1] if ends else 0].rstrip()} …"
 
 
 def more(cursor: str | None) -> None:

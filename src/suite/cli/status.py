@@ -148,20 +148,21 @@ def health(target: Target) -> int:
       suite health
       suite health --json | jq .status
     """
-    from suite.cli.output import duration, json_line
+    from suite.cli.output import duration, folded, json_line
 
     reply = target.run(lambda client: client.health_check())
     if target.as_json:
         json_line(reply)
         return REFUSED if reply.status == "degraded" else 0
-    click.echo(
+    folded(
         f"{reply.status}: node {reply.node}, version {reply.version}, up {duration(reply.uptime * 1000)}, "
-        f"{reply.models_loaded} of {reply.models_tracked} models loaded"
+        f"{reply.models_loaded} of {reply.models_tracked} models loaded",
+        indent=4,
     )
     for problem in reply.problems:
-        click.echo(f"problem: {problem}")
+        folded(f"problem: {problem}", indent=4)
     if reply.foreign_messages:
-        click.echo(f"skipped: {reply.foreign_messages} foreign messages; {reply.first_foreign_message}")
+        folded(f"skipped: {reply.foreign_messages} foreign messages; {reply.first_foreign_message}", indent=4)
     return REFUSED if reply.status == "degraded" else 0
 
 

@@ -185,8 +185,8 @@ def _why_unreachable(error: Unavailable, target: Target) -> str:
     """The message for an address at which nothing answers."""
     if target.node_pid is not None and not _is_running(target.node_pid):
         return (
-            f"the service is not running: process {target.node_pid}, which wrote {target.found_in}, has ended; "
-            "start it with `suite serve`"
+            f"the service is not running: process {target.node_pid}, which wrote {target.found_in}, has "
+            "ended; start it with `suite serve`"
         )
     return f"{error.message}; the address is from {target.found_in}"
 
