@@ -97,6 +97,8 @@ async def test_the_demo_in_text_says_what_was_reused(tmp_path: Path) -> None:
         "$ suite load tiny",
         "(turn 2)",
         "prompt tokens were still in memory",
+        f"suite serve --models-dir {tmp_path / 'models'}\n",
+        "suite run tiny 'What is a llama?'\n",
         "suite.event.usage.tiny",
     ):
         assert words in shown

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from suite.cli.invocation import typed
 from suite.cli.options import json_option
 from suite.extras import require
 
@@ -78,7 +79,13 @@ class _Demo:
             await self._show_status(client)
             await self._unload(client, model)
             await self._show_events(client)
-        self._tell("stopped", "\neverything is stopped", None)
+        self._tell("stopped", f"\neverything is stopped\n\n{self._next(model)}", None)
+
+    def _next(self, model: str) -> str:
+        """What to type next, with the same model."""
+        serve = typed("serve", "--models-dir", str(self._models_dir))
+        run = typed("run", model, "What is a llama?")
+        return f"type next, in two terminals:\n  {serve}\n  {run}"
 
     def _say(self, command: str) -> None:
         """Print the command that does the same as the next step."""
