@@ -6,14 +6,15 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime
-from typing import Any, Final
+from itertools import groupby
+from typing import Any, Final, NamedTuple
 
 import click
 import msgspec
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -68,24 +69,24 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     """Print a table. Columns whose name ends with ``>`` are right-aligned.
 
     Nothing is ever cut. On a terminal that is too narrow, the last column is broken between words if it is
-    text and that suffices; otherwise each row becomes lines of ``name: value``. A value that is longer than
-    such a line is left to the terminal to break, so that it is copied in one piece. In a pipe each row is one
-    line.
+    text; rows that are still too wide become lines of ``name: value``, and so do all if too few would be
+    left. A value that is longer than such a line is left to the terminal to break, so that it is copied in
+    one piece. In a pipe each row is one line.
     """
     screen = console()
-    names = [column.removesuffix(">") for column in columns]
     cells = [[printable(cell) for cell in row] for row in rows]
     if title is not None:
         _print(screen, Text(title, style="bold"))
-    drawn = _grid(columns, cells, room=screen.width if screen.is_terminal else None)
-    if drawn is None:
-        for row in cells:
-            _record(screen, names, row)
-        return
-    screen.width = max(screen.width, screen.measure(drawn, options=_unlimited(screen)).maximum)
-    with screen.capture() as captured:
-        screen.print(drawn)
-    _write(screen, captured.get())
+    layout = _laid_out(columns, cells, room=screen.width if screen.is_terminal else None)
+    if layout.beside:
+        _print_grid(screen, columns, layout.widths, [], header=True)
+    for is_beside, group in groupby(range(len(cells)), key=layout.beside.__contains__):
+        several = [cells[index] for index in group]
+        if is_beside:
+            _print_grid(screen, columns, layout.widths, several)
+        else:
+            for row in several:
+                _print_record(screen, [column.removesuffix(">") for column in columns], row)
 
 
 def facts(title: str, pairs: Sequence[tuple[str, str]], *, numbers: bool = False) -> None:
@@ -115,41 +116,69 @@ _GAP: Final = "  "
 _INDENT: Final = "  "
 _TEXT_ROOM: Final = 30
 """The fewest cells in which text is still pleasant to read."""
-_UNLIMITED: Final = 1_000_000
+_FOLDED_OF: Final = 4
+"""One row of so many may be too wide for the columns that the others have."""
 
 
-def _unlimited(screen: Console) -> ConsoleOptions:
-    return screen.options.update_width(_UNLIMITED)
+class _Layout(NamedTuple):
+    """How a table is shown."""
+
+    widths: Sequence[int]
+    """Of the columns, in cells."""
+    beside: Set[int]
+    """The rows whose cells are beside each other, in these columns."""
 
 
-def _grid(columns: Sequence[str], cells: Sequence[Sequence[str]], *, room: int | None) -> Table | None:
-    """A table that fits into this room; None if there is none. A room of None is as wide as it takes."""
-    widths = [
-        max((cell_len(text) for text in (column.removesuffix(">"), *each)), default=0)
-        for column, each in zip(columns, zip(*cells, strict=True), strict=True)
-    ]
-    last: int | None = None
-    if room is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > room:
-        last = room - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
-        words = (word for row in cells for word in row[-1].split(" "))
-        longest = max(map(cell_len, words), default=0)
-        if columns[-1].endswith(">") or last < max(longest, _TEXT_ROOM):
-            return None
-    drawn = Table(box=None, padding=(0, len(_GAP), 0, 0), pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        wide = last if index == len(columns) - 1 else None
-        drawn.add_column(
-            column.removesuffix(">"),
-            justify="right" if column.endswith(">") else "left",
-            width=wide,
-            no_wrap=wide is None,
-        )
+def _laid_out(columns: Sequence[str], cells: Sequence[Sequence[str]], *, room: int | None) -> _Layout:
+    """As many rows as possible in columns that fit into this room. A room of None is as wide as it takes."""
+    widest_first = sorted(range(len(cells)), key=lambda row: -sum(map(cell_len, cells[row])))
+    for folded in range(len(cells) // _FOLDED_OF + 1):
+        beside = widest_first[folded:]
+        widths = _widths(columns, [cells[row] for row in beside], room)
+        if widths is not None:
+            return _Layout(widths, frozenset(beside))
+    return _Layout((), frozenset())
+
+
+def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], room: int | None) -> list[int] | None:
+    """The widths of the columns; None if they do not fit."""
+    names = [column.removesuffix(">") for column in columns]
+    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
+    if room is None:
+        return widths
+    left = room - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
+    if widths[-1] <= left:
+        return widths
+    longest = max((cell_len(word) for row in cells for word in row[-1].split(" ")), default=0)
+    if columns[-1].endswith(">") or left < max(longest, _TEXT_ROOM):
+        return None
+    return [*widths[:-1], left]
+
+
+def _print_grid(
+    screen: Console,
+    columns: Sequence[str],
+    widths: Sequence[int],
+    cells: Sequence[Sequence[str]],
+    *,
+    header: bool = False,
+) -> None:
+    """Print rows, or the header of the columns, beside each other."""
+    drawn = Table(
+        box=None, padding=(0, len(_GAP), 0, 0), pad_edge=False, show_header=header, header_style="bold"
+    )
+    for column, width in zip(columns, widths, strict=True):
+        justify: JustifyMethod = "right" if column.endswith(">") else "left"
+        drawn.add_column(column.removesuffix(">"), justify=justify, width=width)
     for row in cells:
         drawn.add_row(*map(Text, row))
-    return drawn
+    screen.width = max(screen.width, sum(widths) + len(_GAP) * len(widths))
+    with screen.capture() as captured:
+        screen.print(drawn)
+    _write(screen, captured.get())
 
 
-def _record(screen: Console, names: Sequence[str], row: Sequence[str]) -> None:
+def _print_record(screen: Console, names: Sequence[str], row: Sequence[str]) -> None:
     """Print a row as ``name: value``, as many on a line as fit; lines after the first are indented."""
     pairs = zip(names, row, strict=True)
     items = [f"{name}: {value}" if name else value for name, value in pairs if value]
