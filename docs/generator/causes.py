@@ -23,7 +23,7 @@ ANY_ACTION: Final = (
 )
 """What any action may answer."""
 
-_MODEL: Final = ("model_not_found", "model_file_gone", "model_file_invalid")
+_MODEL: Final = ("model_not_found", "model_file_gone", "model_file_incomplete", "model_file_invalid")
 _APPEND: Final = ("log_not_writable", "unknown_outcome", "fenced", "log_gone")
 _LOAD: Final = (
     *_MODEL,
@@ -91,6 +91,14 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "invalid_configuration": "any command",
     "not_installed": "a command whose part is not installed",
     "legacy_database_unusable": "`suite import-legacy`",
+    "hub_repository_not_found": "`suite pull`",
+    "hub_model_not_found": "`suite pull`",
+    "hub_choice_unclear": "`suite pull`",
+    "hub_access_denied": "`suite pull`",
+    "hub_unreachable": "`suite pull`",
+    "digest_mismatch": "`suite pull`",
+    "disk_full": "`suite pull`",
+    "pull_running": "`suite pull`",
 }
 """Errors that no action answers with, and where they come from."""
 
