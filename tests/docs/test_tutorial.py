@@ -85,7 +85,7 @@ class Desk:
             self._service.until("serves")
             self._service.settle(QUIET_SECONDS)
             return self._service.rows
-        self._service.until(max(re.split("NUMBER|QUANTITY|ID", lines[-1]), key=len).strip())
+        self._service.until(max(re.split(r"NUMBER|QUANTITY|ID|\s", lines[-1]), key=len))
         return self._service.rows[: len(lines)]
 
     def _interrupt(self) -> list[str]:
@@ -129,5 +129,5 @@ def seen(at: Desk, block: Block) -> list[Step]:
         done.append(step._replace(output=output))
         if not WRITING:
             compared = alike_answer if block.test == "answer" else alike
-            assert compared(output) == compared(step.output), f"$ {step.command}"
+            assert compared(output) == compared(step.output), f"$ {step.command}\n{output}"
     return done
