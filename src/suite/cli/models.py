@@ -37,7 +37,8 @@ def models(target: Target) -> None:
     elif reply.models:
         show_models(reply.models)
     else:
-        click.echo("no models: put *.gguf files into a directory that `suite serve --models-dir` names")
+        click.echo("no models: put *.gguf files into a directory that `suite serve --models-dir` names,")
+        click.echo("or `suite pull` one into it")
 
 
 def show_models(models: Iterable[ModelInfo]) -> None:
