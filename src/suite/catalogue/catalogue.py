@@ -97,19 +97,20 @@ class Catalogue:
         """The id behind an alias; any other text is returned as it is, even if there is no such model."""
         return id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias, id_or_alias)
 
-    def check_present(self, model: Model) -> None:
-        """Check that a model's file is still the one that was inspected, without reading it.
+    def check_present(self, model: Model) -> Signature:
+        """Check, without reading it, that a file is still the one that was inspected, or was only touched.
 
-        Raises ModelFileGone when it no longer exists, and ModelFileInvalid when it is refused, or has changed
-        and will be inspected by the next scan.
+        Returns the signature that it has now. Raises ModelFileGone when it no longer exists, and
+        ModelFileInvalid when it is refused, or has changed and will be inspected by the next scan.
         """
         if not model.file.signature.parts:  # refused because of its path, so there is no file to check
             raise model.error or ModelFileInvalid()
         now = self._directories.look(model.path)
         if now.error is not None:
             raise now.error
-        if now.signature != model.file.signature:
+        if not model.file.signature.is_touched(now.signature):
             raise just_changed(model.file_name)
+        return now.signature
 
     async def scan(self, *, settle_seconds: float = 0.0) -> Changes:
         """Scan the directories and inspect new and changed files; an unchanged one costs only a stat.
@@ -165,7 +166,8 @@ class Catalogue:
         finally:
             stop.set()  # an abandoned thread must not go on to read gigabytes
         assert found is not None, "only a cancelled caller stops it"
-        self.check_present(model)
+        if self.check_present(model) != model.file.signature:
+            raise just_changed(model.file_name)
         await anyio.to_thread.run_sync(
             self._digests.put, model.path, model.file.signature, model.fingerprint, found
         )
