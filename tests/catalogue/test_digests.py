@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -19,7 +20,7 @@ from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound
 from support.raw_gguf import Tensor, gguf_bytes
 
 GOOD = gguf_bytes()
-LARGE = gguf_bytes(tensors=(Tensor(dimensions=(32, 8192)),), data=1 << 20)
+LARGE = gguf_bytes(tensors=(Tensor(dimensions=(32, 8192)),), data=0) + b"w" * (1 << 20)
 BLOCK = 8192
 OTHER = gguf_bytes(tensors=(Tensor(dimensions=(32, 8)),), data=1024)
 
@@ -33,7 +34,7 @@ def models(tmp_path: Path) -> Path:
 
 
 async def opened(models: Path) -> Catalogue:
-    catalogue = Catalogue.open([models], {}, models.parent / "digests.json")
+    catalogue = Catalogue.open([models], {}, models.parent)
     await catalogue.scan()
     return catalogue
 
@@ -82,7 +83,12 @@ async def test_a_touched_file_is_read_again_and_has_not_changed(models: Path) ->
     path = models / "m.gguf"
     catalogue = await opened(models)
     first = await catalogue.digest("m")
-    for touch in (path.touch, lambda: path.chmod(0o600), lambda: (models / "link").hardlink_to(path)):
+    touches: list[Callable[[], None]] = [
+        path.touch,
+        lambda: path.chmod(0o600),
+        lambda: (models / "link").hardlink_to(path),
+    ]
+    for touch in touches:
         touch()
         assert await catalogue.scan() == Changes(touched=("m",))
         assert catalogue.resolve("m").sha256 is None, "it may have been written to"
@@ -198,11 +204,11 @@ async def test_the_cache_is_the_owners_alone_and_holds_only_what_is_there(models
     await catalogue.digest("other")
     assert b"m.gguf" not in cache.read_bytes()
     assert b"other.gguf" in cache.read_bytes()
-    assert sorted(path.name for path in models.parent.iterdir()) == ["digests.json", "models"]
+    assert sorted(path.name for path in models.parent.iterdir()) == ["digests.json", "ids.json", "models"]
 
 
 async def test_a_cache_that_cannot_be_written_costs_nothing_but_time(models: Path, tmp_path: Path) -> None:
-    catalogue = Catalogue.open([models], {}, tmp_path / "missing" / "digests.json")
+    catalogue = Catalogue.open([models], {}, tmp_path / "missing")
     await catalogue.scan()
     assert await catalogue.digest("m") == digest(GOOD)
 

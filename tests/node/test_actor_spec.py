@@ -21,7 +21,7 @@ async def test_nothing_is_kept_on_disk_under_a_digest_that_is_not_known(
     monkeypatch.setattr(node, "DIGEST_SECONDS", 0.0)  # as for a file that takes long to read
     path = tmp_path / "m.gguf"
     path.write_bytes(gguf_bytes())
-    catalogue = Catalogue.open([tmp_path], {}, tmp_path / "digests.json")
+    catalogue = Catalogue.open([tmp_path], {}, tmp_path)
     await catalogue.scan()
     seen = catalogue.resolve("m")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from suite.catalogue.files import ModelFile
+from suite.catalogue.outage import Outage
 from suite.config import ModelSettings
 from suite.engine.gguf.estimate import kv_bytes_per_token
 from suite.engine.gguf.file import GgufInfo
-from suite.errors import SuiteError
-from suite.messages.actions.status import MemoryEstimate
+from suite.errors import ModelFileIncomplete, SuiteError
+from suite.messages.actions.status import FileState, MemoryEstimate
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """The largest default context, in tokens: the one that a model was trained for can take many gigabytes."""
@@ -28,6 +30,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """None when there is an error."""
     error: SuiteError | None
     """Why the file cannot be loaded."""
+    settled: bool = True
+    """False while its file is still being written."""
+    outage: Outage | None = None
+    """Why its file is out of reach at the moment; everything else is as it was before."""
     sha256: str | None
     """The digest of its content; None until its files have been read."""
     sha256_before: str | None = None
@@ -40,6 +46,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     cache_tokens: int
     """The KV cache for all conversations together, in tokens; 0 when there is an error."""
     estimate: MemoryEstimate | None
+
+    @property
+    def file_state(self) -> FileState:
+        """Whether its file is there and whole."""
+        if self.outage is not None:
+            return "unreachable"
+        if not self.settled:
+            return "arriving"
+        return "incomplete" if isinstance(self.error, ModelFileIncomplete) else "present"
 
     @property
     def path(self) -> Path:
@@ -106,3 +121,28 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed or self.touched)
+
+
+def changes_between(
+    before: Mapping[str, Model],
+    now: Mapping[str, Model],
+    fresh: Mapping[str, Model],
+    *,
+    dropped: Sequence[str],
+) -> Changes:
+    """What a scan changed. `fresh` are the models that it inspected, `dropped` ids that lost their file.
+
+    A model counts once its file is settled.
+    """
+    settled = {id for id, model in before.items() if model.settled}
+    again = [id for id in fresh if id in settled]
+    gone = [id for id in (*before, *dropped) if id not in now and (id in settled or id not in before)]
+    back = [id for id, model in now.items() if id in settled and before[id].outage and not model.outage]
+    unread = [id for id in back if now[id].info is not None and now[id].sha256 is None]
+    touched = [id for id in again if fresh[id].sha256_before is not None]
+    return Changes(
+        added=tuple(id for id in now if id in fresh and id not in settled),
+        removed=tuple(dict.fromkeys(gone)),
+        touched=tuple(dict.fromkeys(touched + unread)),
+        changed=tuple(id for id in again if has_changed(before[id], fresh[id])),
+    )

@@ -13,7 +13,7 @@ from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.engine.gguf.signature import Signature
-from suite.errors import ModelFileInvalid, SuiteError
+from suite.errors import SuiteError, error_from_reply
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
@@ -98,16 +98,29 @@ class Node:
         self.predictions_made += 1
         return predicted
 
+    @property
+    def models(self) -> dict[str, Model]:
+        """The models of the catalogue by id, and those that are loaded though their files are gone."""
+        loaded = {id: instance.model for id, instance in self.supervisor.instances.items()}
+        return {**loaded, **self.catalogue.models}
+
+    def model(self, id_or_alias: str) -> Model:
+        """The model with this id, or else with this alias. Raises as `Catalogue.resolve` does."""
+        instance = self.supervisor.instances.get(id_or_alias)
+        if instance is not None and id_or_alias not in self.catalogue.models:
+            return instance.model
+        return self.catalogue.resolve(id_or_alias)
+
     def loadable(self, model_id: str) -> Model:
         """Find a model by id or alias, and check that its file still exists and is valid.
 
-        Raises ModelNotFound, ModelFileGone or ModelFileInvalid.
+        Raises ModelNotFound, ModelFileGone, ModelFileIncomplete or ModelFileInvalid.
         """
         model = self.catalogue.resolve(model_id)
         if model.model_id not in self.supervisor.instances:
             self.catalogue.check_present(model)
             if model.error is not None:
-                raise ModelFileInvalid(model.error.message)
+                raise error_from_reply(model.error.code, model.error.message)
         return model
 
     def idle_timeout(self, model: Model) -> float:

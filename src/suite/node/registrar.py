@@ -92,12 +92,14 @@ class Registrar:
                 model_id = recorded.data.model_id
                 states[model_id] = evolve(states.get(model_id, Registration()), recorded.data)
         for model_id, state in states.items():
-            if self._node in state.digests and model_id not in self._catalogue.models:
+            if self._node in state.digests and self._catalogue.has_gone(model_id):
                 self._due[model_id] = None
 
     async def _register(self, model_id: str) -> None:
         model = self._catalogue.models.get(model_id)
         if model is None:
+            if not self._catalogue.has_gone(model_id):
+                return  # it is out of reach, and known again when it is back
             await self._settle(Gone(fact=ModelRemoved(model_id=model_id, node=self._node)))
         elif (fact := await self._describe(model)) is not None:
             await self._settle(Found(fact=fact))

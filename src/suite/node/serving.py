@@ -411,9 +411,7 @@ def _reachable_by(settings: Settings, access: NatsAccess, reader: NatsAccess | N
 
 
 async def _catalogue(settings: Settings) -> Catalogue:
-    catalogue = Catalogue.open(
-        settings.models_directories, settings.models, settings.data_dir / "digests.json"
-    )
+    catalogue = Catalogue.open(settings.models_directories, settings.models, settings.data_dir)
     await catalogue.scan()
     return catalogue
 
