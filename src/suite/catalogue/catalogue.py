@@ -122,11 +122,13 @@ class Catalogue:
         """The id behind an alias; any other text is returned as it is, even if there is no such model."""
         return id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias, id_or_alias)
 
-    def check_present(self, model: Model) -> None:
-        """Check that a model's file is still the one that was inspected, without reading it. Blocks.
+    def check_present(self, model: Model) -> Signature:
+        """Check, without reading it, that a file is still the one that was inspected, or was only touched.
 
-        Raises ModelFileGone when it no longer exists, and ModelFileInvalid when it is refused, or has changed
-        and will be inspected by the next scan.
+        Blocks.
+
+        Returns the signature that it has now. Raises ModelFileGone when it no longer exists, and
+        ModelFileInvalid when it is refused, or has changed and will be inspected by the next scan.
         """
         if not model.file.signature.parts:  # refused because of its path, so there is no file to check
             raise model.error or ModelFileInvalid()
@@ -137,8 +139,9 @@ class Catalogue:
         now = self._directories.look(model.file.entry)
         if now.error is not None:
             raise now.error
-        if now.signature != model.file.signature:
+        if not model.file.signature.is_touched(now.signature):
             raise just_changed(model.file_name)
+        return now.signature
 
     def has_gone(self, model_id: str) -> bool:
         """Whether no file has this id any more, and none that is out of reach at the moment either."""
@@ -221,7 +224,9 @@ class Catalogue:
         finally:
             stop.set()  # an abandoned thread must not go on to read gigabytes
         assert found is not None, "only a cancelled caller stops it"
-        await anyio.to_thread.run_sync(self.check_present, model, abandon_on_cancel=True)
+        now = await anyio.to_thread.run_sync(self.check_present, model, abandon_on_cancel=True)
+        if now != model.file.signature:
+            raise just_changed(model.file_name)
         await anyio.to_thread.run_sync(
             self._digests.put, model.path, model.file.signature, model.fingerprint, found
         )
