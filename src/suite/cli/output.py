@@ -131,26 +131,34 @@ class _Layout(NamedTuple):
 
 def _laid_out(columns: Sequence[str], cells: Sequence[Sequence[str]], *, room: int | None) -> _Layout:
     """As many rows as possible in columns that fit into this room. A room of None is as wide as it takes."""
-    widest_first = sorted(range(len(cells)), key=lambda row: -sum(map(cell_len, cells[row])))
-    for folded in range(len(cells) // _FOLDED_OF + 1):
-        beside = widest_first[folded:]
-        widths = _widths(columns, [cells[row] for row in beside], room)
-        if widths is not None:
-            return _Layout(widths, frozenset(beside))
-    return _Layout((), frozenset())
+    sizes = [[cell_len(cell) for cell in row] for row in cells]
+    widest = [cell_len(column.removesuffix(">")) for column in columns]
+    longest_word = 0
+    beside: set[int] = set()
+    widths: list[int] = []
+    for row in sorted(range(len(cells)), key=lambda each: sum(sizes[each])):
+        widest = list(map(max, widest, sizes[row]))
+        longest_word = max(longest_word, *map(cell_len, cells[row][-1].split(" ")))
+        fitting = _fitting(widest, room, None if columns[-1].endswith(">") else longest_word)
+        if fitting is None:  # nor will the rows fit that are wider still
+            break
+        widths = fitting
+        beside.add(row)
+    too_few = len(beside) < len(cells) - len(cells) // _FOLDED_OF
+    return _Layout((), frozenset()) if too_few else _Layout(widths, beside)
 
 
-def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], room: int | None) -> list[int] | None:
-    """The widths of the columns; None if they do not fit."""
-    names = [column.removesuffix(">") for column in columns]
-    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
+def _fitting(widths: Sequence[int], room: int | None, longest_word: int | None) -> list[int] | None:
+    """The widths with which the columns fit; None if they do not.
+
+    The last column may be narrower than it would like to be: down to its longest word, if it has words.
+    """
     if room is None:
-        return widths
+        return list(widths)
     left = room - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
     if widths[-1] <= left:
-        return widths
-    longest = max((cell_len(word) for row in cells for word in row[-1].split(" ")), default=0)
-    if columns[-1].endswith(">") or left < max(longest, _TEXT_ROOM):
+        return list(widths)
+    if longest_word is None or left < max(longest_word, _TEXT_ROOM):
         return None
     return [*widths[:-1], left]
 
