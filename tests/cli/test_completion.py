@@ -91,6 +91,3 @@ def test_tab_in_a_real_bash(url: str, tmp_path: Path) -> None:
         screen.until("$")
         screen.type(b"suite unlo\tSmo\t")
         screen.until("suite unload SmolLM2-135M-Instruct.Q4_1")
-        screen.type(b"\x03")
-        screen.type(b"exit\n")
-        screen.ended()

@@ -113,6 +113,7 @@ def test_a_user_without_a_home_directory(
         (["events", "--follw"], "Did you mean '--follow'?"),
         (["modles"], "there is no command 'modles': did you mean models?"),
         (["ls"], "there is no command 'ls': did you mean models?"),
+        (["usage", "--by", "\x1b[31m"], "'--by': '\\x1b[31m' is not one of"),
         (["xyzzy"], "there is no command 'xyzzy': `suite --help` lists the commands"),
         ([NOT_UTF8], "there is no command '\\udcff'"),
         (["rebuild", "everything"], "is not one of 'catalogue', 'usage', 'evaluation', 'errors'"),
@@ -212,14 +213,14 @@ def test_of_several_errors_the_one_that_counts_is_told(
     from suite.errors import ModelNotFound
 
     def several(*_: object) -> None:
-        raise BaseExceptionGroup("", [ValueError(), ExceptionGroup("", [ModelNotFound("no model 'x'")])])
+        raise BaseExceptionGroup("", [ValueError(), ExceptionGroup("", [ModelNotFound("no \x1bmodel")])])
 
     def interrupted(*_: object) -> None:
         raise BaseExceptionGroup("", [ModelNotFound(), KeyboardInterrupt()])
 
     monkeypatch.setattr(options.Target, "run", several)
     assert main(["models"]) == 1
-    assert capsys.readouterr().err == "error model_not_found: no model 'x'\n"
+    assert capsys.readouterr().err == "error model_not_found: no \ufffdmodel\n"
     monkeypatch.setattr(options.Target, "run", interrupted)
     assert main(["models"]) == 130
     assert capsys.readouterr().err == ""

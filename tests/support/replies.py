@@ -29,6 +29,7 @@ from suite.messages.actions.projections import (
 )
 from suite.messages.actions.residency import LoadModelReply
 from suite.messages.actions.status import (
+    GenerationInfo,
     GetModelStatusReply,
     GetStatsReply,
     HealthCheckReply,
@@ -107,6 +108,18 @@ MODELS = (
     _model(GEMMA, architecture="gemma3", parameters=268_098_176, quantization="Q4_K_M"),
     _model(UMLAUT, parameters=1_543_714_304, file_bytes=986 << 20),
     _model(DASHED, status="invalid", error=f"the file {DASHED}.gguf ends in its tensors: copy it once more"),
+)
+
+GENERATIONS = tuple(
+    filled(
+        GenerationInfo,
+        generation_id=generation_id,
+        model_id=SMOL,
+        state=state,
+        elapsed_ms=9_000.0,
+        completion_tokens=tokens,
+    )
+    for generation_id, state, tokens in ((FIRST_ID, "generating", 12_345), (SECOND_ID, "waiting", None))
 )
 
 _SCORES: Mapping[str, float] = {
@@ -314,7 +327,8 @@ async def _generate_text(call: Call) -> None:
 async def _get_model_status(call: Call) -> None:
     by_name = {name: model for model in MODELS for name in (model.model_id, *model.aliases)}
     if (name := call.body["model_id"]) is None:
-        await call.send(GetModelStatusReply(models={model.model_id: model for model in MODELS}))
+        models = {model.model_id: model for model in MODELS}
+        await call.send(GetModelStatusReply(models=models, generations=GENERATIONS))
     elif name in by_name:
         await call.send(GetModelStatusReply(model=by_name[name]))
     else:

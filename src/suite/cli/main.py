@@ -207,7 +207,7 @@ def _ended_by(error: BaseException, received: signals.Received) -> int:
     if os.environ.get(DEBUG_VARIABLE) and not isinstance(error, click.ClickException):
         traceback.print_exception(error)
     with suppress(OSError):
-        click.echo(complaint, err=True)
+        click.echo(streams.harmless(complaint), err=True)
     streams.discard_output()
     return code
 

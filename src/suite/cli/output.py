@@ -8,15 +8,18 @@ import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Final
 
 import click
 import msgspec
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from suite.cli.layout import GAP, laid_out
 
 GIBIBYTE: Final = 1 << 30
 MEBIBYTE: Final = 1 << 20
@@ -68,24 +71,24 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     """Print a table. Columns whose name ends with ``>`` are right-aligned.
 
     Nothing is ever cut. On a terminal that is too narrow, the last column is broken between words if it is
-    text and that suffices; otherwise each row becomes lines of ``name: value``. A value that is longer than
-    such a line is left to the terminal to break, so that it is copied in one piece. In a pipe each row is one
-    line.
+    text; rows that are still too wide become lines of ``name: value``, and so do all if too few would be
+    left. A value that is longer than such a line is left to the terminal to break, so that it is copied in
+    one piece. In a pipe each row is one line.
     """
     screen = console()
-    names = [column.removesuffix(">") for column in columns]
     cells = [[printable(cell) for cell in row] for row in rows]
     if title is not None:
         _print(screen, Text(title, style="bold"))
-    drawn = _grid(columns, cells, room=screen.width if screen.is_terminal else None)
-    if drawn is None:
-        for row in cells:
-            _record(screen, names, row)
-        return
-    screen.width = max(screen.width, screen.measure(drawn, options=_unlimited(screen)).maximum)
-    with screen.capture() as captured:
-        screen.print(drawn)
-    _write(screen, captured.get())
+    layout = laid_out(columns, cells, room=screen.width if screen.is_terminal else None)
+    if layout.beside:
+        _print_grid(screen, columns, layout.widths, [], header=True)
+    for is_beside, group in groupby(range(len(cells)), key=layout.beside.__contains__):
+        several = [cells[index] for index in group]
+        if is_beside:
+            _print_grid(screen, columns, layout.widths, several)
+        else:
+            for row in several:
+                _print_record(screen, [column.removesuffix(">") for column in columns], row)
 
 
 def facts(title: str, pairs: Sequence[tuple[str, str]], *, numbers: bool = False) -> None:
@@ -111,45 +114,32 @@ def folded(line: str, *, indent: int) -> None:
     _hang(console(), shown[:margin], shown[margin:], indent=" " * indent)
 
 
-_GAP: Final = "  "
+_GAP: Final = " " * GAP
 _INDENT: Final = "  "
-_TEXT_ROOM: Final = 30
-"""The fewest cells in which text is still pleasant to read."""
-_UNLIMITED: Final = 1_000_000
 
 
-def _unlimited(screen: Console) -> ConsoleOptions:
-    return screen.options.update_width(_UNLIMITED)
-
-
-def _grid(columns: Sequence[str], cells: Sequence[Sequence[str]], *, room: int | None) -> Table | None:
-    """A table that fits into this room; None if there is none. A room of None is as wide as it takes."""
-    widths = [
-        max((cell_len(text) for text in (column.removesuffix(">"), *each)), default=0)
-        for column, each in zip(columns, zip(*cells, strict=True), strict=True)
-    ]
-    last: int | None = None
-    if room is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > room:
-        last = room - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
-        words = (word for row in cells for word in row[-1].split(" "))
-        longest = max(map(cell_len, words), default=0)
-        if columns[-1].endswith(">") or last < max(longest, _TEXT_ROOM):
-            return None
-    drawn = Table(box=None, padding=(0, len(_GAP), 0, 0), pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        wide = last if index == len(columns) - 1 else None
-        drawn.add_column(
-            column.removesuffix(">"),
-            justify="right" if column.endswith(">") else "left",
-            width=wide,
-            no_wrap=wide is None,
-        )
+def _print_grid(
+    screen: Console,
+    columns: Sequence[str],
+    widths: Sequence[int],
+    cells: Sequence[Sequence[str]],
+    *,
+    header: bool = False,
+) -> None:
+    """Print rows, or the header of the columns, beside each other."""
+    drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=header, header_style="bold")
+    for column, width in zip(columns, widths, strict=True):
+        justify: JustifyMethod = "right" if column.endswith(">") else "left"
+        drawn.add_column(column.removesuffix(">"), justify=justify, width=width)
     for row in cells:
         drawn.add_row(*map(Text, row))
-    return drawn
+    screen.width = max(screen.width, sum(widths) + GAP * len(widths))
+    with screen.capture() as captured:
+        screen.print(drawn)
+    _write(screen, captured.get())
 
 
-def _record(screen: Console, names: Sequence[str], row: Sequence[str]) -> None:
+def _print_record(screen: Console, names: Sequence[str], row: Sequence[str]) -> None:
     """Print a row as ``name: value``, as many on a line as fit; lines after the first are indented."""
     pairs = zip(names, row, strict=True)
     items = [f"{name}: {value}" if name else value for name, value in pairs if value]

@@ -63,6 +63,11 @@ def discard_output() -> None:
                 _open_null(stream.fileno(), os.O_WRONLY)
 
 
+def harmless(text: str) -> str:
+    """A text of which nothing can control a terminal, as names of files and what models say could."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+
+
 def not_text(error: UnicodeDecodeError) -> click.UsageError:
     """The error for standard input that is not text."""
     byte = error.object[error.start]
