@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -82,7 +83,12 @@ async def test_a_touched_file_is_read_again_and_has_not_changed(models: Path) ->
     path = models / "m.gguf"
     catalogue = await opened(models)
     first = await catalogue.digest("m")
-    for touch in (path.touch, lambda: path.chmod(0o600), lambda: (models / "link").hardlink_to(path)):
+    touches: list[Callable[[], None]] = [
+        path.touch,
+        lambda: path.chmod(0o600),
+        lambda: (models / "link").hardlink_to(path),
+    ]
+    for touch in touches:
         touch()
         assert await catalogue.scan() == Changes(touched=("m",))
         assert catalogue.resolve("m").sha256 is None, "it may have been written to"

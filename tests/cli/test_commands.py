@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from suite.bus.connection import Connection
 from suite.cli.exit import exit_code
@@ -179,12 +180,26 @@ async def test_a_refusal_is_exit_code_1_with_its_code_on_stderr(tmp_path: Path) 
     assert done.stderr == b"error model_not_found: no model 'x'\n"
 
 
+AWAY = replace(MODEL, model_id="away", file_state="unreachable", error="/mnt/nas cannot be read (...)")
+HALF = replace(
+    MODEL,
+    model_id="half",
+    status="invalid",
+    file_state="incomplete",
+    error="half.gguf is not whole yet",
+    instance=None,
+)
+
+
 # --- what a person and what a program sees -----------------------------------------------------------------
 
 
 async def test_models_status_and_health(tmp_path: Path) -> None:
     async def list_models(call: Call) -> None:
-        await call.send(ListModelsReply(models=(MODEL,)))
+        if call.body.get("cursor") is None:
+            await call.send(ListModelsReply(models=(MODEL,), next_cursor="page 2"))
+        else:
+            await call.send(ListModelsReply(models=(AWAY, HALF)))
 
     async def get_model_status(call: Call) -> None:
         key = "model" if call.body["model_id"] else "models"
@@ -218,6 +233,10 @@ async def test_models_status_and_health(tmp_path: Path) -> None:
             "98.0 MiB",
             "238.0 MiB",
             "small",
+            "loaded, unreachable",
+            "/mnt/nas cannot be read",
+            "incomplete",
+            "half.gguf is not whole yet",
         ):
             assert cell in table
         assert (await line.document("models"))["models"][0]["model_id"] == "smol[lm]2"

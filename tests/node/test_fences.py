@@ -161,7 +161,7 @@ async def test_a_model_that_changes_while_it_is_registered_is_registered_again(t
     path, now = anyio.Path(tmp_path / "m.gguf"), gguf_bytes()[:-1] + b"x"
     await path.write_bytes(gguf_bytes())
     async with box(tmp_path) as node:
-        catalogue = Changing.open((tmp_path,), {}, tmp_path / "digests.json")
+        catalogue = Changing.open((tmp_path,), {}, tmp_path)
         await catalogue.scan()
         registrar = Registrar(node.log, SUBJECTS, "box1", catalogue)
 

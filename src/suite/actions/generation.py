@@ -39,7 +39,7 @@ _NAME_LIMIT = 100
 async def generate_text(node: Node, request: GenerateTextRequest, call: Call) -> HandedOver:
     """Hand the generation over to the model's actor, which answers the client. Loads the model first."""
     _check(request, call)
-    model = node.loadable(request.model_id)
+    model = await node.loadable(request.model_id)
     generation_id = request.generation_id or node.new_id()
     if request.stream:
         await call.send(Accepted(generation_id=generation_id, node=node.name))

@@ -36,6 +36,8 @@ logger = logging.getLogger("suite.catalogue")
 
 SETTLE_SECONDS = 1.0
 """A file counts once it has not changed for this long, because it may still be being copied."""
+SILENT_SECONDS = 30.0
+"""A directory that takes longer to be listed counts as one whose drive does not answer."""
 IDLE_SECONDS = 5.0
 """Directories are scanned after this time even without a change: some file systems report none."""
 _NEAR = 0.6
@@ -43,7 +45,7 @@ _NEAR = 0.6
 
 
 class Catalogue:
-    """The models of one node by id, sorted by id. Use it only in the event loop's thread."""
+    """The models of one node by id, sorted by id. Use it in the event loop's thread, but for what blocks."""
 
     def __init__(
         self,
@@ -66,8 +68,8 @@ class Catalogue:
         self._hashing = anyio.Lock()
         self.warnings: tuple[str, ...] = ()
         """What the last scan left out, and why."""
-        self.problems: tuple[str, ...] = ()
-        """Which directories with known models cannot be read, and what to do."""
+        self._unreadable: tuple[str, ...] = ()
+        self._listing_since: float | None = None
 
     @classmethod
     def open(
@@ -92,6 +94,18 @@ class Catalogue:
         """All models by id, including those that cannot be loaded."""
         return self._models
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Which directories with known models cannot be read or do not answer, and what to do."""
+        if self._listing_since is None or self._clock() - self._listing_since < SILENT_SECONDS:
+            return self._unreadable
+        where = ", ".join(map(str, self._directories.paths))
+        return (
+            *self._unreadable,
+            f"one of the model directories has not answered for {SILENT_SECONDS:.0f} s or more: "
+            f"see whether the drives of {where} are there; what is loaded goes on answering",
+        )
+
     def resolve(self, id_or_alias: str) -> Model:
         """The model with this id, or else with this alias.
 
@@ -110,11 +124,13 @@ class Catalogue:
         """The id behind an alias; any other text is returned as it is, even if there is no such model."""
         return id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias, id_or_alias)
 
-    def check_present(self, model: Model) -> None:
-        """Check that a model's file is still the one that was inspected, without reading it.
+    def check_present(self, model: Model) -> Signature:
+        """Check, without reading it, that a file is still the one that was inspected, or was only touched.
 
-        Raises ModelFileGone when it no longer exists, and ModelFileInvalid when it is refused, or has changed
-        and will be inspected by the next scan.
+        Blocks.
+
+        Returns the signature that it has now. Raises ModelFileGone when it no longer exists, and
+        ModelFileInvalid when it is refused, or has changed and will be inspected by the next scan.
         """
         if not model.file.signature.parts:  # refused because of its path, so there is no file to check
             raise model.error or ModelFileInvalid()
@@ -125,8 +141,9 @@ class Catalogue:
         now = self._directories.look(model.file.entry)
         if now.error is not None:
             raise now.error
-        if now.signature != model.file.signature:
+        if not model.file.signature.is_touched(now.signature):
             raise just_changed(model.file_name)
+        return now.signature
 
     def has_gone(self, model_id: str) -> bool:
         """Whether no file has this id any more, and none that is out of reach at the moment either."""
@@ -139,24 +156,35 @@ class Catalogue:
         listed as arriving. What is out of reach stays as it was.
         """
         async with self._scanning:
-            listing = await anyio.to_thread.run_sync(self._directories.listing, self._settings)
+            listing = await self._list()
             fresh = {key: file for key, file in listing.files.items() if self._is_fresh(key, file, listing)}
             ready = {key: file for key, file in fresh.items() if self._settled(key, file, settle_seconds)}
             waiting = fresh.keys() - ready.keys()
             self._unsettled = {key: self._unsettled[key] for key in waiting}
-            inspected = await anyio.to_thread.run_sync(self._inspection.inspect_all, ready)
+            inspected = await anyio.to_thread.run_sync(
+                self._inspection.inspect_all, ready, abandon_on_cancel=True
+            )
             arriving = {key: self._inspection.arriving(key, fresh[key]) for key in waiting}
             return self._take_over(listing, inspected, arriving)
+
+    async def _list(self) -> Listing:
+        self._listing_since = self._clock()
+        try:
+            return await anyio.to_thread.run_sync(
+                self._directories.listing, self._settings, abandon_on_cancel=True
+            )
+        finally:
+            self._listing_since = None
 
     async def watch(self) -> AsyncGenerator[Changes, None]:
         """Scan whenever files change, and yield what changed. Never ends by itself."""
         scanned, changed = -math.inf, True  # so that the first tick scans
         while True:
-            watched = await anyio.to_thread.run_sync(identities, self._directories.paths)
+            watched = await self._identities()
             async with aclosing(ticks(list(watched))) as told:
                 async for something in told:
                     # a directory that came, went, or is another one now is watched anew
-                    other = watched != await anyio.to_thread.run_sync(identities, self._directories.paths)
+                    other = watched != await self._identities()
                     changed = changed or something or other or bool(self._unsettled)
                     if self._clock() - scanned < (SETTLE_SECONDS if changed else IDLE_SECONDS):
                         continue
@@ -165,6 +193,9 @@ class Catalogue:
                         yield changes
                     if other:
                         break
+
+    async def _identities(self) -> dict[Path, tuple[int, int]]:
+        return await anyio.to_thread.run_sync(identities, self._directories.paths, abandon_on_cancel=True)
 
     async def digest(self, model_id: str) -> str:
         """The SHA-256 of a model's file; of a split file, of its parts one after the other.
@@ -195,7 +226,9 @@ class Catalogue:
         finally:
             stop.set()  # an abandoned thread must not go on to read gigabytes
         assert found is not None, "only a cancelled caller stops it"
-        self.check_present(model)
+        now = await anyio.to_thread.run_sync(self.check_present, model, abandon_on_cancel=True)
+        if now != model.file.signature:
+            raise just_changed(model.file_name)
         await anyio.to_thread.run_sync(
             self._digests.put, model.path, model.file.signature, model.fingerprint, found
         )
@@ -246,9 +279,9 @@ class Catalogue:
         problems = outage_problems(listing.outages, listing.unreadable)
         warnings = listing.warnings + self._name_aliases()
         for text in (*problems, *warnings):
-            if text not in (*self.problems, *self.warnings):
+            if text not in (*self._unreadable, *self.warnings):
                 logger.warning("%s", text)
-        self.problems, self.warnings = problems, warnings
+        self._unreadable, self.warnings = problems, warnings
 
     def _name_aliases(self) -> tuple[str, ...]:
         warnings: list[str] = []

@@ -37,7 +37,8 @@ def models(target: Target) -> None:
     elif reply.models:
         show_models(reply.models)
     else:
-        click.echo("no models: put *.gguf files into a directory that `suite serve --models-dir` names")
+        click.echo("no models: put *.gguf files into a directory that `suite serve --models-dir` names,")
+        click.echo("or `suite pull` one into it")
 
 
 def show_models(models: Iterable[ModelInfo]) -> None:
@@ -47,7 +48,7 @@ def show_models(models: Iterable[ModelInfo]) -> None:
     rows = [
         (
             model.model_id,
-            model.status if model.file_state == "present" else model.file_state,
+            _state(model),
             model.architecture or "",
             parameters(model.parameters) if model.parameters else "",
             model.quantization or "",
@@ -62,12 +63,19 @@ def show_models(models: Iterable[ModelInfo]) -> None:
     table(columns, rows)
 
 
+def _state(model: ModelInfo) -> str:
+    """The state of the model, and of its file where that is not as it should be."""
+    if model.file_state == "present":
+        return model.status
+    return model.file_state if model.instance is None else f"{model.status}, {model.file_state}"
+
+
 def _remark(model: ModelInfo) -> str:
-    """The program that a model is from, and its aliases or what is wrong with it."""
+    """The program that a model is from, and what is wrong with it or its aliases."""
     source: str = "" if model.source == "directory" else model.source
     if model.repository is not None and model.repository not in model.model_id:
         source = f"{source} {model.repository}"
-    return ", ".join(filter(None, (source, ", ".join(model.aliases) or model.error)))
+    return ", ".join(filter(None, (source, model.error or ", ".join(model.aliases))))
 
 
 @click.command()

@@ -6,10 +6,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 import msgspec
@@ -18,6 +18,8 @@ from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from suite.cli.layout import GAP, laid_out
 
 GIBIBYTE: Final = 1 << 30
 MEBIBYTE: Final = 1 << 20
@@ -77,7 +79,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     cells = [[printable(cell) for cell in row] for row in rows]
     if title is not None:
         _print(screen, Text(title, style="bold"))
-    layout = _laid_out(columns, cells, room=screen.width if screen.is_terminal else None)
+    layout = laid_out(columns, cells, room=screen.width if screen.is_terminal else None)
     if layout.beside:
         _print_grid(screen, columns, layout.widths, [], header=True)
     for is_beside, group in groupby(range(len(cells)), key=layout.beside.__contains__):
@@ -112,47 +114,8 @@ def folded(line: str, *, indent: int) -> None:
     _hang(console(), shown[:margin], shown[margin:], indent=" " * indent)
 
 
-_GAP: Final = "  "
+_GAP: Final = " " * GAP
 _INDENT: Final = "  "
-_TEXT_ROOM: Final = 30
-"""The fewest cells in which text is still pleasant to read."""
-_FOLDED_OF: Final = 4
-"""One row of so many may be too wide for the columns that the others have."""
-
-
-class _Layout(NamedTuple):
-    """How a table is shown."""
-
-    widths: Sequence[int]
-    """Of the columns, in cells."""
-    beside: Set[int]
-    """The rows whose cells are beside each other, in these columns."""
-
-
-def _laid_out(columns: Sequence[str], cells: Sequence[Sequence[str]], *, room: int | None) -> _Layout:
-    """As many rows as possible in columns that fit into this room. A room of None is as wide as it takes."""
-    widest_first = sorted(range(len(cells)), key=lambda row: -sum(map(cell_len, cells[row])))
-    for folded in range(len(cells) // _FOLDED_OF + 1):
-        beside = widest_first[folded:]
-        widths = _widths(columns, [cells[row] for row in beside], room)
-        if widths is not None:
-            return _Layout(widths, frozenset(beside))
-    return _Layout((), frozenset())
-
-
-def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], room: int | None) -> list[int] | None:
-    """The widths of the columns; None if they do not fit."""
-    names = [column.removesuffix(">") for column in columns]
-    widths = [max(map(cell_len, column)) for column in zip(names, *cells, strict=True)]
-    if room is None:
-        return widths
-    left = room - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
-    if widths[-1] <= left:
-        return widths
-    longest = max((cell_len(word) for row in cells for word in row[-1].split(" ")), default=0)
-    if columns[-1].endswith(">") or left < max(longest, _TEXT_ROOM):
-        return None
-    return [*widths[:-1], left]
 
 
 def _print_grid(
@@ -164,15 +127,13 @@ def _print_grid(
     header: bool = False,
 ) -> None:
     """Print rows, or the header of the columns, beside each other."""
-    drawn = Table(
-        box=None, padding=(0, len(_GAP), 0, 0), pad_edge=False, show_header=header, header_style="bold"
-    )
+    drawn = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=header, header_style="bold")
     for column, width in zip(columns, widths, strict=True):
         justify: JustifyMethod = "right" if column.endswith(">") else "left"
         drawn.add_column(column.removesuffix(">"), justify=justify, width=width)
     for row in cells:
         drawn.add_row(*map(Text, row))
-    screen.width = max(screen.width, sum(widths) + len(_GAP) * len(widths))
+    screen.width = max(screen.width, sum(widths) + GAP * len(widths))
     with screen.capture() as captured:
         screen.print(drawn)
     _write(screen, captured.get())

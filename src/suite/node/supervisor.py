@@ -309,7 +309,7 @@ class Supervisor:
 
     async def _run(self, instance: Instance) -> int:
         spec = await self._make_spec(instance.model, instance.instance_id)
-        instance.sha256 = instance.sha256 or spec.model_digest
+        instance.signature, instance.sha256 = spec.model_files.signature, spec.model_digest
         instance.kills_before = self._out_of_memory_kills()
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process

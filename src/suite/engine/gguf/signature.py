@@ -43,6 +43,13 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
         """The signature without what may change when a file system is mounted again."""
         return Signature(tuple(msgspec.structs.replace(part, device=0) for part in self.parts))
 
+    def is_touched(self, now: Signature) -> bool:
+        """Whether only ctime differs: other rights or links, or other content with its time set back."""
+        return self._without_ctimes() == now._without_ctimes()
+
+    def _without_ctimes(self) -> Signature:
+        return Signature(tuple(msgspec.structs.replace(part, ctime_ns=0) for part in self.parts))
+
     def was_overwritten(self, now: Signature) -> bool:
         """Whether a file that this is about still exists and may have been written to since."""
         files = {(part.device, part.inode): part for part in now.parts}
