@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suite.cli.invocation import typed
+from suite.cli.model_ids import known_ids
 from suite.cli.options import json_option
 from suite.extras import require
 
@@ -36,7 +37,7 @@ def demo(models_dir: Path | None, model: str | None, as_json: bool) -> None:
 
     \b
     Examples:
-      suite demo --model ~/models/smollm2.gguf
+      suite demo --model .models/SmolLM2-135M-Instruct.Q4_1.gguf
       suite demo --models-dir ~/models --model smollm2 --json
     """
     import anyio
@@ -73,7 +74,7 @@ class _Demo:
         ):
             health = await client.health_check()
             self._tell("ready", f"{health.status}: node {health.node}, version {health.version}", health)
-            model = self._model or await self._choose(client)
+            model = await self._meant(client)
             await self._load(client, model)
             await self._talk(client, model)
             await self._show_status(client)
@@ -102,6 +103,12 @@ class _Demo:
             json_line({"step": step, "result": result})
         else:
             click.echo(text)
+
+    async def _meant(self, client: Client) -> str:
+        if self._model is None:
+            return await self._choose(client)
+        (model_id,) = await known_ids(client, [self._model])
+        return model_id
 
     async def _choose(self, client: Client) -> str:
         from suite.errors import ModelNotFound

@@ -115,8 +115,8 @@ def log_evaluation(
 
     \b
     Examples:
-      suite log-evaluation smollm2 2026-w07 0.8
-      suite log-evaluation smollm2 2026-w07 0.8 --accuracy 0.91 --latency-ms 140 --id w07-smollm2 --json
+      suite log-evaluation SmolLM2-135M-Instruct.Q4_1 2026-w07 0.8
+      suite log-evaluation gemma-3-270m-it-Q4_K_M 2026-w07 0.8 --accuracy 0.91 --id w07-gemma --json
     """
     from suite.cli.output import json_line
 
@@ -148,7 +148,7 @@ def retract(target: Target, evaluation: str, reason: str | None) -> None:
 
     \b
     Examples:
-      suite retract w07-smollm2 --reason "the answers of another model"
+      suite retract w07-gemma --reason "the answers of another model"
     """
     from suite.cli.output import json_line
 

@@ -111,7 +111,7 @@ def record_usage(target: Target, model: str, usage_type: str, conversation: str 
 
     \b
     Examples:
-      suite record-usage smollm2
+      suite record-usage SmolLM2-135M-Instruct.Q4_1
       suite record-usage whisper-large --type transcription --json
     """
     from suite.cli.output import json_line
