@@ -367,8 +367,14 @@ class DependencyMissing(SuiteError):
     status = 503
 
 
+class NotInstalled(SuiteError):
+    """A part that is not installed is needed: the message has the command that installs it."""
+
+    code = "not_installed"
+
+
 class ServerNotFound(SuiteError):
-    """There is no nats-server 2.12 or newer on the PATH: install model-manager-suite[server]."""
+    """There is no nats-server 2.12 or newer on the PATH: install model-manager-suite[serve]."""
 
     code = "server_not_found"
 
@@ -384,6 +390,62 @@ class InvalidConfiguration(SuiteError):
 
     code = "invalid_configuration"
     status = 400
+
+
+class HubRepositoryNotFound(SuiteError):
+    """The Hugging Face Hub has no such repository, or it is private: check the name, or set HF_TOKEN."""
+
+    code = "hub_repository_not_found"
+    status = 404
+
+
+class HubModelNotFound(SuiteError):
+    """The repository has no such GGUF file: the message lists those that it has."""
+
+    code = "hub_model_not_found"
+    status = 404
+
+
+class HubChoiceUnclear(SuiteError):
+    """The repository has several models: name one of those that the message lists."""
+
+    code = "hub_choice_unclear"
+    status = 400
+
+
+class HubAccessDenied(SuiteError):
+    """The Hugging Face Hub refuses access: accept the terms of the repository, and set HF_TOKEN."""
+
+    code = "hub_access_denied"
+    status = 403
+
+
+class HubUnreachable(SuiteError):
+    """The Hugging Face Hub cannot be reached: check the network and HF_ENDPOINT, then try again."""
+
+    code = "hub_unreachable"
+    status = 503
+
+
+class DigestMismatch(SuiteError):
+    """What was downloaded is not what the hub says it is, and was removed: pull it again."""
+
+    code = "digest_mismatch"
+    status = 422
+
+
+class DiskFull(SuiteError):
+    """There is no space left on the disk: make room, then pull again; it goes on where it stopped."""
+
+    code = "disk_full"
+    status = 507
+
+
+class PullRunning(SuiteError):
+    """Another process is downloading this file: wait for it."""
+
+    code = "pull_running"
+    status = 409
 
 
 class LegacyDatabaseUnusable(SuiteError):

@@ -132,6 +132,9 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         last_used=rfc3339(used) if used else None,
         idle_time=_idle_seconds(node, used, instance) if used else None,
         instance=_describe_instance(node, instance) if instance else None,
+        source=model.file.entry.source,
+        repository=model.file.entry.repository,
+        defaults=dict(model.file.entry.parameters),
     )
 
 

@@ -12,7 +12,7 @@ from suite.catalogue.outage import Outage
 from suite.config import ModelSettings
 from suite.engine.gguf.estimate import kv_bytes_per_token
 from suite.engine.gguf.file import GgufInfo
-from suite.errors import ModelFileIncomplete, SuiteError
+from suite.errors import ModelFileIncomplete, ModelFileInvalid, SuiteError
 from suite.messages.actions.status import FileState, MemoryEstimate
 
 DEFAULT_CONTEXT_TOKENS = 4096
@@ -94,6 +94,18 @@ def cache_tokens(settings: ModelSettings, info: GgufInfo) -> int:
         context * settings.slots, CACHE_BYTES // max(1, kv_bytes_per_token(info))
     )
     return max(context, wanted)
+
+
+def with_claim_checked(model: Model) -> Model:
+    """The model, or if its content is not what its store says it is, a model that cannot be loaded."""
+    claimed = model.file.entry.sha256
+    if claimed is None or model.sha256 in (None, claimed):
+        return model
+    error = ModelFileInvalid(
+        f"{model.model_id} is damaged: its file has another SHA-256 than its name in the store says; "
+        f"let {model.file.entry.source} download it again"
+    )
+    return msgspec.structs.replace(model, error=error, info=None, estimate=None)
 
 
 def with_digest_before(now: Model, before: Model | None) -> Model:

@@ -6,10 +6,12 @@ from typing import Final
 
 from suite.errors import (
     AccessDenied,
+    HubUnreachable,
     InvalidConfiguration,
     LogGone,
     NodeLost,
     NoService,
+    NotInstalled,
     RequestTimeout,
     SuiteError,
     Unavailable,
@@ -28,11 +30,11 @@ def exit_code(error: SuiteError) -> int:
     match error:
         case LogGone():
             return REFUSED
-        case Unavailable() | NoService() | AccessDenied():
+        case Unavailable() | NoService() | AccessDenied() | HubUnreachable():
             return UNREACHABLE
         case RequestTimeout() | UnknownOutcome() | NodeLost():
             return UNCERTAIN
-        case InvalidConfiguration():
+        case InvalidConfiguration() | NotInstalled():
             return USAGE
         case _:
             return REFUSED

@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import cache
 
 import anyio
+import anyio.to_thread
 import psutil
 
 from suite.bus.connection import Connection
@@ -111,14 +112,15 @@ class Node:
             return instance.model
         return self.catalogue.resolve(id_or_alias)
 
-    def loadable(self, model_id: str) -> Model:
+    async def loadable(self, model_id: str) -> Model:
         """Find a model by id or alias, and check that its file still exists and is valid.
 
         Raises ModelNotFound, ModelFileGone, ModelFileIncomplete or ModelFileInvalid.
         """
         model = self.catalogue.resolve(model_id)
         if model.model_id not in self.supervisor.instances:
-            self.catalogue.check_present(model)
+            # In a thread: a network drive can take its time, and no other request may wait for it.
+            await anyio.to_thread.run_sync(self.catalogue.check_present, model, abandon_on_cancel=True)
             if model.error is not None:
                 raise error_from_reply(model.error.code, model.error.message)
         return model
@@ -152,7 +154,7 @@ async def actor_spec(
     settings: Settings, access: NatsAccess, catalogue: Catalogue, model: Model, instance_id: str
 ) -> ActorSpec:
     """Build the specification that a model's process is started with."""
-    signature = _signature(catalogue, model)
+    signature = await _signature(catalogue, model)
     digest = await _digest(catalogue, model, signature)
     return ActorSpec(
         node=settings.node,
@@ -178,10 +180,10 @@ async def actor_spec(
     )
 
 
-def _signature(catalogue: Catalogue, model: Model) -> Signature:
+async def _signature(catalogue: Catalogue, model: Model) -> Signature:
     """The signature of the files to load. If they are gone or have changed, the load will say so."""
     with suppress(SuiteError):
-        return catalogue.check_present(model)
+        return await anyio.to_thread.run_sync(catalogue.check_present, model, abandon_on_cancel=True)
     return model.file.signature
 
 
