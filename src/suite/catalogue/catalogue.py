@@ -125,7 +125,9 @@ class Catalogue:
     def check_present(self, model: Model) -> Signature:
         """Check, without reading it, that a file is still the one that was inspected, or was only touched.
 
-        Blocks. Returns the signature that it has now. Raises ModelFileGone when it no longer exists, and
+        Blocks.
+
+        Returns the signature that it has now. Raises ModelFileGone when it no longer exists, and
         ModelFileInvalid when it is refused, or has changed and will be inspected by the next scan.
         """
         if not model.file.signature.parts:  # refused because of its path, so there is no file to check
