@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import anyio
 import click
 import yaml
 
@@ -19,8 +16,7 @@ from generator import actions, decisions, errors, events, settings
 from suite.cli.main import commands
 from suite.config import load_configuration
 from suite.config.layers import from_environment
-from support.documents import REPOSITORY, Block, blocks, stand_in
-from support.service import serving
+from support.documents import REPOSITORY, Block, blocks
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([REPOSITORY / "README.md", *DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")])
@@ -32,30 +28,6 @@ def examples(*languages: str) -> Iterator[tuple[Path, Block]]:
         for block in blocks(page.read_text(encoding="utf-8")):
             if block.language in languages and block.test != "demo":
                 yield page, block
-
-
-async def test_every_complete_program_runs(tmp_path: Path) -> None:
-    programs = {
-        f"{page.stem}-{number}.py": block.body
-        for number, (page, block) in enumerate(examples("python"))
-        if "asyncio.run(main())" in block.body and page.parent == DOCS / "how-to"
-    }
-    assert len(programs) > 3
-    failed: dict[str, str] = {}
-
-    async def run(name: str) -> None:
-        done = await anyio.run_process([sys.executable, str(tmp_path / name)], check=False, env=environ)
-        if done.returncode:
-            failed[name] = f"{name}: {done.returncode}\n{done.stdout.decode()}{done.stderr.decode()}"
-
-    async with serving(stand_in(tmp_path), tmp_path / "data") as service:
-        environ = {**os.environ, "SUITE_DATA_DIR": str(service.data_dir)}
-        with anyio.fail_after(SECONDS):
-            async with anyio.create_task_group() as tasks:
-                for name, body in programs.items():
-                    (tmp_path / name).write_text(body, encoding="utf-8")
-                    tasks.start_soon(run, name)
-    assert not failed, "".join(failed.values())
 
 
 def test_every_command_is_one_that_there_is() -> None:
