@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +48,20 @@ def held(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file for its owner alone, whole or not at all. Raises OSError."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)  # left behind by a crash, maybe with other rights
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        new.replace(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise
 
 
 def _tighten(top: Path) -> None:

@@ -137,6 +137,13 @@ class ModelFileInvalid(SuiteError):
     status = 422
 
 
+class ModelFileIncomplete(ModelFileInvalid):
+    """The model's file is not whole yet: wait until it is, and it is served by itself."""
+
+    code = "model_file_incomplete"
+    status = 409
+
+
 class LoadFailed(SuiteError):
     """llama.cpp could not load the model."""
 

@@ -34,7 +34,7 @@ def put(directory: Path, name: str, content: bytes = GOOD) -> Path:
 
 
 async def scanned(*directories: Path, settings: Mapping[str, ModelSettings] | None = None) -> Catalogue:
-    catalogue = Catalogue.open(directories, settings or {}, directories[0].parent / "digests.json")
+    catalogue = Catalogue.open(directories, settings or {}, directories[0].parent)
     await catalogue.scan()
     return catalogue
 
@@ -96,18 +96,6 @@ async def test_what_is_not_there_gets_the_nearest_names(models: Path) -> None:
         catalogue.resolve("smollm2-135")
     with pytest.raises(ModelNotFound, match="list_models lists"):
         catalogue.resolve("zzz")
-
-
-async def test_the_first_directory_wins_and_the_second_is_told_of(tmp_path: Path, models: Path) -> None:
-    other = tmp_path / "more"
-    put(models, "same.gguf")
-    put(other, "same.gguf", OTHER)
-    put(other, "own.gguf")
-    catalogue = await scanned(models, other)
-    assert list(catalogue.models) == ["own", "same"]
-    assert catalogue.resolve("same").path.parent == models
-    (warning,) = catalogue.warnings
-    assert "more/same.gguf is left out" in warning
 
 
 async def test_a_directory_that_is_not_there_is_told_of(tmp_path: Path, models: Path) -> None:

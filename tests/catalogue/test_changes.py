@@ -25,7 +25,7 @@ class Clock:
 
 
 def open_catalogue(directory: Path, clock: Clock | None = None) -> Catalogue:
-    return Catalogue.open([directory], {}, directory.parent / "digests.json", clock=clock or Clock())
+    return Catalogue.open([directory], {}, directory.parent, clock=clock or Clock())
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ async def test_a_model_stays_as_it_was_while_its_file_is_replaced(models: Path) 
 
 async def test_a_missing_directory_is_watched_for(tmp_path: Path) -> None:
     models = tmp_path / "later"
-    catalogue = Catalogue.open([models], {}, tmp_path / "digests.json")
+    catalogue = Catalogue.open([models], {}, tmp_path)
     await catalogue.scan()
     with anyio.fail_after(LIMIT_SECONDS):
         async with anyio.create_task_group() as tasks, aclosing(catalogue.watch()) as changes:
@@ -110,7 +110,7 @@ async def test_a_missing_directory_is_watched_for(tmp_path: Path) -> None:
 
 
 async def test_the_watch_tells_of_files_that_come_change_and_go(models: Path) -> None:
-    catalogue = Catalogue.open([models], {}, models.parent / "digests.json")
+    catalogue = Catalogue.open([models], {}, models.parent)
     await catalogue.scan()
     path = models / "below" / "m.gguf"
     with anyio.fail_after(LIMIT_SECONDS):

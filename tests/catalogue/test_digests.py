@@ -26,7 +26,7 @@ def models(tmp_path: Path) -> Path:
 
 
 async def opened(models: Path) -> Catalogue:
-    catalogue = Catalogue.open([models], {}, models.parent / "digests.json")
+    catalogue = Catalogue.open([models], {}, models.parent)
     await catalogue.scan()
     return catalogue
 
@@ -40,13 +40,29 @@ async def test_a_digest_is_computed_once(models: Path) -> None:
     assert catalogue.resolve("m").sha256 is None
     assert await catalogue.digest("m") == digest(GOOD)
     assert catalogue.resolve("m").sha256 == digest(GOOD)
-    # other bytes that size and time do not give away: who read them would come to another digest
-    path = models / "m.gguf"
+    # a digest that is not the file's: who read the file again would not come to it
+    cache = models.parent / "digests.json"
+    cache.write_bytes(cache.read_bytes().replace(digest(GOOD).encode(), digest(OTHER).encode()))
+    assert await (await opened(models)).digest("m") == digest(OTHER)
+
+
+async def test_the_digest_of_a_file_that_was_rewritten_with_its_old_time_is_not_kept(models: Path) -> None:
+    catalogue = await opened(models)
+    await catalogue.digest("m")
+    path, other = models / "m.gguf", models.parent / "other"
     times = path.stat()
-    path.write_bytes(GOOD[:-1] + b"x")
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for content in (GOOD[:-1] + b"x", GOOD[:-1] + b"y"):
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        await catalogue.scan()
+        assert await catalogue.digest("m") == digest(content)
+        assert (await opened(models)).resolve("m").sha256 == digest(content)
+    other.write_bytes(GOOD)
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.rename(path)
+    assert await (await opened(models)).digest("m") == digest(GOOD)
+    await catalogue.scan()
     assert await catalogue.digest("m") == digest(GOOD)
-    assert (await opened(models)).resolve("m").sha256 == digest(GOOD)
 
 
 async def test_callers_at_once_get_the_same(models: Path) -> None:
@@ -106,11 +122,11 @@ async def test_the_cache_is_the_owners_alone_and_holds_only_what_is_there(models
     await catalogue.digest("other")
     assert b"m.gguf" not in cache.read_bytes()
     assert b"other.gguf" in cache.read_bytes()
-    assert sorted(path.name for path in models.parent.iterdir()) == ["digests.json", "models"]
+    assert sorted(path.name for path in models.parent.iterdir()) == ["digests.json", "ids.json", "models"]
 
 
 async def test_a_cache_that_cannot_be_written_costs_nothing_but_time(models: Path, tmp_path: Path) -> None:
-    catalogue = Catalogue.open([models], {}, tmp_path / "missing" / "digests.json")
+    catalogue = Catalogue.open([models], {}, tmp_path / "missing")
     await catalogue.scan()
     assert await catalogue.digest("m") == digest(GOOD)
 

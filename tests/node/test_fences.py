@@ -132,7 +132,7 @@ async def test_a_lost_node_is_buried_whatever_stands_behind_its_start(tmp_path: 
 
 async def test_a_model_is_registered_whatever_stands_in_its_aggregate(tmp_path: Path) -> None:
     async with box(tmp_path) as node:
-        catalogue = Catalogue.open((tmp_path,), {}, tmp_path / "digests.json")
+        catalogue = Catalogue.open((tmp_path,), {}, tmp_path)
         registrar = Registrar(node.log, SUBJECTS, "box1", catalogue)
         for fact in ("registered", "removed", "whatever"):
             await node.garbage(f"model.m.{fact}")

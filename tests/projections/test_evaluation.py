@@ -32,6 +32,8 @@ from suite.messages.events import (
     InstanceCrashed,
     InstanceLoaded,
     MetricLogged,
+    ModelRegistered,
+    ModelRemoved,
     UnknownEvent,
     UsageRecorded,
 )
@@ -98,6 +100,20 @@ def crashed(model: str = "phi") -> InstanceCrashed:
     return InstanceCrashed(node="box1", model_id=model, instance_id="i", exit_code=-6, generations=1)
 
 
+def registered(sha256: str, model: str = "phi", node: str = "box1") -> ModelRegistered:
+    return ModelRegistered(
+        model_id=model,
+        node=node,
+        file_name=f"{model}.gguf",
+        file_bytes=1,
+        sha256=sha256,
+        architecture="llama",
+        parameters=1,
+        quantization="F16",
+        trained_context_tokens=1,
+    )
+
+
 ids = st.sampled_from(["1", "2", "3", "4", "x\0y", SQL])
 names = st.sampled_from(["a", "b"])
 times = st.integers(-200_000, 200_000).map(lambda tenths: T0 + timedelta(seconds=tenths / 10))
@@ -109,7 +125,11 @@ evaluations = st.one_of(
     st.builds(retracted, ids, names),
 )
 facts: st.SearchStrategy[Event] = st.one_of(
-    metrics, evaluations, st.builds(loaded, names), st.builds(crashed, names)
+    metrics,
+    evaluations,
+    st.builds(loaded, names),
+    st.builds(crashed, names),
+    st.builds(registered, st.sampled_from(["one", "two"]), names, names),
 )
 
 
@@ -426,6 +446,30 @@ async def test_models_are_compared_in_their_latest_cycle(db: aiosqlite.Connectio
     assert phi.change.trust == phi.scores.trust - before
     assert (other.cycle_id, other.previous_cycle_id) == ("c1", None)
     assert set(msgspec.structs.astuple(other.change)) == {None}
+
+
+async def test_trust_starts_anew_with_new_content(db: aiosqlite.Connection) -> None:
+    removed = ModelRemoved(model_id="phi", node="box1")
+    log = log_of(
+        [
+            *(evaluation("before it was known", 0.2), registered("one"), loaded(), crashed()),
+            *(evaluation("old", 0.9), registered("one", node="box2"), removed, registered("one")),
+            # From here on box1 has other content under this id, and box2 follows.
+            *(registered("two"), loaded(), evaluation("new", 0.4, cycle="c2")),
+            *(registered("two", node="box2"), evaluation("newer", 0.6, cycle="c2")),
+        ]
+    )
+    await fold(db, PROJECTION, log[:8])
+    old = (Evaluated(trust_score=0.9), Evaluated(trust_score=0.2))
+    assert await trusts(db) == {"phi": trust(Evidence(evaluations=old, loads=1, crashes=1))}
+    await fold(db, PROJECTION, log[8:9])
+    assert await trusts(db) == {}
+    (phi,) = await compared(db)
+    assert (phi.evaluations, phi.crashes, phi.scores.trust) == (2, 0, None)
+    await fold(db, PROJECTION, log[9:])
+    new = (Evaluated(trust_score=0.6), Evaluated(trust_score=0.4))
+    assert await trusts(db) == {"phi": trust(Evidence(evaluations=new, loads=1))}
+    assert (await compared(db))[0].evaluations == 4
 
 
 async def test_a_cycle_that_goes_on_is_the_latest_again(db: aiosqlite.Connection) -> None:

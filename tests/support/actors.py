@@ -11,6 +11,7 @@ import msgspec
 
 from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.embedded import EmbeddedServer
+from suite.engine.gguf.signature import Signature
 from suite.identity import new_id, utc_now
 from suite.log import Log
 from suite.messages.actions.base import ErrorReply
@@ -178,6 +179,7 @@ def spec(path: Path, *, nats: NatsAccess, **settings: object) -> ActorSpec:
         "context_tokens": 512,
         "cache_tokens": settings.get("context_tokens", 512),
         "prompt_step_tokens": 256,
+        "model_files": {"paths": [str(path)], "signature": Signature.of([path]).text},
         "model_digest": None,
         "snapshots": None,
         "batch_tokens": 128,

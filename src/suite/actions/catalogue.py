@@ -6,6 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from suite.actions.best_effort import best_effort_read
+from suite.actions.id_pages import cursor_of, ids_after
 from suite.bus.service import Call, action
 from suite.catalogue import Model
 from suite.errors import ReadModelBehind, ReadModelUnavailable
@@ -16,35 +17,73 @@ from suite.messages.actions.status import (
     ListModelsReply,
     ListModelsRequest,
     ModelInfo,
+    ModelsPage,
     ModelStatus,
 )
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
 from suite.node.node import Node
+from suite.projections.reply_size import as_many_as_fit, left_out
 from suite.projections.usage import last_used
 
 _MIB = 2**20
+_SPARE_BYTES = 4096
+"""Of a message, for what a reply has beside models and warnings."""
+_MAX_WARNINGS = 100
 
 
 @action("list_models")
-async def list_models(node: Node, _: ListModelsRequest, __: Call) -> ListModelsReply:
-    """List all models of the catalogue; the warnings say which files were left out, and why."""
-    return ListModelsReply(models=await _describe_all(node), warnings=node.catalogue.warnings)
+async def list_models(node: Node, request: ListModelsRequest, _: Call) -> ListModelsReply:
+    """List the models of the catalogue; the warnings say which files were left out, and why."""
+    warnings = _warnings(node)
+    models, next_cursor = await _page(node, request, sum(map(len, warnings)))
+    return ListModelsReply(
+        models=models, next_cursor=next_cursor, warnings=(*warnings, *_more(request, next_cursor))
+    )
 
 
 @action("get_model_status")
 async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) -> GetModelStatusReply:
     """Get the status of one model, or of all by id."""
     if request.model_id is None:
-        return GetModelStatusReply(models={model.model_id: model for model in await _describe_all(node)})
-    model = node.catalogue.resolve(request.model_id)
+        models, next_cursor = await _page(node, request, 0)
+        return GetModelStatusReply(
+            models={model.model_id: model for model in models},
+            next_cursor=next_cursor,
+            warnings=_more(request, next_cursor),
+        )
+    model = node.model(request.model_id)
     used = await _last_used(node, [model.model_id])
     return GetModelStatusReply(model=describe(node, model, used.get(model.model_id)))
 
 
-async def _describe_all(node: Node) -> tuple[ModelInfo, ...]:
+async def _page(
+    node: Node, request: ModelsPage, other_bytes: int
+) -> tuple[tuple[ModelInfo, ...], str | None]:
+    """The models of one page, beside `other_bytes` in the reply, and the cursor of the next page or None."""
     used = await _last_used(node, None)
-    return tuple(describe(node, model, used.get(model.model_id)) for model in node.catalogue.models.values())
+    models = node.models
+    ids = ids_after(sorted(models), request.cursor)
+    page = as_many_as_fit(
+        (describe(node, models[id], used.get(id)) for id in ids),
+        limit=request.limit,
+        room_bytes=node.connection.max_payload - _SPARE_BYTES - other_bytes,
+    )
+    return page, cursor_of(page[-1].model_id) if len(page) < len(ids) else None
+
+
+def _more(request: ModelsPage, next_cursor: str | None) -> tuple[str, ...]:
+    """A word to clients that do not know of pages."""
+    if next_cursor is None or request.cursor is not None or request.limit is not None:
+        return ()
+    return ("there are more models than fit into one reply: ask again with next_cursor as cursor",)
+
+
+def _warnings(node: Node) -> tuple[str, ...]:
+    """The catalogue's warnings, as many as leave room for the models."""
+    told = (*node.catalogue.problems, *node.catalogue.warnings)
+    kept = told[:_MAX_WARNINGS]
+    return kept + left_out(told, kept, "more warnings")
 
 
 async def _last_used(node: Node, model_ids: list[str] | None) -> dict[str, datetime]:
@@ -69,7 +108,8 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         aliases=model.settings.aliases,
         capabilities=model.capabilities,
         model_path=str(model.path),
-        file_bytes=info.file_bytes if info else 0,
+        file_state="gone" if model.model_id not in node.catalogue.models else model.file_state,
+        file_bytes=info.file_bytes if info else sum(part.size for part in model.file.signature.parts),
         sha256=model.sha256,
         architecture=info.architecture if info else None,
         parameters=info.parameters if info else None,
@@ -85,11 +125,19 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         estimated_vram_mb=-(-model.need_bytes // _MIB),
         loaded=instance is not None and instance.phase == "loaded",
         status=_status(model, instance),
-        error=model.error.message if model.error else node.supervisor.load_errors.get(model.model_id),
+        error=_error(node, model),
         last_used=rfc3339(used) if used else None,
         idle_time=_idle_seconds(node, used, instance) if used else None,
         instance=_describe_instance(node, instance) if instance else None,
     )
+
+
+def _error(node: Node, model: Model) -> str | None:
+    if model.model_id not in node.catalogue.models:
+        return f"{model.file_name} was deleted: the model is unloaded as soon as nothing generates"
+    if model.outage is not None:
+        return str(model.outage)
+    return model.error.message if model.error else node.supervisor.load_errors.get(model.model_id)
 
 
 def _idle_seconds(node: Node, used: datetime, instance: Instance | None) -> float:
@@ -112,6 +160,7 @@ def _describe_instance(node: Node, instance: Instance) -> InstanceInfo:
         node=node.name,
         instance_id=instance.instance_id,
         pid=instance.process.pid if instance.process else None,
+        sha256=instance.sha256,
         resident_bytes=instance.resident_bytes,
         reserved_bytes=resident.reserved_bytes if resident else 0,
         load_progress=instance.progress,

@@ -37,6 +37,7 @@ def health(node: Node) -> HealthCheckReply:
         *(problem for problem in of_the_log if problem is not None),
         *node.projections.problems,
         *node.projections.losses,
+        *node.catalogue.problems,
     )
     if not node.connection.is_connected:  # NATS clients cannot see this, but ZeroMQ clients can
         problems += (

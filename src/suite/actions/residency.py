@@ -41,7 +41,7 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
 @action("unload_model")
 async def unload_model(node: Node, request: UnloadModelRequest, _: Call) -> UnloadModelReply:
     """Unload a model and answer when its memory is freed."""
-    model = node.catalogue.resolve(request.model_id)
+    model = node.model(request.model_id)
     instance = await node.supervisor.unload(
         model.model_id, "requested", drain_seconds=request.drain_ms / 1000
     )

@@ -18,15 +18,16 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 
 from suite.actors.pipe import NodePipe, exit_process
+from suite.engine.gguf.signature import Signature
 from suite.engine.llama_model import ContextSettings
+from suite.engine.snapshots.folder import key_of
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.thread import EngineThread
-from suite.errors import LoadCancelled
+from suite.errors import LoadCancelled, ModelFileInvalid
 from suite.identity import new_id, utc_now
 from suite.messages.actor import ActorSpec, Failed, Loading
 
@@ -48,7 +49,7 @@ def main() -> None:
     pipe.end_with_node()
     signal.signal(signal.SIGTERM, lambda _number, _frame: _give_up(pipe))
     pipe.report(Loading(fraction=0.0))
-    engine = EngineThread(spec.model_path, _settings(spec), Progress(pipe.report), lambda: _snapshots(spec))
+    engine = EngineThread(spec.model_path, _settings(spec), Progress(pipe.report), lambda: _after_load(spec))
     engine.start()
     rest.join()
 
@@ -86,13 +87,27 @@ def _settings(spec: ActorSpec) -> ContextSettings:
     )
 
 
+def _after_load(spec: ActorSpec) -> Snapshots | None:
+    """Make the snapshots of the model that was just loaded.
+
+    Raises ModelFileInvalid if its files are not those that the node described, whose digest is the key.
+    """
+    try:
+        loaded = Signature.of(map(Path, spec.model_files.paths)).text
+    except OSError:
+        loaded = ""
+    if loaded != spec.model_files.signature:
+        raise ModelFileInvalid(f"{spec.model_id} was changed while it was loaded: try again in a few seconds")
+    return _snapshots(spec)
+
+
 def _snapshots(spec: ActorSpec) -> Snapshots | None:
     kept = spec.snapshots
     if kept is None:
         return None
     return Snapshots(
         directory=None if kept.directory is None else Path(kept.directory),
-        key=f"{spec.model_digest or spec.instance_id} {version('llama-cpp-python')}",
+        key=key_of(spec.model_digest or spec.instance_id),
         memory_bytes=kept.memory_bytes,
         disk_bytes=kept.disk_bytes,
         max_conversations=kept.max_conversations,

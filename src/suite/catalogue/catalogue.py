@@ -1,6 +1,6 @@
 """The catalogue of a node's models, kept up to date as files are added, changed and removed::
 
-catalogue = Catalogue.open([Path("models")], settings.models, data_dir / "digests.json")
+catalogue = Catalogue.open([Path("models")], settings.models, data_dir)
 await catalogue.scan()
 model = catalogue.resolve("smollm2")
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -18,23 +19,25 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import msgspec
-import watchfiles
 
-from suite.catalogue.digests import DigestCache, sha256
-from suite.catalogue.files import Directories, Listing, ModelFile, Signature
-from suite.catalogue.model import Changes, Model, cache_tokens, context_tokens
+from suite.catalogue.digests import DigestCache, just_changed, sha256
+from suite.catalogue.directories import Directories, Listing
+from suite.catalogue.files import ModelFile
+from suite.catalogue.ids import Ids
+from suite.catalogue.inspection import Inspection, part_paths, unreadable
+from suite.catalogue.model import Changes, Model, changes_between, with_digest_before
+from suite.catalogue.outage import Outage, outage_problems
+from suite.catalogue.watch import identities, ticks
 from suite.config import ModelSettings
-from suite.engine.gguf.estimate import estimate
-from suite.engine.gguf.file import GgufInfo, inspect
-from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteError
+from suite.engine.gguf.signature import Signature
+from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, ModelNotFound, SuiteError
 
 logger = logging.getLogger("suite.catalogue")
 
 SETTLE_SECONDS = 1.0
 """A file counts once it has not changed for this long, because it may still be being copied."""
-_IDLE_TICKS = 5
-"""Directories are scanned after this many seconds even without a change: some file systems report none."""
-_POLLED_TICKS = 60
+IDLE_SECONDS = 5.0
+"""Directories are scanned after this time even without a change: some file systems report none."""
 
 
 class Catalogue:
@@ -50,27 +53,35 @@ class Catalogue:
         self._directories = directories
         self._settings = settings
         self._digests = digests
+        self._inspection = Inspection(settings, digests)
         self._clock = clock
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, str] = {}
         self._missing: dict[str, str] = {}
+        self._outages: dict[str, Outage] = {}
         self._unsettled: dict[str, tuple[Signature, float]] = {}
         self._scanning = anyio.Lock()
         self._hashing = anyio.Lock()
         self.warnings: tuple[str, ...] = ()
         """What the last scan left out, and why."""
+        self.problems: tuple[str, ...] = ()
+        """Which directories with known models cannot be read, and what to do."""
 
     @classmethod
     def open(
         cls,
         directories: Sequence[Path],
         settings: Mapping[str, ModelSettings],
-        cache_file: Path,
+        data_dir: Path,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> Catalogue:
-        """A catalogue of these directories, empty until its first scan. `cache_file` stores digests."""
-        return cls(Directories(directories), settings, DigestCache(cache_file), clock)
+        """A catalogue of these directories, empty until its first scan.
+
+        `data_dir` keeps the digests of files and which id means which file.
+        """
+        ids = Ids(data_dir / "ids.json")
+        return cls(Directories(directories, ids), settings, DigestCache(data_dir / "digests.json"), clock)
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -78,9 +89,15 @@ class Catalogue:
         return self._models
 
     def resolve(self, id_or_alias: str) -> Model:
-        """The model with this id, or else with this alias. Raises ModelNotFound, with similar names."""
+        """The model with this id, or else with this alias.
+
+        Raises ModelNotFound, with similar names, and ModelFileGone for a model of an earlier run whose file
+        is out of reach.
+        """
         if (model_id := self.canonical(id_or_alias)) in self._models:
             return self._models[model_id]
+        if id_or_alias in self._outages:
+            raise _away(id_or_alias, self._outages[id_or_alias])
         if id_or_alias in self._missing:
             raise ModelNotFound(f"no model {id_or_alias!r}: {self._missing[id_or_alias]}")
         raise ModelNotFound(f"no model {id_or_alias!r}: {self._suggestion(id_or_alias)}")
@@ -95,42 +112,53 @@ class Catalogue:
         Raises ModelFileGone when it no longer exists, and ModelFileInvalid when it is refused, or has changed
         and will be inspected by the next scan.
         """
-        if not model.file.signature.inodes:  # refused because of its path, so there is no file to check
+        if not model.file.signature.parts:  # refused because of its path, so there is no file to check
             raise model.error or ModelFileInvalid()
-        now = self._directories.look(model.path)
+        if model.outage is not None:
+            raise _away(model.file_name, model.outage)
+        if not model.settled:
+            raise model.error or ModelFileIncomplete()
+        now = self._directories.look(model.file.entry)
         if now.error is not None:
             raise now.error
         if now.signature != model.file.signature:
-            raise ModelFileInvalid(f"{model.file_name} has just been changed: try again in a few seconds")
+            raise just_changed(model.file_name)
+
+    def has_gone(self, model_id: str) -> bool:
+        """Whether no file has this id any more, and none that is out of reach at the moment either."""
+        return model_id not in self._models and model_id not in self._outages
 
     async def scan(self, *, settle_seconds: float = 0.0) -> Changes:
         """Scan the directories and inspect new and changed files; an unchanged one costs only a stat.
 
-        A new or changed file counts once it has not changed for `settle_seconds`.
+        A new or changed file counts once it has not changed for `settle_seconds`; till then a new one is
+        listed as arriving. What is out of reach stays as it was.
         """
         async with self._scanning:
             listing = await anyio.to_thread.run_sync(self._directories.listing, self._settings)
-            fresh = {key: file for key, file in listing.files.items() if not self._known(key, file)}
+            fresh = {key: file for key, file in listing.files.items() if self._is_fresh(key, file, listing)}
             ready = {key: file for key, file in fresh.items() if self._settled(key, file, settle_seconds)}
             waiting = fresh.keys() - ready.keys()
             self._unsettled = {key: self._unsettled[key] for key in waiting}
-            inspected = await anyio.to_thread.run_sync(self._inspect_all, ready)
-            return self._take_over(listing, inspected)
+            inspected = await anyio.to_thread.run_sync(self._inspection.inspect_all, ready)
+            arriving = {key: self._inspection.arriving(key, fresh[key]) for key in waiting}
+            return self._take_over(listing, inspected, arriving)
 
     async def watch(self) -> AsyncGenerator[Changes, None]:
         """Scan whenever files change, and yield what changed. Never ends by itself."""
-        quiet = _IDLE_TICKS - 1  # so that the first tick scans for what changed since the last scan
+        scanned, changed = -math.inf, True  # so that the first tick scans
         while True:
-            present = [path for path in self._directories.paths if path.is_dir()]
-            async with aclosing(_ticks(present)) as ticks:
-                async for something in ticks:
-                    quiet = 0 if something or self._unsettled else quiet + 1
-                    if quiet % _IDLE_TICKS == 0:
-                        changes = await self.scan(settle_seconds=SETTLE_SECONDS)
-                        if changes:
-                            yield changes
-                        if present != [path for path in self._directories.paths if path.is_dir()]:
-                            break  # a directory was added or removed: watch those that exist now
+            watched = await anyio.to_thread.run_sync(identities, self._directories.paths)
+            async with aclosing(ticks(list(watched))) as told:
+                async for something in told:
+                    changed = changed or something or bool(self._unsettled)
+                    if self._clock() - scanned < (SETTLE_SECONDS if changed else IDLE_SECONDS):
+                        continue
+                    scanned, changed = self._clock(), False
+                    if changes := await self.scan(settle_seconds=SETTLE_SECONDS):
+                        yield changes
+                    if watched != await anyio.to_thread.run_sync(identities, self._directories.paths):
+                        break  # a directory came, went, or is another one: watch those that exist now
 
     async def digest(self, model_id: str) -> str:
         """The SHA-256 of a model's file; of a split file, of its parts one after the other.
@@ -144,40 +172,41 @@ class Catalogue:
                 return model.sha256
             found = await self._hash(model)
         current = self._models.get(model.model_id)
-        if current is not None and current.file == model.file:
-            self._models[model.model_id] = msgspec.structs.replace(current, sha256=found)
+        if current is not None and current.file.signature == model.file.signature:
+            self._models[model.model_id] = msgspec.structs.replace(current, sha256=found, sha256_before=None)
         return found
 
     async def _hash(self, model: Model) -> str:
-        paths = [model.path.with_name(part) for part in model.info.parts] if model.info else [model.path]
         stop = threading.Event()
         try:
-            found = await anyio.to_thread.run_sync(sha256, paths, stop, abandon_on_cancel=True)
-        except FileNotFoundError:
-            raise ModelFileGone(f"{model.file_name} is gone: put it back, or choose another model") from None
+            found = await anyio.to_thread.run_sync(sha256, _paths(model), stop, abandon_on_cancel=True)
         except OSError as error:
-            raise ModelFileInvalid(f"{model.file_name} cannot be read: {error.strerror or error}") from None
+            raise unreadable(model.file_name, error) from None
         finally:
             stop.set()  # an abandoned thread must not go on to read gigabytes
-        self.check_present(model)
         assert found is not None, "only a cancelled caller stops it"
-        signature = model.file.signature
+        self.check_present(model)
         await anyio.to_thread.run_sync(
-            lambda: self._digests.put(
-                model.path, size=signature.size, mtime_ns=signature.mtime_ns, sha256=found
-            )
+            self._digests.put, model.path, model.file.signature, model.fingerprint, found
         )
         return found
 
-    def _known(self, model_id: str, file: ModelFile) -> bool:
+    def _is_fresh(self, model_id: str, file: ModelFile, listing: Listing) -> bool:
+        """Whether the file must be read: it is new, or not as it was."""
         before = self._models.get(model_id)
+        if before is None or not before.settled:
+            return True
+        if model_id in listing.outages:
+            return False
         return (
-            before is not None
-            and (before.path, before.file.signature) == (file.path, file.signature)
-            and _text(before.file.error) == _text(file.error)
+            (before.path, before.file.signature) != (file.path, file.signature)
+            or before.file.entry != file.entry
+            or _text(before.file.error) != _text(file.error)
         )
 
     def _settled(self, model_id: str, file: ModelFile, seconds: float) -> bool:
+        if file.entry.unfinished is not None:  # there is nothing to wait for
+            seconds = 0.0
         now = self._clock()
         signature, since = self._unsettled.get(model_id, (None, now))
         if signature != file.signature:
@@ -185,60 +214,30 @@ class Catalogue:
         self._unsettled[model_id] = (file.signature, since)
         return now - since >= seconds
 
-    def _inspect_all(self, files: Mapping[str, ModelFile]) -> dict[str, Model]:
-        models: dict[str, Model] = {}
-        for model_id, file in files.items():
-            try:
-                models[model_id] = self._inspect(model_id, file)
-            except ModelFileGone:
-                continue
-        return models
-
-    def _inspect(self, model_id: str, file: ModelFile) -> Model:
-        settings = self._settings.get(model_id, ModelSettings())
-        info: GgufInfo | None = None
-        error = file.error
-        if error is None:
-            try:
-                info = inspect(file.path)
-            except ModelFileInvalid as invalid:
-                error = invalid
-        if info is None:
-            logger.warning("model %s cannot be loaded: %s", model_id, error)
-        tokens = context_tokens(settings, info) if info else 0
-        cache = cache_tokens(settings, info) if info else 0
-        size, mtime_ns = file.signature.size, file.signature.mtime_ns
-        return Model(
-            model_id=model_id,
-            file=file,
-            info=info,
-            error=error,
-            sha256=self._digests.get(file.path, size=size, mtime_ns=mtime_ns) if info else None,
-            settings=settings,
-            context_tokens=tokens,
-            cache_tokens=cache,
-            estimate=estimate(
-                info, cache_tokens=cache, batch_tokens=settings.batch_tokens, slots=settings.slots
-            )
-            if info
-            else None,
-        )
-
-    def _take_over(self, listing: Listing, inspected: Mapping[str, Model]) -> Changes:
+    def _take_over(
+        self, listing: Listing, inspected: Mapping[str, Model], arriving: Mapping[str, Model]
+    ) -> Changes:
         before = self._models
-        kept = {model_id: model for model_id, model in before.items() if model_id in listing.files}
-        now = dict(sorted((kept | dict(inspected)).items()))
-        self._models, self._missing = now, listing.missing
+        fresh = {id: with_digest_before(model, before.get(id)) for id, model in inspected.items()}
+        now = {id: model for id, model in arriving.items() if id not in before or not before[id].settled}
+        for id, model in before.items():
+            if id in listing.outages and model.settled:
+                now[id] = msgspec.structs.replace(model, outage=listing.outages[id])
+            elif id in listing.files and id not in now and id not in fresh:
+                now[id] = model if model.outage is None else msgspec.structs.replace(model, outage=None)
+        self._models = dict(sorted((now | fresh).items()))
+        self._outages, self._missing = listing.outages, listing.missing
+        self._tell(listing)
+        return changes_between(before, self._models, fresh, dropped=listing.dropped)
+
+    def _tell(self, listing: Listing) -> None:
+        """Keep what the scan found wrong, and log what is new of it."""
+        problems = outage_problems(listing.outages, listing.unreadable)
         warnings = listing.warnings + self._name_aliases()
-        for warning in warnings:
-            if warning not in self.warnings:
-                logger.warning("%s", warning)
-        self.warnings = warnings
-        return Changes(
-            added=tuple(model_id for model_id in now if model_id not in before),
-            removed=tuple(model_id for model_id in before if model_id not in now),
-            changed=tuple(model_id for model_id in inspected if model_id in before),
-        )
+        for text in (*problems, *warnings):
+            if text not in (*self.problems, *self.warnings):
+                logger.warning("%s", text)
+        self.problems, self.warnings = problems, warnings
 
     def _name_aliases(self) -> tuple[str, ...]:
         warnings: list[str] = []
@@ -261,30 +260,13 @@ class Catalogue:
         return f"there are none; put a .gguf file into {where}"
 
 
-async def _ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
-    """Yield True when something changed below the directories, and False after each second without a change.
-
-    Where the system cannot watch files, it yields False each second and ends after some time, to be tried
-    again.
-    """
-    if directories:
-        changes = watchfiles.awatch(
-            *directories,
-            watch_filter=None,
-            rust_timeout=int(SETTLE_SECONDS * 1000),
-            yield_on_timeout=True,
-            ignore_permission_denied=True,
-        )
-        try:
-            async with aclosing(changes):
-                async for seen in changes:
-                    yield bool(seen)
-        except (OSError, RuntimeError, ExceptionGroup) as error:
-            logger.warning("files cannot be watched, so they are scanned every few seconds: %s", error)
-    for _ in range(_POLLED_TICKS):
-        await anyio.sleep(SETTLE_SECONDS)
-        yield False
+def _paths(model: Model) -> list[Path]:
+    return part_paths(model.path, model.info) if model.info else [model.path]
 
 
 def _text(error: SuiteError | None) -> str | None:
     return error.message if error else None
+
+
+def _away(name: str, outage: Outage) -> ModelFileGone:
+    return ModelFileGone(f"{name} is out of reach: {outage}; bring it back, or choose another model")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from suite.catalogue.files import ModelFile
+from suite.catalogue.outage import Outage
 from suite.config import ModelSettings
 from suite.engine.gguf.estimate import kv_bytes_per_token
 from suite.engine.gguf.file import GgufInfo
-from suite.errors import SuiteError
-from suite.messages.actions.status import MemoryEstimate
+from suite.errors import ModelFileIncomplete, SuiteError
+from suite.messages.actions.status import FileState, MemoryEstimate
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """The largest default context, in tokens: the one that a model was trained for can take many gigabytes."""
@@ -28,14 +30,31 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """None when there is an error."""
     error: SuiteError | None
     """Why the file cannot be loaded."""
+    settled: bool = True
+    """False while its file is still being written."""
+    outage: Outage | None = None
+    """Why its file is out of reach at the moment; everything else is as it was before."""
     sha256: str | None
-    """None until the file has been read once."""
+    """The digest of its content; None until its files have been read."""
+    sha256_before: str | None = None
+    """The digest that it had when its files were touched, until they have been read again."""
+    fingerprint: str
+    """Shows at once that content is other, not that it is the same. Empty when there is an error."""
     settings: ModelSettings
     context_tokens: int
     """The context of one conversation, in tokens; 0 when there is an error."""
     cache_tokens: int
     """The KV cache for all conversations together, in tokens; 0 when there is an error."""
     estimate: MemoryEstimate | None
+
+    @property
+    def file_state(self) -> FileState:
+        """Whether its file is there and whole."""
+        if self.outage is not None:
+            return "unreachable"
+        if not self.settled:
+            return "arriving"
+        return "incomplete" if isinstance(self.error, ModelFileIncomplete) else "present"
 
     @property
     def path(self) -> Path:
@@ -77,12 +96,50 @@ def cache_tokens(settings: ModelSettings, info: GgufInfo) -> int:
     return max(context, wanted)
 
 
+def with_digest_before(now: Model, before: Model | None) -> Model:
+    """The model after a scan, with its earlier digest if its files may have been touched only."""
+    if before is None or now.sha256 is not None or now.info is None or now.fingerprint != before.fingerprint:
+        return now
+    return msgspec.structs.replace(now, sha256_before=before.sha256 or before.sha256_before)
+
+
+def has_changed(before: Model, now: Model) -> bool:
+    """Whether a scan found other content or another state; False also while that is not known yet."""
+    if now.sha256_before is not None:
+        return False
+    return now.sha256 is None or now.sha256 != (before.sha256 or before.sha256_before)
+
+
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """The ids of models that a scan found added, removed, or changed in content or state."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    touched: tuple[str, ...] = ()
+    """Those whose files must be read to know whether they have changed: see `Catalogue.digest`."""
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.changed)
+        return bool(self.added or self.removed or self.changed or self.touched)
+
+
+def changes_between(
+    before: Mapping[str, Model],
+    now: Mapping[str, Model],
+    fresh: Mapping[str, Model],
+    *,
+    dropped: Sequence[str],
+) -> Changes:
+    """What a scan changed. `fresh` are the models that it inspected, `dropped` ids that lost their file.
+
+    A model counts once its file is settled.
+    """
+    settled = {id for id, model in before.items() if model.settled}
+    again = [id for id in fresh if id in settled]
+    gone = [id for id in (*before, *dropped) if id not in now and (id in settled or id not in before)]
+    return Changes(
+        added=tuple(id for id in now if id in fresh and id not in settled),
+        removed=tuple(dict.fromkeys(gone)),
+        touched=tuple(id for id in again if fresh[id].sha256_before is not None),
+        changed=tuple(id for id in again if has_changed(before[id], fresh[id])),
+    )

@@ -44,7 +44,7 @@ def show_models(models: Iterable[ModelInfo]) -> None:
     rows = [
         (
             model.model_id,
-            model.status,
+            model.status if model.file_state == "present" else model.file_state,
             model.architecture or "",
             f"{model.parameters / 1e6:,.0f} M" if model.parameters else "",
             model.quantization or "",

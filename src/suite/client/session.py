@@ -213,13 +213,23 @@ class Client(Evaluations, Records):
     # --- status -------------------------------------------------------------------------------------------
 
     async def list_models(self) -> ListModelsReply:
-        """List all models of the catalogue."""
-        return await self._ask("list_models", ListModelsRequest(), ListModelsReply)
+        """List all models, in as many requests as their number takes."""
+        page = await self._ask("list_models", ListModelsRequest(), ListModelsReply)
+        models = list(page.models)
+        while page.next_cursor is not None:
+            request = ListModelsRequest(cursor=page.next_cursor)
+            page = await self._ask("list_models", request, ListModelsReply)
+            models += page.models
+        return ListModelsReply(models=tuple(models), warnings=page.warnings)
 
     async def get_model_status(self, model_id: str | None = None) -> GetModelStatusReply:
         """Get the status of one model as ``.model``, or of all by id as ``.models``."""
         request = GetModelStatusRequest(model_id=model_id)
-        return await self._ask("get_model_status", request, GetModelStatusReply)
+        reply = await self._ask("get_model_status", request, GetModelStatusReply)
+        if reply.models is None or reply.next_cursor is None:
+            return reply
+        listed = await self.list_models()
+        return GetModelStatusReply(models={model.model_id: model for model in listed.models})
 
     async def health_check(self) -> HealthCheckReply:
         """Check the health of the service."""

@@ -36,6 +36,14 @@ class SnapshotSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_age_seconds: float
 
 
+class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """The files of a model as the node saw them, so that its process notices if it has loaded others."""
+
+    paths: tuple[str, ...]
+    signature: str
+    """As text: see `suite.engine.gguf.signature`."""
+
+
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a model's process needs to know."""
 
@@ -54,8 +62,9 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     """How many conversations have their tokens in the KV cache at once."""
     queue_limit: int
+    model_files: ModelFiles
     model_digest: str | None
-    """SHA-256 of the file; None while it is not known."""
+    """SHA-256 of these files; None while it is not known."""
     snapshots: SnapshotSpec | None
     """None: no snapshots are made."""
     usage_retention_seconds: int

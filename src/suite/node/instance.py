@@ -33,6 +33,8 @@ class Instance:
     def __init__(self, model: Model, instance_id: str, *, now: float) -> None:
         self.model = model
         self.instance_id = instance_id
+        self.sha256: str | None = None
+        """The digest of the content that it has loaded; None while it is not known."""
         self.phase: Phase = "loading"
         self.progress = 0.0
         self.process: ActorProcess | None = None

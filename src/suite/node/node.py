@@ -10,10 +10,10 @@ from suite.bus.connection import Connection
 from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
-from suite.errors import ModelFileInvalid, SuiteError
+from suite.errors import SuiteError, error_from_reply
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
-from suite.messages.actor import ActorSpec, NatsAccess, SnapshotSpec
+from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
@@ -97,16 +97,29 @@ class Node:
         self.predictions_made += 1
         return predicted
 
+    @property
+    def models(self) -> dict[str, Model]:
+        """The models of the catalogue by id, and those that are loaded though their files are gone."""
+        loaded = {id: instance.model for id, instance in self.supervisor.instances.items()}
+        return {**loaded, **self.catalogue.models}
+
+    def model(self, id_or_alias: str) -> Model:
+        """The model with this id, or else with this alias. Raises as `Catalogue.resolve` does."""
+        instance = self.supervisor.instances.get(id_or_alias)
+        if instance is not None and id_or_alias not in self.catalogue.models:
+            return instance.model
+        return self.catalogue.resolve(id_or_alias)
+
     def loadable(self, model_id: str) -> Model:
         """Find a model by id or alias, and check that its file still exists and is valid.
 
-        Raises ModelNotFound, ModelFileGone or ModelFileInvalid.
+        Raises ModelNotFound, ModelFileGone, ModelFileIncomplete or ModelFileInvalid.
         """
         model = self.catalogue.resolve(model_id)
         if model.model_id not in self.supervisor.instances:
             self.catalogue.check_present(model)
             if model.error is not None:
-                raise ModelFileInvalid(model.error.message)
+                raise error_from_reply(model.error.code, model.error.message)
         return model
 
     def idle_timeout(self, model: Model) -> float:
@@ -154,6 +167,7 @@ async def actor_spec(
         threads=threads(model, cores),
         slots=model.settings.slots,
         queue_limit=settings.queue_limit,
+        model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=model.file.signature.text),
         model_digest=digest,
         snapshots=_snapshots(settings, model.model_id, digest),
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
@@ -163,10 +177,11 @@ async def actor_spec(
 
 
 async def _digest(catalogue: Catalogue, model: Model) -> str | None:
-    """The digest of a model's file if it is known within `DIGEST_SECONDS`: a load does not wait for more."""
+    """The digest of a model's files if it is known within `DIGEST_SECONDS`: a load does not wait for more."""
     with anyio.move_on_after(DIGEST_SECONDS), suppress(SuiteError):
-        return await catalogue.digest(model.model_id)
-    return None
+        await catalogue.digest(model.model_id)
+    now = catalogue.models.get(model.model_id)
+    return now.sha256 if now is not None and now.file.signature == model.file.signature else None
 
 
 def _snapshots(settings: Settings, model_id: str, digest: str | None) -> SnapshotSpec | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import anyio
 
@@ -21,11 +22,20 @@ RETRY_SECONDS = 2.0
 class Registrar:
     """Registers the models that this node has, and removes those that it no longer has, in the background."""
 
-    def __init__(self, log: Log, subjects: Subjects, node: str, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        log: Log,
+        subjects: Subjects,
+        node: str,
+        catalogue: Catalogue,
+        on_digest: Callable[[Model], None] = lambda _: None,
+    ) -> None:
+        """`on_digest` is called with every model whose digest is known."""
         self._log = log
         self._subjects = subjects
         self._node = node
         self._catalogue = catalogue
+        self._on_digest = on_digest
         self._due: dict[str, None] = dict.fromkeys(catalogue.models)
         self._news = anyio.Event()
 
@@ -43,15 +53,23 @@ class Registrar:
                     await self._note_missing()
                     past_is_due = False
                 while self._due:
-                    model_id = next(iter(self._due))
-                    await self._register(model_id)
-                    self._due.pop(model_id, None)
+                    await self._register_next()
             except SuiteError as error:
                 logger.warning("the catalogue is not in the log yet: %s", error.message)
                 await anyio.sleep(RETRY_SECONDS)
                 continue
             await self._news.wait()
             self._news = anyio.Event()
+
+    async def _register_next(self) -> None:
+        """Register one model. If it changes meanwhile, or that fails, it is due again."""
+        model_id = next(iter(self._due))
+        del self._due[model_id]
+        try:
+            await self._register(model_id)
+        except SuiteError:
+            self._due[model_id] = None
+            raise
 
     async def _note_missing(self) -> None:
         """Mark the models that the log says this node has, and that it no longer has, as due."""
@@ -61,12 +79,14 @@ class Registrar:
                 model_id = recorded.data.model_id
                 states[model_id] = evolve(states.get(model_id, Registration()), recorded.data)
         for model_id, state in states.items():
-            if self._node in state.digests and model_id not in self._catalogue.models:
+            if self._node in state.digests and self._catalogue.has_gone(model_id):
                 self._due[model_id] = None
 
     async def _register(self, model_id: str) -> None:
         model = self._catalogue.models.get(model_id)
         if model is None:
+            if not self._catalogue.has_gone(model_id):
+                return  # it is out of reach, and known again when it is back
             await self._settle(Gone(fact=ModelRemoved(model_id=model_id, node=self._node)))
         elif (fact := await self._describe(model)) is not None:
             await self._settle(Found(fact=fact))
@@ -79,6 +99,10 @@ class Registrar:
             sha256 = await self._catalogue.digest(model.model_id)
         except (ModelFileGone, ModelFileInvalid, ModelNotFound):
             return None
+        now = self._catalogue.models.get(model.model_id)
+        if now is None or now.file.signature != model.file.signature:
+            return None  # whoever noticed that notes it
+        self._on_digest(now)
         return ModelRegistered(
             model_id=model.model_id,
             node=self._node,

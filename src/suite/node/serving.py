@@ -48,6 +48,7 @@ from suite.log import Log
 from suite.log.mirror import keep_mirror
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
+from suite.node.content import ContentWatch
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.foreign_messages import ForeignMessages
@@ -314,9 +315,10 @@ def _start_background(env: _Environment, node: Node) -> None:
     settings, tasks = env.settings, env.tasks
     tasks.start_soon(node.foreign.run)
     tasks.start_soon(node.integrity.run)
-    registrar = Registrar(env.log, env.subjects, settings.node, node.catalogue)
+    content = ContentWatch(settings, node.catalogue, node.supervisor, tasks)
+    registrar = Registrar(env.log, env.subjects, settings.node, node.catalogue, content.known)
     tasks.start_soon(registrar.run)
-    tasks.start_soon(_follow_files, node, registrar)
+    tasks.start_soon(_follow_files, node, registrar, content)
     preloader = Preloader(node, settings.prediction_interval_seconds)
     tasks.start_soon(node.supervisor.sweep_idle, preloader.idle_timeout)
     if settings.enable_predictive_loading and settings.enable_gguf_management:
@@ -414,9 +416,7 @@ def _reachable_by(settings: Settings, access: NatsAccess, reader: NatsAccess | N
 
 
 async def _catalogue(settings: Settings) -> Catalogue:
-    catalogue = Catalogue.open(
-        settings.models_directories, settings.models, settings.data_dir / "digests.json"
-    )
+    catalogue = Catalogue.open(settings.models_directories, settings.models, settings.data_dir)
     await catalogue.scan()
     return catalogue
 
@@ -433,7 +433,7 @@ def _memory_limit(settings: Settings) -> int:
     return int(settings.memory_limit_gb * _GIB)
 
 
-async def _follow_files(node: Node, registrar: Registrar) -> None:
+async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch) -> None:
     """Unload models whose files were removed or changed, and have the registrar record all changes."""
     drain_seconds = node.settings.drain_seconds
     async with aclosing(node.catalogue.watch()) as watched:
@@ -441,6 +441,6 @@ async def _follow_files(node: Node, registrar: Registrar) -> None:
             for model_id in changes.removed:
                 node.supervisor.retire(model_id, "file_removed", drain_seconds=drain_seconds)
             for model_id in changes.changed:
-                node.supervisor.retire(model_id, "file_changed", drain_seconds=drain_seconds)
-            for model_id in (*changes.added, *changes.changed, *changes.removed):
+                content.changed(model_id)
+            for model_id in (*changes.added, *changes.changed, *changes.touched, *changes.removed):
                 registrar.note(model_id)

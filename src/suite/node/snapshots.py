@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from suite.config import Settings
-from suite.engine.snapshots.folder import folder_of, remove_expired, remove_snapshots
+from suite.engine.snapshots.folder import folder_of, key_of, remove_expired, remove_snapshots
 from suite.identity import Now
 
 SWEEP_SECONDS = 60.0
@@ -34,6 +34,12 @@ async def forget_snapshots(
     Returns how many files were removed, and how many tokens they contained.
     """
     return await anyio.to_thread.run_sync(remove_snapshots, snapshots_of(settings, model_id), conversation_id)
+
+
+async def forget_content(settings: Settings, model_id: str, sha256: str) -> None:
+    """Remove the snapshots of a model that were made with this content."""
+    folder = folder_of(snapshots_of(settings, model_id), key_of(sha256))
+    await anyio.to_thread.run_sync(remove_snapshots, folder)
 
 
 async def sweep_snapshots(settings: Settings, now: Now) -> None:

@@ -305,6 +305,7 @@ class Supervisor:
     async def _run(self, instance: Instance) -> int:
         spec = await self._make_spec(instance.model, instance.instance_id)
         instance.kills_before = self._out_of_memory_kills()
+        instance.sha256 = instance.sha256 or spec.model_digest
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
             if instance.unloading is not None:

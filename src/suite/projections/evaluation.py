@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import ClassVar
@@ -10,17 +9,17 @@ from typing import ClassVar
 import aiosqlite
 
 from suite.messages.envelope import Recorded
-from suite.messages.events import InstanceCrashed, InstanceLoaded, MetricLogged
+from suite.messages.events import MetricLogged
 from suite.projections import buckets, samples, scores, trust
 from suite.projections.projection import Projection
 
 
 class EvaluationProjection(Projection):
-    """Folds metrics, evaluations, loads and crashes. Samples expire; the rest stays."""
+    """Folds metrics, evaluations, loads, crashes and contents of models. Samples expire; the rest stays."""
 
     name: ClassVar[str] = "evaluation"
-    version: ClassVar[int] = 2
-    aggregates: ClassVar[tuple[str, ...]] = ("metric", "evaluation", "instance")
+    version: ClassVar[int] = 3
+    aggregates: ClassVar[tuple[str, ...]] = ("metric", "evaluation", "instance", "model")
     idempotent: ClassVar[frozenset[str]] = frozenset({"metric", "evaluation"})
     schema: ClassVar[str] = samples.SCHEMA + buckets.SCHEMA + scores.SCHEMA + trust.SCHEMA
 
@@ -29,14 +28,7 @@ class EvaluationProjection(Projection):
         rows = [samples.row(event, event.data) for event in events if isinstance(event.data, MetricLogged)]
         if rows:
             await buckets.count(db, await samples.add(db, rows))
-        await trust.fold(
-            db,
-            evaluations=await scores.fold(db, events),
-            loads=Counter(event.data.model_id for event in events if isinstance(event.data, InstanceLoaded)),
-            crashes=Counter(
-                event.data.model_id for event in events if isinstance(event.data, InstanceCrashed)
-            ),
-        )
+        await trust.fold(db, events, await scores.fold(db, events))
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
         """Remove expired samples, also from the buckets. Returns whether there may be more."""

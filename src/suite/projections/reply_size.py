@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sized
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -14,14 +15,21 @@ T = TypeVar("T", bound=msgspec.Struct)
 _encode = msgspec.json.Encoder().encode
 
 
-def as_many_as_fit(entries: Sequence[T]) -> tuple[T, ...]:
-    """The first entries, as many as fit into a NATS message with the rest of a reply; at least one."""
+def as_many_as_fit(
+    entries: Iterable[T], *, limit: int | None = None, room_bytes: int = PAGE_BYTES
+) -> tuple[T, ...]:
+    """The first entries, as many as fit into a NATS message with the rest of a reply; at least one.
+
+    Entries after these are not asked for, so that making them costs nothing.
+    """
+    kept: list[T] = []
     size = 0
-    for count, entry in enumerate(entries):
+    for entry in islice(entries, limit):
         size += len(_encode(entry)) + 1
-        if count and size > PAGE_BYTES:
-            return tuple(entries[:count])
-    return tuple(entries)
+        if kept and size > room_bytes:
+            break
+        kept.append(entry)
+    return tuple(kept)
 
 
 def left_out(entries: Sized, kept: Sized, what: str) -> tuple[str, ...]:

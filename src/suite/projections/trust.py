@@ -1,24 +1,34 @@
 """Computes trust in models from their counted loads and crashes and from their evaluations.
 
-Trust is computed from rows at query time, so that a retraction takes effect everywhere.
+Trust is computed from rows at query time, so that a retraction takes effect everywhere. It is about the
+content of a model: when a node registers content that no node has under this id, trust starts anew (ADR 25).
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import aiosqlite
 
 from suite.domain.trust import RECENT, Evaluated, Evidence, trust
+from suite.messages.envelope import Recorded
+from suite.messages.events import InstanceCrashed, InstanceLoaded, ModelRegistered
 
 SCHEMA: Final = """
     CREATE TABLE model_facts (
         model_name TEXT PRIMARY KEY,
         evaluations INTEGER NOT NULL,
         loads INTEGER NOT NULL,
-        crashes INTEGER NOT NULL
+        crashes INTEGER NOT NULL,
+        content_since INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE model_contents (
+        model_name TEXT NOT NULL,
+        node TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        PRIMARY KEY (model_name, node)
     ) WITHOUT ROWID;
 """
 
@@ -28,18 +38,59 @@ LATEST_CYCLE: Final = (
 )
 
 
-async def fold(
-    db: aiosqlite.Connection, evaluations: Counter[str], loads: Counter[str], crashes: Counter[str]
-) -> None:
-    """Add to the counts of evaluations, loads and crashes of models."""
-    names = {**evaluations, **loads, **crashes}
+async def fold(db: aiosqlite.Connection, events: Sequence[Recorded], evaluations: Counter[str]) -> None:
+    """Add to the counts of evaluations, loads and crashes; the latter two start anew with new content."""
+    changed = await _content_changes(db, events)
+    loads, crashes = (_count(events, kind, changed) for kind in (InstanceLoaded, InstanceCrashed))
+    names = {**evaluations, **loads, **crashes, **changed}
     if names:
         await db.executemany(
-            "INSERT INTO model_facts VALUES (?, ?, ?, ?) ON CONFLICT (model_name) DO UPDATE SET "
-            "evaluations = evaluations + excluded.evaluations, loads = loads + excluded.loads, "
-            "crashes = crashes + excluded.crashes",
-            [(name, evaluations[name], loads[name], crashes[name]) for name in names],
+            "INSERT INTO model_facts VALUES (?, ?, ?, ?, ?) ON CONFLICT (model_name) DO UPDATE SET "
+            "evaluations = evaluations + excluded.evaluations, "
+            "loads = iif(excluded.content_since, 0, loads) + excluded.loads, "
+            "crashes = iif(excluded.content_since, 0, crashes) + excluded.crashes, "
+            "content_since = max(content_since, excluded.content_since)",
+            [(name, evaluations[name], loads[name], crashes[name], changed.get(name, 0)) for name in names],
         )
+
+
+def _count(
+    events: Sequence[Recorded], kind: type[InstanceLoaded | InstanceCrashed], changed: Mapping[str, int]
+) -> Counter[str]:
+    """How many of these facts there are about the last content of each model."""
+    return Counter(
+        event.data.model_id
+        for event in events
+        if isinstance(event.data, kind) and event.seq > changed.get(event.data.model_id, 0)
+    )
+
+
+async def _content_changes(db: aiosqlite.Connection, events: Sequence[Recorded]) -> dict[str, int]:
+    """Apply registrations. Returns, for each model that got new content, the sequence of the last change."""
+    facts = [(event.seq, event.data) for event in events if isinstance(event.data, ModelRegistered)]
+    changed: dict[str, int] = {}
+    contents: dict[str, dict[str, str]] = {}
+    for seq, fact in facts:
+        if fact.model_id not in contents:
+            contents[fact.model_id] = await _contents(db, fact.model_id)
+        by_node = contents[fact.model_id]
+        if by_node and fact.sha256 not in by_node.values():
+            changed[fact.model_id] = seq
+        by_node[fact.node] = fact.sha256
+    if facts:
+        await db.executemany(
+            "REPLACE INTO model_contents VALUES (?, ?, ?)",
+            [(fact.model_id, fact.node, fact.sha256) for _, fact in facts],
+        )
+    return changed
+
+
+async def _contents(db: aiosqlite.Connection, model_name: str) -> dict[str, str]:
+    """The content that each node registered last under this id, by node. It may have been removed since."""
+    rows = await db.execute_fetchall(
+        "SELECT node, sha256 FROM model_contents WHERE model_name = ?", (model_name,)
+    )
+    return dict(map(tuple, rows))
 
 
 async def trusts(db: aiosqlite.Connection, names: Collection[str] | None = None) -> dict[str, float]:
@@ -54,7 +105,7 @@ async def evidence_of(
     """The evidence about each model, by name; optionally without the evaluations of its latest cycle."""
     counts = "(skipped IS NULL OR one.cycle_id <> skipped)"
     rows = await db.execute_fetchall(
-        "WITH model AS MATERIALIZED (SELECT model_name, loads, crashes, "
+        "WITH model AS MATERIALIZED (SELECT model_name, loads, crashes, content_since, "
         f"{LATEST_CYCLE if without_latest_cycle else 'NULL'} AS skipped "
         f"FROM model_facts {known_models(names)}) "
         "SELECT model.model_name, loads, crashes, trust_score, avg_latency_ms FROM model "
@@ -62,7 +113,7 @@ async def evidence_of(
         f"ON one.model_name = model.model_name AND {counts} AND one.seq >= ifnull((SELECT one.seq "
         "FROM model_evaluation_scores AS one INDEXED BY scores_in_order "
         f"WHERE one.model_name = model.model_name AND {counts} "
-        f"ORDER BY one.seq DESC LIMIT 1 OFFSET {RECENT - 1}), 0) "
+        f"ORDER BY one.seq DESC LIMIT 1 OFFSET {RECENT - 1}), 0) AND one.seq > content_since "
         "ORDER BY model.model_name, one.seq DESC",
         tuple(names or ()),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 from suite.engine.snapshots import file as snapshot_file
@@ -25,6 +26,11 @@ being written."""
 def folder_of(directory: Path, name: str) -> Path:
     """The folder of a model within the root, or of a key within the model's folder."""
     return directory / snapshot_file.digest(name.encode("utf-8", "surrogatepass")).hex()
+
+
+def key_of(content: str) -> str:
+    """The key of the states of a model with this content: its digest, or an id that nothing else has."""
+    return f"{content} {version('llama-cpp-python')}"
 
 
 def make_private(folder: Path) -> None:

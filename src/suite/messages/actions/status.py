@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
-from suite.messages.actions.base import ModelId, Reply, Request
+from suite.messages.actions.base import Limit, ModelId, Reply, Request
 
 ModelStatus: TypeAlias = Literal["unloaded", "loading", "loaded", "unloading", "invalid"]
+FileState: TypeAlias = Annotated[
+    Literal["present", "arriving", "incomplete", "unreachable", "gone"],
+    Meta(
+        description="arriving: still being copied; incomplete: a download that is not finished, or a part is "
+        "missing; unreachable: its directory cannot be read at the moment; gone: deleted while it is loaded."
+    ),
+]
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +38,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     instance_id: str
     pid: int | None
+    sha256: str | None = None
+    """The digest of the content that it has loaded; the file may have other content by now. None: unknown."""
     resident_bytes: int
     """Measured after loading; 0 while it loads."""
     reserved_bytes: int
@@ -53,6 +63,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...]
     model_path: str
     """The path of its file; of a split model, of the first part."""
+    file_state: FileState = "present"
+    """Whether its file is there and whole; the error says more."""
     file_bytes: int
     sha256: str | None
     """Null until the file has been read once."""
@@ -82,27 +94,38 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     instance: InstanceInfo | None
 
 
-class ListModelsRequest(Request, frozen=True, kw_only=True):
-    """List all models of the catalogue."""
+class ModelsPage(Request, frozen=True, kw_only=True):
+    """A query for models, sorted by id."""
+
+    limit: Limit | None = None
+    """The most models on a page; null: as many as fit into one message."""
+    cursor: Annotated[str, Meta(max_length=400)] | None = None
+    """``next_cursor`` of the previous page."""
+
+
+class ListModelsRequest(ModelsPage, frozen=True, kw_only=True):
+    """List the models of the catalogue, and those that are loaded though their files are gone."""
 
 
 class ListModelsReply(Reply, frozen=True, kw_only=True):
-    """The models, sorted by id."""
+    """A page of models, sorted by id; ``next_cursor`` is null on the last page."""
 
     models: tuple[ModelInfo, ...]
+    next_cursor: str | None = None
 
 
-class GetModelStatusRequest(Request, frozen=True, kw_only=True):
+class GetModelStatusRequest(ModelsPage, frozen=True, kw_only=True):
     """Get the status of one model, or of all."""
 
     model_id: ModelId | None = None
 
 
 class GetModelStatusReply(Reply, frozen=True, kw_only=True):
-    """``model`` if an id was given, otherwise ``models`` by id."""
+    """``model`` if an id was given, otherwise a page of ``models`` by id."""
 
     model: ModelInfo | None = None
     models: dict[str, ModelInfo] | None = None
+    next_cursor: str | None = None
 
 
 class HealthCheckRequest(Request, frozen=True, kw_only=True):

@@ -1,0 +1,184 @@
+"""Lists the model files of the model directories under their ids. Everything here blocks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from suite.catalogue import folder
+from suite.catalogue.entry import Entry
+from suite.catalogue.files import ModelFile, look, refused
+from suite.catalogue.ids import Binding, Ids
+from suite.catalogue.outage import Outage, Outages
+from suite.config import ModelSettings
+from suite.errors import ModelFileGone
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scan found."""
+
+    files: dict[str, ModelFile]
+    """The model files by id."""
+    outages: dict[str, Outage]
+    """By id, why a known file is out of reach at the moment."""
+    dropped: tuple[str, ...]
+    """The ids that mean no file any more."""
+    unreadable: tuple[Outage, ...]
+    """The model directories that cannot be read."""
+    warnings: tuple[str, ...]
+    missing: dict[str, str]
+    """By id, why a configured model has no file."""
+
+
+class Directories:
+    """The only directories that model files may be in."""
+
+    def __init__(self, directories: Sequence[Path], ids: Ids) -> None:
+        self.paths = tuple(Path(os.path.abspath(directory)) for directory in directories)  # noqa: PTH100
+        self._ids = ids
+
+    def listing(self, settings: Mapping[str, ModelSettings]) -> Listing:
+        """List the model files that exist now, and the known ones that are out of reach."""
+        warnings: list[str] = []
+        configured, missing = self._configured_files(settings)
+        found = self._found({file.path for file in configured.values()}, warnings)
+        outages = Outages(self.paths)
+        away = self._away(configured, found, settings, outages)
+        files, without = self._ids.assign(found, reserved=configured.keys() | away.keys())
+        warnings.extend(
+            f"{os.fsencode(file.path)!r} is left out: its name is not valid Unicode, or too long"
+            for file in without
+        )
+        files |= configured
+        away |= {
+            id: Outage(file.path, file.out_of_reach)
+            for id, file in files.items()
+            if file.out_of_reach is not None
+        }
+        dropped = self._ids.remember(self._bindings(files, configured, away))
+        self._leave_out(files, away, settings, missing)
+        absent = sorted(settings.keys() - files.keys())
+        warnings.extend(missing[id] for id in absent if settings[id].enabled)
+        return Listing(
+            files=files,
+            outages=away,
+            dropped=dropped,
+            unreadable=tuple(outage for top in self.paths if (outage := outages.of_directory(top))),
+            warnings=tuple(warnings),
+            missing=missing,
+        )
+
+    def look(self, entry: Entry) -> ModelFile:
+        """The current state of one file. Raises ModelFileGone when it does not exist."""
+        return look(entry, self._roots())
+
+    def _found(self, taken: set[Path], warnings: list[str]) -> list[ModelFile]:
+        """Everything named as a model, but for what is taken, directory by directory."""
+        roots = self._roots()
+        files: dict[Path, ModelFile] = {}
+        for entry in self._entries(warnings):
+            if entry.path not in taken:
+                try:
+                    files.setdefault(entry.path, look(entry, roots))
+                except ModelFileGone:
+                    continue  # taken away meanwhile
+        return list(files.values())
+
+    def _entries(self, warnings: list[str]) -> Iterator[Entry]:
+        def failed(error: OSError) -> None:
+            warnings.append(f"the directory {error.filename} cannot be read: {error.strerror}")
+
+        def left_out(path: Path, reason: str) -> None:
+            warnings.append(f"{path} is left out: {reason}")
+
+        for top in self.paths:
+            yield from folder.entries(top, failed=failed, left_out=left_out)
+
+    def _away(
+        self,
+        configured: Mapping[str, ModelFile],
+        found: Sequence[ModelFile],
+        settings: Mapping[str, ModelSettings],
+        outages: Outages,
+    ) -> dict[str, Outage]:
+        """By id, why a known file that was not found is out of reach, if it was not deleted."""
+        here = {str(file.path) for file in (*found, *configured.values())}
+        away: dict[str, Outage | None] = {
+            id: outages.of(Path(each.path), each.folder_device)
+            for id, each in self._ids.bindings.items()
+            if id not in configured and each.path not in here
+        }
+        for id, its in settings.items():
+            if id not in configured and away.get(id) is None and its.model_path is not None:
+                reasons = (outages.of(path, None) for path in self._candidates(its.model_path))
+                away[id] = next(filter(None, reasons), None)
+        return {id: outage for id, outage in away.items() if outage is not None}
+
+    def _bindings(
+        self,
+        files: Mapping[str, ModelFile],
+        configured: Mapping[str, ModelFile],
+        away: Mapping[str, Outage],
+    ) -> dict[str, Binding]:
+        """What each id means after this scan; what is out of reach is as it was when it was last seen."""
+        kept = {id: each for id, each in self._ids.bindings.items() if id in away}
+        now = {id: Binding.to(file, configured=id in configured) for id, file in files.items()}
+        return now | kept
+
+    def _leave_out(
+        self,
+        files: dict[str, ModelFile],
+        away: dict[str, Outage],
+        settings: Mapping[str, ModelSettings],
+        missing: dict[str, str],
+    ) -> None:
+        """Leave out what is switched off, and say of the other configured models why they have no file."""
+        for id, its in settings.items():
+            if not its.enabled:
+                files.pop(id, None)
+                away.pop(id, None)
+                missing[id] = f"{id} is switched off by `enabled = false`"
+            elif id in away:
+                missing[id] = f"{id} is configured, but {away[id]}"
+            elif id not in files:
+                missing.setdefault(id, f"{id} is configured, but no model directory has its file")
+
+    def _configured_files(
+        self, settings: Mapping[str, ModelSettings]
+    ) -> tuple[dict[str, ModelFile], dict[str, str]]:
+        """The files that configured `model_path`s name, and by id why one has none."""
+        files: dict[str, ModelFile] = {}
+        missing: dict[str, str] = {}
+        for model_id, its in settings.items():
+            if its.model_path is not None:
+                try:
+                    files[model_id] = self._configured(its.model_path)
+                except ModelFileGone as error:
+                    missing[model_id] = error.message
+        return files, missing
+
+    def _configured(self, model_path: str) -> ModelFile:
+        """The file that a `model_path` names, in the first directory that has it. Raises ModelFileGone."""
+        asked = Path(model_path)
+        if ".." in asked.parts:
+            return refused(asked, "its model_path has '..' in it; give a path below a model directory")
+        if asked.is_absolute() and not any(asked.is_relative_to(directory) for directory in self.paths):
+            return refused(asked, "its model_path leads out of the model directories")
+        for candidate in self._candidates(model_path):
+            try:
+                return self.look(Entry(ids=(), path=candidate))
+            except ModelFileGone:
+                continue
+        raise ModelFileGone(f"no model directory has the file {model_path!r} of its model_path")
+
+    def _candidates(self, model_path: str) -> list[Path]:
+        """Where the file of a `model_path` may be."""
+        asked = Path(model_path)
+        return [asked] if asked.is_absolute() else [directory / asked for directory in self.paths]
+
+    def _roots(self) -> list[Path]:
+        """The real paths of the directories, without links."""
+        return [directory.resolve() for directory in self.paths]

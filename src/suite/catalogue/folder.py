@@ -1,0 +1,72 @@
+"""Walks a plain folder of model files, by names alone. Everything here blocks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePath
+from typing import Final
+
+from suite.catalogue.entry import Entry
+from suite.catalogue.unfinished import is_control_file, target_of
+from suite.engine.gguf.file import split_name
+
+SUFFIX: Final = ".gguf"
+
+
+def entries(
+    top: Path, *, failed: Callable[[OSError], None], left_out: Callable[[Path, str], None]
+) -> Iterator[Entry]:
+    """Yield everything below `top` that is named as a model; a folder comes before its subfolders.
+
+    `failed` is told of each folder that cannot be read, `left_out` of what is not followed, and why.
+    """
+    for directory, names, files in os.walk(top, onerror=failed):
+        models = {name for name in (*names, *files) if _is_model(name)}
+        yield from _models(Path(directory), models)
+        names[:] = sorted(name for name in set(names) - models if not name.startswith("."))
+        for name in names:
+            if (path := Path(directory, name)).is_symlink():
+                left_out(path, "links to directories are not followed")
+
+
+def plain_id(file_name: str) -> str:
+    """The id derived from the name of a model file; of a split model, from that of its first part."""
+    split = split_name(file_name)
+    return file_name[: -len(SUFFIX)] if split is None else split[0]
+
+
+def ids_of(plain: str, folder: PurePath) -> tuple[str, ...]:
+    """The ids of a file in a folder: ``model``, ``bob/model``, ``models/bob/model`` and so on."""
+    ids = [plain]
+    for name in reversed(folder.parts[1:]):
+        ids.append(f"{name}/{ids[-1]}")
+    return tuple(ids)
+
+
+def _is_model(name: str) -> bool:
+    return not name.startswith(".") and (name.lower().endswith(SUFFIX) or target_of(name) is not None)
+
+
+def _models(folder: Path, names: Iterable[str]) -> Iterator[Entry]:
+    """The models of one folder, each with the file that shows that it is not whole, if there is one."""
+    names = sorted(names)
+    unfinished: dict[str, str | None] = {}
+    for name in names:
+        target = target_of(name)
+        first = _first_part(target or name)
+        if first in names and not (is_control_file(name) and target in names):
+            unfinished.setdefault(first, None)
+        else:
+            unfinished[first] = name
+    for first, other in unfinished.items():
+        yield Entry(
+            ids=ids_of(plain_id(first), folder),
+            path=folder / first,
+            unfinished=None if other is None else folder / other,
+        )
+
+
+def _first_part(file_name: str) -> str:
+    split = split_name(file_name)
+    return file_name if split is None else f"{split[0]}-00001-of-{split[2]:05}{SUFFIX}"

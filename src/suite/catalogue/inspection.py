@@ -1,0 +1,107 @@
+"""Makes models of files: reads what a file says of itself and combines it with the settings. Blocks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from suite.catalogue.digests import DigestCache, fingerprint
+from suite.catalogue.files import ModelFile, gone
+from suite.catalogue.model import Model, cache_tokens, context_tokens
+from suite.config import ModelSettings
+from suite.engine.gguf.estimate import estimate
+from suite.engine.gguf.file import GgufInfo, inspect
+from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, SuiteError
+
+logger = logging.getLogger("suite.catalogue")
+
+
+class Inspection:
+    """Makes models of files that were found."""
+
+    def __init__(self, settings: Mapping[str, ModelSettings], digests: DigestCache) -> None:
+        self._settings = settings
+        self._digests = digests
+
+    def inspect_all(self, files: Mapping[str, ModelFile]) -> dict[str, Model]:
+        """Read the files and describe them as models; those that are gone meanwhile are left out."""
+        models: dict[str, Model] = {}
+        for model_id, file in files.items():
+            try:
+                models[model_id] = self._inspect(model_id, file)
+            except ModelFileGone:
+                continue
+        return models
+
+    def arriving(self, model_id: str, file: ModelFile) -> Model:
+        """A model whose file is still being written, so that it is not worth reading yet."""
+        error = ModelFileIncomplete(
+            f"{file.path.name} is still being copied: it is served once it has not changed for a second"
+        )
+        return self._model(model_id, file, None, error, "", settled=False)
+
+    def _inspect(self, model_id: str, file: ModelFile) -> Model:
+        info: GgufInfo | None = None
+        seen = ""
+        error = file.error
+        if error is None:
+            try:
+                info = inspect(file.path)
+                seen = _fingerprint(file.path, info)
+            except ModelFileInvalid as invalid:
+                info, error = None, invalid
+        if info is None:
+            logger.warning("model %s cannot be loaded: %s", model_id, error)
+        return self._model(model_id, file, info, error, seen, settled=True)
+
+    def _model(
+        self,
+        model_id: str,
+        file: ModelFile,
+        info: GgufInfo | None,
+        error: SuiteError | None,
+        seen: str,
+        *,
+        settled: bool,
+    ) -> Model:
+        settings = self._settings.get(model_id, ModelSettings())
+        tokens = context_tokens(settings, info) if info else 0
+        cache = cache_tokens(settings, info) if info else 0
+        return Model(
+            model_id=model_id,
+            file=file,
+            info=info,
+            error=error,
+            settled=settled,
+            sha256=self._digests.get(file.signature, seen) if info else None,
+            fingerprint=seen,
+            settings=settings,
+            context_tokens=tokens,
+            cache_tokens=cache,
+            estimate=estimate(
+                info, cache_tokens=cache, batch_tokens=settings.batch_tokens, slots=settings.slots
+            )
+            if info
+            else None,
+        )
+
+
+def part_paths(path: Path, info: GgufInfo) -> list[Path]:
+    """The paths of all parts of a model."""
+    return [path.with_name(part) for part in info.parts]
+
+
+def unreadable(file_name: str, error: OSError) -> ModelFileGone | ModelFileInvalid:
+    """The error for a file that could not be read."""
+    if isinstance(error, FileNotFoundError):
+        return gone(file_name)
+    return ModelFileInvalid(f"{file_name} cannot be read: {error.strerror or error}")
+
+
+def _fingerprint(path: Path, info: GgufInfo) -> str:
+    """The fingerprint of a model that was just inspected. Raises ModelFileGone and ModelFileInvalid."""
+    try:
+        return fingerprint(part_paths(path, info))
+    except OSError as error:
+        raise unreadable(path.name, error) from None

@@ -1,0 +1,133 @@
+"""Answers come from the weights in the file, whatever its size and times say. Touching it changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
+
+import anyio
+import pytest
+
+from suite.client import Client
+from suite.errors import ConversationGone
+from suite.messages.actions.generation import GenerateTextReply
+from suite.messages.actions.status import ModelInfo
+from suite.messages.events import InstanceUnloaded, ModelRegistered
+from support.models import tiny_model
+from support.service import facts, history, service_and_client
+
+STORY = "The keeper climbed the stairs and looked at the sea every evening of his life."
+PATIENCE = 20.0
+
+
+async def tell(client: Client, conversation_id: str) -> GenerateTextReply:
+    return await client.generate_text(
+        "tiny", conversation_id + STORY, max_tokens=8, temperature=0, conversation_id=conversation_id
+    )
+
+
+async def status(client: Client) -> ModelInfo:
+    model = (await client.get_model_status("tiny")).model
+    assert model is not None
+    return model
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    with anyio.fail_after(PATIENCE):
+        while not await condition():
+            await anyio.sleep(0.05)
+
+
+def keep_times(path: Path, times: os.stat_result) -> None:
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (times.st_size, times.st_mtime_ns)
+
+
+async def registered(client: Client) -> list[str]:
+    events = await history(client, "model.>")
+    return [event.data.sha256 for event in events if isinstance(event.data, ModelRegistered)]
+
+
+async def test_no_answer_goes_on_from_a_state_of_other_weights(tmp_path: Path) -> None:
+    models, data = tmp_path / "models", tmp_path / "data"
+    models.mkdir()
+    path = tiny_model(models / "tiny.gguf")
+    one, two = path.read_bytes(), tiny_model(tmp_path / "other.gguf", seed=1).read_bytes()
+    times, first, second = path.stat(), sha256(one).hexdigest(), sha256(two).hexdigest()
+
+    async with service_and_client(models, data) as (_, client):
+        of_one = await tell(client, "a")
+        await until(lambda: known_as(client, first))
+        await client.unload_model("tiny")
+
+    # Replaced while nobody looked, as rsync and tar do it.
+    keep_times((tmp_path / "other.gguf").rename(path), times)
+    async with service_and_client(models, data) as (_, client):
+        with pytest.raises(ConversationGone):
+            await client.generate_text("tiny", "And then", max_tokens=1, conversation_id="a", continue_=True)
+        of_two = await tell(client, "a")
+        assert of_two.usage.reused_tokens == 0
+        assert of_two.text != of_one.text
+        await until(lambda: known_as(client, second))
+        loaded = (await status(client)).instance
+        assert loaded is not None
+        assert loaded.sha256 == second
+
+        await nothing_happens_when_it_is_touched(client, path, data)
+
+        # Rewritten under the loaded model, which goes on from what it computed with weights that are gone.
+        path.write_bytes(one)
+        keep_times(path, times)
+        await tell(client, "b")
+        await until(lambda: known_as(client, first))
+        await until(lambda: is_unloaded(client))
+        unloaded = (await history(client, "instance.>"))[-1].data
+        assert isinstance(unloaded, InstanceUnloaded)
+        assert unloaded.reason == "file_changed"
+        again = await tell(client, "a")
+        assert (again.text, again.usage.reused_tokens > 0) == (of_one.text, True)
+
+        # And back: nothing is left of what was computed in between.
+        path.write_bytes(two)
+        keep_times(path, times)
+        await until(lambda: known_as(client, second))
+        await until(lambda: is_unloaded(client))
+        assert (await tell(client, "b")).usage.reused_tokens == 0
+        assert await registered(client) == [first, second, first, second]
+
+
+async def known_as(client: Client, digest: str) -> bool:
+    return (await status(client)).sha256 == digest
+
+
+async def is_unloaded(client: Client) -> bool:
+    return (await status(client)).instance is None
+
+
+async def nothing_happens_when_it_is_touched(client: Client, path: Path, data: Path) -> None:
+    before, events = await status(client), await history(client)
+    assert before.instance is not None
+    changed = touch(path)
+    await until(lambda: hashed_again(changed, data))
+    await until(lambda: known_as(client, before.sha256 or ""))
+    after = await status(client)
+    assert after.instance is not None
+    assert (after.instance.instance_id, after.instance.sha256) == (before.instance.instance_id, before.sha256)
+    assert facts(await history(client)) == facts(events)
+    assert (await tell(client, "a")).usage.reused_tokens > 0
+
+
+def touch(path: Path) -> int:
+    """Change all that can be changed of a file but its content; the time of that."""
+    path.touch()
+    path.chmod(0o600)
+    link = path.with_name("link")
+    link.hardlink_to(path)
+    link.unlink()
+    return path.stat().st_ctime_ns
+
+
+async def hashed_again(changed: int, data: Path) -> bool:
+    return str(changed).encode() in (data / "digests.json").read_bytes()
