@@ -56,6 +56,7 @@ from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
 from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.memory_kills import MemoryKills
 from suite.node.node import Node, actor_spec
 from suite.node.preloader import Preloader
 from suite.node.recovery import close_open_instances
@@ -268,7 +269,7 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
-        out_of_memory_kills=Cgroups().out_of_memory_kills,
+        memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
