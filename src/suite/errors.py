@@ -367,8 +367,14 @@ class DependencyMissing(SuiteError):
     status = 503
 
 
+class NotInstalled(SuiteError):
+    """A part that is not installed is needed: the message has the command that installs it."""
+
+    code = "not_installed"
+
+
 class ServerNotFound(SuiteError):
-    """There is no nats-server 2.12 or newer on the PATH: install model-manager-suite[server]."""
+    """There is no nats-server 2.12 or newer on the PATH: install model-manager-suite[serve]."""
 
     code = "server_not_found"
 

@@ -19,7 +19,8 @@ from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from suite.errors import InvalidConfiguration, SuiteError
+from suite.errors import SuiteError
+from suite.extras import require
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter, MetricsData
@@ -46,7 +47,7 @@ def tracing(mode: str, *, node: str, process: str, tell_outages: bool = True) ->
     ``mode`` is ``off``, ``console`` (lines on stderr) or ``otlp``. The standard ``OTEL_EXPORTER_OTLP_*``
     variables configure the OTLP exporter. ``tell_outages`` says whether this process is the one that warns
     when the collector cannot be reached. The end of the block waits up to `SHUTDOWN_SECONDS` for the last
-    export, but not for a collector that is known to be down. Raises InvalidConfiguration if the packages for
+    export, but not for a collector that is known to be down. Raises NotInstalled if the packages for
     OTLP are not installed.
     """
     global _meter, _recording, _tracer  # noqa: PLW0603 - OpenTelemetry has one provider per process
@@ -99,10 +100,9 @@ def _finish(shutdowns: Sequence[Callable[[], None]], *, unless: Callable[[], boo
 
 
 def _collector(tell_outages: bool) -> Collector:
-    try:
-        from suite.collector import Collector
-    except ImportError:
-        raise InvalidConfiguration("trace = otlp needs model-manager-suite[otlp]: install it") from None
+    require("otlp", "trace = otlp")
+    from suite.collector import Collector
+
     return Collector(level=logging.WARNING if tell_outages else logging.DEBUG)
 
 

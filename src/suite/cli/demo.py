@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suite.cli.options import json_option
+from suite.extras import require
 
 if TYPE_CHECKING:
     from suite.client import Client
@@ -40,6 +41,7 @@ def demo(models_dir: Path | None, model: str | None, as_json: bool) -> None:
     """
     import anyio
 
+    require("serve", "suite demo")
     if model is not None and model.endswith(".gguf"):
         file = Path(model)
         if not file.is_file():

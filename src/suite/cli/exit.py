@@ -10,6 +10,7 @@ from suite.errors import (
     LogGone,
     NodeLost,
     NoService,
+    NotInstalled,
     RequestTimeout,
     SuiteError,
     Unavailable,
@@ -32,7 +33,7 @@ def exit_code(error: SuiteError) -> int:
             return UNREACHABLE
         case RequestTimeout() | UnknownOutcome() | NodeLost():
             return UNCERTAIN
-        case InvalidConfiguration():
+        case InvalidConfiguration() | NotInstalled():
             return USAGE
         case _:
             return REFUSED

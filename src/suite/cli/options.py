@@ -36,6 +36,7 @@ class Target(NamedTuple):
         """Connect a client to the service."""
         from suite.client import connect
 
+        _warn_of_unknown_variables()
         password = os.environ.get("SUITE_NATS_PASSWORD") if self.nats_user else None
         return connect(self.nats_url, user=self.nats_user, password=password, data_dir=self.data_dir)
 
@@ -121,7 +122,6 @@ def client_command(command: Callback) -> Callback:
         as_json: bool,
         **kwargs: Any,
     ) -> Any:
-        _warn_of_unknown_variables()
         return command(Target(data_dir, nats_url, nats_user, as_json), *args, **kwargs)
 
     decorated = json_option(with_target)

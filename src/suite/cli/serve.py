@@ -17,6 +17,7 @@ import msgspec
 from suite import data_directory
 from suite.cli.config import load_configured, settings_options
 from suite.cli.options import json_option
+from suite.extras import require
 
 
 @click.command()
@@ -37,6 +38,7 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
       suite serve --config startup_config.yaml
       suite serve --nats-url nats://nats.example:4222 --node box1
     """
+    require("serve", "suite serve")
     configuration = load_configured(file, flags)
     from suite.node import (
         serving,  # slow to import, so that invalid settings are reported first

@@ -26,6 +26,7 @@ from suite.config.layers import (
 from suite.config.settings import NatsSettings, Settings
 from suite.config.url import split_url
 from suite.errors import InvalidConfiguration, InvalidRequest
+from suite.extras import require
 from suite.messages.subjects import escape
 
 MAX_FILE_BYTES = 1 << 20
@@ -90,6 +91,7 @@ def _from_file(file: Path) -> tuple[Layer, tuple[str, ...]]:
     except (OSError, ValueError, RecursionError) as error:
         kind = "YAML" if old else "TOML"
         raise InvalidConfiguration(f"{file} cannot be read as {kind}: {error}") from None
+    require("serve", "a configuration in YAML")
     from suite.config import old_yaml  # clients load settings too, and need no YAML
 
     return old_yaml.read(text, str(file))

@@ -21,6 +21,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from suite.errors import InvalidConfiguration, PortTaken
+from suite.extras import require
 from suite.tasks import background
 
 if TYPE_CHECKING:
@@ -119,16 +120,11 @@ class Sockets:
 async def opened_sockets(*, connection_limit: int = CONNECTION_LIMIT) -> AsyncIterator[Sockets]:
     """Open sockets that are closed when the block is left.
 
-    Each port accepts up to ``connection_limit`` connections. Raises InvalidConfiguration if ZeroMQ is not
-    installed.
+    Each port accepts up to ``connection_limit`` connections. Raises NotInstalled if ZeroMQ is not.
     """
-    try:
-        import zmq.asyncio
-    except ImportError:
-        raise InvalidConfiguration(
-            "older clients speak ZeroMQ, which is not installed: install model-manager-suite[zmq], "
-            "or switch enable_backward_compatibility off"
-        ) from None
+    require("zmq", "enable_backward_compatibility")
+    import zmq.asyncio
+
     context = zmq.asyncio.Context()
     opened: list[Socket] = []
     try:

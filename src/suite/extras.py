@@ -1,0 +1,37 @@
+"""The optional parts of the distribution: a client needs none of them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Final, Literal, TypeAlias
+
+from suite.errors import NotInstalled
+
+Extra: TypeAlias = Literal["serve", "hub", "otlp", "zmq"]
+
+_MODULES: Final[dict[Extra, tuple[str, ...]]] = {
+    "serve": ("aiosqlite", "ddsketch", "jinja2", "llama_cpp", "psutil", "uvloop", "watchfiles", "yaml"),
+    "hub": ("huggingface_hub",),
+    "otlp": ("opentelemetry.exporter.otlp.proto.http",),
+    "zmq": ("zmq",),
+}
+
+
+def require(extra: Extra, doing: str) -> None:
+    """Check that an extra is installed, without importing it. ``doing`` is what needs it.
+
+    Raises NotInstalled, with the command that installs it.
+    """
+    missing = [module for module in _MODULES[extra] if not _is_installed(module)]
+    if missing:
+        raise NotInstalled(
+            f"{doing} needs the extra [{extra}], of which {missing[0]} is not installed:"
+            f" pip install 'model-manager-suite[{extra}]'"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that it is in
+        return False
