@@ -392,6 +392,62 @@ class InvalidConfiguration(SuiteError):
     status = 400
 
 
+class HubRepositoryNotFound(SuiteError):
+    """The Hugging Face Hub has no such repository, or it is private: check the name, or set HF_TOKEN."""
+
+    code = "hub_repository_not_found"
+    status = 404
+
+
+class HubModelNotFound(SuiteError):
+    """The repository has no such GGUF file: the message lists those that it has."""
+
+    code = "hub_model_not_found"
+    status = 404
+
+
+class HubChoiceUnclear(SuiteError):
+    """The repository has several models: name one of those that the message lists."""
+
+    code = "hub_choice_unclear"
+    status = 400
+
+
+class HubAccessDenied(SuiteError):
+    """The Hugging Face Hub refuses access: accept the terms of the repository, and set HF_TOKEN."""
+
+    code = "hub_access_denied"
+    status = 403
+
+
+class HubUnreachable(SuiteError):
+    """The Hugging Face Hub cannot be reached: check the network and HF_ENDPOINT, then try again."""
+
+    code = "hub_unreachable"
+    status = 503
+
+
+class DigestMismatch(SuiteError):
+    """What was downloaded is not what the hub says it is, and was removed: pull it again."""
+
+    code = "digest_mismatch"
+    status = 422
+
+
+class DiskFull(SuiteError):
+    """There is no space left on the disk: make room, then pull again; it goes on where it stopped."""
+
+    code = "disk_full"
+    status = 507
+
+
+class PullRunning(SuiteError):
+    """Another process is downloading this file: wait for it."""
+
+    code = "pull_running"
+    status = 409
+
+
 class LegacyDatabaseUnusable(SuiteError):
     """The file is not a model_evaluation.db of an older service, or cannot be read."""
 

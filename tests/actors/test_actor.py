@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from suite.actors.entry import Progress
+from suite.engine.gguf.signature import Signature
 from suite.messages.actor import Failed, Loading, NatsAccess, Ready
 from suite.messages.events import Generated
 from suite.messages.signals import Heartbeat
@@ -65,6 +66,21 @@ async def test_a_file_that_is_no_model_is_reported_with_llama_cpps_words(tmp_pat
         assert failed.code == "load_failed"
         assert "magic" in failed.message
         assert await actor.process.exit_code() == 1
+
+
+async def test_a_file_that_is_not_the_one_that_the_node_saw_is_not_served(tmp_path: Path, tiny: Path) -> None:
+    seen = {"paths": [str(tiny)], "signature": Signature.of([tiny]).text}
+    await anyio.Path(tiny).chmod(0o600)  # only touched: the node reads it again
+    async with stage(tmp_path) as on, on.actor(tiny, model_files=seen) as actor:
+        assert not isinstance(actor.reports[-1], Failed)
+    os.utime(tiny)
+    async with stage(tmp_path) as on, on.actor(tiny, model_files=seen) as actor:
+        failed = actor.reports[-1]
+        assert isinstance(failed, Failed)
+        assert (failed.code, "was changed while it was loaded" in failed.message) == (
+            "model_file_invalid",
+            True,
+        )
 
 
 async def test_a_streamed_generation_is_chunks_then_one_final_message_then_an_empty_one(

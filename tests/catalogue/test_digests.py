@@ -1,19 +1,27 @@
-"""Digests are right, are computed once for each content, and survive restarts and garbage."""
+"""Digests are right whatever happens to the files, are computed once, and survive restarts and garbage."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
-from suite.catalogue import Catalogue
-from suite.errors import ModelFileGone, ModelNotFound
+from suite.catalogue import Catalogue, Changes
+from suite.catalogue.digests import DigestCache, fingerprint, sha256
+from suite.engine.gguf.signature import Signature
+from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound
 from support.raw_gguf import Tensor, gguf_bytes
 
 GOOD = gguf_bytes()
+LARGE = gguf_bytes(tensors=(Tensor(dimensions=(32, 8192)),), data=0) + b"w" * (1 << 20)
+BLOCK = 8192
 OTHER = gguf_bytes(tensors=(Tensor(dimensions=(32, 8)),), data=1024)
 
 
@@ -29,6 +37,13 @@ async def opened(models: Path) -> Catalogue:
     catalogue = Catalogue.open([models], {}, models.parent)
     await catalogue.scan()
     return catalogue
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Write other content of the same size into a file, and set its time back."""
+    times = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def digest(*contents: bytes) -> str:
@@ -50,19 +65,86 @@ async def test_the_digest_of_a_file_that_was_rewritten_with_its_old_time_is_not_
     catalogue = await opened(models)
     await catalogue.digest("m")
     path, other = models / "m.gguf", models.parent / "other"
-    times = path.stat()
     for content in (GOOD[:-1] + b"x", GOOD[:-1] + b"y"):
-        path.write_bytes(content)
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-        await catalogue.scan()
+        rewrite(path, content)
+        assert await catalogue.scan() == Changes(changed=("m",))
         assert await catalogue.digest("m") == digest(content)
         assert (await opened(models)).resolve("m").sha256 == digest(content)
+    times = path.stat()
     other.write_bytes(GOOD)
     os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
     other.rename(path)
     assert await (await opened(models)).digest("m") == digest(GOOD)
-    await catalogue.scan()
+    assert await catalogue.scan() == Changes(changed=("m",))
     assert await catalogue.digest("m") == digest(GOOD)
+
+
+async def test_a_touched_file_is_read_again_and_has_not_changed(models: Path) -> None:
+    path = models / "m.gguf"
+    catalogue = await opened(models)
+    first = await catalogue.digest("m")
+    touches: list[Callable[[], None]] = [
+        path.touch,
+        lambda: path.chmod(0o600),
+        lambda: (models / "link").hardlink_to(path),
+    ]
+    for touch in touches:
+        touch()
+        assert await catalogue.scan() == Changes(touched=("m",))
+        assert catalogue.resolve("m").sha256 is None, "it may have been written to"
+    path.rename(models / "away")
+    (models / "away").rename(path)
+    assert await catalogue.scan() == Changes(touched=("m",))
+    assert await catalogue.digest("m") == first
+    assert not await catalogue.scan()
+
+
+async def test_a_change_that_only_the_digest_tells_is_found_by_it(models: Path) -> None:
+    """Most other content is told at once; a byte somewhere in the weights is not."""
+    path = models / "m.gguf"
+    path.write_bytes(LARGE)
+    catalogue = await opened(models)
+    await catalogue.digest("m")
+    rewrite(path, LARGE[: -BLOCK - 1] + b"x" + LARGE[-BLOCK:])
+    assert await catalogue.scan() == Changes(touched=("m",))
+    assert await catalogue.digest("m") == digest(path.read_bytes())
+    rewrite(path, LARGE[:-1] + b"x")
+    assert await catalogue.scan() == Changes(changed=("m",))
+    assert await catalogue.digest("m") == digest(path.read_bytes())
+
+
+async def test_a_directory_that_was_renamed_is_not_read_again(models: Path) -> None:
+    first = await (await opened(models)).digest("m")
+    moved = await anyio.Path(models).rename(models.parent / "moved")
+    assert (await opened(Path(moved))).resolve("m").sha256 == first
+
+
+async def test_an_image_with_the_same_times_and_inodes_is_not_taken_for_the_one_before(models: Path) -> None:
+    cache, model = DigestCache(models.parent / "digests.json"), (await opened(models)).resolve("m")
+    cache.put(model.path, model.file.signature, model.fingerprint, digest(GOOD))
+    mounted = Signature(tuple(replace(part, device=7) for part in model.file.signature.parts))
+    assert cache.get(mounted, model.fingerprint) == digest(GOOD)
+    rewrite(model.path, GOOD[:-1] + b"x")
+    assert cache.get(mounted, fingerprint([model.path])) is None
+
+
+async def test_a_file_that_changes_while_it_is_read_has_no_digest(models: Path) -> None:
+    path = models / "m.gguf"
+
+    def change_it() -> int:
+        rewrite(path, GOOD[:-1] + b"x")
+        return path.stat().st_ctime_ns
+
+    with pytest.raises(ModelFileInvalid, match="just been changed"):
+        sha256([path], threading.Event(), change_it)
+
+
+async def test_the_cache_of_an_older_version_is_computed_again(models: Path) -> None:
+    path, cache = models / "m.gguf", models.parent / "digests.json"
+    times = path.stat()
+    old = {str(path): {"size": times.st_size, "mtime_ns": times.st_mtime_ns, "sha256": digest(OTHER)}}
+    cache.write_text(json.dumps(old))
+    assert await (await opened(models)).digest("m") == digest(GOOD)
 
 
 async def test_callers_at_once_get_the_same(models: Path) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
-from suite.catalogue import Catalogue, Changes, Model
+from suite.catalogue import Catalogue, Changes, Model, folder
+from suite.catalogue.entry import Entry
 from suite.config import ModelSettings
 from suite.errors import ModelFileGone, ModelNotFound
 from support.raw_gguf import Tensor, gguf_bytes
@@ -172,7 +175,39 @@ async def test_a_folder_or_file_without_permission_is_out_of_reach() -> None:
         with nobody():
             changes = await catalogue.scan()
         assert not (changes.removed or changes.added or changes.changed)
+        assert "n" in changes.touched  # it was not read before it went
         assert states(catalogue) == {"m": "present", "n": "present"}
+
+
+async def test_a_drive_that_does_not_answer_is_told_of(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, answered, asked = Clock(), threading.Event(), threading.Event()
+    catalogue = Catalogue.open([models], {}, models.parent, clock=clock)
+    await catalogue.scan()
+
+    def wait(*_: object, **__: object) -> Iterator[Entry]:
+        asked.set()
+        answered.wait(LIMIT_SECONDS)
+        return iter(())
+
+    with monkeypatch.context() as patched:  # a drive cannot be made to hang otherwise
+        patched.setattr(folder, "entries", wait)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(catalogue.scan)
+            await anyio.to_thread.run_sync(asked.wait, LIMIT_SECONDS)
+            assert not str(catalogue.problems).count("has not answered")
+            clock.now = 30
+            assert str(models) in str(catalogue.problems)
+            assert set(catalogue.models) == {"m", "other"}
+            tasks.cancel_scope.cancel()  # a stop does not wait for it
+        answered.set()
+    assert catalogue.problems == ()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from suite.engine.gguf.file import inspect
 from suite.engine.gguf.ggml import FILE_TYPES, TENSOR_TYPES
-from suite.errors import ModelFileGone, ModelFileInvalid
+from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid
 from support.models import CHAT_TEMPLATE, gemma, smollm2, tiny_model
 from support.raw_gguf import BOOL, STRING, UINT32, Raw, Tensor, array, gguf_bytes, scalar, text
 
@@ -152,6 +152,7 @@ TOKENS = "tokenizer.ggml.tokens"
 BAD = {
     "empty": (b"", "it is empty"),
     "text": (b"# a read-me, not a model\n", "does not begin with 'GGUF'"),
+    "only zeros": (bytes(4096), "its beginning was not written yet"),
     "two bytes": (b"GG", "does not begin with 'GGUF'"),
     "only the magic": (b"GGUF", "truncated"),
     "version 1": (gguf_bytes(version=1), "GGUF version 1; versions 2 and 3 are read"),
@@ -244,13 +245,19 @@ BAD = {
     "parts beyond belief": (gguf_bytes({"split.count": 60_000}), "'split.count' is 60000"),
 }
 
+UNFINISHED = ("empty", "only the magic", "only zeros", "truncated tensors")
+"""Of these, those that may be on their way."""
+
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_file_is_refused_with_the_reason(case: str, tmp_path: Path) -> None:
     content, reason = BAD[case]
     with pytest.raises(ModelFileInvalid, match=reason) as refused:
         inspect(write(tmp_path, content))
-    assert refused.value.message.startswith("model.gguf is not a model that can be loaded: ")
+    unfinished = isinstance(refused.value, ModelFileIncomplete)
+    assert unfinished == (case in UNFINISHED)
+    state = "not whole" if unfinished else "not a model that can be loaded"
+    assert refused.value.message.startswith(f"model.gguf is {state}: ")
 
 
 def test_a_long_reason_is_cut(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -116,6 +117,16 @@ async def test_a_model_that_is_gone_is_not_the_grammars_fault(tiny: Bare) -> Non
     grammars = Grammars(tiny.path + ".gone")
     with pytest.raises(GenerationFailed, match="ended before it read"):
         await check(grammars, "root ::= .")
+    grammars.close()
+
+
+async def test_the_vocabulary_is_that_of_the_loaded_file(tiny: Bare, tmp_path: Path) -> None:
+    path, other = tmp_path / "m.gguf", tmp_path / "other"
+    await anyio.Path(path).write_bytes(await anyio.Path(tiny.path).read_bytes())
+    grammars = Grammars(str(path))
+    await anyio.Path(other).write_bytes(b"other content")
+    await anyio.Path(other).rename(path)
+    await check(grammars, "root ::= .")
     grammars.close()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import anyio
@@ -28,6 +29,7 @@ from suite.node.membership import Membership
 from suite.node.registrar import Registrar
 from support.faults import KillableServer
 from support.journal import SUBJECTS, open_log, started
+from support.raw_gguf import gguf_bytes
 from support.strangers import STRANGE, Stranger
 
 UNDONE = InstanceLoadFailed(node="box1", model_id="m", instance_id="i", code="unknown_outcome", message="")
@@ -140,6 +142,47 @@ async def test_a_model_is_registered_whatever_stands_in_its_aggregate(tmp_path: 
             await registrar._settle(Gone(fact=ModelRemoved(model_id="m", node="box1")))
         events = [each.data async for each in node.log.read("suite.event.model.>")]
         assert events == [REGISTERED, ModelRemoved(model_id="m", node="box1")] * 3
+
+
+class Changing(Catalogue):
+    """A catalogue whose model changes as soon as it was read."""
+
+    on_read: Callable[[], Awaitable[None]] | None = None
+
+    async def digest(self, model_id: str) -> str:
+        found = await super().digest(model_id)
+        if self.on_read is not None:
+            on_read, self.on_read = self.on_read, None
+            await on_read()
+        return found
+
+
+async def test_a_model_that_changes_while_it_is_registered_is_registered_again(tmp_path: Path) -> None:
+    path, now = anyio.Path(tmp_path / "m.gguf"), gguf_bytes()[:-1] + b"x"
+    await path.write_bytes(gguf_bytes())
+    async with box(tmp_path) as node:
+        catalogue = Changing.open((tmp_path,), {}, tmp_path)
+        await catalogue.scan()
+        registrar = Registrar(node.log, SUBJECTS, "box1", catalogue)
+
+        async def change() -> None:
+            await path.write_bytes(now)
+            await catalogue.scan()
+            registrar.note("m")
+
+        assert isinstance(catalogue, Changing)
+        catalogue.on_read = change
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(registrar.run)
+            with anyio.fail_after(20):
+                while not await is_registered(node.log, sha256(now).hexdigest()):
+                    await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+
+
+async def is_registered(log: Log, digest: str) -> bool:
+    events = [each.data async for each in log.read("suite.event.model.>")]
+    return any(isinstance(event, ModelRegistered) and event.sha256 == digest for event in events)
 
 
 async def test_a_log_that_was_deleted_is_said_to_be_gone_and_not_taken_over(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from suite.catalogue.digests import fingerprint
 from suite.client import Client
+from suite.engine.snapshots.folder import folder_of, key_of
 from suite.errors import ConversationGone
 from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.actions.status import ModelInfo
@@ -86,16 +88,28 @@ async def test_no_answer_goes_on_from_a_state_of_other_weights(tmp_path: Path) -
         unloaded = (await history(client, "instance.>"))[-1].data
         assert isinstance(unloaded, InstanceUnloaded)
         assert unloaded.reason == "file_changed"
+        assert not list(folder_of(folder_of(data / "snapshots", "tiny"), key_of(second)).glob("*"))
         again = await tell(client, "a")
         assert (again.text, again.usage.reused_tokens > 0) == (of_one.text, True)
 
-        # And back: nothing is left of what was computed in between.
-        path.write_bytes(two)
+        # A single byte that no look at some of the file would find.
+        third = flip_a_byte(path)
         keep_times(path, times)
-        await until(lambda: known_as(client, second))
+        await until(lambda: known_as(client, third))
         await until(lambda: is_unloaded(client))
-        assert (await tell(client, "b")).usage.reused_tokens == 0
-        assert await registered(client) == [first, second, first, second]
+        assert await registered(client) == [first, second, first, third]
+
+
+def flip_a_byte(path: Path) -> str:
+    """Change a byte of the weights that the file's fingerprint does not cover; the new digest."""
+    before, content = fingerprint([path]), bytearray(path.read_bytes())
+    for at in range(len(content) // 2, len(content), 2048):
+        content[at] ^= 1
+        path.write_bytes(content)
+        if fingerprint([path]) == before:
+            return sha256(content).hexdigest()
+        content[at] ^= 1
+    raise AssertionError("the fingerprint covers all of the file")
 
 
 async def known_as(client: Client, digest: str) -> bool:

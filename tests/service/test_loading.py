@@ -236,7 +236,7 @@ async def test_files_come_and_go_while_it_serves(tmp_path: Path) -> None:
         assert (await client.list_models()).models == ()
         tiny_model(tmp_path / "new.gguf").rename(models / "new.gguf")
         with anyio.fail_after(20):
-            while not (await client.list_models()).models:
+            while not any(model.file_state == "present" for model in (await client.list_models()).models):
                 await anyio.sleep(0.05)
         await client.load_model("new")
         (models / "new.gguf").unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ class Command:
 
     async def run(self, *arguments: str) -> Done:
         with anyio.fail_after(SECONDS):
-            return await anyio.to_thread.run_sync(_run, [*arguments, *self._where])
+            return await anyio.to_thread.run_sync(partial(run_command, *arguments, *self._where))
 
     async def output(self, *arguments: str) -> str:
         """What a command that succeeds says."""
@@ -46,7 +47,8 @@ class Command:
         return json.loads(await self.output(*arguments, "--json"))
 
 
-def _run(arguments: list[str]) -> Done:
+def run_command(*arguments: str) -> Done:
+    """Run a command line as it stands, in this process."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with redirect_stdout(out), redirect_stderr(err):
         code = main(arguments)

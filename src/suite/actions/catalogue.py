@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 
+import msgspec
+
 from suite.actions.best_effort import best_effort_read
 from suite.actions.id_pages import cursor_of, ids_after
 from suite.bus.service import Call, action
@@ -36,7 +38,7 @@ _MAX_WARNINGS = 100
 async def list_models(node: Node, request: ListModelsRequest, _: Call) -> ListModelsReply:
     """List the models of the catalogue; the warnings say which files were left out, and why."""
     warnings = _warnings(node)
-    models, next_cursor = await _page(node, request, sum(map(len, warnings)))
+    models, next_cursor = await _page(node, request, other_bytes=len(msgspec.json.encode(warnings)))
     return ListModelsReply(
         models=models, next_cursor=next_cursor, warnings=(*warnings, *_more(request, next_cursor))
     )
@@ -46,7 +48,7 @@ async def list_models(node: Node, request: ListModelsRequest, _: Call) -> ListMo
 async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) -> GetModelStatusReply:
     """Get the status of one model, or of all by id."""
     if request.model_id is None:
-        models, next_cursor = await _page(node, request, 0)
+        models, next_cursor = await _page(node, request)
         return GetModelStatusReply(
             models={model.model_id: model for model in models},
             next_cursor=next_cursor,
@@ -58,7 +60,7 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
 
 
 async def _page(
-    node: Node, request: ModelsPage, other_bytes: int
+    node: Node, request: ModelsPage, *, other_bytes: int = 0
 ) -> tuple[tuple[ModelInfo, ...], str | None]:
     """The models of one page, beside `other_bytes` in the reply, and the cursor of the next page or None."""
     used = await _last_used(node, None)
@@ -68,6 +70,7 @@ async def _page(
         (describe(node, models[id], used.get(id)) for id in ids),
         limit=request.limit,
         room_bytes=node.connection.max_payload - _SPARE_BYTES - other_bytes,
+        key=lambda model: model.model_id,
     )
     return page, cursor_of(page[-1].model_id) if len(page) < len(ids) else None
 
@@ -129,6 +132,9 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         last_used=rfc3339(used) if used else None,
         idle_time=_idle_seconds(node, used, instance) if used else None,
         instance=_describe_instance(node, instance) if instance else None,
+        source=model.file.entry.source,
+        repository=model.file.entry.repository,
+        defaults=dict(model.file.entry.parameters),
     )
 
 

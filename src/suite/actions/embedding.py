@@ -17,7 +17,7 @@ USAGE_TYPE = "embedding"
 @action("embed", limit=WAITING, queue=0)
 async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
     """Turn texts into vectors."""
-    model = node.loadable(request.model_id)
+    model = await node.loadable(request.model_id)
     inputs = (request.input,) if isinstance(request.input, str) else request.input
     embedded = await node.generations.embed(
         model,

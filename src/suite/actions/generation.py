@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import msgspec
 
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
+from suite.catalogue.entry import ParameterValue
 from suite.errors import EmptyPrompt, InvalidRequest
 from suite.messages.actions.generation import (
     CancelGenerationReply,
@@ -32,10 +35,11 @@ from suite.node.snapshots import forget_snapshots
 async def generate_text(node: Node, request: GenerateTextRequest, call: Call) -> HandedOver:
     """Hand the generation over to the model's actor, which answers the client. Loads the model first."""
     _check(request, call)
-    model = node.loadable(request.model_id)
+    model = await node.loadable(request.model_id)
     generation_id = request.generation_id or node.new_id()
     if request.stream:
         await call.send(Accepted(generation_id=generation_id, node=node.name))
+    request = completed(request, model.file.entry.parameters, call.given)
     handover = Handover(generation_id=generation_id, request=request, warnings=call.warnings)
     await node.generations.start(model, handover, call.reply, call.send if request.stream else None)
     return HandedOver()
@@ -65,6 +69,27 @@ async def clear_kv_cache(node: Node, request: ClearKvCacheRequest, _: Call) -> C
         cleared_conversations=cleared.conversations,
         cleared_tokens=cleared.tokens,
     )
+
+
+def completed(
+    request: GenerateTextRequest, parameters: Mapping[str, ParameterValue], given: Collection[str]
+) -> GenerateTextRequest:
+    """The request, with the parameters that its model comes with for the fields that were not given.
+
+    A system prompt is one for chats, and only for those that begin and bring none.
+    """
+    left_out = {
+        name: value
+        for name, value in parameters.items()
+        if name not in given or getattr(request, name) is None
+    }
+    if (
+        request.continue_
+        or request.messages is None
+        or any(each.role == "system" for each in request.messages)
+    ):
+        left_out.pop("system_prompt", None)
+    return msgspec.structs.replace(request, **left_out)
 
 
 def _told(cleared: Cleared) -> str:

@@ -39,7 +39,7 @@ async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) 
         for model_id in dict.fromkeys(request.model_ids):
             try:
                 instance = await held.enter_async_context(
-                    node.supervisor.hold(node.loadable(model_id), correlation_id=call.request_id)
+                    node.supervisor.hold(await node.loadable(model_id), correlation_id=call.request_id)
                 )
                 await wait_loaded(instance, None)
             except SuiteError as error:

@@ -20,7 +20,7 @@ WAITING = 1024
 @action("load_model", limit=WAITING, queue=0)
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
-    model = node.loadable(request.model_id)
+    model = await node.loadable(request.model_id)
     send = call.send if request.stream else None
     async with beating(send), node.supervisor.hold(model, correlation_id=call.request_id) as instance:
         if request.wait:

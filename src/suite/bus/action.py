@@ -6,7 +6,7 @@ async def health_check(node: Node, request: HealthCheckRequest, call: Call) -> H
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Generic, TypeVar, get_type_hints
 
 import msgspec
@@ -29,7 +29,7 @@ class HandedOver(msgspec.Struct, frozen=True):
 class Call:
     """The context of one request: its reply subject, headers, warnings and id."""
 
-    __slots__ = ("_connection", "_new_id", "_request_id", "headers", "reply", "warnings")
+    __slots__ = ("_connection", "_new_id", "_request_id", "given", "headers", "reply", "warnings")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Call:
         headers: Mapping[str, str],
         warnings: tuple[str, ...],
         new_id: NewId,
+        given: Collection[str] = (),
     ) -> None:
         self._connection = connection
         self._new_id = new_id
@@ -47,6 +48,8 @@ class Call:
         self.headers = headers
         self.warnings = warnings
         """Warnings for the sender about fields that were ignored."""
+        self.given = given
+        """The names of the fields that the sender sent; all others of the request have their defaults."""
 
     @property
     def request_id(self) -> str:

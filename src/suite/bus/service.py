@@ -236,7 +236,14 @@ class Service(Generic[T]):
                 if clash is not None:
                     raise clash
                 request = endpoint.action.shape.read(fields)
-                call = Call(self._connection, message.reply, message.headers, warnings, self._new_id)
+                call = Call(
+                    self._connection,
+                    message.reply,
+                    message.headers,
+                    warnings,
+                    self._new_id,
+                    given=fields.keys(),
+                )
                 reply = await endpoint.action.handler(self._context, request, call)
             if not isinstance(reply, HandedOver):
                 await self._reply(message, _with_warnings(reply, warnings), stream=stream)

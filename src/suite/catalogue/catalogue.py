@@ -25,10 +25,10 @@ from suite.catalogue.directories import Directories, Listing
 from suite.catalogue.files import ModelFile
 from suite.catalogue.ids import Ids
 from suite.catalogue.inspection import Inspection, part_paths, unreadable
-from suite.catalogue.model import Changes, Model, changes_between, with_digest_before
+from suite.catalogue.model import Changes, Model, changes_between, with_claim_checked, with_digest_before
 from suite.catalogue.outage import Outage, outage_problems
 from suite.catalogue.watch import identities, ticks
-from suite.config import ModelSettings
+from suite.config import FollowLinks, ModelSettings
 from suite.engine.gguf.signature import Signature
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, ModelNotFound, SuiteError
 
@@ -36,12 +36,14 @@ logger = logging.getLogger("suite.catalogue")
 
 SETTLE_SECONDS = 1.0
 """A file counts once it has not changed for this long, because it may still be being copied."""
+SILENT_SECONDS = 30.0
+"""A directory that takes longer to be listed counts as one whose drive does not answer."""
 IDLE_SECONDS = 5.0
 """Directories are scanned after this time even without a change: some file systems report none."""
 
 
 class Catalogue:
-    """The models of one node by id, sorted by id. Use it only in the event loop's thread."""
+    """The models of one node by id, sorted by id. Use it in the event loop's thread, but for what blocks."""
 
     def __init__(
         self,
@@ -64,8 +66,8 @@ class Catalogue:
         self._hashing = anyio.Lock()
         self.warnings: tuple[str, ...] = ()
         """What the last scan left out, and why."""
-        self.problems: tuple[str, ...] = ()
-        """Which directories with known models cannot be read, and what to do."""
+        self._unreadable: tuple[str, ...] = ()
+        self._listing_since: float | None = None
 
     @classmethod
     def open(
@@ -74,6 +76,7 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         data_dir: Path,
         *,
+        follow_links: FollowLinks = "inside",
         clock: Callable[[], float] = time.monotonic,
     ) -> Catalogue:
         """A catalogue of these directories, empty until its first scan.
@@ -81,12 +84,25 @@ class Catalogue:
         `data_dir` keeps the digests of files and which id means which file.
         """
         ids = Ids(data_dir / "ids.json")
-        return cls(Directories(directories, ids), settings, DigestCache(data_dir / "digests.json"), clock)
+        found = Directories(directories, ids, follow_links)
+        return cls(found, settings, DigestCache(data_dir / "digests.json"), clock)
 
     @property
     def models(self) -> Mapping[str, Model]:
         """All models by id, including those that cannot be loaded."""
         return self._models
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Which directories with known models cannot be read or do not answer, and what to do."""
+        if self._listing_since is None or self._clock() - self._listing_since < SILENT_SECONDS:
+            return self._unreadable
+        where = ", ".join(map(str, self._directories.paths))
+        return (
+            *self._unreadable,
+            f"one of the model directories has not answered for {SILENT_SECONDS:.0f} s or more: "
+            f"see whether the drives of {where} are there; what is loaded goes on answering",
+        )
 
     def resolve(self, id_or_alias: str) -> Model:
         """The model with this id, or else with this alias.
@@ -106,11 +122,13 @@ class Catalogue:
         """The id behind an alias; any other text is returned as it is, even if there is no such model."""
         return id_or_alias if id_or_alias in self._models else self._aliases.get(id_or_alias, id_or_alias)
 
-    def check_present(self, model: Model) -> None:
-        """Check that a model's file is still the one that was inspected, without reading it.
+    def check_present(self, model: Model) -> Signature:
+        """Check, without reading it, that a file is still the one that was inspected, or was only touched.
 
-        Raises ModelFileGone when it no longer exists, and ModelFileInvalid when it is refused, or has changed
-        and will be inspected by the next scan.
+        Blocks.
+
+        Returns the signature that it has now. Raises ModelFileGone when it no longer exists, and
+        ModelFileInvalid when it is refused, or has changed and will be inspected by the next scan.
         """
         if not model.file.signature.parts:  # refused because of its path, so there is no file to check
             raise model.error or ModelFileInvalid()
@@ -121,8 +139,9 @@ class Catalogue:
         now = self._directories.look(model.file.entry)
         if now.error is not None:
             raise now.error
-        if now.signature != model.file.signature:
+        if not model.file.signature.is_touched(now.signature):
             raise just_changed(model.file_name)
+        return now.signature
 
     def has_gone(self, model_id: str) -> bool:
         """Whether no file has this id any more, and none that is out of reach at the moment either."""
@@ -135,30 +154,46 @@ class Catalogue:
         listed as arriving. What is out of reach stays as it was.
         """
         async with self._scanning:
-            listing = await anyio.to_thread.run_sync(self._directories.listing, self._settings)
+            listing = await self._list()
             fresh = {key: file for key, file in listing.files.items() if self._is_fresh(key, file, listing)}
             ready = {key: file for key, file in fresh.items() if self._settled(key, file, settle_seconds)}
             waiting = fresh.keys() - ready.keys()
             self._unsettled = {key: self._unsettled[key] for key in waiting}
-            inspected = await anyio.to_thread.run_sync(self._inspection.inspect_all, ready)
+            inspected = await anyio.to_thread.run_sync(
+                self._inspection.inspect_all, ready, abandon_on_cancel=True
+            )
             arriving = {key: self._inspection.arriving(key, fresh[key]) for key in waiting}
             return self._take_over(listing, inspected, arriving)
+
+    async def _list(self) -> Listing:
+        self._listing_since = self._clock()
+        try:
+            return await anyio.to_thread.run_sync(
+                self._directories.listing, self._settings, abandon_on_cancel=True
+            )
+        finally:
+            self._listing_since = None
 
     async def watch(self) -> AsyncGenerator[Changes, None]:
         """Scan whenever files change, and yield what changed. Never ends by itself."""
         scanned, changed = -math.inf, True  # so that the first tick scans
         while True:
-            watched = await anyio.to_thread.run_sync(identities, self._directories.paths)
+            watched = await self._identities()
             async with aclosing(ticks(list(watched))) as told:
                 async for something in told:
-                    changed = changed or something or bool(self._unsettled)
+                    # a directory that came, went, or is another one now is watched anew
+                    other = watched != await self._identities()
+                    changed = changed or something or other or bool(self._unsettled)
                     if self._clock() - scanned < (SETTLE_SECONDS if changed else IDLE_SECONDS):
                         continue
                     scanned, changed = self._clock(), False
                     if changes := await self.scan(settle_seconds=SETTLE_SECONDS):
                         yield changes
-                    if watched != await anyio.to_thread.run_sync(identities, self._directories.paths):
-                        break  # a directory came, went, or is another one: watch those that exist now
+                    if other:
+                        break
+
+    async def _identities(self) -> dict[Path, tuple[int, int]]:
+        return await anyio.to_thread.run_sync(identities, self._directories.paths, abandon_on_cancel=True)
 
     async def digest(self, model_id: str) -> str:
         """The SHA-256 of a model's file; of a split file, of its parts one after the other.
@@ -173,7 +208,11 @@ class Catalogue:
             found = await self._hash(model)
         current = self._models.get(model.model_id)
         if current is not None and current.file.signature == model.file.signature:
-            self._models[model.model_id] = msgspec.structs.replace(current, sha256=found, sha256_before=None)
+            now = msgspec.structs.replace(current, sha256=found, sha256_before=None)
+            self._models[model.model_id] = now = with_claim_checked(now)
+            if now.error is not None and current.error is None:
+                logger.warning("%s", now.error.message)
+                raise now.error
         return found
 
     async def _hash(self, model: Model) -> str:
@@ -185,7 +224,9 @@ class Catalogue:
         finally:
             stop.set()  # an abandoned thread must not go on to read gigabytes
         assert found is not None, "only a cancelled caller stops it"
-        self.check_present(model)
+        now = await anyio.to_thread.run_sync(self.check_present, model, abandon_on_cancel=True)
+        if now != model.file.signature:
+            raise just_changed(model.file_name)
         await anyio.to_thread.run_sync(
             self._digests.put, model.path, model.file.signature, model.fingerprint, found
         )
@@ -198,8 +239,9 @@ class Catalogue:
             return True
         if model_id in listing.outages:
             return False
+        progress = file.entry.unfinished is not None  # its growth is no news
         return (
-            (before.path, before.file.signature) != (file.path, file.signature)
+            (before.file.signature != file.signature and not progress)
             or before.file.entry != file.entry
             or _text(before.file.error) != _text(file.error)
         )
@@ -224,7 +266,7 @@ class Catalogue:
             if id in listing.outages and model.settled:
                 now[id] = msgspec.structs.replace(model, outage=listing.outages[id])
             elif id in listing.files and id not in now and id not in fresh:
-                now[id] = model if model.outage is None else msgspec.structs.replace(model, outage=None)
+                now[id] = _as_it_is(model, listing.files[id])
         self._models = dict(sorted((now | fresh).items()))
         self._outages, self._missing = listing.outages, listing.missing
         self._tell(listing)
@@ -235,9 +277,9 @@ class Catalogue:
         problems = outage_problems(listing.outages, listing.unreadable)
         warnings = listing.warnings + self._name_aliases()
         for text in (*problems, *warnings):
-            if text not in (*self.problems, *self.warnings):
+            if text not in (*self._unreadable, *self.warnings):
                 logger.warning("%s", text)
-        self.problems, self.warnings = problems, warnings
+        self._unreadable, self.warnings = problems, warnings
 
     def _name_aliases(self) -> tuple[str, ...]:
         warnings: list[str] = []
@@ -251,7 +293,8 @@ class Catalogue:
 
     def _suggestion(self, asked: str) -> str:
         names = {name.casefold(): name for name in (*self._models, *self._aliases)}
-        near = difflib.get_close_matches(asked.casefold(), names, n=3, cutoff=0.5)
+        same = [name for name in names if name.endswith(f"/{asked.casefold()}")]
+        near = same[:3] or difflib.get_close_matches(asked.casefold(), names, n=3, cutoff=0.5)
         if near:
             return f"did you mean {' or '.join(repr(names[name]) for name in near)}?"
         if names:
@@ -262,6 +305,15 @@ class Catalogue:
 
 def _paths(model: Model) -> list[Path]:
     return part_paths(model.path, model.info) if model.info else [model.path]
+
+
+def _as_it_is(model: Model, file: ModelFile) -> Model:
+    """A model whose file is there and needs no inspection."""
+    if model.outage is None and file.entry.unfinished is None:
+        return model
+    return msgspec.structs.replace(
+        model, outage=None, file=model.file if file.entry.unfinished is None else file
+    )
 
 
 def _text(error: SuiteError | None) -> str | None:

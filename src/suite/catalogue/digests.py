@@ -20,7 +20,7 @@ logger = logging.getLogger("suite.catalogue")
 
 _CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 4096
-_BLOCKS = 64
+_BLOCKS = 16
 """How many blocks of a model a fingerprint reads."""
 _TICK_SECONDS = 0.1
 """Two changes within this time may leave the same times: the clocks of file systems tick this slowly."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from suite.catalogue import folder
+from suite.catalogue import folder, stores
 from suite.catalogue.entry import Entry
 from suite.catalogue.files import ModelFile, look, refused
 from suite.catalogue.ids import Binding, Ids
 from suite.catalogue.outage import Outage, Outages
-from suite.config import ModelSettings
+from suite.config import FollowLinks, ModelSettings
 from suite.config.layers import suggestion
 from suite.errors import ModelFileGone
 
@@ -37,7 +37,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class Directories:
     """The only directories that model files may be in."""
 
-    def __init__(self, directories: Sequence[Path], ids: Ids) -> None:
+    def __init__(self, directories: Sequence[Path], ids: Ids, follow_links: FollowLinks = "inside") -> None:
+        self._anywhere = follow_links == "anywhere"
         self.paths = tuple(Path(os.path.abspath(directory)) for directory in directories)  # noqa: PTH100
         self._ids = ids
 
@@ -83,7 +84,7 @@ class Directories:
         for entry in self._entries(warnings):
             if entry.path not in taken:
                 try:
-                    files.setdefault(entry.path, look(entry, roots))
+                    files.setdefault(entry.place, look(entry, roots))
                 except ModelFileGone:
                     continue  # taken away meanwhile
         return list(files.values())
@@ -95,8 +96,17 @@ class Directories:
         def left_out(path: Path, reason: str) -> None:
             warnings.append(f"{path} is left out: {reason}")
 
+        def store_at(directory: Path, names: Sequence[str]) -> Iterable[Entry] | None:
+            store = stores.store_at(directory, names)
+            return None if store is None else store.entries(warnings.append)
+
         for top in self.paths:
-            yield from folder.entries(top, failed=failed, left_out=left_out)
+            for entry in folder.entries(
+                top, failed=failed, left_out=left_out, store_at=store_at, follow_links=self._anywhere
+            ):
+                labelled = stores.labelled(entry)
+                if labelled.source == "directory" or not folder.is_projector(labelled.path.name):
+                    yield labelled
 
     def _away(
         self,
@@ -106,7 +116,7 @@ class Directories:
         outages: Outages,
     ) -> dict[str, Outage]:
         """By id, why a known file that was not found is out of reach, if it was not deleted."""
-        here = {str(file.path) for file in (*found, *configured.values())}
+        here = {str(file.entry.place) for file in (*found, *configured.values())}
         away: dict[str, Outage | None] = {
             id: outages.of(Path(each.path), each.folder_device)
             for id, each in self._ids.bindings.items()
@@ -182,5 +192,5 @@ class Directories:
         return [asked] if asked.is_absolute() else [directory / asked for directory in self.paths]
 
     def _roots(self) -> list[Path]:
-        """The real paths of the directories, without links."""
-        return [directory.resolve() for directory in self.paths]
+        """Where files may really be: in the directories, without links, or anywhere."""
+        return [Path("/")] if self._anywhere else [directory.resolve() for directory in self.paths]

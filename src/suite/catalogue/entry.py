@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from suite.messages.actions.status import Source
+
 ParameterValue: TypeAlias = str | int | float | bool | tuple[str, ...]
 
 
@@ -19,11 +21,26 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The absolute path of its file, maybe a link; of a split model, of the first part."""
     unfinished: Path | None = None
     """The file that shows that it is not whole: a download under way, a part whose first part is missing."""
-    source: str = "directory"
-    """In a word, where it comes from: "directory" is a plain folder."""
+    named_by: Path | None = None
+    """What gives it its ids, if that is not its file: a manifest. The ids follow it to other files."""
+    aliases: tuple[str, ...] = ()
+    """Other names of it in its store; a configured alias and an id go first."""
+    source: Source = "directory"
+    """The program whose folder it is in; "directory" is a plain folder."""
+    repository: str | None = None
+    """Where that program has it from."""
     roots: tuple[Path, ...] = ()
     """Where its file may really be, if it is a link; besides the model directories."""
-    chat_template: str | None = None
-    """The template that comes with it, in place of that in its file."""
+    sha256: str | None = None
+    """The digest that its store claims; not to be believed without reading the file."""
+    problem: str | None = None
+    """Why it cannot be served, if its folder knows without a look into the file."""
+    context_tokens: int | None = None
+    """The context that it comes with, in tokens."""
     parameters: dict[str, ParameterValue] = {}
-    """Defaults of generations that come with it."""
+    """Values that it comes with for fields of generate_text, for requests that leave them out."""
+
+    @property
+    def place(self) -> Path:
+        """What its ids are bound to."""
+        return self.named_by or self.path

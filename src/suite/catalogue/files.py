@@ -50,13 +50,19 @@ def look(entry: Entry, roots: Sequence[Path]) -> ModelFile:
         return _unfinished(entry, entry.unfinished)
     path = entry.path
     error: SuiteError | None = None
+    if entry.problem is not None:
+        error = ModelFileInvalid(f"{entry.ids[0]} is refused: {entry.problem}")
     out_of_reach: str | None = None
     seen: dict[Path, os.stat_result] = {}
     for part in _parts(path):
         try:
             real = Path(os.path.realpath(part, strict=True))
             if not any(real.is_relative_to(root) for root in (*roots, *entry.roots)):
-                error = _refusal(path, "it is a link out of the model directories; put the file itself there")
+                error = _refusal(
+                    path,
+                    "it is a link out of the model directories; put the file itself there, "
+                    'or set follow_links = "anywhere"',
+                )
             seen[part] = part.stat()
             if not os.access(part, os.R_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -15,19 +15,46 @@ SUFFIX: Final = ".gguf"
 
 
 def entries(
-    top: Path, *, failed: Callable[[OSError], None], left_out: Callable[[Path, str], None]
+    top: Path,
+    *,
+    failed: Callable[[OSError], None],
+    left_out: Callable[[Path, str], None],
+    store_at: Callable[[Path, Sequence[str]], Iterable[Entry] | None],
+    follow_links: bool,
 ) -> Iterator[Entry]:
     """Yield everything below `top` that is named as a model; a folder comes before its subfolders.
 
     `failed` is told of each folder that cannot be read, `left_out` of what is not followed, and why.
+    `store_at` has the models of a folder in which file names do not say what is there.
     """
-    for directory, names, files in os.walk(top, onerror=failed):
+    walked: set[str] = set()
+    for directory, names, files in os.walk(top, onerror=failed, followlinks=follow_links):
+        if follow_links and not _first_time(directory, walked):
+            names.clear()
+            continue
+        if (stored := store_at(Path(directory), names)) is not None:
+            names.clear()
+            yield from stored
+            continue
         models = {name for name in (*names, *files) if _is_model(name)}
         yield from _models(Path(directory), models)
         names[:] = sorted(name for name in set(names) - models if not name.startswith("."))
         for name in names:
-            if (path := Path(directory, name)).is_symlink():
-                left_out(path, "links to directories are not followed")
+            if not follow_links and (path := Path(directory, name)).is_symlink():
+                left_out(path, 'links to directories are not followed; follow_links = "anywhere" allows it')
+
+
+def _first_time(directory: str, walked: set[str]) -> bool:
+    """Whether a folder was not walked yet, by whatever links: they may lead in circles."""
+    real = os.path.realpath(directory)
+    new = real not in walked
+    walked.add(real)
+    return new
+
+
+def is_projector(file_name: str) -> bool:
+    """Whether a file of this name makes images into tokens of the model beside it; it is no model."""
+    return "mmproj" in file_name.lower()
 
 
 def plain_id(file_name: str) -> str:

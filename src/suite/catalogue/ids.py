@@ -31,7 +31,7 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
     def to(cls, file: ModelFile, *, configured: bool) -> Binding:
         """The binding to a file."""
         return cls(
-            path=str(file.path),
+            path=str(file.entry.place),
             folder_device=file.folder_device,
             signature=file.signature,
             configured=configured,
@@ -61,7 +61,7 @@ class Ids:
         A file that has an id keeps it, also when it was moved to another folder. Any other gets the first of
         its ids that no other file has. `reserved` are the ids that none of these files may get.
         """
-        left = {str(file.path): file for file in files}
+        left = {str(file.entry.place): file for file in files}
         bound = {
             id: each for id, each in self._bindings.items() if id not in reserved and not each.configured
         }
@@ -69,7 +69,7 @@ class Ids:
         for still in (_unchanged, _moved, _in_place):
             matched = still({id: each for id, each in bound.items() if id not in found}, left.values())
             for file in matched.values():
-                del left[str(file.path)]
+                del left[str(file.entry.place)]
             found |= matched
         without: list[ModelFile] = []
         for file in left.values():
@@ -103,7 +103,7 @@ class Ids:
 
 def _unchanged(bound: Mapping[str, Binding], files: Iterable[ModelFile]) -> dict[str, ModelFile]:
     """The files that are where they were, and are the same ones."""
-    by_path = {str(file.path): file for file in files}
+    by_path = {str(file.entry.place): file for file in files}
     return {
         id: file
         for id, each in bound.items()
@@ -113,7 +113,11 @@ def _unchanged(bound: Mapping[str, Binding], files: Iterable[ModelFile]) -> dict
 
 def _moved(bound: Mapping[str, Binding], files: Iterable[ModelFile]) -> dict[str, ModelFile]:
     """The files that are in another folder than they were, if there is no doubt of it."""
-    arrived = [((file.path.name, _identity(file.signature)), file) for file in files if file.signature.parts]
+    arrived = [
+        ((file.path.name, _identity(file.signature)), file)
+        for file in files
+        if file.signature.parts and file.entry.named_by is None
+    ]
     left = {id: (Path(each.path).name, _identity(each.signature)) for id, each in bound.items()}
     times_left, times_arrived = Counter(left.values()), Counter(key for key, _ in arrived)
     by_key = dict(arrived)
@@ -122,7 +126,7 @@ def _moved(bound: Mapping[str, Binding], files: Iterable[ModelFile]) -> dict[str
 
 def _in_place(bound: Mapping[str, Binding], files: Iterable[ModelFile]) -> dict[str, ModelFile]:
     """The files that have taken the place of others."""
-    by_path = {str(file.path): file for file in files}
+    by_path = {str(file.entry.place): file for file in files}
     return {id: by_path[each.path] for id, each in bound.items() if each.path in by_path}
 
 

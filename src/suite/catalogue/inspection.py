@@ -6,9 +6,12 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from suite.catalogue.digests import DigestCache, fingerprint
+from suite.catalogue.entry import Entry
 from suite.catalogue.files import ModelFile, gone
-from suite.catalogue.model import Model, cache_tokens, context_tokens
+from suite.catalogue.model import Model, cache_tokens, context_tokens, with_claim_checked
 from suite.config import ModelSettings
 from suite.engine.gguf.estimate import estimate
 from suite.engine.gguf.file import GgufInfo, inspect
@@ -65,10 +68,10 @@ class Inspection:
         *,
         settled: bool,
     ) -> Model:
-        settings = self._settings.get(model_id, ModelSettings())
+        settings = _completed(self._settings.get(model_id, ModelSettings()), file.entry)
         tokens = context_tokens(settings, info) if info else 0
         cache = cache_tokens(settings, info) if info else 0
-        return Model(
+        model = Model(
             model_id=model_id,
             file=file,
             info=info,
@@ -85,6 +88,16 @@ class Inspection:
             if info
             else None,
         )
+        return with_claim_checked(model)
+
+
+def _completed(settings: ModelSettings, entry: Entry) -> ModelSettings:
+    """A model's settings, with what comes with its file where they say nothing."""
+    return msgspec.structs.replace(
+        settings,
+        context_length=settings.context_length or entry.context_tokens,
+        aliases=(*settings.aliases, *entry.aliases),
+    )
 
 
 def part_paths(path: Path, info: GgufInfo) -> list[Path]:

@@ -12,7 +12,7 @@ from suite.catalogue.outage import Outage
 from suite.config import ModelSettings
 from suite.engine.gguf.estimate import kv_bytes_per_token
 from suite.engine.gguf.file import GgufInfo
-from suite.errors import ModelFileIncomplete, SuiteError
+from suite.errors import ModelFileIncomplete, ModelFileInvalid, SuiteError
 from suite.messages.actions.status import FileState, MemoryEstimate
 
 DEFAULT_CONTEXT_TOKENS = 4096
@@ -96,6 +96,18 @@ def cache_tokens(settings: ModelSettings, info: GgufInfo) -> int:
     return max(context, wanted)
 
 
+def with_claim_checked(model: Model) -> Model:
+    """The model, or if its content is not what its store says it is, a model that cannot be loaded."""
+    claimed = model.file.entry.sha256
+    if claimed is None or model.sha256 in (None, claimed):
+        return model
+    error = ModelFileInvalid(
+        f"{model.model_id} is damaged: its file has another SHA-256 than its name in the store says; "
+        f"let {model.file.entry.source} download it again"
+    )
+    return msgspec.structs.replace(model, error=error, info=None, estimate=None)
+
+
 def with_digest_before(now: Model, before: Model | None) -> Model:
     """The model after a scan, with its earlier digest if its files may have been touched only."""
     if before is None or now.sha256 is not None or now.info is None or now.fingerprint != before.fingerprint:
@@ -137,9 +149,12 @@ def changes_between(
     settled = {id for id, model in before.items() if model.settled}
     again = [id for id in fresh if id in settled]
     gone = [id for id in (*before, *dropped) if id not in now and (id in settled or id not in before)]
+    back = [id for id, model in now.items() if id in settled and before[id].outage and not model.outage]
+    unread = [id for id in back if now[id].info is not None and now[id].sha256 is None]
+    touched = [id for id in again if fresh[id].sha256_before is not None]
     return Changes(
         added=tuple(id for id in now if id in fresh and id not in settled),
         removed=tuple(dict.fromkeys(gone)),
-        touched=tuple(id for id in again if fresh[id].sha256_before is not None),
+        touched=tuple(dict.fromkeys(touched + unread)),
         changed=tuple(id for id in again if has_changed(before[id], fresh[id])),
     )

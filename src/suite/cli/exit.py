@@ -6,6 +6,7 @@ from typing import Final
 
 from suite.errors import (
     AccessDenied,
+    HubUnreachable,
     InvalidConfiguration,
     LogGone,
     NodeLost,
@@ -29,7 +30,7 @@ def exit_code(error: SuiteError) -> int:
     match error:
         case LogGone():
             return REFUSED
-        case Unavailable() | NoService() | AccessDenied():
+        case Unavailable() | NoService() | AccessDenied() | HubUnreachable():
             return UNREACHABLE
         case RequestTimeout() | UnknownOutcome() | NodeLost():
             return UNCERTAIN

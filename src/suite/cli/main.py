@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "serve": ("suite.cli.serve", "Serve the models of this machine."),
     "config": ("suite.cli.config", "Show all settings, and where each value comes from."),
     "demo": ("suite.cli.demo", "Show everything once, with a temporary service."),
+    "pull": ("suite.cli.pull", "Download a model from the Hugging Face Hub."),
     "models": ("suite.cli.models", "List the models and their states."),
     "load": ("suite.cli.models", "Load a model."),
     "unload": ("suite.cli.models", "Unload a model."),

@@ -51,12 +51,20 @@ def show_models(models: Iterable[ModelInfo]) -> None:
             str(model.n_ctx),
             size(model.file_bytes),
             size(model.estimate.total_bytes) if model.estimate else "",
-            ", ".join(model.aliases) or model.error or "",
+            _remark(model),
         )
         for model in models
     ]
     columns = ["model", "state", "architecture", "parameters>", "quant", "context>", "file>", "needs>", ""]
     table(columns, rows)
+
+
+def _remark(model: ModelInfo) -> str:
+    """The program that a model is from, and its aliases or what is wrong with it."""
+    source: str = "" if model.source == "directory" else model.source
+    if model.repository is not None and model.repository not in model.model_id:
+        source = f"{source} {model.repository}"
+    return ", ".join(filter(None, (source, ", ".join(model.aliases) or model.error)))
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -40,7 +40,11 @@ class Asking:
         return read_reply(message.data, kind)
 
     async def _exchange(
-        self, action: str, request: Request, kind: type[R], hear: Callable[[Signal], None]
+        self,
+        action: str,
+        request: Request | Mapping[str, object],
+        kind: type[R],
+        hear: Callable[[Signal], None],
     ) -> R:
         """Request an action that sends signals before its reply; `hear` is called with each."""
         async with self._connection.request_many(

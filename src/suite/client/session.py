@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Unpack
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection
@@ -168,8 +170,13 @@ class Client(Evaluations, Records):
         request = GenerateTextRequest(
             model_id=model_id, prompt=prompt, messages=chat_messages(messages), stream=True, **options
         )
+        given = {"model_id", "prompt", "messages", "stream", *options}
         return Generation(
-            request, exchange=self._generate, cancel=self._cancel, tasks=self._tasks, on_progress=on_progress
+            request,
+            exchange=partial(self._generate, given),
+            cancel=self._cancel,
+            tasks=self._tasks,
+            on_progress=on_progress,
         )
 
     async def generate_text(
@@ -276,9 +283,12 @@ class Client(Evaluations, Records):
     # --- for Generation ----------------------------------------------------------------------------------
 
     async def _generate(
-        self, request: GenerateTextRequest, hear: Callable[[Signal], None]
+        self, given: Collection[str], request: GenerateTextRequest, hear: Callable[[Signal], None]
     ) -> GenerateTextReply:
-        return await self._exchange("generate_text", request, GenerateTextReply, hear)
+        """Send the fields that the caller gave: for others a model may come with defaults of its own."""
+        fields = msgspec.structs.fields(request)
+        body = {each.encode_name: getattr(request, each.name) for each in fields if each.name in given}
+        return await self._exchange("generate_text", body, GenerateTextReply, hear)
 
     async def _cancel(self, generation_id: str) -> None:
         """Try to cancel a generation on the server, within `CANCEL_SECONDS`."""

@@ -19,6 +19,7 @@ Count: TypeAlias = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 """A TCP port; 0: a free one."""
 # Every number has an upper limit, which infinity is over and NaN is not under.
+FollowLinks: TypeAlias = Literal["inside", "anywhere"]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 Days: TypeAlias = Annotated[float, Meta(ge=0, le=36_500)]
 
@@ -127,7 +128,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node: str = msgspec.field(default_factory=socket.gethostname)
     data_dir: Path = msgspec.field(default_factory=default_data_dir)
     models_directories: tuple[Path, ...] = (Path("models"),)
-    """Also called `models_directory`."""
+    """Also called `models_directory`. They are read, and never written.
+
+    Each may be a directory of files, a Hugging Face cache, an Ollama store or LM Studio's models, or have
+    such folders in it.
+    """
+    follow_links: FollowLinks = "inside"
+    """Where links in the model directories may lead: `inside` these directories only, or `anywhere`."""
     subject_root: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z")] = "suite"
     memory_limit_gb: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
     """The memory limit for all loaded models, in GiB (2**30 bytes).

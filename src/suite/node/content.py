@@ -33,7 +33,7 @@ class ContentWatch:
         instance = self._supervisor.instances.get(model.model_id)
         if instance is None:
             return
-        if instance.model.file.signature == model.file.signature:
+        if instance.signature == model.file.signature.text:
             instance.sha256 = model.sha256
         elif instance.sha256 != model.sha256:
             self.changed(model.model_id)

@@ -33,6 +33,8 @@ class Instance:
     def __init__(self, model: Model, instance_id: str, *, now: float) -> None:
         self.model = model
         self.instance_id = instance_id
+        self.signature = model.file.signature.text
+        """What the file system said of the files when its process was started to load them."""
         self.sha256: str | None = None
         """The digest of the content that it has loaded; None while it is not known."""
         self.phase: Phase = "loading"

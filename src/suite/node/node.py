@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 
 import anyio
+import anyio.to_thread
 
 from suite.bus.connection import Connection
 from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
+from suite.engine.gguf.signature import Signature
 from suite.errors import SuiteError, error_from_reply
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
@@ -110,14 +112,15 @@ class Node:
             return instance.model
         return self.catalogue.resolve(id_or_alias)
 
-    def loadable(self, model_id: str) -> Model:
+    async def loadable(self, model_id: str) -> Model:
         """Find a model by id or alias, and check that its file still exists and is valid.
 
         Raises ModelNotFound, ModelFileGone, ModelFileIncomplete or ModelFileInvalid.
         """
         model = self.catalogue.resolve(model_id)
         if model.model_id not in self.supervisor.instances:
-            self.catalogue.check_present(model)
+            # In a thread: a network drive can take its time, and no other request may wait for it.
+            await anyio.to_thread.run_sync(self.catalogue.check_present, model, abandon_on_cancel=True)
             if model.error is not None:
                 raise error_from_reply(model.error.code, model.error.message)
         return model
@@ -151,7 +154,8 @@ async def actor_spec(
     instance_id: str,
 ) -> ActorSpec:
     """Build the specification that a model's process is started with."""
-    digest = await _digest(catalogue, model)
+    signature = await _signature(catalogue, model)
+    digest = await _digest(catalogue, model, signature)
     return ActorSpec(
         node=settings.node,
         instance_id=instance_id,
@@ -167,7 +171,7 @@ async def actor_spec(
         threads=threads(model, cores),
         slots=model.settings.slots,
         queue_limit=settings.queue_limit,
-        model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=model.file.signature.text),
+        model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=signature.text),
         model_digest=digest,
         snapshots=_snapshots(settings, model.model_id, digest),
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
@@ -176,12 +180,22 @@ async def actor_spec(
     )
 
 
-async def _digest(catalogue: Catalogue, model: Model) -> str | None:
-    """The digest of a model's files if it is known within `DIGEST_SECONDS`: a load does not wait for more."""
+async def _signature(catalogue: Catalogue, model: Model) -> Signature:
+    """The signature of the files to load. If they are gone or have changed, the load will say so."""
+    with suppress(SuiteError):
+        return await anyio.to_thread.run_sync(catalogue.check_present, model, abandon_on_cancel=True)
+    return model.file.signature
+
+
+async def _digest(catalogue: Catalogue, model: Model, signature: Signature) -> str | None:
+    """The digest of the files with this signature if it is known within `DIGEST_SECONDS`.
+
+    A load does not wait for longer.
+    """
     with anyio.move_on_after(DIGEST_SECONDS), suppress(SuiteError):
         await catalogue.digest(model.model_id)
     now = catalogue.models.get(model.model_id)
-    return now.sha256 if now is not None and now.file.signature == model.file.signature else None
+    return now.sha256 if now is not None and now.file.signature == signature else None
 
 
 def _snapshots(settings: Settings, model_id: str, digest: str | None) -> SnapshotSpec | None:

@@ -57,7 +57,7 @@ class Preloader:
             logger.info("%s is likely to be used, but there is no free memory for it", model_id)
             return
         try:
-            loadable = self._node.loadable(model_id)
+            loadable = await self._node.loadable(model_id)
             async with self._node.supervisor.hold(loadable, correlation_id=self._node.new_id()) as instance:
                 await wait_loaded(instance, None)
         except SuiteError as error:

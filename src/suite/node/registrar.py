@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 import anyio
@@ -17,6 +18,8 @@ from suite.messages.subjects import Subjects
 logger = logging.getLogger("suite.registrar")
 
 RETRY_SECONDS = 2.0
+UNREAD_SECONDS = 60.0
+"""After how long a file that could not be read is read again: its disk may have been away for a while."""
 
 
 class Registrar:
@@ -37,6 +40,8 @@ class Registrar:
         self._catalogue = catalogue
         self._on_digest = on_digest
         self._due: dict[str, None] = dict.fromkeys(catalogue.models)
+        self._unread: dict[str, None] = {}
+        """The models whose files could not be read."""
         self._news = anyio.Event()
 
     def note(self, model_id: str) -> None:
@@ -58,8 +63,16 @@ class Registrar:
                 logger.warning("the catalogue is not in the log yet: %s", error.message)
                 await anyio.sleep(RETRY_SECONDS)
                 continue
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait for news, or until files that could not be read are due again."""
+        with anyio.move_on_after(UNREAD_SECONDS if self._unread else math.inf) as limit:
             await self._news.wait()
-            self._news = anyio.Event()
+        self._news = anyio.Event()
+        if limit.cancelled_caught:
+            self._due |= self._unread
+            self._unread.clear()
 
     async def _register_next(self) -> None:
         """Register one model. If it changes meanwhile, or that fails, it is due again."""
@@ -97,7 +110,11 @@ class Registrar:
             return None
         try:
             sha256 = await self._catalogue.digest(model.model_id)
-        except (ModelFileGone, ModelFileInvalid, ModelNotFound):
+        except (ModelFileGone, ModelNotFound):
+            return None
+        except ModelFileInvalid as error:
+            logger.warning("%s is not registered yet: %s", model.model_id, error.message)
+            self._unread[model.model_id] = None
             return None
         now = self._catalogue.models.get(model.model_id)
         if now is None or now.file.signature != model.file.signature:

@@ -417,7 +417,12 @@ def _reachable_by(settings: Settings, access: NatsAccess, reader: NatsAccess | N
 
 
 async def _catalogue(settings: Settings) -> Catalogue:
-    catalogue = Catalogue.open(settings.models_directories, settings.models, settings.data_dir)
+    catalogue = Catalogue.open(
+        settings.models_directories,
+        settings.models,
+        settings.data_dir,
+        follow_links=settings.follow_links,
+    )
     await catalogue.scan()
     return catalogue
 

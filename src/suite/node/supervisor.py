@@ -301,7 +301,7 @@ class Supervisor:
     async def _run(self, instance: Instance) -> int:
         spec = await self._make_spec(instance.model, instance.instance_id)
         instance.kills_before = self._memory_kills.count()
-        instance.sha256 = instance.sha256 or spec.model_digest
+        instance.signature, instance.sha256 = spec.model_files.signature, spec.model_digest
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
             if instance.unloading is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Sized
 from itertools import islice
 from typing import TypeVar
 
@@ -16,16 +16,21 @@ _encode = msgspec.json.Encoder().encode
 
 
 def as_many_as_fit(
-    entries: Iterable[T], *, limit: int | None = None, room_bytes: int = PAGE_BYTES
+    entries: Iterable[T],
+    *,
+    limit: int | None = None,
+    room_bytes: int = PAGE_BYTES,
+    key: Callable[[T], str] = lambda _: "",
 ) -> tuple[T, ...]:
     """The first entries, as many as fit into a NATS message with the rest of a reply; at least one.
 
-    Entries after these are not asked for, so that making them costs nothing.
+    Entries after these are not asked for, so that making them costs nothing. `key` is what an entry stands
+    under in the reply, if that is no list.
     """
     kept: list[T] = []
     size = 0
     for entry in islice(entries, limit):
-        size += len(_encode(entry)) + 1
+        size += len(_encode(entry)) + len(_encode(key(entry))) + len(":,")
         if kept and size > room_bytes:
             break
         kept.append(entry)

@@ -18,10 +18,11 @@ from typing import Final
 
 import msgspec
 
+from suite.engine.gguf.gaps import find_gap
 from suite.engine.gguf.ggml import FILE_TYPE_GUESSED, FILE_TYPES
-from suite.engine.gguf.header import Header, Malformed, read_header
+from suite.engine.gguf.header import Header, Malformed, Unfinished, read_header
 from suite.engine.gguf.keys import Keys
-from suite.errors import ModelFileGone, ModelFileInvalid
+from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid
 
 MAX_LAYERS = 512
 """llama.cpp's own limit (`LLAMA_MAX_LAYERS`)."""
@@ -39,6 +40,7 @@ _OTHER_FILES: Final = {
     "imatrix": "an importance matrix",
     "vocab": "a vocabulary",
 }
+_NORMS: Final = (".attn_norm.weight", ".ffn_norm.weight")
 _NO_TOKENIZER = ("none", "no_vocab")
 
 
@@ -89,8 +91,8 @@ def inspect(path: Path) -> GgufInfo:
     """Read a model file's header, and those of the other parts when it is the first of several.
 
     Blocks for some milliseconds, in proportion to the vocabulary. Reads at most the header and keeps at
-    most 64 MB of it. Raises ModelFileGone when there is no such file, and ModelFileInvalid with the reason
-    when it cannot be loaded.
+    most 64 MB of it. Raises ModelFileGone when there is no such file, ModelFileIncomplete when it or a part
+    is not all there, and ModelFileInvalid with the reason when it cannot be loaded.
     """
     paths = [path]
     try:
@@ -107,6 +109,11 @@ def inspect(path: Path) -> GgufInfo:
         return _describe(headers, sum(sizes), tuple(part.name for part in paths))
     except Malformed as error:
         reason = str(error)[:_MAX_REASON]  # it may name a key of 65,535 bytes
+        if isinstance(error, Unfinished):
+            raise ModelFileIncomplete(
+                f"{path.name} is not whole: {reason}; it is served by itself once it is: let its download or "
+                "copy end, or start it again"
+            ) from None
         raise ModelFileInvalid(
             f"{path.name} is not a model that can be loaded: {reason}; download it again, or remove it"
         ) from None
@@ -119,7 +126,10 @@ def _read(path: Path) -> tuple[Header, int]:
             kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise Malformed(f"it is {kind}")
         with path.open("rb") as file:
-            return read_header(file, status.st_size), status.st_size
+            header = read_header(file, status.st_size)
+            if (gap := find_gap(file, header)) is not None:
+                raise Unfinished(gap)
+            return header, status.st_size
     except (FileNotFoundError, NotADirectoryError):
         raise ModelFileGone(f"{path.name} is gone: put it back, or choose another model") from None
     except OSError as error:
@@ -133,22 +143,32 @@ def _part_paths(path: Path, parts: int) -> list[Path]:
     paths = [path.with_name(f"{split[0]}-{part:05}-of-{parts:05}.gguf") for part in range(1, parts + 1)]
     for part in paths:
         if not part.exists():
-            raise Malformed(f"its part {part.name} is missing")
+            raise Unfinished(f"its part {part.name} is missing")
     return paths
 
 
 def _check_parts(headers: list[Header]) -> None:
     names: set[str] = set()
+    total = Keys(headers[0]).integer("split.tensors.count", 0)
+    width = Keys(headers[0]).integer(f"{Keys(headers[0]).text('general.architecture')}.embedding_length", 0)
     for number, header in enumerate(headers):
         keys = Keys(header)
+        if keys.integer("split.tensors.count", total) != total or _is_of_another_width(header, width):
+            raise Malformed(f"its part {number + 1} is a part of another model")
         if keys.integer("split.count", 1) != len(headers) or keys.integer("split.no", 0) != number:
             raise Malformed(f"its part {number + 1} says that it is another part")
         found = {tensor.name for tensor in header.tensors}
         if names & found:
             raise Malformed(f"its part {number + 1} repeats tensors")
         names |= found
-    if Keys(headers[0]).integer("split.tensors.count", len(names)) != len(names):
+    if total and total != len(names):
         raise Malformed("its parts together do not have all tensors")
+
+
+def _is_of_another_width(header: Header, width: int) -> bool:
+    """Whether its layers are wider or narrower than the model: norms have one value for each of its width."""
+    norms = (tensor for tensor in header.tensors if tensor.name.endswith(_NORMS))
+    return any(norm.dimensions[0] != width for norm in norms)
 
 
 def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) -> GgufInfo:

@@ -39,6 +39,10 @@ class Malformed(ValueError):
     """The file is not a valid model file; the message says where and why."""
 
 
+class Unfinished(Malformed):
+    """The file ends, or is empty, where more should come: it may be on its way."""
+
+
 class Kind(IntEnum):
     """The types of values in the header."""
 
@@ -145,15 +149,19 @@ class _HeaderReader:
         for tensor in tensors:
             end = data_offset + tensor.offset + tensor.bytes
             if end > self._size:
-                raise Malformed(
+                raise Unfinished(
                     f"it is truncated: tensor {tensor.name!r} ends at byte {end}, the file at {self._size}"
                 )
         return Header(version, values, tensors, data_offset)
 
     def _version(self) -> int:
+        if not self._size:
+            raise Unfinished("it is empty")
         magic = self._take(4, "the magic") if self._size >= len(_MAGIC) else b""
+        if magic == bytes(len(_MAGIC)):
+            raise Unfinished("its beginning was not written yet, there are only zeros")
         if magic != _MAGIC:
-            raise Malformed("it does not begin with 'GGUF'" if self._size else "it is empty")
+            raise Malformed("it does not begin with 'GGUF'")
         version: int = self._scalar(Kind.UINT32, "the version")
         if version and not version & 0xFFFF:
             raise Malformed("it is a big-endian GGUF, which only big-endian machines read")
@@ -256,13 +264,14 @@ class _HeaderReader:
         self._skip(count, what, seek=False)
         data = self._file.read(count)
         if len(data) < count:  # the file has shrunk since its size was taken
-            raise Malformed(f"it is truncated at byte {start + len(data)}, in {what}")
+            raise Unfinished(f"it is truncated at byte {start + len(data)}, in {what}")
         return data
 
     def _skip(self, count: int, what: str, *, seek: bool = True) -> None:
         end = self._position + count
         if end > self._size:
-            raise Malformed(f"it is truncated or damaged: {what} would end at byte {end} of {self._size}")
+            kind = Unfinished if end <= MAX_HEADER_BYTES else Malformed
+            raise kind(f"it is truncated or damaged: {what} would end at byte {end} of {self._size}")
         if end > MAX_HEADER_BYTES:
             raise Malformed(f"its header goes on after {MAX_HEADER_BYTES} bytes, in {what}")
         if seek:
@@ -278,7 +287,7 @@ class _HeaderReader:
             window = self._file.read(_WINDOW_BYTES)
             offset, last = 0, len(window) - _LENGTH.size
             if last < 0:
-                raise Malformed(f"it is truncated in {what!r}, {left} texts before its end")
+                raise Unfinished(f"it is truncated in {what!r}, {left} texts before its end")
             while left and offset <= last:
                 offset += _LENGTH.size + _LENGTH.unpack_from(window, offset)[0]
                 left -= 1

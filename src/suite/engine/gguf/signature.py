@@ -34,6 +34,11 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
         """The signature that the files have now. Raises OSError."""
         return cls(tuple(FileState.of(path.stat()) for path in paths))
 
+    @classmethod
+    def of_text(cls, text: str) -> Signature:
+        """The signature that `text` was made from. Raises ValueError."""
+        return msgspec.json.decode(text, type=cls)
+
     @property
     def text(self) -> str:
         """The signature as text, to compare it with that of another process."""
@@ -42,6 +47,13 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
     def without_devices(self) -> Signature:
         """The signature without what may change when a file system is mounted again."""
         return Signature(tuple(msgspec.structs.replace(part, device=0) for part in self.parts))
+
+    def is_touched(self, now: Signature) -> bool:
+        """Whether at most ctime differs: other rights or links, or other content with its time set back."""
+        return self._without_ctimes() == now._without_ctimes()
+
+    def _without_ctimes(self) -> Signature:
+        return Signature(tuple(msgspec.structs.replace(part, ctime_ns=0) for part in self.parts))
 
     def was_overwritten(self, now: Signature) -> bool:
         """Whether a file that this is about still exists and may have been written to since."""

@@ -24,13 +24,16 @@ import struct
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
 
+from suite.engine.gguf.file import split_name
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidSchema
 
 if TYPE_CHECKING:
@@ -209,6 +212,19 @@ class GrammarSession:
         return answer[1:]
 
 
+def _open_model(model_path: str) -> int | None:
+    """A descriptor of the model's file, which is the loaded one even when its path has another file by then.
+
+    None where a process cannot open what a descriptor refers to, and for a model of several files.
+    """
+    if sys.platform != "linux" or split_name(Path(model_path).name) is not None:
+        return None
+    try:
+        return os.open(model_path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None  # then the process says why
+
+
 class GrammarProcess:
     """The process beside the model's that forks a child for each grammar. Any thread may use it.
 
@@ -218,6 +234,9 @@ class GrammarProcess:
 
     def __init__(self, model_path: str) -> None:
         self._model_path = model_path
+        self._model = _open_model(model_path)
+        if self._model is not None:
+            weakref.finalize(self, os.close, self._model)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket
@@ -258,9 +277,9 @@ class GrammarProcess:
                     "-m",
                     "suite.engine.grammar.process",
                     str(theirs.fileno()),
-                    self._model_path,
+                    self._model_path if self._model is None else f"/proc/self/fd/{self._model}",
                 ],
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(),) if self._model is None else (theirs.fileno(), self._model),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 # It must have one thread, because it forks; and an abort must not wait for a debugger.

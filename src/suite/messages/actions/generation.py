@@ -22,6 +22,9 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     one. ``system_prompt`` becomes the first message, or is put before the prompt with an empty line between.
     Send the whole prompt or chat each time: ``conversation_id`` names the conversation whose tokens may still
     be in memory, and how many are reused is decided by comparing tokens.
+
+    A field that is left out has the default given here, unless the model comes with one of its own, as those
+    of an Ollama store may: see ``defaults`` of its status.
     """
 
     model_id: ModelId

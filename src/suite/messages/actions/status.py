@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 from suite.messages.actions.base import Limit, ModelId, Reply, Request
 
+Source: TypeAlias = Literal["directory", "huggingface", "lmstudio", "ollama"]
+"""Where a model's file is: a directory of files, or the folder of another program."""
 ModelStatus: TypeAlias = Literal["unloaded", "loading", "loaded", "unloading", "invalid"]
 FileState: TypeAlias = Annotated[
     Literal["present", "arriving", "incomplete", "unreachable", "gone"],
@@ -92,6 +94,14 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     idle_time: float | None
     """Seconds since the last use; null if it was never used."""
     instance: InstanceInfo | None
+    source: Source = "directory"
+    repository: str | None = None
+    """Where the program of the ``source`` has it from, such as ``bartowski/Llama-3.2-1B-Instruct-GGUF``."""
+    defaults: dict[str, Any] = {}
+    """Values that its ``source`` has for fields of generate_text; used if a request does not have the field.
+
+    ``system_prompt`` is only used for chats that have no system message.
+    """
 
 
 class ModelsPage(Request, frozen=True, kw_only=True):

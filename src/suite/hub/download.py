@@ -1,0 +1,144 @@
+"""Downloads a model into a folder: parts that can be gone on with, and names that only whole files get."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BufferedWriter, FileIO
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from suite.errors import DigestMismatch, DiskFull, PullRunning
+from suite.hub.offers import HubFile
+
+PART_SUFFIX = ".part"
+"""What a file's name ends in until all of it is there and checked."""
+
+OnBytes = Callable[[int], None]
+"""Called with how many bytes of all files are here."""
+
+
+class Origin(Protocol):
+    """Where files come from."""
+
+    def append(self, file: HubFile, part: BufferedWriter) -> None:
+        """Download what the part of a file does not have yet."""
+        ...
+
+
+def download(origin: Origin, files: Sequence[HubFile], folder: Path, on_bytes: OnBytes) -> list[Path]:
+    """Bring files into a folder, which is made, and return their paths. Blocks.
+
+    A file gets its name when all files are here and have the right digest; the first one is named last, since
+    a model that is split is found by it. Until then, and if this is interrupted, each stands beside its name
+    with `.part` behind it, and the next call goes on with that.
+
+    Raises DigestMismatch, DiskFull, PullRunning, and whatever `origin` raises.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        targets = [(file, folder / PurePosixPath(file.path).name) for file in files]
+        missing = [(file, path) for file, path in targets if not _has_digest(file, path)]
+        _check_space(missing, folder)
+        here = sum(file.bytes for file in files) - sum(file.bytes for file, _ in missing)
+        for file, path in missing:
+            _bring(origin, file, _part(path), _counted_from(here, on_bytes))
+            here += file.bytes
+        for _, path in reversed(missing):
+            _part(path).replace(path)
+    return [path for _, path in targets]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Be the only process that downloads into a folder. Raises PullRunning."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PullRunning(f"another process is downloading into {folder}: wait for it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _counted_from(before: int, on_bytes: OnBytes) -> OnBytes:
+    return lambda count: on_bytes(before + count)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}{PART_SUFFIX}")
+
+
+def _check_space(missing: Sequence[tuple[HubFile, Path]], folder: Path) -> None:
+    needed = sum(file.bytes - min(file.bytes, _size(_part(path))) for file, path in missing)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskFull(
+            f"{folder} has {free / 2**30:.2f} GiB free, and {needed / 2**30:.2f} GiB are missing: make room"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _bring(origin: Origin, file: HubFile, part: Path, on_bytes: OnBytes) -> None:
+    """Complete a part and check it."""
+    resumed = _append(origin, file, part, on_bytes)
+    if _has_digest(file, part):
+        return
+    part.unlink()
+    if not resumed:
+        name = PurePosixPath(file.path).name
+        raise DigestMismatch(f"{name} has another SHA-256 than the hub says, and was removed: try again")
+    _bring(origin, file, part, on_bytes)  # what was there may have been of another version
+
+
+def _append(origin: Origin, file: HubFile, part: Path, on_bytes: OnBytes) -> bool:
+    """Download what a part does not have; whether it had something before."""
+    try:
+        with _Reporting(FileIO(part, "ab"), on_bytes) as writer:
+            if writer.tell() > file.bytes:
+                writer.seek(0)
+                writer.truncate()
+            resumed = writer.tell() > 0
+            origin.append(file, writer)
+            writer.flush()
+            os.fsync(writer.fileno())
+    finally:
+        if _size(part) == 0:  # nothing to go on with
+            part.unlink(missing_ok=True)
+    return resumed
+
+
+class _Reporting(BufferedWriter):
+    """A file that tells how far it is, whenever something is written."""
+
+    def __init__(self, raw: FileIO, on_bytes: OnBytes) -> None:
+        super().__init__(raw)
+        self._on_bytes = on_bytes
+
+    def write(self, data: Any, /) -> int:
+        """Write as any file does."""
+        written = super().write(data)
+        self._on_bytes(self.tell())
+        return written
+
+
+def _has_digest(file: HubFile, path: Path) -> bool:
+    """Whether the content is that of the hub, as far as the hub says what it is."""
+    if _size(path) != file.bytes:
+        return False
+    if file.sha256 is None:
+        return True
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256

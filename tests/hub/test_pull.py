@@ -1,0 +1,343 @@
+"""`suite pull` against a server that speaks the hub's API."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from io import BufferedWriter
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from huggingface_hub import constants
+
+from suite.cli import exit
+from suite.errors import HubUnreachable
+from suite.hub.download import download
+from suite.hub.offers import HubFile
+from support.command import Done, run_command
+from support.disks import small_disk
+from support.hub import REVISION, Hub, serving_hub
+from support.models import tiny_model
+from support.raw_gguf import gguf_bytes
+from support.service import service_and_client
+from support.stores import HuggingFaceHub, sha256
+
+REPOSITORY = "org/tiny-GGUF"
+CHUNK = constants.DOWNLOAD_CHUNK_SIZE
+"""What the library writes at once, and what is at most downloaded again."""
+LARGE = bytes(2 * CHUNK)
+TOKEN = "hf_a_secret_that_nobody_may_see"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with serving_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return tiny_model(tmp_path_factory.mktemp("weights") / "tiny.gguf").read_bytes()
+
+
+def pull(to: Path, *arguments: str) -> Done:
+    return run_command("pull", *arguments, "--to", str(to))
+
+
+def pulled(to: Path, *arguments: str) -> Any:
+    done = pull(to, *arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def refused(to: Path, *arguments: str) -> str:
+    done = pull(to, *arguments)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    return done.stderr
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+async def test_a_model_is_pulled_and_a_running_service_finds_it(
+    tmp_path: Path, hub: Hub, weights: bytes
+) -> None:
+    hub.files(REPOSITORY, {"README.md": b"# tiny", "tiny-Q4_K_M.gguf": weights})
+    models = tmp_path / "models"
+    models.mkdir()
+    async with service_and_client(models, tmp_path / "data") as (_, client):
+        done = await anyio.to_thread.run_sync(pulled, models, REPOSITORY)
+        path = models / "org" / "tiny-GGUF" / "tiny-Q4_K_M.gguf"
+        assert done == {
+            "model_id": "tiny-Q4_K_M",
+            "repository": REPOSITORY,
+            "files": [str(path)],
+            "bytes": len(weights),
+            "sha256": [sha256(weights)],
+        }
+        with anyio.fail_after(20):
+            while [each.file_state for each in (await client.list_models()).models] != ["present"]:
+                await anyio.sleep(0.05)
+        assert (await client.generate_text(done["model_id"], "Once", max_tokens=3)).text
+    asked = len(hub.asked)
+    again = await anyio.to_thread.run_sync(pull, models, REPOSITORY)
+    assert again.stdout.splitlines() == [
+        f"tiny-Q4_K_M is in {path.parent} (0.2 MiB, SHA-256 checked)",
+        "next: suite run tiny-Q4_K_M",
+    ]
+    assert (names(models), len(hub.asked)) == (["org/tiny-GGUF/tiny-Q4_K_M.gguf"], asked)
+
+
+# --- which model
+
+
+SEVERAL = {
+    "tiny-Q8_0.gguf": gguf_bytes(),
+    "tiny-Q4_K_M.gguf": gguf_bytes(data=600),
+    "tiny-IQ4_XS.gguf": gguf_bytes(data=700),
+    "mmproj-tiny-f16.gguf": gguf_bytes(data=800),
+    "big/tiny-F16-00001-of-00002.gguf": gguf_bytes(data=900),
+    "big/tiny-F16-00002-of-00002.gguf": gguf_bytes(data=1000),
+    "tiny.imatrix.gguf": gguf_bytes(data=1100),
+}
+
+
+@pytest.mark.parametrize(
+    ("asked", "files"),
+    [
+        (REPOSITORY, ["tiny-Q4_K_M.gguf"]),
+        (f"{REPOSITORY}:q8_0", ["tiny-Q8_0.gguf"]),
+        (f"{REPOSITORY}:tiny-IQ4_XS.gguf", ["tiny-IQ4_XS.gguf"]),
+        (f"hf.co/{REPOSITORY}:IQ4_XS", ["tiny-IQ4_XS.gguf"]),
+        (f"https://huggingface.co/{REPOSITORY}/blob/main/tiny-Q8_0.gguf", ["tiny-Q8_0.gguf"]),
+        (f"{REPOSITORY}:F16", ["tiny-F16-00001-of-00002.gguf", "tiny-F16-00002-of-00002.gguf"]),
+    ],
+)
+def test_a_quantization_or_a_file_says_which(tmp_path: Path, hub: Hub, asked: str, files: list[str]) -> None:
+    hub.files(REPOSITORY, SEVERAL)
+    pulled(tmp_path / "models", asked)
+    assert names(tmp_path / "models" / REPOSITORY) == files
+
+
+def test_when_the_choice_is_unclear_there_is_a_list_to_type_from(tmp_path: Path, hub: Hub) -> None:
+    hub.files(REPOSITORY, {name: content for name, content in SEVERAL.items() if "Q4_K_M" not in name})
+    hub.files("org/texts", {"README.md": b"nothing"})
+    listed = [
+        f"  {REPOSITORY}:big/tiny-F16-00001-of-00002.gguf  0.00 GiB",
+        f"  {REPOSITORY}:tiny-IQ4_XS.gguf  0.00 GiB",
+        f"  {REPOSITORY}:tiny-Q8_0.gguf  0.00 GiB",
+    ]
+    said = refused(tmp_path, REPOSITORY).splitlines()
+    assert said[0].startswith("error hub_choice_unclear: ")
+    assert said[1:] == listed
+    said = refused(tmp_path, f"{REPOSITORY}:Q2_K").splitlines()
+    assert said[0].startswith(f"error hub_model_not_found: {REPOSITORY} has no Q2_K")
+    assert said[1:] == listed
+    assert "org/texts has no GGUF file" in refused(tmp_path, "org/texts")
+    assert "'llama3.2:1b' is no repository of the hub" in refused(tmp_path, "llama3.2:1b")
+    assert names(tmp_path) == []
+
+
+# --- interrupted
+
+
+def test_a_connection_that_is_cut_is_gone_on_with(tmp_path: Path, hub: Hub) -> None:
+    hub.files(REPOSITORY, {"large.gguf": LARGE})
+    hub.cut_at = 3 * CHUNK // 2
+    pulled(tmp_path, REPOSITORY)
+    assert [each.range for each in hub.asked] == [None, f"bytes={CHUNK}-"]
+    assert (tmp_path / REPOSITORY / "large.gguf").read_bytes() == LARGE
+
+
+def test_after_ctrl_c_the_same_command_goes_on_from_there(tmp_path: Path, hub: Hub) -> None:
+    hub.files(REPOSITORY, {"large.gguf": LARGE})
+    hub.stall_at = 3 * CHUNK // 2
+    command = [sys.executable, "-m", "suite", "pull", REPOSITORY, "--to", str(tmp_path)]
+    part = tmp_path / REPOSITORY / "large.gguf.part"
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not part.exists() or part.stat().st_size < CHUNK:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == exit.INTERRUPTED
+    assert "type the same again" in errors
+    assert "Traceback" not in errors
+    assert names(tmp_path) == [f"{REPOSITORY}/large.gguf.part"]
+    hub.stall_at = None
+    pulled(tmp_path, REPOSITORY)
+    assert [each.range for each in hub.asked] == [None, f"bytes={CHUNK}-"]
+    assert names(tmp_path) == [f"{REPOSITORY}/large.gguf"]
+    assert part.with_name("large.gguf").read_bytes() == LARGE
+
+
+@pytest.mark.parametrize("left", ["of another version", "too long", "whole"])
+def test_what_was_left_is_only_used_if_it_is_of_this_file(
+    tmp_path: Path, hub: Hub, weights: bytes, left: str
+) -> None:
+    hub.files(REPOSITORY, {"tiny.gguf": weights})
+    part = tmp_path / REPOSITORY / "tiny.gguf.part"
+    part.parent.mkdir(parents=True)
+    size = {"of another version": 1000, "too long": len(weights) + 1}
+    part.write_bytes(weights if left == "whole" else bytes(size[left]))
+    pulled(tmp_path, REPOSITORY)
+    assert part.with_name("tiny.gguf").read_bytes() == weights
+    assert len(hub.asked) == {"of another version": 2, "too long": 1, "whole": 0}[left]
+
+
+def test_a_server_that_cannot_send_a_part_sends_all(tmp_path: Path, hub: Hub, weights: bytes) -> None:
+    hub.files(REPOSITORY, {"tiny.gguf": weights})
+    hub.ignores_ranges = True
+    part = tmp_path / REPOSITORY / "tiny.gguf.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(weights[:1000])
+    pulled(tmp_path, REPOSITORY)
+    assert names(tmp_path) == [f"{REPOSITORY}/tiny.gguf"]
+
+
+def test_a_model_of_several_files_gets_its_names_when_all_are_here(tmp_path: Path) -> None:
+    files = [HubFile(path=f"m-0000{part}-of-00002.gguf", bytes=3, sha256=sha256(b"abc")) for part in (1, 2)]
+
+    class Origin:
+        def append(self, file: HubFile, part: BufferedWriter) -> None:
+            if file is files[1]:
+                raise HubUnreachable
+            part.write(b"abc")
+
+    with pytest.raises(HubUnreachable):
+        download(Origin(), files, tmp_path, lambda _: None)
+    assert names(tmp_path) == ["m-00001-of-00002.gguf.part"]
+
+
+# --- refused
+
+
+def test_another_digest_is_refused_and_leaves_nothing(tmp_path: Path, hub: Hub, weights: bytes) -> None:
+    hub.files(REPOSITORY, {"tiny.gguf": weights})
+    hub.spoiled = True
+    assert refused(tmp_path, REPOSITORY).startswith("error digest_mismatch: tiny.gguf has another SHA-256")
+    assert names(tmp_path) == []
+
+
+def test_what_the_hub_refuses_is_told_with_what_to_do_and_without_the_token(
+    tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (REPOSITORY, "org/gated", "org/private"):
+        hub.files(name, {"tiny.gguf": weights})
+    hub.gated, hub.private = {"org/gated"}, {"org/private"}
+    said = [
+        refused(tmp_path, "org/absent"),
+        refused(tmp_path, "org/private"),
+        refused(tmp_path, REPOSITORY, "--revision", "v9"),
+    ]
+    assert [text.partition(":")[0] for text in said] == ["error hub_repository_not_found"] * 3
+    assert "or it is private: check the name, or set HF_TOKEN" in said[1]
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    said.append(refused(tmp_path, "org/gated"))
+    assert said[-1].startswith("error hub_access_denied: org/gated is gated: accept its terms at http://")
+    hub.status = 403
+    said.append(refused(tmp_path, REPOSITORY))
+    assert said[-1].startswith("error hub_access_denied: the hub refuses org/tiny-GGUF (403)")
+    hub.status = 503
+    done = pull(tmp_path, REPOSITORY)
+    assert (done.returncode, done.stderr.partition(":")[0]) == (exit.UNREACHABLE, "error hub_unreachable")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    said.append(refused(tmp_path, REPOSITORY))
+    assert said[-1].startswith("error hub_unreachable: http://127.0.0.1:1 cannot be reached (ConnectError)")
+    assert TOKEN not in "".join(said) + done.stderr
+    assert names(tmp_path) == []
+
+
+def test_the_token_goes_to_the_hub_and_not_to_where_it_sends_us(
+    tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files("org/private", {"tiny.gguf": weights})
+    hub.private, hub.elsewhere = {"org/private"}, True
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    pulled(tmp_path, "org/private")
+    assert [each.authorization for each in hub.asked] == [None]
+
+
+def test_a_full_disk_is_told_of_before_and_during_a_download(
+    tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files(REPOSITORY, {"tiny.gguf": weights})
+    with small_disk(tmp_path / "disk", megabytes=1) as disk:
+        disk.fill(leaving=len(weights) // 2)
+        assert refused(disk.path, REPOSITORY).startswith("error disk_full: ")
+        assert hub.asked == []
+        plenty = shutil.disk_usage("/")._replace(free=1 << 40)
+        with monkeypatch.context() as patch:  # as if somebody else had taken the space meanwhile
+            patch.setattr(shutil, "disk_usage", lambda _: plenty)
+            assert refused(disk.path, REPOSITORY).startswith("error disk_full: ")
+        disk.clear()
+        pulled(disk.path, REPOSITORY)
+        assert hub.asked[-1].range is not None, "what was there was not downloaded again"
+
+
+def test_two_downloads_of_one_repository_do_not_mix(tmp_path: Path, hub: Hub, weights: bytes) -> None:
+    hub.files(REPOSITORY, {"tiny.gguf": weights})
+    folder = tmp_path / REPOSITORY
+    folder.mkdir(parents=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert refused(tmp_path, REPOSITORY).startswith("error pull_running: ")
+    finally:
+        os.close(held)
+
+
+# --- where to
+
+
+def test_without_to_it_goes_into_the_first_model_directory_that_is_no_other_programs(
+    tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files(REPOSITORY, {"tiny.gguf": weights})
+    cache, own = tmp_path / "huggingface" / "hub", tmp_path / "own"
+    HuggingFaceHub(cache).add("org/other", REVISION, "other.gguf", weights)
+    theirs = [cache, cache.parent, tmp_path / ".lmstudio" / "models"]
+    monkeypatch.setenv("SUITE_MODELS_DIRECTORIES", os.pathsep.join(map(str, theirs)))
+    done = run_command("pull", REPOSITORY)
+    assert done.stderr == (
+        "error invalid_request: all model directories are those of other programs: say where with --to\n"
+    )
+    monkeypatch.setenv("SUITE_MODELS_DIRECTORIES", os.pathsep.join(map(str, [*theirs, own])))
+    assert run_command("pull", REPOSITORY).returncode == 0
+    assert names(own) == [f"{REPOSITORY}/tiny.gguf"]
+
+
+def test_a_file_whose_name_is_taken_is_told_under_its_longer_id(
+    tmp_path: Path, hub: Hub, weights: bytes
+) -> None:
+    for name in ("alice/tiny-GGUF", "bob/other-GGUF"):
+        hub.files(name, {"tiny.gguf": weights})
+    assert pulled(tmp_path, "alice/tiny-GGUF")["model_id"] == "tiny"
+    assert pulled(tmp_path, "bob/other-GGUF")["model_id"] == "other-GGUF/tiny"
+
+
+def test_without_the_library_it_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    said = refused(tmp_path, REPOSITORY)
+    assert said.startswith("error not_installed: suite pull needs the extra [hub]")
+    assert "pip install 'model-manager-suite[hub]'" in said
