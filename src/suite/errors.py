@@ -3,7 +3,7 @@
 A handler raises; the bus answers ``{"status": "error", "code": ..., "message": ...}``; the client raises
 the same class again::
 
-    raise ModelNotFound("no model 'phi-9'; list_models lists the available models")
+    raise ModelNotFound("no model 'phi-9': see the list of models")
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Disabled(SuiteError):
 
 
 class ModelNotFound(SuiteError):
-    """There is no such model: list_models lists the available models."""
+    """There is no such model: see the list of models."""
 
     code = "model_not_found"
     status = 404
@@ -253,7 +253,7 @@ class UnknownOutcome(SuiteError):
 
 
 class LogNotWritable(SuiteError):
-    """The log takes no events at the moment, so nothing was stored: health_check says why and what to do."""
+    """The log takes no events at the moment, so nothing was stored: the service's health says why."""
 
     code = "log_not_writable"
     status = 507
@@ -280,7 +280,7 @@ class AccessDenied(SuiteError):
 
 
 class EvaluationNotFound(SuiteError):
-    """No evaluation has this id: get_model_evaluation_scores lists the evaluations with their ids."""
+    """No evaluation has this id: see the list of evaluations."""
 
     code = "evaluation_not_found"
     status = 404
@@ -294,7 +294,7 @@ class ReadModelBehind(SuiteError):
 
 
 class ReadModelUnavailable(SuiteError):
-    """The read model cannot be read: health_check says why."""
+    """The read model cannot be read: the service's health says why."""
 
     code = "read_model_unavailable"
     status = 503

@@ -51,12 +51,16 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
         models, next_cursor = await _page(node, request)
         return GetModelStatusReply(
             models={model.model_id: model for model in models},
+            generations=await node.generations.unfinished(None),
             next_cursor=next_cursor,
             warnings=_more(request, next_cursor),
         )
     model = node.model(request.model_id)
     used = await _last_used(node, [model.model_id])
-    return GetModelStatusReply(model=describe(node, model, used.get(model.model_id)))
+    return GetModelStatusReply(
+        model=describe(node, model, used.get(model.model_id)),
+        generations=await node.generations.unfinished(model.model_id),
+    )
 
 
 async def _page(

@@ -171,7 +171,7 @@ async def _evaluation(node: Node, evaluation_id: str) -> tuple[EvaluationLogged 
         async with evaluations.reading((await node.log.extent()).last_seq) as db:
             found = await scores.find_evaluation(db, evaluation_id)
     if found is None:
-        raise EvaluationNotFound(f"no evaluation {evaluation_id!r}: get_model_evaluation_scores has the ids")
+        raise EvaluationNotFound(f"no evaluation {evaluation_id!r}: see the list of evaluations")
     return found
 
 

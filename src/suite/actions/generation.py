@@ -10,6 +10,7 @@ from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
 from suite.catalogue.entry import ParameterValue
 from suite.errors import EmptyPrompt, InvalidRequest
+from suite.messages.actions.base import CLIENT_HEADER
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -22,6 +23,9 @@ from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
 from suite.node.node import Node
 from suite.node.snapshots import forget_snapshots
+
+_NAME_LIMIT = 100
+"""How many characters of the requester's name are kept."""
 
 
 @action(
@@ -41,7 +45,8 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         await call.send(Accepted(generation_id=generation_id, node=node.name))
     request = completed(request, model.file.entry.parameters, call.given)
     handover = Handover(generation_id=generation_id, request=request, warnings=call.warnings)
-    await node.generations.start(model, handover, call.reply, call.send if request.stream else None)
+    send = call.send if request.stream else None
+    await node.generations.start(model, handover, call.reply, send, client=_client(call))
     return HandedOver()
 
 
@@ -90,6 +95,12 @@ def completed(
     ):
         left_out.pop("system_prompt", None)
     return msgspec.structs.replace(request, **left_out)
+
+
+def _client(call: Call) -> str | None:
+    """How the requester calls itself, made safe to print; None if it does not."""
+    name = call.headers.get(CLIENT_HEADER, "")[:_NAME_LIMIT]
+    return "".join(filter(str.isprintable, name)) or None
 
 
 def _told(cleared: Cleared) -> str:

@@ -65,7 +65,7 @@ async def select_model(node: Node, request: SelectModelRequest, _: Call) -> Sele
         raise ModelNotFound(
             f"no model has the capability {request.capability!r}: there are {', '.join(known) or 'none'}"
             if request.capability is not None
-            else "there are no models: list_models says what was left out, and why"
+            else "there are no models: put a .gguf file into one of the models' directories"
         )
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         trust = await trusts(db, [model.model_id for model in able])

@@ -38,6 +38,7 @@ from suite.messages.actor import (
     Failed,
     Handover,
     HandoverReply,
+    ProgressReply,
     Ready,
 )
 from suite.messages.events import Generated
@@ -144,6 +145,9 @@ class ModelActor:
                     self._subjects.actor(spec.node, spec.instance_id, "embed"), self._on_embed
                 )
                 await connection.subscribe(
+                    self._subjects.actor(spec.node, spec.instance_id, "progress"), self._on_progress
+                )
+                await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "generate"), self._on_generate
                 )
                 self._pipe.report(Ready(resident_bytes=resident_bytes()))
@@ -192,6 +196,10 @@ class ModelActor:
 
     async def _clear(self, data: bytes) -> Cleared:
         return await asyncio.wrap_future(self._resources.engine.clear(_decode_clear(data).conversation_id))
+
+    async def _on_progress(self, message: Message) -> None:
+        generations = {id: generation.progress for id, generation in self._generations.items()}
+        await self._reply(message, ProgressReply(generations=generations))
 
     async def _on_embed(self, message: Message) -> None:
         self._tasks.start_soon(self._respond, message, Embedded, self._embed)

@@ -31,7 +31,7 @@ from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.actions.generation import GenerateTextReply, Timings, Usage
-from suite.messages.actor import ActorSpec, Finished, Handover
+from suite.messages.actor import ActorSpec, Finished, GenerationProgress, Handover
 from suite.messages.events import Generated, Outcome
 from suite.messages.logprobs import TokenLogprobs
 from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Heartbeat, Signal
@@ -92,6 +92,15 @@ class ClientGeneration:
         if generation is None or generation.started_at is None or generation.ended_at is None:
             return None
         return generation.ended_at - generation.started_at
+
+    @property
+    def progress(self) -> GenerationProgress:
+        """How far it is."""
+        generation = self._generation
+        if generation is None:
+            return GenerationProgress(has_slot=False, completion_tokens=0)
+        has_slot = generation.started_at is not None
+        return GenerationProgress(has_slot=has_slot, completion_tokens=generation.completion_tokens)
 
     def cancel(self, outcome: Outcome) -> None:
         """End it before its next step; the client gets the text so far."""

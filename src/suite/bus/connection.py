@@ -92,6 +92,11 @@ class Connection:
                 await connection._close()
 
     @property
+    def name(self) -> str:
+        """What this connection is called by the server."""
+        return self._name
+
+    @property
     def is_connected(self) -> bool:
         """Whether something can be sent now."""
         return self._client is not None and self._client.is_usable

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from suite.bus.action import Action
 from suite.bus.wire import Message
 from suite.errors import Disabled, SuiteError, UnknownAction
+from suite.messages.jsonschema import schema_references
 from suite.messages.subjects import Subjects
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Endpoint(Generic[T]):
 
     def info(self) -> dict[str, Any]:
         """The answer to `$SRV.INFO` for this endpoint."""
-        metadata = {"description": self.action.description}
+        metadata = {"description": self.action.description, **schema_references(self.action.request_type)}
         return self._identity() | {"metadata": metadata}
 
     def stats(self) -> dict[str, Any]:

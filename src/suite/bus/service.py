@@ -132,6 +132,11 @@ class Service(Generic[T]):
                 with anyio.CancelScope(shield=True):
                     await service._stop(drain_seconds)
 
+    @property
+    def running(self) -> int:
+        """How many requests are being answered."""
+        return self._running
+
     # --- its life -----------------------------------------------------------------------------------------
 
     async def _run_handlers(self, *, task_status: TaskStatus[None]) -> None:

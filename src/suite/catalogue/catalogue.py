@@ -40,6 +40,8 @@ SILENT_SECONDS = 30.0
 """A directory that takes longer to be listed counts as one whose drive does not answer."""
 IDLE_SECONDS = 5.0
 """Directories are scanned after this time even without a change: some file systems report none."""
+_NEAR = 0.6
+"""How alike what was asked for and a name are at least, for a suggestion (0 to 1)."""
 
 
 class Catalogue:
@@ -294,11 +296,13 @@ class Catalogue:
     def _suggestion(self, asked: str) -> str:
         names = {name.casefold(): name for name in (*self._models, *self._aliases)}
         same = [name for name in names if name.endswith(f"/{asked.casefold()}")]
-        near = same[:3] or difflib.get_close_matches(asked.casefold(), names, n=3, cutoff=0.5)
+        likeness = {name: _likeness(asked.casefold(), name) for name in names}
+        alike = sorted((name for name in names if likeness[name] >= _NEAR), key=likeness.__getitem__)
+        near = same[:3][::-1] or alike[-3:]
         if near:
-            return f"did you mean {' or '.join(repr(names[name]) for name in near)}?"
+            return f"did you mean {' or '.join(repr(names[name]) for name in reversed(near))}?"
         if names:
-            return "list_models lists the available models"
+            return f"see the list of models; the first is {min(names.values())!r}"
         where = ", ".join(map(str, self._directories.paths))
         return f"there are none; put a .gguf file into {where}"
 
@@ -314,6 +318,11 @@ def _as_it_is(model: Model, file: ModelFile) -> Model:
     return msgspec.structs.replace(
         model, outage=None, file=model.file if file.entry.unfinished is None else file
     )
+
+
+def _likeness(asked: str, name: str) -> float:
+    """How alike what was asked for and a name or its beginning are, 0 to 1."""
+    return max(difflib.SequenceMatcher(None, asked, each).ratio() for each in (name, name[: len(asked)]))
 
 
 def _text(error: SuiteError | None) -> str | None:

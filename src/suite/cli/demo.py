@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,10 +48,6 @@ def demo(models_dir: Path | None, model: str | None, as_json: bool) -> None:
         models_dir, model = models_dir or file.parent, file.stem
     if models_dir is None:
         raise click.UsageError("no model given: add --model FILE.gguf, or --models-dir DIR")
-    # SIGTERM and a closed terminal end it in order, like Ctrl-C.
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="suite-demo-", ignore_cleanup_errors=True) as directory:
         anyio.run(_Demo(Path(directory), models_dir, model, as_json).run)
 
@@ -85,10 +80,12 @@ class _Demo:
             await self._show_events(client)
         self._tell("stopped", "\neverything is stopped", None)
 
-    def _say(self, headline: str) -> None:
+    def _say(self, command: str) -> None:
         """Print the command that does the same as the next step."""
+        from suite.cli.output import headline
+
         if not self._as_json:
-            click.secho(f"\n$ {headline}", bold=True)
+            headline(f"\n$ {command}")
 
     def _tell(self, step: str, text: str, result: Any) -> None:
         """Print the result of a step."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from suite.cli.completion import model_ids
+from suite.cli.model_ids import about_model, known_ids
 from suite.cli.options import (
     Target,
     client_command,
@@ -18,11 +21,17 @@ from suite.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from suite.messages.actions.evaluation import ModelComparison, ModelEvaluation
+    from suite.client import Client
+    from suite.messages.actions.evaluation import (
+        CompareModelsReply,
+        GetModelEvaluationScoresReply,
+        ModelComparison,
+        ModelEvaluation,
+    )
 
 
 @click.command()
-@click.option("--model", help="Only of this model.")
+@click.option("--model", shell_complete=model_ids, help="Only of this model.")
 @click.option("--cycle", help="Only of this cycle.")
 @window_options
 @limit_option()
@@ -39,11 +48,15 @@ def evaluations(
     """
     from suite.cli.output import json_line, more
 
-    reply = target.run(
-        lambda client: client.get_model_evaluation_scores(
-            model_name=model, cycle_id=cycle, since=since, until=until, limit=limit
+    async def work(client: Client) -> GetModelEvaluationScoresReply:
+        ask = partial(
+            client.get_model_evaluation_scores, cycle_id=cycle, since=since, until=until, limit=limit
         )
-    )
+        return await about_model(
+            client, model, lambda id: ask(model_name=id), is_empty=lambda reply: not reply.evaluations
+        )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     elif reply.evaluations:
@@ -54,27 +67,27 @@ def evaluations(
 
 
 def _show(evaluations: Iterable[ModelEvaluation]) -> None:
-    from suite.cli.output import duration, local_time, number, short, table
+    from suite.cli.output import exact, local_time, short, table
 
     rows = [
         (
             local_time(each.evaluation_timestamp),
             each.model_name,
             each.cycle_id,
-            number(each.trust_score),
-            number(each.accuracy),
-            number(each.f1_score),
-            duration(each.avg_latency_ms) if each.avg_latency_ms else "",
+            exact(each.trust_score),
+            exact(each.accuracy),
+            exact(each.f1_score),
+            exact(each.avg_latency_ms) if each.avg_latency_ms else "",
             each.evaluation_id,
             short(each.comparison_data),
         )
         for each in evaluations
     ]
-    table(["time", "model", "cycle", "trust>", "accuracy>", "f1>", "latency>", "id", "data"], rows)
+    table(["time", "model", "cycle", "trust>", "accuracy>", "f1>", "latency ms>", "id", "data"], rows)
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.argument("cycle")
 @click.argument("trust", type=click.FloatRange(0, 1))
 @click.option("--accuracy", type=float)
@@ -147,7 +160,7 @@ def retract(target: Target, evaluation: str, reason: str | None) -> None:
 
 
 @click.command()
-@click.argument("models", nargs=-1)
+@click.argument("models", shell_complete=model_ids, nargs=-1)
 @client_command
 def compare(target: Target, models: tuple[str, ...]) -> None:
     """Compare MODELS, or all models, by their latest cycles, the most trusted first.
@@ -161,7 +174,15 @@ def compare(target: Target, models: tuple[str, ...]) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = target.run(lambda client: client.compare_models(models))
+    async def work(client: Client) -> CompareModelsReply:
+        reply = await client.compare_models(models)
+        unknown = {each.model_name for each in reply.models if not (each.evaluations or each.crashes)}
+        asked = tuple(name for name in models if name in unknown)
+        meant = dict(zip(asked, await known_ids(client, asked), strict=True)) if asked else {}
+        ids = tuple(meant.get(name, name) for name in models)
+        return reply if ids == models else await client.compare_models(ids)
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     elif reply.models:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
+from suite.cli.completion import model_ids
+from suite.cli.model_ids import about_model, known_ids
 from suite.cli.options import Target, client_command, parsed_time
 
 if TYPE_CHECKING:
     from suite.client import Client
     from suite.messages.envelope import Recorded
-
-
-_SHOWN = 8
 
 
 def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | datetime | None:
@@ -30,41 +30,61 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | da
 @click.option(
     "--since", callback=_since, help="Start at this sequence, this time, or this long ago (10m, 2h, 1d)."
 )
-@click.option("--filter", "subject", help="An aggregate (usage) or a subject filter (instance.*.smollm2.>).")
+@click.option("--filter", "subject", help="Only these events: AGGREGATE[.ID][.FACT], with ids as they are.")
+@click.option("--model", shell_complete=model_ids, help="Only events about this model.")
 @client_command
-def events(target: Target, follow: bool, since: int | datetime | None, subject: str | None) -> None:
+def events(
+    target: Target, follow: bool, since: int | datetime | None, subject: str | None, model: str | None
+) -> None:
     """Show the events in the log, oldest first: sequence, time, subject and details of each.
 
-    Subjects are <aggregate>.<ids>.<fact>; in a filter * stands for one token and > for the rest. With --json
-    each event is one JSON line.
+    A filter is an aggregate (node, model, instance, usage, metric, evaluation, error), its id, and a fact;
+    for instance the ids are a node's name and a model's id. * stands for one whole id, and > for all that
+    follows. With --json each event is one JSON line.
 
     \b
     Examples:
       suite events
       suite events --follow --since 10m
-      suite events --filter 'instance.*.smollm2.>' --json
+      suite events --model smollm2
+      suite events --filter usage.SmolLM2-135M-Instruct.Q4_1.generated --json
+      suite events --filter instance.loaded --since 1d
     """
+    if subject and model:
+        raise click.UsageError("--filter and --model are both given: use one of them")
 
-    async def work(client: Client) -> None:
+    async def show(client: Client, model_id: str | None) -> int:
+        shown = 0
         after = max(since - 1, 0) if isinstance(since, int) else 0
         begun = not isinstance(since, datetime)
-        async for event in client.events(subject, after=after, follow=follow):
+        async for event in client.events(subject, model_id=model_id, after=after, follow=follow):
             begun = begun or (isinstance(since, datetime) and event.time >= since)
             if begun:
                 show_event(event, as_json=target.as_json)
+                shown += 1
+        return shown
 
-    target.run(work)
+    async def work(client: Client) -> int:
+        if model is None:
+            return await show(client, None)
+        if follow:  # an empty log may be the beginning, so the id is looked up first
+            (model_id,) = await known_ids(client, [model])
+            return await show(client, model_id)
+        return await about_model(client, model, partial(show, client), is_empty=lambda shown: not shown)
+
+    if not target.run(work) and (subject or model):
+        click.echo(f"no event matches {subject or model} so far", err=True)
 
 
 def show_event(event: Recorded, *, as_json: bool) -> None:
     """Print one event on a line."""
-    from suite.cli.output import json_line
+    from suite.cli.output import folded, json_line
 
     if as_json:
         json_line(document(event))
     else:
         time = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        click.echo(f"{event.seq:>6}  {time}  {event.subject}  {details(event)}".rstrip())
+        folded(f"{event.seq:>6}  {time}  {event.subject}  {details(event)}".rstrip(), indent=8)
 
 
 def document(event: Recorded) -> dict[str, Any]:
@@ -83,15 +103,13 @@ def details(event: Recorded) -> str:
 
     if isinstance(event.data, UnknownEvent):
         return event.type
+    shown = event.subject.split(".")
     parts = []
     for name, value in msgspec.structs.asdict(event.data).items():
-        if value in (None, (), "") or (isinstance(value, str) and value in event.data.ids):
+        # An id that the subject has in another spelling, since a dot or a space cannot stand there, is shown.
+        if value in (None, (), "") or (value in event.data.ids and value in shown):
             continue
-        if name == "sha256":
-            value = value[:_SHOWN]  # noqa: PLW2901 - enough to distinguish files in a list
-        elif name.endswith("_id"):
-            value = value[-_SHOWN:]  # noqa: PLW2901 - UUIDv7 begins with the time, so neighbours begin alike
-        elif isinstance(value, float):
-            value = f"{value:.1f}"  # noqa: PLW2901
+        if isinstance(value, datetime):
+            value = value.isoformat()  # noqa: PLW2901 - without a space, so that it is copied as one word
         parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
     return " ".join(parts)

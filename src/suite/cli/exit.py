@@ -22,6 +22,8 @@ REFUSED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 UNCERTAIN: Final = 4
+INTERNAL: Final = 70
+"""A bug of the suite: EX_SOFTWARE of sysexits.h."""
 INTERRUPTED: Final = 130
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+import msgspec
 
+from suite.cli import streams
+from suite.cli.completion import model_ids
+from suite.cli.model_ids import described, for_model
 from suite.cli.options import Callback, Target, client_command
+from suite.errors import GenerationNotFound
+from suite.messages.actions.generation import GenerateTextRequest
 
 if TYPE_CHECKING:
     from suite.client import Client
-    from suite.messages.actions.generation import GenerateTextReply
+    from suite.messages.actions.generation import CancelGenerationReply, GenerateTextReply
+
+
+_CHOSEN_BY_THE_SERVICE: Final = {"--system": "none", "--seed": "random"}
 
 
 def sampling_options(command: Callback) -> Callback:
-    """Add the options for sampling; the service has defaults for those not given."""
+    """Add the options for sampling; the service has the defaults for those not given."""
     for flag, kind, meaning in reversed(
         (
             ("--system", str, "System prompt."),
@@ -28,8 +37,14 @@ def sampling_options(command: Callback) -> Callback:
             ("--seed", int, "The same seed gives the same text."),
         )
     ):
-        command = click.option(flag, type=kind, help=meaning)(command)
+        command = click.option(flag, type=kind, help=f"{meaning}  [default: {_default(flag)}]")(command)
     return click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")(command)
+
+
+def _default(flag: str) -> object:
+    """The default of the field of the request that an option sets."""
+    fields = {field.name: field.default for field in msgspec.structs.fields(GenerateTextRequest)}
+    return _CHOSEN_BY_THE_SERVICE.get(flag) or fields[flag.removeprefix("--").replace("-", "_")]
 
 
 def request_fields(options: dict[str, Any]) -> dict[str, Any]:
@@ -41,45 +56,55 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.argument("prompt", required=False)
-@click.option("--chat", is_flag=True, help="Send PROMPT as a chat message, with the model's chat template.")
+@click.option(
+    "--chat/--raw",
+    "chat",
+    default=None,
+    help="Send PROMPT as a message, with the model's chat template, or continue PROMPT as it is.  "
+    "[default: --chat if the model has a template, else --raw]",
+)
 @click.option("--conversation", help="Id of a conversation, to reuse its tokens in memory.")
-@click.option("--id", "generation_id", help="Id of the generation, for `suite cancel`.")
+@click.option("--id", "generation_id", help="Id of the generation, for `suite cancel`.  [default: a new one]")
 @sampling_options
 @client_command
 def generate(
-    target: Target, model: str, prompt: str | None, chat: bool, conversation: str | None, **options: Any
+    target: Target,
+    model: str,
+    prompt: str | None,
+    chat: bool | None,
+    conversation: str | None,
+    **options: Any,
 ) -> None:
-    """Generate text with MODEL from PROMPT, or from standard input if there is no PROMPT or it is '-'.
+    """Answer PROMPT with MODEL; without PROMPT, or if it is '-', it is read from standard input.
 
-    The text is printed as it is generated. Ctrl-C ends the generation on the server too. With --json the
-    whole reply is printed at the end.
+    The prompt is a message for the model's chat template. A model without one continues the text as it is,
+    and so does every model with --raw. The answer is printed as it is generated. Ctrl-C ends the generation
+    on the server too. With --json the whole reply is printed at the end.
 
     \b
     Examples:
-      suite generate smollm2 "Once upon a time" --max-tokens 64
-      suite generate smollm2 "What is a llama?" --chat --temperature 0
-      cat letter.txt | suite generate smollm2 --system "Summarise the text." --chat --json
+      suite generate smollm2 "What is a llama?" --temperature 0
+      suite generate smollm2 "Once upon a time" --raw --max-tokens 64
+      cat letter.txt | suite generate smollm2 --system "Summarise the text." --json
     """
     if prompt is None or prompt == "-":
-        prompt = sys.stdin.read()
-    content = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
-    arguments: dict[str, Any] = {**content, **request_fields(options), "conversation_id": conversation}
+        prompt = streams.read_all()
+    answer(target, model, prompt, chat=chat, options={**options, "conversation_id": conversation})
+
+
+def answer(target: Target, model: str, prompt: str, *, chat: bool | None, options: dict[str, Any]) -> None:
+    """Print the answer to a prompt as it is generated, or the whole reply as JSON.
+
+    `chat` says whether the prompt is a message for the model's chat template; None: if the model has one.
+    """
 
     async def work(client: Client) -> GenerateTextReply:
-        from suite.cli.output import Bar, note, text  # slow to import, and not needed for --help
-
-        if target.as_json:
-            return await client.generate_text(model, **arguments)
-        with Bar(f"loading {model}") as bar:
-            async with client.generate(model, on_progress=bar.advance, **arguments) as generation:
-                async for chunk in generation:
-                    bar.close()
-                    text(chunk.text)
-        text("\n")
-        note(summary_line(generation.reply))
-        return generation.reply
+        if chat is not None:
+            return await for_model(client, model, partial(_generated, client, target, prompt, chat, options))
+        info = await described(client, model)
+        return await _generated(client, target, prompt, info.has_chat_template, options, info.model_id)
 
     reply = target.run(work)
     if target.as_json:
@@ -88,9 +113,31 @@ def generate(
         json_line(reply)
 
 
+async def _generated(
+    client: Client, target: Target, prompt: str, chat: bool, options: dict[str, Any], model_id: str
+) -> GenerateTextReply:
+    """Generate; the text is printed, unless the whole reply will be."""
+    from suite.cli.output import Bar, note, text  # slow to import, and not needed for --help
+
+    content: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": prompt}]} if chat and prompt else {"prompt": prompt}
+    )
+    arguments = {**content, **request_fields(options)}
+    if target.as_json:
+        return await client.generate_text(model_id, **arguments)
+    with Bar(f"loading {model_id}") as bar:
+        async with client.generate(model_id, on_progress=bar.advance, **arguments) as generation:
+            async for chunk in generation:
+                bar.close()
+                text(chunk.text)
+    text("\n")
+    note(summary_line(generation.reply))
+    return generation.reply
+
+
 def summary_line(reply: GenerateTextReply) -> str:
     """Token counts and timings of a generation, on one line."""
-    from suite.cli.output import duration
+    from suite.cli.output import duration, number
 
     usage, timings = reply.usage, reply.timings
     parts = [
@@ -100,7 +147,7 @@ def summary_line(reply: GenerateTextReply) -> str:
     if timings.time_to_first_token_ms is not None:
         parts.append(f"first after {duration(timings.time_to_first_token_ms)}")
     if timings.tokens_per_second is not None:
-        parts.append(f"{timings.tokens_per_second:.0f} tokens/s")
+        parts.append(f"{number(timings.tokens_per_second)} tokens/s")
     return ", ".join(parts)
 
 
@@ -110,14 +157,34 @@ def summary_line(reply: GenerateTextReply) -> str:
 def cancel(target: Target, generation_id: str) -> None:
     """End the generation GENERATION_ID early; its requester gets the text so far.
 
+    `suite status` shows the ids of running generations. A unique beginning of an id is enough.
+
     \b
     Examples:
-      suite cancel 0199c0de-7a52-7c3e-b2a4-1d9f6c1f0a11
+      suite cancel 0199c0de
     """
     from suite.cli.output import json_line
 
-    reply = target.run(lambda client: client.cancel_generation(generation_id))
+    async def work(client: Client) -> CancelGenerationReply:
+        try:
+            return await client.cancel_generation(generation_id)
+        except GenerationNotFound:
+            return await client.cancel_generation(await _running_id(client, generation_id))
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     else:
         click.echo(f"{reply.generation_id}: {'told to end' if reply.cancelled else 'has ended already'}")
+
+
+async def _running_id(client: Client, typed: str) -> str:
+    """The id of the one unfinished generation that begins like this. Raises GenerationNotFound."""
+    running = [each.generation_id for each in (await client.get_model_status()).generations]
+    found = [id for id in running if id.startswith(typed)]
+    if len(found) == 1:
+        return found[0]
+    name = repr(typed[:80])
+    if found:
+        raise GenerationNotFound(f"{name} may be {' or '.join(sorted(found)[:3])}: type more of it")
+    raise GenerationNotFound(f"no generation {name} is running: `suite status` lists those that are")

@@ -255,7 +255,7 @@ def _next_batch(entries: Iterator[Entry]) -> list[Entry]:
 
 
 def _show(report: ImportReport) -> None:
-    from suite.cli.output import short, table
+    from suite.cli.output import printable, table
 
     rows = [
         (each.table, f"{each.read:,}", f"{each.added:,}", f"{each.present:,}", f"{each.refused:,}")
@@ -263,7 +263,7 @@ def _show(report: ImportReport) -> None:
     ]
     table(["table", "rows>", "added>", "there already>", "refused>"], rows)
     for row in report.refused:
-        line = f"{row.table} row {row.row} ({short(row.id)}): {row.code}: {short(row.message, 240)}"
+        line = f"{row.table} row {row.row} ({printable(row.id)}): {row.code}: {printable(row.message)}"
         click.echo(f"refused: {line}", err=True)
     if (unlisted := sum(each.refused for each in report.tables) - len(report.refused)) > 0:
         click.echo(f"refused: {unlisted:,} more", err=True)

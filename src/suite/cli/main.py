@@ -5,17 +5,23 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from difflib import get_close_matches
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem, shell_complete
 
-from suite.cli.exit import INTERRUPTED, REFUSED, USAGE, exit_code
+from suite.cli import signals, streams
+from suite.cli.exit import INTERNAL, REFUSED, USAGE, exit_code
 from suite.errors import SuiteError
 from suite.version import __version__
 
 COMMANDS: Final = {
     "serve": ("suite.cli.serve", "Serve the models of this machine."),
+    "run": ("suite.cli.run", "Answer a prompt, or chat with a model."),
     "config": ("suite.cli.config", "Show all settings, and where each value comes from."),
     "demo": ("suite.cli.demo", "Show everything once, with a temporary service."),
     "pull": ("suite.cli.pull", "Download a model from the Hugging Face Hub."),
@@ -46,7 +52,25 @@ COMMANDS: Final = {
     "stats": ("suite.cli.status", "Show counts and memory use of a node."),
     "rebuild": ("suite.cli.projections", "Rebuild read models from the log."),
     "import-legacy": ("suite.cli.import_legacy", "Import an older service's database into the log."),
+    "completion": ("suite.cli.completion", "Print a script that completes commands and model ids."),
 }
+
+PROGRAM: Final = "suite"
+COMPLETION_VARIABLE: Final = "_SUITE_COMPLETE"
+"""Set by the completion script of a shell; see `suite completion --help`."""
+DEBUG_VARIABLE: Final = "SUITE_DEBUG"
+"""When set, an error that is no wrong usage is printed with its traceback."""
+
+_ELSEWHERE: Final = {
+    "list": "models",
+    "ls": "models",
+    "ps": "status",
+    "show": "status",
+    "start": "serve",
+    "stop": "unload",
+    "logs": "events",
+}
+"""Commands by the names that they have in other model runners."""
 
 
 class Suite(click.Group):
@@ -72,10 +96,35 @@ class Suite(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed. Raises UsageError with those that may have been meant."""
+        name = args[0]
+        if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        meant = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, COMMANDS)
+        choice = f"did you mean {' or '.join(meant)}?" if meant else "`suite --help` lists the commands"
+        raise click.UsageError(f"there is no command {name!r}: {choice}", ctx)
 
-@click.group(cls=Suite, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="suite")
-def commands() -> None:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names of the commands that begin like this, without importing their modules."""
+        names = [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return names or click.Command.shell_complete(self, ctx, incomplete)
+
+
+@click.group(
+    cls=Suite,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name=PROGRAM)
+@click.pass_context
+def commands(ctx: click.Context) -> None:
     """Manage a fleet of local GGUF models: load, run and unload them, with every event in one log.
 
     Commands find the service by --nats-url, by --data-dir, by SUITE_NATS_URL (with SUITE_NATS_USER,
@@ -86,46 +135,109 @@ def commands() -> None:
     Examples:
       suite serve --models-dir ~/models
       suite models
-      suite generate smollm2 "Once upon a time"
+      suite run smollm2 "What is a llama?"
       suite events --follow
 
     \b
     Exit codes:
-      0    done
-      1    refused by the service (stderr has the code: `error <code>: message`), or not healthy
+      0    done, or the reader of a pipe has gone (`suite events | head`)
+      1    refused by the service (stderr has `error <code>: message`), not
+           healthy, or the output cannot be written
       2    wrong usage or configuration
       3    the service cannot be reached
       4    no answer in time, or the outcome is unknown
-      130  interrupted
+      70   an error in suite itself: a bug (SUITE_DEBUG=1 shows the traceback)
+      130  interrupted with Ctrl-C (143: ended by SIGTERM, 129: by SIGHUP)
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    try:
-        code = commands.main(args=arguments, prog_name="suite", standalone_mode=False)
-        sys.stdout.flush()
-    except click.UsageError as error:
-        usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
-        return _fail(f"{usage}error usage: {error.format_message()}", USAGE)
-    except click.ClickException as error:
-        return _fail(f"error usage: {error.format_message()}", USAGE)
-    except SuiteError as error:
-        details = "".join(f" ({name}={value})" for name, value in error.details.items())
-        return _fail(f"error {error.code}: {error.message}{details}", exit_code(error))
-    except (click.Abort, KeyboardInterrupt):
-        return INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone, as in `suite events | head`; buffered output must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return REFUSED
-    return code if isinstance(code, int) else 0
-
-
-def _fail(complaint: str, code: int) -> int:
-    click.echo(complaint, err=True)
+    streams.prepare()
+    with signals.as_interrupts() as received:
+        try:
+            code = _run(list(sys.argv[1:] if arguments is None else arguments), received)
+            streams.flush()
+        except BaseException as error:  # what a group raises may be anything
+            return _ended_by(_cause(error), received)
     return code
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _run(arguments: list[str], received: signals.Received) -> int:
+    """Run a command, or answer a shell that asks for completions. Returns the exit code."""
+    if instruction := os.environ.get(COMPLETION_VARIABLE):
+        return shell_complete(commands, {}, PROGRAM, COMPLETION_VARIABLE, instruction)
+    try:
+        with commands.make_context(PROGRAM, arguments, obj=received) as context:
+            code = commands.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error that counts: of a group what a person did, else what has a code, else the first."""
+    if isinstance(error.__cause__, KeyboardInterrupt):  # Python wraps what is raised while a class is made
+        return error.__cause__
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    causes = [_cause(each) for each in error.exceptions]
+    for kind in (KeyboardInterrupt, SuiteError, OSError):
+        for each in causes:
+            if isinstance(each, kind):
+                return each
+    return causes[0]
+
+
+def _ended_by(error: BaseException, received: signals.Received) -> int:
+    """Tell what ended the command. Returns the exit code."""
+    match error:
+        case SystemExit():
+            raise error
+        case KeyboardInterrupt() | click.Abort():
+            signals.newline_after_echo()
+            streams.discard_output()
+            return received.exit_code
+        case BrokenPipeError():  # the reader has what it wants, as in `suite events | head`
+            streams.discard_output()
+            return 0
+    complaint, code = _complaint(error)
+    if os.environ.get(DEBUG_VARIABLE) and not isinstance(error, click.ClickException):
+        traceback.print_exception(error)
+    with suppress(OSError):
+        click.echo(streams.harmless(complaint), err=True)
+    streams.discard_output()
+    return code
+
+
+def _complaint(error: BaseException) -> tuple[str, int]:
+    """The message for an error, and the exit code."""
+    match error:
+        case click.UsageError():
+            usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
+            return f"{usage}error usage: {error.format_message()}{_hint(error)}", USAGE
+        case click.ClickException():
+            return f"error usage: {error.format_message()}", USAGE
+        case SuiteError():
+            details = "".join(f" ({name}={value})" for name, value in error.details.items())
+            return f"error {error.code}: {error.message}{details}", exit_code(error)
+        case OSError():
+            where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
+            what = "" if error.filename is not None else "the output cannot be written: "
+            return f"error system: {what}{error.strerror or error}{where}", REFUSED
+        case _:
+            text = " ".join(str(error).split())
+            return (
+                f"error internal: {type(error).__name__}: {text} "
+                f"(a bug of suite; set {DEBUG_VARIABLE}=1 for the traceback)",
+                INTERNAL,
+            )
+
+
+def _hint(error: click.UsageError) -> str:
+    """What to do about a mistake that looks like another one."""
+    if isinstance(error, click.NoSuchOption):
+        return " (a value that begins with '-' needs '--' before it)"
+    return ""

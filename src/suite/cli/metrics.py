@@ -60,14 +60,14 @@ def metrics(
 
 
 def _show(samples: Iterable[PerformanceMetric]) -> None:
-    from suite.cli.output import local_time, number, short, table
+    from suite.cli.output import exact, local_time, short, table
 
     rows = [
         (
             local_time(each.timestamp),
             each.agent_name,
             each.metric_name,
-            number(each.value),
+            exact(each.value),
             each.metric_id,
             short(each.context),
         )
@@ -128,7 +128,7 @@ def summary(target: Target, metric: str, agent: str | None, since: str | None, u
       suite summary latency_ms
       suite summary latency_ms --agent planner --since 1d --json
     """
-    from suite.cli.output import json_line, note, table
+    from suite.cli.output import json_line, note, number, table
 
     reply = target.run(lambda client: client.summary(metric, agent_name=agent, since=since, until=until))
     if target.as_json:
@@ -138,14 +138,15 @@ def summary(target: Target, metric: str, agent: str | None, since: str | None, u
     else:
         columns = ["agent", *(f"{name}>" for name in ("count", "mean", *_FIGURES))]
         table(columns, [_row(each) for each in (*reply.by_agent, reply.total)])
-        note(f"percentiles are accurate to {reply.relative_error:.0%}")
+        note(f"percentiles are accurate to {number(reply.relative_error * 100)} %")
 
 
 _FIGURES = ("min", "p50", "p95", "p99", "max")
 
 
 def _row(each: MetricSummary) -> tuple[str, ...]:
-    from suite.cli.output import number
+    from suite.cli.output import exact, number
 
-    figures = (number(getattr(each, name)) for name in ("mean", *_FIGURES))
+    percentiles = (number(each.p50), number(each.p95), number(each.p99))
+    figures = (number(each.mean), exact(each.min), *percentiles, exact(each.max))
     return (each.agent_name or "all", f"{each.count:,}", *figures)

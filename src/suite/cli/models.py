@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
+from suite.cli.model_ids import for_model
 from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from suite.client import Client
-    from suite.messages.actions.residency import LoadModelReply
+    from suite.messages.actions.generation import ClearKvCacheReply
+    from suite.messages.actions.residency import LoadModelReply, UnloadModelReply
     from suite.messages.actions.status import ModelInfo
 
 
@@ -34,19 +37,20 @@ def models(target: Target) -> None:
     elif reply.models:
         show_models(reply.models)
     else:
-        click.echo("no models: put *.gguf files into a directory that `suite serve --models-dir` names")
+        click.echo("no models: put *.gguf files into a directory that `suite serve --models-dir` names,")
+        click.echo("or `suite pull` one into it")
 
 
 def show_models(models: Iterable[ModelInfo]) -> None:
     """Print a table of models."""
-    from suite.cli.output import size, table
+    from suite.cli.output import parameters, size, table
 
     rows = [
         (
             model.model_id,
-            model.status if model.file_state == "present" else model.file_state,
+            _state(model),
             model.architecture or "",
-            f"{model.parameters / 1e6:,.0f} M" if model.parameters else "",
+            parameters(model.parameters) if model.parameters else "",
             model.quantization or "",
             str(model.n_ctx),
             size(model.file_bytes),
@@ -59,16 +63,23 @@ def show_models(models: Iterable[ModelInfo]) -> None:
     table(columns, rows)
 
 
+def _state(model: ModelInfo) -> str:
+    """The state of the model, and of its file where that is not as it should be."""
+    if model.file_state == "present":
+        return model.status
+    return model.file_state if model.instance is None else f"{model.status}, {model.file_state}"
+
+
 def _remark(model: ModelInfo) -> str:
-    """The program that a model is from, and its aliases or what is wrong with it."""
+    """The program that a model is from, and what is wrong with it or its aliases."""
     source: str = "" if model.source == "directory" else model.source
     if model.repository is not None and model.repository not in model.model_id:
         source = f"{source} {model.repository}"
-    return ", ".join(filter(None, (source, ", ".join(model.aliases) or model.error)))
+    return ", ".join(filter(None, (source, model.error or ", ".join(model.aliases))))
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.option("--no-wait", is_flag=True, help="Return as soon as loading has started.")
 @client_command
 def load(target: Target, model: str, no_wait: bool) -> None:
@@ -83,7 +94,9 @@ def load(target: Target, model: str, no_wait: bool) -> None:
 
     async def work(client: Client) -> LoadModelReply:
         with Bar(f"loading {model}", shown=not target.as_json) as bar:
-            return await client.load_model(model, wait=not no_wait, on_progress=bar.advance)
+            return await for_model(
+                client, model, lambda id: client.load_model(id, wait=not no_wait, on_progress=bar.advance)
+            )
 
     reply = target.run(work)
     if target.as_json:
@@ -96,7 +109,7 @@ def load(target: Target, model: str, no_wait: bool) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.option(
     "--drain",
     type=click.FloatRange(0, 600),
@@ -115,7 +128,12 @@ def unload(target: Target, model: str, drain: float) -> None:
     """
     from suite.cli.output import json_line, size
 
-    reply = target.run(lambda client: client.unload_model(model, drain_ms=round(drain * 1000)))
+    async def work(client: Client) -> UnloadModelReply:
+        return await for_model(
+            client, model, lambda id: client.unload_model(id, drain_ms=round(drain * 1000))
+        )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     else:
@@ -124,7 +142,7 @@ def unload(target: Target, model: str, drain: float) -> None:
 
 
 @click.command()
-@click.option("--model", help="Only tokens of this model.")
+@click.option("--model", shell_complete=model_ids, help="Only tokens of this model.")
 @click.option("--conversation", help="Only tokens of this conversation.")
 @client_command
 def clear(target: Target, model: str | None, conversation: str | None) -> None:
@@ -140,7 +158,14 @@ def clear(target: Target, model: str | None, conversation: str | None) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = target.run(lambda client: client.clear_kv_cache(model_id=model, conversation_id=conversation))
+    async def work(client: Client) -> ClearKvCacheReply:
+        if model is None:
+            return await client.clear_kv_cache(conversation_id=conversation)
+        return await for_model(
+            client, model, lambda id: client.clear_kv_cache(model_id=id, conversation_id=conversation)
+        )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -36,9 +37,10 @@ class Target(NamedTuple):
         """Connect a client to the service."""
         from suite.client import connect
 
-        _warn_of_unknown_variables()
         password = os.environ.get("SUITE_NATS_PASSWORD") if self.nats_user else None
-        return connect(self.nats_url, user=self.nats_user, password=password, data_dir=self.data_dir)
+        return connect(
+            self.nats_url, user=self.nats_user, password=password, data_dir=self.data_dir, name=_own_name()
+        )
 
     def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Run an async function with a client, and return its result."""
@@ -48,6 +50,12 @@ class Target(NamedTuple):
                 return await work(client)
 
         return anyio.run(connected)
+
+
+def _own_name() -> str:
+    """How this command calls itself, for people who look at what runs: ``suite run, process 4711``."""
+    command = click.get_current_context(silent=True)
+    return f"{command.command_path if command else 'suite'}, process {os.getpid()}"
 
 
 def parsed_time(value: str) -> datetime:
@@ -110,19 +118,40 @@ def data_dir_option(help: str) -> Callable[[Callback], Callback]:
     return click.option("--data-dir", type=kind, help=help)
 
 
+def _checked(name: str, value: Any) -> Any:
+    """A value as it can be sent to the service. Raises BadParameter for what is no text and no number."""
+    match value:
+        case str():
+            try:  # in a locale without UTF-8 its bytes come as surrogates
+                return os.fsencode(value).decode()
+            except UnicodeError:
+                raise _bad(name, f"{value!r} is not UTF-8 text") from None
+        case float() if not math.isfinite(value):
+            raise _bad(name, f"{value} is not a finite number")
+        case tuple():
+            return tuple(_checked(name, each) for each in value)
+        case _:
+            return value
+
+
+def _bad(name: str, problem: str) -> click.BadParameter:
+    context = click.get_current_context()
+    parameters = {parameter.name: parameter for parameter in context.command.params}
+    return click.BadParameter(problem, ctx=context, param=parameters.get(name))
+
+
 def client_command(command: Callback) -> Callback:
     """Add the options that find the service; the command gets them as its first argument ``target``."""
 
     @functools.wraps(command)
     def with_target(
         *args: Any,
-        data_dir: Path | None,
-        nats_url: str | None,
-        nats_user: str | None,
-        as_json: bool,
-        **kwargs: Any,
+        **given: Any,
     ) -> Any:
-        return command(Target(data_dir, nats_url, nats_user, as_json), *args, **kwargs)
+        _warn_of_unknown_variables()
+        values = {name: _checked(name, value) for name, value in given.items()}
+        target = Target(*(values.pop(name) for name in Target._fields))
+        return command(target, *args, **values)
 
     decorated = json_option(with_target)
     decorated = click.option("--nats-user", help="NATS user; the password is read from SUITE_NATS_PASSWORD.")(

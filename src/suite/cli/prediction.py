@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
 from suite.cli.exit import REFUSED
+from suite.cli.model_ids import known_ids
 from suite.cli.options import Target, client_command, limit_option
+from suite.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from suite.client import Client
@@ -38,7 +41,7 @@ def predict(target: Target, limit: int) -> None:
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", shell_complete=model_ids, nargs=-1, required=True)
 @client_command
 def preload(target: Target, models: tuple[str, ...]) -> int:
     """Load MODELS before they are needed. The exit code is 1 if one of them could not be loaded.
@@ -51,7 +54,11 @@ def preload(target: Target, models: tuple[str, ...]) -> int:
     from suite.cli.output import json_line
 
     async def work(client: Client) -> PreloadModelsReply:
-        return await client.preload_models(models)
+        reply = await client.preload_models(models)
+        if all(outcome.code != ModelNotFound.code for outcome in reply.results.values()):
+            return reply
+        meant = await known_ids(client, models)
+        return reply if meant == models else await client.preload_models(meant)
 
     reply = target.run(work)
     if target.as_json:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
+from suite.cli.model_ids import about_model
 from suite.cli.options import Target, client_command, limit_option, window_options
 
 if TYPE_CHECKING:
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
     from suite.client import Client
     from suite.client.records import ProjectionName
-    from suite.messages.actions.projections import ErrorEntry, FleetModel
+    from suite.messages.actions.projections import ErrorEntry, FleetModel, GetErrorsReply
     from suite.messages.events import Severity
 
 NAMES: tuple[ProjectionName, ...] = ("catalogue", "usage", "evaluation", "errors")
@@ -22,7 +25,7 @@ SEVERITIES = ("info", "warning", "error", "critical")
 
 @click.command()
 @click.option("--severity", type=click.Choice(SEVERITIES), help="Only errors of this severity.")
-@click.option("--model", help="Only of this model.")
+@click.option("--model", shell_complete=model_ids, help="Only of this model.")
 @window_options
 @limit_option()
 @client_command
@@ -43,11 +46,13 @@ def errors(
     """
     from suite.cli.output import json_line, more
 
-    reply = target.run(
-        lambda client: client.get_errors(
-            severity=severity, model_id=model, since=since, until=until, limit=limit
+    async def work(client: Client) -> GetErrorsReply:
+        ask = partial(client.get_errors, severity=severity, since=since, until=until, limit=limit)
+        return await about_model(
+            client, model, lambda id: ask(model_id=id), is_empty=lambda reply: not reply.errors
         )
-    )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     elif reply.errors:
@@ -68,7 +73,7 @@ def _show_errors(errors: Iterable[ErrorEntry]) -> None:
             each.error_type,
             each.node,
             each.model_id or "",
-            short(each.message, 160),
+            short(each.message, 400),
         )
         for each in errors
     ]

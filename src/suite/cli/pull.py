@@ -119,26 +119,17 @@ def _checked(offer: Offer) -> str:
 def _shown(offer: Offer, as_json: bool) -> Iterator[Callable[[int], None]]:
     """Show the progress on a terminal, and how to go on when it is interrupted."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
+    from suite.cli.output import size
+
+    if not as_json:
+        click.echo(f"{offer.path}, {size(offer.bytes)}", err=True)
+    figures = DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()
     quiet = as_json or not sys.stderr.isatty()
     try:
-        with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-            task = progress.add_task(Path(offer.path).name, total=offer.bytes)
+        with Progress(BarColumn(None), *figures, console=Console(stderr=True), disable=quiet) as progress:
+            task = progress.add_task("", total=offer.bytes)
             yield lambda count: progress.update(task, completed=count)
     except KeyboardInterrupt:
         click.echo("stopped: type the same again, and it goes on from here", err=True)

@@ -29,7 +29,8 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
 
     When it is ready, it writes its address to connection.json in the data directory, where the other commands
     and `suite.connect()` find it. Flags override SUITE_... variables, which override the configuration file.
-    The process logs to stderr; with --json it logs JSON lines.
+    It prints what it serves, and what to type next. The process logs to stderr; with --json it logs JSON
+    lines and prints nothing else. The first Ctrl-C waits for running generations, the second ends them.
 
     \b
     Examples:
@@ -40,16 +41,25 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
     """
     require("serve", "suite serve")
     configuration = load_configured(file, flags)
-    from suite.node import (
-        serving,  # slow to import, so that invalid settings are reported first
-    )
+    # slow to import, so that invalid settings are reported first
+    from suite.cli.ready import show_ready
+    from suite.node import serving
 
     os.umask(data_directory.UMASK)
     _log_to_stderr(as_json)
     for warning in configuration.warnings:
         logging.getLogger("suite.node").warning("%s", warning)
-    run = functools.partial(serving.serve, configuration.settings, take_over=take_over)
+    run = functools.partial(
+        serving.serve,
+        configuration.settings,
+        take_over=take_over,
+        on_ready=_unseen if as_json else show_ready,
+    )
     anyio.run(run, backend_options={"use_uvloop": True})
+
+
+def _unseen(_: object) -> None:
+    """Programs have the log."""
 
 
 def _log_to_stderr(as_json: bool) -> None:

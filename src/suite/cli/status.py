@@ -6,20 +6,30 @@ from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
 from suite.cli.exit import REFUSED
+from suite.cli.model_ids import for_model
 from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from suite.messages.actions.status import GetStatsReply, ModelInfo
+    from suite.client import Client
+    from suite.messages.actions.status import (
+        GenerationInfo,
+        GetModelStatusReply,
+        GetStatsReply,
+        ModelInfo,
+    )
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", shell_complete=model_ids, required=False)
 @client_command
 def status(target: Target, model: str | None) -> None:
-    """Show the details of MODEL, or a list of the loaded models.
+    """Show the details of MODEL, or a list of the loaded models, and the generations that are running.
+
+    `suite cancel` ends a generation by its id.
 
     \b
     Examples:
@@ -28,24 +38,33 @@ def status(target: Target, model: str | None) -> None:
     """
     from suite.cli.output import json_line
 
-    reply = target.run(lambda client: client.get_model_status(model))
+    async def work(client: Client) -> GetModelStatusReply:
+        return await (
+            client.get_model_status() if model is None else for_model(client, model, client.get_model_status)
+        )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
-    elif reply.model is not None:
+        return
+    if reply.model is not None:
         _show_one(reply.model)
     else:
         show_instances((reply.models or {}).values())
+    if reply.generations:
+        click.echo()
+        _show_generations(reply.generations)
 
 
 def show_instances(models: Iterable[ModelInfo]) -> None:
     """Print a table of the loaded models."""
-    from suite.cli.output import duration, size, table
+    from suite.cli.output import duration, fraction, size, table
 
     rows = []
     for model in models:
         if (instance := model.instance) is None:
             continue
-        state = f"loading {instance.load_progress:.0%}" if model.status == "loading" else model.status
+        state = f"loading {fraction(instance.load_progress)}" if model.status == "loading" else model.status
         rows.append(
             (
                 *(
@@ -66,7 +85,7 @@ def show_instances(models: Iterable[ModelInfo]) -> None:
 
 
 def _show_one(model: ModelInfo) -> None:
-    from suite.cli.output import size, table
+    from suite.cli.output import facts, size
 
     lines = [
         ("state", model.status if model.error is None else f"{model.status}: {model.error}"),
@@ -98,7 +117,25 @@ def _show_one(model: ModelInfo) -> None:
             ("loaded at", instance.loaded_at or ""),
             ("last used at", instance.last_used_at or ""),
         ]
-    table([model.model_id, ""], [line for line in lines if line[1]])
+    facts(model.model_id, [line for line in lines if line[1]])
+
+
+def _show_generations(generations: Iterable[GenerationInfo]) -> None:
+    from suite.cli.output import duration, table
+
+    rows = [
+        (
+            each.generation_id,
+            each.model_id,
+            each.state,
+            duration(each.elapsed_ms),
+            "" if each.completion_tokens is None else f"{each.completion_tokens:,}",
+            each.conversation_id or "",
+            each.client or "",
+        )
+        for each in generations
+    ]
+    table(["generation", "model", "state", "since>", "tokens>", "conversation", "client"], rows)
 
 
 @click.command()
@@ -111,20 +148,21 @@ def health(target: Target) -> int:
       suite health
       suite health --json | jq .status
     """
-    from suite.cli.output import duration, json_line
+    from suite.cli.output import duration, folded, json_line
 
     reply = target.run(lambda client: client.health_check())
     if target.as_json:
         json_line(reply)
         return REFUSED if reply.status == "degraded" else 0
-    click.echo(
+    folded(
         f"{reply.status}: node {reply.node}, version {reply.version}, up {duration(reply.uptime * 1000)}, "
-        f"{reply.models_loaded} of {reply.models_tracked} models loaded"
+        f"{reply.models_loaded} of {reply.models_tracked} models loaded",
+        indent=4,
     )
     for problem in reply.problems:
-        click.echo(f"problem: {problem}")
+        folded(f"problem: {problem}", indent=4)
     if reply.foreign_messages:
-        click.echo(f"skipped: {reply.foreign_messages} foreign messages; {reply.first_foreign_message}")
+        folded(f"skipped: {reply.foreign_messages} foreign messages; {reply.first_foreign_message}", indent=4)
     return REFUSED if reply.status == "degraded" else 0
 
 
@@ -148,7 +186,7 @@ def stats(target: Target) -> None:
 
 
 def _show_stats(reply: GetStatsReply) -> None:
-    from suite.cli.output import duration, size, table
+    from suite.cli.output import duration, facts, size, table
 
     counts = ("commands_processed", "loads", "unloads", "crashes", "generations", "generations_running")
     tokens = ("prompt_tokens", "reused_tokens", "completion_tokens")
@@ -159,7 +197,7 @@ def _show_stats(reply: GetStatsReply) -> None:
         *((name.replace("_", " "), f"{getattr(reply, name):,}") for name in (*counts, *tokens)),
         ("last event", str(reply.last_seq)),
     ]
-    table([reply.node, ">"], rows)
+    facts(reply.node, rows, numbers=True)
     lags = [
         (
             each.name,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from suite.cli.completion import model_ids
+from suite.cli.model_ids import about_model
 from suite.cli.options import Target, client_command, limit_option, window_options
 
 if TYPE_CHECKING:
-    from suite.messages.actions.usage import UsageCount, UsageKey
+    from suite.client import Client
+    from suite.messages.actions.usage import UsageCount, UsageKey, UsageReply
 
 KEYS = ("model", "hour", "day", "conversation", "usage_type")
 
@@ -24,7 +28,7 @@ KEYS = ("model", "hour", "day", "conversation", "usage_type")
     show_default=True,
     help="Group by this; may be repeated.",
 )
-@click.option("--model", help="Only this model.")
+@click.option("--model", shell_complete=model_ids, help="Only this model.")
 @click.option("--conversation", help="Only this conversation.")
 @window_options
 @limit_option()
@@ -48,16 +52,20 @@ def usage(
     """
     from suite.cli.output import json_line
 
-    reply = target.run(
-        lambda client: client.usage(
-            model_id=model,
+    async def work(client: Client) -> UsageReply:
+        ask = partial(
+            client.usage,
             conversation_id=conversation,
             since=since,
             until=until,
             group_by=group_by,
             limit=limit,
         )
-    )
+        return await about_model(
+            client, model, lambda id: ask(model_id=id), is_empty=lambda reply: not reply.usage
+        )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     elif reply.usage:
@@ -94,7 +102,7 @@ def _cell(column: str, value: str | None) -> str:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=model_ids)
 @click.option("--type", "usage_type", default="inference", show_default=True, help="What it was used for.")
 @click.option("--conversation", help="The conversation that it was used in.")
 @client_command

@@ -30,6 +30,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     subject_root: str
     found_in: str
     """Where the address comes from, for error messages."""
+    node_pid: int | None = None
+    """The process of the node on this machine that has said the address; None: it was given."""
 
 
 def find(
@@ -69,7 +71,14 @@ def find(
             environ=environ,
             found_in="the URL given",
         )
-    return _by_file(Path(data_dir or environ.get("SUITE_DATA_DIR") or default_data_dir()).expanduser())
+    return _by_file(_expanded(Path(data_dir or environ.get("SUITE_DATA_DIR") or default_data_dir())))
+
+
+def _expanded(data_dir: Path) -> Path:
+    try:
+        return data_dir.expanduser()
+    except RuntimeError:  # `~name` of nobody, or a user without a home directory
+        raise InvalidConfiguration(f"{data_dir} is in no home directory that exists") from None
 
 
 def _by_url(
@@ -123,6 +132,7 @@ def _by_file(data_dir: Path) -> Target:
         reader=found.reader_access,
         subject_root=found.subject_root,
         found_in=str(path),
+        node_pid=found.pid,
     )
 
 
@@ -168,4 +178,24 @@ async def _open(target: Target, name: str) -> AsyncIterator[Connection]:
     except Unavailable as error:
         if opened:
             raise
-        raise Unavailable(f"{error.message}; the address is from {target.found_in}") from None
+        raise Unavailable(_why_unreachable(error, target)) from None
+
+
+def _why_unreachable(error: Unavailable, target: Target) -> str:
+    """The message for an address at which nothing answers."""
+    if target.node_pid is not None and not _is_running(target.node_pid):
+        return (
+            f"the service is not running: process {target.node_pid}, which wrote {target.found_in}, has "
+            "ended; start it with `suite serve`"
+        )
+    return f"{error.message}; the address is from {target.found_in}"
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is another user's
+        return True
+    return True

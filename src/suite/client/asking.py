@@ -10,7 +10,7 @@ import msgspec
 from suite.bus.connection import Connection
 from suite.client.replies import read_answer, read_reply
 from suite.errors import NodeLost
-from suite.messages.actions.base import Reply, Request
+from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
 from suite.telemetry import traceparent
@@ -34,7 +34,7 @@ class Asking:
         message = await self._connection.request(
             self._subjects.action(action),
             msgspec.json.encode(request),
-            headers=_trace_headers(),
+            headers=self._headers(),
             timeout=seconds or self._request_seconds,
         )
         return read_reply(message.data, kind)
@@ -50,7 +50,7 @@ class Asking:
         async with self._connection.request_many(
             self._subjects.action(action),
             msgspec.json.encode(request),
-            headers=_trace_headers(),
+            headers=self._headers(),
             idle_timeout=self._silence_seconds,
         ) as messages:
             async for message in messages:
@@ -61,7 +61,7 @@ class Asking:
                     hear(answer)
         raise NodeLost(f"the answer of {action} ended without a reply: send the request again")
 
-
-def _trace_headers() -> dict[str, str] | None:
-    current = traceparent()
-    return None if current is None else {"traceparent": current}
+    def _headers(self) -> dict[str, str]:
+        current = traceparent()
+        headers = {CLIENT_HEADER: " ".join(self._connection.name.split())}  # a header is one line
+        return headers if current is None else {**headers, "traceparent": current}

@@ -16,7 +16,7 @@ from suite.client.evaluations import Evaluations
 from suite.client.generation import Generation, GenerationOptions, OnProgress, chat_messages
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
-from suite.errors import SuiteError
+from suite.errors import InvalidRequest, SuiteError
 from suite.identity import NewId
 from suite.messages.actions.chat import ChatMessage
 from suite.messages.actions.embedding import EmbedReply, EmbedRequest
@@ -56,6 +56,7 @@ from suite.messages.actions.status import (
 )
 from suite.messages.actor import NatsAccess
 from suite.messages.envelope import Recorded
+from suite.messages.event_filter import event_filters, events_of_model
 from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal
 from suite.messages.subjects import Subjects
 
@@ -249,18 +250,32 @@ class Client(Evaluations, Records):
     # --- the log ------------------------------------------------------------------------------------------
 
     async def events(
-        self, filter: str | None = None, *, after: int = 0, follow: bool = False
+        self,
+        filter: str | None = None,
+        *,
+        model_id: str | None = None,
+        after: int = 0,
+        follow: bool = False,
     ) -> AsyncGenerator[Recorded, None]:
         """Iterate over the events after a sequence, in order; with ``follow``, also over all future ones.
 
-        ``filter`` is a subject filter, with or without ``suite.event.`` in front, or an aggregate's name:
-        ``instance.*.smollm2.>``, ``usage``. Without ``follow`` it ends, and has all that was acknowledged
-        before. Needs the right to read the log: what a node's data directory gives, or the role `consumer`.
+        ``filter`` is an aggregate, its ids and a fact, as `event_filters` reads them: ``usage``,
+        ``usage.SmolLM2-135M-Instruct.Q4_1.>``, ``instance.loaded``. Ids are written as they are. Instead of a
+        filter, ``model_id`` asks for the events about one model. Without ``follow`` it ends, and has all that
+        was acknowledged before. Needs the right to read the log: what a node's data directory gives, or the
+        role `consumer`. Raises InvalidRequest for a filter that no event can match.
         """
+        if filter and model_id is not None:
+            raise InvalidRequest("filter and model_id are both given: send one of them")
+        filters = (
+            event_filters(self._subjects, filter)
+            if model_id is None
+            else events_of_model(self._subjects, model_id)
+        )
         reader = await self._log.reader()
         if self._log.is_mirror and not follow:
             await reader.reach(await self._log_end())
-        reading = reader.read(self._event_filter(filter), after=after, follow=follow, last_per_subject=False)
+        reading = reader.read(*filters, after=after, follow=follow, last_per_subject=False)
         async with aclosing(reading) as events:
             async for event in events:
                 yield event
@@ -272,13 +287,6 @@ class Client(Evaluations, Records):
 
     async def _log_end(self) -> int:
         return (await self._ask("get_log_end", GetLogEndRequest(), GetLogEndReply)).last_seq
-
-    def _event_filter(self, filter: str | None) -> str:
-        if not filter:
-            return self._subjects.events
-        start = f"{self._subjects.root}.event."
-        filter = filter.removeprefix(start)
-        return start + (filter if "." in filter or filter == ">" else f"{filter}.>")
 
     # --- for Generation ----------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ import msgspec
 import platformdirs
 from msgspec import Meta
 
+from suite.errors import InvalidConfiguration
+
 _SECONDS_A_DAY = 86_400
 _LARGEST = 2**31 - 1
 
@@ -25,8 +27,16 @@ Days: TypeAlias = Annotated[float, Meta(ge=0, le=36_500)]
 
 
 def default_data_dir() -> Path:
-    """The default data directory of a node, where clients look for its connection.json too."""
-    return Path(platformdirs.user_data_path("model-manager-suite"))
+    """The default data directory of a node, where clients look for its connection.json too.
+
+    Raises InvalidConfiguration for a user without a home directory.
+    """
+    try:
+        return Path(platformdirs.user_data_path("model-manager-suite"))
+    except RuntimeError:
+        raise InvalidConfiguration(
+            "this user has no home directory for the data: set SUITE_DATA_DIR or give --data-dir"
+        ) from None
 
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from suite.errors import DigestMismatch, DiskFull, PullRunning
-from suite.hub.offers import HubFile
+from suite.hub.offers import HubFile, size
 
 PART_SUFFIX = ".part"
 """What a file's name ends in until all of it is there and checked."""
@@ -80,7 +80,7 @@ def _check_space(missing: Sequence[tuple[HubFile, Path]], folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DiskFull(
-            f"{folder} has {free / 2**30:.2f} GiB free, and {needed / 2**30:.2f} GiB are missing: make room"
+            f"{folder} has {size(free)} free, and {size(needed)} are missing: make room, then try again"
         )
 
 

@@ -86,7 +86,7 @@ def choose(repository: str, models: Sequence[Offer], wanted: str | None) -> Offe
 
 def listing(repository: str, models: Sequence[Offer]) -> str:
     """A line a model, as it can be typed, with its size."""
-    lines = [f"  {repository}:{offer.path}  {offer.bytes / 2**30:.2f} GiB" for offer in models[:_SHOWN]]
+    lines = [f"  {repository}:{offer.path}  {size(offer.bytes)}" for offer in models[:_SHOWN]]
     if len(models) > _SHOWN:
         lines.append(f"  and {len(models) - _SHOWN} more")
     return "\n".join(lines)
@@ -96,6 +96,11 @@ def _is_model(name: str) -> bool:
     name = name.lower()
     hidden = name.startswith(".")
     return name.endswith(_SUFFIX) and not hidden and not any(word in name for word in _NO_MODEL)
+
+
+def size(bytes: int) -> str:
+    """A number of bytes for people."""
+    return f"{bytes / 2**30:.2f} GiB" if bytes >= 2**30 else f"{bytes / 2**20:.1f} MiB"
 
 
 def _default(models: Sequence[Offer]) -> Sequence[Offer]:

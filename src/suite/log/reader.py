@@ -66,18 +66,19 @@ class Reader:
         """A deleted mirror is rebuilt, so reading it waits; a deleted log is an error."""
 
     async def read(
-        self, subject_filter: str, *, after: int, follow: bool, last_per_subject: bool
+        self, *subject_filters: str, after: int, follow: bool, last_per_subject: bool
     ) -> AsyncGenerator[Recorded, None]:
-        """Yield all events under the filter, in order, each once. Raises Unavailable or ServerUnsuitable."""
+        """Yield all events under these filters, in order, each once. Raises Unavailable or ServerUnsuitable.
+
+        No subject may match two of the filters.
+        """
         end = None if follow else (await self.extent()).last_seq
         if end is not None and end <= after:
             return
         place, policy, skipped = after, _policy(last_per_subject), False
         patience = Patience(self._jetstream.connection, follow=follow)
         while True:
-            config = consumer_config(
-                consumer_name(self._new_id), [subject_filter], after=place, policy=policy
-            )
+            config = consumer_config(consumer_name(self._new_id), subject_filters, after=place, policy=policy)
             consumer = Consumer(self._jetstream, config)
             try:
                 await consumer.start()

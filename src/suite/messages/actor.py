@@ -159,6 +159,20 @@ class Cleared(ActorReply, frozen=True, kw_only=True):
     tokens: int = 0
 
 
+class GenerationProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one generation of an actor is."""
+
+    has_slot: bool
+    """False while it waits for one."""
+    completion_tokens: int
+
+
+class ProgressReply(ActorReply, frozen=True, kw_only=True):
+    """How far the generations of an actor are, by their ids. The request has no body."""
+
+    generations: dict[str, GenerationProgress] = {}
+
+
 class Embed(msgspec.Struct, frozen=True, kw_only=True):
     """Texts to turn into vectors."""
 

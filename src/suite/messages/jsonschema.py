@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -58,6 +59,33 @@ def action_types(modules: Iterable[ModuleType] = ACTIONS) -> list[ActionTypes]:
     return found
 
 
+def schema_id(path: str) -> str:
+    """The ``$id`` of a file of ``schemas/``, which the wheel has as ``suite/schemas/``."""
+    return f"urn:model-manager-suite:schemas/{path}"
+
+
+@cache
+def schema_references(request: type) -> Mapping[str, str]:
+    """The ``$id`` of the schemas of an action by its request type."""
+    for action in action_types():
+        if action.request is request:
+            return {
+                "request_schema": schema_id(request_path(action.name)),
+                "response_schema": schema_id(reply_path(action.name)),
+            }
+    return {}
+
+
+def request_path(action: str) -> str:
+    """The file of ``schemas/`` with the request of an action."""
+    return f"actions/{action}.request.json"
+
+
+def reply_path(action: str) -> str:
+    """The file of ``schemas/`` with the reply of an action."""
+    return f"actions/{action}.reply.json"
+
+
 def event_types() -> list[type[events.Event]]:
     """All versions of all facts, sorted by type name."""
     return [kind for _, kind in sorted(events.REGISTRY.items())]
@@ -77,12 +105,13 @@ def components(kinds: Iterable[Any], ref_template: str) -> tuple[list[Document],
     return list(roots), components
 
 
-def schema_of(kind: Any) -> Document:
-    """The schema of one type as a separate document."""
+def schema_of(kind: Any, path: str | None = None) -> Document:
+    """The schema of one type as a separate document; `path` is its file in ``schemas/``, if it has one."""
     (root,), parts = components([kind], "#/$defs/{name}")
     if "$ref" in root:
         root = parts.pop(root["$ref"].rpartition("/")[2])
-    return {"$schema": DIALECT, **root, **({"$defs": parts} if parts else {})}
+    identity = {} if path is None else {"$id": schema_id(path)}
+    return {"$schema": DIALECT, **identity, **root, **({"$defs": parts} if parts else {})}
 
 
 def _field_notes() -> dict[str, dict[str, str]]:

@@ -11,26 +11,32 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from suite.messages import signals
 from suite.messages.actions.base import ErrorReply
 from suite.messages.asyncapi import asyncapi
 from suite.messages.generated import write_or_check
-from suite.messages.jsonschema import Document, action_types, event_types, schema_of
+from suite.messages.jsonschema import (
+    Document,
+    action_types,
+    event_types,
+    reply_path,
+    request_path,
+    schema_of,
+)
 
 
 def documents() -> dict[str, Document]:
     """All files of ``schemas/`` by their paths."""
-    files: dict[str, Document] = {}
+    files: dict[str, Any] = {"signals.json": signals.AnySignal, "error.json": ErrorReply}
     for action in action_types():
-        files[f"actions/{action.name}.request.json"] = schema_of(action.request)
-        files[f"actions/{action.name}.reply.json"] = schema_of(action.reply)
+        files[request_path(action.name)] = action.request
+        files[reply_path(action.name)] = action.reply
     for kind in event_types():
-        files[f"events/{kind.type}.json"] = schema_of(kind)
-    files["signals.json"] = schema_of(signals.AnySignal)
-    files["error.json"] = schema_of(ErrorReply)
-    files["asyncapi.json"] = asyncapi()
-    return files
+        files[f"events/{kind.type}.json"] = kind
+    documents = {path: schema_of(kind, path) for path, kind in files.items()}
+    return {**documents, "asyncapi.json": asyncapi()}
 
 
 def rendered() -> dict[str, str]:

@@ -10,8 +10,9 @@ start.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -19,8 +20,11 @@ from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection
 from suite.errors import RequestTimeout, Unavailable
+from suite.identity import Clock
 from suite.log import Log
 from suite.node.journal import Journal
+from suite.node.progress import Unfinished, tell_stop
+from suite.tasks import background
 
 logger = logging.getLogger("suite.node")
 
@@ -38,25 +42,33 @@ _PROBE_SECONDS: Final = 0.25
 class Ending:
     """The deadlines of one shutdown."""
 
-    def __init__(self, connection: Connection, log: Log, journal: Journal, *, drain_seconds: float) -> None:
+    def __init__(
+        self, connection: Connection, log: Log, journal: Journal, *, drain_seconds: float, clock: Clock
+    ) -> None:
         self._connection = connection
         self._log = log
         self._journal = journal
         self._drain_seconds = drain_seconds
+        self._clock = clock
         self._draining = anyio.CancelScope()
         self._rest = anyio.CancelScope()
 
     @asynccontextmanager
-    async def draining(self, tasks: TaskGroup) -> AsyncIterator[None]:
+    async def draining(self, tasks: TaskGroup, look: Callable[[], Unfinished]) -> AsyncIterator[None]:
         """A scope for waiting for running work after the node was told to stop.
 
-        The block is cancelled after `drain_seconds`, or when NATS does not answer.
+        `look` says what it waits for, and the node's own log tells it. The block is cancelled after
+        `drain_seconds`, or when NATS does not answer.
         """
         self._log.hurry(APPEND_SECONDS)
         tasks.start_soon(self._watch)
         self._draining.deadline = anyio.current_time() + self._drain_seconds
-        with self._draining:
-            yield
+        async with background() as telling:
+            telling.start_soon(partial(tell_stop, look, seconds=self._drain_seconds, clock=self._clock))
+            with self._draining:
+                yield
+        if unfinished := look():
+            logger.warning("stopping: %s cut short", unfinished)
 
     def all_the_rest(self) -> anyio.CancelScope:
         """A scope with the deadline for everything after the drain."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import anyio
 import anyio.abc
@@ -32,6 +32,7 @@ from suite.errors import (
 )
 from suite.identity import Clock
 from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
+from suite.messages.actions.status import GenerationInfo, GenerationState
 from suite.messages.actor import (
     REPLY_HEADER,
     ActorReply,
@@ -39,12 +40,14 @@ from suite.messages.actor import (
     Cleared,
     Embed,
     Embedded,
+    GenerationProgress,
     Handover,
     HandoverReply,
+    ProgressReply,
 )
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
 from suite.messages.subjects import Subjects
-from suite.node.instance import Instance, Lease
+from suite.node.instance import Asked, Instance, Lease
 from suite.node.supervisor import Supervisor
 from suite.tasks import background
 
@@ -58,6 +61,8 @@ CLEAR_SECONDS = 60.0
 """Timeout of a clear, which waits for one engine step: long for a big model and a long prompt."""
 EMBED_SECONDS = 300.0
 """Timeout for the vectors of one request, which are computed between the model's other steps."""
+PROGRESS_SECONDS = 0.5
+"""How long a model's process may take to say how far its generations are."""
 RECONNECT_SECONDS = 2.0
 _RECONNECT_PAUSE_SECONDS = 0.1
 _ATTEMPTS = 2
@@ -98,6 +103,14 @@ def failure_of(instance: Instance) -> SuiteError:
     return type(failure)(failure.message)
 
 
+class _Pending(NamedTuple):
+    """A generation that no actor has yet."""
+
+    scope: anyio.CancelScope
+    model_id: str
+    asked: Asked
+
+
 class Generations:
     """The generations of one node, until they are handed over to an actor."""
 
@@ -116,21 +129,26 @@ class Generations:
         self._supervisor = supervisor
         self._tasks = tasks
         self._clock = clock
-        self._pending: dict[str, anyio.CancelScope] = {}
+        self._pending: dict[str, _Pending] = {}
 
-    async def start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
+    async def start(
+        self, model: Model, handover: Handover, reply: str, send: Send | None, *, client: str | None = None
+    ) -> None:
         """Have an actor accept the generation. The model is loaded first if necessary.
 
-        Raises the error of the load or the actor's refusal, GenerationExists, Cancelled or ActorCrashed.
+        `client` is how the requester calls itself. Raises the error of the load or the actor's refusal,
+        GenerationExists, Cancelled or ActorCrashed.
         """
         generation_id = handover.generation_id
         if generation_id in self._pending or self._supervisor.find_generation(generation_id):
             raise GenerationExists
-        scope = self._pending[generation_id] = anyio.CancelScope()
+        asked = Asked(since=self._clock(), conversation_id=handover.request.conversation_id, client=client)
+        scope = anyio.CancelScope()
+        self._pending[generation_id] = _Pending(scope, model.model_id, asked)
         try:
             with scope:
                 async with beating(send):
-                    await self._start(model, handover, reply, send)
+                    await self._start(model, handover, reply, send, asked)
         finally:
             del self._pending[generation_id]
         if scope.cancelled_caught:
@@ -138,16 +156,54 @@ class Generations:
                 self._tasks.start_soon(self._settle, instance, generation_id)  # the actor may have it
             raise Cancelled
 
+    @property
+    def pending(self) -> int:
+        """How many generations no actor has yet."""
+        return len(self._pending)
+
     async def cancel(self, generation_id: str) -> None:
         """Cancel a generation, whether an actor has it or it still waits. Raises GenerationNotFound."""
         instance = self._supervisor.find_generation(generation_id)
         if instance is not None and instance.leases[generation_id].accepted:
             if not await self._cancel_in(instance, generation_id):
                 raise GenerationNotFound
-        elif (scope := self._pending.get(generation_id)) is not None:
-            scope.cancel()
+        elif (pending := self._pending.get(generation_id)) is not None:
+            pending.scope.cancel()
         else:
             raise GenerationNotFound
+
+    async def unfinished(self, model_id: str | None) -> tuple[GenerationInfo, ...]:
+        """The unfinished generations of a model (None: of all), the oldest first.
+
+        What a process does not say within `PROGRESS_SECONDS` is left out.
+        """
+        found: list[GenerationInfo] = []
+
+        async def ask(instance: Instance) -> None:
+            known = await self._progress(instance)
+            for generation_id, lease in instance.leases.items():
+                progress = known.get(generation_id)
+                waits = progress is not None and not progress.has_slot
+                found.append(
+                    self._info(
+                        generation_id,
+                        instance.model.model_id,
+                        lease.asked,
+                        state="waiting" if waits or not lease.accepted else "generating",
+                        tokens=progress.completion_tokens if progress is not None else None,
+                    )
+                )
+
+        async with anyio.create_task_group() as tasks:
+            for instance in self._supervisor.instances.values():
+                if instance.leases and model_id in (None, instance.model.model_id):
+                    tasks.start_soon(ask, instance)
+        found += [
+            self._info(generation_id, pending.model_id, pending.asked, state="loading", tokens=0)
+            for generation_id, pending in self._pending.items()
+            if model_id in (None, pending.model_id) and not self._supervisor.find_generation(generation_id)
+        ]
+        return tuple(sorted(found, key=lambda each: -each.elapsed_ms))
 
     async def clear(self, model_id: str | None, conversation_id: str | None) -> Cleared:
         """Have one loaded model (None: each) forget one conversation (None: all).
@@ -192,22 +248,47 @@ class Generations:
         instance.resident_bytes = max(instance.resident_bytes, embedded.resident_bytes)
         return embedded
 
-    async def _start(self, model: Model, handover: Handover, reply: str, send: Send | None) -> None:
+    def _info(
+        self, generation_id: str, model_id: str, asked: Asked, *, state: GenerationState, tokens: int | None
+    ) -> GenerationInfo:
+        return GenerationInfo(
+            generation_id=generation_id,
+            model_id=model_id,
+            state=state,
+            elapsed_ms=(self._clock() - asked.since) * 1000,
+            completion_tokens=tokens,
+            conversation_id=asked.conversation_id,
+            client=asked.client,
+        )
+
+    async def _progress(self, instance: Instance) -> Mapping[str, GenerationProgress]:
+        """What the process of an instance says of its generations; nothing if it does not answer soon."""
+        try:
+            answer = await self._connection.request(
+                self._subject(instance, "progress"), timeout=PROGRESS_SECONDS
+            )
+        except (NoService, RequestTimeout, Unavailable):
+            return {}
+        return msgspec.json.decode(answer.data, type=ProgressReply).generations
+
+    async def _start(
+        self, model: Model, handover: Handover, reply: str, send: Send | None, asked: Asked
+    ) -> None:
         for _ in range(_ATTEMPTS):
             async with self._supervisor.hold(model, correlation_id=handover.generation_id) as instance:
                 await wait_loaded(instance, send)
-                if await self._hand_over(instance, handover, reply):
+                if await self._hand_over(instance, handover, reply, asked):
                     return
                 await instance.wait_gone()
         raise ActorCrashed
 
-    async def _hand_over(self, instance: Instance, handover: Handover, reply: str) -> bool:
+    async def _hand_over(self, instance: Instance, handover: Handover, reply: str, asked: Asked) -> bool:
         """Offer a generation to the actor. Returns whether the actor has it; raises its refusal.
 
         An actor that does not answer counts as dead, and is killed to be sure.
         """
         generation_id = handover.generation_id
-        lease = Lease(reply=reply, stream=handover.request.stream)
+        lease = Lease(reply=reply, stream=handover.request.stream, asked=asked)
         instance.leases[generation_id] = lease
         headers = {REPLY_HEADER: reply}
         if (traceparent := telemetry.traceparent()) is not None:

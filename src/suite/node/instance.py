@@ -18,11 +18,22 @@ from suite.node.process import ActorProcess
 Phase: TypeAlias = Literal["loading", "loaded", "ending", "gone"]
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of a generation while it is not finished. Never its prompt."""
+
+    since: float
+    """When the node got the request (clock time)."""
+    conversation_id: str | None
+    client: str | None
+    """How the requester calls itself."""
+
+
 class Lease(msgspec.Struct, kw_only=True):
     """Keeps an instance from eviction while a generation runs, and says whom to tell if the instance dies."""
 
     reply: str
     stream: bool
+    asked: Asked
     accepted: bool = False
     """Whether the actor has the generation. Until then the hand-over replies to the client."""
 

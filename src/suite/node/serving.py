@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -59,6 +59,7 @@ from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.memory_kills import MemoryKills
 from suite.node.node import Node, actor_spec
 from suite.node.preloader import Preloader
+from suite.node.progress import StartProgress, Unfinished
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
@@ -123,24 +124,36 @@ _NEEDS_EVALUATION = (
 
 _GIB = 2**30
 
+SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint's metadata names"
+"""Where the JSON schemas of requests and replies are, as `$SRV.INFO` says it."""
 
-async def serve(settings: Settings, *, take_over: bool = False) -> None:
+
+async def serve(
+    settings: Settings, *, take_over: bool = False, on_ready: Callable[[Node], None] = lambda _: None
+) -> None:
     """Serve until SIGINT or SIGTERM. After a second signal running generations are not waited for.
 
-    Raises the error that keeps the node from starting, or Fenced, LogGone or NodeLost when it may not go on.
+    `on_ready` is called when the node serves. Raises the error that keeps the node from starting, or Fenced,
+    LogGone or NodeLost when it may not go on.
     """
     async with background() as tasks:
         serving, stop = anyio.Event(), anyio.Event()
         tasks.start_soon(_wait_for_signals, serving, stop, tasks.cancel_scope)
-        async with running_node(settings, take_over=take_over):
+        progress = StartProgress()
+        tasks.start_soon(progress.tell)
+        async with running_node(settings, take_over=take_over, on_step=progress.step) as node:
+            progress.end()
             serving.set()
+            on_ready(node)
             await stop.wait()
+    logger.info("node %s has stopped", settings.node)
 
 
 async def _wait_for_signals(serving: anyio.Event, stop: anyio.Event, scope: anyio.CancelScope) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for _ in signals:
             if stop.is_set() or not serving.is_set():
+                logger.info("stopping at once")
                 scope.cancel()
             stop.set()
 
@@ -150,12 +163,18 @@ async def running_node(
     settings: Settings,
     *,
     take_over: bool = False,
+    on_step: Callable[[str], None] = lambda _: None,
     new_id: NewId = new_id,
     now: Now = utc_now,
     clock: Clock = time.monotonic,
 ) -> AsyncIterator[Node]:
-    """A node that serves until the block ends."""
+    """A node that serves until the block ends.
+
+    `on_step` is called with what the start does next; an empty text is a step that tells by itself what it
+    waits for.
+    """
     subjects = Subjects(settings.subject_root)
+    on_step(f"connecting to NATS at {settings.nats.url}" if settings.nats.url else "starting the NATS server")
     with (
         data_directory.held(settings.data_dir),
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
@@ -179,8 +198,11 @@ async def running_node(
             env = _Environment(
                 settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.cores().value
             )
+            on_step("")
             reporter = await _prepare(env)
+            on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
             catalogue = await _catalogue(settings)
+            on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
             limit_bytes = _memory_limit(settings)
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
@@ -190,7 +212,7 @@ async def running_node(
             await close_open_instances(log, journal, subjects, settings.node)
             supervisor = _supervisor(env, journal, catalogue, limit_bytes)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
-            ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds)
+            ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
             async with (
                 membership.present(leases, journal),
                 Projections.running(
@@ -211,7 +233,7 @@ async def running_node(
                         yield node
                     finally:
                         ConnectionFile.path(settings.data_dir).unlink(missing_ok=True)
-                    async with ending.draining(tasks):
+                    async with ending.draining(tasks, partial(_unfinished, node, service)):
                         await service.drain()
                         await supervisor.drain()
                 # Instances whose end is not in the log by the deadline are closed at the next start.
@@ -326,6 +348,12 @@ def _start_background(env: _Environment, node: Node) -> None:
         tasks.start_soon(preloader.run)
 
 
+def _unfinished(node: Node, service: Service[Node]) -> Unfinished:
+    """What a stop waits for. The request of a generation runs until a model's process has it."""
+    pending, held = node.generations.pending, node.supervisor.generations
+    return Unfinished(pending + held, max(0, service.running - pending))
+
+
 @asynccontextmanager
 async def _service(env: _Environment, node: Node, reporter: Reporter) -> AsyncIterator[Service[Node]]:
     """Answer requests, those of older clients too, until the block ends."""
@@ -336,7 +364,7 @@ async def _service(env: _Environment, node: Node, reporter: Reporter) -> AsyncIt
         node,
         subjects=env.subjects,
         version=__version__,
-        metadata={"node": settings.node},
+        metadata={"node": settings.node, "schemas": SCHEMAS},
         new_id=env.new_id,
         drain_seconds=0.0,
         disabled=_disabled(settings),

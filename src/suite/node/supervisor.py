@@ -130,6 +130,11 @@ class Supervisor:
             instance.waiting -= 1
             self._touch(instance)
 
+    @property
+    def generations(self) -> int:
+        """How many generations the actors have."""
+        return sum(instance.running for instance in self.instances.values())
+
     def find_generation(self, generation_id: str) -> Instance | None:
         """The instance that has a generation; None if there is none."""
         for instance in self.instances.values():

@@ -26,6 +26,10 @@ Limit: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 Sequence: TypeAlias = Annotated[int, Meta(ge=0)]
 
 
+CLIENT_HEADER = "Suite-Client"
+"""The header of a request in which its sender may say what it is, for people who look at what runs."""
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all requests."""
 

@@ -11,6 +11,7 @@ from suite.messages.actions.base import Limit, ModelId, Reply, Request
 
 Source: TypeAlias = Literal["directory", "huggingface", "lmstudio", "ollama"]
 """Where a model's file is: a directory of files, or the folder of another program."""
+GenerationState: TypeAlias = Literal["loading", "waiting", "generating"]
 ModelStatus: TypeAlias = Literal["unloaded", "loading", "loaded", "unloading", "invalid"]
 FileState: TypeAlias = Annotated[
     Literal["present", "arriving", "incomplete", "unreachable", "gone"],
@@ -54,6 +55,23 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     loaded_at: str | None
     last_used_at: str | None
     idle_ms: float
+
+
+class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A generation that a node has not finished. Prompts and texts are not told."""
+
+    generation_id: str
+    """What ``cancel_generation`` takes."""
+    model_id: str
+    state: GenerationState
+    """``loading``: its model is not ready; ``waiting``: for a slot in it; ``generating``: it has one."""
+    elapsed_ms: float
+    """Since the node got the request."""
+    completion_tokens: int | None
+    """Tokens generated so far; null if the model's process does not say within half a second."""
+    conversation_id: str | None
+    client: str | None
+    """How its requester calls itself, in the header ``Suite-Client``; null if it does not."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +153,8 @@ class GetModelStatusReply(Reply, frozen=True, kw_only=True):
 
     model: ModelInfo | None = None
     models: dict[str, ModelInfo] | None = None
+    generations: tuple[GenerationInfo, ...] = ()
+    """The unfinished generations of this model, or of all, on the node that answers; the oldest first."""
     next_cursor: str | None = None
 
 

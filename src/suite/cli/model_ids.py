@@ -1,0 +1,106 @@
+"""Finds the model that a person means: by its id or an alias, or by any unique beginning of one of them.
+
+Ids on the wire are exact. A command sends what was typed, and asks for the ids only if it is refused::
+
+    reply = await for_model(client, "smol", lambda model_id: client.unload_model(model_id))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from suite.errors import ModelNotFound, SuiteError
+
+if TYPE_CHECKING:
+    from suite.client import Client
+    from suite.messages.actions.status import ModelInfo
+
+T = TypeVar("T")
+
+_CANDIDATES: Final = 8
+"""How many ids an error lists."""
+
+
+async def for_model(client: Client, typed: str, work: Callable[[str], Awaitable[T]]) -> T:
+    """Do work for the model that was typed, or else for the one whose id begins like this.
+
+    Raises ModelNotFound, with candidates or suggestions, and whatever the work raises.
+    """
+    try:
+        return await work(typed)
+    except ModelNotFound as refusal:
+        try:
+            (model_id,) = await known_ids(client, [typed])
+        except ModelNotFound:
+            raise
+        except SuiteError:
+            raise refusal from None
+        if model_id == typed:
+            raise
+    return await work(model_id)
+
+
+async def described(client: Client, typed: str) -> ModelInfo:
+    """The model that was typed or is meant. Raises ModelNotFound, with candidates or suggestions."""
+
+    async def ask(model_id: str) -> ModelInfo:
+        found = (await client.get_model_status(model_id)).model
+        if found is None:
+            raise ModelNotFound
+        return found
+
+    return await for_model(client, typed, ask)
+
+
+async def about_model(
+    client: Client,
+    typed: str | None,
+    ask: Callable[[str | None], Awaitable[T]],
+    *,
+    is_empty: Callable[[T], bool],
+) -> T:
+    """Ask for what is known of a model, or of the one that is meant if nothing is known of what was typed.
+
+    What was typed may be a model of elsewhere, or of the past. Raises ModelNotFound if several may be meant.
+    """
+    answer = await ask(typed)
+    if typed is None or not is_empty(answer):
+        return answer
+    (model_id,) = await known_ids(client, [typed])
+    return answer if model_id == typed else await ask(model_id)
+
+
+async def known_ids(client: Client, typed: Iterable[str]) -> tuple[str, ...]:
+    """The ids of the models that are meant; what was typed where there is none.
+
+    Raises ModelNotFound if several may be meant.
+    """
+    models = (await client.list_models()).models
+    return tuple(_one_of(each, _beginning_with(each, models)) for each in typed)
+
+
+def _one_of(typed: str, model_ids: Sequence[str]) -> str:
+    if not model_ids:
+        return typed
+    if len(model_ids) == 1:
+        return model_ids[0]
+    *shown, last = sorted(model_ids)
+    if len(shown) >= _CANDIDATES:
+        shown, last = shown[:_CANDIDATES], f"{len(shown) + 1 - _CANDIDATES} more"
+    raise ModelNotFound(f"{typed!r} may be {', '.join(shown)} or {last}: type more of it")
+
+
+def _beginning_with(typed: str, models: Iterable[ModelInfo]) -> list[str]:
+    """The ids of the models that may be meant: by a whole name, by one in another case, by a beginning."""
+    folded = typed.casefold()
+    rules: tuple[Callable[[str], bool], ...] = (
+        lambda name: name == typed,
+        lambda name: name.casefold() == folded,
+        lambda name: name.casefold().startswith(folded),
+    )
+    names = {model.model_id: (model.model_id, *model.aliases) for model in models}
+    for meant in rules:
+        if found := [model_id for model_id, own in names.items() if any(map(meant, own))]:
+            return found
+    return []

@@ -1,0 +1,71 @@
+"""What `suite serve` prints when it is ready."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from suite import machine
+from suite.catalogue import Model
+from suite.cli.invocation import data_dir_arguments, typed
+from suite.cli.output import size
+from suite.config import ConnectionFile
+from suite.node.node import Node
+from suite.version import __version__
+
+
+def show_ready(node: Node) -> None:
+    """Print what is served, where, within which limits, and what to type next."""
+    lines = (
+        f"suite {__version__} serves as node {node.name}; Ctrl-C stops it",
+        f"  models  {_models(node)}",
+        f"  NATS    {_where(node)}",
+        f"  limits  {_limits(node)}",
+        f"  next    {_next(node)}",
+    )
+    with suppress(OSError):  # a service does not end because nobody reads this
+        click.echo("\n".join(lines))
+        sys.stdout.flush()
+
+
+def _models(node: Node) -> str:
+    models = node.catalogue.models.values()
+    where = ", ".join(str(path) if path.is_dir() else f"{path} (not there)" for path in _directories(node))
+    invalid = sum(model.error is not None for model in models)
+    remark = f", {invalid} of them cannot be loaded (see `suite models`)" if invalid else ""
+    return f"{len(models) or 'none'} in {where}{remark}"
+
+
+def _directories(node: Node) -> list[Path]:
+    return [path.absolute() for path in node.settings.models_directories]
+
+
+def _where(node: Node) -> str:
+    own = "" if node.settings.nats.url else ", a server of its own"
+    return f"{node.connection.url}{own}; credentials in {ConnectionFile.path(node.settings.data_dir)}"
+
+
+def _limits(node: Node) -> str:
+    counts = sorted(map(node.threads, node.catalogue.models.values())) or [machine.cores().value]
+    threads = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    memory = size(node.supervisor.residency.limit_bytes)
+    return f"{memory} of memory for all loaded models, {threads} threads for each"
+
+
+def _next(node: Node) -> str:
+    arguments = data_dir_arguments(node.settings.data_dir)
+    able = [model for model in node.catalogue.models.values() if _answers(model)]
+    if able:
+        smallest = min(able, key=lambda model: ("chat" not in model.capabilities, model.need_bytes))
+        prompt = "What is a llama?" if "chat" in smallest.capabilities else "Once upon a time"
+        return typed("run", smallest.model_id, prompt, *arguments)
+    if node.catalogue.models:
+        return typed("models", *arguments)
+    return f"put a .gguf file into {_directories(node)[0]}, or start it with --models-dir DIR"
+
+
+def _answers(model: Model) -> bool:
+    return model.error is None and "embedding" not in model.capabilities

@@ -1,0 +1,84 @@
+"""The standard streams, in whatever state the command was started: closed, full, or not UTF-8."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Final
+
+import click
+
+_STDIN: Final = 0
+_STDOUT: Final = 1
+_STDERR: Final = 2
+
+
+def prepare() -> None:
+    """Make the standard streams usable before the first of them is used.
+
+    A closed stdin reads as empty and a closed stderr drops what is written, as a closed stdout does not:
+    output that was asked for and cannot be written is an error. What an encoding does not have is written as
+    `\\xe4`; what was read must be text in it.
+    """
+    # Descriptors that stay free would be given to the next files and sockets, and be written to as streams.
+    if sys.stdin is None:
+        _open_null(_STDIN, os.O_RDONLY)
+        sys.stdin = open(_STDIN, closefd=False)  # noqa: SIM115 - open as long as the process is
+    if sys.stdout is None:
+        _open_null(_STDOUT, os.O_RDONLY)
+        sys.stdout = open(_STDOUT, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        _open_null(_STDERR, os.O_WRONLY)
+        sys.stderr = open(_STDERR, "w", closefd=False)  # noqa: SIM115
+    for stream, errors in (
+        (sys.stdin, "strict"),
+        (sys.stdout, "backslashreplace"),
+        (sys.stderr, "backslashreplace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != errors:
+            stream.reconfigure(errors=errors)
+
+
+def _open_null(descriptor: int, flags: int) -> None:
+    opened = os.open(os.devnull, flags)
+    if opened != descriptor:
+        os.dup2(opened, descriptor)
+        os.close(opened)
+
+
+def flush() -> None:
+    """Write what is buffered for stdout. Raises OSError when it cannot be written."""
+    sys.stdout.flush()
+
+
+def discard_output() -> None:
+    """Drop what is still buffered for stdout and stderr, so that writing it does not fail again at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError):  # a stream of a test has no descriptor
+                _open_null(stream.fileno(), os.O_WRONLY)
+
+
+def harmless(text: str) -> str:
+    """A text of which nothing can control a terminal, as names of files and what models say could."""
+    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+
+
+def not_text(error: UnicodeDecodeError) -> click.UsageError:
+    """The error for standard input that is not text."""
+    byte = error.object[error.start]
+    return click.UsageError(
+        f"standard input is not {error.encoding.upper()} text (byte 0x{byte:02x} at position {error.start})"
+    )
+
+
+def read_all() -> str:
+    """Read standard input to its end. Raises UsageError when it is not text."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise not_text(error) from None
