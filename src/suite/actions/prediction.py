@@ -58,7 +58,9 @@ async def select_model(node: Node, request: SelectModelRequest, _: Call) -> Sele
     able = [
         model
         for model in node.catalogue.models.values()
-        if model.error is None and (request.capability is None or request.capability in model.capabilities)
+        if model.error is None
+        and (model.outage is None or node.is_loaded(model.model_id))
+        and (request.capability is None or request.capability in model.capabilities)
     ]
     if not able:
         known = sorted({each for model in node.catalogue.models.values() for each in model.capabilities})

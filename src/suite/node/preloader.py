@@ -37,9 +37,12 @@ class Preloader:
     def idle_timeout(self, model: Model) -> float:
         """The idle time in seconds after which the model is unloaded; 0 (never) while it is predicted.
 
-        Otherwise a predicted model would be unloaded and loaded again in every round.
+        Otherwise a predicted model would be unloaded and loaded again in every round. A model whose file is
+        out of reach stays as well: it could not be loaded again.
         """
-        return 0.0 if model.model_id in self._predicted else self._node.idle_timeout(model)
+        now = self._node.catalogue.models.get(model.model_id)
+        stays = model.model_id in self._predicted or (now is not None and now.outage is not None)
+        return 0.0 if stays else self._node.idle_timeout(model)
 
     async def _predict(self) -> None:
         try:
@@ -51,7 +54,9 @@ class Preloader:
     async def _preload(self, model_id: str) -> None:
         model = self._node.catalogue.models.get(model_id)
         residency = self._node.supervisor.residency
-        if model is None or model.error is not None or model_id in self._node.supervisor.instances:
+        if model is None or model_id in self._node.supervisor.instances:
+            return
+        if model.error is not None or model.outage is not None:
             return
         if model.need_bytes > residency.limit_bytes - residency.reserved_bytes:
             logger.info("%s is likely to be used, but there is no free memory for it", model_id)
