@@ -11,6 +11,7 @@ import jsonschema
 import msgspec
 import pytest
 
+from suite.bus.endpoint import Endpoint
 from suite.messages import signals
 from suite.messages.actions.base import ErrorReply, Request
 from suite.messages.actions.generation import GenerateTextRequest
@@ -19,6 +20,7 @@ from suite.messages.asyncapi import SIGNALS, asyncapi
 from suite.messages.jsonschema import action_types, event_types, schema_of
 from suite.messages.schema import documents, drift, main, write
 from suite.messages.subjects import Subjects
+from suite.node.serving import ACTIONS
 
 REPOSITORY = Path(__file__).parent.parent
 SCHEMAS = REPOSITORY / "schemas"
@@ -32,6 +34,13 @@ def conforms(document: dict[str, Any], instance: object) -> bool:
 
 def test_the_files_are_those_of_the_types() -> None:
     assert drift(SCHEMAS) == []
+
+
+def test_every_endpoint_of_the_micro_service_names_its_schemas() -> None:
+    ids = {document["$id"] for path, document in DOCUMENTS.items() if path != "asyncapi.json"}
+    for action in ACTIONS:
+        metadata = Endpoint(action, f"suite.action.{action.name}").info()["metadata"]
+        assert {metadata["request_schema"], metadata["response_schema"]} <= ids
 
 
 @pytest.mark.parametrize("path", sorted(DOCUMENTS.keys() - {"asyncapi.json"}))

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from support.examples import help_examples
 from support.models import CHAT_TEMPLATE, tiny_model
 
 MARK = "DEMO_TEST_MARK"
@@ -25,16 +26,29 @@ MARK = "DEMO_TEST_MARK"
 SECONDS = 50.0
 
 
-@asynccontextmanager
-async def demo(directory: Path, *options: str) -> AsyncIterator[anyio.abc.Process]:
-    models = directory / "models"
-    models.mkdir()
-    tiny_model(models / "tiny.gguf", chat_template=CHAT_TEMPLATE, context=1024)
+MODEL = "SmolLM2-135M-Instruct.Q4_1"
+"""A small model has the name of the one in the examples of the help."""
+
+
+def home(directory: Path) -> dict[str, str]:
+    """The environment of a person who has what the examples name."""
+    (directory / "models").mkdir()
+    (directory / ".models").symlink_to(directory / "models")
+    tiny_model(directory / "models" / f"{MODEL}.gguf", chat_template=CHAT_TEMPLATE, context=1024)
     (directory / "tmp").mkdir()
-    environ = {**os.environ, MARK: str(directory), "TMPDIR": str(directory / "tmp")}
-    command = [sys.executable, "-m", "suite", "demo", "--models-dir", str(models), *options]
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return {MARK: str(directory), "HOME": str(directory), "TMPDIR": str(directory / "tmp"), "PATH": path}
+
+
+@asynccontextmanager
+async def demo(directory: Path, *options: str, line: str | None = None) -> AsyncIterator[anyio.abc.Process]:
+    """The demo with these options, or an example of its help as it stands."""
+    environ = {**os.environ, **home(directory)}
+    command = [sys.executable, "-m", "suite", "demo", "--models-dir", str(directory / "models"), *options]
+    if line is not None:
+        command = ["bash", "-c", f"exec {line}"]
     with anyio.fail_after(SECONDS):
-        async with await anyio.open_process(command, env=environ) as process:
+        async with await anyio.open_process(command, env=environ, cwd=directory) as process:
             yield process
 
 
@@ -67,7 +81,8 @@ async def documents(process: anyio.abc.Process) -> AsyncIterator[Any]:
 
 
 async def test_the_demo_shows_all_of_it_and_leaves_nothing(tmp_path: Path) -> None:
-    async with demo(tmp_path, "--json") as process:
+    _, line = help_examples("demo")
+    async with demo(tmp_path, line=line) as process:
         shown = [document async for document in documents(process)]
         assert await process.wait() == 0
     steps = {document["step"]: document["result"] for document in shown if "step" in document}
@@ -89,15 +104,18 @@ async def test_the_demo_shows_all_of_it_and_leaves_nothing(tmp_path: Path) -> No
 
 
 async def test_the_demo_in_text_says_what_was_reused(tmp_path: Path) -> None:
-    async with demo(tmp_path, "--model", "tiny") as process:
+    line, _ = help_examples("demo")
+    async with demo(tmp_path, line=line) as process:
         assert process.stdout is not None
         shown = b"".join([part async for part in process.stdout]).decode()
         assert await process.wait() == 0
     for words in (
-        "$ suite load tiny",
+        f"$ suite load {MODEL}",
         "(turn 2)",
         "prompt tokens were still in memory",
-        "suite.event.usage.tiny",
+        "\n  suite serve --models-dir .models\n",
+        f"\n  suite run {MODEL} 'What is a llama?'\n",
+        f"suite.event.usage.{MODEL.replace('.', '%2E')}",
     ):
         assert words in shown
 

@@ -25,10 +25,13 @@ class Done(NamedTuple):
 
 
 class Command:
-    """A command line whose commands find the service of a data directory, one at a time."""
+    """A command line whose commands find the service of a data directory, one at a time.
 
-    def __init__(self, data_dir: Path) -> None:
-        self._where = ("--data-dir", str(data_dir))
+    Without one, they find what they find by themselves.
+    """
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        self._where = () if data_dir is None else ("--data-dir", str(data_dir))
 
     async def run(self, *arguments: str, input: str = "") -> Done:
         with anyio.fail_after(SECONDS):

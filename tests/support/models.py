@@ -66,13 +66,15 @@ def tiny_model(
     context: int = 512,
     chat_template: str | None = None,
     pooling: gguf.PoolingType | None = None,
+    brief: bool = False,
     name: str = "tiny",
     seed: int = 0,
 ) -> Path:
     """Write a llama of random weights (F16, about 0.3 MB as it stands) to `path` and return the path.
 
     It is the same file for the same arguments. It says nothing sensible, but only printable ASCII, and as
-    good as never ends by itself: the output rows of control tokens and of bytes over 0x7F are zero.
+    good as never ends by itself: the output rows of control tokens and of bytes over 0x7F are zero. A `brief`
+    one ends after a few tokens: one dimension is large for all tokens, and the row of </s> looks at it.
     """
     assert embedding % heads == 0, "embedding must be a multiple of heads"
     assert heads % kv_heads == 0, "heads must be a multiple of kv_heads"
@@ -113,7 +115,10 @@ def tiny_model(
     output[:3] = 0
     output[3 : 3 + 0x20] = 0
     output[3 + 0x7F : 3 + 0x100] = 0
-    writer.add_tensor("token_embd.weight", matrix(len(tokens), embedding, 1.0))
+    embedded = matrix(len(tokens), embedding, 1.0)
+    if brief:
+        embedded[:, 0], output[:, 0], output[2, 0] = 8, 0, 2.4
+    writer.add_tensor("token_embd.weight", embedded)
     writer.add_tensor("output_norm.weight", np.ones(embedding, dtype=np.float32))
     writer.add_tensor("output.weight", output)
     for layer in range(layers):

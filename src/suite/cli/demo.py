@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from suite.cli.invocation import typed
+from suite.cli.model_ids import known_ids
 from suite.cli.options import json_option
 from suite.extras import require
 
@@ -23,7 +25,7 @@ MAX_TOKENS = 64
 @click.option(
     "--models-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A directory with a chat model as *.gguf.",
+    help="A directory with a chat model as *.gguf.  [default: that of --model]",
 )
 @click.option("--model", help="A model's file or id. Default: the smallest one with a chat template.")
 @json_option
@@ -35,7 +37,7 @@ def demo(models_dir: Path | None, model: str | None, as_json: bool) -> None:
 
     \b
     Examples:
-      suite demo --model ~/models/smollm2.gguf
+      suite demo --model .models/SmolLM2-135M-Instruct.Q4_1.gguf
       suite demo --models-dir ~/models --model smollm2 --json
     """
     import anyio
@@ -72,13 +74,19 @@ class _Demo:
         ):
             health = await client.health_check()
             self._tell("ready", f"{health.status}: node {health.node}, version {health.version}", health)
-            model = self._model or await self._choose(client)
+            model = await self._meant(client)
             await self._load(client, model)
             await self._talk(client, model)
             await self._show_status(client)
             await self._unload(client, model)
             await self._show_events(client)
-        self._tell("stopped", "\neverything is stopped", None)
+        self._tell("stopped", f"\neverything is stopped\n\n{self._next(model)}", None)
+
+    def _next(self, model: str) -> str:
+        """What to type next, with the same model."""
+        serve = typed("serve", "--models-dir", str(self._models_dir))
+        run = typed("run", model, "What is a llama?")
+        return f"type next, in two terminals:\n  {serve}\n  {run}"
 
     def _say(self, command: str) -> None:
         """Print the command that does the same as the next step."""
@@ -95,6 +103,12 @@ class _Demo:
             json_line({"step": step, "result": result})
         else:
             click.echo(text)
+
+    async def _meant(self, client: Client) -> str:
+        if self._model is None:
+            return await self._choose(client)
+        (model_id,) = await known_ids(client, [self._model])
+        return model_id
 
     async def _choose(self, client: Client) -> str:
         from suite.errors import ModelNotFound

@@ -113,7 +113,7 @@ def import_legacy(target: Target, database: Path, timezone: tzinfo) -> int:
     \b
     Examples:
       suite import-legacy data/model_evaluation.db
-      suite import-legacy old.db --timezone Europe/Berlin --data-dir /srv/suite --json
+      suite import-legacy old.db --timezone Europe/Berlin --json
     """
     from suite.cli.output import Bar, json_line
     from suite.legacy.database import OldDatabase

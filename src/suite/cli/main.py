@@ -136,7 +136,7 @@ def commands(ctx: click.Context) -> None:
       suite serve --models-dir ~/models
       suite models
       suite run smollm2 "What is a llama?"
-      suite events --follow
+      suite events --follow --since 10m
 
     \b
     Exit codes:
