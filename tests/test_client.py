@@ -332,7 +332,7 @@ async def test_a_dead_node_is_noticed_by_its_silence(tmp_path: Path) -> None:
 
 async def test_a_lost_connection_is_noticed_at_once(tmp_path: Path) -> None:
     async with service(tmp_path, silence_seconds=60, generate_text=endless) as (client, _, server):
-        with pytest.raises(Unavailable), anyio.fail_after(20):
+        with pytest.raises(NodeLost), anyio.fail_after(20):
             async for chunk in client.generate("m", "p"):
                 if chunk.index == 3:
                     await server.kill()

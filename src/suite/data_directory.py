@@ -50,6 +50,40 @@ def held(directory: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def is_held(directory: Path) -> bool:
+    """Whether a process holds the directory at the moment."""
+    try:
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file by one that only its owner may read. After a crash it has the old or the new content.
+
+    Raises OSError.
+    """
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def _tighten(top: Path) -> None:
     """Take from all others what rights they have to a directory and what is in it; links are not followed."""
     places = [

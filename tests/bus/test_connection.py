@@ -117,7 +117,7 @@ async def test_a_lost_connection_fails_what_waits_at_once_and_everything_works_a
 
         async def wait_for_many() -> None:
             async with connection.request_many("suite.hold", idle_timeout=3600) as answers:
-                with pytest.raises(Unavailable):
+                with pytest.raises(NodeLost):
                     await anext(answers)
             failed.append("request_many")
 

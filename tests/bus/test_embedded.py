@@ -248,4 +248,4 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
         pid = server.pid
     assert not running(pid)
     names = {path.name for path in files_below(tmp_path) if "jetstream" not in path.parts}
-    assert names == {"nats-server.conf", "nats-server.log", "nats-server.out"}
+    assert names == {"nats-server.conf", "nats-server.log", "nats-server.out", "port"}

@@ -26,9 +26,9 @@ INTERRUPTED: Final = 130
 def exit_code(error: SuiteError) -> int:
     """The exit code for an error."""
     match error:
-        case LogGone():
+        case LogGone() | AccessDenied():
             return REFUSED
-        case Unavailable() | NoService() | AccessDenied():
+        case Unavailable() | NoService():
             return UNREACHABLE
         case RequestTimeout() | UnknownOutcome() | NodeLost():
             return UNCERTAIN

@@ -17,6 +17,7 @@ from suite.version import __version__
 COMMANDS: Final = {
     "serve": ("suite.cli.serve", "Serve the models of this machine."),
     "config": ("suite.cli.config", "Show all settings, and where each value comes from."),
+    "credentials": ("suite.cli.credentials", "Show, add, rotate and revoke who may connect."),
     "demo": ("suite.cli.demo", "Show everything once, with a temporary service."),
     "models": ("suite.cli.models", "List the models and their states."),
     "load": ("suite.cli.models", "Load a model."),
@@ -91,7 +92,7 @@ def commands() -> None:
     \b
     Exit codes:
       0    done
-      1    refused by the service (stderr has the code: `error <code>: message`), or not healthy
+      1    refused, by the service or by NATS (stderr has the code: `error <code>: message`), or not healthy
       2    wrong usage or configuration
       3    the service cannot be reached
       4    no answer in time, or the outcome is unknown

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 import anyio
 from anyio.abc import TaskGroup
 
-from suite.bus.connection import Connection
+from suite.bus.connection import Connection, Rediscover
 from suite.client.evaluations import Evaluations
 from suite.client.generation import Generation, GenerationOptions, OnProgress, chat_messages
 from suite.client.opened_log import OpenedLog
@@ -52,7 +52,6 @@ from suite.messages.actions.status import (
     ListModelsReply,
     ListModelsRequest,
 )
-from suite.messages.actor import NatsAccess
 from suite.messages.envelope import Recorded
 from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal
 from suite.messages.subjects import Subjects
@@ -87,7 +86,7 @@ class Client(Evaluations, Records):
         connection: Connection,
         tasks: TaskGroup,
         *,
-        reader: NatsAccess | None,
+        reader: Rediscover | None,
         subjects: Subjects,
         new_id: NewId,
         request_seconds: float,
