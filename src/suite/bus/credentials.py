@@ -159,7 +159,9 @@ def change(file: Path, edit: Callable[[Credentials], Credentials] = lambda known
 
 def _completed(known: Credentials) -> Credentials:
     """With the users that must be there, which somebody may have removed by hand."""
-    return Credentials(users={**{name: Credentials.new().users[name] for name in ESSENTIAL}, **known.users})
+    fresh = Credentials.new().users
+    missing = {name: fresh[name] for name in ESSENTIAL if name not in known.users}
+    return Credentials(users={**known.users, **missing})
 
 
 def _make_private(descriptor: int, file: Path) -> None:

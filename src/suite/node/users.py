@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from suite.bus import credentials
+from suite.bus.accounts import User
 from suite.bus.embedded import EmbeddedServer
 from suite.errors import DataDirUnusable
 from suite.node.address import Address
@@ -49,7 +50,7 @@ class UsersWatch:
         self._seen = seen
         self._told = ""
 
-    async def _admit(self, users: tuple[credentials.User, ...]) -> None:
+    async def _admit(self, users: tuple[User, ...]) -> None:
         self._server.users = users
         # First the file: a client that is put out now finds its new password at once.
         await anyio.to_thread.run_sync(self._address.refresh)
