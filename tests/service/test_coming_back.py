@@ -20,7 +20,7 @@ from suite.client import Client
 from suite.errors import NodeStopping, NoService, RequestTimeout, SuiteError, Unavailable
 from suite.tasks import background
 from support.examples import javascript, python
-from support.models import slow_model
+from support.models import tiny_model
 from support.nats import eventually
 from support.service import Serving, history, serving
 
@@ -71,7 +71,7 @@ async def logged(client: Client, value: float) -> None:
 async def cut_in_the_middle(client: Client, service: Serving, *, kill: bool) -> str:
     """End the service under a generation; the code of the error with which that ends."""
     with anyio.fail_after(BACK_SECONDS), pytest.raises(SuiteError) as error:
-        async for chunk in client.generate("slow", "x", max_tokens=4000):
+        async for chunk in client.generate("tiny", "x", max_tokens=4000):
             if chunk.index == 1:
                 await (service.kill() if kill else service.stop())
     return error.value.code
@@ -80,9 +80,9 @@ async def cut_in_the_middle(client: Client, service: Serving, *, kill: bool) -> 
 async def test_clients_go_on_after_a_kill_and_after_a_stop(tmp_path: Path) -> None:
     models, data = tmp_path / "models", tmp_path / "data"
     models.mkdir()
-    slow_model(models / "slow.gguf")
+    tiny_model(models / "tiny.gguf", context=4096)
     options = ("--data-dir", data)
-    brief = {"SUITE_DRAIN_SECONDS": "0.2"}
+    brief = {"SUITE_DRAIN_SECONDS": "0.1", "SUITE_STANDBY": "false"}
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(serving(models, data, environ=brief))
         url = service.connection_file().url
@@ -104,7 +104,6 @@ async def test_clients_go_on_after_a_kill_and_after_a_stop(tmp_path: Path) -> No
             assert service.connection_file().url == url
             await logged(own, value)
             await logged(by_url, value + 0.5)
-            await own.generate_text("slow", "x", max_tokens=2)
             wanted = [event.seq for event in await history(own)]
             for followed in followers:
                 await eventually(lambda f=followed, w=wanted: f.seqs[-1:] == w[-1:])  # type: ignore[misc]
