@@ -49,6 +49,10 @@ class User(NamedTuple):
     role: str
     password: str
 
+    def __repr__(self) -> str:
+        """Without the password: it may get into a log by mistake."""
+        return f"User({self.name!r}, {self.role!r})"
+
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
     """The subjects of its account that a user with this role may publish and subscribe to.

@@ -53,10 +53,22 @@ LAST_RETRY_SECONDS = 1.0
 LAST_REFUSED_SECONDS = 5.0
 """The longest pause while the credentials are refused, which takes a person to mend."""
 
+REGAIN_SECONDS = 5.0
+"""The pause before subscriptions are made again that the server has taken away."""
+CUT_ATTEMPTS = 4
+"""How often a server is asked that greets and hangs up, before it counts as unreachable."""
+
 Rediscover: TypeAlias = Callable[[], NatsAccess]
 """Says how the service can be reached now. It may read a file. Raises SuiteError if there is no service."""
 
 _violation = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"').search
+
+
+class _CutShort(Unavailable):
+    """The server has hung up in the middle of the greeting.
+
+    It does so after a refusal, and what it said may be lost: the client was still writing.
+    """
 
 
 class Connection:
@@ -81,6 +93,7 @@ class Connection:
         self._subscriptions: set[Subscription] = set()
         self._streams: set[Stream] = set()
         self._denied: set[str] = set()
+        self._is_regaining = False
         self._replies = Replies(self.new_inbox())
         self.max_payload = 0
         """The server's limit for payload and headers together, in bytes."""
@@ -336,6 +349,15 @@ class Connection:
         credentials = self._access.credentials_file
         if credentials is not None and not Path(credentials).is_file():  # noqa: ASYNC240
             raise AccessDenied(f"there is no credentials file {credentials}")
+        for attempt in range(CUT_ATTEMPTS):
+            try:
+                await self._connect_once()
+                break
+            except _CutShort:
+                if attempt == CUT_ATTEMPTS - 1:
+                    raise
+
+    async def _connect_once(self) -> None:
         client = NatsClient()
         try:
             await self._reach(client)
@@ -371,7 +393,8 @@ class Connection:
             cause = client.failure or error
             if "authorization" in str(cause).lower() or "authentication" in str(cause).lower():
                 raise AccessDenied(self._refused()) from None
-            raise Unavailable(
+            cut = isinstance(error, ConnectionError) and client.was_greeted
+            raise (_CutShort if cut else Unavailable)(
                 f"NATS cannot be reached at {self.url} ({cause or type(cause).__name__}): check that it runs"
             ) from None
         if not client.is_usable:
@@ -463,10 +486,28 @@ class Connection:
         log.error("this user may not use %s: permissions violation for %s", subject, verb)
         if verb == "subscription":
             self._denied.add(subject)
+            if not self._is_regaining:
+                self._is_regaining = True
+                self._tasks.start_soon(self._regain, client)
         else:
             self._replies.deny(subject)
             for stream in self._streams:
                 stream.deny(subject)
+
+    async def _regain(self, client: NatsClient) -> None:
+        """Connect anew if the server has taken subscriptions away: it does not give them back by itself.
+
+        It does so when its users are changed. A new subscription that is denied is not among ours by then.
+        """
+        await anyio.sleep(REGAIN_SECONDS)
+        self._is_regaining = False
+        if self._client is client and any(
+            each.subject.lower() in self._denied for each in self._subscriptions
+        ):
+            log.warning(
+                "%s has taken subscriptions away: they are made again over a new connection", self.url
+            )
+            client.abort()
 
     async def _close(self) -> None:
         client, self._client = self._client, None

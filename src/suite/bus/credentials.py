@@ -45,6 +45,10 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     role: OfferedRole
     password: Annotated[str, msgspec.Meta(min_length=1)]
 
+    def __repr__(self) -> str:
+        """Without the password: it may get into a log by mistake."""
+        return f"Credential({self.role!r})"
+
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All users by name. A change makes a new object."""
