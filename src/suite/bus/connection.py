@@ -454,10 +454,10 @@ class Connection:
                 f"NATS at {self.url} refused the credentials in {file}: get new ones from its administrator"
             )
         if user is None:
-            return f"NATS at {self.url} wants a user and a password: `suite credentials show` has them"
+            return f"NATS at {self.url} wants to know who you are: give it a user and a password"
         return (
             f"NATS at {self.url} refused the user {user!r}: its password is wrong or was changed, or it was "
-            f"revoked; `suite credentials show {user}` has the right one"
+            f"revoked; for the service's own server `suite credentials show {user}` has the right one"
         )
 
     def _lose(self, client: NatsClient) -> None:

@@ -164,7 +164,7 @@ def change(file: Path, edit: Callable[[Credentials], Credentials] = lambda known
 def _completed(known: Credentials) -> Credentials:
     """With the users that must be there, which somebody may have removed by hand."""
     fresh = Credentials.new().users
-    missing = {name: fresh[name] for name in ESSENTIAL if name not in known.users}
+    missing: dict[str, Credential] = {name: fresh[name] for name in ESSENTIAL if name not in known.users}
     return Credentials(users={**known.users, **missing})
 
 
