@@ -54,7 +54,7 @@ LAST_REFUSED_SECONDS = 5.0
 """The longest pause while the credentials are refused, which takes a person to mend."""
 
 REGAIN_SECONDS = 5.0
-"""The pause before subscriptions are made again that the server has taken away."""
+"""The pause before a subscription is tried again that the server has denied."""
 CUT_ATTEMPTS = 4
 """How often a server is asked that greets and hangs up, before it counts as unreachable."""
 
@@ -93,6 +93,7 @@ class Connection:
         self._subscriptions: set[Subscription] = set()
         self._streams: set[Stream] = set()
         self._denied: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._is_regaining = False
         self._replies = Replies(self.new_inbox())
         self.max_payload = 0
@@ -365,6 +366,7 @@ class Connection:
             self.max_payload = client.max_payload
             self.server_version = str(client._server_info.get("version", ""))
             self._denied.clear()
+            self._told.clear()
             for subscription in list(self._subscriptions):
                 await subscription.bind(client)
             await client.flush(self._connect_timeout)  # type: ignore[arg-type]
@@ -483,7 +485,9 @@ class Connection:
             log.log(level, "nats: %r", error)
             return
         verb, subject = violation.groups()
-        log.error("this user may not use %s: permissions violation for %s", subject, verb)
+        if (verb, subject) not in self._told:
+            log.error("this user may not use %s: permissions violation for %s", subject, verb)
+        self._told.add((verb, subject))
         if verb == "subscription":
             self._denied.add(subject)
             if not self._is_regaining:
@@ -495,19 +499,22 @@ class Connection:
                 stream.deny(subject)
 
     async def _regain(self, client: NatsClient) -> None:
-        """Connect anew if the server has taken subscriptions away: it does not give them back by itself.
+        """Subscribe again to what the server has denied: it does not give back what it has taken away.
 
-        It does so when its users are changed. A new subscription that is denied is not among ours by then.
+        It takes away when somebody changes its users. A new subscription that is denied is not ours by then.
         """
         await anyio.sleep(REGAIN_SECONDS)
         self._is_regaining = False
-        if self._client is client and any(
-            each.subject.lower() in self._denied for each in self._subscriptions
-        ):
-            log.warning(
-                "%s has taken subscriptions away: they are made again over a new connection", self.url
-            )
-            client.abort()
+        for subscription in [each for each in self._subscriptions if each.subject.lower() in self._denied]:
+            self._denied.discard(subscription.subject.lower())
+            if self._client is not client:
+                return  # a new connection has all of them
+            try:
+                await subscription.rebind(client)
+            except nats.errors.Error as error:
+                log.debug("no subscription to %s: %s", subscription.subject, error)
+            if subscription not in self._subscriptions:  # it was ended meanwhile
+                await subscription.unsubscribe()
 
     async def _close(self) -> None:
         client, self._client = self._client, None

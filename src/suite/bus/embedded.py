@@ -261,6 +261,8 @@ class EmbeddedServer:
             await anyio.sleep(0.1)
 
     def _remember_port(self) -> None:
+        if last_port(self._directory) == self.port:
+            return
         try:
             write_private(_port_file(self._directory), b"%d\n" % self.port)
         except OSError as error:
