@@ -18,7 +18,7 @@ import suite
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.client import Client
-from suite.errors import ActorCrashed, NodeLost, NoService, SuiteError, TooLarge, Unavailable
+from suite.errors import ActorCrashed, NodeLost, NoService, SuiteError, TooLarge
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.events import Generated, InstanceCrashed
 from suite.messages.events import NodeLost as NodeLostFact
@@ -164,7 +164,7 @@ async def test_a_killed_nats_server_comes_back_and_nothing_acknowledged_is_missi
         (server,) = (
             child for child in psutil.Process(service.pid).children() if "nats-server" in child.name()
         )
-        with pytest.raises(Unavailable), anyio.fail_after(20):
+        with pytest.raises(NodeLost), anyio.fail_after(20):
             async for chunk in client.generate("big", "Once", max_tokens=LONG):
                 if chunk.index == 3:
                     server.kill()

@@ -108,8 +108,8 @@ class Generation:
     def __aiter__(self) -> AsyncIterator[Chunk]:
         """Iterate over the chunks of the text, in order.
 
-        Raises the service's error, NodeLost when it is silent for too long, and Unavailable when the
-        connection or chunks were lost.
+        Raises the service's error, NodeLost when it is silent for too long or the connection is lost, and
+        Unavailable when chunks were lost.
         """
         # A separate generator that only the caller's loop references: a `break` finalizes it.
         return self._pieces()
