@@ -6,7 +6,7 @@ import msgspec
 
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
-from suite.errors import EmptyPrompt, InvalidRequest
+from suite.errors import CannotGenerate, EmptyPrompt, InvalidRequest
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -33,6 +33,8 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     """Hand the generation over to the model's actor, which answers the client. Loads the model first."""
     _check(request, call)
     model = node.loadable(request.model_id)
+    if model.info is not None and not model.info.generates:
+        raise CannotGenerate
     generation_id = request.generation_id or node.new_id()
     if request.stream:
         await call.send(Accepted(generation_id=generation_id, node=node.name))

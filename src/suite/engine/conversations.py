@@ -134,6 +134,19 @@ class Conversations:
         if not slot.tokens:
             self.empty(slot)
 
+    def cut_back(self, slot: Slot, position: int, tail: Sequence[int]) -> None:
+        """Have the conversation of a slot go on from its first `position` tokens and `tail`.
+
+        Where the model cannot forget the other tokens, the conversation cannot be continued.
+        """
+        can_forget = self._backend.min_prefix(slot.sequence) <= position
+        if position < len(slot.tokens):
+            if not can_forget or not self._backend.truncate(slot.sequence, position):
+                slot.tail = None
+                return
+            del slot.tokens[position:]
+        slot.tail = list(tail)
+
     def empty(self, slot: Slot) -> None:
         """Remove all tokens from a slot."""
         self._backend.truncate(slot.sequence, 0)
