@@ -96,7 +96,7 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def generates(self) -> bool:
-        """Whether it can generate text: neither an encoder nor an encoder-decoder, which starts with the encoder."""
+        """Whether it can generate text: an encoder cannot, and an encoder-decoder needs both of its parts."""
         return self.causal and self.architecture not in _ENCODER_DECODERS
 
     @property
