@@ -72,6 +72,7 @@ def asked(
     deadline: float | None = None,
     continues: bool = False,
     stop: tuple[str, ...] = (),
+    reuse: bool = True,
     clock: Clock | None = None,
 ) -> Asked:
     order = EngineRequest(
@@ -83,6 +84,7 @@ def asked(
         priority=priority,
         deadline=deadline,
         continues=continues,
+        reuse=reuse,
     )
     return Asked(Generation(order, clock or Clock()))
 
@@ -595,6 +597,20 @@ def test_what_a_stop_string_hid_is_not_gone_on_from() -> None:
     second = turn(engine, [2, 2], "c", continues=True)
     assert second.heard.tokens == alone([1, 2, 3, 4, *answer[:3], 2, 2], 5, 5, 200)[0]
     assert second.generation.prompt_tokens == 4 + 3 + 2
+
+
+def test_a_prompt_that_may_not_reuse_is_decoded_whole() -> None:
+    engine, backend = with_snapshots(kept())
+    chat = list(range(1, 40))
+    turn(engine, chat, "c")
+    for conversation in ("c", "d", None):
+        before = backend.decoded
+        fresh = asked(chat, max_tokens=1, seed=5, conversation=conversation, reuse=False)
+        engine.submit(fresh.generation, fresh.heard)
+        drain(engine)
+        assert fresh.generation.reused_tokens == 0
+        assert backend.decoded - before == len(chat)
+        assert fresh.heard.tokens == alone(chat, 1, 5, 200)[0]
 
 
 def test_a_stop_string_inside_a_token_leaves_the_beginning_of_that_token() -> None:

@@ -85,3 +85,5 @@ def _check(request: GenerateTextRequest, call: Call) -> None:
         raise EmptyPrompt
     if request.continue_ and (request.conversation_id is None or request.system_prompt is not None):
         raise InvalidRequest("continue needs the conversation_id of a conversation, and no system_prompt")
+    if request.continue_ and not request.reuse:
+        raise InvalidRequest("continue goes on from tokens in memory: send the whole chat for reuse: false")

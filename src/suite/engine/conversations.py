@@ -65,9 +65,9 @@ class Conversations:
             )
         return list(tokens)
 
-    def assign_slot(self, prompt: list[int], conversation_id: str | None) -> Placement:
+    def assign_slot(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Placement:
         """Give a prompt the slot that reuses the most of its tokens. At least one slot must be free."""
-        plan = self._slots.plan(prompt, conversation_id)
+        plan = self._slots.plan(prompt, conversation_id, reuse=reuse)
         slot, source, reused = plan.target, plan.source, plan.reused_tokens
         if reused < self._backend.min_prefix(source.sequence):
             reused = 0  # the model cannot forget the rest of what lies there
@@ -75,7 +75,7 @@ class Conversations:
         is_gone_on_with = slot.conversation_id is None and source is slot and reused == len(slot.tokens)
         if not is_own and not is_gone_on_with:
             self._save(slot)
-        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS)
+        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS) if reuse else None
         if found is not None and self._restore(slot, found):
             reused = found.tokens
         elif source is not slot or not reused:

@@ -191,7 +191,9 @@ class Engine:
         if run.sampler is None:
             run.sampler = self._backend.sampler(request.sampling)
             run.sampler.accept_prompt(run.pending)
-        run.slot, reused = self._conversations.assign_slot(run.pending, request.conversation_id)
+        run.slot, reused = self._conversations.assign_slot(
+            run.pending, request.conversation_id, reuse=request.reuse
+        )
         run.slot.marked_for_clearing = run.marked_for_clearing
         self._scheduler.start(run)
         if is_new:
