@@ -95,6 +95,13 @@ class InvalidSchema(SuiteError):
     status = 400
 
 
+class CannotGenerate(SuiteError):
+    """The model cannot generate text, it makes embeddings: choose another one, or use `embed`."""
+
+    code = "cannot_generate"
+    status = 400
+
+
 class CannotEmbed(SuiteError):
     """The model cannot make embeddings: choose another one."""
 

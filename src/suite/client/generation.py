@@ -48,6 +48,7 @@ class GenerationOptions(TypedDict, total=False):
     priority: int
     deadline_ms: int | None
     continue_: bool
+    reuse: bool
     seed: int | None
     stop: str | tuple[str, ...]
     conversation_id: str | None
