@@ -25,6 +25,7 @@ from suite.errors import (
     LoadCancelled,
     LoadFailed,
     LogNotWritable,
+    ModelFileInvalid,
     ModelUnloading,
     NodeStopping,
     SuiteError,
@@ -300,6 +301,8 @@ class Supervisor:
                 exit_code = await self._run(instance)
             except OSError as error:
                 instance.failure = LoadFailed(f"the model's process could not be started: {error}")
+            except ModelFileInvalid as error:
+                instance.failure = error
         with telemetry.within(instance.trace):
             await self._ended(instance, exit_code)
 
