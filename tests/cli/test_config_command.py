@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import anyio
+import pytest
+
+from suite.cli.main import main
 
 SUITE = [sys.executable, "-m", "suite"]
 OLD = """
@@ -44,7 +48,8 @@ async def test_every_value_is_shown_with_where_it_came_from(tmp_path: Path) -> N
         SUITE_NODE="box1",
     )
     assert (done.returncode, done.stderr) == (0, b"")
-    rows = [line.split(maxsplit=2) for line in done.stdout.decode().splitlines()]
+    settings, in_force = done.stdout.decode().split("\n\n")
+    rows = [line.split(maxsplit=2) for line in settings.splitlines()]
     shown = {row[0]: (row[1], row[2].strip()) for row in rows}
     assert shown["setting"] == ("value", "from")
     assert shown["node"] == ("box1", "environment SUITE_NODE")
@@ -53,6 +58,16 @@ async def test_every_value_is_shown_with_where_it_came_from(tmp_path: Path) -> N
     assert shown['models."some-model".context_length'] == ("512", file)
     assert shown["enable_predictive_loading"] == ("false", "default")
     assert shown["memory_limit_gb"] == ("-", "default")
+    used = {
+        words[0]: words[1:] for words in (re.split(" {2,}", line.strip()) for line in in_force.splitlines())
+    }
+    assert used["in force"] == ["value", "from"]
+    assert re.fullmatch("[1-9][0-9]*", used["threads"][0])
+    assert re.fullmatch("(physical cores|affinity|CPU quota in .*)", used["threads"][1])
+    assert re.fullmatch("[0-9.]+ [GM]iB", used["memory_limit_bytes"][0])
+    assert re.fullmatch("0.8 of the (memory of this machine|limit in .*)", used["memory_limit_bytes"][1])
+    assert re.fullmatch("/.*/a:/.*/b", used["models_directories"][0])
+    assert used["nats"] == ["a server of its own", "default"]
 
 
 async def test_no_password_is_shown_to_people_or_programs(tmp_path: Path) -> None:
@@ -76,6 +91,8 @@ async def test_as_json_with_warnings_on_stderr(tmp_path: Path) -> None:
     assert document["settings"]["memory_limit_gb"] == {"value": 24.0, "origin": file}
     assert document["settings"]["dependencies"] == {"value": [], "origin": "default"}
     assert document["settings"]["data_dir"]["value"] == "data\ufffd"
+    assert document["in_force"]["memory_limit_bytes"] == {"value": 24 << 30, "origin": file}
+    assert document["in_force"]["data_dir"]["origin"] == "environment SUITE_DATA_DIR"
     told = done.stderr.decode().splitlines()
     assert told == [f"warning: {each}" for each in document["warnings"]]
     assert any("ModelManagerSuite.config.colour" in line for line in told)
@@ -87,6 +104,22 @@ async def test_what_is_wrong_is_said_with_its_path_and_origin() -> None:
     words = done.stderr.decode()
     assert words.startswith("error invalid_configuration: memory_limit_gb ")
     assert "SUITE_MEMORY_LIMIT_GB" in words
+
+
+def test_a_variable_that_nothing_reads_is_refused_by_the_service_and_told_to_clients(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SUITE_NATS_ULR", "nats://box:se-cret@nats.example")
+    for command in ("serve", "config"):
+        assert main([command]) == 2
+        assert capsys.readouterr().err == (
+            "error invalid_configuration: SUITE_NATS_ULR is not known (environment): unset it; "
+            "did you mean SUITE_NATS_URL?\n"
+        )
+    assert main(["models", "--data-dir", str(tmp_path)]) == 3
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning == "warning: SUITE_NATS_ULR is not known and has no effect; did you mean SUITE_NATS_URL?"
+    assert error.startswith("error unavailable: ")
 
 
 async def test_serve_logs_what_has_no_effect(tmp_path: Path) -> None:

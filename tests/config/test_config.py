@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+import suite
+from suite.bus.accounts import roles
 from suite.config import RetentionSettings, Settings, load_configuration, load_settings
+from suite.config.variables import OTHERS, unknown
 from suite.errors import InvalidConfiguration
+from suite.messages.subjects import Subjects
 
 
 def toml(directory: Path, content: str) -> Path:
@@ -141,7 +146,8 @@ def test_an_old_name_beside_the_new_one_is_refused_in_one_place_only(tmp_path: P
         ("data_dir = '~nobody-of-this-name/data'", "data_dir", "path"),
         ("node = ''", "node", "bytes"),
         ('subject_root = "suite\\n"', "subject_root", "regex"),
-        ("trace = 'paper'", "trace", "paper"),
+        ("trace = 'paper'", "trace", "none of off, console, otlp"),
+        ("trace = 'otpl'", "trace", "did you mean otlp?"),
         ("nats = 5", "nats", "table"),
         ("nats.url = 'nats://[::1'", "nats.url", "address"),
         ("models.phi = 5", 'models."phi"', "table"),
@@ -150,6 +156,19 @@ def test_an_old_name_beside_the_new_one_is_refused_in_one_place_only(tmp_path: P
         (f"[models.{'a' * 300}]", "models.", "300 bytes"),
         ("[models.phi]\ncontext_lenght = 4", 'models."phi".context_lenght', "context_length?"),
         ("nats.urls = 'x'", "nats.urls", "did you mean url?"),
+        ("[modells.phi]\nslots = 1", "modells", "did you mean models?"),
+        ("[retentoin]\nusage_days = 1", "retentoin", "did you mean retention?"),
+        ("url = 'nats://a'", "url", "did you mean nats.url?"),
+        (
+            "[nats]\nmemory_limit_gb = 3",
+            "nats.memory_limit_gb",
+            "did you mean memory_limit_gb above all tables?",
+        ),
+        ("context_length = 9", "context_length", 'did you mean models."<id>".context_length?'),
+        ("[models]\ncontext_length = 9", 'models."context_length"', 'under [models."<id>"]'),
+        ("[[models]]\nid = 'phi'", "models", 'under [models."<id>"]'),
+        ("[models.phi-3.5]\nslots = 1", 'models."phi-3".5', "stands in quotes"),
+        ('"a\\nb" = 1', '"a\\nb"', "not known"),
         ("colour = 'red'", "colour", "not known"),
         ("[models", "suite.toml", "TOML"),
         (f"node = {'[' * 5000}", "suite.toml", "TOML"),
@@ -162,6 +181,7 @@ def test_what_is_wrong_is_refused_with_the_path_to_it(
     message = refused(toml(tmp_path, content))
     assert path in message
     assert reason in message
+    assert "\n" not in message
     assert str(tmp_path / "suite.toml") in message
 
 
@@ -170,6 +190,49 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "long.toml").write_bytes(b"#" * (2 << 20))
     for name in ("absent.toml", "latin.toml", "long.toml", "."):
         assert "cannot be read" in refused(tmp_path / name)
+
+
+def test_a_variable_that_nothing_reads_is_refused_with_the_nearest_name() -> None:
+    message = refused(SUITE_MEMROY_LIMIT_GB="12")
+    assert message == (
+        "SUITE_MEMROY_LIMIT_GB is not known (environment): unset it; did you mean SUITE_MEMORY_LIMIT_GB?"
+    )
+    assert (
+        refused(SUITE_MODELS_PHI_SLOTS="3") == "SUITE_MODELS_PHI_SLOTS is not known (environment): unset it"
+    )
+
+
+def test_variables_that_are_empty_or_of_others_are_no_typos() -> None:
+    others = {
+        "SUITE_COLOUR": "",
+        "SUITEMATE": "1",
+        "_SUITE_COMPLETE": "bash_source",
+        # Kubernetes sets these where there are Services `suite` and `suite-nats`.
+        "SUITE_SERVICE_HOST": "10.0.0.1",
+        "SUITE_SERVICE_PORT_CLIENT": "4222",
+        "SUITE_PORT": "tcp://10.0.0.1:4222",
+        "SUITE_PORT_4222_TCP_ADDR": "10.0.0.1",
+        "SUITE_NATS_PORT": "tcp://10.0.0.2:4222",
+        "SUITE_NATS_PORT_4222_TCP": "tcp://10.0.0.2:4222",
+    }
+    configuration = load_configuration(environ=others)
+    assert configuration.settings == Settings()
+    assert configuration.origins["nats.port"] == "default"
+    assert load_settings(environ=others | {"SUITE_NATS_PORT": "4300"}).nats.port == 4300
+
+
+def test_every_variable_that_any_part_reads_is_known() -> None:
+    sources = Path(suite.__file__).parent.rglob("*.py")
+    read = {
+        name
+        for path in sources
+        for name in re.findall(r'(?:environ|getenv|VARIABLE)\W[^\n"]*"(SUITE_[A-Z_]+)"', path.read_text())
+    }
+    assert read >= {"SUITE_NATS_READER_USER", "SUITE_DATA_DIR"}
+    of_deployment = {f"SUITE_{role.upper()}_PASSWORD" for role in roles(Subjects())}
+    known = load_configuration(environ=dict.fromkeys(OTHERS, "x"))
+    assert known.settings == Settings()
+    assert list(unknown(dict.fromkeys(read | of_deployment, "x"))) == []
 
 
 def test_bytes_that_are_no_text_may_stand_in_a_path_only() -> None:

@@ -68,8 +68,12 @@ async def serving(
     *options: str,
     environ: dict[str, str] | None = None,
     umask: int = -1,
+    within: Iterable[str] = (),
 ) -> AsyncIterator[Serving]:
-    """`suite serve` that answers; whatever the test does, no process of it stays behind."""
+    """`suite serve` that answers; whatever the test does, no process of it stays behind.
+
+    `within` is put before the command.
+    """
     directories = [models] if isinstance(models, Path) else list(models)
     command = [sys.executable, "-m", "suite", "serve", "--data-dir", str(data_dir)]
     for directory in directories:
@@ -78,7 +82,7 @@ async def serving(
     errors = data_dir.parent / f"{data_dir.name}.stderr"
     with errors.open("ab") as stderr:
         process = await anyio.open_process(
-            [*command, *options],
+            [*within, *command, *options],
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=stderr,

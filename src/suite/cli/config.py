@@ -67,7 +67,7 @@ def load_configured(file: Path | None, flags: Mapping[str, Any]) -> Configuratio
 @settings_options
 @json_option
 def config(file: Path | None, as_json: bool, **flags: Any) -> None:
-    """Show all settings, and where each value comes from.
+    """Show all settings, what they come to on this machine, and where each value comes from.
 
     Takes the flags of `suite serve`, starts nothing and shows no password.
 
@@ -86,12 +86,44 @@ def config(file: Path | None, as_json: bool, **flags: Any) -> None:
 
         origins = configuration.origins.items()
         rows = {name: {"value": values[name], "origin": origin} for name, origin in origins}
-        json_line({"settings": rows, "warnings": configuration.warnings})
+        in_force = {name: msgspec.to_builtins(its) for name, its in _in_force(configuration).items()}
+        json_line({"settings": rows, "in_force": in_force, "warnings": configuration.warnings})
         return
     from suite.cli.output import table
 
     shown = [(name, _text(values[name]), origin) for name, origin in configuration.origins.items()]
     table(("setting", "value", "from"), shown)
+    click.echo()
+    shown = [(name, _in_words(name, its.value), its.origin) for name, its in _in_force(configuration).items()]
+    table(("in force", "value", "from"), shown)
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """A value that a service would use, and where it comes from."""
+
+    value: int | str
+    origin: str
+
+
+def _in_force(configuration: Configuration) -> dict[str, _Found]:
+    """What a service with these settings would use on this machine, by name."""
+    from suite import machine
+
+    settings, origins = configuration.settings, configuration.origins
+    threads, memory = machine.cores(), machine.default_memory_limit()
+    if settings.memory_limit_gb is not None:
+        memory = machine.Bound(int(settings.memory_limit_gb * 2**30), origins["memory_limit_gb"])
+    data_dir = settings.data_dir.absolute()
+    directories = os.pathsep.join(_printable(each.absolute()) for each in settings.models_directories)
+    database = settings.sqlite_db_path or data_dir / "projections" / "model_evaluation.db"
+    return {
+        "threads": _Found(threads.value, threads.origin),
+        "memory_limit_bytes": _Found(memory.value, memory.origin),
+        "data_dir": _Found(_printable(data_dir), origins["data_dir"]),
+        "models_directories": _Found(directories, origins["models_directories"]),
+        "sqlite_db_path": _Found(_printable(database.absolute()), origins["sqlite_db_path"]),
+        "nats": _Found(settings.nats.url or "a server of its own", origins["nats.url"]),
+    }
 
 
 def _values(settings: Settings) -> dict[str, Any]:
@@ -114,6 +146,13 @@ def _values(settings: Settings) -> dict[str, Any]:
 def _printable(value: object) -> str:
     """A path as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(str(value)).decode(errors="replace")
+
+
+def _in_words(name: str, value: int | str) -> str:
+    """Format a value that is in force for people."""
+    from suite.cli.output import size
+
+    return size(value) if name == "memory_limit_bytes" and isinstance(value, int) else str(value)
 
 
 def _text(value: object) -> str:

@@ -36,6 +36,7 @@ class Target(NamedTuple):
         """Connect a client to the service."""
         from suite.client import connect
 
+        _warn_of_unknown_variables()
         password = os.environ.get("SUITE_NATS_PASSWORD") if self.nats_user else None
         return connect(self.nats_url, user=self.nats_user, password=password, data_dir=self.data_dir)
 
@@ -129,3 +130,10 @@ def client_command(command: Callback) -> Callback:
     )
     decorated = click.option("--nats-url", help="URL of the NATS server that the service uses.")(decorated)
     return data_dir_option("Data directory of the service.")(decorated)
+
+
+def _warn_of_unknown_variables() -> None:
+    from suite.config import variables
+
+    for name, hint in variables.unknown(os.environ):
+        click.echo(f"warning: {name} is not known and has no effect{hint}", err=True)

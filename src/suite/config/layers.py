@@ -10,13 +10,14 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias, get_args, get_origin
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args, get_origin
 
 import msgspec
 
-from suite.config.settings import Settings
+from suite.config.settings import ModelSettings, Settings
 from suite.errors import InvalidConfiguration
 
 Key: TypeAlias = tuple[str, ...]
@@ -32,6 +33,13 @@ _TRUTHS: Final = {"true": True, "1": True, "yes": True, "on": True, "false": Fal
     "no": False,
     "off": False,
 }
+
+
+PREFIX: Final = "SUITE_"
+"""What the names of all environment variables begin with."""
+
+_BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
+"""What TOML takes as a key without quotes."""
 
 
 class Given(NamedTuple):
@@ -53,9 +61,15 @@ Layer: TypeAlias = dict[Key, Given]
 
 def dotted(key: Key) -> str:
     """Format a key for people: ``nats.url``, ``models."some-model".context_length``."""
-    if key[0] == "models" and len(key) > 1:
-        return ".".join((key[0], json.dumps(key[1], ensure_ascii=False), *key[2:]))
-    return ".".join(key)
+    return ".".join(
+        name if _BARE.fullmatch(name) and key[:depth] != ("models",) else json.dumps(name, ensure_ascii=False)
+        for depth, name in enumerate(key)
+    )
+
+
+def variable(key: Key) -> str:
+    """The environment variable for a setting."""
+    return PREFIX + "_".join(key).upper()
 
 
 def from_table(table: Table, origin: str) -> Layer:
@@ -69,12 +83,12 @@ def from_table(table: Table, origin: str) -> Layer:
 def from_environment(environ: Mapping[str, str]) -> Layer:
     """Read the layer of environment variables; empty ones are ignored."""
     layer: Layer = {}
-    for key, kind in _fields(Settings):
-        variable = "SUITE_" + "_".join(key).upper()
-        if text := environ.get(variable):
+    for key, kind in fields(Settings):
+        name = variable(key)
+        if text := environ.get(name):
             several = get_origin(kind) is tuple
             value = [each for each in text.split(os.pathsep) if each] if several else text
-            _put(layer, key, Given(value, f"environment {variable}", dotted(key)))
+            _put(layer, key, Given(value, f"environment {name}", dotted(key)))
     return layer
 
 
@@ -91,6 +105,9 @@ def from_flags(flags: Table) -> Layer:
 def convert(given: Given, kind: Any) -> object:
     """Convert a value to the type of its field. Raises InvalidConfiguration, with its path."""
     value = given.value
+    if get_origin(kind) is Literal and isinstance(value, str) and value not in get_args(kind):
+        choices = get_args(kind)
+        raise given.refusal(f"{value!r} is none of {', '.join(choices)}{suggestion(value, choices)}")
     if kind is bool and isinstance(value, str):
         value = _TRUTHS.get(value.strip().lower(), value)
     try:
@@ -109,10 +126,20 @@ def is_table(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """A suggestion of what may have been meant, as the end of a sentence."""
-    near = difflib.get_close_matches(name, tuple(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+def fields(shape: type[msgspec.Struct], above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """All keys below a struct that are fixed, and their types."""
+    for name, kind in _kinds(shape).items():
+        if is_table(kind):
+            yield from fields(kind, (*above, name))
+        elif get_origin(kind) is not dict:
+            yield (*above, name), kind
+
+
+def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A suggestion of what may have been meant, as the end of a sentence; all names begin with `prefix`."""
+    rests = [each.removeprefix(prefix) for each in known]
+    near = difflib.get_close_matches(name.removeprefix(prefix), rests, n=1)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def _put(layer: Layer, key: Key, given: Given) -> None:
@@ -131,9 +158,11 @@ def _values(table: Table, shape: type[msgspec.Struct], above: Key, origin: str) 
     for name, value in table.items():
         key = (*above, name)
         if name not in kinds:
-            raise InvalidConfiguration(
-                f"{dotted(key)} is not known ({origin}): take it out{suggestion(name, kinds)}"
-            )
+            if above[:1] == ("models",) and isinstance(value, Mapping):
+                hint = '; an id with dots stands in quotes, as in [models."phi-3.5"]'
+            else:
+                hint = _place(name) or suggestion(name, kinds)
+            raise InvalidConfiguration(f"{dotted(key)} is not known ({origin}): take it out{hint}")
         kind = kinds[name]
         if is_table(kind):
             yield from _values(_table(value, key, origin), kind, key, origin)
@@ -146,13 +175,14 @@ def _values(table: Table, shape: type[msgspec.Struct], above: Key, origin: str) 
             yield key, value
 
 
-def _fields(shape: type[msgspec.Struct], above: Key = ()) -> Iterator[tuple[Key, Any]]:
-    """All keys below a struct that are fixed, and their types."""
-    for name, kind in _kinds(shape).items():
-        if is_table(kind):
-            yield from _fields(kind, (*above, name))
-        elif get_origin(kind) is not dict:
-            yield (*above, name), kind
+def _place(name: str) -> str:
+    """Where a key belongs that stands in another table, as the end of a sentence."""
+    places = [dotted(key) for key, _ in fields(Settings) if key[-1] == name]
+    if name in _kinds(ModelSettings):
+        places.append(f'models."<id>".{name}')
+    if places == [name]:
+        return f"; did you mean {name} above all tables?"
+    return f"; did you mean {' or '.join(places)}?" if places else ""
 
 
 def _kinds(shape: type[msgspec.Struct]) -> dict[str, Any]:
@@ -165,7 +195,8 @@ def _kinds(shape: type[msgspec.Struct]) -> dict[str, Any]:
 
 def _table(value: object, key: Key, origin: str) -> Table:
     if not isinstance(value, Mapping):
-        raise Given(value, origin, dotted(key)).refusal(f"expected a table, got {type(value).__name__}")
+        hint = '; settings of a model stand under [models."<id>"]' if key[0] == "models" else ""
+        raise Given(value, origin, dotted(key)).refusal(f"expected a table, got {type(value).__name__}{hint}")
     return value
 
 

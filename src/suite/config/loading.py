@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 
+from suite.config import variables
 from suite.config.layers import (
     Given,
     Key,
@@ -66,7 +67,7 @@ def load_configuration(
     wrong, and where it came from.
     """
     layer, warnings = _from_file(file) if file is not None else ({}, ())
-    given = layer | from_environment(environ) | from_flags(flags or {})
+    given = layer | _from_environment(environ) | from_flags(flags or {})
     origins: dict[str, str] = {}
     settings = _built(Settings, (), given, origins)
     _check_ids(settings, given)
@@ -94,6 +95,13 @@ def _from_file(file: Path) -> tuple[Layer, tuple[str, ...]]:
     from suite.config import old_yaml  # clients load settings too, and need no YAML
 
     return old_yaml.read(text, str(file))
+
+
+def _from_environment(environ: Mapping[str, str]) -> Layer:
+    """Read the layer of the environment. Raises InvalidConfiguration for a variable that nothing reads."""
+    for name, hint in variables.unknown(environ):
+        raise InvalidConfiguration(f"{name} is not known (environment): unset it{hint}")
+    return from_environment(variables.given(environ))
 
 
 def _built(shape: type[_Struct], above: Key, given: Layer, origins: dict[str, str]) -> _Struct:

@@ -52,10 +52,7 @@ def incident(event: Event) -> Incident | None:
         case InstanceCrashed():
             return Incident(
                 error_type=ActorCrashed.code,
-                message=(
-                    f"the process of {event.model_id} on {event.node} died with exit code {event.exit_code} "
-                    f"and {event.generations} generations in it: the next request loads the model again"
-                ),
+                message=_crash(event),
                 severity="error",
                 node=event.node,
                 model_id=event.model_id,
@@ -72,3 +69,16 @@ def incident(event: Event) -> Incident | None:
             )
         case _:
             return None
+
+
+def _crash(event: InstanceCrashed) -> str:
+    process = f"the process of {event.model_id} on {event.node}"
+    if event.reason == "out_of_memory":
+        return (
+            f"{process} was killed by the kernel for lack of memory, with {event.generations} generations "
+            "in it: set memory_limit_gb lower; the next request loads the model again"
+        )
+    return (
+        f"{process} died with exit code {event.exit_code} and {event.generations} generations in it: "
+        "the next request loads the model again"
+    )

@@ -177,12 +177,17 @@ class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True):
     freed_bytes: int
 
 
+CrashReason = Literal["out_of_memory"]
+
+
 @event("instance", "crashed")
-class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True):
+class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The model's process died unexpectedly, with its running generations."""
 
     exit_code: int
     generations: int
+    reason: CrashReason | None = None
+    """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
 
 
 # --- usage ------------------------------------------------------------------------------------------------

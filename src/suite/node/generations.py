@@ -89,8 +89,13 @@ async def wait_loaded(instance: Instance, send: Send | None) -> None:
         else:
             await instance.wait_change()
     if instance.phase != "loaded":
-        failure = instance.failure or ActorCrashed()
-        raise type(failure)(failure.message)
+        raise failure_of(instance)
+
+
+def failure_of(instance: Instance) -> SuiteError:
+    """The error for one who waited for an instance that has ended."""
+    failure = instance.failure or ActorCrashed()
+    return type(failure)(failure.message)
 
 
 class Generations:
@@ -181,7 +186,7 @@ class Generations:
             await wait_loaded(instance, None)
             data = await self._ask(instance, "embed", msgspec.json.encode(request), request.seconds)
         if data is None:
-            raise ActorCrashed
+            raise failure_of(instance)
         embedded = _accepted(msgspec.json.decode(data, type=Embedded))
         # The process has grown by the context for embeddings, and its status should say so.
         instance.resident_bytes = max(instance.resident_bytes, embedded.resident_bytes)
@@ -229,7 +234,7 @@ class Generations:
             self._supervisor.release(instance, generation_id)
         _accepted(answer)
         if instance.phase != "loaded":
-            raise ActorCrashed
+            raise failure_of(instance)
         lease.accepted = True
         return True
 

@@ -46,6 +46,8 @@ class Instance:
         """Why it is being unloaded; None while it stays."""
         self.leave_by: float | None = None
         """When generations that still run are cancelled (clock time); None until the unload has begun."""
+        self.kills_before = 0
+        """How many kills for lack of memory the kernel had counted before its process started."""
         self.told_to_end = False
         """Whether its process was asked to end, so that its exit is not a crash."""
         self.correlation_id: str | None = None

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import cache
 
 import anyio
 import anyio.to_thread
-import psutil
 
 from suite.bus.connection import Connection
 from suite.bus.service import Service
@@ -50,6 +48,7 @@ class Node:
         policy: Policy,
         supervisor: Supervisor,
         generations: Generations,
+        cores: int,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -66,6 +65,7 @@ class Node:
         self.policy = policy
         self.supervisor = supervisor
         self.generations = generations
+        self._cores = cores
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
         self.service: Service[Node] | None = None
@@ -131,7 +131,7 @@ class Node:
 
     def threads(self, model: Model) -> int:
         """How many threads the model computes with."""
-        return threads(model)
+        return threads(model, self._cores)
 
 
 def idle_timeout(settings: Settings, model: Model) -> float:
@@ -140,18 +140,18 @@ def idle_timeout(settings: Settings, model: Model) -> float:
     return settings.idle_timeout_seconds if own is None else own
 
 
-def threads(model: Model) -> int:
-    """The configured number of threads, or one per physical core: llama.cpp gains nothing from more."""
-    return model.settings.n_threads or _physical_cores()
-
-
-@cache
-def _physical_cores() -> int:
-    return psutil.cpu_count(logical=False) or 1
+def threads(model: Model, cores: int) -> int:
+    """The configured number of threads, or one per core: llama.cpp is slower with more (`suite.machine`)."""
+    return model.settings.n_threads or cores
 
 
 async def actor_spec(
-    settings: Settings, access: NatsAccess, catalogue: Catalogue, model: Model, instance_id: str
+    settings: Settings,
+    access: NatsAccess,
+    catalogue: Catalogue,
+    cores: int,
+    model: Model,
+    instance_id: str,
 ) -> ActorSpec:
     """Build the specification that a model's process is started with."""
     signature = await _signature(catalogue, model)
@@ -168,7 +168,7 @@ async def actor_spec(
         prompt_step_tokens=model.settings.prompt_step_tokens,
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
-        threads=threads(model),
+        threads=threads(model, cores),
         slots=model.settings.slots,
         queue_limit=settings.queue_limit,
         model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=signature.text),

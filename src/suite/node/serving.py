@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import anyio
 import anyio.abc
-import psutil
 
-from suite import data_directory, telemetry
+from suite import data_directory, machine, telemetry
 from suite.actions.catalogue import get_model_status, list_models
 from suite.actions.embedding import embed
 from suite.actions.evaluation import (
@@ -39,6 +38,7 @@ from suite.bus.embedded import EmbeddedServer
 from suite.bus.kv import Leases
 from suite.bus.service import Service, terminate
 from suite.catalogue import Catalogue
+from suite.cgroups import Cgroups
 from suite.config import ConnectionFile, ReaderCredentials, Settings
 from suite.config.settings import RetentionSettings
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
@@ -56,6 +56,7 @@ from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
 from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.memory_kills import MemoryKills
 from suite.node.node import Node, actor_spec
 from suite.node.preloader import Preloader
 from suite.node.recovery import close_open_instances
@@ -120,7 +121,6 @@ _NEEDS_EVALUATION = (
     compare_models,
 )
 
-_MEMORY_SHARE = 0.8
 _GIB = 2**30
 
 
@@ -176,7 +176,9 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            env = _Environment(settings, subjects, nats, connection, log, tasks, new_id, now, clock)
+            env = _Environment(
+                settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.cores().value
+            )
             reporter = await _prepare(env)
             catalogue = await _catalogue(settings)
             limit_bytes = _memory_limit(settings)
@@ -230,6 +232,8 @@ class _Environment(NamedTuple):
     new_id: NewId
     now: Now
     clock: Clock
+    cores: int
+    """How many threads a model computes with by default."""
 
 
 async def _prepare(env: _Environment) -> Reporter:
@@ -263,8 +267,9 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
         journal,
         limit_bytes=limit_bytes,
         standby=settings.standby and settings.enable_gguf_management,
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue),
+        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
@@ -299,6 +304,7 @@ def _node(
         policy=MostUsedLastHour(),
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
+        cores=env.cores,
         new_id=env.new_id,
         now=env.now,
         clock=clock,
@@ -429,7 +435,7 @@ def _shortest(retention: RetentionSettings) -> timedelta | None:
 
 def _memory_limit(settings: Settings) -> int:
     if settings.memory_limit_gb is None:
-        return int(psutil.virtual_memory().total * _MEMORY_SHARE)
+        return machine.default_memory_limit().value
     return int(settings.memory_limit_gb * _GIB)
 
 

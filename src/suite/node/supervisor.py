@@ -34,6 +34,7 @@ from suite.errors import (
 from suite.identity import Clock, NewId, Now
 from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
 from suite.messages.events import (
+    CrashReason,
     Event,
     InstanceCrashed,
     InstanceLoaded,
@@ -43,6 +44,7 @@ from suite.messages.events import (
 )
 from suite.node.instance import Instance, Lease
 from suite.node.journal import Journal
+from suite.node.memory_kills import MemoryKills
 from suite.node.process import STOP_SECONDS, ActorProcess
 from suite.node.standby import Standby
 from suite.tasks import background
@@ -54,6 +56,11 @@ _LAST_WORDS_SECONDS = 1.0
 
 MakeSpec = Callable[[Model, str], Awaitable[ActorSpec]]
 Terminate = Callable[[Lease, SuiteError], Awaitable[None]]
+
+_OUT_OF_MEMORY = (
+    "the kernel killed it for lack of memory: set memory_limit_gb lower, give models a smaller "
+    "context_length, or end what else uses memory"
+)
 
 
 class Supervisor:
@@ -68,6 +75,7 @@ class Supervisor:
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
+        memory_kills: MemoryKills,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -83,6 +91,7 @@ class Supervisor:
         self._journal = journal
         self._make_spec = make_spec
         self._terminate = terminate
+        self._memory_kills = memory_kills
         self._new_id, self._now, self._clock = new_id, now, clock
         self._standby = Standby()
         self._keeps_standby = standby
@@ -291,6 +300,7 @@ class Supervisor:
 
     async def _run(self, instance: Instance) -> int:
         spec = await self._make_spec(instance.model, instance.instance_id)
+        instance.kills_before = self._memory_kills.count()
         instance.signature, instance.sha256 = spec.model_files.signature, spec.model_digest
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
@@ -361,31 +371,63 @@ class Supervisor:
 
     def _end_of(self, instance: Instance, exit_code: int) -> Event:
         """The event that ends the instance. Also sets the error for those who wait for it."""
-        identity = {
-            "node": self._node,
-            "model_id": instance.model.model_id,
-            "instance_id": instance.instance_id,
-        }
-        errors = instance.process.last_errors if instance.process else ""
         if instance.phase == "loading":
-            if instance.unloading is not None:
-                instance.failure = LoadCancelled()
-            elif instance.failure is None:
-                instance.failure = LoadFailed(
-                    f"the process that loaded {instance.model.model_id} died with exit code {exit_code}: "
-                    f"{errors or 'it said nothing'}; check the file, or load it with other settings"
-                )
-            failure = instance.failure
-            self.load_errors[instance.model.model_id] = failure.message
-            return InstanceLoadFailed(**identity, code=failure.code, message=failure.message)
+            return self._load_failed(instance, exit_code)
         if instance.unloading is not None and instance.told_to_end:
             instance.failure = ModelUnloading()
             self.counts["unloads"] += 1
-            return InstanceUnloaded(**identity, reason=instance.unloading, freed_bytes=instance.freed_bytes)
-        logger.error("%s crashed with exit code %d: %s", instance.model.model_id, exit_code, errors)
-        instance.failure = ActorCrashed()
+            return InstanceUnloaded(
+                node=self._node,
+                model_id=instance.model.model_id,
+                instance_id=instance.instance_id,
+                reason=instance.unloading,
+                freed_bytes=instance.freed_bytes,
+            )
+        return self._crashed(instance, exit_code)
+
+    def _load_failed(self, instance: Instance, exit_code: int) -> InstanceLoadFailed:
+        model_id = instance.model.model_id
+        if instance.unloading is not None:
+            instance.failure = LoadCancelled()
+        elif instance.failure is None:
+            died = f"the process that loaded {model_id} died"
+            instance.failure = LoadFailed(
+                f"{died}: {_OUT_OF_MEMORY}"
+                if self._memory_kills.explain(exit_code, instance.kills_before)
+                else f"{died} with exit code {exit_code}: {_last_errors(instance) or 'it said nothing'}; "
+                "check the file, or load it with other settings"
+            )
+        failure = instance.failure
+        self.load_errors[model_id] = failure.message
+        return InstanceLoadFailed(
+            node=self._node,
+            model_id=model_id,
+            instance_id=instance.instance_id,
+            code=failure.code,
+            message=failure.message,
+        )
+
+    def _crashed(self, instance: Instance, exit_code: int) -> InstanceCrashed:
+        model_id = instance.model.model_id
+        if self._memory_kills.explain(exit_code, instance.kills_before):
+            reason: CrashReason | None = "out_of_memory"
+            logger.error("the process of %s has died: %s", model_id, _OUT_OF_MEMORY)
+            instance.failure = ActorCrashed(
+                f"the process that ran the model died: {_OUT_OF_MEMORY}; then send the request again"
+            )
+        else:
+            reason = None
+            logger.error("%s crashed with exit code %d: %s", model_id, exit_code, _last_errors(instance))
+            instance.failure = ActorCrashed()
         self.counts["crashes"] += 1
-        return InstanceCrashed(**identity, exit_code=exit_code, generations=len(instance.leases))
+        return InstanceCrashed(
+            node=self._node,
+            model_id=model_id,
+            instance_id=instance.instance_id,
+            exit_code=exit_code,
+            generations=len(instance.leases),
+            reason=reason,
+        )
 
     async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
         """Send the terminal message of each generation that the actor had accepted and can no longer end."""
@@ -412,3 +454,7 @@ class Supervisor:
     def _touch(self, instance: Instance) -> None:
         instance.last_used = self._clock()
         instance.last_used_at = self._now().isoformat()
+
+
+def _last_errors(instance: Instance) -> str:
+    return instance.process.last_errors if instance.process else ""
