@@ -12,7 +12,7 @@ BENCHMARKS := $(filter-out $(addprefix benchmarks/,answers.py harness.py peers.p
 # gcc 12 makes of llama.cpp's AMX code what ends in "Illegal instruction" (github.com/ggml-org/llama.cpp/pull/26954).
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 
-.PHONY: demo test check bench bench-peers schemas format lock clean
+.PHONY: demo test check docs bench bench-peers schemas format lock clean
 
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
@@ -20,13 +20,17 @@ demo: $(VENV)/.installed $(MODEL)
 test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
-check: $(VENV)/.dev-installed
+check: $(VENV)/.dev-installed docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m suite.messages.schema --check schemas
 	$(BIN)/python -m suite.bus.deployment --check deploy/nats
+
+# The site, in build/site. The variable silences a notice of its theme about other products.
+docs: $(VENV)/.dev-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: bench-peers $(MODEL)
 	@for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark --quick || exit 1; done
@@ -69,4 +73,4 @@ $(NODE_MODULES): examples/package.json examples/.npmrc | $(VENV)/.dev-installed
 		|| echo "npm cannot fetch the packages of the JavaScript example: its test fails." >&2
 
 clean:
-	rm -rf $(VENV) .models examples/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build .models examples/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -26,8 +26,9 @@ _LINES = 300
 class Terminal:
     """A terminal in which one command runs."""
 
-    def __init__(self, process: Popen[bytes], descriptor: int, columns: int) -> None:
+    def __init__(self, process: Popen[bytes], descriptor: int, columns: int, seconds: float) -> None:
         self.process = process
+        self._seconds = seconds
         self._descriptor = descriptor
         self._screen = pyte.Screen(columns, _LINES)
         self._stream = pyte.ByteStream(self._screen)
@@ -67,13 +68,18 @@ class Terminal:
         self._read_until(lambda: self.text.count(wanted) >= times)
         assert self.text.count(wanted) >= times, f"no {wanted!r} on the screen:\n{self.text}"
 
+    def settle(self, quiet_seconds: float) -> None:
+        """Show what comes, until nothing has come for so long."""
+        while self._open and select.select([self._descriptor], [], [], quiet_seconds)[0]:
+            self._receive()
+
     def ended(self) -> int:
         """Wait for the end of the command; its exit code."""
         self._read_until(lambda: not self._open)
-        return self.process.wait(_SECONDS)
+        return self.process.wait(self._seconds)
 
     def _read_until(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _SECONDS
+        deadline = time.monotonic() + self._seconds
         while not done() and self._open:
             left = deadline - time.monotonic()
             assert left > 0, f"nothing more came; the screen:\n{self.text}"
@@ -97,8 +103,12 @@ def terminal(
     columns: int = 80,
     environ: Mapping[str, str] | None = None,
     program: Sequence[str] = SUITE,
+    seconds: float = _SECONDS,
 ) -> Iterator[Terminal]:
-    """Run a command on a new terminal; it is killed if it has not ended when this is left."""
+    """Run a command on a new terminal; it is killed if it has not ended when this is left.
+
+    What must happen may take ``seconds``.
+    """
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", _LINES, columns, 0, 0))
     clean = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
@@ -112,7 +122,7 @@ def terminal(
     )
     os.close(theirs)
     try:
-        yield Terminal(process, ours, columns)
+        yield Terminal(process, ours, columns, seconds)
     finally:
         with suppress(ProcessLookupError):
             process.kill()

@@ -43,6 +43,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The settings of one model; defaults depend on its file and the machine."""
 
     display_name: str | None = None
+    """A name for people, shown in its status. Default: the id."""
     model_path: str | None = None
     """The path of its file, relative to a model directory; only needed if the file's name is not the id."""
     context_length: Count | None = None
@@ -62,12 +63,15 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
     capabilities: tuple[str, ...] = ()
+    """What `select` may be asked for, in words of your own, such as `code`."""
     aliases: tuple[str, ...] = ()
+    """Other names under which it can be used."""
     priority: Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)] | str = 0
     """Only shown in the model's status; a number, or a word such as `high`."""
     chat_template: str | None = None
     """Replaces the model's own chat template: a Jinja template, or the path of a file with one."""
     enabled: bool = True
+    """Whether it can be used."""
 
     @property
     def batch_tokens(self) -> int:
@@ -79,8 +83,11 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """An existing NATS server to use. Without a URL the node starts its own nats-server."""
 
     url: str | None = None
+    """Its address, such as `nats://nats.example:4222`. Default: the node starts a server of its own."""
     user: str | None = None
+    """The user that the node connects as; a configured server has the user `suite` for it."""
     password: str | None = None
+    """The password of that user. Set it in the environment rather than in a file."""
     credentials: str | None = None
     """The path of a NATS credentials file."""
     inbox_prefix: str = "_INBOX"
@@ -95,7 +102,9 @@ class LegacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     host: str = "127.0.0.1"
     """The address to listen on. Old clients send no credentials, so the default is this machine only."""
     port: Port = 7011
+    """The port for requests."""
     health_check_port: Port = 7111
+    """The port for health checks."""
     errors_port: Port = 7150
     """The port on which errors are published."""
     error_bus: str | None = None
@@ -110,20 +119,26 @@ class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
 
     enabled: bool = True
+    """Whether snapshots are made."""
     memory_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
     """The memory for snapshots, in MiB (2**20 bytes)."""
     disk_mb: Annotated[int, Meta(ge=0, le=1 << 24)] = 1024
     """The disk space for snapshots, in MiB; 0: snapshots are lost when the model's process ends."""
     max_conversations: Count = 50
+    """The most snapshots of one model; the oldest make room."""
     max_age_seconds: Seconds = 3600.0
+    """When a snapshot that nobody used is removed."""
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many days samples are kept, in the log and in the read models; 0: for ever. Other events stay."""
 
     metric_days: Days = 90.0
+    """Samples of metrics."""
     usage_days: Days = 365.0
+    """Generations and recorded usage."""
     error_days: Days = 90.0
+    """Reported errors."""
 
     def seconds(self) -> Mapping[str, int]:
         """The retention by aggregate, in whole seconds, at least 1; 0: for ever."""
@@ -136,7 +151,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """All settings of a node."""
 
     node: str = msgspec.field(default_factory=socket.gethostname)
+    """The name of this node, the same at each start."""
     data_dir: Path = msgspec.field(default_factory=default_data_dir)
+    """The directory of everything that must last: the log, the read models, snapshots, `connection.json`."""
     models_directories: tuple[Path, ...] = (Path("models"),)
     """Also called `models_directory`. They are read, and never written.
 
@@ -146,6 +163,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     follow_links: FollowLinks = "inside"
     """Where links in the model directories may lead: `inside` these directories only, or `anywhere`."""
     subject_root: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z")] = "suite"
+    """The first token of every subject; two suites on one NATS need two."""
     memory_limit_gb: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
     """The memory limit for all loaded models, in GiB (2**30 bytes).
 
@@ -154,6 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Also called `vram_limit_gb`.
     """
     idle_timeout_seconds: Seconds = 300.0
+    """When a model that nobody uses is unloaded; 0: never."""
     drain_seconds: Seconds = 10.0
     """How long stopping the node waits for running generations."""
     queue_limit: Count = 64
@@ -164,6 +183,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     The process takes about 40 MB, within the memory limit and only while no model needs them.
     """
     trace: Tracing = "off"
+    """Where traces and metrics of OpenTelemetry go; `otlp` needs the extra `[otlp]`."""
     sqlite_db_path: Path | None = None
     """The file of the read model of evaluations. Default: projections/model_evaluation.db in `data_dir`."""
     enable_gguf_management: bool = True

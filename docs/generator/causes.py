@@ -1,0 +1,127 @@
+"""Where each error can come from: the actions that answer with it, or the part that raises it.
+
+Every code of `suite.errors` stands in one of these tables; a page is refused otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from suite.errors import error_classes
+from suite.messages.jsonschema import action_types
+
+ANY_ACTION: Final = (
+    "invalid_json",
+    "invalid_request",
+    "disabled",
+    "node_stopping",
+    "overloaded",
+    "too_large",
+    "unavailable",
+    "internal",
+)
+"""What any action may answer."""
+
+_MODEL: Final = ("model_not_found", "model_file_gone", "model_file_incomplete", "model_file_invalid")
+_APPEND: Final = ("log_not_writable", "unknown_outcome", "fenced", "log_gone")
+_LOAD: Final = (
+    *_MODEL,
+    *_APPEND,
+    "not_enough_memory",
+    "load_failed",
+    "load_cancelled",
+    "model_unloading",
+    "actor_crashed",
+)
+_QUERY: Final = ("read_model_behind", "read_model_unavailable")
+
+BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
+    "load_model": _LOAD,
+    "unload_model": ("model_not_found", *_APPEND),
+    "preload_models": (),
+    "generate_text": (
+        *_LOAD,
+        "empty_prompt",
+        "prompt_too_long",
+        "conversation_gone",
+        "no_chat_template",
+        "invalid_chat",
+        "invalid_grammar",
+        "invalid_schema",
+        "generation_exists",
+        "cancelled",
+        "generation_failed",
+    ),
+    "embed": (*_LOAD, "empty_prompt", "prompt_too_long", "cannot_embed", "generation_failed"),
+    "cancel_generation": ("generation_not_found",),
+    "clear_kv_cache": ("model_not_found",),
+    "get_model_status": ("model_not_found",),
+    "select_model": ("model_not_found", *_QUERY),
+    "predict_models": _QUERY,
+    "record_usage": _APPEND,
+    "usage": _QUERY,
+    "log_performance_metric": ("conflict", *_APPEND, *_QUERY),
+    "get_performance_metrics": _QUERY,
+    "summary": _QUERY,
+    "log_model_evaluation": ("conflict", *_APPEND, *_QUERY),
+    "get_model_evaluation_scores": _QUERY,
+    "retract_model_evaluation": ("evaluation_not_found", *_APPEND, *_QUERY),
+    "compare_models": _QUERY,
+    "get_errors": _QUERY,
+    "get_fleet": _QUERY,
+    "rebuild_projection": ("conflict", "rebuild_would_lose", "read_model_unavailable"),
+}
+"""What an action may answer beyond that. An action that is not here answers nothing beyond that."""
+
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "unknown_action": "old clients over ZeroMQ",
+    "access_denied": "a client that connects, or reads the log",
+    "no_service": "a client, when no node answers",
+    "node_lost": "a client, when a node that answered falls silent",
+    "timeout": "a client that waits",
+    "port_taken": "`suite serve`",
+    "data_dir_unusable": "`suite serve`",
+    "data_dir_in_use": "`suite serve`",
+    "node_name_taken": "`suite serve`",
+    "serve_failed": "`suite demo`",
+    "dependency_missing": "`suite serve`",
+    "server_not_found": "`suite serve`",
+    "server_unsuitable": "`suite serve`, or a client that reads the log",
+    "invalid_configuration": "any command",
+    "not_installed": "a command whose part is not installed",
+    "legacy_database_unusable": "`suite import-legacy`",
+    "hub_repository_not_found": "`suite pull`",
+    "hub_model_not_found": "`suite pull`",
+    "hub_choice_unclear": "`suite pull`",
+    "hub_access_denied": "`suite pull`",
+    "hub_unreachable": "`suite pull`",
+    "digest_mismatch": "`suite pull`",
+    "disk_full": "`suite pull`",
+    "pull_running": "`suite pull`",
+}
+"""Errors that no action answers with, and where they come from."""
+
+
+class UnplacedError(Exception):
+    """An error or action is in `causes.py` and not in the code, or the other way round."""
+
+
+def check() -> None:
+    """Check that the tables and the code name the same. Raises UnplacedError."""
+    placed = {*ANY_ACTION, *ELSEWHERE, *(code for codes in BY_ACTION.values() for code in codes)}
+    _same("errors", placed, error_classes())
+    actions = {action.name for action in action_types()}
+    _same("actions", actions, actions.union(BY_ACTION))
+
+
+def actions_with(code: str) -> list[str]:
+    """The actions that may answer with an error beyond what any may."""
+    return sorted(name for name, codes in BY_ACTION.items() if code in codes)
+
+
+def _same(what: str, placed: Iterable[str], there: Iterable[str]) -> None:
+    if differing := set(placed) ^ set(there):
+        raise UnplacedError(
+            f"{what} that only causes.py or only the code has: {', '.join(sorted(differing))}"
+        )
