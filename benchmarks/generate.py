@@ -19,11 +19,11 @@ from contextlib import asynccontextmanager
 from subprocess import PIPE
 
 import anyio
-import psutil
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from harness import Measure, in_turns, quick, report
 from service import CONTEXT_TOKENS, MODEL, MODEL_ID, SAME_CACHE, running_service
+from suite import machine
 from suite.engine.backend import BatchEntry
 from suite.engine.bindings import lib
 from suite.engine.llama_model import ContextSettings, LlamaModel
@@ -36,7 +36,7 @@ SETTINGS = ContextSettings(
     cache_tokens=CONTEXT_TOKENS,
     batch_tokens=512,
     gpu_layers=0,
-    threads=psutil.cpu_count(logical=False) or 1,
+    threads=machine.cores().value,
     slots=4,
 )
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 import anyio
-import psutil
 
 import suite
+from suite import machine
 from suite.client import Client
 from suite.config import ConnectionFile
 from suite.messages.actor import NatsAccess
@@ -26,7 +26,7 @@ MODEL = MODELS / f"{MODEL_ID}.gguf"
 CONTEXT_TOKENS = 2048
 SAME_CACHE = f"cache_tokens = {CONTEXT_TOKENS}"
 """Of a model's settings, for benchmarks whose reference has one context and no more."""
-THREADS = psutil.cpu_count(logical=False) or 1
+THREADS = machine.cores().value
 """That every side computes with."""
 
 _CONFIG = f"""

@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import nats
-from nats.errors import TimeoutError
 
 DURABLE = "example-consumer"
 BATCH = 100
@@ -28,14 +27,17 @@ async def main(data_dir: Path, count: int | None) -> None:
     root = found.get("subject_root", "suite")
     # Who reads the log is another user than who sends actions.
     reader = found.get("reader", found)
-    nc = await nats.connect(found["url"], user=reader.get("user"), password=reader.get("password"))
+    # By default it gives up after 60 attempts: a restart of the service may take longer.
+    nc = await nats.connect(
+        found["url"], user=reader.get("user"), password=reader.get("password"), max_reconnect_attempts=-1
+    )
     # suite.event.> is everything; suite.event.usage.> would be the generations alone.
     events = await nc.jetstream().pull_subscribe(f"{root}.event.>", durable=DURABLE, stream=root.upper())
     while count is None or count > 0:
         try:
-            messages = await events.fetch(BATCH if count is None else min(BATCH, count), timeout=5)
+            messages = await events.fetch(BATCH if count is None else min(BATCH, count), timeout=2)
         except TimeoutError:
-            continue  # nothing happened meanwhile
+            continue  # nothing happened meanwhile, or the service is being started again
         for message in messages:
             headers = message.headers or {}
             print(message.metadata.sequence.stream, headers["ce-type"], message.data.decode(), flush=True)

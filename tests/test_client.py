@@ -332,7 +332,7 @@ async def test_a_dead_node_is_noticed_by_its_silence(tmp_path: Path) -> None:
 
 async def test_a_lost_connection_is_noticed_at_once(tmp_path: Path) -> None:
     async with service(tmp_path, silence_seconds=60, generate_text=endless) as (client, _, server):
-        with pytest.raises(Unavailable), anyio.fail_after(20):
+        with pytest.raises(NodeLost), anyio.fail_after(20):
             async for chunk in client.generate("m", "p"):
                 if chunk.index == 3:
                     await server.kill()
@@ -470,6 +470,48 @@ def test_the_environment_goes_before_the_usual_directory(tmp_path: Path) -> None
     )
     assert target.subject_root == "mine"
     assert find(environ={"SUITE_DATA_DIR": str(tmp_path)}).access.url == "nats://file:1"
+
+
+def test_where_a_service_is_on_another_nats_the_file_says_and_who_one_is_the_environment(
+    tmp_path: Path,
+) -> None:
+    ConnectionFile(url="nats://file:1", subject_root="mine", node="n", pid=1).write(tmp_path)
+    environ = {
+        "SUITE_NATS_USER": "me",
+        "SUITE_NATS_PASSWORD": "p",
+        "SUITE_NATS_READER_USER": "reads",
+        "SUITE_NATS_READER_PASSWORD": "s",
+    }
+    target = find(data_dir=tmp_path, environ=environ)
+    me = NatsAccess(url="nats://file:1", user="me", password="p", inbox_prefix="_INBOX.me")
+    assert (target.access, target.subject_root) == (me, "mine")
+    assert target.reader == NatsAccess(url="nats://file:1", user="reads", password="s")
+    creds = {"SUITE_NATS_CREDENTIALS": "me.creds", "SUITE_NATS_INBOX_PREFIX": "_INBOX.mine"}
+    assert find(data_dir=tmp_path, environ=creds).access == NatsAccess(
+        url="nats://file:1", credentials_file="me.creds", inbox_prefix="_INBOX.mine"
+    )
+    assert find(data_dir=tmp_path, environ={}).access == NatsAccess(url="nats://file:1")
+
+
+def test_a_user_who_is_named_is_taken_with_a_data_directory_too(tmp_path: Path) -> None:
+    target = find(data_dir=_file(tmp_path), user="bot", password="b", environ={})
+    assert target.access == NatsAccess(
+        url="nats://file:1", user="bot", password="b", inbox_prefix="_INBOX.bot"
+    )
+
+
+def test_a_service_is_found_again_by_its_data_directory(tmp_path: Path) -> None:
+    target = find(data_dir=_file(tmp_path), environ={})
+    reader = ReaderCredentials(user="consumer", password="r")
+    ConnectionFile(
+        url="nats://moved:1", user="operator", password="new", reader=reader, node="n", pid=2
+    ).write(tmp_path)
+    assert (target.rediscover().url, target.rediscover().password) == ("nats://moved:1", "new")
+    assert target.rediscover_reader() == NatsAccess(url="nats://moved:1", user="consumer", password="r")
+    ConnectionFile.path(tmp_path).unlink()
+    with pytest.raises(Unavailable, match="suite serve"):
+        target.rediscover()
+    assert find("nats://given:1", environ={}).rediscover().url == "nats://given:1"
 
 
 def test_no_service_in_a_data_directory_says_what_to_do(tmp_path: Path) -> None:

@@ -13,9 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import suite
 from suite import machine
+from suite.actors import pipe
 from suite.cgroups import Cgroups
 from support.cgroups import V2_MOUNT, joining, real_cgroup, topology, v1_mount, written
+from support.models import tiny_model
+from support.service import serving
 
 MIB = 1 << 20
 HUGE = "9223372036854771712\n"
@@ -262,7 +266,31 @@ def test_kills_are_counted_by_the_own_group_or_else_by_the_machine(tmp_path: Pat
     assert Cgroups(tmp_path / "nothing").out_of_memory_kills() == 0
 
 
-# --- real groups --------------------------------------------------------------------------------------------
+# --- real processes -----------------------------------------------------------------------------------------
+
+
+async def test_a_service_on_one_cpu_computes_with_one_thread_where_nothing_else_is_configured(
+    tmp_path: Path,
+) -> None:
+    tiny_model(tmp_path / "tiny.gguf")
+    os.link(tmp_path / "tiny.gguf", tmp_path / "own.gguf")
+    file = tmp_path / "suite.toml"
+    file.write_text('[models."own"]\nn_threads = 3\n')
+    one = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
+    async with (
+        serving(tmp_path, tmp_path / "data", "--config", str(file), within=one),
+        suite.connect(data_dir=tmp_path / "data") as client,
+    ):
+        status = await client.get_model_status()
+        assert status.models is not None
+        assert {name: model.n_threads for name, model in status.models.items()} == {"tiny": 1, "own": 3}
+        await client.generate_text("tiny", "Once", max_tokens=2)
+
+
+def test_without_proc_a_models_memory_is_its_peak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = pipe.resident_bytes()
+    monkeypatch.setattr(pipe, "STATM", tmp_path / "statm")
+    assert pipe.resident_bytes() > 0.9 * now > 1 * MIB  # the kernel counts in steps
 
 
 async def test_suite_config_shows_what_real_groups_and_a_real_affinity_allow(tmp_path: Path) -> None:

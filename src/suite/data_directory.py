@@ -50,18 +50,43 @@ def held(directory: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file for its owner alone, whole or not at all. Raises OSError."""
-    new = path.with_name(path.name + ".new")
+def is_held(directory: Path) -> bool:
+    """Whether a process holds the directory at the moment."""
+    try:
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file by one that only its owner may read. After a crash it has the old or the new content.
+
+    Raises OSError.
+    """
+    new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)  # left behind by a crash, maybe with other rights
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         new.replace(path)
     except OSError:
         with suppress(OSError):
             new.unlink()
         raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _tighten(top: Path) -> None:

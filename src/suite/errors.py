@@ -95,6 +95,13 @@ class InvalidSchema(SuiteError):
     status = 400
 
 
+class CannotGenerate(SuiteError):
+    """The model cannot generate text, it makes embeddings: choose another one, or use `embed`."""
+
+    code = "cannot_generate"
+    status = 400
+
+
 class CannotEmbed(SuiteError):
     """The model cannot make embeddings: choose another one."""
 
@@ -279,6 +286,34 @@ class AccessDenied(SuiteError):
     status = 403
 
 
+class CredentialsRefused(AccessDenied, Unavailable):
+    """NATS refuses the credentials since the connection was lost, and is asked again and again.
+
+    A client gets it as AccessDenied. For what waits until NATS is back, it is one more way to be unavailable.
+    """
+
+
+class UserExists(SuiteError):
+    """There is a user of this name already: choose another name."""
+
+    code = "user_exists"
+    status = 409
+
+
+class UserNotFound(SuiteError):
+    """There is no user of this name: `suite credentials` lists those there are."""
+
+    code = "user_not_found"
+    status = 404
+
+
+class UsersElsewhere(SuiteError):
+    """The service uses a NATS server of your own, which has its own users: see docs/security.md."""
+
+    code = "users_elsewhere"
+    status = 409
+
+
 class EvaluationNotFound(SuiteError):
     """No evaluation has this id: see the list of evaluations."""
 
@@ -456,12 +491,13 @@ class LegacyDatabaseUnusable(SuiteError):
 
 
 def error_classes() -> dict[str, type[SuiteError]]:
-    """All error classes by their codes."""
+    """All error classes by their codes. A class without a code of its own has that of its parent."""
     kinds: list[type[SuiteError]] = [SuiteError]
     found: dict[str, type[SuiteError]] = {}
     while kinds:
         kind = kinds.pop()
-        found[kind.code] = kind
+        if "code" in vars(kind):
+            found[kind.code] = kind
         kinds += kind.__subclasses__()
     return found
 

@@ -70,7 +70,10 @@ async def test_a_file_that_is_no_model_is_reported_with_llama_cpps_words(tmp_pat
 
 async def test_a_file_that_is_not_the_one_that_the_node_saw_is_not_served(tmp_path: Path, tiny: Path) -> None:
     seen = {"paths": [str(tiny)], "signature": Signature.of([tiny]).text}
-    await anyio.Path(tiny).chmod(0o600)
+    await anyio.Path(tiny).chmod(0o600)  # only touched: the node reads it again
+    async with stage(tmp_path) as on, on.actor(tiny, model_files=seen) as actor:
+        assert not isinstance(actor.reports[-1], Failed)
+    os.utime(tiny)
     async with stage(tmp_path) as on, on.actor(tiny, model_files=seen) as actor:
         failed = actor.reports[-1]
         assert isinstance(failed, Failed)

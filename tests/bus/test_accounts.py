@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from suite.bus import embedded
-from suite.bus.accounts import accounts, roles
+from suite.bus.accounts import User, accounts, roles
+from suite.bus.credentials import OFFERED, Credentials
 from suite.bus.embedded import EmbeddedServer
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
@@ -40,18 +41,19 @@ WIDENED: Mapping[str, tuple[str, str, str, str]] = {
 async def server_of_all(directory: Path, patch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, NatsAccess]]:
     """A server with the real roles, and a user for each that has one permission more."""
 
-    def with_widened(subjects: Subjects, passwords: Mapping[str, str]) -> dict[str, Any]:
-        made = accounts(subjects, passwords)
+    def with_widened(subjects: Subjects, users: Sequence[User]) -> dict[str, Any]:
+        made = accounts(subjects, users)
         for name, (role, verb, subject, _) in WIDENED.items():
-            users = made[roles(subjects)[role].account]["users"]
+            listed = made[roles(subjects)[role].account]["users"]
             permissions = roles(subjects)[role].permissions
             permissions[verb]["allow"].append(subject)
-            users.append({"user": name, "password": "more", "permissions": permissions})
+            listed.append({"user": name, "password": "more", "permissions": permissions})
         return made
 
     patch.setattr(embedded, "accounts", with_widened)
-    async with EmbeddedServer.start(directory / "nats") as server:
-        access = {role: server._access(role) for role in roles(SUBJECTS)}
+    users = (*Credentials.new().listed(), *(User(f"other-{role}", role, "other") for role in OFFERED))
+    async with EmbeddedServer.start(directory / "nats", users=users) as server:
+        access = {name: server.access_of(name) for name in (*roles(SUBJECTS), *(user.name for user in users))}
         for name, (role, *_) in WIDENED.items():
             prefix = access[role].inbox_prefix
             access[name] = NatsAccess(url=server.access.url, user=name, password="more", inbox_prefix=prefix)
@@ -65,6 +67,9 @@ async def test_no_role_does_harm_by_any_subject_or_reply_and_one_permission_more
         for role in ("consumer", "client", "operator", "mirror"):
             found = await harm(watched, access[role], may_ask=MAY_ASK.get(role, frozenset()))
             assert found == set(), role
+        for role in OFFERED:
+            found = await harm(watched, access[f"other-{role}"], may_ask=MAY_ASK.get(role, frozenset()))
+            assert found == set(), f"a user with the role {role}"
         for name, (role, verb, subject, expected) in WIDENED.items():
             more = {each: body for each, body in SENT.items() if verb == "publish" and _under(each, subject)}
             found = await harm(

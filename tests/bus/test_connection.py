@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from nats.aio.client import Client
 
@@ -117,7 +119,7 @@ async def test_a_lost_connection_fails_what_waits_at_once_and_everything_works_a
 
         async def wait_for_many() -> None:
             async with connection.request_many("suite.hold", idle_timeout=3600) as answers:
-                with pytest.raises(Unavailable):
+                with pytest.raises(NodeLost):
                     await anext(answers)
             failed.append("request_many")
 
@@ -348,6 +350,64 @@ async def test_wrong_credentials_are_refused_and_never_shown(
             access = NatsAccess(url=server.access.url, credentials_file=str(tmp_path / "nowhere.creds"))
             async with Connection.open(access, name="test"):
                 pass
+
+
+async def test_a_refusal_is_never_taken_for_a_server_that_is_away(tmp_path: Path) -> None:
+    async with EmbeddedServer.start(tmp_path / "nats") as server:
+        wrong = msgspec.structs.replace(server.client, password="wrong")
+        for _ in range(50):  # the server hangs up behind its refusal, which may then be lost
+            with pytest.raises(AccessDenied, match=r"user 'client'.*suite credentials show client"):
+                async with Connection.open(wrong, name="test"):
+                    pass
+
+
+async def test_who_is_put_out_is_refused_at_once_and_comes_back_when_admitted(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (server, suite):
+        await echo(suite, "suite.action.echo")
+        await hold(suite, "suite.action.silent")
+        before = server.users
+        client, other = server.client, server.operator
+        async with (
+            Connection.open(client, name="test") as connection,
+            Connection.open(other, name="other") as undisturbed,
+            connection.request_many("suite.action.silent", idle_timeout=50) as answers,
+        ):
+            await server.admit([user for user in before if user.name != "client"])
+            with pytest.raises(NodeLost, match="send the request again"), anyio.fail_after(20):
+                _ = [answer async for answer in answers]
+            await eventually(lambda: connection.refusal)
+            with pytest.raises(AccessDenied, match="user 'client'"):
+                await connection.request("suite.action.echo", timeout=50)
+            await server.admit(before)
+            await connection.wait_connected(20)
+            assert connection.refusal is None
+            assert (await connection.request("suite.action.echo", b"again", timeout=5)).data == b"again"
+            assert (connection.connections, undisturbed.connections) == (2, 1)
+
+
+async def test_a_lost_connection_is_made_again_to_where_the_service_is_by_then(tmp_path: Path) -> None:
+    where: list[NatsAccess] = []
+
+    def rediscover() -> NatsAccess:
+        if not where:
+            raise Unavailable("no service is running")
+        return where[0]
+
+    async with EmbeddedServer.start(tmp_path / "new") as new, AsyncExitStack() as stack:
+        old = await stack.enter_async_context(EmbeddedServer.start(tmp_path / "old"))
+        connection = await stack.enter_async_context(
+            Connection.open(old.client, name="test", rediscover=rediscover)
+        )
+        await old.admit([])
+        await eventually(lambda: not connection.is_connected)
+        with pytest.raises(Unavailable) as unavailable:
+            await connection.flush()
+        assert not isinstance(unavailable.value, AccessDenied), "nobody has said yet who may connect"
+        where.append(new.operator)
+        await connection.wait_connected(20)
+        assert connection.new_inbox().startswith("_INBOX.operator.")
+        with pytest.raises(NoService):
+            await connection.request("suite.action.nobody", timeout=5)
 
 
 async def test_the_bodys_exception_comes_out_as_it_is(tmp_path: Path) -> None:

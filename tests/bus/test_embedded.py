@@ -14,8 +14,10 @@ import msgspec
 import psutil
 import pytest
 
+from suite.bus import embedded
 from suite.bus.connection import Connection, Message
-from suite.bus.embedded import EmbeddedServer, find_server
+from suite.bus.credentials import Credentials
+from suite.bus.embedded import EmbeddedServer, find_server, last_port
 from suite.errors import AccessDenied, DataDirUnusable, PortTaken, ServerNotFound, SuiteError
 from suite.messages.actor import NatsAccess
 from support.nats import eventually, restart_nats, running_nats
@@ -106,9 +108,6 @@ async def test_only_the_owner_reads_the_passwords(tmp_path: Path) -> None:
         command = " ".join(psutil.Process(server.pid).cmdline())
         log = (directory / "nats-server.log").read_text()
         assert all(secret and secret not in command + log for secret in secrets)
-        first = secrets
-    async with EmbeddedServer.start(directory) as server:
-        assert server.access.password not in first
 
 
 async def test_a_client_asks_and_reads_its_own_answers_only(tmp_path: Path) -> None:
@@ -164,7 +163,8 @@ async def test_an_operator_asks_and_never_reaches_jetstream(tmp_path: Path) -> N
             assert not await may_listen(operator, "_INBOX.client.>")
 
 
-async def test_a_port_that_is_taken(tmp_path: Path) -> None:
+async def test_a_port_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "PORT_SECONDS", 0.0)
     async with EmbeddedServer.start(tmp_path / "one") as server:
         with pytest.raises(PortTaken):
             async with EmbeddedServer.start(tmp_path / "two", port=server.port):
@@ -178,6 +178,37 @@ async def test_a_port_that_is_asked_for(tmp_path: Path) -> None:
         port = server.port
     async with EmbeddedServer.start(tmp_path / "two", port=port) as server:
         assert server.port == port
+
+
+async def test_a_restart_takes_the_same_port_unless_another_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "PORT_SECONDS", 0.0)
+    async with EmbeddedServer.start(tmp_path / "one") as server:
+        port = server.port
+    async with EmbeddedServer.start(tmp_path / "one") as server:
+        assert server.port == port
+    async with (
+        EmbeddedServer.start(tmp_path / "two", port=port),
+        EmbeddedServer.start(tmp_path / "one") as server,
+    ):
+        assert server.port not in (port, 0)
+    for noise in ("", "none", "70000", "-1"):
+        (tmp_path / "one" / "port").write_text(noise)
+        assert last_port(tmp_path / "one") is None
+
+
+async def test_the_suites_own_passwords_are_new_at_each_start_and_those_of_users_stay(tmp_path: Path) -> None:
+    users = Credentials.new().listed()
+    async with EmbeddedServer.start(tmp_path, users=users) as server:
+        first = server.access, server.mirror, server.client
+    async with EmbeddedServer.start(tmp_path, users=users) as server:
+        assert server.client == first[2]
+        for old, now in ((first[0], server.access), (first[1], server.mirror)):
+            assert old.password != now.password
+            with pytest.raises(AccessDenied):
+                async with Connection.open(old, name="outlived its node"):
+                    pass
 
 
 async def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
@@ -248,4 +279,4 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
         pid = server.pid
     assert not running(pid)
     names = {path.name for path in files_below(tmp_path) if "jetstream" not in path.parts}
-    assert names == {"nats-server.conf", "nats-server.log", "nats-server.out"}
+    assert names == {"nats-server.conf", "nats-server.log", "nats-server.out", "port"}

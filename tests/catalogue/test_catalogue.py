@@ -231,6 +231,14 @@ async def test_an_alias_never_hides_a_model(models: Path) -> None:
     )
 
 
+async def test_a_configured_model_without_a_file_is_told_with_the_nearest_id(models: Path) -> None:
+    put(models, "smollm2.gguf")
+    catalogue = await scanned(models, settings={"smolm2": ModelSettings(context_length=64)})
+    assert catalogue.warnings == (
+        "smolm2 is configured, but no model directory has its file; did you mean smollm2?",
+    )
+
+
 async def test_a_name_that_is_no_unicode_is_left_out(models: Path) -> None:
     try:
         put(models, os.fsdecode(b"\xff.gguf"))

@@ -21,6 +21,12 @@ OTHER = gguf_bytes(tensors=(Tensor(dimensions=(32, 8)),), data=1024)
 OLD, NEW = "0123456789abcdef" * 2 + "01234567", "fedcba9876543210" * 2 + "fedcba98"
 
 
+@pytest.fixture(autouse=True)
+def data_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have data directories go where everything of a test goes."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
 async def scanned(
     *directories: Path, settings: dict[str, ModelSettings] | None = None, links: FollowLinks = "inside"
 ) -> Catalogue:

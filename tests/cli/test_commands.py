@@ -21,7 +21,15 @@ from msgspec.structs import replace
 from suite.bus.connection import Connection
 from suite.cli.exit import exit_code
 from suite.cli.main import COMMANDS, main
-from suite.errors import ModelNotFound, NodeLost, RequestTimeout, Unavailable, UnknownOutcome
+from suite.errors import (
+    AccessDenied,
+    CredentialsRefused,
+    ModelNotFound,
+    NodeLost,
+    RequestTimeout,
+    Unavailable,
+    UnknownOutcome,
+)
 from suite.identity import new_id, utc_now
 from suite.log import Log
 from suite.messages.actions.residency import LoadModelReply, UnloadModelReply
@@ -158,6 +166,7 @@ def test_wrong_configuration_is_exit_code_2(tmp_path: Path, capsys: pytest.Captu
 def test_exit_codes_tell_refused_unreachable_and_uncertain_apart() -> None:
     errors = [ModelNotFound(), Unavailable(), RequestTimeout(), UnknownOutcome(), NodeLost()]
     assert [exit_code(error) for error in errors] == [1, 3, 4, 4, 4]
+    assert [exit_code(error) for error in (AccessDenied(), CredentialsRefused())] == [1, 1]
 
 
 async def test_no_service_is_exit_code_3(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import click
 import pytest
 from anyio.from_thread import start_blocking_portal
 
 import suite
-from suite.cli.main import COMMANDS, main
+from suite.cli.main import COMMANDS, commands, main
 from suite.client import Client
 from suite.errors import error_classes
 from suite.messages.actions.status import GenerationInfo
@@ -150,6 +151,17 @@ async def test_running_generations_are_shown_and_cancelled_by_a_beginning(
             while len(await generations(client)) == len(ids):
                 await anyio.sleep(0.05)
         tasks.cancel_scope.cancel()
+
+
+def test_the_help_of_every_option_has_its_default() -> None:
+    """A flag is off; what begins with "Only" leaves something out, and without it nothing is left out."""
+    for name in COMMANDS:
+        command = commands.get_command(click.Context(commands), name)
+        assert command is not None
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.is_flag and not option.show_default:
+                help = option.help or ""
+                assert help.startswith("Only") or "default: " in help.lower(), (name, option.opts)
 
 
 def test_errors_and_help_name_what_a_person_can_type(capsys: pytest.CaptureFixture[str]) -> None:

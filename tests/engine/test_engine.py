@@ -16,11 +16,12 @@ from suite.engine.generation import EngineRequest, Generation
 from suite.engine.sampler import SamplingParams
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
+from suite.engine.text import visible_tokens
 from suite.errors import SuiteError
 from suite.identity import new_id, utc_now
 from suite.messages.events import Outcome
 from suite.messages.logprobs import TokenLogprobs
-from support.backend import END, FakeBackend, successor
+from support.backend import END, FakeBackend, FakeTokenizer, successor
 
 
 @dataclass
@@ -70,17 +71,20 @@ def asked(
     priority: int = 0,
     deadline: float | None = None,
     continues: bool = False,
+    stop: tuple[str, ...] = (),
+    reuse: bool = True,
     clock: Clock | None = None,
 ) -> Asked:
     order = EngineRequest(
         prompt=list(prompt),
         max_tokens=max_tokens,
-        stop=(),
+        stop=stop,
         sampling=sampling(seed),
         conversation_id=conversation,
         priority=priority,
         deadline=deadline,
         continues=continues,
+        reuse=reuse,
     )
     return Asked(Generation(order, clock or Clock()))
 
@@ -579,6 +583,51 @@ def test_a_snapshot_that_cannot_be_read_is_decoded_again(tmp_path: Path) -> None
 
 
 # --- going on with what a conversation holds -------------------------------------------------------------
+
+
+def test_what_a_stop_string_hid_is_not_gone_on_from() -> None:
+    engine, backend = with_snapshots(kept())
+    answer = alone([1, 2, 3, 4], 8, 5, 100)[0]
+    hidden = f"{answer[3]} {answer[4]} {answer[5]}"
+    first = asked([1, 2, 3, 4], max_tokens=8, seed=5, conversation="c", stop=(hidden,))
+    engine.submit(first.generation, first.heard)
+    drain(engine)
+    assert (first.heard.tokens, first.generation.outcome) == (answer[:3], "stop")
+    assert backend.sequences[0] == [1, 2, 3, 4, *answer[:3]]
+    second = turn(engine, [2, 2], "c", continues=True)
+    assert second.heard.tokens == alone([1, 2, 3, 4, *answer[:3], 2, 2], 5, 5, 200)[0]
+    assert second.generation.prompt_tokens == 4 + 3 + 2
+
+
+def test_a_prompt_that_may_not_reuse_is_decoded_whole() -> None:
+    engine, backend = with_snapshots(kept())
+    chat = list(range(1, 40))
+    turn(engine, chat, "c")
+    for conversation in ("c", "d", None):
+        before = backend.decoded
+        fresh = asked(chat, max_tokens=1, seed=5, conversation=conversation, reuse=False)
+        engine.submit(fresh.generation, fresh.heard)
+        drain(engine)
+        assert fresh.generation.reused_tokens == 0
+        assert backend.decoded - before == len(chat)
+        assert fresh.heard.tokens == alone(chat, 1, 5, 200)[0]
+
+
+def test_a_stop_string_inside_a_token_leaves_the_beginning_of_that_token() -> None:
+    words = {1: b"one", 2: b" two", 3: b" th", 4: b"ree", 5: b"\xe2\x82", 6: b" t", 7: b"w"}
+
+    class Words(FakeTokenizer):
+        def visible_bytes(self, token: int) -> bytes:
+            return words[token]
+
+        def tokenize(self, text: str, *, begins: bool) -> list[int]:
+            assert not begins
+            return [6, 7] if text == " tw" else [1]
+
+    assert visible_tokens([1, 2, 3, 4], b" three", Words()) == (2, [])
+    assert visible_tokens([1, 2, 3, 4], b"o three", Words()) == (1, [6, 7])
+    assert visible_tokens([1, 2, 3, 4], b"hree", Words()) is None, "no token for the rest"
+    assert visible_tokens([1, 2, 5, 4], "\ufffdree".encode(), Words()) is None, "not the bytes that were said"
 
 
 def test_a_turn_that_waits_for_a_slot_holds_the_conversation_once() -> None:

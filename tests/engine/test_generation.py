@@ -16,7 +16,7 @@ from suite.engine.generation import EngineRequest, Generation
 from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.sampler import SamplingParams
 from suite.engine.slots import Slots
-from suite.errors import LoadFailed, SuiteError
+from suite.errors import GenerationFailed, LoadFailed, SuiteError
 from suite.messages.logprobs import TokenLogprobs
 from support.models import gemma, smollm2, tiny_model
 from support.recurrent import tiny_mamba
@@ -256,6 +256,21 @@ def test_a_memory_that_cannot_forget_a_part_forgets_all_and_goes_on_right(tmp_pa
         after_cut = model.logits()
         run(model, order(model, [1, 50, 70, 71, 72], max_tokens=1), Slots(2, can_share=False))
         assert close(after_cut, model.logits())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_logits_that_are_not_numbers_are_told_and_nothing_of_them_is_kept(
+    tmp_path: Path, temperature: float
+) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf")
+    content = bytearray(path.read_bytes())
+    content[-64:] = b"\x00\x7e" * 32  # NaN as 16-bit numbers, in the last layer's weights
+    path.write_bytes(content)
+    with loaded(path, batch=32) as model:
+        slots = Slots(2)
+        with pytest.raises(GenerationFailed, match="not numbers"):
+            run(model, order(model, "hello", temperature=temperature, conversation_id="a"), slots)
+        assert not any(slot.tokens for slot in slots)
 
 
 def test_a_cancelled_generation_ends_between_two_steps_and_keeps_what_there_is(tiny: LlamaModel) -> None:

@@ -15,7 +15,7 @@ from suite.engine.gguf.file import inspect
 from suite.engine.gguf.ggml import FILE_TYPES, TENSOR_TYPES
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid
 from support.models import CHAT_TEMPLATE, gemma, smollm2, tiny_model
-from support.raw_gguf import BOOL, STRING, UINT32, Raw, Tensor, array, gguf_bytes, scalar, text
+from support.raw_gguf import BOOL, KEYS, STRING, UINT32, Raw, Tensor, array, gguf_bytes, scalar, text
 
 
 def write(directory: Path, content: bytes, name: str = "model.gguf") -> Path:
@@ -83,6 +83,13 @@ def test_numbers_may_differ_from_layer_to_layer(tmp_path: Path) -> None:
 def test_an_encoder_is_for_embeddings(tmp_path: Path) -> None:
     info = inspect(write(tmp_path, gguf_bytes({"llama.attention.causal": False})))
     assert info.capabilities == ("embedding",)
+
+
+def test_an_architecture_that_only_encodes_need_not_say_so(tmp_path: Path) -> None:
+    keys = {key.replace("llama.", "t5encoder."): value for key, value in KEYS.items()}
+    changes = {**dict.fromkeys(KEYS), **keys, "general.architecture": "t5encoder"}
+    info = inspect(write(tmp_path, gguf_bytes(changes)))
+    assert (info.causal, info.generates, info.embeds) == (False, False, True)
 
 
 def test_a_model_without_attention_needs_no_heads(tmp_path: Path) -> None:

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import PIPE
 
 import anyio
-import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 import suite
+from support.example_programs import javascript, python
 from support.faults import free_port
 from support.models import CHAT_TEMPLATE, tiny_model
 from support.service import history, service_and_client, serving
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 LIMIT_SECONDS = 40
-
-
-def python(name: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-
-
-def javascript(name: str, *arguments: object) -> list[str]:
-    """With the node of the machine, else with the one that came as a wheel."""
-    if not (EXAMPLES / "node_modules" / "@nats-io").is_dir():
-        pytest.fail("the packages are not there: `make test` fetches them, and says why if npm cannot")
-    node = shutil.which("node") or str(Path(sys.executable).with_name("node"))
-    return [node, str(EXAMPLES / name), *map(str, arguments)]
 
 
 async def output(command: list[str]) -> str:

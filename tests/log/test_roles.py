@@ -238,3 +238,19 @@ async def durable(client: RawClient, name: str, **config: object) -> dict[str, A
     )
     refusal: dict[str, Any] | None = json.loads(answer.data).get("error")
     return refusal
+
+
+async def test_a_reader_who_is_put_out_is_told_and_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suite.log.reader.PATIENCE_SECONDS", 0.2)
+    async with mirrored(tmp_path) as (server, _, log), reading(server.consumer) as reader:
+        last = await log.append(generated("a"))
+        followed = reader.read("suite.event.>", after=0, follow=True, last_per_subject=False)
+        async with aclosing(followed):
+            assert (await anext(followed)).seq == last
+            await server.admit([user for user in server.users if user.name != "consumer"])
+            with anyio.fail_after(20), pytest.raises(AccessDenied, match="user 'consumer'"):
+                await anext(followed)
+        with anyio.fail_after(20), pytest.raises(AccessDenied, match="user 'consumer'"):
+            await reader.extent()

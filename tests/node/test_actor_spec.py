@@ -27,7 +27,7 @@ async def test_nothing_is_kept_on_disk_under_a_digest_that_is_not_known(
 
     async def spec() -> ActorSpec:
         settings = Settings(data_dir=tmp_path)
-        return await actor_spec(settings, NatsAccess(url="nats://127.0.0.1"), catalogue, 1, seen, "i")
+        return await actor_spec(settings, NatsAccess(url="nats://127.0.0.1"), catalogue, 2, seen, "i")
 
     unknown = await spec()
     assert unknown.snapshots is not None

@@ -150,6 +150,7 @@ async def test_files_that_come_go_and_have_the_same_name(tmp_path: Path) -> None
             await client.generate_text("m.Q4", "Once")
         again = await client.generate_text("bob/m.Q4", "Once", max_tokens=8, temperature=0)
         assert again.text == texts["bob/m.Q4"]
+        assert facts(await history(client, "usage.bob%2Fm%2EQ4.>")) == ["usage.generated"] * 2
         async with generating(client, "slow"):
             (models / "slow.gguf").unlink()
 

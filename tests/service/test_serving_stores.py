@@ -8,6 +8,7 @@ import pytest
 
 from suite.actions.generation import completed
 from suite.catalogue.entry import ParameterValue
+from suite.errors import ModelFileInvalid
 from suite.messages.actions.chat import ChatMessage
 from suite.messages.actions.generation import GenerateTextRequest
 from support.command import Command
@@ -23,6 +24,8 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
     weights = tiny_model(tmp_path / "tiny.gguf", chat_template=CHAT_TEMPLATE).read_bytes()
     hub = HuggingFaceHub(tmp_path / "hub")
     hub.add("org/tiny-GGUF", REVISION, "tiny-Q4_0.gguf", weights)
+    damaged = hub.add("org/damaged", REVISION, "damaged.gguf", b"").resolve()
+    damaged.write_bytes(weights)
     lmstudio = tmp_path / ".lmstudio" / "models"
     studied = lmstudio / "publisher" / "tiny-GGUF" / "studied.gguf"
     studied.parent.mkdir(parents=True)
@@ -38,6 +41,7 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
         async with service_and_client(folders, tmp_path / "data") as (_, client):
             models = {model.model_id: model for model in (await client.list_models()).models}
             assert {name: (model.source, model.repository) for name, model in models.items()} == {
+                "damaged": ("huggingface", "org/damaged"),
                 "studied": ("lmstudio", "publisher/tiny-GGUF"),
                 "tiny-Q4_0": ("huggingface", "org/tiny-GGUF"),
                 "tiny:latest": ("ollama", "tiny"),
@@ -49,6 +53,8 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
                 "system_prompt": "Be brief.",
                 "temperature": 0.0,
             }
+            with pytest.raises(ModelFileInvalid, match="another SHA-256 than its name in the store says"):
+                await client.load_model("damaged")
             plain = [
                 await client.generate_text(model_id, "Once", max_tokens=5, temperature=0)
                 for model_id in ("studied", "tiny-Q4_0")
@@ -65,7 +71,7 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
             ]
             assert asked[0] > asked[1], "its system prompt is a message of the chat"
             table = await Command(tmp_path / "data").lines("models")
-            assert [line.rpartition("  ")[2] for line in table[1:]] == [
+            assert [line.rpartition("  ")[2] for line in table[2:]] == [
                 "lmstudio publisher/tiny-GGUF",
                 "huggingface org/tiny-GGUF",
                 "ollama, tiny",

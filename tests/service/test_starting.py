@@ -104,7 +104,7 @@ async def test_a_stop_need_not_wait_for_nats_and_wrong_credentials_are_refused(t
         with anyio.fail_after(5):
             assert await process.wait() == 0
     async with EmbeddedServer.start(tmp_path / "nats") as server:
-        await refused("access_denied", *data_dir, "--nats-url", server.access.url, exit_code=3)
+        await refused("access_denied", *data_dir, "--nats-url", server.access.url, exit_code=1)
 
 
 async def test_what_it_writes_is_for_its_user_alone(tmp_path: Path) -> None:

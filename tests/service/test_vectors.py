@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from suite.errors import CannotEmbed, CannotGenerate
 from suite.messages.events import UsageRecorded
+from support.encoder import EMBEDDING, tiny_bert
 from support.models import tiny_model
+from support.raw_gguf import KEYS, gguf_bytes
 from support.service import history, service_and_client
 
 
@@ -22,3 +27,19 @@ async def test_a_request_for_vectors_counts_as_usage(tmp_path: Path) -> None:
         assert [(each.model_id, each.usage_type, each.uses) for each in counted.usage] == [
             ("tiny", "embedding", 1)
         ]
+
+
+async def test_a_model_that_cannot_answer_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    tiny_bert(tmp_path / "models" / "bert.gguf")
+    t5 = {key.replace("llama.", "t5."): value for key, value in KEYS.items()}
+    content = gguf_bytes({**dict.fromkeys(KEYS), **t5, "general.architecture": "t5"})
+    (tmp_path / "models" / "t5.gguf").write_bytes(content)
+    async with service_and_client(tmp_path / "models", tmp_path / "suite") as (_, client):
+        for model_id in ("bert", "t5"):
+            with pytest.raises(CannotGenerate):
+                await client.generate_text(model_id, "the sea")
+        with pytest.raises(CannotEmbed):
+            await client.embed("t5", "the sea")
+        assert await history(client, "instance") == []
+        assert (await client.embed("bert", "the sea")).dimensions == EMBEDDING

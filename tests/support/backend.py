@@ -23,7 +23,13 @@ def successor(tokens: Sequence[int], seed: int) -> int:
     return zlib.crc32(repr((tuple(tokens), seed)).encode()) % WORDS
 
 
-class FakeDetokenizer:
+class FakeTokenizer:
+    """Each token is its number and a space."""
+
+    def tokenize(self, text: str, *, begins: bool) -> list[int]:
+        assert not begins
+        return [int(word) for word in text.split()]
+
     def is_eog(self, token: int) -> bool:
         return token == END
 
@@ -68,7 +74,7 @@ class FakeBackend:
         can_share: bool = True,
         window: bool = False,
     ) -> None:
-        self.vocabulary = FakeDetokenizer()
+        self.vocabulary = FakeTokenizer()
         self.can_share = can_share
         self.window = window
         self.context_tokens = context

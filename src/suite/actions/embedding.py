@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, action
+from suite.errors import CannotEmbed
 from suite.messages.actions.embedding import EmbedReply, EmbedRequest
 from suite.messages.actions.generation import Usage
 from suite.messages.actor import Embed
@@ -18,6 +19,8 @@ USAGE_TYPE = "embedding"
 async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
     """Turn texts into vectors."""
     model = await node.loadable(request.model_id)
+    if model.info is not None and not model.info.embeds:
+        raise CannotEmbed
     inputs = (request.input,) if isinstance(request.input, str) else request.input
     embedded = await node.generations.embed(
         model,

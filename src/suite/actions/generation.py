@@ -9,7 +9,7 @@ import msgspec
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
 from suite.catalogue.entry import ParameterValue
-from suite.errors import EmptyPrompt, InvalidRequest
+from suite.errors import CannotGenerate, EmptyPrompt, InvalidRequest
 from suite.messages.actions.base import CLIENT_HEADER
 from suite.messages.actions.generation import (
     CancelGenerationReply,
@@ -40,6 +40,8 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     """Hand the generation over to the model's actor, which answers the client. Loads the model first."""
     _check(request, call)
     model = await node.loadable(request.model_id)
+    if model.info is not None and not model.info.generates:
+        raise CannotGenerate
     generation_id = request.generation_id or node.new_id()
     if request.stream:
         await call.send(Accepted(generation_id=generation_id, node=node.name))
@@ -119,3 +121,5 @@ def _check(request: GenerateTextRequest, call: Call) -> None:
         raise EmptyPrompt
     if request.continue_ and (request.conversation_id is None or request.system_prompt is not None):
         raise InvalidRequest("continue needs the conversation_id of a conversation, and no system_prompt")
+    if request.continue_ and not request.reuse:
+        raise InvalidRequest("continue goes on from tokens in memory: send the whole chat for reuse: false")

@@ -90,13 +90,15 @@ def _settings(spec: ActorSpec) -> ContextSettings:
 def _after_load(spec: ActorSpec) -> Snapshots | None:
     """Make the snapshots of the model that was just loaded.
 
-    Raises ModelFileInvalid if its files are not those that the node described, whose digest is the key.
+    Raises ModelFileInvalid if its files are not those that the node described, whose digest is the key. Files
+    that were only touched meanwhile pass: the node reads them again, as when they are touched later.
     """
+    described = Signature.of_text(spec.model_files.signature)
     try:
-        loaded = Signature.of(map(Path, spec.model_files.paths)).text
+        loaded = Signature.of(map(Path, spec.model_files.paths))
     except OSError:
-        loaded = ""
-    if loaded != spec.model_files.signature:
+        loaded = Signature()
+    if not described.is_touched(loaded):
         raise ModelFileInvalid(f"{spec.model_id} was changed while it was loaded: try again in a few seconds")
     return _snapshots(spec)
 

@@ -67,4 +67,5 @@ def engine_request(
         priority=request.priority,
         deadline=deadline,
         continues=request.continue_,
+        reuse=request.reuse,
     )

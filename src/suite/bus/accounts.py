@@ -12,8 +12,8 @@ The embedded server is configured from this table, and ``deploy/nats`` is genera
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,9 @@ The name is part of the path of the server's store: never rename it.
 READERS_ACCOUNT: Final = "SUITE_READERS"
 """The account of the log's mirror and of its readers."""
 
+ANY_INBOX: Final = "_INBOX"
+"""The inbox prefix of clients that choose none."""
+
 READERS_LIMITS: Final[Mapping[str, int]] = {
     "max_connections": 64,
     "max_subscriptions": 512,  # for each connection
@@ -39,8 +42,23 @@ READERS_JETSTREAM: Final[Mapping[str, int]] = {
 }
 
 
+class User(NamedTuple):
+    """One who may connect: a name, a role of `roles`, and a password."""
+
+    name: str
+    role: str
+    password: str
+
+    def __repr__(self) -> str:
+        """Without the password: it may get into a log by mistake."""
+        return f"User({self.name!r}, {self.role!r})"
+
+
 class Role(msgspec.Struct, frozen=True, kw_only=True):
-    """The subjects of its account that a user with this role may publish and subscribe to."""
+    """The subjects of its account that a user with this role may publish and subscribe to.
+
+    It is written for the user that is named like the role; `of` gives another user the same rights.
+    """
 
     what: str
     account: str
@@ -50,6 +68,20 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[str, ...] = ()
     """Subjects it may not publish to, although ``publish`` includes them."""
     subscribe: tuple[str, ...]
+
+    def of(self, user: str) -> Role:
+        """The role for a user of any name, who receives replies in inboxes of its own.
+
+        Readers stay with any inbox: who may read the whole log may see what others read.
+        """
+        if self.inbox_prefix == ANY_INBOX:
+            return self
+        own = f"{ANY_INBOX}.{user}"
+        listened = tuple(
+            subject.replace(self.inbox_prefix, own, 1) if subject.startswith(self.inbox_prefix) else subject
+            for subject in self.subscribe
+        )
+        return msgspec.structs.replace(self, inbox_prefix=own, subscribe=listened)
 
     @property
     def permissions(self) -> dict[str, Any]:
@@ -113,7 +145,7 @@ def roles(subjects: Subjects) -> dict[str, Role]:
         "consumer": Role(
             what="Reads the log by its mirror, as any JetStream client does, with any inbox.",
             account=READERS_ACCOUNT,
-            inbox_prefix="_INBOX",
+            inbox_prefix=ANY_INBOX,
             publish=reading(subjects.stream),
             subscribe=("_INBOX.>",),
         ),
@@ -204,29 +236,36 @@ def mirror_config(subjects: Subjects) -> dict[str, Any]:
     }
 
 
-def accounts(subjects: Subjects, passwords: Mapping[str, str]) -> dict[str, Any]:
-    """Both accounts in the form of a server's configuration, with a user for each role in ``passwords``."""
+def accounts(subjects: Subjects, users: Sequence[User]) -> dict[str, Any]:
+    """Both accounts with their users, in the form of a server's configuration."""
     joined = doors(subjects)
     return {
         LOG_ACCOUNT: {
             "jetstream": "enabled",
-            "users": _users(LOG_ACCOUNT, subjects, passwords),
+            "users": _users(LOG_ACCOUNT, subjects, users),
             "exports": [door.exported for door in joined],
         },
         READERS_ACCOUNT: {
             "jetstream": dict(READERS_JETSTREAM),
             "limits": dict(READERS_LIMITS),
-            "users": _users(READERS_ACCOUNT, subjects, passwords),
+            "users": _users(READERS_ACCOUNT, subjects, users),
             "imports": [door.imported for door in joined],
         },
     }
 
 
-def _users(account: str, subjects: Subjects, passwords: Mapping[str, str]) -> list[dict[str, Any]]:
+def role_of(user: User, subjects: Subjects) -> Role:
+    """What a user may do. The suite's own users, ``suite`` and ``mirror``, have their roles as they stand."""
+    role = roles(subjects)[user.role]
+    return role if user.name == user.role else role.of(user.name)
+
+
+def _users(account: str, subjects: Subjects, users: Sequence[User]) -> list[dict[str, Any]]:
+    placed = ((user, role_of(user, subjects)) for user in users)
     return [
-        {"user": name, "password": passwords[name], "permissions": role.permissions}
-        for name, role in roles(subjects).items()
-        if role.account == account and name in passwords
+        {"user": user.name, "password": user.password, "permissions": role.permissions}
+        for user, role in placed
+        if role.account == account
     ]
 
 

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import nats.errors
 from anyio.abc import TaskGroup
 
@@ -29,7 +31,15 @@ from suite.bus.replies import Replies
 from suite.bus.stream import Stream, nobody
 from suite.bus.subscription import Receive, Subscription
 from suite.bus.wire import Message, frame, header_lines, message_of
-from suite.errors import AccessDenied, InvalidRequest, RequestTimeout, SuiteError, Unavailable
+from suite.errors import (
+    AccessDenied,
+    CredentialsRefused,
+    InvalidRequest,
+    NodeLost,
+    RequestTimeout,
+    SuiteError,
+    Unavailable,
+)
 from suite.identity import new_id
 from suite.messages.actor import NatsAccess
 from suite.tasks import background
@@ -40,8 +50,25 @@ log = logging.getLogger("suite.bus")
 
 FIRST_RETRY_SECONDS = 0.02
 LAST_RETRY_SECONDS = 1.0
+LAST_REFUSED_SECONDS = 5.0
+"""The longest pause while the credentials are refused, which takes a person to mend."""
+
+REGAIN_SECONDS = 5.0
+"""The pause before a subscription is tried again that the server has denied."""
+CUT_ATTEMPTS = 4
+"""How often a server is asked that greets and hangs up, before it counts as unreachable."""
+
+Rediscover: TypeAlias = Callable[[], NatsAccess]
+"""Says how the service can be reached now. It may read a file. Raises SuiteError if there is no service."""
 
 _violation = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"').search
+
+
+class _CutShort(Unavailable):
+    """The server has hung up in the middle of the greeting.
+
+    It does so after a refusal, and what it said may be lost: the client was still writing.
+    """
 
 
 class Connection:
@@ -50,8 +77,12 @@ class Connection:
     connections: int = 0
     """How often the connection was made. When this changes, messages that were in transit are lost."""
 
-    def __init__(self, access: NatsAccess, *, name: str, connect_timeout: float) -> None:
+    def __init__(
+        self, access: NatsAccess, *, name: str, connect_timeout: float, rediscover: Rediscover | None
+    ) -> None:
         self._access = access
+        self._rediscover = rediscover
+        self._refusal: str | None = None
         self._name = name
         self._connect_timeout = connect_timeout
         self._tasks: TaskGroup
@@ -62,6 +93,8 @@ class Connection:
         self._subscriptions: set[Subscription] = set()
         self._streams: set[Stream] = set()
         self._denied: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
+        self._is_regaining = False
         self._replies = Replies(self.new_inbox())
         self.max_payload = 0
         """The server's limit for payload and headers together, in bytes."""
@@ -70,15 +103,23 @@ class Connection:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, access: NatsAccess, *, name: str, connect_timeout: float = 5.0, wait: bool = False
+        cls,
+        access: NatsAccess,
+        *,
+        name: str,
+        connect_timeout: float = 5.0,
+        wait: bool = False,
+        rediscover: Rediscover | None = None,
     ) -> AsyncIterator[Connection]:
         """Connect, and stay connected until the block is left.
 
         ``connect_timeout`` is in seconds, for each attempt. Raises Unavailable if nothing listens there;
         with ``wait`` it keeps trying instead. Raises AccessDenied if the credentials are refused. A later
-        loss is logged, and the connection is made again.
+        loss is logged, and the connection is made again, to where ``rediscover`` says that the service is
+        by then. While the credentials are refused, everything that needs the connection raises
+        CredentialsRefused at once.
         """
-        connection = cls(access, name=name, connect_timeout=connect_timeout)
+        connection = cls(access, name=name, connect_timeout=connect_timeout, rediscover=rediscover)
         async with background() as tasks:
             connection._tasks = tasks
             if wait:
@@ -100,6 +141,11 @@ class Connection:
     def is_connected(self) -> bool:
         """Whether something can be sent now."""
         return self._client is not None and self._client.is_usable
+
+    @property
+    def refusal(self) -> CredentialsRefused | None:
+        """Why the server does not let this user in at the moment; None while it does, or does not answer."""
+        return None if self._refusal is None else CredentialsRefused(self._refusal)
 
     @property
     def url(self) -> str:
@@ -168,7 +214,7 @@ class Connection:
         """Send a message and iterate over its answers until an empty one (NATS ADR-47).
 
         The iterator raises NoService if nobody listens, NodeLost when nothing comes for ``idle_timeout``
-        seconds, Unavailable when the connection is lost, and Overloaded when too many answers wait unread.
+        seconds or the connection is lost, and Overloaded when too many answers wait unread.
         Leaving the block early removes the inbox, which the sender can notice.
         """
         client = await self._ready()
@@ -275,6 +321,8 @@ class Connection:
     def _live(self) -> NatsClient:
         client = self._client
         if client is None or not client.is_usable:
+            if (refusal := self.refusal) is not None:
+                raise refusal
             raise Unavailable(f"NATS cannot be reached at {self.url}: check that it runs, then try again")
         return client
 
@@ -307,6 +355,15 @@ class Connection:
         credentials = self._access.credentials_file
         if credentials is not None and not Path(credentials).is_file():  # noqa: ASYNC240
             raise AccessDenied(f"there is no credentials file {credentials}")
+        for attempt in range(CUT_ATTEMPTS):
+            try:
+                await self._connect_once()
+                break
+            except _CutShort:
+                if attempt == CUT_ATTEMPTS - 1:
+                    raise
+
+    async def _connect_once(self) -> None:
         client = NatsClient()
         try:
             await self._reach(client)
@@ -314,6 +371,7 @@ class Connection:
             self.max_payload = client.max_payload
             self.server_version = str(client._server_info.get("version", ""))
             self._denied.clear()
+            self._told.clear()
             for subscription in list(self._subscriptions):
                 await subscription.bind(client)
             await client.flush(self._connect_timeout)  # type: ignore[arg-type]
@@ -326,6 +384,7 @@ class Connection:
             await client.discard()
             raise self._gone()
         self._client = client  # from here on messages can be sent, and all subscriptions are active
+        self._refusal = None
         self.connections += 1
         self._connected.set()
 
@@ -340,8 +399,9 @@ class Connection:
         except (OSError, TimeoutError, nats.errors.Error) as error:
             cause = client.failure or error
             if "authorization" in str(cause).lower() or "authentication" in str(cause).lower():
-                raise AccessDenied(f"NATS at {self.url} refused the credentials: check them") from None
-            raise Unavailable(
+                raise AccessDenied(self._refused()) from None
+            cut = isinstance(error, ConnectionError) and client.was_greeted
+            raise (_CutShort if cut else Unavailable)(
                 f"NATS cannot be reached at {self.url} ({cause or type(cause).__name__}): check that it runs"
             ) from None
         if not client.is_usable:
@@ -363,13 +423,49 @@ class Connection:
         delay, said = FIRST_RETRY_SECONDS, ""
         while True:
             try:
-                return await self._connect()
+                return await self._connect_where_it_is()
             except excused as error:
+                self._refusal = error.message if isinstance(error, AccessDenied) else None
                 if error.message != said:
                     log.warning("%s; tried again until it works", error.message)
                     said = error.message
             await anyio.sleep(delay)
-            delay = min(2 * delay, LAST_RETRY_SECONDS)
+            delay = min(2 * delay, LAST_REFUSED_SECONDS if self._refusal else LAST_RETRY_SECONDS)
+
+    async def _connect_where_it_is(self) -> None:
+        """Connect to where the service is now, or to where it was while nobody knows."""
+        unknown: SuiteError | None = None
+        if self._rediscover is not None:
+            try:
+                self._move(await anyio.to_thread.run_sync(self._rediscover))
+            except SuiteError as error:
+                unknown = error
+        try:
+            await self._connect()
+        except AccessDenied:
+            if unknown is not None:  # a service that starts has not said yet who may connect
+                raise unknown from None
+            raise
+
+    def _move(self, access: NatsAccess) -> None:
+        is_new = access.inbox_prefix != self._access.inbox_prefix
+        self._access = access
+        if is_new:
+            self._replies = Replies(self.new_inbox())
+
+    def _refused(self) -> str:
+        """What to do about credentials that are refused. It never has the password."""
+        user, file = self._access.user, self._access.credentials_file
+        if file is not None:
+            return (
+                f"NATS at {self.url} refused the credentials in {file}: get new ones from its administrator"
+            )
+        if user is None:
+            return f"NATS at {self.url} wants to know who you are: give it a user and a password"
+        return (
+            f"NATS at {self.url} refused the user {user!r}: its password is wrong or was changed, or it was "
+            f"revoked; for the service's own server `suite credentials show {user}` has the right one"
+        )
 
     def _lose(self, client: NatsClient) -> None:
         log.warning("the connection to %s is lost (%s)", self.url, client.last_error or client.failure)
@@ -382,7 +478,9 @@ class Connection:
             self._connected = anyio.Event()
         self._replies.fail(self._gone())
         for stream in self._streams:
-            stream.fail(self._gone())
+            stream.fail(
+                NodeLost(f"the connection to {self.url} went while the answer came: send the request again")
+            )
 
     def _on_error(self, client: NatsClient, error: Exception) -> None:
         client.failure = error
@@ -392,13 +490,36 @@ class Connection:
             log.log(level, "nats: %r", error)
             return
         verb, subject = violation.groups()
-        log.error("this user may not use %s: permissions violation for %s", subject, verb)
+        if (verb, subject) not in self._told:
+            log.error("this user may not use %s: permissions violation for %s", subject, verb)
+        self._told.add((verb, subject))
         if verb == "subscription":
             self._denied.add(subject)
+            if not self._is_regaining:
+                self._is_regaining = True
+                self._tasks.start_soon(self._regain, client)
         else:
             self._replies.deny(subject)
             for stream in self._streams:
                 stream.deny(subject)
+
+    async def _regain(self, client: NatsClient) -> None:
+        """Subscribe again to what the server has denied: it does not give back what it has taken away.
+
+        It takes away when somebody changes its users. A new subscription that is denied is not ours by then.
+        """
+        await anyio.sleep(REGAIN_SECONDS)
+        self._is_regaining = False
+        for subscription in [each for each in self._subscriptions if each.subject.lower() in self._denied]:
+            self._denied.discard(subscription.subject.lower())
+            if self._client is not client:
+                return  # a new connection has all of them
+            try:
+                await subscription.rebind(client)
+            except nats.errors.Error as error:
+                log.debug("no subscription to %s: %s", subscription.subject, error)
+            if subscription not in self._subscriptions:  # it was ended meanwhile
+                await subscription.unsubscribe()
 
     async def _close(self) -> None:
         client, self._client = self._client, None

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from suite.bus.accounts import LOG_ACCOUNT, READERS_ACCOUNT, Role, accounts, doors, mirror_config, roles
+from suite.bus.accounts import LOG_ACCOUNT, READERS_ACCOUNT, Role, User, accounts, doors, mirror_config, roles
 from suite.messages.generated import write_or_check
 from suite.messages.subjects import Subjects
 
@@ -75,8 +75,8 @@ def _accounts(subjects: Subjects) -> Iterator[str]:
     by_name = roles(subjects)
     said = {door.subject: door.what for door in doors(subjects)}
     # A password is written as an unquoted variable: the server reads its value from the environment.
-    passwords = {name: f"$SUITE_{name.upper()}_PASSWORD" for name in by_name}
-    for name, account in accounts(subjects, passwords).items():
+    users = [User(name, name, f"$SUITE_{name.upper()}_PASSWORD") for name in by_name]
+    for name, account in accounts(subjects, users).items():
         yield f"  # {ACCOUNTS[name]}"
         yield f"  {name} {{"
         for key, value in account.items():

@@ -1,9 +1,10 @@
-"""An embedded nats-server: a child process on loopback, with JetStream, two accounts and one user per role.
+"""An embedded nats-server: a child process on loopback, with JetStream, two accounts and the users of both.
 
     async with EmbeddedServer.start(data / "nats") as server:
         async with Connection.open(server.access, name="box1") as connection: ...
 
 The server ends with this process, however this process ends. If the server dies, it is started again.
+`EmbeddedServer.admit` changes the users of a running server; who is still among them stays connected.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import json
 import logging
 import os
 import re
-import secrets
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,10 @@ import anyio.to_thread
 from anyio.abc import Process, TaskGroup
 
 from suite.bus import parent, store
-from suite.bus.accounts import accounts, roles
+from suite.bus.accounts import User, accounts, role_of
+from suite.bus.credentials import Credentials, new_password
 from suite.bus.staging import Staging
+from suite.data_directory import write_private
 from suite.errors import DataDirUnusable, PortTaken, ServerNotFound, Unavailable
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
@@ -51,18 +55,23 @@ STOP_SECONDS = 1.0
 """A server that is asked to stop is killed after this time. It syncs every write, so a kill loses nothing
 that was acknowledged."""
 LAST_RETRY_SECONDS = 5.0
+PORT_SECONDS = 1.0
+"""How long a port may still be taken at the start: the server of a killed process takes a moment to die."""
 HOST = "127.0.0.1"
 
 
 class EmbeddedServer:
-    """A running nats-server, and the access data of each role."""
+    """A running nats-server, and the access data of its users."""
 
-    def __init__(self, directory: Path, program: str, subjects: Subjects) -> None:
+    def __init__(self, directory: Path, program: str, subjects: Subjects, users: Sequence[User]) -> None:
         self._directory = directory
         self._program = program
         self._subjects = subjects
-        self._roles = roles(subjects)
-        self._passwords = {role: secrets.token_urlsafe(24) for role in self._roles}
+        # Who knows these passwords of an earlier start, such as a process that outlived its node, is out.
+        self._own = tuple(User(role, role, new_password()) for role in ("suite", "mirror"))
+        self.users = tuple(users)
+        """Who may connect besides the suite's own processes. `admit` changes it."""
+        self._launching = anyio.Lock()
         self._staging = Staging(directory / "jetstream", subjects.stream)
         self._process: Process
         self._stopping = False
@@ -72,21 +81,28 @@ class EmbeddedServer:
     @classmethod
     @asynccontextmanager
     async def start(
-        cls, directory: Path, *, subjects_root: str = "suite", port: int = 0
+        cls,
+        directory: Path,
+        *,
+        subjects_root: str = "suite",
+        port: int = 0,
+        users: Sequence[User] | None = None,
     ) -> AsyncIterator[EmbeddedServer]:
         """Start a server, and stop it when the block is left.
 
-        Its store, configuration and log are in ``directory``. ``port`` 0 picks a free port. Start it from
+        Its store, configuration and log are in ``directory``. ``port`` 0 takes the one of the last start
+        there, or a free one. Without ``users`` there is one for each role, with a new password. Start it from
         the main thread: the kernel kills it when the thread that started it ends. Raises ServerNotFound,
         PortTaken, DataDirUnusable, and Unavailable if the server does not start.
         """
         program = await find_server()
-        server = cls(directory, program, Subjects(subjects_root))
+        admitted = Credentials.new().listed() if users is None else users
+        server = cls(directory, program, Subjects(subjects_root), admitted)
         await anyio.to_thread.run_sync(store.adopt, directory / "jetstream")
-        await anyio.to_thread.run_sync(server._write_configuration)
+        await anyio.to_thread.run_sync(server._prepare_directory)
         async with background() as tasks:
             try:
-                await server._launch(port)
+                await server._launch_first(port)
                 tasks.start_soon(server._staging.settle)
                 tasks.start_soon(server._watch, tasks)
                 yield server
@@ -102,35 +118,50 @@ class EmbeddedServer:
     @property
     def access(self) -> NatsAccess:
         """Access for the suite's own processes: all of the suite's subjects."""
-        return self._access("suite")
+        return self.access_of("suite")
 
     @property
     def operator(self) -> NatsAccess:
         """Access for whoever runs the suite: every action."""
-        return self._access("operator")
+        return self.access_of("operator")
 
     @property
     def client(self) -> NatsAccess:
         """Access for clients: requests of actions."""
-        return self._access("client")
+        return self.access_of("client")
 
     @property
     def consumer(self) -> NatsAccess:
         """Access for reading events, in the readers' account."""
-        return self._access("consumer")
+        return self.access_of("consumer")
 
     @property
     def mirror(self) -> NatsAccess:
         """Access for maintaining the mirror of the log, in the readers' account."""
-        return self._access("mirror")
+        return self.access_of("mirror")
 
-    def _access(self, role: str) -> NatsAccess:
+    def access_of(self, name: str) -> NatsAccess:
+        """Access for the user of this name. Raises KeyError if there is none."""
+        user = {each.name: each for each in (*self._own, *self.users)}[name]
         return NatsAccess(
             url=f"nats://{HOST}:{self.port}",
-            user=role,
-            password=self._passwords[role],
-            inbox_prefix=self._roles[role].inbox_prefix,
+            user=user.name,
+            password=user.password,
+            inbox_prefix=role_of(user, self._subjects).inbox_prefix,
         )
+
+    async def admit(self, users: Sequence[User]) -> None:
+        """Replace the users, and tell the server.
+
+        Who is no longer among them, or has another password, is disconnected; all others stay connected. The
+        server needs a moment after this returns. Raises DataDirUnusable if its configuration cannot be
+        written.
+        """
+        self.users = tuple(users)
+        async with self._launching:  # a server that starts takes the signal for its end
+            await anyio.to_thread.run_sync(self._write_configuration)
+            if self._process.returncode is None:
+                self._process.send_signal(signal.SIGHUP)
 
     def free_bytes(self) -> int:
         """Free bytes on the disk that holds the store. Raises OSError."""
@@ -160,9 +191,32 @@ class EmbeddedServer:
 
     # --- the process --------------------------------------------------------------------------------------
 
+    def _prepare_directory(self) -> None:
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.chmod(0o700)
+            (self._directory / "nats-server.out").touch(mode=0o600)
+            for stale in self._directory.glob("nats-server_*.ports"):
+                stale.unlink()
+        except OSError as error:
+            raise self._unusable(error) from error
+        self._write_configuration()
+        if (barred := self.unwritable()) is not None:
+            raise DataDirUnusable(
+                f"{barred} cannot be read and written: mend its rights, or choose another with --data-dir"
+            )
+
     def _write_configuration(self) -> None:
+        try:
+            write_private(
+                self._directory / "nats-server.conf", json.dumps(self._configuration(), indent=2).encode()
+            )
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _configuration(self) -> dict[str, Any]:
         # The server's configuration format is a superset of JSON, so nothing has to be quoted by hand.
-        configuration: dict[str, Any] = {
+        return {
             "host": HOST,
             "max_payload": MAX_PAYLOAD_BYTES,
             "max_pending": MAX_PENDING_BYTES,
@@ -172,37 +226,59 @@ class EmbeddedServer:
                 "max_file_store": UNLIMITED_BYTES,
                 "strict": True,
             },
-            "accounts": accounts(self._subjects, self._passwords),
+            "accounts": accounts(self._subjects, (*self._own, *self.users)),
             "ports_file_dir": str(self._directory),
             "logfile": str(self._directory / "nats-server.log"),
             "logfile_size_limit": 1024 * 1024,
             "logfile_max_num": 3,
         }
+
+    def _unusable(self, error: OSError) -> DataDirUnusable:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space" if full else "choose another with --data-dir"
+        return DataDirUnusable(f"{self._directory} cannot be written ({error.strerror}): {advice}")
+
+    async def _launch_first(self, port: int) -> None:
+        """Start the process on this port, or on that of the last start: clients may still know it."""
+        wanted = port or last_port(self._directory) or 0
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._directory.chmod(0o700)
-            path = self._directory / "nats-server.conf"
-            fresh = path.with_suffix(".new")
-            fresh.unlink(missing_ok=True)
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                json.dump(configuration, file, indent=2)
-            fresh.replace(path)
-            (self._directory / "nats-server.out").touch(mode=0o600)
-            for stale in self._directory.glob("nats-server_*.ports"):
-                stale.unlink()
+            await self._launch_soon(wanted)
+        except PortTaken:
+            if port:
+                raise
+            log.warning("port %d of the last start is taken: clients that know only it stay away", wanted)
+            await self._launch(0)
+        await anyio.to_thread.run_sync(self._remember_port)
+
+    async def _launch_soon(self, port: int) -> None:
+        until = time.monotonic() + PORT_SECONDS
+        while True:
+            try:
+                return await self._launch(port)
+            except PortTaken:
+                if time.monotonic() > until:
+                    raise
+            await anyio.sleep(0.1)
+
+    def _remember_port(self) -> None:
+        if last_port(self._directory) == self.port:
+            return
+        try:
+            write_private(_port_file(self._directory), b"%d\n" % self.port)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            advice = "free some space" if full else "choose another with --data-dir"
-            raise DataDirUnusable(
-                f"{self._directory} cannot be written ({error.strerror}): {advice}"
-            ) from error
-        if (barred := self.unwritable()) is not None:
-            raise DataDirUnusable(
-                f"{barred} cannot be read and written: mend its rights, or choose another with --data-dir"
-            )
+            raise self._unusable(error) from error
 
     async def _launch(self, port: int) -> None:
         """Start the process and wait until it listens. If that fails, the process is ended."""
+        async with self._launching:
+            await self._start_process(port)
+            try:
+                self.port = await self._listening()
+            except BaseException:
+                await self._end_process()
+                raise
+
+    async def _start_process(self, port: int) -> None:
         configuration = self._directory / "nats-server.conf"
         arguments = [self._program, "-c", str(configuration), "-p", str(port or -1)]
         output = self._directory / "nats-server.out"
@@ -215,11 +291,6 @@ class EmbeddedServer:
                 # A session of its own, so that a Ctrl-C at the terminal reaches only this process.
                 start_new_session=True,
             )
-        try:
-            self.port = await self._listening()
-        except BaseException:
-            await self._end_process()
-            raise
 
     async def _listening(self) -> int:
         """Wait for the file that the server writes once it listens, and return the port in it."""
@@ -280,6 +351,19 @@ class EmbeddedServer:
             if self._process.returncode is None:
                 self._process.kill()
             await self._process.wait()
+
+
+def last_port(directory: Path) -> int | None:
+    """The port of the last server in this directory, which the next one takes again if it can."""
+    try:
+        port = int(_port_file(directory).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 2**16 else None
+
+
+def _port_file(directory: Path) -> Path:
+    return directory / "port"
 
 
 def _port_in(ports_file: Path) -> int | None:

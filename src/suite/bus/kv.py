@@ -20,7 +20,14 @@ import msgspec
 
 from suite.bus.connection import Connection, Message
 from suite.bus.stream_config import require
-from suite.errors import NoService, RequestTimeout, ServerUnsuitable, SuiteError, Unavailable
+from suite.errors import (
+    AccessDenied,
+    NoService,
+    RequestTimeout,
+    ServerUnsuitable,
+    SuiteError,
+    Unavailable,
+)
 from suite.messages.subjects import escape, unescape
 
 log = logging.getLogger("suite.bus")
@@ -96,7 +103,7 @@ class Leases:
                         elif name in present:
                             present.discard(name)
                             yield name, None
-            except (_Interrupted, Unavailable, RequestTimeout, NoService) as error:
+            except (_Interrupted, Unavailable, AccessDenied, RequestTimeout, NoService) as error:
                 log.warning("the watch on %s begins again: %s", self._stream, error)
                 await anyio.sleep(RETRY_SECONDS)
 

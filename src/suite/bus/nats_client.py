@@ -65,6 +65,11 @@ class NatsClient(Client):
         )
 
     @property
+    def was_greeted(self) -> bool:
+        """Whether a NATS server has answered, whatever came of it."""
+        return bool(self._server_info)
+
+    @property
     def is_usable(self) -> bool:
         """Whether messages can be sent now."""
         return self._status == Client.CONNECTED

@@ -75,6 +75,11 @@ class Subscription:
 
         self._bound = (client, await client.subscribe(self.subject, queue=self.queue, cb=deliver))
 
+    async def rebind(self, client: NatsClient) -> None:
+        """Subscribe once more on this client, whose server has ended the subscription. As `bind`."""
+        await self._release(drain=False)
+        await self.bind(client)
+
     def buffer(self) -> Callable[[], Coroutine[Any, Any, None]]:
         """Put a bounded queue before the callback, so that a lost connection does not cancel it half-way.
 

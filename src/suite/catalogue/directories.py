@@ -14,6 +14,7 @@ from suite.catalogue.files import ModelFile, look, refused
 from suite.catalogue.ids import Binding, Ids
 from suite.catalogue.outage import Outage, Outages
 from suite.config import FollowLinks, ModelSettings
+from suite.config.layers import suggestion
 from suite.errors import ModelFileGone
 
 
@@ -154,7 +155,8 @@ class Directories:
             elif id in away:
                 missing[id] = f"{id} is configured, but {away[id]}"
             elif id not in files:
-                missing.setdefault(id, f"{id} is configured, but no model directory has its file")
+                hint = suggestion(id, sorted(files.keys() - settings.keys()))
+                missing.setdefault(id, f"{id} is configured, but no model directory has its file{hint}")
 
     def _configured_files(
         self, settings: Mapping[str, ModelSettings]

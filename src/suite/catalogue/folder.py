@@ -75,11 +75,10 @@ def _is_model(name: str) -> bool:
     return not name.startswith(".") and (name.lower().endswith(SUFFIX) or target_of(name) is not None)
 
 
-def _models(folder: Path, names: Iterable[str]) -> Iterator[Entry]:
+def _models(folder: Path, names: set[str]) -> Iterator[Entry]:
     """The models of one folder, each with the file that shows that it is not whole, if there is one."""
-    names = sorted(names)
     unfinished: dict[str, str | None] = {}
-    for name in names:
+    for name in sorted(names):
         target = target_of(name)
         first = _first_part(target or name)
         if first in names and not (is_control_file(name) and target in names):

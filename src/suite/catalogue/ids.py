@@ -86,7 +86,7 @@ class Ids:
         if self._bindings != bindings:
             self._bindings = dict(bindings)
             try:
-                data_directory.write(self._file, msgspec.json.encode(self._bindings))
+                data_directory.write_private(self._file, msgspec.json.encode(self._bindings))
             except OSError as error:
                 logger.warning("the ids of models cannot be stored in %s: %s", self._file, error)
         return dropped

@@ -27,13 +27,13 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "models_directories",
             type=click.Path(file_okay=False, path_type=Path),
             multiple=True,
-            help="A directory with *.gguf files; may be given more than once.",
+            help="A directory with *.gguf files; may be given more than once.  [default: models]",
         ),
         click.option(
             "--config",
             "file",
             type=click.Path(dir_okay=False, path_type=Path),
-            help="Configuration file: TOML, or the old YAML (*.yaml, *.yml).",
+            help="Configuration file: TOML, or the old YAML (*.yaml, *.yml).  [default: none]",
         ),
         click.option("--node", help="Name of this node. Default: the host's name."),
         click.option("--nats-url", help="URL of an existing NATS server. Default: the node starts its own."),
@@ -45,9 +45,14 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--memory-limit-gb",
             type=float,
-            help="Memory limit for all loaded models, in GiB (2**30 bytes).",
+            help="Memory limit for all loaded models, in GiB (2**30 bytes).  "
+            "[default: 0.8 of what this process may use]",
         ),
-        click.option("--trace", type=click.Choice(["off", "console", "otlp"]), help="Where to send traces."),
+        click.option(
+            "--trace",
+            type=click.Choice(["off", "console", "otlp"]),
+            help="Where to send traces.  [default: off]",
+        ),
     )
     for option in reversed(options):
         command = option(command)

@@ -25,7 +25,7 @@ MAX_TOKENS = 64
 @click.option(
     "--models-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A directory with a chat model as *.gguf.",
+    help="A directory with a chat model as *.gguf.  [default: that of --model]",
 )
 @click.option("--model", help="A model's file or id. Default: the smallest one with a chat template.")
 @json_option

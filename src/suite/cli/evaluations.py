@@ -90,12 +90,22 @@ def _show(evaluations: Iterable[ModelEvaluation]) -> None:
 @click.argument("model", shell_complete=model_ids)
 @click.argument("cycle")
 @click.argument("trust", type=click.FloatRange(0, 1))
-@click.option("--accuracy", type=float)
-@click.option("--f1", type=float)
-@click.option("--latency-ms", type=click.FloatRange(0), default=0.0, help="Mean latency; 0: not measured.")
-@click.option("--data", callback=json_or_text, help="Additional data to store: JSON, or text.")
+@click.option("--accuracy", type=float, help="0 to 1.  [default: not measured]")
+@click.option("--f1", type=float, help="F1 score, 0 to 1.  [default: not measured]")
 @click.option(
-    "--id", "evaluation_id", help="Id of the evaluation; logging the same id again changes nothing."
+    "--latency-ms",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Mean latency; 0: not measured.",
+)
+@click.option(
+    "--data", callback=json_or_text, help="Additional data to store: JSON, or text.  [default: none]"
+)
+@click.option(
+    "--id",
+    "evaluation_id",
+    help="Id of the evaluation; logging the same id again changes nothing.  [default: a new one]",
 )
 @time_option("When it was evaluated. Default: now.")
 @client_command
@@ -141,7 +151,7 @@ def log_evaluation(
 
 @click.command()
 @click.argument("evaluation")
-@click.option("--reason", help="Why it was wrong.")
+@click.option("--reason", help="Why it was wrong.  [default: none]")
 @client_command
 def retract(target: Target, evaluation: str, reason: str | None) -> None:
     """Retract the evaluation with the id EVALUATION: it was wrong and no longer counts.

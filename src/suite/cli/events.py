@@ -28,7 +28,9 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | da
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Keep printing new events as they are appended.")
 @click.option(
-    "--since", callback=_since, help="Start at this sequence, this time, or this long ago (10m, 2h, 1d)."
+    "--since",
+    callback=_since,
+    help="Start at this sequence, this time, or this long ago (10m, 2h, 1d).  [default: 1]",
 )
 @click.option("--filter", "subject", help="Only these events: AGGREGATE[.ID][.FACT], with ids as they are.")
 @click.option("--model", shell_complete=model_ids, help="Only events about this model.")

@@ -30,9 +30,9 @@ INTERRUPTED: Final = 130
 def exit_code(error: SuiteError) -> int:
     """The exit code for an error."""
     match error:
-        case LogGone():
+        case LogGone() | AccessDenied():
             return REFUSED
-        case Unavailable() | NoService() | AccessDenied() | HubUnreachable():
+        case Unavailable() | NoService() | HubUnreachable():
             return UNREACHABLE
         case RequestTimeout() | UnknownOutcome() | NodeLost():
             return UNCERTAIN

@@ -38,7 +38,9 @@ def sampling_options(command: Callback) -> Callback:
         )
     ):
         command = click.option(flag, type=kind, help=f"{meaning}  [default: {_default(flag)}]")(command)
-    return click.option("--stop", multiple=True, help="Stop before this text; may be repeated.")(command)
+    return click.option(
+        "--stop", multiple=True, help="Stop before this text; may be repeated.  [default: none]"
+    )(command)
 
 
 def _default(flag: str) -> object:
@@ -65,7 +67,7 @@ def request_fields(options: dict[str, Any]) -> dict[str, Any]:
     help="Send PROMPT as a message, with the model's chat template, or continue PROMPT as it is.  "
     "[default: --chat if the model has a template, else --raw]",
 )
-@click.option("--conversation", help="Id of a conversation, to reuse its tokens in memory.")
+@click.option("--conversation", help="Id of a conversation, to reuse its tokens in memory.  [default: none]")
 @click.option("--id", "generation_id", help="Id of the generation, for `suite cancel`.  [default: a new one]")
 @sampling_options
 @client_command

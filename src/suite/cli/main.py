@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "serve": ("suite.cli.serve", "Serve the models of this machine."),
     "run": ("suite.cli.run", "Answer a prompt, or chat with a model."),
     "config": ("suite.cli.config", "Show all settings, and where each value comes from."),
+    "credentials": ("suite.cli.credentials", "Show, add, rotate and revoke who may connect."),
     "demo": ("suite.cli.demo", "Show everything once, with a temporary service."),
     "pull": ("suite.cli.pull", "Download a model from the Hugging Face Hub."),
     "models": ("suite.cli.models", "List the models and their states."),
@@ -141,8 +142,8 @@ def commands(ctx: click.Context) -> None:
     \b
     Exit codes:
       0    done, or the reader of a pipe has gone (`suite events | head`)
-      1    refused by the service (stderr has `error <code>: message`), not
-           healthy, or the output cannot be written
+      1    refused by the service or by NATS (stderr has `error <code>: message`),
+           not healthy, or the output cannot be written
       2    wrong usage or configuration
       3    the service cannot be reached
       4    no answer in time, or the outcome is unknown

@@ -80,8 +80,14 @@ def _show(samples: Iterable[PerformanceMetric]) -> None:
 @click.argument("agent")
 @click.argument("metric")
 @click.argument("value", type=float)
-@click.option("--context", callback=json_or_text, help="Additional data to store: JSON, or text.")
-@click.option("--id", "metric_id", help="Id of the sample; logging the same id again changes nothing.")
+@click.option(
+    "--context", callback=json_or_text, help="Additional data to store: JSON, or text.  [default: none]"
+)
+@click.option(
+    "--id",
+    "metric_id",
+    help="Id of the sample; logging the same id again changes nothing.  [default: a new one]",
+)
 @time_option("When it was measured. Default: now.")
 @client_command
 def log_metric(

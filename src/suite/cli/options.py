@@ -77,9 +77,13 @@ def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 
 def window_options(command: Callback) -> Callback:
     """Add ``--since`` and ``--until``, converted to the times that the service expects."""
-    until = click.option("--until", callback=_time, help="End before this time, or this long ago.")
+    until = click.option(
+        "--until", callback=_time, help="End before this time, or this long ago.  [default: now]"
+    )
     since = click.option(
-        "--since", callback=_time, help="Start at this time, or this long ago (10m, 2h, 1d)."
+        "--since",
+        callback=_time,
+        help="Start at this time, or this long ago (10m, 2h, 1d).  [default: the oldest]",
     )
     return since(until(command))
 
@@ -115,7 +119,9 @@ def json_option(command: Callback) -> Callback:
 def data_dir_option(help: str) -> Callable[[Callback], Callback]:
     """Add ``--data-dir``."""
     kind = click.Path(file_okay=False, path_type=Path)
-    return click.option("--data-dir", type=kind, help=help)
+    return click.option(
+        "--data-dir", type=kind, help=f"{help}  [default: SUITE_DATA_DIR, or that of this user]"
+    )
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -154,10 +160,14 @@ def client_command(command: Callback) -> Callback:
         return command(target, *args, **values)
 
     decorated = json_option(with_target)
-    decorated = click.option("--nats-user", help="NATS user; the password is read from SUITE_NATS_PASSWORD.")(
-        decorated
-    )
-    decorated = click.option("--nats-url", help="URL of the NATS server that the service uses.")(decorated)
+    decorated = click.option(
+        "--nats-user",
+        help="NATS user; the password is read from SUITE_NATS_PASSWORD.  [default: SUITE_NATS_USER]",
+    )(decorated)
+    decorated = click.option(
+        "--nats-url",
+        help="URL of the NATS server of the service.  [default: SUITE_NATS_URL, or from the data directory]",
+    )(decorated)
     return data_dir_option("Data directory of the service.")(decorated)
 
 

@@ -73,7 +73,7 @@ def preload(target: Target, models: tuple[str, ...]) -> int:
 
 
 @click.command()
-@click.option("--capability", help="A capability that it must have, such as chat.")
+@click.option("--capability", help="A capability that it must have, such as chat.  [default: any]")
 @client_command
 def select(target: Target, capability: str | None) -> None:
     """Choose a model: loaded models come first, then the most trusted.

@@ -45,7 +45,7 @@ def _directories(node: Node) -> list[Path]:
 
 def _where(node: Node) -> str:
     own = "" if node.settings.nats.url else ", a server of its own"
-    return f"{node.connection.url}{own}; credentials in {ConnectionFile.path(node.settings.data_dir)}"
+    return f"{node.connection.url}{own}; clients find it by {ConnectionFile.path(node.settings.data_dir)}"
 
 
 def _limits(node: Node) -> str:

@@ -104,7 +104,7 @@ def _cell(column: str, value: str | None) -> str:
 @click.command()
 @click.argument("model", shell_complete=model_ids)
 @click.option("--type", "usage_type", default="inference", show_default=True, help="What it was used for.")
-@click.option("--conversation", help="The conversation that it was used in.")
+@click.option("--conversation", help="The conversation that it was used in.  [default: none]")
 @client_command
 def record_usage(target: Target, model: str, usage_type: str, conversation: str | None) -> None:
     """Record that MODEL was used elsewhere. The service need not know the model.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,17 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Where the address comes from, for error messages."""
     node_pid: int | None = None
     """The process of the node on this machine that has said the address; None: it was given."""
+    again: Callable[[], Target] | None = None
+    """Finds the service again after a restart, where a file says where it is. Raises as `find` does."""
+
+    def rediscover(self) -> NatsAccess:
+        """How the service can be reached now. Raises as `find` does."""
+        return self.access if self.again is None else self.again().access
+
+    def rediscover_reader(self) -> NatsAccess:
+        """How the log can be read now. Raises as `find` does."""
+        current = self if self.again is None else self.again()
+        return current.reader or current.access
 
 
 def find(
@@ -71,7 +83,8 @@ def find(
             environ=environ,
             found_in="the URL given",
         )
-    return _by_file(_expanded(Path(data_dir or environ.get("SUITE_DATA_DIR") or default_data_dir())))
+    directory = _expanded(Path(data_dir or environ.get("SUITE_DATA_DIR") or default_data_dir()))
+    return _by_file(directory, user=user, password=password, inbox_prefix=inbox_prefix, environ=environ)
 
 
 def _expanded(data_dir: Path) -> Path:
@@ -99,7 +112,7 @@ def _by_url(
             user=user,
             password=password,
             credentials_file=credentials,
-            inbox_prefix=inbox_prefix or (f"{DEFAULT_INBOX_PREFIX}.{user}" if user else DEFAULT_INBOX_PREFIX),
+            inbox_prefix=inbox_prefix or _inbox_prefix(user),
         ),
         reader=_reader(bare, environ),
         subject_root=environ.get("SUITE_SUBJECT_ROOT") or "suite",
@@ -113,10 +126,50 @@ def _reader(url: str, environ: Mapping[str, str]) -> NatsAccess | None:
     return NatsAccess(url=url, user=user, password=password) if user else None
 
 
-def _by_file(data_dir: Path) -> Target:
+def _inbox_prefix(user: str | None) -> str:
+    return f"{DEFAULT_INBOX_PREFIX}.{user}" if user else DEFAULT_INBOX_PREFIX
+
+
+def _by_file(
+    data_dir: Path,
+    *,
+    user: str | None,
+    password: str | None,
+    inbox_prefix: str | None,
+    environ: Mapping[str, str],
+) -> Target:
+    again = partial(
+        _by_file, data_dir, user=user, password=password, inbox_prefix=inbox_prefix, environ=environ
+    )
+    found = _read_file(data_dir)
+    access, reader, credentials = found.access, found.reader_access, None
+    if access.user is None and user is None:  # a NATS of one's own: who this is, is said elsewhere
+        user, password = environ.get("SUITE_NATS_USER"), environ.get("SUITE_NATS_PASSWORD")
+        inbox_prefix = inbox_prefix or environ.get("SUITE_NATS_INBOX_PREFIX")
+        credentials = environ.get("SUITE_NATS_CREDENTIALS")
+        reader = _reader(access.url, environ)
+    if user is not None or credentials is not None:
+        access = NatsAccess(
+            url=access.url,
+            user=user,
+            password=password,
+            credentials_file=credentials,
+            inbox_prefix=inbox_prefix or _inbox_prefix(user),
+        )
+    return Target(
+        access=access,
+        reader=reader,
+        subject_root=found.subject_root,
+        found_in=str(ConnectionFile.path(data_dir)),
+        node_pid=found.pid,
+        again=again,
+    )
+
+
+def _read_file(data_dir: Path) -> ConnectionFile:
     path = ConnectionFile.path(data_dir)
     try:
-        found = ConnectionFile.read(data_dir)
+        return ConnectionFile.read(data_dir)
     except (FileNotFoundError, NotADirectoryError):
         raise Unavailable(
             f"no service is running in {data_dir}: start one with `suite serve`, or give its address"
@@ -127,13 +180,6 @@ def _by_file(data_dir: Path) -> Target:
         raise InvalidConfiguration(
             f"{path} was not written by `suite serve` or is damaged ({error}): start it again"
         ) from None
-    return Target(
-        access=found.access,
-        reader=found.reader_access,
-        subject_root=found.subject_root,
-        found_in=str(path),
-        node_pid=found.pid,
-    )
 
 
 @asynccontextmanager
@@ -154,13 +200,16 @@ async def connect(
     writes into its data directory (``SUITE_DATA_DIR``, or the platform's default). ``request_seconds`` limits
     an action without progress; for one with progress, ``silence_seconds`` limits the time between two
     messages. Raises Unavailable, AccessDenied or InvalidConfiguration.
+
+    When the connection is lost, it is made again by itself. A client that was found by its data directory
+    also finds a service that has another address, or another password, since then.
     """
     target = find(url, user=user, password=password, data_dir=data_dir, inbox_prefix=inbox_prefix)
     async with _open(target, name) as connection, background() as tasks:
         yield Client(
             connection,
             tasks,
-            reader=target.reader,
+            reader=target.rediscover_reader if target.reader is not None else None,
             subjects=Subjects(target.subject_root),
             new_id=new_id,
             request_seconds=request_seconds,
@@ -172,7 +221,9 @@ async def connect(
 async def _open(target: Target, name: str) -> AsyncIterator[Connection]:
     opened = False
     try:
-        async with Connection.open(target.access, name=name) as connection:
+        async with Connection.open(
+            target.access, name=name, rediscover=target.rediscover if target.again else None
+        ) as connection:
             opened = True
             yield connection
     except Unavailable as error:

@@ -48,6 +48,7 @@ class GenerationOptions(TypedDict, total=False):
     priority: int
     deadline_ms: int | None
     continue_: bool
+    reuse: bool
     seed: int | None
     stop: str | tuple[str, ...]
     conversation_id: str | None
@@ -108,8 +109,8 @@ class Generation:
     def __aiter__(self) -> AsyncIterator[Chunk]:
         """Iterate over the chunks of the text, in order.
 
-        Raises the service's error, NodeLost when it is silent for too long, and Unavailable when the
-        connection or chunks were lost.
+        Raises the service's error, NodeLost when it is silent for too long or the connection is lost, and
+        Unavailable when chunks were lost.
         """
         # A separate generator that only the caller's loop references: a `break` finalizes it.
         return self._pieces()

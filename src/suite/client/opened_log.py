@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
-from suite.bus.connection import Connection
+from suite.bus.connection import Connection, Rediscover
 from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused
 from suite.errors import AccessDenied, ServerUnsuitable
 from suite.identity import NewId
-from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ class OpenedLog:
         self,
         connection: Connection,
         tasks: TaskGroup,
-        access: NatsAccess | None,
+        rediscover: Rediscover | None,
         subjects: Subjects,
         new_id: NewId,
     ) -> None:
         self._connection = connection
         self._tasks = tasks
-        self._access = access
+        self._rediscover = rediscover
         self._subjects = subjects
         self._new_id = new_id
         self._reader: Reader | None = None
@@ -40,7 +40,7 @@ class OpenedLog:
     @property
     def is_mirror(self) -> bool:
         """Whether what is read is a copy of the log, which may be some milliseconds behind it."""
-        return self._access is not None
+        return self._rediscover is not None
 
     async def reader(self) -> Reader:
         """The log, or its mirror. Raises Unavailable, AccessDenied, ServerUnsuitable."""
@@ -52,8 +52,8 @@ class OpenedLog:
     async def _open(self) -> Reader:
         from suite.log.reader import Reader
 
-        if self._access is not None:
-            connection = await self._tasks.start(_hold, self._access)
+        if self._rediscover is not None:
+            connection = await self._tasks.start(_hold, self._rediscover)
             mirror = JetStream(connection, self._subjects.stream, new_id=self._new_id)
             return Reader(mirror, new_id=self._new_id, is_mirror=True)
         jetstream = JetStream(self._connection, self._subjects.stream, new_id=self._new_id)
@@ -74,7 +74,8 @@ class OpenedLog:
         return Reader(jetstream, new_id=self._new_id)
 
 
-async def _hold(access: NatsAccess, *, task_status: TaskStatus[Connection]) -> None:
-    async with Connection.open(access, name="suite-reader") as connection:
+async def _hold(rediscover: Rediscover, *, task_status: TaskStatus[Connection]) -> None:
+    access = await anyio.to_thread.run_sync(rediscover)
+    async with Connection.open(access, name="suite-reader", rediscover=rediscover) as connection:
         task_status.started(connection)
         await anyio.sleep_forever()

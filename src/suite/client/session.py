@@ -11,7 +11,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from suite.bus.connection import Connection
+from suite.bus.connection import Connection, Rediscover
 from suite.client.evaluations import Evaluations
 from suite.client.generation import Generation, GenerationOptions, OnProgress, chat_messages
 from suite.client.opened_log import OpenedLog
@@ -54,7 +54,6 @@ from suite.messages.actions.status import (
     ListModelsReply,
     ListModelsRequest,
 )
-from suite.messages.actor import NatsAccess
 from suite.messages.envelope import Recorded
 from suite.messages.event_filter import event_filters, events_of_model
 from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal
@@ -90,7 +89,7 @@ class Client(Evaluations, Records):
         connection: Connection,
         tasks: TaskGroup,
         *,
-        reader: NatsAccess | None,
+        reader: Rediscover | None,
         subjects: Subjects,
         new_id: NewId,
         request_seconds: float,

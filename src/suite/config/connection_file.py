@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
+from suite.data_directory import write_private
 from suite.messages.actor import NatsAccess
 
 
@@ -42,13 +42,8 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return msgspec.json.decode(cls.path(data_dir).read_bytes(), type=cls)
 
     def write(self, data_dir: Path) -> None:
-        """Write the file atomically."""
-        path = self.path(data_dir)
-        new = path.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self)))
-        new.replace(path)
+        """Write the file atomically. Raises OSError."""
+        write_private(self.path(data_dir), msgspec.json.format(msgspec.json.encode(self)))
 
     @property
     def access(self) -> NatsAccess:

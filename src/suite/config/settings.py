@@ -51,7 +51,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     n_gpu_layers: Annotated[int, Meta(ge=-1, le=_LARGEST)] = -1
     """Layers to put on the GPU; -1: all."""
     n_threads: Count | None = None
-    """Threads of the model's process. Default: chosen from the machine."""
+    """Threads to compute with. Default: as many cores as the process may use, which `suite config` shows."""
     batch_size: Count = 512
     """The most tokens in one batch; at least as many as slots."""
     slots: Annotated[int, Meta(ge=1, le=64)] = 8
@@ -165,7 +165,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     subject_root: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z")] = "suite"
     """The first token of every subject; two suites on one NATS need two."""
     memory_limit_gb: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
-    """The memory limit for all loaded models, in GiB (2**30 bytes). Default: four fifths of the memory.
+    """The memory limit for all loaded models, in GiB (2**30 bytes).
+
+    Default: four fifths of the memory that the process may use, which `suite config` shows.
 
     Also called `vram_limit_gb`.
     """

@@ -21,8 +21,11 @@ class BatchEntry(NamedTuple):
     """Whether the next token is sampled after the last of these tokens."""
 
 
-class Detokenizer(Protocol):
-    """Turns token ids into the bytes of the answer."""
+class Tokenizer(Protocol):
+    """Turns token ids into the bytes of the answer, and back."""
+
+    def tokenize(self, text: str, *, begins: bool) -> list[int]:
+        """The tokens of a text; with `begins`, after those that the model expects at its start."""
 
     def is_eog(self, token: int) -> bool:
         """Whether this token ends the generation (end of generation, EOG)."""
@@ -52,7 +55,7 @@ class Backend(Protocol):
     """One loaded model and its KV cache. Every method blocks, and only one thread may call them."""
 
     @property
-    def vocabulary(self) -> Detokenizer:
+    def vocabulary(self) -> Tokenizer:
         """The model's vocabulary."""
 
     @property

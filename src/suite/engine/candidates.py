@@ -45,12 +45,17 @@ def _floats(size: int) -> type[ctypes.Array[ctypes.c_float]]:
 def logits_of(context: int, row: int, size: int) -> Logits:
     """The logits of one row of the last batch, in llama.cpp's memory: do not change them.
 
-    Raises GenerationFailed when llama.cpp has none for this row.
+    Raises GenerationFailed when llama.cpp has none for this row, or when they are not numbers.
     """
     address = _address_of_logits(context, row)
     if not address:
         raise GenerationFailed(f"llama.cpp has no logits for entry {row} of the batch")
-    return np.ctypeslib.as_array(_floats(size).from_address(address))
+    logits: Logits = np.ctypeslib.as_array(_floats(size).from_address(address))
+    if not np.isfinite(logits.max()):  # the largest of some numbers and NaN is NaN
+        raise GenerationFailed(
+            "the model's logits are not numbers: its file is damaged or faulty, download it again"
+        )
+    return logits
 
 
 def likeliest(logits: Logits, count: int) -> TokenIds:

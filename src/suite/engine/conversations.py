@@ -65,9 +65,9 @@ class Conversations:
             )
         return list(tokens)
 
-    def assign_slot(self, prompt: list[int], conversation_id: str | None) -> Placement:
+    def assign_slot(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Placement:
         """Give a prompt the slot that reuses the most of its tokens. At least one slot must be free."""
-        plan = self._slots.plan(prompt, conversation_id)
+        plan = self._slots.plan(prompt, conversation_id, reuse=reuse)
         slot, source, reused = plan.target, plan.source, plan.reused_tokens
         if reused < self._backend.min_prefix(source.sequence):
             reused = 0  # the model cannot forget the rest of what lies there
@@ -75,7 +75,7 @@ class Conversations:
         is_gone_on_with = slot.conversation_id is None and source is slot and reused == len(slot.tokens)
         if not is_own and not is_gone_on_with:
             self._save(slot)
-        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS)
+        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS) if reuse else None
         if found is not None and self._restore(slot, found):
             reused = found.tokens
         elif source is not slot or not reused:
@@ -133,6 +133,19 @@ class Conversations:
         slot.ended_at = self._clock()
         if not slot.tokens:
             self.empty(slot)
+
+    def cut_back(self, slot: Slot, position: int, tail: Sequence[int]) -> None:
+        """Have the conversation of a slot go on from its first `position` tokens and `tail`.
+
+        Where the model cannot forget the other tokens, the conversation cannot be continued.
+        """
+        can_forget = self._backend.min_prefix(slot.sequence) <= position
+        if position < len(slot.tokens):
+            if not can_forget or not self._backend.truncate(slot.sequence, position):
+                slot.tail = None
+                return
+            del slot.tokens[position:]
+        slot.tail = list(tail)
 
     def empty(self, slot: Slot) -> None:
         """Remove all tokens from a slot."""

@@ -21,6 +21,7 @@ from suite.engine.listener import Listener
 from suite.engine.scheduler import BatchShare, Run, Scheduler, batch_entries
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
+from suite.engine.text import visible_tokens
 from suite.errors import GenerationFailed, PromptTooLong, SuiteError
 from suite.identity import Clock
 from suite.messages.actor import Cleared
@@ -138,6 +139,19 @@ class Engine:
         run.generation.end(outcome)
         run.listener.on_end(None)
 
+    def _end_at_stop(self, run: Run, token: int) -> None:
+        """End a run at a stop string. What the string hid is forgotten: `continue` goes on from the text."""
+        assert run.slot is not None
+        slot, hidden = run.slot, run.text.hidden
+        self._end(run, "stop")
+        answer = [*slot.tokens, token][-run.generation.completion_tokens :]
+        visible = visible_tokens(answer, hidden, self._backend.vocabulary)
+        if visible is None:
+            slot.tail = None
+        else:
+            kept, tail = visible
+            self._conversations.cut_back(slot, len(slot.tokens) + 1 - len(answer) + kept, tail)
+
     def _fail(self, run: Run, error: SuiteError) -> None:
         self._release(run, tail=None)
         run.generation.end("failed")
@@ -177,7 +191,9 @@ class Engine:
         if run.sampler is None:
             run.sampler = self._backend.sampler(request.sampling)
             run.sampler.accept_prompt(run.pending)
-        run.slot, reused = self._conversations.assign_slot(run.pending, request.conversation_id)
+        run.slot, reused = self._conversations.assign_slot(
+            run.pending, request.conversation_id, reuse=request.reuse
+        )
         run.slot.marked_for_clearing = run.marked_for_clearing
         self._scheduler.start(run)
         if is_new:
@@ -251,6 +267,8 @@ class Engine:
                 continue
             try:
                 self._sample(run, row)
+            except GenerationFailed as error:  # the model itself: nothing may be built on what it decoded
+                self._discard(run, error)
             except SuiteError as error:
                 self._fail(run, error)
             except Exception:
@@ -271,7 +289,7 @@ class Engine:
         if piece or logprobs is not None:
             run.listener.on_text(piece, logprobs)
         if run.text.stopped:
-            self._end(run, "stop")
+            self._end_at_stop(run, token)
             return
         run.pending = [token]
         if generation.completion_tokens >= generation.request.max_tokens:

@@ -23,6 +23,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """When it must end, in seconds of the generation's clock; None: no limit."""
     continues: bool = False
     """Whether the prompt is only the new turn, to follow all tokens that the conversation has."""
+    reuse: bool = True
+    """Whether tokens that are in memory need not be decoded again."""
 
 
 class Generation:

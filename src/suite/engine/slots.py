@@ -56,7 +56,7 @@ class Slots:
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots)
 
-    def plan(self, prompt: list[int], conversation_id: str | None) -> Plan:
+    def plan(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Plan:
         """Choose the slot for this prompt. At least one slot must be free.
 
         The prompt's last token is never reused, because its logits are needed to sample the first token.
@@ -64,7 +64,9 @@ class Slots:
         free = [slot for slot in self._slots if not slot.generating]
         usable = len(prompt) - 1
         shared = {
-            slot.sequence: 0 if slot.marked_for_clearing else _common_prefix(slot.tokens, prompt, usable)
+            slot.sequence: _common_prefix(slot.tokens, prompt, usable)
+            if reuse and not slot.marked_for_clearing
+            else 0
             for slot in self._slots
         }
         target = self._target(free, shared, conversation_id)

@@ -12,6 +12,10 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from suite.engine.backend import Tokenizer
 
 
 class TextStream:
@@ -23,6 +27,8 @@ class TextStream:
         self._held = ""
         self.stopped = False
         """Whether a stop string was found; the text ends before it, and later bytes are ignored."""
+        self.hidden = b""
+        """The bytes from the stop string on, which are not part of the text."""
 
     def push(self, data: bytes) -> str:
         """Add bytes; return the text that is certain by now, which is often empty."""
@@ -43,11 +49,32 @@ class TextStream:
         ends = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
         if ends:
             # The stop string that is complete first, as if the characters had come one by one.
+            at = min(ends)[1]
             self.stopped, self._held = True, ""
-            return held[: min(ends)[1]]
+            self.hidden = held[at:].encode() + self._decoder.getstate()[0]
+            return held[:at]
         keep = max(_overlap(held, stop) for stop in self._stops)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep]
+
+
+def visible_tokens(
+    answer: Sequence[int], hidden: bytes, vocabulary: Tokenizer
+) -> tuple[int, list[int]] | None:
+    """The tokens of an answer without the bytes that a stop string hid at its end.
+
+    Returns how many of its tokens stay as they are, and the tokens of the rest, where the stop string began
+    inside a token. None if the vocabulary has no tokens for that rest.
+    """
+    kept, cut = len(answer), b""
+    while kept and len(cut) < len(hidden):
+        kept -= 1
+        cut = vocabulary.visible_bytes(answer[kept]) + cut
+    shown = cut.removesuffix(hidden)
+    if len(shown) + len(hidden) != len(cut):  # bytes that are no characters were replaced
+        return None
+    rest = vocabulary.tokenize(shown.decode("utf-8", "replace"), begins=False) if shown else []
+    return (kept, rest) if b"".join(map(vocabulary.visible_bytes, rest)) == shown else None
 
 
 def _overlap(text: str, stop: str) -> int:

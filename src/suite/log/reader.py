@@ -68,9 +68,9 @@ class Reader:
     async def read(
         self, *subject_filters: str, after: int, follow: bool, last_per_subject: bool
     ) -> AsyncGenerator[Recorded, None]:
-        """Yield all events under these filters, in order, each once. Raises Unavailable or ServerUnsuitable.
+        """Yield all events under these filters, in order, each once. No subject may match two of the filters.
 
-        No subject may match two of the filters.
+        Raises Unavailable, ServerUnsuitable, and CredentialsRefused.
         """
         end = None if follow else (await self.extent()).last_seq
         if end is not None and end <= after:
@@ -114,7 +114,14 @@ class Reader:
                 patience.excuse(error)
             finally:
                 await consumer.stop()
+            self._require_access(patience)
             await patience.pause()
+
+    def _require_access(self, patience: Patience) -> None:
+        """Raises CredentialsRefused after PATIENCE_SECONDS without access, also to a reader that follows."""
+        refusal = self._jetstream.connection.refusal
+        if refusal is not None and patience.trouble(PATIENCE_SECONDS) is not None:
+            raise refusal
 
     async def last(self, subject_filter: str) -> Recorded | Unreadable | None:
         """The newest message under the filter, from the leader. Raises Unavailable."""
@@ -198,9 +205,12 @@ class Patience:
     def excuse(self, error: Exception) -> None:
         """Record that the log does not answer.
 
-        Raises Unavailable if that has lasted too long, or the connection was given up.
+        Raises Unavailable if that has lasted too long, or the connection was given up. Who does not follow
+        gets a refusal of the credentials at once.
         """
         self._trouble = (self._trouble[0] if self._trouble is not None else time.monotonic(), error)
+        if (refusal := self._connection.refusal) is not None and not self._follow:
+            raise refusal
         is_over = self._connection.is_given_up or time.monotonic() - self._since > PATIENCE_SECONDS
         if is_over and not self._follow:
             raise Unavailable(f"the log cannot be read: {error}") from error

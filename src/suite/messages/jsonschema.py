@@ -66,7 +66,7 @@ def schema_id(path: str) -> str:
 
 @cache
 def schema_references(request: type) -> Mapping[str, str]:
-    """The ``$id`` of the schemas of an action, by its request type; empty for a type that is none of these."""
+    """The ``$id`` of the schemas of an action, by its request type; empty for any other type."""
     for action in action_types():
         if action.request is request:
             return {

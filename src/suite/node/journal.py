@@ -13,6 +13,7 @@ from contextlib import suppress
 import anyio
 
 from suite.errors import (
+    AccessDenied,
     Conflict,
     Fenced,
     LogGone,
@@ -32,6 +33,8 @@ from suite.node.backlog import Backlog, Pending
 logger = logging.getLogger("suite.node")
 
 _RETRY_SECONDS = 0.5
+_PASSING = (Unavailable, UnknownOutcome, Overloaded, AccessDenied)
+"""Errors that pass: also a NATS of somebody else lets this node in again once its users are set right."""
 _BACKLOG_SECONDS = 1.5
 """How long a decision waits for the backlog to be written first."""
 
@@ -145,12 +148,12 @@ class Journal:
                 raise LogNotWritable("earlier events of this node still wait for the log")
             try:
                 seq = await self._append(event, event_id, correlation_id, essential=True)
-            except (Unavailable, UnknownOutcome, Overloaded) as error:
+            except _PASSING as error:
                 seq = await self._until_stored(event, event_id, correlation_id, error, essential=True)
         except LogNotWritable:
             self._put(event, correlation_id, event_id=event_id, written=written)
             raise
-        except (Unavailable, UnknownOutcome, Overloaded):
+        except _PASSING:
             if self._fenced.is_set():
                 raise
             return  # `close` was called
@@ -200,7 +203,7 @@ class Journal:
                 if event_id in seqs:
                     return seqs[event_id]
                 return await self._append(event, event_id, correlation_id, essential=essential)
-            except (Unavailable, UnknownOutcome, Overloaded) as again:
+            except _PASSING as again:
                 error = again
         raise self._reason
 

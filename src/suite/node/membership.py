@@ -19,6 +19,7 @@ import msgspec
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
 from suite.errors import (
+    AccessDenied,
     Conflict,
     LogNotWritable,
     NodeNameTaken,
@@ -139,15 +140,18 @@ class Membership:
         """Renew the lease until cancelled, and check that this process still owns the name.
 
         Raises NodeLost when another node has declared this one lost: its instances no longer count, so it
-        must be restarted. When another process has taken the name over, the journal is fenced.
+        must be restarted. When another process has taken the name over, the journal is fenced. A NATS that
+        denies access is asked again; if it goes on, others declare this node lost.
         """
         presence = msgspec.json.encode(Presence(epoch=self.epoch, host=socket.gethostname(), pid=os.getpid()))
         while True:
             try:
                 await self._check_name(journal)
                 await leases.put(self._node, presence)
-            except (Unavailable, RequestTimeout, NoService, ServerUnsuitable):
-                pass  # the connection recovers and logs that by itself; so do read models
+            # The connection recovers and logs that by itself; so do read models. Access may be denied while
+            # somebody changes the users of this NATS.
+            except (Unavailable, AccessDenied, RequestTimeout, NoService, ServerUnsuitable):
+                pass
             await anyio.sleep(RENEW_SECONDS)
 
     async def watch(self, leases: Leases) -> None:

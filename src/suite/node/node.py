@@ -12,7 +12,7 @@ from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.engine.gguf.signature import Signature
-from suite.errors import SuiteError, error_from_reply
+from suite.errors import ModelFileInvalid, SuiteError, error_from_reply
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
@@ -153,9 +153,15 @@ async def actor_spec(
     model: Model,
     instance_id: str,
 ) -> ActorSpec:
-    """Build the specification that a model's process is started with."""
+    """Build the specification that a model's process is started with.
+
+    Raises ModelFileInvalid for a model that turned out not to be what its store says.
+    """
     signature = await _signature(catalogue, model)
     digest = await _digest(catalogue, model, signature)
+    now = catalogue.models.get(model.model_id)
+    if now is not None and isinstance(now.error, ModelFileInvalid):
+        raise now.error
     return ActorSpec(
         node=settings.node,
         instance_id=instance_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from suite import data_directory, machine, telemetry
 from suite.actions.catalogue import get_model_status, list_models
@@ -33,13 +33,14 @@ from suite.actions.prediction import predict_models, preload_models, select_mode
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.residency import load_model, unload_model
 from suite.actions.usage import record_usage, usage
+from suite.bus import credentials
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.bus.kv import Leases
 from suite.bus.service import Service, terminate
 from suite.catalogue import Catalogue
 from suite.cgroups import Cgroups
-from suite.config import ConnectionFile, ReaderCredentials, Settings
+from suite.config import Settings
 from suite.config.settings import RetentionSettings
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
 from suite.identity import Clock, NewId, Now, new_id, utc_now
@@ -48,6 +49,7 @@ from suite.log import Log
 from suite.log.mirror import keep_mirror
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
+from suite.node.address import Address
 from suite.node.content import ContentWatch
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
@@ -56,6 +58,7 @@ from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
 from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.memory_kills import MemoryKills
 from suite.node.node import Node, actor_spec
 from suite.node.preloader import Preloader
 from suite.node.progress import StartProgress, Unfinished
@@ -65,6 +68,7 @@ from suite.node.reporter import Reporter
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.supervisor import Supervisor
+from suite.node.users import UsersWatch
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.tasks import background
@@ -178,6 +182,7 @@ async def running_node(
         data_directory.held(settings.data_dir),
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
     ):
+        Address(settings, None).withdraw()  # of a node that was killed
         async with (
             _nats(settings) as nats,
             # Wait for NATS: when both are started together, the node may be up first.
@@ -226,12 +231,12 @@ async def running_node(
                 node = _node(env, reporter, catalogue, journal, projections, supervisor)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
-                    nats.reachable_by.write(settings.data_dir)
+                    nats.address.publish()
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
                     try:
                         yield node
                     finally:
-                        ConnectionFile.path(settings.data_dir).unlink(missing_ok=True)
+                        nats.address.withdraw()
                     async with ending.draining(tasks, partial(_unfinished, node, service)):
                         await service.drain()
                         await supervisor.drain()
@@ -278,6 +283,8 @@ async def _prepare(env: _Environment) -> Reporter:
         report = partial(reporter.report, LogNotWritable.code)
         watch = StorageWatch(env.nats.server, env.log.writability, clock=env.clock, on_problem=report)
         tasks.start_soon(watch.run)
+        users = UsersWatch(env.nats.server, credentials.path(settings.data_dir), env.nats.address)
+        tasks.start_soon(users.run)
     return reporter
 
 
@@ -290,7 +297,7 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
-        out_of_memory_kills=Cgroups().out_of_memory_kills,
+        memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
@@ -405,7 +412,7 @@ class _Nats(NamedTuple):
     access: NatsAccess
     mirror: NatsAccess | None
     """Access for keeping the readers' mirror (ADR 18); None if the server is not the node's own."""
-    reachable_by: ConnectionFile
+    address: Address
     server: EmbeddedServer | None
     """The node's own server; None if it uses an existing one."""
 
@@ -421,26 +428,16 @@ async def _nats(settings: Settings) -> AsyncIterator[_Nats]:
             credentials_file=settings.nats.credentials,
             inbox_prefix=settings.nats.inbox_prefix,
         )
-        yield _Nats(access, None, _reachable_by(settings, NatsAccess(url=settings.nats.url)), None)
+        yield _Nats(access, None, Address(settings, None), None)
         return
+    known = await anyio.to_thread.run_sync(credentials.change, credentials.path(settings.data_dir))
     async with EmbeddedServer.start(
-        settings.data_dir / "nats", subjects_root=settings.subject_root, port=settings.nats.port
+        settings.data_dir / "nats",
+        subjects_root=settings.subject_root,
+        port=settings.nats.port,
+        users=known.listed(),
     ) as server:
-        reachable_by = _reachable_by(settings, server.operator, server.consumer)
-        yield _Nats(server.access, server.mirror, reachable_by, server)
-
-
-def _reachable_by(settings: Settings, access: NatsAccess, reader: NatsAccess | None = None) -> ConnectionFile:
-    return ConnectionFile(
-        url=access.url,
-        user=access.user,
-        password=access.password,
-        inbox_prefix=access.inbox_prefix,
-        reader=None if reader is None else ReaderCredentials(user=reader.user, password=reader.password),
-        subject_root=settings.subject_root,
-        node=settings.node,
-        pid=os.getpid(),
-    )
+        yield _Nats(server.access, server.mirror, Address(settings, server), server)
 
 
 async def _catalogue(settings: Settings) -> Catalogue:

@@ -8,7 +8,6 @@ group.
 from __future__ import annotations
 
 import logging
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -26,6 +25,7 @@ from suite.errors import (
     LoadCancelled,
     LoadFailed,
     LogNotWritable,
+    ModelFileInvalid,
     ModelUnloading,
     NodeStopping,
     SuiteError,
@@ -45,6 +45,7 @@ from suite.messages.events import (
 )
 from suite.node.instance import Instance, Lease
 from suite.node.journal import Journal
+from suite.node.memory_kills import MemoryKills
 from suite.node.process import STOP_SECONDS, ActorProcess
 from suite.node.standby import Standby
 from suite.tasks import background
@@ -75,15 +76,12 @@ class Supervisor:
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
-        out_of_memory_kills: Callable[[], int],
+        memory_kills: MemoryKills,
         new_id: NewId,
         now: Now,
         clock: Clock,
     ) -> None:
-        """`standby`: whether to keep a standby process for the next load while the limit has room for it.
-
-        `out_of_memory_kills` counts the processes that the kernel has killed for lack of memory.
-        """
+        """`standby`: whether to keep a standby process for the next load while the limit has room for it."""
         self.residency = Residency(limit_bytes=limit_bytes)
         self.instances: dict[str, Instance] = {}
         self.counts: Counter[str] = Counter()
@@ -94,8 +92,7 @@ class Supervisor:
         self._journal = journal
         self._make_spec = make_spec
         self._terminate = terminate
-        self._out_of_memory_kills = out_of_memory_kills
-        self._kills_explained = 0
+        self._memory_kills = memory_kills
         self._new_id, self._now, self._clock = new_id, now, clock
         self._standby = Standby()
         self._keeps_standby = standby
@@ -304,13 +301,15 @@ class Supervisor:
                 exit_code = await self._run(instance)
             except OSError as error:
                 instance.failure = LoadFailed(f"the model's process could not be started: {error}")
+            except ModelFileInvalid as error:
+                instance.failure = error
         with telemetry.within(instance.trace):
             await self._ended(instance, exit_code)
 
     async def _run(self, instance: Instance) -> int:
         spec = await self._make_spec(instance.model, instance.instance_id)
+        instance.kills_before = self._memory_kills.count()
         instance.signature, instance.sha256 = spec.model_files.signature, spec.model_digest
-        instance.kills_before = self._out_of_memory_kills()
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
             if instance.unloading is not None:
@@ -402,7 +401,7 @@ class Supervisor:
             died = f"the process that loaded {model_id} died"
             instance.failure = LoadFailed(
                 f"{died}: {_OUT_OF_MEMORY}"
-                if self._was_out_of_memory(instance, exit_code)
+                if self._memory_kills.explain(exit_code, instance.kills_before)
                 else f"{died} with exit code {exit_code}: {_last_errors(instance) or 'it said nothing'}; "
                 "check the file, or load it with other settings"
             )
@@ -418,7 +417,7 @@ class Supervisor:
 
     def _crashed(self, instance: Instance, exit_code: int) -> InstanceCrashed:
         model_id = instance.model.model_id
-        if self._was_out_of_memory(instance, exit_code):
+        if self._memory_kills.explain(exit_code, instance.kills_before):
             reason: CrashReason | None = "out_of_memory"
             logger.error("the process of %s has died: %s", model_id, _OUT_OF_MEMORY)
             instance.failure = ActorCrashed(
@@ -437,17 +436,6 @@ class Supervisor:
             generations=len(instance.leases),
             reason=reason,
         )
-
-    def _was_out_of_memory(self, instance: Instance, exit_code: int) -> bool:
-        """Whether the kernel killed the instance's process for lack of memory.
-
-        The kernel counts such kills and does not say whom it killed: each explains one death by SIGKILL.
-        """
-        explained = max(self._kills_explained, instance.kills_before)
-        if exit_code != -signal.SIGKILL or self._out_of_memory_kills() <= explained:
-            return False
-        self._kills_explained = explained + 1
-        return True
 
     async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
         """Send the terminal message of each generation that the actor had accepted and can no longer end."""

@@ -41,6 +41,22 @@ _OTHER_FILES: Final = {
     "vocab": "a vocabulary",
 }
 _NORMS: Final = (".attn_norm.weight", ".ffn_norm.weight")
+_ENCODERS: Final = frozenset(
+    (
+        "bert",
+        "eurobert",
+        "gemma-embedding",
+        "jina-bert-v2",
+        "jina-bert-v3",
+        "modern-bert",
+        "neo-bert",
+        "nomic-bert",
+        "nomic-bert-moe",
+        "t5encoder",
+    )
+)
+"""Architectures of llama.cpp without causal attention, also where the file does not say so."""
+_ENCODER_DECODERS: Final = frozenset(("t5",))
 _NO_TOKENIZER = ("none", "no_vocab")
 
 
@@ -79,6 +95,16 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     tensor_bytes_by_type: dict[str, int]
     parts: tuple[str, ...]
     """The file names of all parts."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether it can generate text: an encoder cannot, and an encoder-decoder needs both of its parts."""
+        return self.causal and self.architecture not in _ENCODER_DECODERS
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it can make embeddings. llama.cpp aborts where an encoder-decoder is used as one part."""
+        return self.architecture not in _ENCODER_DECODERS
 
 
 def split_name(file_name: str) -> tuple[str, int, int] | None:
@@ -195,7 +221,7 @@ def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) ->
         for kind in ("key", "value")
     }
     keys.check_finite(prefix)
-    causal = keys.flag(f"{prefix}attention.causal", default=True)
+    causal = keys.flag(f"{prefix}attention.causal", default=architecture not in _ENCODERS)
     template = keys.optional_text("tokenizer.chat_template")
     embeds = not causal or keys.integer(f"{prefix}pooling_type", 0) != 0
 

@@ -34,6 +34,11 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
         """The signature that the files have now. Raises OSError."""
         return cls(tuple(FileState.of(path.stat()) for path in paths))
 
+    @classmethod
+    def of_text(cls, text: str) -> Signature:
+        """The signature that `text` was made from. Raises ValueError."""
+        return msgspec.json.decode(text, type=cls)
+
     @property
     def text(self) -> str:
         """The signature as text, to compare it with that of another process."""
@@ -44,7 +49,7 @@ class Signature(msgspec.Struct, frozen=True, array_like=True):
         return Signature(tuple(msgspec.structs.replace(part, device=0) for part in self.parts))
 
     def is_touched(self, now: Signature) -> bool:
-        """Whether only ctime differs: other rights or links, or other content with its time set back."""
+        """Whether at most ctime differs: other rights or links, or other content with its time set back."""
         return self._without_ctimes() == now._without_ctimes()
 
     def _without_ctimes(self) -> Signature:

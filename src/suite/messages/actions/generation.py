@@ -64,7 +64,8 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     """A JSON schema for the answer; warnings name its keywords that cannot be enforced."""
     response_format: ResponseFormat | None = None
     seed: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
-    """The same seed, model and prompt give the same text. Null: a random seed, which the reply tells."""
+    """The same seed, model and prompt give the same text on an idle model with ``reuse: false``. Null: a
+    random seed, which the reply tells."""
     stop: str | Annotated[tuple[Text, ...], Meta(max_length=16)] = ()
     """The answer ends before this text."""
     stream: bool = False
@@ -73,6 +74,9 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     continue_: bool = msgspec.field(default=False, name="continue")
     """True: the prompt or messages are only the new turn, which follows all tokens of the conversation. When
     these tokens are no longer kept, the error is ``conversation_gone``."""
+    reuse: bool = True
+    """False: the whole prompt is decoded, also where its tokens are in memory. Tokens in memory were decoded
+    in batches of another shape, which changes what follows a little, and so sometimes the text."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     """Generations that wait for a slot start in the order of priority: each step counts as ten seconds of
     waiting."""

@@ -1,0 +1,63 @@
+"""Has a node's own nats-server admit the users in ``credentials.json``, also after that file has changed."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from suite.bus import credentials
+from suite.bus.accounts import User
+from suite.bus.embedded import EmbeddedServer
+from suite.errors import DataDirUnusable
+from suite.node.address import Address
+
+logger = logging.getLogger("suite.node")
+
+LOOK_SECONDS: Final = 0.25
+
+
+class UsersWatch:
+    """Watches the file, because whoever changes it (`suite credentials`) is another process."""
+
+    def __init__(self, server: EmbeddedServer, file: Path, address: Address) -> None:
+        self._server = server
+        self._file = file
+        self._address = address
+        self._seen: tuple[int, ...] = ()
+        self._told = ""
+
+    async def run(self) -> None:
+        """Admit who is in the file, whenever it changes, until cancelled."""
+        while True:
+            try:
+                await self._look()
+            except (DataDirUnusable, OSError) as error:
+                self._tell(f"changes of users are not in force: {error}")
+            await anyio.sleep(LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        status = await anyio.Path(self._file).stat()
+        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if seen == self._seen:
+            return
+        known = await anyio.to_thread.run_sync(credentials.read, self._file)
+        if (users := known.listed()) != self._server.users:
+            await self._admit(users)
+        self._seen = seen
+        self._told = ""
+
+    async def _admit(self, users: tuple[User, ...]) -> None:
+        self._server.users = users
+        # First the file: a client that is put out now finds its new password at once.
+        await anyio.to_thread.run_sync(self._address.refresh)
+        await self._server.admit(users)
+        logger.info("the users of nats-server are now: %s", ", ".join(sorted(user.name for user in users)))
+
+    def _tell(self, problem: str) -> None:
+        if problem != self._told:
+            logger.error("%s", problem)
+        self._told = problem
