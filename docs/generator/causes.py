@@ -42,6 +42,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "preload_models": (),
     "generate_text": (
         *_LOAD,
+        "cannot_generate",
         "empty_prompt",
         "prompt_too_long",
         "conversation_gone",
@@ -91,6 +92,9 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "invalid_configuration": "any command",
     "not_installed": "a command whose part is not installed",
     "legacy_database_unusable": "`suite import-legacy`",
+    "user_exists": "`suite credentials`",
+    "user_not_found": "`suite credentials`",
+    "users_elsewhere": "`suite credentials`",
     "hub_repository_not_found": "`suite pull`",
     "hub_model_not_found": "`suite pull`",
     "hub_choice_unclear": "`suite pull`",

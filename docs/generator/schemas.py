@@ -25,6 +25,9 @@ _LIMITS = {
     "format": "{}",
 }
 
+_NO_LIMIT = 10**9
+"""A limit of this size only keeps out what is no number that anybody means."""
+
 
 class Field(NamedTuple):
     """A field of a message, in words."""
@@ -95,8 +98,8 @@ def _kind(schema: Schema) -> str:
 
 def _limits(schema: Schema) -> Iterator[str]:
     for keyword, words in _LIMITS.items():
-        if keyword in schema:
-            value = schema[keyword]
+        value = schema.get(keyword)
+        if value is not None and not (isinstance(value, int | float) and value >= _NO_LIMIT):
             yield words.format(code(value) if keyword == "pattern" else value)
 
 

@@ -91,7 +91,7 @@ def _rows(kind: type[msgspec.Struct], group: str) -> Iterator[Row]:
         yield Row(
             name=field.name if group == "models" else ".".join(key),
             variable="" if group == "models" else "SUITE_" + "_".join(key).upper(),
-            type=type_in_words(msgspec.json.schema(field.type, schema_hook=_path_schema)),
+            type=_type(field.type),
             default=_default(field),
             meaning=_meaning(field.name, notes[field.name]),
         )
@@ -100,6 +100,11 @@ def _rows(kind: type[msgspec.Struct], group: str) -> Iterator[Row]:
 def _meaning(name: str, note: str) -> str:
     old = [each for each, now in OLD_NAMES.items() if now == name]
     return "\n\n".join([note, *(f"Older name: `{each}`." for each in old if each not in note)])
+
+
+def _type(kind: Any) -> str:
+    """The type in words; a setting that may be None is one that may be left out."""
+    return type_in_words(msgspec.json.schema(kind, schema_hook=_path_schema)).removesuffix(" or null")
 
 
 def _path_schema(kind: type) -> dict[str, Any]:

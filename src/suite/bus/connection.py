@@ -67,7 +67,8 @@ _violation = re.compile(r'permissions violation for (publish|subscription) to "(
 class _CutShort(Unavailable):
     """The server has hung up in the middle of the greeting.
 
-    It does so after a refusal, and what it said may be lost: the client was still writing.
+    It does so after a refusal, and what it said may be lost: the client was still writing. It also does so
+    when its users are changed in that moment.
     """
 
 
@@ -405,7 +406,7 @@ class Connection:
                 f"NATS cannot be reached at {self.url} ({cause or type(cause).__name__}): check that it runs"
             ) from None
         if not client.is_usable:
-            raise Unavailable(f"NATS at {self.url} did not finish its greeting: check what listens there")
+            raise _CutShort(f"NATS at {self.url} did not finish its greeting: check what listens there")
 
     async def _stay_connected(self) -> None:
         with self._staying:
