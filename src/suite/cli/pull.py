@@ -42,9 +42,9 @@ class Pulled(msgspec.Struct, frozen=True, kw_only=True):
     "--config",
     "file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Configuration file of the service, for its model directories.",
+    help="Configuration file of the service, for its model directories.  [default: none]",
 )
-@click.option("--revision", help="Branch, tag or commit of the repository.")
+@click.option("--revision", help="Branch, tag or commit of the repository.  [default: main]")
 @json_option
 def pull(model: str, to: Path | None, file: Path | None, revision: str | None, as_json: bool) -> None:
     """Download MODEL from the Hugging Face Hub: a repository, and a quantization or file behind a colon.
