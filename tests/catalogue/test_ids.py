@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -128,3 +129,6 @@ async def test_without_the_file_of_ids_all_get_their_ids_anew(models: Path) -> N
         ids.write_bytes(garbage)
         assert where(await opened(models)) == {"m": bob}
     assert ids.stat().st_mode & 0o777 == 0o600
+    (binding,) = json.loads(ids.read_bytes()).values()
+    ids.write_text(json.dumps({"m": binding, "twice": binding}))
+    assert set(where(await opened(models)).values()) == {bob}

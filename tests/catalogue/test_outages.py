@@ -124,6 +124,23 @@ async def test_an_empty_mount_point_is_no_empty_directory(tmp_path: Path) -> Non
         assert await catalogue.scan() == Changes(added=("n",), removed=("m",))
 
 
+async def test_a_link_to_a_folder_of_a_drive_that_is_away_is_no_deleted_folder(tmp_path: Path) -> None:
+    drive, models = put(tmp_path / "drive" / "m.gguf").parent, put(tmp_path / "models" / "n.gguf").parent
+    mount(drive, models / "linked")
+    mount(drive / "m.gguf", models / "file.gguf")
+    catalogue = Catalogue.open([models], {}, tmp_path, follow_links="anywhere")
+    await catalogue.scan()
+    away = move(drive, tmp_path / "away")
+    assert not await catalogue.scan()
+    assert states(catalogue) == {"file": "unreachable", "m": "unreachable", "n": "present"}
+    assert f"{models / 'linked'} cannot be read (No such file" in str(catalogue.problems)
+    move(away, drive)
+    await catalogue.scan()
+    assert set(states(catalogue).values()) == {"present"}
+    (models / "linked").unlink()
+    assert await catalogue.scan() == Changes(removed=("m",))
+
+
 async def test_what_a_person_deletes_is_removed(models: Path) -> None:
     catalogue = await opened(models)
     shutil.rmtree(models / "below")

@@ -19,6 +19,9 @@ from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, S
 
 _ITS_OWN_FAULT: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 """What a link that leads nowhere gives; any other error is one of the drive, or of permissions."""
+_LINK_OUT: Final = (
+    'it is a link out of the model directories; put the file itself there, or set follow_links = "anywhere"'
+)
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,16 +59,7 @@ def look(entry: Entry, roots: Sequence[Path]) -> ModelFile:
     seen: dict[Path, os.stat_result] = {}
     for part in _parts(path):
         try:
-            real = Path(os.path.realpath(part, strict=True))
-            if not any(real.is_relative_to(root) for root in (*roots, *entry.roots)):
-                error = _refusal(
-                    path,
-                    "it is a link out of the model directories; put the file itself there, "
-                    'or set follow_links = "anywhere"',
-                )
-            seen[part] = part.stat()
-            if not os.access(part, os.R_OK, effective_ids=True):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            seen[part] = _status(part)
         except OSError as failure:
             if isinstance(failure, FileNotFoundError):
                 if part is not path:
@@ -74,7 +68,10 @@ def look(entry: Entry, roots: Sequence[Path]) -> ModelFile:
                     raise gone(path.name) from None
             reason = failure.strerror or str(failure)
             error = _refusal(path, f"it cannot be read ({reason})")
-            out_of_reach = None if failure.errno in _ITS_OWN_FAULT else reason
+            out_of_reach = reason if _is_of_the_drive(part, failure) else None
+        else:
+            if not _is_within(part, (*roots, *entry.roots)):
+                error = _refusal(path, _LINK_OUT)
     if error is None and not stat.S_ISREG(seen[path].st_mode):
         error = _refusal(
             path, "it is a directory" if stat.S_ISDIR(seen[path].st_mode) else "it is not a regular file"
@@ -97,6 +94,28 @@ def refused(path: Path, reason: str) -> ModelFile:
 def gone(file_name: str) -> ModelFileGone:
     """The error for a file that is no longer there."""
     return ModelFileGone(f"{file_name} is gone: put it back, or choose another model")
+
+
+def _status(part: Path) -> os.stat_result:
+    """What the file system says of a file that can be read. Raises OSError."""
+    status = part.stat()
+    if not os.access(part, os.R_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return status
+
+
+def _is_of_the_drive(part: Path, failure: OSError) -> bool:
+    """Whether a file may be readable at other times: its drive is away or fails, or rights are missing."""
+    if failure.errno not in _ITS_OWN_FAULT:
+        return True
+    folder = os.path.dirname(os.path.realpath(part))  # noqa: PTH120
+    return failure.errno == errno.ENOENT and part.is_symlink() and not os.path.isdir(folder)  # noqa: PTH112
+
+
+def _is_within(part: Path, roots: Sequence[Path]) -> bool:
+    """Whether a file really is in one of the directories, whatever links lead to it."""
+    real = Path(os.path.realpath(part))
+    return any(real.is_relative_to(root) for root in roots)
 
 
 def _unfinished(entry: Entry, sign: Path) -> ModelFile:

@@ -56,7 +56,7 @@ class Ids:
     def assign(
         self, files: Iterable[ModelFile], *, reserved: Collection[str]
     ) -> tuple[dict[str, ModelFile], list[ModelFile]]:
-        """Give each file its id, and return those that can get none as well. Blocks no longer than memory.
+        """Give each file its id, and return those that can get none as well.
 
         A file that has an id keeps it, also when it was moved to another folder. Any other gets the first of
         its ids that no other file has. `reserved` are the ids that none of these files may get.
@@ -69,7 +69,7 @@ class Ids:
         for still in (_unchanged, _moved, _in_place):
             matched = still({id: each for id, each in bound.items() if id not in found}, left.values())
             for file in matched.values():
-                del left[str(file.entry.place)]
+                left.pop(str(file.entry.place), None)
             found |= matched
         without: list[ModelFile] = []
         for file in left.values():

@@ -55,6 +55,8 @@ class Outages:
             directory = below.parent
             contents = self._contents(directory)
             if isinstance(contents, _Contents):
+                if below.name in contents.names and below != path:
+                    return Outage(below, os.strerror(errno.ENOENT))  # a link to a folder that is away
                 return _judge(contents, directory, below.name, device)
             if isinstance(contents, FileNotFoundError) and directory != top:
                 below = directory
@@ -91,7 +93,7 @@ def outage_problems(models: Mapping[str, Outage], directories: Iterable[Outage])
             counts[outage] = 0
     return tuple(
         f"{outage}: {count} of its models stay as they are and loaded ones go on answering; bring it back, "
-        "or, if it is gone for good, take it out of models_directories or make it anew"
+        "or, if it is gone for good, take it out of models_directories or make it anew with any file in it"
         for outage, count in counts.items()
     )
 
