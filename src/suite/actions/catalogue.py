@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from contextlib import suppress
 from datetime import datetime
 
@@ -32,6 +33,8 @@ _MIB = 2**20
 _SPARE_BYTES = 4096
 """Of a message, for what a reply has beside models and warnings."""
 _MAX_WARNINGS = 100
+_GENERATIONS_BYTES = 256 * 1024
+"""The most bytes of unfinished generations in a reply, which leaves room for models."""
 
 
 @action("list_models")
@@ -48,19 +51,29 @@ async def list_models(node: Node, request: ListModelsRequest, _: Call) -> ListMo
 async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) -> GetModelStatusReply:
     """Get the status of one model, or of all by id."""
     if request.model_id is None:
-        models, next_cursor = await _page(node, request)
+        unfinished = await node.generations.unfinished(None)
+        generations = as_many_as_fit(unfinished, room_bytes=_GENERATIONS_BYTES)
+        other_bytes = len(msgspec.json.encode(generations))
+        models, next_cursor = await _page(node, request, other_bytes=other_bytes)
         return GetModelStatusReply(
             models={model.model_id: model for model in models},
-            generations=await node.generations.unfinished(None),
+            generations=generations,
             next_cursor=next_cursor,
-            warnings=_more(request, next_cursor),
+            warnings=(*_not_told(unfinished, generations), *_more(request, next_cursor)),
         )
     model = node.model(request.model_id)
     used = await _last_used(node, [model.model_id])
+    unfinished = await node.generations.unfinished(model.model_id)
+    generations = as_many_as_fit(unfinished, room_bytes=_GENERATIONS_BYTES)
     return GetModelStatusReply(
         model=describe(node, model, used.get(model.model_id)),
-        generations=await node.generations.unfinished(model.model_id),
+        generations=generations,
+        warnings=_not_told(unfinished, generations),
     )
+
+
+def _not_told(unfinished: Sized, told: Sized) -> tuple[str, ...]:
+    return left_out(unfinished, told, "unfinished generations")
 
 
 async def _page(

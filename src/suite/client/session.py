@@ -236,7 +236,9 @@ class Client(Evaluations, Records):
         if reply.models is None or reply.next_cursor is None:
             return reply
         listed = await self.list_models()
-        return GetModelStatusReply(models={model.model_id: model for model in listed.models})
+        return GetModelStatusReply(
+            models={model.model_id: model for model in listed.models}, generations=reply.generations
+        )
 
     async def health_check(self) -> HealthCheckReply:
         """Check the health of the service."""
