@@ -21,7 +21,7 @@ from suite.bus.action import Action
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.bus.service import Call, Service, action
-from suite.errors import InvalidConfiguration, ModelNotFound, PortTaken
+from suite.errors import InvalidConfiguration, ModelNotFound, NotInstalled, PortTaken
 from suite.identity import new_id
 from suite.legacy.bridge import LIMIT, Ports, serve_old_clients
 from suite.legacy.sockets import CONNECTION_LIMIT
@@ -497,9 +497,9 @@ async def test_a_host_that_is_none_of_this_machine_is_refused(tmp_path: Path, ho
 async def test_without_zeromq_it_is_said_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "zmq.asyncio", None)
+    monkeypatch.setitem(sys.modules, "zmq", None)
     async with running_nats(tmp_path) as (_, connection):
-        with pytest.raises(InvalidConfiguration, match=r"model-manager-suite\[zmq\]"):
+        with pytest.raises(NotInstalled, match=r"model-manager-suite\[zmq\]"):
             await serve_old_clients(
                 connection,
                 Subjects(),

@@ -17,8 +17,8 @@ from support.service import serving
 ASK = {"model_id": "tiny", "prompt": "Once", "max_tokens": 2}
 
 REFUSED: dict[str, tuple[str, bytes, str, str]] = {
-    "unknown model": ("load_model", b'{"model_id": "nobody"}', "model_not_found", "list_models"),
-    "a path as model": ("load_model", b'{"model_id": "../etc/passwd"}', "model_not_found", "list_models"),
+    "unknown model": ("load_model", b'{"model_id": "nobody"}', "model_not_found", "list of models"),
+    "a path as model": ("load_model", b'{"model_id": "../etc/passwd"}', "model_not_found", "list of models"),
     "unknown action": ("fly_away", b"{}", "unknown_action", "Unknown action: fly_away"),
     "missing field": ("load_model", b"{}", "invalid_request", "model_id"),
     "wrong type": ("load_model", b'{"model_id": 7}', "invalid_request", "model_id"),
