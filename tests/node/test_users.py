@@ -24,6 +24,17 @@ NODE = User("node", "suite", "n")
 CLIENT = User("someone", "client", "s")
 
 
+def reloads(log: Path) -> int:
+    return log.read_text().count("Reloaded server configuration")
+
+
+async def admitted(server: EmbeddedServer, log: Path, *users: User) -> None:
+    """Change the users, and wait until the server is through with it."""
+    before = reloads(log)
+    await server.admit(users)
+    await eventually(lambda: reloads(log) > before)
+
+
 async def served_again(client: Client) -> None:
     with anyio.fail_after(PATIENCE_SECONDS):
         while True:
@@ -43,7 +54,7 @@ async def test_a_node_outlives_changes_of_its_own_user(
     monkeypatch.setenv("SUITE_NATS_USER", CLIENT.name)
     monkeypatch.setenv("SUITE_NATS_PASSWORD", CLIENT.password)
     async with EmbeddedServer.start(tmp_path / "nats", users=[NODE, CLIENT]) as server:
-        access = server.access_of(NODE.name)
+        access, log = server.access_of(NODE.name), tmp_path / "nats" / "nats-server.log"
         settings = Settings(
             node="box1",
             data_dir=tmp_path / "data",
@@ -58,14 +69,14 @@ async def test_a_node_outlives_changes_of_its_own_user(
             # Who this is, the environment says; where the service is, connection.json.
             async with suite.connect(data_dir=settings.data_dir, request_seconds=1) as client:
                 await client.list_models()
-                await server.admit([User(NODE.name, "client", NODE.password), CLIENT])
+                await admitted(server, log, User(NODE.name, "client", NODE.password), CLIENT)
                 await eventually(lambda: "msg.get.suite: permissions violation" in caplog.text)
-                await server.admit([NODE, CLIENT])
+                await admitted(server, log, NODE, CLIENT)
                 await served_again(client)
                 assert node.connection.connections == 1, "nothing else on it was disturbed"
-                await server.admit([CLIENT])
+                await admitted(server, log, CLIENT)
                 await eventually(lambda: node.connection.refusal)
-                await server.admit([NODE, CLIENT])
+                await admitted(server, log, NODE, CLIENT)
                 await served_again(client)
 
 
