@@ -30,12 +30,13 @@ from suite.identity import new_id, utc_now
 from suite.log import Log
 from suite.messages.actions.base import ErrorReply
 from suite.messages.actions.residency import LoadModelReply
-from suite.messages.actions.status import HealthCheckReply
+from suite.messages.actions.status import GetModelStatusReply, HealthCheckReply, ListModelsReply
 from suite.messages.actor import NatsAccess
 from suite.messages.events import ModelRemoved, NodeStopped
 from suite.messages.signals import Accepted, Chunk, Heartbeat, Progress
 from suite.messages.subjects import Subjects
 from support.faults import KillableServer
+from support.replies import MODELS
 from support.responder import Call, Handler, Responder, responding, say, spoken
 
 
@@ -71,8 +72,29 @@ async def test_a_reply_comes_back_typed(tmp_path: Path) -> None:
     async def health_check(call: Call) -> None:
         await call.send(health())
 
-    async with service(tmp_path, health_check=health_check) as (client, _, _):
+    async def list_models(call: Call) -> None:
+        await call.send(
+            ListModelsReply(models=MODELS[1:], warnings=("left out",))
+            if call.body["cursor"]
+            else ListModelsReply(models=MODELS[:1], warnings=("left out", "ask again"), next_cursor="1")
+        )
+
+    async def get_model_status(call: Call) -> None:
+        first, *others = MODELS
+        models, next_cursor = (others, None) if call.body["cursor"] else ([first], "1")
+        warnings = ("not all generations",) if next_cursor is None else ("ask again",)
+        by_id = {model.model_id: model for model in models}
+        await call.send(GetModelStatusReply(models=by_id, next_cursor=next_cursor, warnings=warnings))
+
+    async with service(
+        tmp_path, health_check=health_check, list_models=list_models, get_model_status=get_model_status
+    ) as (client, _, _):
         assert await client.health_check() == health()
+        listed = await client.list_models()
+        assert (listed.models, listed.warnings, listed.next_cursor) == (MODELS, ("left out",), None)
+        status = await client.get_model_status()
+        assert list(status.models or {}) == [model.model_id for model in MODELS]
+        assert status.warnings == ("not all generations",)
 
 
 async def test_a_refusal_is_raised_as_its_class_and_not_in_a_group(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -16,12 +17,18 @@ def run() -> NoReturn:
         from suite.cli.main import main  # in here, since Ctrl-C may come while modules are imported
 
         code = main()
+        if code > _SIGNALLED:
+            _end(code)
     except KeyboardInterrupt:
-        code = _INTERRUPTED
-    if code > _SIGNALLED:
-        # A second Ctrl-C may have left threads behind that the interpreter would wait for.
-        os._exit(code)
+        _end(_INTERRUPTED)
     sys.exit(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End the process at once; another Ctrl-C changes nothing any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A second Ctrl-C may have left threads behind that the interpreter would wait for.
+    os._exit(code)
 
 
 if __name__ == "__main__":

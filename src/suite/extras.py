@@ -18,7 +18,9 @@ _MODULES: Final[dict[Extra, tuple[str, ...]]] = {
 
 
 def require(extra: Extra, doing: str) -> None:
-    """Check that an extra is installed, without importing it. ``doing`` is what needs it.
+    """Check that an extra is installed, without importing its modules. ``doing`` is what needs it.
+
+    The packages that a module is in are imported: those of ``opentelemetry.exporter``.
 
     Raises NotInstalled, with the command that installs it.
     """

@@ -135,7 +135,7 @@ def span(
 ) -> AbstractContextManager[None]:
     """A span around a block. With `headers` it continues the trace of their ``traceparent``.
 
-    Write attribute names with ``__`` for a dot: ``gen_ai__request__model="smollm2"``.
+    Write attribute names with ``__`` for a dot: ``gen_ai__request__model="SmolLM2-135M-Instruct.Q4_1"``.
     """
     if not _recording and not (headers and "traceparent" in headers):
         return nullcontext()

@@ -374,6 +374,9 @@ async def test_chat_in_a_pipe_stops_at_a_refusal(tmp_path: Path) -> None:
 
 async def test_ctrl_c_in_a_chat_ends_the_answer_and_not_the_chat(tmp_path: Path) -> None:
     async def generate_text(call: Call) -> None:
+        if call.body["messages"][-1]["content"] == "silence":
+            await say(call)
+            return
         await call.send(Chunk(index=0, text="half an answer"))
         await anyio.sleep_forever()
 
@@ -389,6 +392,9 @@ async def test_ctrl_c_in_a_chat_ends_the_answer_and_not_the_chat(tmp_path: Path)
                 process.send_signal(signal.SIGINT)
                 await responder.until_cancelled()
                 await _read_until(terminal, b"> ")
+                os.write(terminal, b"silence\n")
+                await _read_until(terminal, b"0 tokens")
+                await _read_until(terminal, b"> ")
                 os.write(terminal, b"and?\n")
                 await _read_until(terminal, b"half an answer")
                 process.send_signal(signal.SIGINT)
@@ -398,7 +404,7 @@ async def test_ctrl_c_in_a_chat_ends_the_answer_and_not_the_chat(tmp_path: Path)
         os.close(theirs)
         os.close(terminal)
     requests = [body for name, body in responder.requests if name == "generate_text"]
-    assert [message["content"] for message in requests[1]["messages"]] == ["hello", "half an answer", "and?"]
+    assert [message["content"] for message in requests[2]["messages"]] == ["hello", "half an answer", "and?"]
 
 
 async def _read_until(terminal: int, wanted: bytes) -> None:

@@ -31,6 +31,7 @@ from support.responder import responding
 from support.terminal import CTRL_C, CTRL_D, Terminal, terminal
 
 SCREENS = Path(__file__).parent / "screens"
+SECONDS = 20.0
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 COMMANDS = (
@@ -178,9 +179,10 @@ def test_a_bar_is_drawn_and_ends(environ: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_a_plain_terminal_gets_no_escape_sequences(environ: dict[str, str], plain: dict[str, str]) -> None:
-    commands = (f"status {SMOL}", "summary latency_ms", "errors")
+    commands = (f"load {SMOL}", f"status {SMOL}", "summary latency_ms", "errors")
     screen = _shown({**environ, **plain}, 80, commands)
     assert b"\x1b" not in screen.received
+    assert f"{SMOL} is loaded" in screen.text
     assert "12,345.678" in screen.text
 
 
@@ -251,6 +253,7 @@ def test_sigterm_ends_a_command_in_order(environ: dict[str, str], command: list[
 
 def test_ctrl_c_while_nothing_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(SECONDS)
         url = f"nats://127.0.0.1:{silent.getsockname()[1]}"
         with terminal(["chat", SMOL], environ={"SUITE_NATS_URL": url}) as screen:
             with silent.accept()[0]:

@@ -101,7 +101,7 @@ async def says(service: Serving, words: str) -> None:
 async def test_a_service_without_models_says_where_to_put_them(tmp_path: Path) -> None:
     models = tmp_path / "models"
     async with served(models, tmp_path / "data") as (service, lines):
-        assert lines[1] == f"models  none in {models} (not there)"
+        assert lines[1] == f"models  none in {models} (No such file or directory)"
         assert lines[-1] == f"next    put a .gguf file into {models}, or start it with --models-dir DIR"
         service.process.send_signal(signal.SIGINT)
         await says(service, "stopping: nothing is running")

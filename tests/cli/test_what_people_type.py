@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 from suite.cli import options
 from suite.cli.main import COMMANDS, main
+from suite.cli.output import printable
+from suite.cli.streams import harmless
 from suite.config import ConnectionFile
 
 SUITE = shlex.join([sys.executable, "-m", "suite"])
@@ -110,6 +113,8 @@ def test_a_user_without_a_home_directory(
         (["unload", "m", "--drain", "nan"], "'--drain': nan is not a finite number"),
         (["generate", "m", "--temperature", "inf"], "'--temperature': inf is not a finite number"),
         (["status", "-foo"], "(a value that begins with '-' needs '--' before it)"),
+        (["events", "--since", "9" * 4301], "'--since': a sequence is at most 9223372036854775807"),
+        (["events", "--follow", "--since", str(2**63)], "'--since': a sequence is at most"),
         (["events", "--follw"], "Did you mean '--follow'?"),
         (["modles"], "there is no command 'modles': did you mean models?"),
         (["ls"], "there is no command 'ls': did you mean models?"),
@@ -205,6 +210,40 @@ def test_a_bug_is_one_line_and_its_traceback_is_there_for_who_asks(
     monkeypatch.setenv("SUITE_DEBUG", "1")
     assert main(["models"]) == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "the output cannot be written: No space left on device",
+        ),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (TimeoutError("timed out"), "timed out"),
+    ],
+)
+def test_only_an_error_of_writing_is_told_as_one(
+    error: OSError, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(options.Target, "run", failing)
+    assert main(["models"]) == 1
+    assert capsys.readouterr().err == f"error system: {told}\n"
+
+
+@pytest.mark.parametrize("letter", ["\u00a0", "\u202f", "\u3000", "\u200c", "\u200d", "\ue000", "日"])
+def test_spaces_and_joiners_are_text(letter: str) -> None:
+    assert printable(letter) == letter
+    assert harmless(letter) == letter
+
+
+@pytest.mark.parametrize("letter", ["\x1b", "\x9b", "\r", "\ud800", "\u202e", "\u2066", "\u2028", "\u2029"])
+def test_what_acts_on_the_terminal_is_no_text(letter: str) -> None:
+    assert printable(letter).isascii()
+    assert harmless(f"a{letter}\n\t") == "a\ufffd\n\t"
 
 
 def test_of_several_errors_the_one_that_counts_is_told(

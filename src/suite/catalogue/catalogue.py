@@ -2,7 +2,7 @@
 
 catalogue = Catalogue.open([Path("models")], settings.models, data_dir)
 await catalogue.scan()
-model = catalogue.resolve("smollm2")
+model = catalogue.resolve("SmolLM2-135M-Instruct.Q4_1")
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class Catalogue:
         self.warnings: tuple[str, ...] = ()
         """What the last scan left out, and why."""
         self._unreadable: tuple[str, ...] = ()
+        self._unread: dict[Path, str] = {}
         self._listing_since: float | None = None
 
     @classmethod
@@ -93,6 +94,11 @@ class Catalogue:
     def models(self) -> Mapping[str, Model]:
         """All models by id, including those that cannot be loaded."""
         return self._models
+
+    @property
+    def directories(self) -> Mapping[Path, str | None]:
+        """The model directories, each with the reason why the last scan could not read it."""
+        return {path: self._unread.get(path) for path in self._directories.paths}
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -271,6 +277,7 @@ class Catalogue:
                 now[id] = _as_it_is(model, listing.files[id])
         self._models = dict(sorted((now | fresh).items()))
         self._outages, self._missing = listing.outages, listing.missing
+        self._unread = {outage.path: outage.reason for outage in listing.unreadable}
         self._tell(listing)
         return changes_between(before, self._models, fresh, dropped=listing.dropped)
 

@@ -95,7 +95,10 @@ class _Chat:
         self._answer: list[str] = []
 
     def say(self, message: str) -> None:
-        """Send a message and print the answer. Ctrl-C ends the answer; the chat keeps the text so far."""
+        """Send a message and print the answer. Ctrl-C ends the answer; the chat keeps the text so far.
+
+        A message without an answer is not kept: templates want a text from each side in turn.
+        """
         self._answer.clear()
         messages = [*self._messages, {"role": "user", "content": message}]
         try:
@@ -104,7 +107,8 @@ class _Chat:
             if signals.asked_to_end():
                 raise
             click.echo(" (ended)", err=True)
-        self._messages = [*messages, {"role": "assistant", "content": "".join(self._answer)}]
+        if answer := "".join(self._answer):
+            self._messages = [*messages, {"role": "assistant", "content": answer}]
 
     async def _turn(self, messages: list[dict[str, str]], client: Client) -> None:
         await for_model(client, self._model, partial(self._answer_from, client, messages))

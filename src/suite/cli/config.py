@@ -40,7 +40,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--port",
             type=click.IntRange(0, 65535),
-            help="Port of the node's own NATS server. Default: a free port.",
+            help="Port of the node's own NATS server. Default: the one of its last start, or a free one.",
         ),
         click.option(
             "--memory-limit-gb",
@@ -72,7 +72,7 @@ def load_configured(file: Path | None, flags: Mapping[str, Any]) -> Configuratio
 @settings_options
 @json_option
 def config(file: Path | None, as_json: bool, **flags: Any) -> None:
-    """Show all settings, what they come to on this machine, and where each value comes from.
+    """Show all settings, the values in force on this machine, and where each comes from.
 
     Takes the flags of `suite serve`, starts nothing and shows no password.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from suite.messages.envelope import Recorded
 
 
+_LAST_SEQUENCE: Final = (1 << 63) - 1
+
+
 def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | datetime | None:
     """Parse ``--since``: the sequence of the first event, or the earliest time."""
-    if value is None or value.isdecimal():
-        return None if value is None else int(value)
-    return parsed_time(value)
+    if value is None or not value.isdecimal():
+        return None if value is None else parsed_time(value)
+    if len(value) > len(str(_LAST_SEQUENCE)) or int(value) > _LAST_SEQUENCE:
+        raise click.BadParameter(f"a sequence is at most {_LAST_SEQUENCE}")
+    return int(value)
 
 
 @click.command()

@@ -24,7 +24,6 @@ UNREACHABLE: Final = 3
 UNCERTAIN: Final = 4
 INTERNAL: Final = 70
 """A bug of the suite: EX_SOFTWARE of sysexits.h."""
-INTERRUPTED: Final = 130
 
 
 def exit_code(error: SuiteError) -> int:

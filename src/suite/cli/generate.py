@@ -24,7 +24,14 @@ _CHOSEN_BY_THE_SERVICE: Final = {"--system": "none", "--seed": "random"}
 
 
 def sampling_options(command: Callback) -> Callback:
-    """Add the options for sampling; the service has the defaults for those not given."""
+    """Add the options for sampling; the model or the service has the defaults for those not given."""
+    command = click.option(
+        "--no-reuse",
+        "reuse",
+        flag_value=False,
+        default=None,
+        help="Decode the whole prompt, also what is in memory: slower, and the same each time.",
+    )(command)
     for flag, kind, meaning in reversed(
         (
             ("--system", str, "System prompt."),
@@ -34,7 +41,7 @@ def sampling_options(command: Callback) -> Callback:
             ("--top-k", int, "Sample from this many of the likeliest tokens; 0: all."),
             ("--min-p", float, "Drop tokens less likely than this fraction of the likeliest."),
             ("--repeat-penalty", float, "Values over 1 make repetition less likely."),
-            ("--seed", int, "The same seed gives the same text."),
+            ("--seed", int, "With --no-reuse, the same seed gives the same text on an idle model."),
         )
     ):
         command = click.option(flag, type=kind, help=f"{meaning}  [default: {_default(flag)}]")(command)

@@ -179,7 +179,7 @@ def _run(arguments: list[str], received: signals.Received) -> int:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error that counts: of a group what a person did, else what has a code, else the first."""
+    """The error to tell. Of a group: an interrupt, else a SuiteError, else an OSError, else the first one."""
     if isinstance(error.__cause__, KeyboardInterrupt):  # Python wraps what is raised while a class is made
         return error.__cause__
     if not isinstance(error, BaseExceptionGroup):
@@ -226,7 +226,7 @@ def _complaint(error: BaseException) -> tuple[str, int]:
             return f"error {error.code}: {error.message}{details}", exit_code(error)
         case OSError():
             where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
-            what = "" if error.filename is not None else "the output cannot be written: "
+            what = "the output cannot be written: " if streams.cannot_be_written(error) else ""
             return f"error system: {what}{error.strerror or error}{where}", REFUSED
         case _:
             text = " ".join(str(error).split())

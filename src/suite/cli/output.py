@@ -15,11 +15,12 @@ import click
 import msgspec
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from suite.cli.layout import GAP, laid_out
+from suite.cli.streams import controls, harmless
 
 GIBIBYTE: Final = 1 << 30
 MEBIBYTE: Final = 1 << 20
@@ -38,7 +39,7 @@ def text(piece: str) -> None:
     On a terminal control characters are removed, so that generated text cannot control the terminal.
     """
     if sys.stdout.isatty():
-        piece = "".join(letter for letter in piece if letter.isprintable() or letter in "\n\t")
+        piece = harmless(piece, instead="")
     click.echo(piece, nl=False)
     sys.stdout.flush()
 
@@ -56,15 +57,18 @@ def headline(message: str) -> None:
 
 def console(*, stderr: bool = False) -> Console:
     """A stream as rich prints on it. NO_COLOR and TERM=dumb get no escape sequences at all."""
-    plain = bool(os.environ.get("NO_COLOR"))
     return Console(
         stderr=stderr,
         width=shutil.get_terminal_size().columns,
-        color_system=None if plain else "auto",
+        color_system=None if _is_plain() else "auto",
         highlight=False,
         emoji=False,
         markup=False,
     )
+
+
+def _is_plain() -> bool:
+    return bool(os.environ.get("NO_COLOR"))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
@@ -188,15 +192,22 @@ def printable(cell: str) -> str:
 
 
 def _escaped(letter: str) -> str:
-    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+    return letter.encode("unicode_escape").decode() if controls(letter) else letter
+
+
+def progress(*columns: ProgressColumn, shown: bool = True) -> Progress:
+    """A display of progress on stderr. Where nothing may be drawn, it prints nothing."""
+    screen = console(stderr=True)
+    can_draw = screen.is_terminal and not screen.is_dumb_terminal and not _is_plain()
+    return Progress(*columns, console=screen, disable=not (shown and can_draw))
 
 
 class Bar:
-    """A progress bar on stderr, if that is a terminal; it appears with the first progress."""
+    """A progress bar on stderr, if that may be drawn on; it appears with the first progress."""
 
     def __init__(self, doing: str, *, shown: bool = True) -> None:
         self._doing = doing
-        self._shown = shown and sys.stderr.isatty()
+        self._shown = shown
         self._progress: Progress | None = None
 
     def advance(self, fraction: float) -> None:
@@ -204,12 +215,11 @@ class Bar:
         if not self._shown:
             return
         if self._progress is None:
-            self._progress = Progress(
+            self._progress = progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f} %"),
                 TimeElapsedColumn(),
-                console=console(stderr=True),
             )
             self._progress.add_task(self._doing, total=1.0)
             self._progress.start()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,19 +117,17 @@ def _checked(offer: Offer) -> str:
 @contextmanager
 def _shown(offer: Offer, as_json: bool) -> Iterator[Callable[[int], None]]:
     """Show the progress on a terminal, and how to go on when it is interrupted."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from suite.cli.output import size
+    from suite.cli.output import progress, size
 
     if not as_json:
         click.echo(f"{offer.path}, {size(offer.bytes)}", err=True)
     figures = DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn()
-    quiet = as_json or not sys.stderr.isatty()
     try:
-        with Progress(BarColumn(None), *figures, console=Console(stderr=True), disable=quiet) as progress:
-            task = progress.add_task("", total=offer.bytes)
-            yield lambda count: progress.update(task, completed=count)
+        with progress(BarColumn(None), *figures, shown=not as_json) as bar:
+            task = bar.add_task("", total=offer.bytes)
+            yield lambda count: bar.update(task, completed=count)
     except KeyboardInterrupt:
         click.echo("stopped: type the same again, and it goes on from here", err=True)
         raise

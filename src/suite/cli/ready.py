@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
@@ -33,14 +32,11 @@ def show_ready(node: Node) -> None:
 
 def _models(node: Node) -> str:
     models = node.catalogue.models.values()
-    where = ", ".join(str(path) if path.is_dir() else f"{path} (not there)" for path in _directories(node))
+    directories = node.catalogue.directories.items()
+    where = ", ".join(f"{path} ({reason})" if reason else str(path) for path, reason in directories)
     invalid = sum(model.error is not None for model in models)
     remark = f", {invalid} of them cannot be loaded (see `suite models`)" if invalid else ""
     return f"{len(models) or 'none'} in {where}{remark}"
-
-
-def _directories(node: Node) -> list[Path]:
-    return [path.absolute() for path in node.settings.models_directories]
 
 
 def _where(node: Node) -> str:
@@ -51,8 +47,9 @@ def _where(node: Node) -> str:
 def _limits(node: Node) -> str:
     counts = sorted(map(node.threads, node.catalogue.models.values())) or [machine.cores().value]
     threads = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    noun = "thread" if threads == "1" else "threads"
     memory = size(node.supervisor.residency.limit_bytes)
-    return f"{memory} of memory for all loaded models, {threads} threads for each"
+    return f"{memory} of memory for all loaded models, {threads} {noun} for each"
 
 
 def _next(node: Node) -> str:
@@ -64,8 +61,9 @@ def _next(node: Node) -> str:
         return typed("run", smallest.model_id, prompt, *arguments)
     if node.catalogue.models:
         return typed("models", *arguments)
-    return f"put a .gguf file into {_directories(node)[0]}, or start it with --models-dir DIR"
+    directory = next(iter(node.catalogue.directories))
+    return f"put a .gguf file into {directory}, or start it with --models-dir DIR"
 
 
 def _answers(model: Model) -> bool:
-    return model.error is None and "embedding" not in model.capabilities
+    return model.info is not None and model.info.generates and "embedding" not in model.capabilities

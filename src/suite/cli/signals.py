@@ -46,7 +46,7 @@ def as_interrupts() -> Iterator[Received]:
     A command that installs handlers of its own, as `suite serve` does, replaces these.
     """
     received = Received()
-    # A shell without job control starts background commands with Ctrl-C ignored: nothing to go on as.
+    # A shell without job control starts background commands with Ctrl-C ignored: SIGTERM just ends them.
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGINT) is not signal.default_int_handler

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+import unicodedata
 from contextlib import suppress
 from typing import Final
 
@@ -13,6 +15,11 @@ import click
 _STDIN: Final = 0
 _STDOUT: Final = 1
 _STDERR: Final = 2
+
+_CONTROL_CATEGORIES: Final = frozenset(("Cc", "Cs"))
+_CONTROL_BIDI: Final = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_OF_WRITING: Final = frozenset((errno.EBADF, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EDQUOT))
+_SEPARATORS: Final = "\u2028\u2029"
 
 
 def prepare() -> None:
@@ -63,9 +70,26 @@ def discard_output() -> None:
                 _open_null(stream.fileno(), os.O_WRONLY)
 
 
-def harmless(text: str) -> str:
+def cannot_be_written(error: OSError) -> bool:
+    """Whether an error is one of writing to a stream that is full, closed or gone."""
+    return error.filename is None and error.errno in _OF_WRITING
+
+
+def controls(letter: str) -> bool:
+    """Whether a letter acts on the terminal or on the order of the text, instead of being a part of it.
+
+    Spaces of all kinds are text, and so are the joiners of emoji and of Indic and Arabic script.
+    """
+    return (
+        unicodedata.category(letter) in _CONTROL_CATEGORIES
+        or letter in _CONTROL_BIDI
+        or letter in _SEPARATORS
+    )
+
+
+def harmless(text: str, *, instead: str = "\ufffd") -> str:
     """A text of which nothing can control a terminal, as names of files and what models say could."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+    return "".join(instead if controls(letter) and letter not in "\n\t" else letter for letter in text)
 
 
 def not_text(error: UnicodeDecodeError) -> click.UsageError:

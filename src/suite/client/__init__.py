@@ -3,8 +3,8 @@
     import suite
 
     async with suite.connect() as client:
-        await client.load_model("smollm2")
-        async for chunk in client.generate("smollm2", "Once upon a time"):
+        await client.load_model("SmolLM2-135M-Instruct.Q4_1")
+        async for chunk in client.generate("SmolLM2-135M-Instruct.Q4_1", "Once upon a time"):
             print(chunk.text, end="", flush=True)
 
 Errors of the service are raised as classes of `suite.errors`.

@@ -60,7 +60,7 @@ class Generation:
 
     Leaving the loop early, in any way, cancels it on the server::
 
-        async for chunk in (generation := client.generate("smollm2", "Hello")):
+        async for chunk in (generation := client.generate("SmolLM2-135M-Instruct.Q4_1", "Hello")):
             if enough(chunk.text):
                 break
 

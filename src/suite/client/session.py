@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, Unpack
+from itertools import chain
+from typing import Any, TypeVar, Unpack
 
 import anyio
 import msgspec
@@ -53,6 +54,7 @@ from suite.messages.actions.status import (
     HealthCheckRequest,
     ListModelsReply,
     ListModelsRequest,
+    ModelsPage,
 )
 from suite.messages.envelope import Recorded
 from suite.messages.event_filter import event_filters, events_of_model
@@ -72,6 +74,7 @@ EMBED_SECONDS = 600.0
 UNLOAD_MARGIN_SECONDS = 30.0
 """The time limit for ending a model's process after its generations have ended."""
 PRELOAD_SECONDS = 600.0
+_Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 """The time limit for each model that is preloaded."""
 
 
@@ -221,24 +224,25 @@ class Client(Evaluations, Records):
 
     async def list_models(self) -> ListModelsReply:
         """List all models, in as many requests as their number takes."""
-        page = await self._ask("list_models", ListModelsRequest(), ListModelsReply)
-        models = list(page.models)
-        while page.next_cursor is not None:
-            request = ListModelsRequest(cursor=page.next_cursor)
-            page = await self._ask("list_models", request, ListModelsReply)
-            models += page.models
-        return ListModelsReply(models=tuple(models), warnings=page.warnings)
+        pages = await self._pages("list_models", ListModelsRequest(), ListModelsReply)
+        return msgspec.structs.replace(pages[-1], models=tuple(chain(*(page.models for page in pages))))
 
     async def get_model_status(self, model_id: str | None = None) -> GetModelStatusReply:
         """Get the status of one model as ``.model``, or of all by id as ``.models``."""
         request = GetModelStatusRequest(model_id=model_id)
-        reply = await self._ask("get_model_status", request, GetModelStatusReply)
-        if reply.models is None or reply.next_cursor is None:
-            return reply
-        listed = await self.list_models()
-        return GetModelStatusReply(
-            models={model.model_id: model for model in listed.models}, generations=reply.generations
-        )
+        pages = await self._pages("get_model_status", request, GetModelStatusReply)
+        if pages[-1].models is None:
+            return pages[-1]
+        models = {id: model for page in pages for id, model in (page.models or {}).items()}
+        return msgspec.structs.replace(pages[-1], models=models)
+
+    async def _pages(self, action: str, request: ModelsPage, kind: type[_Page]) -> list[_Page]:
+        """All pages of a reply about models. The last one has all that is not about single models."""
+        pages = [await self._ask(action, request, kind)]
+        while (cursor := pages[-1].next_cursor) is not None:
+            request = msgspec.structs.replace(request, cursor=cursor)
+            pages.append(await self._ask(action, request, kind))
+        return pages
 
     async def health_check(self) -> HealthCheckReply:
         """Check the health of the service."""

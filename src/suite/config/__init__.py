@@ -5,7 +5,7 @@
     memory_limit_gb = 12
     models_directories = ["models"]
 
-    [models."smollm2"]
+    [models."SmolLM2-135M-Instruct.Q4_1"]
     context_length = 4096
     aliases = ["small"]
 

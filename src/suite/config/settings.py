@@ -93,7 +93,7 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     inbox_prefix: str = "_INBOX"
     """The subject prefix under which this user may receive replies."""
     port: Port = 0
-    """The port of the node's own server; 0: a free one."""
+    """The port of the node's own server; 0: the one of its last start, or a free one if that is taken."""
 
 
 class LegacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

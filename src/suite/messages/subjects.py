@@ -67,7 +67,7 @@ class Subjects:
         return f"{self.root}.action.{name}"
 
     def event(self, aggregate: str, ids: tuple[str, ...], fact: str) -> str:
-        """The subject of one fact, such as ``suite.event.instance.box1.smollm2.loaded``."""
+        """The subject of one fact, such as ``suite.event.instance.box1.tiny.loaded``."""
         return f"{self.root}.event.{event_tail(aggregate, ids, fact)}"
 
     def aggregate(self, aggregate: str, *ids: str) -> str:

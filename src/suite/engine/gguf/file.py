@@ -1,6 +1,6 @@
 """Reads the description of a model from its GGUF file, without llama.cpp and without reading the tensors::
 
-    info = inspect(Path("models/smollm2.gguf"))
+    info = inspect(Path("models/SmolLM2-135M-Instruct.Q4_1.gguf"))
     info.architecture, info.parameters, info.quantization      # "llama", 134515008, "Q4_1"
 
 llama.cpp aborts the whole process on some malformed files. A file that passes here is complete and has the
