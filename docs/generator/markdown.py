@@ -1,4 +1,4 @@
-"""Markdown as text: tables, anchors, and the docstrings of the code as prose."""
+"""Markdown as text: tables, code, and the docstrings of the code as prose."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ def prose(docstring: str | None) -> str:
 
 def code(text: str) -> str:
     """Text as code, whatever characters it has."""
-    return f"`{text}`" if text else ""
+    if not text:
+        return ""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if "`" in text else ""  # Markdown takes it away again
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def field_notes(kind: type) -> dict[str, str]:

@@ -78,6 +78,14 @@ async def test_standard_input_follows_the_prompt(command: Command) -> None:
     assert "error empty_prompt: " in await command.refusal("run", SMOL)
 
 
+async def test_a_prompt_in_memory_is_decoded_anew_when_asked(command: Command) -> None:
+    asked = ("generate", SMOL, "What is in memory is reused.", *ONE_TOKEN)
+    for _ in range(2):
+        reused = (await command.document(*asked))["usage"]["reused_tokens"]
+    assert reused > 0
+    assert (await command.document(*asked, "--no-reuse"))["usage"]["reused_tokens"] == 0
+
+
 async def test_any_unique_beginning_of_an_id_will_do(command: Command) -> None:
     for typed in ("SmolLM2", "smollm2", "SMOLL", SMOL.lower()):
         assert (await command.document("status", typed))["model"]["model_id"] == SMOL

@@ -13,20 +13,20 @@ import click
 import yaml
 
 from generator import actions, decisions, errors, events, settings
+from generator.markdown import code
 from suite.cli.main import commands
 from suite.config import load_configuration
 from suite.config.layers import from_environment
-from support.documents import REPOSITORY, Block, blocks
+from support.documents import REPOSITORY, Block, examples
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([REPOSITORY / "README.md", *DOCS.glob("*.md"), *DOCS.glob("how-to/*.md")])
-SECONDS = 60.0
 
 
-def examples(*languages: str) -> Iterator[tuple[Path, Block]]:
+def shown(*languages: str) -> Iterator[tuple[Path, Block]]:
     for page in PAGES:
-        for block in blocks(page.read_text(encoding="utf-8")):
-            if block.language in languages and block.test != "demo":
+        for block in examples(page, *languages):
+            if block.test != "demo":
                 yield page, block
 
 
@@ -41,8 +41,8 @@ def test_every_command_is_one_that_there_is() -> None:
 
 
 def _command_lines() -> Iterator[tuple[Path, str]]:
-    for page, block in examples("console", "bash"):
-        begin = r"\$ " if block.language == "console" else ""
+    for page, block in shown("console", "bash"):
+        begin = r"\$ (?:\.venv/bin/)?" if block.language == "console" else ""
         text = block.body.replace("\\\n", " ")
         for line in re.findall(rf"^{begin}(suite .*)$", text, re.MULTILINE):
             yield page, line
@@ -69,7 +69,7 @@ def _parse(line: str) -> None:
 
 
 def test_every_toml_example_is_a_configuration(tmp_path: Path) -> None:
-    found = list(examples("toml"))
+    found = list(shown("toml"))
     assert len(found) > 5
     for number, (page, block) in enumerate(found):
         path = tmp_path / f"{page.stem}-{number}.toml"
@@ -83,8 +83,8 @@ def test_every_other_example_can_be_read() -> None:
         "yaml": yaml.safe_load,
         "python": ast.parse,
     }
-    assert {block.language for _, block in examples(*read)} == read.keys()
-    for _, block in examples(*read):
+    assert {block.language for _, block in shown(*read)} == read.keys()
+    for _, block in shown(*read):
         read[block.language](block.body)
 
 
@@ -97,6 +97,10 @@ def test_the_references_have_everything() -> None:
             assert len(from_environment({row.variable: row.default.strip('`"')})) == 1, row.variable
     for page in (settings.page(), actions.page(), events.page(), errors.page(), decisions.page(DOCS / "adr")):
         assert page.startswith("# ")
+
+
+def test_any_text_can_be_shown_as_code() -> None:
+    assert [code(text) for text in ("", "a", "a`b", "``")] == ["", "`a`", "`` a`b ``", "``` `` ```"]
 
 
 def test_no_page_is_unfinished() -> None:

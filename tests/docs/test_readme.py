@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from support.documents import REPOSITORY, WRITING, Block, alike, blocks, rewritten, stand_in
+from support.documents import REPOSITORY, WRITING, alike, examples, rewritten, stand_in
 from support.models import SMOLLM2, smollm2
 from support.terminal import terminal
 
@@ -16,10 +16,6 @@ SECONDS = 50.0
 COLUMNS = 260
 ANSWERS = re.compile(r"(?<=^> )(.*)\n(.*)$", re.MULTILINE)
 """In the demo, a question and the line below it, which a model wrote."""
-
-
-def examples(language: str, path: Path = README) -> list[Block]:
-    return [block for block in blocks(path.read_text(encoding="utf-8")) if block.language == language]
 
 
 def test_it_is_short() -> None:
@@ -37,14 +33,16 @@ def test_its_links_lead_somewhere() -> None:
 
 def test_its_two_commands_are_there() -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-    for block in examples("console"):
-        for target in re.findall(r"^\$ make (\w+)", block.body, re.MULTILINE):
-            assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    commands = "".join(block.body for block in examples(README, "console"))
+    targets = re.findall(r"^\$ make (\w+)", commands, re.MULTILINE)
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
 def test_the_demo_prints_what_it_shows(tmp_path: Path) -> None:
     """The recipe of `make demo`, in a folder like a checkout in which all is installed."""
-    (shown,) = (block for block in examples("console") if block.test == "demo")
+    (shown,) = (block for block in examples(README, "console") if block.test == "demo")
     assert "$(BIN)/suite demo --model $(MODEL)" in (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / ".models").symlink_to(smollm2().parent if WRITING else stand_in(tmp_path))

@@ -7,7 +7,7 @@ neither: a comment above the block says so.
 
     <!-- test: answer -->          a model wrote most of the lines
     <!-- test: stays -->           the last command goes on; its first lines are compared
-    <!-- test: not run -->         something that a test cannot do, such as installing
+    <!-- test: two terminals -->   the second command is for another terminal (`test_programs` runs both)
 
 With ``WRITE_DOCS=1`` in the environment the blocks are written anew with what was really printed.
 """
@@ -71,6 +71,11 @@ def blocks(text: str) -> Iterator[Block]:
         indent = len(found["indent"])
         body = "".join(line[indent:] for line in found["body"].splitlines(keepends=True))
         yield Block(found["language"], found["title"] or "", found["test"] or "", body, *found.span("body"))
+
+
+def examples(path: Path, *languages: str) -> list[Block]:
+    """The blocks of a file that are in one of these languages."""
+    return [block for block in blocks(path.read_text(encoding="utf-8")) if block.language in languages]
 
 
 def steps(session: str) -> list[Step]:

@@ -44,9 +44,13 @@ def sampling_options(command: Callback) -> Callback:
             ("--seed", int, "With --no-reuse, the same seed gives the same text on an idle model."),
         )
     ):
-        command = click.option(flag, type=kind, help=f"{meaning}  [default: {_default(flag)}]")(command)
+        command = click.option(
+            flag, type=kind, help=f"{meaning}  [default: {_default(flag)}, or the model's own]"
+        )(command)
     return click.option(
-        "--stop", multiple=True, help="Stop before this text; may be repeated.  [default: none]"
+        "--stop",
+        multiple=True,
+        help="Stop before this text; may be repeated.  [default: none, or the model's own]",
     )(command)
 
 

@@ -74,8 +74,9 @@ EMBED_SECONDS = 600.0
 UNLOAD_MARGIN_SECONDS = 30.0
 """The time limit for ending a model's process after its generations have ended."""
 PRELOAD_SECONDS = 600.0
-_Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 """The time limit for each model that is preloaded."""
+
+_Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
 class Client(Evaluations, Records):
