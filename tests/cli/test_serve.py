@@ -23,6 +23,7 @@ from suite.node.progress import StartProgress
 from suite.tasks import background
 from support.models import CHAT_TEMPLATE, slow_model, tiny_model
 from support.nats import eventually
+from support.raw_gguf import KEYS, gguf_bytes
 from support.service import Serving
 
 SUITE = str(Path(sys.executable).with_name("suite"))
@@ -55,10 +56,11 @@ async def test_a_service_that_is_ready_says_what_to_type_and_one_that_stops_what
     slow_model(models / "slow.Q8.gguf")
     tiny_model(models / "tiny.gguf", chat_template=CHAT_TEMPLATE)
     (models / "broken.gguf").write_bytes(b"GGUF")
+    (models / "part-of-two.gguf").write_bytes(encoder_decoder())
     async with served(models, data_dir) as (service, lines):
         first, found, nats, limits, following = lines
         assert first == f"suite {suite.__version__} serves as node box1; Ctrl-C stops it"
-        assert found == f"models  3 in {models}, 1 of them cannot be loaded (see `suite models`)"
+        assert found == f"models  4 in {models}, 1 of them cannot be loaded (see `suite models`)"
         assert service.connection_file().url in nats
         assert str(data_dir / "connection.json") in nats
         assert "GiB of memory" in limits
@@ -81,6 +83,13 @@ async def test_a_service_that_is_ready_says_what_to_type_and_one_that_stops_what
             tasks.cancel_scope.cancel()
     said = service.errors.read_text()
     assert said.index("stopping at once") < said.index("node box1 has stopped")
+
+
+def encoder_decoder() -> bytes:
+    """A small model that has a chat template and generates nothing."""
+    keys = {key.replace("llama.", "t5."): value for key, value in KEYS.items()}
+    template = {"tokenizer.chat_template": CHAT_TEMPLATE}
+    return gguf_bytes({**dict.fromkeys(KEYS), **keys, **template, "general.architecture": "t5"})
 
 
 async def unfinished(client: Client) -> tuple[GenerationInfo, ...]:

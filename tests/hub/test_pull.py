@@ -153,6 +153,15 @@ def test_when_the_choice_is_unclear_there_is_a_list_to_type_from(tmp_path: Path,
     assert names(tmp_path) == []
 
 
+def test_no_progress_is_drawn_where_nothing_may_be(tmp_path: Path, hub: Hub) -> None:
+    hub.files(REPOSITORY, {"large.gguf": LARGE})
+    command = ["pull", REPOSITORY, "--to", str(tmp_path)]
+    with terminal(command, columns=200, environ={"NO_COLOR": "1"}) as screen:
+        assert screen.ended() == 0
+    assert b"\x1b" not in screen.received
+    assert len(screen.rows) == 3
+
+
 # --- interrupted
 
 
