@@ -511,7 +511,7 @@ class Connection:
                 stream.deny(subject)
 
     async def _regain(self) -> None:
-        """Subscribe again to what the server denies, until it denies nothing: it gives nothing back by itself.
+        """Subscribe again to what is denied until nothing is: the server gives nothing back by itself.
 
         It takes away when somebody changes its users. A new subscription that is denied is not ours by then.
         """
