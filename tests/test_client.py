@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -15,7 +18,7 @@ import suite
 from suite.client import Client
 from suite.client.access import find
 from suite.config import ConnectionFile, ReaderCredentials
-from suite.data_directory import held
+from suite.data_directory import held, is_held
 from suite.errors import (
     InvalidConfiguration,
     InvalidRequest,
@@ -526,6 +529,16 @@ def test_the_password_of_a_node_that_was_killed_goes_to_nobody(serving_dir: Path
     ConnectionFile.path(serving_dir).unlink()
     with pytest.raises(Unavailable):
         target.rediscover()
+
+
+def test_a_client_that_looks_whether_a_service_runs_keeps_none_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    looking = os.open(tmp_path / "lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as `is_held` does, for longer
+    threading.Timer(0.005, os.close, [looking]).start()
+    with held(tmp_path):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
 
 
 def test_another_nats_stays_where_it_is_when_the_node_that_named_it_is_gone(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ UMASK: Final = 0o077
 _PRIVATE: Final = ("nats", "projections", "snapshots")
 """What earlier versions may have made for others to read. The directory itself is whoever made it's own."""
 
-_LOCK_PAUSES: Final = (0.001, 0.01, 0.05)
+_LOCK_PAUSES: Final = (0.01, 0.05, 0.25)
 """Seconds between attempts to lock the directory."""
 
 
@@ -75,6 +75,8 @@ def is_held(directory: Path) -> bool:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # no locks here, so nobody has one
+        return False
     finally:
         os.close(lock)
     return False
