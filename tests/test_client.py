@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import AsyncIterator
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import suite
 from suite.client import Client
 from suite.client.access import find
 from suite.config import ConnectionFile, ReaderCredentials
+from suite.data_directory import held, is_held
 from suite.errors import (
     InvalidConfiguration,
     InvalidRequest,
@@ -438,17 +443,19 @@ async def _writer(access: NatsAccess) -> AsyncIterator[Log]:
 # --- finding the service ---------------------------------------------------------------------------------
 
 
-def _file(data_dir: Path) -> Path:
-    data_dir.mkdir(exist_ok=True)
+@pytest.fixture
+def serving_dir(tmp_path: Path) -> Iterator[Path]:
+    """The data directory of a node that serves."""
     ConnectionFile(
         url="nats://file:1", user="operator", password="p", inbox_prefix="_INBOX.operator", node="n", pid=1
-    ).write(data_dir)
-    return data_dir
+    ).write(tmp_path)
+    with held(tmp_path):
+        yield tmp_path
 
 
-def test_a_url_goes_before_all_else(tmp_path: Path) -> None:
+def test_a_url_goes_before_all_else(serving_dir: Path) -> None:
     environ = {"SUITE_NATS_URL": "nats://environment:1", "SUITE_NATS_USER": "other"}
-    target = find("nats://given:1", user="me", password="p", data_dir=_file(tmp_path), environ=environ)
+    target = find("nats://given:1", user="me", password="p", data_dir=serving_dir, environ=environ)
     assert (target.access.url, target.access.user) == ("nats://given:1", "me")
     assert target.access.inbox_prefix == "_INBOX.me"
 
@@ -458,27 +465,27 @@ def test_credentials_in_a_url_are_taken_out_of_it() -> None:
     assert (target.access.url, target.access.user, target.access.password) == ("nats://host:1", "me", "p@ss")
 
 
-def test_a_data_directory_that_is_given_goes_before_the_environment(tmp_path: Path) -> None:
-    target = find(data_dir=_file(tmp_path), environ={"SUITE_NATS_URL": "nats://environment:1"})
+def test_a_data_directory_that_is_given_goes_before_the_environment(serving_dir: Path) -> None:
+    target = find(data_dir=serving_dir, environ={"SUITE_NATS_URL": "nats://environment:1"})
     assert target.access == NatsAccess(
         url="nats://file:1", user="operator", password="p", inbox_prefix="_INBOX.operator"
     )
 
 
-def test_the_log_is_read_as_another_user_where_one_is_named(tmp_path: Path) -> None:
-    assert find(data_dir=_file(tmp_path)).reader is None
+def test_the_log_is_read_as_another_user_where_one_is_named(serving_dir: Path) -> None:
+    assert find(data_dir=serving_dir).reader is None
     reader = ReaderCredentials(user="consumer", password="r")
-    ConnectionFile(url="nats://file:1", user="operator", reader=reader, node="n", pid=1).write(tmp_path)
-    assert find(data_dir=tmp_path).reader == NatsAccess(url="nats://file:1", user="consumer", password="r")
+    ConnectionFile(url="nats://file:1", user="operator", reader=reader, node="n", pid=1).write(serving_dir)
+    assert find(data_dir=serving_dir).reader == NatsAccess(url="nats://file:1", user="consumer", password="r")
     environ = {"SUITE_NATS_READER_USER": "reads", "SUITE_NATS_READER_PASSWORD": "s"}
     by_url = find("nats://given:1", user="me", environ=environ).reader
     assert by_url == NatsAccess(url="nats://given:1", user="reads", password="s")
     assert find("nats://given:1", environ={}).reader is None
 
 
-def test_the_environment_goes_before_the_usual_directory(tmp_path: Path) -> None:
+def test_the_environment_goes_before_the_usual_directory(serving_dir: Path) -> None:
     environ = {
-        "SUITE_DATA_DIR": str(_file(tmp_path)),
+        "SUITE_DATA_DIR": str(serving_dir),
         "SUITE_NATS_URL": "nats://environment:1",
         "SUITE_NATS_USER": "me",
         "SUITE_NATS_PASSWORD": "p",
@@ -491,7 +498,7 @@ def test_the_environment_goes_before_the_usual_directory(tmp_path: Path) -> None
         "p",
     )
     assert target.subject_root == "mine"
-    assert find(environ={"SUITE_DATA_DIR": str(tmp_path)}).access.url == "nats://file:1"
+    assert find(environ={"SUITE_DATA_DIR": str(serving_dir)}).access.url == "nats://file:1"
 
 
 def test_where_a_service_is_on_another_nats_the_file_says_and_who_one_is_the_environment(
@@ -515,25 +522,52 @@ def test_where_a_service_is_on_another_nats_the_file_says_and_who_one_is_the_env
     assert find(data_dir=tmp_path, environ={}).access == NatsAccess(url="nats://file:1")
 
 
-def test_a_user_who_is_named_is_taken_with_a_data_directory_too(tmp_path: Path) -> None:
-    target = find(data_dir=_file(tmp_path), user="bot", password="b", environ={})
+def test_a_user_who_is_named_is_taken_with_a_data_directory_too(serving_dir: Path) -> None:
+    target = find(data_dir=serving_dir, user="bot", password="b", environ={})
     assert target.access == NatsAccess(
         url="nats://file:1", user="bot", password="b", inbox_prefix="_INBOX.bot"
     )
 
 
-def test_a_service_is_found_again_by_its_data_directory(tmp_path: Path) -> None:
-    target = find(data_dir=_file(tmp_path), environ={})
+def test_a_service_is_found_again_by_its_data_directory(serving_dir: Path) -> None:
+    target = find(data_dir=serving_dir, environ={})
     reader = ReaderCredentials(user="consumer", password="r")
     ConnectionFile(
         url="nats://moved:1", user="operator", password="new", reader=reader, node="n", pid=2
-    ).write(tmp_path)
+    ).write(serving_dir)
     assert (target.rediscover().url, target.rediscover().password) == ("nats://moved:1", "new")
     assert target.rediscover_reader() == NatsAccess(url="nats://moved:1", user="consumer", password="r")
-    ConnectionFile.path(tmp_path).unlink()
+    ConnectionFile.path(serving_dir).unlink()
     with pytest.raises(Unavailable, match="suite serve"):
         target.rediscover()
     assert find("nats://given:1", environ={}).rediscover().url == "nats://given:1"
+
+
+def test_the_password_of_a_node_that_was_killed_goes_to_nobody(serving_dir: Path, tmp_path: Path) -> None:
+    target = find(data_dir=serving_dir, environ={})
+    shutil.copytree(serving_dir, killed := tmp_path / "killed")
+    with pytest.raises(Unavailable, match=r"not running: process 1, which wrote .*connection\.json"):
+        find(data_dir=killed, environ={})
+    ConnectionFile.path(serving_dir).unlink()
+    with pytest.raises(Unavailable):
+        target.rediscover()
+
+
+def test_a_client_that_looks_whether_a_service_runs_keeps_none_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    looking = os.open(tmp_path / "lock", os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as `is_held` does, for longer
+    threading.Timer(0.005, os.close, [looking]).start()
+    with held(tmp_path):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
+
+
+def test_another_nats_stays_where_it_is_when_the_node_that_named_it_is_gone(tmp_path: Path) -> None:
+    ConnectionFile(url="nats://file:1", node="n", pid=1).write(tmp_path)
+    target = find(data_dir=tmp_path, environ={"SUITE_NATS_USER": "me"})
+    ConnectionFile.path(tmp_path).unlink()
+    assert target.rediscover() == target.access
 
 
 def test_no_service_in_a_data_directory_says_what_to_do(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ UMASK: Final = 0o077
 
 _PRIVATE: Final = ("nats", "projections", "snapshots")
 """What earlier versions may have made for others to read. The directory itself is whoever made it's own."""
+
+_LOCK_PAUSES: Final = (0.01, 0.05, 0.25)
+"""Seconds between attempts to lock the directory."""
 
 
 @contextmanager
@@ -37,12 +41,10 @@ def held(directory: Path) -> Iterator[None]:
             "choose another with --data-dir or mend its rights"
         ) from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(lock):
             raise DataDirInUse(
                 f"another suite serves from {directory}: stop it, or choose another with --data-dir"
-            ) from None
+            )
         for name in _PRIVATE:
             _tighten(directory / name)
         yield
@@ -50,16 +52,31 @@ def held(directory: Path) -> Iterator[None]:
         os.close(lock)
 
 
+def _lock(file: int) -> bool:
+    """Lock the file, unless another process holds it. Who asks with `is_held` does so for an instant."""
+    for pause in (*_LOCK_PAUSES, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause is not None:
+                time.sleep(pause)
+        else:
+            return True
+    return False
+
+
 def is_held(directory: Path) -> bool:
     """Whether a process holds the directory at the moment."""
     try:
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+        lock = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # no locks here, so nobody has one
+        return False
     finally:
         os.close(lock)
     return False

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
+from suite.bus.accounts import User
 from suite.bus.connection import Connection, Message
 from suite.bus.embedded import EmbeddedServer
 from suite.errors import (
@@ -388,7 +389,11 @@ async def test_who_is_put_out_is_refused_at_once_and_comes_back_when_admitted(tm
 async def test_a_lost_connection_is_made_again_to_where_the_service_is_by_then(tmp_path: Path) -> None:
     where: list[NatsAccess] = []
 
+    asked = 0
+
     def rediscover() -> NatsAccess:
+        nonlocal asked
+        asked += 1
         if not where:
             raise Unavailable("no service is running")
         return where[0]
@@ -398,8 +403,12 @@ async def test_a_lost_connection_is_made_again_to_where_the_service_is_by_then(t
         connection = await stack.enter_async_context(
             Connection.open(old.client, name="test", rediscover=rediscover)
         )
+        users = old.users
         await old.admit([])
         await eventually(lambda: not connection.is_connected)
+        await old.admit(users)
+        await eventually(lambda since=asked: asked > since + 2)  # type: ignore[misc]
+        assert connection.connections == 1, "what listens at the old address may be another process"
         with pytest.raises(Unavailable) as unavailable:
             await connection.flush()
         assert not isinstance(unavailable.value, AccessDenied), "nobody has said yet who may connect"
@@ -408,6 +417,44 @@ async def test_a_lost_connection_is_made_again_to_where_the_service_is_by_then(t
         assert connection.new_inbox().startswith("_INBOX.operator.")
         with pytest.raises(NoService):
             await connection.request("suite.action.nobody", timeout=5)
+
+
+async def test_a_password_that_is_being_replaced_is_asked_for_again(tmp_path: Path) -> None:
+    async with EmbeddedServer.start(tmp_path / "nats") as server:
+        wrong, right = msgspec.structs.replace(server.client, password="wrong"), server.client
+        found = iter([wrong, right])
+        async with Connection.open(wrong, name="test", rediscover=lambda: next(found)) as connection:
+            assert connection.is_connected
+        with pytest.raises(AccessDenied), anyio.fail_after(20):
+            async with Connection.open(wrong, name="test", rediscover=lambda: wrong):
+                pass
+
+
+async def test_a_right_that_comes_back_after_a_reconnection_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("suite.bus.connection.REGAIN_SECONDS", 0.5)
+    full, reduced = User("node", "suite", "n"), User("node", "client", "n")
+    async with (
+        EmbeddedServer.start(tmp_path / "nats", users=[full]) as server,
+        Connection.open(server.access, name="asks") as asking,
+        Connection.open(server.access_of("node"), name="node") as connection,
+    ):
+        for subject in ("suite.action.one", "suite.action.two"):
+            await echo(connection, subject)
+        await server.admit([reduced])
+        await eventually(lambda: "suite.action.two: permissions violation" in caplog.text)
+        await restart_nats(server, connection, asking)
+        await server.admit([full])
+        with anyio.fail_after(20):
+            for subject in ("suite.action.one", "suite.action.two"):
+                while True:
+                    try:
+                        await asking.request(subject, timeout=5)
+                    except NoService:
+                        await anyio.sleep(0.05)
+                    else:
+                        break
 
 
 async def test_the_bodys_exception_comes_out_as_it_is(tmp_path: Path) -> None:

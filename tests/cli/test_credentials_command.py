@@ -11,9 +11,10 @@ import pytest
 
 import suite
 from suite.bus import credentials
-from suite.cli.main import main
+from suite.cli.invocation import data_dir_arguments
 from suite.client import Client
 from suite.config import ConnectionFile
+from suite.data_directory import held
 from suite.errors import AccessDenied, Unavailable
 from support.command import Command
 from support.nats import PATIENCE_SECONDS, eventually
@@ -167,4 +168,39 @@ async def test_the_users_of_another_nats_are_not_ours(
     assert "docs/security.md" in done.stderr
     assert not credentials.path(tmp_path).exists()
     monkeypatch.setenv("SUITE_NATS_URL", "nats://elsewhere:4222")
-    assert main(["credentials"]) == 1
+    monkeypatch.setenv("SUITE_DATA_DIR", str(own := tmp_path / "own"))
+    own.mkdir()
+    credentials.change(credentials.path(own))
+    ConnectionFile(url="nats://127.0.0.1:1", user="operator", node="n", pid=1).write(own)
+    assert (await Command().run("credentials")).stderr[:23] == "error users_elsewhere: "
+    assert (await Command(own).run("credentials")).returncode == 0
+
+
+async def test_a_directory_in_no_home_and_a_variable_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUITE_DATA_DIR", "~nobody-at-all/data")
+    for command in ("credentials", "models"):
+        done = await Command().run(command)
+        assert done.stderr.startswith("error invalid_configuration: ~nobody-at-all/data is in no home")
+    assert data_dir_arguments(tmp_path) == ("--data-dir", str(tmp_path))
+    monkeypatch.setenv("SUITE_DATA_DRI", "typo")
+    credentials.change(credentials.path(tmp_path))
+    for arguments in (("credentials",), ("credentials", "show", "client")):
+        done = await Command(tmp_path).run(*arguments)
+        assert done.returncode == 0
+        assert done.stderr.count("warning: SUITE_DATA_DRI is not known") == 1
+
+
+async def test_a_change_that_no_service_takes_up_says_where_its_password_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("suite.cli.credentials.IN_FORCE_SECONDS", 0.1)
+    credentials.change(credentials.path(tmp_path))
+    ConnectionFile(url="nats://127.0.0.1:1", user="operator", node="n", pid=1).write(tmp_path)
+    with held(tmp_path):
+        for arguments in (("add", "laptop", "--role", "client"), ("rotate", "laptop")):
+            done = await Command(tmp_path).run("credentials", *arguments)
+            assert (done.returncode, done.stdout, done.stderr[:15]) == (4, "", "error timeout: ")
+            assert "`suite credentials show laptop`" in done.stderr
+        assert "show" not in (await Command(tmp_path).run("credentials", "revoke", "laptop")).stderr

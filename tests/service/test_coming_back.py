@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
@@ -25,6 +26,7 @@ from support.nats import eventually
 from support.service import Serving, history, serving
 
 BACK_SECONDS = 40
+GREETING = b'INFO {"server_id":"X","version":"2.12.0","headers":true,"max_payload":1048576}\r\n'
 
 
 class Followed:
@@ -110,3 +112,48 @@ async def test_clients_go_on_after_a_kill_and_after_a_stop(tmp_path: Path) -> No
             command_line, example, durable = (followed.seqs for followed in followers)
             assert command_line == example == wanted
             assert sorted(set(durable)) == wanted, "what was not acknowledged may come again"
+
+
+async def test_clients_go_on_although_another_process_has_taken_the_port(tmp_path: Path) -> None:
+    models, data = tmp_path / "models", tmp_path / "data"
+    models.mkdir()
+    seen: list[int] = []
+    strangers: list[bytes] = []
+
+    async def follow(client: Client) -> None:
+        async for event in client.events(follow=True):
+            seen.append(event.seq)  # noqa: PERF401 - the test looks at it meanwhile
+
+    async def listen(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.send(GREETING)
+            async for received in stream:
+                strangers.append(received)  # noqa: PERF401 - the test looks at it meanwhile
+
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(serving(models, data))
+        port = urlsplit(service.connection_file().url).port
+        assert port is not None
+        client = await stack.enter_async_context(suite.connect(data_dir=data))
+        await service.kill()
+        taken = await stack.enter_async_context(await bound(port))
+        tasks = await stack.enter_async_context(background())
+        tasks.start_soon(taken.serve, listen)
+        # It connects as the reader only now, while nothing serves.
+        tasks.start_soon(follow, client)
+        service = await stack.enter_async_context(serving(models, data))
+        assert urlsplit(service.connection_file().url).port != port
+        await logged(client, 1)
+        last = await client.last_seq()
+        await eventually(lambda: seen[-1:] == [last])
+        assert not strangers, "who listens there gets no password"
+
+
+async def bound(port: int) -> anyio.abc.Listener[anyio.abc.SocketStream]:
+    """Listen on this port as soon as the server of the service that was killed has died."""
+    with anyio.fail_after(BACK_SECONDS):
+        while True:
+            try:
+                return await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
+            except OSError:
+                await anyio.sleep(0.05)

@@ -53,6 +53,9 @@ LAST_RETRY_SECONDS = 1.0
 LAST_REFUSED_SECONDS = 5.0
 """The longest pause while the credentials are refused, which takes a person to mend."""
 
+REPLACED_SECONDS = 1.0
+"""How long the server and connection.json may differ while a password is replaced."""
+REPLACED_PAUSE_SECONDS = 0.1
 REGAIN_SECONDS = 5.0
 """The pause before a subscription is tried again that the server has denied."""
 CUT_ATTEMPTS = 4
@@ -117,8 +120,9 @@ class Connection:
         ``connect_timeout`` is in seconds, for each attempt. Raises Unavailable if nothing listens there;
         with ``wait`` it keeps trying instead. Raises AccessDenied if the credentials are refused. A later
         loss is logged, and the connection is made again, to where ``rediscover`` says that the service is
-        by then. While the credentials are refused, everything that needs the connection raises
-        CredentialsRefused at once.
+        by then; while that raises, nothing is connected to, since whoever listens at the old address by then
+        would get the password. While the credentials are refused, everything that needs the connection
+        raises CredentialsRefused at once.
         """
         connection = cls(access, name=name, connect_timeout=connect_timeout, rediscover=rediscover)
         async with background() as tasks:
@@ -126,7 +130,7 @@ class Connection:
             if wait:
                 await connection._connect_patiently(Unavailable)
             else:
-                await connection._connect()
+                await connection._connect_first()
             tasks.start_soon(connection._stay_connected)
             try:
                 yield connection
@@ -408,6 +412,18 @@ class Connection:
         if not client.is_usable:
             raise _CutShort(f"NATS at {self.url} did not finish its greeting: check what listens there")
 
+    async def _connect_first(self) -> None:
+        """Connect. A password may be replaced just now, so a refusal counts after REPLACED_SECONDS."""
+        until = anyio.current_time() + REPLACED_SECONDS
+        while True:
+            try:
+                return await self._connect()
+            except AccessDenied:
+                if self._rediscover is None or anyio.current_time() > until:
+                    raise
+            await anyio.sleep(REPLACED_PAUSE_SECONDS)
+            await self._find()
+
     async def _stay_connected(self) -> None:
         with self._staying:
             while (client := self._client) is not None:
@@ -424,7 +440,8 @@ class Connection:
         delay, said = FIRST_RETRY_SECONDS, ""
         while True:
             try:
-                return await self._connect_where_it_is()
+                await self._find()
+                return await self._connect()
             except excused as error:
                 self._refusal = error.message if isinstance(error, AccessDenied) else None
                 if error.message != said:
@@ -433,22 +450,11 @@ class Connection:
             await anyio.sleep(delay)
             delay = min(2 * delay, LAST_REFUSED_SECONDS if self._refusal else LAST_RETRY_SECONDS)
 
-    async def _connect_where_it_is(self) -> None:
-        """Connect to where the service is now, or to where it was while nobody knows."""
-        unknown: SuiteError | None = None
-        if self._rediscover is not None:
-            try:
-                self._move(await anyio.to_thread.run_sync(self._rediscover))
-            except SuiteError as error:
-                unknown = error
-        try:
-            await self._connect()
-        except AccessDenied:
-            if unknown is not None:  # a service that starts has not said yet who may connect
-                raise unknown from None
-            raise
-
-    def _move(self, access: NatsAccess) -> None:
+    async def _find(self) -> None:
+        """Learn how the service can be reached now. Raises SuiteError if there is no service."""
+        if self._rediscover is None:
+            return
+        access = await anyio.to_thread.run_sync(self._rediscover)
         is_new = access.inbox_prefix != self._access.inbox_prefix
         self._access = access
         if is_new:
@@ -498,29 +504,34 @@ class Connection:
             self._denied.add(subject)
             if not self._is_regaining:
                 self._is_regaining = True
-                self._tasks.start_soon(self._regain, client)
+                self._tasks.start_soon(self._regain)
         else:
             self._replies.deny(subject)
             for stream in self._streams:
                 stream.deny(subject)
 
-    async def _regain(self, client: NatsClient) -> None:
-        """Subscribe again to what the server has denied: it does not give back what it has taken away.
+    async def _regain(self) -> None:
+        """Subscribe again to what is denied until nothing is: the server gives nothing back by itself.
 
         It takes away when somebody changes its users. A new subscription that is denied is not ours by then.
         """
-        await anyio.sleep(REGAIN_SECONDS)
+        while self._denied:
+            await anyio.sleep(REGAIN_SECONDS)
+            denied, client = set(self._denied), self._client
+            self._denied -= denied
+            for subscription in [each for each in self._subscriptions if each.subject.lower() in denied]:
+                if client is None or self._client is not client:
+                    break  # a new connection asks for all of them, and says what it is denied
+                await self._rebind(subscription, client)
         self._is_regaining = False
-        for subscription in [each for each in self._subscriptions if each.subject.lower() in self._denied]:
-            self._denied.discard(subscription.subject.lower())
-            if self._client is not client:
-                return  # a new connection has all of them
-            try:
-                await subscription.rebind(client)
-            except nats.errors.Error as error:
-                log.debug("no subscription to %s: %s", subscription.subject, error)
-            if subscription not in self._subscriptions:  # it was ended meanwhile
-                await subscription.unsubscribe()
+
+    async def _rebind(self, subscription: Subscription, client: NatsClient) -> None:
+        try:
+            await subscription.rebind(client)
+        except nats.errors.Error as error:
+            log.debug("no subscription to %s: %s", subscription.subject, error)
+        if subscription not in self._subscriptions:  # it was ended meanwhile
+            await subscription.unsubscribe()
 
     async def _close(self) -> None:
         client, self._client = self._client, None

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,16 @@ START_SECONDS = 30.0
 STOP_SECONDS = 1.0
 """A server that is asked to stop is killed after this time. It syncs every write, so a kill loses nothing
 that was acknowledged."""
+RELOAD_SECONDS = 5.0
+"""How long the server may take to read a configuration that was changed."""
 LAST_RETRY_SECONDS = 5.0
 PORT_SECONDS = 1.0
 """How long a port may still be taken at the start: the server of a killed process takes a moment to die."""
 HOST = "127.0.0.1"
+
+_reloaded = re.compile(
+    r"Reloaded server configuration|Failed to reload server configuration: (?P<reason>.+)\n"
+).search
 
 
 class EmbeddedServer:
@@ -65,6 +71,7 @@ class EmbeddedServer:
 
     def __init__(self, directory: Path, program: str, subjects: Subjects, users: Sequence[User]) -> None:
         self._directory = directory
+        self._log_file = directory / "nats-server.log"
         self._program = program
         self._subjects = subjects
         # Who knows these passwords of an earlier start, such as a process that outlived its node, is out.
@@ -150,18 +157,25 @@ class EmbeddedServer:
             inbox_prefix=role_of(user, self._subjects).inbox_prefix,
         )
 
-    async def admit(self, users: Sequence[User]) -> None:
-        """Replace the users, and tell the server.
+    async def admit(self, users: Sequence[User], announce: Callable[[], None] = lambda: None) -> None:
+        """Replace the users, and wait until the server has taken the change.
 
-        Who is no longer among them, or has another password, is disconnected; all others stay connected. The
-        server needs a moment after this returns. Raises DataDirUnusable if its configuration cannot be
-        written.
+        Who is no longer among them, or has another password, is disconnected; all others stay connected.
+        ``announce`` runs in a thread just before, when `access_of` knows the new users already. Raises what
+        it raises, DataDirUnusable if the server's configuration cannot be written, and Unavailable if the
+        server does not take it; `users` are then those of before, and this may be called again.
         """
-        self.users = tuple(users)
-        async with self._launching:  # a server that starts takes the signal for its end
-            await anyio.to_thread.run_sync(self._write_configuration)
-            if self._process.returncode is None:
-                self._process.send_signal(signal.SIGHUP)
+        before, self.users = self.users, tuple(users)
+        try:
+            async with self._launching:  # a server that starts takes the signal for its end
+                await anyio.to_thread.run_sync(self._write_configuration)
+                try:
+                    await anyio.to_thread.run_sync(announce)
+                finally:  # who is revoked is put out, also when nobody can be told a new password
+                    await self._reload()
+        except BaseException:
+            self.users = before
+            raise
 
     def free_bytes(self) -> int:
         """Free bytes on the disk that holds the store. Raises OSError."""
@@ -206,6 +220,32 @@ class EmbeddedServer:
                 f"{barred} cannot be read and written: mend its rights, or choose another with --data-dir"
             )
 
+    async def _reload(self) -> None:
+        """Have the server read its configuration, and wait until its log says what came of it."""
+        if self._process.returncode is not None:
+            return  # it reads the configuration when it is started again
+        end = self._log_size()
+        self._process.send_signal(signal.SIGHUP)
+        with anyio.move_on_after(RELOAD_SECONDS):
+            while self._process.returncode is None:
+                if (found := _reloaded(self._logged_since(end))) is not None:
+                    if found["reason"]:
+                        raise Unavailable(f"nats-server refuses its configuration: {found['reason']}")
+                    return
+                await anyio.sleep(0.01)
+            return
+        raise Unavailable(f"nats-server has not read its configuration within {RELOAD_SECONDS:g} s")
+
+    def _log_size(self) -> int:
+        return self._log_file.stat().st_size
+
+    def _logged_since(self, size: int) -> str:
+        """What the server has logged since its log had this size; all of it, if a new one was begun."""
+        with self._log_file.open("rb") as file:
+            if self._log_size() >= size:
+                file.seek(size)
+            return file.read().decode(errors="replace")
+
     def _write_configuration(self) -> None:
         try:
             write_private(
@@ -228,7 +268,7 @@ class EmbeddedServer:
             },
             "accounts": accounts(self._subjects, (*self._own, *self.users)),
             "ports_file_dir": str(self._directory),
-            "logfile": str(self._directory / "nats-server.log"),
+            "logfile": str(self._log_file),
             "logfile_size_limit": 1024 * 1024,
             "logfile_max_num": 3,
         }
@@ -304,7 +344,7 @@ class EmbeddedServer:
         said = self._last_words()
         if "address already in use" in said:
             raise PortTaken
-        raise Unavailable(f"nats-server did not start, see {self._directory / 'nats-server.log'}: {said}")
+        raise Unavailable(f"nats-server did not start, see {self._log_file}: {said}")
 
     def _last_words(self) -> str:
         texts = []

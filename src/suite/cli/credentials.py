@@ -15,8 +15,8 @@ import msgspec
 from suite.bus import credentials as file
 from suite.bus.accounts import ANY_INBOX, User, role_of
 from suite.bus.embedded import HOST, last_port
-from suite.cli.options import Callback, data_dir_option, json_option
-from suite.config import ConnectionFile, default_data_dir
+from suite.cli.options import Callback, data_dir_option, json_option, warn_of_unknown_variables
+from suite.config import ConnectionFile, chosen_data_dir
 from suite.data_directory import is_held
 from suite.errors import AccessDenied, DataDirUnusable, RequestTimeout, Unavailable, UsersElsewhere
 from suite.messages.actor import NatsAccess
@@ -38,14 +38,15 @@ class Users:
 
     @classmethod
     def find(cls, data_dir: Path | None) -> Users:
-        """Find them. Raises UsersElsewhere when the service has no server of its own."""
-        directory = Path(data_dir or os.environ.get("SUITE_DATA_DIR") or default_data_dir()).expanduser()
+        """Find the service as all commands do. Raises UsersElsewhere if it has no server of its own."""
+        if data_dir is None and os.environ.get("SUITE_NATS_URL"):
+            raise UsersElsewhere
+        directory = chosen_data_dir(data_dir, os.environ)
         try:
             found = ConnectionFile.read(directory)
         except (OSError, msgspec.MsgspecError):
             found = None
-        elsewhere = os.environ.get("SUITE_NATS_URL") if found is None and data_dir is None else None
-        if elsewhere or (found is not None and found.user is None):
+        if found is not None and found.user is None:
             raise UsersElsewhere
         return cls(directory, found if is_held(directory) else None)
 
@@ -83,18 +84,22 @@ class Users:
     def wait_in_force(self, user: User, *, admitted: bool) -> None:
         """Wait until a running service admits this user, or no longer does. Raises RequestTimeout."""
         access = self.access(user)
-        if self.connection is not None and access is not None:
-            anyio.run(_until, access, admitted)
+        if self.connection is None or access is None or anyio.run(_is_in_force, access, admitted):
+            return
+        shown = f"; `suite credentials show {user.name}` has the password" if admitted else ""
+        raise RequestTimeout(
+            f"it is stored, but the running service has not taken it up within {IN_FORCE_SECONDS:g} s: "
+            f"restart it{shown}"
+        )
 
 
-async def _until(access: NatsAccess, admitted: bool) -> None:
+async def _is_in_force(access: NatsAccess, admitted: bool) -> bool:
+    """Wait for it. Returns False if that takes too long."""
     with anyio.move_on_after(IN_FORCE_SECONDS):
         while await _is_admitted(access) is not admitted:  # noqa: ASYNC110 - another process admits it
             await anyio.sleep(_LOOK_SECONDS)
-        return
-    raise RequestTimeout(
-        f"it is stored, but the running service has not taken it up within {IN_FORCE_SECONDS:g} s: restart it"
-    )
+        return True
+    return False
 
 
 async def _is_admitted(access: NatsAccess) -> bool | None:
@@ -148,6 +153,7 @@ def credentials(context: click.Context, data_dir: Path | None, as_json: bool) ->
       suite credentials rotate laptop
       suite credentials revoke laptop
     """
+    warn_of_unknown_variables()
     if context.invoked_subcommand is None:
         _list(Users.find(data_dir), as_json=as_json)
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -16,11 +17,12 @@ def typed(*arguments: str) -> str:
 
 def data_dir_arguments(data_dir: Path) -> tuple[str, ...]:
     """What a command needs to find the service of a data directory; nothing if it is found by itself."""
-    from suite.config import default_data_dir
+    from suite.config import chosen_data_dir
+    from suite.errors import InvalidConfiguration
 
-    if "SUITE_NATS_URL" not in os.environ:
-        found = Path(os.environ.get("SUITE_DATA_DIR") or default_data_dir()).expanduser()
-        if found.absolute() == data_dir.absolute():
+    with suppress(InvalidConfiguration):
+        found = chosen_data_dir(None, os.environ)
+        if "SUITE_NATS_URL" not in os.environ and found.absolute() == data_dir.absolute():
             return ()
     return ("--data-dir", str(data_dir))
 

@@ -154,7 +154,7 @@ def client_command(command: Callback) -> Callback:
         *args: Any,
         **given: Any,
     ) -> Any:
-        _warn_of_unknown_variables()
+        warn_of_unknown_variables()
         values = {name: _checked(name, value) for name, value in given.items()}
         target = Target(*(values.pop(name) for name in Target._fields))
         return command(target, *args, **values)
@@ -171,7 +171,8 @@ def client_command(command: Callback) -> Callback:
     return data_dir_option("Data directory of the service.")(decorated)
 
 
-def _warn_of_unknown_variables() -> None:
+def warn_of_unknown_variables() -> None:
+    """Say which variables look like settings of the suite and are none."""
     from suite.config import variables
 
     for name, hint in variables.unknown(os.environ):

@@ -12,7 +12,8 @@ import msgspec
 
 from suite.bus.connection import Connection
 from suite.client.session import REQUEST_SECONDS, SILENCE_SECONDS, Client
-from suite.config import ConnectionFile, default_data_dir, split_url
+from suite.config import ConnectionFile, chosen_data_dir, split_url
+from suite.data_directory import is_held
 from suite.errors import AccessDenied, InvalidConfiguration, Unavailable
 from suite.identity import new_id
 from suite.messages.actor import NatsAccess
@@ -33,17 +34,29 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Where the address comes from, for error messages."""
     node_pid: int | None = None
     """The process of the node on this machine that has said the address; None: it was given."""
+    is_server_own: bool = False
+    """Whether that node runs the server too, so that nobody to be trusted is there when the node is not."""
     again: Callable[[], Target] | None = None
     """Finds the service again after a restart, where a file says where it is. Raises as `find` does."""
 
     def rediscover(self) -> NatsAccess:
         """How the service can be reached now. Raises as `find` does."""
-        return self.access if self.again is None else self.again().access
+        return self._current().access
 
     def rediscover_reader(self) -> NatsAccess:
         """How the log can be read now. Raises as `find` does."""
-        current = self if self.again is None else self.again()
+        current = self._current()
         return current.reader or current.access
+
+    def _current(self) -> Target:
+        if self.again is None:
+            return self
+        try:
+            return self.again()
+        except Unavailable:
+            if self.is_server_own:
+                raise
+            return self
 
 
 def find(
@@ -83,15 +96,8 @@ def find(
             environ=environ,
             found_in="the URL given",
         )
-    directory = _expanded(Path(data_dir or environ.get("SUITE_DATA_DIR") or default_data_dir()))
+    directory = chosen_data_dir(data_dir, environ)
     return _by_file(directory, user=user, password=password, inbox_prefix=inbox_prefix, environ=environ)
-
-
-def _expanded(data_dir: Path) -> Path:
-    try:
-        return data_dir.expanduser()
-    except RuntimeError:  # `~name` of nobody, or a user without a home directory
-        raise InvalidConfiguration(f"{data_dir} is in no home directory that exists") from None
 
 
 def _by_url(
@@ -142,6 +148,8 @@ def _by_file(
         _by_file, data_dir, user=user, password=password, inbox_prefix=inbox_prefix, environ=environ
     )
     found = _read_file(data_dir)
+    if found.user is not None and not is_held(data_dir):  # another process may have its server's port by now
+        raise Unavailable(_ended(found.pid, ConnectionFile.path(data_dir)))
     access, reader, credentials = found.access, found.reader_access, None
     if access.user is None and user is None:  # a NATS of one's own: who this is, is said elsewhere
         user, password = environ.get("SUITE_NATS_USER"), environ.get("SUITE_NATS_PASSWORD")
@@ -162,6 +170,7 @@ def _by_file(
         subject_root=found.subject_root,
         found_in=str(ConnectionFile.path(data_dir)),
         node_pid=found.pid,
+        is_server_own=found.user is not None,
         again=again,
     )
 
@@ -235,11 +244,15 @@ async def _open(target: Target, name: str) -> AsyncIterator[Connection]:
 def _why_unreachable(error: Unavailable, target: Target) -> str:
     """The message for an address at which nothing answers."""
     if target.node_pid is not None and not _is_running(target.node_pid):
-        return (
-            f"the service is not running: process {target.node_pid}, which wrote {target.found_in}, has "
-            "ended; start it with `suite serve`"
-        )
+        return _ended(target.node_pid, target.found_in)
     return f"{error.message}; the address is from {target.found_in}"
+
+
+def _ended(pid: int, file: Path | str) -> str:
+    return (
+        f"the service is not running: process {pid}, which wrote {file}, has ended; "
+        "start it with `suite serve`"
+    )
 
 
 def _is_running(pid: int) -> bool:

@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from suite.bus.connection import Connection, Rediscover
 from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused
-from suite.errors import AccessDenied, ServerUnsuitable
+from suite.errors import AccessDenied, ServerUnsuitable, Unavailable
 from suite.identity import NewId
 from suite.messages.subjects import Subjects
 
@@ -42,12 +42,26 @@ class OpenedLog:
         """Whether what is read is a copy of the log, which may be some milliseconds behind it."""
         return self._rediscover is not None
 
-    async def reader(self) -> Reader:
-        """The log, or its mirror. Raises Unavailable, AccessDenied, ServerUnsuitable."""
-        async with self._lock:
-            if self._reader is None:
-                self._reader = await self._open()
-        return self._reader
+    async def reader(self, *, follow: bool = False) -> Reader:
+        """The log, or its mirror.
+
+        While the server of a client that was connected is away, this waits, for ever if it is to ``follow``.
+        Raises Unavailable, AccessDenied, ServerUnsuitable.
+        """
+        from suite.log.reader import Patience
+
+        patience = Patience(self._connection, follow=follow)
+        while True:
+            try:
+                async with self._lock:
+                    if self._reader is None:
+                        self._reader = await self._open()
+                    return self._reader
+            except AccessDenied:
+                raise
+            except Unavailable as error:
+                patience.excuse(error)
+            await patience.pause()
 
     async def _open(self) -> Reader:
         from suite.log.reader import Reader

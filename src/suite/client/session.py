@@ -278,7 +278,7 @@ class Client(Evaluations, Records):
             if model_id is None
             else events_of_model(self._subjects, model_id)
         )
-        reader = await self._log.reader()
+        reader = await self._log.reader(follow=follow)
         if self._log.is_mirror and not follow:
             await reader.reach(await self._log_end())
         reading = reader.read(*filters, after=after, follow=follow, last_per_subject=False)

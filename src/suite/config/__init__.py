@@ -24,6 +24,7 @@ from suite.config.settings import (
     RetentionSettings,
     Settings,
     Tracing,
+    chosen_data_dir,
     default_data_dir,
 )
 from suite.config.url import split_url
@@ -39,6 +40,7 @@ __all__ = [
     "RetentionSettings",
     "Settings",
     "Tracing",
+    "chosen_data_dir",
     "default_data_dir",
     "load_configuration",
     "load_settings",

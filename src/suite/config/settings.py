@@ -39,6 +39,18 @@ def default_data_dir() -> Path:
         ) from None
 
 
+def chosen_data_dir(given: Path | str | None, environ: Mapping[str, str]) -> Path:
+    """The data directory that a client means: the one given, ``SUITE_DATA_DIR``, or the default.
+
+    Raises InvalidConfiguration if it is in a home directory that does not exist.
+    """
+    chosen = Path(given or environ.get("SUITE_DATA_DIR") or default_data_dir())
+    try:
+        return chosen.expanduser()
+    except RuntimeError:  # `~name` of nobody, or a user without a home directory
+        raise InvalidConfiguration(f"{chosen} is in no home directory that exists") from None
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one model; defaults depend on its file and the machine."""
 

@@ -12,7 +12,7 @@ import anyio.to_thread
 from suite.bus import credentials
 from suite.bus.accounts import User
 from suite.bus.embedded import EmbeddedServer
-from suite.errors import DataDirUnusable
+from suite.errors import DataDirUnusable, Unavailable
 from suite.node.address import Address
 
 logger = logging.getLogger("suite.node")
@@ -35,7 +35,7 @@ class UsersWatch:
         while True:
             try:
                 await self._look()
-            except (DataDirUnusable, OSError) as error:
+            except (DataDirUnusable, Unavailable, OSError) as error:
                 self._tell(f"changes of users are not in force: {error}")
             await anyio.sleep(LOOK_SECONDS)
 
@@ -51,10 +51,8 @@ class UsersWatch:
         self._told = ""
 
     async def _admit(self, users: tuple[User, ...]) -> None:
-        self._server.users = users
-        # First the file: a client that is put out now finds its new password at once.
-        await anyio.to_thread.run_sync(self._address.refresh)
-        await self._server.admit(users)
+        # A client that is put out finds its new password in connection.json at once.
+        await self._server.admit(users, announce=self._address.refresh)
         logger.info("the users of nats-server are now: %s", ", ".join(sorted(user.name for user in users)))
 
     def _tell(self, problem: str) -> None:
