@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 import os
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import anyio
 import click
 import msgspec
+
+from suite.errors import SuiteError
 
 if TYPE_CHECKING:
     from suite.client import Client
@@ -46,8 +49,14 @@ class Target(NamedTuple):
         """Run an async function with a client, and return its result."""
 
         async def connected() -> T:
-            async with self.connect() as client:
-                return await work(client)
+            try:
+                async with self.connect() as client:
+                    return await work(client)
+            except SuiteError:
+                # Ctrl-C cancels the task, which whoever waits may turn into an error of its own.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise asyncio.CancelledError from None
+                raise
 
         return anyio.run(connected)
 
