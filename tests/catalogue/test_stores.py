@@ -292,6 +292,31 @@ async def test_a_store_that_is_linked_into_a_model_directory_is_one(tmp_path: Pa
     assert origins(catalogue) == {"tiny:1b": ("ollama", "tiny")}
 
 
+# --- beside them --------------------------------------------------------------------------------------------
+
+
+async def test_what_lies_beside_a_store_is_served_too(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    HuggingFaceHub(models).add("org/tiny", NEW, "tiny.gguf", GOOD)
+    Ollama(models).add("registry.ollama.ai/library/tiny/1b", GOOD)
+    (models / "below").mkdir()
+    for path in ("plain.gguf", "below/deep.gguf", "models--org--tiny/stray.gguf"):
+        (models / path).write_bytes(OTHER)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    for _ in range(2):
+        catalogue = Catalogue.open([models], {}, data_dir)
+        await catalogue.scan()
+        assert {id: model.file.entry.source for id, model in catalogue.models.items()} == {
+            "deep": "directory",
+            "plain": "directory",
+            "stray": "directory",
+            "tiny": "huggingface",
+            "tiny:1b": "ollama",
+        }
+        assert (catalogue.problems, catalogue.warnings) == ((), ())
+
+
 # --- as they are --------------------------------------------------------------------------------------------
 
 

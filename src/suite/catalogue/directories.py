@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -96,9 +96,9 @@ class Directories:
         def left_out(path: Path, reason: str) -> None:
             warnings.append(f"{path} is left out: {reason}")
 
-        def store_at(directory: Path, names: Sequence[str]) -> Iterable[Entry] | None:
+        def store_at(directory: Path, names: Sequence[str]) -> folder.Store | None:
             store = stores.store_at(directory, names)
-            return None if store is None else store.entries(warnings.append)
+            return None if store is None else folder.Store(store.entries(warnings.append), store.folders)
 
         for top in self.paths:
             for entry in folder.entries(

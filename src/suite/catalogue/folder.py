@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Final
+from typing import Final, NamedTuple
 
 from suite.catalogue.entry import Entry
 from suite.catalogue.unfinished import is_control_file, target_of
@@ -14,28 +14,36 @@ from suite.engine.gguf.file import split_name
 SUFFIX: Final = ".gguf"
 
 
+class Store(NamedTuple):
+    """What a folder has whose layout is that of another program."""
+
+    entries: Iterable[Entry]
+    folders: frozenset[str]
+    """The folders in it that these are from."""
+
+
 def entries(
     top: Path,
     *,
     failed: Callable[[OSError], None],
     left_out: Callable[[Path, str], None],
-    store_at: Callable[[Path, Sequence[str]], Iterable[Entry] | None],
+    store_at: Callable[[Path, Sequence[str]], Store | None],
     follow_links: bool,
 ) -> Iterator[Entry]:
     """Yield everything below `top` that is named as a model; a folder comes before its subfolders.
 
     `failed` is told of each folder that cannot be read, `left_out` of what is not followed, and why.
-    `store_at` has the models of a folder in which file names do not say what is there.
+    `store_at` knows a folder in which file names do not say all: its models come first, and of its own
+    folders no others.
     """
     walked: set[str] = set()
     for directory, names, files in os.walk(top, onerror=failed, followlinks=follow_links):
         if follow_links and not _first_time(directory, walked):
             names.clear()
             continue
-        if (stored := store_at(Path(directory), names)) is not None:
-            names.clear()
-            yield from stored
-            continue
+        if (store := store_at(Path(directory), names)) is not None:
+            names[:] = [name for name in names if name not in store.folders]
+            yield from store.entries
         models = {name for name in (*names, *files) if _is_model(name)}
         yield from _models(Path(directory), models)
         names[:] = sorted(name for name in set(names) - models if not name.startswith("."))

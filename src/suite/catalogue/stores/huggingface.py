@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -49,22 +49,23 @@ def home(directory: Path) -> Path | None:
     return None
 
 
-class HuggingFaceCache:
-    """A cache of model repositories, or one such repository."""
+class HuggingFaceRepository:
+    """The folder of one model repository in a cache."""
 
-    def __init__(self, repositories: Iterable[Path]) -> None:
-        self._repositories = sorted(repositories)
+    folders = frozenset({SNAPSHOTS, "blobs", "refs"})
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
     def entries(self, warn: Callable[[str], None]) -> Iterator[Entry]:
-        """Yield the models of all repositories, and warn of downloads that have not ended.
+        """Yield the models of the repository, and warn of a download that has not ended.
 
         Of a file that several revisions have, the current one goes by the file's name; the others only
         count if their content differs, and have the beginning of their revision in the id, behind an `@`.
         """
-        for repository in self._repositories:
-            yield from _entries(repository)
-            if blob := _unfinished(repository):
-                warn(f"{repository_name(repository)!r} has a download that has not ended: {blob}")
+        yield from _entries(self._directory)
+        if blob := _unfinished(self._directory):
+            warn(f"{repository_name(self._directory)!r} has a download that has not ended: {blob}")
 
 
 def _entries(repository: Path) -> Iterator[Entry]:

@@ -80,6 +80,8 @@ class _Unusable(Exception):
 class OllamaStore:
     """The folder that has `manifests` and `blobs`."""
 
+    folders = frozenset({"manifests", "blobs"})
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._roots = (directory.resolve(),)
