@@ -22,6 +22,7 @@ import msgspec
 
 from suite.catalogue.digests import DigestCache, just_changed, sha256
 from suite.catalogue.directories import Directories, Listing
+from suite.catalogue.entry import printable
 from suite.catalogue.files import ModelFile
 from suite.catalogue.ids import Ids
 from suite.catalogue.inspection import Inspection, part_paths, unreadable
@@ -99,11 +100,10 @@ class Catalogue:
         """Which directories with known models cannot be read or do not answer, and what to do."""
         if self._listing_since is None or self._clock() - self._listing_since < SILENT_SECONDS:
             return self._unreadable
-        where = ", ".join(map(str, self._directories.paths))
         return (
             *self._unreadable,
             f"one of the model directories has not answered for {SILENT_SECONDS:.0f} s or more: "
-            f"see whether the drives of {where} are there; what is loaded goes on answering",
+            f"see whether the drives of {self._where} are there; what is loaded goes on answering",
         )
 
     def resolve(self, id_or_alias: str) -> Model:
@@ -277,7 +277,7 @@ class Catalogue:
     def _tell(self, listing: Listing) -> None:
         """Keep what the scan found wrong, and log what is new of it."""
         problems = outage_problems(listing.outages, listing.unreadable)
-        warnings = listing.warnings + self._name_aliases()
+        warnings = tuple(printable(text) for text in (*listing.warnings, *self._name_aliases()))
         for text in (*problems, *warnings):
             if text not in (*self._unreadable, *self.warnings):
                 logger.warning("%s", text)
@@ -303,8 +303,11 @@ class Catalogue:
             return f"did you mean {' or '.join(repr(names[name]) for name in reversed(near))}?"
         if names:
             return f"see the list of models; the first is {min(names.values())!r}"
-        where = ", ".join(map(str, self._directories.paths))
-        return f"there are none; put a .gguf file into {where}"
+        return f"there are none; put a .gguf file into {self._where}"
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(map(printable, self._directories.paths))
 
 
 def _paths(model: Model) -> list[Path]:

@@ -50,10 +50,7 @@ class Directories:
         outages = Outages(self.paths)
         away = self._away(configured, found, settings, outages)
         files, without = self._ids.assign(found, reserved=configured.keys() | away.keys())
-        warnings.extend(
-            f"{os.fsencode(file.path)!r} is left out: its name is not valid Unicode, or too long"
-            for file in without
-        )
+        warnings.extend(f"{file.path} is left out: its name is too long" for file in without)
         files |= configured
         away |= {
             id: Outage(file.path, file.out_of_reach)
@@ -105,8 +102,12 @@ class Directories:
                 top, failed=failed, left_out=left_out, store_at=store_at, follow_links=self._anywhere
             ):
                 labelled = stores.labelled(entry)
-                if labelled.source == "directory" or not folder.is_projector(labelled.path.name):
+                if labelled.source != "directory" and folder.is_projector(labelled.path.name):
+                    continue
+                if labelled.is_unicode:
                     yield labelled
+                else:
+                    left_out(labelled.place, "its name, or that of a folder, is not UTF-8")
 
     def _away(
         self,

@@ -44,3 +44,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def place(self) -> Path:
         """What its ids are bound to."""
         return self.named_by or self.path
+
+    @property
+    def is_unicode(self) -> bool:
+        """Whether its paths can be stored and told: on disk a name may be any bytes."""
+        paths = (self.path, self.place, self.unfinished or self.path)
+        return all(str(path) == printable(path) for path in paths)
+
+
+def printable(text: str | Path) -> str:
+    """A text, or a path, with escapes for bytes in it that are not UTF-8."""
+    return str(text).encode(errors="surrogateescape").decode(errors="backslashreplace")

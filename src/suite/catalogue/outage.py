@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from suite.catalogue.entry import printable
+
 
 class Outage(msgspec.Struct, frozen=True):
     """A directory, or a file, that cannot be read at the moment, and why."""
@@ -23,7 +25,7 @@ class Outage(msgspec.Struct, frozen=True):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path} cannot be read ({self.reason})"
+        return f"{printable(self.path)} cannot be read ({self.reason})"
 
 
 class _Contents(NamedTuple):
