@@ -22,11 +22,11 @@ import msgspec
 
 from suite.catalogue.digests import DigestCache, just_changed, sha256
 from suite.catalogue.directories import Directories, Listing
-from suite.catalogue.entry import printable
 from suite.catalogue.files import ModelFile
 from suite.catalogue.ids import Ids
 from suite.catalogue.inspection import Inspection, part_paths, unreadable
 from suite.catalogue.model import Changes, Model, changes_between, with_claim_checked, with_digest_before
+from suite.catalogue.names import printable
 from suite.catalogue.outage import Outage, outage_problems
 from suite.catalogue.watch import identities, ticks
 from suite.config import FollowLinks, ModelSettings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from suite.catalogue import folder, stores
 from suite.catalogue.entry import Entry
 from suite.catalogue.files import ModelFile, look, refused
 from suite.catalogue.ids import Binding, Ids
-from suite.catalogue.outage import Outage, Outages
+from suite.catalogue.outage import JUST_BACK, Outage, Outages
 from suite.config import FollowLinks, ModelSettings
 from suite.config.layers import suggestion
 from suite.errors import ModelFileGone
@@ -41,22 +42,21 @@ class Directories:
         self._anywhere = follow_links == "anywhere"
         self.paths = tuple(Path(os.path.abspath(directory)) for directory in directories)  # noqa: PTH100
         self._ids = ids
+        self._back: frozenset[str] = frozenset()
+        """The ids of files that were back when the last scan had already missed them."""
 
     def listing(self, settings: Mapping[str, ModelSettings]) -> Listing:
         """List the model files that exist now, and the known ones that are out of reach."""
         warnings: list[str] = []
         configured, missing = self._configured_files(settings)
-        found = self._found({file.path for file in configured.values()}, warnings)
-        outages = Outages(self.paths)
+        unlisted: dict[Path, Outage] = {}
+        found = self._found({file.path for file in configured.values()}, warnings, unlisted)
+        outages = Outages(self.paths, unlisted)
         away = self._away(configured, found, settings, outages)
         files, without = self._ids.assign(found, reserved=configured.keys() | away.keys())
         warnings.extend(f"{file.path} is left out: its name is too long" for file in without)
         files |= configured
-        away |= {
-            id: Outage(file.path, file.out_of_reach)
-            for id, file in files.items()
-            if file.out_of_reach is not None
-        }
+        away |= {id: file.outage for id, file in files.items() if file.outage is not None}
         dropped = self._ids.remember(self._bindings(files, configured, away))
         self._leave_out(files, away, settings, missing)
         absent = sorted(settings.keys() - files.keys())
@@ -74,11 +74,14 @@ class Directories:
         """The current state of one file. Raises ModelFileGone when it does not exist."""
         return look(entry, self._roots())
 
-    def _found(self, taken: set[Path], warnings: list[str]) -> list[ModelFile]:
-        """Everything named as a model, but for what is taken, directory by directory."""
+    def _found(self, taken: set[Path], warnings: list[str], unlisted: dict[Path, Outage]) -> list[ModelFile]:
+        """Everything named as a model, but for what is taken, directory by directory.
+
+        Fills `unlisted`: the folders of which not all could be listed, and why.
+        """
         roots = self._roots()
         files: dict[Path, ModelFile] = {}
-        for entry in self._entries(warnings):
+        for entry in self._entries(warnings, unlisted):
             if entry.path not in taken:
                 try:
                     files.setdefault(entry.place, look(entry, roots))
@@ -86,16 +89,21 @@ class Directories:
                     continue  # taken away meanwhile
         return list(files.values())
 
-    def _entries(self, warnings: list[str]) -> Iterator[Entry]:
-        def failed(error: OSError) -> None:
-            warnings.append(f"the directory {error.filename} cannot be read: {error.strerror}")
+    def _entries(self, warnings: list[str], unlisted: dict[Path, Outage]) -> Iterator[Entry]:
+        def failed(error: OSError, store: Path | None = None) -> None:
+            place = Path(error.filename or store or "")
+            unlisted[store or place] = Outage(place, error.strerror or str(error))
+            warnings.append(f"the directory {place} cannot be read: {error.strerror}")
 
         def left_out(path: Path, reason: str) -> None:
             warnings.append(f"{path} is left out: {reason}")
 
         def store_at(directory: Path, names: Sequence[str]) -> folder.Store | None:
             store = stores.store_at(directory, names)
-            return None if store is None else folder.Store(store.entries(warnings.append), store.folders)
+            if store is None:
+                return None
+            found = store.entries(failed=partial(failed, store=directory), warn=warnings.append)
+            return folder.Store(found, store.folders)
 
         for top in self.paths:
             for entry in folder.entries(
@@ -127,7 +135,16 @@ class Directories:
             if id not in configured and away.get(id) is None and its.model_path is not None:
                 reasons = (outages.of(path, None) for path in self._candidates(its.model_path))
                 away[id] = next(filter(None, reasons), None)
-        return {id: outage for id, outage in away.items() if outage is not None}
+        return self._without_dropped({id: outage for id, outage in away.items() if outage is not None})
+
+    def _without_dropped(self, away: dict[str, Outage]) -> dict[str, Outage]:
+        """Leave out what two scans in turn saw listed and did not find: it counts as a model no more.
+
+        The name, a setting or the folder that it is linked to may be others now.
+        """
+        back = frozenset(id for id, outage in away.items() if outage.reason == JUST_BACK)
+        dropped, self._back = back & self._back, back
+        return {id: outage for id, outage in away.items() if id not in dropped}
 
     def _bindings(
         self,

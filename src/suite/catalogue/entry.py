@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from suite.catalogue.names import printable
+from suite.catalogue.outage import Outage
 from suite.messages.actions.status import Source
 
 ParameterValue: TypeAlias = str | int | float | bool | tuple[str, ...]
@@ -35,6 +37,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The digest that its store claims; not to be believed without reading the file."""
     problem: str | None = None
     """Why it cannot be served, if its folder knows without a look into the file."""
+    outage: Outage | None = None
+    """What of its folder is out of reach at the moment, so that no more is known of it."""
     context_tokens: int | None = None
     """The context that it comes with, in tokens."""
     parameters: dict[str, ParameterValue] = {}
@@ -50,8 +54,3 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         """Whether its paths can be stored and told: on disk a name may be any bytes."""
         paths = (self.path, self.place, self.unfinished or self.path)
         return all(str(path) == printable(path) for path in paths)
-
-
-def printable(text: str | Path) -> str:
-    """A text, or a path, with escapes for bytes in it that are not UTF-8."""
-    return str(text).encode(errors="surrogateescape").decode(errors="backslashreplace")

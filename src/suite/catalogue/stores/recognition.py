@@ -9,7 +9,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from suite.catalogue.entry import Entry
-from suite.catalogue.stores import huggingface, lmstudio
+from suite.catalogue.stores import huggingface, lmstudio, ollama
 from suite.catalogue.stores.huggingface import HuggingFaceRepository
 from suite.catalogue.stores.ollama import OllamaStore
 
@@ -20,14 +20,17 @@ class Store(Protocol):
     folders: frozenset[str]
     """The folders in it that are the store's; what else is in it is as in any other folder."""
 
-    def entries(self, warn: Callable[[str], None]) -> Iterator[Entry]:
-        """Yield its models, and warn of what is not as it should be. Blocks."""
+    def entries(self, failed: Callable[[OSError], None], warn: Callable[[str], None]) -> Iterator[Entry]:
+        """Yield its models, and warn of what is not as it should be. Blocks.
+
+        `failed` is told of each folder that cannot be listed: then models may be missing that are there.
+        """
         ...
 
 
 def store_at(directory: Path, names: Collection[str]) -> Store | None:
     """The store that this folder is, by the names of the folders in it; None if it is none."""
-    if OllamaStore.folders.issubset(names):
+    if ollama.is_store(directory, names):
         return OllamaStore(directory)
     if huggingface.is_repository(directory.name) and huggingface.SNAPSHOTS in names:
         return HuggingFaceRepository(directory)
