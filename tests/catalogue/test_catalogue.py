@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 from collections.abc import Mapping
@@ -232,6 +233,28 @@ async def test_an_alias_never_hides_a_model(models: Path) -> None:
         "the alias 'b' of a is ignored: it means b already",
         "the alias 'small' of c is ignored: it means a already",
     )
+
+
+async def test_names_that_are_far_from_what_was_asked_for_are_not_compared_at_length(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aliases = tuple(f"gemma-{number}" for number in range(300))
+    put(models, "smollm2.gguf")
+    catalogue = await scanned(models, settings={"smollm2": ModelSettings(aliases=aliases)})
+    compared: list[float] = []
+    ratio = difflib.SequenceMatcher[str].ratio
+
+    def counted(matcher: difflib.SequenceMatcher[str]) -> float:
+        compared.append(likeness := ratio(matcher))
+        return likeness
+
+    monkeypatch.setattr(difflib.SequenceMatcher, "ratio", counted)
+    with pytest.raises(ModelNotFound, match="did you mean 'smollm2'"):
+        catalogue.resolve("smolm2")
+    assert len(compared) == 2  # the whole name, and as much of it as was typed
+    with pytest.raises(ModelNotFound):
+        catalogue.resolve("smollm2" * 10_000)
+    assert len(compared) < 10
 
 
 async def test_a_configured_model_without_a_file_is_told_with_the_nearest_id(models: Path) -> None:

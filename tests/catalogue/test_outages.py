@@ -15,8 +15,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from suite.catalogue import Catalogue, Changes, Model, folder
-from suite.catalogue.entry import Entry
+from suite.catalogue import Catalogue, Changes, Model
 from suite.config import ModelSettings
 from suite.errors import ModelFileGone, ModelNotFound
 from support.raw_gguf import Tensor, gguf_bytes
@@ -288,27 +287,60 @@ async def test_what_is_listed_but_no_model_any_more_is_removed(tmp_path: Path) -
 
 
 async def test_a_drive_that_does_not_answer_is_told_of(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, answered, asked = Clock(), threading.Event(), threading.Event()
+    clock = Clock()
     catalogue = Catalogue.open([models], {}, models.parent, clock=clock)
     await catalogue.scan()
-
-    def wait(*_: object, **__: object) -> Iterator[Entry]:
-        asked.set()
-        answered.wait(LIMIT_SECONDS)
-        return iter(())
-
-    with monkeypatch.context() as patched:  # a drive cannot be made to hang otherwise
-        patched.setattr(folder, "entries", wait)
+    with hanging(models, monkeypatch) as asked:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(catalogue.scan)
+            tasks.start_soon(anext, catalogue.watch())
             await anyio.to_thread.run_sync(asked.wait, LIMIT_SECONDS)
-            assert not str(catalogue.problems).count("has not answered")
+            assert catalogue.problems == ()
             clock.now = 30
-            assert str(models) in str(catalogue.problems)
+            assert f"has not answered for 30 s or more: see whether the drives of {models}" in str(
+                catalogue.problems
+            )
             assert set(catalogue.models) == {"m", "other"}
             tasks.cancel_scope.cancel()  # a stop does not wait for it
-        answered.set()
     assert catalogue.problems == ()
+
+
+async def test_a_start_does_not_wait_for_ever_for_a_drive(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await opened(models, settings={})
+    catalogue = Catalogue.open([models], {}, models.parent)
+    with anyio.fail_after(LIMIT_SECONDS), hanging(models, monkeypatch):
+        await catalogue.scan_first(patience_seconds=0.1)
+        assert "has not answered" in str(catalogue.problems)
+        assert not catalogue.has_gone("m")
+        assert not catalogue.has_gone("what ids.json does not know, and the log does")
+        with pytest.raises(ModelFileGone, match=r"m is out of reach: .* has not been listed yet"):
+            catalogue.resolve("m")
+    (models / "below" / "other.gguf").unlink()
+    with anyio.fail_after(LIMIT_SECONDS):
+        async with aclosing(catalogue.watch()) as changes:
+            assert await anext(changes) == Changes(removed=("other",))
+            assert await anext(changes) == Changes(added=("m",))
+    assert catalogue.problems == ()
+
+
+@contextmanager
+def hanging(drive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A drive that does not answer as long as this is entered, which cannot be made otherwise."""
+    stat, asked, answers = Path.stat, threading.Event(), threading.Event()
+
+    def wait(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.is_relative_to(drive):
+            asked.set()
+            answers.wait(LIMIT_SECONDS)
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", wait)
+        try:
+            yield asked
+        finally:
+            answers.set()
 
 
 class Clock:

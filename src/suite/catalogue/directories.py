@@ -26,8 +26,10 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """The model files by id."""
     outages: dict[str, Outage]
     """By id, why a known file is out of reach at the moment."""
-    dropped: tuple[str, ...]
-    """The ids that mean no file any more."""
+    bindings: dict[str, Binding]
+    """What each id means from now on."""
+    back: frozenset[str]
+    """The ids of files that were there again when the scan had already missed them."""
     unreadable: tuple[Outage, ...]
     """The model directories that cannot be read."""
     warnings: tuple[str, ...]
@@ -46,29 +48,48 @@ class Directories:
         """The ids of files that were back when the last scan had already missed them."""
 
     def listing(self, settings: Mapping[str, ModelSettings]) -> Listing:
-        """List the model files that exist now, and the known ones that are out of reach."""
+        """List the model files that exist now, and the known ones that are out of reach.
+
+        Nothing is remembered of it, so that it can be abandoned.
+        """
         warnings: list[str] = []
         configured, missing = self._configured_files(settings)
         unlisted: dict[Path, Outage] = {}
         found = self._found({file.path for file in configured.values()}, warnings, unlisted)
         outages = Outages(self.paths, unlisted)
         away = self._away(configured, found, settings, outages)
+        back = frozenset(id for id, outage in away.items() if outage.reason == JUST_BACK)
+        # What two scans in turn saw and did not find is no model any more: its name or a setting is another.
+        away = {id: outage for id, outage in away.items() if id not in back & self._back}
         files, without = self._ids.assign(found, reserved=configured.keys() | away.keys())
         warnings.extend(f"{file.path} is left out: its name is too long" for file in without)
         files |= configured
         away |= {id: file.outage for id, file in files.items() if file.outage is not None}
-        dropped = self._ids.remember(self._bindings(files, configured, away))
+        bindings = self._bindings(files, configured, away)
         self._leave_out(files, away, settings, missing)
         absent = sorted(settings.keys() - files.keys())
         warnings.extend(missing[id] for id in absent if settings[id].enabled)
         return Listing(
             files=files,
             outages=away,
-            dropped=dropped,
+            bindings=bindings,
+            back=back,
             unreadable=tuple(outage for top in self.paths if (outage := outages.of_directory(top))),
             warnings=tuple(warnings),
             missing=missing,
         )
+
+    def remember(self, listing: Listing) -> tuple[str, ...]:
+        """Store what the ids mean now, and return those that mean no file any more."""
+        self._back = listing.back
+        return self._ids.remember(listing.bindings)
+
+    def unlisted(self) -> dict[str, Outage]:
+        """By id, the known files; before the first listing nothing more can be said of any of them."""
+        return {
+            id: Outage(Path(each.path).parent, "it has not been listed yet")
+            for id, each in self._ids.bindings.items()
+        }
 
     def look(self, entry: Entry) -> ModelFile:
         """The current state of one file. Raises ModelFileGone when it does not exist."""
@@ -135,16 +156,7 @@ class Directories:
             if id not in configured and away.get(id) is None and its.model_path is not None:
                 reasons = (outages.of(path, None) for path in self._candidates(its.model_path))
                 away[id] = next(filter(None, reasons), None)
-        return self._without_dropped({id: outage for id, outage in away.items() if outage is not None})
-
-    def _without_dropped(self, away: dict[str, Outage]) -> dict[str, Outage]:
-        """Leave out what two scans in turn saw listed and did not find: it counts as a model no more.
-
-        The name, a setting or the folder that it is linked to may be others now.
-        """
-        back = frozenset(id for id, outage in away.items() if outage.reason == JUST_BACK)
-        dropped, self._back = back & self._back, back
-        return {id: outage for id, outage in away.items() if id not in dropped}
+        return {id: outage for id, outage in away.items() if outage is not None}
 
     def _bindings(
         self,
