@@ -229,6 +229,7 @@ async def test_what_cannot_be_served_says_why(ollama: Ollama) -> None:
     ollama.add(f"{library}/adapted/latest", GOOD, others={"adapter": b"GGUF"})
     ollama.add(f"{library}/text/latest", b"these are no weights")
     ollama.add(f"{library}/parametric/latest", GOOD, others={"params": b"[1, 2]"})
+    ollama.add(f"{library}/wordy/latest", GOOD, system="I" * (64 << 10) + "!")
     ollama.add(f"{library}/linked/latest", GOOD, system="I am a secret")
     secret = ollama.blob(b"I am a secret")
     secret.rename(ollama.directory.parent / "secret")
@@ -255,6 +256,7 @@ async def test_what_cannot_be_served_says_why(ollama: Ollama) -> None:
         "lost": "is missing: `ollama pull lost:latest` brings it back",
         "parametric": "the file of its parameters is not the JSON that Ollama writes",
         "text": "is not a model that can be loaded",
+        "wordy": "its system prompt has over 64 KiB: make it shorter with `ollama create`",
     }.items():
         assert reason in reasons.pop(f"{name}:latest")
     assert reasons == {}

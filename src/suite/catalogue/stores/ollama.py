@@ -59,6 +59,8 @@ _WITHOUT_EFFECT: Final = (
 )
 """Parameters that do not change what is sampled; the first one is the context, which is used elsewhere."""
 _NAME_LIMIT = 64
+MAX_SYSTEM_PROMPT_BYTES: Final = 64 << 10
+"""It is part of each chat, and of each description of the model: a message must have room for more."""
 
 
 class _Layer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -161,9 +163,16 @@ class OllamaStore:
         return stored
 
     def _system_prompt(self, manifest: _Manifest) -> str:
-        return "\n".join(
-            _read(self._blob(layer), "its system prompt") for layer in manifest.of_kind("system")
-        )
+        prompt = ""
+        for layer in manifest.of_kind("system"):
+            text = _read(self._blob(layer), "its system prompt")
+            prompt = f"{prompt}\n{text}" if prompt else text
+            if len(prompt.encode()) > MAX_SYSTEM_PROMPT_BYTES:
+                raise _Unusable(
+                    f"its system prompt has over {MAX_SYSTEM_PROMPT_BYTES >> 10} KiB: make it shorter with "
+                    "`ollama create`"
+                )
+        return prompt
 
     def _blob(self, layer: _Layer) -> Path:
         return self._directory / "blobs" / f"sha256-{_hex(layer)}"
