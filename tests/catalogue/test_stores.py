@@ -59,6 +59,7 @@ def hub(tmp_path: Path) -> HuggingFaceHub:
 async def test_a_cache_is_recognised_from_any_of_its_folders(given: str, hub: HuggingFaceHub) -> None:
     snapshot = hub.add("org/tiny-GGUF", NEW, "tiny-Q4_0.gguf", GOOD).parent
     hub.add("org/tiny-GGUF", NEW, "mmproj-tiny-f16.gguf", OTHER)
+    hub.add("org/tiny-GGUF", NEW, "tiny-imatrix.gguf", OTHER)
     hub.add("org/tiny-GGUF", NEW, "README.md", b"# tiny")
     (hub.directory / "datasets--org--texts" / "snapshots" / NEW).mkdir(parents=True)
     directory = {

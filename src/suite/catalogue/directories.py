@@ -16,6 +16,7 @@ from suite.catalogue.ids import Binding, Ids
 from suite.catalogue.outage import JUST_BACK, Outage, Outages
 from suite.config import FollowLinks, ModelSettings
 from suite.config.layers import suggestion
+from suite.engine.gguf.names import is_companion
 from suite.errors import ModelFileGone
 
 
@@ -131,7 +132,7 @@ class Directories:
                 top, failed=failed, left_out=left_out, store_at=store_at, follow_links=self._anywhere
             ):
                 labelled = stores.labelled(entry)
-                if labelled.source != "directory" and folder.is_projector(labelled.path.name):
+                if labelled.source != "directory" and is_companion(labelled.path.name):
                     continue
                 if labelled.is_unicode:
                     yield labelled

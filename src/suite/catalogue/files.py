@@ -12,9 +12,8 @@ from typing import Final
 import msgspec
 
 from suite.catalogue.entry import Entry
-from suite.catalogue.folder import SUFFIX
 from suite.catalogue.outage import Outage, outage_at
-from suite.engine.gguf.file import MAX_PARTS, split_name
+from suite.engine.gguf.names import part_names
 from suite.engine.gguf.signature import FileState, Signature
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, SuiteError
 
@@ -143,14 +142,7 @@ def _device(folder: Path) -> int:
 
 
 def _parts(path: Path) -> list[Path]:
-    split = split_name(path.name)
-    if split is None:
-        return [path]
-    base, _, count = split
-    count = min(count, MAX_PARTS)  # the inspection refuses more
-    return [path] + [
-        path.with_name(f"{base}-{part:05}-of-{count:05}{SUFFIX}") for part in range(2, count + 1)
-    ]
+    return [path, *(path.with_name(part) for part in part_names(path.name)[1:])]
 
 
 def _refusal(path: Path, reason: str) -> ModelFileInvalid:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from suite.catalogue.entry import Entry
 from suite.catalogue.unfinished import is_control_file, target_of
-from suite.engine.gguf.file import split_name
-
-SUFFIX: Final = ".gguf"
+from suite.engine.gguf.names import SUFFIX, part_names, split_name
 
 
 class Store(NamedTuple):
@@ -60,11 +58,6 @@ def _first_time(directory: str, walked: set[str]) -> bool:
     return new
 
 
-def is_projector(file_name: str) -> bool:
-    """Whether a file of this name makes images into tokens of the model beside it; it is no model."""
-    return "mmproj" in file_name.lower()
-
-
 def plain_id(file_name: str) -> str:
     """The id derived from the name of a model file; of a split model, from that of its first part."""
     split = split_name(file_name)
@@ -80,6 +73,7 @@ def ids_of(plain: str, folder: PurePath) -> tuple[str, ...]:
 
 
 def _is_model(name: str) -> bool:
+    """Whether a file is listed; one that is no model to look at it says so itself."""
     return not name.startswith(".") and (name.lower().endswith(SUFFIX) or target_of(name) is not None)
 
 
@@ -88,7 +82,7 @@ def _models(folder: Path, names: set[str]) -> Iterator[Entry]:
     unfinished: dict[str, str | None] = {}
     for name in sorted(names):
         target = target_of(name)
-        first = _first_part(target or name)
+        first = part_names(target or name)[0]
         if first in names and not (is_control_file(name) and target in names):
             unfinished.setdefault(first, None)
         else:
@@ -99,8 +93,3 @@ def _models(folder: Path, names: set[str]) -> Iterator[Entry]:
             path=folder / first,
             unfinished=None if other is None else folder / other,
         )
-
-
-def _first_part(file_name: str) -> str:
-    split = split_name(file_name)
-    return file_name if split is None else f"{split[0]}-00001-of-{split[2]:05}{SUFFIX}"

@@ -101,7 +101,7 @@ def _model_directory(file: Path | None) -> Path:
 
 def _model_id(path: Path, directory: Path) -> str:
     """The id that a service gives the file; a file of the same name that was there has the plain one."""
-    from suite.engine.gguf.file import split_name
+    from suite.engine.gguf.names import split_name
 
     split = split_name(path.name)
     plain = path.stem if split is None else split[0]

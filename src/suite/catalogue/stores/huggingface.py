@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from suite.catalogue.entry import Entry
-from suite.catalogue.folder import SUFFIX, ids_of, is_projector, plain_id
+from suite.catalogue.folder import ids_of, plain_id
 from suite.catalogue.outage import outage_at
 from suite.catalogue.stores.small_file import read_small
-from suite.engine.gguf.file import split_name
+from suite.engine.gguf.names import is_model_name, part_names, split_name
 
 SNAPSHOTS: Final = "snapshots"
 
@@ -118,14 +118,11 @@ def _current_revision(repository: Path) -> str | None:
 def _model_files(snapshot: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
     for directory, names, files in os.walk(snapshot, onerror=failed):
         names.sort()
-        yield from (Path(directory, name) for name in sorted(files) if _is_model(name))
+        yield from (Path(directory, name) for name in sorted(files) if _is_first_of_model(name))
 
 
-def _is_model(name: str) -> bool:
-    if name.startswith(".") or not name.lower().endswith(SUFFIX) or is_projector(name):
-        return False
-    split = split_name(name)
-    return split is None or split[1] == 1
+def _is_first_of_model(name: str) -> bool:
+    return is_model_name(name) and part_names(name)[0] == name
 
 
 def _claimed(path: Path, blob: str) -> str | None:
