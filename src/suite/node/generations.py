@@ -99,8 +99,7 @@ async def wait_loaded(instance: Instance, send: Send | None) -> None:
 
 def failure_of(instance: Instance) -> SuiteError:
     """The error for one who waited for an instance that has ended."""
-    failure = instance.failure or ActorCrashed()
-    return type(failure)(failure.message)
+    return instance.failure.copy() if instance.failure else ActorCrashed()
 
 
 class _Pending(NamedTuple):
