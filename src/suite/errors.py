@@ -33,7 +33,7 @@ class SuiteError(Exception):
         return str(self.args[0])
 
     def copy(self) -> Self:
-        """One that says the same. Of an error that is kept, raise copies: it would gather their tracebacks."""
+        """One that says the same. Of an error that is kept, raise copies: it would gather tracebacks."""
         return copy(self)
 
 

@@ -14,9 +14,9 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from suite.catalogue import Catalogue, Changes, Model, directories, folder, looks
+from suite.catalogue import Catalogue, Changes, Model, folder, looks
 from suite.catalogue.entry import Entry
-from suite.catalogue.files import ModelFile
+from suite.catalogue.files import ModelFile, look
 from suite.config import ModelSettings
 from suite.errors import ModelFileGone, ModelNotFound
 from support.raw_gguf import Tensor, gguf_bytes
@@ -227,19 +227,21 @@ async def test_requests_for_a_drive_that_hangs_block_no_others_and_one_thread(
     hangs, healthy = put(tmp_path / "hangs" / "m.gguf"), put(tmp_path / "healthy" / "n.gguf")
     catalogue = await opened(hangs.parent, healthy.parent, settings={})
     far, near = catalogue.resolve("m"), catalogue.resolve("n")
-    answers, asked, real = threading.Event(), list[Path](), directories.look
+    answers, asked = threading.Event(), list[Path]()
 
     def hanging(entry: Entry, roots: Sequence[Path]) -> ModelFile:
         if entry.path == hangs:
             asked.append(entry.path)
             answers.wait(LIMIT_SECONDS)
-        return real(entry, roots)
+        return look(entry, roots)
 
     async def refused() -> None:
         with pytest.raises(ModelFileGone, match="its drive does not answer"):
             await catalogue.look(far)
 
-    monkeypatch.setattr(directories, "look", hanging)  # a drive cannot be made to hang otherwise
+    monkeypatch.setattr(
+        "suite.catalogue.directories.look", hanging
+    )  # a drive cannot be made to hang otherwise
     monkeypatch.setattr(looks, "LOOK_SECONDS", 0.2)
     try:
         async with anyio.create_task_group() as tasks:

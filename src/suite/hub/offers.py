@@ -11,6 +11,7 @@ import msgspec
 
 from suite.engine.gguf.file import split_name
 from suite.errors import HubChoiceUnclear, HubModelNotFound
+from suite.units import size
 
 PREFERRED: Final = "Q4_K_M"
 """The quantization that most people want: a quarter of the size, and hardly worse."""
@@ -96,11 +97,6 @@ def _is_model(name: str) -> bool:
     name = name.lower()
     hidden = name.startswith(".")
     return name.endswith(_SUFFIX) and not hidden and not any(word in name for word in _NO_MODEL)
-
-
-def size(bytes: int) -> str:
-    """A number of bytes for people."""
-    return f"{bytes / 2**30:.2f} GiB" if bytes >= 2**30 else f"{bytes / 2**20:.1f} MiB"
 
 
 def _default(models: Sequence[Offer]) -> Sequence[Offer]:
