@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ from suite.cli import exit
 from suite.errors import HubUnreachable, InvalidRequest
 from suite.hub.download import download
 from suite.hub.offers import HubFile
+from suite.hub.reference import Reference
 from suite.units import size
 from support.command import Done, run_command
 from support.disks import small_disk
@@ -176,6 +178,39 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(tmp_path: Path, path: st
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted", "revision"),
+    [
+        ("https://huggingface.co/org/tiny-GGUF/tree/v2", None, "v2"),
+        ("https://huggingface.co/org/tiny-GGUF/tree/refs%2Fpr%2F1", None, "refs/pr/1"),
+        ("hf.co/org/tiny-GGUF/tree/main/Q4", "Q4", "main"),
+        ("hf.co/org/tiny-GGUF/blob/v2/Q4/m.gguf", "Q4/m.gguf", "v2"),
+        ("org/tiny-GGUF:Q8_0", "Q8_0", None),
+    ],
+)
+def test_the_address_of_a_page_says_which_revision(
+    text: str, wanted: str | None, revision: str | None
+) -> None:
+    assert Reference.parse(text) == Reference(repository=REPOSITORY, wanted=wanted, revision=revision)
+
+
+def test_an_empty_file_and_a_drive_without_locks_are_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    class Empty:
+        def append(self, file: HubFile, part: BufferedWriter) -> None:
+            pass
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for digest in (None, sha256(b"")):
+        file = HubFile(path=f"{digest}.gguf", bytes=0, sha256=digest)
+        (path,) = download(Empty(), [file], tmp_path, lambda _: None).paths
+        assert path.read_bytes() == b""
+
+
 class Nothing:
     def append(self, file: HubFile, part: BufferedWriter) -> None:
         raise AssertionError(f"{file} is not to be asked for, nor written to {part}")
@@ -287,6 +322,21 @@ def test_what_the_hub_refuses_is_told_with_what_to_do_and_without_the_token(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("address", ["http://[::1", "huggingface.co", "http://", "http://127.0.0.1:99999"])
+def test_what_the_environment_says_wrong_is_told_without_the_token(
+    tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    hub.files(REPOSITORY, {"tiny.gguf": weights})
+    with monkeypatch.context() as patched:
+        patched.setenv("HF_ENDPOINT", address)
+        said = refused(tmp_path, REPOSITORY)
+        assert said.startswith("error invalid_configuration: HF_ENDPOINT is not the address of a hub")
+    monkeypatch.setenv("HF_TOKEN", "hf_äé")
+    said = refused(tmp_path, REPOSITORY)
+    assert said.startswith("error invalid_configuration: HF_TOKEN, or the token")
+    assert "äé" not in said
+
+
 def test_the_token_goes_to_the_hub_and_not_to_where_it_sends_us(
     tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,7 +411,7 @@ async def test_the_id_that_it_tells_is_the_one_that_the_service_gives(
         hub.files(name, {"tiny.gguf": weights})
 
     async def told(repository: str) -> str:
-        return (await anyio.to_thread.run_sync(pulled, directories[0], repository))["model_id"]
+        return str((await anyio.to_thread.run_sync(pulled, directories[0], repository))["model_id"])
 
     # Nobody has given an id yet, and the files of the first directory come first.
     assert await told("alice/tiny-GGUF") == "tiny"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,6 +66,9 @@ def pull(model: str, to: Path | None, file: Path | None, revision: str | None, a
     """
     require("hub", "suite pull")
     from suite.cli.output import json_line
+    from suite.hub.environment import check_environment
+
+    check_environment(os.environ)  # the library reads it when it is imported
     from suite.hub.download import download
     from suite.hub.offers import choose, offers
     from suite.hub.reference import Reference

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from suite.errors import DigestMismatch, DiskFull, InvalidRequest, PullRunning
 from suite.hub.offers import HubFile
@@ -18,6 +19,8 @@ from suite.units import size
 
 PART_SUFFIX = ".part"
 """What a file's name ends in until all of it is there and checked."""
+
+_NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 OnBytes = Callable[[int], None]
 """Called with how many bytes of all files are here."""
@@ -65,13 +68,16 @@ def download(origin: Origin, files: Sequence[HubFile], folder: Path, on_bytes: O
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Be the only process that downloads into a folder. Raises PullRunning."""
+    """Be the only process that downloads into a folder, if its drive has locks. Raises PullRunning."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PullRunning(f"another process is downloading into {folder}: wait for it") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
     finally:
         os.close(descriptor)
@@ -134,7 +140,7 @@ def _append(origin: Origin, file: HubFile, part: Path, on_bytes: OnBytes) -> boo
             writer.flush()
             os.fsync(writer.fileno())
     finally:
-        if _size(part) == 0:  # nothing to go on with
+        if _size(part) == 0 < file.bytes:  # nothing to go on with
             part.unlink(missing_ok=True)
     return resumed
 
@@ -155,7 +161,7 @@ class _Reporting(BufferedWriter):
 
 def _has_digest(file: HubFile, path: Path) -> bool:
     """Whether the content is that of the hub, as far as the hub says what it is."""
-    if _size(path) != file.bytes:
+    if not path.is_file() or _size(path) != file.bytes:
         return False
     if file.sha256 is None:
         return True
