@@ -171,8 +171,8 @@ class Generations:
         else:
             raise GenerationNotFound
 
-    async def unfinished(self, model_id: str | None) -> tuple[GenerationInfo, ...]:
-        """The unfinished generations of a model (None: of all), the oldest first.
+    async def running(self, model_id: str | None) -> tuple[GenerationInfo, ...]:
+        """The generations of a model (None: of all) that wait or run, the oldest first.
 
         What a process does not say within `PROGRESS_SECONDS` is left out.
         """
