@@ -26,12 +26,13 @@ class Looks:
     async def look(self, directory: Path, what: Callable[[], T]) -> T:
         """Call what blocks on the drive of a directory, in a thread.
 
-        Raises TimeoutError after `LOOK_SECONDS`, and at once while an earlier look has not come back.
+        Raises TimeoutError after `LOOK_SECONDS`, and at once while an earlier look has not come back. The
+        wait for one's turn does not count: a drive that is slow answers all.
         """
-        with anyio.fail_after(LOOK_SECONDS):
-            async with self._turns.setdefault(directory, anyio.Lock()):
-                if directory in self._looking:
-                    raise TimeoutError
+        async with self._turns.setdefault(directory, anyio.Lock()):
+            if directory in self._looking:
+                raise TimeoutError
+            with anyio.fail_after(LOOK_SECONDS):
                 return await anyio.to_thread.run_sync(self._look, directory, what, abandon_on_cancel=True)
 
     def _look(self, directory: Path, what: Callable[[], T]) -> T:
