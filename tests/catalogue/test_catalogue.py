@@ -170,6 +170,23 @@ async def test_links_out_are_refused_and_links_inside_are_not(tmp_path: Path, mo
         catalogue.check_present(catalogue.resolve("out"))
 
 
+async def test_a_refusal_does_not_keep_the_requests_that_it_refused(models: Path) -> None:
+    put(models, "bad.gguf", b"GGUF")
+    refused = ModelSettings(model_path="../m.gguf")
+    catalogue = await scanned(models, settings={"refused": refused})
+    errors: list[ModelFileInvalid] = []
+    for _ in range(2):
+        with pytest.raises(ModelFileInvalid, match="in it; give a path below") as refusal:
+            catalogue.check_present(catalogue.resolve("refused"))
+        errors.append(refusal.value)
+    assert errors[0] is not errors[1]
+    kept = [model.error for model in catalogue.models.values()]
+    assert len(kept) == 2
+    for error in kept:
+        assert error is not None
+        assert error.__traceback__ is None
+
+
 async def test_a_file_swapped_for_a_link_out_is_noticed_before_the_load(tmp_path: Path, models: Path) -> None:
     path = put(models, "m.gguf")
     catalogue = await scanned(models)

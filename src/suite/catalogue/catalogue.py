@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -27,6 +28,7 @@ from suite.catalogue.directories import Directories, Listing
 from suite.catalogue.files import ModelFile
 from suite.catalogue.ids import Ids
 from suite.catalogue.inspection import Inspection, part_paths, unreadable
+from suite.catalogue.looks import Looks
 from suite.catalogue.model import Changes, Model, changes_between, with_claim_checked, with_digest_before
 from suite.catalogue.names import printable
 from suite.catalogue.outage import Outage, outage_problems
@@ -74,6 +76,7 @@ class Catalogue:
         self._unsettled: dict[str, tuple[Signature, float]] = {}
         self._scanning = anyio.Lock()
         self._hashing = anyio.Lock()
+        self._looks = Looks()
         self.warnings: tuple[str, ...] = ()
         """What the last scan left out, and why."""
         self._unreadable: tuple[str, ...] = ()
@@ -145,17 +148,31 @@ class Catalogue:
         ModelFileInvalid when it is refused, or has changed and will be inspected by the next scan.
         """
         if not model.file.signature.parts:  # refused because of its path, so there is no file to check
-            raise model.error or ModelFileInvalid()
+            raise model.error.copy() if model.error else ModelFileInvalid()
         if model.outage is not None:
             raise _away(model.file_name, model.outage)
         if not model.settled:
-            raise model.error or ModelFileIncomplete()
+            raise model.error.copy() if model.error else ModelFileIncomplete()
         now = self._directories.look(model.file.entry)
         if now.error is not None:
             raise now.error
         if not model.file.signature.is_touched(now.signature):
             raise just_changed(model.file_name)
         return now.signature
+
+    async def look(self, model: Model) -> Signature:
+        """Do in a thread what `check_present` does.
+
+        Raises as that, and ModelFileGone as well when the drive does not answer within `LOOK_SECONDS`.
+        """
+        tops = (top for top in self._directories.paths if model.path.is_relative_to(top))
+        try:
+            return await self._looks.look(next(tops, model.path.parent), partial(self.check_present, model))
+        except TimeoutError:
+            raise ModelFileGone(
+                f"{model.file_name} is out of reach: its drive does not answer; "
+                "see whether it is there, or choose another model"
+            ) from None
 
     def has_gone(self, model_id: str) -> bool:
         """Whether no file has this id any more, and none that is out of reach at the moment either."""
@@ -247,7 +264,7 @@ class Catalogue:
             self._models[model.model_id] = now = with_claim_checked(now)
             if now.error is not None and current.error is None:
                 logger.warning("%s", now.error.message)
-                raise now.error
+                raise now.error.copy()
         return found
 
     async def _hash(self, model: Model) -> str:
@@ -259,7 +276,7 @@ class Catalogue:
         finally:
             stop.set()  # an abandoned thread must not go on to read gigabytes
         assert found is not None, "only a cancelled caller stops it"
-        now = await anyio.to_thread.run_sync(self.check_present, model, abandon_on_cancel=True)
+        now = await self.look(model)
         if now != model.file.signature:
             raise just_changed(model.file_name)
         await anyio.to_thread.run_sync(

@@ -50,7 +50,7 @@ class Inspection:
                 info = inspect(file.path)
                 seen = _fingerprint(file.path, info)
             except ModelFileInvalid as invalid:
-                info, error = None, invalid
+                info, error = None, invalid.copy()
         if info is None:
             logger.warning("model %s cannot be loaded: %s", model_id, error)
         return self._model(model_id, file, info, error, seen, settled=True)

@@ -11,6 +11,7 @@ import msgspec
 
 from suite.engine.gguf.names import SUFFIX, is_model_name, part_names
 from suite.errors import HubChoiceUnclear, HubModelNotFound
+from suite.units import size
 
 PREFERRED: Final = "Q4_K_M"
 """The quantization that most people want: a quarter of the size, and hardly worse."""
@@ -83,11 +84,6 @@ def listing(repository: str, models: Sequence[Offer]) -> str:
     if len(models) > _SHOWN:
         lines.append(f"  and {len(models) - _SHOWN} more")
     return "\n".join(lines)
-
-
-def size(bytes: int) -> str:
-    """A number of bytes for people."""
-    return f"{bytes / 2**30:.2f} GiB" if bytes >= 2**30 else f"{bytes / 2**20:.1f} MiB"
 
 
 def _default(models: Sequence[Offer]) -> Sequence[Offer]:
