@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from suite.catalogue.directories import Directories
 from suite.catalogue.ids import Ids
@@ -18,13 +15,10 @@ def id_of(path: Path, directory: Path, settings: Settings) -> str | None:
 
     None if it would not serve the file. Only reads. Blocks.
     """
-    directories = list(settings.models_directories)
-    if not any(directory.absolute().is_relative_to(each.absolute()) for each in directories):
-        directories.append(directory)
-    with TemporaryDirectory() as scratch:  # a listing stores the ids that it gives
-        known = Path(scratch) / "ids.json"
-        with suppress(OSError):
-            shutil.copyfile(settings.data_dir / known.name, known)
-        listing = Directories(directories, Ids(known), settings.follow_links).listing(settings.models)
+    served = list(settings.models_directories)
+    if not any(directory.absolute().is_relative_to(each.absolute()) for each in served):
+        served.append(directory)
+    directories = Directories(served, Ids(settings.data_dir / "ids.json"), settings.follow_links)
+    listing = directories.listing(settings.models)
     place = Path(os.path.abspath(path))  # noqa: PTH100
     return next((id for id, file in listing.files.items() if file.path == place), None)

@@ -447,7 +447,7 @@ async def _catalogue(settings: Settings) -> Catalogue:
         settings.data_dir,
         follow_links=settings.follow_links,
     )
-    await catalogue.scan()
+    await catalogue.scan_first()
     return catalogue
 
 
