@@ -94,14 +94,18 @@ class Directories:
 
     def look(self, entry: Entry) -> ModelFile:
         """The current state of one file. Raises ModelFileGone when it does not exist."""
-        return look(entry, self._roots())
+        own = [directory for directory in self.paths if entry.path.is_relative_to(directory)]
+        file = look(entry, self._roots(own))
+        if file.error is None:
+            return file  # without a question to the other directories, whose drives may not answer
+        return look(entry, self._roots(self.paths))
 
     def _found(self, taken: set[Path], warnings: list[str], unlisted: dict[Path, Outage]) -> list[ModelFile]:
         """Everything named as a model, but for what is taken, directory by directory.
 
         Fills `unlisted`: the folders of which not all could be listed, and why.
         """
-        roots = self._roots()
+        roots = self._roots(self.paths)
         files: dict[Path, ModelFile] = {}
         for entry in self._entries(warnings, unlisted):
             if entry.path not in taken:
@@ -222,6 +226,6 @@ class Directories:
         asked = Path(model_path)
         return [asked] if asked.is_absolute() else [directory / asked for directory in self.paths]
 
-    def _roots(self) -> list[Path]:
+    def _roots(self, directories: Sequence[Path]) -> list[Path]:
         """Where files may really be: in the directories, without links, or anywhere."""
-        return [Path("/")] if self._anywhere else [directory.resolve() for directory in self.paths]
+        return [Path("/")] if self._anywhere else [directory.resolve() for directory in directories]

@@ -15,10 +15,10 @@ def id_of(path: Path, directory: Path, settings: Settings) -> str | None:
 
     None if it would not serve the file. Only reads. Blocks.
     """
-    directories = list(settings.models_directories)
-    if not any(directory.absolute().is_relative_to(each.absolute()) for each in directories):
-        directories.append(directory)
-    ids = Ids(settings.data_dir / "ids.json")
-    listing = Directories(directories, ids, settings.follow_links).listing(settings.models)
+    served = list(settings.models_directories)
+    if not any(directory.absolute().is_relative_to(each.absolute()) for each in served):
+        served.append(directory)
+    directories = Directories(served, Ids(settings.data_dir / "ids.json"), settings.follow_links)
+    listing = directories.listing(settings.models)
     place = Path(os.path.abspath(path))  # noqa: PTH100
     return next((id for id, file in listing.files.items() if file.path == place), None)
