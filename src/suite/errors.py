@@ -8,7 +8,8 @@ the same class again::
 
 from __future__ import annotations
 
-from typing import ClassVar
+from copy import copy
+from typing import ClassVar, Self
 
 RETRY_AFTER_MS = 1000
 """When to try again if a queue is full and the time until there is room is unknown."""
@@ -30,6 +31,10 @@ class SuiteError(Exception):
     def message(self) -> str:
         """What happened and what to do."""
         return str(self.args[0])
+
+    def copy(self) -> Self:
+        """One that says the same. Of an error that is kept, raise copies: it would gather tracebacks."""
+        return copy(self)
 
 
 class InvalidJson(SuiteError):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from suite.catalogue import Catalogue, Changes
+from suite.catalogue.watch import ticks
 from suite.config import ModelSettings
 from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound
 from support.models import CHAT_TEMPLATE, smollm2, tiny_model
@@ -166,6 +170,23 @@ async def test_links_out_are_refused_and_links_inside_are_not(tmp_path: Path, mo
         catalogue.check_present(catalogue.resolve("out"))
 
 
+async def test_a_refusal_does_not_keep_the_requests_that_it_refused(models: Path) -> None:
+    put(models, "bad.gguf", b"GGUF")
+    refused = ModelSettings(model_path="../m.gguf")
+    catalogue = await scanned(models, settings={"refused": refused})
+    errors: list[ModelFileInvalid] = []
+    for _ in range(2):
+        with pytest.raises(ModelFileInvalid, match="in it; give a path below") as refusal:
+            catalogue.check_present(catalogue.resolve("refused"))
+        errors.append(refusal.value)
+    assert errors[0] is not errors[1]
+    kept = [model.error for model in catalogue.models.values()]
+    assert len(kept) == 2
+    for error in kept:
+        assert error is not None
+        assert error.__traceback__ is None
+
+
 async def test_a_file_swapped_for_a_link_out_is_noticed_before_the_load(tmp_path: Path, models: Path) -> None:
     path = put(models, "m.gguf")
     catalogue = await scanned(models)
@@ -231,6 +252,28 @@ async def test_an_alias_never_hides_a_model(models: Path) -> None:
     )
 
 
+async def test_names_that_are_far_from_what_was_asked_for_are_not_compared_at_length(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aliases = tuple(f"gemma-{number}" for number in range(300))
+    put(models, "smollm2.gguf")
+    catalogue = await scanned(models, settings={"smollm2": ModelSettings(aliases=aliases)})
+    compared: list[float] = []
+    ratio = difflib.SequenceMatcher[str].ratio
+
+    def counted(matcher: difflib.SequenceMatcher[str]) -> float:
+        compared.append(likeness := ratio(matcher))
+        return likeness
+
+    monkeypatch.setattr(difflib.SequenceMatcher, "ratio", counted)
+    with pytest.raises(ModelNotFound, match="did you mean 'smollm2'"):
+        catalogue.resolve("smolm2")
+    assert len(compared) == 2  # the whole name, and as much of it as was typed
+    with pytest.raises(ModelNotFound):
+        catalogue.resolve("smollm2" * 10_000)
+    assert len(compared) < 10
+
+
 async def test_a_configured_model_without_a_file_is_told_with_the_nearest_id(models: Path) -> None:
     put(models, "smollm2.gguf")
     catalogue = await scanned(models, settings={"smolm2": ModelSettings(context_length=64)})
@@ -239,14 +282,39 @@ async def test_a_configured_model_without_a_file_is_told_with_the_nearest_id(mod
     )
 
 
-async def test_a_name_that_is_no_unicode_is_left_out(models: Path) -> None:
+async def test_names_that_are_not_utf_8_are_left_out_and_told_with_escapes(models: Path) -> None:
+    other = os.fsdecode(b"caf\xe9")
     try:
-        put(models, os.fsdecode(b"\xff.gguf"))
+        put(models, f"{other}.gguf")
     except OSError:
         pytest.skip("this file system takes Unicode only")
+    put(models, "good.gguf")
+    for folder in (models / other, models / "models--org--tiny" / "snapshots" / other):
+        folder.mkdir(parents=True)
+        put(folder, "below.gguf")
+    (models / f"link-{other}").symlink_to(models / other)
+    put(models, f"n.gguf.{other}.part")
     catalogue = await scanned(models)
+    assert list(catalogue.models) == ["good"]
+    for name in ("caf\\xe9.gguf", "caf\\xe9/below.gguf", "link-caf\\xe9", "tiny/below.gguf", "n.gguf"):
+        assert any(f"{name} is left out: " in warning for warning in catalogue.warnings)
+    assert msgspec.json.encode(catalogue.warnings)
+
+
+async def test_a_model_directory_whose_name_is_not_utf_8_is_told_of(tmp_path: Path) -> None:
+    directory = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        directory.mkdir()
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    put(directory, "m.gguf")
+    catalogue = await scanned(directory)
     assert catalogue.models == {}
-    assert "not valid Unicode" in catalogue.warnings[0]
+    assert "is left out: its name, or that of a folder, is not UTF-8" in catalogue.warnings[0]
+    with pytest.raises(ModelNotFound, match=r"put a \.gguf file into .*caf\\xe9"):
+        catalogue.resolve("m")
+    async with aclosing(ticks([directory])) as told:
+        assert not await anext(told)
 
 
 async def test_a_file_that_goes_or_changes_is_noticed_before_the_load(models: Path) -> None:

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from suite.catalogue import Catalogue, Changes
-from suite.errors import ModelNotFound
+from suite.errors import ModelFileIncomplete, ModelNotFound
 from support.raw_gguf import Tensor, gguf_bytes
 
 GOOD = gguf_bytes()
@@ -91,6 +91,39 @@ async def test_a_model_stays_as_it_was_while_its_file_is_replaced(models: Path) 
     assert catalogue.resolve("m") is before
     clock.now = 10
     assert await catalogue.scan(settle_seconds=10) == Changes(changed=("m",))
+
+
+async def test_a_file_that_is_being_overwritten_counts_as_changed_before_it_has_settled(models: Path) -> None:
+    clock = Clock()
+    catalogue = open_catalogue(models, clock)
+    path = models / "m.gguf"
+    path.write_bytes(GOOD)
+    await catalogue.scan()
+    with path.open("r+b") as file:  # a slow copy in place, as `cp` makes it
+        for number in range(4):
+            file.write(OTHER[number * 10 : number * 10 + 10])
+            file.flush()
+            changes = await catalogue.scan(settle_seconds=10)
+            assert changes == (Changes(changed=("m",)) if number == 1 else Changes())
+        assert catalogue.resolve("m").file_state == "arriving"
+        with pytest.raises(ModelFileIncomplete):
+            catalogue.check_present(catalogue.resolve("m"))
+        file.write(OTHER[40:])
+    await catalogue.scan(settle_seconds=10)
+    clock.now = 10
+    assert await catalogue.scan(settle_seconds=10) == Changes(added=("m",))
+    assert catalogue.resolve("m").error is None
+
+
+async def test_other_rights_again_and_again_are_no_change(models: Path) -> None:
+    catalogue = open_catalogue(models)
+    path = models / "m.gguf"
+    path.write_bytes(GOOD)
+    await catalogue.scan()
+    for mode in (0o600, 0o640, 0o644):
+        path.chmod(mode)
+        assert not await catalogue.scan(settle_seconds=10)
+    assert catalogue.resolve("m").file_state == "present"
 
 
 async def test_a_missing_directory_is_watched_for(tmp_path: Path) -> None:

@@ -230,3 +230,31 @@ async def test_a_digest_that_nobody_waits_for_any_more_is_given_up(models: Path)
         await catalogue.digest("m")
     assert limit.cancelled_caught
     assert catalogue.resolve("m").sha256 is None
+
+
+async def test_a_known_digest_does_not_wait_for_the_turn_of_others(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("known", "large"):
+        (models / f"{name}.gguf").write_bytes(GOOD)
+    catalogue = Catalogue.open([models], {}, models.parent)
+    await catalogue.scan()
+    expected = await catalogue.digest("known")
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(paths: list[Path], stop: threading.Event) -> str | None:
+        reading.set()
+        go_on.wait(30)
+        return sha256(paths, stop)
+
+    monkeypatch.setattr("suite.catalogue.catalogue.sha256", slow)
+    async with anyio.create_task_group() as tasks:
+        (models / "large.gguf").write_bytes(GOOD + b"\0")
+        await catalogue.scan()
+        tasks.start_soon(catalogue.digest, "large")
+        await anyio.to_thread.run_sync(reading.wait)
+        try:
+            with anyio.fail_after(10):
+                assert await catalogue.digest("known") == expected
+        finally:
+            go_on.set()

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from suite.catalogue import Catalogue, Changes, Model, folder
-from suite.catalogue.entry import Entry
+from suite.catalogue import Catalogue, Changes, Model, looks
 from suite.config import ModelSettings
 from suite.errors import ModelFileGone, ModelNotFound
 from support.raw_gguf import Tensor, gguf_bytes
+from support.stores import HuggingFaceHub, Ollama
 
 GOOD = gguf_bytes()
 OTHER = gguf_bytes(tensors=(Tensor(dimensions=(32, 8)),), data=1024)
 NOBODY = 65534
+REVISION = "0123456789abcdef" * 2 + "01234567"
+LIBRARY = "registry.ollama.ai/library"
 LIMIT_SECONDS = 30
 NAMED = {"named": ModelSettings(model_path="below/other.gguf")}
 
@@ -196,28 +199,179 @@ async def test_a_folder_or_file_without_permission_is_out_of_reach() -> None:
         assert states(catalogue) == {"m": "present", "n": "present"}
 
 
+async def test_what_cannot_be_read_within_a_store_is_not_deleted() -> None:
+    with tempfile.TemporaryDirectory() as name:  # the tests' own directory is root's alone
+        top = Path(name)
+        hub, ollama = HuggingFaceHub(top / "models" / "hub"), Ollama(top / "models" / "ollama")
+        revision = hub.add("org/tiny", REVISION, "below/hugging.gguf", GOOD).parent.parent
+        manifest = ollama.add(f"{LIBRARY}/tiny/1b", OTHER, parameters={"temperature": 1})
+        parameters = ollama.blob(json.dumps({"temperature": 1}).encode())
+        may(top, 0o777)
+        with nobody():
+            catalogue = await opened(top / "models", settings={})
+        places = [revision.parent, revision, revision / "below", manifest.parent, manifest, parameters]
+        for place in (*places, hub.repository("org/tiny") / "refs" / "main"):
+            mode = place.stat().st_mode
+            may(place, 0)
+            with nobody():
+                assert not await catalogue.scan()
+            assert sorted(states(catalogue).values()) == ["present", "unreachable"]
+            (problem,) = catalogue.problems
+            assert str(place) in problem
+            assert problem.endswith("give the service's user the right to read it")
+            may(place, mode)
+            with nobody():
+                await catalogue.scan()
+            assert states(catalogue) == {"hugging": "present", "tiny:1b": "present"}
+
+
+@pytest.mark.parametrize("left", ["an empty folder", "a link to nothing", "nothing"])
+async def test_blobs_that_are_away_change_no_model(tmp_path: Path, left: str) -> None:
+    hub, ollama = HuggingFaceHub(tmp_path / "models" / "hub"), Ollama(tmp_path / "models" / "ollama")
+    hub.add("org/tiny", REVISION, "hugging.gguf", GOOD)
+    ollama.add(f"{LIBRARY}/tiny/1b", OTHER, system="Be brief.")
+    catalogue = await opened(tmp_path / "models", settings={})
+    both = hub.repository("org/tiny") / "blobs", ollama.directory / "blobs"
+    for blobs in both:
+        move(blobs, blobs.with_name("away"))
+        if left == "an empty folder":
+            blobs.mkdir()
+        elif left == "a link to nothing":
+            blobs.symlink_to(tmp_path / "drive" / "blobs")
+    for asked in (catalogue, catalogue, await opened(tmp_path / "models", settings={})):
+        changes = await asked.scan()
+        assert not (changes.changed or changes.removed)
+        assert len(asked.problems) == 2
+        assert all("cannot be read" in problem for problem in asked.problems)
+        assert "it is there again" not in str(asked.problems)
+    assert states(catalogue) == {"hugging": "unreachable", "tiny:1b": "unreachable"}
+    for blobs in both:
+        if left != "nothing":
+            (Path.unlink if blobs.is_symlink() else Path.rmdir)(blobs)
+        move(blobs.with_name("away"), blobs)
+    changes = await catalogue.scan()
+    assert not (changes.changed or changes.removed)
+    assert states(catalogue) == {"hugging": "present", "tiny:1b": "present"}
+    assert catalogue.problems == ()
+
+
+async def test_many_files_of_one_drive_are_one_problem_and_many_drives_some(tmp_path: Path) -> None:
+    models = put(tmp_path / "models" / "here.gguf").parent
+    for number in range(30):
+        drive = put(tmp_path / f"drive{number}" / "below" / "a.gguf").parent
+        put(drive / "b.gguf")
+        for name in ("a", "b"):
+            (models / f"{name}{number}.gguf").symlink_to(drive / f"{name}.gguf")
+    catalogue = Catalogue.open([models], {}, tmp_path, follow_links="anywhere")
+    await catalogue.scan()
+    move(tmp_path / "drive0", tmp_path / "away")
+    await catalogue.scan()
+    (problem,) = catalogue.problems
+    assert problem.startswith(f"{tmp_path / 'drive0'} cannot be read (No such file or directory): 2 of its")
+    for number in range(1, 30):
+        shutil.rmtree(tmp_path / f"drive{number}")
+    await catalogue.scan()
+    assert len(catalogue.problems) == 21
+    assert catalogue.problems[-1] == "10 more cannot be read"
+
+
+async def test_what_is_listed_but_no_model_any_more_is_removed(tmp_path: Path) -> None:
+    models, other = tmp_path / "models", put(tmp_path / "other" / "m.gguf").parent
+    models.mkdir()
+    (models / "linked").symlink_to(other)
+    await Catalogue.open([models], {}, tmp_path, follow_links="anywhere").scan()
+    catalogue = await opened(models, settings={})
+    assert "it is there again" in str(catalogue.problems)
+    assert await catalogue.scan() == Changes(removed=("m",))
+    assert catalogue.problems == ()
+
+
 async def test_a_drive_that_does_not_answer_is_told_of(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, answered, asked = Clock(), threading.Event(), threading.Event()
+    clock = Clock()
     catalogue = Catalogue.open([models], {}, models.parent, clock=clock)
     await catalogue.scan()
-
-    def wait(*_: object, **__: object) -> Iterator[Entry]:
-        asked.set()
-        answered.wait(LIMIT_SECONDS)
-        return iter(())
-
-    with monkeypatch.context() as patched:  # a drive cannot be made to hang otherwise
-        patched.setattr(folder, "entries", wait)
+    with hanging(models, monkeypatch) as asked:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(catalogue.scan)
+            tasks.start_soon(anext, catalogue.watch())
             await anyio.to_thread.run_sync(asked.wait, LIMIT_SECONDS)
-            assert not str(catalogue.problems).count("has not answered")
+            assert catalogue.problems == ()
             clock.now = 30
-            assert str(models) in str(catalogue.problems)
+            assert f"has not answered for 30 s or more: see whether the drives of {models}" in str(
+                catalogue.problems
+            )
             assert set(catalogue.models) == {"m", "other"}
             tasks.cancel_scope.cancel()  # a stop does not wait for it
-        answered.set()
     assert catalogue.problems == ()
+
+
+async def test_requests_for_a_drive_that_hangs_block_no_others_and_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, healthy = put(tmp_path / "hangs" / "m.gguf"), put(tmp_path / "healthy" / "n.gguf")
+    catalogue = await opened(hangs.parent, healthy.parent, settings={})
+    far, near = catalogue.resolve("m"), catalogue.resolve("n")
+
+    async def refused() -> None:
+        with pytest.raises(ModelFileGone, match="its drive does not answer"):
+            await catalogue.look(far)
+
+    monkeypatch.setattr(looks, "LOOK_SECONDS", 0.2)
+    with hanging(hangs.parent, monkeypatch):
+        threads = threading.active_count()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(refused)
+            with anyio.fail_after(LIMIT_SECONDS):
+                await anyio.wait_all_tasks_blocked()
+                await catalogue.look(near)
+        await refused()
+        assert threading.active_count() <= threads + 2  # one that hangs, one for the others
+    monkeypatch.setattr(looks, "LOOK_SECONDS", LIMIT_SECONDS)
+    with anyio.fail_after(LIMIT_SECONDS):
+        while True:
+            with suppress(ModelFileGone):
+                await catalogue.look(far)
+                break
+            await anyio.sleep(0.01)
+
+
+async def test_a_start_does_not_wait_for_ever_for_a_drive(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await opened(models, settings={})
+    catalogue = Catalogue.open([models], {}, models.parent)
+    with anyio.fail_after(LIMIT_SECONDS), hanging(models, monkeypatch):
+        await catalogue.scan_first(patience_seconds=0.1)
+        assert "has not answered" in str(catalogue.problems)
+        assert not catalogue.has_gone("m")
+        assert not catalogue.has_gone("what ids.json does not know, and the log does")
+        with pytest.raises(ModelFileGone, match=r"m is out of reach: .* has not been listed yet"):
+            catalogue.resolve("m")
+    (models / "below" / "other.gguf").unlink()
+    with anyio.fail_after(LIMIT_SECONDS):
+        async with aclosing(catalogue.watch()) as changes:
+            assert await anext(changes) == Changes(removed=("other",))
+            assert await anext(changes) == Changes(added=("m",))
+    assert catalogue.problems == ()
+
+
+@contextmanager
+def hanging(drive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A drive that does not answer as long as this is entered, which cannot be made otherwise."""
+    stat, asked, answers = Path.stat, threading.Event(), threading.Event()
+
+    def wait(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.is_relative_to(drive):
+            asked.set()
+            answers.wait(LIMIT_SECONDS)
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", wait)
+        try:
+            yield asked
+        finally:
+            answers.set()
 
 
 class Clock:

@@ -59,6 +59,7 @@ def hub(tmp_path: Path) -> HuggingFaceHub:
 async def test_a_cache_is_recognised_from_any_of_its_folders(given: str, hub: HuggingFaceHub) -> None:
     snapshot = hub.add("org/tiny-GGUF", NEW, "tiny-Q4_0.gguf", GOOD).parent
     hub.add("org/tiny-GGUF", NEW, "mmproj-tiny-f16.gguf", OTHER)
+    hub.add("org/tiny-GGUF", NEW, "tiny-imatrix.gguf", OTHER)
     hub.add("org/tiny-GGUF", NEW, "README.md", b"# tiny")
     (hub.directory / "datasets--org--texts" / "snapshots" / NEW).mkdir(parents=True)
     directory = {
@@ -229,6 +230,7 @@ async def test_what_cannot_be_served_says_why(ollama: Ollama) -> None:
     ollama.add(f"{library}/adapted/latest", GOOD, others={"adapter": b"GGUF"})
     ollama.add(f"{library}/text/latest", b"these are no weights")
     ollama.add(f"{library}/parametric/latest", GOOD, others={"params": b"[1, 2]"})
+    ollama.add(f"{library}/wordy/latest", GOOD, system="I" * (64 << 10) + "!")
     ollama.add(f"{library}/linked/latest", GOOD, system="I am a secret")
     secret = ollama.blob(b"I am a secret")
     secret.rename(ollama.directory.parent / "secret")
@@ -255,6 +257,7 @@ async def test_what_cannot_be_served_says_why(ollama: Ollama) -> None:
         "lost": "is missing: `ollama pull lost:latest` brings it back",
         "parametric": "the file of its parameters is not the JSON that Ollama writes",
         "text": "is not a model that can be loaded",
+        "wordy": "its system prompt has over 64 KiB: make it shorter with `ollama create`",
     }.items():
         assert reason in reasons.pop(f"{name}:latest")
     assert reasons == {}
@@ -290,6 +293,31 @@ async def test_a_store_that_is_linked_into_a_model_directory_is_one(tmp_path: Pa
     (models / "ollama").symlink_to(ollama.directory)
     catalogue = await scanned(models, links="anywhere")
     assert origins(catalogue) == {"tiny:1b": ("ollama", "tiny")}
+
+
+# --- beside them --------------------------------------------------------------------------------------------
+
+
+async def test_what_lies_beside_a_store_is_served_too(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    HuggingFaceHub(models).add("org/tiny", NEW, "tiny.gguf", GOOD)
+    Ollama(models).add("registry.ollama.ai/library/tiny/1b", GOOD)
+    (models / "below").mkdir()
+    for path in ("plain.gguf", "below/deep.gguf", "models--org--tiny/stray.gguf"):
+        (models / path).write_bytes(OTHER)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    for _ in range(2):
+        catalogue = Catalogue.open([models], {}, data_dir)
+        await catalogue.scan()
+        assert {id: model.file.entry.source for id, model in catalogue.models.items()} == {
+            "deep": "directory",
+            "plain": "directory",
+            "stray": "directory",
+            "tiny": "huggingface",
+            "tiny:1b": "ollama",
+        }
+        assert (catalogue.problems, catalogue.warnings) == ((), ())
 
 
 # --- as they are --------------------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ import pytest
 
 from suite.cli import projections, usage
 from suite.cli.main import main
-from suite.cli.output import change, duration, exact, fraction, number, parameters, size
+from suite.cli.output import change, duration, exact, fraction, number, parameters
 from suite.client.records import ProjectionName
 from suite.messages.actions.projections import ErrorEntry, GetErrorsReply, RebuildProjectionRequest
 from suite.messages.actions.status import HealthCheckReply
 from suite.messages.actions.usage import UsageKey
 from suite.messages.events import Severity
+from suite.units import size
 from support.command import Command
 from support.faults import KillableServer
 from support.models import tiny_model

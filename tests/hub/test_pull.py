@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,11 +18,13 @@ import anyio.to_thread
 import pytest
 from huggingface_hub import constants
 
+from suite.catalogue import Catalogue
 from suite.cli import exit
-from suite.cli.output import size
-from suite.errors import HubUnreachable
+from suite.errors import HubUnreachable, InvalidRequest
 from suite.hub.download import download
 from suite.hub.offers import HubFile
+from suite.hub.reference import Reference
+from suite.units import size
 from support.command import Done, run_command
 from support.disks import small_disk
 from support.hub import REVISION, Hub, serving_hub
@@ -87,6 +90,7 @@ async def test_a_model_is_pulled_and_a_running_service_finds_it(
             "model_id": "tiny-Q4_K_M",
             "repository": REPOSITORY,
             "files": [str(path)],
+            "replaced": [],
             "bytes": len(weights),
             "sha256": [sha256(weights)],
         }
@@ -125,7 +129,7 @@ SEVERAL = {
         (f"{REPOSITORY}:tiny-IQ4_XS.gguf", ["tiny-IQ4_XS.gguf"]),
         (f"hf.co/{REPOSITORY}:IQ4_XS", ["tiny-IQ4_XS.gguf"]),
         (f"https://huggingface.co/{REPOSITORY}/blob/main/tiny-Q8_0.gguf", ["tiny-Q8_0.gguf"]),
-        (f"{REPOSITORY}:F16", ["tiny-F16-00001-of-00002.gguf", "tiny-F16-00002-of-00002.gguf"]),
+        (f"{REPOSITORY}:F16", ["big/tiny-F16-00001-of-00002.gguf", "big/tiny-F16-00002-of-00002.gguf"]),
     ],
 )
 def test_a_quantization_or_a_file_says_which(tmp_path: Path, hub: Hub, asked: str, files: list[str]) -> None:
@@ -138,9 +142,9 @@ def test_when_the_choice_is_unclear_there_is_a_list_to_type_from(tmp_path: Path,
     hub.files(REPOSITORY, {name: content for name, content in SEVERAL.items() if "Q4_K_M" not in name})
     hub.files("org/texts", {"README.md": b"nothing"})
     listed = [
-        f"  {REPOSITORY}:big/tiny-F16-00001-of-00002.gguf  0.0 MiB",
-        f"  {REPOSITORY}:tiny-IQ4_XS.gguf  0.0 MiB",
-        f"  {REPOSITORY}:tiny-Q8_0.gguf  0.0 MiB",
+        f"  {REPOSITORY}:big/tiny-F16-00001-of-00002.gguf  3.1 KiB",
+        f"  {REPOSITORY}:tiny-IQ4_XS.gguf  1.3 KiB",
+        f"  {REPOSITORY}:tiny-Q8_0.gguf  1.1 KiB",
     ]
     said = refused(tmp_path, REPOSITORY).splitlines()
     assert said[0].startswith("error hub_choice_unclear: ")
@@ -160,6 +164,65 @@ def test_no_progress_is_drawn_where_nothing_may_be(tmp_path: Path, hub: Hub) -> 
         assert screen.ended() == 0
     assert b"\x1b" not in screen.received
     assert len(screen.rows) == 3
+
+
+def test_files_of_one_name_are_two_and_what_is_replaced_is_told(tmp_path: Path, hub: Hub) -> None:
+    paths = ["Q4/model.gguf", "Q8/model.gguf"]
+    for part, content in enumerate((gguf_bytes(), gguf_bytes(data=600))):
+        hub.files(REPOSITORY, dict.fromkeys(paths, content) | {"README.md": bytes(part)})
+        for path in paths:
+            done = pull(tmp_path, f"{REPOSITORY}:{path}")
+            here = tmp_path / REPOSITORY / path
+            warning = f"warning: {here} had other content, and was replaced" if part else None
+            assert done.stderr.splitlines()[1:] == ([warning] if warning else [])
+            assert here.read_bytes() == content
+    assert names(tmp_path / REPOSITORY) == paths
+
+
+@pytest.mark.parametrize("path", ["../m.gguf", "/m.gguf", "a/../../m.gguf"])
+def test_a_path_that_leads_out_of_the_folder_is_refused(tmp_path: Path, path: str) -> None:
+    folder = tmp_path / "folder"
+    with pytest.raises(InvalidRequest, match="may not be written"):
+        download(Nothing(), [HubFile(path=path, bytes=0, sha256=None)], folder, lambda _: None)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "revision"),
+    [
+        ("https://huggingface.co/org/tiny-GGUF/tree/v2", None, "v2"),
+        ("https://huggingface.co/org/tiny-GGUF/tree/refs%2Fpr%2F1", None, "refs/pr/1"),
+        ("hf.co/org/tiny-GGUF/tree/main/Q4", "Q4", "main"),
+        ("hf.co/org/tiny-GGUF/blob/v2/Q4/m.gguf", "Q4/m.gguf", "v2"),
+        ("org/tiny-GGUF:Q8_0", "Q8_0", None),
+    ],
+)
+def test_the_address_of_a_page_says_which_revision(
+    text: str, wanted: str | None, revision: str | None
+) -> None:
+    assert Reference.parse(text) == Reference(repository=REPOSITORY, wanted=wanted, revision=revision)
+
+
+def test_an_empty_file_and_a_drive_without_locks_are_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    class Empty:
+        def append(self, file: HubFile, part: BufferedWriter) -> None:
+            pass
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    for digest in (None, sha256(b"")):
+        file = HubFile(path=f"{digest}.gguf", bytes=0, sha256=digest)
+        (path,) = download(Empty(), [file], tmp_path, lambda _: None).paths
+        assert path.read_bytes() == b""
+
+
+class Nothing:
+    def append(self, file: HubFile, part: BufferedWriter) -> None:
+        raise AssertionError(f"{file} is not to be asked for, nor written to {part}")
 
 
 # --- interrupted
@@ -268,6 +331,21 @@ def test_what_the_hub_refuses_is_told_with_what_to_do_and_without_the_token(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("address", ["http://[::1", "huggingface.co", "http://", "http://127.0.0.1:99999"])
+def test_what_the_environment_says_wrong_is_told_without_the_token(
+    tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    hub.files(REPOSITORY, {"tiny.gguf": weights})
+    with monkeypatch.context() as patched:
+        patched.setenv("HF_ENDPOINT", address)
+        said = refused(tmp_path, REPOSITORY)
+        assert said.startswith("error invalid_configuration: HF_ENDPOINT is not the address of a hub")
+    monkeypatch.setenv("HF_TOKEN", "hf_äé")
+    said = refused(tmp_path, REPOSITORY)
+    assert said.startswith("error invalid_configuration: HF_TOKEN, or the token")
+    assert "äé" not in said
+
+
 def test_the_token_goes_to_the_hub_and_not_to_where_it_sends_us(
     tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,13 +405,43 @@ def test_without_to_it_goes_into_the_first_model_directory_that_is_no_other_prog
     assert names(own) == [f"{REPOSITORY}/tiny.gguf"]
 
 
-def test_a_file_whose_name_is_taken_is_told_under_its_longer_id(
-    tmp_path: Path, hub: Hub, weights: bytes
+async def test_the_id_that_it_tells_is_the_one_that_the_service_gives(
+    tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    directories = [tmp_path / "models", tmp_path / "more"]
+    data = tmp_path / "data"
+    monkeypatch.setenv("SUITE_MODELS_DIRECTORIES", os.pathsep.join(map(str, directories)))
+    monkeypatch.setenv("SUITE_DATA_DIR", str(data))
+    other = directories[1] / "tiny.gguf"
+    other.parent.mkdir()
+    other.write_bytes(gguf_bytes())
+    data.mkdir()
     for name in ("alice/tiny-GGUF", "bob/other-GGUF"):
         hub.files(name, {"tiny.gguf": weights})
-    assert pulled(tmp_path, "alice/tiny-GGUF")["model_id"] == "tiny"
-    assert pulled(tmp_path, "bob/other-GGUF")["model_id"] == "other-GGUF/tiny"
+
+    async def told(repository: str) -> str:
+        return str((await anyio.to_thread.run_sync(pulled, directories[0], repository))["model_id"])
+
+    # Nobody has given an id yet, and the files of the first directory come first.
+    assert await told("alice/tiny-GGUF") == "tiny"
+    (directories[0] / "alice" / "tiny-GGUF" / "tiny.gguf").unlink()
+    await Catalogue.open(directories, {}, data).scan()
+    kept = (data / "ids.json").read_bytes()
+    ids = {await told("alice/tiny-GGUF"), await told("bob/other-GGUF")}
+    assert ids == {"tiny-GGUF/tiny", "other-GGUF/tiny"}, "tiny is the one that a service has seen"
+    assert (data / "ids.json").read_bytes() == kept
+    catalogue = Catalogue.open(directories, {}, data)
+    await catalogue.scan()
+    assert set(catalogue.models) == {"tiny", *ids}
+
+
+def test_without_what_a_service_needs_it_tells_no_id(
+    tmp_path: Path, hub: Hub, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files(REPOSITORY, {"tiny.gguf": weights})
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    assert pulled(tmp_path, REPOSITORY)["model_id"] is None
+    assert pull(tmp_path, REPOSITORY).stdout.startswith(f"tiny.gguf is in {tmp_path / REPOSITORY} (")
 
 
 def test_without_the_library_it_says_how_to_install_it(

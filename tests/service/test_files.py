@@ -162,6 +162,7 @@ async def test_files_that_come_go_and_have_the_same_name(tmp_path: Path) -> None
             assert status is not None and status.instance is not None
             assert (status.status, status.instance.running) == ("unloading", 1)
             assert "was deleted" in str(status.error)
+            assert (await client.clear_kv_cache(model_id="slow")).status == "success"
 
         async def is_forgotten() -> bool:
             return "slow" not in await listed(client)

@@ -51,29 +51,29 @@ async def list_models(node: Node, request: ListModelsRequest, _: Call) -> ListMo
 async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) -> GetModelStatusReply:
     """Get the status of one model, or of all by id."""
     if request.model_id is None:
-        unfinished = await node.generations.unfinished(None)
-        generations = as_many_as_fit(unfinished, room_bytes=_GENERATIONS_BYTES)
+        running = await node.generations.running(None)
+        generations = as_many_as_fit(running, room_bytes=_GENERATIONS_BYTES)
         other_bytes = len(msgspec.json.encode(generations))
         models, next_cursor = await _page(node, request, other_bytes=other_bytes)
         return GetModelStatusReply(
             models={model.model_id: model for model in models},
             generations=generations,
             next_cursor=next_cursor,
-            warnings=(*_not_told(unfinished, generations), *_more(request, next_cursor)),
+            warnings=(*_not_told(running, generations), *_more(request, next_cursor)),
         )
     model = node.model(request.model_id)
     used = await _last_used(node, [model.model_id])
-    unfinished = await node.generations.unfinished(model.model_id)
-    generations = as_many_as_fit(unfinished, room_bytes=_GENERATIONS_BYTES)
+    running = await node.generations.running(model.model_id)
+    generations = as_many_as_fit(running, room_bytes=_GENERATIONS_BYTES)
     return GetModelStatusReply(
         model=describe(node, model, used.get(model.model_id)),
         generations=generations,
-        warnings=_not_told(unfinished, generations),
+        warnings=_not_told(running, generations),
     )
 
 
-def _not_told(unfinished: Sized, told: Sized) -> tuple[str, ...]:
-    return left_out(unfinished, told, "unfinished generations")
+def _not_told(running: Sized, told: Sized) -> tuple[str, ...]:
+    return left_out(running, told, "unfinished generations")
 
 
 async def _page(

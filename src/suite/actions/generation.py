@@ -62,7 +62,7 @@ async def cancel_generation(node: Node, request: CancelGenerationRequest, _: Cal
 @action("clear_kv_cache")
 async def clear_kv_cache(node: Node, request: ClearKvCacheRequest, _: Call) -> ClearKvCacheReply:
     """Clear the tokens that models keep for reuse, whether they are loaded or not."""
-    model_id = None if request.model_id is None else node.catalogue.resolve(request.model_id).model_id
+    model_id = None if request.model_id is None else node.model(request.model_id).model_id
     try:
         cleared = await node.generations.clear(model_id, request.conversation_id)
     finally:

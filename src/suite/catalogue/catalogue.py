@@ -8,13 +8,16 @@ model = catalogue.resolve("SmolLM2-135M-Instruct.Q4_1")
 from __future__ import annotations
 
 import difflib
+import heapq
 import logging
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
+from typing import TypeVar, TypeVarTuple
 
 import anyio
 import anyio.to_thread
@@ -25,7 +28,9 @@ from suite.catalogue.directories import Directories, Listing
 from suite.catalogue.files import ModelFile
 from suite.catalogue.ids import Ids
 from suite.catalogue.inspection import Inspection, part_paths, unreadable
+from suite.catalogue.looks import Looks
 from suite.catalogue.model import Changes, Model, changes_between, with_claim_checked, with_digest_before
+from suite.catalogue.names import printable
 from suite.catalogue.outage import Outage, outage_problems
 from suite.catalogue.watch import identities, ticks
 from suite.config import FollowLinks, ModelSettings
@@ -37,11 +42,16 @@ logger = logging.getLogger("suite.catalogue")
 SETTLE_SECONDS = 1.0
 """A file counts once it has not changed for this long, because it may still be being copied."""
 SILENT_SECONDS = 30.0
-"""A directory that takes longer to be listed counts as one whose drive does not answer."""
+"""A drive that takes longer to list the directories, or to let one file be inspected, does not answer."""
 IDLE_SECONDS = 5.0
 """Directories are scanned after this time even without a change: some file systems report none."""
 _NEAR = 0.6
 """How alike what was asked for and a name are at least, for a suggestion (0 to 1)."""
+_COMPARED = 100
+"""How many characters of what was asked for are compared with names."""
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 
 class Catalogue:
@@ -62,15 +72,18 @@ class Catalogue:
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, str] = {}
         self._missing: dict[str, str] = {}
-        self._outages: dict[str, Outage] = {}
+        self._outages = directories.unlisted()
         self._unsettled: dict[str, tuple[Signature, float]] = {}
         self._scanning = anyio.Lock()
         self._hashing = anyio.Lock()
+        self._looks = Looks()
         self.warnings: tuple[str, ...] = ()
         """What the last scan left out, and why."""
         self._unreadable: tuple[str, ...] = ()
         self._unread: dict[Path, str] = {}
-        self._listing_since: float | None = None
+        self._scanned = False
+        self._asking: list[float] = []
+        """Since when the drives have not answered what they were asked."""
 
     @classmethod
     def open(
@@ -103,13 +116,15 @@ class Catalogue:
     @property
     def problems(self) -> tuple[str, ...]:
         """Which directories with known models cannot be read or do not answer, and what to do."""
-        if self._listing_since is None or self._clock() - self._listing_since < SILENT_SECONDS:
+        if not self._asking or self._clock() - min(self._asking) < SILENT_SECONDS:
             return self._unreadable
-        where = ", ".join(map(str, self._directories.paths))
+        return tuple(dict.fromkeys((*self._unreadable, self._silence)))
+
+    @property
+    def _silence(self) -> str:
         return (
-            *self._unreadable,
             f"one of the model directories has not answered for {SILENT_SECONDS:.0f} s or more: "
-            f"see whether the drives of {where} are there; what is loaded goes on answering",
+            f"see whether the drives of {self._where} are there; what is loaded goes on answering"
         )
 
     def resolve(self, id_or_alias: str) -> Model:
@@ -139,11 +154,11 @@ class Catalogue:
         ModelFileInvalid when it is refused, or has changed and will be inspected by the next scan.
         """
         if not model.file.signature.parts:  # refused because of its path, so there is no file to check
-            raise model.error or ModelFileInvalid()
+            raise model.error.copy() if model.error else ModelFileInvalid()
         if model.outage is not None:
             raise _away(model.file_name, model.outage)
         if not model.settled:
-            raise model.error or ModelFileIncomplete()
+            raise model.error.copy() if model.error else ModelFileIncomplete()
         now = self._directories.look(model.file.entry)
         if now.error is not None:
             raise now.error
@@ -151,36 +166,69 @@ class Catalogue:
             raise just_changed(model.file_name)
         return now.signature
 
+    async def look(self, model: Model) -> Signature:
+        """Do in a thread what `check_present` does.
+
+        Raises as that, and ModelFileGone as well when the drive does not answer within `LOOK_SECONDS`.
+        """
+        tops = (top for top in self._directories.paths if model.path.is_relative_to(top))
+        try:
+            return await self._looks.look(next(tops, model.path.parent), partial(self.check_present, model))
+        except TimeoutError:
+            raise ModelFileGone(
+                f"{model.file_name} is out of reach: its drive does not answer; "
+                "see whether it is there, or choose another model"
+            ) from None
+
     def has_gone(self, model_id: str) -> bool:
         """Whether no file has this id any more, and none that is out of reach at the moment either."""
-        return model_id not in self._models and model_id not in self._outages
+        return self._scanned and model_id not in self._models and model_id not in self._outages
 
-    async def scan(self, *, settle_seconds: float = 0.0) -> Changes:
+    async def scan_first(self, *, patience_seconds: float = SILENT_SECONDS) -> None:
+        """Scan, but leave it to the watch if a drive does not answer; till then there are no models."""
+        try:
+            await self.scan(patience_seconds=patience_seconds)
+        except TimeoutError:
+            self._unreadable = (self._silence,)
+            logger.warning("%s", self._silence)
+
+    async def scan(self, *, settle_seconds: float = 0.0, patience_seconds: float = math.inf) -> Changes:
         """Scan the directories and inspect new and changed files; an unchanged one costs only a stat.
 
         A new or changed file counts once it has not changed for `settle_seconds`; till then a new one is
-        listed as arriving. What is out of reach stays as it was.
+        listed as arriving, and a known one as well if it changes again: it is being overwritten. What is out
+        of reach stays as it was.
+
+        Raises TimeoutError when a drive does not answer for `patience_seconds`.
         """
         async with self._scanning:
-            listing = await self._list()
+            listing = await self._ask(patience_seconds, self._directories.listing, self._settings)
             fresh = {key: file for key, file in listing.files.items() if self._is_fresh(key, file, listing)}
+            rewritten = {key for key, file in fresh.items() if self._is_rewritten(key, file)}
             ready = {key: file for key, file in fresh.items() if self._settled(key, file, settle_seconds)}
             waiting = fresh.keys() - ready.keys()
             self._unsettled = {key: self._unsettled[key] for key in waiting}
-            inspected = await anyio.to_thread.run_sync(
-                self._inspection.inspect_all, ready, abandon_on_cancel=True
-            )
-            arriving = {key: self._inspection.arriving(key, fresh[key]) for key in waiting}
-            return self._take_over(listing, inspected, arriving)
+            inspected = {
+                key: await self._ask(patience_seconds, self._inspection.inspect, key, file)
+                for key, file in ready.items()
+            }
+            arriving = {
+                key: self._inspection.arriving(key, fresh[key])
+                for key in waiting
+                if key in rewritten or key not in self._models or not self._models[key].settled
+            }
+            dropped = await anyio.to_thread.run_sync(self._directories.remember, listing)
+            return self._take_over(listing, inspected, arriving, dropped)
 
-    async def _list(self) -> Listing:
-        self._listing_since = self._clock()
+    async def _ask(self, patience_seconds: float, ask: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
+        """Call in a thread what waits for a drive. Raises TimeoutError."""
+        since = self._clock()
+        self._asking.append(since)
         try:
-            return await anyio.to_thread.run_sync(
-                self._directories.listing, self._settings, abandon_on_cancel=True
-            )
+            with anyio.fail_after(patience_seconds):
+                return await anyio.to_thread.run_sync(ask, *args, abandon_on_cancel=True)
         finally:
-            self._listing_since = None
+            self._asking.remove(since)
 
     async def watch(self) -> AsyncGenerator[Changes, None]:
         """Scan whenever files change, and yield what changed. Never ends by itself."""
@@ -201,7 +249,7 @@ class Catalogue:
                         break
 
     async def _identities(self) -> dict[Path, tuple[int, int]]:
-        return await anyio.to_thread.run_sync(identities, self._directories.paths, abandon_on_cancel=True)
+        return await self._ask(math.inf, identities, self._directories.paths)
 
     async def digest(self, model_id: str) -> str:
         """The SHA-256 of a model's file; of a split file, of its parts one after the other.
@@ -209,6 +257,8 @@ class Catalogue:
         Each content is read once, in a thread, one file at a time. Raises ModelNotFound, ModelFileGone, and
         ModelFileInvalid when the file cannot be read or changes meanwhile.
         """
+        if (known := self.resolve(model_id).sha256) is not None:  # it needs no turn
+            return known
         async with self._hashing:
             model = self.resolve(model_id)
             if model.sha256 is not None:
@@ -220,7 +270,7 @@ class Catalogue:
             self._models[model.model_id] = now = with_claim_checked(now)
             if now.error is not None and current.error is None:
                 logger.warning("%s", now.error.message)
-                raise now.error
+                raise now.error.copy()
         return found
 
     async def _hash(self, model: Model) -> str:
@@ -232,7 +282,7 @@ class Catalogue:
         finally:
             stop.set()  # an abandoned thread must not go on to read gigabytes
         assert found is not None, "only a cancelled caller stops it"
-        now = await anyio.to_thread.run_sync(self.check_present, model, abandon_on_cancel=True)
+        now = await self.look(model)
         if now != model.file.signature:
             raise just_changed(model.file_name)
         await anyio.to_thread.run_sync(
@@ -254,6 +304,14 @@ class Catalogue:
             or _text(before.file.error) != _text(file.error)
         )
 
+    def _is_rewritten(self, model_id: str, file: ModelFile) -> bool:
+        """Whether a known file is being overwritten: it is other than at the last scan, and was so then."""
+        before, last = self._models.get(model_id), self._unsettled.get(model_id)
+        if before is None or not before.settled or last is None or last[0] == file.signature:
+            return False
+        known = before.file.signature
+        return known.was_overwritten(file.signature) and not known.is_touched(file.signature)
+
     def _settled(self, model_id: str, file: ModelFile, seconds: float) -> bool:
         if file.entry.unfinished is not None:  # there is nothing to wait for
             seconds = 0.0
@@ -265,26 +323,31 @@ class Catalogue:
         return now - since >= seconds
 
     def _take_over(
-        self, listing: Listing, inspected: Mapping[str, Model], arriving: Mapping[str, Model]
+        self,
+        listing: Listing,
+        inspected: Mapping[str, Model | None],
+        arriving: Mapping[str, Model],
+        dropped: Sequence[str],
     ) -> Changes:
         before = self._models
-        fresh = {id: with_digest_before(model, before.get(id)) for id, model in inspected.items()}
-        now = {id: model for id, model in arriving.items() if id not in before or not before[id].settled}
+        fresh = {id: with_digest_before(model, before.get(id)) for id, model in inspected.items() if model}
+        now = dict(arriving)
         for id, model in before.items():
             if id in listing.outages and model.settled:
                 now[id] = msgspec.structs.replace(model, outage=listing.outages[id])
             elif id in listing.files and id not in now and id not in fresh:
                 now[id] = _as_it_is(model, listing.files[id])
         self._models = dict(sorted((now | fresh).items()))
-        self._outages, self._missing = listing.outages, listing.missing
+        self._outages, self._missing, self._scanned = listing.outages, listing.missing, True
         self._unread = {outage.path: outage.reason for outage in listing.unreadable}
         self._tell(listing)
-        return changes_between(before, self._models, fresh, dropped=listing.dropped)
+        rewritten = [id for id in arriving if id in before and before[id].settled]
+        return changes_between(before, self._models, fresh, rewritten=rewritten, dropped=dropped)
 
     def _tell(self, listing: Listing) -> None:
         """Keep what the scan found wrong, and log what is new of it."""
         problems = outage_problems(listing.outages, listing.unreadable)
-        warnings = listing.warnings + self._name_aliases()
+        warnings = tuple(printable(text) for text in (*listing.warnings, *self._name_aliases()))
         for text in (*problems, *warnings):
             if text not in (*self._unreadable, *self.warnings):
                 logger.warning("%s", text)
@@ -303,15 +366,16 @@ class Catalogue:
     def _suggestion(self, asked: str) -> str:
         names = {name.casefold(): name for name in (*self._models, *self._aliases)}
         same = [name for name in names if name.endswith(f"/{asked.casefold()}")]
-        likeness = {name: _likeness(asked.casefold(), name) for name in names}
-        alike = sorted((name for name in names if likeness[name] >= _NEAR), key=likeness.__getitem__)
-        near = same[:3][::-1] or alike[-3:]
+        near = same[:3] or _nearest(asked.casefold()[:_COMPARED], names)
         if near:
-            return f"did you mean {' or '.join(repr(names[name]) for name in reversed(near))}?"
+            return f"did you mean {' or '.join(repr(names[name]) for name in near)}?"
         if names:
             return f"see the list of models; the first is {min(names.values())!r}"
-        where = ", ".join(map(str, self._directories.paths))
-        return f"there are none; put a .gguf file into {where}"
+        return f"there are none; put a .gguf file into {self._where}"
+
+    @property
+    def _where(self) -> str:
+        return ", ".join(map(printable, self._directories.paths))
 
 
 def _paths(model: Model) -> list[Path]:
@@ -327,9 +391,19 @@ def _as_it_is(model: Model, file: ModelFile) -> Model:
     )
 
 
-def _likeness(asked: str, name: str) -> float:
-    """How alike what was asked for and a name or its beginning are, 0 to 1."""
-    return max(difflib.SequenceMatcher(None, asked, each).ratio() for each in (name, name[: len(asked)]))
+def _nearest(asked: str, names: Iterable[str]) -> list[str]:
+    """Up to three names that are like what was asked for, or begin so, the likest first."""
+    matcher = difflib.SequenceMatcher(b=asked)
+    likeness = {name: max(_likeness(matcher, name), _likeness(matcher, name[: len(asked)])) for name in names}
+    return [name for name in heapq.nlargest(3, likeness, key=likeness.__getitem__) if likeness[name]]
+
+
+def _likeness(matcher: difflib.SequenceMatcher[str], name: str) -> float:
+    """How alike a name and what was asked for are; 0 if it is not near, which is cheap to find out."""
+    matcher.set_seq1(name)
+    if matcher.real_quick_ratio() < _NEAR or matcher.quick_ratio() < _NEAR:
+        return 0.0
+    return likeness if (likeness := matcher.ratio()) >= _NEAR else 0.0
 
 
 def _text(error: SuiteError | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from suite.data_directory import write_private
 from suite.engine.gguf.signature import FileState, Signature
 from suite.errors import ModelFileInvalid
 
@@ -63,7 +63,7 @@ class DigestCache:
             self._digests = known | {str(path): new}
             self._index = self._indexed()
             try:
-                self._write()
+                write_private(self._file, msgspec.json.encode(self._digests))
             except OSError as error:
                 logger.warning("digests cannot be stored in %s: %s", self._file, error)
 
@@ -78,18 +78,6 @@ class DigestCache:
         except (OSError, ValueError) as error:
             logger.warning("%s cannot be used, so digests are computed again: %s", self._file, error)
             return {}
-
-    def _write(self) -> None:
-        new = self._file.with_name(self._file.name + ".new")
-        new.unlink(missing_ok=True)  # left behind by a crash, maybe with other rights
-        try:
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(msgspec.json.encode(self._digests))
-            new.replace(self._file)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
 
 
 def _is_removed(path: str) -> bool:
@@ -143,4 +131,4 @@ def fingerprint(paths: Sequence[Path]) -> str:
 
 def just_changed(file_name: str) -> ModelFileInvalid:
     """The error for a file that changes while it is used."""
-    return ModelFileInvalid(f"{file_name} has just been changed: try again in a few seconds")
+    return ModelFileInvalid(f"{file_name} has just been changed: try again once nothing writes to it")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,9 +13,10 @@ from suite.catalogue import folder, stores
 from suite.catalogue.entry import Entry
 from suite.catalogue.files import ModelFile, look, refused
 from suite.catalogue.ids import Binding, Ids
-from suite.catalogue.outage import Outage, Outages
+from suite.catalogue.outage import JUST_BACK, Outage, Outages
 from suite.config import FollowLinks, ModelSettings
 from suite.config.layers import suggestion
+from suite.engine.gguf.names import is_companion
 from suite.errors import ModelFileGone
 
 
@@ -25,8 +27,10 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """The model files by id."""
     outages: dict[str, Outage]
     """By id, why a known file is out of reach at the moment."""
-    dropped: tuple[str, ...]
-    """The ids that mean no file any more."""
+    bindings: dict[str, Binding]
+    """What each id means from now on."""
+    back: frozenset[str]
+    """The ids of files that were there again when the scan had already missed them."""
     unreadable: tuple[Outage, ...]
     """The model directories that cannot be read."""
     warnings: tuple[str, ...]
@@ -41,47 +45,69 @@ class Directories:
         self._anywhere = follow_links == "anywhere"
         self.paths = tuple(Path(os.path.abspath(directory)) for directory in directories)  # noqa: PTH100
         self._ids = ids
+        self._back: frozenset[str] = frozenset()
+        """The ids of files that were back when the last scan had already missed them."""
 
     def listing(self, settings: Mapping[str, ModelSettings]) -> Listing:
-        """List the model files that exist now, and the known ones that are out of reach."""
+        """List the model files that exist now, and the known ones that are out of reach.
+
+        Nothing is remembered of it, so that it can be abandoned.
+        """
         warnings: list[str] = []
         configured, missing = self._configured_files(settings)
-        found = self._found({file.path for file in configured.values()}, warnings)
-        outages = Outages(self.paths)
+        unlisted: dict[Path, Outage] = {}
+        found = self._found({file.path for file in configured.values()}, warnings, unlisted)
+        outages = Outages(self.paths, unlisted)
         away = self._away(configured, found, settings, outages)
+        back = frozenset(id for id, outage in away.items() if outage.reason == JUST_BACK)
+        # What two scans in turn saw and did not find is no model any more: its name or a setting is another.
+        away = {id: outage for id, outage in away.items() if id not in back & self._back}
         files, without = self._ids.assign(found, reserved=configured.keys() | away.keys())
-        warnings.extend(
-            f"{os.fsencode(file.path)!r} is left out: its name is not valid Unicode, or too long"
-            for file in without
-        )
+        warnings.extend(f"{file.path} is left out: its name is too long" for file in without)
         files |= configured
-        away |= {
-            id: Outage(file.path, file.out_of_reach)
-            for id, file in files.items()
-            if file.out_of_reach is not None
-        }
-        dropped = self._ids.remember(self._bindings(files, configured, away))
+        away |= {id: file.outage for id, file in files.items() if file.outage is not None}
+        bindings = self._bindings(files, configured, away)
         self._leave_out(files, away, settings, missing)
         absent = sorted(settings.keys() - files.keys())
         warnings.extend(missing[id] for id in absent if settings[id].enabled)
         return Listing(
             files=files,
             outages=away,
-            dropped=dropped,
+            bindings=bindings,
+            back=back,
             unreadable=tuple(outage for top in self.paths if (outage := outages.of_directory(top))),
             warnings=tuple(warnings),
             missing=missing,
         )
 
+    def remember(self, listing: Listing) -> tuple[str, ...]:
+        """Store what the ids mean now, and return those that mean no file any more."""
+        self._back = listing.back
+        return self._ids.remember(listing.bindings)
+
+    def unlisted(self) -> dict[str, Outage]:
+        """By id, the known files; before the first listing nothing more can be said of any of them."""
+        return {
+            id: Outage(Path(each.path).parent, "it has not been listed yet")
+            for id, each in self._ids.bindings.items()
+        }
+
     def look(self, entry: Entry) -> ModelFile:
         """The current state of one file. Raises ModelFileGone when it does not exist."""
-        return look(entry, self._roots())
+        own = [directory for directory in self.paths if entry.path.is_relative_to(directory)]
+        file = look(entry, self._roots(own))
+        if file.error is None:
+            return file  # without a question to the other directories, whose drives may not answer
+        return look(entry, self._roots(self.paths))
 
-    def _found(self, taken: set[Path], warnings: list[str]) -> list[ModelFile]:
-        """Everything named as a model, but for what is taken, directory by directory."""
-        roots = self._roots()
+    def _found(self, taken: set[Path], warnings: list[str], unlisted: dict[Path, Outage]) -> list[ModelFile]:
+        """Everything named as a model, but for what is taken, directory by directory.
+
+        Fills `unlisted`: the folders of which not all could be listed, and why.
+        """
+        roots = self._roots(self.paths)
         files: dict[Path, ModelFile] = {}
-        for entry in self._entries(warnings):
+        for entry in self._entries(warnings, unlisted):
             if entry.path not in taken:
                 try:
                     files.setdefault(entry.place, look(entry, roots))
@@ -89,24 +115,33 @@ class Directories:
                     continue  # taken away meanwhile
         return list(files.values())
 
-    def _entries(self, warnings: list[str]) -> Iterator[Entry]:
-        def failed(error: OSError) -> None:
-            warnings.append(f"the directory {error.filename} cannot be read: {error.strerror}")
+    def _entries(self, warnings: list[str], unlisted: dict[Path, Outage]) -> Iterator[Entry]:
+        def failed(error: OSError, store: Path | None = None) -> None:
+            place = Path(error.filename or store or "")
+            unlisted[store or place] = Outage(place, error.strerror or str(error))
+            warnings.append(f"the directory {place} cannot be read: {error.strerror}")
 
         def left_out(path: Path, reason: str) -> None:
             warnings.append(f"{path} is left out: {reason}")
 
-        def store_at(directory: Path, names: Sequence[str]) -> Iterable[Entry] | None:
+        def store_at(directory: Path, names: Sequence[str]) -> folder.Store | None:
             store = stores.store_at(directory, names)
-            return None if store is None else store.entries(warnings.append)
+            if store is None:
+                return None
+            found = store.entries(failed=partial(failed, store=directory), warn=warnings.append)
+            return folder.Store(found, store.folders)
 
         for top in self.paths:
             for entry in folder.entries(
                 top, failed=failed, left_out=left_out, store_at=store_at, follow_links=self._anywhere
             ):
                 labelled = stores.labelled(entry)
-                if labelled.source == "directory" or not folder.is_projector(labelled.path.name):
+                if labelled.source != "directory" and is_companion(labelled.path.name):
+                    continue
+                if labelled.is_unicode:
                     yield labelled
+                else:
+                    left_out(labelled.place, "its name, or that of a folder, is not UTF-8")
 
     def _away(
         self,
@@ -191,6 +226,6 @@ class Directories:
         asked = Path(model_path)
         return [asked] if asked.is_absolute() else [directory / asked for directory in self.paths]
 
-    def _roots(self) -> list[Path]:
+    def _roots(self, directories: Sequence[Path]) -> list[Path]:
         """Where files may really be: in the directories, without links, or anywhere."""
-        return [Path("/")] if self._anywhere else [directory.resolve() for directory in self.paths]
+        return [Path("/")] if self._anywhere else [directory.resolve() for directory in directories]

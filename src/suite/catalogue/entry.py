@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from suite.catalogue.names import printable
+from suite.catalogue.outage import Outage
 from suite.messages.actions.status import Source
 
 ParameterValue: TypeAlias = str | int | float | bool | tuple[str, ...]
@@ -35,6 +37,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """The digest that its store claims; not to be believed without reading the file."""
     problem: str | None = None
     """Why it cannot be served, if its folder knows without a look into the file."""
+    outage: Outage | None = None
+    """What of its folder is out of reach at the moment, so that no more is known of it."""
     context_tokens: int | None = None
     """The context that it comes with, in tokens."""
     parameters: dict[str, ParameterValue] = {}
@@ -44,3 +48,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def place(self) -> Path:
         """What its ids are bound to."""
         return self.named_by or self.path
+
+    @property
+    def is_unicode(self) -> bool:
+        """Whether its paths can be stored and told: on disk a name may be any bytes."""
+        paths = (self.path, self.place, self.unfinished or self.path)
+        return all(str(path) == printable(path) for path in paths)

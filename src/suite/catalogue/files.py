@@ -12,13 +12,11 @@ from typing import Final
 import msgspec
 
 from suite.catalogue.entry import Entry
-from suite.catalogue.folder import SUFFIX
-from suite.engine.gguf.file import MAX_PARTS, split_name
+from suite.catalogue.outage import Outage, outage_at
+from suite.engine.gguf.names import part_names
 from suite.engine.gguf.signature import FileState, Signature
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, SuiteError
 
-_ITS_OWN_FAULT: Final = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
-"""What a link that leads nowhere gives; any other error is one of the drive, or of permissions."""
 _LINK_OUT: Final = (
     'it is a link out of the model directories; put the file itself there, or set follow_links = "anywhere"'
 )
@@ -35,7 +33,7 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     """The device of the folder that it is in; 0 if that is not known."""
     error: SuiteError | None = None
     """Why it is refused without being read."""
-    out_of_reach: str | None = None
+    outage: Outage | None = None
     """Why it cannot be read at the moment, though it is there."""
 
     @property
@@ -51,11 +49,13 @@ def look(entry: Entry, roots: Sequence[Path]) -> ModelFile:
     """
     if entry.unfinished is not None:
         return _unfinished(entry, entry.unfinished)
+    if entry.outage is not None:
+        return _out_of_reach(entry, entry.outage)
     path = entry.path
     error: SuiteError | None = None
     if entry.problem is not None:
         error = ModelFileInvalid(f"{entry.ids[0]} is refused: {entry.problem}")
-    out_of_reach: str | None = None
+    outage: Outage | None = None
     seen: dict[Path, os.stat_result] = {}
     for part in _parts(path):
         try:
@@ -66,9 +66,8 @@ def look(entry: Entry, roots: Sequence[Path]) -> ModelFile:
                     continue  # the inspection says which part is missing
                 if not path.is_symlink():
                     raise gone(path.name) from None
-            reason = failure.strerror or str(failure)
-            error = _refusal(path, f"it cannot be read ({reason})")
-            out_of_reach = reason if _is_of_the_drive(part, failure) else None
+            error = _refusal(path, f"it cannot be read ({failure.strerror or failure})")
+            outage = outage_at(part, failure)
         else:
             if not _is_within(part, (*roots, *entry.roots)):
                 error = _refusal(path, _LINK_OUT)
@@ -82,7 +81,7 @@ def look(entry: Entry, roots: Sequence[Path]) -> ModelFile:
         signature=Signature(tuple(map(FileState.of, seen.values()))),
         folder_device=_device(path.parent),
         error=error,
-        out_of_reach=out_of_reach,
+        outage=outage,
     )
 
 
@@ -104,18 +103,19 @@ def _status(part: Path) -> os.stat_result:
     return status
 
 
-def _is_of_the_drive(part: Path, failure: OSError) -> bool:
-    """Whether a file may be readable at other times: its drive is away or fails, or rights are missing."""
-    if failure.errno not in _ITS_OWN_FAULT:
-        return True
-    folder = os.path.dirname(os.path.realpath(part))  # noqa: PTH120
-    return failure.errno == errno.ENOENT and part.is_symlink() and not os.path.isdir(folder)  # noqa: PTH112
-
-
 def _is_within(part: Path, roots: Sequence[Path]) -> bool:
     """Whether a file really is in one of the directories, whatever links lead to it."""
     real = Path(os.path.realpath(part))
     return any(real.is_relative_to(root) for root in roots)
+
+
+def _out_of_reach(entry: Entry, outage: Outage) -> ModelFile:
+    return ModelFile(
+        entry=entry,
+        signature=Signature(),
+        error=ModelFileInvalid(f"{entry.ids[0]} is refused: {outage}"),
+        outage=outage,
+    )
 
 
 def _unfinished(entry: Entry, sign: Path) -> ModelFile:
@@ -142,14 +142,7 @@ def _device(folder: Path) -> int:
 
 
 def _parts(path: Path) -> list[Path]:
-    split = split_name(path.name)
-    if split is None:
-        return [path]
-    base, _, count = split
-    count = min(count, MAX_PARTS)  # the inspection refuses more
-    return [path] + [
-        path.with_name(f"{base}-{part:05}-of-{count:05}{SUFFIX}") for part in range(2, count + 1)
-    ]
+    return [path, *(path.with_name(part) for part in part_names(path.name)[1:])]
 
 
 def _refusal(path: Path, reason: str) -> ModelFileInvalid:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Final
+from typing import NamedTuple
 
 from suite.catalogue.entry import Entry
 from suite.catalogue.unfinished import is_control_file, target_of
-from suite.engine.gguf.file import split_name
+from suite.engine.gguf.names import SUFFIX, part_names, split_name
 
-SUFFIX: Final = ".gguf"
+
+class Store(NamedTuple):
+    """What a folder has whose layout is that of another program."""
+
+    entries: Iterable[Entry]
+    folders: frozenset[str]
+    """The folders in it that these are from."""
 
 
 def entries(
@@ -19,23 +25,23 @@ def entries(
     *,
     failed: Callable[[OSError], None],
     left_out: Callable[[Path, str], None],
-    store_at: Callable[[Path, Sequence[str]], Iterable[Entry] | None],
+    store_at: Callable[[Path, Sequence[str]], Store | None],
     follow_links: bool,
 ) -> Iterator[Entry]:
     """Yield everything below `top` that is named as a model; a folder comes before its subfolders.
 
     `failed` is told of each folder that cannot be read, `left_out` of what is not followed, and why.
-    `store_at` has the models of a folder in which file names do not say what is there.
+    `store_at` knows a folder in which file names do not say all: its models come first, and of its own
+    folders no others.
     """
     walked: set[str] = set()
     for directory, names, files in os.walk(top, onerror=failed, followlinks=follow_links):
         if follow_links and not _first_time(directory, walked):
             names.clear()
             continue
-        if (stored := store_at(Path(directory), names)) is not None:
-            names.clear()
-            yield from stored
-            continue
+        if (store := store_at(Path(directory), names)) is not None:
+            names[:] = [name for name in names if name not in store.folders]
+            yield from store.entries
         models = {name for name in (*names, *files) if _is_model(name)}
         yield from _models(Path(directory), models)
         names[:] = sorted(name for name in set(names) - models if not name.startswith("."))
@@ -50,11 +56,6 @@ def _first_time(directory: str, walked: set[str]) -> bool:
     new = real not in walked
     walked.add(real)
     return new
-
-
-def is_projector(file_name: str) -> bool:
-    """Whether a file of this name makes images into tokens of the model beside it; it is no model."""
-    return "mmproj" in file_name.lower()
 
 
 def plain_id(file_name: str) -> str:
@@ -72,6 +73,7 @@ def ids_of(plain: str, folder: PurePath) -> tuple[str, ...]:
 
 
 def _is_model(name: str) -> bool:
+    """Whether a file is listed; one that is no model to look at it says so itself."""
     return not name.startswith(".") and (name.lower().endswith(SUFFIX) or target_of(name) is not None)
 
 
@@ -80,7 +82,7 @@ def _models(folder: Path, names: set[str]) -> Iterator[Entry]:
     unfinished: dict[str, str | None] = {}
     for name in sorted(names):
         target = target_of(name)
-        first = _first_part(target or name)
+        first = part_names(target or name)[0]
         if first in names and not (is_control_file(name) and target in names):
             unfinished.setdefault(first, None)
         else:
@@ -91,8 +93,3 @@ def _models(folder: Path, names: set[str]) -> Iterator[Entry]:
             path=folder / first,
             unfinished=None if other is None else folder / other,
         )
-
-
-def _first_part(file_name: str) -> str:
-    split = split_name(file_name)
-    return file_name if split is None else f"{split[0]}-00001-of-{split[2]:05}{SUFFIX}"

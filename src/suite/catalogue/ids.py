@@ -66,8 +66,8 @@ class Ids:
             id: each for id, each in self._bindings.items() if id not in reserved and not each.configured
         }
         found: dict[str, ModelFile] = {}
-        for still in (_unchanged, _moved, _in_place):
-            matched = still({id: each for id, each in bound.items() if id not in found}, left.values())
+        for match in (_unchanged, _moved, _in_place):
+            matched = match({id: each for id, each in bound.items() if id not in found}, left.values())
             for file in matched.values():
                 left.pop(str(file.entry.place), None)
             found |= matched

@@ -27,15 +27,12 @@ class Inspection:
         self._settings = settings
         self._digests = digests
 
-    def inspect_all(self, files: Mapping[str, ModelFile]) -> dict[str, Model]:
-        """Read the files and describe them as models; those that are gone meanwhile are left out."""
-        models: dict[str, Model] = {}
-        for model_id, file in files.items():
-            try:
-                models[model_id] = self._inspect(model_id, file)
-            except ModelFileGone:
-                continue
-        return models
+    def inspect(self, model_id: str, file: ModelFile) -> Model | None:
+        """Read a file and describe it as a model; None if it is gone meanwhile."""
+        try:
+            return self._inspect(model_id, file)
+        except ModelFileGone:
+            return None
 
     def arriving(self, model_id: str, file: ModelFile) -> Model:
         """A model whose file is still being written, so that it is not worth reading yet."""
@@ -53,7 +50,7 @@ class Inspection:
                 info = inspect(file.path)
                 seen = _fingerprint(file.path, info)
             except ModelFileInvalid as invalid:
-                info, error = None, invalid
+                info, error = None, invalid.copy()
         if info is None:
             logger.warning("model %s cannot be loaded: %s", model_id, error)
         return self._model(model_id, file, info, error, seen, settled=True)

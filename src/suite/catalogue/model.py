@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -140,11 +140,12 @@ def changes_between(
     now: Mapping[str, Model],
     fresh: Mapping[str, Model],
     *,
+    rewritten: Collection[str],
     dropped: Sequence[str],
 ) -> Changes:
     """What a scan changed. `fresh` are the models that it inspected, `dropped` ids that lost their file.
 
-    A model counts once its file is settled.
+    A model counts once its file is settled; of `rewritten` ones the file is being overwritten.
     """
     settled = {id for id, model in before.items() if model.settled}
     again = [id for id in fresh if id in settled]
@@ -156,5 +157,5 @@ def changes_between(
         added=tuple(id for id in now if id in fresh and id not in settled),
         removed=tuple(dict.fromkeys(gone)),
         touched=tuple(dict.fromkeys(touched + unread)),
-        changed=tuple(id for id in again if has_changed(before[id], fresh[id])),
+        changed=(*(id for id in again if has_changed(before[id], fresh[id])), *rewritten),
     )

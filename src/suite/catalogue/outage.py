@@ -11,9 +11,26 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
+
+from suite.catalogue.names import printable
+
+JUST_BACK: Final = "it is there again, and is looked at by the next scan"
+_EMPTY: Final = "it is empty, and its drive is not mounted"
+_RIGHTS: Final = {errno.EACCES, errno.EPERM}
+_ITS_OWN_FAULT: Final = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EFBIG,
+}
+"""What a file gives that is not there or not usable; any other error is one of the drive, or of rights."""
+_SHOWN = 20
+"""How many problems are told one by one."""
 
 
 class Outage(msgspec.Struct, frozen=True):
@@ -23,7 +40,29 @@ class Outage(msgspec.Struct, frozen=True):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path} cannot be read ({self.reason})"
+        return f"{printable(self.path)} cannot be read ({self.reason})"
+
+
+def outage_at(path: Path, failure: OSError) -> Outage | None:
+    """What is out of reach where a file cannot be read; None if the fault is the file's own."""
+    reason = failure.strerror or str(failure)
+    if failure.errno in _RIGHTS:
+        return Outage(path, reason)
+    folder = Path(os.path.realpath(path)).parent
+    if failure.errno not in _ITS_OWN_FAULT:
+        return Outage(folder, reason)
+    return absence(folder) if failure.errno == errno.ENOENT and path.is_symlink() else None
+
+
+def absence(folder: Path) -> Outage | None:
+    """Why a folder, in which files should be, has none at all; None if it has any."""
+    try:
+        with os.scandir(folder) as found:
+            return None if any(found) else Outage(folder, _EMPTY)
+    except OSError as error:
+        while not os.path.lexists(folder.parent):
+            folder = folder.parent  # it is the highest one that is not there that has to be brought back
+        return Outage(folder, error.strerror or str(error))
 
 
 class _Contents(NamedTuple):
@@ -37,8 +76,10 @@ class Outages:
     Make it after the files were looked for: a directory that is back by then lists them.
     """
 
-    def __init__(self, tops: Sequence[Path]) -> None:
+    def __init__(self, tops: Sequence[Path], unlisted: Mapping[Path, Outage]) -> None:
+        """`unlisted` are folders of which the scan could not list all, and why."""
         self._tops = tops
+        self._unlisted = unlisted
         self._read: dict[Path, _Contents | OSError] = {}
 
     def of(self, path: Path, device: int | None) -> Outage | None:
@@ -50,6 +91,9 @@ class Outages:
         top = next((top for top in self._tops if path.is_relative_to(top)), None)
         if top is None:
             return None
+        for folder, outage in self._unlisted.items():
+            if path.is_relative_to(folder):
+                return outage
         below = path
         while below != top:
             directory = below.parent
@@ -91,18 +135,27 @@ def outage_problems(models: Mapping[str, Outage], directories: Iterable[Outage])
     for outage in directories:
         if outage not in counts and outage.reason != os.strerror(errno.ENOENT):
             counts[outage] = 0
-    return tuple(
-        f"{outage}: {count} of its models stay as they are and loaded ones go on answering; bring it back, "
-        "or, if it is gone for good, take it out of models_directories or make it anew with any file in it"
-        for outage, count in counts.items()
-    )
+    problems = [_problem(outage, count) for outage, count in counts.items()]
+    more = len(problems) - _SHOWN
+    return (*problems[:_SHOWN], *((f"{more} more cannot be read",) if more > 0 else ()))
+
+
+def _problem(outage: Outage, count: int) -> str:
+    if outage.reason == os.strerror(errno.EACCES):
+        remedy = "give the service's user the right to read it"
+    else:
+        remedy = (
+            "bring it back, or, if it is gone for good, delete the links to it, "
+            "take it out of models_directories or make it anew with any file in it"
+        )
+    return f"{outage}: {count} of its models stay as they are and loaded ones go on answering; {remedy}"
 
 
 def _judge(contents: _Contents, directory: Path, name: str, device: int | None) -> Outage | None:
     if name in contents.names:
-        return Outage(directory, "it has just come back")
+        return Outage(directory, JUST_BACK)
     if not contents.names and device not in (None, contents.device):
-        return Outage(directory, "it is empty, and its drive is not mounted")
+        return Outage(directory, _EMPTY)
     return None
 
 

@@ -52,7 +52,7 @@ async def ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
             async with aclosing(changes):
                 async for seen in changes:
                     yield bool(seen)
-        except (OSError, RuntimeError, ExceptionGroup) as error:
+        except (OSError, RuntimeError, UnicodeEncodeError, ExceptionGroup) as error:
             logger.warning("files cannot be watched, so they are scanned every few seconds: %s", error)
     for _ in range(_POLLED_TICKS):
         await anyio.sleep(TICK_SECONDS)

@@ -155,7 +155,7 @@ def _printable(value: object) -> str:
 
 def _in_words(name: str, value: int | str) -> str:
     """Format a value that is in force for people."""
-    from suite.cli.output import size
+    from suite.units import size
 
     return size(value) if name == "memory_limit_bytes" and isinstance(value, int) else str(value)
 

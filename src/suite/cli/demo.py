@@ -123,7 +123,8 @@ class _Demo:
         return min(fit, key=lambda model: model.file_bytes).model_id
 
     async def _load(self, client: Client, model: str) -> None:
-        from suite.cli.output import Bar, duration, size
+        from suite.cli.output import Bar, duration
+        from suite.units import size
 
         self._say(f"suite load {model}")
         with Bar(f"loading {model}", shown=not self._as_json) as bar:
@@ -176,7 +177,7 @@ class _Demo:
             show_instances(reply.models)
 
     async def _unload(self, client: Client, model: str) -> None:
-        from suite.cli.output import size
+        from suite.units import size
 
         self._say(f"suite unload {model}")
         reply = await client.unload_model(model)

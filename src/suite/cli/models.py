@@ -43,7 +43,8 @@ def models(target: Target) -> None:
 
 def show_models(models: Iterable[ModelInfo]) -> None:
     """Print a table of models."""
-    from suite.cli.output import parameters, size, table
+    from suite.cli.output import parameters, table
+    from suite.units import size
 
     rows = [
         (
@@ -90,7 +91,8 @@ def load(target: Target, model: str, no_wait: bool) -> None:
       suite load smollm2
       suite load smollm2 --no-wait --json
     """
-    from suite.cli.output import Bar, duration, json_line, size
+    from suite.cli.output import Bar, duration, json_line
+    from suite.units import size
 
     async def work(client: Client) -> LoadModelReply:
         with Bar(f"loading {model}", shown=not target.as_json) as bar:
@@ -126,7 +128,8 @@ def unload(target: Target, model: str, drain: float) -> None:
       suite unload smollm2
       suite unload smollm2 --drain 0
     """
-    from suite.cli.output import json_line, size
+    from suite.cli.output import json_line
+    from suite.units import size
 
     async def work(client: Client) -> UnloadModelReply:
         return await for_model(

@@ -22,10 +22,6 @@ from rich.text import Text
 from suite.cli.layout import GAP, laid_out
 from suite.cli.streams import controls, harmless
 
-GIBIBYTE: Final = 1 << 30
-MEBIBYTE: Final = 1 << 20
-KIBIBYTE: Final = 1 << 10
-
 
 def json_line(value: Any) -> None:
     """Print a value as JSON on one line."""
@@ -276,17 +272,6 @@ def number(value: float | None) -> str:
 def change(value: float) -> str:
     """Format a change, as `number` does but with its sign."""
     return number(value) if value < 0 else f"+{number(value)}"
-
-
-_BINARY_UNITS: Final = ((GIBIBYTE, "GiB", 2), (MEBIBYTE, "MiB", 1), (KIBIBYTE, "KiB", 1))
-
-
-def size(count: int) -> str:
-    """Format a number of bytes for people: to 0.01 GiB, 0.1 MiB, 0.1 KiB, or exact."""
-    for unit, name, digits in _BINARY_UNITS:
-        if count >= unit:
-            return f"{count / unit:.{digits}f} {name}"
-    return f"{count} bytes"
 
 
 def parameters(count: int) -> str:

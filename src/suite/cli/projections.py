@@ -102,7 +102,8 @@ def fleet(target: Target) -> None:
 
 
 def _show_fleet(models: Iterable[FleetModel]) -> None:
-    from suite.cli.output import duration, size, table
+    from suite.cli.output import duration, table
+    from suite.units import size
 
     rows = []
     for model in models:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,20 +12,24 @@ import click
 import msgspec
 
 from suite.cli.options import json_option
-from suite.errors import InvalidRequest
+from suite.errors import InvalidRequest, SuiteError
 from suite.extras import require
 
 if TYPE_CHECKING:
+    from suite.config import Settings
     from suite.hub.offers import Offer
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
     """What `suite pull --json` prints."""
 
-    model_id: str
+    model_id: str | None
+    """The id that a service with these settings gives it; null where none can run, as without [serve]."""
     repository: str
     files: tuple[str, ...]
     """The paths of its files."""
+    replaced: tuple[str, ...]
+    """Those of them that had other content before, as those of another revision."""
     bytes: int
     sha256: tuple[str | None, ...]
     """The digests of its files, which they were checked to have; null where the hub has none."""
@@ -59,53 +64,67 @@ def pull(model: str, to: Path | None, file: Path | None, revision: str | None, a
       suite pull hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Llama-3.2-1B-Instruct-IQ4_XS.gguf
     """
     require("hub", "suite pull")
-    from suite.cli.output import json_line, size
+    from suite.cli.output import json_line
+    from suite.hub.environment import check_environment
+
+    check_environment(os.environ)  # the library reads it when it is imported
     from suite.hub.download import download
     from suite.hub.offers import choose, offers
     from suite.hub.reference import Reference
     from suite.hub.repository import Repository
+    from suite.units import size
 
     reference = Reference.parse(model)
-    directory = to or _model_directory(file)
+    directory = to or _own_directory(_settings(file))
     repository = Repository(reference.repository, revision or reference.revision)
     offer = choose(reference.repository, offers(repository.files()), reference.wanted)
     with _shown(offer, as_json) as on_bytes:
-        paths = download(repository, offer.files, directory / reference.repository, on_bytes)
+        paths, replaced = download(repository, offer.files, directory / reference.repository, on_bytes)
     pulled = Pulled(
-        model_id=_model_id(paths[0], directory),
+        model_id=_model_id(paths[0], directory, file),
         repository=reference.repository,
         files=tuple(str(path.absolute()) for path in paths),
+        replaced=tuple(str(path.absolute()) for path in replaced),
         bytes=offer.bytes,
         sha256=tuple(each.sha256 for each in offer.files),
     )
     if as_json:
         json_line(pulled)
         return
-    click.echo(f"{pulled.model_id} is in {paths[0].parent} ({size(offer.bytes)}, {_checked(offer)})")
-    click.echo(f"next: suite run {pulled.model_id}")
+    for path in replaced:
+        click.echo(f"warning: {path} had other content, and was replaced", err=True)
+    name = pulled.model_id or paths[0].name
+    click.echo(f"{name} is in {paths[0].parent} ({size(offer.bytes)}, {_checked(offer)})")
+    if pulled.model_id is not None:
+        click.echo(f"next: suite run {pulled.model_id}")
 
 
-def _model_directory(file: Path | None) -> Path:
-    """The first model directory of the settings that is no other program's. Raises InvalidRequest."""
+def _settings(file: Path | None) -> Settings:
+    """The settings of the service. Raises NotInstalled where none can run, and InvalidConfiguration."""
     require("serve", "suite pull without --to")
-    from suite.catalogue.stores import is_of_a_store
     from suite.config import load_settings
 
-    named = load_settings(file).models_directories
-    directories = [path for path in named if not is_of_a_store(path.absolute())]
+    return load_settings(file)
+
+
+def _own_directory(settings: Settings) -> Path:
+    """The first model directory of the settings that is no other program's. Raises InvalidRequest."""
+    from suite.catalogue.stores import is_of_a_store
+
+    directories = [path for path in settings.models_directories if not is_of_a_store(path.absolute())]
     if not directories:
         raise InvalidRequest("all model directories are those of other programs: say where with --to")
     return directories[0]
 
 
-def _model_id(path: Path, directory: Path) -> str:
-    """The id that a service gives the file; a file of the same name that was there has the plain one."""
-    from suite.engine.gguf.file import split_name
+def _model_id(path: Path, directory: Path, file: Path | None) -> str | None:
+    try:
+        settings = _settings(file)
+    except SuiteError:
+        return None
+    from suite.catalogue.preview import id_of
 
-    split = split_name(path.name)
-    plain = path.stem if split is None else split[0]
-    others = any(other != path for other in directory.rglob(path.name))
-    return f"{path.parent.name}/{plain}" if others else plain
+    return id_of(path, directory, settings)
 
 
 def _checked(offer: Offer) -> str:
@@ -119,7 +138,8 @@ def _shown(offer: Offer, as_json: bool) -> Iterator[Callable[[int], None]]:
     """Show the progress on a terminal, and how to go on when it is interrupted."""
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from suite.cli.output import progress, size
+    from suite.cli.output import progress
+    from suite.units import size
 
     if not as_json:
         click.echo(f"{offer.path}, {size(offer.bytes)}", err=True)

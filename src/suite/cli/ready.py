@@ -10,9 +10,9 @@ import click
 from suite import machine
 from suite.catalogue import Model
 from suite.cli.invocation import data_dir_arguments, typed
-from suite.cli.output import size
 from suite.config import ConnectionFile
 from suite.node.node import Node
+from suite.units import size
 from suite.version import __version__
 
 

@@ -58,7 +58,8 @@ def status(target: Target, model: str | None) -> None:
 
 def show_instances(models: Iterable[ModelInfo]) -> None:
     """Print a table of the loaded models."""
-    from suite.cli.output import duration, fraction, size, table
+    from suite.cli.output import duration, fraction, table
+    from suite.units import size
 
     rows = []
     for model in models:
@@ -85,7 +86,8 @@ def show_instances(models: Iterable[ModelInfo]) -> None:
 
 
 def _show_one(model: ModelInfo) -> None:
-    from suite.cli.output import facts, size
+    from suite.cli.output import facts
+    from suite.units import size
 
     lines = [
         ("state", model.status if model.error is None else f"{model.status}: {model.error}"),
@@ -186,7 +188,8 @@ def stats(target: Target) -> None:
 
 
 def _show_stats(reply: GetStatsReply) -> None:
-    from suite.cli.output import duration, facts, size, table
+    from suite.cli.output import duration, facts, table
+    from suite.units import size
 
     counts = ("commands_processed", "loads", "unloads", "crashes", "generations", "generations_running")
     tokens = ("prompt_tokens", "reused_tokens", "completion_tokens")

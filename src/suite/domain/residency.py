@@ -22,6 +22,7 @@ from suite.messages.events import (
     InstanceLoadStarted,
     InstanceUnloaded,
 )
+from suite.units import size
 
 Phase: TypeAlias = Literal["loading", "loaded"]
 
@@ -75,7 +76,7 @@ def decide(state: Residency, command: Admit) -> InstanceLoadStarted:
     """
     if command.need_bytes > state.limit_bytes:
         raise NotEnoughMemory(
-            f"{command.model_id} needs {_gib(command.need_bytes)}, the limit is {_gib(state.limit_bytes)}: "
+            f"{command.model_id} needs {size(command.need_bytes)}, the limit is {size(state.limit_bytes)}: "
             "raise memory_limit_gb, or give the model a smaller context_length"
         )
     missing = state.reserved_bytes + command.need_bytes - state.limit_bytes
@@ -143,14 +144,10 @@ def _refusal(state: Residency, command: Admit) -> str:
     def holding(resident: Resident) -> str:
         use = command.occupancy.get(resident.model_id, Occupancy())
         why = "loading" if resident.phase == "loading" else "in use" if use.holds else "idle"
-        return f"{resident.model_id} {_gib(resident.reserved_bytes)} ({why})"
+        return f"{resident.model_id} {size(resident.reserved_bytes)} ({why})"
 
     return (
-        f"{command.model_id} needs {_gib(command.need_bytes)} of {_gib(state.limit_bytes)}, which is used by "
+        f"{command.model_id} needs {size(command.need_bytes)} of {size(state.limit_bytes)}, which is used by "
         + ", ".join(map(holding, state.residents.values()))
         + ": unload one of them when it is free, or raise memory_limit_gb"
     )
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -10,13 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from suite.errors import DigestMismatch, DiskFull, PullRunning
-from suite.hub.offers import HubFile, size
+from suite.errors import DigestMismatch, DiskFull, InvalidRequest, PullRunning
+from suite.hub.offers import HubFile
+from suite.units import size
 
 PART_SUFFIX = ".part"
 """What a file's name ends in until all of it is there and checked."""
+
+_NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 OnBytes = Callable[[int], None]
 """Called with how many bytes of all files are here."""
@@ -30,41 +34,61 @@ class Origin(Protocol):
         ...
 
 
-def download(origin: Origin, files: Sequence[HubFile], folder: Path, on_bytes: OnBytes) -> list[Path]:
-    """Bring files into a folder, which is made, and return their paths. Blocks.
+class Downloaded(NamedTuple):
+    """The files that are here now."""
+
+    paths: list[Path]
+    replaced: list[Path]
+    """Those of them that had other content before, as those of another revision."""
+
+
+def download(origin: Origin, files: Sequence[HubFile], folder: Path, on_bytes: OnBytes) -> Downloaded:
+    """Bring files into a folder, which is made, under their paths in the repository. Blocks.
 
     A file gets its name when all files are here and have the right digest; the first one is named last, since
     a model that is split is found by it. Until then, and if this is interrupted, each stands beside its name
     with `.part` behind it, and the next call goes on with that.
 
-    Raises DigestMismatch, DiskFull, PullRunning, and whatever `origin` raises.
+    Raises DigestMismatch, DiskFull, PullRunning, InvalidRequest, and whatever `origin` raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        targets = [(file, folder / PurePosixPath(file.path).name) for file in files]
+        targets = [(file, _target(file, folder)) for file in files]
         missing = [(file, path) for file, path in targets if not _has_digest(file, path)]
         _check_space(missing, folder)
         here = sum(file.bytes for file in files) - sum(file.bytes for file, _ in missing)
         for file, path in missing:
             _bring(origin, file, _part(path), _counted_from(here, on_bytes))
             here += file.bytes
+        replaced = [path for _, path in missing if path.exists()]
         for _, path in reversed(missing):
             _part(path).replace(path)
-    return [path for _, path in targets]
+    return Downloaded([path for _, path in targets], replaced)
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Be the only process that downloads into a folder. Raises PullRunning."""
+    """Be the only process that downloads into a folder, if its drive has locks. Raises PullRunning."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PullRunning(f"another process is downloading into {folder}: wait for it") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield
     finally:
         os.close(descriptor)
+
+
+def _target(file: HubFile, folder: Path) -> Path:
+    """Where a file goes. Raises InvalidRequest for a path that would lead out of the folder."""
+    path = PurePosixPath(file.path)
+    if path.is_absolute() or ".." in path.parts:
+        raise InvalidRequest(f"the hub names a file {file.path!r}, which may not be written: choose another")
+    return folder / path
 
 
 def _counted_from(before: int, on_bytes: OnBytes) -> OnBytes:
@@ -93,6 +117,7 @@ def _size(path: Path) -> int:
 
 def _bring(origin: Origin, file: HubFile, part: Path, on_bytes: OnBytes) -> None:
     """Complete a part and check it."""
+    part.parent.mkdir(parents=True, exist_ok=True)
     resumed = _append(origin, file, part, on_bytes)
     if _has_digest(file, part):
         return
@@ -115,7 +140,7 @@ def _append(origin: Origin, file: HubFile, part: Path, on_bytes: OnBytes) -> boo
             writer.flush()
             os.fsync(writer.fileno())
     finally:
-        if _size(part) == 0:  # nothing to go on with
+        if _size(part) == 0 < file.bytes:  # nothing to go on with
             part.unlink(missing_ok=True)
     return resumed
 
@@ -136,7 +161,7 @@ class _Reporting(BufferedWriter):
 
 def _has_digest(file: HubFile, path: Path) -> bool:
     """Whether the content is that of the hub, as far as the hub says what it is."""
-    if _size(path) != file.bytes:
+    if not path.is_file() or _size(path) != file.bytes:
         return False
     if file.sha256 is None:
         return True

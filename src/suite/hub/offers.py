@@ -9,14 +9,13 @@ from typing import Final
 
 import msgspec
 
-from suite.engine.gguf.file import split_name
+from suite.engine.gguf.names import SUFFIX, is_model_name, part_names
 from suite.errors import HubChoiceUnclear, HubModelNotFound
+from suite.units import size
 
 PREFERRED: Final = "Q4_K_M"
 """The quantization that most people want: a quarter of the size, and hardly worse."""
 
-_SUFFIX = ".gguf"
-_NO_MODEL = ("mmproj", "imatrix")
 _SHOWN = 40
 
 
@@ -50,16 +49,11 @@ def offers(files: Iterable[HubFile]) -> list[Offer]:
     """The models among the files of a repository, by path. Split ones of which a part is missing are none."""
     models: list[Offer] = []
     by_path = {file.path: file for file in files}
-    for path, file in sorted(by_path.items()):
-        name = PurePosixPath(path).name
-        if not _is_model(name):
-            continue
-        split = split_name(name)
-        if split is None:
-            models.append(Offer(files=(file,)))
-        elif split[1] == 1:
-            parts = [by_path.get(part) for part in _part_paths(path, *split)]
-            whole = tuple(part for part in parts if part is not None)
+    for path in map(PurePosixPath, sorted(by_path)):
+        parts = part_names(path.name)
+        if is_model_name(path.name) and path.name == parts[0]:
+            found = [by_path.get(str(path.with_name(part))) for part in parts]
+            whole = tuple(file for file in found if file is not None)
             if len(whole) == len(parts):
                 models.append(Offer(files=whole))
     return models
@@ -92,17 +86,6 @@ def listing(repository: str, models: Sequence[Offer]) -> str:
     return "\n".join(lines)
 
 
-def _is_model(name: str) -> bool:
-    name = name.lower()
-    hidden = name.startswith(".")
-    return name.endswith(_SUFFIX) and not hidden and not any(word in name for word in _NO_MODEL)
-
-
-def size(bytes: int) -> str:
-    """A number of bytes for people."""
-    return f"{bytes / 2**30:.2f} GiB" if bytes >= 2**30 else f"{bytes / 2**20:.1f} MiB"
-
-
 def _default(models: Sequence[Offer]) -> Sequence[Offer]:
     if len(models) == 1:
         return models
@@ -110,7 +93,7 @@ def _default(models: Sequence[Offer]) -> Sequence[Offer]:
 
 
 def _named(models: Sequence[Offer], wanted: str) -> Sequence[Offer]:
-    names = {wanted.lower(), f"{wanted}{_SUFFIX}".lower()}
+    names = {wanted.lower(), f"{wanted}{SUFFIX}".lower()}
     exact = [
         offer for offer in models if {offer.path.lower(), PurePosixPath(offer.path).name.lower()} & names
     ]
@@ -120,9 +103,4 @@ def _named(models: Sequence[Offer], wanted: str) -> Sequence[Offer]:
 def _has_word(offer: Offer, word: str) -> bool:
     """Whether a path has a word such as `Q4_K_M` that nothing but `-`, `.`, `_` and `/` is next to."""
     pattern = rf"(?:^|[-./_]){re.escape(word)}(?:$|[-./])"
-    return re.search(pattern, offer.path.removesuffix(_SUFFIX), re.IGNORECASE) is not None
-
-
-def _part_paths(path: str, base: str, _: int, count: int) -> list[str]:
-    first = PurePosixPath(path)
-    return [str(first.with_name(f"{base}-{part:05}-of-{count:05}{_SUFFIX}")) for part in range(1, count + 1)]
+    return re.search(pattern, offer.path.removesuffix(SUFFIX), re.IGNORECASE) is not None

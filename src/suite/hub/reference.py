@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 import msgspec
 
@@ -10,7 +11,7 @@ from suite.errors import InvalidRequest
 
 _HOST = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_FILE_PAGES = ("blob", "resolve", "raw")
+_PAGES = ("blob", "resolve", "raw", "tree")
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
                 f"{text[:80]!r} is no repository of the hub: "
                 "name one such as bartowski/Llama-3.2-1B-Instruct-GGUF"
             )
-        if len(below) > 2 and below[0] in _FILE_PAGES:
-            return cls(repository=org_and_name, revision=below[1], wanted="/".join(below[2:]))
+        if len(below) > 1 and below[0] in _PAGES:
+            below_it = "/".join(below[2:])
+            return cls(repository=org_and_name, revision=unquote(below[1]), wanted=below_it or wanted or None)
         return cls(repository=org_and_name, wanted=wanted or None)

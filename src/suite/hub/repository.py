@@ -33,6 +33,7 @@ from suite.errors import (
     HubModelNotFound,
     HubRepositoryNotFound,
     HubUnreachable,
+    InvalidConfiguration,
     InvalidRequest,
 )
 from suite.hub.offers import HubFile
@@ -59,7 +60,8 @@ class Repository:
     def files(self) -> list[HubFile]:
         """List the files with sizes and digests, and stay at the revision that has them.
 
-        Raises HubRepositoryNotFound, HubAccessDenied, HubUnreachable and InvalidRequest.
+        Raises HubRepositoryNotFound, HubAccessDenied, HubUnreachable, InvalidRequest and
+        InvalidConfiguration.
         """
         with self._errors():
             info = HfApi(endpoint=self._endpoint, library_name=LIBRARY).model_info(
@@ -123,6 +125,11 @@ class Repository:
             raise HubUnreachable(
                 f"{self._endpoint} cannot be reached ({type(error).__name__}): check the network and "
                 "HF_ENDPOINT, then type the same again; what is here is not downloaded again"
+            ) from None
+        except UnicodeEncodeError:  # the value is in the library's error, and a token is never printed
+            raise InvalidConfiguration(
+                "HF_TOKEN, or the token that `hf auth login` stored, has characters that no token has: "
+                "copy it again"
             ) from None
         except OSError as error:
             if error.errno in _FULL:

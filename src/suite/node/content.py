@@ -29,11 +29,16 @@ class ContentWatch:
             self._tasks.start_soon(self._unload, instance)
 
     def known(self, model: Model) -> None:
-        """The digest of a model is known: note it if this is what was loaded, and unload it if it is not."""
+        """The digest of a model is known: note it if this is what was loaded.
+
+        If it is not, or is not what its store says it is, the model is unloaded.
+        """
         instance = self._supervisor.instances.get(model.model_id)
         if instance is None:
             return
-        if instance.signature == model.file.signature.text:
+        if model.error is not None:
+            self.changed(model.model_id)
+        elif instance.signature == model.file.signature.text:
             instance.sha256 = model.sha256
         elif instance.sha256 != model.sha256:
             self.changed(model.model_id)

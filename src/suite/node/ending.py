@@ -23,7 +23,7 @@ from suite.errors import RequestTimeout, Unavailable
 from suite.identity import Clock
 from suite.log import Log
 from suite.node.journal import Journal
-from suite.node.progress import Unfinished, tell_stop
+from suite.node.progress import RunningWork, tell_stop
 from suite.tasks import background
 
 logger = logging.getLogger("suite.node")
@@ -54,7 +54,7 @@ class Ending:
         self._rest = anyio.CancelScope()
 
     @asynccontextmanager
-    async def draining(self, tasks: TaskGroup, look: Callable[[], Unfinished]) -> AsyncIterator[None]:
+    async def draining(self, tasks: TaskGroup, look: Callable[[], RunningWork]) -> AsyncIterator[None]:
         """A scope for waiting for running work after the node was told to stop.
 
         `look` says what it waits for, and the node's own log tells it. The block is cancelled after
@@ -67,8 +67,8 @@ class Ending:
             telling.start_soon(partial(tell_stop, look, seconds=self._drain_seconds, clock=self._clock))
             with self._draining:
                 yield
-        if unfinished := look():
-            logger.warning("stopping: %s cut short", unfinished)
+        if running := look():
+            logger.warning("stopping: %s cut short", running)
 
     def all_the_rest(self) -> anyio.CancelScope:
         """A scope with the deadline for everything after the drain."""

@@ -99,8 +99,7 @@ async def wait_loaded(instance: Instance, send: Send | None) -> None:
 
 def failure_of(instance: Instance) -> SuiteError:
     """The error for one who waited for an instance that has ended."""
-    failure = instance.failure or ActorCrashed()
-    return type(failure)(failure.message)
+    return instance.failure.copy() if instance.failure else ActorCrashed()
 
 
 class _Pending(NamedTuple):
@@ -172,8 +171,8 @@ class Generations:
         else:
             raise GenerationNotFound
 
-    async def unfinished(self, model_id: str | None) -> tuple[GenerationInfo, ...]:
-        """The unfinished generations of a model (None: of all), the oldest first.
+    async def running(self, model_id: str | None) -> tuple[GenerationInfo, ...]:
+        """The generations of a model (None: of all) that wait or run, the oldest first.
 
         What a process does not say within `PROGRESS_SECONDS` is left out.
         """

@@ -59,7 +59,7 @@ class Journal:
     async def until_fenced(self) -> None:
         """Wait until this process may no longer write as this node, then raise why: Fenced or LogGone."""
         await self._fenced.wait()
-        raise self._reason
+        raise self._reason.copy()
 
     async def check(self) -> None:
         """Check that the node's own start is still the last on its subject. If not, this process must stop.
@@ -205,7 +205,7 @@ class Journal:
                 return await self._append(event, event_id, correlation_id, essential=essential)
             except _PASSING as again:
                 error = again
-        raise self._reason
+        raise self._reason.copy()
 
     async def _stored(self, event: Event) -> dict[str, int]:
         """The ids and sequences of the events of the same aggregate since this node's start, in order."""
@@ -223,6 +223,6 @@ class Journal:
             with suppress(Unavailable):
                 await self.check()
             self._stop_because(self._reason)
-            raise self._reason from None
+            raise self._reason.copy() from None
         self.last_seq = max(self.last_seq, seq)
         return seq

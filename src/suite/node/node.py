@@ -5,14 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 
 import anyio
-import anyio.to_thread
 
 from suite.bus.connection import Connection
 from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.engine.gguf.signature import Signature
-from suite.errors import ModelFileInvalid, SuiteError, error_from_reply
+from suite.errors import ModelFileInvalid, SuiteError
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
@@ -113,16 +112,15 @@ class Node:
         return self.catalogue.resolve(id_or_alias)
 
     async def loadable(self, model_id: str) -> Model:
-        """Find a model by id or alias, and check that its file still exists and is valid.
+        """Find a model by id or alias, and check that its file is valid and, to load it, still exists.
 
         Raises ModelNotFound, ModelFileGone, ModelFileIncomplete or ModelFileInvalid.
         """
         model = self.catalogue.resolve(model_id)
         if model.model_id not in self.supervisor.instances:
-            # In a thread: a network drive can take its time, and no other request may wait for it.
-            await anyio.to_thread.run_sync(self.catalogue.check_present, model, abandon_on_cancel=True)
-            if model.error is not None:
-                raise error_from_reply(model.error.code, model.error.message)
+            await self.catalogue.look(model)
+        if model.error is not None:  # also of what is loaded: it has turned out to be damaged meanwhile
+            raise model.error.copy()
         return model
 
     def idle_timeout(self, model: Model) -> float:
@@ -161,7 +159,7 @@ async def actor_spec(
     digest = await _digest(catalogue, model, signature)
     now = catalogue.models.get(model.model_id)
     if now is not None and isinstance(now.error, ModelFileInvalid):
-        raise now.error
+        raise now.error.copy()
     return ActorSpec(
         node=settings.node,
         instance_id=instance_id,
@@ -189,7 +187,7 @@ async def actor_spec(
 async def _signature(catalogue: Catalogue, model: Model) -> Signature:
     """The signature of the files to load. If they are gone or have changed, the load will say so."""
     with suppress(SuiteError):
-        return await anyio.to_thread.run_sync(catalogue.check_present, model, abandon_on_cancel=True)
+        return await catalogue.look(model)
     return model.file.signature
 
 

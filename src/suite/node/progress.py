@@ -43,8 +43,8 @@ class StartProgress:
                 logger.info("still starting: %s", self._step)
 
 
-class Unfinished(msgspec.Struct, frozen=True):
-    """How many pieces of work a node has not finished."""
+class RunningWork(msgspec.Struct, frozen=True):
+    """How many pieces of work a node still does, or has waiting."""
 
     generations: int
     requests: int
@@ -60,7 +60,7 @@ class Unfinished(msgspec.Struct, frozen=True):
         return bool(self.generations or self.requests)
 
 
-async def tell_stop(look: Callable[[], Unfinished], *, seconds: float, clock: Clock) -> None:
+async def tell_stop(look: Callable[[], RunningWork], *, seconds: float, clock: Clock) -> None:
     """Tell what a stop waits for, at once, when that changes, and every `SAY_SECONDS`, until cancelled.
 
     `seconds` is how long it waits at most.

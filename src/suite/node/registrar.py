@@ -33,7 +33,7 @@ class Registrar:
         catalogue: Catalogue,
         on_digest: Callable[[Model], None] = lambda _: None,
     ) -> None:
-        """`on_digest` is called with every model whose digest is known."""
+        """`on_digest` is called with every model whose digest is known, or which it shows to be damaged."""
         self._log = log
         self._subjects = subjects
         self._node = node
@@ -115,6 +115,7 @@ class Registrar:
         except ModelFileInvalid as error:
             logger.warning("%s is not registered yet: %s", model.model_id, error.message)
             self._unread[model.model_id] = None
+            self._tell_damage(model.model_id)
             return None
         now = self._catalogue.models.get(model.model_id)
         if now is None or now.file.signature != model.file.signature:
@@ -131,6 +132,11 @@ class Registrar:
             quantization=model.info.quantization,
             trained_context_tokens=model.info.context_tokens,
         )
+
+    def _tell_damage(self, model_id: str) -> None:
+        now = self._catalogue.models.get(model_id)
+        if now is not None and now.error is not None:
+            self._on_digest(now)
 
     async def _settle(self, command: Found | Gone) -> None:
         """Load the aggregate, decide, append. Decides again if somebody else appended meanwhile."""

@@ -61,7 +61,7 @@ from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.memory_kills import MemoryKills
 from suite.node.node import Node, actor_spec
 from suite.node.preloader import Preloader
-from suite.node.progress import StartProgress, Unfinished
+from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
@@ -237,7 +237,7 @@ async def running_node(
                         yield node
                     finally:
                         nats.address.withdraw()
-                    async with ending.draining(tasks, partial(_unfinished, node, service)):
+                    async with ending.draining(tasks, partial(_running_work, node, service)):
                         await service.drain()
                         await supervisor.drain()
                 # Instances whose end is not in the log by the deadline are closed at the next start.
@@ -354,10 +354,10 @@ def _start_background(env: _Environment, node: Node) -> None:
         tasks.start_soon(preloader.run)
 
 
-def _unfinished(node: Node, service: Service[Node]) -> Unfinished:
+def _running_work(node: Node, service: Service[Node]) -> RunningWork:
     """What a stop waits for. The request of a generation runs until a model's process has it."""
     pending, held = node.generations.pending, node.supervisor.generations
-    return Unfinished(pending + held, max(0, service.running - pending))
+    return RunningWork(pending + held, max(0, service.running - pending))
 
 
 @asynccontextmanager
@@ -447,7 +447,7 @@ async def _catalogue(settings: Settings) -> Catalogue:
         settings.data_dir,
         follow_links=settings.follow_links,
     )
-    await catalogue.scan()
+    await catalogue.scan_first()
     return catalogue
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from suite.catalogue.entry import Entry
-from suite.catalogue.folder import SUFFIX, ids_of, is_projector, plain_id
+from suite.catalogue.folder import ids_of, plain_id
+from suite.catalogue.outage import outage_at
 from suite.catalogue.stores.small_file import read_small
-from suite.engine.gguf.file import split_name
+from suite.engine.gguf.names import is_model_name, part_names, split_name
 
 SNAPSHOTS: Final = "snapshots"
 
@@ -49,29 +50,30 @@ def home(directory: Path) -> Path | None:
     return None
 
 
-class HuggingFaceCache:
-    """A cache of model repositories, or one such repository."""
+class HuggingFaceRepository:
+    """The folder of one model repository in a cache."""
 
-    def __init__(self, repositories: Iterable[Path]) -> None:
-        self._repositories = sorted(repositories)
+    folders = frozenset({SNAPSHOTS, "blobs", "refs"})
 
-    def entries(self, warn: Callable[[str], None]) -> Iterator[Entry]:
-        """Yield the models of all repositories, and warn of downloads that have not ended.
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def entries(self, failed: Callable[[OSError], None], warn: Callable[[str], None]) -> Iterator[Entry]:
+        """Yield the models of the repository, and warn of a download that has not ended.
 
         Of a file that several revisions have, the current one goes by the file's name; the others only
         count if their content differs, and have the beginning of their revision in the id, behind an `@`.
         """
-        for repository in self._repositories:
-            yield from _entries(repository)
-            if blob := _unfinished(repository):
-                warn(f"{repository_name(repository)!r} has a download that has not ended: {blob}")
+        yield from _entries(self._directory, failed)
+        if blob := _unfinished(self._directory):
+            warn(f"{repository_name(self._directory)!r} has a download that has not ended: {blob}")
 
 
-def _entries(repository: Path) -> Iterator[Entry]:
+def _entries(repository: Path, failed: Callable[[OSError], None]) -> Iterator[Entry]:
     name, roots = repository_name(repository), (repository.resolve(),)
     blobs_of: dict[Path, set[str]] = {}
-    for snapshot in _snapshots(repository):
-        for path in _model_files(snapshot):
+    for snapshot in _snapshots(repository, failed):
+        for path in _model_files(snapshot, failed):
             within = path.relative_to(snapshot)
             seen = blobs_of.setdefault(within, set())
             blob = os.path.realpath(path)
@@ -90,35 +92,37 @@ def _entries(repository: Path) -> Iterator[Entry]:
             )
 
 
-def _snapshots(repository: Path) -> list[Path]:
+def _snapshots(repository: Path, failed: Callable[[OSError], None]) -> list[Path]:
     """The revisions, the current one first, then from new to old."""
-    current = _current_revision(repository)
     try:
+        current = _current_revision(repository)
         snapshots = [entry for entry in os.scandir(repository / SNAPSHOTS) if entry.is_dir()]
         snapshots.sort(key=lambda entry: (entry.name != current, -entry.stat().st_mtime_ns, entry.name))
-    except OSError:  # removed meanwhile: the next scan knows more
+    except OSError as error:
+        failed(error)
         return []
     return [Path(entry) for entry in snapshots]
 
 
 def _current_revision(repository: Path) -> str | None:
+    """The revision that `main` means; None if nothing says it. Raises OSError if that is not known now."""
+    reference = repository / "refs" / "main"
     try:
-        return read_small(repository / "refs" / "main").decode("ascii", errors="replace").strip()
-    except OSError:
+        return read_small(reference).decode("ascii", errors="replace").strip()
+    except OSError as error:
+        if outage_at(reference, error) is not None:
+            raise
         return None
 
 
-def _model_files(snapshot: Path) -> Iterator[Path]:
-    for directory, names, files in os.walk(snapshot):
+def _model_files(snapshot: Path, failed: Callable[[OSError], None]) -> Iterator[Path]:
+    for directory, names, files in os.walk(snapshot, onerror=failed):
         names.sort()
-        yield from (Path(directory, name) for name in sorted(files) if _is_model(name))
+        yield from (Path(directory, name) for name in sorted(files) if _is_first_of_model(name))
 
 
-def _is_model(name: str) -> bool:
-    if name.startswith(".") or not name.lower().endswith(SUFFIX) or is_projector(name):
-        return False
-    split = split_name(name)
-    return split is None or split[1] == 1
+def _is_first_of_model(name: str) -> bool:
+    return is_model_name(name) and part_names(name)[0] == name
 
 
 def _claimed(path: Path, blob: str) -> str | None:

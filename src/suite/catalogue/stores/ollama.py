@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +18,7 @@ import msgspec
 
 from suite.catalogue.entry import Entry, ParameterValue
 from suite.catalogue.folder import ids_of
+from suite.catalogue.outage import Outage, absence, outage_at
 from suite.catalogue.stores.small_file import read_small
 from suite.engine.gguf.file import MAX_CONTEXT_TOKENS
 from suite.messages.actions.generation import GenerateTextRequest
@@ -58,6 +59,8 @@ _WITHOUT_EFFECT: Final = (
 )
 """Parameters that do not change what is sampled; the first one is the context, which is used elsewhere."""
 _NAME_LIMIT = 64
+MAX_SYSTEM_PROMPT_BYTES: Final = 64 << 10
+"""It is part of each chat, and of each description of the model: a message must have room for more."""
 
 
 class _Layer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -77,20 +80,35 @@ class _Unusable(Exception):
     """Why a model cannot be served."""
 
 
+class _Away(Exception):
+    """What is out of reach, so that nothing can be said of a model."""
+
+    def __init__(self, outage: Outage) -> None:
+        self.outage = outage
+
+
+def is_store(directory: Path, names: Collection[str]) -> bool:
+    """Whether a folder with folders of these names is a store, be it one whose blobs are out of reach."""
+    manifests = directory / "manifests"
+    return manifests.name in names and ("blobs" in names or (manifests / _DEFAULT_HOST).is_dir())
+
+
 class OllamaStore:
     """The folder that has `manifests` and `blobs`."""
+
+    folders = frozenset({"manifests", "blobs"})
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._roots = (directory.resolve(),)
 
-    def entries(self, warn: Callable[[str], None]) -> Iterator[Entry]:
+    def entries(self, failed: Callable[[OSError], None], warn: Callable[[str], None]) -> Iterator[Entry]:
         """Yield a model for each manifest, under the name that `ollama list` shows.
 
         The chat template is that of the weights' own file: Ollama's is in Go's language, not in Jinja.
         """
         manifests = self._directory / "manifests"
-        for directory, names, files in os.walk(manifests):
+        for directory, names, files in os.walk(manifests, onerror=failed):
             names[:] = sorted(name for name in names if not name.startswith("."))
             for file in sorted(file for file in files if not file.startswith(".")):
                 path = Path(directory, file)
@@ -114,6 +132,8 @@ class OllamaStore:
             return self._with_layers(entry, _decoded(manifest, "its manifest", _Manifest), warn)
         except _Unusable as unusable:
             return msgspec.structs.replace(entry, problem=str(unusable))
+        except _Away as away:
+            return msgspec.structs.replace(entry, outage=away.outage)
 
     def _with_layers(self, entry: Entry, manifest: _Manifest, warn: Callable[[str], None]) -> Entry:
         """Add what the layers say. Raises _Unusable."""
@@ -143,9 +163,16 @@ class OllamaStore:
         return stored
 
     def _system_prompt(self, manifest: _Manifest) -> str:
-        return "\n".join(
-            _read(self._blob(layer), "its system prompt") for layer in manifest.of_kind("system")
-        )
+        prompt = ""
+        for layer in manifest.of_kind("system"):
+            text = _read(self._blob(layer), "its system prompt")
+            prompt = f"{prompt}\n{text}" if prompt else text
+            if len(prompt.encode()) > MAX_SYSTEM_PROMPT_BYTES:
+                raise _Unusable(
+                    f"its system prompt has over {MAX_SYSTEM_PROMPT_BYTES >> 10} KiB: make it shorter with "
+                    "`ollama create`"
+                )
+        return prompt
 
     def _blob(self, layer: _Layer) -> Path:
         return self._directory / "blobs" / f"sha256-{_hex(layer)}"
@@ -180,10 +207,10 @@ def _weights(manifest: _Manifest) -> _Layer:
 def _check_whole(blob: Path, layer: _Layer, name: str) -> None:
     try:
         size = blob.stat().st_size
-    except FileNotFoundError:
+    except OSError as error:
+        if (outage := outage_at(blob, error) or absence(blob.parent)) is not None:
+            raise _Away(outage) from None
         raise _Unusable(f"its blob {blob.name} is missing: `ollama pull {name}` brings it back") from None
-    except OSError:
-        return  # a drive or permissions: whoever looks at the file says so
     if size != layer.size:
         raise _Unusable(f"its blob has {size} of {layer.size} bytes: `ollama pull {name}` completes it")
 
@@ -192,6 +219,8 @@ def _read(path: Path, what: str) -> str:
     try:
         return read_small(path).decode()
     except OSError as error:
+        if (outage := outage_at(path, error)) is not None:
+            raise _Away(outage) from None
         raise _Unusable(f"{what} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise _Unusable(f"{what} is not UTF-8") from None

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 from msgspec.structs import replace
 
 from suite.catalogue.entry import Entry
-from suite.catalogue.stores import huggingface, lmstudio
-from suite.catalogue.stores.huggingface import HuggingFaceCache
+from suite.catalogue.stores import huggingface, lmstudio, ollama
+from suite.catalogue.stores.huggingface import HuggingFaceRepository
 from suite.catalogue.stores.ollama import OllamaStore
-
-_OLLAMA: Final = frozenset({"manifests", "blobs"})
 
 
 class Store(Protocol):
     """A folder whose layout says more of its models than the names of files."""
 
-    def entries(self, warn: Callable[[str], None]) -> Iterator[Entry]:
-        """Yield its models, and warn of what is not as it should be. Blocks."""
+    folders: frozenset[str]
+    """The folders in it that are the store's; what else is in it is as in any other folder."""
+
+    def entries(self, failed: Callable[[OSError], None], warn: Callable[[str], None]) -> Iterator[Entry]:
+        """Yield its models, and warn of what is not as it should be. Blocks.
+
+        `failed` is told of each folder that cannot be listed: then models may be missing that are there.
+        """
         ...
 
 
 def store_at(directory: Path, names: Collection[str]) -> Store | None:
     """The store that this folder is, by the names of the folders in it; None if it is none."""
-    if _OLLAMA.issubset(names):
+    if ollama.is_store(directory, names):
         return OllamaStore(directory)
     if huggingface.is_repository(directory.name) and huggingface.SNAPSHOTS in names:
-        return HuggingFaceCache([directory])
-    if repositories := [directory / name for name in names if huggingface.is_repository(name)]:
-        return HuggingFaceCache(repositories)
+        return HuggingFaceRepository(directory)
     return None
 
 
@@ -58,6 +60,10 @@ def is_of_a_store(directory: Path) -> bool:
         return True
     try:
         folders = [directory, *(path for path in directory.iterdir() if path.is_dir())]
-        return any(store_at(folder, [path.name for path in folder.iterdir()]) for folder in folders)
+        return any(_is_store(folder, [path.name for path in folder.iterdir()]) for folder in folders)
     except OSError:
         return False
+
+
+def _is_store(directory: Path, names: Collection[str]) -> bool:
+    return store_at(directory, names) is not None or any(map(huggingface.is_repository, names))

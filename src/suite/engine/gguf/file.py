@@ -10,7 +10,6 @@ node.
 
 from __future__ import annotations
 
-import re
 import stat
 from collections import Counter
 from pathlib import Path
@@ -20,8 +19,9 @@ import msgspec
 
 from suite.engine.gguf.gaps import find_gap
 from suite.engine.gguf.ggml import FILE_TYPE_GUESSED, FILE_TYPES
-from suite.engine.gguf.header import Header, Malformed, Unfinished, read_header
+from suite.engine.gguf.header import Header, Malformed, Truncated, read_header
 from suite.engine.gguf.keys import Keys
+from suite.engine.gguf.names import MAX_PARTS, part_names, split_name
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid
 
 MAX_LAYERS = 512
@@ -30,10 +30,8 @@ MAX_VOCABULARY = 1 << 22
 MAX_WIDTH = 1 << 20
 MAX_CONTEXT_TOKENS = (1 << 31) - 1
 MAX_EXPERTS = 1024
-MAX_PARTS = 1024
 
 _MAX_REASON = 300
-_SPLIT = re.compile(r"(?P<base>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf", re.DOTALL)
 _OTHER_FILES: Final = {
     "adapter": "an adapter",
     "mmproj": "a multimodal projector",
@@ -107,12 +105,6 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
         return self.architecture not in _ENCODER_DECODERS
 
 
-def split_name(file_name: str) -> tuple[str, int, int] | None:
-    """Split a name such as ``big-00001-of-00003.gguf`` into base name, part number and number of parts."""
-    match = _SPLIT.fullmatch(file_name)
-    return (match["base"], int(match["part"]), int(match["parts"])) if match else None
-
-
 def inspect(path: Path) -> GgufInfo:
     """Read a model file's header, and those of the other parts when it is the first of several.
 
@@ -135,7 +127,7 @@ def inspect(path: Path) -> GgufInfo:
         return _describe(headers, sum(sizes), tuple(part.name for part in paths))
     except Malformed as error:
         reason = str(error)[:_MAX_REASON]  # it may name a key of 65,535 bytes
-        if isinstance(error, Unfinished):
+        if isinstance(error, Truncated):
             raise ModelFileIncomplete(
                 f"{path.name} is not whole: {reason}; it is served by itself once it is: let its download or "
                 "copy end, or start it again"
@@ -154,7 +146,7 @@ def _read(path: Path) -> tuple[Header, int]:
         with path.open("rb") as file:
             header = read_header(file, status.st_size)
             if (gap := find_gap(file, header)) is not None:
-                raise Unfinished(gap)
+                raise Truncated(gap)
             return header, status.st_size
     except (FileNotFoundError, NotADirectoryError):
         raise ModelFileGone(f"{path.name} is gone: put it back, or choose another model") from None
@@ -166,10 +158,10 @@ def _part_paths(path: Path, parts: int) -> list[Path]:
     split = split_name(path.name)
     if split is None or split[1:] != (1, parts):
         raise Malformed(f"it is one of {parts} parts: name the first NAME-00001-of-{parts:05}.gguf")
-    paths = [path.with_name(f"{split[0]}-{part:05}-of-{parts:05}.gguf") for part in range(1, parts + 1)]
+    paths = [path.with_name(part) for part in part_names(path.name)]
     for part in paths:
         if not part.exists():
-            raise Unfinished(f"its part {part.name} is missing")
+            raise Truncated(f"its part {part.name} is missing")
     return paths
 
 

@@ -39,7 +39,7 @@ class Malformed(ValueError):
     """The file is not a valid model file; the message says where and why."""
 
 
-class Unfinished(Malformed):
+class Truncated(Malformed):
     """The file ends, or is empty, where more should come: it may be on its way."""
 
 
@@ -149,17 +149,17 @@ class _HeaderReader:
         for tensor in tensors:
             end = data_offset + tensor.offset + tensor.bytes
             if end > self._size:
-                raise Unfinished(
+                raise Truncated(
                     f"it is truncated: tensor {tensor.name!r} ends at byte {end}, the file at {self._size}"
                 )
         return Header(version, values, tensors, data_offset)
 
     def _version(self) -> int:
         if not self._size:
-            raise Unfinished("it is empty")
+            raise Truncated("it is empty")
         magic = self._take(4, "the magic") if self._size >= len(_MAGIC) else b""
         if magic == bytes(len(_MAGIC)):
-            raise Unfinished("its beginning was not written yet, there are only zeros")
+            raise Truncated("its beginning was not written yet, there are only zeros")
         if magic != _MAGIC:
             raise Malformed("it does not begin with 'GGUF'")
         version: int = self._scalar(Kind.UINT32, "the version")
@@ -264,13 +264,13 @@ class _HeaderReader:
         self._skip(count, what, seek=False)
         data = self._file.read(count)
         if len(data) < count:  # the file has shrunk since its size was taken
-            raise Unfinished(f"it is truncated at byte {start + len(data)}, in {what}")
+            raise Truncated(f"it is truncated at byte {start + len(data)}, in {what}")
         return data
 
     def _skip(self, count: int, what: str, *, seek: bool = True) -> None:
         end = self._position + count
         if end > self._size:
-            kind = Unfinished if end <= MAX_HEADER_BYTES else Malformed
+            kind = Truncated if end <= MAX_HEADER_BYTES else Malformed
             raise kind(f"it is truncated or damaged: {what} would end at byte {end} of {self._size}")
         if end > MAX_HEADER_BYTES:
             raise Malformed(f"its header goes on after {MAX_HEADER_BYTES} bytes, in {what}")
@@ -287,7 +287,7 @@ class _HeaderReader:
             window = self._file.read(_WINDOW_BYTES)
             offset, last = 0, len(window) - _LENGTH.size
             if last < 0:
-                raise Unfinished(f"it is truncated in {what!r}, {left} texts before its end")
+                raise Truncated(f"it is truncated in {what!r}, {left} texts before its end")
             while left and offset <= last:
                 offset += _LENGTH.size + _LENGTH.unpack_from(window, offset)[0]
                 left -= 1

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from suite.engine.gguf.file import split_name
+from suite.engine.gguf.names import split_name
 from suite.errors import GenerationFailed, InvalidGrammar, InvalidSchema
 
 if TYPE_CHECKING:
