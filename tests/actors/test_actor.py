@@ -12,6 +12,7 @@ import pytest
 
 from suite.actors.entry import Progress
 from suite.engine.gguf.signature import Signature
+from suite.errors import NodeStopping
 from suite.messages.actor import Failed, Loading, NatsAccess, Ready
 from suite.messages.events import Generated
 from suite.messages.signals import Heartbeat
@@ -274,6 +275,16 @@ async def test_told_to_end_it_gives_every_client_a_last_message(tmp_path: Path, 
         assert await actor.process.exit_code() == 0
         outcomes = [recorded.data async for recorded in on.log.read()]
         assert [event.outcome for event in outcomes if isinstance(event, Generated)] == ["cancelled"] * 2
+
+
+async def test_told_why_it_is_to_end_it_tells_its_clients(tmp_path: Path, tiny: Path) -> None:
+    async with stage(tmp_path) as on, on.actor(tiny, context_tokens=LONG_CONTEXT) as actor:
+        streamed = await actor.generate("g1", **ENDLESS, stream=True)
+        await streamed.until(1)
+        await actor.process.stop(NodeStopping("a reason"))
+        error = await streamed.error()
+        assert (error.code, error.message) == ("node_stopping", "a reason")
+        assert await actor.process.exit_code() == 0
 
 
 async def test_told_to_end_while_it_loads_it_ends_at_once(tmp_path: Path) -> None:

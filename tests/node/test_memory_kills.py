@@ -5,6 +5,7 @@ tests/faults/test_out_of_memory.py has a kernel do it, where a test may make a c
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -50,8 +51,9 @@ def test_each_kill_explains_one_death_by_sigkill_of_a_process_that_lived_then() 
 
 
 async def test_loads_and_generations_are_told_that_the_kernel_killed_their_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     kernel = Kernel()
     monkeypatch.setattr(Cgroups, "out_of_memory_kills", lambda _: kernel.count())
     tiny_model(tmp_path / "tiny.gguf")
@@ -59,10 +61,14 @@ async def test_loads_and_generations_are_told_that_the_kernel_killed_their_proce
 
     async def killed() -> anyio.abc.Process:
         kernel.kills += by_kernel
-        return await anyio.open_process("kill -9 $$", stdin=PIPE, stdout=PIPE, stderr=PIPE)
+        command = "echo WARNING suite.x: odd >&2; echo as it is >&2; kill -9 $$"
+        return await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
 
     async with running_node(settings) as node, suite.connect(data_dir=tmp_path / "data") as client:
-        for by_kernel, words in ((1, "the kernel killed it for lack of memory"), (0, "exit code -9")):
+        for by_kernel, words in (
+            (1, "the kernel killed it for lack of memory"),
+            (0, r"exit code -9 \(SIGKILL\)"),
+        ):
             monkeypatch.setattr(suite.node.process, "open_process", killed)
             with pytest.raises(LoadFailed, match=words):
                 await client.load_model("tiny")
@@ -81,3 +87,6 @@ async def test_loads_and_generations_are_told_that_the_kernel_killed_their_proce
             "out_of_memory",
             None,
         ]
+    assert {("suite.x", logging.WARNING, "odd"), ("suite.actor", logging.INFO, "as it is")} <= {
+        *caplog.record_tuples
+    }

@@ -109,7 +109,7 @@ def test_a_crash_and_a_loss_say_what_happened_and_what_to_do() -> None:
     crash, loss = incident(crashed()), incident(LOST)
     assert crash is not None
     assert loss is not None
-    assert "exit code -9" in crash.message
+    assert "exit code -9 (SIGKILL)" in crash.message
     assert "2 generations" in crash.message
     assert "loads the model again" in crash.message
     assert "box1" in loss.message

@@ -44,10 +44,12 @@ class Followed:
 
 
 @asynccontextmanager
-async def following(*command: str | Path) -> AsyncIterator[Followed]:
-    async with await anyio.open_process(
-        [str(word) for word in command], stdin=DEVNULL, stdout=PIPE, stderr=None
-    ) as process:
+async def following(*command: str | Path, errors: Path) -> AsyncIterator[Followed]:
+    with errors.open("wb") as stderr:
+        process = await anyio.open_process(
+            [str(word) for word in command], stdin=DEVNULL, stdout=PIPE, stderr=stderr
+        )
+    async with process:
         followed = Followed()
         try:
             async with background() as tasks:
@@ -92,15 +94,17 @@ async def test_clients_go_on_after_a_kill_and_after_a_stop(tmp_path: Path) -> No
         password = credentials.read(credentials.path(data)).get("client").password
         by_url = await stack.enter_async_context(suite.connect(url, user="client", password=password))
         followers = [
-            await stack.enter_async_context(following(*command))
-            for command in (
-                (sys.executable, "-m", "suite", "events", "--follow", "--json", *options),
-                javascript("consume_events.mjs", data),
-                python("consume_events.py", data),
+            await stack.enter_async_context(following(*command, errors=tmp_path / f"{number}.stderr"))
+            for number, command in enumerate(
+                (
+                    (sys.executable, "-m", "suite", "events", "--follow", "--json", *options),
+                    javascript("consume_events.mjs", data),
+                    python("consume_events.py", data),
+                )
             )
         ]
         await logged(own, 0)
-        for value, (kill, code) in enumerate(((True, "node_lost"), (False, "model_unloading")), 1):
+        for value, (kill, code) in enumerate(((True, "node_lost"), (False, "node_stopping")), 1):
             assert await cut_in_the_middle(own, service, kill=kill) == code
             service = await stack.enter_async_context(serving(models, data, environ=brief))
             assert service.connection_file().url == url
@@ -112,6 +116,8 @@ async def test_clients_go_on_after_a_kill_and_after_a_stop(tmp_path: Path) -> No
             command_line, example, durable = (followed.seqs for followed in followers)
             assert command_line == example == wanted
             assert sorted(set(durable)) == wanted, "what was not acknowledged may come again"
+        said = (tmp_path / "0.stderr").read_text()
+        assert (said.count(" is lost "), said.count(" again\n")) == (2, 2), said
 
 
 async def test_clients_go_on_although_another_process_has_taken_the_port(tmp_path: Path) -> None:

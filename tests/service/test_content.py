@@ -13,11 +13,11 @@ import pytest
 from suite.catalogue.digests import fingerprint
 from suite.client import Client
 from suite.engine.snapshots.folder import folder_of, key_of
-from suite.errors import ConversationGone
+from suite.errors import ActorCrashed, ConversationGone, ModelUnloading
 from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded, ModelRegistered
-from support.models import tiny_model
+from support.models import slow_model, tiny_model
 from support.service import facts, history, service_and_client
 
 STORY = "The keeper climbed the stairs and looked at the sea every evening of his life."
@@ -100,6 +100,28 @@ async def test_no_answer_goes_on_from_a_state_of_other_weights(tmp_path: Path) -
         await until(lambda: known_as(client, third))
         await until(lambda: is_unloaded(client))
         assert await registered(client) == [first, second, first, third]
+
+
+async def test_a_generation_cut_by_a_change_of_its_file_is_told_so(tmp_path: Path) -> None:
+    models, path = tmp_path / "models", tmp_path / "models" / "slow.gguf"
+    models.mkdir()
+    whole = slow_model(path).read_bytes()
+    environ = {"SUITE_DRAIN_SECONDS": "0", "SUITE_STANDBY": "false"}
+    async with service_and_client(models, tmp_path / "data", environ=environ) as (service, client):
+        with pytest.raises(ModelUnloading, match=r"file has changed.*uses the new file"):
+            async for chunk in client.generate("slow", "x", max_tokens=4000):
+                if chunk.index == 0:
+                    (tmp_path / "new.gguf").write_bytes(whole[:-1] + b"\x01")
+                    (tmp_path / "new.gguf").rename(path)
+        with pytest.raises(ActorCrashed, match=r"overwritten or cut short.*\(mv\)"):
+            async for chunk in client.generate("slow", "x", max_tokens=4000):
+                if chunk.index == 0:
+                    os.truncate(path, 4096)
+        said = service.errors.read_text()
+        assert "slow crashed with exit code -7 (SIGBUS: the model's file" in said
+        assert "it said nothing" in said
+        assert "suite.llama" not in said
+        assert "watchfiles" not in said
 
 
 def flip_a_byte(path: Path) -> str:

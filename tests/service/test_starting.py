@@ -61,7 +61,8 @@ async def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None
 async def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        await refused("port_taken", "--data-dir", str(tmp_path / "data"), "--port", port)
+        words = await refused("port_taken", "--data-dir", str(tmp_path / "data"), "--port", port)
+        assert f"port {port} is in use" in words
 
 
 async def test_a_nats_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:

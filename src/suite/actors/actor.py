@@ -23,7 +23,7 @@ from suite.bus.connection import Connection, Message
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
 from suite.engine.thread import EngineThread
-from suite.errors import GenerationExists, InvalidRequest, ModelUnloading, Overloaded, SuiteError
+from suite.errors import GenerationExists, InvalidRequest, Overloaded, SuiteError
 from suite.identity import Clock, new_id, utc_now
 from suite.log import Log
 from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
@@ -66,7 +66,7 @@ _decode_clear = msgspec.json.Decoder(Clear).decode
 async def serve(
     spec: ActorSpec, engine: EngineThread, pipe: NodePipe, clock: Clock, new_seed: Callable[[], int]
 ) -> int:
-    """Serve until SIGTERM; returns the exit code. Reports errors before the model is ready to the node."""
+    """Serve until told to end; returns the exit code. Reports errors of the start to the node."""
     subjects = Subjects(spec.subject_root)
     source = f"/node/{spec.node}/{spec.model_id}"
     try:
@@ -124,13 +124,14 @@ class ModelActor:
         self._generations: dict[str, ClientGeneration] = {}
         self._receipts: dict[str, ClientGeneration] = {}
         self._inbox = resources.connection.new_inbox()
-        self._ending = False
+        self._end_reason: SuiteError | None = None
+        """Why what is not done is ended and nothing more is accepted; None while it serves."""
         self._embeddings = Embeddings(resources)
         self._turnover = SlotTurnover(resources.spec.slots)
         self._tasks: anyio.abc.TaskGroup
 
     async def run(self) -> None:
-        """Announce the model and serve until SIGTERM; then send every client its final message."""
+        """Announce the model and serve until it is told to end; then send every client its final message."""
         connection, spec = self._resources.connection, self._resources.spec
         with anyio.open_signal_receiver(signal.SIGTERM) as signals, anyio.CancelScope() as limit:
             async with anyio.create_task_group() as self._tasks:
@@ -154,11 +155,11 @@ class ModelActor:
                 self._tasks.start_soon(self._warm_up)
                 async for _ in signals:
                     break
-                self._ending = True
+                self._end_reason = self._pipe.end_reason
                 limit.deadline = anyio.current_time() + END_SECONDS
                 for generation in list(self._generations.values()):
-                    generation.abort(ModelUnloading(), "cancelled")
-                self._embeddings.end()
+                    generation.abort(self._end_reason, "cancelled")
+                self._embeddings.end(self._end_reason)
         try:
             await connection.flush(FLUSH_SECONDS)
         except SuiteError as error:
@@ -239,8 +240,8 @@ class ModelActor:
         self._tasks.start_soon(self._generate, generation, handover.generation_id, receipt, message)
 
     def _admit(self, message: Message) -> Handover:
-        if self._ending:
-            raise ModelUnloading
+        if self._end_reason is not None:
+            raise self._end_reason
         try:
             handover = _decode_handover(message.data)
         except msgspec.MsgspecError as error:

@@ -15,7 +15,7 @@ from suite.actors.pipe import resident_bytes
 from suite.engine.embedding import Embedder
 from suite.engine.engine import Engine
 from suite.engine.llama_model import LlamaModel
-from suite.errors import ModelUnloading, RequestTimeout
+from suite.errors import RequestTimeout, SuiteError
 from suite.messages.actor import Embed, Embedded
 
 
@@ -27,16 +27,16 @@ class Embeddings:
         self._embedder: Embedder | None = None
         self._turnover = SlotTurnover(1)
         self._running: set[anyio.CancelScope] = set()
-        self._ending = False
+        self._end_reason: SuiteError | None = None
 
     async def answer(self, request: Embed) -> Embedded:
         """Make the embeddings of a request.
 
-        Raises Overloaded, RequestTimeout when the request's time is over, ModelUnloading, or an error of the
-        texts or the model: EmptyPrompt, PromptTooLong, CannotEmbed, GenerationFailed.
+        Raises Overloaded, RequestTimeout when the request's time is over, the reason of `end`, or an error of
+        the texts or the model: EmptyPrompt, PromptTooLong, CannotEmbed, GenerationFailed.
         """
-        if self._ending:
-            raise ModelUnloading
+        if self._end_reason is not None:
+            raise self._end_reason
         if len(self._running) > self._resources.spec.queue_limit:
             raise self._turnover.refusal(f"{len(self._running)} requests for vectors run or wait")
         with anyio.move_on_after(request.seconds) as scope:
@@ -45,13 +45,13 @@ class Embeddings:
                 return await self._embedded(request)
             finally:
                 self._running.discard(scope)
-        if self._ending:
-            raise ModelUnloading
+        if self._end_reason is not None:
+            raise self._end_reason
         raise RequestTimeout(f"the vectors took more than {request.seconds:g} s: send fewer texts at once")
 
-    def end(self) -> None:
-        """Cancel running requests and refuse new ones, because the model is being unloaded."""
-        self._ending = True
+    def end(self, reason: SuiteError) -> None:
+        """Cancel running requests and refuse new ones, each with this error."""
+        self._end_reason = reason
         for scope in self._running:
             scope.cancel()
 

@@ -29,7 +29,7 @@ from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.thread import EngineThread
 from suite.errors import LoadCancelled, ModelFileInvalid
 from suite.identity import new_id, utc_now
-from suite.messages.actor import ActorSpec, Failed, Loading
+from suite.messages.actor import LOG_FORMAT, ActorSpec, Failed, Loading
 
 _PROGRESS_STEP = 0.01
 # uvloop, because CPU time that the event loop takes is lost to decoding.
@@ -39,7 +39,7 @@ _LOOP = {"use_uvloop": True}
 def main() -> None:
     """Serve one model until SIGTERM, or until the node ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
     pipe = NodePipe.claim()
     rest = Thread(target=_import_the_rest, name="imports", daemon=True)
     rest.start()

@@ -1,13 +1,14 @@
 """The pipes between a model's process and its node: the spec on standard input, reports on standard output.
 
 The node keeps the input open as long as it lives. When it closes, the process has nobody left to serve and
-exits at once, whatever it is doing.
+exits at once, whatever it is doing. A second line of the input says why the process is to end.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from suite.messages.actor import ActorSpec, Report
+from suite.errors import ModelUnloading, SuiteError, error_from_reply
+from suite.messages.actor import ActorSpec, End, Report
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _BLOCK = 65_536
@@ -29,6 +31,8 @@ class NodePipe:
 
     def __init__(self, reports: int) -> None:
         self._reports = reports
+        self.end_reason: SuiteError = ModelUnloading()
+        """What clients get that are not done when the process is told to end."""
 
     @classmethod
     def claim(cls) -> NodePipe:
@@ -42,17 +46,12 @@ class NodePipe:
 
         Raises msgspec.MsgspecError for a line that is no spec.
         """
-        line = b""
-        while not line.endswith(b"\n"):
-            block = os.read(_STDIN, _BLOCK)
-            if not block:
-                return None
-            line += block
-        return msgspec.json.decode(line, type=ActorSpec)
+        line = _read_line()
+        return msgspec.json.decode(line, type=ActorSpec) if line else None
 
     def end_with_node(self) -> None:
-        """From now on, exit when the node closes the pipe or dies."""
-        threading.Thread(target=_watch, name="node-watch", daemon=True).start()
+        """From now on, exit when the node closes the pipe or dies, and take its `End` for a SIGTERM."""
+        threading.Thread(target=self._watch, name="node-watch", daemon=True).start()
 
     def report(self, report: Report) -> None:
         """Send a report to the node; any thread may call it. Exits the process if the node is gone."""
@@ -61,6 +60,15 @@ class NodePipe:
             while line:
                 line = line[os.write(self._reports, line) :]
         except OSError:
+            exit_process(1)
+
+    def _watch(self) -> None:
+        try:
+            while line := _read_line():
+                end = msgspec.json.decode(line, type=End)
+                self.end_reason = error_from_reply(end.code, end.message)
+                os.kill(os.getpid(), signal.SIGTERM)
+        finally:
             exit_process(1)
 
 
@@ -83,9 +91,15 @@ def resident_bytes() -> int:
         return peak if sys.platform == "darwin" else peak << 10  # only Linux counts in KiB
 
 
-def _watch() -> None:
-    try:
-        while os.read(_STDIN, _BLOCK):
-            pass
-    finally:
-        exit_process(1)
+def _read_line() -> bytes:
+    """Wait for a line from the node, which sends no second one before it had an answer to the first.
+
+    Empty when the node has closed the pipe.
+    """
+    line = b""
+    while not line.endswith(b"\n"):
+        block = os.read(_STDIN, _BLOCK)
+        if not block:
+            return b""
+        line += block
+    return line

@@ -87,6 +87,7 @@ class Connection:
         self._access = access
         self._rediscover = rediscover
         self._refusal: str | None = None
+        self._outage_level = logging.WARNING
         self._name = name
         self._connect_timeout = connect_timeout
         self._tasks: TaskGroup
@@ -114,6 +115,7 @@ class Connection:
         connect_timeout: float = 5.0,
         wait: bool = False,
         rediscover: Rediscover | None = None,
+        tell_outages: bool = True,
     ) -> AsyncIterator[Connection]:
         """Connect, and stay connected until the block is left.
 
@@ -121,10 +123,12 @@ class Connection:
         with ``wait`` it keeps trying instead. Raises AccessDenied if the credentials are refused. A later
         loss is logged, and the connection is made again, to where ``rediscover`` says that the service is
         by then; while that raises, nothing is connected to, since whoever listens at the old address by then
-        would get the password. While the credentials are refused, everything that needs the connection
-        raises CredentialsRefused at once.
+        would get the password. With ``tell_outages`` false only refused credentials are logged, for a second
+        connection to the same server. While the credentials are refused, everything that needs the
+        connection raises CredentialsRefused at once.
         """
         connection = cls(access, name=name, connect_timeout=connect_timeout, rediscover=rediscover)
+        connection._outage_level = logging.WARNING if tell_outages else logging.DEBUG
         async with background() as tasks:
             connection._tasks = tasks
             if wait:
@@ -433,7 +437,7 @@ class Connection:
                 self._lose(client)
                 await client.discard()
                 await self._connect_patiently(SuiteError)
-                log.warning("connected to %s again", self.url)
+                log.log(self._outage_level, "connected to %s again", self.url)
 
     async def _connect_patiently(self, excused: type[SuiteError]) -> None:
         """Retry until connected, however long it takes. Raises errors that are not ``excused`` at once."""
@@ -445,7 +449,8 @@ class Connection:
             except excused as error:
                 self._refusal = error.message if isinstance(error, AccessDenied) else None
                 if error.message != said:
-                    log.warning("%s; tried again until it works", error.message)
+                    level = logging.WARNING if self._refusal else self._outage_level
+                    log.log(level, "%s; tried again until it works", error.message)
                     said = error.message
             await anyio.sleep(delay)
             delay = min(2 * delay, LAST_REFUSED_SECONDS if self._refusal else LAST_RETRY_SECONDS)
@@ -475,7 +480,8 @@ class Connection:
         )
 
     def _lose(self, client: NatsClient) -> None:
-        log.warning("the connection to %s is lost (%s)", self.url, client.last_error or client.failure)
+        cause = client.last_error or client.failure
+        log.log(self._outage_level, "the connection to %s is lost (%s)", self.url, cause)
         self._forget()
 
     def _forget(self) -> None:

@@ -313,7 +313,7 @@ class EmbeddedServer:
         async with self._launching:
             await self._start_process(port)
             try:
-                self.port = await self._listening()
+                self.port = await self._listening(port)
             except BaseException:
                 await self._end_process()
                 raise
@@ -332,7 +332,7 @@ class EmbeddedServer:
                 start_new_session=True,
             )
 
-    async def _listening(self) -> int:
+    async def _listening(self, wanted: int) -> int:
         """Wait for the file that the server writes once it listens, and return the port in it."""
         file = self._directory / f"{Path(self._program).name}_{self._process.pid}.ports"
         with anyio.move_on_after(START_SECONDS):
@@ -343,7 +343,9 @@ class EmbeddedServer:
                 await anyio.sleep(0.01)
         said = self._last_words()
         if "address already in use" in said:
-            raise PortTaken
+            raise PortTaken(
+                f"port {wanted} is in use: choose another, or leave it out and a free one is taken"
+            )
         raise Unavailable(f"nats-server did not start, see {self._log_file}: {said}")
 
     def _last_words(self) -> str:

@@ -67,6 +67,7 @@ def _log_to_stderr(as_json: bool) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(_JsonLines() if as_json else text)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes; the catalogue names them
 
 
 class _JsonLines(logging.Formatter):

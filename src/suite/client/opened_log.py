@@ -90,6 +90,9 @@ class OpenedLog:
 
 async def _hold(rediscover: Rediscover, *, task_status: TaskStatus[Connection]) -> None:
     access = await anyio.to_thread.run_sync(rediscover)
-    async with Connection.open(access, name="suite-reader", rediscover=rediscover) as connection:
+    # The client's own connection tells of outages, and one line for each is enough.
+    async with Connection.open(
+        access, name="suite-reader", rediscover=rediscover, tell_outages=False
+    ) as connection:
         task_status.started(connection)
         await anyio.sleep_forever()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from suite.domain.exit_codes import described
 from suite.errors import ActorCrashed, LoadCancelled
 from suite.errors import NodeLost as NodeLostError
 from suite.messages.events import (
@@ -79,6 +80,6 @@ def _crash(event: InstanceCrashed) -> str:
             "in it: set memory_limit_gb lower; the next request loads the model again"
         )
     return (
-        f"{process} died with exit code {event.exit_code} and {event.generations} generations in it: "
+        f"{process} died with {described(event.exit_code)} and {event.generations} generations in it: "
         "the next request loads the model again"
     )

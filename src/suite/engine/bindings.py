@@ -25,7 +25,8 @@ __all__ = ["last_messages", "lib"]
 _log = logging.getLogger("suite.llama")
 
 _WARNING, _ERROR, _CONTINUED = 3, 4, 5  # of enum ggml_log_level
-_LEVELS = {_WARNING: logging.WARNING, _ERROR: logging.ERROR}
+# Its warnings are about the contents of files, at each load, and call for nothing.
+_LEVELS = {_WARNING: logging.DEBUG, _ERROR: logging.ERROR}
 
 
 def _import_c_api() -> ModuleType:

@@ -1,8 +1,9 @@
 """The messages between a node and the process of a loaded model (its actor).
 
 The node writes one ``ActorSpec`` line to the process's standard input and keeps that pipe open; when it
-closes, the actor knows that the node is gone. The actor reports in JSON lines on its standard output, which
-arrive in order and are lost only if the process dies. Generations are handed over by NATS request.
+closes, the actor knows that the node is gone. An ``End`` line on it ends the process in order, as SIGTERM
+does. The actor reports in JSON lines on its standard output, which arrive in order and are lost only if the
+process dies. Generations are handed over by NATS request.
 """
 
 from __future__ import annotations
@@ -72,6 +73,13 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     tracing: str
     chat_template: str | None = None
     """Replaces the model's own: the text of a template, or the path of a file with one."""
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """End in order, and give every client that is not done this error."""
+
+    code: str
+    message: str
 
 
 # --- actor to node, on the pipe -----------------------------------------------------------------------------
@@ -193,3 +201,6 @@ class Embedded(ActorReply, frozen=True, kw_only=True):
 
 
 REPLY_HEADER = "Suite-Reply"
+
+LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
+"""The lines of an actor's log on its standard error, which its node logs again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator
@@ -16,7 +17,8 @@ import msgspec
 import psutil
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from suite.messages.actor import ActorSpec, AnyReport
+from suite.errors import SuiteError
+from suite.messages.actor import ActorSpec, AnyReport, End
 from suite.tasks import background
 
 logger = logging.getLogger("suite.actor")
@@ -27,6 +29,9 @@ TAKE_SECONDS = 5.0
 """How long a standby process may take to confirm its spec before a new process is started instead."""
 _REPORT_LIMIT = 64 * 1024
 _ERROR_LINES = 20
+
+_LOG_LINE = re.compile(r"(INFO|WARNING|ERROR|CRITICAL) ([\w.]+): (.*)")
+"""`LOG_FORMAT`, read back."""
 
 _decoder = msgspec.json.Decoder(AnyReport)
 
@@ -81,7 +86,7 @@ class ActorProcess:
                     return
             logger.warning("process %d stood ready and did not answer: a new one is started", standby.pid)
         async with cls._owning(await open_process()) as actor:
-            await actor._tell(spec)
+            await actor._write(spec)
             yield actor
 
     @classmethod
@@ -95,16 +100,16 @@ class ActorProcess:
         finally:
             await end_process(process)
 
-    async def _tell(self, spec: ActorSpec) -> None:
+    async def _write(self, message: ActorSpec | End) -> None:
         assert self._process.stdin is not None
         # If the process has died already, its reports end, which the caller notices.
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            await self._process.stdin.send(msgspec.json.encode(spec) + b"\n")
+            await self._process.stdin.send(msgspec.json.encode(message) + b"\n")
 
     async def _takes(self, spec: ActorSpec) -> bool:
         """Send the spec. Returns whether the first report, always the start of the load, comes in time."""
         with anyio.move_on_after(TAKE_SECONDS):
-            await self._tell(spec)
+            await self._write(spec)
             try:
                 await self._lines.receive_until(b"\n", _REPORT_LIMIT)
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
@@ -151,11 +156,16 @@ class ActorProcess:
         if self._process.returncode is None:
             self._process.kill()
 
-    async def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Terminate the process (SIGTERM), and kill it if it has not ended after ``seconds``."""
-        if self._process.returncode is None:
-            self._process.terminate()
+    async def stop(self, reason: SuiteError | None = None, *, seconds: float = STOP_SECONDS) -> None:
+        """End the process in order, and kill it if it has not ended after ``seconds``.
+
+        Its clients get the ``reason``, which only a process that has loaded its model takes.
+        """
         with anyio.move_on_after(seconds):
+            if reason is not None:
+                await self._write(End(code=reason.code, message=reason.message))
+            elif self._process.returncode is None:
+                self._process.terminate()
             await self._process.wait()
             return
         self.kill()
@@ -168,5 +178,15 @@ class ActorProcess:
             for line in lines:
                 text = line.decode(errors="replace")
                 self._errors.append(text[:500])
-                logger.info("%s", text)
+                _log_again(text)
             rest = rest[-_REPORT_LIMIT:]
+
+
+def _log_again(line: str) -> None:
+    """Log a line of an actor's stderr under its own level and name; what is no log line, as the actor's."""
+    match = _LOG_LINE.fullmatch(line)
+    if match is None:
+        logger.info("%s", line)
+    else:
+        level, name, text = match.groups()
+        logging.getLogger(name).log(logging.getLevelNamesMapping()[level], "%s", text)

@@ -18,6 +18,7 @@ import anyio.abc
 
 from suite import telemetry
 from suite.catalogue import Model
+from suite.domain.exit_codes import FILE_CUT, described, was_file_cut
 from suite.domain.residency import Admit, Residency, decide, evolve
 from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
@@ -61,6 +62,11 @@ Terminate = Callable[[Lease, SuiteError], Awaitable[None]]
 _OUT_OF_MEMORY = (
     "the kernel killed it for lack of memory: set memory_limit_gb lower, give models a smaller "
     "context_length, or end what else uses memory"
+)
+_FILE_CHANGED = "the model's file has changed, so it is being unloaded: try again, which uses the new file"
+_FILE_CUT = (
+    f"the process that ran the model died: {FILE_CUT}; move a whole new file into the place of the old one "
+    "(mv) instead of writing into it, then send the request again"
 )
 
 
@@ -216,7 +222,16 @@ class Supervisor:
         instance.told_to_end = True
         if instance.process is not None:
             instance.freed_bytes = instance.process.resident_bytes()
-            await instance.process.stop(self._process_stop_seconds)
+            reason = self._why_cut(instance) if instance.phase == "loaded" else None  # a load has no clients
+            await instance.process.stop(reason, seconds=self._process_stop_seconds)
+
+    def _why_cut(self, instance: Instance) -> SuiteError:
+        """What a client gets whose generation an unload has cut."""
+        if self._stopping:
+            return NodeStopping()
+        if instance.unloading == "file_changed":
+            return ModelUnloading(_FILE_CHANGED)
+        return ModelUnloading()
 
     # --- admission ----------------------------------------------------------------------------------------
 
@@ -382,7 +397,7 @@ class Supervisor:
         if instance.phase == "loading":
             return self._load_failed(instance, exit_code)
         if instance.unloading is not None and instance.told_to_end:
-            instance.failure = ModelUnloading()
+            instance.failure = self._why_cut(instance)
             self.counts["unloads"] += 1
             return InstanceUnloaded(
                 node=self._node,
@@ -402,7 +417,7 @@ class Supervisor:
             instance.failure = LoadFailed(
                 f"{died}: {_OUT_OF_MEMORY}"
                 if self._memory_kills.explain(exit_code, instance.kills_before)
-                else f"{died} with exit code {exit_code}: {_last_errors(instance) or 'it said nothing'}; "
+                else f"{died} with {described(exit_code)}: {_last_errors(instance)}; "
                 "check the file, or load it with other settings"
             )
         failure = instance.failure
@@ -425,8 +440,8 @@ class Supervisor:
             )
         else:
             reason = None
-            logger.error("%s crashed with exit code %d: %s", model_id, exit_code, _last_errors(instance))
-            instance.failure = ActorCrashed()
+            logger.error("%s crashed with %s: %s", model_id, described(exit_code), _last_errors(instance))
+            instance.failure = ActorCrashed(_FILE_CUT if was_file_cut(exit_code) else None)
         self.counts["crashes"] += 1
         return InstanceCrashed(
             node=self._node,
@@ -465,4 +480,4 @@ class Supervisor:
 
 
 def _last_errors(instance: Instance) -> str:
-    return instance.process.last_errors if instance.process else ""
+    return (instance.process and instance.process.last_errors) or "it said nothing"
