@@ -104,6 +104,8 @@ async def test_clients_go_on_after_a_kill_and_after_a_stop(tmp_path: Path) -> No
             )
         ]
         await logged(own, 0)
+        for followed in followers:  # they must have come before they can come back
+            await eventually(lambda f=followed: f.seqs)  # type: ignore[misc]
         for value, (kill, code) in enumerate(((True, "node_lost"), (False, "node_stopping")), 1):
             assert await cut_in_the_middle(own, service, kill=kill) == code
             service = await stack.enter_async_context(serving(models, data, environ=brief))
