@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from suite.cli.invocation import arguments
 from suite.cli.options import json_option
 from suite.errors import InvalidRequest
 from suite.extras import require
@@ -82,7 +83,7 @@ def pull(model: str, to: Path | None, file: Path | None, revision: str | None, a
         json_line(pulled)
         return
     click.echo(f"{pulled.model_id} is in {paths[0].parent} ({size(offer.bytes)}, {_checked(offer)})")
-    click.echo(f"next: suite run {pulled.model_id}")
+    click.echo(f"next: suite {arguments('run', pulled.model_id)}")
 
 
 def _model_directory(file: Path | None) -> Path:
@@ -128,6 +129,6 @@ def _shown(offer: Offer, as_json: bool) -> Iterator[Callable[[int], None]]:
         with progress(BarColumn(None), *figures, shown=not as_json) as bar:
             task = bar.add_task("", total=offer.bytes)
             yield lambda count: bar.update(task, completed=count)
-    except KeyboardInterrupt:
-        click.echo("stopped: type the same again, and it goes on from here", err=True)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("stopped: type the same again, and it goes on from here")
         raise
