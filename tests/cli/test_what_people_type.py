@@ -109,6 +109,7 @@ def test_a_user_without_a_home_directory(
         (["status", NOT_UTF8], "'[MODEL]': '\\udcff' is not UTF-8 text"),
         (["generate", "m", "hi", "--stop", f"a{NOT_UTF8}"], "'--stop': 'a\\udcff' is not UTF-8 text"),
         (["models", "--nats-user", NOT_UTF8], "'--nats-user': '\\udcff' is not UTF-8 text"),
+        (["load", ""], "'MODEL': it is empty"),
         (["log-metric", "a", "m", "nan"], "'VALUE': nan is not a finite number"),
         (["unload", "m", "--drain", "nan"], "'--drain': nan is not a finite number"),
         (["generate", "m", "--temperature", "inf"], "'--temperature': inf is not a finite number"),
