@@ -202,7 +202,6 @@ def progress(*columns: ProgressColumn, shown: bool = True, transient: bool = Fal
     """
     screen = console(stderr=True)
     can_draw = screen.is_terminal and not screen.is_dumb_terminal and not _is_plain()
-    screen.is_interactive = True  # else a display that draws nothing ends with an empty line
     return Progress(
         *columns, console=screen, disable=not (shown and can_draw), transient=transient, expand=transient
     )
