@@ -12,4 +12,4 @@ def size(count: int) -> str:
     for unit, name, digits in _BINARY:
         if count >= unit:
             return f"{count / unit:.{digits}f} {name}"
-    return f"{count} bytes"
+    return f"{count} byte" if count == 1 else f"{count} bytes"

@@ -98,7 +98,7 @@ async def test_what_is_not_there_gets_the_nearest_names(models: Path) -> None:
     await catalogue.scan()
     with pytest.raises(ModelNotFound, match="no model 'smollm2-135': did you mean 'SmolLM2-135M'"):
         catalogue.resolve("smollm2-135")
-    with pytest.raises(ModelNotFound, match="see the list of models; the first is"):
+    with pytest.raises(ModelNotFound, match=r"`suite models`\); the first is"):
         catalogue.resolve("zzz")
 
 

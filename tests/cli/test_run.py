@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from suite.tasks import background
 from support.command import Command
 from support.models import CHAT_TEMPLATE, slow_model, tiny_model
 from support.service import serving
+from support.terminal import terminal
 
 SMOL = "SmolLM2-135M.Q4_1"
 """Has a chat template."""
@@ -97,7 +99,9 @@ async def test_any_unique_beginning_of_an_id_will_do(command: Command) -> None:
     for name, rows in (("usage", "usage"), ("evaluations", "evaluations")):
         assert (await command.document(name, "--model", "smollm2"))[rows]
     assert await command.output("errors", "--model", "smollm2") == "nothing went wrong\n"
-    assert "conversations are forgotten" in await command.output("clear", "--model", "smollm2")
+    assert "conversations are forgotten" in await command.output("clear", "smollm2")
+    assert await command.output("clear", "--model", "smollm2") == "there was nothing to forget\n"
+    assert (await command.run("clear", SMOL, "--model", SMOL)).returncode == 2
     chatted = await command.output("chat", "smollm2", *ONE_TOKEN, input="Hello\nAgain\n")
     assert len(chatted.splitlines()) == 2
     assert await command.output("unload", "smollm2") != f"{SMOL} is not loaded\n"
@@ -111,7 +115,41 @@ async def test_a_beginning_of_several_ids_lists_them_and_another_gets_suggestion
         assert (done.returncode, done.stdout) == (1, ""), taker
         assert done.stderr == f"error model_not_found: 'smol' may be {SMOL} or {RAW}: type more of it\n"
     assert f"did you mean {SMOL!r}" in await command.refusal("load", "smolm2")
-    assert "see the list of models" in await command.refusal("load", "xyz")
+    assert "(`suite models`)" in await command.refusal("load", "xyz")
+
+
+async def test_a_name_that_no_model_here_has_is_said_to_be_unknown(command: Command) -> None:
+    assert (await command.document("record-usage", "smoll"))["status"] == "success"
+    await command.output("log-evaluation", "smollm2", "2026-w07", "0.8")
+    assert not {"smoll", "smollm2"} & {
+        each["model_id"] for each in (await command.document("usage"))["usage"]
+    }
+    unknown = [("usage", "--model"), ("errors", "--model"), ("events", "--model"), ("compare",)]
+    for taker in (*unknown, ("record-usage",), ("log-evaluation", "--f1", "1")):
+        rest = ("2026-w07", "0.8") if taker[0] == "log-evaluation" else ()
+        done = await command.run(*taker, "smolvlm.bsae", *rest)
+        assert done.returncode == 0
+        assert done.stderr.startswith(f"warning: no model 'smolvlm.bsae': did you mean {RAW!r}?\n"), taker
+
+
+async def test_a_chat_goes_on_when_its_context_is_full(command: Command) -> None:
+    done = await command.run("chat", SMOL, *ONE_TOKEN, input=3 * f"{'word ' * 120}\n")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3)
+    assert done.stderr == "the model's context is full: the oldest messages are left out from now on\n"
+
+
+def test_what_can_be_typed_in_a_chat(data_dir: Path) -> None:
+    keys = (b"Hello\r", b"/clear\r", b'"""Hel\r', b'lo"""\r', b"/?\r", b"/etc\r", b" /etc\r", b"/bye\r")
+    with terminal(["chat", SMOL, "--json", *ONE_TOKEN, "--data-dir", str(data_dir)]) as screen:
+        screen.until("/bye ends the chat")
+        for line in keys:
+            screen.type(line)
+        assert screen.ended() == 0
+    tokens = re.findall(r'"prompt_tokens":(\d+)', "".join(screen.rows))
+    assert len(tokens) == 3
+    assert int(tokens[1]) <= int(tokens[0]) + 2  # a chat that begins anew
+    assert "/clear  forget the messages so far" in screen.text
+    assert "no command /etc: /? lists them" in screen.text
 
 
 async def test_filters_take_ids_as_they_are(command: Command) -> None:

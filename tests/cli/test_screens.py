@@ -170,11 +170,12 @@ def test_the_settings_are_shown_whole(tmp_path: Path) -> None:
         assert "snapshots.max_conversations" in whole
 
 
-def test_a_bar_is_drawn_and_ends(environ: dict[str, str]) -> None:
-    with terminal(["load", SMOL], environ=environ) as screen:
+def test_a_bar_is_drawn_whole_and_vanishes(environ: dict[str, str]) -> None:
+    with terminal(["load", SMOL], columns=60, environ=environ) as screen:
         assert screen.ended() == 0
-    assert re.search(rf"^loading {SMOL} .* 100 %", screen.text)
-    assert screen.rows[-1] == f"{SMOL} is loaded (130 ms, 256.0 MiB resident)"
+    drawn = screen.received.decode()
+    assert all(part in drawn for part in (f"loading {SMOL}", "100 %", "0:00:00"))
+    assert "".join(screen.rows) == f"{SMOL} is loaded (130 ms, 256.0 MiB resident)"
 
 
 @pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
@@ -184,6 +185,12 @@ def test_a_plain_terminal_gets_no_escape_sequences(environ: dict[str, str], plai
     assert b"\x1b" not in screen.received
     assert f"{SMOL} is loaded" in screen.text
     assert "12,345.678" in screen.text
+
+
+def test_an_answer_on_a_dumb_terminal_is_running_text(environ: dict[str, str]) -> None:
+    with terminal(["run", SMOL, "hello"], environ={**environ, "TERM": "dumb"}) as screen:
+        screen.until("answer")
+        assert screen.rows == ["half an answer"]
 
 
 # --- keys and signals --------------------------------------------------------------------------------------
@@ -196,7 +203,7 @@ def test_ctrl_c_at_the_prompt_of_a_chat_ends_it(environ: dict[str, str]) -> None
         screen.until("a message")
         screen.type(CTRL_C)
         assert screen.ended() == 130
-    assert [row.removesuffix("^C") for row in screen.rows] == ["> a message"]
+    assert [row.removesuffix("^C") for row in screen.rows[1:]] == ["> a message"]
     assert screen.at_line_start
 
 
@@ -236,6 +243,7 @@ def test_ctrl_c_at_a_bar_gives_the_cursor_back(environ: dict[str, str]) -> None:
         screen.until("50 %")
         screen.type(CTRL_C)
         assert screen.ended() == 130
+    assert "".join(screen.rows).endswith(f"{GEMMA} is still loading; `suite unload {GEMMA}` stops it")
     assert screen.at_line_start
     assert not screen.cursor_is_hidden
 

@@ -16,6 +16,7 @@ import pytest
 import suite
 from suite.cli import invocation
 from suite.client import Client
+from suite.config import default_data_dir
 from suite.errors import SuiteError
 from suite.messages.actions.status import GenerationInfo
 from suite.node import progress
@@ -65,7 +66,7 @@ async def test_a_service_that_is_ready_says_what_to_type_and_one_that_stops_what
         assert str(data_dir / "connection.json") in nats
         assert "GiB of memory" in limits
         assert "threads" in limits
-        assert following == f"next    {SUITE} run tiny 'What is a llama?'"
+        assert following == f"next    {SUITE} run tiny 'What is a llama?' --data-dir {data_dir}"
 
         leaving = anyio.CancelScope()
         async with background() as tasks:
@@ -148,6 +149,17 @@ def test_what_to_type_next_is_typed_as_this_command_was(
     assert invocation.typed("serve") == "suite serve"
     monkeypatch.setattr(sys, "argv", [str(Path(suite.__file__).with_name("__main__.py"))])
     assert invocation.typed("serve") == f"{sys.executable} -m suite serve"
+    assert invocation.arguments("run", "m", "hi", options=("--top-k", "1")) == "run m hi --top-k 1"
+    assert invocation.arguments("run", "-m", "hi", options=("--top-k", "1")) == "run --top-k 1 -- -m hi"
+
+
+def test_what_to_type_next_works_in_another_terminal_and_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SUITE_DATA_DIR", "SUITE_NATS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert invocation.data_dir_arguments(default_data_dir()) == ()
+    assert invocation.data_dir_arguments(Path("data")) == ("--data-dir", str(tmp_path / "data"))
     monkeypatch.setenv("SUITE_DATA_DIR", str(tmp_path))
-    assert invocation.data_dir_arguments(tmp_path) == ()
-    assert invocation.data_dir_arguments(here) == ("--data-dir", str(here))
+    assert invocation.data_dir_arguments(tmp_path) == ("--data-dir", str(tmp_path))

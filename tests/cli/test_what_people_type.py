@@ -109,6 +109,7 @@ def test_a_user_without_a_home_directory(
         (["status", NOT_UTF8], "'[MODEL]': '\\udcff' is not UTF-8 text"),
         (["generate", "m", "hi", "--stop", f"a{NOT_UTF8}"], "'--stop': 'a\\udcff' is not UTF-8 text"),
         (["models", "--nats-user", NOT_UTF8], "'--nats-user': '\\udcff' is not UTF-8 text"),
+        (["load", ""], "'MODEL': it is empty"),
         (["log-metric", "a", "m", "nan"], "'VALUE': nan is not a finite number"),
         (["unload", "m", "--drain", "nan"], "'--drain': nan is not a finite number"),
         (["generate", "m", "--temperature", "inf"], "'--temperature': inf is not a finite number"),
@@ -121,6 +122,8 @@ def test_a_user_without_a_home_directory(
         (["usage", "--by", "\x1b[31m"], "'--by': '\\x1b[31m' is not one of"),
         (["xyzzy"], "there is no command 'xyzzy': `suite --help` lists the commands"),
         ([NOT_UTF8], "there is no command '\\udcff'"),
+        (["help", "rn"], "there is no command 'rn': did you mean run?"),
+        (["credentials", "add", "bob"], "Missing option '--role'. Choose from: "),
         (["rebuild", "everything"], "is not one of 'catalogue', 'usage', 'evaluation', 'errors'"),
         (["models", "--data-dir", "/etc/passwd"], "Directory '/etc/passwd' is a file"),
     ],
@@ -147,6 +150,30 @@ def test_the_program_alone_shows_its_help_once(capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert shown.count("Usage:") == 1
     assert all(name in shown for name in COMMANDS)
+
+
+def test_help_and_version_are_what_other_programs_call_them(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*arguments: str) -> str:
+        assert main(arguments) == 0
+        return capsys.readouterr().out
+
+    assert told("help") == told("--help")
+    assert told("help", "run") == told("run", "--help")
+    assert told("version") == told("-V") == told("--version")
+
+
+def test_a_dash_is_only_explained_where_a_value_may_begin_with_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arguments in (["models", "-foo"], ["load", "m", "--no-wiat"]):
+        assert main(arguments) == 2
+        assert "begins with '-'" not in capsys.readouterr().err
+
+
+def test_a_configuration_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "nosuch.toml"
+    assert main(["config", "--config", str(missing)]) == 2
+    assert capsys.readouterr().err == f"error invalid_configuration: there is no file {missing}\n"
 
 
 def test_the_help_fits_into_80_columns(

@@ -318,7 +318,8 @@ async def _load_model(call: Call) -> None:
 
 async def _generate_text(call: Call) -> None:
     """Begin an answer that never ends, for a person to end it."""
-    await call.send(Chunk(index=0, text="half an answer"))
+    await call.send(Progress(model_id=SMOL, fraction=1.0))
+    await call.send(Chunk(index=0, text="half an "), Chunk(index=1, text="answer"))
     while True:
         await anyio.sleep(0.5)
         await call.send(Heartbeat())

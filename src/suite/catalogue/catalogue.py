@@ -370,7 +370,7 @@ class Catalogue:
         if near:
             return f"did you mean {' or '.join(repr(names[name]) for name in near)}?"
         if names:
-            return f"see the list of models; the first is {min(names.values())!r}"
+            return f"see the list of models (`suite models`); the first is {min(names.values())!r}"
         return f"there are none; put a .gguf file into {self._where}"
 
     @property

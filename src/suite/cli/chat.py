@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @sampling_options
 @client_command
 def chat(target: Target, model: str, **options: Any) -> None:
-    """Chat with MODEL. Each line is a message. /exit or Ctrl-D ends the chat, Ctrl-C ends an answer.
+    """Chat with MODEL. Each line is a message. /bye or Ctrl-D ends the chat, Ctrl-C ends an answer.
+
+    On a terminal /? lists what else can be typed. When the model's context is full, the oldest messages are
+    left out.
 
     Standard input may be a file whose lines are the messages. With --json each reply is one JSON line.
 
@@ -39,18 +42,42 @@ def chat(target: Target, model: str, **options: Any) -> None:
 
 
 def talk(target: Target, model: str, options: dict[str, Any]) -> None:
-    """Answer the messages from standard input, until /exit or its end. Raises what the service refuses."""
-    from suite.errors import SuiteError
-    from suite.identity import new_id
-
+    """Answer the messages from standard input, until /bye or its end. Raises what the service refuses."""
     target.run(_nothing)  # a service that is not there is told before the first message is typed
-    conversation = _Chat(target, model, {**request_fields(options), "conversation_id": new_id()})
-    while (line := _read_line()) is not None:
+    chat = _Chat(target, model, request_fields(options))
+    if not sys.stdin.isatty():
+        while (line := _read_line()) is not None and line not in _ENDS:
+            chat.say(line.strip())
+        return
+    click.echo("/bye ends the chat, /? lists the commands", err=True)
+    while (line := _read_line()) is not None and line not in _ENDS:
+        _obey(chat, line)
+
+
+_ENDS: Final = ("/bye", "/exit")
+_HELP: Final = """\
+/bye    end the chat, as /exit and Ctrl-D do
+/clear  forget the messages so far
+/?      show this, as /help does
+\"""     begin a message of several lines, and end it
+Ctrl-C  end an answer; at the prompt, the chat"""
+
+
+def _obey(chat: _Chat, line: str) -> None:
+    """Do what a line that was typed says: a command, or a message. What is refused is only told."""
+    from suite.errors import SuiteError
+
+    if line == "/clear":
+        chat.clear()
+    elif line in ("/?", "/help"):
+        click.echo(_HELP, err=True)
+    elif line.startswith("/"):
+        command = line.split()[0]
+        click.echo(f"no command {command}: /? lists them; with a space before it, it is a message", err=True)
+    else:
         try:
-            conversation.say(line)
+            chat.say(line.strip())
         except SuiteError as error:
-            if not sys.stdin.isatty():
-                raise
             click.echo(f"error {error.code}: {error.message}", err=True)
 
 
@@ -66,7 +93,7 @@ def _read_line() -> str | None:
             import readline  # noqa: F401 - importing it gives input() its line editing
     while True:
         try:
-            line = input("> " if typed else "").strip()
+            line = _whole(input("> ")) if typed else input()
         except EOFError:
             if typed:
                 click.echo()  # after the prompt
@@ -76,8 +103,21 @@ def _read_line() -> str | None:
                 raise streams.not_text(error) from None
             click.echo(f"error usage: {streams.not_text(error).message}", err=True)
             continue
-        if line:
-            return None if line == "/exit" else line
+        if line.strip():
+            return line.rstrip()
+
+
+def _whole(line: str) -> str:
+    """A line that was typed, or the message of several lines that it begins."""
+    if not line.startswith(_QUOTES):
+        return line
+    lines = [line.removeprefix(_QUOTES)]
+    while not lines[-1].rstrip().endswith(_QUOTES):
+        lines.append(input("... "))
+    return "\n".join(lines).rstrip().removesuffix(_QUOTES)
+
+
+_QUOTES: Final = '"""'
 
 
 class _Chat:
@@ -90,9 +130,17 @@ class _Chat:
     def __init__(self, target: Target, model: str, options: dict[str, Any]) -> None:
         self._target = target
         self._model = model
-        self._options = options
-        self._messages: list[dict[str, str]] = []
+        self._options = {"truncate": "left", **options}
         self._answer: list[str] = []
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew, without the messages so far."""
+        from suite.identity import new_id
+
+        self._messages: list[dict[str, str]] = []
+        self._options["conversation_id"] = new_id()
+        self._is_cut = False
 
     def say(self, message: str) -> None:
         """Send a message and print the answer. Ctrl-C ends the answer; the chat keeps the text so far.
@@ -134,3 +182,10 @@ class _Chat:
         else:
             text("\n")
             note(summary_line(reply))
+            self._tell_of_cut(reply)
+
+    def _tell_of_cut(self, reply: GenerateTextReply) -> None:
+        """Say, the first time, that the model did not see all messages."""
+        if reply.truncated_tokens and not self._is_cut:
+            self._is_cut = True
+            click.echo("the model's context is full: the oldest messages are left out from now on", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from suite.cli.invocation import typed
+from suite.cli.invocation import arguments, typed
 from suite.cli.model_ids import known_ids
 from suite.cli.options import json_option
 from suite.extras import require
@@ -67,7 +67,8 @@ class _Demo:
         from suite.cli.child import serve_in_child
         from suite.client import connect
 
-        self._say(f"suite serve --models-dir {self._models_dir}  (a service of its own)")
+        serve = arguments("serve", options=("--models-dir", str(self._models_dir)))
+        self._say(f"suite {serve}  (a service of its own)")
         async with (
             serve_in_child(self._data_dir, ["--models-dir", str(self._models_dir), "--node", "demo"]),
             connect(data_dir=self._data_dir) as client,
@@ -84,7 +85,7 @@ class _Demo:
 
     def _next(self, model: str) -> str:
         """What to type next, with the same model."""
-        serve = typed("serve", "--models-dir", str(self._models_dir))
+        serve = typed("serve", options=("--models-dir", str(self._models_dir)))
         run = typed("run", model, "What is a llama?")
         return f"type next, in two terminals:\n  {serve}\n  {run}"
 
@@ -123,17 +124,13 @@ class _Demo:
         return min(fit, key=lambda model: model.file_bytes).model_id
 
     async def _load(self, client: Client, model: str) -> None:
-        from suite.cli.output import Bar, duration
-        from suite.units import size
+        from suite.cli.models import load_line
+        from suite.cli.output import Bar
 
-        self._say(f"suite load {model}")
+        self._say(f"suite {arguments('load', model)}")
         with Bar(f"loading {model}", shown=not self._as_json) as bar:
             reply = await client.load_model(model, on_progress=bar.advance)
-        self._tell(
-            "load",
-            f"loaded in {duration(reply.load_ms)}, {size(reply.resident_bytes)} resident (event {reply.seq})",
-            reply,
-        )
+        self._tell("load", load_line(reply), reply)
 
     async def _talk(self, client: Client, model: str) -> None:
         """Have a conversation of two turns; the second reuses the tokens of the first in memory."""
@@ -141,7 +138,7 @@ class _Demo:
 
         messages: list[dict[str, str]] = []
         for turn, question in enumerate(QUESTIONS, 1):
-            self._say(f"suite chat {model}   (turn {turn})\n> {question}")
+            self._say(f"suite {arguments('chat', model)}   (turn {turn})\n> {question}")
             messages.append({"role": "user", "content": question})
             reply = await self._stream(client, model, messages)
             messages.append({"role": "assistant", "content": reply.text})
@@ -177,11 +174,11 @@ class _Demo:
             show_instances(reply.models)
 
     async def _unload(self, client: Client, model: str) -> None:
-        from suite.units import size
+        from suite.cli.models import unload_line
 
-        self._say(f"suite unload {model}")
+        self._say(f"suite {arguments('unload', model)}")
         reply = await client.unload_model(model)
-        self._tell("unload", f"unloaded, {size(reply.freed_bytes)} freed (event {reply.seq})", reply)
+        self._tell("unload", unload_line(reply), reply)
 
     async def _show_events(self, client: Client) -> None:
         from suite.cli.events import show_event

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from suite.cli.completion import model_ids
-from suite.cli.model_ids import about_model, known_ids
+from suite.cli.model_ids import about_model, meant
 from suite.cli.options import (
     Target,
     client_command,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from suite.messages.actions.evaluation import (
         CompareModelsReply,
         GetModelEvaluationScoresReply,
+        LogModelEvaluationReply,
         ModelComparison,
         ModelEvaluation,
     )
@@ -130,9 +131,9 @@ def log_evaluation(
     """
     from suite.cli.output import json_line
 
-    reply = target.run(
-        lambda client: client.log_model_evaluation(
-            model,
+    async def work(client: Client) -> LogModelEvaluationReply:
+        return await client.log_model_evaluation(
+            await meant(client, model),
             cycle,
             trust,
             accuracy=accuracy,
@@ -142,7 +143,8 @@ def log_evaluation(
             evaluation_id=evaluation_id,
             evaluation_timestamp=time,
         )
-    )
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     else:
@@ -187,9 +189,7 @@ def compare(target: Target, models: tuple[str, ...]) -> None:
     async def work(client: Client) -> CompareModelsReply:
         reply = await client.compare_models(models)
         unknown = {each.model_name for each in reply.models if not (each.evaluations or each.crashes)}
-        asked = tuple(name for name in models if name in unknown)
-        meant = dict(zip(asked, await known_ids(client, asked), strict=True)) if asked else {}
-        ids = tuple(meant.get(name, name) for name in models)
+        ids = tuple([await meant(client, name) if name in unknown else name for name in models])
         return reply if ids == models else await client.compare_models(ids)
 
     reply = target.run(work)

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from suite.cli.completion import model_ids
-from suite.cli.model_ids import about_model, known_ids
+from suite.cli.model_ids import about_model, meant
 from suite.cli.options import Target, client_command, parsed_time
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def events(
 ) -> None:
     """Show the events in the log, oldest first: sequence, time, subject and details of each.
 
-    A filter is an aggregate (node, model, instance, usage, metric, evaluation, error), its id, and a fact;
-    for instance the ids are a node's name and a model's id. * stands for one whole id, and > for all that
-    follows. With --json each event is one JSON line.
+    A filter is an aggregate (node, model, instance, usage, metric, evaluation, error), its id, and a fact,
+    as in usage.MODEL.generated. An instance has two ids: instance.NODE.MODEL.loaded. * stands for one whole
+    id, and > for all that follows. With --json each event is one JSON line.
 
     \b
     Examples:
@@ -75,8 +75,7 @@ def events(
         if model is None:
             return await show(client, None)
         if follow:  # an empty log may be the beginning, so the id is looked up first
-            (model_id,) = await known_ids(client, [model])
-            return await show(client, model_id)
+            return await show(client, await meant(client, model))
         return await about_model(client, model, partial(show, client), is_empty=lambda shown: not shown)
 
     if not target.run(work) and (subject or model):

@@ -6,25 +6,33 @@ import os
 import shlex
 import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def typed(*arguments: str) -> str:
-    """This program with these arguments, as a shell takes it: ``.venv/bin/suite run m 'Hello!'``."""
-    return f"{_program()} {shlex.join(arguments)}"
+def typed(command: str, *values: str, options: Sequence[str] = ()) -> str:
+    """A command of this program, as a shell takes it: ``.venv/bin/suite run m 'Hello!'``."""
+    return f"{_program()} {arguments(command, *values, options=options)}"
+
+
+def arguments(command: str, *values: str, options: Sequence[str] = ()) -> str:
+    """A command with its values and options, as a shell takes it; a value may begin with a dash."""
+    if any(value.startswith("-") for value in values):
+        return shlex.join((command, *options, "--", *values))
+    return shlex.join((command, *values, *options))
 
 
 def data_dir_arguments(data_dir: Path) -> tuple[str, ...]:
-    """What a command needs to find the service of a data directory; nothing if it is found by itself."""
-    from suite.config import chosen_data_dir
-    from suite.errors import InvalidConfiguration
+    """What a command needs to find the service of a data directory, from another terminal and folder too.
 
-    with suppress(InvalidConfiguration):
-        found = chosen_data_dir(None, os.environ)
-        if "SUITE_NATS_URL" not in os.environ and found.absolute() == data_dir.absolute():
-            return ()
-    return ("--data-dir", str(data_dir))
+    Nothing if it is the default one; another terminal may not have the variables of this one.
+    """
+    from suite.config import default_data_dir
+
+    told = {"SUITE_NATS_URL", "SUITE_DATA_DIR"} & os.environ.keys()
+    if not told and default_data_dir().absolute() == data_dir.absolute():
+        return ()
+    return ("--data-dir", str(data_dir.absolute()))
 
 
 def _program() -> str:

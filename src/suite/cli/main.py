@@ -77,6 +77,15 @@ _ELSEWHERE: Final = {
 class Suite(click.Group):
     """The group of all commands; its help does not import their modules."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. `help [COMMAND]` and `version` are options, as other programs have them."""
+        match args:
+            case ["help", *command]:
+                args = [*command, "--help"]
+            case ["version"]:
+                args = ["--version"]
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the commands, in the order of the help."""
         del ctx
@@ -123,7 +132,7 @@ class Suite(click.Group):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__, prog_name=PROGRAM)
+@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
 @click.pass_context
 def commands(ctx: click.Context) -> None:
     """Manage a fleet of local GGUF models: load, run and unload them, with every event in one log.
@@ -199,6 +208,8 @@ def _ended_by(error: BaseException, received: signals.Received) -> int:
             raise error
         case KeyboardInterrupt() | click.Abort():
             signals.newline_after_echo()
+            for note in getattr(error, "__notes__", ()):  # what a command says of what goes on
+                click.echo(streams.harmless(note), err=True)
             streams.discard_output()
             return received.exit_code
         case BrokenPipeError():  # the reader has what it wants, as in `suite events | head`
@@ -218,7 +229,8 @@ def _complaint(error: BaseException) -> tuple[str, int]:
     match error:
         case click.UsageError():
             usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
-            return f"{usage}error usage: {error.format_message()}{_hint(error)}", USAGE
+            message = " ".join(error.format_message().split())
+            return f"{usage}error usage: {message}{_hint(error)}", USAGE
         case click.ClickException():
             return f"error usage: {error.format_message()}", USAGE
         case SuiteError():
@@ -239,6 +251,9 @@ def _complaint(error: BaseException) -> tuple[str, int]:
 
 def _hint(error: click.UsageError) -> str:
     """What to do about a mistake that looks like another one."""
-    if isinstance(error, click.NoSuchOption):
+    takes_values = error.ctx is not None and any(
+        isinstance(parameter, click.Argument) for parameter in error.ctx.command.params
+    )
+    if isinstance(error, click.NoSuchOption) and takes_values and not error.possibilities:
         return " (a value that begins with '-' needs '--' before it)"
     return ""

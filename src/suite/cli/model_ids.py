@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import click
+
 from suite.errors import ModelNotFound, SuiteError
 
 if TYPE_CHECKING:
@@ -67,8 +69,22 @@ async def about_model(
     answer = await ask(typed)
     if typed is None or not is_empty(answer):
         return answer
-    (model_id,) = await known_ids(client, [typed])
+    model_id = await meant(client, typed)
     return answer if model_id == typed else await ask(model_id)
+
+
+async def meant(client: Client, typed: str) -> str:
+    """The id of the model that is meant. Where there is none, it is what was typed, and stderr says so.
+
+    Such a model may be elsewhere, or of the past. Raises ModelNotFound if several may be meant.
+    """
+    (model_id,) = await known_ids(client, [typed])
+    if model_id == typed:
+        try:
+            await client.get_model_status(typed)
+        except ModelNotFound as unknown:
+            click.echo(f"warning: {unknown.message}", err=True)
+    return model_id
 
 
 async def known_ids(client: Client, typed: Iterable[str]) -> tuple[str, ...]:

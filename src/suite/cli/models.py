@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from suite.cli.completion import model_ids
+from suite.cli.invocation import arguments
 from suite.cli.model_ids import for_model
 from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from suite.client import Client
     from suite.messages.actions.generation import ClearKvCacheReply
@@ -46,6 +50,8 @@ def show_models(models: Iterable[ModelInfo]) -> None:
     from suite.cli.output import parameters, table
     from suite.units import size
 
+    models = tuple(models)
+    folders = [str(Path(model.model_path).parent) for model in models if model.source == "directory"]
     rows = [
         (
             model.model_id,
@@ -53,10 +59,10 @@ def show_models(models: Iterable[ModelInfo]) -> None:
             model.architecture or "",
             parameters(model.parameters) if model.parameters else "",
             model.quantization or "",
-            str(model.n_ctx),
+            str(model.n_ctx or ""),
             size(model.file_bytes),
             size(model.estimate.total_bytes) if model.estimate else "",
-            _remark(model),
+            _remark(model, folders),
         )
         for model in models
     ]
@@ -71,12 +77,20 @@ def _state(model: ModelInfo) -> str:
     return model.file_state if model.instance is None else f"{model.status}, {model.file_state}"
 
 
-def _remark(model: ModelInfo) -> str:
-    """The program that a model is from, and what is wrong with it or its aliases."""
-    source: str = "" if model.source == "directory" else model.source
+def _remark(model: ModelInfo, folders: Sequence[str]) -> str:
+    """Where a model is from, and what is wrong with it or its aliases."""
+    source: str = _folder(model, folders) if model.source == "directory" else model.source
     if model.repository is not None and model.repository not in model.model_id:
         source = f"{source} {model.repository}"
     return ", ".join(filter(None, (source, model.error or ", ".join(model.aliases))))
+
+
+def _folder(model: ModelInfo, folders: Sequence[str]) -> str:
+    """The folder of a model's file, below the one that all have in common; nothing if it is that one."""
+    common, own = os.path.commonpath(folders), str(Path(model.model_path).parent)
+    if own == common:
+        return ""
+    return own if common == os.sep else f"{os.path.relpath(own, common)}{os.sep}"
 
 
 @click.command()
@@ -91,23 +105,54 @@ def load(target: Target, model: str, no_wait: bool) -> None:
       suite load smollm2
       suite load smollm2 --no-wait --json
     """
-    from suite.cli.output import Bar, duration, json_line
-    from suite.units import size
+    from suite.cli.output import json_line
 
-    async def work(client: Client) -> LoadModelReply:
-        with Bar(f"loading {model}", shown=not target.as_json) as bar:
-            return await for_model(
-                client, model, lambda id: client.load_model(id, wait=not no_wait, on_progress=bar.advance)
-            )
-
-    reply = target.run(work)
+    reply = loaded(target, model, wait=not no_wait)
     if target.as_json:
         json_line(reply)
-    elif reply.loaded:
-        figures = f"{duration(reply.load_ms)}, {size(reply.resident_bytes)} resident"
-        click.echo(f"{reply.message} ({figures})")
     else:
-        click.echo(reply.message)
+        click.echo(load_line(reply))
+
+
+def loaded(target: Target, model: str, *, wait: bool = True) -> LoadModelReply:
+    """Load a model with a progress bar. The load goes on after Ctrl-C, which says so."""
+    from suite.cli.output import Bar
+
+    begun: set[str] = set()
+
+    async def work(client: Client, model_id: str) -> LoadModelReply:
+        with Bar(f"loading {model_id}", shown=not target.as_json) as bar:
+
+            def advance(fraction: float) -> None:
+                begun.add(model_id)
+                bar.advance(fraction)
+
+            return await client.load_model(model_id, wait=wait, on_progress=advance)
+
+    try:
+        return target.run(lambda client: for_model(client, model, partial(work, client)))
+    except KeyboardInterrupt as interrupt:
+        for model_id in begun:
+            stop = arguments("unload", model_id)
+            interrupt.add_note(f"{model_id} is still loading; `suite {stop}` stops it")
+        raise
+
+
+def load_line(reply: LoadModelReply) -> str:
+    """What a load came to, on one line."""
+    from suite.cli.output import duration
+    from suite.units import size
+
+    if not reply.loaded:
+        return reply.message
+    return f"{reply.message} ({duration(reply.load_ms)}, {size(reply.resident_bytes)} resident)"
+
+
+def unload_line(reply: UnloadModelReply) -> str:
+    """What unloading came to, on one line."""
+    from suite.units import size
+
+    return f"{reply.message} ({size(reply.freed_bytes)} freed)" if reply.freed_bytes else reply.message
 
 
 @click.command()
@@ -129,7 +174,6 @@ def unload(target: Target, model: str, drain: float) -> None:
       suite unload smollm2 --drain 0
     """
     from suite.cli.output import json_line
-    from suite.units import size
 
     async def work(client: Client) -> UnloadModelReply:
         return await for_model(
@@ -140,16 +184,16 @@ def unload(target: Target, model: str, drain: float) -> None:
     if target.as_json:
         json_line(reply)
     else:
-        freed = f" ({size(reply.freed_bytes)} freed)" if reply.freed_bytes else ""
-        click.echo(f"{reply.message}{freed}")
+        click.echo(unload_line(reply))
 
 
 @click.command()
-@click.option("--model", shell_complete=model_ids, help="Only tokens of this model.")
+@click.argument("only", metavar="[MODEL]", shell_complete=model_ids, required=False)
+@click.option("--model", shell_complete=model_ids, help="Only tokens of this model, as MODEL says it.")
 @click.option("--conversation", help="Only tokens of this conversation.")
 @client_command
-def clear(target: Target, model: str | None, conversation: str | None) -> None:
-    """Clear the tokens that models keep for reuse: of a model, of a conversation, of both together, or all.
+def clear(target: Target, only: str | None, model: str | None, conversation: str | None) -> None:
+    """Clear the tokens that models keep for reuse: of MODEL, of a conversation, of both together, or all.
 
     This empties the KV cache and removes snapshots. Running generations go on, and their tokens are cleared
     when they end.
@@ -157,9 +201,14 @@ def clear(target: Target, model: str | None, conversation: str | None) -> None:
     \b
     Examples:
       suite clear
+      suite clear smollm2
       suite clear --model smollm2 --conversation support-42 --json
     """
     from suite.cli.output import json_line
+
+    if only is not None and model is not None:
+        raise click.UsageError("MODEL and --model are both given: use one of them")
+    model = only or model
 
     async def work(client: Client) -> ClearKvCacheReply:
         if model is None:

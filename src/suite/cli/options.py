@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 import click
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Callback: TypeAlias = Callable[..., Any]
 
+_IDS: Final = ("model", "models", "only")
+"""The arguments that name a model."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -136,6 +138,8 @@ def data_dir_option(help: str) -> Callable[[Callback], Callback]:
 def _checked(name: str, value: Any) -> Any:
     """A value as it can be sent to the service. Raises BadParameter for what is no text and no number."""
     match value:
+        case "" if name in _IDS:
+            raise _bad(name, "it is empty")
         case str():
             try:  # in a locale without UTF-8 its bytes come as surrogates
                 return os.fsencode(value).decode()

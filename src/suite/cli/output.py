@@ -16,7 +16,7 @@ import msgspec
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from suite.cli.layout import GAP, laid_out
@@ -191,11 +191,16 @@ def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode() if controls(letter) else letter
 
 
-def progress(*columns: ProgressColumn, shown: bool = True) -> Progress:
-    """A display of progress on stderr. Where nothing may be drawn, it prints nothing."""
+def progress(*columns: ProgressColumn, shown: bool = True, transient: bool = False) -> Progress:
+    """A display of progress on stderr. Where nothing may be drawn, it prints nothing.
+
+    A transient one vanishes at its end.
+    """
     screen = console(stderr=True)
     can_draw = screen.is_terminal and not screen.is_dumb_terminal and not _is_plain()
-    return Progress(*columns, console=screen, disable=not (shown and can_draw))
+    return Progress(
+        *columns, console=screen, disable=not (shown and can_draw), transient=transient, expand=transient
+    )
 
 
 class Bar:
@@ -212,10 +217,11 @@ class Bar:
             return
         if self._progress is None:
             self._progress = progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f} %"),
-                TimeElapsedColumn(),
+                TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
+                BarColumn(None, table_column=Column(ratio=1, max_width=40)),
+                TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5)),
+                TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+                transient=True,
             )
             self._progress.add_task(self._doing, total=1.0)
             self._progress.start()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from suite.cli.invocation import arguments
 from suite.cli.options import json_option
 from suite.errors import InvalidRequest, SuiteError
 from suite.extras import require
@@ -96,7 +97,7 @@ def pull(model: str, to: Path | None, file: Path | None, revision: str | None, a
     name = pulled.model_id or paths[0].name
     click.echo(f"{name} is in {paths[0].parent} ({size(offer.bytes)}, {_checked(offer)})")
     if pulled.model_id is not None:
-        click.echo(f"next: suite run {pulled.model_id}")
+        click.echo(f"next: suite {arguments('run', pulled.model_id)}")
 
 
 def _settings(file: Path | None) -> Settings:
@@ -148,6 +149,6 @@ def _shown(offer: Offer, as_json: bool) -> Iterator[Callable[[int], None]]:
         with progress(BarColumn(None), *figures, shown=not as_json) as bar:
             task = bar.add_task("", total=offer.bytes)
             yield lambda count: bar.update(task, completed=count)
-    except KeyboardInterrupt:
-        click.echo("stopped: type the same again, and it goes on from here", err=True)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note("stopped: type the same again, and it goes on from here")
         raise

@@ -53,14 +53,14 @@ def _limits(node: Node) -> str:
 
 
 def _next(node: Node) -> str:
-    arguments = data_dir_arguments(node.settings.data_dir)
+    options = data_dir_arguments(node.settings.data_dir)
     able = [model for model in node.catalogue.models.values() if _answers(model)]
     if able:
         smallest = min(able, key=lambda model: ("chat" not in model.capabilities, model.need_bytes))
         prompt = "What is a llama?" if "chat" in smallest.capabilities else "Once upon a time"
-        return typed("run", smallest.model_id, prompt, *arguments)
+        return typed("run", smallest.model_id, prompt, options=options)
     if node.catalogue.models:
-        return typed("models", *arguments)
+        return typed("models", options=options)
     directory = next(iter(node.catalogue.directories))
     return f"put a .gguf file into {directory}, or start it with --models-dir DIR"
 

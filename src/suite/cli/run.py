@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,10 +12,8 @@ from suite.cli.chat import talk
 from suite.cli.completion import model_ids
 from suite.cli.generate import answer, sampling_options
 from suite.cli.model_ids import described
+from suite.cli.models import loaded
 from suite.cli.options import Target, client_command
-
-if TYPE_CHECKING:
-    from suite.client import Client
 
 
 @click.command()
@@ -27,7 +25,7 @@ def run(target: Target, model: str, prompt: tuple[str, ...], **options: Any) -> 
     """Answer PROMPT with MODEL, or chat with it if there is no PROMPT. The model is loaded if necessary.
 
     Standard input that is not a terminal is part of the prompt: it follows PROMPT. The answer uses the
-    model's chat template; a model without one continues the text. In a chat each line is a message, /exit or
+    model's chat template; a model without one continues the text. In a chat each line is a message, /bye or
     Ctrl-D ends the chat, and Ctrl-C ends an answer. With --json the whole reply is printed at the end.
 
     \b
@@ -48,17 +46,9 @@ def run(target: Target, model: str, prompt: tuple[str, ...], **options: Any) -> 
 
 def _loaded(target: Target, model: str) -> str:
     """Load the model before the first message is typed. Returns its id; raises NoChatTemplate."""
-    from suite.cli.output import Bar
     from suite.errors import NoChatTemplate
 
-    async def work(client: Client) -> str:
-        info = await described(client, model)
-        if not info.has_chat_template:
-            raise NoChatTemplate(
-                f"{info.model_id} has no chat template: give it a text to continue, as PROMPT"
-            )
-        with Bar(f"loading {info.model_id}", shown=not target.as_json) as bar:
-            await client.load_model(info.model_id, on_progress=bar.advance)
-        return info.model_id
-
-    return target.run(work)
+    info = target.run(lambda client: described(client, model))
+    if not info.has_chat_template:
+        raise NoChatTemplate(f"{info.model_id} has no chat template: give it a text to continue, as PROMPT")
+    return loaded(target, info.model_id).model_id

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from suite.cli.completion import model_ids
-from suite.cli.model_ids import about_model
+from suite.cli.model_ids import about_model, meant
 from suite.cli.options import Target, client_command, limit_option, window_options
 
 if TYPE_CHECKING:
     from suite.client import Client
-    from suite.messages.actions.usage import UsageCount, UsageKey, UsageReply
+    from suite.messages.actions.usage import RecordUsageReply, UsageCount, UsageKey, UsageReply
 
 KEYS = ("model", "hour", "day", "conversation", "usage_type")
 
@@ -116,7 +116,11 @@ def record_usage(target: Target, model: str, usage_type: str, conversation: str 
     """
     from suite.cli.output import json_line
 
-    reply = target.run(lambda client: client.record_usage(model, usage_type, conversation_id=conversation))
+    async def work(client: Client) -> RecordUsageReply:
+        model_id = await meant(client, model)
+        return await client.record_usage(model_id, usage_type, conversation_id=conversation)
+
+    reply = target.run(work)
     if target.as_json:
         json_line(reply)
     else:

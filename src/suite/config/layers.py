@@ -203,8 +203,25 @@ def _table(value: object, key: Key, origin: str) -> Table:
 def _placed(given: Given, complaint: str) -> InvalidConfiguration:
     """Turn msgspec's error message into a refusal, and add a position in a list to the value's path."""
     reason, _, place = complaint.partition(" - at `$")
-    reason = reason[:1].lower() + reason[1:]
+    reason = re.sub("`([^`]*)`", _in_words, reason[:1].lower() + reason[1:])
     return given._replace(written=given.written + place.rstrip("`")).refusal(reason)
+
+
+def _in_words(types: re.Match[str]) -> str:
+    """The types of a complaint as a person calls them: ``float | null`` is a number."""
+    return (
+        " or ".join(_WORDS.get(each, each) for each in types[1].split(" | ") if each != "null") or "nothing"
+    )
+
+
+_WORDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 def _decode(kind: type, value: object) -> object:

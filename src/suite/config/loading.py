@@ -88,6 +88,8 @@ def _from_file(file: Path) -> tuple[Layer, tuple[str, ...]]:
         text = content.decode()
         if not old:
             return from_table(tomllib.loads(text), str(file)), ()
+    except FileNotFoundError:
+        raise InvalidConfiguration(f"there is no file {file}") from None
     except (OSError, ValueError, RecursionError) as error:
         kind = "YAML" if old else "TOML"
         raise InvalidConfiguration(f"{file} cannot be read as {kind}: {error}") from None

@@ -77,7 +77,8 @@ def decide(state: Residency, command: Admit) -> InstanceLoadStarted:
     if command.need_bytes > state.limit_bytes:
         raise NotEnoughMemory(
             f"{command.model_id} needs {size(command.need_bytes)}, the limit is {size(state.limit_bytes)}: "
-            "raise memory_limit_gb, or give the model a smaller context_length"
+            "raise memory_limit_gb, or give the model a smaller "
+            f'models."{command.model_id}".context_length in the configuration'
         )
     missing = state.reserved_bytes + command.need_bytes - state.limit_bytes
     evicting: list[str] = []
