@@ -52,6 +52,7 @@ class LlamaModel:
         self._window: int = lib.llama_model_n_swa(model)
         self._memory = lib.llama_get_memory(context)
         self._batch = _Batch(settings.batch_tokens, settings.slots)
+        self._threads = settings.threads
 
     @property
     def context_tokens(self) -> int:
@@ -105,6 +106,12 @@ class LlamaModel:
         self.decode([BatchEntry(0, [0], 0, wants_logits=True)])
         lib.llama_set_warmup(self.context, False)
         lib.llama_memory_clear(self._memory, True)
+
+    def use_threads(self, threads: int) -> None:
+        """Compute with this many threads from now on."""
+        if threads != self._threads:
+            lib.llama_set_n_threads(self.context, threads, threads)
+            self._threads = threads
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch of at most `batch_tokens` tokens.
