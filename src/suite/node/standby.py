@@ -1,7 +1,7 @@
 """Keeps a standby process for the next load, which has already imported what every load needs.
 
     standby = Standby()
-    tasks.start_soon(standby.keep, has_room)
+    tasks.start_soon(standby.keep, may_start)
     async with ActorProcess.start(spec, standby.take()) as process: ...
 
 A load then does not have to wait for the imports. It never waits for the standby process either: if there is
@@ -44,12 +44,12 @@ class Standby:
             self._watch.cancel()
         return process
 
-    async def keep(self, has_room: Callable[[], bool]) -> None:
-        """Keep a process ready until cancelled, then end it. Starts none while ``has_room`` is False."""
+    async def keep(self, may_start: Callable[[], bool]) -> None:
+        """Keep a process ready until cancelled, then end it. Starts none while ``may_start`` is False."""
         pause = PAUSE_SECONDS
         while True:
             await anyio.sleep(pause)
-            if has_room():
+            if may_start():
                 pause = PAUSE_SECONDS if await self._stand() else min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _stand(self) -> bool:

@@ -119,7 +119,7 @@ class Supervisor:
             async with background() as self._tasks:
                 self._tasks.start_soon(self.cores.run)
                 if self._keeps_standby:
-                    self._tasks.start_soon(self._standby.keep, self._has_room)
+                    self._tasks.start_soon(self._standby.keep, self._may_prepare)
                 yield
         finally:
             # After a disorderly end, clients that still wait for a generation get an error.
@@ -307,9 +307,13 @@ class Supervisor:
                 victim.changed()
             raise
 
-    def _has_room(self) -> bool:
-        """Whether the memory limit has room for a standby process. Nothing is evicted for it."""
-        return self.residency.limit_bytes - self.residency.reserved_bytes >= PROCESS_BYTES
+    def _may_prepare(self) -> bool:
+        """Whether to start a standby process now: nobody waits for it, so it takes no cores from others.
+
+        The memory limit must have room for it; nothing is evicted.
+        """
+        has_room = self.residency.limit_bytes - self.residency.reserved_bytes >= PROCESS_BYTES
+        return has_room and not self.cores.table.busy
 
     # --- life cycle ---------------------------------------------------------------------------------------
 
