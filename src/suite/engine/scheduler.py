@@ -166,6 +166,14 @@ class Scheduler:
 
     # --- batches --------------------------------------------------------------------------------------------
 
+    def expected_steps(self) -> dict[Slot, int]:
+        """How many steps each slot's run still takes part in, unless its answer ends before its length."""
+        return {
+            run.slot: run.generation.request.max_tokens - run.generation.completion_tokens
+            for run in self.running
+            if run.slot is not None
+        }
+
     def next_batch(self) -> list[BatchShare]:
         """Compose the next batch; empty when no run has anything to decode."""
         answers = [BatchShare(run, 1) for run in self.running if run.prefilled]
@@ -210,6 +218,16 @@ def _longest_piece(run: Run, followers: Iterable[Run]) -> int:
     """How much of its prompt a leader reads before the followers that come before it take over."""
     missing = (_missing(each) for each in followers if _rank(each) < _rank(run))
     return min(missing, default=len(run.pending))
+
+
+def by_sequence(shares: Sequence[BatchShare]) -> list[BatchShare]:
+    """The shares of a batch in the order of their sequences: in any other llama.cpp splits it."""
+    return sorted(shares, key=_sequence)
+
+
+def _sequence(share: BatchShare) -> int:
+    assert share.run.slot is not None, "only what has a slot is in a batch"
+    return share.run.slot.sequence
 
 
 def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:
