@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from suite.engine.backend import Backend
+from suite.engine.backend import Backend, Cores
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS, Conversations
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
@@ -37,12 +37,14 @@ It waits for a step, whose fixed part takes as long as 3 to 10 tokens of a promp
 
 
 class StepStats(NamedTuple):
-    """The size of one batch, how many generations waited for a slot meanwhile, and how long the step took."""
+    """The size of one batch, how many generations waited for a slot meanwhile, and how it was computed."""
 
     sequences: int
     tokens: int
     waiting: int
     seconds: float
+    threads: int | None
+    """None: as many as the model was loaded with."""
 
 
 OnStep: TypeAlias = Callable[[StepStats], None]
@@ -58,10 +60,16 @@ class Engine:
         *,
         prompt_step_tokens: int,
         snapshots: Snapshots | None = None,
+        cores: Cores | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
-        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated."""
+        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated.
+
+        `cores` says before each step with how many threads it is computed; None: with those of the load.
+        """
         self._backend = backend
+        self._cores = cores
+        self._threads: int | None = None
         self._conversations = Conversations(backend, slots, snapshots, clock)
         self._scheduler = Scheduler(batch_tokens=backend.batch_tokens, prompt_step_tokens=prompt_step_tokens)
         self.on_step: OnStep | None = None
@@ -92,7 +100,8 @@ class Engine:
         self._sample_all(shares)
         if self.on_step is not None and shares:
             waiting, seconds = len(self._scheduler.queued), self._clock() - began
-            self.on_step(StepStats(len(shares), sum(share.tokens for share in shares), waiting, seconds))
+            tokens = sum(share.tokens for share in shares)
+            self.on_step(StepStats(len(shares), tokens, waiting, seconds, self._threads))
         self._conversations.snapshot_idle(seconds=SNAPSHOT_DELAY_SECONDS)
 
     # --- between generations --------------------------------------------------------------------------------
@@ -244,6 +253,7 @@ class Engine:
     def _decode(self) -> Sequence[BatchShare]:
         """Decode the next batch and return its shares; empty if there was nothing to decode."""
         while shares := by_sequence(self._scheduler.next_batch()):
+            self._share_cores(shares)
             try:
                 if self._backend.decode(batch_entries(shares)):
                     return shares
@@ -254,6 +264,15 @@ class Engine:
             if not self._conversations.make_room():
                 self._free_cache()
         return ()
+
+    def _share_cores(self, shares: Sequence[BatchShare]) -> None:
+        """Compute the next batch with as many threads as it is due."""
+        if self._cores is not None:
+            self._threads = self._cores.due(
+                reading=not all(share.run.prefilled for share in shares),
+                priority=max(share.run.generation.request.priority for share in shares),
+            )
+            self._backend.use_threads(self._threads)
 
     def _discard(self, run: Run, error: SuiteError) -> None:
         """Fail a run whose sequence has unknown contents, and empty its slot."""

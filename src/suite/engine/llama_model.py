@@ -64,6 +64,7 @@ class LlamaModel:
         self._copies_pending = False
         """Whether llama.cpp is to copy streams at the next decode."""
         self._batch = _Batch(settings.batch_tokens, settings.slots)
+        self._threads = settings.threads
 
     @property
     def context_tokens(self) -> int:
@@ -123,6 +124,12 @@ class LlamaModel:
         lib.llama_set_warmup(self.context, False)
         self._token_bytes = lib.llama_state_seq_get_size(self.context, 0)
         lib.llama_memory_clear(self._memory, False)
+
+    def use_threads(self, threads: int) -> None:
+        """Compute with this many threads from now on."""
+        if threads != self._threads:
+            lib.llama_set_n_threads(self.context, threads, threads)
+            self._threads = threads
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch of at most `batch_tokens` tokens.
