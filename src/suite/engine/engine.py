@@ -206,8 +206,9 @@ class Engine:
         lead = self._scheduler.find_lead(run, can_lend=self._conversations.can_lend)
         if lead is None or lead.tokens < MIN_FOLLOWED_TOKENS:
             return None
-        reusable = self._conversations.reusable_tokens(run.pending, request.conversation_id)
-        return lead if lead.tokens - reusable >= MIN_FOLLOWED_TOKENS else None
+        saved = lead.tokens - self._conversations.reusable_tokens(run.pending, request.conversation_id)
+        # A leader that has to read more than this run would itself is not waited for.
+        return lead if saved >= max(MIN_FOLLOWED_TOKENS, lead.missing) else None
 
     def _try_to_begin(self, run: Run) -> None:
         try:
