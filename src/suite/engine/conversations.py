@@ -7,7 +7,7 @@ restored from a snapshot. The conversation that is evicted for it is saved as a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from suite.engine.backend import Backend
@@ -15,6 +15,7 @@ from suite.engine.slots import Slot, Slots
 from suite.engine.snapshots.file import pack
 from suite.engine.snapshots.snapshot import PrefixMatch
 from suite.engine.snapshots.snapshots import Snapshots
+from suite.engine.window import closing
 from suite.errors import ConversationGone
 from suite.identity import Clock
 from suite.messages.actor import Cleared
@@ -99,9 +100,7 @@ class Conversations:
         found = self._snapshots.find(
             prompt[:-1], conversation_id, at_least=at_least, whole=not self._backend.can_share
         )
-        if found is None or found.total + self._tokens(generating=True) > self._backend.cache_tokens:
-            return None
-        return found
+        return found if found is not None and self._fits(found.total, beside_idle=False) else None
 
     def _restore(self, slot: Slot, found: PrefixMatch) -> bool:
         """Restore a snapshot into a slot, evicting idle conversations if needed. False: it does not fit."""
@@ -111,14 +110,40 @@ class Conversations:
             return False
         self.empty(slot)
         while not self._backend.restore(slot.sequence, payload):
-            fits = found.total + self._tokens() <= self._backend.cache_tokens
-            if fits or not self.make_room():
+            if self._fits(found.total, beside_idle=True) or not self.make_room():
                 return False
         return True
 
-    def _tokens(self, *, generating: bool = False) -> int:
-        """Tokens in the slots. An upper bound: the KV cache holds a prefix that slots share only once."""
-        return sum(len(slot.tokens) for slot in self._slots if slot.generating or not generating)
+    def _fits(self, tokens: int, *, beside_idle: bool) -> bool:
+        """Whether the KV cache has room for so many tokens beside the running sequences, or beside all.
+
+        In a unified cache that is a lower bound, for it holds a prefix that slots share only once.
+        """
+        if self._backend.separate:
+            return tokens <= self._backend.context_tokens
+        held = sum(len(slot.tokens) for slot in self._slots if slot.generating or beside_idle)
+        return tokens + held <= self._backend.cache_tokens
+
+    # --- next to each other ---------------------------------------------------------------------------------
+
+    def close_gaps(self, expected_steps: Mapping[Slot, int]) -> None:
+        """Move running sequences next to each other where that pays, as gaps split a batch (ADR 35).
+
+        `expected_steps` are those that each of them will still take part in.
+        """
+        if not self._backend.separate:
+            return
+        by_sequence = {slot.sequence: slot for slot in self._slots}
+        while True:
+            running = {slot.sequence: steps for slot, steps in expected_steps.items()}
+            exchanges = closing(running, self._backend.exchange_steps)
+            if not exchanges:
+                return
+            for first, second in exchanges:
+                self._backend.exchange(first, second)
+                one, other = by_sequence[first], by_sequence[second]
+                one.sequence, other.sequence = second, first
+                by_sequence[first], by_sequence[second] = other, one
 
     # --- at the end -----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from suite.engine.backend import Backend
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS, Conversations
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
-from suite.engine.scheduler import BatchShare, Run, Scheduler, batch_entries
+from suite.engine.scheduler import BatchShare, Run, Scheduler, batch_entries, by_sequence
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.text import visible_tokens
@@ -80,6 +80,7 @@ class Engine:
         if self._scheduler.waiting or not self._scheduler.running:
             self._conversations.empty_marked()
         self._admit()
+        self._conversations.close_gaps(self._scheduler.expected_steps())
         began = self._clock()
         shares = self._decode()
         self._sample_all(shares)
@@ -214,7 +215,7 @@ class Engine:
 
     def _decode(self) -> Sequence[BatchShare]:
         """Decode the next batch and return its shares; empty if there was nothing to decode."""
-        while shares := self._scheduler.next_batch():
+        while shares := by_sequence(self._scheduler.next_batch()):
             try:
                 if self._backend.decode(batch_entries(shares)):
                     return shares

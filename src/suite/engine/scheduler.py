@@ -89,6 +89,14 @@ class Scheduler:
             for other in self
         )
 
+    def expected_steps(self) -> dict[Slot, int]:
+        """How many steps each slot's run still takes part in, unless its answer ends before its length."""
+        return {
+            run.slot: run.generation.request.max_tokens - run.generation.completion_tokens
+            for run in self.running
+            if run.slot is not None
+        }
+
     def next_batch(self) -> list[BatchShare]:
         """Compose the next batch; empty when no run has anything to decode."""
         chosen = [BatchShare(run, 1) for run in self.running if run.prefilled]
@@ -106,6 +114,16 @@ class Scheduler:
 
 def _rank(run: Run) -> tuple[float, int]:
     return run.rank
+
+
+def by_sequence(shares: Sequence[BatchShare]) -> list[BatchShare]:
+    """The shares of a batch in the order of their sequences: in any other llama.cpp splits it."""
+    return sorted(shares, key=_sequence)
+
+
+def _sequence(share: BatchShare) -> int:
+    assert share.run.slot is not None, "only what has a slot is in a batch"
+    return share.run.slot.sequence
 
 
 def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:
