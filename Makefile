@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MODEL := .models/SmolLM2-135M-Instruct.Q4_1.gguf
 TEST_MODEL := .models/gemma-3-270m-it-Q4_K_M.gguf
 NODE_MODULES := examples/node_modules/.installed
-BENCHMARKS := $(filter-out $(addprefix benchmarks/,answers.py harness.py peers.py prompts.py service.py workload.py),$(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,answers.py harness.py models.py peers.py prompts.py service.py workload.py),$(wildcard benchmarks/*.py))
 
 # llama.cpp is compiled once: pip keeps the wheel in its cache. The vision library is not needed. AMX is left out:
 # gcc 12 makes of llama.cpp's AMX code what ends in "Illegal instruction" (github.com/ggml-org/llama.cpp/pull/26954).

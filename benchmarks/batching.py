@@ -34,9 +34,10 @@ import msgspec
 
 from answers import Answer, Server, ours
 from harness import in_rotation, quick, report
+from models import MODEL_IDS, model_file
 from peers import LlamaServer, running_llama_server, running_python_server
 from prompts import openings, scene
-from service import CONTEXT_TOKENS, MODEL_IDS, MODELS, running_service
+from service import CONTEXT_TOKENS, running_service
 
 OURS, PYTHON = "ours", "llama_cpp_server"
 SETTINGS = f"slots = 16\ncache_tokens = {8 * CONTEXT_TOKENS}"
@@ -94,7 +95,7 @@ def _longest_gap(long: Answer, stream: Answer) -> float:
 @asynccontextmanager
 async def running(model_id: str, *, larger: bool) -> AsyncIterator[Mapping[str, Server]]:
     """All servers with this model; `larger` also llama.cpp's with 16 slots."""
-    model = MODELS / f"{model_id}.gguf"
+    model = model_file(model_id)
     peer = LlamaServer(model=str(model), slot_tokens=CONTEXT_TOKENS)
     unified = msgspec.structs.replace(peer, unified=True)
     async with AsyncExitStack() as stack:

@@ -32,9 +32,10 @@ import psutil
 
 from answers import Server, ours
 from harness import in_rotation, quick, report
+from models import MODEL_IDS, model_file
 from peers import LlamaServer, running_llama_server
 from prompts import WORDS, scene
-from service import CONTEXT_TOKENS, MODEL_IDS, MODELS, running_service
+from service import CONTEXT_TOKENS, running_service
 from suite.client import Client
 
 TOKENS = 24
@@ -87,7 +88,7 @@ async def tenth_turn_ms(server: Server, turn: int) -> float:
 
 
 async def tenth_turn(name: str, model_id: str, turns: int) -> None:
-    peer = LlamaServer(model=str(MODELS / f"{model_id}.gguf"), slot_tokens=CONTEXT_TOKENS, whole_window=True)
+    peer = LlamaServer(model=str(model_file(model_id)), slot_tokens=CONTEXT_TOKENS, whole_window=True)
     async with (
         running_service(model_id=model_id, model_settings=SETTINGS) as (client, _),
         running_llama_server(peer) as llama_server,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
@@ -14,15 +13,13 @@ from subprocess import DEVNULL
 import anyio
 
 import suite
+from models import MODEL_IDS, directories, model_file
 from suite import machine
 from suite.client import Client
 from suite.config import ConnectionFile
 from suite.messages.actor import NatsAccess
 
-MODELS = Path(os.environ.get("SUITE_TEST_MODELS", Path(__file__).parent.parent / ".models"))
-MODEL_IDS = {"smollm2": "SmolLM2-135M-Instruct.Q4_1", "gemma3": "gemma-3-270m-it-Q4_K_M"}
 MODEL_ID = MODEL_IDS["smollm2"]
-MODEL = MODELS / f"{MODEL_ID}.gguf"
 CONTEXT_TOKENS = 2048
 SAME_CACHE = f"cache_tokens = {CONTEXT_TOKENS}"
 """Of a model's settings, for benchmarks whose reference has one context and no more."""
@@ -46,13 +43,16 @@ async def running_service(
 ) -> AsyncIterator[tuple[Client, NatsAccess]]:
     """A service in a process of its own, a client of it, and how others reach it.
 
-    `settings` are further lines of its configuration, `model_settings` of the model's part of it.
+    It serves all that `models.py` has, this model among them. `settings` are further lines of its
+    configuration, `model_settings` of the model's part of it.
     """
+    model_file(model_id)
     with tempfile.TemporaryDirectory() as directory:
         data_dir, config = Path(directory) / "data", Path(directory) / "suite.toml"
         config.write_text(_CONFIG.format(settings=settings, model_id=model_id, model_settings=model_settings))
         command = [sys.executable, "-m", "suite", "serve", "--config", str(config)]
-        command += ["--data-dir", str(data_dir), "--models-dir", str(MODEL.parent)]
+        command += ["--data-dir", str(data_dir)]
+        command += [part for directory in directories() for part in ("--models-dir", str(directory))]
         process = await anyio.open_process(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
         try:
             with anyio.fail_after(30):
