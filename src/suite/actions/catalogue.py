@@ -12,11 +12,13 @@ from suite.actions.best_effort import best_effort_read
 from suite.actions.id_pages import cursor_of, ids_after
 from suite.bus.service import Call, action
 from suite.catalogue import Model
+from suite.catalogue.kv_cache import KvCache
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.actions.status import (
     GetModelStatusReply,
     GetModelStatusRequest,
     InstanceInfo,
+    KvCacheInfo,
     ListModelsReply,
     ListModelsRequest,
     ModelInfo,
@@ -136,6 +138,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         quantization=info.quantization if info else None,
         trained_context_tokens=info.context_tokens if info else None,
         n_ctx=model.context_tokens,
+        kv_cache=_kv_cache_info(model.kv_cache) if model.kv_cache else None,
         n_gpu_layers=model.settings.n_gpu_layers,
         n_threads=node.threads(model),
         priority=model.settings.priority,
@@ -167,6 +170,10 @@ def _idle_seconds(node: Node, used: datetime, instance: Instance | None) -> floa
     """Since the last use, by the clocks that there are: other nodes' may differ, and any of them jump."""
     idle = max(0.0, (node.now() - used).total_seconds())
     return idle if instance is None else min(idle, node.clock() - instance.last_used)
+
+
+def _kv_cache_info(cache: KvCache) -> KvCacheInfo:
+    return KvCacheInfo(form=cache.form, slots=cache.slots, tokens=cache.cache_tokens)
 
 
 def _status(model: Model, instance: Instance | None) -> ModelStatus:

@@ -86,10 +86,12 @@ def _settings(spec: ActorSpec) -> ContextSettings:
     return ContextSettings(
         context_tokens=spec.context_tokens,
         cache_tokens=spec.cache_tokens,
+        kv_cache=spec.kv_cache,
         batch_tokens=spec.batch_tokens,
         gpu_layers=spec.gpu_layers,
         threads=spec.threads,
         prompt_step_tokens=spec.prompt_step_tokens,
+        max_step_seconds=spec.max_step_ms / 1000,
         slots=spec.slots,
     )
 
@@ -121,7 +123,9 @@ def _snapshots(spec: ActorSpec) -> Snapshots | None:
         return None
     return Snapshots(
         directory=None if kept.directory is None else Path(kept.directory),
-        key=key_of(spec.model_digest or spec.instance_id),
+        key=key_of(
+            spec.model_digest or spec.instance_id, streams=spec.slots if spec.kv_cache == "separate" else 1
+        ),
         memory_bytes=kept.memory_bytes,
         disk_bytes=kept.disk_bytes,
         max_conversations=kept.max_conversations,

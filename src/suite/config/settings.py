@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 import platformdirs
@@ -51,6 +51,9 @@ def chosen_data_dir(given: Path | str | None, environ: Mapping[str, str]) -> Pat
         raise InvalidConfiguration(f"{chosen} is in no home directory that exists") from None
 
 
+DEFAULT_SLOTS: Final = 8
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one model; defaults depend on its file and the machine."""
 
@@ -69,12 +72,22 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
     batch_size: Count = 512
     """The most tokens in one batch; at least as many as slots."""
-    slots: Annotated[int, Meta(ge=1, le=64)] = 8
-    """How many generations run at once, and how many conversations have their tokens in the KV cache."""
+    slots: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """How many generations run at once, and how many conversations have their tokens in the KV cache.
+    Default: 8, or fewer but at least 4 where that gives each a whole context."""
+    kv_cache: Literal["auto", "separate", "unified"] = "auto"
+    """`separate`: each slot has room for a whole context, and several answers are generated faster.
+    `unified`: all slots share `cache_tokens`. `auto`: separate where that takes at most a sixteenth of the
+    memory limit, or 128 MiB."""
     cache_tokens: Count | None = None
-    """The KV cache of all slots together, in tokens. Default: a context for each slot, within 128 MiB."""
+    """The KV cache of all slots together, in tokens. Default: a context for each slot if it is separate,
+    otherwise one context, or what 128 MiB hold if that is more."""
     prompt_step_tokens: Count = 256
-    """The most prompt tokens in one step while answers are generated; with fewer, answers stall less."""
+    """The most prompt tokens in one step while answers are generated, however little time they take."""
+    max_step_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
+    """How long running answers wait at most for their next token while prompts are read, in milliseconds;
+    with less, prompts are read more slowly. Where their tokens alone take more than half of it, prompts get
+    as much time as they."""
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
     capabilities: tuple[str, ...] = ()
@@ -91,7 +104,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def batch_tokens(self) -> int:
         """The most tokens in one batch: llama.cpp aborts if there are fewer than slots."""
-        return max(self.batch_size, self.slots)
+        return max(self.batch_size, self.slots or DEFAULT_SLOTS)
 
 
 class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

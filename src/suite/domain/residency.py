@@ -66,6 +66,8 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
     instance_id: str
     need_bytes: int
     context_tokens: int
+    smaller: str = ""
+    """Which settings of the model would make it fit, in words; empty if none does."""
     occupancy: Mapping[str, Occupancy]
 
 
@@ -77,8 +79,8 @@ def decide(state: Residency, command: Admit) -> InstanceLoadStarted:
     if command.need_bytes > state.limit_bytes:
         raise NotEnoughMemory(
             f"{command.model_id} needs {size(command.need_bytes)}, the limit is {size(state.limit_bytes)}: "
-            "raise memory_limit_gb, or give the model a smaller "
-            f'models."{command.model_id}".context_length in the configuration'
+            "raise memory_limit_gb"
+            + (f', or set in models."{command.model_id}" {command.smaller}' if command.smaller else "")
         )
     missing = state.reserved_bytes + command.need_bytes - state.limit_bytes
     evicting: list[str] = []

@@ -88,8 +88,15 @@ class Backend(Protocol):
         """The most tokens that one sequence can have."""
 
     @property
+    def separate(self) -> bool:
+        """Whether each sequence has room of its own in the KV cache, for `context_tokens`.
+
+        Then a batch of sequences that follow each other without a gap is decoded at once, any other in parts.
+        """
+
+    @property
     def cache_tokens(self) -> int:
-        """The most tokens that all sequences together can have in the KV cache."""
+        """The most tokens that all sequences together can have in the KV cache, if that is not separate."""
 
     @property
     def batch_tokens(self) -> int:
@@ -120,6 +127,18 @@ class Backend(Protocol):
         """Copy the first tokens of `source` into the empty sequence `target`.
 
         `target` stays empty when the model cannot copy just these.
+        """
+
+    def exchange(self, first: int, second: int) -> None:
+        """Let two sequences of a separate cache change places; one of them may be empty.
+
+        Raises GenerationFailed; the contents of both are unknown afterwards.
+        """
+
+    def exchange_steps(self, first: int, second: int) -> float:
+        """What `exchange` costs, as a number of steps in which a batch is decoded in one part more.
+
+        Infinite if they cannot change places.
         """
 
     def min_prefix(self, sequence: int) -> int:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from suite.messages.actions.generation import GenerateTextRequest
+from suite.messages.actions.status import KvCacheForm
 from suite.messages.events import Outcome
 
 
@@ -66,8 +67,10 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     nats: NatsAccess
     context_tokens: int
     cache_tokens: int
+    kv_cache: KvCacheForm
     batch_tokens: int
     prompt_step_tokens: int
+    max_step_ms: int
     gpu_layers: int
     threads: int
     slots: int

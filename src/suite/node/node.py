@@ -156,6 +156,8 @@ async def actor_spec(
     now = catalogue.models.get(model.model_id)
     if now is not None and isinstance(now.error, ModelFileInvalid):
         raise now.error.copy()
+    cache = model.kv_cache
+    assert cache is not None, "only what can be loaded is"
     return ActorSpec(
         node=settings.node,
         instance_id=instance_id,
@@ -163,13 +165,15 @@ async def actor_spec(
         model_path=str(model.path),
         subject_root=settings.subject_root,
         nats=access,
-        context_tokens=model.context_tokens,
-        cache_tokens=model.cache_tokens,
+        context_tokens=cache.context_tokens,
+        cache_tokens=cache.cache_tokens,
+        kv_cache=cache.form,
         prompt_step_tokens=model.settings.prompt_step_tokens,
+        max_step_ms=model.settings.max_step_ms,
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
         threads=processors.threads(model.settings.n_threads),
-        slots=model.settings.slots,
+        slots=cache.slots,
         queue_limit=settings.queue_limit,
         model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=signature.text),
         model_digest=digest,

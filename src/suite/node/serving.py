@@ -206,9 +206,9 @@ async def running_node(
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
-            catalogue = await _catalogue(settings)
-            on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
             limit_bytes = _memory_limit(settings)
+            catalogue = await _catalogue(settings, limit_bytes)
+            on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
@@ -441,11 +441,12 @@ async def _nats(settings: Settings) -> AsyncIterator[_Nats]:
         yield _Nats(server.access, server.mirror, Address(settings, server), server)
 
 
-async def _catalogue(settings: Settings) -> Catalogue:
+async def _catalogue(settings: Settings, memory_limit_bytes: int) -> Catalogue:
     catalogue = Catalogue.open(
         settings.models_directories,
         settings.models,
         settings.data_dir,
+        memory_limit_bytes=memory_limit_bytes,
         follow_links=settings.follow_links,
     )
     await catalogue.scan_first()

@@ -269,6 +269,7 @@ class Supervisor:
                     instance_id=instance.instance_id,
                     need_bytes=model.need_bytes,
                     context_tokens=model.context_tokens,
+                    smaller=model.smaller(self.residency.limit_bytes),
                     occupancy={id: other.occupancy for id, other in self.instances.items()},
                 ),
             )

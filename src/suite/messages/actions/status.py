@@ -12,6 +12,8 @@ from suite.messages.actions.base import Limit, ModelId, Reply, Request
 Source: TypeAlias = Literal["directory", "huggingface", "lmstudio", "ollama"]
 """Where a model's file is: a directory of files, or the folder of another program."""
 GenerationState: TypeAlias = Literal["loading", "waiting", "generating"]
+KvCacheForm: TypeAlias = Literal["separate", "unified"]
+"""separate: each slot has its own part of the KV cache; unified: all slots share it."""
 ModelStatus: TypeAlias = Literal["unloaded", "loading", "loaded", "unloading", "invalid"]
 FileState: TypeAlias = Annotated[
     Literal["present", "arriving", "incomplete", "unreachable", "gone"],
@@ -33,6 +35,16 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
     def total_bytes(self) -> int:
         """The sum of all parts."""
         return self.weights_bytes + self.kv_bytes + self.compute_bytes
+
+
+class KvCacheInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The KV cache of a model: the tokens of its conversations that need not be decoded again."""
+
+    form: KvCacheForm
+    slots: int
+    """How many conversations have their tokens in it, and how many generations run at once."""
+    tokens: int
+    """How many tokens all slots together have room for."""
 
 
 class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +108,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     trained_context_tokens: int | None
     n_ctx: int
     """The context that it is loaded with, in tokens."""
+    kv_cache: KvCacheInfo | None = None
+    """The KV cache that it is loaded with; null for a file that cannot be loaded."""
     n_gpu_layers: int
     n_threads: int
     """The most threads that it computes with: those that are configured, or one for each core."""
