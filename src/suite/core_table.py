@@ -100,6 +100,10 @@ class CoreTable:
         os.ftruncate(descriptor, _SIZE)
         return cls(descriptor)
 
+    def close(self) -> None:
+        """Close the descriptor. Who has inherited it keeps the table."""
+        os.close(self.descriptor)
+
     def set_cores(self, cores: int, cpus: int) -> None:
         """Say how many physical cores there are to share, and how many CPUs: the most threads of a model."""
         self._words[_CORES], self._words[_CPUS] = cores, cpus

@@ -126,6 +126,7 @@ class Supervisor:
             with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
                 for instance in self.instances.values():
                     await self._terminate_leases(instance, NodeStopping())
+            self.cores.table.close()
 
     # --- use ----------------------------------------------------------------------------------------------
 
