@@ -105,7 +105,7 @@ class Supervisor:
         """Who computes with how many threads."""
         self._memory_kills = memory_kills
         self._new_id, self._now, self._clock = new_id, now, clock
-        self._standby = Standby([cores.table.descriptor])
+        self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
         self._keeps_standby = standby
         self._admission = anyio.Lock()
         self._stopping = False
