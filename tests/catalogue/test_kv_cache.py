@@ -1,4 +1,4 @@
-"""The form of a KV cache: a whole context for each slot where memory allows, and nothing configured is less."""
+"""The form of a KV cache: a whole context for each slot where memory allows; nothing configured is less."""
 
 from __future__ import annotations
 
