@@ -131,11 +131,9 @@ class LlamaModel:
         contents of these sequences are unknown afterwards.
         """
         result = lib.llama_decode(self.context, self._batch.fill(entries))
-        if result == 0:
+        if result in (0, 1):
             self._copies_pending = False
-            return True
-        if result == 1:
-            return False
+            return result == 0
         raise GenerationFailed(f"llama.cpp could not decode (code {result}): {last_messages()}".rstrip(": "))
 
     def sampler(self, sampling: SamplingParams) -> ContextSampler:
