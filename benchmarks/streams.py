@@ -1,14 +1,14 @@
-"""Many streams on one model whose KV cache is separate, and on one where it is unified, through the whole service.
+"""Many streams on one model with a separate KV cache, and with a unified one, through the whole service.
 
     .venv/bin/python benchmarks/streams.py [--quick]
 
 Both services have the same model file, slots, threads and prompts, and decode greedily; they take turns, and
-who goes first changes. Each stream goes on from a prompt that its slot has read before the first turn, so that
-what counts is generating. The reference is the unified cache (`kv_cache = "unified"`), which has the same
+who goes first changes. Each stream goes on from a prompt that its slot has read before the first turn, so
+that what counts is generating. The reference is the unified cache (`kv_cache = "unified"`), which has the same
 number of tokens in all.
 
-- `streams.C_clients.T_tokens`: tokens of all answers by the time from the first request to the end of the last
-  answer; each goes on from T tokens. Higher is better.
+- `streams.C_clients.T_tokens`: tokens of all answers by the time from the first request to the end of the
+  last answer; each goes on from T tokens. Higher is better.
 
 Prints a line of JSON for each; `--quick` has one turn.
 """

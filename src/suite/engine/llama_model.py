@@ -130,7 +130,7 @@ class LlamaModel:
         Returns False, and changes nothing, when the KV cache has no room for it. Raises GenerationFailed; the
         contents of these sequences are unknown afterwards.
         """
-        result = lib.llama_decode(self.context, self._batch.fill(entries))
+        result: int = lib.llama_decode(self.context, self._batch.fill(entries))
         if result in (0, 1):
             self._copies_pending = False
             return result == 0
