@@ -4,7 +4,7 @@
 
 Both services have the same model file, slots, threads and prompts, and decode greedily; they take turns, and
 who goes first changes. Each stream goes on from a prompt that its slot has read before the first turn, so
-that what counts is generating. The reference is the unified cache (`kv_cache = "unified"`), which has the same
+that what counts is generating. The reference is the unified cache (`kv_cache = "unified"`), with the same
 number of tokens in all.
 
 - `streams.C_clients.T_tokens`: tokens of all answers by the time from the first request to the end of the
