@@ -51,6 +51,19 @@ class TokenSampler(Protocol):
         """Free the sampler's memory in llama.cpp."""
 
 
+class Cores(Protocol):
+    """This process's part of the machine's cores, which it shares with other models."""
+
+    def due(self, *, reading: bool, priority: int) -> int:
+        """How many threads the next step may use. From now on this process counts as busy.
+
+        `reading`: whether the step is a prompt's; `priority`: the highest of those that run.
+        """
+
+    def rest(self) -> None:
+        """Leave all cores to others until the next step."""
+
+
 class Backend(Protocol):
     """One loaded model and its KV cache. Every method blocks, and only one thread may call them."""
 
@@ -80,6 +93,9 @@ class Backend(Protocol):
     @property
     def batch_tokens(self) -> int:
         """The most tokens in one batch."""
+
+    def use_threads(self, threads: int) -> None:
+        """Compute with this many threads from now on."""
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch. Returns False, and changes nothing, when the cache has no room for it.

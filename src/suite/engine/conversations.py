@@ -47,9 +47,9 @@ class Conversations:
     # --- into a slot ----------------------------------------------------------------------------------------
 
     @property
-    def has_free_slot(self) -> bool:
-        """Whether a slot is free, so that another generation can start."""
-        return any(not slot.generating for slot in self._slots)
+    def free_slots(self) -> int:
+        """How many more generations can start."""
+        return sum(not slot.generating for slot in self._slots)
 
     def tokens_of(self, conversation_id: str | None) -> list[int]:
         """All tokens that the conversation's next turn continues from. Raises ConversationGone."""
@@ -65,6 +65,22 @@ class Conversations:
                 f"the tokens of conversation {conversation_id!r} are gone: send all of it, without continue"
             )
         return list(tokens)
+
+    def reusable_tokens(self, prompt: list[int], conversation_id: str | None) -> int:
+        """How many tokens of a prompt `assign_slot` would reuse now. At least one slot must be free."""
+        plan = self._slots.plan(prompt, conversation_id)
+        reused = plan.reused_tokens
+        if reused < self._backend.min_prefix(plan.source.sequence):
+            reused = 0
+        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS)
+        return reused if found is None else found.tokens
+
+    def can_lend(self, slot: Slot, tokens: int) -> bool:
+        """Whether `assign_slot` can copy the first `tokens` of a slot as soon as they are decoded."""
+        if not self._backend.can_share or slot.marked_for_clearing:
+            return False
+        least = self._backend.min_prefix(slot.sequence)
+        return least == 0 or (least < len(slot.tokens) and least <= tokens)
 
     def assign_slot(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Placement:
         """Give a prompt the slot that reuses the most of its tokens. At least one slot must be free."""

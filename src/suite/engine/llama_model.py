@@ -41,6 +41,8 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch_tokens: int
     prompt_step_tokens: int = 256
     """The most prompt tokens in one step while answers are being generated."""
+    max_step_seconds: float = 0.15
+    """How long running answers may wait for a step, if their own tokens alone do not take longer."""
     gpu_layers: int
     """Layers to put on the GPU; -1: all."""
     threads: int
@@ -64,6 +66,7 @@ class LlamaModel:
         self._copies_pending = False
         """Whether llama.cpp is to copy streams at the next decode."""
         self._batch = _Batch(settings.batch_tokens, settings.slots)
+        self._threads = settings.threads
 
     @property
     def context_tokens(self) -> int:
@@ -123,6 +126,12 @@ class LlamaModel:
         lib.llama_set_warmup(self.context, False)
         self._token_bytes = lib.llama_state_seq_get_size(self.context, 0)
         lib.llama_memory_clear(self._memory, False)
+
+    def use_threads(self, threads: int) -> None:
+        """Compute with this many threads from now on."""
+        if threads != self._threads:
+            lib.llama_set_n_threads(self.context, threads, threads)
+            self._threads = threads
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch of at most `batch_tokens` tokens.
