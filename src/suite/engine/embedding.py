@@ -179,6 +179,8 @@ class Embedder:
         """How many tokens, from a position on, a step may have to take no longer than this."""
         if seconds == math.inf:
             return self._step_tokens
+        if not self._step_time.is_measured:
+            return _LEAST_STEP_TOKENS
         return max(_LEAST_TIMED_TOKENS, self._step_time.tokens_within(seconds, start))
 
     def _run(self, context: int, inputs: Sequence[Sequence[int]], step: list[_Piece]) -> None:
