@@ -126,13 +126,14 @@ class Backend(Protocol):
     def copy_prefix(self, source: int, target: int, tokens: int) -> None:
         """Copy the first tokens of `source` into the empty sequence `target`.
 
-        `target` stays empty when the model cannot copy just these.
+        `target` stays empty when the model cannot copy just these, and when there is a MemoryError.
         """
 
     def exchange(self, first: int, second: int) -> None:
         """Let two sequences of a separate cache change places; one of them may be empty.
 
-        Raises GenerationFailed; the contents of both are unknown afterwards.
+        Raises MemoryError, which changes nothing, and GenerationFailed, after which the contents of both are
+        unknown.
         """
 
     def exchange_steps(self, first: int, second: int) -> float:

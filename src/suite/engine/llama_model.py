@@ -148,12 +148,10 @@ class LlamaModel:
         Returns False, and changes nothing, when the KV cache has no room for it. Raises GenerationFailed; the
         contents of these sequences are unknown afterwards.
         """
-        result = lib.llama_decode(self.context, self._batch.fill(entries))
-        if result == 0:
+        result: int = lib.llama_decode(self.context, self._batch.fill(entries))
+        if result in (0, 1):
             self._copies_pending = False
-            return True
-        if result == 1:
-            return False
+            return result == 0
         raise GenerationFailed(f"llama.cpp could not decode (code {result}): {last_messages()}".rstrip(": "))
 
     def sampler(self, sampling: SamplingParams) -> ContextSampler:
