@@ -304,6 +304,21 @@ def test_the_engine_thinks_what_the_bare_loop_thinks(
 
 
 @pytest.mark.parametrize("form", ["separate", "unified"])
+def test_what_others_have_read_is_as_if_each_had_read_it(form: KvCacheForm) -> None:
+    with loaded(smollm2(), form) as model:
+        beginning, *ends = (model.vocabulary.tokenize(prompt) for prompt in PROMPTS[:4])
+        prompts = [[*beginning, *end] for end in ends]
+        references = [bare_loop(model, prompt) for prompt in prompts]
+        noise = Noise(model, ends[0], [(prompts[0], *references[0])], piece=3)
+        forced = Forced(model, [tokens for tokens, _ in references])
+        generations = [generation(prompt, number, None) for number, prompt in enumerate(prompts)]
+        run(engine_of(forced, None, prompt_step_tokens=16), *generations)
+        for number, each in enumerate(generations):
+            assert each.reused_tokens >= (len(beginning) if number else 0)
+            noise.assert_close(references[number][1], forced.seen[number])
+
+
+@pytest.mark.parametrize("form", ["separate", "unified"])
 def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempted(
     form: KvCacheForm, tmp_path: Path
 ) -> None:

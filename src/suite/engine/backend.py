@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol, TypeAlias
 
 from suite.engine.sampler import SamplingParams
 from suite.engine.snapshots.file import Payload
@@ -62,6 +63,13 @@ class Cores(Protocol):
 
     def rest(self) -> None:
         """Leave all cores to others until the next step."""
+
+    def leave_one(self) -> AbstractContextManager[None]:
+        """Leave a core to another process that works for this model, until the block ends. For any thread."""
+
+
+LeaveCore: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""`Cores.leave_one`; without shared cores, `nullcontext`."""
 
 
 class Backend(Protocol):

@@ -41,6 +41,11 @@ class StepTime:
         self._answer: float | None = None
         self._prompt: dict[int, float] = {}
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether any step was learned from; until then nothing is thought to take any time."""
+        return self._answer is not None or bool(self._prompt)
+
     def answers(self, count: int) -> float:
         """Seconds that a step with one token each of so many answers takes."""
         return count * (self._answer or 0.0)
