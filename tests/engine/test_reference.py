@@ -255,8 +255,11 @@ def engine_of(forced: Forced, snapshots: Snapshots | None, *, prompt_step_tokens
     )
 
 
-@pytest.mark.parametrize(("form", "count"), [("separate", 20), ("unified", 9)])
-@pytest.mark.parametrize("path", [smollm2, gemma], ids=["smollm2", "gemma"])
+@pytest.mark.parametrize(
+    ("path", "form", "count"),
+    [(smollm2, "separate", 20), (gemma, "separate", 20), (smollm2, "unified", 9)],
+    ids=["smollm2", "gemma", "smollm2 unified"],
+)
 def test_the_engine_thinks_what_the_bare_loop_thinks(
     path: Callable[[], Path], form: KvCacheForm, count: int, tmp_path: Path
 ) -> None:
