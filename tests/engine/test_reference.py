@@ -293,8 +293,8 @@ def test_the_engine_thinks_what_the_bare_loop_thinks(
             engine.step()
         assert 16 <= sharing.reused_tokens < len(prompts[2]) - 1
         run(engine)
-        for number, each in enumerate(begun):
-            noise.assert_close(references[number][1][: lengths[number]], forced.seen[number])
+        for number, steps in enumerate(lengths):
+            noise.assert_close(references[number][1][:steps], forced.seen[number])
         assert bool(forced.exchanges) == (form == "separate")
         check("moved", True, lambda n: generation(prompts[n], n, f"c{n}"), [0, 2])
         engine.snapshot_all(5)
