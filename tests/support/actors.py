@@ -188,7 +188,6 @@ def spec(path: Path, *, nats: NatsAccess, **settings: object) -> ActorSpec:
         "threads": 1,
         "slots": 2,
         "kv_cache": "unified",
-        "kv_cache": "unified",
         "queue_limit": 4,
         "usage_retention_seconds": 0,
         "tracing": "off",
