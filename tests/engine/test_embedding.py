@@ -48,8 +48,8 @@ def embedding(
     model.free()
 
 
-def vectors(embedder: Embedder, inputs: Sequence[Sequence[int]], **options: bool) -> Vectors:
-    steps = embedder.embed(inputs, **options)
+def vectors(embedder: Embedder, inputs: Sequence[Sequence[int]], *, normalize: bool = True) -> Vectors:
+    steps = embedder.embed(inputs, normalize)
     while True:
         try:
             next(steps)

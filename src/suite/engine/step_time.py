@@ -64,6 +64,10 @@ class StepTime:
         if not pieces:
             self._answer = _moved(self._answer, seconds / answers)
             return
+        rest = seconds - self.prompts(pieces)
+        if answers and self._answer is None and rest > 0:
+            # Prompts may be read beside answers all the time, and these never be alone in a step.
+            self._answer = rest / answers
         seconds -= self.answers(answers)
         tokens = sum(piece.tokens for piece in pieces)
         factor = seconds / self.prompts(pieces)
