@@ -236,7 +236,7 @@ class Agents:
             self._dialogues[agent] = self._begin(agent, self._begun)
         dialogue = self._dialogues[agent]
         answer = await dialogue.turn(self._servers[agent % len(self._servers)], AGENT_TOKENS)
-        assert answer.tokens, "an answer has no tokens"
+        assert answer.prompt_tokens, "a request was not answered"
         self._first_token_ms.append(answer.first_token_ms)
         self._reused_tokens += min(dialogue.reused_tokens, dialogue.reusable_tokens)
         self._reusable_tokens += dialogue.reusable_tokens
