@@ -13,10 +13,11 @@ over HTTP. Parts and models can be named; `models` and `agents` always have the 
   models do no better than one after the other: the line `shares` compares ours with that, `shares.router`
   with the router's sum.
 - `agents`: 80 requests of 12 agents, two at a time, to four models with room for two: for the router a
-  number, for ours the memory of the two largest. Each request carries its agent's whole conversation and
-  nothing that names it; who asks next is drawn by Zipf's law. The time of all, the first token (median and
-  95th percentile), and `reuse`: the tokens not read again, of those that a server could still have. Only
-  with the router.
+  number, for ours the memory of the two largest. Each request carries its agent's whole conversation; ours
+  is told the conversation's id too, without which it keeps nothing over an unload (ADR 15), and the router
+  has no word for it. Who asks next is drawn by Zipf's law. The time of all, the first token (median and 95th
+  percentile), and `reuse`: the tokens not read again, of those that a server could still have. Only with the
+  router.
 - `beginnings`: eight agents that begin at the same moment with the same 1,000 tokens, then each its own end:
   the first token of the slowest.
 - `long`: eight clients that generate from 700 tokens on, and 16 from 64 on: tokens of all by the time from
@@ -236,7 +237,7 @@ class Agents:
             self._dialogues[agent] = self._begin(agent, self._begun)
         dialogue = self._dialogues[agent]
         answer = await dialogue.turn(self._servers[agent % len(self._servers)], AGENT_TOKENS)
-        assert answer.tokens, "an answer has no tokens"
+        assert answer.prompt_tokens, "a request was not answered"
         self._first_token_ms.append(answer.first_token_ms)
         self._reused_tokens += min(dialogue.reused_tokens, dialogue.reusable_tokens)
         self._reusable_tokens += dialogue.reusable_tokens
