@@ -88,7 +88,10 @@ def run_bare_loop(path: str) -> None:
 async def compare(name: str, model_id: str, turns: int) -> None:
     prompts = openings(model_id, turns + 1)
     ours_next = iter(prompts)
-    async with running_service(model_id=model_id) as (client, _), bare_loop(model_id, iter(prompts)) as bare:
+    async with (
+        running_service(model_ids=[model_id]) as (client, _),
+        bare_loop(model_id, iter(prompts)) as bare,
+    ):
         await client.load_model(model_id)
 
         async def through_the_service() -> float:

@@ -99,11 +99,15 @@ class FakeBackend:
         self.failing = False
         self.refusing: set[int] = set()
         """Seeds of samplings that find no token."""
+        self.threads = 0
 
     @property
     def decoded(self) -> int:
         """Tokens that were decoded so far."""
         return sum(len(entry.tokens) for batch in self.batches for entry in batch)
+
+    def use_threads(self, threads: int) -> None:
+        self.threads = threads
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         count = sum(len(entry.tokens) for entry in entries)

@@ -196,6 +196,7 @@ def _describe_instance(node: Node, instance: Instance) -> InstanceInfo:
         load_progress=instance.progress,
         load_ms=instance.load_ms,
         running=instance.running,
+        threads=node.supervisor.cores.threads(instance.seat),
         loaded_at=instance.loaded_at,
         last_used_at=instance.last_used_at,
         idle_ms=0.0 if instance.holds else (node.clock() - instance.last_used) * 1000,

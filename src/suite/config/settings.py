@@ -66,7 +66,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     n_gpu_layers: Annotated[int, Meta(ge=-1, le=_LARGEST)] = -1
     """Layers to put on the GPU; -1: all."""
     n_threads: Count | None = None
-    """Threads to compute with. Default: as many cores as the process may use, which `suite config` shows."""
+    """The most threads to compute with; models that are busy at the same time share the cores.
+
+    Default: as many as the cores that the process may use, which `suite config` shows.
+    """
     batch_size: Count = 512
     """The most tokens in one batch; at least as many as slots."""
     slots: Annotated[int, Meta(ge=1, le=64)] | None = None
@@ -80,7 +83,11 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The KV cache of all slots together, in tokens. Default: a context for each slot if it is separate,
     otherwise one context, or what 128 MiB hold if that is more."""
     prompt_step_tokens: Count = 256
-    """The most prompt tokens in one step while answers are generated; with fewer, answers stall less."""
+    """The most prompt tokens in one step while answers are generated, however little time they take."""
+    max_step_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
+    """How long running answers wait at most for their next token while prompts are read, in milliseconds;
+    with less, prompts are read more slowly. Where their tokens alone take more than half of it, prompts get
+    as much time as they."""
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
     capabilities: tuple[str, ...] = ()

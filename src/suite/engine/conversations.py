@@ -47,9 +47,9 @@ class Conversations:
     # --- into a slot ----------------------------------------------------------------------------------------
 
     @property
-    def has_free_slot(self) -> bool:
-        """Whether a slot is free, so that another generation can start."""
-        return any(not slot.generating for slot in self._slots)
+    def free_slots(self) -> int:
+        """How many more generations can start."""
+        return sum(not slot.generating for slot in self._slots)
 
     def tokens_of(self, conversation_id: str | None) -> list[int]:
         """All tokens that the conversation's next turn continues from. Raises ConversationGone."""
@@ -65,6 +65,22 @@ class Conversations:
                 f"the tokens of conversation {conversation_id!r} are gone: send all of it, without continue"
             )
         return list(tokens)
+
+    def reusable_tokens(self, prompt: list[int], conversation_id: str | None) -> int:
+        """How many tokens of a prompt `assign_slot` would reuse now. At least one slot must be free."""
+        plan = self._slots.plan(prompt, conversation_id)
+        reused = plan.reused_tokens
+        if reused < self._backend.min_prefix(plan.source.sequence):
+            reused = 0
+        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS)
+        return reused if found is None else found.tokens
+
+    def can_lend(self, slot: Slot, tokens: int) -> bool:
+        """Whether `assign_slot` can copy the first `tokens` of a slot as soon as they are decoded."""
+        if not self._backend.can_share or slot.marked_for_clearing:
+            return False
+        least = self._backend.min_prefix(slot.sequence)
+        return least == 0 or (least < len(slot.tokens) and least <= tokens)
 
     def assign_slot(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Placement:
         """Give a prompt the slot that reuses the most of its tokens. At least one slot must be free."""
@@ -82,7 +98,7 @@ class Conversations:
         elif source is not slot or not reused:
             self.empty(slot)
             if reused:
-                self._backend.copy_prefix(source.sequence, slot.sequence, reused)
+                self._copy_prefix(source, slot, reused)
         self._backend.truncate(slot.sequence, reused)
         if self._backend.length(slot.sequence) != reused:
             # Report as reused only what llama.cpp really has.
@@ -92,6 +108,13 @@ class Conversations:
         if conversation_id is not None and self._snapshots is not None:
             self._snapshots.supersede(conversation_id)
         return Placement(slot, reused)
+
+    def _copy_prefix(self, source: Slot, target: Slot, tokens: int) -> None:
+        """Copy the first tokens of a slot into an empty one, which stays empty where that cannot be done."""
+        try:
+            self._backend.copy_prefix(source.sequence, target.sequence, tokens)
+        except MemoryError:
+            logger.warning("there is no memory to copy %d tokens: they are decoded again", len(source.tokens))
 
     def _find(self, prompt: list[int], conversation_id: str | None, *, at_least: int) -> PrefixMatch | None:
         """The snapshot that shares the longest prefix with the prompt, if it fits beside the active slots."""
@@ -140,7 +163,11 @@ class Conversations:
             if not exchanges:
                 return
             for first, second in exchanges:
-                self._backend.exchange(first, second)
+                try:
+                    self._backend.exchange(first, second)
+                except MemoryError:
+                    logger.warning("there is no memory to move a sequence: the batch stays split")
+                    return
                 one, other = by_sequence[first], by_sequence[second]
                 one.sequence, other.sequence = second, first
                 by_sequence[first], by_sequence[second] = other, one

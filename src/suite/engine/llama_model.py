@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from suite.engine.backend import BatchEntry
+from suite.engine.backend import BatchEntry, Cores
 from suite.engine.bindings import last_messages, lib
 from suite.engine.sampler import Sampler, SamplingParams
 from suite.engine.snapshots.file import Payload, uninitialised
@@ -41,6 +41,8 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch_tokens: int
     prompt_step_tokens: int = 256
     """The most prompt tokens in one step while answers are being generated."""
+    max_step_seconds: float = 0.15
+    """How long running answers may wait for a step, if their own tokens alone do not take longer."""
     gpu_layers: int
     """Layers to put on the GPU; -1: all."""
     threads: int
@@ -64,6 +66,7 @@ class LlamaModel:
         self._copies_pending = False
         """Whether llama.cpp is to copy streams at the next decode."""
         self._batch = _Batch(settings.batch_tokens, settings.slots)
+        self._threads = settings.threads
 
     @property
     def context_tokens(self) -> int:
@@ -86,9 +89,16 @@ class LlamaModel:
         return self.settings.batch_tokens
 
     @classmethod
-    def load(cls, path: str, settings: ContextSettings, progress: Callable[[float], None]) -> LlamaModel:
+    def load(
+        cls,
+        path: str,
+        settings: ContextSettings,
+        progress: Callable[[float], None],
+        cores: Cores | None = None,
+    ) -> LlamaModel:
         """Load a GGUF file. `progress` is called with the loaded fraction, 0 to 1.
 
+        `cores` says with how many threads it is tried out; None: with those of the settings.
         Raises LoadFailed with llama.cpp's message.
         """
         lib.llama_backend_init()
@@ -113,6 +123,8 @@ class LlamaModel:
                 f"(set a smaller context_length): {last_messages() or 'it gave no reason'}"
             )
         loaded = cls(model, context, settings)
+        if cores is not None:
+            loaded.use_threads(cores.due(reading=True, priority=0))
         loaded._warm_up()
         return loaded
 
@@ -124,18 +136,22 @@ class LlamaModel:
         self._token_bytes = lib.llama_state_seq_get_size(self.context, 0)
         lib.llama_memory_clear(self._memory, False)
 
+    def use_threads(self, threads: int) -> None:
+        """Compute with this many threads from now on."""
+        if threads != self._threads:
+            lib.llama_set_n_threads(self.context, threads, threads)
+            self._threads = threads
+
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch of at most `batch_tokens` tokens.
 
         Returns False, and changes nothing, when the KV cache has no room for it. Raises GenerationFailed; the
         contents of these sequences are unknown afterwards.
         """
-        result = lib.llama_decode(self.context, self._batch.fill(entries))
-        if result == 0:
+        result: int = lib.llama_decode(self.context, self._batch.fill(entries))
+        if result in (0, 1):
             self._copies_pending = False
-            return True
-        if result == 1:
-            return False
+            return result == 0
         raise GenerationFailed(f"llama.cpp could not decode (code {result}): {last_messages()}".rstrip(": "))
 
     def sampler(self, sampling: SamplingParams) -> ContextSampler:

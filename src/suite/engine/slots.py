@@ -64,7 +64,7 @@ class Slots:
         free = [slot for slot in self._slots if not slot.generating]
         usable = len(prompt) - 1
         shared = {
-            slot.sequence: _common_prefix(slot.tokens, prompt, usable)
+            slot.sequence: common_prefix(slot.tokens, prompt, usable)
             if reuse and not slot.marked_for_clearing
             else 0
             for slot in self._slots
@@ -150,7 +150,7 @@ class Slots:
         return min(idle, key=lambda slot: (not slot.marked_for_clearing, slot.last_used), default=None)
 
 
-def _common_prefix(held: list[int], prompt: list[int], limit: int) -> int:
+def common_prefix(held: list[int], prompt: list[int], limit: int) -> int:
     """The length of the common prefix, at most `limit`."""
     low, high = 0, min(limit, len(held))
     if held[:high] == prompt[:high]:

@@ -14,6 +14,7 @@ from suite.engine.gguf.signature import Signature
 from suite.errors import ModelFileInvalid, SuiteError
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
+from suite.machine import Processors
 from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.node.foreign_messages import ForeignMessages
@@ -47,7 +48,7 @@ class Node:
         policy: Policy,
         supervisor: Supervisor,
         generations: Generations,
-        cores: int,
+        processors: Processors,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -64,7 +65,7 @@ class Node:
         self.policy = policy
         self.supervisor = supervisor
         self.generations = generations
-        self._cores = cores
+        self._processors = processors
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
         self.service: Service[Node] | None = None
@@ -128,8 +129,8 @@ class Node:
         return idle_timeout(self.settings, model)
 
     def threads(self, model: Model) -> int:
-        """How many threads the model computes with."""
-        return threads(model, self._cores)
+        """How many threads the model computes with when no other is busy."""
+        return self._processors.threads(model.settings.n_threads)
 
 
 def idle_timeout(settings: Settings, model: Model) -> float:
@@ -138,16 +139,11 @@ def idle_timeout(settings: Settings, model: Model) -> float:
     return settings.idle_timeout_seconds if own is None else own
 
 
-def threads(model: Model, cores: int) -> int:
-    """The configured number of threads, or one per core: llama.cpp is slower with more (`suite.machine`)."""
-    return model.settings.n_threads or cores
-
-
 async def actor_spec(
     settings: Settings,
     access: NatsAccess,
     catalogue: Catalogue,
-    cores: int,
+    processors: Processors,
     model: Model,
     instance_id: str,
 ) -> ActorSpec:
@@ -173,9 +169,10 @@ async def actor_spec(
         cache_tokens=cache.cache_tokens,
         kv_cache=cache.form,
         prompt_step_tokens=model.settings.prompt_step_tokens,
+        max_step_ms=model.settings.max_step_ms,
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
-        threads=threads(model, cores),
+        threads=processors.threads(model.settings.n_threads),
         slots=cache.slots,
         queue_limit=settings.queue_limit,
         model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=signature.text),

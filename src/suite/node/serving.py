@@ -51,6 +51,7 @@ from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.address import Address
 from suite.node.content import ContentWatch
+from suite.node.cores import NodeCores
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.foreign_messages import ForeignMessages
@@ -200,7 +201,7 @@ async def running_node(
             background() as tasks,
         ):
             env = _Environment(
-                settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.cores().value
+                settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.processors()
             )
             on_step("")
             reporter = await _prepare(env)
@@ -258,8 +259,7 @@ class _Environment(NamedTuple):
     new_id: NewId
     now: Now
     clock: Clock
-    cores: int
-    """How many threads a model computes with by default."""
+    processors: machine.Processors
 
 
 async def _prepare(env: _Environment) -> Reporter:
@@ -295,8 +295,9 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
         journal,
         limit_bytes=limit_bytes,
         standby=settings.standby and settings.enable_gguf_management,
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.cores),
+        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.processors),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        cores=NodeCores(machine.processors),
         memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
         new_id=env.new_id,
         now=env.now,
@@ -332,7 +333,7 @@ def _node(
         policy=MostUsedLastHour(),
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
-        cores=env.cores,
+        processors=env.processors,
         new_id=env.new_id,
         now=env.now,
         clock=clock,

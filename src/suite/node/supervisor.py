@@ -15,6 +15,7 @@ from functools import partial
 
 import anyio
 import anyio.abc
+import msgspec
 
 from suite import telemetry
 from suite.catalogue import Model
@@ -44,6 +45,7 @@ from suite.messages.events import (
     InstanceUnloaded,
     UnloadReason,
 )
+from suite.node.cores import NodeCores
 from suite.node.instance import Instance, Lease
 from suite.node.journal import Journal
 from suite.node.memory_kills import MemoryKills
@@ -82,6 +84,7 @@ class Supervisor:
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
+        cores: NodeCores,
         memory_kills: MemoryKills,
         new_id: NewId,
         now: Now,
@@ -98,9 +101,11 @@ class Supervisor:
         self._journal = journal
         self._make_spec = make_spec
         self._terminate = terminate
+        self.cores = cores
+        """Who computes with how many threads."""
         self._memory_kills = memory_kills
         self._new_id, self._now, self._clock = new_id, now, clock
-        self._standby = Standby()
+        self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
         self._keeps_standby = standby
         self._admission = anyio.Lock()
         self._stopping = False
@@ -112,14 +117,16 @@ class Supervisor:
         """Run until the block ends. For an orderly shutdown call `drain` and `stop` before that."""
         try:
             async with background() as self._tasks:
+                self._tasks.start_soon(self.cores.run)
                 if self._keeps_standby:
-                    self._tasks.start_soon(self._standby.keep, self._has_room)
+                    self._tasks.start_soon(self._standby.keep, self._may_prepare)
                 yield
         finally:
             # After a disorderly end, clients that still wait for a generation get an error.
             with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
                 for instance in self.instances.values():
                     await self._terminate_leases(instance, NodeStopping())
+            self.cores.table.close()
 
     # --- use ----------------------------------------------------------------------------------------------
 
@@ -302,9 +309,13 @@ class Supervisor:
                 victim.changed()
             raise
 
-    def _has_room(self) -> bool:
-        """Whether the memory limit has room for a standby process. Nothing is evicted for it."""
-        return self.residency.limit_bytes - self.residency.reserved_bytes >= PROCESS_BYTES
+    def _may_prepare(self) -> bool:
+        """Whether to start a standby process now: nobody waits for it, so it takes no cores from others.
+
+        The memory limit must have room for it; nothing is evicted.
+        """
+        has_room = self.residency.limit_bytes - self.residency.reserved_bytes >= PROCESS_BYTES
+        return has_room and not self.cores.table.busy
 
     # --- life cycle ---------------------------------------------------------------------------------------
 
@@ -326,8 +337,18 @@ class Supervisor:
         spec = await self._make_spec(instance.model, instance.instance_id)
         instance.kills_before = self._memory_kills.count()
         instance.signature, instance.sha256 = spec.model_files.signature, spec.model_digest
+        with self.cores.seat(instance.model.settings.n_threads) as seat:
+            instance.seat = seat
+            try:
+                return await self._run_process(instance, msgspec.structs.replace(spec, cores=seat))
+            finally:
+                instance.seat = None
+
+    async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
+            if spec.cores is not None:
+                self.cores.watch(spec.cores, process.pid)
             if instance.unloading is not None:
                 process.kill()
             reports = process.reports()

@@ -64,6 +64,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float | None
     running: int
     """The number of its running and waiting generations."""
+    threads: int = 0
+    """How many threads it computes with at this moment; busy models share the cores. 0: it is idle."""
     loaded_at: str | None
     last_used_at: str | None
     idle_ms: float
@@ -110,6 +112,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The KV cache that it is loaded with; null for a file that cannot be loaded."""
     n_gpu_layers: int
     n_threads: int
+    """The most threads that it computes with: those that are configured, or one for each core."""
     serving_method: Literal["gguf_direct"] = "gguf_direct"
     priority: int | str
     idle_timeout_seconds: float
