@@ -188,7 +188,6 @@ def spec(path: Path, *, nats: NatsAccess, **settings: object) -> ActorSpec:
         "gpu_layers": 0,
         "threads": 1,
         "slots": 2,
-        "kv_cache": "unified",
         "queue_limit": 4,
         "usage_retention_seconds": 0,
         "tracing": "off",
