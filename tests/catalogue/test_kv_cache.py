@@ -43,6 +43,15 @@ def described(cache: KvCache) -> tuple[str, int, int]:
     return cache.form, cache.slots, cache.cache_tokens
 
 
+def test_small_heads_are_computed_without_flash_attention_while_the_scores_are_few() -> None:
+    def is_used(info: GgufInfo, context: int) -> bool:
+        return kv_cache(ModelSettings(context_length=context), info, 64 * GIB).flash_attention
+
+    assert not is_used(SMALL, 4096)
+    assert is_used(SMALL, 32768)
+    assert is_used(LARGE, 4096)
+
+
 @pytest.mark.parametrize(
     ("info", "machine_gib", "expected"),
     [

@@ -29,15 +29,18 @@ params = lib.llama_context_default_params()
 streams = int(sys.argv[3])
 params.n_ctx, params.n_batch, params.n_seq_max = int(sys.argv[2]) * streams, 512, streams
 params.kv_unified, params.swa_full = streams == 1, True
+params.flash_attn_type = int(sys.argv[4])
 assert lib.llama_init_from_model(model, params)
 print("".join(lines))
 """
 
 
-def allocated(path: Path, context: int, streams: int = 1) -> tuple[float, float]:
+def allocated(
+    path: Path, context: int, streams: int = 1, *, flash_attention: bool = True
+) -> tuple[float, float]:
     """KV and compute buffer by llama.cpp's log, bytes."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(path), str(context), str(streams)],
+        [sys.executable, "-c", PROBE, *map(str, (path, context, streams, int(flash_attention)))],
         capture_output=True,
         text=True,
         check=True,
@@ -56,6 +59,16 @@ def allocated(path: Path, context: int, streams: int = 1) -> tuple[float, float]
 def test_smollm2_takes_what_was_estimated(context: int) -> None:
     kv, compute = allocated(smollm2(), context)
     guess = estimate(inspect(smollm2()), cache_tokens=context, batch_tokens=512, slots=0)
+    assert guess.kv_bytes == pytest.approx(kv, rel=0.001)
+    assert guess.compute_bytes - PROCESS_BYTES == pytest.approx(compute, rel=0.12)
+
+
+@pytest.mark.parametrize("context", [2048, 8192])
+def test_smollm2_takes_what_was_estimated_without_flash_attention(context: int) -> None:
+    kv, compute = allocated(smollm2(), context, flash_attention=False)
+    guess = estimate(
+        inspect(smollm2()), cache_tokens=context, batch_tokens=512, slots=0, flash_attention=False
+    )
     assert guess.kv_bytes == pytest.approx(kv, rel=0.001)
     assert guess.compute_bytes - PROCESS_BYTES == pytest.approx(compute, rel=0.12)
 

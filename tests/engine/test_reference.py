@@ -21,6 +21,8 @@ from suite.engine.backend import BatchEntry
 from suite.engine.bindings import lib
 from suite.engine.engine import Engine
 from suite.engine.generation import EngineRequest, Generation
+from suite.engine.gguf.estimate import uses_flash_attention
+from suite.engine.gguf.file import inspect
 from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.sampler import SamplingParams
 from suite.engine.slots import Slots
@@ -114,6 +116,7 @@ def loaded(path: Path, form: KvCacheForm, *, cache_tokens: int = 4096) -> Iterat
         context_tokens=1024,
         cache_tokens=cache_tokens,
         kv_cache=form,
+        flash_attention=uses_flash_attention(inspect(path), cache_tokens=1024, batch_tokens=256),
         batch_tokens=256,
         gpu_layers=0,
         threads=1,

@@ -30,12 +30,18 @@ PROMPT = [17 + (number * number) % 200 for number in range(600)]
 
 @contextmanager
 def model(
-    path: Path, *, tokens: int = 128, form: KvCacheForm = "unified", slots: int = 3
+    path: Path,
+    *,
+    tokens: int = 128,
+    form: KvCacheForm = "unified",
+    slots: int = 3,
+    flash_attention: bool = True,
 ) -> Iterator[LlamaModel]:
     settings = ContextSettings(
         context_tokens=tokens,
         cache_tokens=tokens,
         kv_cache=form,
+        flash_attention=flash_attention,
         batch_tokens=512,
         gpu_layers=0,
         threads=2,
@@ -130,6 +136,17 @@ def test_a_state_fits_into_a_cache_of_as_many_streams_only(tmp_path: Path) -> No
         assert not three.restore(1, one.save(0)) and three.length(1) == 0
     keys = {key_of("content"), key_of("content", streams=3), key_of("content", streams=2)}
     assert len(keys) == 3
+
+
+def test_a_state_is_restored_only_for_the_same_attention(tmp_path: Path) -> None:
+    file = tiny_model(tmp_path / "model.gguf")
+    with model(file) as flash, model(file, flash_attention=False) as plain:
+        for one, other in ((flash, plain), (plain, flash)):
+            decode(one, 0, PROMPT[:30])
+            state = one.save(0)
+            assert one.restore(1, state) and one.length(1) == 30
+            assert not other.restore(1, state) and other.length(1) == 0
+    assert key_of("content") != key_of("content", flash_attention=False)
 
 
 def test_separate_sequences_have_room_for_a_context_each(tmp_path: Path) -> None:

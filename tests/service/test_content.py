@@ -12,7 +12,7 @@ import pytest
 
 from suite.catalogue.digests import fingerprint
 from suite.client import Client
-from suite.engine.snapshots.folder import folder_of, key_of
+from suite.engine.snapshots.folder import content_folder, folder_of
 from suite.errors import ActorCrashed, ConversationGone, ModelUnloading
 from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.actions.status import ModelInfo
@@ -80,7 +80,7 @@ async def test_no_answer_goes_on_from_a_state_of_other_weights(tmp_path: Path) -
         await nothing_happens_when_it_is_touched(client, path, data)
 
         # Rewritten under the loaded model, which goes on from what it computed with weights that are gone.
-        states = folder_of(folder_of(data / "snapshots", "tiny"), key_of(second))
+        states = content_folder(folder_of(data / "snapshots", "tiny"), second)
         await until(lambda: has_files(states, True))
         path.write_bytes(one)
         keep_times(path, times)
@@ -141,7 +141,7 @@ async def known_as(client: Client, digest: str) -> bool:
 
 
 async def has_files(folder: Path, some: bool) -> bool:
-    return bool([each async for each in anyio.Path(folder).glob("*")]) is some
+    return bool([each async for each in anyio.Path(folder).rglob("*.kv")]) is some
 
 
 async def is_unloaded(client: Client) -> bool:

@@ -25,7 +25,7 @@ from suite.actors.pipe import NodePipe, exit_process
 from suite.core_table import SharedCores
 from suite.engine.gguf.signature import Signature
 from suite.engine.llama_model import ContextSettings
-from suite.engine.snapshots.folder import key_of
+from suite.engine.snapshots.folder import content_folder, key_of
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.thread import EngineThread
 from suite.errors import LoadCancelled, ModelFileInvalid
@@ -87,6 +87,7 @@ def _settings(spec: ActorSpec) -> ContextSettings:
         context_tokens=spec.context_tokens,
         cache_tokens=spec.cache_tokens,
         kv_cache=spec.kv_cache,
+        flash_attention=spec.flash_attention,
         batch_tokens=spec.batch_tokens,
         gpu_layers=spec.gpu_layers,
         threads=spec.threads,
@@ -121,10 +122,13 @@ def _snapshots(spec: ActorSpec) -> Snapshots | None:
     kept = spec.snapshots
     if kept is None:
         return None
+    content = spec.model_digest or spec.instance_id
     return Snapshots(
-        directory=None if kept.directory is None else Path(kept.directory),
+        directory=None if kept.directory is None else content_folder(Path(kept.directory), content),
         key=key_of(
-            spec.model_digest or spec.instance_id, streams=spec.slots if spec.kv_cache == "separate" else 1
+            content,
+            streams=spec.slots if spec.kv_cache == "separate" else 1,
+            flash_attention=spec.flash_attention,
         ),
         memory_bytes=kept.memory_bytes,
         disk_bytes=kept.disk_bytes,

@@ -108,10 +108,11 @@ class Inspection:
 def _estimate(info: GgufInfo, settings: ModelSettings, cache: KvCache) -> MemoryEstimate:
     return estimate(
         info,
-        cache_tokens=cache.cache_tokens // cache.streams,
+        cache_tokens=cache.stream_tokens,
         batch_tokens=settings.batch_tokens,
         slots=cache.slots,
         streams=cache.streams,
+        flash_attention=cache.flash_attention,
     )
 
 

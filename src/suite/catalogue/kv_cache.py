@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from suite.config import DEFAULT_SLOTS, ModelSettings
-from suite.engine.gguf.estimate import cells_of, kv_bytes_per_token
+from suite.engine.gguf.estimate import cells_of, kv_bytes_per_token, uses_flash_attention
 from suite.engine.gguf.file import GgufInfo
 from suite.errors import InvalidConfiguration
 from suite.messages.actions.status import KvCacheForm
@@ -39,6 +39,8 @@ class KvCache(msgspec.Struct, frozen=True, kw_only=True):
     """The most tokens of one conversation."""
     cache_tokens: int
     """The most tokens of all slots together."""
+    flash_attention: bool = True
+    """Whether a CPU computes with llama.cpp's flash attention (ADR 38)."""
     warning: str | None = None
     """What was configured and is done in another way, and why."""
 
@@ -46,6 +48,11 @@ class KvCache(msgspec.Struct, frozen=True, kw_only=True):
     def streams(self) -> int:
         """The parts that llama.cpp divides it into."""
         return self.slots if self.form == "separate" else 1
+
+    @property
+    def stream_tokens(self) -> int:
+        """The tokens that each of these has room for."""
+        return self.cache_tokens // self.streams
 
 
 def context_tokens(settings: ModelSettings, info: GgufInfo) -> int:
@@ -58,6 +65,14 @@ def kv_cache(settings: ModelSettings, info: GgufInfo, limit_bytes: int) -> KvCac
 
     Raises InvalidConfiguration if the settings contradict each other.
     """
+    cache = _cache(settings, info, limit_bytes)
+    flash_attention = uses_flash_attention(
+        info, cache_tokens=cache.stream_tokens, batch_tokens=settings.batch_tokens
+    )
+    return msgspec.structs.replace(cache, flash_attention=flash_attention)
+
+
+def _cache(settings: ModelSettings, info: GgufInfo, limit_bytes: int) -> KvCache:
     separate, unified = _separate(settings, info, limit_bytes), _unified(settings, info)
     match settings.kv_cache:
         case "separate":

@@ -38,6 +38,8 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The most tokens that all sequences together can have in a unified KV cache."""
     kv_cache: KvCacheForm = "unified"
     """In a separate one each sequence has room for `context_tokens`."""
+    flash_attention: bool = True
+    """Whether a CPU computes with llama.cpp's flash attention; a GPU does where it can (ADR 38)."""
     batch_tokens: int
     prompt_step_tokens: int = 256
     """The most prompt tokens in one step while answers are being generated."""
@@ -330,7 +332,10 @@ def _context_params(settings: ContextSettings) -> lib.llama_context_params:
     params.n_ubatch = min(settings.batch_tokens, _MICRO_BATCH)
     params.n_seq_max = settings.slots
     params.n_threads = params.n_threads_batch = settings.threads
-    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+    on_gpu = settings.gpu_layers != 0 and lib.llama_supports_gpu_offload()
+    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if settings.flash_attention or on_gpu:
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
     params.kv_unified = settings.kv_cache == "unified"
     params.swa_full = True
     return params

@@ -68,6 +68,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     cache_tokens: int
     kv_cache: KvCacheForm
+    flash_attention: bool = True
+    """Whether a CPU computes with llama.cpp's flash attention; a GPU does where it can."""
     batch_tokens: int
     prompt_step_tokens: int
     max_step_ms: int

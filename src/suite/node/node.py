@@ -168,6 +168,7 @@ async def actor_spec(
         context_tokens=cache.context_tokens,
         cache_tokens=cache.cache_tokens,
         kv_cache=cache.form,
+        flash_attention=cache.flash_attention,
         prompt_step_tokens=model.settings.prompt_step_tokens,
         max_step_ms=model.settings.max_step_ms,
         batch_tokens=model.settings.batch_tokens,

@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 
 from suite.config import Settings
-from suite.engine.snapshots.folder import folder_of, key_of, remove_expired, remove_snapshots
+from suite.engine.snapshots.folder import content_folder, folder_of, remove_expired, remove_snapshots
 from suite.identity import Now
 
 SWEEP_SECONDS = 60.0
@@ -38,7 +38,7 @@ async def forget_snapshots(
 
 async def forget_content(settings: Settings, model_id: str, sha256: str) -> None:
     """Remove the snapshots of a model that were made with this content."""
-    folder = folder_of(snapshots_of(settings, model_id), key_of(sha256))
+    folder = content_folder(snapshots_of(settings, model_id), sha256)
     await anyio.to_thread.run_sync(remove_snapshots, folder)
 
 

@@ -28,13 +28,19 @@ def folder_of(directory: Path, name: str) -> Path:
     return directory / snapshot_file.digest(name.encode("utf-8", "surrogatepass")).hex()
 
 
-def key_of(content: str, *, streams: int = 1) -> str:
+def key_of(content: str, *, streams: int = 1, flash_attention: bool = True) -> str:
     """The key of the states of a model with this content: its digest, or an id that nothing else has.
 
-    llama.cpp takes a state only into a KV cache of as many streams as it comes from.
+    llama.cpp takes a state only into a KV cache of as many streams as it comes from, for the same attention.
     """
     of_streams = f" {streams} streams" if streams > 1 else ""
-    return f"{content} {version('llama-cpp-python')}{of_streams}"
+    of_attention = "" if flash_attention else " plain attention"
+    return f"{content} {version('llama-cpp-python')}{of_streams}{of_attention}"
+
+
+def content_folder(directory: Path, content: str) -> Path:
+    """The folder within a model's that has all states of this content, whatever their keys."""
+    return folder_of(directory, key_of(content))
 
 
 def make_private(folder: Path) -> None:
