@@ -23,7 +23,8 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
@@ -32,6 +33,10 @@ from suite.domain.cores import Claim, share
 ROWS: Final = 1000
 """The most models at once that share cores. Any beyond that use all of them."""
 
+PATIENCE_SECONDS: Final = 1.0
+"""How long a step waits for those of others that began with more threads than they are due now."""
+
+_POLL_SECONDS: Final = 0.001
 _WORD: Final = 8
 _HEADER: Final = 3
 _CORES, _CPUS, _USED_ROWS = range(_HEADER)
@@ -50,7 +55,7 @@ class Activity(NamedTuple):
     limit: int
     """The most threads that it may use; 0: it is idle."""
     threads: int
-    """How many it uses in this step."""
+    """How many it uses in this step; 0: it waits until others use fewer."""
     priority: int
     reading: bool
 
@@ -144,8 +149,15 @@ class CoreTable:
 class SharedCores:
     """The cores of one model's process. Only the thread that computes may use it, except `leave_one`."""
 
-    def __init__(self, descriptor: int, row: int, threads: int | None) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        row: int,
+        threads: int | None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
         """`threads`: the most that the model may use; None: as many as there are cores."""
+        self._sleep = sleep
         self._cells = _Cells(descriptor)
         self._row = row
         self._threads = threads
@@ -156,16 +168,45 @@ class SharedCores:
         self._due = 1
 
     def due(self, *, reading: bool, priority: int) -> int:
-        """How many threads the next step may use. From now on this process counts as busy."""
-        rows, limit = self._cells.used_rows(), self._limit()
-        seen = rows, limit, reading, priority, self._cells.words[_CORES]
+        """How many threads the next step may use. From now on this process counts as busy.
+
+        Others that compute with more threads than they are due now are waited for, for `PATIENCE_SECONDS` at
+        most: they take fewer from their next step on, and threads that have no core of their own would keep
+        both from going on.
+        """
+        claim = Claim(self._limit(), reading, priority)
+        seen = self._rows_of_others(), claim, self._cells.words[_CORES]
         if seen != self._seen:
-            others, helpers = _others(rows, self._row)
-            claims = {**others, self._row: Claim(limit, reading, priority)}
-            self._due = share(self._cells.words[_CORES], claims, helpers)[self._row]
-            self._cells.words[self._own] = Activity(limit, self._due, priority, reading).to_word()
+            self._say(claim, threads=0)  # so that the others make room, and none of them waits for this one
+            self._due = self._agreed(claim)
+            self._say(claim, threads=self._due)
             self._seen = seen
         return self._due
+
+    def _agreed(self, claim: Claim) -> int:
+        for _ in range(round(PATIENCE_SECONDS / _POLL_SECONDS)):
+            due, is_free = self._shares(claim)
+            if is_free:
+                return due
+            self._sleep(_POLL_SECONDS)
+        return self._shares(claim)[0]
+
+    def _shares(self, claim: Claim) -> tuple[int, bool]:
+        """What this process is due, and whether no other one uses more than it is due."""
+        others, helpers = _others(self._rows_of_others())
+        claims = {row: activity.claim for row, activity in others.items()}
+        threads = share(self._cells.words[_CORES], {**claims, self._row: claim}, helpers)
+        return threads[self._row], all(others[row].threads <= threads[row] for row in others)
+
+    def _say(self, claim: Claim, *, threads: int) -> None:
+        activity = Activity(claim.limit, threads, claim.priority, claim.reading)
+        self._cells.words[self._own] = activity.to_word()
+
+    def _rows_of_others(self) -> list[int]:
+        """The words of all rows, with this process's own activity left out."""
+        rows = [*self._cells.used_rows()]
+        rows[self._own - _HEADER] = 0
+        return rows
 
     def rest(self) -> None:
         """Leave all cores to others until the next step."""
@@ -192,16 +233,16 @@ class SharedCores:
         return max(1, min(most, _affinity(), 2**16 - 1))
 
 
-def _others(rows: Sequence[int], own: int) -> tuple[dict[int, Claim], int]:
-    """What the other busy processes ask for, and how many helpers all have, the own process's too."""
-    claims, helpers = {}, 0
+def _others(rows: Sequence[int]) -> tuple[dict[int, Activity], int]:
+    """What the busy processes in these rows do, and how many helpers all have."""
+    busy, helpers = {}, 0
     for row in range(len(rows) // _ROW_CELLS):
         activity, helping, stopped = rows[row * _ROW_CELLS : (row + 1) * _ROW_CELLS]
         if not stopped:
             helpers += helping
-            if activity and row != own:
-                claims[row] = Activity.of_word(activity).claim
-    return claims, helpers
+            if activity:
+                busy[row] = Activity.of_word(activity)
+    return busy, helpers
 
 
 def _cell(row: int, cell: int) -> int:
