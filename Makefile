@@ -40,11 +40,11 @@ check: $(VENV)/.dev-installed docs
 docs: $(VENV)/.dev-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-bench: bench-peers $(MODEL)
+bench: bench-peers
 	@for benchmark in $(BENCHMARKS); do $(BIN)/python $$benchmark --quick || exit 1; done
 
-# What batching.py and conversations.py compare with: nothing of it is compiled.
-bench-peers: $(VENV)/.bench-installed
+# What each benchmark needs: the models, and the servers that some compare with. None of these is compiled.
+bench-peers: $(VENV)/.bench-installed $(MODEL) $(TEST_MODEL)
 
 # llama.cpp's router, which together.py compares with where it is there; nothing else needs it.
 bench-router: $(ROUTER)/.installed

@@ -36,12 +36,18 @@ def directories() -> tuple[Path, ...]:
 
 
 def model_file(model_id: str) -> Path:
-    """The file of a model, which is made first where it is a quantization that nobody has made yet."""
+    """The file of a model, which is made first where it is a quantization that nobody has made yet.
+
+    Exits, and says what to do, if the file that was to be fetched is missing.
+    """
     fetched, made = (directory / f"{model_id}.gguf" for directory in directories())
     if fetched.exists():
         return fetched
     if not made.exists():
-        _quantize(_source_of(model_id), made, _quantization(model_id))
+        source = _source_of(model_id)
+        if not source.exists():
+            raise SystemExit(f"{source} is missing: run make bench-peers, or set SUITE_TEST_MODELS")
+        _quantize(source, made, _quantization(model_id))
     return made
 
 
