@@ -13,12 +13,15 @@ ANSWER_TOKENS = 24
 class Dialogue:
     """What was said, and how much of it a server can still hold."""
 
-    def __init__(self, conversation_id: str, words: int) -> None:
-        """It begins with so many words, which are the same for the same id."""
+    def __init__(self, conversation_id: str, words: int, *, tells_id: bool = True) -> None:
+        """It begins with so many words, which are the same for the same id.
+
+        `tells_id`: a server is told the id, if it has a word for it.
+        """
         self.turns = 0
         self.reused_tokens = self.reusable_tokens = 0
         """Of the last turn."""
-        self._conversation_id = conversation_id
+        self._told_id = conversation_id if tells_id else None
         self._chosen = random.Random(conversation_id)
         self._text = scene(conversation_id, words)
         self._held_tokens = 0
@@ -27,7 +30,7 @@ class Dialogue:
         """The next question and its answer."""
         first, second = self._chosen.sample(WORDS, 2)
         self._text += f"\nQuestion: What has the {first} to do with the {second}?\nAnswer:"
-        answer = await server(self._text, answer_tokens, self._conversation_id).read()
+        answer = await server(self._text, answer_tokens, self._told_id).read()
         self._text += answer.text
         self.turns += 1
         self.reused_tokens, self.reusable_tokens = answer.reused_tokens, self._held_tokens

@@ -10,8 +10,9 @@ its own that has loaded the model before; they take turns, and every prompt is n
 - The bare loop has one sequence, which is emptied before each turn. It tokenizes, decodes, takes the
   likeliest token and adds its text; it is measured from the text of the prompt to that of the last token.
 
-The coarser the quantization, the less there is to compute for a token, and the more of what is around it
-shows. Prints a line of JSON for each model, higher is better; `--quick` has only the coarsest.
+Both compute with the same kind of attention (ADR 38), so that the figure shows what is around it and no more.
+The coarser the quantization, the less there is to compute for a token, and the more of that shows. Prints a
+line of JSON for each model, higher is better; `--quick` has only the coarsest.
 """
 
 from __future__ import annotations
@@ -20,32 +21,42 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from subprocess import PIPE
 
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from harness import Measure, in_turns, quick, report
+from harness import SETTLE_SECONDS, Measure, in_turns, quick, report
 from models import MADE_IDS, MODEL_IDS, model_file
 from prompts import openings
-from service import CONTEXT_TOKENS, running_service
-from suite import machine
+from service import CONTEXT_TOKENS, THREADS, running_service
 from suite.engine.backend import BatchEntry
 from suite.engine.bindings import lib
+from suite.engine.gguf.estimate import uses_flash_attention
+from suite.engine.gguf.file import inspect
 from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.sampler import Sampler, SamplingParams
 
 COARSEST = {"smollm2-q4_0": MADE_IDS["smollm2-q4_0"]}
 ALL_MODELS = {**MODEL_IDS, **COARSEST}
 TOKENS = 160
-SETTINGS = ContextSettings(
-    context_tokens=CONTEXT_TOKENS,
-    cache_tokens=CONTEXT_TOKENS,
-    batch_tokens=512,
-    gpu_layers=0,
-    threads=machine.cores().value,
-    slots=1,
-)
+BATCH_TOKENS = 512
+
+
+def bare_settings(path: Path) -> ContextSettings:
+    """One sequence with a context of its own, computed as a service computes it."""
+    return ContextSettings(
+        context_tokens=CONTEXT_TOKENS,
+        cache_tokens=CONTEXT_TOKENS,
+        flash_attention=uses_flash_attention(
+            inspect(path), cache_tokens=CONTEXT_TOKENS, batch_tokens=BATCH_TOKENS
+        ),
+        batch_tokens=BATCH_TOKENS,
+        gpu_layers=0,
+        threads=THREADS,
+        slots=1,
+    )
 
 
 @asynccontextmanager
@@ -68,7 +79,7 @@ async def bare_loop(model_id: str, prompts: Iterator[str]) -> AsyncIterator[Meas
 
 def run_bare_loop(path: str) -> None:
     """Answer each prompt on standard input with tokens per second."""
-    model = LlamaModel.load(path, SETTINGS, lambda _fraction: None)
+    model = LlamaModel.load(path, bare_settings(Path(path)), lambda _fraction: None)
     greedy = SamplingParams(temperature=0, top_p=1, top_k=0, min_p=0, repeat_penalty=1, seed=0)
     for line in sys.stdin:
         lib.llama_memory_clear(lib.llama_get_memory(model.context), True)
@@ -85,7 +96,7 @@ def run_bare_loop(path: str) -> None:
         print(count / (time.perf_counter() - started), flush=True)
 
 
-async def compare(name: str, model_id: str, turns: int) -> None:
+async def compare(name: str, model_id: str, *, turns: int, settle_seconds: float) -> None:
     prompts = openings(model_id, turns + 1)
     ours_next = iter(prompts)
     async with (
@@ -104,13 +115,16 @@ async def compare(name: str, model_id: str, turns: int) -> None:
             tokens = generation.reply.usage.completion_tokens
             return tokens / seconds
 
-        ours, reference = await in_turns(through_the_service, bare, turns)
+        ours, reference = await in_turns(through_the_service, bare, turns, settle_seconds=settle_seconds)
     report(f"generate.{name}.one_client", ours, reference, unit="tokens/s", better="higher")
 
 
 async def main(is_quick: bool) -> None:
     for name, model_id in (COARSEST if is_quick else ALL_MODELS).items():
-        await compare(name, model_id, turns=5 if is_quick else 20)
+        if is_quick:
+            await compare(name, model_id, turns=5, settle_seconds=0)
+        else:
+            await compare(name, model_id, turns=20, settle_seconds=SETTLE_SECONDS)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,18 @@ import statistics
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
+import anyio
+
 F = TypeVar("F")
 Measure = Callable[[], Awaitable[float]]
 Better = Literal["higher", "lower"]
 
 OURS = "ours"
 """The name of our side among several."""
+
+SETTLE_SECONDS = 2.0
+"""What a service does when it falls idle is over by then: it writes snapshots, and the process that stands
+ready imports what it needs. That must not fall into the turn of another side."""
 
 
 class Choice(NamedTuple):
@@ -56,8 +62,13 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-async def in_turns(ours: Measure, reference: Measure, turns: int) -> tuple[float, float]:
-    """The medians of both after one turn each to warm up; who goes first changes from turn to turn."""
+async def in_turns(
+    ours: Measure, reference: Measure, turns: int, *, settle_seconds: float = 0.0
+) -> tuple[float, float]:
+    """The medians of both after one turn each to warm up; who goes first changes from turn to turn.
+
+    `settle_seconds` is what each waits before its turn, for the other to do what it does when it falls idle.
+    """
     await ours()
     await reference()
     our_figures: list[float] = []
@@ -65,17 +76,24 @@ async def in_turns(ours: Measure, reference: Measure, turns: int) -> tuple[float
     for turn in range(turns):
         pair = [(our_figures, ours), (reference_figures, reference)]
         for figures, measure in pair if turn % 2 else reversed(pair):
+            await anyio.sleep(settle_seconds)
             figures.append(await measure())
     return statistics.median(our_figures), statistics.median(reference_figures)
 
 
 async def in_rotation(sides: Mapping[str, Callable[[int], Awaitable[F]]], turns: int) -> dict[str, list[F]]:
-    """The figures of several sides, which are told the turn; who goes first changes from turn to turn."""
+    """The figures of several sides, which are told the turn; who goes first changes from turn to turn.
+
+    Each begins when the others have settled. One turn alone shows only that a benchmark works: it does not
+    wait.
+    """
     names = list(sides)
+    settle_seconds = SETTLE_SECONDS if turns > 1 else 0.0
     figures: dict[str, list[F]] = {name: [] for name in names}
     for turn in range(turns):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
+            await anyio.sleep(settle_seconds)
             figures[name].append(await sides[name](turn))
     return figures
 
@@ -96,12 +114,12 @@ def report_each(
 
 
 def report(name: str, ours: float, reference: float, *, unit: str, better: Better) -> None:
-    """Print one result."""
+    """Print one result. There is no ratio to a reference of 0."""
     line = {
         "name": name,
         "ours": round(ours, 3),
         "reference": round(reference, 3),
-        "ratio": round(ours / reference, 3),
+        "ratio": round(ours / reference, 3) if reference else None,
         "unit": unit,
         "better": better,
     }

@@ -2,10 +2,10 @@
 
 Installed by ``make bench-peers`` (`xllamacpp`, which embeds llama.cpp's own server, and the web parts of
 `llama_cpp.server`) and, where somebody has compiled it, by ``make bench-router`` (llama.cpp's server of the
-day, which serves several models as a router). What they are told is what serves them best: as many threads
-as ours has, flash attention where llama.cpp thinks it good, logits of the last token only, no aborting of
-streams, and batches of 512 for prompts, which are read as fast as in larger ones and leave others waiting for
-a quarter of the time.
+day, which serves several models as a router). They are told what serves them best: as many threads as ours
+has, logits of the last token only, no aborting of streams, and batches of 512 for prompts, which are read as
+fast as in larger ones and leave others waiting for a quarter of the time. Flash attention is on, as it is
+where llama.cpp decides; that ours leaves it out for small heads (ADR 38) is part of what is compared.
 """
 
 from __future__ import annotations

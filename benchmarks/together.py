@@ -4,26 +4,31 @@
     make bench-router    # once, half an hour; without it the comparisons with the router are left out
     .venv/bin/python benchmarks/together.py [--quick] [--turns N] [--model NAME] [PART ...]
 
-All have the same files, threads, slots and contexts, decode greedily and stream; they take turns, and who
-goes first changes. Ours goes the whole way: client, NATS, the model's process and back. The others are asked
-over HTTP. Parts and models can be named; `models` and `agents` always have the models that they need.
+All have the same files and threads, a context of the same size for each conversation, decode greedily and
+stream; they have as many slots as each other, unless a part says otherwise. They take turns, and who goes
+first changes. Ours goes the whole way: client, NATS, the model's process and back. The others are asked over
+HTTP. Attention is what each takes by itself: all use llama.cpp's flash attention, but ours not for small
+heads (ADR 38). Parts and models can be named; `models` and `agents` always have the models that they need.
 
 - `models`: two and three models that generate at once. A share is what a model makes while all generate, by
   what it makes alone in the same turn; the line of a model has both speeds. The sum of the shares is 1 where
   models do no better than one after the other: the line `shares` compares ours with that, `shares.router`
   with the router's sum.
 - `agents`: 80 requests of 12 agents, two at a time, to four models with room for two: for the router a
-  number, for ours the memory of the two largest. Each request carries its agent's whole conversation; ours
-  is told the conversation's id too, without which it keeps nothing over an unload (ADR 15), and the router
-  has no word for it. Who asks next is drawn by Zipf's law. The time of all, the first token (median and 95th
+  number, for ours the memory of the two largest. Each request carries its agent's whole conversation, and
+  nothing else; for `agents.with_ids` ours is told the conversation's id too (ADR 15), for which the router
+  has no word. Who asks next is drawn by Zipf's law. The time of all, the first token (median and 95th
   percentile), and `reuse`: the tokens not read again, of those that a server could still have. Only with the
   router.
 - `beginnings`: eight agents that begin at the same moment with the same 1,000 tokens, then each its own end:
   the first token of the slowest.
 - `long`: eight clients that generate from 700 tokens on, and 16 from 64 on: tokens of all by the time from
-  the first request to the end of the last. The prompts were read in requests before. Ours in its default
-  form of the KV cache is compared with its unified form, and with llama.cpp's server, which has as many slots
-  as there are clients, twice as many, or as many with one cache for all.
+  the first request to the end of the last. The prompts were read in requests before. Ours has a slot for
+  each client with a KV stream of its own, as it has by default where memory allows (ADR 35). It is compared
+  with its unified form of the same size, and with llama.cpp's server, which has as many slots as there are
+  clients, twice as many, or as many with one cache for all. For SmolLM2 the unified form is so large that it
+  is computed with flash attention, and the separate one is not (ADR 38): `ours_unified` compares both
+  decisions at once, as whoever sets `kv_cache` gets both.
 
 Prints a line of JSON for each figure and each side that ours is compared with; `--quick` has one turn, one
 model where there is a choice, and less of everything.
@@ -52,11 +57,16 @@ from service import CONTEXT_TOKENS, running_service
 
 MODELS = {**MODEL_IDS, "smollm2-q4_0": MADE_IDS["smollm2-q4_0"]}
 ROUTER = "router"
+WITH_IDS = "ours_with_ids"
 
 GROUPS = (("smollm2", "gemma3"), ("smollm2-q4_0", "gemma3"), ("smollm2", "gemma3", "smollm2-q4_0"))
 ALONE_TOKENS = 96
 TOGETHER_SECONDS = 3.0
 """How long all models generate at once if they do no worse than one after the other."""
+ATTEMPTS = 3
+"""A model may end an answer early, or share so unequally that another is done: then they are asked again."""
+LONGEST_TOKENS = CONTEXT_TOKENS - 128
+"""Of an answer: its prompt has less than the rest."""
 GROUP_SLOTS = 2
 
 AGENTS_MODELS = ("smollm2", "gemma3", "smollm2-q4_0", "gemma3-q4_0")
@@ -92,10 +102,15 @@ def ids(names: Sequence[str]) -> Sequence[str]:
 
 async def read_all(answers: Sequence[Answer]) -> None:
     """At once."""
+    await read_whatever(answers)
+    assert all(answer.tokens for answer in answers), "an answer has no tokens"
+
+
+async def read_whatever(answers: Sequence[Answer]) -> None:
+    """At once; an answer may be empty."""
     async with anyio.create_task_group() as tasks:
         for answer in answers:
             tasks.start_soon(answer.read)
-    assert all(answer.tokens for answer in answers), "an answer has no tokens"
 
 
 async def warm_up(servers: Sequence[Server]) -> None:
@@ -143,21 +158,43 @@ class Speeds(NamedTuple):
 
 async def speeds(servers: Sequence[Server], turn: int) -> Speeds:
     """Each alone, then all at once."""
-    prompts = openings(f"models {len(servers)} {turn}", 2 * len(servers))
-    alone = []
-    for server, prompt in zip(servers, prompts, strict=False):
-        answer = await server(prompt, ALONE_TOKENS).read()
-        alone.append(answer.tokens_per_second(answer.times[0], answer.times[-1]))
-    # So long that all of them end at about the same time if they share alike.
-    answers = [
-        server(prompt, round(TOGETHER_SECONDS * speed / len(servers)))
-        for server, prompt, speed in zip(servers, prompts[len(servers) :], alone, strict=True)
+    alone = [
+        await speed_alone(server, f"models alone {len(servers)} {turn} {place}")
+        for place, server in enumerate(servers)
     ]
-    await read_all(answers)
-    begin = max(answer.times[0] for answer in answers)
-    end = min(answer.times[-1] for answer in answers)
-    assert end - begin > TOGETHER_SECONDS / 4, "they did not generate at the same time"
-    return Speeds(alone, [answer.tokens_per_second(begin, end) for answer in answers])
+    return Speeds(alone, await speeds_together(servers, alone, f"models together {len(servers)} {turn}"))
+
+
+async def speed_alone(server: Server, seed: str) -> float:
+    for prompt in openings(seed, ATTEMPTS):
+        answer = await server(prompt, ALONE_TOKENS).read()
+        if answer.tokens >= ALONE_TOKENS / 2 and len(answer.times) > 1:
+            return answer.tokens_per_second(answer.times[0], answer.times[-1])
+    raise AssertionError(f"the answers to {ATTEMPTS} prompts end too early")
+
+
+async def speeds_together(servers: Sequence[Server], alone: Sequence[float], seed: str) -> Sequence[float]:
+    """With other and longer answers if they did not generate at once for long enough."""
+    prompts = iter(openings(seed, ATTEMPTS * len(servers)))
+    for attempt in range(1, ATTEMPTS + 1):
+        # So long that all of them end at about the same time if they share alike.
+        seconds = attempt * TOGETHER_SECONDS / len(servers)
+        answers = [
+            server(prompt, min(LONGEST_TOKENS, round(seconds * speed)))
+            for server, speed, prompt in zip(servers, alone, prompts, strict=False)
+        ]
+        await read_whatever(answers)
+        begin, end = common_time(answers)
+        if end - begin > TOGETHER_SECONDS / 4:
+            return [answer.tokens_per_second(begin, end) for answer in answers]
+    raise AssertionError(f"in {ATTEMPTS} attempts they did not generate at the same time")
+
+
+def common_time(answers: Sequence[Answer]) -> tuple[float, float]:
+    """From when all have begun until the first ends; nothing if one of them is empty."""
+    if not all(answer.times for answer in answers):
+        return 0.0, 0.0
+    return max(answer.times[0] for answer in answers), min(answer.times[-1] for answer in answers)
 
 
 async def compare_models(names: Sequence[str], *, turns: int) -> None:
@@ -193,9 +230,10 @@ class Run(NamedTuple):
 class Agents:
     """Agents of several models, each with a conversation that grows, and the order in which they ask."""
 
-    def __init__(self, servers: Sequence[Server], requests: int, seed: int) -> None:
+    def __init__(self, servers: Sequence[Server], requests: int, seed: int, *, tell_ids: bool) -> None:
         self._servers = servers
         self._seed = seed
+        self._tell_ids = tell_ids
         self._dialogues = [self._begin(agent, 0) for agent in range(AGENTS)]
         self._waiting = random.Random(seed).choices(
             range(AGENTS), weights=[1 / rank for rank in range(1, AGENTS + 1)], k=requests
@@ -243,11 +281,13 @@ class Agents:
         self._reusable_tokens += dialogue.reusable_tokens
 
     def _begin(self, agent: int, number: int) -> Dialogue:
-        return Dialogue(f"agents {self._seed} {agent} {number}", AGENT_WORDS)
+        # Other words with ids than without: the same service is asked both, and must not know them.
+        seed = f"agents {'with ids ' if self._tell_ids else ''}{self._seed} {agent} {number}"
+        return Dialogue(seed, AGENT_WORDS, tells_id=self._tell_ids)
 
 
-async def run_agents(servers: Sequence[Server], requests: int, turn: int) -> Run:
-    run = await Agents(servers, requests, turn).run()
+async def run_agents(servers: Sequence[Server], requests: int, turn: int, *, tell_ids: bool = False) -> Run:
+    run = await Agents(servers, requests, turn, tell_ids=tell_ids).run()
     print(f"{requests} requests: {run}", file=sys.stderr)
     return run
 
@@ -269,15 +309,19 @@ async def compare_agents(*, requests: int, turns: int) -> None:
     model_ids = ids(AGENTS_MODELS)
     memory = await room_for_two(model_ids)
     async with sides_of(model_ids, slots=AGENT_SLOTS, room=2, settings=memory) as sides:
-        runs = await in_rotation(
-            {side: partial(run_agents, [*servers.values()], requests) for side, servers in sides.items()},
-            turns,
-        )
+        agents = {side: partial(run_agents, [*servers.values()], requests) for side, servers in sides.items()}
+        agents[WITH_IDS] = partial(agents[OURS], tell_ids=True)
+        runs = await in_rotation(agents, turns)
+    report_agents("together.agents", {OURS: runs[OURS], ROUTER: runs[ROUTER]})
+    report_agents("together.agents.with_ids", {OURS: runs[WITH_IDS], ROUTER: runs[ROUTER]})
+
+
+def report_agents(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
     for place, (name, unit) in enumerate(
         [("total", "s"), ("first_token.p50", "ms"), ("first_token.p95", "ms"), ("reuse", "of what could be")]
     ):
         figures = {side: [run[place] for run in of_side] for side, of_side in runs.items()}
-        report_each(f"together.agents.{name}", figures, unit=unit)
+        report_each(f"{title}.{name}", figures, unit=unit)
 
 
 def percentile(figures: Sequence[float], percent: int) -> float:
