@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import PIPE
 
@@ -59,7 +60,7 @@ async def test_loads_and_generations_are_told_that_the_kernel_killed_their_proce
     tiny_model(tmp_path / "tiny.gguf")
     settings = Settings(data_dir=tmp_path / "data", models_directories=(tmp_path,), standby=False)
 
-    async def killed() -> anyio.abc.Process:
+    async def killed(_inherited: Sequence[int]) -> anyio.abc.Process:
         kernel.kills += by_kernel
         command = "echo WARNING suite.x: odd >&2; echo as it is >&2; kill -9 $$"
         return await anyio.open_process(command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
