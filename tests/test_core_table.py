@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from suite.core_table import ROWS, Activity, CoreTable, SharedCores
+import pytest
+
+from suite import core_table
+from suite.core_table import PATIENCE_SECONDS, ROWS, Activity, CoreTable, SharedCores
+from suite.domain.cores import Claim, share
 
 OTHER = """
 import sys
 from contextlib import ExitStack
 from suite.core_table import SharedCores
-cores = SharedCores(int(sys.argv[1]), int(sys.argv[2]), None)
+cores = SharedCores(int(sys.argv[1]), int(sys.argv[2]), None, sleep=lambda seconds: None)
 helpers = ExitStack()
 orders = {
     "due": lambda: cores.due(reading=False, priority=0),
@@ -116,3 +120,109 @@ def test_rows_are_used_again_and_there_is_an_end_of_them() -> None:
     assert rows == list(range(ROWS)) and table.take_row() is None
     table.free_row(5)
     assert table.take_row() == 5
+
+
+@pytest.fixture
+def four_cpus(monkeypatch: pytest.MonkeyPatch) -> CoreTable:
+    """A table of a machine with four cores, which the machine of the tests may not have."""
+    monkeypatch.setattr(core_table, "_affinity", lambda: 4)
+    return table_of(4)
+
+
+class Sleep:
+    """Time that passes at once. Each of `events` happens in one sleep, then nothing more."""
+
+    def __init__(self, *events: Callable[[], object]) -> None:
+        self.sleeps: list[float] = []
+        self._events = events
+
+    def __call__(self, seconds: float) -> None:
+        if len(self.sleeps) < len(self._events):
+            self._events[len(self.sleeps)]()
+        self.sleeps.append(seconds)
+
+
+def begin(cores: SharedCores) -> int:
+    return cores.due(reading=False, priority=0)
+
+
+def test_a_step_waits_for_one_that_began_with_all_cores(four_cpus: CoreTable) -> None:
+    here = row_of(four_cpus)
+    first = SharedCores(four_cpus.descriptor, here, None)
+    assert begin(first) == 4
+    there = row_of(four_cpus)
+
+    def look() -> None:
+        assert four_cpus.activity(there) == Activity(limit=4, threads=0, priority=0, reading=False)
+        assert four_cpus.busy
+
+    sleep = Sleep(look, look, lambda: begin(first))
+    second = SharedCores(four_cpus.descriptor, there, None, sleep)
+    assert begin(second) == 2 and len(sleep.sleeps) == 3
+    assert [four_cpus.activity(row).threads for row in (here, there)] == [2, 2]
+    first.rest()
+    assert begin(second) == 4 and len(sleep.sleeps) == 3
+
+
+def test_those_that_wait_do_not_wait_for_each_other(four_cpus: CoreTable) -> None:
+    rows = [row_of(four_cpus)]
+    old = SharedCores(four_cpus.descriptor, rows[0], None)
+    assert begin(old) == 4
+    rows += [row_of(four_cpus), row_of(four_cpus)]
+    inner = Sleep(lambda: begin(old))
+    one = SharedCores(four_cpus.descriptor, rows[1], None, inner)
+    outer = Sleep(lambda: begin(one))
+    other = SharedCores(four_cpus.descriptor, rows[2], None, outer)
+    begin(other)
+    assert (len(inner.sleeps), len(outer.sleeps)) == (1, 1)
+    assert sum(four_cpus.activity(row).threads for row in rows) == 4
+
+
+def test_of_two_that_begin_at_the_same_time_neither_takes_all(
+    four_cpus: CoreTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row_of(four_cpus), row_of(four_cpus)]
+    one, other = (SharedCores(four_cpus.descriptor, row, None, Sleep()) for row in rows)
+    other.rest()
+    begins = [other]
+
+    def share_meanwhile(cores: int, claims: Mapping[int, Claim], helpers: int = 0) -> dict[int, int]:
+        """The other one begins after this one has looked, before it has said what it takes."""
+        shares = share(cores, claims, helpers)
+        while begins:
+            begin(begins.pop())
+        return shares
+
+    monkeypatch.setattr(core_table, "share", share_meanwhile)
+    assert begin(one) == 2
+    assert [four_cpus.activity(row).threads for row in rows] == [2, 2]
+
+
+def test_nobody_waits_for_what_is_stopped_or_has_ended(four_cpus: CoreTable) -> None:
+    first_row = row_of(four_cpus)
+    first = SharedCores(four_cpus.descriptor, first_row, None)
+    assert begin(first) == 4
+    row = row_of(four_cpus)
+
+    four_cpus.set_stopped(first_row, True)
+    sleep = Sleep()
+    assert begin(SharedCores(four_cpus.descriptor, row, None, sleep)) == 4 and not sleep.sleeps
+    four_cpus.set_stopped(first_row, False)
+
+    sleep = Sleep(lambda: four_cpus.set_stopped(first_row, True))
+    assert begin(SharedCores(four_cpus.descriptor, row, None, sleep)) == 4 and len(sleep.sleeps) == 1
+    four_cpus.set_stopped(first_row, False)
+
+    sleep = Sleep(lambda: four_cpus.free_row(first_row))
+    assert begin(SharedCores(four_cpus.descriptor, row, None, sleep)) == 4 and len(sleep.sleeps) == 1
+
+
+def test_a_step_does_not_wait_for_ever(four_cpus: CoreTable) -> None:
+    assert begin(SharedCores(four_cpus.descriptor, row_of(four_cpus), None)) == 4
+    row, sleep = row_of(four_cpus), Sleep()
+    cores = SharedCores(four_cpus.descriptor, row, None, sleep)
+    assert begin(cores) == 2
+    assert sum(sleep.sleeps) == pytest.approx(PATIENCE_SECONDS)
+    assert four_cpus.activity(row).threads == 2
+    slept = len(sleep.sleeps)
+    assert begin(cores) == 2 and len(sleep.sleeps) == slept, "it has waited for that one"

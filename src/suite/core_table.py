@@ -11,8 +11,10 @@ cores there are, and which processes have been stopped::
     cores.due(reading=False, priority=0)        # before each step
     cores.rest()                                # when there is nothing to do
 
-There is no lock that a process could take with it when it dies: every cell is one aligned word of 64 bits
-with one writer, which is written and read as a whole. The file has no name, so nothing of it stays behind.
+There is no lock that a process could take with it when it dies: every cell is one aligned word of 64 bits,
+which is written and read as a whole, and has one writer at a time. What a process does and how many helpers
+it has, it writes itself; the node writes these cells only while no process has the row. The file has no name,
+so nothing of it stays behind.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ _CORES, _CPUS, _USED_ROWS = range(_HEADER)
 """The cells of the header, all of them the node's."""
 _ROW_CELLS: Final = 3
 _ACTIVITY, _HELPERS, _STOPPED = range(_ROW_CELLS)
-"""The cells of a row: the first two are its process's, the last the node's."""
+"""The cells of a row. While a process has the row, the first two are its own, the last is the node's."""
 _SIZE: Final = _WORD * (_HEADER + _ROW_CELLS * ROWS)
 
 _activity = struct.Struct("=HHbBxx")
@@ -55,7 +57,7 @@ class Activity(NamedTuple):
     limit: int
     """The most threads that it may use; 0: it is idle."""
     threads: int
-    """How many it uses in this step; 0: it waits until others use fewer."""
+    """How many it uses in this step, or since its last one; 0: it waits until others use fewer."""
     priority: int
     reading: bool
 
@@ -84,9 +86,19 @@ class _Cells:
     def __init__(self, descriptor: int) -> None:
         self.words: memoryview[int] = memoryview(mmap.mmap(descriptor, _SIZE)).cast("Q")
 
-    def used_rows(self) -> Sequence[int]:
+    def used_rows(self) -> list[int]:
         """The words of all rows that may be in use, one row after the other."""
         return self.words[_HEADER : _cell(self.words[_USED_ROWS], _ACTIVITY)].tolist()
+
+
+class _View(NamedTuple):
+    """What a process's share of the cores depends on."""
+
+    rows: list[int]
+    """The words of all rows, with the process's own activity left out."""
+    claim: Claim
+    """Its own claim."""
+    cores: int
 
 
 class CoreTable:
@@ -164,7 +176,8 @@ class SharedCores:
         self._own = _cell(row, _ACTIVITY)
         self._helpers = _cell(row, _HELPERS)
         self._helping = threading.Lock()
-        self._seen: object = None
+        self._seen: _View | None = None
+        """What `_due` was decided from; None while idle."""
         self._due = 1
 
     def due(self, *, reading: bool, priority: int) -> int:
@@ -175,38 +188,44 @@ class SharedCores:
         both from going on.
         """
         claim = Claim(self._limit(), reading, priority)
-        seen = self._rows_of_others(), claim, self._cells.words[_CORES]
-        if seen != self._seen:
-            self._say(claim, threads=0)  # so that the others make room, and none of them waits for this one
-            self._due = self._agreed(claim)
-            self._say(claim, threads=self._due)
-            self._seen = seen
+        if self._look(claim) != self._seen:
+            self._agree(claim)
         return self._due
 
-    def _agreed(self, claim: Claim) -> int:
-        for _ in range(round(PATIENCE_SECONDS / _POLL_SECONDS)):
-            due, is_free = self._shares(claim)
-            if is_free:
-                return due
-            self._sleep(_POLL_SECONDS)
-        return self._shares(claim)[0]
+    def _agree(self, claim: Claim) -> None:
+        """Take the share of this claim as soon as no other one uses more than its own.
 
-    def _shares(self, claim: Claim) -> tuple[int, bool]:
-        """What this process is due, and whether no other one uses more than it is due."""
-        others, helpers = _others(self._rows_of_others())
+        The claim is in the table before the others are looked at, so that they make room. They are looked at
+        once more when the threads are there too: of two that begin at the same time, one sees the other.
+        """
+        threads = 0  # as long as it is, nobody waits for this process
+        self._say(claim, threads)
+        for _ in range(round(PATIENCE_SECONDS / _POLL_SECONDS)):
+            self._seen = self._look(claim)
+            self._due, is_free = self._share(self._seen)
+            if is_free and threads == self._due:
+                return
+            threads = self._due if is_free else 0
+            self._say(claim, threads)
+            if not is_free:
+                self._sleep(_POLL_SECONDS)
+        self._say(claim, self._due)
+
+    def _share(self, view: _View) -> tuple[int, bool]:
+        """How many threads this process is due, and whether no other one uses more than it is due."""
+        others, helpers = _others(view.rows)
         claims = {row: activity.claim for row, activity in others.items()}
-        threads = share(self._cells.words[_CORES], {**claims, self._row: claim}, helpers)
+        threads = share(view.cores, {**claims, self._row: view.claim}, helpers)
         return threads[self._row], all(others[row].threads <= threads[row] for row in others)
 
-    def _say(self, claim: Claim, *, threads: int) -> None:
+    def _say(self, claim: Claim, threads: int) -> None:
         activity = Activity(claim.limit, threads, claim.priority, claim.reading)
         self._cells.words[self._own] = activity.to_word()
 
-    def _rows_of_others(self) -> list[int]:
-        """The words of all rows, with this process's own activity left out."""
-        rows = [*self._cells.used_rows()]
+    def _look(self, claim: Claim) -> _View:
+        rows = self._cells.used_rows()
         rows[self._own - _HEADER] = 0
-        return rows
+        return _View(rows, claim, self._cells.words[_CORES])
 
     def rest(self) -> None:
         """Leave all cores to others until the next step."""

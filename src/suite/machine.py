@@ -91,9 +91,9 @@ def _least(root: Path, *bounds: Bound) -> Bound:
 
 
 def _affinity() -> Iterable[int]:
-    """The CPUs that this process may run on, by number."""
+    """The CPUs that the main thread of this process may run on, by number, whichever thread asks."""
     if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
+        return os.sched_getaffinity(os.getpid())
     return range(os.cpu_count() or 1)
 
 

@@ -12,10 +12,11 @@ from suite.engine.gguf.signature import Signature
 from suite.machine import Bound, Processors
 from suite.messages.actor import ActorSpec, NatsAccess
 from suite.node import node
+from suite.node.cores import NodeCores
 from suite.node.node import actor_spec
 from support.raw_gguf import gguf_bytes
 
-CORES = Processors(Bound(2, "test"), Bound(2, "test"))
+CORES = NodeCores(lambda: Processors(Bound(2, "test"), Bound(2, "test")))
 
 
 async def test_nothing_is_kept_on_disk_under_a_digest_that_is_not_known(

@@ -76,6 +76,8 @@ async def test_busy_models_share_the_cores_whatever_happens_to_one(tmp_path: Pat
     for name in ("one", "other"):
         shutil.copyfile(smollm2(), tmp_path / "models" / f"{name}.gguf")
     async with service_and_client(tmp_path / "models", tmp_path / "data") as (_, client):
+        await client.load_model("one")
+        await client.unload_model("one")  # who shares the cores is known also after one has gone
         for name in ("one", "other"):
             await client.load_model(name)
         pid = await pids(client)

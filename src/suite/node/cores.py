@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 import anyio
+import anyio.to_thread
 import psutil
 
 from suite.core_table import CoreTable
@@ -29,9 +30,9 @@ class NodeCores:
         self.table = CoreTable.create()
         self._count = count
         self._processes: dict[int, psutil.Process] = {}
-        self._several = anyio.Event()
-        """Set while more than one process is watched."""
-        self._recount()
+        self.processors = count()
+        """What there is to compute with, as it was last counted."""
+        self._set_cores()
 
     @contextmanager
     def seat(self, threads: int | None) -> Iterator[CoreSeat | None]:
@@ -46,18 +47,16 @@ class NodeCores:
         try:
             yield CoreSeat(descriptor=self.table.descriptor, row=row, threads=threads)
         finally:
-            self._forget(row)
+            self._processes.pop(row, None)
             self.table.free_row(row)
 
     def watch(self, seat: CoreSeat, pid: int) -> None:
         """Look whether the process that has this seat is stopped, until the seat is given back."""
         with suppress(psutil.NoSuchProcess):
             self._processes[seat.row] = psutil.Process(pid)
-        if len(self._processes) > 1:
-            self._several.set()
 
     def threads(self, seat: CoreSeat | None) -> int:
-        """How many threads the process that has this seat computes with now; 0: it is idle."""
+        """How many threads the process that has this seat computes with now; 0: it is idle, or waits."""
         return 0 if seat is None else self.table.activity(seat.row).threads
 
     async def run(self) -> None:
@@ -68,26 +67,22 @@ class NodeCores:
 
     async def _watch_processes(self) -> None:
         while True:
-            await self._several.wait()
             await anyio.sleep(STOPPED_SECONDS)
+            several = len(self._processes) > 1
             for row, process in self._processes.items():
-                if self.table.activity(row).limit:  # what is idle uses no cores, stopped or not
-                    self.table.set_stopped(row, _is_stopped(process))
+                # What is alone keeps no cores from others, and what is idle uses none.
+                matters = several and self.table.activity(row).limit > 0
+                self.table.set_stopped(row, matters and _is_stopped(process))
 
     async def _watch_cores(self) -> None:
         while True:
             await anyio.sleep(COUNT_SECONDS)
-            if self._processes:
-                self._recount()
+            # In a thread, because this reads two files for each CPU of the machine.
+            self.processors = await anyio.to_thread.run_sync(self._count)
+            self._set_cores()
 
-    def _recount(self) -> None:
-        processors = self._count()
-        self.table.set_cores(processors.cores.value, processors.cpus.value)
-
-    def _forget(self, row: int) -> None:
-        self._processes.pop(row, None)
-        if len(self._processes) < 2:
-            self._several = anyio.Event()
+    def _set_cores(self) -> None:
+        self.table.set_cores(self.processors.cores.value, self.processors.cpus.value)
 
 
 def _is_stopped(process: psutil.Process) -> bool:

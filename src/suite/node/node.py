@@ -14,9 +14,9 @@ from suite.engine.gguf.signature import Signature
 from suite.errors import ModelFileInvalid, SuiteError
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
-from suite.machine import Processors
 from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
+from suite.node.cores import NodeCores
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
 from suite.node.integrity import Integrity
@@ -48,7 +48,6 @@ class Node:
         policy: Policy,
         supervisor: Supervisor,
         generations: Generations,
-        processors: Processors,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -65,7 +64,6 @@ class Node:
         self.policy = policy
         self.supervisor = supervisor
         self.generations = generations
-        self._processors = processors
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
         self.service: Service[Node] | None = None
@@ -130,7 +128,7 @@ class Node:
 
     def threads(self, model: Model) -> int:
         """How many threads the model computes with when no other is busy."""
-        return self._processors.threads(model.settings.n_threads)
+        return self.supervisor.cores.processors.threads(model.settings.n_threads)
 
 
 def idle_timeout(settings: Settings, model: Model) -> float:
@@ -143,7 +141,7 @@ async def actor_spec(
     settings: Settings,
     access: NatsAccess,
     catalogue: Catalogue,
-    processors: Processors,
+    cores: NodeCores,
     model: Model,
     instance_id: str,
 ) -> ActorSpec:
@@ -173,7 +171,7 @@ async def actor_spec(
         max_step_ms=model.settings.max_step_ms,
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
-        threads=processors.threads(model.settings.n_threads),
+        threads=cores.processors.threads(model.settings.n_threads),
         slots=cache.slots,
         queue_limit=settings.queue_limit,
         model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=signature.text),

@@ -200,9 +200,7 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            env = _Environment(
-                settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.processors()
-            )
+            env = _Environment(settings, subjects, nats, connection, log, tasks, new_id, now, clock)
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
@@ -259,7 +257,6 @@ class _Environment(NamedTuple):
     new_id: NewId
     now: Now
     clock: Clock
-    processors: machine.Processors
 
 
 async def _prepare(env: _Environment) -> Reporter:
@@ -290,14 +287,15 @@ async def _prepare(env: _Environment) -> Reporter:
 
 def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit_bytes: int) -> Supervisor:
     settings, connection = env.settings, env.connection
+    cores = NodeCores(machine.processors)
     return Supervisor(
         settings.node,
         journal,
         limit_bytes=limit_bytes,
         standby=settings.standby and settings.enable_gguf_management,
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.processors),
+        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
-        cores=NodeCores(machine.processors),
+        cores=cores,
         memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
         new_id=env.new_id,
         now=env.now,
@@ -333,7 +331,6 @@ def _node(
         policy=MostUsedLastHour(),
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
-        processors=env.processors,
         new_id=env.new_id,
         now=env.now,
         clock=clock,

@@ -65,7 +65,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     """The number of its running and waiting generations."""
     threads: int = 0
-    """How many threads it computes with at this moment; busy models share the cores. 0: it is idle."""
+    """How many threads it computes with at this moment; busy models share the cores. 0: it is idle, or waits
+    until others use fewer cores."""
     loaded_at: str | None
     last_used_at: str | None
     idle_ms: float
