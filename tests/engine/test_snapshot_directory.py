@@ -114,13 +114,20 @@ def test_of_two_files_of_a_conversation_the_later_is_taken(tmp_path: Path) -> No
     store.close()
 
 
-def test_another_key_finds_nothing_of_it_and_leaves_it(tmp_path: Path) -> None:
+def test_another_key_finds_nothing_of_it_and_removes_it(tmp_path: Path) -> None:
     path = flushed(tmp_path)
+    earlier = tmp_path / path.name  # where an earlier version had its files
+    earlier.write_bytes(path.read_bytes())
+    (tmp_path / "notes.txt").touch()
     other = snapshots(tmp_path, key="other")
     assert loaded(other, [1, 2, 3], "a") is None
-    other.forget(None)
+    other.put("b", [1], b"b")
     other.close(PATIENCE)
-    assert path.exists()
+    (own,) = files(tmp_path)
+    assert own.parent != path.parent
+    assert not path.parent.exists()
+    assert earlier.exists()
+    assert (tmp_path / "notes.txt").exists()
 
 
 def test_what_is_not_used_for_too_long_is_removed_where_no_actor_runs(tmp_path: Path) -> None:

@@ -261,10 +261,11 @@ def _smaller_numbers(
     if cache.form == "unified" or settings.cache_tokens is not None:
         numbers.append(("cache_tokens", cache.cache_tokens, _CELLS))
     for name, now, step in numbers:
-        number = _largest(
-            now, step, lambda n, name=name: accept(msgspec.structs.replace(settings, **{name: n}))
-        )
-        if number:
+
+        def is_accepted(number: int, name: str = name) -> bool:
+            return accept(msgspec.structs.replace(settings, **{name: number}))
+
+        if number := _largest(now, step, is_accepted):
             ways.append(f"{name} = {number}")
     return ways
 
