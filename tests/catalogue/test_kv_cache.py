@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from suite.catalogue import Catalogue
@@ -16,6 +17,7 @@ from suite.catalogue.kv_cache import (
     FEWEST_SLOTS,
     KvCache,
     context_tokens,
+    estimated,
     kv_cache,
     smaller,
 )
@@ -35,8 +37,11 @@ LARGE = msgspec.structs.replace(
     kv_head_counts=(8,) * 32,
     key_length=128,
     value_length=128,
+    tensor_bytes=int(4.9 * GIB),
+    tensor_bytes_by_type={"Q5_1": int(4.9 * GIB)},
 )
-"""128 KiB a token, as a model of 8 billion parameters has."""
+"""128 KiB a token and 4.9 GiB, as a model of 8 billion parameters has."""
+EMBEDDING = msgspec.structs.replace(LARGE, capabilities=("chat", "embedding"))
 
 
 def described(cache: KvCache) -> tuple[str, int, int]:
@@ -55,11 +60,13 @@ def test_small_heads_are_computed_without_flash_attention_while_the_scores_are_f
 @pytest.mark.parametrize(
     ("info", "machine_gib", "expected"),
     [
-        (SMALL, 64, ("separate", 8, 8 * 4096)),
+        (SMALL, 64, ("separate", 4, 4 * 4096)),
         (SMALL, 8, ("separate", 4, 4 * 4096)),
         (SMALL, 2, ("unified", 8, 5825)),
         (LARGE, 64, ("separate", 6, 6 * 4096)),
         (LARGE, 8, ("unified", 8, 4096)),
+        (EMBEDDING, 64, ("separate", 1, 4096)),
+        (EMBEDDING, 8, ("unified", 1, 4096)),
     ],
 )
 def test_by_default_slots_have_a_whole_context_each_where_that_fits(
@@ -68,18 +75,34 @@ def test_by_default_slots_have_a_whole_context_each_where_that_fits(
     assert described(kv_cache(ModelSettings(), info, int(machine_gib * GIB * 0.8))) == expected
 
 
+def needed(settings: ModelSettings, info: GgufInfo, limit: int) -> int:
+    """The bytes of a model with these settings."""
+    return estimated(kv_cache(settings, info, limit), settings, info).total_bytes
+
+
+def applied(settings: ModelSettings, way: str) -> ModelSettings:
+    """The settings with what a message proposes, which is TOML."""
+    return msgspec.structs.replace(settings, **tomllib.loads(way.replace(" and ", "\n")))
+
+
 def test_what_both_are_configured_is_had_up_to_the_memory_limit_and_told_beyond() -> None:
     settings = ModelSettings(slots=8, context_length=16384)
-    assert described(kv_cache(settings, LARGE, 20 * GIB)) == ("separate", 8, 8 * 16384)
-    beyond = kv_cache(settings, LARGE, 12 * GIB)
+    assert described(kv_cache(settings, LARGE, 24 * GIB)) == ("separate", 8, 8 * 16384)
+    beyond = kv_cache(settings, LARGE, 16 * GIB)
     assert described(beyond) == ("unified", 8, 16384)
     assert beyond.warning is not None
-    assert "set slots to 6 or less, or context_length to 12,288 or less" in beyond.warning
-    for corrected in (
-        ModelSettings(slots=6, context_length=16384),
-        ModelSettings(slots=8, context_length=12288),
-    ):
-        assert kv_cache(corrected, LARGE, 12 * GIB).form == "separate"
+    assert "the memory limit is 16.00 GiB, so the slots share 16,384 tokens" in beyond.warning
+    ways = beyond.warning.split(": ")[-1].split(" or ")
+    assert ways == ["set context_length = 11008", "set slots = 5", "raise memory_limit_gb"]
+    for way in ways[:-1]:
+        corrected = applied(settings, way.removeprefix("set "))
+        assert kv_cache(corrected, LARGE, 16 * GIB).form == "separate"
+
+
+def test_no_number_of_slots_is_refused_while_a_larger_one_is_loaded() -> None:
+    limit = int(12.8 * GIB)
+    for slots in range(1, 65):
+        assert needed(ModelSettings(slots=slots, context_length=8192), LARGE, limit) <= limit
 
 
 def test_a_configured_cache_is_not_exceeded() -> None:
@@ -93,24 +116,32 @@ def test_a_form_that_is_configured_is_had() -> None:
     assert described(kv_cache(ModelSettings(kv_cache="separate"), LARGE, GIB)) == ("separate", 1, 4096)
     settings = ModelSettings(kv_cache="separate", slots=16, cache_tokens=32768)
     with pytest.raises(
-        InvalidConfiguration, match="cache_tokens to 65,536, or slots to 8, or context_length to 2,048"
+        InvalidConfiguration, match="set cache_tokens = 65536 or slots = 8 or context_length = 2048"
     ):
         kv_cache(settings, SMALL, 64 * GIB)
 
 
-async def test_settings_that_contradict_each_other_make_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
+async def test_settings_that_contradict_each_other_make_a_model_that_cannot_be_loaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tiny_model(tmp_path / "tiny.gguf")
     settings = {"tiny": ModelSettings(kv_cache="separate", slots=4, context_length=128, cache_tokens=256)}
     catalogue = Catalogue.open([tmp_path], settings, tmp_path, memory_limit_bytes=GIB)
     await catalogue.scan()
-    assert isinstance(catalogue.models["tiny"].error, InvalidConfiguration)
+    model = catalogue.models["tiny"]
+    assert isinstance(model.error, InvalidConfiguration)
+    assert model.kv_cache is None
+    assert model.info is not None  # the file is as good as ever
+    assert "model tiny cannot be loaded: " + model.error.message in caplog.text
 
 
 def test_a_model_that_does_not_fit_says_which_settings_would() -> None:
-    cache = kv_cache(ModelSettings(kv_cache="separate", slots=8, context_length=8192), LARGE, GIB)
-    said = smaller(cache, LARGE, 2 * GIB)
-    assert said == 'context_length = 6,144 or slots = 6 or kv_cache = "unified"'
-    assert smaller(cache, LARGE, 9 * GIB) == ""
+    settings = ModelSettings(kv_cache="separate", slots=8, context_length=8192)
+    said = 'context_length = 5888 or slots = 5 or kv_cache = "unified"'
+    assert smaller(settings, LARGE, 11 * GIB) == said
+    assert smaller(settings, LARGE, 4 * GIB) == ""
+    both = ModelSettings(context_length=65536, cache_tokens=65536)
+    assert smaller(both, LARGE, 11 * GIB).endswith(" or context_length = 48128 and cache_tokens = 48128")
 
 
 def test_without_attention_streams_cost_nothing(tmp_path: Path) -> None:
@@ -153,3 +184,26 @@ def test_nothing_configured_is_made_smaller_and_no_default_takes_more_than_its_b
         else:
             assert taken <= max(CACHE_BYTES, limit)
     assert kv_bytes_per_token(LARGE) == 131072
+
+
+@given(
+    st.sampled_from([LARGE, SMALL]),
+    st.one_of(st.none(), st.integers(1, 64)),
+    st.one_of(st.none(), st.integers(1, 1 << 20)),
+    st.one_of(st.none(), st.integers(1, 1 << 20)),
+    st.sampled_from(["auto", "separate", "unified"]),
+    st.integers(0, 24 * GIB),
+)
+def test_what_a_refusal_proposes_fits(
+    info: GgufInfo, slots: int | None, context: int | None, cache_tokens: int | None, form: str, limit: int
+) -> None:
+    settings = msgspec.convert(
+        {"slots": slots, "context_length": context, "cache_tokens": cache_tokens, "kv_cache": form},
+        ModelSettings,
+    )
+    try:
+        assume(needed(settings, info, limit) > limit)
+    except InvalidConfiguration:
+        return
+    for way in filter(None, smaller(settings, info, limit).split(" or ")):
+        assert needed(applied(settings, way), info, limit) <= limit, way

@@ -129,7 +129,10 @@ async def test_a_blob_whose_content_is_not_its_name_is_damaged(hub: HuggingFaceH
         await catalogue.scan()
         with suppress(ModelFileInvalid):
             await catalogue.digest("tiny")
-        assert "tiny is damaged: its file has another SHA-256" in refusal(catalogue.resolve("tiny"))
+        damaged = catalogue.resolve("tiny")
+        assert "tiny is damaged: its file has another SHA-256" in refusal(damaged)
+        assert damaged.kv_cache is None
+        assert damaged.context_tokens == 0
 
 
 # --- LM Studio ----------------------------------------------------------------------------------------------

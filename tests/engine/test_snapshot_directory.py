@@ -114,13 +114,20 @@ def test_of_two_files_of_a_conversation_the_later_is_taken(tmp_path: Path) -> No
     store.close()
 
 
-def test_another_key_finds_nothing_of_it_and_leaves_it(tmp_path: Path) -> None:
+def test_another_key_finds_nothing_of_it_and_removes_it(tmp_path: Path) -> None:
     path = flushed(tmp_path)
+    earlier = tmp_path / path.name  # where an earlier version had its files
+    earlier.write_bytes(path.read_bytes())
+    (tmp_path / "notes.txt").touch()
     other = snapshots(tmp_path, key="other")
     assert loaded(other, [1, 2, 3], "a") is None
-    other.forget(None)
+    other.put("b", [1], b"b")
     other.close(PATIENCE)
-    assert path.exists()
+    (own,) = files(tmp_path)
+    assert own.parent != path.parent
+    assert not path.parent.exists()
+    assert earlier.exists()
+    assert (tmp_path / "notes.txt").exists()
 
 
 def test_what_is_not_used_for_too_long_is_removed_where_no_actor_runs(tmp_path: Path) -> None:
@@ -376,9 +383,10 @@ def test_a_file_of_another_version_is_not_read(tmp_path: Path, caplog: pytest.Lo
 
 def test_a_file_that_another_key_left_in_the_folder_is_not_read(tmp_path: Path) -> None:
     path = flushed(tmp_path)
+    content = path.read_bytes()
     snapshots(tmp_path, key="other").close()
-    (other,) = (folder for folder in tmp_path.iterdir() if folder != path.parent)
-    path.rename(other / path.name)
+    (other,) = tmp_path.iterdir()
+    (other / path.name).write_bytes(content)
     store = snapshots(tmp_path, key="other")
     assert store.find([1, 2, 3], "a") is None
     assert files(tmp_path) == []
@@ -623,11 +631,11 @@ def size_of(path: Path) -> int:
 def test_files_are_forgotten_where_no_actor_runs(tmp_path: Path) -> None:
     content = flushed(tmp_path / "model").read_bytes()
     for key in ("one", "two"):
-        store = snapshots(tmp_path / "model", key=key)
+        store = snapshots(tmp_path / "model" / key, key=key)
         store.put("a", [1, 2, 3], b"a")
         store.put("b", [4, 5], b"b")
         store.close(PATIENCE)
-    folder = files(tmp_path / "model")[0].parent
+    folder = files(tmp_path / "model" / "one")[0].parent
     (folder / "damaged.kv").touch()
     (folder / "begun.tmp").touch()
     (folder / "torn.tmp").write_bytes(content[:-1])  # by a process that died

@@ -42,4 +42,7 @@ async def test_a_model_that_cannot_answer_is_refused_before_it_takes_memory(tmp_
         with pytest.raises(CannotEmbed):
             await client.embed("t5", "the sea")
         assert await history(client, "instance") == []
+        status = (await client.get_model_status("bert")).model
+        assert status is not None
+        assert status.kv_cache is None
         assert (await client.embed("bert", "the sea")).dimensions == EMBEDDING

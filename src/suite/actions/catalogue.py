@@ -12,7 +12,6 @@ from suite.actions.best_effort import best_effort_read
 from suite.actions.id_pages import cursor_of, ids_after
 from suite.bus.service import Call, action
 from suite.catalogue import Model
-from suite.catalogue.kv_cache import KvCache
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.actions.status import (
     GetModelStatusReply,
@@ -138,7 +137,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         quantization=info.quantization if info else None,
         trained_context_tokens=info.context_tokens if info else None,
         n_ctx=model.context_tokens,
-        kv_cache=_kv_cache_info(model.kv_cache) if model.kv_cache else None,
+        kv_cache=_kv_cache_info(model),
         n_gpu_layers=model.settings.n_gpu_layers,
         n_threads=node.threads(model),
         priority=model.settings.priority,
@@ -172,7 +171,11 @@ def _idle_seconds(node: Node, used: datetime, instance: Instance | None) -> floa
     return idle if instance is None else min(idle, node.clock() - instance.last_used)
 
 
-def _kv_cache_info(cache: KvCache) -> KvCacheInfo:
+def _kv_cache_info(model: Model) -> KvCacheInfo | None:
+    """None also for a model without such a cache: an encoder, or one of recurrent layers only."""
+    cache, need = model.kv_cache, model.estimate
+    if cache is None or need is None or not need.kv_bytes:
+        return None
     return KvCacheInfo(form=cache.form, slots=cache.slots, tokens=cache.cache_tokens)
 
 

@@ -11,10 +11,9 @@ import msgspec
 from suite.catalogue.digests import DigestCache, fingerprint
 from suite.catalogue.entry import Entry
 from suite.catalogue.files import ModelFile, gone
-from suite.catalogue.kv_cache import KvCache, kv_cache
+from suite.catalogue.kv_cache import KvCache, estimated, kv_cache
 from suite.catalogue.model import Model, with_claim_checked
 from suite.config import ModelSettings
-from suite.engine.gguf.estimate import estimate
 from suite.engine.gguf.file import GgufInfo, inspect
 from suite.errors import (
     InvalidConfiguration,
@@ -23,7 +22,6 @@ from suite.errors import (
     ModelFileInvalid,
     SuiteError,
 )
-from suite.messages.actions.status import MemoryEstimate
 
 logger = logging.getLogger("suite.catalogue")
 
@@ -82,7 +80,8 @@ class Inspection:
             try:
                 cache = self._kv_cache(model_id, settings, info)
             except InvalidConfiguration as invalid:
-                info, error = None, invalid
+                logger.warning("model %s cannot be loaded: %s", model_id, invalid)
+                error = invalid
         model = Model(
             model_id=model_id,
             file=file,
@@ -93,7 +92,7 @@ class Inspection:
             fingerprint=seen,
             settings=settings,
             kv_cache=cache,
-            estimate=_estimate(info, settings, cache) if info and cache else None,
+            estimate=estimated(cache, settings, info) if info and cache else None,
         )
         return with_claim_checked(model)
 
@@ -103,17 +102,6 @@ class Inspection:
         if cache.warning is not None:
             logger.warning("model %s: %s", model_id, cache.warning)
         return cache
-
-
-def _estimate(info: GgufInfo, settings: ModelSettings, cache: KvCache) -> MemoryEstimate:
-    return estimate(
-        info,
-        cache_tokens=cache.stream_tokens,
-        batch_tokens=settings.batch_tokens,
-        slots=cache.slots,
-        streams=cache.streams,
-        flash_attention=cache.flash_attention,
-    )
 
 
 def _completed(settings: ModelSettings, entry: Entry) -> ModelSettings:

@@ -22,9 +22,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     file: ModelFile
     info: GgufInfo | None
-    """None when there is an error."""
+    """None when the file cannot be loaded; it is there when only the settings are wrong."""
     error: SuiteError | None
-    """Why the file cannot be loaded."""
+    """Why the model cannot be loaded."""
     settled: bool = True
     """False while its file is still being written."""
     outage: Outage | None = None
@@ -81,10 +81,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     def smaller(self, limit_bytes: int) -> str:
         """Which of its settings would make it fit into this limit; empty if it does, or if none would."""
-        excess = self.need_bytes - limit_bytes
-        if excess <= 0 or self.kv_cache is None or self.info is None:
+        if self.need_bytes <= limit_bytes or self.info is None:
             return ""
-        return smaller(self.kv_cache, self.info, excess)
+        return smaller(self.settings, self.info, limit_bytes)
 
 
 def with_claim_checked(model: Model) -> Model:
@@ -96,7 +95,7 @@ def with_claim_checked(model: Model) -> Model:
         f"{model.model_id} is damaged: its file has another SHA-256 than its name in the store says; "
         f"let {model.file.entry.source} download it again"
     )
-    return msgspec.structs.replace(model, error=error, info=None, estimate=None)
+    return msgspec.structs.replace(model, error=error, info=None, kv_cache=None, estimate=None)
 
 
 def with_digest_before(now: Model, before: Model | None) -> Model:

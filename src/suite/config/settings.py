@@ -74,11 +74,13 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The most tokens in one batch; at least as many as slots."""
     slots: Annotated[int, Meta(ge=1, le=64)] | None = None
     """How many generations run at once, and how many conversations have their tokens in the KV cache.
-    Default: 8, or fewer but at least 4 where that gives each a whole context."""
+    Default: 8, or fewer but at least 4 where that gives each a whole context; 1 for a model that is made for
+    embeddings."""
     kv_cache: Literal["auto", "separate", "unified"] = "auto"
     """`separate`: each slot has room for a whole context, and several answers are generated faster.
     `unified`: all slots share `cache_tokens`. `auto`: separate where that takes at most a sixteenth of the
-    memory limit, or 128 MiB."""
+    memory limit, or 128 MiB; where `slots` and `context_length` are set, as long as the model fits into the
+    memory limit; where `cache_tokens` is set, as long as that is enough."""
     cache_tokens: Count | None = None
     """The KV cache of all slots together, in tokens. Default: a context for each slot if it is separate,
     otherwise one context, or what 128 MiB hold if that is more."""

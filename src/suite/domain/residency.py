@@ -67,7 +67,7 @@ class Admit(msgspec.Struct, frozen=True, kw_only=True):
     need_bytes: int
     context_tokens: int
     smaller: str = ""
-    """Which settings of the model would make it fit, in words; empty if none does."""
+    """Which settings of the model would make it fit, as in TOML; empty if none does."""
     occupancy: Mapping[str, Occupancy]
 
 

@@ -1,9 +1,10 @@
 """The snapshot files of one key, within a disk budget, written by a background thread.
 
 A file is written under a temporary name and renamed when it is complete. The budget applies to the key's own
-folder. The node may remove files of any key, because they expired or are to be forgotten; a missing file
-counts as removed. The caller never waits for a disk to write: it still has the snapshot in memory, and when
-the queue is full, the snapshot is not written.
+folder; what other keys have left beside it is removed when the directory is opened, as nothing reads it. The
+node may remove files of any key, because they expired or are to be forgotten; a missing file counts as
+removed. The caller never waits for a disk to write: it still has the snapshot in memory, and when the queue
+is full, the snapshot is not written.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from suite.engine.snapshots.folder import (
     folder_of,
     make_private,
     remove_invalid,
+    remove_other_keys,
     unlink,
 )
 
@@ -84,6 +86,7 @@ class SnapshotDirectory:
         self._changed = threading.Condition()
         self._files = SnapshotFiles(self._folder, budget=budget, lock=self._changed)
         make_private(self._folder)
+        remove_other_keys(directory, key)
         self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
 
     def start(self) -> list[ExistingFile]:

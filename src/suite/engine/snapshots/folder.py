@@ -1,8 +1,10 @@
 """The folders that snapshots are stored in, and the removal of snapshots.
 
-A snapshot is at `<root>/<hash of the model's id>/<hash of the key>/<id>.kv`. Folders have mode 0700, files
-0600, and no name reveals the conversation. Only a model's own process writes into its folder. The key's
-folder separates contents, settings and versions of the model.
+A snapshot is at `<root>/<model>/<content>/<key>/<id>.kv`, where all but the last are hashes: of the model's
+id, of its content with the version of llama.cpp, and of the key, which also has the form of the KV cache and
+the kind of attention. Folders have mode 0700, files 0600, and no name reveals the conversation. Only a
+model's own process writes into its folder. It reads the files of one key, and removes those that other keys
+have of its content. Earlier versions had `<root>/<model>/<key>/<id>.kv`: what they left expires.
 """
 
 from __future__ import annotations
@@ -101,6 +103,17 @@ def remove_expired(directory: Path, *, expired_before: float) -> None:
         except OSError:
             continue  # the model's process removed it first
         if expired and unlink(path):
+            _remove_if_empty(path.parent, within=directory)
+
+
+def remove_other_keys(directory: Path, key: str) -> None:
+    """Remove what a content has of other keys, which nothing reads, and the folders that this leaves empty.
+
+    Files that lie in the directory itself are of an earlier version, and stay until they expire.
+    """
+    own = folder_of(directory, key)
+    for path in _files(directory):
+        if path.parent not in (own, directory) and unlink(path):
             _remove_if_empty(path.parent, within=directory)
 
 

@@ -110,7 +110,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     n_ctx: int
     """The context that it is loaded with, in tokens."""
     kv_cache: KvCacheInfo | None = None
-    """The KV cache that it is loaded with; null for a file that cannot be loaded."""
+    """The KV cache that it is loaded with; null for a model that has none or cannot be loaded."""
     n_gpu_layers: int
     n_threads: int
     """The most threads that it computes with: those that are configured, or one for each core."""
