@@ -87,6 +87,8 @@ def show_instances(models: Iterable[ModelInfo]) -> None:
 
 
 def _kv_cache(cache: KvCacheInfo, context_tokens: int) -> str:
+    if cache.slots == 1:
+        return f"1 slot of {context_tokens:,} tokens"
     if cache.form == "separate":
         return f"{cache.slots} streams of {context_tokens:,} tokens"
     return f"{cache.slots} slots that share {cache.tokens:,} tokens (unified)"
