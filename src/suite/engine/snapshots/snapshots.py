@@ -134,7 +134,8 @@ class Snapshots:
         find it. `tail` has the tokens sampled after these, which are not in the state; None if the
         conversation cannot be continued from here, as in the middle of a prompt. A snapshot without a
         conversation is evicted first, and goes to disk only `at_end`, when the process ends; it is also
-        dropped when a snapshot comes that extends it and can be truncated to it. An empty payload is not kept.
+        dropped when a snapshot comes that extends it and can be truncated to it.
+        An empty payload is not kept.
         """
         if conversation_id is not None:
             self.supersede(conversation_id)
