@@ -107,7 +107,7 @@ class Engine:
         if self._scheduler.queued or not self._scheduler.running:
             self._conversations.empty_marked()
         self._admit()
-        self._conversations.close_gaps(self._scheduler.expected_steps())
+        self._close_gaps()
         began = self._clock()
         shares = self._decode()
         self._sample_and_learn(shares)
@@ -151,7 +151,7 @@ class Engine:
         return False
 
     def snapshot_all(self, seconds: float) -> None:
-        """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""
+        """Make snapshots of all that is idle and write them to disk, taking at most this many seconds."""
         self._conversations.snapshot_all(seconds)
 
     # --- ends -----------------------------------------------------------------------------------------------
@@ -203,8 +203,9 @@ class Engine:
         so that nobody who comes later delays it. While answers run, no more than one starts once half of the
         step's time is over: to save what was in the slot and to restore what is to be there takes time.
         """
-        for number, run in enumerate(self._scheduler.admissible()):
-            if number and self._scheduler.answering and self._waited() > self._max_step_seconds / 2:
+        begun = 0
+        for run in self._scheduler.admissible():
+            if begun and self._scheduler.answering and self._waited() > self._max_step_seconds / 2:
                 return
             claimed = self._scheduler.claimed_slots(besides=run)
             if self._conversations.free_slots <= claimed or (self._cache_full and self._scheduler.running):
@@ -213,14 +214,17 @@ class Engine:
                 self._scheduler.follow(run, lead)
             else:
                 self._try_to_begin(run)
+                begun += run.slot is not None
 
     def _lead(self, run: Run) -> Lead | None:
         """Whoever reads what this run begins with; None if to wait for it saves too little."""
         request = run.generation.request
         if not request.reuse or (request.continues and run.sampler is None):
             return None
+        if self._scheduler.has_successor(run):
+            return None
         lead = self._scheduler.find_lead(run, can_lend=self._conversations.can_lend)
-        if lead is None or lead.tokens < MIN_FOLLOWED_TOKENS:
+        if lead is None or lead.tokens < MIN_FOLLOWED_TOKENS or lead.missing <= 0:
             return None
         saved = lead.tokens - self._conversations.reusable_tokens(run.pending, request.conversation_id)
         # A leader that has to read more than this run would itself is not waited for.
@@ -302,6 +306,11 @@ class Engine:
         self._conversations.empty(run.slot)
         run.slot = None
         self._fail(run, error)
+
+    def _close_gaps(self) -> None:
+        lost = self._conversations.close_gaps(self._scheduler.expected_steps())
+        for run in [run for run in self._scheduler.running if run.slot in lost]:
+            self._discard(run, GenerationFailed("llama.cpp could not move its tokens in the KV cache"))
 
     def _free_cache(self) -> None:
         """Take the newest generation out of the KV cache, which is too small for all running ones."""
