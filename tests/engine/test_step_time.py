@@ -22,13 +22,17 @@ LIMIT = 0.15
 class Machine:
     """How long steps take on some machine with some model."""
 
-    def __init__(self, answer: float, prompt: float, deep: float) -> None:
-        self.answer, self.prompt, self.deep = answer, prompt, deep
+    def __init__(self, answer: float, prompt: float, deep: float, fixed: float = 0.0) -> None:
+        self.answer, self.prompt, self.deep, self.fixed = answer, prompt, deep, fixed
 
     def seconds(self, work: StepWork) -> float:
-        return work.answers * self.answer + sum(
-            piece.tokens * (self.prompt + self.deep * (piece.position + piece.tokens / 2))
-            for piece in work.pieces
+        return (
+            self.fixed
+            + work.answers * self.answer
+            + sum(
+                piece.tokens * (self.prompt + self.deep * (piece.position + piece.tokens / 2))
+                for piece in work.pieces
+            )
         )
 
 
@@ -37,6 +41,13 @@ machines = st.builds(
     answer=st.floats(0.001, 0.2),
     prompt=st.floats(0.0001, 0.05),
     deep=st.floats(0, 1e-5),
+)
+usual_machines = st.builds(
+    Machine,
+    answer=st.floats(0.0005, 0.008),
+    prompt=st.floats(0.001, 0.01),
+    deep=st.floats(0, 2e-6),
+    fixed=st.floats(0, 0.04),
 )
 
 
@@ -83,6 +94,17 @@ def test_depths_that_were_never_measured_are_thought_slow() -> None:
     times = learned(Machine(0.01, 0.002, 0), [StepWork(0, [Piece(0, 100)])])
     fitting = [times.tokens_within(1.0, at) for at in (0, 256, 512, 1024)]
     assert all(later == pytest.approx(before / 2, abs=1) for before, later in pairwise(fitting))
+
+
+@given(usual_machines, st.integers(0, 4000))
+def test_a_depth_that_was_never_measured_is_known_after_two_steps(machine: Machine, depth: int) -> None:
+    times = learned(machine, [StepWork(1, []), StepWork(1, [Piece(0, 32)])])
+    for _ in range(2):
+        work = StepWork(1, [Piece(depth, max(1, min(256, times.tokens_within(LIMIT, depth))))])
+        times.learn(work, machine.seconds(work))
+    assert times.prompts(work.pieces) == pytest.approx(
+        machine.seconds(work) - machine.seconds(StepWork(1, [])), rel=0.3
+    )
 
 
 def test_a_clock_that_stands_still_bounds_nothing() -> None:
@@ -153,6 +175,34 @@ def test_a_step_keeps_to_its_time_and_every_prompt_is_read(
         for run in [run for run in reading if not run.pending]:
             scheduler.remove(run)
             reading.remove(run)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    usual_machines,
+    st.integers(300, 1500),
+)
+def test_steps_keep_to_their_time_while_prompts_without_a_break_become_answers(
+    machine: Machine, length: int
+) -> None:
+    scheduler = Scheduler(batch_tokens=512, prompt_step_tokens=256, max_step_seconds=LIMIT)
+    for arrival in range(16):
+        reading = run_of(length, arrival=arrival)
+        reading.slot = Slot(arrival)
+        scheduler.enqueue(reading)
+        scheduler.start(reading)
+        taken: list[float] = []
+        while reading.pending:
+            work = step_work(shares := scheduler.next_batch())
+            taken.append(machine.seconds(work) / max(LIMIT, 2 * machine.seconds(StepWork(arrival, []))))
+            scheduler.learn(work, machine.seconds(work))
+            count = next(share.tokens for share in shares if share.run is reading)
+            reading.slot.tokens += reading.pending[:count]
+            del reading.pending[:count]
+        reading.pending, reading.prefilled = [1], True
+        assert arrival == 0 or all(each < 1.25 for each in taken[3:])
+        for _ in range(5 if arrival == 0 else 0):
+            scheduler.learn(StepWork(1, []), machine.seconds(StepWork(1, [])))
 
 
 class TimedBackend(FakeBackend):

@@ -150,27 +150,21 @@ class Conversations:
     # --- next to each other ---------------------------------------------------------------------------------
 
     def close_gaps(self, expected_steps: Mapping[Slot, int]) -> None:
-        """Move running sequences next to each other where that pays, as gaps split a batch (ADR 35).
+        """Move running sequences next to each other where that pays most, as gaps split a batch (ADR 35).
 
-        `expected_steps` are those that each of them will still take part in.
+        `expected_steps` are those that each of them will still take part in. No more than one gap is closed.
         """
         if not self._backend.separate:
             return
         by_sequence = {slot.sequence: slot for slot in self._slots}
-        while True:
-            running = {slot.sequence: steps for slot, steps in expected_steps.items()}
-            exchanges = closing(running, self._backend.exchange_steps)
-            if not exchanges:
+        running = {slot.sequence: steps for slot, steps in expected_steps.items()}
+        for first, second in closing(running, self._backend.exchange_steps):
+            try:
+                self._backend.exchange(first, second)
+            except MemoryError:
+                logger.warning("there is no memory to move a sequence: the batch stays split")
                 return
-            for first, second in exchanges:
-                try:
-                    self._backend.exchange(first, second)
-                except MemoryError:
-                    logger.warning("there is no memory to move a sequence: the batch stays split")
-                    return
-                one, other = by_sequence[first], by_sequence[second]
-                one.sequence, other.sequence = second, first
-                by_sequence[first], by_sequence[second] = other, one
+            by_sequence[first].sequence, by_sequence[second].sequence = second, first
 
     # --- at the end -----------------------------------------------------------------------------------------
 

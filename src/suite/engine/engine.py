@@ -85,6 +85,10 @@ class Engine:
         self._clock = clock
         self._arrivals = 0
         self._cache_full = False
+        self._places: dict[Run, int] = {}
+        """The sequences of the runs for which it was decided last whether to close gaps."""
+        self._in_background = False
+        """Whether a step may still be computed."""
         self._decoding_since = self._stepped_at = clock()
 
     @property
@@ -107,7 +111,7 @@ class Engine:
         if self._scheduler.queued or not self._scheduler.running:
             self._conversations.empty_marked()
         self._admit()
-        self._conversations.close_gaps(self._scheduler.expected_steps())
+        self._close_gaps()
         began = self._clock()
         shares = self._decode()
         self._sample_and_learn(shares)
@@ -267,6 +271,13 @@ class Engine:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
+    def _close_gaps(self) -> None:
+        """Move sequences next to each other, unless it was decided for these runs in these places."""
+        places = {run: run.slot.sequence for run in self._scheduler.running if run.slot is not None}
+        if places != self._places:
+            self._places = places
+            self._conversations.close_gaps(self._scheduler.expected_steps())
+
     def _waited(self) -> float:
         """Seconds since the last step: for so long running answers have had no token."""
         return self._clock() - self._stepped_at
@@ -326,11 +337,13 @@ class Engine:
         self._cache_full = True
 
     def _sample_and_learn(self, shares: Sequence[BatchShare]) -> None:
+        """Sample, and learn how long the step took if all that was computed meanwhile was this step."""
         work = step_work(shares)
-        is_complete = any(share.samples for share in shares)  # else a GPU may still be at it
+        went_on, samples = self._in_background, any(share.samples for share in shares)
+        self._in_background = self._backend.in_background and not samples
         self._sample_all(shares)
         self._stepped_at = self._clock()
-        if is_complete:
+        if shares and not went_on and not self._in_background:
             self._scheduler.learn(work, self._stepped_at - self._decoding_since)
 
     def _sample_all(self, shares: Sequence[BatchShare]) -> None:
