@@ -211,11 +211,14 @@ class TimedBackend(FakeBackend):
     def __init__(self, machine: Machine, clock: Clock, *, slots: int = 6) -> None:
         super().__init__(slots=slots, context=4000, cache=10_000, batch=512)
         self._machine, self._clock = machine, clock
-        self.saving = 0.0
+        self._begun = 0.0
 
     def decode(self, entries):  # type: ignore[no-untyped-def]
         pieces = [Piece(entry.position, len(entry.tokens)) for entry in entries if len(entry.tokens) > 1]
-        self._clock.now += self._machine.seconds(StepWork(len(entries) - len(pieces), pieces))
+        self._begun += self._machine.seconds(StepWork(len(entries) - len(pieces), pieces))
+        if not self.in_background or any(entry.wants_logits for entry in entries):
+            self._clock.now += self._begun
+            self._begun = 0.0
         return super().decode(entries)
 
 
@@ -233,3 +236,18 @@ def test_what_went_between_two_steps_counts() -> None:
         engine.step()
         pieces.append(max(len(entry.tokens) for entry in backend.batches[-1]))
     assert pieces[-1] < pieces[-2] / 2 and pieces[-1] > 1
+
+
+@pytest.mark.parametrize(("in_background", "least"), [(False, 30), (True, 25)])
+def test_each_step_is_learned_from_where_its_own_time_is_known(in_background: bool, least: int) -> None:
+    clock = Clock()
+    backend = TimedBackend(Machine(0.005, 0.002, 1e-5), clock)
+    backend.in_background = in_background
+    engine = Engine(backend, Slots(6), prompt_step_tokens=256, max_step_seconds=LIMIT, clock=clock)
+    first, second = asked([1] * 600, max_tokens=500, seed=5), asked([2] * 1000, max_tokens=1)
+    engine.submit(first.generation, first.heard)
+    for _ in range(3):
+        engine.step()
+    engine.submit(second.generation, second.heard)
+    engine.step()
+    assert max(len(entry.tokens) for entry in backend.batches[-1]) >= least

@@ -85,8 +85,8 @@ class Engine:
         self._clock = clock
         self._arrivals = 0
         self._cache_full = False
-        self._places: dict[Run, int] = {}
-        """The sequences of the runs for which it was decided last whether to close gaps."""
+        self._places: dict[int, int] = {}
+        """The sequence of each run, by its arrival, for which it was decided last whether to close gaps."""
         self._in_background = False
         """Whether a step may still be computed."""
         self._decoding_since = self._stepped_at = clock()
@@ -273,7 +273,8 @@ class Engine:
 
     def _close_gaps(self) -> None:
         """Move sequences next to each other, unless it was decided for these runs in these places."""
-        places = {run: run.slot.sequence for run in self._scheduler.running if run.slot is not None}
+        running = self._scheduler.running
+        places = {run.arrival: run.slot.sequence for run in running if run.slot is not None}
         if places != self._places:
             self._places = places
             self._conversations.close_gaps(self._scheduler.expected_steps())
