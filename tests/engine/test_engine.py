@@ -15,7 +15,7 @@ from suite.engine.engine import Engine
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.text import visible_tokens
-from suite.errors import SuiteError
+from suite.errors import GenerationFailed, SuiteError
 from suite.identity import new_id, utc_now
 from support.backend import FakeBackend, FakeTokenizer
 from support.generations import Asked, Clock, Heard, alone, asked, code, drain
@@ -223,6 +223,56 @@ def test_without_memory_to_move_or_copy_a_sequence_everyone_gets_their_answer(
     for name, each in every.items():
         assert each.heard.tokens == alone([1, 3, 4], lengths[name], 5, 200)[0]
     check(backend, slots)
+
+
+def test_generations_whose_sequences_are_lost_in_a_move_fail_and_the_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine, backend, slots = separate_engine()
+    first, second, third = (
+        begin(engine, [number, 2], max_tokens=60, conversation=f"c{number}") for number in (1, 2, 3)
+    )
+    engine.step()
+    backend.unable["exchange"] = GenerationFailed("it cannot be moved")
+    second.generation.cancel("cancelled")
+    drain(engine)
+    ends = [code(each) for each in (first, third)]
+    assert sorted(ends, key=str) == [None, "generation_failed"]
+    assert "it cannot be moved" in caplog.text
+    check(backend, slots)
+    unharmed = first if code(first) is None else third
+    request = unharmed.generation.request
+    assert unharmed.heard.tokens == alone(request.prompt, 60, request.sampling.seed, 200)[0]
+    assert backend.open_samplers == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError(), GenerationFailed("it cannot be saved")])
+def test_a_conversation_that_cannot_be_saved_is_told_of_and_ends_nothing(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, backend = with_snapshots(kept())
+    backend.unable["save"] = error
+    for conversation in ("a", "b", "c"):  # the third one takes the slot of the first
+        each = turn(engine, [1, 2, 3], conversation)
+        assert each.heard.tokens == alone([1, 2, 3], 5, 5, 200)[0]
+    assert caplog.text.count("get no snapshot") == 1
+    while engine.snapshot_idle():
+        pass
+    engine.snapshot_all(1)
+    assert caplog.text.count("get no snapshot") == 3
+
+
+def test_a_little_is_not_copied_from_a_long_sequence_where_all_of_it_would_be() -> None:
+    for separate, reused in ((True, [0, 0, 20]), (False, [1, 15, 20])):
+        backend = FakeBackend(slots=4, context=2000, cache=8000, batch=500, separate=separate)
+        engine = Engine(backend, Slots(4), prompt_step_tokens=8)
+        turn(engine, list(range(1, 1201)), "long")
+        others = [turn(engine, [*range(1, 1 + shared), 7, 7], f"c{shared}") for shared in (1, 15, 20)]
+        assert [each.generation.reused_tokens for each in others] == reused
+    backend = FakeBackend(slots=2, context=2000, cache=0, batch=500, separate=True)
+    engine = Engine(backend, Slots(2), prompt_step_tokens=8)
+    turn(engine, list(range(1, 1901)), "long")
+    assert turn(engine, [*range(1, 29), 7, 7], "c").generation.reused_tokens == 0
 
 
 def test_in_a_separate_cache_idle_conversations_take_no_room_of_others() -> None:
@@ -506,6 +556,46 @@ def test_conversations_survive_the_process(tmp_path: Path) -> None:
     whole = [*chat, *first.heard.tokens, 1, 2, *second.heard.tokens, 4]
     assert third.heard.tokens == alone(whole, 5, 5, 200)[0]
     assert third.generation.reused_tokens >= len(whole) - 2
+
+
+@pytest.mark.parametrize("memory_bytes", [0, 1 << 20])
+def test_chats_without_a_name_survive_the_process_and_are_cleared_with_all(
+    memory_bytes: int, tmp_path: Path
+) -> None:
+    chats = [[number + 1] * 30 for number in range(3)]
+    engine, _ = with_snapshots(kept(tmp_path, memory_bytes=memory_bytes))
+    for chat in chats:  # in two slots
+        turn(engine, chat, None)
+    turn(engine, [9], None)  # too short
+    assert not engine.snapshot_idle(), "only conversations are saved before the end"
+    engine.snapshot_all(10)
+    evicted = 2 if memory_bytes else 0
+    survivors = kept(tmp_path)
+    assert len(survivors) == evicted + 1
+    engine, _ = with_snapshots(survivors)
+    reused = [turn(engine, [*chat, 9, 9], None).generation.reused_tokens for chat in chats]
+    assert sum(tokens >= 30 for tokens in reused) == evicted + 1
+    engine.snapshot_all(10)
+    engine, _ = with_snapshots(kept(tmp_path))
+    assert engine.clear(None).conversations
+    assert [turn(engine, [*chat, 9, 9], None).generation.reused_tokens for chat in chats] == [0, 0, 0]
+
+
+def test_at_the_end_conversations_are_saved_before_chats_without_a_name(tmp_path: Path) -> None:
+    snapshots = kept(tmp_path)
+    engine, backend = with_snapshots(snapshots, slots=4)
+    for number, conversation in enumerate(("a", None, "b", None)):
+        turn(engine, [number + 1] * 30, conversation)
+    saved: list[int] = []
+    save = backend.save
+
+    def note(sequence: int) -> bytes:
+        saved.append(backend.sequences[sequence][0])
+        return save(sequence)
+
+    backend.save = note  # type: ignore[method-assign]
+    engine.snapshot_all(10)
+    assert saved == [3, 1, 4, 2]
 
 
 def test_idle_conversations_are_kept_while_others_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,11 +27,18 @@ def engine_of(
     can_share: bool = True,
     window: bool = False,
     clock: Clock | None = None,
+    max_step_seconds: float = math.inf,
 ) -> tuple[Engine, FakeBackend]:
     backend = FakeBackend(
         slots=slots, context=CONTEXT, cache=cache, batch=batch, can_share=can_share, window=window
     )
-    engine = Engine(backend, Slots(slots, can_share=can_share), prompt_step_tokens=8, clock=clock or Clock())
+    engine = Engine(
+        backend,
+        Slots(slots, can_share=can_share),
+        prompt_step_tokens=8,
+        max_step_seconds=max_step_seconds,
+        clock=clock or Clock(),
+    )
     return engine, backend
 
 
@@ -213,6 +221,67 @@ def test_a_leader_goes_as_early_as_its_best_follower() -> None:
     assert leader.generation.first_token_at is None, "it reads no further than it must before the other"
     drain(engine)
     assert_right(leader, other, urgent)
+
+
+def test_a_turn_that_waits_for_the_one_before_it_holds_up_nobody() -> None:
+    clock = Clock()
+    engine, _ = engine_of(clock=clock, max_step_seconds=0.1)
+    running = asked([9] * 20, max_tokens=60, seed=7, conversation="x")
+    submit(engine, running)
+    while running.generation.first_token_at is None:
+        engine.step()
+    waiting = asked([8], max_tokens=3, conversation="x", continues=True)
+    strangers = [asked([number] * 5, max_tokens=3) for number in (5, 6)]
+    submit(engine, waiting, *strangers)
+    for stranger in strangers:  # one a step, as others use most of the time between two steps
+        clock.now += 0.06
+        engine.step()
+        assert stranger.generation.started_at is not None
+    assert strangers[1].heard.ends == 0 and waiting.generation.started_at is None
+    drain(engine)
+    assert_right(running, *strangers)
+
+
+def test_nobody_waits_for_what_is_read_already_nor_misses_it_for_more_that_cannot_be_cut_back() -> None:
+    """Where a window slides, a longer beginning in a slot may be of no use, and a shorter one be lent."""
+    engine, backend = engine_of(window=True)
+    before = asked([*BEGINNING[:60], *[8] * 20], max_tokens=3, conversation="before")
+    submit(engine, before)
+    drain(engine)
+    backend.restored[0] = backend.length(0)  # as after a snapshot
+    leader = asked([*BEGINNING[:50], *[7] * 300], max_tokens=3)
+    submit(engine, leader)
+    engine.step()
+    engine.step()
+    follower = asked([*BEGINNING[:60], 9, 9], max_tokens=3)
+    submit(engine, follower)
+    engine.step()
+    assert follower.generation.started_at is not None
+    assert leader.generation.first_token_at is None
+    drain(engine)
+    assert_right(before, leader, follower)
+    assert follower.generation.reused_tokens == 50
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_conversation_goes_on_from_its_newest_turn_though_an_earlier_one_could_follow(
+    together: bool,
+) -> None:
+    engine, _ = engine_of(slots=3, batch=16)
+    leader = asked([*BEGINNING, 20], max_tokens=3)
+    earlier = asked([*BEGINNING, 21], max_tokens=3, conversation="x")
+    newer = asked([9, 9], max_tokens=1, conversation="x")
+    submit(engine, leader, earlier)
+    if not together:
+        engine.step()
+    submit(engine, newer)
+    drain(engine)
+    goes_on = asked([8], max_tokens=3, conversation="x", continues=True)
+    submit(engine, goes_on)
+    drain(engine)
+    assert_right(leader, earlier, newer)
+    whole = [9, 9, *newer.heard.tokens, 8]
+    assert goes_on.heard.tokens == alone(whole, 3, 1, CONTEXT)[0]
 
 
 # --- properties -------------------------------------------------------------------------------------------

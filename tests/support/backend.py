@@ -100,6 +100,8 @@ class FakeBackend:
         self.failing = False
         self.refusing: set[int] = set()
         """Seeds of samplings that find no token."""
+        self.unable: dict[str, Exception] = {}
+        """What `save` and `exchange` raise, by their names."""
         self.threads = 0
 
     @property
@@ -156,6 +158,9 @@ class FakeBackend:
 
     def exchange(self, first: int, second: int) -> None:
         assert self.separate
+        if "exchange" in self.unable:
+            self.sequences[first] = self.sequences[second] = [END]  # anything may be there
+            raise self.unable.pop("exchange")
         held, restored = self.sequences, self.restored
         held[first], held[second] = held[second], held[first]
         restored[first], restored[second] = restored[second], restored[first]
@@ -171,6 +176,8 @@ class FakeBackend:
         return self.restored[sequence] if self.can_share else len(self.sequences[sequence])
 
     def save(self, sequence: int) -> bytes:
+        if "save" in self.unable:
+            raise self.unable["save"]
         return repr(self.sequences[sequence]).encode()
 
     def min_saved_prefix(self, sequence: int) -> int:

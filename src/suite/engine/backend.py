@@ -130,14 +130,15 @@ class Backend(Protocol):
     def copy_prefix(self, source: int, target: int, tokens: int) -> None:
         """Copy the first tokens of `source` into the empty sequence `target`.
 
-        `target` stays empty when the model cannot copy just these, and when there is a MemoryError.
+        `target` stays empty when the model cannot copy just these. Raises MemoryError and
+        GenerationFailed, after which it is empty too.
         """
 
     def exchange(self, first: int, second: int) -> None:
         """Let two sequences of a separate cache change places; one of them may be empty.
 
-        Raises MemoryError, which changes nothing, and GenerationFailed, after which the contents of both are
-        unknown.
+        Raises MemoryError, which changes nothing, and GenerationFailed, when one was taken from its place and
+        could not be put into the other: the contents of both are lost, and their generations cannot go on.
         """
 
     def exchange_steps(self, first: int, second: int) -> float:
@@ -150,7 +151,10 @@ class Backend(Protocol):
         """The fewest tokens to which a sequence can be truncated and stay correct; 0 always works."""
 
     def save(self, sequence: int) -> Payload:
-        """The state of a sequence as bytes, for `restore`."""
+        """The state of a sequence as bytes, for `restore`; empty when it cannot be saved.
+
+        Raises MemoryError and GenerationFailed, which change nothing.
+        """
 
     def min_saved_prefix(self, sequence: int) -> int:
         """The fewest tokens to which the saved state of a sequence can be truncated after `restore`."""

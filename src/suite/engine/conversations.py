@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from suite.engine.backend import Backend
-from suite.engine.slots import Slot, Slots
+from suite.engine.slots import Plan, Slot, Slots
 from suite.engine.snapshots.file import pack
 from suite.engine.snapshots.snapshot import PrefixMatch
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.window import closing
-from suite.errors import ConversationGone
+from suite.errors import ConversationGone, GenerationFailed
 from suite.identity import Clock
 from suite.messages.actor import Cleared
 
@@ -24,6 +24,12 @@ logger = logging.getLogger("suite.engine")
 
 MIN_RESTORED_TOKENS = 16
 """A snapshot is restored only if it saves decoding this many tokens: fewer are decoded as quickly."""
+MOVED_TOKENS_PER_DECODED = 64
+"""To copy the state of this many tokens takes less time than to decode one.
+
+To decode one of a prompt takes two operations a weight, which is 0.3 billion even for a small model; to copy
+its keys and values, some 20 to 500 kB, takes four passes over them. So this is a cautious bound.
+"""
 SNAPSHOT_DELAY_SECONDS = 0.5
 """A conversation must be idle this long before its snapshot is made, as its next turn may arrive soon."""
 
@@ -68,15 +74,12 @@ class Conversations:
 
     def reusable_tokens(self, prompt: list[int], conversation_id: str | None) -> int:
         """How many tokens of a prompt `assign_slot` would reuse now. At least one slot must be free."""
-        plan = self._slots.plan(prompt, conversation_id)
-        reused = plan.reused_tokens
-        if reused < self._backend.min_prefix(plan.source.sequence):
-            reused = 0
-        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS)
-        return reused if found is None else found.tokens
+        plan = self._plan(prompt, conversation_id)
+        found = self._find(prompt, conversation_id, besides=plan.reused_tokens)
+        return plan.reused_tokens if found is None else found.tokens
 
     def can_lend(self, slot: Slot, tokens: int) -> bool:
-        """Whether `assign_slot` can copy the first `tokens` of a slot as soon as they are decoded."""
+        """Whether `assign_slot` can copy the first `tokens` of a slot once they are decoded."""
         if not self._backend.can_share or slot.marked_for_clearing:
             return False
         least = self._backend.min_prefix(slot.sequence)
@@ -84,15 +87,13 @@ class Conversations:
 
     def assign_slot(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Placement:
         """Give a prompt the slot that reuses the most of its tokens. At least one slot must be free."""
-        plan = self._slots.plan(prompt, conversation_id, reuse=reuse)
+        plan = self._plan(prompt, conversation_id, reuse=reuse)
         slot, source, reused = plan.target, plan.source, plan.reused_tokens
-        if reused < self._backend.min_prefix(source.sequence):
-            reused = 0  # the model cannot forget the rest of what lies there
         is_own = conversation_id is not None and slot.conversation_id == conversation_id
         is_gone_on_with = slot.conversation_id is None and source is slot and reused == len(slot.tokens)
         if not is_own and not is_gone_on_with:
             self._save(slot)
-        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS) if reuse else None
+        found = self._find(prompt, conversation_id, besides=reused) if reuse else None
         if found is not None and self._restore(slot, found):
             reused = found.tokens
         elif source is not slot or not reused:
@@ -109,19 +110,44 @@ class Conversations:
             self._snapshots.supersede(conversation_id)
         return Placement(slot, reused)
 
+    def _plan(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Plan:
+        return self._slots.plan(
+            prompt,
+            conversation_id,
+            reuse=reuse,
+            min_prefix=lambda slot: self._backend.min_prefix(slot.sequence),
+            min_saved=self._min_saved,
+        )
+
+    def _min_saved(self, source: Slot) -> float:
+        """The fewest tokens that a copy from this slot must save decoding.
+
+        Separate streams copy all that the slot holds, however little of it is wanted; a unified cache copies
+        nothing.
+        """
+        if not self._backend.separate:
+            return 1
+        return max(MIN_RESTORED_TOKENS, len(source.tokens) / MOVED_TOKENS_PER_DECODED)
+
     def _copy_prefix(self, source: Slot, target: Slot, tokens: int) -> None:
         """Copy the first tokens of a slot into an empty one, which stays empty where that cannot be done."""
         try:
             self._backend.copy_prefix(source.sequence, target.sequence, tokens)
-        except MemoryError:
-            logger.warning("there is no memory to copy %d tokens: they are decoded again", len(source.tokens))
+        except (MemoryError, GenerationFailed) as error:
+            logger.warning("%d tokens could not be copied and are decoded again: %s", tokens, _reason(error))
 
-    def _find(self, prompt: list[int], conversation_id: str | None, *, at_least: int) -> PrefixMatch | None:
-        """The snapshot that shares the longest prefix with the prompt, if it fits beside the active slots."""
+    def _find(self, prompt: list[int], conversation_id: str | None, *, besides: int) -> PrefixMatch | None:
+        """The snapshot that shares the longest prefix with the prompt, if it fits beside the active slots.
+
+        None also if it saves too little where so many tokens are reused `besides` it.
+        """
         if self._snapshots is None:
             return None
         found = self._snapshots.find(
-            prompt[:-1], conversation_id, at_least=at_least, whole=not self._backend.can_share
+            prompt[:-1],
+            conversation_id,
+            at_least=besides + MIN_RESTORED_TOKENS,
+            whole=not self._backend.can_share,
         )
         return found if found is not None and self._fits(found.total, beside_idle=False) else None
 
@@ -149,22 +175,30 @@ class Conversations:
 
     # --- next to each other ---------------------------------------------------------------------------------
 
-    def close_gaps(self, expected_steps: Mapping[Slot, int]) -> None:
+    def close_gaps(self, expected_steps: Mapping[Slot, int]) -> Sequence[Slot]:
         """Move running sequences next to each other where that pays most, as gaps split a batch (ADR 35).
 
         `expected_steps` are those that each of them will still take part in. No more than one gap is closed.
+        Returns the slots whose contents were lost; they are empty.
         """
         if not self._backend.separate:
-            return
+            return ()
         by_sequence = {slot.sequence: slot for slot in self._slots}
         running = {slot.sequence: steps for slot, steps in expected_steps.items()}
         for first, second in closing(running, self._backend.exchange_steps):
+            one, other = by_sequence[first], by_sequence[second]
             try:
                 self._backend.exchange(first, second)
-            except MemoryError:
-                logger.warning("there is no memory to move a sequence: the batch stays split")
-                return
-            by_sequence[first].sequence, by_sequence[second].sequence = second, first
+            except MemoryError as error:
+                logger.warning("a sequence could not be moved, the batch stays split: %s", _reason(error))
+                return ()
+            except GenerationFailed as error:
+                logger.warning("two sequences were lost when they were moved: %s", _reason(error))
+                self.empty(one)
+                self.empty(other)
+                return one, other
+            one.sequence, other.sequence = second, first
+        return ()
 
     # --- at the end -----------------------------------------------------------------------------------------
 
@@ -223,38 +257,48 @@ class Conversations:
         return False
 
     def snapshot_all(self, seconds: float) -> None:
-        """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""
+        """Make snapshots of all that is idle and write them to disk, taking at most this many seconds.
+
+        Conversations come first, then what has no conversation id, each the most recently used first.
+        """
         end = self._clock() + seconds
-        while self.snapshot_idle():
-            if self._snapshots is not None:
+        if self._snapshots is None:
+            return
+        for slot in sorted(self._slots, key=_saving_order):
+            if slot.unsaved and not slot.generating and self._clock() < end:
+                self._save(slot, at_end=True)
                 self._snapshots.flush(max(0.0, end - self._clock()))
-        if self._snapshots is not None:
-            self._snapshots.close(max(0.0, end - self._clock()))
+        self._snapshots.close(max(0.0, end - self._clock()))
 
     def expire(self) -> None:
         """Drop the snapshots that have not been used for too long."""
         if self._snapshots is not None:
             self._snapshots.expire()
 
-    def _save(self, slot: Slot) -> None:
+    def _save(self, slot: Slot, *, at_end: bool = False) -> None:
         """Make a snapshot of a slot, unless it has one, is marked for clearing, or has few tokens."""
         if not slot.unsaved or slot.marked_for_clearing:
             return
-        slot.unsaved = False
         worthwhile = slot.conversation_id is not None or len(slot.tokens) >= MIN_RESTORED_TOKENS
-        if self._snapshots is None or not worthwhile:
-            return
-        try:
-            payload = self._backend.save(slot.sequence)
-        except MemoryError:
-            logger.warning("there is no memory for a snapshot of %d tokens: it is lost", len(slot.tokens))
-            return
-        self._snapshots.put(
+        if self._snapshots is not None and worthwhile:
+            try:
+                self._put(self._snapshots, slot, at_end=at_end)
+            except (MemoryError, GenerationFailed) as error:
+                logger.warning(
+                    "%d tokens get no snapshot, and are lost when they leave their slot: %s",
+                    len(slot.tokens),
+                    _reason(error),
+                )
+        slot.unsaved = False  # a second try would hold up the others as long
+
+    def _put(self, snapshots: Snapshots, slot: Slot, *, at_end: bool) -> None:
+        snapshots.put(
             slot.conversation_id,
             slot.tokens,
-            payload,
+            self._backend.save(slot.sequence),
             min_prefix=self._backend.min_saved_prefix(slot.sequence),
             tail=slot.tail,
+            at_end=at_end,
         )
 
     # --- forgetting -----------------------------------------------------------------------------------------
@@ -276,3 +320,11 @@ class Conversations:
         for slot in self._slots:
             if slot.marked_for_clearing and not slot.generating:
                 self.empty(slot)
+
+
+def _saving_order(slot: Slot) -> tuple[bool, int]:
+    return (slot.conversation_id is None, -slot.last_used)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or "there is no memory"

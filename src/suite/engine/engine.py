@@ -155,7 +155,7 @@ class Engine:
         return False
 
     def snapshot_all(self, seconds: float) -> None:
-        """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""
+        """Make snapshots of all that is idle and write them to disk, taking at most this many seconds."""
         self._conversations.snapshot_all(seconds)
 
     # --- ends -----------------------------------------------------------------------------------------------
@@ -207,8 +207,9 @@ class Engine:
         so that nobody who comes later delays it. While answers run, no more than one starts once half of the
         step's time is over: to save what was in the slot and to restore what is to be there takes time.
         """
-        for number, run in enumerate(self._scheduler.admissible()):
-            if number and self._scheduler.answering and self._waited() > self._max_step_seconds / 2:
+        begun = 0
+        for run in self._scheduler.admissible():
+            if begun and self._scheduler.answering and self._waited() > self._max_step_seconds / 2:
                 return
             claimed = self._scheduler.claimed_slots(besides=run)
             if self._conversations.free_slots <= claimed or (self._cache_full and self._scheduler.running):
@@ -217,14 +218,17 @@ class Engine:
                 self._scheduler.follow(run, lead)
             else:
                 self._try_to_begin(run)
+                begun += run.slot is not None
 
     def _lead(self, run: Run) -> Lead | None:
         """Whoever reads what this run begins with; None if to wait for it saves too little."""
         request = run.generation.request
         if not request.reuse or (request.continues and run.sampler is None):
             return None
+        if self._scheduler.has_successor(run):
+            return None
         lead = self._scheduler.find_lead(run, can_lend=self._conversations.can_lend)
-        if lead is None or lead.tokens < MIN_FOLLOWED_TOKENS:
+        if lead is None or lead.tokens < MIN_FOLLOWED_TOKENS or lead.missing <= 0:
             return None
         saved = lead.tokens - self._conversations.reusable_tokens(run.pending, request.conversation_id)
         # A leader that has to read more than this run would itself is not waited for.
@@ -275,9 +279,12 @@ class Engine:
         """Move sequences next to each other, unless it was decided for these runs in these places."""
         running = self._scheduler.running
         places = {run.arrival: run.slot.sequence for run in running if run.slot is not None}
-        if places != self._places:
-            self._places = places
-            self._conversations.close_gaps(self._scheduler.expected_steps())
+        if places == self._places:
+            return
+        self._places = places
+        lost = self._conversations.close_gaps(self._scheduler.expected_steps())
+        for run in [run for run in running if run.slot in lost]:
+            self._discard(run, GenerationFailed("llama.cpp could not move its tokens in the KV cache"))
 
     def _waited(self) -> float:
         """Seconds since the last step: for so long running answers have had no token."""

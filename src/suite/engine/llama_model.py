@@ -201,7 +201,8 @@ class LlamaModel:
     def exchange(self, first: int, second: int) -> None:
         """Let two sequences of a separate cache change places; one of them may be empty.
 
-        Raises GenerationFailed; the contents of both are unknown afterwards.
+        Raises MemoryError, which changes nothing, and GenerationFailed, after which the contents of both are
+        unknown.
         """
         if self._copies_streams:
             self._exchange_streams(first, second)
@@ -246,6 +247,8 @@ class LlamaModel:
             for source, target in ((first, second), (second, first))
             if self.length(source)
         ]
+        if not all(len(state) for _, state in states):
+            raise MemoryError(f"llama.cpp could not save a sequence: {last_messages()}".rstrip(": "))
         for sequence in (first, second):
             lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         for target, state in states:
@@ -277,8 +280,10 @@ class LlamaModel:
             return
         shortest = min(range(self.settings.slots), key=self.length)
         length = self.length(shortest)
-        self.decode([BatchEntry(shortest, [0], length, wants_logits=True)])
-        lib.llama_memory_seq_rm(self._memory, shortest, length, -1)
+        try:
+            self.decode([BatchEntry(shortest, [0], length, wants_logits=True)])
+        finally:
+            lib.llama_memory_seq_rm(self._memory, shortest, length, -1)
 
     # --- saved states ---------------------------------------------------------------------------------------
 
@@ -300,7 +305,10 @@ class LlamaModel:
         return length if 0 < self._window < length else self.min_prefix(sequence)
 
     def save(self, sequence: int) -> Payload:
-        """The state of a sequence as bytes, for `restore`; empty when llama.cpp cannot save it."""
+        """The state of a sequence as bytes, for `restore`; empty when llama.cpp cannot save it.
+
+        Raises MemoryError and GenerationFailed, which change nothing.
+        """
         self._finish_copies()
         size = lib.llama_state_seq_get_size(self.context, sequence)
         state = uninitialised(size)

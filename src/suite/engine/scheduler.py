@@ -118,6 +118,14 @@ class Scheduler:
             for other in self
         )
 
+    def has_successor(self, run: Run) -> bool:
+        """Whether a later run of the same conversation has not ended yet."""
+        conversation_id = run.generation.request.conversation_id
+        return conversation_id is not None and any(
+            other.arrival > run.arrival and other.generation.request.conversation_id == conversation_id
+            for other in self
+        )
+
     # --- runs that follow another ---------------------------------------------------------------------------
 
     @property
@@ -136,7 +144,7 @@ class Scheduler:
     def find_lead(self, run: Run, *, can_lend: Callable[[Slot, int], bool]) -> Lead | None:
         """The running one whose prompt, not read to its end yet, begins with most of this run's tokens.
 
-        `can_lend` says whether the first tokens of a slot can be copied when they are decoded.
+        `can_lend` says whether that many first tokens of a slot can be copied once they are decoded.
         """
         best: Lead | None = None
         for other in self.running:
@@ -154,10 +162,15 @@ class Scheduler:
         bisect.insort(self.following, run, key=_rank)
 
     def _is_led(self, run: Run) -> bool:
-        """Whether a run's leader is still reading what they share."""
+        """Whether a run's leader is still reading what they share.
+
+        Nobody follows while a later run of its conversation is here: that one would start first, and the
+        conversation would go on from the earlier one.
+        """
         lead = run.lead
         return (
             lead is not None
+            and not self.has_successor(run)
             and lead.run in self.running
             and lead.run.slot is not None
             and not lead.run.slot.marked_for_clearing

@@ -7,7 +7,7 @@ is bookkeeping only: `plan` says what to do, and the caller does it with llama.c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -56,23 +56,33 @@ class Slots:
     def __iter__(self) -> Iterator[Slot]:
         return iter(self._slots)
 
-    def plan(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Plan:
+    def plan(
+        self,
+        prompt: list[int],
+        conversation_id: str | None,
+        *,
+        reuse: bool = True,
+        min_prefix: Callable[[Slot], int] = lambda _: 0,
+        min_saved: Callable[[Slot], float] = lambda _: 1,
+    ) -> Plan:
         """Choose the slot for this prompt. At least one slot must be free.
 
+        `min_prefix` has the fewest tokens to which a slot can be truncated: fewer cannot be reused.
+        `min_saved` has the fewest tokens that must be saved to copy a prefix of a slot into another.
         The prompt's last token is never reused, because its logits are needed to sample the first token.
         """
         free = [slot for slot in self._slots if not slot.generating]
-        usable = len(prompt) - 1
-        shared = {
-            slot.sequence: common_prefix(slot.tokens, prompt, usable)
-            if reuse and not slot.marked_for_clearing
-            else 0
-            for slot in self._slots
-        }
+        shared = {slot.sequence: 0 for slot in self._slots}
+        for slot in self._slots:
+            if reuse and not slot.marked_for_clearing:
+                tokens = common_prefix(slot.tokens, prompt, len(prompt) - 1)
+                shared[slot.sequence] = tokens if tokens and tokens >= min_prefix(slot) else 0
         target = self._target(free, shared, conversation_id)
-        best = max(self._slots, key=lambda slot: (shared[slot.sequence], slot.last_used))
-        if not self._can_share or shared[target.sequence] == shared[best.sequence]:
-            best = target
+        own = shared[target.sequence]
+        sources = [slot for slot in self._slots if shared[slot.sequence] - own >= min_saved(slot)]
+        if not self._can_share or not sources:
+            return Plan(target=target, source=target, reused_tokens=own)
+        best = max(sources, key=lambda slot: (shared[slot.sequence], slot.last_used))
         return Plan(target=target, source=best, reused_tokens=shared[best.sequence])
 
     def _target(self, free: Sequence[Slot], shared: Mapping[int, int], conversation_id: str | None) -> Slot:

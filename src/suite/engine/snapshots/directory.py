@@ -46,7 +46,7 @@ class WriteJob:
     """A snapshot that is to be written to its file."""
 
     name: str
-    conversation_id: str
+    conversation_id: str | None
     tokens: bytes
     tail: tuple[int, ...] | None
     """Sampled after the tokens, not part of the state; None: the conversation cannot be continued from it."""
@@ -95,9 +95,10 @@ class SnapshotDirectory:
             elif path.suffix in (WHOLE, SUPERSEDED) and (found := self._read_preamble(path)) is not None:
                 kept.append(found)
                 superseded = path.suffix == SUPERSEDED
-                file = FileEntry(found.header.tokens, found.size, found.used, superseded)
+                has_conversation = found.header.conversation_id is not None
+                file = FileEntry(found.header.tokens, found.size, found.used, superseded, has_conversation)
                 self._files.add_existing(found.name, file)
-        self._files.reserve(0, math.inf)
+        self._files.reserve(0, (True, math.inf))
         self._thread.start()
         return kept
 
@@ -284,8 +285,9 @@ class SnapshotDirectory:
                 tail=job.tail,
             )
             needed = len(beginning) + len(job.payload)
-            file = FileEntry(len(job.tokens) // TOKEN_BYTES, needed, job.used, job.tail is None)
-            if self._files.reserve(needed, file.retention_score):
+            tokens, has_conversation = len(job.tokens) // TOKEN_BYTES, job.conversation_id is not None
+            file = FileEntry(tokens, needed, job.used, job.tail is None, has_conversation)
+            if self._files.reserve(needed, file.value):
                 size = needed
                 make_private(self._folder)  # another process may have removed the empty folder
                 written = snapshot_file.write(
