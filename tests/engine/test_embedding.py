@@ -160,6 +160,15 @@ def test_while_others_wait_its_steps_are_short_and_its_vectors_the_same(tmp_path
             assert alike(vector, expected)
 
 
+def test_a_step_is_chosen_when_it_begins(tmp_path: Path) -> None:
+    with embedding(tiny_model(tmp_path / "tiny.gguf")) as (embedder, _):
+        spare = math.inf
+        steps = embedder.embed([[5] * 90, [6] * 90], spare_seconds=lambda: spare)
+        next(steps)
+        spare = 1e-9
+        assert pauses(steps) >= 9, "an answer began in the meantime"
+
+
 def test_it_pauses_after_an_input_that_is_to_be_seen_whole(tmp_path: Path) -> None:
     path = tiny_bert(tmp_path / "bert.gguf")
     with embedding(path, prompt_step_tokens=32) as (embedder, _):

@@ -22,13 +22,17 @@ LIMIT = 0.15
 class Machine:
     """How long steps take on some machine with some model."""
 
-    def __init__(self, answer: float, prompt: float, deep: float) -> None:
-        self.answer, self.prompt, self.deep = answer, prompt, deep
+    def __init__(self, answer: float, prompt: float, deep: float, fixed: float = 0.0) -> None:
+        self.answer, self.prompt, self.deep, self.fixed = answer, prompt, deep, fixed
 
     def seconds(self, work: StepWork) -> float:
-        return work.answers * self.answer + sum(
-            piece.tokens * (self.prompt + self.deep * (piece.position + piece.tokens / 2))
-            for piece in work.pieces
+        return (
+            self.fixed
+            + work.answers * self.answer
+            + sum(
+                piece.tokens * (self.prompt + self.deep * (piece.position + piece.tokens / 2))
+                for piece in work.pieces
+            )
         )
 
 
@@ -37,6 +41,13 @@ machines = st.builds(
     answer=st.floats(0.001, 0.2),
     prompt=st.floats(0.0001, 0.05),
     deep=st.floats(0, 1e-5),
+)
+usual_machines = st.builds(
+    Machine,
+    answer=st.floats(0.0005, 0.008),
+    prompt=st.floats(0.001, 0.01),
+    deep=st.floats(0, 2e-6),
+    fixed=st.floats(0, 0.04),
 )
 
 
@@ -83,6 +94,17 @@ def test_depths_that_were_never_measured_are_thought_slow() -> None:
     times = learned(Machine(0.01, 0.002, 0), [StepWork(0, [Piece(0, 100)])])
     fitting = [times.tokens_within(1.0, at) for at in (0, 256, 512, 1024)]
     assert all(later == pytest.approx(before / 2, abs=1) for before, later in pairwise(fitting))
+
+
+@given(usual_machines, st.integers(0, 4000))
+def test_a_depth_that_was_never_measured_is_known_after_two_steps(machine: Machine, depth: int) -> None:
+    times = learned(machine, [StepWork(1, []), StepWork(1, [Piece(0, 32)])])
+    for _ in range(2):
+        work = StepWork(1, [Piece(depth, max(1, min(256, times.tokens_within(LIMIT, depth))))])
+        times.learn(work, machine.seconds(work))
+    assert times.prompts(work.pieces) == pytest.approx(
+        machine.seconds(work) - machine.seconds(StepWork(1, [])), rel=0.3
+    )
 
 
 def test_a_clock_that_stands_still_bounds_nothing() -> None:
@@ -155,17 +177,48 @@ def test_a_step_keeps_to_its_time_and_every_prompt_is_read(
             reading.remove(run)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    usual_machines,
+    st.integers(300, 1500),
+)
+def test_steps_keep_to_their_time_while_prompts_without_a_break_become_answers(
+    machine: Machine, length: int
+) -> None:
+    scheduler = Scheduler(batch_tokens=512, prompt_step_tokens=256, max_step_seconds=LIMIT)
+    for arrival in range(16):
+        reading = run_of(length, arrival=arrival)
+        reading.slot = Slot(arrival)
+        scheduler.enqueue(reading)
+        scheduler.start(reading)
+        taken: list[float] = []
+        while reading.pending:
+            work = step_work(shares := scheduler.next_batch())
+            taken.append(machine.seconds(work) / max(LIMIT, 2 * machine.seconds(StepWork(arrival, []))))
+            scheduler.learn(work, machine.seconds(work))
+            count = next(share.tokens for share in shares if share.run is reading)
+            reading.slot.tokens += reading.pending[:count]
+            del reading.pending[:count]
+        reading.pending, reading.prefilled = [1], True
+        assert arrival == 0 or all(each < 1.25 for each in taken[3:])
+        for _ in range(5 if arrival == 0 else 0):
+            scheduler.learn(StepWork(1, []), machine.seconds(StepWork(1, [])))
+
+
 class TimedBackend(FakeBackend):
     """It takes as long as a machine does, on a clock of its own."""
 
     def __init__(self, machine: Machine, clock: Clock, *, slots: int = 6) -> None:
         super().__init__(slots=slots, context=4000, cache=10_000, batch=512)
         self._machine, self._clock = machine, clock
-        self.saving = 0.0
+        self._begun = 0.0
 
     def decode(self, entries):  # type: ignore[no-untyped-def]
         pieces = [Piece(entry.position, len(entry.tokens)) for entry in entries if len(entry.tokens) > 1]
-        self._clock.now += self._machine.seconds(StepWork(len(entries) - len(pieces), pieces))
+        self._begun += self._machine.seconds(StepWork(len(entries) - len(pieces), pieces))
+        if not self.in_background or any(entry.wants_logits for entry in entries):
+            self._clock.now += self._begun
+            self._begun = 0.0
         return super().decode(entries)
 
 
@@ -183,3 +236,18 @@ def test_what_went_between_two_steps_counts() -> None:
         engine.step()
         pieces.append(max(len(entry.tokens) for entry in backend.batches[-1]))
     assert pieces[-1] < pieces[-2] / 2 and pieces[-1] > 1
+
+
+@pytest.mark.parametrize(("in_background", "least"), [(False, 30), (True, 25)])
+def test_each_step_is_learned_from_where_its_own_time_is_known(in_background: bool, least: int) -> None:
+    clock = Clock()
+    backend = TimedBackend(Machine(0.005, 0.002, 1e-5), clock)
+    backend.in_background = in_background
+    engine = Engine(backend, Slots(6), prompt_step_tokens=256, max_step_seconds=LIMIT, clock=clock)
+    first, second = asked([1] * 600, max_tokens=500, seed=5), asked([2] * 1000, max_tokens=1)
+    engine.submit(first.generation, first.heard)
+    for _ in range(3):
+        engine.step()
+    engine.submit(second.generation, second.heard)
+    engine.step()
+    assert max(len(entry.tokens) for entry in backend.batches[-1]) >= least

@@ -93,3 +93,13 @@ def test_a_sequence_that_is_about_to_end_does_not_move_into_a_gap_that_lasts() -
 
 def test_all_of_one_side_move_where_a_gap_is_wider_than_they_are_many() -> None:
     assert closing({0: 9, 5: 9, 6: 9, 7: 9}, lambda *_: 1) == [Exchange(0, 4)]
+
+
+def test_what_cannot_gain_more_is_not_priced() -> None:
+    priced: list[Exchange] = []
+
+    def cost(first: int, second: int) -> float:
+        priced.append(Exchange(first, second))
+        return 5
+
+    assert closing({0: 2, 1: 100, 3: 100, 4: 100}, cost) == priced == [Exchange(4, 2)]

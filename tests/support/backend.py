@@ -81,6 +81,7 @@ class FakeBackend:
     ) -> None:
         self.vocabulary = FakeTokenizer()
         self.can_share = can_share
+        self.in_background = False
         self.window = window
         self.separate = separate
         self.moved = 0

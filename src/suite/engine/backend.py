@@ -84,6 +84,10 @@ class Backend(Protocol):
         """Whether a sequence can be truncated, and its prefix copied to another (not in recurrent models)."""
 
     @property
+    def in_background(self) -> bool:
+        """Whether what `decode` began may go on after it, until logits are read (on a GPU)."""
+
+    @property
     def context_tokens(self) -> int:
         """The most tokens that one sequence can have."""
 

@@ -176,33 +176,29 @@ class Conversations:
     # --- next to each other ---------------------------------------------------------------------------------
 
     def close_gaps(self, expected_steps: Mapping[Slot, int]) -> Sequence[Slot]:
-        """Move running sequences next to each other where that pays, as gaps split a batch (ADR 35).
+        """Move running sequences next to each other where that pays most, as gaps split a batch (ADR 35).
 
-        `expected_steps` are those that each of them will still take part in. Returns the slots whose contents
-        were lost; they are empty.
+        `expected_steps` are those that each of them will still take part in. No more than one gap is closed.
+        Returns the slots whose contents were lost; they are empty.
         """
         if not self._backend.separate:
             return ()
         by_sequence = {slot.sequence: slot for slot in self._slots}
-        while True:
-            running = {slot.sequence: steps for slot, steps in expected_steps.items()}
-            exchanges = closing(running, self._backend.exchange_steps)
-            if not exchanges:
+        running = {slot.sequence: steps for slot, steps in expected_steps.items()}
+        for first, second in closing(running, self._backend.exchange_steps):
+            one, other = by_sequence[first], by_sequence[second]
+            try:
+                self._backend.exchange(first, second)
+            except MemoryError as error:
+                logger.warning("a sequence could not be moved, the batch stays split: %s", _reason(error))
                 return ()
-            for first, second in exchanges:
-                one, other = by_sequence[first], by_sequence[second]
-                try:
-                    self._backend.exchange(first, second)
-                except MemoryError as error:
-                    logger.warning("a sequence could not be moved, the batch stays split: %s", _reason(error))
-                    return ()
-                except GenerationFailed as error:
-                    logger.warning("two sequences were lost when they were moved: %s", _reason(error))
-                    self.empty(one)
-                    self.empty(other)
-                    return one, other
-                one.sequence, other.sequence = second, first
-                by_sequence[first], by_sequence[second] = other, one
+            except GenerationFailed as error:
+                logger.warning("two sequences were lost when they were moved: %s", _reason(error))
+                self.empty(one)
+                self.empty(other)
+                return one, other
+            one.sequence, other.sequence = second, first
+        return ()
 
     # --- at the end -----------------------------------------------------------------------------------------
 

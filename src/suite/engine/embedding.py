@@ -17,12 +17,12 @@ from __future__ import annotations
 import ctypes
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 from suite.engine.backend import Cores
 from suite.engine.bindings import last_messages, lib
-from suite.engine.llama_model import ContextSettings, LlamaModel
+from suite.engine.llama_model import ContextSettings, LlamaModel, flash_attention_type
 from suite.engine.step_time import Piece as _TimedPiece
 from suite.engine.step_time import StepTime, StepWork
 from suite.engine.vocabulary import Vocabulary
@@ -65,7 +65,7 @@ class Embedder:
         if lib.llama_model_has_encoder(handle) or named == lib.LLAMA_POOLING_TYPE_RANK:
             raise CannotEmbed
         self._pooling: int = named or lib.LLAMA_POOLING_TYPE_MEAN
-        self._threads = settings.threads
+        self._settings = settings
         self._cores = cores
         whole = not lib.llama_get_causal_attn(model.context)
         self.context_tokens = settings.context_tokens
@@ -106,9 +106,11 @@ class Embedder:
         context = self._opened()
         vectors: list[tuple[float, ...]] = []
         vector = _Vector(self.dimensions, self._pooling)
-        for number, step in enumerate(self._steps(inputs, spare_seconds)):
-            if number:
+        index = start = 0
+        while index < len(inputs):
+            if vectors or start:
                 yield
+            step = self._step(inputs, index, start, spare_seconds())
             self._run(context, inputs, step)
             for sequence, piece in enumerate(step):
                 values = lib.llama_get_embeddings_seq(context, sequence)
@@ -118,6 +120,8 @@ class Embedder:
                 if piece.end == len(inputs[piece.input]):
                     vectors.append(vector.finished(normalize=normalize))
                     vector = _Vector(self.dimensions, self._pooling)
+            index = len(vectors)
+            start = 0 if step[-1].input < index else step[-1].end
         return tuple(vectors)
 
     def _check(self, inputs: Sequence[Sequence[int]]) -> None:
@@ -136,8 +140,10 @@ class Embedder:
             params.n_ctx = max(self.context_tokens, self._step_tokens)
             params.n_batch = params.n_ubatch = self._step_tokens
             params.n_seq_max = self._sequences
-            params.n_threads = params.n_threads_batch = self._threads
-            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+            params.n_threads = params.n_threads_batch = self._settings.threads
+            params.flash_attn_type = flash_attention_type(self._settings)
+            if self._is_whole:  # all scores of an input at once may take too much memory
+                params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
             params.kv_unified = True
             params.embeddings = True
             params.pooling_type = self._pooling
@@ -150,30 +156,20 @@ class Embedder:
             self._batch = lib.llama_batch_init(self._step_tokens, 0, 1)
         return self._context
 
-    def _steps(
-        self, inputs: Sequence[Sequence[int]], spare_seconds: Callable[[], float]
-    ) -> Iterator[list[_Piece]]:
-        """Divide the inputs into steps, in order. Short inputs share a step; long ones take several."""
-        step: list[_Piece] = []
-        used = 0
-        for index, tokens in enumerate(inputs):
-            length = len(tokens)
-            fitting = self._fitting(0, spare_seconds())
-            full = used + length > min(self._shared_tokens, fitting) or len(step) == self._sequences
-            if step and full:
-                yield step
-                step, used = [], 0
-            if self._is_whole or length <= min(self._step_tokens, fitting):
-                step.append(_Piece(index, 0, length))
-                used += length
-                continue
-            start = 0
-            while start < length:
-                end = min(length, start + min(self._step_tokens, self._fitting(start, spare_seconds())))
-                yield [_Piece(index, start, end)]
-                start = end
-        if step:
-            yield step
+    def _step(self, inputs: Sequence[Sequence[int]], index: int, start: int, seconds: float) -> list[_Piece]:
+        """The next step, from a position of an input on. Short inputs share one; long ones take several."""
+        fitting = self._fitting(start, seconds)
+        length, most = len(inputs[index]), min(self._step_tokens, fitting)
+        if start or (length > most and not self._is_whole):
+            return [_Piece(index, start, min(length, start + most))]
+        step: list[_Piece] = [_Piece(index, 0, length)]
+        used, most = length, min(self._shared_tokens, fitting)
+        for other in range(index + 1, min(index + self._sequences, len(inputs))):
+            used += len(inputs[other])
+            if used > most:
+                break
+            step.append(_Piece(other, 0, len(inputs[other])))
+        return step
 
     def _fitting(self, start: int, seconds: float) -> int:
         """How many tokens, from a position on, a step may have to take no longer than this."""

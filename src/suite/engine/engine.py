@@ -85,6 +85,10 @@ class Engine:
         self._clock = clock
         self._arrivals = 0
         self._cache_full = False
+        self._places: dict[int, int] = {}
+        """The sequence of each run, by its arrival, for which it was decided last whether to close gaps."""
+        self._in_background = False
+        """Whether a step may still be computed."""
         self._decoding_since = self._stepped_at = clock()
 
     @property
@@ -271,6 +275,17 @@ class Engine:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
+    def _close_gaps(self) -> None:
+        """Move sequences next to each other, unless it was decided for these runs in these places."""
+        running = self._scheduler.running
+        places = {run.arrival: run.slot.sequence for run in running if run.slot is not None}
+        if places == self._places:
+            return
+        self._places = places
+        lost = self._conversations.close_gaps(self._scheduler.expected_steps())
+        for run in [run for run in running if run.slot in lost]:
+            self._discard(run, GenerationFailed("llama.cpp could not move its tokens in the KV cache"))
+
     def _waited(self) -> float:
         """Seconds since the last step: for so long running answers have had no token."""
         return self._clock() - self._stepped_at
@@ -307,11 +322,6 @@ class Engine:
         run.slot = None
         self._fail(run, error)
 
-    def _close_gaps(self) -> None:
-        lost = self._conversations.close_gaps(self._scheduler.expected_steps())
-        for run in [run for run in self._scheduler.running if run.slot in lost]:
-            self._discard(run, GenerationFailed("llama.cpp could not move its tokens in the KV cache"))
-
     def _free_cache(self) -> None:
         """Take the newest generation out of the KV cache, which is too small for all running ones."""
         newest = self._scheduler.running[-1]
@@ -335,11 +345,13 @@ class Engine:
         self._cache_full = True
 
     def _sample_and_learn(self, shares: Sequence[BatchShare]) -> None:
+        """Sample, and learn how long the step took if all that was computed meanwhile was this step."""
         work = step_work(shares)
-        is_complete = any(share.samples for share in shares)  # else a GPU may still be at it
+        went_on, samples = self._in_background, any(share.samples for share in shares)
+        self._in_background = self._backend.in_background and not samples
         self._sample_all(shares)
         self._stepped_at = self._clock()
-        if is_complete:
+        if shares and not went_on and not self._in_background:
             self._scheduler.learn(work, self._stepped_at - self._decoding_since)
 
     def _sample_all(self, shares: Sequence[BatchShare]) -> None:

@@ -71,6 +71,11 @@ class LlamaModel:
         self._threads = settings.threads
 
     @property
+    def in_background(self) -> bool:
+        """Whether what `decode` began may go on after it, until logits are read."""
+        return _on_gpu(self.settings)
+
+    @property
     def context_tokens(self) -> int:
         """The most tokens that one sequence can have."""
         return self.settings.context_tokens
@@ -331,6 +336,18 @@ class LlamaModel:
         lib.llama_model_free(self._model)
 
 
+def flash_attention_type(settings: ContextSettings) -> int:
+    """How a context with these settings computes attention, in llama.cpp's terms (ADR 38)."""
+    chosen: int = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if settings.flash_attention or _on_gpu(settings):
+        chosen = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+    return chosen
+
+
+def _on_gpu(settings: ContextSettings) -> bool:
+    return settings.gpu_layers != 0 and bool(lib.llama_supports_gpu_offload())
+
+
 def _context_params(settings: ContextSettings) -> lib.llama_context_params:
     params: lib.llama_context_params = lib.llama_context_default_params()
     params.n_ctx = settings.cache_tokens
@@ -340,10 +357,7 @@ def _context_params(settings: ContextSettings) -> lib.llama_context_params:
     params.n_ubatch = min(settings.batch_tokens, _MICRO_BATCH)
     params.n_seq_max = settings.slots
     params.n_threads = params.n_threads_batch = settings.threads
-    on_gpu = settings.gpu_layers != 0 and lib.llama_supports_gpu_offload()
-    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    if settings.flash_attention or on_gpu:
-        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
+    params.flash_attn_type = flash_attention_type(settings)
     params.kv_unified = settings.kv_cache == "unified"
     params.swa_full = True
     return params

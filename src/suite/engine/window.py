@@ -38,7 +38,10 @@ def closing(running: Mapping[int, int], cost: ExchangeSteps) -> list[Exchange]:
     most = 0.0
     for gap in _gaps(sorted(running)):
         for exchanges in _ways(gap):
-            gain = _split_steps(gap, exchanges, running) - sum(cost(*each) for each in exchanges)
+            steps = _split_steps(gap, exchanges, running)
+            if steps <= most:
+                continue  # to ask for the cost takes time too
+            gain = steps - sum(cost(*each) for each in exchanges)
             if gain > most:
                 best, most = exchanges, gain
     return best
