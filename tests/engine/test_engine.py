@@ -558,46 +558,6 @@ def test_conversations_survive_the_process(tmp_path: Path) -> None:
     assert third.generation.reused_tokens >= len(whole) - 2
 
 
-@pytest.mark.parametrize("memory_bytes", [0, 1 << 20])
-def test_chats_without_a_name_survive_the_process_and_are_cleared_with_all(
-    memory_bytes: int, tmp_path: Path
-) -> None:
-    chats = [[number + 1] * 30 for number in range(3)]
-    engine, _ = with_snapshots(kept(tmp_path, memory_bytes=memory_bytes))
-    for chat in chats:  # in two slots
-        turn(engine, chat, None)
-    turn(engine, [9], None)  # too short
-    assert not engine.snapshot_idle(), "only conversations are saved before the end"
-    engine.snapshot_all(10)
-    evicted = 2 if memory_bytes else 0
-    survivors = kept(tmp_path)
-    assert len(survivors) == evicted + 1
-    engine, _ = with_snapshots(survivors)
-    reused = [turn(engine, [*chat, 9, 9], None).generation.reused_tokens for chat in chats]
-    assert sum(tokens >= 30 for tokens in reused) == evicted + 1
-    engine.snapshot_all(10)
-    engine, _ = with_snapshots(kept(tmp_path))
-    assert engine.clear(None).conversations
-    assert [turn(engine, [*chat, 9, 9], None).generation.reused_tokens for chat in chats] == [0, 0, 0]
-
-
-def test_at_the_end_conversations_are_saved_before_chats_without_a_name(tmp_path: Path) -> None:
-    snapshots = kept(tmp_path)
-    engine, backend = with_snapshots(snapshots, slots=4)
-    for number, conversation in enumerate(("a", None, "b", None)):
-        turn(engine, [number + 1] * 30, conversation)
-    saved: list[int] = []
-    save = backend.save
-
-    def note(sequence: int) -> bytes:
-        saved.append(backend.sequences[sequence][0])
-        return save(sequence)
-
-    backend.save = note  # type: ignore[method-assign]
-    engine.snapshot_all(10)
-    assert saved == [3, 1, 4, 2]
-
-
 def test_idle_conversations_are_kept_while_others_run(tmp_path: Path) -> None:
     clock = Clock()
     snapshots = kept(tmp_path)

@@ -267,48 +267,14 @@ def test_a_file_that_the_node_removed_is_not_continued(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_belongs_to_nobody_comes_to_disk_only_at_the_end_and_is_forgotten_with_all(
-    tmp_path: Path,
-) -> None:
+def test_what_belongs_to_nobody_never_comes_to_disk(tmp_path: Path) -> None:
     store = snapshots(tmp_path, memory_bytes=100)
     store.put(None, [1, 2, 3], b"nobody's")
     store.put(None, [4], bytes(100))  # for which memory has no room
     assert loaded(store, [1, 2, 3]) == b"nobody's"
     assert store.find([4], None) is None
-    assert store.flush(PATIENCE) and not files(tmp_path)
-    store.put(None, [5, 6], bytes(100), at_end=True)
-    store.put(None, [7, 8, 9], b"another's", at_end=True)
     store.close(PATIENCE)
-    store = snapshots(tmp_path)
-    assert [loaded(store, [*tokens, 0]) for tokens in ([1, 2, 3], [5, 6], [7, 8, 9])] == [
-        b"nobody's",
-        bytes(100),
-        b"another's",
-    ]
-    assert len(files(tmp_path)) == 3
-    store.forget("a")
-    assert len(files(tmp_path)) == 3
-    store.forget(None)
-    assert not files(tmp_path)
-    store.close()
-
-
-def test_on_disk_too_what_belongs_to_nobody_is_the_first_to_go(tmp_path: Path) -> None:
-    time = Time()
-    store = snapshots(tmp_path, time=time, disk_bytes=2200)
-    store.put("a", [1, 2, 3], bytes(900))
-    time.pass_by(600)
-    store.put(None, [4] * 10, bytes(900))
-    store.put(None, [5] * 10, bytes(500))
-    store.close(PATIENCE)
-    store = snapshots(tmp_path, time=time, disk_bytes=2200)
-    assert store.tokens_of("a") == [1, 2, 3]
-    assert len(files(tmp_path)) == 2
-    store.put("b", [6], bytes(900))
-    assert store.flush(PATIENCE)
-    assert loaded(store, [1, 2, 3]) and loaded(store, [6])
-    assert len(files(tmp_path)) == 2
-    store.close()
+    assert [*next(tmp_path.iterdir()).iterdir()] == []
 
 
 def test_files_are_private_and_tell_nothing_by_their_names(tmp_path: Path) -> None:

@@ -203,22 +203,6 @@ def alike(left: list[float], right: list[float]) -> bool:
     return bool(np.corrcoef(left, right)[0, 1] > CORRELATION)
 
 
-def test_sequences_of_which_one_cannot_be_saved_stay_where_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with model(tiny_model(tmp_path / "m.gguf"), form="separate") as loaded:
-        decode(loaded, 0, PROMPT[:20])
-        decode(loaded, 1, PROMPT[:30])
-        save = loaded.save
-        monkeypatch.setattr(loaded, "save", lambda sequence: b"" if sequence else save(sequence))
-        with pytest.raises(MemoryError, match="could not save"):
-            loaded.exchange(0, 1)
-        assert (loaded.length(0), loaded.length(1)) == (20, 30)
-        loaded.truncate(1, 0)
-        loaded.exchange(1, 0)
-        assert (loaded.length(0), loaded.length(1)) == (0, 20)
-
-
 @pytest.mark.parametrize("form", ["unified", "separate"])
 def test_behind_a_window_a_restored_state_goes_on_but_is_neither_cut_back_nor_shared(
     form: KvCacheForm,

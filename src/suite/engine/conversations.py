@@ -257,32 +257,27 @@ class Conversations:
         return False
 
     def snapshot_all(self, seconds: float) -> None:
-        """Make snapshots of all that is idle and write them to disk, taking at most this many seconds.
-
-        Conversations come first, then what has no conversation id, each the most recently used first.
-        """
+        """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""
         end = self._clock() + seconds
-        if self._snapshots is None:
-            return
-        for slot in sorted(self._slots, key=_saving_order):
-            if slot.unsaved and not slot.generating and self._clock() < end:
-                self._save(slot, at_end=True)
+        while self.snapshot_idle():
+            if self._snapshots is not None:
                 self._snapshots.flush(max(0.0, end - self._clock()))
-        self._snapshots.close(max(0.0, end - self._clock()))
+        if self._snapshots is not None:
+            self._snapshots.close(max(0.0, end - self._clock()))
 
     def expire(self) -> None:
         """Drop the snapshots that have not been used for too long."""
         if self._snapshots is not None:
             self._snapshots.expire()
 
-    def _save(self, slot: Slot, *, at_end: bool = False) -> None:
+    def _save(self, slot: Slot) -> None:
         """Make a snapshot of a slot, unless it has one, is marked for clearing, or has few tokens."""
         if not slot.unsaved or slot.marked_for_clearing:
             return
         worthwhile = slot.conversation_id is not None or len(slot.tokens) >= MIN_RESTORED_TOKENS
         if self._snapshots is not None and worthwhile:
             try:
-                self._put(self._snapshots, slot, at_end=at_end)
+                self._put(self._snapshots, slot)
             except (MemoryError, GenerationFailed) as error:
                 logger.warning(
                     "%d tokens get no snapshot, and are lost when they leave their slot: %s",
@@ -291,14 +286,13 @@ class Conversations:
                 )
         slot.unsaved = False  # a second try would hold up the others as long
 
-    def _put(self, snapshots: Snapshots, slot: Slot, *, at_end: bool) -> None:
+    def _put(self, snapshots: Snapshots, slot: Slot) -> None:
         snapshots.put(
             slot.conversation_id,
             slot.tokens,
             self._backend.save(slot.sequence),
             min_prefix=self._backend.min_saved_prefix(slot.sequence),
             tail=slot.tail,
-            at_end=at_end,
         )
 
     # --- forgetting -----------------------------------------------------------------------------------------
@@ -320,10 +314,6 @@ class Conversations:
         for slot in self._slots:
             if slot.marked_for_clearing and not slot.generating:
                 self.empty(slot)
-
-
-def _saving_order(slot: Slot) -> tuple[bool, int]:
-    return (slot.conversation_id is None, -slot.last_used)
 
 
 def _reason(error: Exception) -> str:

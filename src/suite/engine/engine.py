@@ -155,7 +155,7 @@ class Engine:
         return False
 
     def snapshot_all(self, seconds: float) -> None:
-        """Make snapshots of all that is idle and write them to disk, taking at most this many seconds."""
+        """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""
         self._conversations.snapshot_all(seconds)
 
     # --- ends -----------------------------------------------------------------------------------------------

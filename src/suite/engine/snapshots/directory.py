@@ -48,7 +48,7 @@ class WriteJob:
     """A snapshot that is to be written to its file."""
 
     name: str
-    conversation_id: str | None
+    conversation_id: str
     tokens: bytes
     tail: tuple[int, ...] | None
     """Sampled after the tokens, not part of the state; None: the conversation cannot be continued from it."""
@@ -98,10 +98,9 @@ class SnapshotDirectory:
             elif path.suffix in (WHOLE, SUPERSEDED) and (found := self._read_preamble(path)) is not None:
                 kept.append(found)
                 superseded = path.suffix == SUPERSEDED
-                has_conversation = found.header.conversation_id is not None
-                file = FileEntry(found.header.tokens, found.size, found.used, superseded, has_conversation)
+                file = FileEntry(found.header.tokens, found.size, found.used, superseded)
                 self._files.add_existing(found.name, file)
-        self._files.reserve(0, (True, math.inf))
+        self._files.reserve(0, math.inf)
         self._thread.start()
         return kept
 
@@ -288,9 +287,8 @@ class SnapshotDirectory:
                 tail=job.tail,
             )
             needed = len(beginning) + len(job.payload)
-            tokens, has_conversation = len(job.tokens) // TOKEN_BYTES, job.conversation_id is not None
-            file = FileEntry(tokens, needed, job.used, job.tail is None, has_conversation)
-            if self._files.reserve(needed, file.value):
+            file = FileEntry(len(job.tokens) // TOKEN_BYTES, needed, job.used, job.tail is None)
+            if self._files.reserve(needed, file.retention_score):
                 size = needed
                 make_private(self._folder)  # another process may have removed the empty folder
                 written = snapshot_file.write(

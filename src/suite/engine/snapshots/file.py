@@ -50,7 +50,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     """Identifies the model and the settings that the state belongs to."""
-    conversation_id: str | None
+    conversation_id: str
     min_prefix: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name="shortest")
     """The fewest tokens to which the state can be truncated. Version 2 of the format calls it `shortest`."""
     tail: tuple[TokenId, ...] | None
@@ -99,7 +99,7 @@ def uninitialised(size: int) -> memoryview:
 
 def encode(
     key: str,
-    conversation_id: str | None,
+    conversation_id: str,
     tokens: bytes,
     payload: Payload,
     *,

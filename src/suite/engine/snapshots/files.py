@@ -35,12 +35,11 @@ class FileEntry(NamedTuple):
     """When it was last used, in epoch seconds."""
     superseded: bool
     """Whether the conversation has continued since, so that it must not be continued from this state."""
-    has_conversation: bool
 
     @property
-    def value(self) -> tuple[bool, float]:
-        """The file with the lowest value is evicted first: one without a conversation before all others."""
-        return (self.has_conversation, retention_score(self.tokens, self.size, self.used))
+    def retention_score(self) -> float:
+        """The file with the lowest score is evicted first."""
+        return retention_score(self.tokens, self.size, self.used)
 
 
 class SnapshotFiles:
@@ -124,14 +123,14 @@ class SnapshotFiles:
                 with self._lock:
                     self.total -= size
 
-    def reserve(self, size: int, value: tuple[bool, float]) -> bool:
-        """Reserve bytes of the budget, evicting files of lower value if needed. False: that is not enough."""
+    def reserve(self, size: int, value: float) -> bool:
+        """Reserve bytes of the budget, evicting files of lower score if needed. False: that is not enough."""
         self.sweep()
         with self._lock:
             missing = self.total + size - self._budget
             victims = []
-            for name, file in sorted(self._files.items(), key=lambda item: item[1].value):
-                if missing <= 0 or file.value >= value:
+            for name, file in sorted(self._files.items(), key=lambda item: item[1].retention_score):
+                if missing <= 0 or file.retention_score >= value:
                     break
                 victims.append(name)
                 missing -= file.size

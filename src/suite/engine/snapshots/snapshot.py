@@ -61,11 +61,11 @@ class Snapshot:
             return tokens.startswith(self.tokens)
         return self.conversation_id == conversation_id
 
-    def write_job(self, payload: Payload) -> WriteJob:
+    def write_job(self, conversation_id: str, payload: Payload) -> WriteJob:
         """The job that writes it to disk."""
         return WriteJob(
             name=self.name,
-            conversation_id=self.conversation_id,
+            conversation_id=conversation_id,
             tokens=self.tokens,
             tail=self.tail,
             min_prefix=self.min_prefix,

@@ -9,8 +9,7 @@
 
 A state is just bytes here. A snapshot is kept in memory and written to disk soon after, so that it survives
 the process. When memory is full, snapshots that are also on disk are released first, those with the lowest
-`Snapshot.retention_score` before others; files are evicted by the same score. What has no conversation goes
-first in both. `memory_bytes` limits what is
+`Snapshot.retention_score` before others; files are evicted by the same score. `memory_bytes` limits what is
 in memory, with tokens and with snapshots that wait to be written. In addition the writing thread may hold one
 snapshot, so that one larger than the memory budget can still go to disk. The tokens of files also stay in
 memory, four bytes each, for lookups.
@@ -20,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from suite.engine.snapshots.directory import ExistingFile, SnapshotDirectory
@@ -74,7 +73,7 @@ class Snapshots:
         self._directory = directory
         self._take_over(kept, directory)
 
-    def _take_over(self, kept: Sequence[ExistingFile], directory: SnapshotDirectory) -> None:
+    def _take_over(self, kept: Iterable[ExistingFile], directory: SnapshotDirectory) -> None:
         """Index the files of an earlier process.
 
         It may have died at any point and left two files of a conversation. Then the one that was not
@@ -83,14 +82,10 @@ class Snapshots:
         now = self._time()
         latest: dict[str, ExistingFile] = {}
         for file in sorted(kept, key=lambda file: (file.tail is not None, file.used, len(file.tokens))):
-            conversation_id = file.header.conversation_id
-            if conversation_id is None:
-                continue
-            if (older := latest.pop(conversation_id, None)) is not None:
+            if (older := latest.pop(file.header.conversation_id, None)) is not None:
                 directory.remove_later(older.name)
-            latest[conversation_id] = file
-        unowned = [file for file in kept if file.header.conversation_id is None]
-        for file in sorted([*unowned, *latest.values()], key=lambda file: (file.used, len(file.tokens))):
+            latest[file.header.conversation_id] = file
+        for file in sorted(latest.values(), key=lambda file: (file.used, len(file.tokens))):
             snapshot = Snapshot(
                 file.name,
                 file.header.conversation_id,
@@ -126,16 +121,14 @@ class Snapshots:
         *,
         min_prefix: int = 0,
         tail: Sequence[int] | None = (),
-        at_end: bool = False,
     ) -> None:
         """Keep the state of these tokens as the conversation's latest, replacing an older one.
 
         `min_prefix` is the fewest tokens to which the state can be truncated; prompts that share fewer do not
         find it. `tail` has the tokens sampled after these, which are not in the state; None if the
         conversation cannot be continued from here, as in the middle of a prompt. A snapshot without a
-        conversation is evicted first, and goes to disk only `at_end`, when the process ends; it is also
-        dropped when a snapshot comes that extends it and can be truncated to it.
-        An empty payload is not kept.
+        conversation is kept in memory only and evicted first; it is also dropped when a snapshot comes that
+        extends it and can be truncated to it. An empty payload is not kept.
         """
         if conversation_id is not None:
             self.supersede(conversation_id)
@@ -157,7 +150,7 @@ class Snapshots:
             used=self._time(),
         )
         self._index.add(new)
-        job = new.write_job(payload) if at_end or conversation_id is not None else None
+        job = None if conversation_id is None else new.write_job(conversation_id, payload)
         if self._make_room(new):
             new.payload = payload
             self._memory += size
@@ -254,30 +247,31 @@ class Snapshots:
                 break
             self._drop(entry)
 
-    def flush(self, seconds: float, *, at_end: bool = False) -> bool:
-        """Write the snapshots that are only in memory to disk, those kept longest first.
+    def flush(self, seconds: float) -> bool:
+        """Write the snapshots that are only in memory to disk, the highest score first.
 
-        Those without a conversation are written only `at_end`, after all others.
         Those that do not fit into the disk budget are not written. False: the time was too short for all.
         """
         self.expire()
         if self._directory is None:
             return True
         deadline = time.monotonic() + seconds
-        for entry in sorted(self._index, key=_value, reverse=True):
-            if entry.payload is None or self._directory.is_tracked(entry.name):
-                continue
-            if entry.conversation_id is None and not at_end:
+        for entry in sorted(self._index, key=lambda entry: entry.retention_score, reverse=True):
+            if (
+                entry.conversation_id is None
+                or entry.payload is None
+                or self._directory.is_tracked(entry.name)
+            ):
                 continue
             self._directory.wait_for_room(deadline - time.monotonic())
-            if not self._directory.enqueue(entry.write_job(entry.payload)):
+            if not self._directory.enqueue(entry.write_job(entry.conversation_id, entry.payload)):
                 return False
         return self._directory.drain(deadline - time.monotonic())
 
     def close(self, seconds: float = 0.0) -> None:
         """Flush for at most this long, end the writing thread within about a second, and drop everything."""
         if self._directory is not None:
-            self.flush(seconds, at_end=True)
+            self.flush(seconds)
             self._directory.close()
             self._directory = None
         for entry in self._index:
@@ -332,10 +326,8 @@ class Snapshots:
     def _keep_to_count(self) -> None:
         surplus = len(self._index) - self._max_conversations
         if surplus > 0:
-            for entry in sorted(self._index, key=_value)[:surplus]:
+            by_value = sorted(
+                self._index, key=lambda entry: (entry.conversation_id is not None, entry.retention_score)
+            )
+            for entry in by_value[:surplus]:
                 self._drop(entry)
-
-
-def _value(entry: Snapshot) -> tuple[bool, float]:
-    """The order in which snapshots are given up: those without a conversation first."""
-    return (entry.conversation_id is not None, entry.retention_score)
