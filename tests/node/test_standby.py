@@ -92,6 +92,8 @@ async def test_it_has_the_surroundings_of_a_new_one(
             ActorProcess.start(spec(tiny, nats=on.server.access)) as new,
         ):
             first, second = psutil.Process(ready.pid), psutil.Process(new.pid)
+            while not second.environ():  # it is being started
+                await anyio.sleep(0.01)
             assert first.environ() == second.environ()
             assert first.environ()["GGML_NO_BACKTRACE"] == "1"
             assert first.cwd() == second.cwd()
