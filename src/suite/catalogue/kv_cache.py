@@ -34,7 +34,6 @@ CACHE_BYTES: Final = 128 << 20
 """What a default KV cache may take in any case, in bytes; and the largest default unified one, unless one
 context needs more."""
 
-
 _CELLS: Final = 256
 """Tokens for which the cache is larger: llama.cpp makes so many cells at once."""
 
