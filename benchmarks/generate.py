@@ -22,7 +22,8 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from harness import Measure, in_turns, quick, report
-from service import CONTEXT_TOKENS, MODEL, MODEL_ID, SAME_CACHE, running_service
+from models import model_file
+from service import CONTEXT_TOKENS, MODEL_ID, SAME_CACHE, running_service
 from suite import machine
 from suite.engine.backend import BatchEntry
 from suite.engine.bindings import lib
@@ -62,7 +63,7 @@ async def bare_loop() -> AsyncIterator[Measure]:
 
 def run_bare_loop() -> None:
     """Answer each prompt on standard input with tokens per second."""
-    model = LlamaModel.load(str(MODEL), SETTINGS, lambda _fraction: None)
+    model = LlamaModel.load(str(model_file(MODEL_ID)), SETTINGS, lambda _fraction: None)
     greedy = SamplingParams(temperature=0, top_p=1, top_k=0, min_p=0, repeat_penalty=1, seed=0)
     for line in sys.stdin:
         lib.llama_memory_clear(lib.llama_get_memory(model.context), True)

@@ -13,11 +13,13 @@ from suite.actions.best_effort import best_effort_read
 from suite.actions.id_pages import cursor_of, ids_after
 from suite.bus.service import Call, action
 from suite.catalogue import Model
+from suite.catalogue.kv_cache import KvCache
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.actions.status import (
     GetModelStatusReply,
     GetModelStatusRequest,
     InstanceInfo,
+    KvCacheInfo,
     ListModelsReply,
     ListModelsRequest,
     ModelInfo,
@@ -139,6 +141,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         quantization=info.quantization if info else None,
         trained_context_tokens=info.context_tokens if info else None,
         n_ctx=model.context_tokens,
+        kv_cache=_kv_cache_info(model.kv_cache) if model.kv_cache else None,
         n_gpu_layers=model.settings.n_gpu_layers,
         n_threads=node.threads(model),
         priority=model.settings.priority,
@@ -184,6 +187,10 @@ def _idle_seconds(node: Node, used: datetime, instance: Instance | None) -> floa
     return idle if instance is None else min(idle, node.clock() - instance.last_used)
 
 
+def _kv_cache_info(cache: KvCache) -> KvCacheInfo:
+    return KvCacheInfo(form=cache.form, slots=cache.slots, tokens=cache.cache_tokens)
+
+
 def _status(model: Model, instance: Instance | None) -> ModelStatus:
     if instance is None:
         return "invalid" if model.error else "unloaded"
@@ -204,6 +211,7 @@ def _describe_instance(node: Node, instance: Instance) -> InstanceInfo:
         load_progress=instance.progress,
         load_ms=instance.load_ms,
         running=instance.running,
+        threads=node.supervisor.cores.threads(instance.seat),
         loaded_at=instance.loaded_at,
         last_used_at=instance.last_used_at,
         idle_ms=0.0 if instance.holds else (node.clock() - instance.last_used) * 1000,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         GenerationInfo,
         GetModelStatusReply,
         GetStatsReply,
+        KvCacheInfo,
         ModelInfo,
     )
 
@@ -99,6 +100,12 @@ def _waits(model: ModelInfo) -> str:
     return f"waits for memory: place {model.place}, for {requests}"
 
 
+def _kv_cache(cache: KvCacheInfo, context_tokens: int) -> str:
+    if cache.form == "separate":
+        return f"{cache.slots} streams of {context_tokens:,} tokens"
+    return f"{cache.slots} slots that share {cache.tokens:,} tokens (unified)"
+
+
 def _show_one(model: ModelInfo) -> None:
     from suite.cli.output import facts
     from suite.units import size
@@ -113,6 +120,7 @@ def _show_one(model: ModelInfo) -> None:
         ("parameters", f"{model.parameters:,}" if model.parameters else ""),
         ("quantization", model.quantization or ""),
         ("context", f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"),
+        *([("KV cache", _kv_cache(model.kv_cache, model.n_ctx))] if model.kv_cache else []),
         ("chat template", "yes" if model.has_chat_template else "no"),
         ("capabilities", ", ".join(model.capabilities)),
         ("aliases", ", ".join(model.aliases)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 import platformdirs
@@ -53,6 +53,9 @@ def chosen_data_dir(given: Path | str | None, environ: Mapping[str, str]) -> Pat
         raise InvalidConfiguration(f"{chosen} is in no home directory that exists") from None
 
 
+DEFAULT_SLOTS: Final = 8
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one model; defaults depend on its file and the machine."""
 
@@ -68,10 +71,16 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Threads to compute with. Default: as many cores as the process may use, which `suite config` shows."""
     batch_size: Count = 512
     """The most tokens in one batch; at least as many as slots."""
-    slots: Annotated[int, Meta(ge=1, le=64)] = 8
-    """How many generations run at once, and how many conversations have their tokens in the KV cache."""
+    slots: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """How many generations run at once, and how many conversations have their tokens in the KV cache.
+    Default: 8, or fewer but at least 4 where that gives each a whole context."""
+    kv_cache: Literal["auto", "separate", "unified"] = "auto"
+    """`separate`: each slot has room for a whole context, and several answers are generated faster.
+    `unified`: all slots share `cache_tokens`. `auto`: separate where that takes at most a sixteenth of the
+    memory limit, or 128 MiB."""
     cache_tokens: Count | None = None
-    """The KV cache of all slots together, in tokens. Default: a context for each slot, within 128 MiB."""
+    """The KV cache of all slots together, in tokens. Default: a context for each slot if it is separate,
+    otherwise one context, or what 128 MiB hold if that is more."""
     prompt_step_tokens: Count = 256
     """The most prompt tokens in one step while answers are generated; with fewer, answers stall less."""
     idle_timeout_seconds: Seconds | None = None
@@ -93,7 +102,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def batch_tokens(self) -> int:
         """The most tokens in one batch: llama.cpp aborts if there are fewer than slots."""
-        return max(self.batch_size, self.slots)
+        return max(self.batch_size, self.slots or DEFAULT_SLOTS)
 
 
 class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

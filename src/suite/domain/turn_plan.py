@@ -100,7 +100,8 @@ class _Planning:
     def _consider(self, model_id: str, queue: Queue) -> Start | None:
         """Load the model if that is possible now, or else see to it that it will be."""
         need_bytes = self._state.need_bytes(queue[0])
-        if (error := never_fits(self._state, model_id, need_bytes)) is not None:
+        error = never_fits(self._state, model_id, need_bytes, smaller=queue[0].smaller)
+        if error is not None:
             self._never_fits.add(model_id)
             self._refuse(queue, error)
             return None

@@ -52,6 +52,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     need_bytes: int
     """The estimated memory of the model."""
+    smaller: str = ""
+    """Which settings of the model would make it fit into the limit, in words; empty if none does."""
     since: float
     deadline: float
     """Until when it may wait for memory. The load itself is not limited by it."""
@@ -310,7 +312,8 @@ def decide(state: Turns, command: Ask) -> Served | Queued:
     request = command.request
     if is_open(state, request.model_id, command.occupancy) and request.model_id not in state.closing:
         return Served(request=request)
-    if (error := never_fits(state, request.model_id, state.need_bytes(request))) is not None:
+    error = never_fits(state, request.model_id, state.need_bytes(request), smaller=request.smaller)
+    if error is not None:
         raise error
     waiting = len(state.waiting.get(request.model_id, ()))
     if waiting >= state.queue_limit:
@@ -321,14 +324,16 @@ def decide(state: Turns, command: Ask) -> Served | Queued:
     return Queued(request=request)
 
 
-def never_fits(state: Turns, model_id: str, need_bytes: int) -> NotEnoughMemory | None:
-    """Why a model of this size can never be loaded, as things stand; None if it can."""
+def never_fits(state: Turns, model_id: str, need_bytes: int, *, smaller: str = "") -> NotEnoughMemory | None:
+    """Why a model of this size can never be loaded, as things stand; None if it can.
+
+    `smaller` is as that of a request.
+    """
     limit_bytes = state.residency.limit_bytes
     if need_bytes > limit_bytes:
         return NotEnoughMemory(
-            f"{model_id} needs {size(need_bytes)}, the limit is {size(limit_bytes)}: "
-            f'raise memory_limit_gb, or give the model a smaller models."{model_id}".context_length '
-            "in the configuration"
+            f"{model_id} needs {size(need_bytes)}, the limit is {size(limit_bytes)}: raise memory_limit_gb"
+            + (f', or set in models."{model_id}" {smaller}' if smaller else "")
         )
     others = {each: state.pinned_bytes(each) for each in state.pinned if each != model_id}
     if need_bytes > limit_bytes - sum(others.values()):

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from suite.engine.backend import Backend
+from suite.engine.backend import Backend, Cores
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS, Conversations
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
-from suite.engine.scheduler import BatchShare, Run, Scheduler, batch_entries
+from suite.engine.scheduler import BatchShare, Lead, Run, Scheduler, batch_entries, by_sequence
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.text import visible_tokens
@@ -29,14 +29,22 @@ from suite.messages.events import Outcome
 
 logger = logging.getLogger("suite.engine")
 
+MIN_FOLLOWED_TOKENS = 32
+"""A generation follows another only if it saves decoding this many tokens.
+
+It waits for a step, whose fixed part takes as long as 3 to 10 tokens of a prompt on a CPU (measured).
+"""
+
 
 class StepStats(NamedTuple):
-    """The size of one batch, how many generations waited for a slot meanwhile, and how long the step took."""
+    """The size of one batch, how many generations waited for a slot meanwhile, and how it was computed."""
 
     sequences: int
     tokens: int
     waiting: int
     seconds: float
+    threads: int | None
+    """None: as many as the model was loaded with."""
 
 
 OnStep: TypeAlias = Callable[[StepStats], None]
@@ -52,10 +60,16 @@ class Engine:
         *,
         prompt_step_tokens: int,
         snapshots: Snapshots | None = None,
+        cores: Cores | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
-        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated."""
+        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated.
+
+        `cores` says before each step with how many threads it is computed; None: with those of the load.
+        """
         self._backend = backend
+        self._cores = cores
+        self._threads: int | None = None
         self._conversations = Conversations(backend, slots, snapshots, clock)
         self._scheduler = Scheduler(batch_tokens=backend.batch_tokens, prompt_step_tokens=prompt_step_tokens)
         self.on_step: OnStep | None = None
@@ -67,7 +81,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether any generation runs or waits."""
-        return bool(self._scheduler.running or self._scheduler.waiting)
+        return bool(self._scheduler.running or self._scheduler.queued)
 
     def submit(self, generation: Generation, listener: Listener) -> None:
         """Queue a generation; it starts when a slot is free."""
@@ -77,15 +91,17 @@ class Engine:
     def step(self) -> None:
         """Advance every running generation by one token, or by one piece of its prompt."""
         self._end_interrupted()
-        if self._scheduler.waiting or not self._scheduler.running:
+        if self._scheduler.queued or not self._scheduler.running:
             self._conversations.empty_marked()
         self._admit()
+        self._conversations.close_gaps(self._scheduler.expected_steps())
         began = self._clock()
         shares = self._decode()
         self._sample_all(shares)
         if self.on_step is not None and shares:
-            waiting, seconds = len(self._scheduler.waiting), self._clock() - began
-            self.on_step(StepStats(len(shares), sum(share.tokens for share in shares), waiting, seconds))
+            waiting, seconds = len(self._scheduler.queued), self._clock() - began
+            tokens = sum(share.tokens for share in shares)
+            self.on_step(StepStats(len(shares), tokens, waiting, seconds, self._threads))
         self._conversations.snapshot_idle(seconds=SNAPSHOT_DELAY_SECONDS)
 
     # --- between generations --------------------------------------------------------------------------------
@@ -100,7 +116,7 @@ class Engine:
         cleared = self._conversations.clear(conversation_id)
         preempted = [
             run
-            for run in self._scheduler.waiting
+            for run in self._scheduler.queued
             if run.sampler is not None and conversation_id in (None, run.generation.request.conversation_id)
         ]
         for run in preempted:
@@ -168,17 +184,39 @@ class Engine:
     # --- beginnings -----------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Start waiting generations in their order, as long as slots are free."""
-        for run in list(self._scheduler.waiting):
-            if not self._conversations.has_free_slot or (self._cache_full and self._scheduler.running):
+        """Start waiting generations in their order, as long as slots are free.
+
+        One whose prompt begins with what another is reading follows that one. It keeps its claim to a slot,
+        so that nobody who comes later delays it.
+        """
+        for run in self._scheduler.admissible():
+            claimed = self._scheduler.claimed_slots(besides=run)
+            if self._conversations.free_slots <= claimed or (self._cache_full and self._scheduler.running):
                 return
-            try:
-                self._begin(run)
-            except SuiteError as error:
-                self._fail(run, error)
-            except Exception:
-                logger.exception("a generation could not begin")
-                self._fail(run, GenerationFailed())
+            if (lead := self._lead(run)) is not None:
+                self._scheduler.follow(run, lead)
+            else:
+                self._try_to_begin(run)
+
+    def _lead(self, run: Run) -> Lead | None:
+        """Whoever reads what this run begins with; None if to wait for it saves too little."""
+        request = run.generation.request
+        if not request.reuse or (request.continues and run.sampler is None):
+            return None
+        lead = self._scheduler.find_lead(run, can_lend=self._conversations.can_lend)
+        if lead is None or lead.tokens < MIN_FOLLOWED_TOKENS:
+            return None
+        reusable = self._conversations.reusable_tokens(run.pending, request.conversation_id)
+        return lead if lead.tokens - reusable >= MIN_FOLLOWED_TOKENS else None
+
+    def _try_to_begin(self, run: Run) -> None:
+        try:
+            self._begin(run)
+        except SuiteError as error:
+            self._fail(run, error)
+        except Exception:
+            logger.exception("a generation could not begin")
+            self._fail(run, GenerationFailed())
 
     def _begin(self, run: Run) -> None:
         """Give a run a slot, unless it continues a conversation of which an earlier run is still active."""
@@ -214,7 +252,8 @@ class Engine:
 
     def _decode(self) -> Sequence[BatchShare]:
         """Decode the next batch and return its shares; empty if there was nothing to decode."""
-        while shares := self._scheduler.next_batch():
+        while shares := by_sequence(self._scheduler.next_batch()):
+            self._share_cores(shares)
             try:
                 if self._backend.decode(batch_entries(shares)):
                     return shares
@@ -225,6 +264,15 @@ class Engine:
             if not self._conversations.make_room():
                 self._free_cache()
         return ()
+
+    def _share_cores(self, shares: Sequence[BatchShare]) -> None:
+        """Compute the next batch with as many threads as it is due."""
+        if self._cores is not None:
+            self._threads = self._cores.due(
+                reading=not all(share.run.prefilled for share in shares),
+                priority=max(share.run.generation.request.priority for share in shares),
+            )
+            self._backend.use_threads(self._threads)
 
     def _discard(self, run: Run, error: SuiteError) -> None:
         """Fail a run whose sequence has unknown contents, and empty its slot."""

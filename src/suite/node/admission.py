@@ -155,6 +155,7 @@ class Admission:
             request_id=self._new_id(),
             model_id=model.model_id,
             need_bytes=model.need_bytes,
+            smaller=model.smaller(self.state.residency.limit_bytes),
             since=now,
             deadline=max(now, terms.deadline),
             priority=terms.priority,

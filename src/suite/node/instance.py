@@ -12,6 +12,7 @@ from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.turns import Occupancy
 from suite.errors import SuiteError
+from suite.messages.actor import CoreSeat
 from suite.messages.events import UnloadReason
 from suite.node.process import ActorProcess
 
@@ -51,6 +52,8 @@ class Instance:
         self.phase: Phase = "loading"
         self.progress = 0.0
         self.process: ActorProcess | None = None
+        self.seat: CoreSeat | None = None
+        """Where its process says what it does, to share the cores."""
         self.failure: SuiteError | None = None
         """Why it ended, for those who waited for it."""
         self.unloading: UnloadReason | None = None

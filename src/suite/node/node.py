@@ -15,6 +15,7 @@ from suite.engine.gguf.signature import Signature
 from suite.errors import ModelFileInvalid, SuiteError
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
+from suite.machine import Processors
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
@@ -52,7 +53,7 @@ class Node:
         supervisor: Supervisor,
         generations: Generations,
         pins: Pins,
-        cores: int,
+        processors: Processors,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -70,7 +71,7 @@ class Node:
         self.supervisor = supervisor
         self.generations = generations
         self.pins = pins
-        self._cores = cores
+        self._processors = processors
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
         self.service: Service[Node] | None = None
@@ -143,8 +144,8 @@ class Node:
         )
 
     def threads(self, model: Model) -> int:
-        """How many threads the model computes with."""
-        return threads(model, self._cores)
+        """How many threads the model computes with when no other is busy."""
+        return self._processors.threads(model.settings.n_threads)
 
 
 def keep_alive(settings: Settings, model: Model) -> float:
@@ -162,16 +163,11 @@ def _seconds(keep_alive: float | str) -> float:
     return {"forever": math.inf, "now": 0.0}[keep_alive] if isinstance(keep_alive, str) else keep_alive
 
 
-def threads(model: Model, cores: int) -> int:
-    """The configured number of threads, or one per core: llama.cpp is slower with more (`suite.machine`)."""
-    return model.settings.n_threads or cores
-
-
 async def actor_spec(
     settings: Settings,
     access: NatsAccess,
     catalogue: Catalogue,
-    cores: int,
+    processors: Processors,
     model: Model,
     instance_id: str,
 ) -> ActorSpec:
@@ -184,6 +180,8 @@ async def actor_spec(
     now = catalogue.models.get(model.model_id)
     if now is not None and isinstance(now.error, ModelFileInvalid):
         raise now.error.copy()
+    cache = model.kv_cache
+    assert cache is not None, "only what can be loaded is"
     return ActorSpec(
         node=settings.node,
         instance_id=instance_id,
@@ -191,13 +189,14 @@ async def actor_spec(
         model_path=str(model.path),
         subject_root=settings.subject_root,
         nats=access,
-        context_tokens=model.context_tokens,
-        cache_tokens=model.cache_tokens,
+        context_tokens=cache.context_tokens,
+        cache_tokens=cache.cache_tokens,
+        kv_cache=cache.form,
         prompt_step_tokens=model.settings.prompt_step_tokens,
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
-        threads=threads(model, cores),
-        slots=model.settings.slots,
+        threads=processors.threads(model.settings.n_threads),
+        slots=cache.slots,
         queue_limit=settings.queue_limit,
         model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=signature.text),
         model_digest=digest,

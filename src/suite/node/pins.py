@@ -71,7 +71,9 @@ class Pins:
 
         Raises NotEnoughMemory if it does not fit beside the other pinned models, or what the append raises.
         """
-        error = never_fits(self._supervisor.admission.state, model.model_id, model.need_bytes)
+        state, limit_bytes = self._supervisor.admission.state, self._supervisor.residency.limit_bytes
+        smaller = model.smaller(limit_bytes)
+        error = never_fits(state, model.model_id, model.need_bytes, smaller=smaller)
         if error is not None:
             raise error
         seq = await self._settle(ModelPinned(model_id=model.model_id, node=self._node))

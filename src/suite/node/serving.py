@@ -53,6 +53,7 @@ from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.address import Address
 from suite.node.content import ContentWatch
+from suite.node.cores import NodeCores
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.foreign_messages import ForeignMessages
@@ -207,14 +208,14 @@ async def running_node(
             background() as tasks,
         ):
             env = _Environment(
-                settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.cores().value
+                settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.processors()
             )
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
-            catalogue = await _catalogue(settings)
-            on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
             limit_bytes = _memory_limit(settings)
+            catalogue = await _catalogue(settings, limit_bytes)
+            on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
@@ -267,8 +268,7 @@ class _Environment(NamedTuple):
     new_id: NewId
     now: Now
     clock: Clock
-    cores: int
-    """How many threads a model computes with by default."""
+    processors: machine.Processors
 
 
 async def _prepare(env: _Environment) -> Reporter:
@@ -308,8 +308,9 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
             turn_seconds=settings.turn_seconds,
         ),
         standby=settings.standby and settings.enable_gguf_management,
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.cores),
+        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.processors),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        cores=NodeCores(machine.processors),
         memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
         new_id=env.new_id,
         now=env.now,
@@ -360,7 +361,7 @@ def _node(
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
         pins=pins,
-        cores=env.cores,
+        processors=env.processors,
         new_id=env.new_id,
         now=env.now,
         clock=clock,
@@ -470,11 +471,12 @@ async def _nats(settings: Settings) -> AsyncIterator[_Nats]:
         yield _Nats(server.access, server.mirror, Address(settings, server), server)
 
 
-async def _catalogue(settings: Settings) -> Catalogue:
+async def _catalogue(settings: Settings, memory_limit_bytes: int) -> Catalogue:
     catalogue = Catalogue.open(
         settings.models_directories,
         settings.models,
         settings.data_dir,
+        memory_limit_bytes=memory_limit_bytes,
         follow_links=settings.follow_links,
     )
     await catalogue.scan_first()

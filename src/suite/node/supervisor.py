@@ -14,6 +14,7 @@ from functools import partial
 
 import anyio
 import anyio.abc
+import msgspec
 
 from suite import telemetry
 from suite.catalogue import Model
@@ -46,6 +47,7 @@ from suite.messages.events import (
     UnloadReason,
 )
 from suite.node.admission import Admission, Tell, Terms
+from suite.node.cores import NodeCores
 from suite.node.instance import Instance, Lease
 from suite.node.journal import Journal
 from suite.node.memory_kills import MemoryKills
@@ -84,6 +86,7 @@ class Supervisor:
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
+        cores: NodeCores,
         memory_kills: MemoryKills,
         new_id: NewId,
         now: Now,
@@ -109,9 +112,11 @@ class Supervisor:
         self._journal = journal
         self._make_spec = make_spec
         self._terminate = terminate
+        self.cores = cores
+        """Who computes with how many threads."""
         self._memory_kills = memory_kills
         self._new_id, self._now, self._clock = new_id, now, clock
-        self._standby = Standby()
+        self._standby = Standby([cores.table.descriptor])
         self._keeps_standby = standby
         self._stopping = False
         self._process_stop_seconds = STOP_SECONDS
@@ -122,6 +127,7 @@ class Supervisor:
         """Run until the block ends. For an orderly shutdown call `drain` and `stop` before that."""
         try:
             async with background() as self._tasks:
+                self._tasks.start_soon(self.cores.run)
                 self._tasks.start_soon(self.admission.run)
                 if self._keeps_standby:
                     self._tasks.start_soon(self._standby.keep, self._has_room)
@@ -352,8 +358,18 @@ class Supervisor:
         instance.kills_before = self._memory_kills.count()
         instance.process_started = self._clock()
         instance.signature, instance.sha256 = spec.model_files.signature, spec.model_digest
+        with self.cores.seat(instance.model.settings.n_threads) as seat:
+            instance.seat = seat
+            try:
+                return await self._run_process(instance, msgspec.structs.replace(spec, cores=seat))
+            finally:
+                instance.seat = None
+
+    async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
+            if spec.cores is not None:
+                self.cores.watch(spec.cores, process.pid)
             if instance.unloading is not None:
                 process.kill()
             reports = process.reports()
@@ -421,7 +437,8 @@ class Supervisor:
         self.admission.note(
             Measured(model_id=model.model_id, estimated_bytes=model.need_bytes, resident_bytes=resident_bytes)
         )
-        instance.failure = never_fits(self.admission.state, model.model_id, resident_bytes)
+        smaller = model.smaller(self.residency.limit_bytes)
+        instance.failure = never_fits(self.admission.state, model.model_id, resident_bytes, smaller=smaller)
         return instance.failure is not None
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
