@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from itertools import chain
+from operator import attrgetter
 
 from suite.domain.residency import Resident
 from suite.domain.turns import (
@@ -27,6 +28,8 @@ from suite.domain.turns import (
     refusal,
 )
 from suite.errors import SuiteError
+
+_DEADLINE = attrgetter("deadline")
 
 
 def plan(state: Turns, *, now: float, occupancy: Occupancies) -> Plan:
@@ -153,7 +156,9 @@ class _Planning:
 
     def _take(self, chosen: Collection[Resident]) -> None:
         """Have these leave for nobody else."""
-        self._able_to_leave = [each for each in self._able_to_leave if each not in chosen]
+        if chosen:
+            ids = {each.model_id for each in chosen}
+            self._able_to_leave = [each for each in self._able_to_leave if each.model_id not in ids]
 
     def _close(self, resident: Resident, *, waiting_since: float) -> None:
         """Close a model once it had its turn while another waited; see when that will be."""
@@ -197,13 +202,16 @@ class _Planning:
         """Refuse the requests whose time is over. Returns whether others wait for this model."""
         if queue[0].model_id in self._never_fits:
             return False
-        expired = [each for each in queue if each.deadline <= self._now]
-        if expired:
-            self._refuse(expired, refusal(self._state, queue[0], self._occupancy))
-        self._look_again_at(
-            min((each.deadline for each in queue if each.deadline > self._now), default=math.inf)
+        if (first := min(map(_DEADLINE, queue))) > self._now:
+            self._look_again_at(first)
+            return True
+        self._refuse(
+            (each for each in queue if each.deadline <= self._now),
+            refusal(self._state, queue[0], self._occupancy),
         )
-        return len(expired) < len(queue)
+        left = [each.deadline for each in queue if each.deadline > self._now]
+        self._look_again_at(min(left, default=math.inf))
+        return bool(left)
 
     def _refuse(self, requests: Iterable[Request], error: SuiteError) -> None:
         self._refused += (Refused(request=each, error=error.copy()) for each in requests)
