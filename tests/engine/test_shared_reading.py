@@ -298,7 +298,7 @@ def test_nobody_waits_longer_because_others_share(plan: list[Arrival], before: i
     """Against the same without following, in decoded tokens: neither those that come together, nor an
     urgent one after some steps, but for the steps that its own beginning and end are rounded to."""
 
-    def waits() -> list[int]:
+    def waits() -> list[tuple[int, int]]:
         engine, backend = engine_of(slots=11, batch=batch)
         every = [arrival.asked(number, max_tokens=1) for number, arrival in enumerate(plan)]
         submit(engine, *every)
@@ -307,13 +307,16 @@ def test_nobody_waits_longer_because_others_share(plan: list[Arrival], before: i
         came, urgent = backend.decoded, agent(0, max_tokens=1, priority=5)
         submit(engine, urgent)
         first = _first_tokens(engine, backend, [*every, urgent])
-        return [*([] if before else first[:-1]), first[-1] - came]
+        reused = [each.generation.reused_tokens for each in (*every, urgent)]
+        return [*zip([] if before else first[:-1], reused, strict=False), (first[-1] - came, reused[-1])]
 
     together = waits()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("suite.engine.engine.MIN_FOLLOWED_TOKENS", CONTEXT)
+        patch.setattr("suite.engine.engine.MIN_FOLLOWED_TOKENS", CONTEXT)  # nobody follows
         apart = waits()
-    assert all(wait <= least + 2 * batch for wait, least in zip(together, apart, strict=True))
+    for (wait, reused), (least, found) in zip(together, apart, strict=True):
+        # What lies in slots by chance, of those that have ended, is not the same in both.
+        assert wait <= least + 2 * batch + max(0, found - reused)
 
 
 def _first_tokens(engine: Engine, backend: FakeBackend, every: Sequence[Asked]) -> list[int]:

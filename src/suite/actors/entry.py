@@ -91,6 +91,7 @@ def _settings(spec: ActorSpec) -> ContextSettings:
         gpu_layers=spec.gpu_layers,
         threads=spec.threads,
         prompt_step_tokens=spec.prompt_step_tokens,
+        max_step_seconds=spec.max_step_ms / 1000,
         slots=spec.slots,
     )
 

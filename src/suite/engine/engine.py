@@ -10,6 +10,7 @@ first; then the newest generation is preempted, and its tokens are decoded again
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
@@ -18,7 +19,7 @@ from suite.engine.backend import Backend, Cores
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS, Conversations
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
-from suite.engine.scheduler import BatchShare, Lead, Run, Scheduler, batch_entries, by_sequence
+from suite.engine.scheduler import BatchShare, Lead, Run, Scheduler, batch_entries, by_sequence, step_work
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.text import visible_tokens
@@ -59,11 +60,13 @@ class Engine:
         slots: Slots,
         *,
         prompt_step_tokens: int,
+        max_step_seconds: float = math.inf,
         snapshots: Snapshots | None = None,
         cores: Cores | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
-        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated.
+        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated, and
+        `max_step_seconds` how long these may wait for it.
 
         `cores` says before each step with how many threads it is computed; None: with those of the load.
         """
@@ -71,12 +74,18 @@ class Engine:
         self._cores = cores
         self._threads: int | None = None
         self._conversations = Conversations(backend, slots, snapshots, clock)
-        self._scheduler = Scheduler(batch_tokens=backend.batch_tokens, prompt_step_tokens=prompt_step_tokens)
+        self._scheduler = Scheduler(
+            batch_tokens=backend.batch_tokens,
+            prompt_step_tokens=prompt_step_tokens,
+            max_step_seconds=max_step_seconds,
+        )
+        self._max_step_seconds = max_step_seconds
         self.on_step: OnStep | None = None
         """Called after every step."""
         self._clock = clock
         self._arrivals = 0
         self._cache_full = False
+        self._decoding_since = self._stepped_at = clock()
 
     @property
     def busy(self) -> bool:
@@ -97,9 +106,9 @@ class Engine:
         self._conversations.close_gaps(self._scheduler.expected_steps())
         began = self._clock()
         shares = self._decode()
-        self._sample_all(shares)
+        self._sample_and_learn(shares)
         if self.on_step is not None and shares:
-            waiting, seconds = len(self._scheduler.queued), self._clock() - began
+            waiting, seconds = len(self._scheduler.queued), self._stepped_at - began
             tokens = sum(share.tokens for share in shares)
             self.on_step(StepStats(len(shares), tokens, waiting, seconds, self._threads))
         self._conversations.snapshot_idle(seconds=SNAPSHOT_DELAY_SECONDS)
@@ -187,9 +196,12 @@ class Engine:
         """Start waiting generations in their order, as long as slots are free.
 
         One whose prompt begins with what another is reading follows that one. It keeps its claim to a slot,
-        so that nobody who comes later delays it.
+        so that nobody who comes later delays it. While answers run, no more than one starts once half of the
+        step's time is over: to save what was in the slot and to restore what is to be there takes time.
         """
-        for run in self._scheduler.admissible():
+        for number, run in enumerate(self._scheduler.admissible()):
+            if number and self._scheduler.answering and self._waited() > self._max_step_seconds / 2:
+                return
             claimed = self._scheduler.claimed_slots(besides=run)
             if self._conversations.free_slots <= claimed or (self._cache_full and self._scheduler.running):
                 return
@@ -206,8 +218,9 @@ class Engine:
         lead = self._scheduler.find_lead(run, can_lend=self._conversations.can_lend)
         if lead is None or lead.tokens < MIN_FOLLOWED_TOKENS:
             return None
-        reusable = self._conversations.reusable_tokens(run.pending, request.conversation_id)
-        return lead if lead.tokens - reusable >= MIN_FOLLOWED_TOKENS else None
+        saved = lead.tokens - self._conversations.reusable_tokens(run.pending, request.conversation_id)
+        # A leader that has to read more than this run would itself is not waited for.
+        return lead if saved >= max(MIN_FOLLOWED_TOKENS, lead.missing) else None
 
     def _try_to_begin(self, run: Run) -> None:
         try:
@@ -250,10 +263,15 @@ class Engine:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
+    def _waited(self) -> float:
+        """Seconds since the last step: for so long running answers have had no token."""
+        return self._clock() - self._stepped_at
+
     def _decode(self) -> Sequence[BatchShare]:
         """Decode the next batch and return its shares; empty if there was nothing to decode."""
-        while shares := by_sequence(self._scheduler.next_batch()):
+        while shares := by_sequence(self._scheduler.next_batch(self._waited())):
             self._share_cores(shares)
+            self._decoding_since = self._clock()
             try:
                 if self._backend.decode(batch_entries(shares)):
                     return shares
@@ -302,6 +320,14 @@ class Engine:
         self._scheduler.remove(run)
         self._scheduler.enqueue(run)
         self._cache_full = True
+
+    def _sample_and_learn(self, shares: Sequence[BatchShare]) -> None:
+        work = step_work(shares)
+        is_complete = any(share.samples for share in shares)  # else a GPU may still be at it
+        self._sample_all(shares)
+        self._stepped_at = self._clock()
+        if is_complete:
+            self._scheduler.learn(work, self._stepped_at - self._decoding_since)
 
     def _sample_all(self, shares: Sequence[BatchShare]) -> None:
         """Record what was decoded, and sample a token for every run whose pending tokens are all decoded."""

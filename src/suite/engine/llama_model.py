@@ -41,6 +41,8 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     batch_tokens: int
     prompt_step_tokens: int = 256
     """The most prompt tokens in one step while answers are being generated."""
+    max_step_seconds: float = 0.15
+    """How long running answers may wait for a step, if their own tokens alone do not take longer."""
     gpu_layers: int
     """Layers to put on the GPU; -1: all."""
     threads: int

@@ -1,8 +1,9 @@
 """Composes the next batch: the next token of every running answer, then pieces of prompts as far as they fit.
 
 Prompts are decoded in pieces (chunked prefill), so that running answers do not stall when a long prompt
-arrives. Prompts with a higher priority go first, then those that arrived first. A step of priority counts as
-a fixed number of seconds of waiting, so that no generation starves.
+arrives: while answers run, a step has only so much of prompts as it has time for. Prompts with a higher
+priority go first, then those that arrived first. A step of priority counts as a fixed number of seconds of
+waiting, so that no generation starves.
 
 A prompt that begins with what another run is reading is read once: the run *follows* that one, which leads,
 and starts when the tokens that they share are decoded. A leader goes as early as the best of its followers,
@@ -21,6 +22,7 @@ from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
 from suite.engine.slots import Slot, common_prefix
+from suite.engine.step_time import Piece, StepTime, StepWork
 from suite.engine.text import TextStream
 
 PRIORITY_SECONDS = 10.0
@@ -77,13 +79,18 @@ class BatchShare(NamedTuple):
 class Scheduler:
     """The runs that wait for a slot, those that follow another, and those that run, each sorted by rank."""
 
-    def __init__(self, *, batch_tokens: int, prompt_step_tokens: int) -> None:
-        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated."""
+    def __init__(
+        self, *, batch_tokens: int, prompt_step_tokens: int, max_step_seconds: float = math.inf
+    ) -> None:
+        """While answers are being generated, a step has at most `prompt_step_tokens` of prompts, and no more
+        of them than let it take `max_step_seconds`; but prompts get as much time as answers."""
         self.waiting: list[Run] = []
         self.following: list[Run] = []
         self.running: list[Run] = []
         self._batch_tokens = batch_tokens
         self._prompt_step_tokens = prompt_step_tokens
+        self._max_step_seconds = max_step_seconds
+        self._step_time = StepTime()
 
     def __iter__(self) -> Iterator[Run]:
         yield from self.running
@@ -174,18 +181,39 @@ class Scheduler:
             if run.slot is not None
         }
 
-    def next_batch(self) -> list[BatchShare]:
-        """Compose the next batch; empty when no run has anything to decode."""
+    @property
+    def answering(self) -> bool:
+        """Whether answers are being generated, so that somebody waits for the next step."""
+        return any(run.prefilled for run in self.running)
+
+    def next_batch(self, spent: float = 0.0) -> list[BatchShare]:
+        """Compose the next batch; empty when no run has anything to decode.
+
+        `spent` are the seconds that running answers have waited already since the last step.
+        """
         answers = [BatchShare(run, 1) for run in self.running if run.prefilled]
         if len(answers) == len(self.running):
             return answers
-        room = self._batch_tokens - len(answers)
+        room, seconds = self._batch_tokens - len(answers), math.inf
         if answers:
             room = min(room, self._prompt_step_tokens)
-        return answers + self._pieces(room)
+            seconds = self._seconds_for_prompts(len(answers), spent)
+        return answers + self._pieces(room, seconds)
 
-    def _pieces(self, room: int) -> list[BatchShare]:
-        """Pieces of prompts, in the order in which they are to be read."""
+    def learn(self, work: StepWork, seconds: float) -> None:
+        """Take account of how long a step took."""
+        self._step_time.learn(work, seconds)
+
+    def _seconds_for_prompts(self, answers: int, spent: float) -> float:
+        """What is left of a step's time, and at least as much as its answers take.
+
+        Otherwise a prompt would hardly be read beside many answers, or on a slow machine.
+        """
+        answering = self._step_time.answers(answers)
+        return max(self._max_step_seconds - spent - answering, answering)
+
+    def _pieces(self, room: int, seconds: float) -> list[BatchShare]:
+        """Pieces of prompts, in the order in which they are to be read: at least a token of the first."""
         followers = self._followers()
         urgency = {
             run: min(_rank(each) for each in (run, *followers.get(run, ())))
@@ -195,13 +223,18 @@ class Scheduler:
         pieces: list[BatchShare] = []
         last = (math.inf, 0)
         for run in sorted(urgency, key=urgency.__getitem__):
-            if room <= 0 or urgency[run] > last:
-                break
+            position = 0 if run.slot is None else len(run.slot.tokens)
+            fitting = max(self._step_time.tokens_within(seconds, position), 0 if pieces else 1)
             led = followers.get(run, ())
-            piece = BatchShare(run, min(room, len(run.pending), _longest_piece(run, led)))
-            pieces.append(piece)
-            room -= piece.tokens
-            last = min([last, *(_rank(each) for each in led if _missing(each) <= piece.tokens)])
+            tokens = min(room, fitting, len(run.pending), _longest_piece(run, led))
+            if tokens <= 0 or urgency[run] > last:
+                break
+            pieces.append(BatchShare(run, tokens))
+            room -= tokens
+            seconds -= self._step_time.prompts([Piece(position, tokens)])
+            last = min([last, *(_rank(each) for each in led if _missing(each) <= tokens)])
+            if tokens == fitting:
+                break  # the time is up, and what comes after may not be read before the rest of this
         return pieces
 
 
@@ -228,6 +261,13 @@ def by_sequence(shares: Sequence[BatchShare]) -> list[BatchShare]:
 def _sequence(share: BatchShare) -> int:
     assert share.run.slot is not None, "only what has a slot is in a batch"
     return share.run.slot.sequence
+
+
+def step_work(shares: Sequence[BatchShare]) -> StepWork:
+    """What a batch consists of, before it is decoded."""
+    prompts = [share for share in shares if not share.run.prefilled]
+    pieces = [Piece(len(share.run.slot.tokens), share.tokens) for share in prompts if share.run.slot]
+    return StepWork(len(shares) - len(prompts), pieces)
 
 
 def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:

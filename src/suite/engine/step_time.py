@@ -27,6 +27,13 @@ class Piece(NamedTuple):
     tokens: int
 
 
+class StepWork(NamedTuple):
+    """What is decoded in a step: a token for each of some answers, and pieces of prompts."""
+
+    answers: int
+    pieces: Sequence[Piece]
+
+
 class StepTime:
     """How long steps of one model take at the moment; it follows when more or fewer cores compute them."""
 
@@ -46,8 +53,9 @@ class StepTime:
         """How many tokens of a prompt can be decoded in this time, from a position on."""
         return int(min(seconds / self._per_token(_range(position)), 1e9))
 
-    def learn(self, answers: int, pieces: Sequence[Piece], seconds: float) -> None:
-        """Take account of a step that had a token each of so many answers, and these pieces."""
+    def learn(self, work: StepWork, seconds: float) -> None:
+        """Take account of how long a step took."""
+        answers, pieces = work
         if not pieces:
             self._answer = _moved(self._answer, seconds / answers)
             return

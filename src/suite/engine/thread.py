@@ -150,6 +150,7 @@ class EngineThread:
             model,
             Slots(self._settings.slots, can_share=model.can_share),
             prompt_step_tokens=self._settings.prompt_step_tokens,
+            max_step_seconds=self._settings.max_step_seconds,
             snapshots=self._make_snapshots(),
             cores=self.cores,
         )

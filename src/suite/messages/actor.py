@@ -70,6 +70,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache: KvCacheForm
     batch_tokens: int
     prompt_step_tokens: int
+    max_step_ms: int
     gpu_layers: int
     threads: int
     slots: int

@@ -193,6 +193,7 @@ async def actor_spec(
         cache_tokens=cache.cache_tokens,
         kv_cache=cache.form,
         prompt_step_tokens=model.settings.prompt_step_tokens,
+        max_step_ms=model.settings.max_step_ms,
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
         threads=processors.threads(model.settings.n_threads),
