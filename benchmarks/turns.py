@@ -1,13 +1,14 @@
 """Two models and room for one: what four clients wait for, and how often the models are switched.
 
     make bench-router    # once, half an hour; without it there is no comparison
-    .venv/bin/python benchmarks/turns.py [--quick]
+    .venv/bin/python benchmarks/turns.py [--quick] [--turns N] [PATTERN ...]
 
-Each client has requests of its own, and sends one as soon as the last was answered: two clients ask one
-model, two the other, 400 requests in all, each for a few tokens. With ours, requests wait in a line for
-memory (ADR 40); llama.cpp's router (`--models-max 1`) unloads the model that was used least recently. Both
-have the same files, threads, slots and contexts; each side makes all its requests by itself, and who goes
-first changes.
+Each client sends a request for a few tokens as soon as its last was answered, 400 requests in all. In
+`each` two clients ask one model and two the other; in `both` each client draws which model it asks next.
+With ours, requests wait in a line for memory (ADR 40); llama.cpp's router (`--models-max 1`) unloads the
+model that was used least recently once it is idle, so that of `each` two clients wait until the other two
+have made all their requests. Both have the same files, threads, slots and contexts; each side makes all its
+requests by itself, and who goes first changes.
 
 Prints a line of JSON for each figure: the longest time of a request by the mean, and the loads by the
 number of requests, beside what they may be; and compared with the router the time of all requests, the
@@ -16,9 +17,11 @@ longest time of a request, and how many were answered. Ours must answer all.
 
 from __future__ import annotations
 
+import itertools
+import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import NamedTuple
@@ -26,7 +29,7 @@ from typing import NamedTuple
 import anyio
 
 from answers import Server, ours
-from harness import OURS, in_rotation, quick, report, report_each
+from harness import OURS, Choice, choice, in_rotation, report, report_each
 from models import MODEL_IDS, model_file
 from peers import Router, router_program, running_router
 from prompts import openings
@@ -40,6 +43,7 @@ TOKENS = 16
 SLOTS = 4
 SETTINGS = f"slots = {SLOTS}\ncache_tokens = {SLOTS * CONTEXT_TOKENS}"
 REQUEST_SECONDS = 120.0
+PATTERNS = ("each", "both")
 ROUTER = "router"
 
 
@@ -50,13 +54,22 @@ class Run(NamedTuple):
     answered: int
 
 
-async def ask_all(servers: Mapping[str, Server], requests: int, turn: int) -> Run:
+def models_of(pattern: str, turn: int, client: int) -> Iterator[str]:
+    """Which models a client asks, one after the other."""
+    if pattern == "each":
+        return itertools.repeat(MODELS[client % len(MODELS)])
+    draw = random.Random(f"{turn} {client}")
+    return iter(lambda: draw.choice(MODELS), None)
+
+
+async def ask_all(servers: Mapping[str, Server], pattern: str, requests: int, turn: int) -> Run:
     """All clients at once, each with its part of the requests."""
     waits: list[float] = []
 
     async def client(number: int) -> None:
-        server = servers[MODELS[number % len(MODELS)]]
-        for prompt in openings(f"turns {turn} {number}", requests // CLIENTS):
+        models = models_of(pattern, turn, number)
+        for prompt in openings(f"turns {pattern} {turn} {number}", requests // CLIENTS):
+            server = servers[next(models)]
             began = time.perf_counter()
             with anyio.move_on_after(REQUEST_SECONDS), suppress(SuiteError, OSError, AssertionError):
                 answer = await server(prompt, TOKENS).read()
@@ -97,23 +110,29 @@ async def sides() -> AsyncIterator[tuple[Client, Mapping[str, Mapping[str, Serve
         yield client, found
 
 
-async def main(requests: int, turns: int) -> None:
+async def compare(pattern: str, *, requests: int, turns: int) -> None:
     async with sides() as (client, servers):
         runs = await in_rotation(
-            {side: partial(ask_all, of_side, requests) for side, of_side in servers.items()}, turns
+            {side: partial(ask_all, of_side, pattern, requests) for side, of_side in servers.items()}, turns
         )
         loads = (await client.get_stats()).loads
     assert all(run.answered == requests for run in runs[OURS]), "ours has not answered all"
+    title = f"turns.{pattern}"
     longest = statistics.median(run.longest_by_mean for run in runs[OURS])
-    report("turns.longest_by_mean", longest, 5, unit="of the mean", better="lower")
-    report("turns.loads", loads / turns / requests, 0.5, unit="a request", better="lower")
+    report(f"{title}.longest_by_mean", longest, 5, unit="of the mean", better="lower")
+    report(f"{title}.loads", loads / turns / requests, 0.5, unit="a request", better="lower")
     for place, (name, unit) in enumerate(
         (("total", "s"), ("longest", "s"), ("longest_by_mean", "of the mean"), ("answered", "requests"))
     ):
         figures = {side: [run[place] for run in of_side] for side, of_side in runs.items()}
-        report_each(f"turns.{name}", figures, unit=unit, better="higher" if name == "answered" else "lower")
+        report_each(f"{title}.{name}", figures, unit=unit, better="higher" if name == "answered" else "lower")
+
+
+async def main(chosen: Choice) -> None:
+    for pattern in chosen.parts:
+        requests = QUICK_REQUESTS if chosen.quick else REQUESTS
+        await compare(pattern, requests=requests, turns=chosen.turns or 1)
 
 
 if __name__ == "__main__":
-    is_quick = quick(__doc__)
-    anyio.run(main, QUICK_REQUESTS if is_quick else REQUESTS, 1 if is_quick else 2)
+    anyio.run(main, choice(__doc__, parts=PATTERNS, models=MODEL_IDS))

@@ -373,11 +373,11 @@ def test_requests_are_answered_model_by_model() -> None:
 
 
 def test_two_models_do_not_drive_each_other_out_with_each_request() -> None:
-    """llama-swap issue 612: each stays for as long as its load took, before the other gets its turn."""
+    """llama-swap issue 612: each stays for a turn, though it is unused for a moment after each request."""
     clients = [Client(models=["a"], requests=50), Client(models=["b"], requests=50)]
     outcome = run(clients, Memory(60), {"a": 60, "b": 60}, load_seconds=2.0, use_seconds=0.2)
     assert len(outcome.waits) == 100
-    assert outcome.loads <= 100 / 5
+    assert outcome.loads <= 100 / 15
 
 
 # --- nobody waits for long --------------------------------------------------------------------------------
@@ -406,5 +406,5 @@ def test_however_they_ask_every_wait_is_bounded(
     clients = [Client(models=[f"m{i % len(sizes)}" for i in asked], requests=30) for asked in wanted]
     outcome = run(clients, Memory(100), models, load_seconds=load_seconds, use_seconds=use_seconds)
     assert len(outcome.waits) == 30 * len(clients)
-    turn = max(1.0, load_seconds)
+    turn = min(max(1.0, 2 * load_seconds), LONGEST_TURN_SECONDS)
     assert max(outcome.waits) <= (len(models) + 1) * (2 * turn + 2 * load_seconds + 2 * use_seconds)

@@ -239,7 +239,8 @@ class Memory:
             assert residents[model].phase == "loaded", "a load is evicted"
             assert model not in self.state.pinned, "what is pinned is evicted"
             if model not in plan.evict:
-                assert self.state.tenures[model].least_until <= self.now, "its least time is not over"
+                tenure = self.state.tenures[model]
+                assert tenure.ready_at + tenure.stay_seconds <= self.now, "its least time is not over"
         for model in plan.closing:
             assert model not in self.state.pinned
         assert plan.due > self.now

@@ -209,9 +209,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     The load itself is not counted. After that the request is refused with `not_enough_memory`; 0: at once.
     """
     turn_seconds: Seconds | None = None
-    """How long a model that was loaded stays at least, before it leaves for one that waits.
+    """How long a model in use stays before it leaves for one that waits.
 
-    Default: as long as its load took, from one second to a minute.
+    Default: twice as long as its load took, from one second to a minute.
     """
     drain_seconds: Seconds = 10.0
     """How long stopping the node waits for running generations."""

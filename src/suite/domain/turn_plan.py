@@ -23,6 +23,7 @@ from suite.domain.turns import (
     Refused,
     Request,
     Start,
+    Tenure,
     Turns,
     never_fits,
     refusal,
@@ -168,7 +169,7 @@ class _Planning:
         if resident.model_id in self._state.closing:
             self._closing.add(resident.model_id)  # also while it is unused: it must not begin anew
         elif not self._use(resident.model_id).holds:
-            self._look_again_at(tenure.least_until)
+            self._look_again_at(self._leaves_at(resident.model_id, tenure))
         elif (closes_at := max(tenure.ready_at, waiting_since) + tenure.turn_seconds) <= self._now:
             self._closing.add(resident.model_id)
         else:
@@ -183,15 +184,23 @@ class _Planning:
             return 0, self._use(resident.model_id).last_used
         if resident.model_id in self._state.closing:
             return 1, tenure.ready_at
-        return (3 if self._use(resident.model_id).holds else 2), tenure.least_until
+        if self._use(resident.model_id).holds:
+            return 3, tenure.ready_at + tenure.turn_seconds
+        return 2, self._leaves_at(resident.model_id, tenure)
 
     def _may_leave(self, resident: Resident) -> bool:
         tenure = self._state.tenures.get(resident.model_id)
         return (
             tenure is not None
             and not self._use(resident.model_id).holds
-            and (tenure.least_until <= self._now or resident.model_id in self._evict)
+            and (self._is_over(resident.model_id, tenure) or resident.model_id in self._evict)
         )
+
+    def _is_over(self, model_id: str, tenure: Tenure) -> bool:
+        return model_id in self._state.closing or self._leaves_at(model_id, tenure) <= self._now
+
+    def _leaves_at(self, model_id: str, tenure: Tenure) -> float:
+        return tenure.leaves_at(self._use(model_id).last_used)
 
     def _use(self, model_id: str) -> Occupancy:
         return self._occupancy.get(model_id, UNUSED)

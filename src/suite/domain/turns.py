@@ -10,9 +10,9 @@ leave, the least recently used first. Where these are not enough, a model that i
 its turn: what it has begun goes on, new requests for it wait in the line behind the others, and it leaves as
 soon as it is unused. A request for a loaded model that does not close never waits.
 
-Nothing leaves that is loading, used, pinned, or not loaded for as long as one turn yet. So a model that was
-waited for is still there when those who waited come to use it, and two models do not drive each other out
-more often than their loads are worth.
+Nothing leaves that is loading, used, pinned, or was loaded only just before. So a model that was waited for
+is still there when those who waited come to use it, and two models do not drive each other out more often
+than their loads are worth.
 
 Which requests use a model is not part of the state; each decision is given the occupancy of that moment.
 Times are in seconds of any one clock.
@@ -36,10 +36,16 @@ from suite.units import size
 
 PRIORITY_SECONDS = 10.0
 """How many seconds of waiting one step of priority counts as, here and in the queue of a model's slots."""
+LOADS_A_TURN = 2
 LEAST_TURN_SECONDS = 1.0
 LONGEST_TURN_SECONDS = 60.0
-"""Unless it is configured, a turn is as long as the load before it took, within these limits: then loading
-takes at most about half of the time, however many models take turns."""
+"""Unless it is configured, a turn is so many times as long as the load before it took, within these limits.
+Then loading takes about a third of the time, however many models take turns."""
+LONGEST_STAY_SECONDS = 10.0
+"""A model stays at least as long as its load took, or a turn if that is shorter, but no longer than this."""
+PAUSE_SECONDS = 0.2
+"""Before its turn is over, a model leaves only when it was unused for so long: a client that asks again as
+soon as it was answered does so within this time."""
 
 
 # --- state ------------------------------------------------------------------------------------------------
@@ -70,15 +76,18 @@ Queue: TypeAlias = tuple[Request, ...]
 
 
 class Tenure(msgspec.Struct, frozen=True, kw_only=True):
-    """Since when a model is ready, and how long it stays from then on at least."""
+    """Since when a model is ready, and how long it stays from then on while others wait."""
 
     ready_at: float
+    stay_seconds: float
+    """At least, even if it is not used."""
     turn_seconds: float
+    """At most, from when another began to wait."""
 
-    @property
-    def least_until(self) -> float:
-        """When it may leave for another model."""
-        return self.ready_at + self.turn_seconds
+    def leaves_at(self, last_used: float) -> float:
+        """When it may leave for another model if it is not used any more."""
+        stays_until = max(self.ready_at + self.stay_seconds, last_used + PAUSE_SECONDS)
+        return min(stays_until, self.ready_at + self.turn_seconds)
 
 
 class Turns(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +106,7 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: int
     """How many requests may wait for one model."""
     turn_seconds: float | None = None
-    """How long a turn is; None: see `LEAST_TURN_SECONDS`."""
+    """How long a turn is; None: see `LOADS_A_TURN`."""
 
     def need_bytes(self, request: Request) -> int:
         """The memory that a request's model needs: estimated, or measured if that was more."""
@@ -235,8 +244,7 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
             ended = (*event.served, *(refused.request for refused in event.refused))
             return replace(state, waiting=_without(state.waiting, ended), closing=event.closing)
         case BecameReady():
-            tenure = Tenure(ready_at=event.now, turn_seconds=_turn_seconds(state, event.load_seconds))
-            return replace(state, tenures={**state.tenures, event.model_id: tenure})
+            return replace(state, tenures={**state.tenures, event.model_id: _tenure(state, event)})
         case Measured():
             return replace(state, measured={**state.measured, event.model_id: event})
         case Pinned():
@@ -266,10 +274,12 @@ def _after_fact(state: Turns, event: InstanceEvent) -> Turns:
     )
 
 
-def _turn_seconds(state: Turns, load_seconds: float) -> float:
-    if state.turn_seconds is not None:
-        return state.turn_seconds
-    return min(max(load_seconds, LEAST_TURN_SECONDS), LONGEST_TURN_SECONDS)
+def _tenure(state: Turns, event: BecameReady) -> Tenure:
+    turn_seconds = state.turn_seconds
+    if turn_seconds is None:
+        turn_seconds = min(max(LOADS_A_TURN * event.load_seconds, LEAST_TURN_SECONDS), LONGEST_TURN_SECONDS)
+    stay_seconds = min(event.load_seconds, turn_seconds, LONGEST_STAY_SECONDS)
+    return Tenure(ready_at=event.now, stay_seconds=stay_seconds, turn_seconds=turn_seconds)
 
 
 def _without(waiting: Mapping[str, Queue], ended: Iterable[Request]) -> Mapping[str, Queue]:

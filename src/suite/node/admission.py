@@ -109,10 +109,8 @@ class Admission:
 
     @property
     def free_bytes(self) -> int:
-        """The memory that nobody has, waits for, or has pinned."""
+        """The memory that nobody has, and that is not kept for what is pinned."""
         state = self.state
-        if state.waiting:
-            return 0
         residents = state.residency.residents
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
         return state.residency.limit_bytes - state.residency.reserved_bytes - kept
