@@ -260,7 +260,10 @@ async def test_files_come_and_go_while_it_serves(tmp_path: Path) -> None:
         assert facts(await history(client, "model.new.>")) == ["model.registered", "model.removed"]
         with pytest.raises(ModelNotFound):
             await client.load_model("new")
-        (gone,) = [event.data for event in await history(client, "instance.*.new.unloaded")]
+        with anyio.fail_after(20):
+            while not (ends := await history(client, "instance.*.new.unloaded")):
+                await anyio.sleep(0.05)
+        (gone,) = [event.data for event in ends]
         assert isinstance(gone, InstanceUnloaded)
         assert gone.reason == "file_removed"
 
