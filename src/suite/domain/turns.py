@@ -37,7 +37,7 @@ from suite.units import size
 PRIORITY_SECONDS = 10.0
 """How many seconds of waiting one step of priority counts as, here and in the queue of a model's slots."""
 LOADS_A_TURN = 2
-LEAST_TURN_SECONDS = 1.0
+LEAST_TURN_SECONDS = 0.5
 LONGEST_TURN_SECONDS = 60.0
 """Unless it is configured, a turn is so many times as long as the load before it took, within these limits.
 Then loading takes about a third of the time, however many models take turns."""
