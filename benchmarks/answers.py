@@ -51,7 +51,8 @@ class Answer(ABC):
 
     @property
     def first_token_ms(self) -> float:
-        return (self.times[0] - self.asked) * 1000
+        """To its end, if the model has nothing to say."""
+        return ((self.times[0] if self.times else self.ended) - self.asked) * 1000
 
     def tokens_per_second(self, begin: float, end: float) -> float:
         """Between two times, after the first text; of its tokens those that the text came of in between."""

@@ -59,7 +59,7 @@ KEEP_NOTHING = "standby = false\n[snapshots]\nenabled = false"
 
 
 async def tenth_turn_ms(server: Server, turn: int) -> float:
-    dialogue = Dialogue(f"tenth {turn}", SCENE_WORDS, conversation_id=f"tenth {turn}")
+    dialogue = Dialogue(f"tenth {turn}", SCENE_WORDS)
     for _ in range(TURNS - 1):
         await dialogue.turn(server)
     answer = await dialogue.turn(server)
@@ -95,7 +95,7 @@ async def tenth_turn(name: str, turns: int, *, idle: int) -> None:
 
 async def after_reload_ms(client: Client, model_id: str, turn: int) -> float:
     server = ours(client, model_id)
-    dialogue = Dialogue(f"reload {turn}", LONG_SCENE_WORDS, conversation_id=f"reload {turn}")
+    dialogue = Dialogue(f"reload {turn}", LONG_SCENE_WORDS)
     await dialogue.turn(server)
     await client.unload_model(model_id)
     await client.load_model(model_id)
@@ -150,8 +150,7 @@ class Rounds:
             self.reusable_tokens += dialogue.reusable_tokens
 
     def _begin(self) -> Dialogue:
-        name = next(self._names)
-        return Dialogue(name, SHORT_SCENE_WORDS, conversation_id=name)
+        return Dialogue(next(self._names), SHORT_SCENE_WORDS)
 
 
 def model_process() -> psutil.Process:

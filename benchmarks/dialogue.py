@@ -13,14 +13,14 @@ ANSWER_TOKENS = 24
 class Dialogue:
     """What was said, and how much of it a server can still hold."""
 
-    def __init__(self, seed: str, words: int, *, conversation_id: str | None = None) -> None:
-        """It begins with so many words. Without an id a server finds it by what it says."""
+    def __init__(self, conversation_id: str, words: int) -> None:
+        """It begins with so many words, which are the same for the same id."""
         self.turns = 0
         self.reused_tokens = self.reusable_tokens = 0
         """Of the last turn."""
         self._conversation_id = conversation_id
-        self._chosen = random.Random(seed)
-        self._text = scene(seed, words)
+        self._chosen = random.Random(conversation_id)
+        self._text = scene(conversation_id, words)
         self._held_tokens = 0
 
     async def turn(self, server: Server, answer_tokens: int = ANSWER_TOKENS) -> Answer:

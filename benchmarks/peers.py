@@ -17,9 +17,10 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
+from typing import Final, Literal, TypeAlias
 
 import anyio
 import msgspec
@@ -33,6 +34,11 @@ from suite.bus import parent
 BATCH_TOKENS = 512
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+
+
+Form: TypeAlias = Literal["llama_server", "llama_server_twice", "llama_server_unified"]
+"""As many slots as there are clients, twice as many, or as many that share one cache."""
+FORMS: Final[Sequence[Form]] = ("llama_server", "llama_server_twice", "llama_server_unified")
 
 
 class LlamaServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,16 +69,17 @@ async def running_llama_server(settings: LlamaServer) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def running_llama_servers(
-    model: Path, clients: int, slot_tokens: int
+    model: Path, clients: int, slot_tokens: int, *, forms: Sequence[Form] = FORMS
 ) -> AsyncIterator[Mapping[str, Server]]:
-    """As many slots as there are clients, twice as many, and as many that share one cache."""
+    """A server of each form, by the form's name."""
     exact = LlamaServer(model=str(model), slots=clients, slot_tokens=slot_tokens)
-    async with (
-        running_llama_server(exact) as server,
-        running_llama_server(msgspec.structs.replace(exact, slots=2 * clients)) as twice,
-        running_llama_server(msgspec.structs.replace(exact, unified=True)) as unified,
-    ):
-        yield {"llama_server": server, "llama_server_twice": twice, "llama_server_unified": unified}
+    settings: dict[Form, LlamaServer] = {
+        "llama_server": exact,
+        "llama_server_twice": msgspec.structs.replace(exact, slots=2 * clients),
+        "llama_server_unified": msgspec.structs.replace(exact, unified=True),
+    }
+    async with AsyncExitStack() as stack:
+        yield {form: await stack.enter_async_context(running_llama_server(settings[form])) for form in forms}
 
 
 # --- the router ---------------------------------------------------------------------------------------------

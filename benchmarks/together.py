@@ -13,10 +13,11 @@ over HTTP. Parts and models can be named; `models` and `agents` always have the 
   models do no better than one after the other: the line `shares` compares ours with that, `shares.router`
   with the router's sum.
 - `agents`: 80 requests of 12 agents, two at a time, to four models with room for two: for the router a
-  number, for ours the memory of the two largest. Each request carries its agent's whole conversation and
-  nothing that names it; who asks next is drawn by Zipf's law. The time of all, the first token (median and
-  95th percentile), and `reuse`: the tokens not read again, of those that a server could still have. Only
-  with the router.
+  number, for ours the memory of the two largest. Each request carries its agent's whole conversation; ours
+  is told the conversation's id too, without which it keeps nothing over an unload (ADR 15), and the router
+  has no word for it. Who asks next is drawn by Zipf's law. The time of all, the first token (median and 95th
+  percentile), and `reuse`: the tokens not read again, of those that a server could still have. Only with the
+  router.
 - `beginnings`: eight agents that begin at the same moment with the same 1,000 tokens, then each its own end:
   the first token of the slowest.
 - `long`: eight clients that generate from 700 tokens on, and 16 from 64 on: tokens of all by the time from
@@ -59,13 +60,13 @@ TOGETHER_SECONDS = 3.0
 GROUP_SLOTS = 2
 
 AGENTS_MODELS = ("smollm2", "gemma3", "smollm2-q4_0", "gemma3-q4_0")
-AGENTS, WORKERS, REQUESTS, QUICK_REQUESTS = 12, 2, 80, 10
-AGENT_WORDS, AGENT_TURNS, AGENT_TOKENS = 300, 8, 32
+AGENTS, WORKERS, REQUESTS, QUICK_REQUESTS = 12, 2, 80, 4
+AGENT_WORDS, AGENT_TURNS, AGENT_TOKENS = 250, 8, 24
 AGENT_SLOTS = 8
 
-BEGINNERS, BEGINNING_WORDS, BEGINNING_TOKENS, END_TOKENS = 8, 950, range(950, 1250), 16
+BEGINNERS, BEGINNING_WORDS, QUICK_BEGINNING_WORDS, END_TOKENS = 8, 950, 60, 16
 
-LONG_TOKENS = 64
+LONG_TOKENS, QUICK_LONG_TOKENS = 64, 16
 
 
 class Length(NamedTuple):
@@ -81,6 +82,7 @@ class Length(NamedTuple):
 
 
 LENGTHS = (Length(8, 680, range(640, 800)), Length(16, 60, range(50, 90)))
+QUICK_LENGTHS = (Length(8, 60, range(50, 90)),)
 
 
 def ids(names: Sequence[str]) -> Sequence[str]:
@@ -235,7 +237,7 @@ class Agents:
             self._dialogues[agent] = self._begin(agent, self._begun)
         dialogue = self._dialogues[agent]
         answer = await dialogue.turn(self._servers[agent % len(self._servers)], AGENT_TOKENS)
-        assert answer.tokens, "an answer has no tokens"
+        assert answer.prompt_tokens, "a request was not answered"
         self._first_token_ms.append(answer.first_token_ms)
         self._reused_tokens += min(dialogue.reused_tokens, dialogue.reusable_tokens)
         self._reusable_tokens += dialogue.reusable_tokens
@@ -245,7 +247,9 @@ class Agents:
 
 
 async def run_agents(servers: Sequence[Server], requests: int, turn: int) -> Run:
-    return await Agents(servers, requests, turn).run()
+    run = await Agents(servers, requests, turn).run()
+    print(f"{requests} requests: {run}", file=sys.stderr)
+    return run
 
 
 async def room_for_two(model_ids: Sequence[str]) -> str:
@@ -284,26 +288,28 @@ def percentile(figures: Sequence[float], percent: int) -> float:
 # --- one beginning for many ---------------------------------------------------------------------------------
 
 
-async def slowest_beginner_ms(server: Server, turn: int) -> float:
-    beginning = scene(f"beginning {turn}", BEGINNING_WORDS)
+async def slowest_beginner_ms(server: Server, words: int, turn: int) -> float:
+    beginning = scene(f"beginning {turn}", words)
     answers = [
         server(f"{beginning}\n\n{end}", END_TOKENS) for end in openings(f"beginners {turn}", BEGINNERS)
     ]
     await read_all(answers)
-    assert all(answer.prompt_tokens in BEGINNING_TOKENS for answer in answers), answers[0].prompt_tokens
+    assert all(words < answer.prompt_tokens < 1.3 * words + 50 for answer in answers), "other prompts"
     return max(answer.first_token_ms for answer in answers)
 
 
-async def compare_beginnings(name: str, *, turns: int) -> None:
+async def compare_beginnings(name: str, *, words: int, turns: int) -> None:
     model_id = MODELS[name]
     async with (
         sides_of([model_id], slots=BEGINNERS, room=1) as of_models,
-        running_llama_servers(model_file(model_id), BEGINNERS, CONTEXT_TOKENS) as peers,
+        running_llama_servers(
+            model_file(model_id), BEGINNERS, CONTEXT_TOKENS, forms=("llama_server", "llama_server_unified")
+        ) as peers,
     ):
         sides = {side: servers[model_id] for side, servers in of_models.items()} | dict(peers)
         await warm_up([*sides.values()])
         figures = await in_rotation(
-            {side: partial(slowest_beginner_ms, server) for side, server in sides.items()}, turns
+            {side: partial(slowest_beginner_ms, server, words) for side, server in sides.items()}, turns
         )
     report_each(f"together.beginnings.{name}.first_token", figures, unit="ms")
 
@@ -311,10 +317,10 @@ async def compare_beginnings(name: str, *, turns: int) -> None:
 # --- long contexts ------------------------------------------------------------------------------------------
 
 
-async def long_speed(server: Server, length: Length, turn: int) -> float:
+async def long_speed(server: Server, length: Length, tokens: int, turn: int) -> float:
     prompts = [scene(f"long {length} {turn} {client}", length.words) for client in range(length.clients)]
     await read_all([server(prompt, 1) for prompt in prompts])
-    answers = [server(prompt, LONG_TOKENS) for prompt in prompts]
+    answers = [server(prompt, tokens) for prompt in prompts]
     await read_all(answers)
     assert all(answer.prompt_tokens in length.prompt_tokens for answer in answers), answers[0].prompt_tokens
     assert all(answer.reused_tokens > 0.8 * answer.prompt_tokens for answer in answers), "read again"
@@ -322,18 +328,19 @@ async def long_speed(server: Server, length: Length, turn: int) -> float:
     return sum(answer.tokens for answer in answers) / seconds
 
 
-async def compare_long(name: str, length: Length, *, turns: int) -> None:
+async def compare_long(name: str, length: Length, *, tokens: int, turns: int) -> None:
     model_id = MODELS[name]
-    form = with_slots(length.clients)
+    settings = with_slots(length.clients)
     service = partial(running_service, model_ids=[model_id])
     async with (
-        service(model_settings=form) as (by_default, _),
+        service(model_settings=settings) as (by_default, _),
+        service(model_settings=f'{settings}\nkv_cache = "unified"') as (unified, _),
         running_llama_servers(model_file(model_id), length.clients, CONTEXT_TOKENS) as peers,
     ):
-        sides = {OURS: ours(by_default, model_id), **peers}
+        sides = {OURS: ours(by_default, model_id), "ours_unified": ours(unified, model_id), **peers}
         await warm_up([*sides.values()])
         figures = await in_rotation(
-            {side: partial(long_speed, server, length) for side, server in sides.items()}, turns
+            {side: partial(long_speed, server, length, tokens) for side, server in sides.items()}, turns
         )
     report_each(f"together.long.{name}.{length.name}", figures, unit="tokens/s")
 
@@ -352,10 +359,12 @@ async def main(chosen: Choice) -> None:
         await compare_agents(requests=QUICK_REQUESTS if chosen.quick else REQUESTS, turns=turns)
     for name in chosen.models[:1] if chosen.quick else chosen.models:
         if "beginnings" in chosen.parts:
-            await compare_beginnings(name, turns=turns)
+            words = QUICK_BEGINNING_WORDS if chosen.quick else BEGINNING_WORDS
+            await compare_beginnings(name, words=words, turns=turns)
         if "long" in chosen.parts:
-            for length in LENGTHS[1:] if chosen.quick else LENGTHS:
-                await compare_long(name, length, turns=turns)
+            tokens = QUICK_LONG_TOKENS if chosen.quick else LONG_TOKENS
+            for length in QUICK_LENGTHS if chosen.quick else LENGTHS:
+                await compare_long(name, length, tokens=tokens, turns=turns)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,18 @@ from suite.core_table import ROWS, Activity, CoreTable, SharedCores
 
 OTHER = """
 import sys
+from contextlib import ExitStack
 from suite.core_table import SharedCores
 cores = SharedCores(int(sys.argv[1]), int(sys.argv[2]), None)
+helpers = ExitStack()
+orders = {
+    "due": lambda: cores.due(reading=False, priority=0),
+    "rest": cores.rest,
+    "help": lambda: helpers.enter_context(cores.leave_one()),
+    "end": helpers.close,
+}
 for line in sys.stdin:
-    print(cores.due(reading=False, priority=0) if line == "due\\n" else cores.rest(), flush=True)
+    print(orders[line.strip()](), flush=True)
 """
 
 
@@ -63,12 +71,21 @@ def test_two_processes_share_and_whoever_is_left_has_all() -> None:
     cores = SharedCores(table.descriptor, here, None)
     half = max(1, available // 2)
     with other(table, there) as theirs:
+        # Until its process says otherwise it loads a model, which takes one core.
+        assert table.busy and table.activity(there).threads == 1
+        assert cores.due(reading=False, priority=0) == max(1, available - 1)
+        theirs("rest")
         assert cores.due(reading=False, priority=0) == available
         assert theirs("due") == str(half)
         assert table.activity(there) == Activity(available, half, 0, False)
         assert cores.due(reading=False, priority=0) == max(1, available - half)
         theirs("rest")
         assert cores.due(reading=False, priority=0) == available
+        theirs("help")  # say, with a grammar
+        assert cores.due(reading=False, priority=0) == max(1, available - 1)
+        theirs("end")
+        assert cores.due(reading=False, priority=0) == available
+        theirs("help")
         theirs("due")
         table.set_stopped(there, True)
         assert cores.due(reading=False, priority=0) == available
@@ -79,7 +96,7 @@ def test_two_processes_share_and_whoever_is_left_has_all() -> None:
     table.free_row(there)
     assert cores.due(reading=False, priority=0) == available
     cores.rest()
-    assert table.activity(here) == Activity(0, 0, 0, False)
+    assert table.activity(here) == Activity(0, 0, 0, False) and not table.busy
 
 
 def test_what_is_configured_holds_as_far_as_there_are_cpus() -> None:

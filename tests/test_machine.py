@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -272,7 +273,7 @@ def test_kills_are_counted_by_the_own_group_or_else_by_the_machine(tmp_path: Pat
 # --- real processes -----------------------------------------------------------------------------------------
 
 
-async def test_a_service_on_one_cpu_computes_with_one_thread_where_nothing_else_is_configured(
+async def test_on_one_cpu_every_model_computes_with_one_thread_whatever_is_configured(
     tmp_path: Path,
 ) -> None:
     tiny_model(tmp_path / "tiny.gguf")
@@ -281,13 +282,17 @@ async def test_a_service_on_one_cpu_computes_with_one_thread_where_nothing_else_
     file.write_text('[models."own"]\nn_threads = 3\n')
     one = ["taskset", "--cpu-list", str(min(os.sched_getaffinity(0)))]
     async with (
-        serving(tmp_path, tmp_path / "data", "--config", str(file), within=one),
+        serving(tmp_path, tmp_path / "data", "--config", str(file), within=one) as service,
         suite.connect(data_dir=tmp_path / "data") as client,
     ):
         status = await client.get_model_status()
         assert status.models is not None
-        assert {name: model.n_threads for name, model in status.models.items()} == {"tiny": 1, "own": 3}
-        await client.generate_text("tiny", "Once", max_tokens=2)
+        assert {name: model.n_threads for name, model in status.models.items()} == {"tiny": 1, "own": 1}
+        warning = 'models."own".n_threads is 3, but there are CPUs for 1 (affinity)'
+        assert warning in service.errors.read_text()
+        async with anyio.create_task_group() as tasks:
+            for name in status.models:
+                tasks.start_soon(partial(client.generate_text, name, "Once", max_tokens=2))
 
 
 def test_without_proc_a_models_memory_is_its_peak(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from suite.domain.cores import Claim, share
@@ -34,9 +36,9 @@ _WORD: Final = 8
 _HEADER: Final = 3
 _CORES, _CPUS, _USED_ROWS = range(_HEADER)
 """The cells of the header, all of them the node's."""
-_ACTIVITY, _STOPPED = range(2)
-"""The cells of a row: the first is its process's, the second the node's."""
-_ROW_CELLS: Final = 2
+_ROW_CELLS: Final = 3
+_ACTIVITY, _HELPERS, _STOPPED = range(_ROW_CELLS)
+"""The cells of a row: the first two are its process's, the last the node's."""
 _SIZE: Final = _WORD * (_HEADER + _ROW_CELLS * ROWS)
 
 _activity = struct.Struct("=HHbBxx")
@@ -68,6 +70,9 @@ class Activity(NamedTuple):
         return Claim(self.limit, self.reading, self.priority)
 
 
+_LOADING: Final = Activity(limit=1, threads=1, priority=0, reading=False)
+
+
 class _Cells:
     """The words of the table."""
 
@@ -95,21 +100,30 @@ class CoreTable:
         os.ftruncate(descriptor, _SIZE)
         return cls(descriptor)
 
+    def close(self) -> None:
+        """Close the descriptor. Who has inherited it keeps the table."""
+        os.close(self.descriptor)
+
     def set_cores(self, cores: int, cpus: int) -> None:
         """Say how many physical cores there are to share, and how many CPUs: the most threads of a model."""
         self._words[_CORES], self._words[_CPUS] = cores, cpus
 
     def take_row(self) -> int | None:
-        """Take a free row for a process that is about to start; None: there is none left."""
+        """Take a free row for a process that is about to start; None: there is none left.
+
+        It counts as busy with one thread, which is what a load takes, until its process says otherwise.
+        """
         row = next((row for row in range(ROWS) if row not in self._taken), None)
         if row is not None:
             self._taken.add(row)
+            self._words[_cell(row, _ACTIVITY)] = _LOADING.to_word()
             self._words[_USED_ROWS] = max(self._taken) + 1
         return row
 
     def free_row(self, row: int) -> None:
         """Empty the row of a process that has ended."""
-        self._words[_cell(row, _ACTIVITY)] = self._words[_cell(row, _STOPPED)] = 0
+        for cell in range(_ROW_CELLS):
+            self._words[_cell(row, cell)] = 0
         self._taken.discard(row)
         self._words[_USED_ROWS] = max(self._taken, default=-1) + 1
 
@@ -117,13 +131,18 @@ class CoreTable:
         """Say whether a process is stopped (SIGSTOP, a debugger), so that others may use its share."""
         self._words[_cell(row, _STOPPED)] = int(stopped)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any process computes."""
+        return any(self.activity(row).limit for row in self._taken)
+
     def activity(self, row: int) -> Activity:
         """What the process of this row does now."""
         return Activity.of_word(self._words[_cell(row, _ACTIVITY)])
 
 
 class SharedCores:
-    """A model's process's part of the cores. Only the thread that computes may use it."""
+    """The cores of one model's process. Only the thread that computes may use it, except `leave_one`."""
 
     def __init__(self, descriptor: int, row: int, threads: int | None) -> None:
         """`threads`: the most that the model may use; None: as many as there are cores."""
@@ -131,6 +150,8 @@ class SharedCores:
         self._row = row
         self._threads = threads
         self._own = _cell(row, _ACTIVITY)
+        self._helpers = _cell(row, _HELPERS)
+        self._helping = threading.Lock()
         self._seen: object = None
         self._due = 1
 
@@ -139,8 +160,9 @@ class SharedCores:
         rows, limit = self._cells.used_rows(), self._limit()
         seen = rows, limit, reading, priority, self._cells.words[_CORES]
         if seen != self._seen:
-            claim = Claim(limit, reading, priority)
-            self._due = share(self._cells.words[_CORES], self._others(rows) | {self._row: claim})[self._row]
+            others, helpers = _others(rows, self._row)
+            claims = {**others, self._row: Claim(limit, reading, priority)}
+            self._due = share(self._cells.words[_CORES], claims, helpers)[self._row]
             self._cells.words[self._own] = Activity(limit, self._due, priority, reading).to_word()
             self._seen = seen
         return self._due
@@ -150,18 +172,36 @@ class SharedCores:
         self._cells.words[self._own] = 0
         self._seen = None
 
-    def _others(self, rows: Sequence[int]) -> dict[int, Claim]:
-        return {
-            row: Activity.of_word(word).claim
-            for row, (word, stopped) in enumerate(zip(rows[::2], rows[1::2], strict=True))
-            if word and not stopped and row != self._row
-        }
+    @contextmanager
+    def leave_one(self) -> Iterator[None]:
+        """Leave a core to another process that works for this model, until the block ends. For any thread."""
+        self._count_helper(1)
+        try:
+            yield
+        finally:
+            self._count_helper(-1)
+
+    def _count_helper(self, change: int) -> None:
+        with self._helping:
+            self._cells.words[self._helpers] += change
 
     def _limit(self) -> int:
         """The most threads now: cores and affinity may have changed."""
         words = self._cells.words
         most = words[_CORES] if self._threads is None else min(self._threads, words[_CPUS])
         return max(1, min(most, _affinity(), 2**16 - 1))
+
+
+def _others(rows: Sequence[int], own: int) -> tuple[dict[int, Claim], int]:
+    """What the other busy processes ask for, and how many helpers all have, the own process's too."""
+    claims, helpers = {}, 0
+    for row in range(len(rows) // _ROW_CELLS):
+        activity, helping, stopped = rows[row * _ROW_CELLS : (row + 1) * _ROW_CELLS]
+        if not stopped:
+            helpers += helping
+            if activity and row != own:
+                claims[row] = Activity.of_word(activity).claim
+    return claims, helpers
 
 
 def _cell(row: int, cell: int) -> int:

@@ -1,4 +1,4 @@
-"""The form of a KV cache: a whole context for each slot where memory allows, and nothing configured is less."""
+"""The form of a KV cache: a whole context for each slot where memory allows; nothing configured is less."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suite.catalogue import Catalogue
 from suite.catalogue.kv_cache import (
     CACHE_BYTES,
     CACHE_SHARE,
@@ -86,6 +87,14 @@ def test_a_form_that_is_configured_is_had() -> None:
         InvalidConfiguration, match="cache_tokens to 65,536, or slots to 8, or context_length to 2,048"
     ):
         kv_cache(settings, SMALL, 64 * GIB)
+
+
+async def test_settings_that_contradict_each_other_make_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.gguf")
+    settings = {"tiny": ModelSettings(kv_cache="separate", slots=4, context_length=128, cache_tokens=256)}
+    catalogue = Catalogue.open([tmp_path], settings, tmp_path, memory_limit_bytes=GIB)
+    await catalogue.scan()
+    assert isinstance(catalogue.models["tiny"].error, InvalidConfiguration)
 
 
 def test_a_model_that_does_not_fit_says_which_settings_would() -> None:

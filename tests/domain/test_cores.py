@@ -16,15 +16,15 @@ CLAIMS = st.dictionaries(st.integers(0, 999), CLAIM, min_size=1, max_size=12)
 GENERATING, READING = Claim(64, False, 0), Claim(64, True, 0)
 
 
-@given(CORES, CLAIMS)
+@given(CORES, CLAIMS, st.integers(0, 3))
 def test_all_together_never_have_more_threads_than_cores_and_nobody_has_none(
-    cores: int, claims: dict[int, Claim]
+    cores: int, claims: dict[int, Claim], helpers: int
 ) -> None:
-    threads = share(cores, claims)
+    threads = share(cores, claims, helpers)
     assert threads.keys() == claims.keys()
     assert all(1 <= threads[key] <= claim.limit for key, claim in claims.items())
-    if len(claims) > 1:
-        assert sum(threads.values()) <= max(cores, len(claims))
+    if len(claims) > 1 or helpers:
+        assert sum(threads.values()) <= max(cores - helpers, len(claims))
 
 
 @given(CORES, CLAIMS)

@@ -48,8 +48,8 @@ def embedding(
     model.free()
 
 
-def vectors(embedder: Embedder, inputs: Sequence[Sequence[int]], **options: bool) -> Vectors:
-    steps = embedder.embed(inputs, **options)
+def vectors(embedder: Embedder, inputs: Sequence[Sequence[int]], *, normalize: bool = True) -> Vectors:
+    steps = embedder.embed(inputs, normalize)
     while True:
         try:
             next(steps)
@@ -144,6 +144,20 @@ def test_it_pauses_after_as_many_tokens_as_a_step_has_of_a_prompt(tmp_path: Path
         assert pauses(embedder.embed([[5] * 32])) == 0
         assert pauses(embedder.embed([[5] * 100, [5] * 8])) == 4
         assert pauses(embedder.embed([[5] * 8] * 32)) == 7
+
+
+def test_while_others_wait_its_steps_are_short_and_its_vectors_the_same(tmp_path: Path) -> None:
+    with embedding(tiny_model(tmp_path / "tiny.gguf")) as (embedder, _):
+        inputs = [[5, 6, 7] * 30, [8] * 20]
+        short: list[Vector] = []
+
+        def steps() -> Generator[None, None, Vectors]:
+            short.extend((yield from embedder.embed(inputs, spare_seconds=lambda: 1e-9)))
+            return ()
+
+        assert pauses(steps()) >= 9, "as few tokens as are never divided"
+        for vector, expected in zip(short, vectors(embedder, inputs), strict=True):
+            assert alike(vector, expected)
 
 
 def test_it_pauses_after_an_input_that_is_to_be_seen_whole(tmp_path: Path) -> None:

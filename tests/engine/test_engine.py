@@ -208,6 +208,23 @@ def test_a_new_generation_gets_a_slot_next_to_those_that_run() -> None:
     drain(engine)
 
 
+def test_without_memory_to_move_or_copy_a_sequence_everyone_gets_their_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: int) -> None:
+        raise MemoryError
+
+    engine, backend, slots = separate_engine()
+    monkeypatch.setattr(backend, "exchange", fail)
+    monkeypatch.setattr(backend, "copy_prefix", fail)
+    lengths = {"a": 20, "b": 2, "c": 20}
+    every = {name: begin(engine, [1, 3, 4], max_tokens=lengths[name], conversation=name) for name in lengths}
+    drain(engine)
+    for name, each in every.items():
+        assert each.heard.tokens == alone([1, 3, 4], lengths[name], 5, 200)[0]
+    check(backend, slots)
+
+
 def test_in_a_separate_cache_idle_conversations_take_no_room_of_others() -> None:
     engine, backend, slots = separate_engine(kept(), slots=3)
     for name in ("a", "b", "c", "d"):

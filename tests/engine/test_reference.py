@@ -255,8 +255,11 @@ def engine_of(forced: Forced, snapshots: Snapshots | None, *, prompt_step_tokens
     )
 
 
-@pytest.mark.parametrize(("form", "count"), [("separate", 20), ("unified", 9)])
-@pytest.mark.parametrize("path", [smollm2, gemma], ids=["smollm2", "gemma"])
+@pytest.mark.parametrize(
+    ("path", "form", "count"),
+    [(smollm2, "separate", 20), (gemma, "separate", 20), (smollm2, "unified", 9)],
+    ids=["smollm2", "gemma", "smollm2 unified"],
+)
 def test_the_engine_thinks_what_the_bare_loop_thinks(
     path: Callable[[], Path], form: KvCacheForm, count: int, tmp_path: Path
 ) -> None:
@@ -293,11 +296,26 @@ def test_the_engine_thinks_what_the_bare_loop_thinks(
             engine.step()
         assert 16 <= sharing.reused_tokens < len(prompts[2]) - 1
         run(engine)
-        for number, each in enumerate(begun):
-            noise.assert_close(references[number][1][: lengths[number]], forced.seen[number])
+        for number, steps in enumerate(lengths):
+            noise.assert_close(references[number][1][:steps], forced.seen[number])
         assert bool(forced.exchanges) == (form == "separate")
         check("moved", True, lambda n: generation(prompts[n], n, f"c{n}"), [0, 2])
         engine.snapshot_all(5)
+
+
+@pytest.mark.parametrize("form", ["separate", "unified"])
+def test_what_others_have_read_is_as_if_each_had_read_it(form: KvCacheForm) -> None:
+    with loaded(smollm2(), form) as model:
+        beginning, *ends = (model.vocabulary.tokenize(prompt) for prompt in PROMPTS[:4])
+        prompts = [[*beginning, *end] for end in ends]
+        references = [bare_loop(model, prompt) for prompt in prompts]
+        noise = Noise(model, ends[0], [(prompts[0], *references[0])], piece=3)
+        forced = Forced(model, [tokens for tokens, _ in references])
+        generations = [generation(prompt, number, None) for number, prompt in enumerate(prompts)]
+        run(engine_of(forced, None, prompt_step_tokens=16), *generations)
+        for number, each in enumerate(generations):
+            assert each.reused_tokens >= (len(beginning) if number else 0)
+            noise.assert_close(references[number][1], forced.seen[number])
 
 
 @pytest.mark.parametrize("form", ["separate", "unified"])

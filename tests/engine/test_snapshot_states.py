@@ -149,7 +149,7 @@ def test_sequences_that_change_places_lose_nothing(tmp_path: Path, make: Callabl
         long, short = PROMPT, PROMPT[100:140]
         decode(loaded, 0, [*short, 3])  # the reference, in a place that nothing moves to
         of_short = loaded.logits()
-        of_long = decode(loaded, 1, [*long, 3])
+        of_long = [] if loaded.can_share else decode(loaded, 1, [*long, 3])
         of_cut = decode(loaded, 2, [*long[:60], 9])
         for sequence in range(4):
             assert loaded.truncate(sequence, 0)

@@ -69,6 +69,16 @@ def test_one_slow_step_changes_little_and_another_speed_is_followed() -> None:
     assert times.answers(4) + times.prompts(piece.pieces) == pytest.approx(half.seconds(piece), rel=0.1)
 
 
+def test_answers_that_are_never_alone_are_known_too() -> None:
+    machine = Machine(0.5, 0.06, 0)
+    times = learned(machine, [StepWork(0, [Piece(0, 32)])])
+    for _ in range(20):
+        work = StepWork(1, [Piece(0, times.tokens_within(times.answers(1) or LIMIT, 0))])
+        times.learn(work, machine.seconds(work))
+    assert times.answers(1) == pytest.approx(0.5)
+    assert times.tokens_within(times.answers(1), 0) == 8
+
+
 def test_depths_that_were_never_measured_are_thought_slow() -> None:
     times = learned(Machine(0.01, 0.002, 0), [StepWork(0, [Piece(0, 100)])])
     fitting = [times.tokens_within(1.0, at) for at in (0, 256, 512, 1024)]

@@ -60,9 +60,9 @@ def test_no_gap_is_left_where_one_move_from_an_edge_pays(running: dict[int, int]
             assert places.cost(edge, free) >= min(left, right, places.running[edge])
 
 
-@given(layouts, lengths)
+@given(layouts)
 def test_what_costs_nothing_leaves_no_gap_and_what_costs_too_much_moves_nothing(
-    running: dict[int, int], lengths: list[int]
+    running: dict[int, int],
 ) -> None:
     places = Places(running, [0] * 16)
     places.settle()

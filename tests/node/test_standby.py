@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -128,12 +128,12 @@ async def test_where_no_process_can_be_started_it_is_tried_again_and_nobody_wait
 ) -> None:
     failures = 0
 
-    async def fails_twice() -> anyio.abc.Process:
+    async def fails_twice(inherited: Sequence[int]) -> anyio.abc.Process:
         nonlocal failures
         if failures < 2:
             failures += 1
             raise BlockingIOError("no more processes")
-        return await open_process()
+        return await open_process(inherited)
 
     monkeypatch.setattr(suite.node.standby, "open_process", fails_twice)
     async with kept(monkeypatch) as standby:

@@ -178,6 +178,7 @@ def spec(path: Path, *, nats: NatsAccess, **settings: object) -> ActorSpec:
         "subject_root": SUBJECTS.root,
         "context_tokens": 512,
         "cache_tokens": settings.get("context_tokens", 512),
+        "kv_cache": "unified",
         "prompt_step_tokens": 256,
         "max_step_ms": 150,
         "model_files": {"paths": [str(path)], "signature": Signature.of([path]).text},

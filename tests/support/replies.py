@@ -34,6 +34,7 @@ from suite.messages.actions.status import (
     GetStatsReply,
     HealthCheckReply,
     InstanceInfo,
+    KvCacheInfo,
     ListModelsReply,
     MemoryEstimate,
     ModelInfo,
@@ -80,6 +81,7 @@ def _model(model_id: str, **known: Any) -> ModelInfo:
         **{"file_bytes": 98_362_432, "sha256": SHA256, "architecture": "llama", "parameters": 134_515_008},
         **{"quantization": "Q4_1", "trained_context_tokens": 8192, "n_ctx": 4096, "has_chat_template": True},
         **{"capabilities": ("chat", "generation"), "status": "unloaded"},
+        "kv_cache": KvCacheInfo(form="separate", slots=8, tokens=8 * 4096),
         "estimate": MemoryEstimate(weights_bytes=98 << 20, kv_bytes=90 << 20, compute_bytes=50 << 20),
     }
     return filled(ModelInfo, **{**usual, **known})

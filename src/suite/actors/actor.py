@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TypeVar
 
 import anyio
@@ -89,12 +89,14 @@ async def serve(
                 model = await asyncio.wrap_future(engine.loaded)
                 if spec.tracing != "off":
                     engine.observe(StepMetrics(spec.model_id))
+                leave_core = nullcontext if engine.cores is None else engine.cores.leave_one
                 prompter = Prompter(
                     model.vocabulary,
                     spec.context_tokens,
                     utc_now,
                     new_id,
                     chat_template=spec.chat_template,
+                    leave_core=leave_core,
                 )
                 resources = GenerationResources(
                     spec=spec,
@@ -102,7 +104,7 @@ async def serve(
                     log=log,
                     engine=engine,
                     prompter=prompter,
-                    grammars=Grammars(spec.model_path),
+                    grammars=Grammars(spec.model_path, leave_core=leave_core),
                     clock=clock,
                     new_seed=new_seed,
                 )

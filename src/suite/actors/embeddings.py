@@ -68,12 +68,12 @@ class Embeddings:
         )
 
     def _vectors(
-        self, inputs: list[list[int]], normalize: bool, model: LlamaModel, _: Engine
+        self, inputs: list[list[int]], normalize: bool, model: LlamaModel, engine: Engine
     ) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
         """Make the vectors. Runs in the engine's thread, the only one that may use llama.cpp."""
         began = self._resources.clock()
         if self._embedder is None:
             self._embedder = Embedder(model, model.settings, self._resources.engine.cores)
-        vectors = yield from self._embedder.embed(inputs, normalize)
+        vectors = yield from self._embedder.embed(inputs, normalize, spare_seconds=engine.spare_seconds)
         self._turnover.freed(self._resources.clock() - began)
         return vectors

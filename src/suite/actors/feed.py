@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
-
-import anyio
 
 from suite.errors import SuiteError
 from suite.messages.logprobs import TokenLogprobs
@@ -38,9 +35,12 @@ class Feed:
         self._stream = stream
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[tuple[str, TokenLogprobs | None]] = deque()
-        self._listening = False
-        self._news, self._end = asyncio.Event(), asyncio.Event()
-        self._resting_until = -math.inf
+        self._news = asyncio.Event()
+        self._over = False
+        self._resting = not stream
+        """Whether it is too soon for the next chunk. Only the event loop knows."""
+        self._listening = stream
+        """Whether the engine's thread is to wake the event loop with the next text."""
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
@@ -53,7 +53,7 @@ class Feed:
         self._pieces.append((text, logprobs))
         if self._listening:
             self._listening = False
-            self._call(self._news.set)
+            self._call(self._wake)
 
     def on_end(self, error: SuiteError | None) -> None:
         """Note that no more text comes, and the error if it failed."""
@@ -70,31 +70,37 @@ class Feed:
     def end(self, error: SuiteError | None) -> None:
         """End the feed now, even if the engine would still send text."""
         self.failure = self.failure or error
-        self._end.set()
+        self._over = True
         self._news.set()
 
     async def next(self) -> TextDelta:
         """Wait for text, at least `CHUNK_SECONDS` after the previous call; return all that is new."""
-        await self._something()
-        over = self._end.is_set()  # checked before taking the text: when it is set, all text is here
+        await self._news.wait()
+        self._news.clear()
+        over = self._over  # checked before taking the text: when it is set, all text is here
         text, logprobs = [], []
         while self._pieces:
             piece, likely = self._pieces.popleft()
             text.append(piece)
             if likely is not None:
                 logprobs.append(likely)
-        self._resting_until = self._loop.time() + CHUNK_SECONDS
+        if over:
+            self._news.set()
+        elif self._stream:
+            self._rest()
         return TextDelta("".join(text), tuple(logprobs), over)
 
-    async def _something(self) -> None:
-        """Wait until the next chunk is due and there is text for it, or until the end."""
-        if not self._stream:
-            await self._end.wait()
-            return
-        with anyio.CancelScope(deadline=self._resting_until):
-            await self._end.wait()
-        self._news.clear()
+    def _rest(self) -> None:
+        self._resting, self._listening = True, False
+        self._loop.call_later(CHUNK_SECONDS, self._listen)
+
+    def _listen(self) -> None:
+        """The next text goes at once: what has come meanwhile, or what comes first."""
+        self._resting = False
         self._listening = True  # set before the check, or text could arrive in between and wake nobody
-        if not self._pieces and not self._end.is_set():
-            await self._news.wait()
-        self._listening = False
+        if self._pieces:
+            self._news.set()
+
+    def _wake(self) -> None:
+        if not self._resting:  # if it does, this is about text that has gone already
+            self._news.set()

@@ -78,7 +78,7 @@ def _too_many_threads(settings: Settings) -> Iterator[str]:
     for name, model in settings.models.items():
         if model.n_threads is not None and model.n_threads > cpus.value:
             yield (
-                f'models."{name}".n_threads is {model.n_threads}, and this process may use {cpus.value} CPUs '
+                f'models."{name}".n_threads is {model.n_threads}, but there are CPUs for {cpus.value} '
                 f"({cpus.origin}): the model will use {cpus.value}, as more would only make it slower"
             )
 

@@ -68,7 +68,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     n_gpu_layers: Annotated[int, Meta(ge=-1, le=_LARGEST)] = -1
     """Layers to put on the GPU; -1: all."""
     n_threads: Count | None = None
-    """Threads to compute with. Default: as many cores as the process may use, which `suite config` shows."""
+    """The most threads to compute with; models that are busy at the same time share the cores.
+
+    Default: as many as the cores that the process may use, which `suite config` shows.
+    """
     batch_size: Count = 512
     """The most tokens in one batch; at least as many as slots."""
     slots: Annotated[int, Meta(ge=1, le=64)] | None = None

@@ -32,17 +32,19 @@ class Claim(NamedTuple):
         return (2 if self.reading else 1) << (steps + PRIORITY_STEPS)
 
 
-def share(cores: int, claims: Mapping[int, Claim]) -> dict[int, int]:
+def share(cores: int, claims: Mapping[int, Claim], helpers: int = 0) -> dict[int, int]:
     """The number of threads for each busy model, by the keys of `claims`.
+
+    `helpers`: how many other processes compute meanwhile, such as those of grammars; each gets a core.
 
     One that is alone gets its limit. Otherwise each gets one thread, and the rest goes by weight,
     a thread at a time, to the one that has the fewest for its weight (the method of D'Hondt); of two equal
     ones to that with the lower key.
     """
-    if len(claims) == 1:
+    if len(claims) == 1 and not helpers:
         return {key: claim.limit for key, claim in claims.items()}
     threads = dict.fromkeys(claims, 1)
-    for _ in range(cores - len(claims)):
+    for _ in range(cores - helpers - len(claims)):
         wanting = [key for key, claim in claims.items() if threads[key] < claim.limit]
         if not wanting:
             break

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol, TypeAlias
 
 from suite.engine.sampler import SamplingParams
 from suite.engine.snapshots.file import Payload
@@ -63,6 +64,13 @@ class Cores(Protocol):
     def rest(self) -> None:
         """Leave all cores to others until the next step."""
 
+    def leave_one(self) -> AbstractContextManager[None]:
+        """Leave a core to another process that works for this model, until the block ends. For any thread."""
+
+
+LeaveCore: TypeAlias = Callable[[], AbstractContextManager[None]]
+"""`Cores.leave_one`; without shared cores, `nullcontext`."""
+
 
 class Backend(Protocol):
     """One loaded model and its KV cache. Every method blocks, and only one thread may call them."""
@@ -118,13 +126,14 @@ class Backend(Protocol):
     def copy_prefix(self, source: int, target: int, tokens: int) -> None:
         """Copy the first tokens of `source` into the empty sequence `target`.
 
-        `target` stays empty when the model cannot copy just these.
+        `target` stays empty when the model cannot copy just these, and when there is a MemoryError.
         """
 
     def exchange(self, first: int, second: int) -> None:
         """Let two sequences of a separate cache change places; one of them may be empty.
 
-        Raises GenerationFailed; the contents of both are unknown afterwards.
+        Raises MemoryError, which changes nothing, and GenerationFailed, after which the contents of both are
+        unknown.
         """
 
     def exchange_steps(self, first: int, second: int) -> float:

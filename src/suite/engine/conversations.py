@@ -98,7 +98,7 @@ class Conversations:
         elif source is not slot or not reused:
             self.empty(slot)
             if reused:
-                self._backend.copy_prefix(source.sequence, slot.sequence, reused)
+                self._copy_prefix(source, slot, reused)
         self._backend.truncate(slot.sequence, reused)
         if self._backend.length(slot.sequence) != reused:
             # Report as reused only what llama.cpp really has.
@@ -108,6 +108,13 @@ class Conversations:
         if conversation_id is not None and self._snapshots is not None:
             self._snapshots.supersede(conversation_id)
         return Placement(slot, reused)
+
+    def _copy_prefix(self, source: Slot, target: Slot, tokens: int) -> None:
+        """Copy the first tokens of a slot into an empty one, which stays empty where that cannot be done."""
+        try:
+            self._backend.copy_prefix(source.sequence, target.sequence, tokens)
+        except MemoryError:
+            logger.warning("there is no memory to copy %d tokens: they are decoded again", len(source.tokens))
 
     def _find(self, prompt: list[int], conversation_id: str | None, *, at_least: int) -> PrefixMatch | None:
         """The snapshot that shares the longest prefix with the prompt, if it fits beside the active slots."""
@@ -156,7 +163,11 @@ class Conversations:
             if not exchanges:
                 return
             for first, second in exchanges:
-                self._backend.exchange(first, second)
+                try:
+                    self._backend.exchange(first, second)
+                except MemoryError:
+                    logger.warning("there is no memory to move a sequence: the batch stays split")
+                    return
                 one, other = by_sequence[first], by_sequence[second]
                 one.sequence, other.sequence = second, first
                 by_sequence[first], by_sequence[second] = other, one

@@ -9,19 +9,22 @@ steps short. Measured with short texts: 166 MiB for Gemma 3 270M, 111 MiB for Sm
 Short inputs share a step. A step is one micro-batch, because llama.cpp pools within a micro-batch. For an
 input that takes several steps, each step gives the mean (or the first, or the last) of its tokens, and this
 module combines them. A model without causal attention embeds an input in one step. No other step has more
-than `prompt_step_tokens` tokens, because running generations wait for it.
+than `prompt_step_tokens` tokens, and while running generations wait for it, none takes longer than it may.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NamedTuple
 
 from suite.engine.backend import Cores
 from suite.engine.bindings import last_messages, lib
 from suite.engine.llama_model import ContextSettings, LlamaModel
+from suite.engine.step_time import Piece as _TimedPiece
+from suite.engine.step_time import StepTime, StepWork
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import CannotEmbed, EmptyPrompt, GenerationFailed, PromptTooLong
 
@@ -37,6 +40,8 @@ DECIMALS = 8
 
 _LOGIT_BYTES = 4
 _LEAST_STEP_TOKENS = 32
+_LEAST_TIMED_TOKENS = 8
+"""A step has so many tokens however slow they are: each step has costs of its own."""
 
 
 class _Piece(NamedTuple):
@@ -77,13 +82,22 @@ class Embedder:
         # llama.cpp aborts over a micro-batch that is no multiple of the sequences.
         self._step_tokens = -(-step // self._sequences) * self._sequences
         self.dimensions: int = lib.llama_model_n_embd_out(handle)
+        self._is_whole = whole
+        self._step_time = StepTime()
         self._context: int | None = None
         self._batch: lib.llama_batch
 
     def embed(
-        self, inputs: Sequence[Sequence[int]], normalize: bool = True
+        self,
+        inputs: Sequence[Sequence[int]],
+        normalize: bool = True,
+        *,
+        spare_seconds: Callable[[], float] = lambda: math.inf,
     ) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
         """Return a vector for each input, a list of tokens. The generator yields between two steps.
+
+        `spare_seconds` says how long the next step may take. A step of inputs that must not be divided may
+        take longer, and so may one of a few tokens.
 
         Exhaust or close it before calling `embed` again. Raises EmptyPrompt or PromptTooLong, which name the
         index of the input, or GenerationFailed.
@@ -92,7 +106,7 @@ class Embedder:
         context = self._opened()
         vectors: list[tuple[float, ...]] = []
         vector = _Vector(self.dimensions, self._pooling)
-        for number, step in enumerate(self._steps(inputs)):
+        for number, step in enumerate(self._steps(inputs, spare_seconds)):
             if number:
                 yield
             self._run(context, inputs, step)
@@ -136,23 +150,38 @@ class Embedder:
             self._batch = lib.llama_batch_init(self._step_tokens, 0, 1)
         return self._context
 
-    def _steps(self, inputs: Sequence[Sequence[int]]) -> Iterator[list[_Piece]]:
+    def _steps(
+        self, inputs: Sequence[Sequence[int]], spare_seconds: Callable[[], float]
+    ) -> Iterator[list[_Piece]]:
         """Divide the inputs into steps, in order. Short inputs share a step; long ones take several."""
         step: list[_Piece] = []
         used = 0
         for index, tokens in enumerate(inputs):
             length = len(tokens)
-            if step and (used + length > self._shared_tokens or len(step) == self._sequences):
+            fitting = self._fitting(0, spare_seconds())
+            full = used + length > min(self._shared_tokens, fitting) or len(step) == self._sequences
+            if step and full:
                 yield step
                 step, used = [], 0
-            if length <= self._step_tokens:
+            if self._is_whole or length <= min(self._step_tokens, fitting):
                 step.append(_Piece(index, 0, length))
                 used += length
                 continue
-            for start in range(0, length, self._step_tokens):
-                yield [_Piece(index, start, min(length, start + self._step_tokens))]
+            start = 0
+            while start < length:
+                end = min(length, start + min(self._step_tokens, self._fitting(start, spare_seconds())))
+                yield [_Piece(index, start, end)]
+                start = end
         if step:
             yield step
+
+    def _fitting(self, start: int, seconds: float) -> int:
+        """How many tokens, from a position on, a step may have to take no longer than this."""
+        if seconds == math.inf:
+            return self._step_tokens
+        if not self._step_time.is_measured:
+            return _LEAST_STEP_TOKENS
+        return max(_LEAST_TIMED_TOKENS, self._step_time.tokens_within(seconds, start))
 
     def _run(self, context: int, inputs: Sequence[Sequence[int]], step: list[_Piece]) -> None:
         memory = lib.llama_get_memory(context)
@@ -171,7 +200,11 @@ class Embedder:
         if self._cores is not None:
             threads = self._cores.due(reading=True, priority=0)
             lib.llama_set_n_threads(context, threads, threads)
+        began = time.perf_counter()
         result = lib.llama_decode(context, batch)
+        lib.llama_synchronize(context)
+        tokens = [_TimedPiece(piece.start, piece.end - piece.start) for piece in step]
+        self._step_time.learn(StepWork(0, tokens), time.perf_counter() - began)
         if result != 0:
             raise GenerationFailed(
                 f"llama.cpp could not embed (code {result}): {last_messages()}".rstrip(": ")

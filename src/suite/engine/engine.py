@@ -92,6 +92,10 @@ class Engine:
         """Whether any generation runs or waits."""
         return bool(self._scheduler.running or self._scheduler.queued)
 
+    def spare_seconds(self) -> float:
+        """How long other work on the model may take before the next step, as running answers wait for it."""
+        return self._scheduler.spare_seconds()
+
     def submit(self, generation: Generation, listener: Listener) -> None:
         """Queue a generation; it starts when a slot is free."""
         self._arrivals += 1

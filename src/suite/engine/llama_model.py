@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from suite.engine.backend import BatchEntry
+from suite.engine.backend import BatchEntry, Cores
 from suite.engine.bindings import last_messages, lib
 from suite.engine.sampler import Sampler, SamplingParams
 from suite.engine.snapshots.file import Payload, uninitialised
@@ -89,9 +89,16 @@ class LlamaModel:
         return self.settings.batch_tokens
 
     @classmethod
-    def load(cls, path: str, settings: ContextSettings, progress: Callable[[float], None]) -> LlamaModel:
+    def load(
+        cls,
+        path: str,
+        settings: ContextSettings,
+        progress: Callable[[float], None],
+        cores: Cores | None = None,
+    ) -> LlamaModel:
         """Load a GGUF file. `progress` is called with the loaded fraction, 0 to 1.
 
+        `cores` says with how many threads it is tried out; None: with those of the settings.
         Raises LoadFailed with llama.cpp's message.
         """
         lib.llama_backend_init()
@@ -116,6 +123,8 @@ class LlamaModel:
                 f"(set a smaller context_length): {last_messages() or 'it gave no reason'}"
             )
         loaded = cls(model, context, settings)
+        if cores is not None:
+            loaded.use_threads(cores.due(reading=True, priority=0))
         loaded._warm_up()
         return loaded
 
@@ -139,12 +148,10 @@ class LlamaModel:
         Returns False, and changes nothing, when the KV cache has no room for it. Raises GenerationFailed; the
         contents of these sequences are unknown afterwards.
         """
-        result = lib.llama_decode(self.context, self._batch.fill(entries))
-        if result == 0:
+        result: int = lib.llama_decode(self.context, self._batch.fill(entries))
+        if result in (0, 1):
             self._copies_pending = False
-            return True
-        if result == 1:
-            return False
+            return result == 0
         raise GenerationFailed(f"llama.cpp could not decode (code {result}): {last_messages()}".rstrip(": "))
 
     def sampler(self, sampling: SamplingParams) -> ContextSampler:

@@ -186,6 +186,11 @@ class Scheduler:
         """Whether answers are being generated, so that somebody waits for the next step."""
         return any(run.prefilled for run in self.running)
 
+    def spare_seconds(self) -> float:
+        """How much of a step's time the answers do not take; infinite while none run."""
+        answers = sum(run.prefilled for run in self.running)
+        return self._seconds_for_prompts(answers, 0.0) if answers else math.inf
+
     def next_batch(self, spent: float = 0.0) -> list[BatchShare]:
         """Compose the next batch; empty when no run has anything to decode.
 

@@ -41,6 +41,11 @@ class StepTime:
         self._answer: float | None = None
         self._prompt: dict[int, float] = {}
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether any step was learned from; until then nothing is thought to take any time."""
+        return self._answer is not None or bool(self._prompt)
+
     def answers(self, count: int) -> float:
         """Seconds that a step with one token each of so many answers takes."""
         return count * (self._answer or 0.0)
@@ -59,6 +64,10 @@ class StepTime:
         if not pieces:
             self._answer = _moved(self._answer, seconds / answers)
             return
+        rest = seconds - self.prompts(pieces)
+        if answers and self._answer is None and rest > 0:
+            # Prompts may be read beside answers all the time, and these never be alone in a step.
+            self._answer = rest / answers
         seconds -= self.answers(answers)
         tokens = sum(piece.tokens for piece in pieces)
         factor = seconds / self.prompts(pieces)

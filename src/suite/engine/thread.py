@@ -145,7 +145,7 @@ class EngineThread:
             self._end_process(ENGINE_FAILED_EXIT_CODE)
 
     def _load(self) -> tuple[LlamaModel, Engine]:
-        model = LlamaModel.load(self._path, self._settings, self._progress)
+        model = LlamaModel.load(self._path, self._settings, self._progress, self.cores)
         engine = Engine(
             model,
             Slots(self._settings.slots, can_share=model.can_share),

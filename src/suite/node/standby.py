@@ -1,7 +1,7 @@
 """Keeps a standby process for the next load, which has already imported what every load needs.
 
     standby = Standby()
-    tasks.start_soon(standby.keep, has_room)
+    tasks.start_soon(standby.keep, may_start)
     async with ActorProcess.start(spec, standby.take()) as process: ...
 
 A load then does not have to wait for the imports. It never waits for the standby process either: if there is
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import anyio
 import anyio.abc
@@ -23,6 +24,8 @@ logger = logging.getLogger("suite.actor")
 PAUSE_SECONDS = 1.0
 """The pause after the node's start, and after a standby process was taken, before another one is started: its
 imports must not slow down the load that is running."""
+IMPORT_SECONDS = 2.0
+"""How long the imports of a standby process may take, on a machine that does nothing else."""
 LONGEST_PAUSE_SECONDS = 60.0
 """The limit of the pause, which doubles each time a standby process dies unused."""
 _LAST_WORDS = 4096
@@ -31,9 +34,17 @@ _LAST_WORDS = 4096
 class Standby:
     """Holds one standby process, or none."""
 
-    def __init__(self, inherited: Sequence[int] = ()) -> None:
-        """`inherited`: file descriptors that the process has too."""
+    def __init__(
+        self,
+        inherited: Sequence[int] = (),
+        leave_core: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """`inherited`: file descriptors that the process has too.
+
+        `leave_core` is entered while it imports: models then compute with a thread less.
+        """
         self._inherited = inherited
+        self._leave_core = leave_core
         self._process: anyio.abc.Process | None = None
         self._watch = anyio.CancelScope()
 
@@ -44,12 +55,12 @@ class Standby:
             self._watch.cancel()
         return process
 
-    async def keep(self, has_room: Callable[[], bool]) -> None:
-        """Keep a process ready until cancelled, then end it. Starts none while ``has_room`` is False."""
+    async def keep(self, may_start: Callable[[], bool]) -> None:
+        """Keep a process ready until cancelled, then end it. Starts none while ``may_start`` is False."""
         pause = PAUSE_SECONDS
         while True:
             await anyio.sleep(pause)
-            if has_room():
+            if may_start():
                 pause = PAUSE_SECONDS if await self._stand() else min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _stand(self) -> bool:
@@ -62,6 +73,8 @@ class Standby:
             return False
         try:
             with anyio.CancelScope() as self._watch:
+                with self._leave_core(), anyio.move_on_after(IMPORT_SECONDS):
+                    await process.wait()
                 await process.wait()
             if self._process is None:
                 return True

@@ -116,7 +116,7 @@ class Supervisor:
         """Who computes with how many threads."""
         self._memory_kills = memory_kills
         self._new_id, self._now, self._clock = new_id, now, clock
-        self._standby = Standby([cores.table.descriptor])
+        self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
         self._keeps_standby = standby
         self._stopping = False
         self._process_stop_seconds = STOP_SECONDS
@@ -130,13 +130,14 @@ class Supervisor:
                 self._tasks.start_soon(self.cores.run)
                 self._tasks.start_soon(self.admission.run)
                 if self._keeps_standby:
-                    self._tasks.start_soon(self._standby.keep, self._has_room)
+                    self._tasks.start_soon(self._standby.keep, self._may_prepare)
                 yield
         finally:
             # After a disorderly end, clients that still wait for a generation get an error.
             with anyio.move_on_after(_LAST_WORDS_SECONDS, shield=True):
                 for instance in self.instances.values():
                     await self._terminate_leases(instance, NodeStopping())
+            self.cores.table.close()
 
     # --- use ----------------------------------------------------------------------------------------------
 
@@ -333,9 +334,13 @@ class Supervisor:
     def _evict(self, instance: Instance) -> None:
         self._begin_unload(instance, "evicted", self._clock())
 
-    def _has_room(self) -> bool:
-        """Whether the memory limit has room for a standby process. Nothing is evicted for it."""
-        return self.admission.free_bytes >= PROCESS_BYTES
+    def _may_prepare(self) -> bool:
+        """Whether to start a standby process now: a load waits, or else it takes no cores from others.
+
+        The memory limit must have room for it; nothing is evicted.
+        """
+        has_room = self.admission.free_bytes >= PROCESS_BYTES
+        return has_room and (bool(self.admission.state.waiting) or not self.cores.table.busy)
 
     # --- life cycle ---------------------------------------------------------------------------------------
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import anyio
 import anyio.to_thread
 import msgspec
 
+from suite.engine.backend import LeaveCore
 from suite.engine.grammar.session import CompileRequest, GrammarProcess, GrammarSession, Limits, SourceKind
 from suite.errors import InvalidGrammar, InvalidRequest, InvalidSchema, SuiteError
 from suite.messages.actions.generation import GenerateTextRequest
@@ -62,10 +63,14 @@ class OpenGrammar(msgspec.Struct, frozen=True, kw_only=True):
 class Grammars:
     """The grammars of the requests to one model. Nothing here blocks the event loop."""
 
-    def __init__(self, model_path: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self, model_path: str, limits: Limits | None = None, leave_core: LeaveCore = nullcontext
+    ) -> None:
+        """`leave_core` is entered while a grammar is compiled: models then compute with a thread less."""
         self._process = GrammarProcess(model_path)
         self._limits = Limits() if limits is None else limits
         self._refused: OrderedDict[bytes, SuiteError] = OrderedDict()
+        self._leave_core = leave_core
         self._compiling = anyio.CapacityLimiter(_MAX_CONCURRENT)
 
     @asynccontextmanager
@@ -103,13 +108,17 @@ class Grammars:
     ) -> tuple[str, ...]:
         try:
             return await anyio.to_thread.run_sync(
-                session.compile, compile_request, abandon_on_cancel=True, limiter=self._compiling
+                self._compiled, session, compile_request, abandon_on_cancel=True, limiter=self._compiling
             )
         except (InvalidGrammar, InvalidSchema) as error:
             self._refused[digest] = error
             if len(self._refused) > _MAX_REMEMBERED:
                 self._refused.popitem(last=False)
             raise
+
+    def _compiled(self, session: GrammarSession, compile_request: CompileRequest) -> tuple[str, ...]:
+        with self._leave_core():
+            return session.compile(compile_request)
 
     def close(self) -> None:
         """End the process for grammars. Open grammars stay usable."""

@@ -6,12 +6,13 @@ import threading
 from bisect import bisect_left
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from suite.engine.backend import LeaveCore
 from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, Renderer, SlowChat
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
@@ -55,8 +56,13 @@ class Prompter:
         new_id: NewId,
         *,
         chat_template: str | None = None,
+        leave_core: LeaveCore = nullcontext,
     ) -> None:
-        """`chat_template` replaces the model's own: the text of a template, or the path of a file."""
+        """`chat_template` replaces the model's own: the text of a template, or the path of a file.
+
+        `leave_core` is entered while a template takes long: models then compute with a thread less.
+        """
+        self._leave_core = leave_core
         self._vocabulary = vocabulary
         self._context_tokens = context_tokens
         self._now = now
@@ -106,7 +112,8 @@ class Prompter:
         if made.cancelled():
             return
         try:
-            prompt = self.prompt(request, patient=patient)
+            with self._leave_core() if patient else nullcontext():
+                prompt = self.prompt(request, patient=patient)
         except SlowChat:
             self._make_later(made, request)
         except Exception as error:
@@ -184,7 +191,8 @@ class Prompter:
         Raises InvalidChat, NoChatTemplate, or InvalidConfiguration.
         """
         if self._configured is not None or self._vocabulary.chat_template is not None:
-            self._rendering(patient=False).start()
+            with self._leave_core():
+                self._rendering(patient=False).start()
 
     def close(self) -> None:
         """End the threads and the template's process."""

@@ -85,7 +85,8 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     these tokens are no longer kept, the error is ``conversation_gone``."""
     reuse: bool = True
     """False: the whole prompt is decoded, also where its tokens are in memory. Tokens in memory were decoded
-    in batches of another shape, which changes what follows a little, and so sometimes the text."""
+    in batches of another shape, which changes what follows a little, and so sometimes the text. Others may
+    still reuse what is decoded here."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     """Generations that wait for memory or for a slot start in the order of priority: each step counts as ten
     seconds of waiting."""
