@@ -40,6 +40,24 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "no_chat_template",
         "prompt",
     ),
+    "negative wait": (
+        "load_model",
+        b'{"model_id": "tiny", "load_wait_ms": -1}',
+        "invalid_request",
+        "load_wait_ms",
+    ),
+    "enormous wait": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "load_wait_ms": 10**12}),
+        "invalid_request",
+        "load_wait_ms",
+    ),
+    "a word for how long": (
+        "embed",
+        b'{"model_id": "tiny", "input": "x", "keep_alive": "sometimes"}',
+        "invalid_request",
+        "keep_alive",
+    ),
     "negative limit": (
         "generate_text",
         msgspec.json.encode({**ASK, "max_tokens": -1}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sized
 from contextlib import suppress
 from datetime import datetime
@@ -34,6 +35,7 @@ _MIB = 2**20
 _SPARE_BYTES = 4096
 """Of a message, for what a reply has beside models and warnings."""
 _MAX_WARNINGS = 100
+_AT_ONCE_SECONDS = 0.001
 _GENERATIONS_BYTES = 256 * 1024
 """The most bytes of unfinished generations in a reply, which leaves room for models."""
 
@@ -120,6 +122,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     """Describe a model for clients."""
     instance = node.supervisor.instances.get(model.model_id)
     info = model.info
+    place = node.supervisor.admission.place(model.model_id)
     if instance is not None and instance.last_used_at is not None:
         here = parse_time(instance.last_used_at, "last_used")
         used = here if used is None else max(used, here)
@@ -141,7 +144,10 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         n_gpu_layers=model.settings.n_gpu_layers,
         n_threads=node.threads(model),
         priority=model.settings.priority,
-        idle_timeout_seconds=node.idle_timeout(model),
+        idle_timeout_seconds=_idle_timeout(node, model, instance),
+        pinned=node.supervisor.is_pinned(model.model_id),
+        waiting=node.supervisor.admission.waiting(model.model_id),
+        place=place.place if place is not None else None,
         has_chat_template=bool(model.settings.chat_template or (info and info.chat_template)),
         estimate=model.estimate,
         estimated_vram_mb=-(-model.need_bytes // _MIB),
@@ -155,6 +161,15 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         repository=model.file.entry.repository,
         defaults=dict(model.file.entry.parameters),
     )
+
+
+def _idle_timeout(node: Node, model: Model, instance: Instance | None) -> float:
+    """The seconds after which it is unloaded if nobody uses it; 0 stands for never, as it always did."""
+    own = instance.keep_alive if instance is not None else None
+    seconds = node.keep_alive(model) if own is None else own
+    if math.isinf(seconds):
+        return 0.0
+    return max(seconds, _AT_ONCE_SECONDS)
 
 
 def _error(node: Node, model: Model) -> str | None:

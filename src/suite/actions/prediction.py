@@ -38,8 +38,9 @@ async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) 
     async with AsyncExitStack() as held:
         for model_id in dict.fromkeys(request.model_ids):
             try:
+                model, terms = await node.loadable(model_id), node.terms(request.load_wait_ms, None)
                 instance = await held.enter_async_context(
-                    node.supervisor.hold(await node.loadable(model_id), correlation_id=call.request_id)
+                    node.supervisor.hold(model, terms, correlation_id=call.request_id)
                 )
                 await wait_loaded(instance, None)
             except SuiteError as error:

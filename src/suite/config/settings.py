@@ -23,6 +23,8 @@ Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 # Every number has an upper limit, which infinity is over and NaN is not under.
 FollowLinks: TypeAlias = Literal["inside", "anywhere"]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
+Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=86_400_000)]
+KeepAlive: TypeAlias = Seconds | Literal["forever", "now"]
 Days: TypeAlias = Annotated[float, Meta(ge=0, le=36_500)]
 
 
@@ -92,6 +94,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     as much time as they."""
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
+    keep_alive: KeepAlive | None = None
+    """How long it stays when nobody uses it: seconds, `forever`, or `now` for not at all; a request may say
+    otherwise. Default: `idle_timeout_seconds`."""
     capabilities: tuple[str, ...] = ()
     """What `select` may be asked for, in words of your own, such as `code`."""
     aliases: tuple[str, ...] = ()
@@ -203,6 +208,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
     idle_timeout_seconds: Seconds = 300.0
     """When a model that nobody uses is unloaded; 0: never."""
+    load_wait_ms: Milliseconds = 300_000
+    """How long a request waits until there is memory for its model; a request may say otherwise.
+
+    The load itself is not counted. After that the request is refused with `not_enough_memory`; 0: at once.
+    """
+    turn_seconds: Seconds | None = None
+    """How long a model in use stays before it leaves for one that waits.
+
+    Default: twice as long as its load took, from half a second to a minute.
+    """
     drain_seconds: Seconds = 10.0
     """How long stopping the node waits for running generations."""
     queue_limit: Count = 64

@@ -117,6 +117,13 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     serving_method: Literal["gguf_direct"] = "gguf_direct"
     priority: int | str
     idle_timeout_seconds: float
+    """After how many unused seconds it is unloaded; 0: never."""
+    pinned: bool = False
+    """Whether it is kept loaded on this node."""
+    waiting: int = 0
+    """How many requests wait until there is memory for it."""
+    place: int | None = None
+    """1: it is the next model to be loaded; null if nothing waits for it."""
     has_chat_template: bool
     estimate: MemoryEstimate | None
     estimated_vram_mb: int
