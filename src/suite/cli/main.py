@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "predict": ("suite.cli.prediction", "Predict which models are needed next."),
     "preload": ("suite.cli.prediction", "Load models before they are needed."),
     "select": ("suite.cli.prediction", "Choose a model by capability and trust."),
+    "replay": ("suite.cli.replay", "Compare policies and budgets on a history of requests."),
     "usage": ("suite.cli.usage", "Count how much the models were used."),
     "record-usage": ("suite.cli.usage", "Record that a model was used elsewhere."),
     "metrics": ("suite.cli.metrics", "List the samples of metrics."),

@@ -1,5 +1,4 @@
-"""Logistic regression that learns one example at a time, by gradient descent with a rate of its own for each
-weight (Adagrad)."""
+"""Logistic regression that learns one example at a time (gradient descent with the rates of Adagrad)."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ def chance(score: float) -> float:
 
 
 class OnlineLogistic:
-    """Learns the probability of a yes from numbers that are small, such as logarithms. It knows nothing at first: one half."""
+    """Learns the probability of a yes from small numbers, such as logarithms. At first it says one half."""
 
     __slots__ = ("_rate", "_squares", "_weights")
 

@@ -1,1 +1,1 @@
-"""Policies that say which model's memory is worth keeping: the order in which models leave when room is needed."""
+"""Policies that say in which order models leave when room is needed."""

@@ -1,8 +1,8 @@
 """The default: follows whichever policy would have cost the least lately, on this very history.
 
-No policy is the best everywhere: what is learned needs a history, Greedy-Dual is strong where much memory meets
-steady use, and plain recency where use drifts. So each has a shadow cache of the size of the real memory,
-and the one whose loads would have taken the fewest seconds lately decides.
+No policy is the best everywhere: what is learned needs a history, Greedy-Dual is strong where much memory
+meets steady use, and plain recency where use drifts. So each has a shadow cache of the size of the real
+memory, and the one whose loads would have taken the fewest seconds lately decides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from suite.prediction.eviction.relaxed_belady import RelaxedBelady
 from suite.prediction.eviction.shadow import ShadowCache
 
 MARGIN: Final = 0.02
-"""By which share another policy must be better to be followed instead, so that equals are not followed in turns."""
+"""By which share another policy must be better to be followed instead: equals are not followed in turns."""
 
 
 class BestLately:

@@ -33,5 +33,6 @@ class GreedyDual:
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """Its value, in seconds per byte."""
+        del now  # evictions move its clock, not time
         uses = self._uses.get(candidate.model_id, 0)
         return self._clock_at_use.get(candidate.model_id, 0.0) + uses * candidate.density

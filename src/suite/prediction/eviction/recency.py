@@ -22,4 +22,5 @@ class LeastRecentlyUsed:
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """The number of its last use; 0 for a model that was never used."""
+        del now
         return self._order.get(candidate.model_id, 0)

@@ -1,8 +1,8 @@
 """Relaxed Belady, learned online (LRB, NSDI'20): the model that is least likely to be used soon leaves first.
 
-Belady's rule evicts what is used again the latest. Relaxed, it is enough to know what is not used again within
-the next requests, and that can be learned: at each request one model's activity is put aside; when the
-horizon is over it is known whether the model was used, and a logistic regression learns from it.
+Belady's rule evicts what is used again the latest. Relaxed, it is enough to know what is not used again
+within the next requests, and that can be learned: at each request one model's activity is put aside; when
+the horizon is over it is known whether the model was used, and a logistic regression learns from it.
 
 On the trace that it was made with, horizons between 20 and 200 requests differ by less than 0.5 points of
 cold starts at 2 to 12 resident models (ADR 41), so there is one for all sizes of memory.
@@ -75,7 +75,7 @@ class RelaxedBelady:
         return chance(self._regression.score(activity.features(self._clock, now)))
 
     def _put_aside(self) -> None:
-        """Sample a model. Those used lately are sampled more often, because they are who may have to leave."""
+        """Sample a model, of those used lately more often: they are the ones that may have to leave."""
         models = len(self._activities)
         if not models:
             return
