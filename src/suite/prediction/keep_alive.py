@@ -39,13 +39,19 @@ class TimeToLive:
         return self._seconds
 
 
-_EDGES: Final = tuple(30.0 * 1.5**step for step in range(21))
-"""Seconds after a use at which it is decided whether the model stays on: 30 s to a day."""
-_WIDTHS: Final = tuple(edge - before for before, edge in zip((0.0, *_EDGES), _EDGES, strict=False))
-_AGES: Final = tuple(log((before + edge) / 60) for before, edge in zip((0.0, *_EDGES), _EDGES, strict=False))
+_EDGES: Final = tuple(30.0 * 2.0**step for step in range(12))
+"""Seconds after a use at which it is decided whether the model stays on: 30 s to 17 hours."""
+_STARTS: Final = (0.0, *_EDGES[:-1])
+_WIDTHS: Final = tuple(end - start for start, end in zip(_STARTS, _EDGES, strict=True))
+_AGES: Final = tuple(log((start + end) / 60) for start, end in zip(_STARTS, _EDGES, strict=True))
 """The logarithm of the middle of each interval, in units of 30 s."""
-_CONTROL: Final = 0.02
-"""How fast the price follows what is spent: a larger value follows faster, and wavers more."""
+_LEARNING_RATE: Final = 0.01
+_FIRST_STEP: Final = 0.05
+"""How fast the price follows at first what is spent; later more slowly, so that it is the same at quiet times
+and busy ones."""
+_LAST_STEP: Final = 0.001
+_SLOWER_AFTER: Final = 300
+"""Uses after which the step is half of the first."""
 _SHARE: Final = 0.98
 """Which share of the memory of the TTL it aims at, so that it ends below it."""
 
@@ -75,7 +81,7 @@ class LearnedKeepAlive:
         self._ttl_seconds = ttl_seconds
         self._clock = Clock()
         self._stays: dict[str, _Stay] = {}
-        self._hazard = OnlineLogistic(2 * FEATURES + 1)
+        self._hazard = OnlineLogistic(2 * FEATURES + 1, rate=_LEARNING_RATE)
         self._log_price = -log(ttl_seconds)
 
     def used(self, model_id: str, at: float) -> None:
@@ -113,8 +119,9 @@ class LearnedKeepAlive:
                 return
 
     def _adjust(self, stay: _Stay, gap: float) -> None:
+        step = max(_FIRST_STEP / (1 + self._clock.requests / _SLOWER_AFTER), _LAST_STEP)
         spent = min(gap, stay.seconds) - _SHARE * min(gap, self._ttl_seconds)
-        self._log_price += _CONTROL * spent / self._ttl_seconds
+        self._log_price += step * spent / self._ttl_seconds
 
 
 def _at_age(features: list[float], interval: int) -> list[float]:

@@ -32,7 +32,7 @@ class OnlineLogistic:
 
     def score(self, features: Sequence[float]) -> float:
         """The log odds of a yes."""
-        return sum(map(mul, self._weights, features))
+        return sum(map(mul, self._weights, features), 0.0)
 
     def learn(self, features: Sequence[float], answer: bool) -> None:
         """Correct the weights by one example whose answer has become known."""

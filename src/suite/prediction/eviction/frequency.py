@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp2
 from typing import Final
 
 from suite.prediction.eviction.policy import Candidate, Fact, Used
@@ -30,4 +31,4 @@ class DecayedFrequency:
 
     def _count(self, model_id: str, now: float) -> float:
         count, at = self._uses.get(model_id, (0.0, now))
-        return count * 0.5 ** (max(now - at, 0.0) / self._half_life_seconds)
+        return count * exp2(-max(now - at, 0.0) / self._half_life_seconds)
