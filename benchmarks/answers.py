@@ -33,6 +33,7 @@ class Answer(ABC):
         """When the last word of the server was in hand: of ours, that the answer is in the log."""
         self.begun = anyio.Event()
         self.text = ""
+        self._lengths: list[int] = []
         self.prompt_tokens = self.reused_tokens = self.tokens = 0
         """As the server says at the end; `llama_cpp.server` says only `tokens`, and only in effect."""
 
@@ -42,6 +43,7 @@ class Answer(ABC):
             async for piece in pieces:
                 if piece:
                     self.times.append(time.perf_counter())
+                    self._lengths.append(len(piece))
                     self.begun.set()
                     self.text += piece
         self.ended = time.perf_counter()
@@ -50,6 +52,13 @@ class Answer(ABC):
     @property
     def first_token_ms(self) -> float:
         return (self.times[0] - self.asked) * 1000
+
+    def tokens_per_second(self, begin: float, end: float) -> float:
+        """Between two times, after the first text; of its tokens those that the text came of in between."""
+        text = sum(
+            length for time, length in zip(self.times, self._lengths, strict=True) if begin < time <= end
+        )
+        return self.tokens * text / len(self.text) / (end - begin)
 
     @abstractmethod
     def _pieces(self) -> AsyncGenerator[str, None]: ...
@@ -104,10 +113,16 @@ class _Completion(msgspec.Struct):
 
 
 class _LlamaServerAnswer(Answer):
-    def __init__(self, url: str, prompt: str, max_tokens: int) -> None:
+    def __init__(self, url: str, model_id: str | None, prompt: str, max_tokens: int) -> None:
         super().__init__()
         self._url = url
-        self._body = {"prompt": prompt, "n_predict": max_tokens, "temperature": 0, "stream": True}
+        self._body = {
+            "model": model_id,
+            "prompt": prompt,
+            "n_predict": max_tokens,
+            "temperature": 0,
+            "stream": True,
+        }
 
     async def _pieces(self) -> AsyncGenerator[str, None]:
         decode = msgspec.json.Decoder(_Completion).decode
@@ -121,11 +136,14 @@ class _LlamaServerAnswer(Answer):
                 yield completion.content
 
 
-def llama_server(url: str) -> Server:
-    """Its own endpoint, which sends less than the OpenAI one. Slots are found by what they hold."""
+def llama_server(url: str, model_id: str | None = None) -> Server:
+    """Its own endpoint, which sends less than the OpenAI one. Slots are found by what they hold.
+
+    A router takes the model's id; a server of one model has no need of it.
+    """
 
     def ask(prompt: str, max_tokens: int, conversation_id: str | None = None) -> Answer:  # noqa: ARG001
-        return _LlamaServerAnswer(url, prompt, max_tokens)
+        return _LlamaServerAnswer(url, model_id, prompt, max_tokens)
 
     return ask
 

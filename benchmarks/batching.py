@@ -7,8 +7,9 @@ All have the same model file, threads and prompts, decode greedily and stream; t
 first changes. Ours goes the whole way: client, NATS, the model's process and back, and an answer has ended
 when it is in the log. The others are asked over HTTP. Every prompt is new and begins with other words.
 
-Ours has 16 slots, llama.cpp's server 8, once with a cache for each slot and once with one for all, and for 16
-clients also 16 slots with one cache. What each can hold in all is the same but for that.
+Ours has 16 slots. llama.cpp's server has, with a cache for each slot, as many slots as there are clients
+(`llama_server`) and twice as many (`llama_server_twice`), and as many with one cache for all of them
+(`llama_server_unified`). A slot can hold the same on all sides.
 
 - `N_clients`: tokens of all answers, as the servers count them, by the time from the first request to the end
   of the last answer; higher is better.
@@ -17,29 +18,32 @@ clients also 16 slots with one cache. What each can hold in all is the same but 
   read, from its request to its first text. Text is taken as it comes, on both sides: ours holds tokens
   back for at most 50 ms (ADR 9), which counts against it.
 
-Prints a line of JSON for each figure and peer; `--quick` has one model and one turn.
+Prints a line of JSON for each figure and peer; `--quick` has one model and one turn. Parts (numbers of
+clients, and `gap`) and models can be named, and the turns of each side given.
 """
 
 from __future__ import annotations
 
 import itertools
-import statistics
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import anyio
-import msgspec
 
 from answers import Answer, Server, ours
-from harness import in_rotation, quick, report
-from peers import LlamaServer, running_llama_server, running_python_server
+from harness import OURS, Choice, choice, in_rotation, report_each
+from models import MADE_IDS, MODEL_IDS, model_file
+from peers import running_llama_servers, running_python_server
 from prompts import openings, scene
-from service import CONTEXT_TOKENS, MODEL_IDS, MODELS, running_service
+from service import CONTEXT_TOKENS, running_service
 
-OURS, PYTHON = "ours", "llama_cpp_server"
-SETTINGS = f"slots = 16\ncache_tokens = {8 * CONTEXT_TOKENS}"
+MODELS = {**MODEL_IDS, "smollm2-q4_0": MADE_IDS["smollm2-q4_0"]}
+PYTHON = "llama_cpp_server"
+GAP = "gap"
+SETTINGS = f"slots = 16\ncache_tokens = {16 * CONTEXT_TOKENS}"
 TOKENS = 64
 STREAMS, STREAM_TOKENS = 4, 128
 LONG_WORDS, LONG_TOKENS = 1500, range(1400, 1650)
@@ -91,71 +95,66 @@ def _longest_gap(long: Answer, stream: Answer) -> float:
 # --- the sides ----------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def running(model_id: str, *, larger: bool) -> AsyncIterator[Mapping[str, Server]]:
-    """All servers with this model; `larger` also llama.cpp's with 16 slots."""
-    model = MODELS / f"{model_id}.gguf"
-    peer = LlamaServer(model=str(model), slot_tokens=CONTEXT_TOKENS)
-    unified = msgspec.structs.replace(peer, unified=True)
-    async with AsyncExitStack() as stack:
-        client, _ = await stack.enter_async_context(
-            running_service(model_id=model_id, model_settings=SETTINGS)
-        )
-        await client.load_model(model_id)
-        servers = {
-            OURS: ours(client, model_id),
-            "llama_server": await stack.enter_async_context(running_llama_server(peer)),
-            "llama_server_unified": await stack.enter_async_context(running_llama_server(unified)),
-            PYTHON: await stack.enter_async_context(running_python_server(model, CONTEXT_TOKENS)),
-        }
-        if larger:
-            sixteen = msgspec.structs.replace(unified, slots=16)
-            servers["llama_server_16"] = await stack.enter_async_context(running_llama_server(sixteen))
-        for number, server in enumerate(servers.values()):
-            await server(openings(f"warm up {number}", 1)[0], 8).read()
-        yield servers
+class Compared:
+    """Ours and `llama_cpp.server`, the same for any number of clients, beside llama.cpp's server."""
 
+    def __init__(self, name: str, model: Path, own: Server, python: Server, turns: int) -> None:
+        self._name, self._model, self._turns = f"batching.{name}", model, turns
+        self._ours, self._python = own, python
 
-async def compare(name: str, model_id: str, *, clients: Sequence[int], tokens: int, turns: int) -> None:
-    async with running(model_id, larger=turns > 1) as servers:
-        batching = [side for side in servers if side not in (PYTHON, "llama_server_16")]
-        for count in clients:
-            sides = [*batching, *({8: [PYTHON], 16: ["llama_server_16"]}.get(count, []))]
-            loads = await in_rotation(
-                {side: partial(at_once, servers[side], count, tokens) for side in sides if side in servers},
-                turns,
-            )
-            speeds = {side: [load.tokens_per_second for load in figures] for side, figures in loads.items()}
-            tell(f"batching.{name}.{count}_clients", speeds, unit="tokens/s")
+    async def clients(self, count: int, tokens: int) -> None:
+        async with self._sides(count) as sides:
             if count == 8:
-                waits = {s: [load.slowest_first_token_ms for load in figures] for s, figures in loads.items()}
-                tell(f"batching.{name}.first_token.8_clients", waits, unit="ms")
-        gaps: Mapping[str, Callable[[int], Awaitable[float]]] = {
-            side: partial(longest_gap_ms, servers[side]) for side in batching
-        }
-        tell(f"batching.{name}.gap.long_prompt", await in_rotation(gaps, turns), unit="ms")
-
-
-def tell(name: str, figures: Mapping[str, Sequence[float]], *, unit: str) -> None:
-    """A line for each peer."""
-    for peer in figures:
-        if peer != OURS:
-            report(
-                f"{name}.{peer}",
-                statistics.median(figures[OURS]),
-                statistics.median(figures[peer]),
-                unit=unit,
-                better="lower" if unit == "ms" else "higher",
+                sides[PYTHON] = self._python
+            loads = await in_rotation(
+                {side: partial(at_once, server, count, tokens) for side, server in sides.items()}, self._turns
             )
+        speeds = {side: [load.tokens_per_second for load in figures] for side, figures in loads.items()}
+        report_each(f"{self._name}.{count}_clients", speeds, unit="tokens/s")
+        if count == 8:
+            waits = {s: [load.slowest_first_token_ms for load in figures] for s, figures in loads.items()}
+            report_each(f"{self._name}.first_token.8_clients", waits, unit="ms")
+
+    async def gap(self) -> None:
+        async with self._sides(STREAMS + 1) as sides:
+            figures = await in_rotation(
+                {side: partial(longest_gap_ms, server) for side, server in sides.items()}, self._turns
+            )
+        report_each(f"{self._name}.gap.long_prompt", figures, unit="ms")
+
+    @asynccontextmanager
+    async def _sides(self, clients: int) -> AsyncIterator[dict[str, Server]]:
+        async with running_llama_servers(self._model, clients, CONTEXT_TOKENS) as peers:
+            sides = {OURS: self._ours, **peers}
+            for number, server in enumerate(sides.values()):
+                await server(openings(f"warm up {number}", 1)[0], 8).read()
+            yield sides
 
 
-async def main(is_quick: bool) -> None:
-    if is_quick:
-        await compare("smollm2", MODEL_IDS["smollm2"], clients=(1, 8, 16), tokens=48, turns=1)
+async def compare(name: str, parts: Sequence[str], *, tokens: int, turns: int) -> None:
+    model_id = MODELS[name]
+    model = model_file(model_id)
+    async with (
+        running_service(model_ids=[model_id], model_settings=SETTINGS) as (client, _),
+        running_python_server(model, CONTEXT_TOKENS) as python,
+    ):
+        await client.load_model(model_id)
+        compared = Compared(name, model, ours(client, model_id), python, turns)
+        for part in parts:
+            if part == GAP:
+                await compared.gap()
+            else:
+                await compared.clients(int(part), tokens)
+
+
+async def main(chosen: Choice) -> None:
+    if chosen.quick:
+        await compare("smollm2", [part for part in chosen.parts if part != "4"], tokens=48, turns=1)
         return
-    for name, model_id in MODEL_IDS.items():
-        await compare(name, model_id, clients=(1, 4, 8, 16), tokens=TOKENS, turns=5)
+    for name in chosen.models:
+        await compare(name, chosen.parts, tokens=TOKENS, turns=chosen.turns or 5)
 
 
 if __name__ == "__main__":
-    anyio.run(main, quick(__doc__), backend_options={"use_uvloop": True})
+    parts = ("1", "4", "8", "16", GAP)
+    anyio.run(main, choice(__doc__, parts=parts, models=MODELS), backend_options={"use_uvloop": True})

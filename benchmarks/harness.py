@@ -9,20 +9,51 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 F = TypeVar("F")
 Measure = Callable[[], Awaitable[float]]
+Better = Literal["higher", "lower"]
+
+OURS = "ours"
+"""The name of our side among several."""
+
+
+class Choice(NamedTuple):
+    """What to run of a benchmark that has several parts and models."""
+
+    quick: bool
+    parts: Sequence[str]
+    models: Sequence[str]
+    turns: int | None
+    """None: as many as the part takes by itself."""
 
 
 def quick(description: str | None) -> bool:
     """Whether ``--quick`` was given: fewer and shorter turns, under 45 s in all."""
+    return bool(_parser(description).parse_args().quick)
+
+
+def choice(description: str | None, *, parts: Iterable[str], models: Iterable[str]) -> Choice:
+    """What was asked for: all parts with all models, unless some are named."""
+    all_parts, all_models = list(parts), list(models)
+    parser = _parser(description)
+    parser.add_argument("--model", action="append", choices=all_models, help="only this one")
+    parser.add_argument("--turns", type=int, help="turns of each side")
+    parser.add_argument("part", nargs="*", help=f"{', '.join(all_parts)}; all, unless some are given")
+    given = parser.parse_args()
+    if unknown := set(given.part) - set(all_parts):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}: choose from {', '.join(all_parts)}")
+    return Choice(given.quick, given.part or all_parts, given.model or all_models, given.turns)
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter turns, under 45 s")
-    return bool(parser.parse_args().quick)
+    return parser
 
 
 async def in_turns(ours: Measure, reference: Measure, turns: int) -> tuple[float, float]:
@@ -49,9 +80,22 @@ async def in_rotation(sides: Mapping[str, Callable[[int], Awaitable[F]]], turns:
     return figures
 
 
-def report(
-    name: str, ours: float, reference: float, *, unit: str, better: Literal["higher", "lower"]
+def report_each(
+    name: str, figures: Mapping[str, Sequence[float]], *, unit: str, better: Better | None = None
 ) -> None:
+    """Print a line for each other side: the median of ours and of theirs. Less time is better."""
+    for side in figures:
+        if side != OURS:
+            report(
+                f"{name}.{side}",
+                statistics.median(figures[OURS]),
+                statistics.median(figures[side]),
+                unit=unit,
+                better=better or ("lower" if unit in ("ms", "s") else "higher"),
+            )
+
+
+def report(name: str, ours: float, reference: float, *, unit: str, better: Better) -> None:
     """Print one result."""
     line = {
         "name": name,

@@ -20,13 +20,14 @@ import anyio
 import psutil
 
 from harness import in_turns, quick, report
-from service import CONTEXT_TOKENS, MODEL, MODEL_ID, SAME_CACHE, running_service
+from models import model_file
+from service import CONTEXT_TOKENS, MODEL_ID, SAME_CACHE, running_service
 
 SETTLE_SECONDS = 1.0
 """For the imports of the process that stands ready."""
 FRESH = f"""
 import llama_cpp
-llama_cpp.Llama({str(MODEL)!r}, n_ctx={CONTEXT_TOKENS}, n_gpu_layers=0, verbose=False)
+llama_cpp.Llama({str(model_file(MODEL_ID))!r}, n_ctx={CONTEXT_TOKENS}, n_gpu_layers=0, verbose=False)
 print("ready", flush=True)
 """
 

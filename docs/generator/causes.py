@@ -39,6 +39,8 @@ _QUERY: Final = ("read_model_behind", "read_model_unavailable")
 BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "load_model": _LOAD,
     "unload_model": ("model_not_found", *_APPEND),
+    "pin_model": (*_MODEL, *_APPEND, "not_enough_memory", "conflict"),
+    "unpin_model": ("model_not_found", *_APPEND, "conflict"),
     "preload_models": (),
     "generate_text": (
         *_LOAD,

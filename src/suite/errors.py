@@ -170,7 +170,7 @@ class LoadCancelled(SuiteError):
 
 
 class NotEnoughMemory(SuiteError):
-    """The model does not fit beside the models in use: unload one of them or raise memory_limit_gb."""
+    """There is no memory for the model, or was none while it could wait: the message says what uses it."""
 
     code = "not_enough_memory"
     status = 507

@@ -30,6 +30,23 @@ class Bound(msgspec.Struct, frozen=True):
     """What sets it, for people."""
 
 
+class Processors(msgspec.Struct, frozen=True):
+    """What there is to compute with."""
+
+    cores: Bound
+    cpus: Bound
+    """At least as many as cores: two threads of one core are two CPUs."""
+
+    def threads(self, configured: int | None) -> int:
+        """The most threads of one model: one a core unless configured, and never more than CPUs."""
+        return self.cores.value if configured is None else min(configured, self.cpus.value)
+
+
+def processors(root: Path = _ROOT, affinity: Iterable[int] | None = None) -> Processors:
+    """The cores and the CPUs that this process may use; for the arguments see `cores`."""
+    return Processors(cores(root, affinity), cpus(root, affinity))
+
+
 def cores(root: Path = _ROOT, affinity: Iterable[int] | None = None) -> Bound:
     """How many threads can compute at the same time: physical cores, within the affinity and the CPU quota.
 
@@ -38,13 +55,14 @@ def cores(root: Path = _ROOT, affinity: Iterable[int] | None = None) -> Bound:
     `root` is the directory that has `proc` and `sys`, `affinity` the CPUs that the process may run on.
     """
     allowed = _affinity() if affinity is None else affinity
-    bounds = [
-        *(Bound(_count_cores(root, cpus), "physical cores") for cpus in _online(root)),
-        Bound(_count_cores(root, allowed), "affinity"),
-        *(Bound(int(limit.value), f"CPU quota in {limit.file}") for limit in Cgroups(root).cpu_quotas()),
-    ]
-    least = min(bounds, key=lambda bound: bound.value)
-    return Bound(max(1, least.value), least.origin)
+    physical = (Bound(_count_cores(root, cpus), "physical cores") for cpus in _online(root))
+    return _least(root, *physical, Bound(_count_cores(root, allowed), "affinity"))
+
+
+def cpus(root: Path = _ROOT, affinity: Iterable[int] | None = None) -> Bound:
+    """How many threads can run at the same time: as `cores`, but two of one core count as two."""
+    allowed = _affinity() if affinity is None else affinity
+    return _least(root, Bound(len(set(allowed)), "affinity"))
 
 
 def memory(root: Path = _ROOT) -> Bound:
@@ -63,6 +81,13 @@ def default_memory_limit(root: Path = _ROOT) -> Bound:
     """The memory limit for all loaded models where none is configured, in bytes."""
     whole = memory(root)
     return Bound(int(whole.value * MEMORY_SHARE), f"{MEMORY_SHARE} of {whole.origin}")
+
+
+def _least(root: Path, *bounds: Bound) -> Bound:
+    """The least of these bounds and the CPU quotas, at least 1."""
+    quotas = (Bound(int(limit.value), f"CPU quota in {limit.file}") for limit in Cgroups(root).cpu_quotas())
+    least = min((*bounds, *quotas), key=lambda bound: bound.value)
+    return Bound(max(1, least.value), least.origin)
 
 
 def _affinity() -> Iterable[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,109 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.engine.engine import Engine
-from suite.engine.generation import EngineRequest, Generation
-from suite.engine.sampler import SamplingParams
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.text import visible_tokens
 from suite.errors import SuiteError
 from suite.identity import new_id, utc_now
-from suite.messages.events import Outcome
-from suite.messages.logprobs import TokenLogprobs
-from support.backend import END, FakeBackend, FakeTokenizer, successor
-
-
-@dataclass
-class Heard:
-    """A listener that keeps what it is told, and takes nothing after the end."""
-
-    text: str = ""
-    ends: int = 0
-    error: SuiteError | None = None
-
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
-        assert not self.ends and logprobs is None
-        self.text += text
-
-    def on_end(self, error: SuiteError | None) -> None:
-        self.ends += 1
-        self.error = error
-
-    @property
-    def tokens(self) -> list[int]:
-        return [int(word) for word in self.text.split()]
-
-
-@dataclass
-class Asked:
-    generation: Generation
-    heard: Heard = field(default_factory=Heard)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def sampling(seed: int = 1) -> SamplingParams:
-    return SamplingParams(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, repeat_penalty=1.0, seed=seed)
-
-
-def asked(
-    prompt: Sequence[int],
-    *,
-    max_tokens: int = 8,
-    seed: int = 1,
-    conversation: str | None = None,
-    priority: int = 0,
-    deadline: float | None = None,
-    continues: bool = False,
-    stop: tuple[str, ...] = (),
-    reuse: bool = True,
-    clock: Clock | None = None,
-) -> Asked:
-    order = EngineRequest(
-        prompt=list(prompt),
-        max_tokens=max_tokens,
-        stop=stop,
-        sampling=sampling(seed),
-        conversation_id=conversation,
-        priority=priority,
-        deadline=deadline,
-        continues=continues,
-        reuse=reuse,
-    )
-    return Asked(Generation(order, clock or Clock()))
-
-
-def alone(prompt: Sequence[int], max_tokens: int, seed: int, context: int) -> tuple[list[int], Outcome]:
-    """The answer, by the plainest loop."""
-    tokens, answer = list(prompt), list[int]()
-    while True:
-        token = successor(tokens, seed)
-        if token == END:
-            return answer, "stop"
-        answer.append(token)
-        if len(answer) >= max_tokens:
-            return answer, "length"
-        if len(tokens) >= context:
-            return answer, "context_full"
-        tokens.append(token)
-
-
-def code(each: Asked) -> str | None:
-    return None if each.heard.error is None else each.heard.error.code
-
-
-def drain(engine: Engine, limit: int = 10_000) -> None:
-    for _ in range(limit):
-        if not engine.busy:
-            return
-        engine.step()
-    pytest.fail("it does not come to an end")
-
+from support.backend import FakeBackend, FakeTokenizer
+from support.generations import Asked, Clock, Heard, alone, asked, code, drain
 
 prompts = st.lists(st.integers(1, 4), min_size=1, max_size=40)
 
@@ -161,6 +65,7 @@ def check(backend: FakeBackend, slots: Slots) -> None:
     st.sets(st.integers(0, 40), max_size=2),
     st.dictionaries(st.integers(0, 60), st.sampled_from([None, "a", "b"]), max_size=2),
     st.integers(0, 3000),
+    st.sampled_from([None, 0.0, 0.5]),
 )
 def test_each_gets_its_own_answer_once(
     plan: list[Arrival],
@@ -171,8 +76,12 @@ def test_each_gets_its_own_answer_once(
     failures: set[int],
     clears: dict[int, str | None],
     memory_bytes: int,
+    exchange_steps: float | None,
 ) -> None:
+    """In a unified cache, and in a separate one where it costs something, or nothing, to change places."""
     backend = FakeBackend(
+        separate=exchange_steps is not None,
+        exchange_steps=exchange_steps or 0.0,
         slots=count,
         context=60,
         cache=cache,
@@ -234,6 +143,81 @@ def engine_of(
 ) -> tuple[Engine, FakeBackend]:
     backend = FakeBackend(slots=slots, context=100, cache=cache, batch=batch)
     return Engine(backend, Slots(slots), prompt_step_tokens=prompt_step_tokens), backend
+
+
+def separate_engine(
+    snapshots: Snapshots | None = None, *, slots: int = 4, window: bool = False
+) -> tuple[Engine, FakeBackend, Slots]:
+    """An engine whose sequences change places whenever that closes a gap."""
+    backend = FakeBackend(
+        slots=slots, context=200, cache=0, window=window, separate=True, exchange_steps=0.01
+    )
+    held = Slots(slots)
+    return Engine(backend, held, prompt_step_tokens=4, snapshots=snapshots), backend, held
+
+
+def begin(engine: Engine, prompt: Sequence[int], *, max_tokens: int, conversation: str) -> Asked:
+    each = asked(prompt, max_tokens=max_tokens, seed=5, conversation=conversation)
+    engine.submit(each.generation, each.heard)
+    return each
+
+
+def test_a_gap_is_closed_and_everyone_keeps_what_they_have() -> None:
+    engine, backend, slots = separate_engine(kept())
+    lengths = {"a": 30, "b": 2, "c": 30, "d": 30}
+    chats = {name: [number + 1, 3, 4] for number, name in enumerate(lengths)}
+    every = {
+        name: begin(engine, chat, max_tokens=lengths[name], conversation=name) for name, chat in chats.items()
+    }
+    while not every["b"].heard.ends:
+        engine.step()
+    assert [slot.sequence for slot in slots] == [0, 1, 2, 3]
+    engine.clear("a")
+    engine.step()
+    assert {entry.sequence for entry in backend.batches[-1]} in ({0, 1, 2}, {1, 2, 3})
+    check(backend, slots)
+    moved = [slot for number, slot in enumerate(slots) if slot.sequence != number]
+    assert {slot.conversation_id for slot in moved} > {"b"}, "the one that runs and the idle one"
+    drain(engine)
+    for name, each in every.items():
+        assert each.heard.tokens == alone(chats[name], lengths[name], 5, 200)[0]
+    for name, each in every.items():
+        again = begin(engine, [*chats[name], *each.heard.tokens, 3], max_tokens=2, conversation=name)
+        drain(engine)
+        assert (again.generation.reused_tokens >= len(chats[name])) == (name != "a"), "a was forgotten"
+    check(backend, slots)
+
+
+def test_a_new_generation_gets_a_slot_next_to_those_that_run() -> None:
+    engine, backend, slots = separate_engine(slots=6)
+    first, second, third = (
+        begin(engine, [number, 2], max_tokens=60, conversation=f"c{number}") for number in (1, 2, 3)
+    )
+    for _ in range(4):
+        engine.step()
+    for each in (first, second):
+        each.generation.cancel("cancelled")
+    engine.clear("c1")
+    engine.clear("c2")
+    engine.step()
+    begin(engine, [4, 2], max_tokens=60, conversation="c4")
+    engine.step()
+    running = sorted(slot.sequence for slot in slots if slot.generating)
+    assert running[1] == running[0] + 1 and not backend.moved
+    third.generation.cancel("cancelled")
+    drain(engine)
+
+
+def test_in_a_separate_cache_idle_conversations_take_no_room_of_others() -> None:
+    engine, backend, slots = separate_engine(kept(), slots=3)
+    for name in ("a", "b", "c", "d"):
+        begin(engine, [*range(1, 181)], max_tokens=5, conversation=name)
+        drain(engine)
+    assert sum(len(slot.tokens) > 180 for slot in slots) == 3, "three whole contexts at once"
+    restored = begin(engine, [*range(1, 181), 7], max_tokens=5, conversation="a")
+    drain(engine)
+    assert restored.generation.reused_tokens == 180
+    check(backend, slots)
 
 
 def test_a_new_generation_joins_between_two_steps() -> None:

@@ -14,6 +14,7 @@ from suite.engine.llama_model import ContextSettings
 from suite.engine.sampler import SamplingParams
 from suite.engine.thread import EngineThread
 from suite.errors import SuiteError
+from suite.messages.actions.status import KvCacheForm
 from suite.messages.actor import Cleared
 from suite.messages.logprobs import TokenLogprobs
 from support.models import smollm2
@@ -48,9 +49,15 @@ class Heard:
 class Engine:
     """A thread with a real model, and generations on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, form: KvCacheForm) -> None:
         settings = ContextSettings(
-            context_tokens=512, cache_tokens=512, batch_tokens=128, gpu_layers=0, threads=2, slots=2
+            context_tokens=512,
+            cache_tokens=512,
+            kv_cache=form,
+            batch_tokens=128,
+            gpu_layers=0,
+            threads=2,
+            slots=2,
         )
         self.thread = EngineThread(str(smollm2()), settings, lambda _fraction: None)
         self.thread.start()
@@ -79,9 +86,9 @@ class Engine:
         return self.thread.clear(conversation_id).result(SECONDS)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    engine = Engine()
+@pytest.fixture(scope="module", params=["separate", "unified"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    engine = Engine(request.param)
     yield engine
     engine.thread.loaded.result().free()
 

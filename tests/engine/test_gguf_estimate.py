@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -25,17 +26,21 @@ lib.llama_log_set(keep, ctypes.c_void_p(0))
 model_params = lib.llama_model_default_params(); model_params.n_gpu_layers = 0
 model = lib.llama_model_load_from_file(sys.argv[1].encode(), model_params)
 params = lib.llama_context_default_params()
-params.n_ctx, params.n_batch, params.n_seq_max = int(sys.argv[2]), 512, 1
-params.kv_unified = params.swa_full = True
+streams = int(sys.argv[3])
+params.n_ctx, params.n_batch, params.n_seq_max = int(sys.argv[2]) * streams, 512, streams
+params.kv_unified, params.swa_full = streams == 1, True
 assert lib.llama_init_from_model(model, params)
 print("".join(lines))
 """
 
 
-def allocated(path: Path, context: int) -> tuple[float, float]:
+def allocated(path: Path, context: int, streams: int = 1) -> tuple[float, float]:
     """KV and compute buffer by llama.cpp's log, bytes."""
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(path), str(context)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", PROBE, str(path), str(context), str(streams)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
     def total(name: str) -> float:
@@ -60,6 +65,14 @@ def test_a_window_model_takes_a_full_cache() -> None:
     guess = estimate(inspect(gemma()), cache_tokens=2048, batch_tokens=512, slots=0)
     assert guess.kv_bytes == pytest.approx(kv, rel=0.001)
     assert guess.compute_bytes - PROCESS_BYTES == pytest.approx(compute, rel=0.03)
+
+
+@pytest.mark.parametrize("path", [smollm2, gemma], ids=["smollm2", "gemma"])
+def test_separate_streams_take_a_cache_each_and_compute_with_one(path: Callable[[], Path]) -> None:
+    kv, compute = allocated(path(), 1000, streams=8)
+    guess = estimate(inspect(path()), cache_tokens=1000, batch_tokens=512, slots=0, streams=8)
+    assert guess.kv_bytes == pytest.approx(kv, rel=0.001)
+    assert guess.compute_bytes - PROCESS_BYTES == pytest.approx(compute, rel=0.12)
 
 
 def test_a_small_vocabulary_leaves_the_feed_forward_as_the_widest_step(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.errors import SuiteError
 from suite.identity import new_id, utc_now
+from suite.messages.actions.status import KvCacheForm
 from suite.messages.logprobs import TokenLogprobs
 from support.models import gemma, smollm2
 from support.snapshots import PATIENCE
@@ -88,6 +89,11 @@ class Forced:
     def __init__(self, model: LlamaModel, references: Sequence[Sequence[int]]) -> None:
         self._model, self._references = model, references
         self.seen: dict[int, list[Logits]] = {}
+        self.exchanges = 0
+
+    def exchange(self, first: int, second: int) -> None:
+        self._model.exchange(first, second)
+        self.exchanges += 1
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._model, name)
@@ -103,9 +109,15 @@ def logits(model: LlamaModel, row: int) -> Logits:
 
 
 @contextmanager
-def loaded(path: Path, *, cache_tokens: int = 4096) -> Iterator[LlamaModel]:
+def loaded(path: Path, form: KvCacheForm, *, cache_tokens: int = 4096) -> Iterator[LlamaModel]:
     settings = ContextSettings(
-        context_tokens=1024, cache_tokens=cache_tokens, batch_tokens=256, gpu_layers=0, threads=1, slots=8
+        context_tokens=1024,
+        cache_tokens=cache_tokens,
+        kv_cache=form,
+        batch_tokens=256,
+        gpu_layers=0,
+        threads=1,
+        slots=8,
     )
     model = LlamaModel.load(str(path), settings, lambda _: None)
     try:
@@ -243,10 +255,13 @@ def engine_of(forced: Forced, snapshots: Snapshots | None, *, prompt_step_tokens
     )
 
 
+@pytest.mark.parametrize(("form", "count"), [("separate", 20), ("unified", 9)])
 @pytest.mark.parametrize("path", [smollm2, gemma], ids=["smollm2", "gemma"])
-def test_the_engine_thinks_what_the_bare_loop_thinks(path: Callable[[], Path], tmp_path: Path) -> None:
-    with loaded(path()) as model:
-        prompts = [model.vocabulary.tokenize(prompt) for prompt in PROMPTS]
+def test_the_engine_thinks_what_the_bare_loop_thinks(
+    path: Callable[[], Path], form: KvCacheForm, count: int, tmp_path: Path
+) -> None:
+    with loaded(path(), form) as model:
+        prompts = [model.vocabulary.tokenize(prompt) for prompt in PROMPTS[:count]]
         references = [bare_loop(model, prompt) for prompt in prompts]
         before = [token for prompt in prompts for token in prompt][:300]
         noise = Noise(model, before, [(prompts[n], *references[n]) for n in range(2)], piece=3)
@@ -267,11 +282,29 @@ def test_the_engine_thinks_what_the_bare_loop_thinks(path: Callable[[], Path], t
         engine.clear(None)
         run(engine, generation(prompts[0], 0, "c0"))
         check("shared", True, lambda n: generation(prompts[n], n, "another"), [0])
+        engine.clear(None)
+
+        # The second ends first, and leaves a gap; the last one shares what the third has read so far.
+        lengths = (STEPS, 2, STEPS)
+        begun = [generation(prompts[n], n, f"c{n}", steps=steps) for n, steps in enumerate(lengths)]
+        for together in (begun[:2], begun[2:], [sharing := generation(prompts[2], 2, "another")]):
+            for each in together:
+                engine.submit(each, Heard())
+            engine.step()
+        assert 16 <= sharing.reused_tokens < len(prompts[2]) - 1
+        run(engine)
+        for number, each in enumerate(begun):
+            noise.assert_close(references[number][1][: lengths[number]], forced.seen[number])
+        assert bool(forced.exchanges) == (form == "separate")
+        check("moved", True, lambda n: generation(prompts[n], n, f"c{n}"), [0, 2])
         engine.snapshot_all(5)
 
 
-def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempted(tmp_path: Path) -> None:
-    with loaded(gemma(), cache_tokens=1024) as model:
+@pytest.mark.parametrize("form", ["separate", "unified"])
+def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempted(
+    form: KvCacheForm, tmp_path: Path
+) -> None:
+    with loaded(gemma(), form, cache_tokens=1024) as model:
         text, backwards = (
             model.vocabulary.tokenize(" ".join(prompts)) for prompts in (PROMPTS, PROMPTS[::-1])
         )
@@ -303,7 +336,7 @@ def test_beyond_its_window_it_thinks_the_same_reused_shared_restored_and_preempt
         restored = generation(second, 1, "a", steps=LONGER)
         run(engine, generation(other, 2, None, steps=LONGER), restored)
         assert restored.reused_tokens == held
-        assert waiting[0] == 0 and 1 in waiting
+        assert waiting[0] == 0 and (1 in waiting) == (form == "unified")
         noise.assert_close(of_turn[1], forced.seen[1])
         noise.assert_close(of_other[1], forced.seen[2])
         snapshots.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from suite.engine.backend import BatchEntry
 from suite.engine.llama_model import ContextSettings, LlamaModel
+from suite.engine.snapshots.folder import key_of
+from suite.messages.actions.status import KvCacheForm
 from support.models import gemma, tiny_model
 from support.recurrent import tiny_mamba
 from support.snapshots import PATIENCE, snapshots
@@ -26,9 +29,17 @@ PROMPT = [17 + (number * number) % 200 for number in range(600)]
 
 
 @contextmanager
-def model(path: Path, *, tokens: int = 128) -> Iterator[LlamaModel]:
+def model(
+    path: Path, *, tokens: int = 128, form: KvCacheForm = "unified", slots: int = 3
+) -> Iterator[LlamaModel]:
     settings = ContextSettings(
-        context_tokens=tokens, cache_tokens=tokens, batch_tokens=512, gpu_layers=0, threads=2, slots=3
+        context_tokens=tokens,
+        cache_tokens=tokens,
+        kv_cache=form,
+        batch_tokens=512,
+        gpu_layers=0,
+        threads=2,
+        slots=slots,
     )
     loaded = LlamaModel.load(str(path), settings, lambda _fraction: None)
     try:
@@ -49,12 +60,13 @@ def distance(left: list[float], right: list[float]) -> float:
     return max(abs(one - other) for one, other in zip(left, right, strict=True))
 
 
+@pytest.mark.parametrize("form", ["unified", "separate"])
 @pytest.mark.parametrize("make", [tiny_model, tiny_mamba])
 def test_a_sequence_goes_on_in_another_context_as_it_would_have_in_its_own(
-    tmp_path: Path, make: Callable[[Path], Path]
+    tmp_path: Path, make: Callable[[Path], Path], form: KvCacheForm
 ) -> None:
     file = make(tmp_path / "model.gguf")
-    with model(file) as first, model(file) as second:
+    with model(file, form=form) as first, model(file, form=form) as second:
         prompt = PROMPT[:60]
         decode(first, 0, prompt)
         store = snapshots(tmp_path)
@@ -76,8 +88,12 @@ def test_a_sequence_goes_on_in_another_context_as_it_would_have_in_its_own(
             assert distance(decode(second, 2, [9], 30), decode(first, 1, [*prompt[:30], 9])) <= LIMIT
 
 
-def test_the_state_of_a_sequence_that_shares_its_beginning_is_whole(tmp_path: Path) -> None:
-    with model(tiny_model(tmp_path / "model.gguf")) as first, model(tmp_path / "model.gguf") as second:
+@pytest.mark.parametrize("form", ["unified", "separate"])
+def test_the_state_of_a_sequence_that_shares_its_beginning_is_whole(
+    tmp_path: Path, form: KvCacheForm
+) -> None:
+    file = tiny_model(tmp_path / "model.gguf")
+    with model(file, form=form) as first, model(file, form=form) as second:
         decode(first, 0, PROMPT[:30])
         first.copy_prefix(0, 1, 20)
         decode(first, 1, [5, 6, 7], 20)
@@ -98,9 +114,84 @@ def test_a_state_for_which_there_is_no_room_or_that_is_none_leaves_the_sequence_
         assert small.length(1) == 2
 
 
-def test_behind_a_window_a_restored_state_goes_on_but_is_neither_cut_back_nor_shared() -> None:
+def test_a_state_fits_into_a_cache_of_as_many_streams_only(tmp_path: Path) -> None:
+    file = tiny_model(tmp_path / "model.gguf")
+    with (
+        model(file, form="separate") as three,
+        model(file) as one,
+        model(file, form="separate", slots=2) as two,
+    ):
+        decode(three, 2, PROMPT[:30])
+        state = three.save(2)
+        assert three.restore(0, state) and three.length(0) == 30
+        assert not one.restore(0, state) and one.length(0) == 0
+        assert not two.restore(0, state) and two.length(0) == 0
+        decode(one, 0, PROMPT[:30])
+        assert not three.restore(1, one.save(0)) and three.length(1) == 0
+    keys = {key_of("content"), key_of("content", streams=3), key_of("content", streams=2)}
+    assert len(keys) == 3
+
+
+def test_separate_sequences_have_room_for_a_context_each(tmp_path: Path) -> None:
+    with model(tiny_model(tmp_path / "model.gguf"), tokens=256, form="separate") as loaded:
+        for sequence in range(3):
+            decode(loaded, sequence, PROMPT[:256])
+        assert not loaded.decode([BatchEntry(1, [5], 256, wants_logits=True)])
+        assert [loaded.length(sequence) for sequence in range(3)] == [256] * 3
+
+
+@pytest.mark.parametrize(
+    "make", [tiny_model, tiny_mamba, lambda _: gemma()], ids=["whole", "recurrent", "window"]
+)
+def test_sequences_that_change_places_lose_nothing(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    """They are saved, copied, restored over and cut back as if they had always been there."""
+    with model(make(tmp_path / "model.gguf"), tokens=640, form="separate", slots=4) as loaded:
+        long, short = PROMPT, PROMPT[100:140]
+        decode(loaded, 0, [*short, 3])  # the reference, in a place that nothing moves to
+        of_short = loaded.logits()
+        of_long = decode(loaded, 1, [*long, 3])
+        of_cut = decode(loaded, 2, [*long[:60], 9])
+        for sequence in range(4):
+            assert loaded.truncate(sequence, 0)
+        decode(loaded, 0, long)
+        decode(loaded, 1, short)
+        loaded.exchange(0, 1)
+        loaded.exchange(1, 3)
+        assert [loaded.length(sequence) for sequence in range(4)] == [40, 0, 0, 600]
+        assert loaded.restore(1, loaded.save(0)), "saved before anything was decoded"
+        if loaded.can_share:
+            loaded.copy_prefix(3, 2, 60)
+            assert loaded.length(2) == 60
+            assert loaded.truncate(3, 0) and loaded.restore(3, loaded.save(1)), "over what is to be copied"
+            place = 2
+            if loaded.exchange_steps(2, 3) < math.inf:
+                loaded.exchange(2, 3)
+                place = 3
+            assert alike(decode(loaded, place, [9], 60), of_cut)
+        else:
+            assert alike(decode(loaded, 3, [3], 600), of_long)
+        assert alike(decode(loaded, 0, [3], 40), of_short)
+        assert alike(decode(loaded, 1, [3], 40), of_short)
+
+
+def test_where_no_stream_is_free_long_sequences_behind_a_window_stay_where_they_are() -> None:
+    with model(gemma(), tokens=128, form="separate", slots=2) as loaded:
+        decode(loaded, 0, PROMPT[:20])
+        assert loaded.exchange_steps(0, 1) < 1
+        decode(loaded, 1, PROMPT[:20])
+        assert loaded.exchange_steps(0, 1) == math.inf
+
+
+def alike(left: list[float], right: list[float]) -> bool:
+    return bool(np.corrcoef(left, right)[0, 1] > CORRELATION)
+
+
+@pytest.mark.parametrize("form", ["unified", "separate"])
+def test_behind_a_window_a_restored_state_goes_on_but_is_neither_cut_back_nor_shared(
+    form: KvCacheForm,
+) -> None:
     store = snapshots(memory_bytes=1 << 30)
-    with model(gemma(), tokens=1280) as loaded:
+    with model(gemma(), tokens=1280, form=form) as loaded:
         decode(loaded, 0, PROMPT[:100])
         assert loaded.min_saved_prefix(0) == 0
         short = loaded.save(0)

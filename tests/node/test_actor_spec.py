@@ -9,10 +9,13 @@ import pytest
 from suite.catalogue import Catalogue
 from suite.config import Settings
 from suite.engine.gguf.signature import Signature
+from suite.machine import Bound, Processors
 from suite.messages.actor import ActorSpec, NatsAccess
 from suite.node import node
 from suite.node.node import actor_spec
 from support.raw_gguf import gguf_bytes
+
+CORES = Processors(Bound(2, "test"), Bound(2, "test"))
 
 
 async def test_nothing_is_kept_on_disk_under_a_digest_that_is_not_known(
@@ -27,7 +30,7 @@ async def test_nothing_is_kept_on_disk_under_a_digest_that_is_not_known(
 
     async def spec() -> ActorSpec:
         settings = Settings(data_dir=tmp_path)
-        return await actor_spec(settings, NatsAccess(url="nats://127.0.0.1"), catalogue, 2, seen, "i")
+        return await actor_spec(settings, NatsAccess(url="nats://127.0.0.1"), catalogue, CORES, seen, "i")
 
     unknown = await spec()
     assert unknown.snapshots is not None

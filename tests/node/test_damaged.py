@@ -14,6 +14,7 @@ from suite.catalogue.digests import sha256
 from suite.config import Settings
 from suite.errors import ModelFileInvalid
 from suite.node import node as nodes
+from suite.node.admission import Terms
 from suite.node.generations import wait_loaded
 from suite.node.serving import running_node
 from support.models import tiny_model
@@ -40,7 +41,8 @@ async def test_weights_that_are_found_damaged_once_loaded_are_unloaded(
         node="box", data_dir=tmp_path / "data", models_directories=(hub.directory,), standby=False
     )
     async with running_node(settings) as node:
-        async with node.supervisor.hold(await node.loadable("tiny"), correlation_id="c") as instance:
+        tiny = await node.loadable("tiny")
+        async with node.supervisor.hold(tiny, Terms(), correlation_id="c") as instance:
             await wait_loaded(instance, None)
             read.set()
             with anyio.fail_after(PATIENCE):

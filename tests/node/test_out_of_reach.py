@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from suite.config import ModelSettings, Settings
@@ -26,11 +27,11 @@ async def test_an_idle_model_stays_loaded_while_its_file_is_out_of_reach(tmp_pat
         standby=False,
     )
     async with running_node(settings) as node:
-        timeout_of, tiny = Preloader(node, 60.0).idle_timeout, node.catalogue.resolve("tiny")
-        assert timeout_of(tiny) == 7.0
+        kept, tiny = Preloader(node, 60.0).keep_alive, node.catalogue.resolve("tiny")
+        assert kept(tiny) == 7.0
         move(models, away)
         await node.catalogue.scan()
-        assert timeout_of(tiny) == 0.0
+        assert kept(tiny) == math.inf
         move(away, models)
         await node.catalogue.scan()
-        assert timeout_of(tiny) == 7.0
+        assert kept(tiny) == 7.0

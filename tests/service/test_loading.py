@@ -99,10 +99,10 @@ async def test_the_least_recently_used_idle_model_makes_room(tmp_path: Path) -> 
         tiny_model(tmp_path / f"{name}.gguf")
     # What is measured may be more than the estimate, so the limit is in what two of them really hold.
     limit = 2.5 * max(await estimated_gb(tmp_path), await measured_gb(tmp_path))
-    async with service_and_client(tmp_path, tmp_path / "data", "--memory-limit-gb", f"{limit:.6f}") as (
-        _,
-        client,
-    ):
+    options = ("--memory-limit-gb", f"{limit:.6f}")
+    async with service_and_client(
+        tmp_path, tmp_path / "data", *options, environ={"SUITE_TURN_SECONDS": "0"}
+    ) as (_, client):
         for name in ("a", "b"):
             await client.load_model(name)
         await client.generate_text("a", "Once", max_tokens=2)
@@ -122,7 +122,7 @@ async def measured_gb(tmp_path: Path) -> float:
         return (await instance_info(client, model.model_id)).reserved_bytes / 2**30
 
 
-async def test_what_is_in_use_is_not_evicted_but_the_load_refused(tmp_path: Path) -> None:
+async def test_what_is_in_use_is_not_evicted_but_the_load_refused_in_the_end(tmp_path: Path) -> None:
     slow_model(tmp_path / "a.gguf")
     slow_model(tmp_path / "b.gguf")
     limit = 1.5 * await measured_gb(tmp_path)
@@ -133,7 +133,7 @@ async def test_what_is_in_use_is_not_evicted_but_the_load_refused(tmp_path: Path
         generation = client.generate("a", "Once", max_tokens=4000, temperature=0)
         async for _ in generation:
             with pytest.raises(NotEnoughMemory, match=r"a .* \(in use\)"):
-                await client.load_model("b")
+                await client.load_model("b", load_wait_ms=100)
             break
         await generation.aclose()
         with anyio.fail_after(20):

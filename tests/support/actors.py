@@ -179,6 +179,7 @@ def spec(path: Path, *, nats: NatsAccess, **settings: object) -> ActorSpec:
         "context_tokens": 512,
         "cache_tokens": settings.get("context_tokens", 512),
         "prompt_step_tokens": 256,
+        "max_step_ms": 150,
         "model_files": {"paths": [str(path)], "signature": Signature.of([path]).text},
         "model_digest": None,
         "snapshots": None,

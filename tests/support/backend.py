@@ -62,7 +62,10 @@ class FakeSampler:
 
 
 class FakeBackend:
-    """`window`: what was restored cannot be cut back any more, as where a window slides."""
+    """`window`: what was restored cannot be cut back any more, as where a window slides.
+
+    `separate`: each sequence has room for a context of its own, and `cache` counts for nothing.
+    """
 
     def __init__(
         self,
@@ -73,10 +76,16 @@ class FakeBackend:
         batch: int = 16,
         can_share: bool = True,
         window: bool = False,
+        separate: bool = False,
+        exchange_steps: float = 1.0,
     ) -> None:
         self.vocabulary = FakeTokenizer()
         self.can_share = can_share
         self.window = window
+        self.separate = separate
+        self.moved = 0
+        """How often sequences changed places."""
+        self._exchange_steps = exchange_steps
         self.context_tokens = context
         self.batch_tokens = batch
         self.cache_tokens = cache
@@ -90,11 +99,15 @@ class FakeBackend:
         self.failing = False
         self.refusing: set[int] = set()
         """Seeds of samplings that find no token."""
+        self.threads = 0
 
     @property
     def decoded(self) -> int:
         """Tokens that were decoded so far."""
         return sum(len(entry.tokens) for batch in self.batches for entry in batch)
+
+    def use_threads(self, threads: int) -> None:
+        self.threads = threads
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         count = sum(len(entry.tokens) for entry in entries)
@@ -105,15 +118,17 @@ class FakeBackend:
             for entry in entries:
                 self.sequences[entry.sequence] = [END]  # anything may be there
             raise GenerationFailed
-        if sum(map(len, self.sequences)) + count > self.cache_tokens:
+        if not self._has_room(count):
             return False
         self.batches.append(list(entries))
         self.rows = {}
         row = -1
+        assert [entry.sequence for entry in entries] == sorted(entry.sequence for entry in entries)
         for sequence, tokens, position, wants_logits in entries:
             assert position == len(self.sequences[sequence]), "a gap or an overlap"
             assert tokens
             self.sequences[sequence] += tokens
+            assert len(self.sequences[sequence]) <= self.context_tokens
             row += len(tokens)
             if wants_logits:
                 self.rows[row] = list(self.sequences[sequence])
@@ -138,6 +153,19 @@ class FakeBackend:
             self.sequences[target] = self.sequences[source][:tokens]
             self.restored[target] = self.restored[source]
 
+    def exchange(self, first: int, second: int) -> None:
+        assert self.separate
+        held, restored = self.sequences, self.restored
+        held[first], held[second] = held[second], held[first]
+        restored[first], restored[second] = restored[second], restored[first]
+        self.moved += 1
+
+    def exchange_steps(self, first: int, second: int) -> float:
+        return self._exchange_steps * (len(self.sequences[first]) + len(self.sequences[second]))
+
+    def _has_room(self, tokens: int) -> bool:
+        return self.separate or sum(map(len, self.sequences)) + tokens <= self.cache_tokens
+
     def min_prefix(self, sequence: int) -> int:
         return self.restored[sequence] if self.can_share else len(self.sequences[sequence])
 
@@ -150,7 +178,7 @@ class FakeBackend:
     def restore(self, sequence: int, payload: bytes | memoryview[int]) -> bool:
         assert not self.sequences[sequence]
         tokens: list[int] = [int(word) for word in bytes(payload).decode().strip("[]").split(", ")]
-        if sum(map(len, self.sequences)) + len(tokens) > self.cache_tokens:
+        if not self._has_room(len(tokens)):
             return False
         self.sequences[sequence] = tokens
         self.restored[sequence] = len(tokens) if self.window else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sized
 from contextlib import suppress
 from datetime import datetime
@@ -12,11 +13,13 @@ from suite.actions.best_effort import best_effort_read
 from suite.actions.id_pages import cursor_of, ids_after
 from suite.bus.service import Call, action
 from suite.catalogue import Model
+from suite.catalogue.kv_cache import KvCache
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.actions.status import (
     GetModelStatusReply,
     GetModelStatusRequest,
     InstanceInfo,
+    KvCacheInfo,
     ListModelsReply,
     ListModelsRequest,
     ModelInfo,
@@ -33,6 +36,7 @@ _MIB = 2**20
 _SPARE_BYTES = 4096
 """Of a message, for what a reply has beside models and warnings."""
 _MAX_WARNINGS = 100
+_AT_ONCE_SECONDS = 0.001
 _GENERATIONS_BYTES = 256 * 1024
 """The most bytes of unfinished generations in a reply, which leaves room for models."""
 
@@ -119,6 +123,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     """Describe a model for clients."""
     instance = node.supervisor.instances.get(model.model_id)
     info = model.info
+    place = node.supervisor.admission.place(model.model_id)
     if instance is not None and instance.last_used_at is not None:
         here = parse_time(instance.last_used_at, "last_used")
         used = here if used is None else max(used, here)
@@ -136,10 +141,14 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         quantization=info.quantization if info else None,
         trained_context_tokens=info.context_tokens if info else None,
         n_ctx=model.context_tokens,
+        kv_cache=_kv_cache_info(model.kv_cache) if model.kv_cache else None,
         n_gpu_layers=model.settings.n_gpu_layers,
         n_threads=node.threads(model),
         priority=model.settings.priority,
-        idle_timeout_seconds=node.idle_timeout(model),
+        idle_timeout_seconds=_idle_timeout(node, model, instance),
+        pinned=node.supervisor.is_pinned(model.model_id),
+        waiting=node.supervisor.admission.waiting(model.model_id),
+        place=place.place if place is not None else None,
         has_chat_template=bool(model.settings.chat_template or (info and info.chat_template)),
         estimate=model.estimate,
         estimated_vram_mb=-(-model.need_bytes // _MIB),
@@ -155,6 +164,15 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     )
 
 
+def _idle_timeout(node: Node, model: Model, instance: Instance | None) -> float:
+    """The seconds after which it is unloaded if nobody uses it; 0 stands for never, as it always did."""
+    own = instance.keep_alive if instance is not None else None
+    seconds = node.keep_alive(model) if own is None else own
+    if math.isinf(seconds):
+        return 0.0
+    return max(seconds, _AT_ONCE_SECONDS)
+
+
 def _error(node: Node, model: Model) -> str | None:
     if model.model_id not in node.catalogue.models:
         return f"{model.file_name} was deleted: the model is unloaded as soon as nothing generates"
@@ -167,6 +185,10 @@ def _idle_seconds(node: Node, used: datetime, instance: Instance | None) -> floa
     """Since the last use, by the clocks that there are: other nodes' may differ, and any of them jump."""
     idle = max(0.0, (node.now() - used).total_seconds())
     return idle if instance is None else min(idle, node.clock() - instance.last_used)
+
+
+def _kv_cache_info(cache: KvCache) -> KvCacheInfo:
+    return KvCacheInfo(form=cache.form, slots=cache.slots, tokens=cache.cache_tokens)
 
 
 def _status(model: Model, instance: Instance | None) -> ModelStatus:
@@ -189,6 +211,7 @@ def _describe_instance(node: Node, instance: Instance) -> InstanceInfo:
         load_progress=instance.progress,
         load_ms=instance.load_ms,
         running=instance.running,
+        threads=node.supervisor.cores.threads(instance.seat),
         loaded_at=instance.loaded_at,
         last_used_at=instance.last_used_at,
         idle_ms=0.0 if instance.holds else (node.clock() - instance.last_used) * 1000,

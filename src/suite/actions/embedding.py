@@ -25,6 +25,7 @@ async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
     embedded = await node.generations.embed(
         model,
         Embed(inputs=inputs, normalize=request.normalize, seconds=EMBED_SECONDS),
+        terms=node.terms(request.load_wait_ms, request.keep_alive),
         correlation_id=call.request_id,
     )
     used = UsageRecorded(model_id=model.model_id, usage_type=USAGE_TYPE)

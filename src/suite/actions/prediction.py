@@ -16,6 +16,7 @@ from suite.messages.actions.prediction import (
     SelectModelReply,
     SelectModelRequest,
 )
+from suite.node.admission import Terms
 from suite.node.generations import wait_loaded
 from suite.node.node import Node
 from suite.projections.trust import trusts
@@ -39,7 +40,9 @@ async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) 
         for model_id in dict.fromkeys(request.model_ids):
             try:
                 instance = await held.enter_async_context(
-                    node.supervisor.hold(await node.loadable(model_id), correlation_id=call.request_id)
+                    node.supervisor.hold(
+                        await node.loadable(model_id), Terms(), correlation_id=call.request_id
+                    )
                 )
                 await wait_loaded(instance, None)
             except SuiteError as error:

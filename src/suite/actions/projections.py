@@ -45,7 +45,7 @@ async def rebuild_projection(
     async def tell(fraction: float) -> None:
         await call.send(Folded(name=request.name, fraction=fraction))
 
-    async with beating(call.send if request.stream else None):
+    async with beating(call if request.stream else None):
         rebuilt = await node.projections.by_name[request.name].rebuild(
             tell if request.stream else None, force=request.force
         )

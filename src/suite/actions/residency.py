@@ -1,14 +1,21 @@
-"""load_model and unload_model."""
+"""load_model, unload_model, pin_model and unpin_model."""
 
 from __future__ import annotations
 
+import anyio
+
 from suite.bus.service import Call, action
-from suite.errors import LogNotWritable, SuiteError
+from suite.catalogue import Model
+from suite.errors import Cancelled, LogNotWritable, SuiteError
 from suite.messages.actions.residency import (
     LoadModelReply,
     LoadModelRequest,
+    PinModelReply,
+    PinModelRequest,
     UnloadModelReply,
     UnloadModelRequest,
+    UnpinModelReply,
+    UnpinModelRequest,
 )
 from suite.node.generations import beating, wait_loaded
 from suite.node.node import Node
@@ -21,8 +28,17 @@ WAITING = 1024
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
     model = await node.loadable(request.model_id)
+    signalled = call if request.stream else None
+    with anyio.CancelScope() as scope:
+        async with beating(signalled, scope.cancel):
+            return await _load(node, model, request, call)
+    raise Cancelled("nobody waits for this load any more")
+
+
+async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call) -> LoadModelReply:
     send = call.send if request.stream else None
-    async with beating(send), node.supervisor.hold(model, correlation_id=call.request_id) as instance:
+    terms = node.terms(request.load_wait_ms, request.keep_alive)
+    async with node.supervisor.hold(model, terms, correlation_id=call.request_id, tell=send) as instance:
         if request.wait:
             await wait_loaded(instance, send)
         loaded = instance.phase == "loaded"
@@ -61,6 +77,35 @@ async def unload_model(node: Node, request: UnloadModelRequest, _: Call) -> Unlo
         message=f"{model.model_id} is unloaded",
         seq=instance.seq,
         freed_bytes=instance.freed_bytes,
+    )
+
+
+@action("pin_model")
+async def pin_model(node: Node, request: PinModelRequest, _: Call) -> PinModelReply:
+    """Keep a model loaded, also after a restart."""
+    model = await node.loadable(request.model_id)
+    seq = await node.pins.pin(model)
+    was = " already" if seq is None else ""
+    return PinModelReply(
+        model_id=model.model_id,
+        node=node.name,
+        message=f"{model.model_id} is pinned on {node.name}{was}",
+        seq=seq,
+    )
+
+
+@action("unpin_model")
+async def unpin_model(node: Node, request: UnpinModelRequest, _: Call) -> UnpinModelReply:
+    """Stop keeping a model loaded."""
+    model_id = node.pins.id_of(request.model_id)
+    seq = await node.pins.unpin(model_id)
+    return UnpinModelReply(
+        model_id=model_id,
+        node=node.name,
+        message=f"{model_id} was not pinned on {node.name}"
+        if seq is None
+        else f"{model_id} is not pinned on {node.name} any more",
+        seq=seq,
     )
 
 

@@ -73,7 +73,7 @@ class Embeddings:
         """Make the vectors. Runs in the engine's thread, the only one that may use llama.cpp."""
         began = self._resources.clock()
         if self._embedder is None:
-            self._embedder = Embedder(model, model.settings)
+            self._embedder = Embedder(model, model.settings, self._resources.engine.cores)
         vectors = yield from self._embedder.embed(inputs, normalize)
         self._turnover.freed(self._resources.clock() - began)
         return vectors

@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Thread
 
 from suite.actors.pipe import NodePipe, exit_process
+from suite.core_table import SharedCores
 from suite.engine.gguf.signature import Signature
 from suite.engine.llama_model import ContextSettings
 from suite.engine.snapshots.folder import key_of
@@ -49,7 +50,13 @@ def main() -> None:
     pipe.end_with_node()
     signal.signal(signal.SIGTERM, lambda _number, _frame: _give_up(pipe))
     pipe.report(Loading(fraction=0.0))
-    engine = EngineThread(spec.model_path, _settings(spec), Progress(pipe.report), lambda: _after_load(spec))
+    engine = EngineThread(
+        spec.model_path,
+        _settings(spec),
+        Progress(pipe.report),
+        lambda: _after_load(spec),
+        cores=_shared_cores(spec),
+    )
     engine.start()
     rest.join()
 
@@ -79,12 +86,19 @@ def _settings(spec: ActorSpec) -> ContextSettings:
     return ContextSettings(
         context_tokens=spec.context_tokens,
         cache_tokens=spec.cache_tokens,
+        kv_cache=spec.kv_cache,
         batch_tokens=spec.batch_tokens,
         gpu_layers=spec.gpu_layers,
         threads=spec.threads,
         prompt_step_tokens=spec.prompt_step_tokens,
+        max_step_seconds=spec.max_step_ms / 1000,
         slots=spec.slots,
     )
+
+
+def _shared_cores(spec: ActorSpec) -> SharedCores | None:
+    seat = spec.cores
+    return None if seat is None else SharedCores(seat.descriptor, seat.row, seat.threads)
 
 
 def _after_load(spec: ActorSpec) -> Snapshots | None:
@@ -109,7 +123,9 @@ def _snapshots(spec: ActorSpec) -> Snapshots | None:
         return None
     return Snapshots(
         directory=None if kept.directory is None else Path(kept.directory),
-        key=key_of(spec.model_digest or spec.instance_id),
+        key=key_of(
+            spec.model_digest or spec.instance_id, streams=spec.slots if spec.kv_cache == "separate" else 1
+        ),
         memory_bytes=kept.memory_bytes,
         disk_bytes=kept.disk_bytes,
         max_conversations=kept.max_conversations,

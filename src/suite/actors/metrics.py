@@ -78,6 +78,7 @@ class StepMetrics:
         self._tokens = meter.create_histogram("suite.engine.step.tokens", unit="{token}")
         self._sequences = meter.create_histogram("suite.engine.step.sequences", unit="{sequence}")
         self._waiting = meter.create_histogram("suite.engine.step.waiting", unit="{generation}")
+        self._threads = meter.create_histogram("suite.engine.step.threads", unit="{thread}")
 
     def __call__(self, step: StepStats) -> None:
         """Record a step."""
@@ -85,3 +86,5 @@ class StepMetrics:
         self._tokens.record(step.tokens, self._attributes)
         self._sequences.record(step.sequences, self._attributes)
         self._waiting.record(step.waiting, self._attributes)
+        if step.threads is not None:
+            self._threads.record(step.threads, self._attributes)

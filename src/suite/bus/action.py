@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Generic, TypeVar, get_type_hints
 
+import anyio
 import msgspec
 
 from suite.bus.connection import Connection
@@ -29,7 +30,17 @@ class HandedOver(msgspec.Struct, frozen=True):
 class Call:
     """The context of one request: its reply subject, headers, warnings and id."""
 
-    __slots__ = ("_connection", "_new_id", "_request_id", "given", "headers", "reply", "warnings")
+    __slots__ = (
+        "_connection",
+        "_new_id",
+        "_receipt",
+        "_request_id",
+        "given",
+        "gone",
+        "headers",
+        "reply",
+        "warnings",
+    )
 
     def __init__(
         self,
@@ -39,10 +50,13 @@ class Call:
         warnings: tuple[str, ...],
         new_id: NewId,
         given: Collection[str] = (),
+        receipt: str = "",
     ) -> None:
+        """`receipt`: the subject on which the server says that nobody received a signal."""
         self._connection = connection
         self._new_id = new_id
         self._request_id = ""
+        self._receipt = receipt
         self.reply = reply
         """The subject that the answer goes to; empty if nobody waits for one."""
         self.headers = headers
@@ -50,6 +64,8 @@ class Call:
         """Warnings for the sender about fields that were ignored."""
         self.given = given
         """The names of the fields that the sender sent; all others of the request have their defaults."""
+        self.gone = anyio.Event()
+        """Set when nobody receives the signals any more."""
 
     @property
     def request_id(self) -> str:
@@ -61,7 +77,7 @@ class Call:
     async def send(self, signal: Signal) -> None:
         """Send a signal before the answer. Raises Unavailable or TooLarge."""
         if self.reply:
-            await self._connection.publish(self.reply, _encode(signal))
+            await self._connection.publish(self.reply, _encode(signal), reply=self._receipt)
 
 
 class Action(Generic[T]):

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import anyio
@@ -46,6 +47,7 @@ RESTING_LIMIT = 64
 """How many idle tasks are kept for the next requests."""
 
 _CONSUMER = SpanKind.CONSUMER
+_NO_RESPONDERS = "503"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -84,6 +86,10 @@ class Service(Generic[T]):
         self._over = anyio.Event()
         self._requests: Subscription
         self._discovery: list[Subscription] = []
+        self._receipts = connection.new_inbox()
+        self._numbers = count()
+        self._streaming: dict[str, Call] = {}
+        """The requests whose senders get signals, by the subject that says that nobody does."""
         self.commands_processed = 0
         """How many requests were answered or refused since the start."""
 
@@ -153,6 +159,7 @@ class Service(Generic[T]):
         self._requests = await self._connection.listen(
             self._subjects.action(">"), self._receive, queue=QUEUE_GROUP
         )
+        await self._connection.listen(f"{self._receipts}.*", self._on_receipt)
         await self._connection.flush()
         for verb in ("PING", "INFO", "STATS"):
             for place in ("", f".{NAME}", f".{NAME}.{self._identity['id']}"):
@@ -233,6 +240,7 @@ class Service(Generic[T]):
         warnings: tuple[str, ...] = ()
         stream = False
         error: SuiteError | None = None
+        receipt = ""
         try:
             with telemetry.span(endpoint.span, kind=_CONSUMER, headers=message.headers):
                 fields, clash = endpoint.action.shape.flattened(parse(message.data))
@@ -241,6 +249,7 @@ class Service(Generic[T]):
                 if clash is not None:
                     raise clash
                 request = endpoint.action.shape.read(fields)
+                receipt = f"{self._receipts}.{next(self._numbers)}" if stream else ""
                 call = Call(
                     self._connection,
                     message.reply,
@@ -248,7 +257,10 @@ class Service(Generic[T]):
                     warnings,
                     self._new_id,
                     given=fields.keys(),
+                    receipt=receipt,
                 )
+                if stream:
+                    self._streaming[receipt] = call
                 reply = await endpoint.action.handler(self._context, request, call)
             if not isinstance(reply, HandedOver):
                 await self._reply(message, _with_warnings(reply, warnings), stream=stream)
@@ -266,6 +278,8 @@ class Service(Generic[T]):
             log.exception("the handler of %s failed", endpoint.subject)
             self._on_failure(endpoint.action.name)
             error = SuiteError("the service failed on this request: its log has the cause")
+        finally:
+            self._streaming.pop(receipt, None)
         if error is not None:
             await self._refuse(message, error, warnings, stream=stream)
         self._count(endpoint, time.perf_counter_ns() - began, error.code if error else "")
@@ -279,6 +293,12 @@ class Service(Generic[T]):
         if error:
             endpoint.errors += 1
             endpoint.last_error = error
+
+    async def _on_receipt(self, message: Message) -> None:
+        """Tell a request when the server says that nobody received its signal."""
+        call = self._streaming.get(message.subject)
+        if call is not None and message.headers.get("Status") == _NO_RESPONDERS:
+            call.gone.set()
 
     # --- answers ------------------------------------------------------------------------------------------
 

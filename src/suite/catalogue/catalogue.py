@@ -63,11 +63,12 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         digests: DigestCache,
         clock: Callable[[], float],
+        memory_limit_bytes: int,
     ) -> None:
         self._directories = directories
         self._settings = settings
         self._digests = digests
-        self._inspection = Inspection(settings, digests)
+        self._inspection = Inspection(settings, digests, memory_limit_bytes)
         self._clock = clock
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, str] = {}
@@ -92,16 +93,18 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         data_dir: Path,
         *,
+        memory_limit_bytes: int = 0,
         follow_links: FollowLinks = "inside",
         clock: Callable[[], float] = time.monotonic,
     ) -> Catalogue:
         """A catalogue of these directories, empty until its first scan.
 
-        `data_dir` keeps the digests of files and which id means which file.
+        `data_dir` keeps the digests of files and which id means which file. Default KV caches depend on
+        `memory_limit_bytes`, the node's.
         """
         ids = Ids(data_dir / "ids.json")
         found = Directories(directories, ids, follow_links)
-        return cls(found, settings, DigestCache(data_dir / "digests.json"), clock)
+        return cls(found, settings, DigestCache(data_dir / "digests.json"), clock, memory_limit_bytes)
 
     @property
     def models(self) -> Mapping[str, Model]:

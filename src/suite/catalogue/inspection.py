@@ -11,11 +11,19 @@ import msgspec
 from suite.catalogue.digests import DigestCache, fingerprint
 from suite.catalogue.entry import Entry
 from suite.catalogue.files import ModelFile, gone
-from suite.catalogue.model import Model, cache_tokens, context_tokens, with_claim_checked
+from suite.catalogue.kv_cache import KvCache, kv_cache
+from suite.catalogue.model import Model, with_claim_checked
 from suite.config import ModelSettings
 from suite.engine.gguf.estimate import estimate
 from suite.engine.gguf.file import GgufInfo, inspect
-from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, SuiteError
+from suite.errors import (
+    InvalidConfiguration,
+    ModelFileGone,
+    ModelFileIncomplete,
+    ModelFileInvalid,
+    SuiteError,
+)
+from suite.messages.actions.status import MemoryEstimate
 
 logger = logging.getLogger("suite.catalogue")
 
@@ -23,9 +31,12 @@ logger = logging.getLogger("suite.catalogue")
 class Inspection:
     """Makes models of files that were found."""
 
-    def __init__(self, settings: Mapping[str, ModelSettings], digests: DigestCache) -> None:
+    def __init__(
+        self, settings: Mapping[str, ModelSettings], digests: DigestCache, memory_limit_bytes: int
+    ) -> None:
         self._settings = settings
         self._digests = digests
+        self._memory_limit_bytes = memory_limit_bytes
 
     def inspect(self, model_id: str, file: ModelFile) -> Model | None:
         """Read a file and describe it as a model; None if it is gone meanwhile."""
@@ -66,8 +77,12 @@ class Inspection:
         settled: bool,
     ) -> Model:
         settings = _completed(self._settings.get(model_id, ModelSettings()), file.entry)
-        tokens = context_tokens(settings, info) if info else 0
-        cache = cache_tokens(settings, info) if info else 0
+        cache: KvCache | None = None
+        if info is not None:
+            try:
+                cache = self._kv_cache(model_id, settings, info)
+            except InvalidConfiguration as invalid:
+                info, error = None, invalid
         model = Model(
             model_id=model_id,
             file=file,
@@ -77,15 +92,27 @@ class Inspection:
             sha256=self._digests.get(file.signature, seen) if info else None,
             fingerprint=seen,
             settings=settings,
-            context_tokens=tokens,
-            cache_tokens=cache,
-            estimate=estimate(
-                info, cache_tokens=cache, batch_tokens=settings.batch_tokens, slots=settings.slots
-            )
-            if info
-            else None,
+            kv_cache=cache,
+            estimate=_estimate(info, settings, cache) if info and cache else None,
         )
         return with_claim_checked(model)
+
+    def _kv_cache(self, model_id: str, settings: ModelSettings, info: GgufInfo) -> KvCache:
+        """Raises InvalidConfiguration."""
+        cache = kv_cache(settings, info, self._memory_limit_bytes)
+        if cache.warning is not None:
+            logger.warning("model %s: %s", model_id, cache.warning)
+        return cache
+
+
+def _estimate(info: GgufInfo, settings: ModelSettings, cache: KvCache) -> MemoryEstimate:
+    return estimate(
+        info,
+        cache_tokens=cache.cache_tokens // cache.streams,
+        batch_tokens=settings.batch_tokens,
+        slots=cache.slots,
+        streams=cache.streams,
+    )
 
 
 def _completed(settings: ModelSettings, entry: Entry) -> ModelSettings:

@@ -8,17 +8,12 @@ from pathlib import Path
 import msgspec
 
 from suite.catalogue.files import ModelFile
+from suite.catalogue.kv_cache import KvCache, smaller
 from suite.catalogue.outage import Outage
 from suite.config import ModelSettings
-from suite.engine.gguf.estimate import kv_bytes_per_token
 from suite.engine.gguf.file import GgufInfo
 from suite.errors import ModelFileIncomplete, ModelFileInvalid, SuiteError
 from suite.messages.actions.status import FileState, MemoryEstimate
-
-DEFAULT_CONTEXT_TOKENS = 4096
-"""The largest default context, in tokens: the one that a model was trained for can take many gigabytes."""
-CACHE_BYTES = 128 << 20
-"""The largest default KV cache, in bytes, unless one context needs more."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +36,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     """Shows at once that content is other, not that it is the same. Empty when there is an error."""
     settings: ModelSettings
-    context_tokens: int
-    """The context of one conversation, in tokens; 0 when there is an error."""
-    cache_tokens: int
-    """The KV cache for all conversations together, in tokens; 0 when there is an error."""
+    kv_cache: KvCache | None
+    """None when there is an error."""
     estimate: MemoryEstimate | None
 
     @property
@@ -77,23 +70,21 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         return self.settings.capabilities or (self.info.capabilities if self.info else ())
 
     @property
+    def context_tokens(self) -> int:
+        """The context of one conversation, in tokens; 0 when there is an error."""
+        return self.kv_cache.context_tokens if self.kv_cache else 0
+
+    @property
     def need_bytes(self) -> int:
         """The estimated memory of loading it, in bytes."""
         return self.estimate.total_bytes if self.estimate else 0
 
-
-def context_tokens(settings: ModelSettings, info: GgufInfo) -> int:
-    """The context that a model is loaded with, in tokens."""
-    return settings.context_length or min(info.context_tokens, DEFAULT_CONTEXT_TOKENS)
-
-
-def cache_tokens(settings: ModelSettings, info: GgufInfo) -> int:
-    """The size of a model's KV cache, in tokens; at least one context."""
-    context = context_tokens(settings, info)
-    wanted = settings.cache_tokens or min(
-        context * settings.slots, CACHE_BYTES // max(1, kv_bytes_per_token(info))
-    )
-    return max(context, wanted)
+    def smaller(self, limit_bytes: int) -> str:
+        """Which of its settings would make it fit into this limit; empty if it does, or if none would."""
+        excess = self.need_bytes - limit_bytes
+        if excess <= 0 or self.kv_cache is None or self.info is None:
+            return ""
+        return smaller(self.kv_cache, self.info, excess)
 
 
 def with_claim_checked(model: Model) -> Model:

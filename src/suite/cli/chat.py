@@ -168,7 +168,7 @@ class _Chat:
         as_json = self._target.as_json
         with Bar(f"loading {model_id}", shown=not as_json) as bar:
             generation = client.generate(
-                model_id, messages=messages, on_progress=bar.advance, **self._options
+                model_id, messages=messages, on_progress=bar.advance, on_waiting=bar.wait, **self._options
             )
             async with generation:
                 async for chunk in generation:

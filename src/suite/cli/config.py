@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +65,22 @@ def load_configured(file: Path | None, flags: Mapping[str, Any]) -> Configuratio
 
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     nats = {"url": given.pop("nats_url", None), "port": given.pop("port", None)}
-    return load_configuration(file, flags={**given, "nats": nats})
+    configuration = load_configuration(file, flags={**given, "nats": nats})
+    warnings = (*configuration.warnings, *_too_many_threads(configuration.settings))
+    return msgspec.structs.replace(configuration, warnings=warnings)
+
+
+def _too_many_threads(settings: Settings) -> Iterator[str]:
+    """A warning for each model with more threads than there are CPUs to run them."""
+    from suite import machine
+
+    cpus = machine.cpus()
+    for name, model in settings.models.items():
+        if model.n_threads is not None and model.n_threads > cpus.value:
+            yield (
+                f'models."{name}".n_threads is {model.n_threads}, and this process may use {cpus.value} CPUs '
+                f"({cpus.origin}): the model will use {cpus.value}, as more would only make it slower"
+            )
 
 
 @click.command()

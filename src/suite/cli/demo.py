@@ -129,7 +129,7 @@ class _Demo:
 
         self._say(f"suite {arguments('load', model)}")
         with Bar(f"loading {model}", shown=not self._as_json) as bar:
-            reply = await client.load_model(model, on_progress=bar.advance)
+            reply = await client.load_model(model, on_progress=bar.advance, on_waiting=bar.wait)
         self._tell("load", load_line(reply), reply)
 
     async def _talk(self, client: Client, model: str) -> None:

@@ -139,7 +139,8 @@ async def _generated(
     if target.as_json:
         return await client.generate_text(model_id, **arguments)
     with Bar(f"loading {model_id}") as bar:
-        async with client.generate(model_id, on_progress=bar.advance, **arguments) as generation:
+        generation = client.generate(model_id, on_progress=bar.advance, on_waiting=bar.wait, **arguments)
+        async with generation:
             async for chunk in generation:
                 bar.close()
                 text(chunk.text)

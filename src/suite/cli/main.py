@@ -29,6 +29,8 @@ COMMANDS: Final = {
     "models": ("suite.cli.models", "List the models and their states."),
     "load": ("suite.cli.models", "Load a model."),
     "unload": ("suite.cli.models", "Unload a model."),
+    "pin": ("suite.cli.models", "Keep a model loaded."),
+    "unpin": ("suite.cli.models", "Stop keeping a model loaded."),
     "status": ("suite.cli.status", "Show a model, or the loaded models."),
     "generate": ("suite.cli.generate", "Generate text."),
     "chat": ("suite.cli.chat", "Chat with a model."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack
 
 import click
 
@@ -14,13 +14,43 @@ from suite.cli.invocation import arguments
 from suite.cli.model_ids import for_model
 from suite.cli.options import Target, client_command
 
+KeepAlive: TypeAlias = float | Literal["forever", "now"] | None
+_LONGEST_SECONDS = 1e9
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from suite.client import Client
     from suite.messages.actions.generation import ClearKvCacheReply
-    from suite.messages.actions.residency import LoadModelReply, UnloadModelReply
+    from suite.messages.actions.residency import (
+        LoadModelReply,
+        PinModelReply,
+        UnloadModelReply,
+        UnpinModelReply,
+    )
     from suite.messages.actions.status import ModelInfo
+
+
+class LoadOptions(TypedDict, total=False):
+    """How a model is loaded; see `Client.load_model`."""
+
+    wait: bool
+    load_wait_ms: int | None
+    keep_alive: KeepAlive
+
+
+def _keep_alive(_: click.Context, __: click.Parameter, value: str | None) -> KeepAlive:
+    """How long a model stays, as the service takes it. Raises BadParameter."""
+    match value:
+        case None | "forever" | "now":
+            return value
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= _LONGEST_SECONDS:
+        raise click.BadParameter(f"{value!r} is no number of seconds, and neither forever nor now")
+    return seconds
 
 
 @click.command()
@@ -96,25 +126,47 @@ def _folder(model: ModelInfo, folders: Sequence[str]) -> str:
 @click.command()
 @click.argument("model", shell_complete=model_ids)
 @click.option("--no-wait", is_flag=True, help="Return as soon as loading has started.")
+@click.option(
+    "--memory-wait",
+    type=click.FloatRange(0, 86_400),
+    metavar="SECONDS",
+    help="How long to wait until there is memory for it.  [default: as the service is configured]",
+)
+@click.option(
+    "--keep-alive",
+    metavar="SECONDS|forever|now",
+    callback=_keep_alive,
+    help="How long it stays when nobody uses it: seconds, forever or now.  [default: as it is configured]",
+)
 @client_command
-def load(target: Target, model: str, no_wait: bool) -> None:
+def load(
+    target: Target,
+    model: str,
+    no_wait: bool,
+    memory_wait: float | None,
+    keep_alive: KeepAlive,
+) -> None:
     """Load MODEL, with a progress bar until it is ready. Returns at once if it is loaded already.
+
+    If there is no memory for it now, it waits for its turn.
 
     \b
     Examples:
       suite load smollm2
       suite load smollm2 --no-wait --json
+      suite load smollm2 --keep-alive forever
     """
     from suite.cli.output import json_line
 
-    reply = loaded(target, model, wait=not no_wait)
+    wait_ms = None if memory_wait is None else round(memory_wait * 1000)
+    reply = loaded(target, model, wait=not no_wait, load_wait_ms=wait_ms, keep_alive=keep_alive)
     if target.as_json:
         json_line(reply)
     else:
         click.echo(load_line(reply))
 
 
-def loaded(target: Target, model: str, *, wait: bool = True) -> LoadModelReply:
+def loaded(target: Target, model: str, **options: Unpack[LoadOptions]) -> LoadModelReply:
     """Load a model with a progress bar. The load goes on after Ctrl-C, which says so."""
     from suite.cli.output import Bar
 
@@ -127,7 +179,7 @@ def loaded(target: Target, model: str, *, wait: bool = True) -> LoadModelReply:
                 begun.add(model_id)
                 bar.advance(fraction)
 
-            return await client.load_model(model_id, wait=wait, on_progress=advance)
+            return await client.load_model(model_id, on_progress=advance, on_waiting=bar.wait, **options)
 
     try:
         return target.run(lambda client: for_model(client, model, partial(work, client)))
@@ -136,6 +188,54 @@ def loaded(target: Target, model: str, *, wait: bool = True) -> LoadModelReply:
             stop = arguments("unload", model_id)
             interrupt.add_note(f"{model_id} is still loading; `suite {stop}` stops it")
         raise
+
+
+@click.command()
+@click.argument("model", shell_complete=model_ids)
+@client_command
+def pin(target: Target, model: str) -> None:
+    """Keep MODEL loaded, also after a restart: it is not unloaded for another model, nor when it is idle.
+
+    `suite unpin` ends that.
+
+    \b
+    Examples:
+      suite pin smollm2
+      suite pin smollm2 --json
+    """
+    from suite.cli.output import json_line
+
+    async def work(client: Client) -> PinModelReply:
+        return await for_model(client, model, client.pin_model)
+
+    reply = target.run(work)
+    if target.as_json:
+        json_line(reply)
+    else:
+        click.echo(reply.message)
+
+
+@click.command()
+@click.argument("model", shell_complete=model_ids)
+@client_command
+def unpin(target: Target, model: str) -> None:
+    """Stop keeping MODEL loaded. It stays until it is idle or another model needs its memory.
+
+    \b
+    Examples:
+      suite unpin smollm2
+      suite unpin smollm2 --json
+    """
+    from suite.cli.output import json_line
+
+    async def work(client: Client) -> UnpinModelReply:
+        return await for_model(client, model, client.unpin_model)
+
+    reply = target.run(work)
+    if target.as_json:
+        json_line(reply)
+    else:
+        click.echo(reply.message)
 
 
 def load_line(reply: LoadModelReply) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -21,6 +21,9 @@ from rich.text import Text
 
 from suite.cli.layout import GAP, laid_out
 from suite.cli.streams import controls, harmless
+
+if TYPE_CHECKING:
+    from suite.messages.signals import Waiting
 
 
 def json_line(value: Any) -> None:
@@ -213,6 +216,14 @@ class Bar:
 
     def advance(self, fraction: float) -> None:
         """Show this fraction, 0 to 1."""
+        self._show(self._doing, fraction)
+
+    def wait(self, waiting: Waiting) -> None:
+        """Show that it waits for memory, and for what."""
+        behind = f" until {', '.join(waiting.waits_for)} can leave" if waiting.waits_for else ""
+        self._show(f"{waiting.model_id} waits for memory{behind}, place {waiting.place}", 0.0)
+
+    def _show(self, description: str, fraction: float) -> None:
         if not self._shown:
             return
         if self._progress is None:
@@ -225,7 +236,7 @@ class Bar:
             )
             self._progress.add_task(self._doing, total=1.0)
             self._progress.start()
-        self._progress.update(self._progress.task_ids[0], completed=fraction)
+        self._progress.update(self._progress.task_ids[0], completed=fraction, description=description)
 
     def close(self) -> None:
         """Stop drawing, so that text printed afterwards is not overwritten."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         GenerationInfo,
         GetModelStatusReply,
         GetStatsReply,
+        KvCacheInfo,
         ModelInfo,
     )
 
@@ -51,6 +52,7 @@ def status(target: Target, model: str | None) -> None:
         _show_one(reply.model)
     else:
         show_instances((reply.models or {}).values())
+        _show_waiting((reply.models or {}).values())
     if reply.generations:
         click.echo()
         _show_generations(reply.generations)
@@ -66,6 +68,7 @@ def show_instances(models: Iterable[ModelInfo]) -> None:
         if (instance := model.instance) is None:
             continue
         state = f"loading {fraction(instance.load_progress)}" if model.status == "loading" else model.status
+        state += ", pinned" if model.pinned else ""
         rows.append(
             (
                 *(
@@ -85,18 +88,39 @@ def show_instances(models: Iterable[ModelInfo]) -> None:
         click.echo("no model is loaded: `suite load MODEL` loads one, and so does the first generation")
 
 
+def _show_waiting(models: Iterable[ModelInfo]) -> None:
+    """Print which models wait for memory, in the order of their turns."""
+    waiting = [model for model in models if model.place is not None]
+    for model in sorted(waiting, key=lambda model: model.place or 0):
+        click.echo(f"{model.model_id} {_waits(model)}")
+
+
+def _waits(model: ModelInfo) -> str:
+    requests = f"{model.waiting} request{'s' if model.waiting != 1 else ''}"
+    return f"waits for memory: place {model.place}, for {requests}"
+
+
+def _kv_cache(cache: KvCacheInfo, context_tokens: int) -> str:
+    if cache.form == "separate":
+        return f"{cache.slots} streams of {context_tokens:,} tokens"
+    return f"{cache.slots} slots that share {cache.tokens:,} tokens (unified)"
+
+
 def _show_one(model: ModelInfo) -> None:
     from suite.cli.output import facts
     from suite.units import size
 
     lines = [
         ("state", model.status if model.error is None else f"{model.status}: {model.error}"),
+        ("waiting", _waits(model) if model.place is not None else ""),
+        ("pinned", "yes: it stays loaded" if model.pinned else ""),
         ("file", f"{model.model_path}, {size(model.file_bytes)}"),
         ("sha256", model.sha256 or "not read yet"),
         ("architecture", model.architecture or ""),
         ("parameters", f"{model.parameters:,}" if model.parameters else ""),
         ("quantization", model.quantization or ""),
         ("context", f"{model.n_ctx} tokens of {model.trained_context_tokens} trained"),
+        *([("KV cache", _kv_cache(model.kv_cache, model.n_ctx))] if model.kv_cache else []),
         ("chat template", "yes" if model.has_chat_template else "no"),
         ("capabilities", ", ".join(model.capabilities)),
         ("aliases", ", ".join(model.aliases)),

@@ -12,13 +12,17 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from suite.errors import InvalidRequest, SuiteError, Unavailable
+from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool
 from suite.messages.actions.generation import GenerateTextReply, GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
-from suite.messages.signals import Chunk, Progress, Signal
+from suite.messages.signals import Chunk, Progress, Signal, Waiting
 
 OnProgress: TypeAlias = Callable[[float], None]
 """Called with the progress of a load, 0 to 1."""
+
+OnWaiting: TypeAlias = Callable[[Waiting], None]
+"""Called with each new place in the line of those who wait for memory."""
 
 Exchange: TypeAlias = Callable[[GenerateTextRequest, Callable[[Signal], None]], Awaitable[GenerateTextReply]]
 Cancel: TypeAlias = Callable[[str], Awaitable[None]]
@@ -47,6 +51,8 @@ class GenerationOptions(TypedDict, total=False):
     response_format: ResponseFormat | None
     priority: int
     deadline_ms: int | None
+    load_wait_ms: int | None
+    keep_alive: KeepAlive
     continue_: bool
     reuse: bool
     seed: int | None
@@ -75,12 +81,14 @@ class Generation:
         cancel: Cancel,
         tasks: TaskGroup,
         on_progress: OnProgress | None = None,
+        on_waiting: OnWaiting | None = None,
     ) -> None:
         self._request = request
         self._exchange = exchange
         self._cancel = cancel
         self._tasks = tasks
         self._on_progress = on_progress
+        self._on_waiting = on_waiting
         # At most one chunk for each token: the service limits the answer by the model's context.
         self._pending: deque[Chunk] = deque()
         self._logprobs: list[TokenLogprobs] = []
@@ -209,6 +217,8 @@ class Generation:
             self._news.set()
         elif isinstance(signal, Progress) and self._on_progress is not None:
             self._on_progress(signal.fraction)
+        elif isinstance(signal, Waiting) and self._on_waiting is not None:
+            self._on_waiting(signal)
 
 
 def chat_messages(

@@ -14,11 +14,12 @@ from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection, Rediscover
 from suite.client.evaluations import Evaluations
-from suite.client.generation import Generation, GenerationOptions, OnProgress, chat_messages
+from suite.client.generation import Generation, GenerationOptions, OnProgress, OnWaiting, chat_messages
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.errors import InvalidRequest, SuiteError
 from suite.identity import NewId
+from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage
 from suite.messages.actions.embedding import EmbedReply, EmbedRequest
 from suite.messages.actions.generation import (
@@ -40,8 +41,12 @@ from suite.messages.actions.prediction import (
 from suite.messages.actions.residency import (
     LoadModelReply,
     LoadModelRequest,
+    PinModelReply,
+    PinModelRequest,
     UnloadModelReply,
     UnloadModelRequest,
+    UnpinModelReply,
+    UnpinModelRequest,
 )
 from suite.messages.actions.status import (
     GetLogEndReply,
@@ -58,7 +63,7 @@ from suite.messages.actions.status import (
 )
 from suite.messages.envelope import Recorded
 from suite.messages.event_filter import event_filters, events_of_model
-from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal
+from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal, Waiting
 from suite.messages.subjects import Subjects
 
 SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
@@ -112,20 +117,41 @@ class Client(Evaluations, Records):
     # --- residency ----------------------------------------------------------------------------------------
 
     async def load_model(
-        self, model_id: str, *, wait: bool = True, on_progress: OnProgress | None = None
+        self,
+        model_id: str,
+        *,
+        wait: bool = True,
+        on_progress: OnProgress | None = None,
+        on_waiting: OnWaiting | None = None,
+        load_wait_ms: int | None = None,
+        keep_alive: KeepAlive = None,
     ) -> LoadModelReply:
         """Load a model, and return when it is ready or, with ``wait=False``, when the load has started.
 
-        There is no time limit: the node sends a message every second while it loads. Raises NodeLost when
-        these stop.
+        If there is no memory for it now, it waits for its turn, up to ``load_wait_ms`` (None: the service's
+        setting); ``on_waiting`` is called with its place in the line. The load itself has no time limit: the
+        node sends a message every second. Raises NodeLost when these stop. ``keep_alive`` is how long it
+        stays when nobody uses it: seconds, "forever" or "now".
         """
 
         def hear(signal: Signal) -> None:
             if on_progress is not None and isinstance(signal, Progress):
                 on_progress(signal.fraction)
+            if on_waiting is not None and isinstance(signal, Waiting):
+                on_waiting(signal)
 
-        request = LoadModelRequest(model_id=model_id, wait=wait, stream=True)
+        request = LoadModelRequest(
+            model_id=model_id, wait=wait, stream=True, load_wait_ms=load_wait_ms, keep_alive=keep_alive
+        )
         return await self._exchange("load_model", request, LoadModelReply, hear)
+
+    async def pin_model(self, model_id: str) -> PinModelReply:
+        """Keep a model loaded on the node that answers, also after a restart. Its load is not waited for."""
+        return await self._ask("pin_model", PinModelRequest(model_id=model_id), PinModelReply)
+
+    async def unpin_model(self, model_id: str) -> UnpinModelReply:
+        """Stop keeping a model loaded."""
+        return await self._ask("unpin_model", UnpinModelRequest(model_id=model_id), UnpinModelReply)
 
     async def unload_model(self, model_id: str, *, drain_ms: int = 30_000) -> UnloadModelReply:
         """Unload a model. Its running generations have ``drain_ms`` to end before they are cancelled."""
@@ -161,13 +187,15 @@ class Client(Evaluations, Records):
         *,
         messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
+        on_waiting: OnWaiting | None = None,
         **options: Unpack[GenerationOptions],
     ) -> Generation:
         """Generate text chunk by chunk: ``async for chunk in client.generate(...): chunk.text``.
 
         Give a prompt, or the messages of a chat. Afterwards ``.reply`` has the whole text with usage and
-        timings. Leaving the loop early cancels it on the server. ``on_progress`` is called with the progress
-        of the model's load, if it must be loaded first.
+        timings. Leaving the loop early cancels it on the server. If the model must be loaded first,
+        ``on_progress`` is called with the progress of its load, and ``on_waiting`` with its place in the line
+        while there is no memory for it.
         """
         options.setdefault("generation_id", None)
         options["generation_id"] = options["generation_id"] or self._new_id()
@@ -181,6 +209,7 @@ class Client(Evaluations, Records):
             cancel=self._cancel,
             tasks=self._tasks,
             on_progress=on_progress,
+            on_waiting=on_waiting,
         )
 
     async def generate_text(
@@ -190,6 +219,7 @@ class Client(Evaluations, Records):
         *,
         messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
+        on_waiting: OnWaiting | None = None,
         **options: Unpack[GenerationOptions],
     ) -> GenerateTextReply:
         """Generate text, and return the whole text with usage and timings.
@@ -197,13 +227,29 @@ class Client(Evaluations, Records):
         It streams internally, so that a node that dies is noticed within seconds. Cancelling this call
         cancels the generation on the server.
         """
-        generation = self.generate(model_id, prompt, messages=messages, on_progress=on_progress, **options)
+        generation = self.generate(
+            model_id, prompt, messages=messages, on_progress=on_progress, on_waiting=on_waiting, **options
+        )
         return await generation.finish()
 
-    async def embed(self, model_id: str, input: str | Sequence[str], *, normalize: bool = True) -> EmbedReply:
+    async def embed(
+        self,
+        model_id: str,
+        input: str | Sequence[str],
+        *,
+        normalize: bool = True,
+        load_wait_ms: int | None = None,
+        keep_alive: KeepAlive = None,
+    ) -> EmbedReply:
         """Turn a text, or up to 256 texts, into vectors; the model is loaded first if necessary."""
         texts = input if isinstance(input, str) else tuple(input)
-        request = EmbedRequest(model_id=model_id, input=texts, normalize=normalize)
+        request = EmbedRequest(
+            model_id=model_id,
+            input=texts,
+            normalize=normalize,
+            load_wait_ms=load_wait_ms,
+            keep_alive=keep_alive,
+        )
         return await self._ask("embed", request, EmbedReply, seconds=EMBED_SECONDS)
 
     async def cancel_generation(self, generation_id: str) -> CancelGenerationReply:

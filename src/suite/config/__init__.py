@@ -17,6 +17,7 @@ Each value outside ``[models]`` has an environment variable: ``SUITE_MEMORY_LIMI
 from suite.config.connection_file import ConnectionFile, ReaderCredentials
 from suite.config.loading import Configuration, load_configuration, load_settings
 from suite.config.settings import (
+    DEFAULT_SLOTS,
     FollowLinks,
     LegacySettings,
     ModelSettings,
@@ -30,6 +31,7 @@ from suite.config.settings import (
 from suite.config.url import split_url
 
 __all__ = [
+    "DEFAULT_SLOTS",
     "Configuration",
     "ConnectionFile",
     "FollowLinks",

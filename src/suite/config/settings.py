@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 import platformdirs
@@ -23,6 +23,8 @@ Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 # Every number has an upper limit, which infinity is over and NaN is not under.
 FollowLinks: TypeAlias = Literal["inside", "anywhere"]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
+Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=86_400_000)]
+KeepAlive: TypeAlias = Seconds | Literal["forever", "now"]
 Days: TypeAlias = Annotated[float, Meta(ge=0, le=36_500)]
 
 
@@ -51,6 +53,9 @@ def chosen_data_dir(given: Path | str | None, environ: Mapping[str, str]) -> Pat
         raise InvalidConfiguration(f"{chosen} is in no home directory that exists") from None
 
 
+DEFAULT_SLOTS: Final = 8
+
+
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one model; defaults depend on its file and the machine."""
 
@@ -66,14 +71,27 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Threads to compute with. Default: as many cores as the process may use, which `suite config` shows."""
     batch_size: Count = 512
     """The most tokens in one batch; at least as many as slots."""
-    slots: Annotated[int, Meta(ge=1, le=64)] = 8
-    """How many generations run at once, and how many conversations have their tokens in the KV cache."""
+    slots: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """How many generations run at once, and how many conversations have their tokens in the KV cache.
+    Default: 8, or fewer but at least 4 where that gives each a whole context."""
+    kv_cache: Literal["auto", "separate", "unified"] = "auto"
+    """`separate`: each slot has room for a whole context, and several answers are generated faster.
+    `unified`: all slots share `cache_tokens`. `auto`: separate where that takes at most a sixteenth of the
+    memory limit, or 128 MiB."""
     cache_tokens: Count | None = None
-    """The KV cache of all slots together, in tokens. Default: a context for each slot, within 128 MiB."""
+    """The KV cache of all slots together, in tokens. Default: a context for each slot if it is separate,
+    otherwise one context, or what 128 MiB hold if that is more."""
     prompt_step_tokens: Count = 256
-    """The most prompt tokens in one step while answers are generated; with fewer, answers stall less."""
+    """The most prompt tokens in one step while answers are generated, however little time they take."""
+    max_step_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
+    """How long running answers wait at most for their next token while prompts are read, in milliseconds;
+    with less, prompts are read more slowly. Where their tokens alone take more than half of it, prompts get
+    as much time as they."""
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
+    keep_alive: KeepAlive | None = None
+    """How long it stays when nobody uses it: seconds, `forever`, or `now` for not at all; a request may say
+    otherwise. Default: `idle_timeout_seconds`."""
     capabilities: tuple[str, ...] = ()
     """What `select` may be asked for, in words of your own, such as `code`."""
     aliases: tuple[str, ...] = ()
@@ -88,7 +106,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def batch_tokens(self) -> int:
         """The most tokens in one batch: llama.cpp aborts if there are fewer than slots."""
-        return max(self.batch_size, self.slots)
+        return max(self.batch_size, self.slots or DEFAULT_SLOTS)
 
 
 class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,6 +203,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
     idle_timeout_seconds: Seconds = 300.0
     """When a model that nobody uses is unloaded; 0: never."""
+    load_wait_ms: Milliseconds = 300_000
+    """How long a request waits until there is memory for its model; a request may say otherwise.
+
+    The load itself is not counted. After that the request is refused with `not_enough_memory`; 0: at once.
+    """
+    turn_seconds: Seconds | None = None
+    """How long a model in use stays before it leaves for one that waits.
+
+    Default: twice as long as its load took, from one second to a minute.
+    """
     drain_seconds: Seconds = 10.0
     """How long stopping the node waits for running generations."""
     queue_limit: Count = 64

@@ -51,6 +51,19 @@ class TokenSampler(Protocol):
         """Free the sampler's memory in llama.cpp."""
 
 
+class Cores(Protocol):
+    """This process's part of the machine's cores, which it shares with other models."""
+
+    def due(self, *, reading: bool, priority: int) -> int:
+        """How many threads the next step may use. From now on this process counts as busy.
+
+        `reading`: whether the step is a prompt's; `priority`: the highest of those that run.
+        """
+
+    def rest(self) -> None:
+        """Leave all cores to others until the next step."""
+
+
 class Backend(Protocol):
     """One loaded model and its KV cache. Every method blocks, and only one thread may call them."""
 
@@ -67,12 +80,22 @@ class Backend(Protocol):
         """The most tokens that one sequence can have."""
 
     @property
+    def separate(self) -> bool:
+        """Whether each sequence has room of its own in the KV cache, for `context_tokens`.
+
+        Then a batch of sequences that follow each other without a gap is decoded at once, any other in parts.
+        """
+
+    @property
     def cache_tokens(self) -> int:
-        """The most tokens that all sequences together can have in the KV cache."""
+        """The most tokens that all sequences together can have in the KV cache, if that is not separate."""
 
     @property
     def batch_tokens(self) -> int:
         """The most tokens in one batch."""
+
+    def use_threads(self, threads: int) -> None:
+        """Compute with this many threads from now on."""
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch. Returns False, and changes nothing, when the cache has no room for it.
@@ -96,6 +119,18 @@ class Backend(Protocol):
         """Copy the first tokens of `source` into the empty sequence `target`.
 
         `target` stays empty when the model cannot copy just these.
+        """
+
+    def exchange(self, first: int, second: int) -> None:
+        """Let two sequences of a separate cache change places; one of them may be empty.
+
+        Raises GenerationFailed; the contents of both are unknown afterwards.
+        """
+
+    def exchange_steps(self, first: int, second: int) -> float:
+        """What `exchange` costs, as a number of steps in which a batch is decoded in one part more.
+
+        Infinite if they cannot change places.
         """
 
     def min_prefix(self, sequence: int) -> int:

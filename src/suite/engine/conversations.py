@@ -7,7 +7,7 @@ restored from a snapshot. The conversation that is evicted for it is saved as a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from suite.engine.backend import Backend
@@ -15,6 +15,7 @@ from suite.engine.slots import Slot, Slots
 from suite.engine.snapshots.file import pack
 from suite.engine.snapshots.snapshot import PrefixMatch
 from suite.engine.snapshots.snapshots import Snapshots
+from suite.engine.window import closing
 from suite.errors import ConversationGone
 from suite.identity import Clock
 from suite.messages.actor import Cleared
@@ -46,9 +47,9 @@ class Conversations:
     # --- into a slot ----------------------------------------------------------------------------------------
 
     @property
-    def has_free_slot(self) -> bool:
-        """Whether a slot is free, so that another generation can start."""
-        return any(not slot.generating for slot in self._slots)
+    def free_slots(self) -> int:
+        """How many more generations can start."""
+        return sum(not slot.generating for slot in self._slots)
 
     def tokens_of(self, conversation_id: str | None) -> list[int]:
         """All tokens that the conversation's next turn continues from. Raises ConversationGone."""
@@ -64,6 +65,22 @@ class Conversations:
                 f"the tokens of conversation {conversation_id!r} are gone: send all of it, without continue"
             )
         return list(tokens)
+
+    def reusable_tokens(self, prompt: list[int], conversation_id: str | None) -> int:
+        """How many tokens of a prompt `assign_slot` would reuse now. At least one slot must be free."""
+        plan = self._slots.plan(prompt, conversation_id)
+        reused = plan.reused_tokens
+        if reused < self._backend.min_prefix(plan.source.sequence):
+            reused = 0
+        found = self._find(prompt, conversation_id, at_least=reused + MIN_RESTORED_TOKENS)
+        return reused if found is None else found.tokens
+
+    def can_lend(self, slot: Slot, tokens: int) -> bool:
+        """Whether `assign_slot` can copy the first `tokens` of a slot as soon as they are decoded."""
+        if not self._backend.can_share or slot.marked_for_clearing:
+            return False
+        least = self._backend.min_prefix(slot.sequence)
+        return least == 0 or (least < len(slot.tokens) and least <= tokens)
 
     def assign_slot(self, prompt: list[int], conversation_id: str | None, *, reuse: bool = True) -> Placement:
         """Give a prompt the slot that reuses the most of its tokens. At least one slot must be free."""
@@ -99,9 +116,7 @@ class Conversations:
         found = self._snapshots.find(
             prompt[:-1], conversation_id, at_least=at_least, whole=not self._backend.can_share
         )
-        if found is None or found.total + self._tokens(generating=True) > self._backend.cache_tokens:
-            return None
-        return found
+        return found if found is not None and self._fits(found.total, beside_idle=False) else None
 
     def _restore(self, slot: Slot, found: PrefixMatch) -> bool:
         """Restore a snapshot into a slot, evicting idle conversations if needed. False: it does not fit."""
@@ -111,14 +126,40 @@ class Conversations:
             return False
         self.empty(slot)
         while not self._backend.restore(slot.sequence, payload):
-            fits = found.total + self._tokens() <= self._backend.cache_tokens
-            if fits or not self.make_room():
+            if self._fits(found.total, beside_idle=True) or not self.make_room():
                 return False
         return True
 
-    def _tokens(self, *, generating: bool = False) -> int:
-        """Tokens in the slots. An upper bound: the KV cache holds a prefix that slots share only once."""
-        return sum(len(slot.tokens) for slot in self._slots if slot.generating or not generating)
+    def _fits(self, tokens: int, *, beside_idle: bool) -> bool:
+        """Whether the KV cache has room for so many tokens beside the running sequences, or beside all.
+
+        In a unified cache that is a lower bound, for it holds a prefix that slots share only once.
+        """
+        if self._backend.separate:
+            return tokens <= self._backend.context_tokens
+        held = sum(len(slot.tokens) for slot in self._slots if slot.generating or beside_idle)
+        return tokens + held <= self._backend.cache_tokens
+
+    # --- next to each other ---------------------------------------------------------------------------------
+
+    def close_gaps(self, expected_steps: Mapping[Slot, int]) -> None:
+        """Move running sequences next to each other where that pays, as gaps split a batch (ADR 35).
+
+        `expected_steps` are those that each of them will still take part in.
+        """
+        if not self._backend.separate:
+            return
+        by_sequence = {slot.sequence: slot for slot in self._slots}
+        while True:
+            running = {slot.sequence: steps for slot, steps in expected_steps.items()}
+            exchanges = closing(running, self._backend.exchange_steps)
+            if not exchanges:
+                return
+            for first, second in exchanges:
+                self._backend.exchange(first, second)
+                one, other = by_sequence[first], by_sequence[second]
+                one.sequence, other.sequence = second, first
+                by_sequence[first], by_sequence[second] = other, one
 
     # --- at the end -----------------------------------------------------------------------------------------
 

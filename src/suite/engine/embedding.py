@@ -19,6 +19,7 @@ import math
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
+from suite.engine.backend import Cores
 from suite.engine.bindings import last_messages, lib
 from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.vocabulary import Vocabulary
@@ -49,14 +50,18 @@ class _Piece(NamedTuple):
 class Embedder:
     """Makes embeddings with one model. Everything blocks, and only the engine's thread may use it."""
 
-    def __init__(self, model: LlamaModel, settings: ContextSettings) -> None:
-        """Allocates nothing yet. Raises CannotEmbed for a model that cannot make embeddings."""
+    def __init__(self, model: LlamaModel, settings: ContextSettings, cores: Cores | None = None) -> None:
+        """Allocates nothing yet. Raises CannotEmbed for a model that cannot make embeddings.
+
+        `cores` says with how many threads each step is computed; None: with those of the settings.
+        """
         self._model = handle = lib.llama_get_model(model.context)
         named = _named_pooling(handle)
         if lib.llama_model_has_encoder(handle) or named == lib.LLAMA_POOLING_TYPE_RANK:
             raise CannotEmbed
         self._pooling: int = named or lib.LLAMA_POOLING_TYPE_MEAN
         self._threads = settings.threads
+        self._cores = cores
         whole = not lib.llama_get_causal_attn(model.context)
         self.context_tokens = settings.context_tokens
         """The longest input, in tokens."""
@@ -163,6 +168,9 @@ class Embedder:
                 batch.logits[count] = 1
                 count += 1
         batch.n_tokens = count
+        if self._cores is not None:
+            threads = self._cores.due(reading=True, priority=0)
+            lib.llama_set_n_threads(context, threads, threads)
         result = lib.llama_decode(context, batch)
         if result != 0:
             raise GenerationFailed(

@@ -10,15 +10,16 @@ first; then the newest generation is preempted, and its tokens are decoded again
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from suite.engine.backend import Backend
+from suite.engine.backend import Backend, Cores
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS, Conversations
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
-from suite.engine.scheduler import BatchShare, Run, Scheduler, batch_entries
+from suite.engine.scheduler import BatchShare, Lead, Run, Scheduler, batch_entries, by_sequence, step_work
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.text import visible_tokens
@@ -29,14 +30,22 @@ from suite.messages.events import Outcome
 
 logger = logging.getLogger("suite.engine")
 
+MIN_FOLLOWED_TOKENS = 32
+"""A generation follows another only if it saves decoding this many tokens.
+
+It waits for a step, whose fixed part takes as long as 3 to 10 tokens of a prompt on a CPU (measured).
+"""
+
 
 class StepStats(NamedTuple):
-    """The size of one batch, how many generations waited for a slot meanwhile, and how long the step took."""
+    """The size of one batch, how many generations waited for a slot meanwhile, and how it was computed."""
 
     sequences: int
     tokens: int
     waiting: int
     seconds: float
+    threads: int | None
+    """None: as many as the model was loaded with."""
 
 
 OnStep: TypeAlias = Callable[[StepStats], None]
@@ -51,23 +60,37 @@ class Engine:
         slots: Slots,
         *,
         prompt_step_tokens: int,
+        max_step_seconds: float = math.inf,
         snapshots: Snapshots | None = None,
+        cores: Cores | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
-        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated."""
+        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated, and
+        `max_step_seconds` how long these may wait for it.
+
+        `cores` says before each step with how many threads it is computed; None: with those of the load.
+        """
         self._backend = backend
+        self._cores = cores
+        self._threads: int | None = None
         self._conversations = Conversations(backend, slots, snapshots, clock)
-        self._scheduler = Scheduler(batch_tokens=backend.batch_tokens, prompt_step_tokens=prompt_step_tokens)
+        self._scheduler = Scheduler(
+            batch_tokens=backend.batch_tokens,
+            prompt_step_tokens=prompt_step_tokens,
+            max_step_seconds=max_step_seconds,
+        )
+        self._max_step_seconds = max_step_seconds
         self.on_step: OnStep | None = None
         """Called after every step."""
         self._clock = clock
         self._arrivals = 0
         self._cache_full = False
+        self._decoding_since = self._stepped_at = clock()
 
     @property
     def busy(self) -> bool:
         """Whether any generation runs or waits."""
-        return bool(self._scheduler.running or self._scheduler.waiting)
+        return bool(self._scheduler.running or self._scheduler.queued)
 
     def submit(self, generation: Generation, listener: Listener) -> None:
         """Queue a generation; it starts when a slot is free."""
@@ -77,15 +100,17 @@ class Engine:
     def step(self) -> None:
         """Advance every running generation by one token, or by one piece of its prompt."""
         self._end_interrupted()
-        if self._scheduler.waiting or not self._scheduler.running:
+        if self._scheduler.queued or not self._scheduler.running:
             self._conversations.empty_marked()
         self._admit()
+        self._conversations.close_gaps(self._scheduler.expected_steps())
         began = self._clock()
         shares = self._decode()
-        self._sample_all(shares)
+        self._sample_and_learn(shares)
         if self.on_step is not None and shares:
-            waiting, seconds = len(self._scheduler.waiting), self._clock() - began
-            self.on_step(StepStats(len(shares), sum(share.tokens for share in shares), waiting, seconds))
+            waiting, seconds = len(self._scheduler.queued), self._stepped_at - began
+            tokens = sum(share.tokens for share in shares)
+            self.on_step(StepStats(len(shares), tokens, waiting, seconds, self._threads))
         self._conversations.snapshot_idle(seconds=SNAPSHOT_DELAY_SECONDS)
 
     # --- between generations --------------------------------------------------------------------------------
@@ -100,7 +125,7 @@ class Engine:
         cleared = self._conversations.clear(conversation_id)
         preempted = [
             run
-            for run in self._scheduler.waiting
+            for run in self._scheduler.queued
             if run.sampler is not None and conversation_id in (None, run.generation.request.conversation_id)
         ]
         for run in preempted:
@@ -168,17 +193,43 @@ class Engine:
     # --- beginnings -----------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Start waiting generations in their order, as long as slots are free."""
-        for run in list(self._scheduler.waiting):
-            if not self._conversations.has_free_slot or (self._cache_full and self._scheduler.running):
+        """Start waiting generations in their order, as long as slots are free.
+
+        One whose prompt begins with what another is reading follows that one. It keeps its claim to a slot,
+        so that nobody who comes later delays it. While answers run, no more than one starts once half of the
+        step's time is over: to save what was in the slot and to restore what is to be there takes time.
+        """
+        for number, run in enumerate(self._scheduler.admissible()):
+            if number and self._scheduler.answering and self._waited() > self._max_step_seconds / 2:
                 return
-            try:
-                self._begin(run)
-            except SuiteError as error:
-                self._fail(run, error)
-            except Exception:
-                logger.exception("a generation could not begin")
-                self._fail(run, GenerationFailed())
+            claimed = self._scheduler.claimed_slots(besides=run)
+            if self._conversations.free_slots <= claimed or (self._cache_full and self._scheduler.running):
+                return
+            if (lead := self._lead(run)) is not None:
+                self._scheduler.follow(run, lead)
+            else:
+                self._try_to_begin(run)
+
+    def _lead(self, run: Run) -> Lead | None:
+        """Whoever reads what this run begins with; None if to wait for it saves too little."""
+        request = run.generation.request
+        if not request.reuse or (request.continues and run.sampler is None):
+            return None
+        lead = self._scheduler.find_lead(run, can_lend=self._conversations.can_lend)
+        if lead is None or lead.tokens < MIN_FOLLOWED_TOKENS:
+            return None
+        saved = lead.tokens - self._conversations.reusable_tokens(run.pending, request.conversation_id)
+        # A leader that has to read more than this run would itself is not waited for.
+        return lead if saved >= max(MIN_FOLLOWED_TOKENS, lead.missing) else None
+
+    def _try_to_begin(self, run: Run) -> None:
+        try:
+            self._begin(run)
+        except SuiteError as error:
+            self._fail(run, error)
+        except Exception:
+            logger.exception("a generation could not begin")
+            self._fail(run, GenerationFailed())
 
     def _begin(self, run: Run) -> None:
         """Give a run a slot, unless it continues a conversation of which an earlier run is still active."""
@@ -212,9 +263,15 @@ class Engine:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
+    def _waited(self) -> float:
+        """Seconds since the last step: for so long running answers have had no token."""
+        return self._clock() - self._stepped_at
+
     def _decode(self) -> Sequence[BatchShare]:
         """Decode the next batch and return its shares; empty if there was nothing to decode."""
-        while shares := self._scheduler.next_batch():
+        while shares := by_sequence(self._scheduler.next_batch(self._waited())):
+            self._share_cores(shares)
+            self._decoding_since = self._clock()
             try:
                 if self._backend.decode(batch_entries(shares)):
                     return shares
@@ -225,6 +282,15 @@ class Engine:
             if not self._conversations.make_room():
                 self._free_cache()
         return ()
+
+    def _share_cores(self, shares: Sequence[BatchShare]) -> None:
+        """Compute the next batch with as many threads as it is due."""
+        if self._cores is not None:
+            self._threads = self._cores.due(
+                reading=not all(share.run.prefilled for share in shares),
+                priority=max(share.run.generation.request.priority for share in shares),
+            )
+            self._backend.use_threads(self._threads)
 
     def _discard(self, run: Run, error: SuiteError) -> None:
         """Fail a run whose sequence has unknown contents, and empty its slot."""
@@ -254,6 +320,14 @@ class Engine:
         self._scheduler.remove(run)
         self._scheduler.enqueue(run)
         self._cache_full = True
+
+    def _sample_and_learn(self, shares: Sequence[BatchShare]) -> None:
+        work = step_work(shares)
+        is_complete = any(share.samples for share in shares)  # else a GPU may still be at it
+        self._sample_all(shares)
+        self._stepped_at = self._clock()
+        if is_complete:
+            self._scheduler.learn(work, self._stepped_at - self._decoding_since)
 
     def _sample_all(self, shares: Sequence[BatchShare]) -> None:
         """Record what was decoded, and sample a token for every run whose pending tokens are all decoded."""

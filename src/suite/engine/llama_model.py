@@ -1,13 +1,17 @@
 """One loaded model with its context: load, decode, save and restore sequences. Everything here blocks.
 
-The context has one KV cache for all sequences (`kv_unified`), at full size for sliding windows too
-(`swa_full`). Only then are prefixes of any model copied and truncated correctly, and batches of sequences
-decoded quickly. The price is the memory of a full-size cache.
+The KV cache has one of two forms (ADR 35). Separate: each sequence has a stream of its own, and looks only at
+that; llama.cpp decodes those at once whose numbers follow each other without a gap. Unified: all sequences
+share one cache (`kv_unified`), so that each may be long while others are short, and look at all of it.
+
+Either way it has its full size for sliding windows too (`swa_full`). Only then are prefixes of any model
+copied and truncated correctly. The price is the memory of a full-size cache.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -18,6 +22,7 @@ from suite.engine.sampler import Sampler, SamplingParams
 from suite.engine.snapshots.file import Payload, uninitialised
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import GenerationFailed, LoadFailed
+from suite.messages.actions.status import KvCacheForm
 from suite.messages.logprobs import TokenLogprobs
 
 _MICRO_BATCH = 512
@@ -30,10 +35,14 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     """The most tokens that one sequence can have."""
     cache_tokens: int
-    """The most tokens that all sequences together can have in the KV cache."""
+    """The most tokens that all sequences together can have in a unified KV cache."""
+    kv_cache: KvCacheForm = "unified"
+    """In a separate one each sequence has room for `context_tokens`."""
     batch_tokens: int
     prompt_step_tokens: int = 256
     """The most prompt tokens in one step while answers are being generated."""
+    max_step_seconds: float = 0.15
+    """How long running answers may wait for a step, if their own tokens alone do not take longer."""
     gpu_layers: int
     """Layers to put on the GPU; -1: all."""
     threads: int
@@ -50,8 +59,14 @@ class LlamaModel:
         self.can_share = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
         self._model = model
         self._window: int = lib.llama_model_n_swa(model)
+        self._weights_bytes: int = lib.llama_model_size(model)
+        self._token_bytes = 0
+        """Bytes of one token in the KV cache."""
         self._memory = lib.llama_get_memory(context)
+        self._copies_pending = False
+        """Whether llama.cpp is to copy streams at the next decode."""
         self._batch = _Batch(settings.batch_tokens, settings.slots)
+        self._threads = settings.threads
 
     @property
     def context_tokens(self) -> int:
@@ -59,8 +74,13 @@ class LlamaModel:
         return self.settings.context_tokens
 
     @property
+    def separate(self) -> bool:
+        """Whether each sequence has room of its own in the KV cache, for `context_tokens`."""
+        return self.settings.kv_cache == "separate"
+
+    @property
     def cache_tokens(self) -> int:
-        """The most tokens that all sequences together can have in the KV cache."""
+        """The most tokens that all sequences together can have in a unified KV cache."""
         return self.settings.cache_tokens
 
     @property
@@ -92,7 +112,7 @@ class LlamaModel:
         if not context:
             lib.llama_model_free(model)
             raise LoadFailed(
-                f"llama.cpp could not make a context of {settings.cache_tokens} tokens "
+                f"llama.cpp could not make a KV cache of {_context_params(settings).n_ctx} tokens "
                 f"(set a smaller context_length): {last_messages() or 'it gave no reason'}"
             )
         loaded = cls(model, context, settings)
@@ -104,7 +124,14 @@ class LlamaModel:
         lib.llama_set_warmup(self.context, True)
         self.decode([BatchEntry(0, [0], 0, wants_logits=True)])
         lib.llama_set_warmup(self.context, False)
-        lib.llama_memory_clear(self._memory, True)
+        self._token_bytes = lib.llama_state_seq_get_size(self.context, 0)
+        lib.llama_memory_clear(self._memory, False)
+
+    def use_threads(self, threads: int) -> None:
+        """Compute with this many threads from now on."""
+        if threads != self._threads:
+            lib.llama_set_n_threads(self.context, threads, threads)
+            self._threads = threads
 
     def decode(self, entries: Sequence[BatchEntry]) -> bool:
         """Decode a batch of at most `batch_tokens` tokens.
@@ -114,6 +141,7 @@ class LlamaModel:
         """
         result = lib.llama_decode(self.context, self._batch.fill(entries))
         if result == 0:
+            self._copies_pending = False
             return True
         if result == 1:
             return False
@@ -138,13 +166,107 @@ class LlamaModel:
         return last + 1
 
     def copy_prefix(self, source: int, target: int, tokens: int) -> None:
-        """Let the empty sequence `target` have the first tokens of `source`; both share the cache cells.
+        """Let the empty sequence `target` have the first tokens of `source`.
 
-        `target` stays empty when `source` cannot be truncated to them.
+        In a unified cache both share its cells. `target` stays empty when `source` cannot be truncated to
+        them.
         """
         if tokens < self.min_prefix(source):
             return
-        lib.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
+        if not self.separate:
+            lib.llama_memory_seq_cp(self._memory, source, target, 0, tokens)
+            return
+        if self._copies_streams:
+            self._copy_stream(source, target)
+        else:
+            self.restore(target, self.save(source))
+        lib.llama_memory_seq_rm(self._memory, target, tokens, -1)
+
+    # --- changing places ------------------------------------------------------------------------------------
+
+    def exchange(self, first: int, second: int) -> None:
+        """Let two sequences of a separate cache change places; one of them may be empty.
+
+        Raises GenerationFailed; the contents of both are unknown afterwards.
+        """
+        if self._copies_streams:
+            self._exchange_streams(first, second)
+        else:
+            self._exchange_states(first, second)
+
+    def exchange_steps(self, first: int, second: int) -> float:
+        """What `exchange` costs, as a number of steps in which a batch is decoded in one part more.
+
+        A part more reads the weights once more, so what counts is how many bytes go through memory. Infinite
+        if they cannot change places.
+        """
+        held = [sequence for sequence in (first, second) if self.length(sequence)]
+        if not self._copies_streams:
+            moved = 4 * sum(map(self._state_bytes, held))  # read and written, into the state and out of it
+        elif len(held) == 2 and self._spare is None:
+            return math.inf
+        else:
+            copies = 3 if len(held) == 2 else 1
+            moved = 2 * copies * self.context_tokens * self._token_bytes
+        return moved / self._weights_bytes
+
+    @property
+    def _copies_streams(self) -> bool:
+        """Whether sequences are copied as whole streams, as a saved state lacks what a window has passed."""
+        return self._window > 0 and self.can_share
+
+    @property
+    def _spare(self) -> int | None:
+        """An empty sequence."""
+        return next((each for each in range(self.settings.slots) if not self.length(each)), None)
+
+    def _state_bytes(self, sequence: int) -> int:
+        if self.can_share:
+            return self.length(sequence) * self._token_bytes
+        size: int = lib.llama_state_seq_get_size(self.context, sequence)
+        return size
+
+    def _exchange_states(self, first: int, second: int) -> None:
+        states = [
+            (target, self.save(source))
+            for source, target in ((first, second), (second, first))
+            if self.length(source)
+        ]
+        for sequence in (first, second):
+            lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        for target, state in states:
+            if not self.restore(target, state):
+                raise GenerationFailed("llama.cpp could not move a sequence")
+
+    def _exchange_streams(self, first: int, second: int) -> None:
+        if not self.length(first):
+            first, second = second, first
+        if not self.length(second):
+            self._copy_stream(first, second)
+            lib.llama_memory_seq_rm(self._memory, first, -1, -1)
+            return
+        spare = self._spare
+        if spare is None:
+            raise GenerationFailed("there is no free slot to move a sequence by")
+        for source, target in ((first, spare), (second, first), (spare, second)):
+            self._copy_stream(source, target)
+        lib.llama_memory_seq_rm(self._memory, spare, -1, -1)
+
+    def _copy_stream(self, source: int, target: int) -> None:
+        """Replace a whole stream by another one. Streams are copied in this order, at the next decode."""
+        lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self._copies_pending = True
+
+    def _finish_copies(self) -> None:
+        """Have streams copied now: whoever reads or writes one directly would meet what was there before."""
+        if not self._copies_pending:
+            return
+        shortest = min(range(self.settings.slots), key=self.length)
+        length = self.length(shortest)
+        self.decode([BatchEntry(shortest, [0], length, wants_logits=True)])
+        lib.llama_memory_seq_rm(self._memory, shortest, length, -1)
+
+    # --- saved states ---------------------------------------------------------------------------------------
 
     def min_prefix(self, sequence: int) -> int:
         """The fewest tokens to which a sequence can be truncated and stay correct; 0 always works.
@@ -165,6 +287,7 @@ class LlamaModel:
 
     def save(self, sequence: int) -> Payload:
         """The state of a sequence as bytes, for `restore`; empty when llama.cpp cannot save it."""
+        self._finish_copies()
         size = lib.llama_state_seq_get_size(self.context, sequence)
         state = uninitialised(size)
         written = lib.llama_state_seq_get_data(self.context, _bytes_of(state), size, sequence)
@@ -176,6 +299,7 @@ class LlamaModel:
         The caller guarantees that the state is undamaged, and of the same model and settings: llama.cpp does
         not notice flipped bits.
         """
+        self._finish_copies()
         read: int = lib.llama_state_seq_set_data(self.context, _bytes_of(payload), len(payload), sequence)
         return read > 0
 
@@ -193,12 +317,14 @@ class LlamaModel:
 def _context_params(settings: ContextSettings) -> lib.llama_context_params:
     params: lib.llama_context_params = lib.llama_context_default_params()
     params.n_ctx = settings.cache_tokens
+    if settings.kv_cache == "separate":
+        params.n_ctx = settings.slots * settings.context_tokens
     params.n_batch = settings.batch_tokens
     params.n_ubatch = min(settings.batch_tokens, _MICRO_BATCH)
     params.n_seq_max = settings.slots
     params.n_threads = params.n_threads_batch = settings.threads
     params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO
-    params.kv_unified = True
+    params.kv_unified = settings.kv_cache == "unified"
     params.swa_full = True
     return params
 

@@ -1,20 +1,28 @@
 """Composes the next batch: the next token of every running answer, then pieces of prompts as far as they fit.
 
 Prompts are decoded in pieces (chunked prefill), so that running answers do not stall when a long prompt
-arrives. Prompts with a higher priority go first, then those that arrived first. A step of priority counts as
-a fixed number of seconds of waiting, so that no generation starves. Nothing here depends on llama.cpp.
+arrives: while answers run, a step has only so much of prompts as it has time for. Prompts with a higher
+priority go first, then those that arrived first. A step of priority counts as a fixed number of seconds of
+waiting, so that no generation starves.
+
+A prompt that begins with what another run is reading is read once: the run *follows* that one, which leads,
+and starts when the tokens that they share are decoded. A leader goes as early as the best of its followers,
+and in the step in which a follower can go on from there nobody who comes after that one gets more of the
+time. Nothing here depends on llama.cpp.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
-from suite.engine.slots import Slot
+from suite.engine.slots import Slot, common_prefix
+from suite.engine.step_time import Piece, StepTime, StepWork
 from suite.engine.text import TextStream
 
 PRIORITY_SECONDS = 10.0
@@ -32,6 +40,8 @@ class Run:
         """Tokens to decode next: the rest of the prompt, or the token that was sampled last."""
         self.slot: Slot | None = None
         """None while it waits."""
+        self.lead: Lead | None = None
+        """The run that it follows while it waits."""
         self.sampler: TokenSampler | None = None
         self.text = TextStream(request.stop)
         self.prefilled = False
@@ -40,6 +50,18 @@ class Run:
         """Whether its slot is to be cleared when it ends; kept here while it is preempted and has no slot."""
         self.arrival = arrival
         self.rank = (now - PRIORITY_SECONDS * request.priority, arrival)
+
+
+class Lead(NamedTuple):
+    """A run that is reading its prompt, and how many of these tokens another one waits for."""
+
+    run: Run
+    tokens: int
+
+    @property
+    def missing(self) -> int:
+        """How many of these tokens are not decoded yet."""
+        return self.tokens if self.run.slot is None else self.tokens - len(self.run.slot.tokens)
 
 
 class BatchShare(NamedTuple):
@@ -55,18 +77,24 @@ class BatchShare(NamedTuple):
 
 
 class Scheduler:
-    """The runs that wait for a slot and those that have one, each sorted by rank."""
+    """The runs that wait for a slot, those that follow another, and those that run, each sorted by rank."""
 
-    def __init__(self, *, batch_tokens: int, prompt_step_tokens: int) -> None:
-        """`prompt_step_tokens` is the most prompt tokens in one step while answers are being generated."""
+    def __init__(
+        self, *, batch_tokens: int, prompt_step_tokens: int, max_step_seconds: float = math.inf
+    ) -> None:
+        """While answers are being generated, a step has at most `prompt_step_tokens` of prompts, and no more
+        of them than let it take `max_step_seconds`; but prompts get as much time as answers."""
         self.waiting: list[Run] = []
+        self.following: list[Run] = []
         self.running: list[Run] = []
         self._batch_tokens = batch_tokens
         self._prompt_step_tokens = prompt_step_tokens
+        self._max_step_seconds = max_step_seconds
+        self._step_time = StepTime()
 
     def __iter__(self) -> Iterator[Run]:
         yield from self.running
-        yield from self.waiting
+        yield from self.queued
 
     def enqueue(self, run: Run) -> None:
         """Add a run to the queue."""
@@ -74,12 +102,13 @@ class Scheduler:
 
     def start(self, run: Run) -> None:
         """Move a run from the queue to the running ones, which take part in batches."""
-        self.waiting.remove(run)
+        self.remove(run)
         bisect.insort(self.running, run, key=_rank)
 
     def remove(self, run: Run) -> None:
-        """Remove a run, whether it waits or runs."""
-        (self.running if run in self.running else self.waiting).remove(run)
+        """Remove a run, whether it waits, follows or runs."""
+        run.lead = None
+        next(runs for runs in (self.running, self.following, self.waiting) if run in runs).remove(run)
 
     def has_predecessor(self, run: Run) -> bool:
         """Whether an earlier run of the same conversation has not ended yet."""
@@ -89,23 +118,156 @@ class Scheduler:
             for other in self
         )
 
-    def next_batch(self) -> list[BatchShare]:
-        """Compose the next batch; empty when no run has anything to decode."""
-        chosen = [BatchShare(run, 1) for run in self.running if run.prefilled]
-        room = self._batch_tokens - len(chosen)
-        if chosen:
+    # --- runs that follow another ---------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> list[Run]:
+        """All that have no slot yet."""
+        return [*self.following, *self.waiting]
+
+    def admissible(self) -> list[Run]:
+        """The runs that may start if a slot is free, first those that need not follow any more."""
+        return [*(run for run in self.following if not self._is_led(run)), *self.waiting]
+
+    def claimed_slots(self, *, besides: Run) -> int:
+        """How many slots are kept for runs that follow another."""
+        return len(self.following) - (besides in self.following)
+
+    def find_lead(self, run: Run, *, can_lend: Callable[[Slot, int], bool]) -> Lead | None:
+        """The running one whose prompt, not read to its end yet, begins with most of this run's tokens.
+
+        `can_lend` says whether the first tokens of a slot can be copied when they are decoded.
+        """
+        best: Lead | None = None
+        for other in self.running:
+            if other.prefilled or other.slot is None:
+                continue
+            tokens = common_prefix([*other.slot.tokens, *other.pending], run.pending, len(run.pending) - 1)
+            if tokens > (best.tokens if best else 0) and can_lend(other.slot, tokens):
+                best = Lead(other, tokens)
+        return best
+
+    def follow(self, run: Run, lead: Lead) -> None:
+        """Let a queued run wait until its leader has decoded what they share."""
+        self.remove(run)
+        run.lead = lead
+        bisect.insort(self.following, run, key=_rank)
+
+    def _is_led(self, run: Run) -> bool:
+        """Whether a run's leader is still reading what they share."""
+        lead = run.lead
+        return (
+            lead is not None
+            and lead.run in self.running
+            and lead.run.slot is not None
+            and not lead.run.slot.marked_for_clearing
+            and lead.missing > 0
+        )
+
+    def _followers(self) -> dict[Run, list[Run]]:
+        followers: dict[Run, list[Run]] = {}
+        for run in self.following:
+            if run.lead is not None and self._is_led(run):
+                followers.setdefault(run.lead.run, []).append(run)
+        return followers
+
+    # --- batches --------------------------------------------------------------------------------------------
+
+    def expected_steps(self) -> dict[Slot, int]:
+        """How many steps each slot's run still takes part in, unless its answer ends before its length."""
+        return {
+            run.slot: run.generation.request.max_tokens - run.generation.completion_tokens
+            for run in self.running
+            if run.slot is not None
+        }
+
+    @property
+    def answering(self) -> bool:
+        """Whether answers are being generated, so that somebody waits for the next step."""
+        return any(run.prefilled for run in self.running)
+
+    def next_batch(self, spent: float = 0.0) -> list[BatchShare]:
+        """Compose the next batch; empty when no run has anything to decode.
+
+        `spent` are the seconds that running answers have waited already since the last step.
+        """
+        answers = [BatchShare(run, 1) for run in self.running if run.prefilled]
+        if len(answers) == len(self.running):
+            return answers
+        room, seconds = self._batch_tokens - len(answers), math.inf
+        if answers:
             room = min(room, self._prompt_step_tokens)
-        if len(chosen) < len(self.running):
-            for run in self.running:
-                if not run.prefilled and room > 0:
-                    share = BatchShare(run, min(room, len(run.pending)))
-                    chosen.append(share)
-                    room -= share.tokens
-        return chosen
+            seconds = self._seconds_for_prompts(len(answers), spent)
+        return answers + self._pieces(room, seconds)
+
+    def learn(self, work: StepWork, seconds: float) -> None:
+        """Take account of how long a step took."""
+        self._step_time.learn(work, seconds)
+
+    def _seconds_for_prompts(self, answers: int, spent: float) -> float:
+        """What is left of a step's time, and at least as much as its answers take.
+
+        Otherwise a prompt would hardly be read beside many answers, or on a slow machine.
+        """
+        answering = self._step_time.answers(answers)
+        return max(self._max_step_seconds - spent - answering, answering)
+
+    def _pieces(self, room: int, seconds: float) -> list[BatchShare]:
+        """Pieces of prompts, in the order in which they are to be read: at least a token of the first."""
+        followers = self._followers()
+        urgency = {
+            run: min(_rank(each) for each in (run, *followers.get(run, ())))
+            for run in self.running
+            if not run.prefilled
+        }
+        pieces: list[BatchShare] = []
+        last = (math.inf, 0)
+        for run in sorted(urgency, key=urgency.__getitem__):
+            position = 0 if run.slot is None else len(run.slot.tokens)
+            fitting = max(self._step_time.tokens_within(seconds, position), 0 if pieces else 1)
+            led = followers.get(run, ())
+            tokens = min(room, fitting, len(run.pending), _longest_piece(run, led))
+            if tokens <= 0 or urgency[run] > last:
+                break
+            pieces.append(BatchShare(run, tokens))
+            room -= tokens
+            seconds -= self._step_time.prompts([Piece(position, tokens)])
+            last = min([last, *(_rank(each) for each in led if _missing(each) <= tokens)])
+            if tokens == fitting:
+                break  # the time is up, and what comes after may not be read before the rest of this
+        return pieces
 
 
 def _rank(run: Run) -> tuple[float, int]:
     return run.rank
+
+
+def _missing(follower: Run) -> int:
+    assert follower.lead is not None
+    return follower.lead.missing
+
+
+def _longest_piece(run: Run, followers: Iterable[Run]) -> int:
+    """How much of its prompt a leader reads before the followers that come before it take over."""
+    missing = (_missing(each) for each in followers if _rank(each) < _rank(run))
+    return min(missing, default=len(run.pending))
+
+
+def by_sequence(shares: Sequence[BatchShare]) -> list[BatchShare]:
+    """The shares of a batch in the order of their sequences: in any other llama.cpp splits it."""
+    return sorted(shares, key=_sequence)
+
+
+def _sequence(share: BatchShare) -> int:
+    assert share.run.slot is not None, "only what has a slot is in a batch"
+    return share.run.slot.sequence
+
+
+def step_work(shares: Sequence[BatchShare]) -> StepWork:
+    """What a batch consists of, before it is decoded."""
+    prompts = [share for share in shares if not share.run.prefilled]
+    pieces = [Piece(len(share.run.slot.tokens), share.tokens) for share in prompts if share.run.slot]
+    return StepWork(len(shares) - len(prompts), pieces)
 
 
 def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:

@@ -64,7 +64,7 @@ class Slots:
         free = [slot for slot in self._slots if not slot.generating]
         usable = len(prompt) - 1
         shared = {
-            slot.sequence: _common_prefix(slot.tokens, prompt, usable)
+            slot.sequence: common_prefix(slot.tokens, prompt, usable)
             if reuse and not slot.marked_for_clearing
             else 0
             for slot in self._slots
@@ -84,7 +84,18 @@ class Slots:
         is_free_to_take = best.conversation_id in (None, conversation_id)
         if is_free_to_take and shared[best.sequence] >= max(1, _MOSTLY * len(best.tokens)):
             return best
-        return min(free, key=lambda slot: (bool(slot.tokens), slot.last_used))
+        return min(free, key=lambda slot: (*self._eviction_order(slot), self._distance(slot), slot.sequence))
+
+    def _eviction_order(self, slot: Slot) -> tuple[bool, int]:
+        """Empty slots come first, then the least recently used one."""
+        return (bool(slot.tokens), slot.last_used if slot.tokens else 0)
+
+    def _distance(self, slot: Slot) -> int:
+        """How far a slot is from those that generate; 0 if it is between two of them."""
+        running = [other.sequence for other in self._slots if other.generating]
+        if not running or min(running) < slot.sequence < max(running):
+            return 0
+        return min(abs(slot.sequence - sequence) for sequence in running)
 
     def find(self, conversation_id: str) -> Slot | None:
         """The slot of a conversation, unless it is marked for clearing."""
@@ -139,7 +150,7 @@ class Slots:
         return min(idle, key=lambda slot: (not slot.marked_for_clearing, slot.last_used), default=None)
 
 
-def _common_prefix(held: list[int], prompt: list[int], limit: int) -> int:
+def common_prefix(held: list[int], prompt: list[int], limit: int) -> int:
     """The length of the common prefix, at most `limit`."""
     low, high = 0, min(limit, len(held))
     if held[:high] == prompt[:high]:

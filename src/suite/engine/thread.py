@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import NoReturn, TypeAlias, TypeVar
 
+from suite.engine.backend import Cores
 from suite.engine.conversations import SNAPSHOT_DELAY_SECONDS
 from suite.engine.engine import Engine, OnStep
 from suite.engine.generation import Generation
@@ -50,6 +51,7 @@ class EngineThread:
         progress: Callable[[float], None],
         make_snapshots: Callable[[], Snapshots | None] = lambda: None,
         end_process: Callable[[int], object] = os._exit,
+        cores: Cores | None = None,
     ) -> None:
         """The callbacks are called in the engine's thread. `progress` receives the loaded fraction, 0 to 1.
 
@@ -64,6 +66,8 @@ class EngineThread:
         self._progress = progress
         self._make_snapshots = make_snapshots
         self._end_process = end_process
+        self.cores = cores
+        """What says with how many threads to compute; None: with those of the settings."""
         self._work: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._long: deque[Iterator[None]] = deque()
         # A daemon thread that never ends by itself: the process can exit even within a long step, and the
@@ -146,7 +150,9 @@ class EngineThread:
             model,
             Slots(self._settings.slots, can_share=model.can_share),
             prompt_step_tokens=self._settings.prompt_step_tokens,
+            max_step_seconds=self._settings.max_step_seconds,
             snapshots=self._make_snapshots(),
+            cores=self.cores,
         )
         return model, engine
 
@@ -160,6 +166,8 @@ class EngineThread:
         """Take submitted work; wait for some when there is nothing to do."""
         patience = SNAPSHOT_DELAY_SECONDS
         while not engine.busy and not self._long:
+            if self.cores is not None:
+                self.cores.rest()
             try:
                 self._work.get(timeout=patience)(model, engine)
             except queue.Empty:

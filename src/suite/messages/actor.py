@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from suite.messages.actions.generation import GenerateTextRequest
+from suite.messages.actions.status import KvCacheForm
 from suite.messages.events import Outcome
 
 
@@ -45,6 +46,16 @@ class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
     """As text: see `suite.engine.gguf.signature`."""
 
 
+class CoreSeat(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the processes of a node's models say what they do, to share its cores: `suite.core_table`."""
+
+    descriptor: int
+    """The file descriptor of the table, which every such process inherits."""
+    row: int
+    threads: int | None
+    """The most threads for this model; None: as many as there are cores."""
+
+
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a model's process needs to know."""
 
@@ -56,8 +67,10 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     nats: NatsAccess
     context_tokens: int
     cache_tokens: int
+    kv_cache: KvCacheForm
     batch_tokens: int
     prompt_step_tokens: int
+    max_step_ms: int
     gpu_layers: int
     threads: int
     slots: int
@@ -71,6 +84,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     usage_retention_seconds: int
     """After this time its usage events expire in the log; 0: never."""
     tracing: str
+    cores: CoreSeat | None = None
+    """None: it computes with its ``threads``, whatever other models do."""
     chat_template: str | None = None
     """Replaces the model's own: the text of a template, or the path of a file with one."""
 

@@ -123,6 +123,20 @@ class ModelRemoved(ModelEvent, frozen=True, kw_only=True):
     node: str
 
 
+@event("model", "pinned")
+class ModelPinned(ModelEvent, frozen=True, kw_only=True):
+    """The node keeps this model loaded from now on."""
+
+    node: str
+
+
+@event("model", "unpinned")
+class ModelUnpinned(ModelEvent, frozen=True, kw_only=True):
+    """The node need not keep this model loaded any more."""
+
+    node: str
+
+
 # --- instance ---------------------------------------------------------------------------------------------
 
 UnloadReason = Literal[

@@ -24,6 +24,16 @@ class Accepted(Signal, frozen=True, kw_only=True, tag="accepted"):
     node: str
 
 
+class Waiting(Signal, frozen=True, kw_only=True, tag="waiting"):
+    """The model does not fit into memory now, and waits for its turn; sent whenever its place changes."""
+
+    model_id: str
+    place: int
+    """1: it is the next model to be loaded."""
+    waits_for: tuple[str, ...] = ()
+    """The models that have to leave for it first."""
+
+
 class Progress(Signal, frozen=True, kw_only=True, tag="progress"):
     """The progress of a load, 0 to 1."""
 
@@ -51,6 +61,6 @@ class Heartbeat(Signal, frozen=True, kw_only=True, tag="heartbeat"):
     """The work goes on without news; sent every second while nothing else is sent."""
 
 
-AnySignal: TypeAlias = Accepted | Progress | Folded | Chunk | Heartbeat
+AnySignal: TypeAlias = Accepted | Waiting | Progress | Folded | Chunk | Heartbeat
 
 HEARTBEAT_SECONDS = 1.0

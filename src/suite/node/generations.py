@@ -17,6 +17,7 @@ import anyio.abc
 import msgspec
 
 from suite import telemetry
+from suite.bus.action import Call
 from suite.bus.connection import Connection
 from suite.catalogue import Model
 from suite.errors import (
@@ -47,6 +48,7 @@ from suite.messages.actor import (
 )
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
 from suite.messages.subjects import Subjects
+from suite.node.admission import Terms
 from suite.node.instance import Asked, Instance, Lease
 from suite.node.supervisor import Supervisor
 from suite.tasks import background
@@ -70,17 +72,25 @@ _RETRY_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def beating(send: Send | None) -> AsyncIterator[None]:
-    """Send the requester a heartbeat every `HEARTBEAT_SECONDS` during the block; none if ``send`` is None."""
+async def beating(call: Call | None, stop: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
+    """Send the requester a heartbeat every `HEARTBEAT_SECONDS` during the block; none if ``call`` is None.
 
-    async def beat(send: Send) -> None:
+    ``stop`` is called when nobody receives them any more.
+    """
+
+    async def beat(call: Call) -> None:
         while True:
             await anyio.sleep(HEARTBEAT_SECONDS)
-            await send(Heartbeat())
+            await call.send(Heartbeat())
+
+    async def watch(call: Call) -> None:
+        await call.gone.wait()
+        stop()
 
     async with background() as tasks:
-        if send is not None:
-            tasks.start_soon(beat, send)
+        if call is not None:
+            tasks.start_soon(beat, call)
+            tasks.start_soon(watch, call)
         yield
 
 
@@ -131,12 +141,19 @@ class Generations:
         self._pending: dict[str, _Pending] = {}
 
     async def start(
-        self, model: Model, handover: Handover, reply: str, send: Send | None, *, client: str | None = None
+        self,
+        model: Model,
+        handover: Handover,
+        reply: str,
+        call: Call | None,
+        *,
+        terms: Terms,
+        client: str | None = None,
     ) -> None:
-        """Have an actor accept the generation. The model is loaded first if necessary.
+        """Have an actor accept the generation. The model is loaded first if necessary, on these terms.
 
-        `client` is how the requester calls itself. Raises the error of the load or the actor's refusal,
-        GenerationExists, Cancelled or ActorCrashed.
+        `call` gets the signals, if any are wanted. `client` is how the requester calls itself. Raises the
+        error of the load or the actor's refusal, GenerationExists, Cancelled or ActorCrashed.
         """
         generation_id = handover.generation_id
         if generation_id in self._pending or self._supervisor.find_generation(generation_id):
@@ -146,8 +163,9 @@ class Generations:
         self._pending[generation_id] = _Pending(scope, model.model_id, asked)
         try:
             with scope:
-                async with beating(send):
-                    await self._start(model, handover, reply, send, asked)
+                async with beating(call, scope.cancel):
+                    send = call.send if call is not None else None
+                    await self._start(model, handover, reply, send, asked, terms)
         finally:
             del self._pending[generation_id]
         if scope.cancelled_caught:
@@ -231,13 +249,13 @@ class Generations:
             tokens=sum(each.tokens for each in cleared),
         )
 
-    async def embed(self, model: Model, request: Embed, *, correlation_id: str) -> Embedded:
-        """Have a model turn texts into vectors. It is loaded first if necessary.
+    async def embed(self, model: Model, request: Embed, *, terms: Terms, correlation_id: str) -> Embedded:
+        """Have a model turn texts into vectors. It is loaded first if necessary, on these terms.
 
         Raises the error of the load or the actor's refusal, ActorCrashed, RequestTimeout, Unavailable or
         TooLarge.
         """
-        async with self._supervisor.hold(model, correlation_id=correlation_id) as instance:
+        async with self._supervisor.hold(model, terms, correlation_id=correlation_id) as instance:
             await wait_loaded(instance, None)
             data = await self._ask(instance, "embed", msgspec.json.encode(request), request.seconds)
         if data is None:
@@ -271,10 +289,17 @@ class Generations:
         return msgspec.json.decode(answer.data, type=ProgressReply).generations
 
     async def _start(
-        self, model: Model, handover: Handover, reply: str, send: Send | None, asked: Asked
+        self,
+        model: Model,
+        handover: Handover,
+        reply: str,
+        send: Send | None,
+        asked: Asked,
+        terms: Terms,
     ) -> None:
+        id = handover.generation_id
         for _ in range(_ATTEMPTS):
-            async with self._supervisor.hold(model, correlation_id=handover.generation_id) as instance:
+            async with self._supervisor.hold(model, terms, correlation_id=id, tell=send) as instance:
                 await wait_loaded(instance, send)
                 if await self._hand_over(instance, handover, reply, asked):
                     return

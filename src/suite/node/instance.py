@@ -10,8 +10,9 @@ from opentelemetry.context import Context
 
 from suite import telemetry
 from suite.catalogue import Model
-from suite.domain.residency import Occupancy
+from suite.domain.turns import Occupancy
 from suite.errors import SuiteError
+from suite.messages.actor import CoreSeat
 from suite.messages.events import UnloadReason
 from suite.node.process import ActorProcess
 
@@ -51,6 +52,8 @@ class Instance:
         self.phase: Phase = "loading"
         self.progress = 0.0
         self.process: ActorProcess | None = None
+        self.seat: CoreSeat | None = None
+        """Where its process says what it does, to share the cores."""
         self.failure: SuiteError | None = None
         """Why it ended, for those who waited for it."""
         self.unloading: UnloadReason | None = None
@@ -66,7 +69,11 @@ class Instance:
         self.leases: dict[str, Lease] = {}
         self.waiting = 0
         """How many requests wait for the load, or are about to hand over a generation."""
+        self.keep_alive: float | None = None
+        """After how many unused seconds it is unloaded, as a request has said; None: as it is configured."""
         self.started = now
+        self.process_started = now
+        """When its process began; those whose memory it gets may take a while to leave."""
         self.last_used = now
         self.loaded_at: str | None = None
         self.last_used_at: str | None = None
@@ -93,8 +100,9 @@ class Instance:
 
     @property
     def occupancy(self) -> Occupancy:
-        """Its current use, as input for the residency decision."""
-        return Occupancy(holds=self.holds, last_used=self.last_used, leaving=self.unloading is not None)
+        """Its current use, as input for the decision who gets memory."""
+        leaving = self.unloading is not None or self.phase in ("ending", "gone")
+        return Occupancy(holds=self.holds, last_used=self.last_used, leaving=leaving)
 
     @property
     def is_idle(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 
 import anyio
@@ -14,12 +15,16 @@ from suite.engine.gguf.signature import Signature
 from suite.errors import ModelFileInvalid, SuiteError
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
+from suite.machine import Processors
+from suite.messages.actions.base import KeepAlive
 from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
+from suite.node.admission import Terms
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
 from suite.node.integrity import Integrity
 from suite.node.journal import Journal
+from suite.node.pins import Pins
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
 from suite.prediction.policy import Policy
@@ -47,7 +52,8 @@ class Node:
         policy: Policy,
         supervisor: Supervisor,
         generations: Generations,
-        cores: int,
+        pins: Pins,
+        processors: Processors,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -64,7 +70,8 @@ class Node:
         self.policy = policy
         self.supervisor = supervisor
         self.generations = generations
-        self._cores = cores
+        self.pins = pins
+        self._processors = processors
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
         self.service: Service[Node] | None = None
@@ -123,31 +130,44 @@ class Node:
             raise model.error.copy()
         return model
 
-    def idle_timeout(self, model: Model) -> float:
-        """The idle time in seconds after which the model is unloaded; 0: never."""
-        return idle_timeout(self.settings, model)
+    def keep_alive(self, model: Model) -> float:
+        """The idle time in seconds after which the model is unloaded, as it is configured; inf: never."""
+        return keep_alive(self.settings, model)
+
+    def terms(self, load_wait_ms: int | None, keep_alive: KeepAlive, *, priority: int = 0) -> Terms:
+        """The terms of a request from now on; what it leaves out is as it is configured."""
+        wait_ms = self.settings.load_wait_ms if load_wait_ms is None else load_wait_ms
+        return Terms(
+            deadline=self.clock() + wait_ms / 1000,
+            priority=priority,
+            keep_alive=None if keep_alive is None else _seconds(keep_alive),
+        )
 
     def threads(self, model: Model) -> int:
-        """How many threads the model computes with."""
-        return threads(model, self._cores)
+        """How many threads the model computes with when no other is busy."""
+        return self._processors.threads(model.settings.n_threads)
 
 
-def idle_timeout(settings: Settings, model: Model) -> float:
-    """The model's own idle timeout in seconds, or else that of the service."""
+def keep_alive(settings: Settings, model: Model) -> float:
+    """The model's own idle time in seconds after which it is unloaded, or else that of the service.
+
+    For ever is infinite.
+    """
+    if model.settings.keep_alive is not None:
+        return _seconds(model.settings.keep_alive)
     own = model.settings.idle_timeout_seconds
-    return settings.idle_timeout_seconds if own is None else own
+    return (settings.idle_timeout_seconds if own is None else own) or math.inf
 
 
-def threads(model: Model, cores: int) -> int:
-    """The configured number of threads, or one per core: llama.cpp is slower with more (`suite.machine`)."""
-    return model.settings.n_threads or cores
+def _seconds(keep_alive: float | str) -> float:
+    return {"forever": math.inf, "now": 0.0}[keep_alive] if isinstance(keep_alive, str) else keep_alive
 
 
 async def actor_spec(
     settings: Settings,
     access: NatsAccess,
     catalogue: Catalogue,
-    cores: int,
+    processors: Processors,
     model: Model,
     instance_id: str,
 ) -> ActorSpec:
@@ -160,6 +180,8 @@ async def actor_spec(
     now = catalogue.models.get(model.model_id)
     if now is not None and isinstance(now.error, ModelFileInvalid):
         raise now.error.copy()
+    cache = model.kv_cache
+    assert cache is not None, "only what can be loaded is"
     return ActorSpec(
         node=settings.node,
         instance_id=instance_id,
@@ -167,13 +189,15 @@ async def actor_spec(
         model_path=str(model.path),
         subject_root=settings.subject_root,
         nats=access,
-        context_tokens=model.context_tokens,
-        cache_tokens=model.cache_tokens,
+        context_tokens=cache.context_tokens,
+        cache_tokens=cache.cache_tokens,
+        kv_cache=cache.form,
         prompt_step_tokens=model.settings.prompt_step_tokens,
+        max_step_ms=model.settings.max_step_ms,
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
-        threads=threads(model, cores),
-        slots=model.settings.slots,
+        threads=processors.threads(model.settings.n_threads),
+        slots=cache.slots,
         queue_limit=settings.queue_limit,
         model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=signature.text),
         model_digest=digest,

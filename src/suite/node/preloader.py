@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import anyio
 
 from suite.catalogue import Model
 from suite.errors import SuiteError
+from suite.node.admission import Terms
 from suite.node.generations import wait_loaded
 from suite.node.node import Node
 
@@ -34,15 +36,15 @@ class Preloader:
                 await self._preload(model_id)
             await anyio.sleep(self._interval_seconds)
 
-    def idle_timeout(self, model: Model) -> float:
-        """The idle time in seconds after which the model is unloaded; 0 (never) while it is predicted.
+    def keep_alive(self, model: Model) -> float:
+        """The idle time in seconds after which the model is unloaded; infinite while it is predicted.
 
         Otherwise a predicted model would be unloaded and loaded again in every round. A model whose file is
         out of reach stays as well: it could not be loaded again.
         """
         now = self._node.catalogue.models.get(model.model_id)
         stays = model.model_id in self._predicted or (now is not None and now.outage is not None)
-        return 0.0 if stays else self._node.idle_timeout(model)
+        return math.inf if stays else self._node.keep_alive(model)
 
     async def _predict(self) -> None:
         try:
@@ -53,17 +55,18 @@ class Preloader:
 
     async def _preload(self, model_id: str) -> None:
         model = self._node.catalogue.models.get(model_id)
-        residency = self._node.supervisor.residency
         if model is None or model_id in self._node.supervisor.instances:
             return
         if model.error is not None or model.outage is not None:
             return
-        if model.need_bytes > residency.limit_bytes - residency.reserved_bytes:
+        admission = self._node.supervisor.admission
+        if admission.state.waiting or model.need_bytes > admission.free_bytes:
             logger.info("%s is likely to be used, but there is no free memory for it", model_id)
             return
         try:
             loadable = await self._node.loadable(model_id)
-            async with self._node.supervisor.hold(loadable, correlation_id=self._node.new_id()) as instance:
+            supervisor, id = self._node.supervisor, self._node.new_id()
+            async with supervisor.hold(loadable, Terms(), correlation_id=id) as instance:
                 await wait_loaded(instance, None)
         except SuiteError as error:
             logger.warning("%s, likely to be used, is not loaded: %s", model_id, error.message)

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from subprocess import PIPE
 
@@ -36,10 +36,11 @@ _LOG_LINE = re.compile(r"(INFO|WARNING|ERROR|CRITICAL) ([\w.]+): (.*)")
 _decoder = msgspec.json.Decoder(AnyReport)
 
 
-async def open_process() -> anyio.abc.Process:
+async def open_process(inherited: Sequence[int] = ()) -> anyio.abc.Process:
     """Start ``python -m suite.actors.entry``, which waits for its spec, and ends when its stdin is closed.
 
-    It runs in its own session, so that Ctrl-C reaches only the node. Raises OSError.
+    It runs in its own session, so that Ctrl-C reaches only the node. `inherited`: file descriptors that it
+    has too. Raises OSError.
     """
     return await anyio.open_process(
         [sys.executable, "-m", "suite.actors.entry"],
@@ -48,6 +49,7 @@ async def open_process() -> anyio.abc.Process:
         stderr=PIPE,
         env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # else an abort waits for a debugger's backtrace
         start_new_session=True,
+        pass_fds=inherited,
     )
 
 
@@ -85,7 +87,8 @@ class ActorProcess:
                     yield actor
                     return
             logger.warning("process %d stood ready and did not answer: a new one is started", standby.pid)
-        async with cls._owning(await open_process()) as actor:
+        inherited = () if spec.cores is None else (spec.cores.descriptor,)
+        async with cls._owning(await open_process(inherited)) as actor:
             await actor._write(spec)
             yield actor
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 
 from suite.catalogue import Catalogue, Model
 from suite.domain.registration import Found, Gone, Registration, decide, evolve
-from suite.errors import Conflict, ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteError
-from suite.log import Attempts, Expectation, Log
+from suite.errors import ModelFileGone, ModelFileInvalid, ModelNotFound, SuiteError
+from suite.log import Log
 from suite.messages.events import ModelRegistered, ModelRemoved
 from suite.messages.subjects import Subjects
+from suite.node.aggregate import settle
 
 logger = logging.getLogger("suite.registrar")
 
@@ -139,20 +141,13 @@ class Registrar:
             self._on_digest(now)
 
     async def _settle(self, command: Found | Gone) -> None:
-        """Load the aggregate, decide, append. Decides again if somebody else appended meanwhile."""
-        aggregate = self._subjects.aggregate("model", command.fact.model_id)
-        attempts = Attempts(f"the registration of {command.fact.model_id}")
-        state, last_seq = Registration(), 0
-        while True:
-            read_up_to, last_seq = last_seq, await self._log.last_seq(aggregate)
-            async for recorded in self._log.read(aggregate, after=read_up_to):
-                state, last_seq = evolve(state, recorded.data), max(last_seq, recorded.seq)
-            fact = decide(state, command)
-            if fact is None:
-                return
-            try:
-                await self._log.append(fact, expect=Expectation(subject=aggregate, last_seq=last_seq))
-            except Conflict as conflict:
-                await attempts.again(conflict)
-            else:
-                return
+        """Append the fact, unless the log has it already."""
+        model_id = command.fact.model_id
+        await settle(
+            self._log,
+            self._subjects.aggregate("model", model_id),
+            f"the registration of {model_id}",
+            Registration(),
+            evolve=evolve,
+            decide=partial(decide, command=command),
+        )

@@ -31,7 +31,7 @@ from suite.actions.generation import cancel_generation, clear_kv_cache, generate
 from suite.actions.health import get_log_end, get_stats, health, health_check
 from suite.actions.prediction import predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
-from suite.actions.residency import load_model, unload_model
+from suite.actions.residency import load_model, pin_model, unload_model, unpin_model
 from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
@@ -42,6 +42,8 @@ from suite.catalogue import Catalogue
 from suite.cgroups import Cgroups
 from suite.config import Settings
 from suite.config.settings import RetentionSettings
+from suite.domain.residency import Residency
+from suite.domain.turns import Turns
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
@@ -51,6 +53,7 @@ from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.address import Address
 from suite.node.content import ContentWatch
+from suite.node.cores import NodeCores
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.foreign_messages import ForeignMessages
@@ -60,6 +63,7 @@ from suite.node.journal import Journal
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.memory_kills import MemoryKills
 from suite.node.node import Node, actor_spec
+from suite.node.pins import Pins, pinned_models
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
@@ -79,6 +83,8 @@ logger = logging.getLogger("suite.node")
 ACTIONS = (
     load_model,
     unload_model,
+    pin_model,
+    unpin_model,
     generate_text,
     embed,
     cancel_generation,
@@ -108,6 +114,8 @@ ACTIONS = (
 _NEEDS_MODELS = (
     load_model,
     unload_model,
+    pin_model,
+    unpin_model,
     generate_text,
     embed,
     cancel_generation,
@@ -200,14 +208,14 @@ async def running_node(
             background() as tasks,
         ):
             env = _Environment(
-                settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.cores().value
+                settings, subjects, nats, connection, log, tasks, new_id, now, clock, machine.processors()
             )
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
-            catalogue = await _catalogue(settings)
-            on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
             limit_bytes = _memory_limit(settings)
+            catalogue = await _catalogue(settings, limit_bytes)
+            on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
@@ -215,6 +223,7 @@ async def running_node(
             tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
             supervisor = _supervisor(env, journal, catalogue, limit_bytes)
+            pins = await _pins(env, catalogue, supervisor)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
             async with (
@@ -228,7 +237,7 @@ async def running_node(
                 ) as projections,
                 supervisor.running(),
             ):
-                node = _node(env, reporter, catalogue, journal, projections, supervisor)
+                node = _node(env, reporter, catalogue, journal, projections, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
                     nats.address.publish()
@@ -237,6 +246,7 @@ async def running_node(
                         yield node
                     finally:
                         nats.address.withdraw()
+                        supervisor.admission.close()
                     async with ending.draining(tasks, partial(_running_work, node, service)):
                         await service.drain()
                         await supervisor.drain()
@@ -258,8 +268,7 @@ class _Environment(NamedTuple):
     new_id: NewId
     now: Now
     clock: Clock
-    cores: int
-    """How many threads a model computes with by default."""
+    processors: machine.Processors
 
 
 async def _prepare(env: _Environment) -> Reporter:
@@ -293,14 +302,32 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
     return Supervisor(
         settings.node,
         journal,
-        limit_bytes=limit_bytes,
+        turns=Turns(
+            residency=Residency(limit_bytes=limit_bytes),
+            queue_limit=settings.queue_limit,
+            turn_seconds=settings.turn_seconds,
+        ),
         standby=settings.standby and settings.enable_gguf_management,
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.cores),
+        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, env.processors),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        cores=NodeCores(machine.processors),
         memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
+    )
+
+
+async def _pins(env: _Environment, catalogue: Catalogue, supervisor: Supervisor) -> Pins:
+    return Pins(
+        await pinned_models(env.log, env.subjects, env.settings.node),
+        log=env.log,
+        subjects=env.subjects,
+        node=env.settings.node,
+        catalogue=catalogue,
+        supervisor=supervisor,
+        tasks=env.tasks,
+        new_id=env.new_id,
     )
 
 
@@ -311,6 +338,7 @@ def _node(
     journal: Journal,
     projections: Projections,
     supervisor: Supervisor,
+    pins: Pins,
 ) -> Node:
     settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
     return Node(
@@ -332,7 +360,8 @@ def _node(
         policy=MostUsedLastHour(),
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
-        cores=env.cores,
+        pins=pins,
+        processors=env.processors,
         new_id=env.new_id,
         now=env.now,
         clock=clock,
@@ -349,7 +378,9 @@ def _start_background(env: _Environment, node: Node) -> None:
     tasks.start_soon(registrar.run)
     tasks.start_soon(_follow_files, node, registrar, content)
     preloader = Preloader(node, settings.prediction_interval_seconds)
-    tasks.start_soon(node.supervisor.sweep_idle, preloader.idle_timeout)
+    tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
+    if settings.enable_gguf_management:
+        node.pins.start()
     if settings.enable_predictive_loading and settings.enable_gguf_management:
         tasks.start_soon(preloader.run)
 
@@ -440,11 +471,12 @@ async def _nats(settings: Settings) -> AsyncIterator[_Nats]:
         yield _Nats(server.access, server.mirror, Address(settings, server), server)
 
 
-async def _catalogue(settings: Settings) -> Catalogue:
+async def _catalogue(settings: Settings, memory_limit_bytes: int) -> Catalogue:
     catalogue = Catalogue.open(
         settings.models_directories,
         settings.models,
         settings.data_dir,
+        memory_limit_bytes=memory_limit_bytes,
         follow_links=settings.follow_links,
     )
     await catalogue.scan_first()
@@ -472,5 +504,6 @@ async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch)
                 node.supervisor.retire(model_id, "file_removed", drain_seconds=drain_seconds)
             for model_id in changes.changed:
                 content.changed(model_id)
+            node.pins.heed_files()
             for model_id in (*changes.added, *changes.changed, *changes.touched, *changes.removed):
                 registrar.note(model_id)

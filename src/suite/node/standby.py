@@ -11,7 +11,7 @@ none, it starts its own. Like every model's process it ends with its node, when 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.abc
@@ -31,7 +31,9 @@ _LAST_WORDS = 4096
 class Standby:
     """Holds one standby process, or none."""
 
-    def __init__(self) -> None:
+    def __init__(self, inherited: Sequence[int] = ()) -> None:
+        """`inherited`: file descriptors that the process has too."""
+        self._inherited = inherited
         self._process: anyio.abc.Process | None = None
         self._watch = anyio.CancelScope()
 
@@ -54,7 +56,7 @@ class Standby:
         """Start a process and keep it until it is taken. Returns False if it cannot be started or dies."""
         try:
             with anyio.CancelScope(shield=True):  # so that a started process is never lost
-                self._process = process = await open_process()
+                self._process = process = await open_process(self._inherited)
         except OSError as error:
             logger.warning("no process can stand ready: %s", error)
             return False

@@ -1,8 +1,7 @@
 """Supervises the instances of one node: admits, watches and ends them.
 
-Decisions are made one at a time (`suite.domain.residency`) and are in the log before they are acted upon
-(ADR 3). What happens to a process is recorded when it happens. All tasks run in the supervisor's own task
-group.
+Who gets memory when is decided in `admission`, and is in the log before it is acted upon (ADR 3). What
+happens to a process is recorded when it happens. All tasks run in the supervisor's own task group.
 """
 
 from __future__ import annotations
@@ -15,11 +14,13 @@ from functools import partial
 
 import anyio
 import anyio.abc
+import msgspec
 
 from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.exit_codes import FILE_CUT, described, was_file_cut
-from suite.domain.residency import Admit, Residency, decide, evolve
+from suite.domain.residency import Residency
+from suite.domain.turns import BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
 from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
@@ -41,9 +42,12 @@ from suite.messages.events import (
     InstanceCrashed,
     InstanceLoaded,
     InstanceLoadFailed,
+    InstanceLoadStarted,
     InstanceUnloaded,
     UnloadReason,
 )
+from suite.node.admission import Admission, Tell, Terms
+from suite.node.cores import NodeCores
 from suite.node.instance import Instance, Lease
 from suite.node.journal import Journal
 from suite.node.memory_kills import MemoryKills
@@ -78,18 +82,28 @@ class Supervisor:
         node: str,
         journal: Journal,
         *,
-        limit_bytes: int,
+        turns: Turns,
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
+        cores: NodeCores,
         memory_kills: MemoryKills,
         new_id: NewId,
         now: Now,
         clock: Clock,
     ) -> None:
-        """`standby`: whether to keep a standby process for the next load while the limit has room for it."""
-        self.residency = Residency(limit_bytes=limit_bytes)
+        """`turns` has the memory limit. `standby`: whether to keep a standby process for the next load while
+        the limit has room for it.
+        """
         self.instances: dict[str, Instance] = {}
+        self.admission = Admission(
+            turns,
+            instances=self.instances,
+            begin_load=self._begin_load,
+            evict=self._evict,
+            new_id=new_id,
+            clock=clock,
+        )
         self.counts: Counter[str] = Counter()
         """Counts of loads, unloads, crashes, generations and tokens since the start."""
         self.load_errors: dict[str, str] = {}
@@ -98,11 +112,12 @@ class Supervisor:
         self._journal = journal
         self._make_spec = make_spec
         self._terminate = terminate
+        self.cores = cores
+        """Who computes with how many threads."""
         self._memory_kills = memory_kills
         self._new_id, self._now, self._clock = new_id, now, clock
-        self._standby = Standby()
+        self._standby = Standby([cores.table.descriptor])
         self._keeps_standby = standby
-        self._admission = anyio.Lock()
         self._stopping = False
         self._process_stop_seconds = STOP_SECONDS
         self._tasks: anyio.abc.TaskGroup
@@ -112,6 +127,8 @@ class Supervisor:
         """Run until the block ends. For an orderly shutdown call `drain` and `stop` before that."""
         try:
             async with background() as self._tasks:
+                self._tasks.start_soon(self.cores.run)
+                self._tasks.start_soon(self.admission.run)
                 if self._keeps_standby:
                     self._tasks.start_soon(self._standby.keep, self._has_room)
                 yield
@@ -123,14 +140,23 @@ class Supervisor:
 
     # --- use ----------------------------------------------------------------------------------------------
 
+    @property
+    def residency(self) -> Residency:
+        """Which models have memory."""
+        return self.admission.state.residency
+
     @asynccontextmanager
-    async def hold(self, model: Model, *, correlation_id: str) -> AsyncIterator[Instance]:
+    async def hold(
+        self, model: Model, terms: Terms, *, correlation_id: str, tell: Tell | None = None
+    ) -> AsyncIterator[Instance]:
         """An instance of the model, loading or loaded, that is not evicted during the block.
 
-        Raises NotEnoughMemory, NodeStopping, or what the append of the decision raises.
+        It waits until there is memory as `terms` say; `tell` gets its place in the line. Raises
+        NotEnoughMemory, Overloaded, NodeStopping, or what the append of the decision raises.
         """
-        instance = await self._present(model, correlation_id)
-        instance.waiting += 1
+        instance = await self.admission.enter(model, terms, correlation_id=correlation_id, tell=tell)
+        if terms.keep_alive is not None:
+            instance.keep_alive = terms.keep_alive
         try:
             yield instance
         finally:
@@ -173,6 +199,7 @@ class Supervisor:
     async def drain(self) -> None:
         """Admit no more loads, and wait until no generation runs."""
         self._stopping = True
+        self.admission.close()
         for instance in list(self.instances.values()):
             while instance.leases and instance.phase in ("loading", "loaded"):
                 await instance.wait_change()
@@ -180,19 +207,37 @@ class Supervisor:
     async def stop(self, process_seconds: float = STOP_SECONDS) -> None:
         """Admit no more loads, and end every instance. Processes are killed after ``process_seconds``."""
         self._stopping = True
+        self.admission.close()
         self._process_stop_seconds = process_seconds
         async with anyio.create_task_group() as tasks:
             for model_id in list(self.instances):
                 tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=0.0))
 
-    async def sweep_idle(self, timeout_of: Callable[[Model], float]) -> None:
-        """Unload instances that were idle for their timeout (seconds; 0 means never), until cancelled."""
+    def pin(self, model_id: str, need_bytes: int | None) -> None:
+        """Keep a model loaded once it is, and so many bytes for it until then; None: no longer."""
+        self.admission.note(
+            Unpinned(model_id=model_id)
+            if need_bytes is None
+            else Pinned(model_id=model_id, need_bytes=need_bytes)
+        )
+
+    def is_pinned(self, model_id: str) -> bool:
+        """Whether the model stays loaded."""
+        return model_id in self.admission.state.pinned
+
+    async def sweep_idle(self, keep_alive: Callable[[Model], float]) -> None:
+        """Unload what was not used for as long as it is kept, until cancelled. `keep_alive`: in seconds."""
         while True:
             await anyio.sleep(SWEEP_SECONDS)
             for instance in list(self.instances.values()):
-                timeout = timeout_of(instance.model)
-                if instance.is_idle and 0 < timeout <= self._clock() - instance.last_used:
-                    self._begin_unload(instance, "idle", self._clock())
+                own = instance.keep_alive
+                self._unload_idle(instance, keep_alive(instance.model) if own is None else own)
+
+    def _unload_idle(self, instance: Instance, keep_alive: float) -> None:
+        if not instance.is_idle or self.is_pinned(instance.model.model_id):
+            return
+        if keep_alive <= self._clock() - instance.last_used:
+            self._begin_unload(instance, "idle", self._clock())
 
     def _begin_unload(self, instance: Instance, reason: UnloadReason, deadline: float) -> None:
         if instance.leave_by is not None:
@@ -202,7 +247,7 @@ class Supervisor:
         elif instance.unloading is None:
             instance.unloading = reason
             self._begin_end(instance, deadline)
-        # else an eviction is being decided: `_admit` then begins the end, or `_leaving` resets `unloading`
+        # else an eviction is being decided: `_begin_load` begins the end, or `_leaving` resets `unloading`
 
     def _begin_end(self, instance: Instance, deadline: float) -> None:
         instance.leave_by = deadline
@@ -235,39 +280,24 @@ class Supervisor:
 
     # --- admission ----------------------------------------------------------------------------------------
 
-    async def _present(self, model: Model, correlation_id: str) -> Instance:
-        while True:
-            instance = self.instances.get(model.model_id)
-            if instance is None:
-                async with self._admission:
-                    if model.model_id not in self.instances:
-                        # If the requester is cancelled, a decision in the log must still be carried out.
-                        with anyio.CancelScope(shield=True):
-                            return await self._admit(model, correlation_id)
-            elif instance.unloading is None and instance.phase in ("loading", "loaded"):
-                return instance
-            else:
-                await instance.wait_change()
-
-    async def _admit(self, model: Model, correlation_id: str) -> Instance:
+    async def _begin_load(
+        self, model: Model, start: Start, correlation_id: str
+    ) -> tuple[Instance, InstanceLoadStarted]:
+        """Put a decision into the log, and carry it out."""
         if self._stopping:
             raise NodeStopping
         instance = Instance(model, self._new_id(), now=self._clock())
         instance.correlation_id = correlation_id
-        with telemetry.span("decide load", model=model.model_id):
-            started = decide(
-                self.residency,
-                Admit(
-                    node=self._node,
-                    model_id=model.model_id,
-                    instance_id=instance.instance_id,
-                    need_bytes=model.need_bytes,
-                    context_tokens=model.context_tokens,
-                    occupancy={id: other.occupancy for id, other in self.instances.items()},
-                ),
-            )
-        victims = [self.instances[id] for id in started.evicting]
-        with self._leaving(victims) as evicted:
+        started = InstanceLoadStarted(
+            node=self._node,
+            model_id=model.model_id,
+            instance_id=instance.instance_id,
+            reserved_bytes=start.reserved_bytes,
+            context_tokens=model.context_tokens,
+            evicting=start.evicting,
+        )
+        victims = [self.instances[id] for id in start.evicting]
+        with telemetry.span("decide load", model=model.model_id), self._leaving(victims) as evicted:
             undone = InstanceLoadFailed(
                 node=self._node,
                 model_id=model.model_id,
@@ -276,13 +306,12 @@ class Supervisor:
                 message="it was not known whether this load is in the log, so it was given up",
             )
             instance.seq = await self._journal.decide(started, undone=undone, correlation_id=correlation_id)
-        self.residency = evolve(self.residency, started)
         self.instances[model.model_id] = instance
         self.load_errors.pop(model.model_id, None)
         for victim in evicted:
             self._begin_end(victim, self._clock())
         self._tasks.start_soon(self._live, instance, victims)
-        return instance
+        return instance, started
 
     @contextmanager
     def _leaving(self, victims: Iterable[Instance]) -> Iterator[list[Instance]]:
@@ -301,9 +330,12 @@ class Supervisor:
                 victim.changed()
             raise
 
+    def _evict(self, instance: Instance) -> None:
+        self._begin_unload(instance, "evicted", self._clock())
+
     def _has_room(self) -> bool:
         """Whether the memory limit has room for a standby process. Nothing is evicted for it."""
-        return self.residency.limit_bytes - self.residency.reserved_bytes >= PROCESS_BYTES
+        return self.admission.free_bytes >= PROCESS_BYTES
 
     # --- life cycle ---------------------------------------------------------------------------------------
 
@@ -324,9 +356,20 @@ class Supervisor:
     async def _run(self, instance: Instance) -> int:
         spec = await self._make_spec(instance.model, instance.instance_id)
         instance.kills_before = self._memory_kills.count()
+        instance.process_started = self._clock()
         instance.signature, instance.sha256 = spec.model_files.signature, spec.model_digest
+        with self.cores.seat(instance.model.settings.n_threads) as seat:
+            instance.seat = seat
+            try:
+                return await self._run_process(instance, msgspec.structs.replace(spec, cores=seat))
+            finally:
+                instance.seat = None
+
+    async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
         async with ActorProcess.start(spec, self._standby.take()) as process:
             instance.process = process
+            if spec.cores is not None:
+                self.cores.watch(spec.cores, process.pid)
             if instance.unloading is not None:
                 process.kill()
             reports = process.reports()
@@ -360,9 +403,13 @@ class Supervisor:
 
     async def _loaded(self, instance: Instance, resident_bytes: int) -> None:
         assert instance.process is not None
+        if self._is_too_large(instance, resident_bytes):
+            instance.process.kill()
+            return
+        now = self._clock()
         instance.progress = 1.0
         instance.resident_bytes = resident_bytes
-        instance.load_ms = (self._clock() - instance.started) * 1000
+        instance.load_ms = (now - instance.started) * 1000
         await self._record(
             instance,
             InstanceLoaded(
@@ -378,7 +425,21 @@ class Supervisor:
         instance.loaded_at = self._now().isoformat()
         instance.phase = "loaded"
         instance.trace = instance.correlation_id = None
+        model_id, load_seconds = instance.model.model_id, now - instance.process_started
+        self.admission.note(BecameReady(model_id=model_id, now=self._clock(), load_seconds=load_seconds))
         self._touch(instance)
+
+    def _is_too_large(self, instance: Instance, resident_bytes: int) -> bool:
+        """Remember what a model really needs; whether that is more than it can ever have."""
+        model = instance.model
+        if resident_bytes <= model.need_bytes:
+            return False
+        self.admission.note(
+            Measured(model_id=model.model_id, estimated_bytes=model.need_bytes, resident_bytes=resident_bytes)
+        )
+        smaller = model.smaller(self.residency.limit_bytes)
+        instance.failure = never_fits(self.admission.state, model.model_id, resident_bytes, smaller=smaller)
+        return instance.failure is not None
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
@@ -391,6 +452,7 @@ class Supervisor:
             del self.instances[instance.model.model_id]
         instance.phase = "gone"
         instance.changed()
+        self.admission.wake()
 
     def _end_of(self, instance: Instance, exit_code: int) -> Event:
         """The event that ends the instance. Also sets the error for those who wait for it."""
@@ -466,7 +528,7 @@ class Supervisor:
             )
         except LogNotWritable as error:  # it has happened all the same, and the journal writes it later
             instance.unrecorded = error
-        self.residency = evolve(self.residency, fact)
+        self.admission.note(fact)
 
     def release(self, instance: Instance, generation_id: str) -> None:
         """Release the lease of a generation that has ended."""
@@ -477,6 +539,9 @@ class Supervisor:
     def _touch(self, instance: Instance) -> None:
         instance.last_used = self._clock()
         instance.last_used_at = self._now().isoformat()
+        if instance.keep_alive is not None:
+            self._unload_idle(instance, instance.keep_alive)
+        self.admission.wake()
 
 
 def _last_errors(instance: Instance) -> str:

@@ -38,12 +38,22 @@ _FLOAT_BYTES = 4
 _HALF_BYTES = 2
 
 
-def estimate(info: GgufInfo, *, cache_tokens: int, batch_tokens: int, slots: int = 1) -> MemoryEstimate:
-    """Estimate the memory of a model's process for this cache, batch size and number of slots."""
-    cells = -(-cache_tokens // _CELLS_PADDING) * _CELLS_PADDING
+def cells_of(tokens: int) -> int:
+    """The cells that llama.cpp makes for so many tokens."""
+    return -(-tokens // _CELLS_PADDING) * _CELLS_PADDING
+
+
+def estimate(
+    info: GgufInfo, *, cache_tokens: int, batch_tokens: int, slots: int = 1, streams: int = 1
+) -> MemoryEstimate:
+    """Estimate the memory of a model's process for this cache, batch size and number of slots.
+
+    `cache_tokens` are those of one stream; a unified cache is one stream.
+    """
+    cells = cells_of(cache_tokens)
     return MemoryEstimate(
         weights_bytes=_weights(info),
-        kv_bytes=_kv(info, cells),
+        kv_bytes=_kv(info, streams * cells),
         compute_bytes=_compute(info, cells, min(batch_tokens, MICRO_BATCH_TOKENS), slots),
     )
 

@@ -28,9 +28,13 @@ def folder_of(directory: Path, name: str) -> Path:
     return directory / snapshot_file.digest(name.encode("utf-8", "surrogatepass")).hex()
 
 
-def key_of(content: str) -> str:
-    """The key of the states of a model with this content: its digest, or an id that nothing else has."""
-    return f"{content} {version('llama-cpp-python')}"
+def key_of(content: str, *, streams: int = 1) -> str:
+    """The key of the states of a model with this content: its digest, or an id that nothing else has.
+
+    llama.cpp takes a state only into a KV cache of as many streams as it comes from.
+    """
+    of_streams = f" {streams} streams" if streams > 1 else ""
+    return f"{content} {version('llama-cpp-python')}{of_streams}"
 
 
 def make_private(folder: Path) -> None:

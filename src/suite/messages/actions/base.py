@@ -22,6 +22,22 @@ EntryId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 Moment: TypeAlias = Annotated[
     str | float, Meta(description="A time: RFC 3339, `YYYY-MM-DD HH:MM:SS` in UTC, or seconds since 1970.")
 ]
+LoadWait: TypeAlias = Annotated[
+    Annotated[int, Meta(ge=0, le=86_400_000)] | None,
+    Meta(
+        description="How long the model may wait until there is memory for it, in milliseconds, before the "
+        "request is refused with `not_enough_memory`; its load is not counted. 0: not at all. Null: the "
+        "service's setting."
+    ),
+]
+KeepAlive: TypeAlias = Annotated[
+    Annotated[float, Meta(ge=0, le=1e9)] | Literal["forever", "now"] | None,
+    Meta(
+        description="How long the model stays loaded when nobody uses it any more: seconds, `forever`, or "
+        "`now` for not at all. It may still have to leave for another model, unless it is pinned. It counts "
+        "until a request says otherwise or the model is unloaded. Null: as it is."
+    ),
+]
 Limit: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 Sequence: TypeAlias = Annotated[int, Meta(ge=0)]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from suite.messages.actions.base import ModelId, Reply, Request, Text
+from suite.messages.actions.base import KeepAlive, LoadWait, ModelId, Reply, Request, Text
 from suite.messages.actions.generation import Usage
 
 
@@ -19,6 +19,8 @@ class EmbedRequest(Request, frozen=True, kw_only=True):
     made for embeddings."""
     normalize: bool = True
     """True: the vectors have length 1, so that the dot product of two is their cosine similarity."""
+    load_wait_ms: LoadWait = None
+    keep_alive: KeepAlive = None
 
 
 class EmbedReply(Reply, frozen=True, kw_only=True):

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from suite.messages.actions.base import ConversationId, GenerationId, ModelId, Reply, Request, Text
+from suite.messages.actions.base import (
+    ConversationId,
+    GenerationId,
+    KeepAlive,
+    LoadWait,
+    ModelId,
+    Reply,
+    Request,
+    Text,
+)
 from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool, ToolCall
 from suite.messages.events import Outcome
 from suite.messages.logprobs import TokenLogprobs
@@ -78,8 +87,10 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     """False: the whole prompt is decoded, also where its tokens are in memory. Tokens in memory were decoded
     in batches of another shape, which changes what follows a little, and so sometimes the text."""
     priority: Annotated[int, Meta(ge=-100, le=100)] = 0
-    """Generations that wait for a slot start in the order of priority: each step counts as ten seconds of
-    waiting."""
+    """Generations that wait for memory or for a slot start in the order of priority: each step counts as ten
+    seconds of waiting."""
+    load_wait_ms: LoadWait = None
+    keep_alive: KeepAlive = None
     deadline_ms: Annotated[int, Meta(ge=1, le=86_400_000)] | None = None
     """The time limit from the acceptance by the model on. The answer then ends with the text so far, with
     ``finish_reason: deadline``."""

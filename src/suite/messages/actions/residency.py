@@ -6,17 +6,22 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from suite.messages.actions.base import ModelId, Reply, Request
+from suite.messages.actions.base import KeepAlive, LoadWait, ModelId, Reply, Request
 
 
 class LoadModelRequest(Request, frozen=True, kw_only=True):
-    """Load a model. If it is loaded already, the reply comes at once."""
+    """Load a model. If it is loaded already, the reply comes at once.
+
+    If there is no memory for it now, it waits for its turn: until other models are idle or had theirs.
+    """
 
     model_id: ModelId
     wait: bool = True
     """False: reply as soon as the load has started."""
     stream: bool = False
     """True: send progress until the final reply."""
+    load_wait_ms: LoadWait = None
+    keep_alive: KeepAlive = None
 
 
 class LoadModelReply(Reply, frozen=True, kw_only=True):
@@ -47,3 +52,39 @@ class UnloadModelReply(Reply, frozen=True, kw_only=True):
     message: str
     seq: int | None
     freed_bytes: int
+
+
+class PinModelRequest(Request, frozen=True, kw_only=True):
+    """Keep a model loaded on the node that answers, also after a restart, until it is unpinned.
+
+    It is loaded as soon as there is memory. It is not unloaded for another model nor when it is idle, and
+    memory is kept for it also while it is not loaded.
+    """
+
+    model_id: ModelId
+
+
+class PinModelReply(Reply, frozen=True, kw_only=True):
+    """The model is pinned. Its load goes on."""
+
+    model_id: str
+    node: str
+    message: str
+    seq: int | None
+    """The sequence of the ``pinned`` event; null if it was pinned already."""
+
+
+class UnpinModelRequest(Request, frozen=True, kw_only=True):
+    """Stop keeping a model loaded. It stays until it is idle or another model needs the memory."""
+
+    model_id: ModelId
+
+
+class UnpinModelReply(Reply, frozen=True, kw_only=True):
+    """The model is not pinned any more."""
+
+    model_id: str
+    node: str
+    message: str
+    seq: int | None
+    """The sequence of the ``unpinned`` event; null if it was not pinned."""

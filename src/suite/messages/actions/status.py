@@ -12,6 +12,8 @@ from suite.messages.actions.base import Limit, ModelId, Reply, Request
 Source: TypeAlias = Literal["directory", "huggingface", "lmstudio", "ollama"]
 """Where a model's file is: a directory of files, or the folder of another program."""
 GenerationState: TypeAlias = Literal["loading", "waiting", "generating"]
+KvCacheForm: TypeAlias = Literal["separate", "unified"]
+"""separate: each slot has its own part of the KV cache; unified: all slots share it."""
 ModelStatus: TypeAlias = Literal["unloaded", "loading", "loaded", "unloading", "invalid"]
 FileState: TypeAlias = Annotated[
     Literal["present", "arriving", "incomplete", "unreachable", "gone"],
@@ -35,6 +37,16 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
         return self.weights_bytes + self.kv_bytes + self.compute_bytes
 
 
+class KvCacheInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The KV cache of a model: the tokens of its conversations that need not be decoded again."""
+
+    form: KvCacheForm
+    slots: int
+    """How many conversations have their tokens in it, and how many generations run at once."""
+    tokens: int
+    """How many tokens all slots together have room for."""
+
+
 class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A model's process on this node."""
 
@@ -52,6 +64,8 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float | None
     running: int
     """The number of its running and waiting generations."""
+    threads: int = 0
+    """How many threads it computes with at this moment; busy models share the cores. 0: it is idle."""
     loaded_at: str | None
     last_used_at: str | None
     idle_ms: float
@@ -94,11 +108,21 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     trained_context_tokens: int | None
     n_ctx: int
     """The context that it is loaded with, in tokens."""
+    kv_cache: KvCacheInfo | None = None
+    """The KV cache that it is loaded with; null for a file that cannot be loaded."""
     n_gpu_layers: int
     n_threads: int
+    """The most threads that it computes with: those that are configured, or one for each core."""
     serving_method: Literal["gguf_direct"] = "gguf_direct"
     priority: int | str
     idle_timeout_seconds: float
+    """After how many unused seconds it is unloaded; 0: never."""
+    pinned: bool = False
+    """Whether it is kept loaded on this node."""
+    waiting: int = 0
+    """How many requests wait until there is memory for it."""
+    place: int | None = None
+    """1: it is the next model to be loaded; null if nothing waits for it."""
     has_chat_template: bool
     estimate: MemoryEstimate | None
     estimated_vram_mb: int

@@ -1,0 +1,234 @@
+"""Plans whose turn it is: which model is loaded next, which leave for it, who has waited in vain.
+
+The models that wait are gone through in their order. Each takes what memory is free, and then the models that
+leave for it, so that those behind it can only have what it does not need. A model behind may be loaded before
+one in front of it, but it never delays it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from itertools import chain
+from operator import attrgetter
+
+from suite.domain.residency import Resident
+from suite.domain.turns import (
+    UNUSED,
+    Occupancies,
+    Occupancy,
+    Place,
+    Plan,
+    Queue,
+    Refused,
+    Request,
+    Start,
+    Tenure,
+    Turns,
+    never_fits,
+    refusal,
+)
+from suite.errors import SuiteError
+
+_DEADLINE = attrgetter("deadline")
+
+
+def plan(state: Turns, *, now: float, occupancy: Occupancies) -> Plan:
+    """What is to happen now: at most one load is started."""
+    return _Planning(state, now, occupancy).plan()
+
+
+class _Planning:
+    """One plan while it is being made."""
+
+    def __init__(self, state: Turns, now: float, occupancy: Occupancies) -> None:
+        self._state = state
+        self._now = now
+        self._occupancy = occupancy
+        residents = state.residency.residents
+        self._staying = {id: each for id, each in residents.items() if not self._use(id).leaving}
+        kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
+        self._excess = _bytes_of(self._staying.values()) - state.residency.limit_bytes
+        self._free = -self._excess - kept
+        """Bytes that nobody uses now."""
+        self._room = self._free
+        """Bytes that nobody in front needs, once those who leave for them have left."""
+        self._waits_for: dict[str, tuple[str, ...]] = {}
+        self._closing: set[str] = set()
+        self._evict: list[str] = []
+        self._refused: list[Refused] = []
+        self._never_fits: set[str] = set()
+        self._due = math.inf
+        able = (each for id, each in self._staying.items() if id not in state.pinned)
+        self._able_to_leave = sorted(able, key=self._order_of_leaving)
+        """The models that could leave for those that were not considered yet."""
+
+    def plan(self) -> Plan:
+        self._give_back_excess()
+        queues = sorted(self._state.waiting.items(), key=lambda item: item[1][0].rank)
+        for model_id, queue in queues:
+            if model_id in self._staying:
+                continue
+            start = self._consider(model_id, queue)
+            if start is not None:
+                # What else is due is seen once this load has begun.
+                closing = (self._state.closing | self._closing) - set(start.evicting)
+                return Plan(start=start, evict=tuple(self._evict), closing=closing)
+        served = {id: queue for id, queue in queues if id in self._staying and id not in self._closing}
+        left = [id for id, queue in queues if id not in served and self._goes_on(queue)]
+        return Plan(
+            served=tuple(chain(*served.values())),
+            refused=tuple(self._refused),
+            evict=tuple(self._evict),
+            closing=frozenset(self._closing),
+            places={
+                id: Place(place=place, waits_for=self._waits_for.get(id, ()))
+                for place, id in enumerate(left, 1)
+            },
+            due=self._due,
+        )
+
+    def _give_back_excess(self) -> None:
+        """Let models leave if those that are there turned out to need more than the limit together."""
+        if self._excess <= 0:
+            return
+        chosen = self._choose(self._excess)
+        self._take(chosen)
+        self._room += _bytes_of(chosen)
+        for each in chosen:
+            if each.phase == "loaded" and not self._use(each.model_id).holds:
+                self._evict.append(each.model_id)
+            elif each.phase == "loaded":
+                self._closing.add(each.model_id)
+
+    def _consider(self, model_id: str, queue: Queue) -> Start | None:
+        """Load the model if that is possible now, or else see to it that it will be."""
+        need_bytes = self._state.need_bytes(queue[0])
+        error = never_fits(self._state, model_id, need_bytes, smaller=queue[0].smaller)
+        if error is not None:
+            self._never_fits.add(model_id)
+            self._refuse(queue, error)
+            return None
+        is_gone = model_id not in self._state.residency.residents
+        is_kept = is_gone and model_id in self._state.pinned
+        missing = (0 if is_kept else need_bytes) - min(self._free, self._room)
+        chosen = self._choose(missing)
+        is_enough = _bytes_of(chosen) >= missing
+        if is_enough and is_gone and all(map(self._may_leave, chosen)):
+            return self._start(model_id, need_bytes, chosen)
+        if not any(each.deadline > self._now for each in queue):
+            return None  # it will be refused, so nobody has to leave for it
+        self._take(chosen)
+        if is_enough:
+            self._room += _bytes_of(chosen) - (0 if is_kept else need_bytes)
+            for each in chosen:
+                self._close(each, waiting_since=queue[0].rank)
+        self._waits_for[model_id] = tuple(each.model_id for each in chosen)
+        return None
+
+    def _start(self, model_id: str, need_bytes: int, chosen: list[Resident]) -> Start:
+        """A load, and all whose memory it has to wait for: those that are leaving already come first."""
+        residents = self._state.residency.residents
+        missing = self._state.residency.reserved_bytes + need_bytes - self._state.residency.limit_bytes
+        missing -= _bytes_of(chosen)
+        leaving = []
+        for each in residents.values():
+            if missing > 0 and (each.model_id not in self._staying or each.model_id in self._evict):
+                leaving.append(each.model_id)
+                missing -= each.reserved_bytes
+        evicting = (*leaving, *(each.model_id for each in chosen))
+        return Start(model_id=model_id, reserved_bytes=need_bytes, evicting=evicting)
+
+    # --- who leaves -----------------------------------------------------------------------------------------
+
+    def _choose(self, missing: int) -> list[Resident]:
+        """The models that leave for so many bytes; all that could leave if they are not enough."""
+        chosen = []
+        for each in self._able_to_leave:
+            if missing <= 0:
+                break
+            chosen.append(each)
+            missing -= each.reserved_bytes
+        for each in tuple(chosen):  # a large one may make small ones in front of it unnecessary
+            if each.reserved_bytes <= -missing:
+                chosen.remove(each)
+                missing += each.reserved_bytes
+        return chosen
+
+    def _take(self, chosen: Collection[Resident]) -> None:
+        """Have these leave for nobody else."""
+        if chosen:
+            ids = {each.model_id for each in chosen}
+            self._able_to_leave = [each for each in self._able_to_leave if each.model_id not in ids]
+
+    def _close(self, resident: Resident, *, waiting_since: float) -> None:
+        """Close a model once it had its turn while another waited; see when that will be."""
+        tenure = self._state.tenures.get(resident.model_id)
+        if tenure is None:
+            return  # when it is ready, there is a new plan
+        if resident.model_id in self._state.closing:
+            self._closing.add(resident.model_id)  # also while it is unused: it must not begin anew
+        elif not self._use(resident.model_id).holds:
+            self._look_again_at(self._leaves_at(resident.model_id, tenure))
+        elif (closes_at := max(tenure.ready_at, waiting_since) + tenure.turn_seconds) <= self._now:
+            self._closing.add(resident.model_id)
+        else:
+            self._look_again_at(closes_at)
+
+    def _order_of_leaving(self, resident: Resident) -> tuple[int, float]:
+        """What leaves first: what can at once, what closes already, what is unused, what is used, a load."""
+        tenure = self._state.tenures.get(resident.model_id)
+        if tenure is None:
+            return 4, 0.0
+        if self._may_leave(resident):
+            return 0, self._use(resident.model_id).last_used
+        if resident.model_id in self._state.closing:
+            return 1, tenure.ready_at
+        if self._use(resident.model_id).holds:
+            return 3, tenure.ready_at + tenure.turn_seconds
+        return 2, self._leaves_at(resident.model_id, tenure)
+
+    def _may_leave(self, resident: Resident) -> bool:
+        tenure = self._state.tenures.get(resident.model_id)
+        return (
+            tenure is not None
+            and not self._use(resident.model_id).holds
+            and (self._is_over(resident.model_id, tenure) or resident.model_id in self._evict)
+        )
+
+    def _is_over(self, model_id: str, tenure: Tenure) -> bool:
+        return model_id in self._state.closing or self._leaves_at(model_id, tenure) <= self._now
+
+    def _leaves_at(self, model_id: str, tenure: Tenure) -> float:
+        return tenure.leaves_at(self._use(model_id).last_used)
+
+    def _use(self, model_id: str) -> Occupancy:
+        return self._occupancy.get(model_id, UNUSED)
+
+    # --- who has waited in vain -----------------------------------------------------------------------------
+
+    def _goes_on(self, queue: Queue) -> bool:
+        """Refuse the requests whose time is over. Returns whether others wait for this model."""
+        if queue[0].model_id in self._never_fits:
+            return False
+        if (first := min(map(_DEADLINE, queue))) > self._now:
+            self._look_again_at(first)
+            return True
+        self._refuse(
+            (each for each in queue if each.deadline <= self._now),
+            refusal(self._state, queue[0], self._occupancy),
+        )
+        left = [each.deadline for each in queue if each.deadline > self._now]
+        self._look_again_at(min(left, default=math.inf))
+        return bool(left)
+
+    def _refuse(self, requests: Iterable[Request], error: SuiteError) -> None:
+        self._refused += (Refused(request=each, error=error.copy()) for each in requests)
+
+    def _look_again_at(self, time: float) -> None:
+        if time > self._now:
+            self._due = min(self._due, time)
+
+
+def _bytes_of(residents: Iterable[Resident]) -> int:
+    return sum(each.reserved_bytes for each in residents)

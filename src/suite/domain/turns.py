@@ -1,0 +1,384 @@
+"""Decides who gets a node's memory when: a load that does not fit now waits for its turn (ADR 40).
+
+    state = evolve(state, decide(state, Ask(request=request, occupancy=occupancy)))   # served, or waits
+    turn = plan(state, now=now, occupancy=occupancy)          # who is next (`suite.domain.turn_plan`)
+    state = evolve(state, turn)
+
+Requests wait by model: one load serves all that wait for it. The models get their turns in the order of their
+longest waiting request, where a step of priority counts as ten seconds of waiting. To make room, idle models
+leave, the least recently used first. Where these are not enough, a model that is in use closes once it had
+its turn: what it has begun goes on, new requests for it wait in the line behind the others, and it leaves as
+soon as it is unused. A request for a loaded model that does not close never waits.
+
+Nothing leaves that is loading, used, pinned, or was loaded only just before. So a model that was waited for
+is still there when those who waited come to use it, and two models do not drive each other out more often
+than their loads are worth.
+
+Which requests use a model is not part of the state; each decision is given the occupancy of that moment.
+Times are in seconds of any one clock.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort_right
+from collections.abc import Iterable, Mapping
+from operator import attrgetter
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from suite.domain import residency as residents
+from suite.domain.residency import Residency, Resident
+from suite.errors import NotEnoughMemory, Overloaded, SuiteError
+from suite.messages.events import Event, InstanceEvent, InstanceLoaded, InstanceLoadStarted
+from suite.units import size
+
+PRIORITY_SECONDS = 10.0
+"""How many seconds of waiting one step of priority counts as, here and in the queue of a model's slots."""
+LOADS_A_TURN = 2
+LEAST_TURN_SECONDS = 1.0
+LONGEST_TURN_SECONDS = 60.0
+"""Unless it is configured, a turn is so many times as long as the load before it took, within these limits.
+Then loading takes about a third of the time, however many models take turns."""
+LONGEST_STAY_SECONDS = 10.0
+"""A model stays at least as long as its load took, or a turn if that is shorter, but no longer than this."""
+PAUSE_SECONDS = 0.2
+"""Before its turn is over, a model leaves only when it was unused for so long: a client that asks again as
+soon as it was answered does so within this time."""
+
+
+# --- state ------------------------------------------------------------------------------------------------
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody wants to use a model."""
+
+    request_id: str
+    model_id: str
+    need_bytes: int
+    """The estimated memory of the model."""
+    smaller: str = ""
+    """Which settings of the model would make it fit into the limit, in words; empty if none does."""
+    since: float
+    deadline: float
+    """Until when it may wait for memory. The load itself is not limited by it."""
+    priority: int = 0
+
+    @property
+    def rank(self) -> float:
+        """Its place in the order of waiting; the smallest is first."""
+        return self.since - PRIORITY_SECONDS * self.priority
+
+
+Queue: TypeAlias = tuple[Request, ...]
+"""The requests that wait for one model, in the order of their ranks; never empty."""
+
+
+class Tenure(msgspec.Struct, frozen=True, kw_only=True):
+    """Since when a model is ready, and how long it stays from then on while others wait."""
+
+    ready_at: float
+    stay_seconds: float
+    """At least, even if it is not used."""
+    turn_seconds: float
+    """At most, from when another began to wait."""
+
+    def leaves_at(self, last_used: float) -> float:
+        """When it may leave for another model if it is not used any more."""
+        stays_until = max(self.ready_at + self.stay_seconds, last_used + PAUSE_SECONDS)
+        return min(stays_until, self.ready_at + self.turn_seconds)
+
+
+class Turns(msgspec.Struct, frozen=True, kw_only=True):
+    """The state: who has memory, and who waits for it."""
+
+    residency: Residency
+    waiting: Mapping[str, Queue] = {}
+    """By model."""
+    tenures: Mapping[str, Tenure] = {}
+    """Of the loaded models."""
+    closing: frozenset[str] = frozenset()
+    """The models in use that leave as soon as what they have begun is done."""
+    pinned: Mapping[str, int] = {}
+    """The estimated memory of the pinned models. It is kept for them also while they are not loaded."""
+    measured: Mapping[str, Measured] = {}
+    queue_limit: int
+    """How many requests may wait for one model."""
+    turn_seconds: float | None = None
+    """How long a turn is; None: see `LOADS_A_TURN`."""
+
+    def need_bytes(self, request: Request) -> int:
+        """The memory that a request's model needs: estimated, or measured if that was more."""
+        measured = self.measured.get(request.model_id)
+        if measured is None or measured.estimated_bytes != request.need_bytes:
+            return request.need_bytes
+        return max(request.need_bytes, measured.resident_bytes)
+
+    def pinned_bytes(self, model_id: str) -> int:
+        """The memory that is kept for a pinned model; 0 if it is not pinned."""
+        if model_id not in self.pinned:
+            return 0
+        resident = self.residency.residents.get(model_id)
+        return self.pinned[model_id] if resident is None else resident.reserved_bytes
+
+
+class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
+    """How a resident is used at this moment."""
+
+    holds: int = 0
+    """The number of running generations and of requests that wait for its load to end."""
+    last_used: float = 0.0
+    leaving: bool = False
+    """Whether it is being unloaded already, so that its memory will be freed anyway."""
+
+
+Occupancies: TypeAlias = Mapping[str, Occupancy]
+"""By model; those that are left out are unused."""
+UNUSED = Occupancy()
+
+
+# --- events: what happens besides that which is in the log -------------------------------------------------
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """The model of this request is there, or being loaded."""
+
+    request: Request
+
+
+class Queued(msgspec.Struct, frozen=True, kw_only=True):
+    """The request waits."""
+
+    request: Request
+
+
+class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):
+    """Whoever sent the request waits no longer."""
+
+    request: Request
+
+
+class BecameReady(msgspec.Struct, frozen=True, kw_only=True):
+    """A model can be used from now on."""
+
+    model_id: str
+    now: float
+    load_seconds: float
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """A model turned out to need other memory than was estimated."""
+
+    model_id: str
+    estimated_bytes: int
+    resident_bytes: int
+
+
+class Pinned(msgspec.Struct, frozen=True, kw_only=True):
+    """A model is to stay loaded."""
+
+    model_id: str
+    need_bytes: int
+
+
+class Unpinned(msgspec.Struct, frozen=True, kw_only=True):
+    """A model need not stay loaded any longer."""
+
+    model_id: str
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A model is to be loaded for all that wait for it."""
+
+    model_id: str
+    reserved_bytes: int
+    evicting: tuple[str, ...]
+    """The models whose memory it gets; some may be leaving already."""
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that has waited in vain, and why."""
+
+    request: Request
+    error: SuiteError
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a waiting model stands."""
+
+    place: int
+    """1: it is the next."""
+    waits_for: tuple[str, ...]
+    """The models that have to leave first."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to happen now. It is decided again when anything has changed, and at `due`."""
+
+    start: Start | None = None
+    served: tuple[Request, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    evict: tuple[str, ...] = ()
+    """Models that leave because all together need more memory than was estimated."""
+    closing: frozenset[str]
+    places: Mapping[str, Place] = {}
+    """Of the models that go on waiting."""
+    due: float = math.inf
+
+
+TurnEvent: TypeAlias = Served | Queued | Withdrawn | BecameReady | Measured | Pinned | Unpinned | Plan
+
+
+def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
+    """The state after one event, of the log or of this module."""
+    replace = msgspec.structs.replace
+    match event:
+        case Queued(request=request):
+            queue = list(state.waiting.get(request.model_id, ()))
+            insort_right(queue, request, key=attrgetter("rank"))
+            return replace(state, waiting={**state.waiting, request.model_id: tuple(queue)})
+        case Withdrawn(request=request):
+            return replace(state, waiting=_without(state.waiting, (request,)))
+        case Plan():
+            ended = (*event.served, *(refused.request for refused in event.refused))
+            return replace(state, waiting=_without(state.waiting, ended), closing=event.closing)
+        case BecameReady():
+            return replace(state, tenures={**state.tenures, event.model_id: _tenure(state, event)})
+        case Measured():
+            return replace(state, measured={**state.measured, event.model_id: event})
+        case Pinned():
+            return replace(state, pinned={**state.pinned, event.model_id: event.need_bytes})
+        case Unpinned():
+            return replace(state, pinned=_less(state.pinned, event.model_id))
+        case InstanceEvent():
+            return _after_fact(state, event)
+        case _:
+            return state
+
+
+def _after_fact(state: Turns, event: InstanceEvent) -> Turns:
+    residency = residents.evolve(state.residency, event)
+    state = msgspec.structs.replace(state, residency=residency)
+    if isinstance(event, InstanceLoadStarted):
+        return msgspec.structs.replace(
+            state,
+            waiting=_less(state.waiting, event.model_id),
+            tenures=_less(state.tenures, event.model_id),
+            closing=state.closing - {event.model_id},
+        )
+    if isinstance(event, InstanceLoaded) or event.model_id in residency.residents:
+        return state
+    return msgspec.structs.replace(
+        state, tenures=_less(state.tenures, event.model_id), closing=state.closing - {event.model_id}
+    )
+
+
+def _tenure(state: Turns, event: BecameReady) -> Tenure:
+    turn_seconds = state.turn_seconds
+    if turn_seconds is None:
+        turn_seconds = min(max(LOADS_A_TURN * event.load_seconds, LEAST_TURN_SECONDS), LONGEST_TURN_SECONDS)
+    stay_seconds = min(event.load_seconds, turn_seconds, LONGEST_STAY_SECONDS)
+    return Tenure(ready_at=event.now, stay_seconds=stay_seconds, turn_seconds=turn_seconds)
+
+
+def _without(waiting: Mapping[str, Queue], ended: Iterable[Request]) -> Mapping[str, Queue]:
+    gone: dict[str, set[str]] = {}
+    for request in ended:
+        gone.setdefault(request.model_id, set()).add(request.request_id)
+    if not gone:
+        return waiting
+    left = dict(waiting)
+    for model_id, ids in gone.items():
+        queue = tuple(each for each in left.pop(model_id, ()) if each.request_id not in ids)
+        if queue:
+            left[model_id] = queue
+    return left
+
+
+V = TypeVar("V")
+
+
+def _less(mapping: Mapping[str, V], key: str) -> Mapping[str, V]:
+    return {each: value for each, value in mapping.items() if each != key} if key in mapping else mapping
+
+
+# --- a request comes --------------------------------------------------------------------------------------
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """The command to serve a request, given how the residents are used now."""
+
+    request: Request
+    occupancy: Occupancies
+
+
+def decide(state: Turns, command: Ask) -> Served | Queued:
+    """Serve a request at once if its model is there and stays, or let it wait.
+
+    Raises NotEnoughMemory for a model that can never fit, with a list of what is pinned, and Overloaded if
+    too many wait for the model already.
+    """
+    request = command.request
+    if is_open(state, request.model_id, command.occupancy) and request.model_id not in state.closing:
+        return Served(request=request)
+    error = never_fits(state, request.model_id, state.need_bytes(request), smaller=request.smaller)
+    if error is not None:
+        raise error
+    waiting = len(state.waiting.get(request.model_id, ()))
+    if waiting >= state.queue_limit:
+        raise Overloaded(
+            f"{waiting} requests wait until {request.model_id} can be loaded: try again later, "
+            "or raise queue_limit"
+        )
+    return Queued(request=request)
+
+
+def never_fits(state: Turns, model_id: str, need_bytes: int, *, smaller: str = "") -> NotEnoughMemory | None:
+    """Why a model of this size can never be loaded, as things stand; None if it can.
+
+    `smaller` is as that of a request.
+    """
+    limit_bytes = state.residency.limit_bytes
+    if need_bytes > limit_bytes:
+        return NotEnoughMemory(
+            f"{model_id} needs {size(need_bytes)}, the limit is {size(limit_bytes)}: raise memory_limit_gb"
+            + (f', or set in models."{model_id}" {smaller}' if smaller else "")
+        )
+    others = {each: state.pinned_bytes(each) for each in state.pinned if each != model_id}
+    if need_bytes > limit_bytes - sum(others.values()):
+        pinned = ", ".join(f"{each} {size(bytes_)}" for each, bytes_ in others.items())
+        return NotEnoughMemory(
+            f"{model_id} needs {size(need_bytes)} of {size(limit_bytes)}, and these models are pinned: "
+            f"{pinned}; unpin one of them, or raise memory_limit_gb"
+        )
+    return None
+
+
+def is_open(state: Turns, model_id: str, occupancy: Occupancies) -> bool:
+    """Whether a model is loaded or loading, and not being unloaded."""
+    return model_id in state.residency.residents and not occupancy.get(model_id, UNUSED).leaving
+
+
+def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnoughMemory:
+    """What a request gets that has waited in vain: what uses the memory."""
+
+    def use(resident: Resident) -> str:
+        now = occupancy.get(resident.model_id, UNUSED)
+        if resident.phase == "loading":
+            return "loading"
+        if now.leaving:
+            return "unloading"
+        if resident.model_id in state.pinned:
+            return "pinned"
+        return "in use" if now.holds else "idle"
+
+    used = ", ".join(
+        f"{each.model_id} {size(each.reserved_bytes)} ({use(each)})"
+        for each in state.residency.residents.values()
+    )
+    return NotEnoughMemory(
+        f"{request.model_id} needs {size(state.need_bytes(request))} of {size(state.residency.limit_bytes)}, "
+        f"which is used by {used}: unload one of them when it is free, raise memory_limit_gb, or allow "
+        "a longer load_wait_ms"
+    )

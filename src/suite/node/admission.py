@@ -1,0 +1,253 @@
+"""Lets requests into models: at once, or when it is their turn (`suite.domain.turns`, ADR 40).
+
+A request that may use a model counts for it from that moment on, so that the model cannot leave before the
+request has begun. One task decides whose turn it is, one load after the other, whenever something has changed
+or time has come.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+
+import anyio
+import msgspec
+from opentelemetry.context import Context
+
+from suite import telemetry
+from suite.catalogue import Model
+from suite.domain.turn_plan import plan
+from suite.domain.turns import (
+    Ask,
+    Occupancies,
+    Place,
+    Queued,
+    Request,
+    Start,
+    TurnEvent,
+    Turns,
+    Withdrawn,
+    decide,
+    evolve,
+)
+from suite.errors import NodeStopping, SuiteError
+from suite.identity import Clock, NewId
+from suite.messages.events import Event, InstanceLoadStarted
+from suite.messages.signals import AnySignal, Waiting
+from suite.node.instance import Instance
+
+logger = logging.getLogger("suite.supervisor")
+
+Tell = Callable[[AnySignal], Awaitable[None]]
+BeginLoad = Callable[[Model, Start, str], Awaitable[tuple[Instance, InstanceLoadStarted]]]
+"""Begins a load for the request with this id. Returns when its start is in the log."""
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a request may wait for memory, and how long its model is to stay afterwards."""
+
+    deadline: float = -math.inf
+    """Until when it waits (clock time). By default it gets a model that can be loaded now, or none."""
+    priority: int = 0
+    keep_alive: float | None = None
+    """After how many unused seconds the model is unloaded; None: as it is set already."""
+
+
+class _Ticket:
+    """A request that waits."""
+
+    def __init__(self, request: Request, model: Model, correlation_id: str) -> None:
+        self.request = request
+        self.model = model
+        self.correlation_id = correlation_id
+        self.trace: Context = telemetry.current()
+        self.place: Place | None = None
+        self.instance: Instance | None = None
+        self.error: SuiteError | None = None
+        self._changed = anyio.Event()
+
+    def change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def instance_or_error(self, tell: Tell | None) -> Instance:
+        """Wait for the outcome, and tell each new place in the line."""
+        told: Place | None = None
+        while self.instance is None:
+            if self.error is not None:
+                raise self.error
+            if tell is not None and self.place is not None and self.place != told:
+                told = self.place
+                await tell(Waiting(model_id=self.model.model_id, place=told.place, waits_for=told.waits_for))
+            else:
+                await self._changed.wait()
+        return self.instance
+
+
+class Admission:
+    """The line of those who wait for the memory of a node."""
+
+    def __init__(
+        self,
+        state: Turns,
+        *,
+        instances: Mapping[str, Instance],
+        begin_load: BeginLoad,
+        evict: Callable[[Instance], None],
+        new_id: NewId,
+        clock: Clock,
+    ) -> None:
+        self.state = state
+        self._instances = instances
+        self._begin_load = begin_load
+        self._evict = evict
+        self._new_id, self._clock = new_id, clock
+        self._tickets: dict[str, _Ticket] = {}
+        self._news = anyio.Event()
+        self._is_closed = False
+
+    @property
+    def free_bytes(self) -> int:
+        """The memory that nobody has, and that is not kept for what is pinned."""
+        state = self.state
+        residents = state.residency.residents
+        kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
+        return state.residency.limit_bytes - state.residency.reserved_bytes - kept
+
+    def place(self, model_id: str) -> Place | None:
+        """Where those stand who wait for a model; None if nobody does."""
+        queue = self.state.waiting.get(model_id)
+        ticket = self._tickets.get(queue[0].request_id) if queue else None
+        return ticket.place if ticket is not None else None
+
+    def waiting(self, model_id: str) -> int:
+        """How many requests wait for a model to get memory."""
+        return len(self.state.waiting.get(model_id, ()))
+
+    def note(self, event: Event | TurnEvent) -> None:
+        """Take notice of something that has happened."""
+        self.state = evolve(self.state, event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Decide again, because the use of a model has changed."""
+        self._news.set()
+
+    def close(self) -> None:
+        """Let nobody wait any more: the node stops."""
+        self._is_closed = True
+        for ticket in list(self._tickets.values()):
+            self._refuse(ticket.request, NodeStopping())
+            self.state = evolve(self.state, Withdrawn(request=ticket.request))
+
+    async def enter(
+        self, model: Model, terms: Terms, *, correlation_id: str, tell: Tell | None = None
+    ) -> Instance:
+        """An instance of the model, loading or loaded, that counts this request as one that waits for it.
+
+        Raises NotEnoughMemory, Overloaded, NodeStopping, or what the append of the load's start raises.
+        """
+        now = self._clock()
+        request = Request(
+            request_id=self._new_id(),
+            model_id=model.model_id,
+            need_bytes=model.need_bytes,
+            smaller=model.smaller(self.state.residency.limit_bytes),
+            since=now,
+            deadline=max(now, terms.deadline),
+            priority=terms.priority,
+        )
+        answer = decide(self.state, Ask(request=request, occupancy=self._occupancy(model.model_id)))
+        if not isinstance(answer, Queued):
+            return self._let_in(self._instances[model.model_id])
+        if self._is_closed:
+            raise NodeStopping
+        ticket = self._tickets[request.request_id] = _Ticket(request, model, correlation_id)
+        self.note(answer)
+        try:
+            return await ticket.instance_or_error(tell)
+        except BaseException:
+            self._withdraw(ticket)
+            raise
+
+    async def run(self) -> None:
+        """Decide whose turn it is, until cancelled."""
+        while True:
+            self._news = anyio.Event()
+            due = await self._decide()
+            with anyio.move_on_after(due - self._clock()):
+                await self._news.wait()
+
+    # --- one decision after the other -----------------------------------------------------------------------
+
+    async def _decide(self) -> float:
+        """Do what is to be done now. Returns when to decide again if nothing changes."""
+        while self.state.waiting or self.state.residency.excess_bytes > 0:
+            turn = plan(self.state, now=self._clock(), occupancy=self._occupancy(*self._instances))
+            self.state = evolve(self.state, turn)
+            for request in turn.served:
+                self._serve(request, self._instances[request.model_id])
+            for refused in turn.refused:
+                self._refuse(refused.request, refused.error)
+            for model_id in turn.evict:
+                self._evict(self._instances[model_id])
+            self._show(turn.places)
+            if turn.start is not None:
+                await self._start(turn.start)
+            elif not turn.evict:
+                return turn.due
+        return math.inf
+
+    async def _start(self, start: Start) -> None:
+        """Load a model for all who wait for it by then; if that is not possible, all are told why."""
+        first = self._tickets[self.state.waiting[start.model_id][0].request_id]
+        try:
+            # What is decided is carried out, also if those who waited have left meanwhile.
+            with anyio.CancelScope(shield=True), telemetry.within(first.trace):
+                instance, started = await self._begin_load(first.model, start, first.correlation_id)
+        except Exception as error:
+            if not isinstance(error, SuiteError):
+                logger.exception("the load of %s could not be started", start.model_id)
+                error = SuiteError("the service failed on this request: its log has the cause")
+            for request in self.state.waiting.get(start.model_id, ()):
+                self._refuse(request, error.copy())
+                self.state = evolve(self.state, Withdrawn(request=request))
+            return
+        waiting = self.state.waiting.get(start.model_id, ())
+        self.state = evolve(self.state, started)
+        for request in waiting:
+            self._serve(request, instance)
+
+    def _serve(self, request: Request, instance: Instance) -> None:
+        ticket = self._tickets.pop(request.request_id)
+        ticket.instance = self._let_in(instance)
+        ticket.change()
+
+    def _refuse(self, request: Request, error: SuiteError) -> None:
+        ticket = self._tickets.pop(request.request_id)
+        ticket.error = error
+        ticket.change()
+
+    def _withdraw(self, ticket: _Ticket) -> None:
+        """Undo what was done for one that does not wait any longer."""
+        if ticket.instance is not None:
+            ticket.instance.waiting -= 1
+            self.wake()
+        elif self._tickets.pop(ticket.request.request_id, None) is not None:
+            self.note(Withdrawn(request=ticket.request))
+
+    def _let_in(self, instance: Instance) -> Instance:
+        instance.waiting += 1
+        return instance
+
+    def _show(self, places: Mapping[str, Place]) -> None:
+        for model_id, place in places.items():
+            for request in self.state.waiting[model_id]:
+                ticket = self._tickets[request.request_id]
+                if ticket.place != place:
+                    ticket.place = place
+                    ticket.change()
+
+    def _occupancy(self, *model_ids: str) -> Occupancies:
+        return {id: self._instances[id].occupancy for id in model_ids if id in self._instances}
