@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -101,6 +102,8 @@ def replay(
     from suite.prediction.replay.history import GIGABYTE, of_log, read_csv
     from suite.prediction.replay.recommendation import recommend as recommended
 
+    if any(":" in name for name in policies):
+        sys.path.insert(0, "")  # where somebody's own policy is
     default = Candidate(model_id="", bytes=round(model_gb * GIGABYTE), reload_seconds=load_seconds)
     players = contest.contestants(policies)
     if history is not None:

@@ -17,7 +17,7 @@ import msgspec
 from suite.prediction.activity import FEATURES, Activity, Clock
 from suite.prediction.logistic import OnlineLogistic, chance
 
-HORIZON_SECONDS: Final = 600.0
+HORIZON_SECONDS: Final = 1_800.0
 BINS: Final = 10
 LEARNING_RATE: Final = 0.02
 SAMPLE_SECONDS: Final = 60.0
@@ -89,19 +89,18 @@ def _bin(told: float) -> int:
     return min(int(told * BINS), BINS - 1)
 
 
-class _Told:
+class _Told(msgspec.Struct, kw_only=True):
     """A chance that waits for its settlement."""
 
-    __slots__ = ("activity", "features", "raw", "request", "until")
-
-    def __init__(
-        self, activity: Activity, features: list[float], raw: float, *, request: int, until: float
-    ) -> None:
-        self.activity = activity
-        self.features = features
-        self.raw = raw
-        self.request = request
-        self.until = until
+    activity: Activity
+    features: list[float]
+    raw: float
+    """What the regression said."""
+    chance: float
+    """What was told, after the correction."""
+    request: int
+    """The number of the last use before it."""
+    until: float
 
 
 class UseChance:
@@ -110,6 +109,9 @@ class UseChance:
     def __init__(self, horizon_seconds: float = HORIZON_SECONDS) -> None:
         self.horizon_seconds = horizon_seconds
         self.calibration = Calibration()
+        """Of what was told."""
+        self._raw_calibration = Calibration()
+        """Of what the regression said, by which it is corrected."""
         self._clock = Clock()
         self._regression = OnlineLogistic(2 * FEATURES, rate=LEARNING_RATE)
         self._all = Activity()
@@ -134,7 +136,7 @@ class UseChance:
         activity = self._activities.get(model_id)
         if activity is None:
             return 0.0
-        return self.calibration.corrected(self._raw(self._features(activity, now)))
+        return self._raw_calibration.corrected(self._raw(self._features(activity, now)))
 
     def chances(self, *, now: float) -> dict[str, float]:
         """Of every model that was ever used."""
@@ -164,10 +166,12 @@ class UseChance:
         rank = int(models * share) if self._samples % 2 else int(models**share) - 1
         activity = next(islice(reversed(self._activities.values()), rank, None))
         features = self._features(activity, at)
+        raw = self._raw(features)
         told = _Told(
-            activity,
-            features,
-            self._raw(features),
+            activity=activity,
+            features=features,
+            raw=raw,
+            chance=self._raw_calibration.corrected(raw),
             request=self._clock.requests,
             until=at + self.horizon_seconds,
         )
@@ -179,4 +183,5 @@ class UseChance:
             told = self._told.popleft()
             came_true = told.activity.last_request > told.request
             self._regression.learn(told.features, came_true)
-            self.calibration.settle(told.raw, came_true)
+            self._raw_calibration.settle(told.raw, came_true)
+            self.calibration.settle(told.chance, came_true)

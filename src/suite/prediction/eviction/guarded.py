@@ -16,6 +16,10 @@ class PolicyLoops(BaseException):
     """The policy did not answer in time. It is no Exception, so that a policy cannot catch it by accident."""
 
 
+class NoNumber(ValueError):
+    """A worth that cannot be put in order with others."""
+
+
 class Watch:
     """Interrupts a call that takes too long. Works in a main thread only, and for Python code only."""
 
@@ -89,6 +93,8 @@ class Guarded:
             yield
         except PolicyLoops:
             self._give_up(f"{method} did not end")
+        except NoNumber as error:
+            self._give_up(f"{method} answered {error}, which is no number")
         except (Exception, SystemExit) as error:
             self._give_up(f"{method} raised {type(error).__name__}: {error}")
 
@@ -98,5 +104,5 @@ class Guarded:
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise TypeError(f"worth answered {value!r:.60}, which is no number")
+        raise NoNumber(f"{value!r:.60}")
     return float(value)

@@ -1,16 +1,21 @@
-"""A node in virtual time: the residency decider of the service, with no process behind it.
+"""A node in virtual time: the service's decider of turns, with no process behind it.
 
 A model is in memory from the moment when its load is decided; who asks for it while it is loading waits for
-what is left of the load. A request holds its model only at the moment when it comes.
+what is left of the load. A request holds its model only at the moment when it comes, and no model has a least
+time in memory, so that what is compared is who leaves, and nothing else.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
-from suite.domain.residency import Admit, Occupancy, Residency, decide, evolve
+from suite.domain.residency import Residency
+from suite.domain.turn_plan import plan
+from suite.domain.turns import Ask, BecameReady, Occupancy, Start, Turns, decide, evolve
+from suite.domain.turns import Request as Demand
 from suite.errors import NotEnoughMemory
-from suite.messages.events import InstanceLoaded, InstanceUnloaded, UnloadReason
+from suite.messages.events import InstanceLoaded, InstanceLoadStarted, InstanceUnloaded, UnloadReason
 from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Loaded, Used
 from suite.prediction.keep_alive import KeepAlive
 from suite.prediction.replay.history import History, Request
@@ -36,7 +41,8 @@ class VirtualNode:
         self._policy = policy
         self._keep_alive = keep_alive
         self._limit_bytes = limit_bytes
-        self._state = Residency(limit_bytes=UNLIMITED if limit_bytes is None else limit_bytes)
+        residency = Residency(limit_bytes=UNLIMITED if limit_bytes is None else limit_bytes)
+        self._state = Turns(residency=residency, queue_limit=1, turn_seconds=0.0)
         self._tally = Tally(history.requests[0].at)
         self._loaded_at: dict[str, float] = {}
         self._idle = Schedule()
@@ -70,46 +76,61 @@ class VirtualNode:
 
     def _load(self, candidate: Candidate, now: float) -> bool:
         """Load a model, and evict whom the decider chooses. Returns whether it fits at all."""
-        number = self._tally.loads + 1
-        command = Admit(
-            node=_NODE,
-            model_id=candidate.model_id,
-            instance_id=str(number),
-            need_bytes=candidate.bytes,
-            context_tokens=0,
-            occupancy=self._occupancy(candidate, now),
-        )
-        try:
-            decision = decide(self._state, command)
-        except NotEnoughMemory:
+        start = self._ask(candidate, now)
+        if start is None:
             return False
-        self._tally.loads = number
-        for model_id in decision.evicting:
+        self._tally.loads += 1
+        for model_id in start.evicting:
             self._unload(model_id, now, "evicted")
-        self._state = evolve(self._state, decision)
-        self._state = evolve(
-            self._state,
+        model_id, instance_id = candidate.model_id, str(self._tally.loads)
+        for event in (
+            InstanceLoadStarted(
+                node=_NODE,
+                model_id=model_id,
+                instance_id=instance_id,
+                reserved_bytes=start.reserved_bytes,
+                context_tokens=0,
+                evicting=start.evicting,
+            ),
             InstanceLoaded(
                 node=_NODE,
-                model_id=candidate.model_id,
-                instance_id=decision.instance_id,
+                model_id=model_id,
+                instance_id=instance_id,
                 pid=0,
                 resident_bytes=candidate.bytes,
                 load_ms=candidate.reload_seconds * 1000,
             ),
-        )
-        self._loaded_at[candidate.model_id] = now
+            BecameReady(model_id=model_id, now=now, load_seconds=candidate.reload_seconds),
+        ):
+            self._state = evolve(self._state, event)
+        self._loaded_at[model_id] = now
         self._policy.fold(Loaded(at=now, candidate=candidate))
         return True
 
+    def _ask(self, candidate: Candidate, now: float) -> Start | None:
+        """What the decider of the service answers to a request for a model that is not loaded."""
+        demand = Demand(
+            request_id="",
+            model_id=candidate.model_id,
+            need_bytes=candidate.bytes,
+            since=now,
+            deadline=math.inf,
+        )
+        occupancy = self._occupancy(candidate, now)
+        try:
+            answer = decide(self._state, Ask(request=demand, occupancy=occupancy))
+        except NotEnoughMemory:
+            return None
+        self._state = evolve(self._state, answer)
+        return plan(self._state, now=now, occupancy=occupancy).start
+
     def _occupancy(self, candidate: Candidate, now: float) -> dict[str, Occupancy]:
         """What the decider is told of the residents: the order in which the policy would have them leave."""
-        if self._state.reserved_bytes + candidate.bytes <= self._state.limit_bytes:
+        if self._state.residency.reserved_bytes + candidate.bytes <= self._state.residency.limit_bytes:
             return {}
         candidates, worth = self._history.candidates, self._policy.worth
         return {
-            model_id: Occupancy(last_used=worth(candidates[model_id], now=now))
-            for model_id in self._loaded_at
+            model_id: Occupancy(worth=worth(candidates[model_id], now=now)) for model_id in self._loaded_at
         }
 
     def _unload_idle(self, now: float) -> None:
@@ -117,7 +138,7 @@ class VirtualNode:
             self._unload(model_id, at, "idle")
 
     def _unload(self, model_id: str, now: float, reason: UnloadReason) -> None:
-        resident = self._state.residents[model_id]
+        resident = self._state.residency.residents[model_id]
         self._tally.stay(resident.reserved_bytes, now - self._loaded_at.pop(model_id))
         self._idle.drop(model_id)
         self._state = evolve(
