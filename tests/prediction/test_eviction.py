@@ -78,11 +78,11 @@ def test_of_models_that_are_used_alike_the_large_one_that_loads_fast_leaves_firs
 
 def test_what_is_learned_keeps_models_in_steady_use_from_leaving_for_such_as_are_used_once() -> None:
     policy = RelaxedBelady()
-    now = used(policy, "".join(f"ab{chr(1000 + number)}" for number in range(300)))
-    last = chr(1299)
+    now = used(policy, "".join(f"ab{chr(1000 + number)}" for number in range(1500)))
+    last = chr(2499)
     assert order(policy, candidate("a"), candidate(last), candidate("b"), now=now)[0] == last
-    assert policy.chance("a", now=now) > 0.9
-    assert policy.chance(last, now=now) < 0.1
+    assert policy.chance("a", now=now) > 0.8
+    assert policy.chance(last, now=now) < 0.5
 
 
 def cold_starts(policy: EvictionPolicy, history: History, room: int) -> int:
@@ -99,11 +99,12 @@ def test_the_default_is_about_as_good_as_the_best_of_those_that_it_can_follow(ro
 def test_the_default_follows_whoever_does_better_and_changes_when_that_does() -> None:
     frequent, recent = DecayedFrequency(half_life_seconds=1e9), LeastRecentlyUsed()
     policy = BestLately(2, (recent, frequent))
-    for model_id in "abcd":
+    pairs = ("ef", "gh", "ij", "kl", "mn", "op", "qr", "st", "uv", "wx")
+    for model_id in "".join(("abcd", *pairs)):
         policy.fold(Loaded(at=0.0, candidate=candidate(model_id)))
     used(policy, "acadbcad" * 50)  # a is worth keeping all the time
     assert policy.followed == frequent.name
-    used(policy, "bbbcccddd" * 300)  # what was used long ago is not used any more
+    used(policy, "".join(pair * 20 for pair in pairs))  # what was used long ago is not used any more
     assert policy.followed == recent.name
 
 
