@@ -2,7 +2,8 @@
 
 No policy is the best everywhere: what is learned needs a history, Greedy-Dual is strong where much memory
 meets steady use, and plain recency where use drifts. So each has a shadow cache of the size of the real
-memory, and the one whose loads would have taken the fewest seconds lately decides.
+memory, and the one whose loads would have taken the fewest seconds lately decides. At first that is the first
+of them: LRU, until another has done better.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class BestLately:
     name = "best_lately"
 
     def __init__(self, limit_bytes: int, policies: Sequence[EvictionPolicy] | None = None) -> None:
-        experts = policies or (RelaxedBelady(), GreedyDual(), DecayedFrequency(), LeastRecentlyUsed())
+        experts = policies or (LeastRecentlyUsed(), DecayedFrequency(), GreedyDual(), RelaxedBelady())
         self._shadows = [ShadowCache(policy, limit_bytes) for policy in experts]
         self._followed = self._shadows[0]
         self._candidates: dict[str, Candidate] = {}
