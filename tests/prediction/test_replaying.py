@@ -1,4 +1,4 @@
-"""A history in virtual time: what is counted, bad input, and figures on the trace of a real service."""
+"""A history in virtual time: what is counted, comparisons, and bad input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.errors import InvalidRequest
-from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.policy import Candidate
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.keep_alive import LearnedKeepAlive, TimeToLive
@@ -22,18 +21,6 @@ from suite.prediction.replay.outcome import Outcome
 from suite.prediction.replay.page import page
 from suite.prediction.replay.recommendation import recommend
 from support.histories import DEFAULT, SIZE, history_of, made_up, made_up_csv
-
-TRACE = next(
-    (
-        path
-        for parent in Path(__file__).parents
-        if (path := parent / "shared" / "traces" / "genai-days-00-14.csv").exists()
-    ),
-    None,
-)
-"""Two weeks of a production service (GenTD26, alibaba/clusterdata), where it lies beside the repository."""
-
-needs_trace = pytest.mark.skipif(TRACE is None, reason="the trace is not beside this repository")
 
 
 def uses(models: str, *, every: float = 100.0) -> list[Request]:
@@ -222,37 +209,3 @@ def test_the_page_needs_no_other_host_and_shows_names_as_they_are() -> None:
     assert "a &amp; b" in shown
     assert shown.count("<svg") == 2
     assert not re.search(r"https?:|src=|@import|<link", shown)
-
-
-# --- on the trace ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def trace() -> History:
-    assert TRACE is not None
-    return read_csv(TRACE, default=DEFAULT)
-
-
-@needs_trace
-@pytest.mark.parametrize(("room", "most", "of_lru"), [(2, 54.6, 58.9), (4, 32.4, 35.3), (8, 14.7, 16.2)])
-def test_on_the_trace_the_default_has_fewer_cold_starts(
-    trace: History, room: int, most: float, of_lru: float
-) -> None:
-    policy = BestLately(room * SIZE)
-    outcome = VirtualNode(trace, policy, limit_bytes=room * SIZE).run(policy.name)
-    assert outcome.cold_percent <= most
-    assert outcome.loads <= 1.03 * outcome.cold_starts
-    assert round(lru(trace, room).cold_percent, 1) == of_lru
-
-
-@needs_trace
-def test_on_the_trace_what_is_learned_keeps_models_for_less_time_and_has_fewer_cold_starts(
-    trace: History,
-) -> None:
-    learned, plain = (
-        VirtualNode(trace, LeastRecentlyUsed(), limit_bytes=None, keep_alive=keep_alive).run("")
-        for keep_alive in (LearnedKeepAlive(600.0), TimeToLive(600.0))
-    )
-    assert round(plain.cold_percent, 1) == 17.0
-    assert learned.model_hours <= plain.model_hours
-    assert learned.cold_starts <= plain.cold_starts
