@@ -380,6 +380,24 @@ def test_two_models_do_not_drive_each_other_out_with_each_request() -> None:
     assert outcome.loads <= 100 / 15
 
 
+def test_an_idle_model_leaves_before_its_turn_is_over_but_not_between_two_requests() -> None:
+    """Its load took 2 s, so its turn is 4 s, and it stays for 2 s at least."""
+    node = Memory(60)
+    request = node.ask("a", 60)
+    node.pass_time(2.0)
+    node.finish_load("a")
+    node.ask("b", 60)
+    node.pass_time(1.9)
+    node.finish(request)
+    assert not node.leaving
+    node.pass_time(0.15)
+    node.finish(node.ask("a", 60))
+    node.pass_time(0.15)
+    assert not node.leaving
+    node.pass_time(0.1)
+    assert node.leaving == {"a": "evicted"}
+
+
 # --- nobody waits for long --------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,15 @@ def test_it_counts_cold_starts_evictions_waiting_and_memory_over_time() -> None:
     assert (outcome.waited_p50_seconds, outcome.waited_seconds) == (20.0, 80.0)
     assert outcome.model_hours == pytest.approx((400 + 300) / 3600)  # one since 0 s, two since 100 s
     assert outcome.gb_hours == pytest.approx(6 * outcome.model_hours)
+
+
+def test_nothing_depends_on_where_time_begins() -> None:
+    requests = made_up(500)
+    at_zero, *others = (
+        lru(history_of([msgspec.structs.replace(each, at=each.at + began) for each in requests]), 3)
+        for began in (0.0, -1e6, 1.7e9)
+    )
+    assert {other.cold_starts for other in others} == {at_zero.cold_starts}
 
 
 def test_who_asks_while_the_model_is_loading_waits_for_what_is_left_of_the_load() -> None:

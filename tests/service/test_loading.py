@@ -188,6 +188,20 @@ async def test_a_model_that_can_never_fit_is_refused(tmp_path: Path) -> None:
             await client.load_model("a")
 
 
+async def test_a_model_that_turns_out_larger_than_the_limit_is_refused_and_not_tried_again(
+    tmp_path: Path,
+) -> None:
+    tiny_model(tmp_path / "a.gguf")
+    estimated, measured = await estimated_gb(tmp_path), await measured_gb(tmp_path)
+    assert estimated < measured, "the estimate of so small a model has too little for its process"
+    options = ("--memory-limit-gb", f"{(estimated + measured) / 2:.6f}")
+    async with service_and_client(tmp_path, tmp_path / "data", *options) as (_, client):
+        for _ in range(2):
+            with pytest.raises(NotEnoughMemory, match="memory_limit_gb"):
+                await client.load_model("a")
+        assert facts(await history(client, "instance")) == ["instance.load_started", "instance.load_failed"]
+
+
 async def test_an_idle_model_unloads_after_its_timeout(tmp_path: Path) -> None:
     tiny_model(tmp_path / "brief.gguf")
     tiny_model(tmp_path / "stays.gguf")
@@ -246,7 +260,10 @@ async def test_files_come_and_go_while_it_serves(tmp_path: Path) -> None:
         assert facts(await history(client, "model.new.>")) == ["model.registered", "model.removed"]
         with pytest.raises(ModelNotFound):
             await client.load_model("new")
-        (gone,) = [event.data for event in await history(client, "instance.*.new.unloaded")]
+        with anyio.fail_after(20):
+            while not (ends := await history(client, "instance.*.new.unloaded")):
+                await anyio.sleep(0.05)
+        (gone,) = [event.data for event in ends]
         assert isinstance(gone, InstanceUnloaded)
         assert gone.reason == "file_removed"
 

@@ -16,7 +16,6 @@ from suite.messages.actions.prediction import (
     SelectModelReply,
     SelectModelRequest,
 )
-from suite.node.admission import Terms
 from suite.node.generations import wait_loaded
 from suite.node.node import Node
 from suite.projections.trust import trusts
@@ -39,10 +38,9 @@ async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) 
     async with AsyncExitStack() as held:
         for model_id in dict.fromkeys(request.model_ids):
             try:
+                model, terms = await node.loadable(model_id), node.terms(request.load_wait_ms, None)
                 instance = await held.enter_async_context(
-                    node.supervisor.hold(
-                        await node.loadable(model_id), Terms(), correlation_id=call.request_id
-                    )
+                    node.supervisor.hold(model, terms, correlation_id=call.request_id)
                 )
                 await wait_loaded(instance, None)
             except SuiteError as error:

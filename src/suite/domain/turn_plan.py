@@ -23,7 +23,6 @@ from suite.domain.turns import (
     Refused,
     Request,
     Start,
-    Tenure,
     Turns,
     never_fits,
     refusal,
@@ -114,7 +113,8 @@ class _Planning:
         missing = (0 if is_kept else need_bytes) - min(self._free, self._room)
         chosen = self._choose(missing)
         is_enough = _bytes_of(chosen) >= missing
-        if is_enough and is_gone and all(map(self._may_leave, chosen)):
+        since = queue[0].rank
+        if is_enough and is_gone and all(self._may_leave(each, since) for each in chosen):
             return self._start(model_id, need_bytes, chosen)
         if not any(each.deadline > self._now for each in queue):
             return None  # it will be refused, so nobody has to leave for it
@@ -122,7 +122,7 @@ class _Planning:
         if is_enough:
             self._room += _bytes_of(chosen) - (0 if is_kept else need_bytes)
             for each in chosen:
-                self._close(each, waiting_since=queue[0].rank)
+                self._close(each, since)
         self._waits_for[model_id] = tuple(each.model_id for each in chosen)
         return None
 
@@ -161,47 +161,43 @@ class _Planning:
             ids = {each.model_id for each in chosen}
             self._able_to_leave = [each for each in self._able_to_leave if each.model_id not in ids]
 
-    def _close(self, resident: Resident, *, waiting_since: float) -> None:
+    def _close(self, resident: Resident, waiting_since: float) -> None:
         """Close a model once it had its turn while another waited; see when that will be."""
         tenure = self._state.tenures.get(resident.model_id)
         if tenure is None:
             return  # when it is ready, there is a new plan
         if resident.model_id in self._state.closing:
             self._closing.add(resident.model_id)  # also while it is unused: it must not begin anew
-        elif not self._use(resident.model_id).holds:
-            self._look_again_at(self._leaves_at(resident.model_id, tenure))
-        elif (closes_at := max(tenure.ready_at, waiting_since) + tenure.turn_seconds) <= self._now:
+        elif (ends_at := tenure.turn_ends_at(waiting_since)) <= self._now:
             self._closing.add(resident.model_id)
         else:
-            self._look_again_at(closes_at)
+            self._look_again_at(ends_at)
+            if not self._use(resident.model_id).holds:
+                self._look_again_at(tenure.is_idle_at(self._use(resident.model_id).last_used))
 
     def _order_of_leaving(self, resident: Resident) -> tuple[int, float]:
         """What leaves first: what can at once, what closes already, what is unused, what is used, a load."""
         tenure = self._state.tenures.get(resident.model_id)
         if tenure is None:
             return 4, 0.0
-        if self._may_leave(resident):
+        if self._may_leave(resident, waiting_since=math.inf):
             use = self._use(resident.model_id)
             return 0, use.last_used if use.worth is None else use.worth
         if resident.model_id in self._state.closing:
             return 1, tenure.ready_at
         if self._use(resident.model_id).holds:
-            return 3, tenure.ready_at + tenure.turn_seconds
-        return 2, self._leaves_at(resident.model_id, tenure)
+            return 3, tenure.turn_ends_at(-math.inf)
+        return 2, tenure.is_idle_at(self._use(resident.model_id).last_used)
 
-    def _may_leave(self, resident: Resident) -> bool:
-        tenure = self._state.tenures.get(resident.model_id)
+    def _may_leave(self, resident: Resident, waiting_since: float) -> bool:
+        tenure, use = self._state.tenures.get(resident.model_id), self._use(resident.model_id)
+        if tenure is None or use.holds:
+            return False
         return (
-            tenure is not None
-            and not self._use(resident.model_id).holds
-            and (self._is_over(resident.model_id, tenure) or resident.model_id in self._evict)
+            resident.model_id in self._state.closing
+            or tenure.is_idle_at(use.last_used) <= self._now
+            or tenure.turn_ends_at(waiting_since) <= self._now
         )
-
-    def _is_over(self, model_id: str, tenure: Tenure) -> bool:
-        return model_id in self._state.closing or self._leaves_at(model_id, tenure) <= self._now
-
-    def _leaves_at(self, model_id: str, tenure: Tenure) -> float:
-        return tenure.leaves_at(self._use(model_id).last_used)
 
     def _use(self, model_id: str) -> Occupancy:
         return self._occupancy.get(model_id, UNUSED)

@@ -84,10 +84,13 @@ class Tenure(msgspec.Struct, frozen=True, kw_only=True):
     turn_seconds: float
     """At most, from when another began to wait."""
 
-    def leaves_at(self, last_used: float) -> float:
-        """When it may leave for another model if it is not used any more."""
-        stays_until = max(self.ready_at + self.stay_seconds, last_used + PAUSE_SECONDS)
-        return min(stays_until, self.ready_at + self.turn_seconds)
+    def is_idle_at(self, last_used: float) -> float:
+        """When it may leave for another model, if it is not used any more."""
+        return max(self.ready_at + self.stay_seconds, last_used + PAUSE_SECONDS)
+
+    def turn_ends_at(self, waiting_since: float) -> float:
+        """When it has to leave for a model that has been waiting since then."""
+        return max(self.ready_at, waiting_since) + self.turn_seconds
 
 
 class Turns(msgspec.Struct, frozen=True, kw_only=True):

@@ -132,7 +132,13 @@ class Admission:
 
     def wake(self) -> None:
         """Decide again, because the use of a model has changed."""
-        self._news.set()
+        if self._is_undecided:
+            self._news.set()
+
+    @property
+    def _is_undecided(self) -> bool:
+        """Whether anybody waits, or must leave."""
+        return bool(self.state.waiting) or self.state.residency.excess_bytes > 0
 
     def close(self) -> None:
         """Let nobody wait any more: the node stops."""
@@ -183,7 +189,7 @@ class Admission:
 
     async def _decide(self) -> float:
         """Do what is to be done now. Returns when to decide again if nothing changes."""
-        while self.state.waiting or self.state.residency.excess_bytes > 0:
+        while self._is_undecided:
             turn = plan(self.state, now=self._clock(), occupancy=self._occupancy(*self._instances))
             self.state = evolve(self.state, turn)
             for request in turn.served:

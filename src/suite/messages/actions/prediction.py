@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from suite.messages.actions.base import ModelId, Name, Query, Reply, Request
+from suite.messages.actions.base import LoadWait, ModelId, Name, Query, Reply, Request
 
 
 class PredictModelsRequest(Query, frozen=True, kw_only=True):
@@ -27,6 +27,8 @@ class PreloadModelsRequest(Request, frozen=True, kw_only=True):
     """Load models before they are needed."""
 
     model_ids: Annotated[tuple[ModelId, ...], Meta(min_length=1, max_length=100)]
+    load_wait_ms: LoadWait = 0
+    """0: only what can be loaded now is."""
 
 
 class PreloadOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

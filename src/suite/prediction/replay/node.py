@@ -130,7 +130,8 @@ class VirtualNode:
             return {}
         candidates, worth = self._history.candidates, self._policy.worth
         return {
-            model_id: Occupancy(worth=worth(candidates[model_id], now=now)) for model_id in self._loaded_at
+            model_id: Occupancy(last_used=-math.inf, worth=worth(candidates[model_id], now=now))
+            for model_id in self._loaded_at
         }
 
     def _unload_idle(self, now: float) -> None:
