@@ -21,7 +21,9 @@ HORIZON_SECONDS: Final = 1_800.0
 BINS: Final = 10
 LEARNING_RATE: Final = 0.02
 SAMPLE_SECONDS: Final = 60.0
+"""Between two uses, a chance is put aside about this often."""
 MOST_SAMPLES: Final = 10
+"""But no more of them than this, however long nothing was used."""
 _PRIOR: Final = 50.0
 """How many settled chances a bin needs before its own record counts as much as the regression."""
 _GOLDEN: Final = 0.6180339887498949
