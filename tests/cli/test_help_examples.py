@@ -18,6 +18,7 @@ from suite.cli.main import COMMANDS
 from suite.tasks import background
 from support.command import Command
 from support.examples import help_examples
+from support.histories import made_up_csv
 from support.hub import serving_hub
 from support.models import CHAT_TEMPLATE, slow_model, tiny_model
 from support.old_database import old_database
@@ -49,6 +50,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (home / "letter.txt").write_text("Dear reader, all is well.")
     (home / "suite.toml").write_text("idle_timeout_seconds = 60.0\n")
     (home / "startup_config.yaml").write_text("ModelManagerSuite:\n  config:\n    vram_limit_gb: 2.0\n")
+    (home / "requests.csv").write_text(made_up_csv(200))
+    (home / "my_policies.py").write_text(
+        "from suite.prediction.eviction.recency import LeastRecentlyUsed as Mine"
+    )
     (home / "data").mkdir()
     for path in (home / "old.db", home / "data" / "model_evaluation.db"):
         old_database(path)

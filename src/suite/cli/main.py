@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "select": ("suite.cli.prediction", "Choose a model by capability and trust."),
     "usage": ("suite.cli.usage", "Count how much the models were used."),
     "record-usage": ("suite.cli.usage", "Record that a model was used elsewhere."),
+    "replay": ("suite.cli.replay", "Compare policies and budgets on a history of requests."),
     "metrics": ("suite.cli.metrics", "List the samples of metrics."),
     "log-metric": ("suite.cli.metrics", "Log a sample."),
     "summary": ("suite.cli.metrics", "Summarise a metric: count, mean, percentiles."),

@@ -181,7 +181,8 @@ class _Planning:
         if tenure is None:
             return 4, 0.0
         if self._may_leave(resident, waiting_since=math.inf):
-            return 0, self._use(resident.model_id).last_used
+            use = self._use(resident.model_id)
+            return 0, use.last_used if use.worth is None else use.worth
         if resident.model_id in self._state.closing:
             return 1, tenure.ready_at
         if self._use(resident.model_id).holds:

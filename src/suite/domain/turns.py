@@ -132,6 +132,9 @@ class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
     holds: int = 0
     """The number of running generations and of requests that wait for its load to end."""
     last_used: float = 0.0
+    worth: float | None = None
+    """What its memory is worth by an eviction policy: of those that may leave at once, the least worth leaves
+    first. None: the order of the last uses."""
     leaving: bool = False
     """Whether it is being unloaded already, so that its memory will be freed anyway."""
 

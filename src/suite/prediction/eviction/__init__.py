@@ -1,0 +1,1 @@
+"""Policies that say in which order models leave when room is needed."""

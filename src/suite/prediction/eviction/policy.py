@@ -1,0 +1,67 @@
+"""The interface of eviction policies. A policy is a fold of what happened, and orders models by it::
+
+    policy.fold(Used(at=0.0, model_id="a"))
+    leaves = min(candidates, key=lambda candidate: policy.worth(candidate, now=60.0))
+
+Times are seconds of any one clock that does not jump; the same facts and times always give the same order.
+The policy only orders: which models may leave at all, and how many must, the decider of the domain says.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, with what its memory costs and what is lost when it leaves."""
+
+    model_id: str
+    bytes: int
+    """The memory that it uses."""
+    reload_seconds: float
+    """What it takes to have it again as it is: to load it, and to read conversations again that are lost."""
+
+    @property
+    def density(self) -> float:
+        """Seconds saved per byte kept, if it is used again: what makes unequal models comparable."""
+        return self.reload_seconds / max(self.bytes, 1)
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """A request used a model."""
+
+    at: float
+    model_id: str
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A model was loaded, and these are its measured costs."""
+
+    at: float
+    candidate: Candidate
+
+
+class Evicted(msgspec.Struct, frozen=True, kw_only=True):
+    """A model left to make room for another."""
+
+    at: float
+    candidate: Candidate
+
+
+Fact: TypeAlias = Used | Loaded | Evicted
+
+
+class EvictionPolicy(Protocol):
+    """Orders models by what their memory is worth."""
+
+    @property
+    def name(self) -> str:
+        """Its name in events and replies."""
+
+    def fold(self, fact: Fact) -> None:
+        """Learn one more fact. Facts come in the order in which they happened."""
+
+    def worth(self, candidate: Candidate, *, now: float) -> float:
+        """How much keeping this model is worth: the lowest of all leaves first. Only the order counts."""

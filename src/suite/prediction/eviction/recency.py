@@ -1,0 +1,26 @@
+"""LRU: the model that was not used for the longest time leaves first."""
+
+from __future__ import annotations
+
+from suite.prediction.eviction.policy import Candidate, Fact, Used
+
+
+class LeastRecentlyUsed:
+    """Knows no sizes and no costs; the comparator of every claim."""
+
+    name = "lru"
+
+    def __init__(self) -> None:
+        self._order: dict[str, int] = {}
+        self._uses = 0
+
+    def fold(self, fact: Fact) -> None:
+        """Remember who was used last."""
+        if isinstance(fact, Used):
+            self._uses += 1
+            self._order[fact.model_id] = self._uses
+
+    def worth(self, candidate: Candidate, *, now: float) -> float:
+        """The number of its last use; 0 for a model that was never used."""
+        del now
+        return self._order.get(candidate.model_id, 0)

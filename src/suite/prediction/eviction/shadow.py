@@ -1,0 +1,52 @@
+"""A shadow cache: who would be in memory if one policy alone had decided, and what that would have cost."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Used
+
+HALF_LIFE_REQUESTS: Final = 2_000
+"""The half-life of the cost of a load in the shadow, in requests: what "lately" means."""
+_DECAY: Final = 0.5 ** (1 / HALF_LIFE_REQUESTS)
+
+
+class ShadowCache:
+    """Loads and evicts nothing: it only counts."""
+
+    def __init__(self, policy: EvictionPolicy, limit_bytes: int) -> None:
+        self.policy = policy
+        self.cost_seconds = 0.0
+        """The seconds that loads would have taken lately, decayed."""
+        self._limit_bytes = limit_bytes
+        self._free_bytes = limit_bytes
+        self._residents: dict[str, Candidate] = {}
+
+    def use(self, use: Used, candidate: Candidate | None) -> None:
+        """Have the model of a use in the shadow, and let the policy learn of it.
+
+        A model without known costs was never loaded on this node: its uses are learned from all the same.
+        """
+        self.cost_seconds *= _DECAY
+        if candidate is not None and candidate.model_id not in self._residents:
+            self.cost_seconds += candidate.reload_seconds
+            self._load(candidate, use.at)
+        self.policy.fold(use)
+
+    def _load(self, candidate: Candidate, now: float) -> None:
+        if candidate.bytes > self._limit_bytes:
+            return
+        if candidate.bytes > self._free_bytes:
+            self._make_room(candidate.bytes, now)
+        self._residents[candidate.model_id] = candidate
+        self._free_bytes -= candidate.bytes
+
+    def _make_room(self, need_bytes: int, now: float) -> None:
+        worth = self.policy.worth
+        order = sorted(self._residents.values(), key=lambda each: worth(each, now=now))
+        for each in order:
+            if need_bytes <= self._free_bytes:
+                return
+            del self._residents[each.model_id]
+            self._free_bytes += each.bytes
+            self.policy.fold(Evicted(at=now, candidate=each))

@@ -1,0 +1,130 @@
+"""How long a model stays after a use if nobody needs its memory."""
+
+from __future__ import annotations
+
+from math import exp, log
+from typing import Final, Protocol
+
+from suite.prediction.activity import FEATURES, Activity, Clock
+from suite.prediction.logistic import OnlineLogistic, chance
+
+
+class KeepAlive(Protocol):
+    """Says how long a model stays, from the uses so far."""
+
+    @property
+    def name(self) -> str:
+        """Its name in replies."""
+
+    def used(self, model_id: str, at: float) -> None:
+        """Learn of a use."""
+
+    def seconds(self, model_id: str) -> float:
+        """How long the model stays from its last use on, if it is not used again."""
+
+
+class TimeToLive:
+    """The same time for all, whatever happens: the comparator of every claim."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.name = f"ttl_{seconds:g}"
+
+    def used(self, model_id: str, at: float) -> None:
+        """It learns nothing."""
+
+    def seconds(self, model_id: str) -> float:
+        """Always the same."""
+        del model_id
+        return self._seconds
+
+
+_EDGES: Final = tuple(30.0 * 2.0**step for step in range(12))
+"""Seconds after a use at which it is decided whether the model stays on: 30 s to 17 hours."""
+_STARTS: Final = (0.0, *_EDGES[:-1])
+_WIDTHS: Final = tuple(end - start for start, end in zip(_STARTS, _EDGES, strict=True))
+_AGES: Final = tuple(log((start + end) / 60) for start, end in zip(_STARTS, _EDGES, strict=True))
+"""The logarithm of the middle of each interval, in units of 30 s."""
+_LEARNING_RATE: Final = 0.01
+_FIRST_STEP: Final = 0.05
+"""How fast the price follows at first what is spent; later more slowly, so that it is the same at quiet times
+and busy ones."""
+_LAST_STEP: Final = 0.001
+_SLOWER_AFTER: Final = 300
+"""Uses after which the step is half of the first."""
+_SHARE: Final = 0.98
+"""Which share of the memory of the TTL it aims at, so that it ends below it."""
+
+
+class _Stay:
+    """A model since its last use."""
+
+    __slots__ = ("activity", "at", "features", "seconds")
+
+    def __init__(self, activity: Activity) -> None:
+        self.activity = activity
+        self.at = 0.0
+        self.features: list[float] = []
+        self.seconds = 0.0
+
+
+class LearnedKeepAlive:
+    """Keeps longer what is likely to come back, and spends the memory over time that a TTL would spend.
+
+    It learns the chance of a use in each interval after a use, if there was none before (a discrete hazard),
+    from the model's activity. A model leaves as soon as its chance per second is below a price. The price
+    rises while more model-seconds are spent than by the TTL, and falls while fewer are.
+    """
+
+    def __init__(self, ttl_seconds: float) -> None:
+        self.name = f"learned_{ttl_seconds:g}"
+        self._ttl_seconds = ttl_seconds
+        self._clock = Clock()
+        self._stays: dict[str, _Stay] = {}
+        self._hazard = OnlineLogistic(2 * FEATURES + 1, rate=_LEARNING_RATE)
+        self._log_price = -log(ttl_seconds)
+
+    def used(self, model_id: str, at: float) -> None:
+        """Learn from the time since the last use, and decide how long the model stays now."""
+        self._clock.advance(at)
+        now = self._clock.now
+        stay = self._stays.get(model_id)
+        if stay is None:
+            stay = self._stays[model_id] = _Stay(Activity())
+        else:
+            self._learn(stay, now - stay.at)
+            self._adjust(stay, now - stay.at)
+        gap = stay.activity.features(self._clock, now)[1:3]
+        stay.activity.use(self._clock)
+        features = stay.activity.features(self._clock, now)
+        features[1:3] = gap
+        stay.features, stay.at = features, now
+        stay.seconds = self._decide(features)
+
+    def seconds(self, model_id: str) -> float:
+        """Until the first interval in which staying is dearer than it is likely to save."""
+        return self._stays[model_id].seconds
+
+    def _decide(self, features: list[float]) -> float:
+        price = exp(self._log_price)
+        for interval, width in enumerate(_WIDTHS):
+            if chance(self._hazard.score(_at_age(features, interval))) < price * width:
+                return _EDGES[max(interval - 1, 0)]
+        return _EDGES[-1]
+
+    def _learn(self, stay: _Stay, gap: float) -> None:
+        for interval, edge in enumerate(_EDGES):
+            self._hazard.learn(_at_age(stay.features, interval), gap < edge)
+            if gap < edge:
+                return
+
+    def _adjust(self, stay: _Stay, gap: float) -> None:
+        step = max(_FIRST_STEP / (1 + self._clock.requests / _SLOWER_AFTER), _LAST_STEP)
+        spent = min(gap, stay.seconds) - _SHARE * min(gap, self._ttl_seconds)
+        self._log_price += step * spent / self._ttl_seconds
+
+
+def _at_age(features: list[float], interval: int) -> list[float]:
+    """The features of an interval after a use: they may count more or less the longer it is ago."""
+    age = _AGES[interval]
+    return [*features, *[age * feature for feature in features], age * age]

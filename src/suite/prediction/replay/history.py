@@ -1,0 +1,219 @@
+"""A history of requests, as replays read it, and the costs of the models in it.
+
+A CSV file has a header and a row a request::
+
+    timestamp_s,model_id,group_id,duration_s
+    0,m0000,g0000,32.0
+
+`group_id` (a client or a conversation) and `duration_s` may be left out. `model_gb` and `load_s` may be there
+as well: what memory the model of this row takes, and how long it takes to load.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
+from operator import attrgetter
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from suite.errors import InvalidRequest
+from suite.messages.envelope import Recorded
+from suite.messages.events import Generated, InstanceLoaded, UsageRecorded
+from suite.prediction.eviction.policy import Candidate
+
+GIGABYTE: Final = 1_000_000_000
+DEFAULT_MODEL_GB: Final = 6.0
+DEFAULT_LOAD_SECONDS: Final = 22.7
+"""Of a model whose costs the history does not tell. It is the median of the service of GenTD26."""
+
+_REQUIRED: Final = ("timestamp_s", "model_id")
+_KNOWN: Final = (*_REQUIRED, "group_id", "duration_s", "model_gb", "load_s")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One use of a model."""
+
+    at: float
+    """When it came, in seconds of any one clock."""
+    model_id: str
+    group_id: str = ""
+    """The client or the conversation; empty: unknown."""
+    seconds: float = 0.0
+    """How long it used the model."""
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests in the order of time; at least one."""
+
+    requests: tuple[Request, ...]
+    candidates: Mapping[str, Candidate]
+    """By model, what it costs. Every model of a request is there."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of how it was read."""
+
+    @property
+    def hours(self) -> float:
+        """From the first request to the last."""
+        return (self.requests[-1].at - self.requests[0].at) / 3600
+
+
+def read_csv(path: Path, *, default: Candidate) -> History:
+    """The history in a CSV file; models without costs of their own get those of ``default``.
+
+    Rows may be in any order, and unknown columns are left out; a remark tells. Raises InvalidRequest, with
+    the line, for a file that cannot be read as a history.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            return _CsvHistory(path, default).read(csv.reader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InvalidRequest(f"{path} cannot be read as CSV: {error}") from None
+
+
+class _CsvHistory:
+    """One file while it is read."""
+
+    def __init__(self, path: Path, default: Candidate) -> None:
+        self._path = path
+        self._default = default
+        self._costs: dict[str, Candidate] = {}
+
+    def read(self, lines: Iterator[list[str]]) -> History:
+        header = [name.strip() for name in next(lines, [])]
+        if missing := [name for name in _REQUIRED if name not in header]:
+            raise InvalidRequest(
+                f"{self._path} has no column {' and no column '.join(missing)}: "
+                f"the first line must name the columns, such as {','.join(_KNOWN[:4])}"
+            )
+        row_of = self._row_of(header)
+        requests = [row_of(line, number) for number, line in enumerate(lines, 2) if line]
+        unknown = [name for name in header if name not in _KNOWN]
+        remarks = [f"columns that are not used: {', '.join(unknown)}"] if unknown else []
+        return history(requests, self._costs, default=self._default, remarks=remarks, source=str(self._path))
+
+    def _row_of(self, header: list[str]) -> Callable[[list[str], int], Request]:
+        columns = {name: header.index(name) for name in _KNOWN if name in header}
+        at, model, group = columns["timestamp_s"], columns["model_id"], columns.get("group_id")
+        seconds, size, load = (columns.get(name) for name in ("duration_s", "model_gb", "load_s"))
+
+        def row(line: list[str], number: int) -> Request:
+            if len(line) != len(header):
+                raise self._error(number, f"{len(line)} values for {len(header)} columns")
+            if not (model_id := line[model].strip()):
+                raise self._error(number, "model_id is empty")
+            if size is not None or load is not None:
+                self._costs[model_id] = Candidate(
+                    model_id=model_id,
+                    bytes=round(self._number(line, number, size, above=0) * GIGABYTE) or self._default.bytes,
+                    reload_seconds=self._number(line, number, load) or self._default.reload_seconds,
+                )
+            return Request(
+                at=self._number(line, number, at, least=-math.inf),
+                model_id=model_id,
+                group_id="" if group is None else line[group],
+                seconds=self._number(line, number, seconds),
+            )
+
+        return row
+
+    def _number(
+        self,
+        line: list[str],
+        number: int,
+        column: int | None,
+        *,
+        least: float = 0.0,
+        above: float | None = None,
+    ) -> float:
+        """The number in a column; 0 where there is none."""
+        if column is None or not line[column].strip():
+            return 0.0
+        try:
+            value = float(line[column])
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < least or (above is not None and value <= above):
+            raise self._error(number, f"{line[column][:40]!r} is no number that can stand there")
+        return value
+
+    def _error(self, number: int, problem: str) -> InvalidRequest:
+        return InvalidRequest(f"{self._path}, line {number}: {problem}")
+
+
+def of_log(events: Iterable[Recorded], *, node: str | None = None, default: Candidate) -> History:
+    """The history in a log: its uses, and the costs that were measured when models were loaded.
+
+    Of several nodes, ``node`` chooses one; uses that a client recorded belong to all.
+    Raises InvalidRequest for a log without uses.
+    """
+    requests: list[Request] = []
+    costs: dict[str, Candidate] = {}
+    for event in events:
+        match event.data:
+            case Generated() as use if node in (None, use.node):
+                seconds = use.generation_ms / 1000
+                requests.append(
+                    Request(
+                        at=event.time.timestamp() - seconds,
+                        model_id=use.model_id,
+                        group_id=use.conversation_id or "",
+                        seconds=seconds,
+                    )
+                )
+            case UsageRecorded() as use:
+                requests.append(
+                    Request(
+                        at=event.time.timestamp(),
+                        model_id=use.model_id,
+                        group_id=use.conversation_id or "",
+                    )
+                )
+            case InstanceLoaded() as load if node in (None, load.node):
+                costs[load.model_id] = Candidate(
+                    model_id=load.model_id, bytes=load.resident_bytes, reload_seconds=load.load_ms / 1000
+                )
+            case _:
+                pass
+    return history(requests, costs, default=_mean(costs.values(), default), source="the log")
+
+
+def history(
+    requests: list[Request],
+    costs: Mapping[str, Candidate],
+    *,
+    default: Candidate,
+    remarks: Iterable[str] = (),
+    source: str,
+) -> History:
+    """Requests in any order, put in order. Raises InvalidRequest if there are none."""
+    if not requests:
+        raise InvalidRequest(f"{source} has no requests: there is nothing to replay")
+    told = list(remarks)
+    late = sum(after.at < before.at for before, after in pairwise(requests))
+    if late:
+        told.append(f"{late:,} requests stood behind a later one: they were put in the order of time")
+        requests.sort(key=attrgetter("at"))
+    candidates = {
+        model_id: costs.get(model_id) or msgspec.structs.replace(default, model_id=model_id)
+        for model_id in dict.fromkeys(request.model_id for request in requests)
+    }
+    if len(candidates) == 1:
+        told.append("there is only one model: no policy can do better or worse than another")
+    return History(requests=tuple(requests), candidates=candidates, remarks=tuple(told))
+
+
+def _mean(costs: Iterable[Candidate], default: Candidate) -> Candidate:
+    """What a model probably costs that was never loaded: the mean of those that were."""
+    known = list(costs)
+    if not known:
+        return default
+    return msgspec.structs.replace(
+        default,
+        bytes=round(sum(each.bytes for each in known) / len(known)),
+        reload_seconds=sum(each.reload_seconds for each in known) / len(known),
+    )

@@ -1,0 +1,122 @@
+"""Figures on two weeks of a production service (GenTD26, alibaba/clusterdata), learned from the past only.
+
+The trace is not part of the repository: these tests run where it lies beside it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from suite.prediction.bets import bets
+from suite.prediction.chance import Calibration, UseChance
+from suite.prediction.eviction.best_lately import BestLately
+from suite.prediction.eviction.policy import EvictionPolicy
+from suite.prediction.eviction.recency import LeastRecentlyUsed
+from suite.prediction.keep_alive import KeepAlive, LearnedKeepAlive, TimeToLive
+from suite.prediction.replay.history import History, Request, read_csv
+from suite.prediction.replay.node import VirtualNode
+from suite.prediction.replay.outcome import Outcome
+from support.histories import DEFAULT, SIZE
+
+TRACE = next(
+    (
+        path
+        for parent in Path(__file__).parents
+        if (path := parent / "shared" / "traces" / "genai-days-00-14.csv").exists()
+    ),
+    None,
+)
+WEEK = 7 * 86_400.0
+ROOM = 4
+
+pytestmark = pytest.mark.skipif(TRACE is None, reason="the trace is not beside this repository")
+
+
+@pytest.fixture(scope="module")
+def trace() -> History:
+    assert TRACE is not None
+    return read_csv(TRACE, default=DEFAULT)
+
+
+def replayed(
+    trace: History, policy: EvictionPolicy, room: int | None, keep_alive: KeepAlive | None = None
+) -> Outcome:
+    limit_bytes = None if room is None else room * SIZE
+    return VirtualNode(trace, policy, limit_bytes=limit_bytes, keep_alive=keep_alive).run(policy.name)
+
+
+@pytest.mark.parametrize(("room", "most", "of_lru"), [(2, 54.6, 58.9), (4, 32.4, 35.3), (8, 14.7, 16.2)])
+def test_the_default_has_fewer_cold_starts(trace: History, room: int, most: float, of_lru: float) -> None:
+    outcome = replayed(trace, BestLately(room * SIZE), room)
+    assert outcome.cold_percent <= most
+    assert outcome.loads <= 1.03 * outcome.cold_starts
+    assert round(replayed(trace, LeastRecentlyUsed(), room).cold_percent, 1) == of_lru
+
+
+def test_what_is_learned_keeps_models_for_less_time_and_has_fewer_cold_starts(trace: History) -> None:
+    learned, plain = (
+        replayed(trace, LeastRecentlyUsed(), None, keep_alive)
+        for keep_alive in (LearnedKeepAlive(600.0), TimeToLive(600.0))
+    )
+    assert round(plain.cold_percent, 1) == 17.0
+    assert learned.model_hours <= plain.model_hours
+    assert learned.cold_starts <= plain.cold_starts
+
+
+def test_in_the_second_week_chances_come_true_as_often_as_they_say(trace: History) -> None:
+    uses: dict[str, list[float]] = {}
+    for request in trace.requests:
+        uses.setdefault(request.model_id, []).append(request.at)
+    chance, seen, moment = UseChance(), Calibration(), WEEK
+    for request in trace.requests:
+        while moment < request.at:
+            until = moment + chance.horizon_seconds
+            for model_id, told in chance.chances(now=moment).items():
+                times = uses[model_id]
+                seen.settle(told, came_true=bisect_right(times, moment) < bisect_right(times, until))
+            moment += 1800.0
+        chance.used(request.model_id, request.at)
+    assert seen.brier is not None
+    assert seen.brier_of_base_rate is not None
+    assert seen.brier <= 0.85 * seen.brier_of_base_rate
+    assert all(abs(each.predicted - each.observed) <= 0.1 for each in seen.curve())
+
+
+def test_after_a_restart_bets_save_cold_starts(trace: History) -> None:
+    requests = trace.requests
+    times = [request.at for request in requests]
+    random = Random(1)
+    moments = sorted(random.uniform(0.0, times[-20]) for _ in range(300))
+    chance, learned = UseChance(), 0
+    without, with_bets = [0, 0], [0, 0]
+    for moment in moments:
+        next_ = bisect_left(times, moment)
+        for request in requests[learned:next_]:
+            chance.used(request.model_id, request.at)
+        learned = next_
+        told = chance.chances(now=moment)
+        taken = bets([trace.candidates[each] for each in told], [], ROOM * SIZE, told.__getitem__)
+        loaded = [bet.candidate.model_id for bet in reversed(taken)]
+        for index, count in enumerate((5, 10)):
+            following = requests[next_ : next_ + count]
+            without[index] += _cold_starts([], following)
+            with_bets[index] += _cold_starts(loaded, following)
+    assert with_bets[0] <= 0.55 * without[0]
+    assert with_bets[1] <= 0.7 * without[1]
+
+
+def _cold_starts(resident: list[str], following: tuple[Request, ...]) -> int:
+    """With LRU, and these models in memory: the first leaves first."""
+    resident, cold_starts = list(resident), 0
+    for request in following:
+        if request.model_id in resident:
+            resident.remove(request.model_id)
+        else:
+            cold_starts += 1
+            del resident[: max(len(resident) - ROOM + 1, 0)]
+        resident.append(request.model_id)
+    return cold_starts
