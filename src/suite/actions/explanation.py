@@ -11,8 +11,9 @@ from suite.errors import EventGone, InvalidRequest, NotADecision, TimeBeforeLog
 from suite.explanation.sentences import FACTS, sentences
 from suite.explanation.state import Residence, residence, told
 from suite.messages.actions.explanation import ExplainedEvent, ExplainReply, ExplainRequest, ModelState
+from suite.messages.decisions import Decision
 from suite.messages.envelope import Recorded
-from suite.messages.events import InstanceLoadStarted, InstanceUnloaded, RequestsRefused, WaitStarted
+from suite.messages.events import Event, InstanceLoadStarted, InstanceUnloaded, RequestsRefused, WaitStarted
 from suite.messages.times import parse_time, rfc3339
 from suite.node.node import Node
 from suite.projections import history
@@ -106,7 +107,6 @@ async def _state(
 
 async def _explained(node: Node, recorded: Recorded) -> ExplainedEvent:
     event = recorded.data
-    has_decision = isinstance(event, InstanceLoadStarted | InstanceUnloaded | WaitStarted | RequestsRefused)
     return ExplainedEvent(
         seq=recorded.seq,
         timestamp=rfc3339(recorded.time),
@@ -114,8 +114,14 @@ async def _explained(node: Node, recorded: Recorded) -> ExplainedEvent:
         node=getattr(event, "node", ""),
         model_id=getattr(event, "model_id", ""),
         sentences=sentences(recorded, await _cause(node, recorded)),
-        decision=event.decision if has_decision else None,
+        decision=_decision(event),
     )
+
+
+def _decision(event: Event) -> Decision | None:
+    if isinstance(event, InstanceLoadStarted | InstanceUnloaded | WaitStarted | RequestsRefused):
+        return event.decision
+    return None
 
 
 async def _cause(node: Node, recorded: Recorded) -> Recorded | None:

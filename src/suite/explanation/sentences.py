@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Final
 
 from suite.domain.incidents import incident
 from suite.errors import LoadCancelled
@@ -36,6 +37,8 @@ from suite.messages.events import (
 )
 from suite.units import size
 
+LEAST_TOLD_SECONDS: Final = 0.1
+"""A wait that was shorter is not worth telling."""
 FACTS: tuple[type[Event], ...] = (
     InstanceLoadStarted,
     InstanceLoaded,
@@ -129,9 +132,9 @@ def _why_it_loads(decision: Decision) -> str:
             return "because it is pinned"
         case _:
             requests = counted(decision.waiting, "request")
-            need = "needs" if decision.waiting == 1 else "need"
-            waited = f", after {span(decision.waited_seconds)}" if decision.waited_seconds >= 0.1 else ""
-            return f"because {requests} {need} it{waited}"
+            waited = decision.waited_seconds
+            after = f", after {span(waited)} of waiting" if waited >= LEAST_TOLD_SECONDS else ""
+            return f"because {requests} needed it{after}"
 
 
 # --- what left --------------------------------------------------------------------------------------------
@@ -218,7 +221,7 @@ def _refused(event: RequestsRefused, time: datetime) -> Iterator[str]:
     else:
         within = f" within {span(event.within_seconds)}" if event.within_seconds else ""
         told = f"{event.requests:,} requests for {event.model_id} were refused on {event.node}{within}"
-    waited = f" after {span(event.waited_seconds)}" if event.waited_seconds >= 0.1 else ""
+    waited = f" after {span(event.waited_seconds)}" if event.waited_seconds >= LEAST_TOLD_SECONDS else ""
     yield f"{told}{waited}: {event.message} ({event.code})."
     if event.decision is not None:
         yield from decisions.alternatives(event.decision, time, "refused")
