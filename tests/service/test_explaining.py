@@ -38,9 +38,8 @@ async def happened(client: Client, fact: str, count: int = 1) -> None:
 def told(reply: ExplainReply) -> str:
     """All its sentences, without figures that differ from run to run."""
     lines = [line for each in (*reply.models, *reply.events) for line in each.sentences]
-    return "\n".join(
-        re.sub(r"[\d.]+ (MiB|GiB|KiB|ms|s)\b|\d{4}-\d\d-\d\dT\S+Z|event \d+", "~", line) for line in lines
-    )
+    figure = r"(, after )?[\d.]+ (MiB|GiB|KiB|ms|s)\b( of waiting)?|\d{4}-\d\d-\d\dT\S+Z|event \d+"
+    return "\n".join(re.sub(figure, lambda found: "" if found[1] else "~", line) for line in lines)
 
 
 async def wait_in_line(client: Client) -> None:
