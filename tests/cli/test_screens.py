@@ -48,6 +48,7 @@ COMMANDS = (
     "errors",
     "usage --by model --by day",
     "fleet",
+    f"explain {SMOL}",
     "modles",
 )
 
