@@ -157,13 +157,18 @@ class InstanceEvent(Event, frozen=True, kw_only=True):
 
 
 @event("instance", "load_started")
-class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True):
+class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """Memory was reserved, and the model's process has started to load."""
 
     reserved_bytes: int
     context_tokens: int
     evicting: tuple[str, ...] = ()
     """The models that are unloaded to make room."""
+    content: str = ""
+    """The SHA-256 of the model's files; empty if it was not known yet."""
+    settings_key: str = ""
+    """A short digest of those of its settings that change how it loads or what memory it takes; empty in
+    events of versions that did not know it."""
 
 
 @event("instance", "loaded")
