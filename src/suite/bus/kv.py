@@ -10,6 +10,7 @@ The server decides by its own clock when a value expires, and publishes a marker
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -42,6 +43,8 @@ WAITING_LIMIT = 4096
 RETRY_SECONDS = 0.5
 DELETE_HEADERS = {"KV-Operation": "DEL"}
 STREAM_NOT_FOUND = 10059
+MESSAGE_NOT_FOUND = 10037
+WRONG_LAST_SEQUENCE = 10071
 VALUE_BYTES = 1024
 """The size of message that the bucket must at least allow, in bytes."""
 
@@ -77,6 +80,26 @@ class Leases:
     async def delete(self, name: str) -> None:
         """Delete a value before it expires. Raises the same errors as put."""
         await self._store(name, b"", DELETE_HEADERS)
+
+    async def take(self, name: str, value: bytes) -> int | None:
+        """Set a value only if there is none. Returns what `release` needs; None: somebody else has set it.
+
+        Raises the same errors as put.
+        """
+        subject = f"{self._subject}.{escape(name)}"
+        last = await self._api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
+        seq = 0
+        if (message := last.get("message")) is not None:
+            if not _is_removed(base64.b64decode(message.get("hdrs", ""))):
+                return None
+            seq = message["seq"]
+        elif last.get("error", {}).get("err_code") != MESSAGE_NOT_FOUND:
+            raise Unavailable(f"the lease {name} cannot be read: {last.get('error')}")
+        return await self._store_after(name, value, {}, seq)
+
+    async def release(self, name: str, taken: int) -> None:
+        """Delete a value that was taken, unless it has expired since. Raises the same errors as put."""
+        await self._store_after(name, b"", DELETE_HEADERS, taken)
 
     async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
         """Yield every existing value, then each change; None means that a value expired or was deleted.
@@ -148,10 +171,24 @@ class Leases:
         return await self._api(f"STREAM.CREATE.{self._stream}", configuration)
 
     async def _store(self, name: str, value: bytes, headers: dict[str, str]) -> None:
+        if (error := (await self._publish(name, value, headers)).get("error")) is not None:
+            raise _not_stored(name, error)
+
+    async def _store_after(self, name: str, value: bytes, headers: dict[str, str], seq: int) -> int | None:
+        """Set a value if the last of its name has this sequence. Returns the new one; None if it has not."""
+        answer = await self._publish(name, value, {**headers, "Nats-Expected-Last-Subject-Sequence": str(seq)})
+        error = answer.get("error")
+        if error is None:
+            return int(answer["seq"])
+        if error.get("err_code") == WRONG_LAST_SEQUENCE:
+            return None
+        raise _not_stored(name, error)
+
+    async def _publish(self, name: str, value: bytes, headers: dict[str, str]) -> dict[str, Any]:
         subject = f"{self._subject}.{escape(name)}"
         answer = await self._connection.request(subject, value, headers=headers, timeout=API_SECONDS)
-        if (error := msgspec.json.decode(answer.data).get("error")) is not None:
-            raise Unavailable(f"the lease {name} is not stored: {error.get('description', error)}")
+        reply: dict[str, Any] = msgspec.json.decode(answer.data)
+        return reply
 
     async def _api(self, subject: str, body: dict[str, Any] | None) -> dict[str, Any]:
         data = b"" if body is None else msgspec.json.encode(body)
@@ -193,6 +230,15 @@ class Leases:
                     await self._api(f"CONSUMER.DELETE.{consumer}", None)
                 except SuiteError as error:
                     log.debug("a consumer of %s is left to the server: %s", self._stream, error)
+
+
+def _is_removed(headers: bytes) -> bool:
+    """Whether a stored message says that a value was deleted or has expired."""
+    return b"KV-Operation:" in headers or b"Nats-Marker-Reason:" in headers
+
+
+def _not_stored(name: str, error: dict[str, Any]) -> Unavailable:
+    return Unavailable(f"the lease {name} is not stored: {error.get('description', error)}")
 
 
 class _Deliveries:

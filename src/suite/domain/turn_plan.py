@@ -111,7 +111,7 @@ class _Planning:
         is_gone = model_id not in self._state.residency.residents
         is_kept = is_gone and model_id in self._state.pinned
         missing = (0 if is_kept else need_bytes) - min(self._free, self._room)
-        chosen = self._choose(missing)
+        chosen = self._choose(missing, among=_only_evicting(queue))
         is_enough = _bytes_of(chosen) >= missing
         since = queue[0].rank
         if is_enough and is_gone and all(self._may_leave(each, since) for each in chosen):
@@ -141,10 +141,11 @@ class _Planning:
 
     # --- who leaves -----------------------------------------------------------------------------------------
 
-    def _choose(self, missing: int) -> list[Resident]:
+    def _choose(self, missing: int, *, among: Collection[str] | None = None) -> list[Resident]:
         """The models that leave for so many bytes; all that could leave if they are not enough."""
         chosen = []
-        for each in self._able_to_leave:
+        able = self._able_to_leave
+        for each in able if among is None else [each for each in able if each.model_id in among]:
             if missing <= 0:
                 break
             chosen.append(each)
@@ -225,6 +226,16 @@ class _Planning:
     def _look_again_at(self, time: float) -> None:
         if time > self._now:
             self._due = min(self._due, time)
+
+
+def _only_evicting(queue: Queue) -> frozenset[str] | None:
+    """Which models may leave for those who wait for a model; None: any, as one of them may have any leave."""
+    allowed: set[str] = set()
+    for each in queue:
+        if each.only_evicting is None:
+            return None
+        allowed.update(each.only_evicting)
+    return frozenset(allowed)
 
 
 def _bytes_of(residents: Iterable[Resident]) -> int:

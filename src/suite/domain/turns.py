@@ -64,6 +64,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     """Until when it may wait for memory. The load itself is not limited by it."""
     priority: int = 0
+    only_evicting: tuple[str, ...] | None = None
+    """Only these models may leave for it; None: any that may leave at all."""
 
     @property
     def rank(self) -> float:

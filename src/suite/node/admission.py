@@ -52,6 +52,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     keep_alive: float | None = None
     """After how many unused seconds the model is unloaded; None: as it is set already."""
+    only_evicting: tuple[str, ...] | None = None
+    """Only these models may leave for it; None: any that may leave at all."""
 
 
 class _Ticket:
@@ -121,6 +123,11 @@ class Admission:
         ticket = self._tickets.get(queue[0].request_id) if queue else None
         return ticket.place if ticket is not None else None
 
+    def is_awaited(self, model_id: str) -> bool:
+        """Whether somebody waits for a model to leave."""
+        places = (self.place(each) for each in self.state.waiting)
+        return any(place is not None and model_id in place.waits_for for place in places)
+
     def waiting(self, model_id: str) -> int:
         """How many requests wait for a model to get memory."""
         return len(self.state.waiting.get(model_id, ()))
@@ -163,6 +170,7 @@ class Admission:
             since=now,
             deadline=max(now, terms.deadline),
             priority=terms.priority,
+            only_evicting=terms.only_evicting,
         )
         answer = decide(self.state, Ask(request=request, occupancy=self._occupancy(model.model_id)))
         if not isinstance(answer, Queued):

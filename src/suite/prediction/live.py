@@ -21,6 +21,7 @@ import anyio.lowlevel
 
 from suite.errors import SuiteError
 from suite.log import Log
+from suite.log.follower import Follower
 from suite.messages.envelope import Recorded
 
 logger = logging.getLogger("suite.prediction")
@@ -71,6 +72,15 @@ class LiveFolds:
         """How many events it has still to fold, as last reported by the log."""
         self.problems: list[str] = []
         """What went wrong with folds since the start."""
+        self._follower: Follower | None = None
+        self._news = anyio.Event()
+
+    async def reach(self, seq: int) -> None:
+        """Wait until every event up to this one has been folded."""
+        while self.seq < seq:
+            if self._follower is not None:
+                self._follower.settle()
+            await self._news.wait()
 
     async def run(self) -> None:
         """Follow the log until cancelled, whatever happens to the connection."""
@@ -84,12 +94,20 @@ class LiveFolds:
     async def _follow(self) -> None:
         if self.after is None:
             self.after = self.seq = await self._log.place_of_newest(["usage"], self._remembered_uses)
-        async with self._log.follow(self._aggregates, after=self.seq) as follower:
-            while True:
-                batch = await follower.next()
-                self.pending = batch.pending + len(batch.events)
-                await self._fold(batch.events)
-                self.seq, self.pending = batch.seq, batch.pending
+        try:
+            async with self._log.follow(self._aggregates, after=self.seq) as self._follower:
+                while True:
+                    batch = await self._follower.next()
+                    self.pending = batch.pending + len(batch.events)
+                    await self._fold(batch.events)
+                    self.seq, self.pending = batch.seq, batch.pending
+                    self._tell()
+        finally:
+            self._follower = None
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
 
     async def _fold(self, events: Sequence[Recorded]) -> None:
         for number, event in enumerate(events, 1):
