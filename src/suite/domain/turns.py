@@ -368,6 +368,18 @@ def is_open(state: Turns, model_id: str, occupancy: Occupancies) -> bool:
     return model_id in state.residency.residents and not occupancy.get(model_id, UNUSED).leaving
 
 
+def may_leave(state: Turns, model_id: str, *, now: float, use: Occupancy) -> bool:
+    """Whether a model can leave at once, and had the time that it stays at least."""
+    tenure = state.tenures.get(model_id)
+    return (
+        tenure is not None
+        and not use.holds
+        and not use.leaving
+        and model_id not in state.pinned
+        and tenure.is_idle_at(use.last_used) <= now
+    )
+
+
 def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnoughMemory:
     """What a request gets that has waited in vain: what uses the memory."""
 

@@ -12,11 +12,19 @@ when its node stopped is settled by the node's next start as what it was by then
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import msgspec
 
-from suite.errors import LoadCancelled
+from suite.errors import (
+    LoadCancelled,
+    ModelNotFound,
+    NodeStopping,
+    NotEnoughMemory,
+    Overloaded,
+    Unavailable,
+    UnknownOutcome,
+)
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     BetReason,
@@ -35,6 +43,21 @@ from suite.messages.events import (
     UsageRecorded,
 )
 from suite.prediction.chance import Calibration
+
+
+LOADED_ALREADY: Final = "loaded_already"
+"""The detail of a bet that came too late: somebody else had the model loaded meanwhile."""
+_PASSING: Final = (
+    LOADED_ALREADY,
+    LoadCancelled.code,
+    ModelNotFound.code,
+    NodeStopping.code,
+    NotEnoughMemory.code,
+    Overloaded.code,
+    Unavailable.code,
+    UnknownOutcome.code,
+)
+"""Details of failures that say nothing about the model."""
 
 
 class Fate(msgspec.Struct, frozen=True):
@@ -94,7 +117,7 @@ class Record(msgspec.Struct, kw_only=True):
     """How the last one that is settled has ended."""
     last_detail: str = ""
     failed_at: float | None = None
-    """When the last one was settled because the model could not be loaded; None if a later one could."""
+    """When one was settled because the model itself could not be loaded; None if a later one could."""
     open: int = 0
     won: int = 0
     lost: int = 0
@@ -180,7 +203,10 @@ class BetBook:
         record = self.records[settled.model_id]
         record.open -= 1
         record.last_reason, record.last_detail = settled.reason, settled.detail
-        record.failed_at = at if settled.reason == "failed" and settled.detail != LoadCancelled.code else None
+        if settled.reason != "failed":
+            record.failed_at = None
+        elif settled.detail not in _PASSING:
+            record.failed_at = at
         record.won += settled.outcome == "hit"
         record.lost += settled.outcome == "waste"
         record.saved_seconds += settled.saved_seconds
