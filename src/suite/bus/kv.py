@@ -35,7 +35,7 @@ log = logging.getLogger("suite.bus")
 
 API_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
-"""Time limit for deleting a consumer. One that is left is deleted by the server after a minute."""
+"""Time limit for deleting a consumer or a lease. What is left the server deletes by itself."""
 HEARTBEAT_SECONDS = 1.0
 MISSED_HEARTBEATS = 3
 ACK_TOKENS = 9
@@ -81,25 +81,25 @@ class Leases:
         """Delete a value before it expires. Raises the same errors as put."""
         await self._store(name, b"", DELETE_HEADERS)
 
-    async def take(self, name: str, value: bytes) -> int | None:
-        """Set a value only if there is none. Returns what `release` needs; None: somebody else has set it.
+    @asynccontextmanager
+    async def held(self, name: str, value: bytes) -> AsyncGenerator[None, None]:
+        """Wait until nobody else has set a value, and set it for the block. Raises the same errors as put.
 
-        Raises the same errors as put.
+        It is not renewed: who stays in the block for longer than values live may no longer be alone.
         """
-        subject = f"{self._subject}.{escape(name)}"
-        last = await self._api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
-        seq = 0
-        if (message := last.get("message")) is not None:
-            if not _is_removed(base64.b64decode(message.get("hdrs", ""))):
-                return None
-            seq = message["seq"]
-        elif last.get("error", {}).get("err_code") != MESSAGE_NOT_FOUND:
-            raise Unavailable(f"the lease {name} cannot be read: {last.get('error')}")
-        return await self._store_after(name, value, {}, seq)
-
-    async def release(self, name: str, taken: int) -> None:
-        """Delete a value that was taken, unless it has expired since. Raises the same errors as put."""
-        await self._store_after(name, b"", DELETE_HEADERS, taken)
+        while True:
+            taken = await self._take(name, value)
+            if taken is not None:
+                break
+            await anyio.sleep(RETRY_SECONDS)
+        try:
+            yield
+        finally:
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                try:
+                    await self._store_after(name, b"", DELETE_HEADERS, taken)
+                except SuiteError as error:
+                    log.debug("the lease %s is left to expire: %s", name, error)
 
     async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
         """Yield every existing value, then each change; None means that a value expired or was deleted.
@@ -174,9 +174,22 @@ class Leases:
         if (error := (await self._publish(name, value, headers)).get("error")) is not None:
             raise _not_stored(name, error)
 
+    async def _take(self, name: str, value: bytes) -> int | None:
+        """Set a value if there is none. Returns its sequence; None if somebody else has set it."""
+        subject = f"{self._subject}.{escape(name)}"
+        last = await self._api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
+        if (message := last.get("message")) is None:
+            if last.get("error", {}).get("err_code") != MESSAGE_NOT_FOUND:
+                raise Unavailable(f"the lease {name} cannot be read: {last.get('error')}")
+            return await self._store_after(name, value, {}, 0)
+        if not _is_removed(base64.b64decode(message.get("hdrs", ""))):
+            return None
+        return await self._store_after(name, value, {}, message["seq"])
+
     async def _store_after(self, name: str, value: bytes, headers: dict[str, str], seq: int) -> int | None:
         """Set a value if the last of its name has this sequence. Returns the new one; None if it has not."""
-        answer = await self._publish(name, value, {**headers, "Nats-Expected-Last-Subject-Sequence": str(seq)})
+        expected = {"Nats-Expected-Last-Subject-Sequence": str(seq)}
+        answer = await self._publish(name, value, headers | expected)
         error = answer.get("error")
         if error is None:
             return int(answer["seq"])

@@ -29,7 +29,7 @@ from suite.actions.evaluation import (
 )
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
 from suite.actions.health import get_log_end, get_stats, health, health_check
-from suite.actions.prediction import predict_models, preload_models, select_model
+from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.residency import load_model, pin_model, unload_model, unpin_model
 from suite.actions.usage import record_usage, usage
@@ -106,6 +106,7 @@ ACTIONS = (
     retract_model_evaluation,
     compare_models,
     predict_models,
+    get_predictions,
     preload_models,
     select_model,
     get_errors,
@@ -384,11 +385,17 @@ def _start_background(env: _Environment, node: Node) -> None:
     tasks.start_soon(registrar.run)
     tasks.start_soon(_follow_files, node, registrar, content)
     preloader = Preloader(node, settings.prediction_interval_seconds)
+    tasks.start_soon(preloader.settlement.run)
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         node.pins.start()
     if settings.enable_predictive_loading and settings.enable_gguf_management:
-        tasks.start_soon(preloader.run)
+        tasks.start_soon(_take_bets, env, preloader)
+
+
+async def _take_bets(env: _Environment, preloader: Preloader) -> None:
+    bucket = f"{env.subjects.stream}_PREDICTOR"
+    await preloader.run(await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS))
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:

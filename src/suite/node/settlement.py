@@ -10,10 +10,10 @@ import anyio
 
 from suite.errors import SuiteError
 from suite.identity import Now
-from suite.messages.events import PredictionMade, PredictionSettled
+from suite.messages.events import PredictionSettled
 from suite.node.journal import Journal
 from suite.node.supervisor import Supervisor
-from suite.prediction.bet_book import BetBook, Fate, OpenBet
+from suite.prediction.bet_book import BetBook
 
 logger = logging.getLogger("suite.node")
 
@@ -25,7 +25,9 @@ _REMEMBERED: Final = 1000
 class Settlement:
     """Settles each bet of a node once, also those that were open when it stopped."""
 
-    def __init__(self, node: str, book: BetBook, journal: Journal, supervisor: Supervisor, now: Now) -> None:
+    def __init__(
+        self, node: str, book: BetBook, journal: Journal, supervisor: Supervisor, *, now: Now
+    ) -> None:
         self._node = node
         self._book = book
         self._journal = journal
@@ -40,15 +42,10 @@ class Settlement:
             in_use = {id for id, instance in self._supervisor.instances.items() if instance.holds}
             now = self._now().timestamp()
             for settled in tuple(self._book.due(self._node, now=now, in_use=in_use)):
-                await self._record(settled)
+                await self.record(settled)
 
-    async def not_loaded(self, made: PredictionMade, why: str) -> None:
-        """Settle a bet whose load has not begun. `why` is the code of an error, or `LOADED_ALREADY`."""
-        at = self._now().timestamp()
-        bet = OpenBet(made=made, at=at, bytes=made.bytes)
-        await self._record(bet.settled(Fate("failed", at, why)))
-
-    async def _record(self, settled: PredictionSettled) -> None:
+    async def record(self, settled: PredictionSettled) -> None:
+        """Have it in the log once, even if the log does not take events now."""
         if settled.prediction_id in self._written:
             return
         self._written.append(settled.prediction_id)

@@ -11,7 +11,7 @@ when its node stopped is settled by the node's next start as what it was by then
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import ClassVar, Final
 
 import msgspec
@@ -43,7 +43,6 @@ from suite.messages.events import (
     UsageRecorded,
 )
 from suite.prediction.chance import Calibration
-
 
 LOADED_ALREADY: Final = "loaded_already"
 """The detail of a bet that came too late: somebody else had the model loaded meanwhile."""
@@ -110,15 +109,13 @@ class OpenBet(msgspec.Struct, kw_only=True):
 class Record(msgspec.Struct, kw_only=True):
     """The bets on one model, all nodes together."""
 
-    last_at: float = 0.0
+    last: PredictionMade
+    last_at: float
     """When the last one was made."""
-    last_chance: float = 0.0
-    last_reason: BetReason | None = None
-    """How the last one that is settled has ended."""
-    last_detail: str = ""
+    last_settled: PredictionSettled | None = None
+    """How the last one has ended; None: it is open."""
     failed_at: float | None = None
     """When one was settled because the model itself could not be loaded; None if a later one could."""
-    open: int = 0
     won: int = 0
     lost: int = 0
     saved_seconds: float = 0.0
@@ -192,17 +189,16 @@ class BetBook:
         if made.prediction_id in self.open:
             return
         self.open[made.prediction_id] = OpenBet(made=made, at=at, bytes=made.bytes)
-        record = self.records.setdefault(made.model_id, Record())
-        record.last_at, record.last_chance = at, made.chance
-        record.open += 1
+        record = self.records.setdefault(made.model_id, Record(last=made, last_at=at))
+        record.last, record.last_at, record.last_settled = made, at, None
 
     def _settled(self, settled: PredictionSettled, at: float) -> None:
         bet = self.open.pop(settled.prediction_id, None)
         if bet is None:
             return
         record = self.records[settled.model_id]
-        record.open -= 1
-        record.last_reason, record.last_detail = settled.reason, settled.detail
+        if record.last.prediction_id == settled.prediction_id:
+            record.last_settled = settled
         if settled.reason != "failed":
             record.failed_at = None
         elif settled.detail not in _PASSING:
@@ -251,6 +247,6 @@ class BetBook:
                 yield bet
 
 
-def of_model(records: Mapping[str, Record], model_id: str) -> Record:
-    """The record of a model, which may never have been bet on."""
-    return records.get(model_id) or Record()
+def not_loaded(made: PredictionMade, why: str) -> PredictionSettled:
+    """What ends a bet whose load has not begun. `why` is the code of an error, or `LOADED_ALREADY`."""
+    return OpenBet(made=made, at=0.0, bytes=made.bytes).settled(Fate("failed", 0.0, why))
