@@ -96,6 +96,8 @@ class PolicyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     first_seq: int = 0
     last_seq: int = 0
     """The first and the last event of the log that it had learned from; 0: none yet."""
+    limit_bytes: int
+    """The memory for which it was made."""
     at: datetime
     """For which moment it was asked."""
 

@@ -58,6 +58,7 @@ class Appraisals:
                 follows=appraiser.follows,
                 first_seq=appraiser.first_seq,
                 last_seq=appraiser.last_seq,
+                limit_bytes=appraiser.limit_bytes,
                 at=now,
             ),
         )
