@@ -134,6 +134,7 @@ class _Weighing:
             standing=standing,
             chosen=is_chosen,
             worth=use.worth,
+            reload_seconds=use.reload_seconds,
             unused_seconds=0.0 if use.holds else round(max(0.0, self._now - use.last_used), 3),
             uses=use.holds,
             stays_seconds=self._stays(resident, standing, use),
@@ -160,8 +161,9 @@ class _Weighing:
         tenure = self._state.tenures.get(resident.model_id)
         if tenure is None:
             return None
-        if standing == "kept":
-            return round(tenure.is_idle_at(use.last_used) - self._now, 3)
+        left = tenure.is_idle_at(use.last_used) - self._now
+        if standing == "kept" or (standing == "idle" and left > 0):
+            return round(left, 3)
         if standing == "used" and math.isfinite(self._since):
             return round(max(0.0, tenure.turn_ends_at(self._since) - self._now), 3)
         return None

@@ -41,7 +41,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     uses: int = 0
     """How many requests used it."""
     stays_seconds: float | None = None
-    """When it may leave at the earliest, in seconds from the decision, as far as that was known."""
+    """When it may leave at the earliest, in seconds from the decision, as far as that was known. Of one that
+    is `idle`: when it could have left even if nobody had waited until its turn was over."""
 
 
 class Alternative(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="if"):
@@ -89,7 +90,7 @@ AnyAlternative: TypeAlias = MoreMemory | NotPinned | NotUsed | UsedLater | Worth
 
 
 class PolicyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an eviction policy had learned when it was asked. Whoever has it learn the same has the same worths."""
+    """What an eviction policy had learned when asked. Who has it learn the same gets the same worths."""
 
     follows: str = ""
     """The policy that `best_lately` followed; empty for others."""

@@ -31,6 +31,7 @@ from suite.domain.turns import (
     decide,
     evolve,
 )
+from suite.domain.weighing import weigh
 from suite.errors import NodeStopping, SuiteError
 from suite.identity import Clock, NewId
 from suite.messages.events import Event, InstanceLoadStarted
@@ -195,8 +196,9 @@ class Admission:
         while self._is_undecided:
             appraisal = self._appraise(self._held())
             occupancy = self._occupancy(*self._instances, appraisal=appraisal)
-            turn = plan(self.state, now=self._clock(), occupancy=occupancy)
-            self.state = evolve(self.state, turn)
+            state, now = self.state, self._clock()
+            turn = plan(state, now=now, occupancy=occupancy)
+            self.state = evolve(state, turn)
             for request in turn.served:
                 self._serve(request, self._instances[request.model_id])
             for refused in turn.refused:
@@ -205,7 +207,9 @@ class Admission:
                 self._evict(self._instances[model_id])
             self._show(turn.places)
             if turn.start is not None:
-                await self._start(turn.start)
+                decision = weigh(state, turn.start.model_id, now=now, occupancy=occupancy)
+                decision = appraisal.signed(decision)
+                await self._start(msgspec.structs.replace(turn.start, decision=decision))
             elif not turn.evict:
                 return turn.due
         return math.inf

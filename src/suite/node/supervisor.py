@@ -301,6 +301,7 @@ class Supervisor:
             evicting=start.evicting,
             content=model.sha256 or "",
             settings_key=model.settings_key,
+            decision=start.decision,
         )
         victims = [self.instances[id] for id in start.evicting]
         with telemetry.span("decide load", model=model.model_id), self._leaving(victims) as evicted:
