@@ -26,10 +26,10 @@ CLIENTS, REQUESTS = 3, 20
 
 CONFIG = """
 node = "box"
-memory_limit_gb = 0.15
+memory_limit_gb = 0.165
 turn_seconds = 0.1
 """
-"""Room for two of the models."""
+"""Room for two of the models, and for a process that stands by."""
 
 
 @asynccontextmanager
@@ -43,10 +43,10 @@ async def room_for_two(directory: Path) -> AsyncIterator[Client]:
 
 
 async def requests(client: Client, seed: int) -> None:
-    """What one client asks for, one request after the other; some in conversations."""
+    """What one client asks for, one request after the other: a few of one model, some in conversations."""
     choose = random.Random(seed)
-    for number in range(REQUESTS):
-        model_id = choose.choices(MODELS, SHARES)[0]
+    model_ids = [id for id in choose.choices(MODELS, SHARES, k=REQUESTS // 4) for _ in range(4)]
+    for number, model_id in enumerate(model_ids):
         conversation_id = f"{seed}{model_id}" if number % 2 else None
         with suppress(ActorCrashed):
             await client.generate_text(
@@ -90,6 +90,13 @@ async def test_its_log_alone_gives_the_same_evictions_again_event_for_event(tmp_
     assert eviction.follows
 
     decisions = again(events)
+    print(
+        "LOADS",
+        len(decisions),
+        [(d.model_id, d.evicting) for d in decisions],
+        [e.data.resident_bytes / 2**20 for e in events if e.type.startswith("suite.instance.loaded")],
+        events[-1].time - events[0].time,
+    )
     loads = [event for event in events if isinstance(event.data, InstanceLoadStarted)]
     assert [each.seq for each in decisions] == [load.seq for load in loads]
     assert [each for each in decisions if not each.agrees] == []
