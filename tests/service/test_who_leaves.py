@@ -90,13 +90,6 @@ async def test_its_log_alone_gives_the_same_evictions_again_event_for_event(tmp_
     assert eviction.follows
 
     decisions = again(events)
-    print(
-        "LOADS",
-        len(decisions),
-        [(d.model_id, d.evicting) for d in decisions],
-        [e.data.resident_bytes / 2**20 for e in events if e.type.startswith("suite.instance.loaded")],
-        events[-1].time - events[0].time,
-    )
     loads = [event for event in events if isinstance(event.data, InstanceLoadStarted)]
     assert [each.seq for each in decisions] == [load.seq for load in loads]
     assert [each for each in decisions if not each.agrees] == []

@@ -32,6 +32,7 @@ from suite.messages.events import (
     InstanceUnloaded,
     UnloadReason,
 )
+from suite.prediction.replay.decisions import evicted_again, is_whole
 
 NODE = "box1"
 
@@ -255,6 +256,8 @@ class Memory:
         decision = self.weighed(start.model_id)
         chosen = {each.model_id for each in decision.candidates if each.chosen}
         assert chosen == set(start.evicting) - self.leaving.keys(), "it is not what was decided"
+        if is_whole(decision):
+            assert evicted_again(start.model_id, decision, {}) == start.evicting, "the record says too little"
         self.decisions.append(decision)
 
     def weighed(self, model: str) -> Decision:
