@@ -29,6 +29,7 @@ from suite.messages.actions.projections import (
 )
 from suite.messages.actions.residency import LoadModelReply
 from suite.messages.actions.status import (
+    EvictionInfo,
     GenerationInfo,
     GetModelStatusReply,
     GetStatsReply,
@@ -331,7 +332,8 @@ async def _get_model_status(call: Call) -> None:
     by_name = {name: model for model in MODELS for name in (model.model_id, *model.aliases)}
     if (name := call.body["model_id"]) is None:
         models = {model.model_id: model for model in MODELS}
-        await call.send(GetModelStatusReply(models=models, generations=GENERATIONS))
+        eviction = EvictionInfo(policy="best_lately", follows="greedy_dual", last_seq=8120)
+        await call.send(GetModelStatusReply(models=models, generations=GENERATIONS, eviction=eviction))
     elif name in by_name:
         await call.send(GetModelStatusReply(model=by_name[name]))
     else:

@@ -38,7 +38,7 @@ def status(target: Target, model: str | None) -> None:
       suite status
       suite status smollm2 --json
     """
-    from suite.cli.output import json_line
+    from suite.cli.output import folded, json_line
 
     async def work(client: Client) -> GetModelStatusReply:
         return await (
@@ -55,7 +55,7 @@ def status(target: Target, model: str | None) -> None:
         show_instances((reply.models or {}).values())
         _show_waiting((reply.models or {}).values())
         if reply.eviction is not None:
-            click.echo(f"who leaves first: {_eviction(reply.eviction)}")
+            folded(f"who leaves first: {_eviction(reply.eviction)}", indent=4)
     if reply.generations:
         click.echo()
         _show_generations(reply.generations)

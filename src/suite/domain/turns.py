@@ -6,9 +6,10 @@
 
 Requests wait by model: one load serves all that wait for it. The models get their turns in the order of their
 longest waiting request, where a step of priority counts as ten seconds of waiting. To make room, idle models
-leave, the least recently used first. Where these are not enough, a model that is in use closes once it had
-its turn: what it has begun goes on, new requests for it wait in the line behind the others, and it leaves as
-soon as it is unused. A request for a loaded model that does not close never waits.
+leave, first those whose memory an eviction policy finds worth the least, or without one the least recently
+used. Where these are not enough, a model that is in use closes once it had its turn: what it has begun goes
+on, new requests for it wait in the line behind the others, and it leaves as soon as it is unused. A request
+for a loaded model that does not close never waits.
 
 Nothing leaves that is loading, used, pinned, or was loaded only just before. So a model that was waited for
 is still there when those who waited come to use it, and two models do not drive each other out more often
@@ -31,6 +32,7 @@ import msgspec
 from suite.domain import residency as residents
 from suite.domain.residency import Residency, Resident
 from suite.errors import NotEnoughMemory, Overloaded, SuiteError
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import Event, InstanceEvent, InstanceLoaded, InstanceLoadStarted
 from suite.units import size
 
@@ -66,6 +68,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     only_evicting: tuple[str, ...] | None = None
     """Only these models may leave for it; None: any that may leave at all."""
+    purpose: Purpose = "request"
 
     @property
     def rank(self) -> float:
@@ -205,6 +208,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     reserved_bytes: int
     evicting: tuple[str, ...]
     """The models whose memory it gets; some may be leaving already."""
+    decision: Decision | None = None
+    """What was weighed; None until somebody asks (`suite.domain.weighing`)."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from suite.identity import Now
-from suite.messages.decisions import PolicyState
+from suite.messages.decisions import Decision, PolicyState
 from suite.node.instance import Instance
 from suite.prediction.eviction.appraiser import Appraiser
 from suite.prediction.eviction.policy import Candidate
@@ -30,6 +30,10 @@ class Appraisal(msgspec.Struct, frozen=True, kw_only=True):
     """By model; the lowest leaves first."""
     reload_seconds: Mapping[str, float] = {}
     """By model: what it takes to have it again as it is."""
+
+    def signed(self, decision: Decision) -> Decision:
+        """A decision that was made with these worths, with whose they are."""
+        return msgspec.structs.replace(decision, policy=self.policy, policy_state=self.policy_state)
 
 
 Appraise: TypeAlias = Callable[[Iterable[Held]], Appraisal]
@@ -58,6 +62,7 @@ class Appraisals:
                 follows=appraiser.follows,
                 first_seq=appraiser.first_seq,
                 last_seq=appraiser.last_seq,
+                limit_bytes=appraiser.limit_bytes,
                 at=now,
             ),
         )

@@ -90,7 +90,7 @@ class Learning:
             made = policy(self._chosen, limit_bytes, self._watch)
         except InvalidRequest as error:
             raise InvalidConfiguration(f"eviction_policy: {error.message}") from error
-        return Appraiser(node, made, on_failure=on_failure)
+        return Appraiser(node, made, limit_bytes=limit_bytes, on_failure=on_failure)
 
 
 def _keep_alive(settings: Settings) -> KeepAliveFold | None:

@@ -105,7 +105,7 @@ class Preloader:
         model = await self._node.loadable(made.model_id)
         if made.model_id in supervisor.instances:
             return None
-        terms = Terms(only_evicting=made.evicting)
+        terms = Terms(purpose="preload", only_evicting=made.evicting)
         hold = supervisor.hold(model, terms, correlation_id=made.prediction_id)
         return await held.enter_async_context(hold)
 

@@ -26,7 +26,7 @@ from suite.messages.envelope import Recorded
 
 logger = logging.getLogger("suite.prediction")
 
-REMEMBERED_USES: Final = 200_000
+REMEMBERED_USES: Final = 100_000
 """How many uses are folded at the start; what is older has decayed."""
 SLICE_EVENTS: Final = 50
 """After so many events, a few milliseconds, whatever else the process does has its turn."""

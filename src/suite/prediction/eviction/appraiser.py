@@ -27,9 +27,17 @@ class Appraiser:
     aggregates: Final = ("instance", "usage")
 
     def __init__(
-        self, node: str, policy: EvictionPolicy, *, on_failure: Callable[[str], None] = lambda _: None
+        self,
+        node: str,
+        policy: EvictionPolicy,
+        *,
+        limit_bytes: int,
+        on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`on_failure` gets what a policy of somebody's own did wrong, once."""
+        """`limit_bytes` is the memory that the policy was made for. `on_failure` gets what a policy of
+        somebody's own did wrong, once.
+        """
+        self.limit_bytes = limit_bytes
         self.costs = Costs(node)
         self.first_seq = self.last_seq = 0
         """The first and the last event that it has learned from; 0: none yet."""
