@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,13 +11,14 @@ import anyio
 import suite
 from suite.client import Client
 from suite.config import Settings
+from suite.config.settings import NatsSettings
 from suite.identity import utc_now
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, PredictionMade, PredictionSettled
-from suite.node.node import Node
 from suite.node.serving import running_node
 from suite.prediction.chance import HORIZON_SECONDS
 from support.models import tiny_model
+from support.nats import operator_of, running_nats
 from support.service import facts, history, service_and_client
 
 CONFIG = """
@@ -75,35 +75,65 @@ class Clock:
         return utc_now() + self.ahead
 
 
-@asynccontextmanager
-async def node_of(
-    models: Path, data_dir: Path, clock: Clock, *, memory_limit_gb: float | None = None
-) -> AsyncIterator[tuple[Node, Client]]:
-    settings = Settings(
-        node="box",
-        data_dir=data_dir,
-        models_directories=(models,),
-        memory_limit_gb=memory_limit_gb,
+def settings(directory: Path, *, node: str = "box", nats: NatsSettings | None = None) -> Settings:
+    return Settings(
+        node=node,
+        data_dir=directory / node,
+        models_directories=(directory / "models",),
+        nats=nats or NatsSettings(),
         enable_predictive_loading=True,
         prediction_interval_seconds=0.1,
         standby=False,
     )
-    async with running_node(settings, now=clock.now) as node, suite.connect(data_dir=data_dir) as client:
-        yield node, client
 
 
 async def test_a_bet_is_lost_when_its_horizon_has_passed(tmp_path: Path) -> None:
-    tiny_model(tmp_path / "likely.gguf")
+    (tmp_path / "models").mkdir()
+    tiny_model(tmp_path / "models" / "likely.gguf")
     clock = Clock()
-    async with node_of(tmp_path, tmp_path / "data", clock) as (_, client):
+    async with (
+        running_node(settings(tmp_path), now=clock.now) as node,
+        suite.connect(data_dir=tmp_path / "box") as client,
+    ):
         await client.record_usage("likely")
         with anyio.fail_after(SECONDS):
             await happened(client, "instance.*.likely.loaded")
             clock.ahead = timedelta(seconds=HORIZON_SECONDS + 60.0)
             lost = await settled(client)
-        assert (lost.outcome, lost.reason, lost.used) == ("waste", "not_used", False)
-        assert lost.byte_seconds > 0.0
-        assert lost.saved_seconds == 0.0
+            assert (lost.outcome, lost.reason, lost.used) == ("waste", "not_used", False)
+            assert lost.byte_seconds > 0.0
+            assert lost.saved_seconds == 0.0
+            # It is still likely: the next bet is taken once it is gone.
+            await client.unload_model("likely")
+            await happened(client, "prediction.likely.made", number=2)
+        detailed = await client.predict_models(detail=True)
+        assert isinstance(detailed.chances, tuple)
+        [chance] = detailed.chances
+        assert (chance.model_id, detailed.horizon_seconds) == ("likely", HORIZON_SECONDS)
+        assert 0.0 < chance.chance < 1.0
+        assert node.predictions_made >= 2
+
+
+async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for name in ("one", "two", "three"):
+        tiny_model(tmp_path / "models" / f"{name}.gguf")
+    async with running_nats(tmp_path) as (server, _), operator_of(server) as client:
+        access = server.access
+        nats = NatsSettings(url=access.url, user=access.user, password=access.password)
+        async with (
+            running_node(settings(tmp_path, node="box1", nats=nats)),
+            running_node(settings(tmp_path, node="box2", nats=nats)),
+        ):
+            with anyio.fail_after(SECONDS):
+                for name in ("one", "two", "three"):  # so there are many rounds after the first bet
+                    await client.record_usage(name)
+                    await happened(client, f"instance.*.{name}.loaded")
+        assert sorted(each.model_id for each in made(await history(client, "prediction.*.made"))) == [
+            "one",
+            "three",
+            "two",
+        ]
 
 
 async def happened(client: Client, filter: str, *, number: int = 1) -> Event:

@@ -90,7 +90,15 @@ class Memory:
 
     # --- what requests do -----------------------------------------------------------------------------------
 
-    def ask(self, model: str, size: int, *, wait: float = 1e6, priority: int = 0) -> str:
+    def ask(
+        self,
+        model: str,
+        size: int,
+        *,
+        wait: float = 1e6,
+        priority: int = 0,
+        only_evicting: tuple[str, ...] | None = None,
+    ) -> str:
         """Ask for a model. Returns the request's id; raises its refusal."""
         self._count += 1
         request = Request(
@@ -100,6 +108,7 @@ class Memory:
             since=self.now,
             deadline=self.now + wait,
             priority=priority,
+            only_evicting=only_evicting,
         )
         answer = decide(self.state, Ask(request=request, occupancy=self.occupancy()))
         self.state = evolve(self.state, answer)

@@ -48,7 +48,7 @@ class Learning:
         folds: list[Fold] = [self.appraiser, self.chances, self.bets]
         if self.keep_alive is not None:
             folds.append(self.keep_alive)
-        self._live = LiveFolds(log, folds, on_problem=partial(report, FOLD_FAILED))
+        self._live = LiveFolds(log, folds, lasting=("prediction",), on_problem=partial(report, FOLD_FAILED))
 
     async def reach(self, seq: int) -> None:
         """Wait until all that happened up to this sequence has been learned."""

@@ -57,12 +57,15 @@ class LiveFolds:
         folds: Sequence[Fold],
         *,
         remembered_uses: int = REMEMBERED_USES,
+        lasting: Sequence[str] = (),
         on_problem: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`lasting` are aggregates with few events, which are folded from the beginning of the log."""
         self._log = log
         self._folds = list(folds)
         self._aggregates = tuple(sorted({each for fold in folds for each in fold.aggregates}))
         self._remembered_uses = remembered_uses
+        self._lasting = tuple(lasting)
         self._on_problem = on_problem
         self.after: int | None = None
         """The sequence after which it began to fold; None until it has begun."""
@@ -93,7 +96,9 @@ class LiveFolds:
 
     async def _follow(self) -> None:
         if self.after is None:
-            self.after = self.seq = await self._log.place_of_newest(["usage"], self._remembered_uses)
+            after = await self._log.place_of_newest(["usage"], self._remembered_uses)
+            await self._recall(after)
+            self.after = self.seq = after
         try:
             async with self._log.follow(self._aggregates, after=self.seq) as self._follower:
                 while True:
@@ -104,6 +109,20 @@ class LiveFolds:
                     self._tell()
         finally:
             self._follower = None
+
+    async def _recall(self, until: int) -> None:
+        """Fold the lasting events up to a sequence: all of them, or none if the log cannot be read."""
+        if not until or not self._lasting:
+            return
+        events: list[Recorded] = []
+        async with self._log.follow(self._lasting, after=0) as follower:
+            reached = 0
+            while reached < until:
+                follower.settle()
+                batch = await follower.next()
+                events += [event for event in batch.events if event.seq <= until]
+                reached = batch.seq
+        await self._fold(events)
 
     def _tell(self) -> None:
         self._news.set()
