@@ -120,7 +120,12 @@ async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp
         tiny_model(tmp_path / "models" / f"{name}.gguf")
     async with running_nats(tmp_path) as (server, _), operator_of(server) as client:
         access = server.access
-        nats = NatsSettings(url=access.url, user=access.user, password=access.password)
+        nats = NatsSettings(
+            url=access.url,
+            user=access.user,
+            password=access.password,
+            inbox_prefix=access.inbox_prefix,
+        )
         async with (
             running_node(settings(tmp_path, node="box1", nats=nats)),
             running_node(settings(tmp_path, node="box2", nats=nats)),
