@@ -18,7 +18,7 @@ from suite.messages.events import Event, PredictionMade, PredictionSettled
 from suite.node.serving import running_node
 from suite.prediction.chance import HORIZON_SECONDS
 from support.models import tiny_model
-from support.nats import operator_of, running_nats
+from support.nats import mirrored_nats, operator_of
 from support.service import facts, history, service_and_client
 
 CONFIG = """
@@ -118,7 +118,7 @@ async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp
     (tmp_path / "models").mkdir()
     for name in ("one", "two", "three"):
         tiny_model(tmp_path / "models" / f"{name}.gguf")
-    async with running_nats(tmp_path) as (server, _), operator_of(server) as client:
+    async with mirrored_nats(tmp_path) as server, operator_of(server) as client:
         access = server.access
         nats = NatsSettings(
             url=access.url,
