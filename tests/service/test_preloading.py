@@ -134,11 +134,8 @@ async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp
                 for name in ("one", "two", "three"):  # so there are many rounds after the first bet
                     await client.record_usage(name)
                     await happened(client, f"instance.*.{name}.loaded")
-        assert sorted(each.model_id for each in made(await history(client, "prediction.*.made"))) == [
-            "one",
-            "three",
-            "two",
-        ]
+            every = made(await history(client, "prediction.*.made"))
+        assert sorted(each.model_id for each in every) == ["one", "three", "two"]
 
 
 async def happened(client: Client, filter: str, *, number: int = 1) -> Event:
