@@ -32,6 +32,7 @@ from suite.messages.events import (
     InstanceUnloaded,
     UnloadReason,
 )
+from suite.prediction.replay.decisions import evicted_again, is_whole
 
 NODE = "box1"
 
@@ -89,7 +90,15 @@ class Memory:
 
     # --- what requests do -----------------------------------------------------------------------------------
 
-    def ask(self, model: str, size: int, *, wait: float = 1e6, priority: int = 0) -> str:
+    def ask(
+        self,
+        model: str,
+        size: int,
+        *,
+        wait: float = 1e6,
+        priority: int = 0,
+        only_evicting: tuple[str, ...] | None = None,
+    ) -> str:
         """Ask for a model. Returns the request's id; raises its refusal."""
         self._count += 1
         request = Request(
@@ -99,6 +108,7 @@ class Memory:
             since=self.now,
             deadline=self.now + wait,
             priority=priority,
+            only_evicting=only_evicting,
         )
         answer = decide(self.state, Ask(request=request, occupancy=self.occupancy()))
         self.state = evolve(self.state, answer)
@@ -255,6 +265,8 @@ class Memory:
         decision = self.weighed(start.model_id)
         chosen = {each.model_id for each in decision.candidates if each.chosen}
         assert chosen == set(start.evicting) - self.leaving.keys(), "it is not what was decided"
+        if is_whole(decision):
+            assert evicted_again(start.model_id, decision, {}) == start.evicting, "the record says too little"
         self.decisions.append(decision)
 
     def weighed(self, model: str) -> Decision:

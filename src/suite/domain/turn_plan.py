@@ -128,7 +128,7 @@ class Planning:
         is_kept = is_gone and model_id in self._state.pinned
         free_bytes = min(self.free_bytes, self._room) + (need_bytes if is_kept else 0)
         missing = need_bytes - free_bytes
-        chosen = self._choose(missing)
+        chosen = self._choose(missing, among=only_evicting(queue))
         self.considered[model_id] = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
         is_enough = _bytes_of(chosen) >= missing
         since = queue[0].rank
@@ -159,10 +159,11 @@ class Planning:
 
     # --- who leaves -----------------------------------------------------------------------------------------
 
-    def _choose(self, missing: int) -> list[Resident]:
+    def _choose(self, missing: int, *, among: Collection[str] | None = None) -> list[Resident]:
         """The models that leave for so many bytes; all that could leave if they are not enough."""
         chosen = []
-        for each in self.able_to_leave:
+        able = self.able_to_leave
+        for each in able if among is None else [each for each in able if each.model_id in among]:
             if missing <= 0:
                 break
             chosen.append(each)
@@ -244,6 +245,16 @@ class Planning:
     def _look_again_at(self, time: float) -> None:
         if time > self._now:
             self._due = min(self._due, time)
+
+
+def only_evicting(queue: Queue) -> tuple[str, ...] | None:
+    """Which models may leave for those who wait for a model; None: any, as one of them may have any leave."""
+    allowed: dict[str, None] = {}
+    for each in queue:
+        if each.only_evicting is None:
+            return None
+        allowed.update(dict.fromkeys(each.only_evicting))
+    return tuple(allowed)
 
 
 def _bytes_of(residents: Iterable[Resident]) -> int:

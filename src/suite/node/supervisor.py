@@ -49,6 +49,7 @@ from suite.messages.events import (
 )
 from suite.node.admission import Admission, Tell, Terms
 from suite.node.admission_log import AdmissionLog
+from suite.node.appraisal import Appraise
 from suite.node.cores import NodeCores
 from suite.node.instance import Departure, Instance, Lease
 from suite.node.journal import Journal
@@ -91,12 +92,13 @@ class Supervisor:
         terminate: Terminate,
         cores: NodeCores,
         memory_kills: MemoryKills,
+        appraise: Appraise,
         new_id: NewId,
         now: Now,
         clock: Clock,
     ) -> None:
         """`turns` has the memory limit. `standby`: whether to keep a standby process for the next load while
-        the limit has room for it.
+        the limit has room for it. `appraise`: what the memory of models is worth.
         """
         self.instances: dict[str, Instance] = {}
         self.admission = Admission(
@@ -104,6 +106,7 @@ class Supervisor:
             instances=self.instances,
             begin_load=self._begin_load,
             evict=self._evict,
+            appraise=appraise,
             outcomes=Outcomes(node),
             new_id=new_id,
             clock=clock,
@@ -312,8 +315,8 @@ class Supervisor:
             context_tokens=model.context_tokens,
             evicting=start.evicting,
             content=model.sha256 or "",
-            decision=start.decision,
             settings_key=model.settings_key,
+            decision=start.decision,
         )
         victims = [self.instances[id] for id in start.evicting]
         with telemetry.span("decide load", model=model.model_id), self._leaving(victims) as evicted:
@@ -422,6 +425,7 @@ class Supervisor:
                     reused_tokens=report.reused_tokens,
                     completion_tokens=report.completion_tokens,
                 )
+                instance.unsaved_tokens = report.unsaved_tokens
                 self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
                 self.release(instance, report.generation_id)
         instance.changed()
