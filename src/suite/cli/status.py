@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         GetStatsReply,
         KvCacheInfo,
         ModelInfo,
+        QuarantineInfo,
     )
 
 
@@ -53,6 +54,7 @@ def status(target: Target, model: str | None) -> None:
     else:
         show_instances((reply.models or {}).values())
         _show_waiting((reply.models or {}).values())
+        _show_quarantined((reply.models or {}).values())
     if reply.generations:
         click.echo()
         _show_generations(reply.generations)
@@ -95,6 +97,24 @@ def _show_waiting(models: Iterable[ModelInfo]) -> None:
         click.echo(f"{model.model_id} {_waits(model)}")
 
 
+def _show_quarantined(models: Iterable[ModelInfo]) -> None:
+    """Print which models are left alone, because they failed again and again."""
+    from suite.cli.output import folded
+
+    for model in models:
+        if model.quarantine is not None:
+            folded(f"{model.model_id} is quarantined {_pause(model.quarantine)}", indent=4)
+
+
+def _pause(quarantine: QuarantineInfo) -> str:
+    from suite.cli.output import local_time
+
+    return (
+        f"until {local_time(quarantine.until)}: it failed {quarantine.failures} times in a row, "
+        f"the last time with: {quarantine.reason}"
+    )
+
+
 def _waits(model: ModelInfo) -> str:
     requests = f"{model.waiting} request{'s' if model.waiting != 1 else ''}"
     return f"waits for memory: place {model.place}, for {requests}"
@@ -115,6 +135,7 @@ def _show_one(model: ModelInfo) -> None:
     lines = [
         ("state", model.status if model.error is None else f"{model.status}: {model.error}"),
         ("waiting", _waits(model) if model.place is not None else ""),
+        ("quarantined", _pause(model.quarantine) if model.quarantine is not None else ""),
         ("pinned", "yes: it stays loaded" if model.pinned else ""),
         ("file", f"{model.model_path}, {size(model.file_bytes)}"),
         ("sha256", model.sha256 or "not read yet"),

@@ -95,13 +95,16 @@ class Admission:
         instances: Mapping[str, Instance],
         begin_load: BeginLoad,
         evict: Callable[[Instance], None],
+        check: Callable[[Model], None],
         new_id: NewId,
         clock: Clock,
     ) -> None:
+        """`check` raises the error for a model that must not be loaded now."""
         self.state = state
         self._instances = instances
         self._begin_load = begin_load
         self._evict = evict
+        self._check = check
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
         self._news = anyio.Event()
@@ -147,12 +150,22 @@ class Admission:
             self._refuse(ticket.request, NodeStopping())
             self.state = evolve(self.state, Withdrawn(request=ticket.request))
 
+    def check_again(self, model_id: str) -> None:
+        """Refuse those who wait for a model if it must not be loaded any more."""
+        for request in self.state.waiting.get(model_id, ()):
+            try:
+                self._check(self._tickets[request.request_id].model)
+            except SuiteError as error:
+                self._refuse(request, error)
+                self.note(Withdrawn(request=request))
+
     async def enter(
         self, model: Model, terms: Terms, *, correlation_id: str, tell: Tell | None = None
     ) -> Instance:
         """An instance of the model, loading or loaded, that counts this request as one that waits for it.
 
-        Raises NotEnoughMemory, Overloaded, NodeStopping, or what the append of the load's start raises.
+        Raises Quarantined, NotEnoughMemory, Overloaded, NodeStopping, or what the append of the load's start
+        raises.
         """
         now = self._clock()
         request = Request(
@@ -169,6 +182,7 @@ class Admission:
             return self._let_in(self._instances[model.model_id])
         if self._is_closed:
             raise NodeStopping
+        self._check(model)
         ticket = self._tickets[request.request_id] = _Ticket(request, model, correlation_id)
         self.note(answer)
         try:

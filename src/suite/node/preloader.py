@@ -59,6 +59,8 @@ class Preloader:
             return
         if model.error is not None or model.outage is not None:
             return
+        if self._node.supervisor.quarantine.is_suspect(model):
+            return
         admission = self._node.supervisor.admission
         if admission.state.waiting or model.need_bytes > admission.free_bytes:
             logger.info("%s is likely to be used, but there is no free memory for it", model_id)

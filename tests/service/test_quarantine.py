@@ -1,0 +1,137 @@
+"""A model that fails again and again is left alone for a while: through the real service, with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from suite.client import Client
+from suite.errors import ActorCrashed, LoadFailed, Quarantined, SuiteError
+from suite.messages.actions.status import ModelInfo
+from suite.messages.events import InstanceUnloaded, ModelQuarantined
+from support.models import slow_model
+from support.service import Serving, facts, history, service_and_client
+
+SECONDS = 30.0
+REQUESTS = 33
+
+
+@asynccontextmanager
+async def room_for_one(directory: Path) -> AsyncIterator[tuple[Serving, Client]]:
+    """A service that has memory for one of its models."""
+    (directory / "suite.toml").write_text("turn_seconds = 0.3\nstandby = false\nmemory_limit_gb = 0.3\n")
+    config = ("--config", str(directory / "suite.toml"))
+    async with service_and_client(directory, directory / "data", *config) as (service, client):
+        yield service, client
+
+
+async def info(client: Client, model_id: str) -> ModelInfo:
+    model = (await client.get_model_status(model_id)).model
+    assert model is not None
+    return model
+
+
+async def ask(client: Client, model_id: str) -> str:
+    """The outcome of a request, by its code."""
+    try:
+        await client.generate_text(model_id, "Once", max_tokens=2)
+    except SuiteError as error:
+        return error.code
+    return "answered"
+
+
+async def starts(client: Client, model_id: str) -> int:
+    return facts(await history(client, f"instance.*.{model_id}.>")).count("instance.load_started")
+
+
+async def kill(client: Client, model_id: str) -> None:
+    """Kill the process of a loaded model, and wait until it is gone."""
+    model = await info(client, model_id)
+    assert model.instance is not None and model.instance.pid is not None
+    os.kill(model.instance.pid, signal.SIGKILL)
+    with anyio.fail_after(SECONDS):
+        while (await info(client, model_id)).instance is not None:
+            await anyio.sleep(0.01)
+
+
+async def test_a_file_that_cannot_be_loaded_is_not_tried_for_every_request(tmp_path: Path) -> None:
+    good = slow_model(tmp_path / "good.gguf").read_bytes()
+    odd = good.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_xx.weight")
+    (tmp_path / "odd.gguf").write_bytes(odd)
+    async with room_for_one(tmp_path) as (_, client):
+        outcomes = [await ask(client, "odd") for _ in range(REQUESTS)]
+        assert outcomes == ["load_failed"] * 2 + ["model_quarantined"] * (REQUESTS - 2)
+        assert await starts(client, "odd") == 2
+        await client.load_model("good")
+        with pytest.raises(Quarantined, match=r"2 times in a row.*ffn_up.*`suite release odd`") as refused:
+            await client.load_model("odd")
+        assert 0 < refused.value.retry_after_ms <= 30_000
+        with pytest.raises(Quarantined):
+            await client.pin_model("odd")
+        assert (await info(client, "good")).loaded, "nothing left for what is refused"
+        assert (await client.select_model()).others[-1] == "odd"
+        shown = (await info(client, "odd")).quarantine
+        assert shown is not None and shown.failures == 2
+        (told,) = [event.data for event in await history(client, "model.odd.quarantined")]
+        assert isinstance(told, ModelQuarantined)
+        assert told.content == (await info(client, "odd")).sha256
+
+    async with room_for_one(tmp_path) as (_, client):
+        assert await ask(client, "odd") == "model_quarantined"
+        assert (await info(client, "odd")).quarantine == shown
+        assert await starts(client, "odd") == 2
+        assert (await client.release_model("odd")).seq
+        assert (await client.release_model("odd")).seq is None
+        with pytest.raises(LoadFailed):
+            await client.load_model("odd")
+        assert await ask(client, "odd") == "load_failed"
+        assert await ask(client, "odd") == "model_quarantined"
+
+        (tmp_path / "mended.part").write_bytes(good)
+        (tmp_path / "mended.part").rename(tmp_path / "odd.gguf")
+        with anyio.fail_after(SECONDS):
+            while (outcome := await ask(client, "odd")) != "answered":
+                assert outcome == "model_file_invalid", "until the new file is inspected"
+                await anyio.sleep(0.05)
+        assert facts(await history(client, "model.odd.released")) == ["model.released"]
+
+
+async def test_a_model_that_crashes_again_and_again_is_left_alone_and_those_who_wait_are_told(
+    tmp_path: Path,
+) -> None:
+    for name in ("a", "b"):
+        slow_model(tmp_path / f"{name}.gguf")
+    async with room_for_one(tmp_path) as (_, client):
+        await client.load_model("a")
+        await kill(client, "a")
+        refused: list[str] = []
+
+        async def wait() -> None:
+            refused.append(await ask(client, "a"))
+
+        async with anyio.create_task_group() as tasks:
+            generation = client.generate("a", "Once", max_tokens=4000, temperature=0)
+            with pytest.raises(ActorCrashed):
+                async with generation, aclosing(generation.__aiter__()) as chunks:  # type: ignore[type-var]
+                    await anext(chunks)
+                    tasks.start_soon(client.load_model, "b")
+                    with anyio.fail_after(SECONDS):
+                        while (await info(client, "a")).waiting == 0:  # until its turn is over
+                            tasks.start_soon(wait)
+                            await anyio.sleep(0.1)
+                    await kill(client, "a")
+                    async for _chunk in chunks:
+                        pass
+        assert "model_quarantined" in refused
+        assert set(refused) <= {"model_quarantined", "actor_crashed"}
+        assert (await info(client, "b")).loaded, "its turn came at once"
+        assert await starts(client, "a") == 2
+        assert await ask(client, "a") == "model_quarantined"
+        ends = [event.data for event in await history(client, "instance.*.b.unloaded")]
+        assert not [end for end in ends if isinstance(end, InstanceUnloaded)]
