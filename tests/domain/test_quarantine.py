@@ -63,7 +63,9 @@ class Node:
         self.starts += 1
         self.note(
             InstanceLoadStarted(
-                **self._ids(model, f"{model}-{self.starts}"),
+                node=NODE,
+                model_id=model,
+                instance_id=f"{model}-{self.starts}",
                 reserved_bytes=1,
                 context_tokens=1,
                 content=attempt.content,
@@ -74,16 +76,34 @@ class Node:
     def fail(
         self, model: str = "m", *, code: str = "load_failed", reason: LoadFailureReason | None = None
     ) -> None:
-        self.note(InstanceLoadFailed(**self._ids(model), code=code, message="odd", reason=reason))
+        instance_id = self._instance(model)
+        self.note(
+            InstanceLoadFailed(
+                node=NODE, model_id=model, instance_id=instance_id, code=code, message="odd", reason=reason
+            )
+        )
 
     def load(self, model: str = "m") -> None:
-        self.note(InstanceLoaded(**self._ids(model), pid=1, resident_bytes=1, load_ms=1.0))
+        instance_id = self._instance(model)
+        self.note(
+            InstanceLoaded(
+                node=NODE, model_id=model, instance_id=instance_id, pid=1, resident_bytes=1, load_ms=1.0
+            )
+        )
 
     def crash(self, model: str = "m", reason: CrashReason | None = None) -> None:
-        self.note(InstanceCrashed(**self._ids(model), exit_code=-6, generations=0, reason=reason))
+        instance_id = self._instance(model)
+        self.note(
+            InstanceCrashed(
+                node=NODE, model_id=model, instance_id=instance_id, exit_code=-6, generations=0, reason=reason
+            )
+        )
 
     def unload(self, model: str = "m", reason: UnloadReason = "idle") -> None:
-        self.note(InstanceUnloaded(**self._ids(model), reason=reason, freed_bytes=1))
+        instance_id = self._instance(model)
+        self.note(
+            InstanceUnloaded(node=NODE, model_id=model, instance_id=instance_id, reason=reason, freed_bytes=1)
+        )
 
     def release(self, model: str = "m") -> None:
         self._append(ModelReleased(model_id=model, node=NODE, reason="requested"))
@@ -108,10 +128,9 @@ class Node:
         self.log.append((self.now, fact))
         self.state = evolve(self.state, fact, self.now)
 
-    def _ids(self, model: str, instance_id: str | None = None) -> dict[str, str]:
+    def _instance(self, model: str) -> str:
         running = self.state.running.get(model)
-        known = running.instance_id if running is not None else "none"
-        return {"node": NODE, "model_id": model, "instance_id": instance_id or known}
+        return running.instance_id if running is not None else "none"
 
 
 def failed_twice() -> Node:

@@ -120,6 +120,11 @@ def _waits(model: ModelInfo) -> str:
     return f"waits for memory: place {model.place}, for {requests}"
 
 
+def _state(model: ModelInfo) -> str:
+    """The state, and what is wrong; a quarantine says that by itself."""
+    return model.status if model.error is None or model.quarantine else f"{model.status}: {model.error}"
+
+
 def _kv_cache(cache: KvCacheInfo, context_tokens: int) -> str:
     if cache.slots == 1:
         return f"1 slot of {context_tokens:,} tokens"
@@ -133,7 +138,7 @@ def _show_one(model: ModelInfo) -> None:
     from suite.units import size
 
     lines = [
-        ("state", model.status if model.error is None else f"{model.status}: {model.error}"),
+        ("state", _state(model)),
         ("waiting", _waits(model) if model.place is not None else ""),
         ("quarantined", _pause(model.quarantine) if model.quarantine is not None else ""),
         ("pinned", "yes: it stays loaded" if model.pinned else ""),

@@ -1,4 +1,4 @@
-"""A model that fails again and again is left alone for a while: through the real service, with real processes."""
+"""A model that fails again and again is left alone for a while. All is real but the time of day."""
 
 from __future__ import annotations
 
@@ -6,29 +6,48 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
 import pytest
 
+import suite
 from suite.client import Client
+from suite.config import Settings
 from suite.errors import ActorCrashed, LoadFailed, Quarantined, SuiteError
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded, ModelQuarantined
+from suite.node.serving import running_node
 from support.models import slow_model
-from support.service import Serving, facts, history, service_and_client
+from support.service import facts, history
 
 SECONDS = 30.0
 REQUESTS = 33
+PAUSE = timedelta(seconds=30)
+
+
+class TimeOfDay:
+    """It stands still unless a test moves it, so that no pause ends while a slow machine computes."""
+
+    now = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def room_for_one(directory: Path) -> AsyncIterator[tuple[Serving, Client]]:
-    """A service that has memory for one of its models."""
-    (directory / "suite.toml").write_text("turn_seconds = 0.3\nstandby = false\nmemory_limit_gb = 0.3\n")
-    config = ("--config", str(directory / "suite.toml"))
-    async with service_and_client(directory, directory / "data", *config) as (service, client):
-        yield service, client
+async def room_for_one(directory: Path, time: TimeOfDay) -> AsyncIterator[Client]:
+    """A node that has memory for one of its models."""
+    settings = Settings(
+        data_dir=directory / "data",
+        models_directories=(directory,),
+        standby=False,
+        turn_seconds=0.3,
+        memory_limit_gb=0.3,
+    )
+    async with (
+        running_node(settings, now=lambda: time.now),
+        suite.connect(data_dir=settings.data_dir) as client,
+    ):
+        yield client
 
 
 async def info(client: Client, model_id: str) -> ModelInfo:
@@ -64,14 +83,17 @@ async def test_a_file_that_cannot_be_loaded_is_not_tried_for_every_request(tmp_p
     good = slow_model(tmp_path / "good.gguf").read_bytes()
     odd = good.replace(b"blk.1.ffn_up.weight", b"blk.1.ffn_xx.weight")
     (tmp_path / "odd.gguf").write_bytes(odd)
-    async with room_for_one(tmp_path) as (_, client):
+    time = TimeOfDay()
+    async with room_for_one(tmp_path, time) as client:
         outcomes = [await ask(client, "odd") for _ in range(REQUESTS)]
         assert outcomes == ["load_failed"] * 2 + ["model_quarantined"] * (REQUESTS - 2)
         assert await starts(client, "odd") == 2
         await client.load_model("good")
-        with pytest.raises(Quarantined, match=r"2 times in a row.*ffn_up.*`suite release odd`") as refused:
+        with pytest.raises(
+            Quarantined, match=r"for another 30 s.* 2 times .*ffn_up.*`suite release odd`"
+        ) as e:
             await client.load_model("odd")
-        assert 0 < refused.value.retry_after_ms <= 30_000
+        assert e.value.retry_after_ms == 30_000
         with pytest.raises(Quarantined):
             await client.pin_model("odd")
         assert (await info(client, "good")).loaded, "nothing left for what is refused"
@@ -82,10 +104,23 @@ async def test_a_file_that_cannot_be_loaded_is_not_tried_for_every_request(tmp_p
         assert isinstance(told, ModelQuarantined)
         assert told.content == (await info(client, "odd")).sha256
 
-    async with room_for_one(tmp_path) as (_, client):
+    async with room_for_one(tmp_path, time) as client:
         assert await ask(client, "odd") == "model_quarantined"
         assert (await info(client, "odd")).quarantine == shown
-        assert await starts(client, "odd") == 2
+        time.now += PAUSE
+        outcomes = []
+
+        async def attempt() -> None:
+            outcomes.append(await ask(client, "odd"))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(attempt)
+        assert outcomes == ["load_failed"] * 5, "all wait for the one attempt after the pause"
+        assert await starts(client, "odd") == 3
+        with pytest.raises(Quarantined, match=r"for another 60 s.* 3 times "):
+            await client.load_model("odd")
+
         assert (await client.release_model("odd")).seq
         assert (await client.release_model("odd")).seq is None
         with pytest.raises(LoadFailed):
@@ -107,7 +142,7 @@ async def test_a_model_that_crashes_again_and_again_is_left_alone_and_those_who_
 ) -> None:
     for name in ("a", "b"):
         slow_model(tmp_path / f"{name}.gguf")
-    async with room_for_one(tmp_path) as (_, client):
+    async with room_for_one(tmp_path, TimeOfDay()) as client:
         await client.load_model("a")
         await kill(client, "a")
         refused: list[str] = []
