@@ -115,8 +115,7 @@ def _remark(model: ModelInfo, folders: Sequence[str]) -> str:
     source: str = _folder(model, folders) if model.source == "directory" else model.source
     if model.repository is not None and model.repository not in model.model_id:
         source = f"{source} {model.repository}"
-    wrong = model.error or (model.quarantine and model.quarantine.reason)
-    return ", ".join(filter(None, (source, wrong or ", ".join(model.aliases))))
+    return ", ".join(filter(None, (source, model.error or ", ".join(model.aliases))))
 
 
 def _folder(model: ModelInfo, folders: Sequence[str]) -> str:

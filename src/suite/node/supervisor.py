@@ -486,19 +486,19 @@ class Supervisor:
 
     def _load_failed(self, instance: Instance, exit_code: int) -> InstanceLoadFailed:
         model_id = instance.model.model_id
-        reason: LoadFailureReason | None = None if instance.process is not None else "not_started"
+        reason: LoadFailureReason | None = None
         if instance.unloading is not None:
             instance.failure = LoadCancelled()
+        elif instance.failure is None and self._memory_kills.explain(exit_code, instance.kills_before):
+            reason = "out_of_memory"
+            instance.failure = LoadFailed(f"the process that loaded {model_id} died: {_OUT_OF_MEMORY}")
         elif instance.failure is None:
-            died = f"the process that loaded {model_id} died"
-            if self._memory_kills.explain(exit_code, instance.kills_before):
-                reason = "out_of_memory"
             instance.failure = LoadFailed(
-                f"{died}: {_OUT_OF_MEMORY}"
-                if reason == "out_of_memory"
-                else f"{died} with {described(exit_code)}: {_last_errors(instance)}; "
-                "check the file, or load it with other settings"
+                f"the process that loaded {model_id} died with {described(exit_code)}: "
+                f"{_last_errors(instance)}; check the file, or load it with other settings"
             )
+        elif instance.process is None and isinstance(instance.failure, LoadFailed):
+            reason = "not_started"
         failure = instance.failure
         self.load_errors[model_id] = failure.message
         return InstanceLoadFailed(
