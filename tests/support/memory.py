@@ -21,7 +21,9 @@ from suite.domain.turns import (
     evolve,
     never_fits,
 )
+from suite.domain.weighing import weigh
 from suite.errors import SuiteError
+from suite.messages.decisions import Decision
 from suite.messages.events import (
     InstanceCrashed,
     InstanceLoaded,
@@ -56,6 +58,8 @@ class Memory:
         """Every request that was served, by id."""
         self.refused: dict[str, SuiteError] = {}
         self.starts: list[Start] = []
+        self.decisions: list[Decision] = []
+        """What was weighed for each start."""
         self.evicted: list[str] = []
         self._count = 0
 
@@ -217,6 +221,8 @@ class Memory:
         while True:
             self.plan = plan(self.state, now=self.now, occupancy=self.occupancy())
             self._check(self.plan)
+            if self.plan.start is not None:
+                self._weigh(self.plan.start)
             self.state = evolve(self.state, self.plan)
             for request in self.plan.served:
                 self._serve(request)
@@ -244,6 +250,16 @@ class Memory:
         for model in plan.closing:
             assert model not in self.state.pinned
         assert plan.due > self.now
+
+    def _weigh(self, start: Start) -> None:
+        decision = self.weighed(start.model_id)
+        chosen = {each.model_id for each in decision.candidates if each.chosen}
+        assert chosen == set(start.evicting) - self.leaving.keys(), "it is not what was decided"
+        self.decisions.append(decision)
+
+    def weighed(self, model: str) -> Decision:
+        """What is weighed now for a model that somebody waits for."""
+        return weigh(self.state, model, now=self.now, occupancy=self.occupancy())
 
     def _start(self, start: Start) -> None:
         assert start.model_id not in self.state.residency.residents, "it is there already"

@@ -31,6 +31,7 @@ import msgspec
 from suite.domain import residency as residents
 from suite.domain.residency import Residency, Resident
 from suite.errors import NotEnoughMemory, Overloaded, SuiteError
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import Event, InstanceEvent, InstanceLoaded, InstanceLoadStarted
 from suite.units import size
 
@@ -64,6 +65,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     """Until when it may wait for memory. The load itself is not limited by it."""
     priority: int = 0
+    purpose: Purpose = "request"
 
     @property
     def rank(self) -> float:
@@ -201,6 +203,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     reserved_bytes: int
     evicting: tuple[str, ...]
     """The models whose memory it gets; some may be leaving already."""
+    decision: Decision | None = None
+    """What was weighed; None until somebody asks (`suite.domain.weighing`)."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

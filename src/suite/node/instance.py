@@ -13,6 +13,7 @@ from suite.catalogue import Model
 from suite.domain.turns import Occupancy
 from suite.errors import SuiteError
 from suite.messages.actor import CoreSeat
+from suite.messages.decisions import Decision
 from suite.messages.events import UnloadReason
 from suite.node.process import ActorProcess
 
@@ -39,6 +40,16 @@ class Lease(msgspec.Struct, kw_only=True):
     """Whether the actor has the generation. Until then the hand-over replies to the client."""
 
 
+class Departure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an instance is being unloaded, beyond the reason: what its event says (`InstanceUnloaded`)."""
+
+    evicted_for: str = ""
+    decision_seq: int = 0
+    decision: Decision | None = None
+    requested_by: str = ""
+    keep_alive_seconds: float | None = None
+
+
 class Instance:
     """What the node knows of one instance. The supervisor changes it; `Generations` changes its leases."""
 
@@ -58,6 +69,10 @@ class Instance:
         """Why it ended, for those who waited for it."""
         self.unloading: UnloadReason | None = None
         """Why it is being unloaded; None while it stays."""
+        self.departure = Departure()
+        """What is known of why it is being unloaded."""
+        self.unused_seconds: float | None = None
+        """For how long it had not been used when its unload began; None while it has not."""
         self.leave_by: float | None = None
         """When generations that still run are cancelled (clock time); None until the unload has begun."""
         self.kills_before = 0

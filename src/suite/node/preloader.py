@@ -68,7 +68,7 @@ class Preloader:
         try:
             loadable = await self._node.loadable(model_id)
             supervisor, id = self._node.supervisor, self._node.new_id()
-            async with supervisor.hold(loadable, Terms(), correlation_id=id) as instance:
+            async with supervisor.hold(loadable, Terms(purpose="preload"), correlation_id=id) as instance:
                 await wait_loaded(instance, None)
         except SuiteError as error:
             logger.warning("%s, likely to be used, is not loaded: %s", model_id, error.message)
