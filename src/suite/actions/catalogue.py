@@ -24,6 +24,7 @@ from suite.messages.actions.status import (
     ModelInfo,
     ModelsPage,
     ModelStatus,
+    QuarantineInfo,
 )
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
@@ -150,6 +151,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         pinned=node.supervisor.is_pinned(model.model_id),
         waiting=node.supervisor.admission.waiting(model.model_id),
         place=place.place if place is not None else None,
+        quarantine=_quarantine(node, model) if instance is None else None,
         has_chat_template=bool(model.settings.chat_template or (info and info.chat_template)),
         estimate=model.estimate,
         estimated_vram_mb=-(-model.need_bytes // _MIB),
@@ -163,6 +165,13 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         repository=model.file.entry.repository,
         defaults=dict(model.file.entry.parameters),
     )
+
+
+def _quarantine(node: Node, model: Model) -> QuarantineInfo | None:
+    found = node.supervisor.quarantine.pause_of(model)
+    if found is None:
+        return None
+    return QuarantineInfo(until=rfc3339(found.until), failures=found.failures, reason=found.reason)
 
 
 def _idle_timeout(node: Node, model: Model, instance: Instance | None) -> float:

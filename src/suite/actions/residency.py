@@ -1,4 +1,4 @@
-"""load_model, unload_model, pin_model and unpin_model."""
+"""load_model, unload_model, pin_model, unpin_model and release_model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from suite.messages.actions.residency import (
     LoadModelRequest,
     PinModelReply,
     PinModelRequest,
+    ReleaseModelReply,
+    ReleaseModelRequest,
     UnloadModelReply,
     UnloadModelRequest,
     UnpinModelReply,
@@ -108,6 +110,21 @@ async def unpin_model(node: Node, request: UnpinModelRequest, _: Call) -> UnpinM
         message=f"{model_id} was not pinned on {node.name}"
         if seq is None
         else f"{model_id} is not pinned on {node.name} any more",
+        seq=seq,
+    )
+
+
+@action("release_model")
+async def release_model(node: Node, request: ReleaseModelRequest, _: Call) -> ReleaseModelReply:
+    """End the quarantine of a model."""
+    model_id = node.model(request.model_id).model_id
+    seq = await node.supervisor.quarantine.release(model_id)
+    return ReleaseModelReply(
+        model_id=model_id,
+        node=node.name,
+        message=f"{model_id} was not quarantined on {node.name}"
+        if seq is None
+        else f"{model_id} is not quarantined on {node.name} any more: the next request loads it",
         seq=seq,
     )
 

@@ -139,6 +139,38 @@ class ModelUnpinned(ModelEvent, frozen=True, kw_only=True):
     node: str
 
 
+@event("model", "quarantined")
+class ModelQuarantined(ModelEvent, frozen=True, kw_only=True):
+    """The model failed again and again on this node, which does not load it before `until` (ADR 43).
+
+    That holds for this content with these settings only.
+    """
+
+    node: str
+    content: str
+    """The SHA-256 of the files that failed; empty if it was not known yet."""
+    settings_key: str
+    """The digest of the settings that they failed with, as in ``load_started``."""
+    failures: int
+    """How many times in a row it failed."""
+    until: datetime
+    instance_id: str
+    """The instance that failed last."""
+    reason: str
+    """How that one failed, for people."""
+
+
+ReleaseReason = Literal["requested", "worked"]
+
+
+@event("model", "released")
+class ModelReleased(ModelEvent, frozen=True, kw_only=True):
+    """The node loads this model again like any other: somebody has said so, or it was tried and worked."""
+
+    node: str
+    reason: ReleaseReason
+
+
 # --- instance ---------------------------------------------------------------------------------------------
 
 UnloadReason = Literal[
@@ -184,12 +216,18 @@ class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True):
     load_ms: float
 
 
+LoadFailureReason = Literal["out_of_memory", "not_started"]
+
+
 @event("instance", "load_failed")
-class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True):
+class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The model could not be loaded; ``code`` is the error that the requester got."""
 
     code: str
     message: str
+    reason: LoadFailureReason | None = None
+    """`out_of_memory`: the kernel killed its process for lack of memory; `not_started`: the system could not
+    start one. None: neither, or not known."""
 
 
 @event("instance", "unloaded")

@@ -39,12 +39,13 @@ from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading
 from suite.messages.decisions import Decision
 from suite.messages.events import (
     CrashReason,
-    Event,
     InstanceCrashed,
+    InstanceEvent,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
     InstanceUnloaded,
+    LoadFailureReason,
     UnloadReason,
 )
 from suite.node.admission import Admission, Tell, Terms
@@ -56,6 +57,7 @@ from suite.node.journal import Journal
 from suite.node.memory_kills import MemoryKills
 from suite.node.outcomes import Outcomes
 from suite.node.process import STOP_SECONDS, ActorProcess
+from suite.node.quarantine import Quarantine
 from suite.node.standby import Standby
 from suite.tasks import background
 
@@ -87,6 +89,7 @@ class Supervisor:
         journal: Journal,
         *,
         turns: Turns,
+        quarantine: Quarantine,
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
@@ -107,6 +110,7 @@ class Supervisor:
             begin_load=self._begin_load,
             evict=self._evict,
             appraise=appraise,
+            check=quarantine.check,
             outcomes=Outcomes(node),
             new_id=new_id,
             clock=clock,
@@ -115,6 +119,8 @@ class Supervisor:
         """Counts of loads, unloads, crashes, generations and tokens since the start."""
         self.load_errors: dict[str, str] = {}
         """Why the last load of a model failed, by model id; removed when the next load begins."""
+        self.quarantine = quarantine
+        """Which models must not be loaded now."""
         self._node = node
         self._journal = journal
         self._make_spec = make_spec
@@ -161,7 +167,7 @@ class Supervisor:
     ) -> AsyncIterator[Instance]:
         """An instance of the model, loading or loaded, that is not evicted during the block.
 
-        It waits until there is memory as `terms` say; `tell` gets its place in the line. Raises
+        It waits until there is memory as `terms` say; `tell` gets its place in the line. Raises Quarantined,
         NotEnoughMemory, Overloaded, NodeStopping, or what the append of the decision raises.
         """
         instance = await self.admission.enter(model, terms, correlation_id=correlation_id, tell=tell)
@@ -328,6 +334,7 @@ class Supervisor:
                 message="it was not known whether this load is in the log, so it was given up",
             )
             instance.seq = await self._journal.decide(started, undone=undone, correlation_id=correlation_id)
+        self.quarantine.note(started)
         self.instances[model.model_id] = instance
         self.load_errors.pop(model.model_id, None)
         departure = Departure(evicted_for=model.model_id, decision_seq=instance.seq)
@@ -483,7 +490,7 @@ class Supervisor:
         instance.changed()
         self.admission.wake()
 
-    def _end_of(self, instance: Instance, exit_code: int) -> Event:
+    def _end_of(self, instance: Instance, exit_code: int) -> InstanceEvent:
         """The event that ends the instance. Also sets the error for those who wait for it."""
         if instance.phase == "loading":
             return self._load_failed(instance, exit_code)
@@ -511,16 +518,19 @@ class Supervisor:
 
     def _load_failed(self, instance: Instance, exit_code: int) -> InstanceLoadFailed:
         model_id = instance.model.model_id
+        reason: LoadFailureReason | None = None
         if instance.unloading is not None:
             instance.failure = LoadCancelled()
+        elif instance.failure is None and self._memory_kills.explain(exit_code, instance.kills_before):
+            reason = "out_of_memory"
+            instance.failure = LoadFailed(f"the process that loaded {model_id} died: {_OUT_OF_MEMORY}")
         elif instance.failure is None:
-            died = f"the process that loaded {model_id} died"
             instance.failure = LoadFailed(
-                f"{died}: {_OUT_OF_MEMORY}"
-                if self._memory_kills.explain(exit_code, instance.kills_before)
-                else f"{died} with {described(exit_code)}: {_last_errors(instance)}; "
-                "check the file, or load it with other settings"
+                f"the process that loaded {model_id} died with {described(exit_code)}: "
+                f"{_last_errors(instance)}; check the file, or load it with other settings"
             )
+        elif instance.process is None and isinstance(instance.failure, LoadFailed):
+            reason = "not_started"
         failure = instance.failure
         self.load_errors[model_id] = failure.message
         return InstanceLoadFailed(
@@ -529,6 +539,7 @@ class Supervisor:
             instance_id=instance.instance_id,
             code=failure.code,
             message=failure.message,
+            reason=reason,
         )
 
     def _crashed(self, instance: Instance, exit_code: int) -> InstanceCrashed:
@@ -560,14 +571,18 @@ class Supervisor:
             if lease.accepted:
                 await self._terminate(lease, error)
 
-    async def _record(self, instance: Instance, fact: Event) -> None:
+    async def _record(self, instance: Instance, fact: InstanceEvent) -> None:
         try:
             await self._journal.record(
                 fact, correlation_id=instance.correlation_id, written=instance.recorded
             )
         except LogNotWritable as error:  # it has happened all the same, and the journal writes it later
             instance.unrecorded = error
+        follows = self.quarantine.note(fact)
         self.admission.note(fact)
+        if follows is not None:
+            self.admission.check_again(fact.model_id)
+            await self.quarantine.record(follows)
 
     def release(self, instance: Instance, generation_id: str) -> None:
         """Release the lease of a generation that has ended."""

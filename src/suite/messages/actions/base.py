@@ -84,5 +84,5 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str | None = None
     """For ``unknown_outcome``: the id of the event in question."""
     retry_after_ms: int | None = None
-    """For ``overloaded``: when there is likely to be room again."""
+    """For ``overloaded``: when there is likely to be room again; for ``model_quarantined``: when it ends."""
     warnings: tuple[str, ...] = ()

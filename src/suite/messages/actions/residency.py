@@ -88,3 +88,23 @@ class UnpinModelReply(Reply, frozen=True, kw_only=True):
     message: str
     seq: int | None
     """The sequence of the ``unpinned`` event; null if it was not pinned."""
+
+
+class ReleaseModelRequest(Request, frozen=True, kw_only=True):
+    """End the quarantine of a model on the node that answers: forget that it failed, so it is loaded again.
+
+    A model that failed twice in a row or more, at its load or soon after, is left alone for a while:
+    requests for it are refused with `model_quarantined`.
+    """
+
+    model_id: ModelId
+
+
+class ReleaseModelReply(Reply, frozen=True, kw_only=True):
+    """The model is not quarantined. It is not loaded by this."""
+
+    model_id: str
+    node: str
+    message: str
+    seq: int | None
+    """The sequence of the ``released`` event; null if it was not quarantined."""

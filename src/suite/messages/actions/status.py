@@ -89,6 +89,16 @@ class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How its requester calls itself, in the header ``Suite-Client``; null if it does not."""
 
 
+class QuarantineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a model is not loaded for now: it failed again and again."""
+
+    until: str
+    failures: int
+    """How many times in a row it failed."""
+    reason: str
+    """How it failed the last time."""
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the catalogue, with its instance if it has one."""
 
@@ -124,6 +134,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How many requests wait until there is memory for it."""
     place: int | None = None
     """1: it is the next model to be loaded; null if nothing waits for it."""
+    quarantine: QuarantineInfo | None = None
+    """Until when it is not loaded on this node, and why; null if it may be. `release_model` ends that."""
     has_chat_template: bool
     estimate: MemoryEstimate | None
     estimated_vram_mb: int
