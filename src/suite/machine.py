@@ -77,6 +77,19 @@ def memory(root: Path = _ROOT) -> Bound:
     return min(bounds, key=lambda bound: bound.value)
 
 
+def available_memory(root: Path = _ROOT) -> Bound | None:
+    """How many bytes more this process and its children could have now; None if the system does not say.
+
+    Page cache counts as free, that of mapped weights too: the kernel drops it before it refuses memory.
+    """
+    free = _meminfo(root, "MemAvailable")
+    bounds = [] if free is None else [Bound(free, "the memory of this machine")]
+    bounds += [
+        Bound(int(left.value), f"the limit in {left.file}") for left in Cgroups(root).memory_headrooms()
+    ]
+    return min(bounds, key=lambda bound: bound.value, default=None)
+
+
 def default_memory_limit(root: Path = _ROOT) -> Bound:
     """The memory limit for all loaded models where none is configured, in bytes."""
     whole = memory(root)
@@ -124,8 +137,14 @@ def _siblings(topology: Path) -> str:
 
 def _host_memory(root: Path) -> int:
     """The memory of the machine; of an LXC container where lxcfs says so in /proc/meminfo."""
+    total = _meminfo(root, "MemTotal")
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if total is None else total
+
+
+def _meminfo(root: Path, name: str) -> int | None:
+    """A line of /proc/meminfo, in bytes; None if there is none."""
     try:
-        found = re.search(r"^MemTotal: +(\d+) kB$", (root / "proc/meminfo").read_text(), re.MULTILINE)
+        found = re.search(rf"^{name}: +(\d+) kB$", (root / "proc/meminfo").read_text(), re.MULTILINE)
     except (OSError, ValueError):
-        found = None
-    return int(found[1]) << 10 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return None
+    return int(found[1]) << 10 if found else None

@@ -172,28 +172,65 @@ class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True, omit_default
 
 
 @event("instance", "loaded")
-class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True):
-    """The model is ready. ``resident_bytes`` is measured; ``load_ms`` counts from the start of the load."""
+class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The model is ready. ``resident_bytes`` is measured; ``load_ms`` counts from the start of the load.
+
+    What could not be measured is left out.
+    """
 
     pid: int
     resident_bytes: int
+    """The resident memory of its processes, mapped files included."""
     load_ms: float
+    estimated_bytes: int = 0
+    """What its file and its settings let expect; ``resident_bytes`` minus this is the error."""
+    anonymous_bytes: int = 0
+    """The part of ``resident_bytes`` that only the end of its processes frees."""
+    file_bytes: int = 0
+    """The part of ``resident_bytes`` that are pages of files, above all its weights."""
+    weights_bytes: int = 0
+    """What llama.cpp has allocated or mapped for the weights; of a page that was never touched nothing is
+    resident."""
+    kv_bytes: int = 0
+    """What llama.cpp has allocated for the KV cache."""
+    compute_bytes: int = 0
+    """What llama.cpp has allocated to compute in."""
+    content: str = ""
+    """The SHA-256 of the files that it has loaded; empty if it is not known."""
+    settings_key: str = ""
+    """As in the start of the load."""
 
 
 @event("instance", "load_failed")
-class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True):
+class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The model could not be loaded; ``code`` is the error that the requester got."""
 
     code: str
     message: str
+    resident_bytes: int = 0
+    """What it was measured to need, if that was more than it can have."""
+    content: str = ""
+    """The SHA-256 of the files that it was measured with."""
+    settings_key: str = ""
+    """The settings that it was measured with."""
+
+
+@event("instance", "grew")
+class InstanceGrew(InstanceEvent, frozen=True, kw_only=True):
+    """The model's processes were measured to need more memory than it counted for."""
+
+    reserved_bytes: int
+    """What it counts for from now on."""
 
 
 @event("instance", "unloaded")
-class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True):
+class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The model's process has ended, and its memory is freed."""
 
     reason: UnloadReason
     freed_bytes: int
+    peak_bytes: int = 0
+    """The most resident memory that its processes had together."""
 
 
 CrashReason = Literal["out_of_memory"]
@@ -207,6 +244,8 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tr
     generations: int
     reason: CrashReason | None = None
     """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
+    peak_bytes: int = 0
+    """The most resident memory that its processes had together."""
 
 
 # --- usage ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from suite.errors import SuiteError
 from suite.messages.actor import CoreSeat
 from suite.messages.events import UnloadReason
 from suite.node.process import ActorProcess
+from suite.process_memory import ProcessMemory
 
 Phase: TypeAlias = Literal["loading", "loaded", "ending", "gone"]
 
@@ -79,6 +80,11 @@ class Instance:
         self.last_used_at: str | None = None
         self.load_ms: float | None = None
         self.resident_bytes = 0
+        """When it was ready."""
+        self.memory = ProcessMemory()
+        """What its processes had when they were measured last."""
+        self.peak_bytes = 0
+        """The most that they had."""
         self.freed_bytes = 0
         self.trace: Context | None = telemetry.current()
         """The trace that its next event belongs to: that of the load, then none, then that of the unload."""
@@ -108,6 +114,12 @@ class Instance:
     def is_idle(self) -> bool:
         """Whether it is loaded, not being unloaded, and unused."""
         return self.phase == "loaded" and self.unloading is None and self.holds == 0
+
+    def measured(self, memory: ProcessMemory) -> None:
+        """Note what its processes have; nothing if they have ended."""
+        if memory.resident_bytes:
+            self.memory = memory
+            self.peak_bytes = max(self.peak_bytes, memory.peak_bytes)
 
     def recorded(self, seq: int) -> None:
         """Note that its newest event is in the log."""

@@ -60,7 +60,7 @@ class Preloader:
         if model.error is not None or model.outage is not None:
             return
         admission = self._node.supervisor.admission
-        if admission.state.waiting or model.need_bytes > admission.free_bytes:
+        if admission.state.waiting or self._node.supervisor.need_bytes(model) > admission.free_bytes:
             logger.info("%s is likely to be used, but there is no free memory for it", model_id)
             return
         try:

@@ -69,6 +69,7 @@ from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
+from suite.node.sizes import ModelSizes
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.supervisor import Supervisor
@@ -235,6 +236,8 @@ async def running_node(
                 ) as projections,
                 supervisor.running(),
             ):
+                tasks.start_soon(supervisor.sizes.recall, projections.catalogue, epoch)
+                await supervisor.sizes.wait_recalled()
                 node = _node(env, reporter, catalogue, journal, projections, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
@@ -305,6 +308,9 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
             queue_limit=settings.queue_limit,
             turn_seconds=settings.turn_seconds,
         ),
+        sizes=ModelSizes(settings.node),
+        machine_memory=machine.memory(),
+        available_memory=machine.available_memory,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
