@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from suite.cgroups import Cgroups
+from suite.units import size
 
 MEMORY_SHARE: Final = 0.8
 """The part of the memory that models may use by default: the node, NATS and others need some too."""
@@ -94,6 +95,16 @@ def default_memory_limit(root: Path = _ROOT) -> Bound:
     """The memory limit for all loaded models where none is configured, in bytes."""
     whole = memory(root)
     return Bound(int(whole.value * MEMORY_SHARE), f"{MEMORY_SHARE} of {whole.origin}")
+
+
+def warning_about_limit(limit_bytes: int, whole: Bound) -> str | None:
+    """What is wrong with a configured limit that is more than there is; None if nothing is."""
+    if limit_bytes <= whole.value:
+        return None
+    return (
+        f"memory_limit_gb is {size(limit_bytes)}, but {whole.origin} is {size(whole.value)}: "
+        "models get what is there, and a limit as large as that lets the kernel kill them"
+    )
 
 
 def _least(root: Path, *bounds: Bound) -> Bound:

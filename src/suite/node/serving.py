@@ -77,6 +77,7 @@ from suite.node.users import UsersWatch
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.tasks import background
+from suite.units import size
 from suite.version import __version__
 
 logger = logging.getLogger("suite.node")
@@ -238,6 +239,7 @@ async def running_node(
             ):
                 tasks.start_soon(supervisor.sizes.recall, projections.catalogue, epoch)
                 await supervisor.sizes.wait_recalled()
+                _warn_of_small_limit(supervisor, catalogue)
                 node = _node(env, reporter, catalogue, journal, projections, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
@@ -495,7 +497,22 @@ def _shortest(retention: RetentionSettings) -> timedelta | None:
 def _memory_limit(settings: Settings) -> int:
     if settings.memory_limit_gb is None:
         return machine.default_memory_limit().value
-    return int(settings.memory_limit_gb * _GIB)
+    limit_bytes = int(settings.memory_limit_gb * _GIB)
+    if (warning := machine.warning_about_limit(limit_bytes, machine.memory())) is not None:
+        logger.warning("%s", warning)
+    return limit_bytes
+
+
+def _warn_of_small_limit(supervisor: Supervisor, catalogue: Catalogue) -> None:
+    """Say so if no model of the catalogue fits into the limit."""
+    needs = [supervisor.need_bytes(each) for each in catalogue.models.values() if each.error is None]
+    limit_bytes = supervisor.residency.limit_bytes
+    if needs and min(needs) > limit_bytes:
+        logger.warning(
+            "no model fits into the memory limit of %s, the smallest needs %s: raise memory_limit_gb",
+            size(limit_bytes),
+            size(min(needs)),
+        )
 
 
 async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch) -> None:

@@ -36,6 +36,7 @@ from suite.errors import (
 )
 from suite.identity import Clock, NewId, Now
 from suite.machine import Bound
+from suite.messages.actions.status import MemoryInfo
 from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
 from suite.messages.events import (
     CrashReason,
@@ -493,6 +494,21 @@ class Supervisor:
         return instance.failure is not None
 
     # --- memory -------------------------------------------------------------------------------------------
+
+    @property
+    def memories(self) -> tuple[MemoryInfo, ...]:
+        """The memories of this node, and who uses them."""
+        measured = sum(each.memory.resident_bytes for each in self.instances.values())
+        return (
+            MemoryInfo(
+                name="ram",
+                limit_bytes=self.residency.limit_bytes,
+                reserved_bytes=self.residency.reserved_bytes,
+                measured_bytes=measured + self.memory.standby_bytes,
+                others_bytes=self.memory.others_bytes,
+                admissible_bytes=self.residency.admissible_bytes,
+            ),
+        )
 
     async def _measured(self, instance: Instance) -> None:
         """Have a model that needs more than was reserved for it count for that, as far as the limit goes.
