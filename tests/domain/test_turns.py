@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from suite.domain.turns import LONGEST_TURN_SECONDS
+from suite.domain.turns import LONGEST_TURN_SECONDS, UNUSED, may_leave
 from suite.errors import NotEnoughMemory, Overloaded
 from support.clients import Client, run
 from support.memory import Memory
@@ -228,6 +228,42 @@ def test_who_may_not_wait_is_refused_and_nobody_closes_for_it() -> None:
     assert node.ask("b", 60, wait=0.0) in node.refused
     node.pass_time(100.0)
     assert not node.state.closing
+
+
+def test_a_bet_has_only_those_leave_that_it_was_taken_on() -> None:
+    node = memory(a=40, b=40)
+    node.ask("c", 50, wait=0.0, only_evicting=("b",))
+    assert node.starts[0].evicting == ("b",)
+    assert node.decisions[-1].only_evicting == ("b",)
+    node = memory(a=40, b=40)
+    assert node.ask("c", 90, wait=0.0, only_evicting=("b",)) in node.refused
+    assert node.ask("c", 50, wait=0.0, only_evicting=()) in node.refused
+    node.ask("c", 50)
+    assert node.starts[0].evicting == ("a",)
+
+
+def test_what_may_leave_for_a_bet_is_idle_unpinned_and_was_there_for_its_least_time() -> None:
+    def idle(node: Memory) -> list[str]:
+        return [
+            id
+            for id in sorted(node.residents)
+            if may_leave(node.state, id, now=node.now, use=node.occupancy().get(id, UNUSED))
+        ]
+
+    node = memory(a=20, b=20, c=20, d=20)
+    node.ask("a", 20)
+    node.pin("b", 20)
+    node.unload("c")
+    assert idle(node) == ["d"]
+    node.leave("c")
+    request = node.ask("c", 20)
+    node.pass_time(5.0)
+    assert idle(node) == ["d"]
+    node.finish_load("c")
+    node.finish(request)
+    assert idle(node) == ["d"]
+    node.pass_time(5.1)
+    assert idle(node) == ["c", "d"]
 
 
 def test_what_is_over_the_limit_is_refused_at_once() -> None:

@@ -62,6 +62,7 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
             models={model.model_id: model for model in models},
             generations=generations,
             memories=node.supervisor.memories,
+            eviction=node.learning.eviction,
             next_cursor=next_cursor,
             warnings=(*_not_told(running, generations), *_more(request, next_cursor)),
         )
@@ -73,6 +74,7 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
         model=describe(node, model, used.get(model.model_id)),
         generations=generations,
         memories=node.supervisor.memories,
+        eviction=node.learning.eviction,
         warnings=_not_told(running, generations),
     )
 

@@ -6,9 +6,10 @@
 
 Requests wait by model: one load serves all that wait for it. The models get their turns in the order of their
 longest waiting request, where a step of priority counts as ten seconds of waiting. To make room, idle models
-leave, the least recently used first. Where these are not enough, a model that is in use closes once it had
-its turn: what it has begun goes on, new requests for it wait in the line behind the others, and it leaves as
-soon as it is unused. A request for a loaded model that does not close never waits.
+leave, first those whose memory an eviction policy finds worth the least, or without one the least recently
+used. Where these are not enough, a model that is in use closes once it had its turn: what it has begun goes
+on, new requests for it wait in the line behind the others, and it leaves as soon as it is unused. A request
+for a loaded model that does not close never waits.
 
 Nothing leaves that is loading, used, pinned, or was loaded only just before. So a model that was waited for
 is still there when those who waited come to use it, and two models do not drive each other out more often
@@ -31,6 +32,7 @@ import msgspec
 from suite.domain import residency as residents
 from suite.domain.residency import Residency, Resident
 from suite.errors import NotEnoughMemory, Overloaded, SuiteError
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import Event, InstanceEvent, InstanceLoaded, InstanceLoadStarted
 from suite.units import size
 
@@ -64,6 +66,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     """Until when it may wait for memory. The load itself is not limited by it."""
     priority: int = 0
+    only_evicting: tuple[str, ...] | None = None
+    """Only these models may leave for it; None: any that may leave at all."""
+    purpose: Purpose = "request"
 
     @property
     def rank(self) -> float:
@@ -135,6 +140,8 @@ class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
     worth: float | None = None
     """What its memory is worth by an eviction policy: of those that may leave at once, the least worth leaves
     first. None: the order of the last uses."""
+    reload_seconds: float | None = None
+    """What it takes to have it again as it is; None: not known."""
     leaving: bool = False
     """Whether it is being unloaded already, so that its memory will be freed anyway."""
 
@@ -208,6 +215,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     reserved_bytes: int
     evicting: tuple[str, ...]
     """The models whose memory it gets; some may be leaving already."""
+    decision: Decision | None = None
+    """What was weighed; None until somebody asks (`suite.domain.weighing`)."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -376,6 +385,18 @@ def never_fits(state: Turns, model_id: str, need_bytes: int, *, smaller: str = "
 def is_open(state: Turns, model_id: str, occupancy: Occupancies) -> bool:
     """Whether a model is loaded or loading, and not being unloaded."""
     return model_id in state.residency.residents and not occupancy.get(model_id, UNUSED).leaving
+
+
+def may_leave(state: Turns, model_id: str, *, now: float, use: Occupancy) -> bool:
+    """Whether a model can leave at once, and had the time that it stays at least."""
+    tenure = state.tenures.get(model_id)
+    return (
+        tenure is not None
+        and not use.holds
+        and not use.leaving
+        and model_id not in state.pinned
+        and tenure.is_idle_at(use.last_used) <= now
+    )
 
 
 def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnoughMemory:

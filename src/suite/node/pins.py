@@ -102,7 +102,7 @@ class Pins:
 
     async def _load(self, model: Model) -> None:
         try:
-            terms = Terms(deadline=math.inf)
+            terms = Terms(deadline=math.inf, purpose="pin")
             async with self._supervisor.hold(model, terms, correlation_id=self._new_id()) as instance:
                 await wait_loaded(instance, None)
         except SuiteError as error:

@@ -29,7 +29,7 @@ from suite.actions.evaluation import (
 )
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
 from suite.actions.health import get_log_end, get_stats, health, health_check
-from suite.actions.prediction import predict_models, preload_models, select_model
+from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.residency import load_model, pin_model, unload_model, unpin_model
 from suite.actions.usage import record_usage, usage
@@ -52,6 +52,7 @@ from suite.log.mirror import keep_mirror
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.address import Address
+from suite.node.appraisal import Appraisals
 from suite.node.content import ContentWatch
 from suite.node.cores import NodeCores
 from suite.node.dependencies import wait_for_dependencies
@@ -60,6 +61,7 @@ from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
+from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.memory_kills import MemoryKills
 from suite.node.node import Node, actor_spec
@@ -106,6 +108,7 @@ ACTIONS = (
     retract_model_evaluation,
     compare_models,
     predict_models,
+    get_predictions,
     preload_models,
     select_model,
     get_errors,
@@ -216,13 +219,14 @@ async def running_node(
             limit_bytes = _memory_limit(settings)
             catalogue = await _catalogue(settings, limit_bytes)
             on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
+            learning = Learning(settings, log, limit_bytes, report=reporter.report)
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
-            supervisor = _supervisor(env, journal, catalogue, limit_bytes)
+            supervisor = _supervisor(env, journal, catalogue, limit_bytes, learning)
             pins = await _pins(env, catalogue, supervisor)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
@@ -240,7 +244,7 @@ async def running_node(
                 tasks.start_soon(supervisor.sizes.recall, projections.catalogue, epoch)
                 await supervisor.sizes.wait_recalled()
                 _warn_of_small_limit(supervisor, catalogue)
-                node = _node(env, reporter, catalogue, journal, projections, supervisor, pins)
+                node = _node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
                     nats.address.publish()
@@ -299,7 +303,9 @@ async def _prepare(env: _Environment) -> Reporter:
     return reporter
 
 
-def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit_bytes: int) -> Supervisor:
+def _supervisor(
+    env: _Environment, journal: Journal, catalogue: Catalogue, limit_bytes: int, learning: Learning
+) -> Supervisor:
     settings, connection = env.settings, env.connection
     cores = NodeCores(machine.processors)
     return Supervisor(
@@ -318,6 +324,7 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
         cores=cores,
         memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
+        appraise=Appraisals(learning.appraiser, now=env.now),
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
@@ -343,6 +350,7 @@ def _node(
     catalogue: Catalogue,
     journal: Journal,
     projections: Projections,
+    learning: Learning,
     supervisor: Supervisor,
     pins: Pins,
 ) -> Node:
@@ -364,6 +372,7 @@ def _node(
             on_problem=partial(reporter.report, EVENTS_LOST),
         ),
         policy=MostUsedLastHour(),
+        learning=learning,
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
         pins=pins,
@@ -378,16 +387,23 @@ def _start_background(env: _Environment, node: Node) -> None:
     settings, tasks = env.settings, env.tasks
     tasks.start_soon(node.foreign.run)
     tasks.start_soon(node.integrity.run)
+    tasks.start_soon(node.learning.run)
     content = ContentWatch(settings, node.catalogue, node.supervisor, tasks)
     registrar = Registrar(env.log, env.subjects, settings.node, node.catalogue, content.known)
     tasks.start_soon(registrar.run)
     tasks.start_soon(_follow_files, node, registrar, content)
     preloader = Preloader(node, settings.prediction_interval_seconds)
+    tasks.start_soon(preloader.settlement.run)
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         node.pins.start()
     if settings.enable_predictive_loading and settings.enable_gguf_management:
-        tasks.start_soon(preloader.run)
+        tasks.start_soon(_take_bets, env, preloader)
+
+
+async def _take_bets(env: _Environment, preloader: Preloader) -> None:
+    bucket = f"{env.subjects.stream}_PREDICTOR"
+    await preloader.run(await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS))
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:

@@ -38,6 +38,7 @@ from suite.identity import Clock, NewId, Now
 from suite.machine import Bound
 from suite.messages.actions.status import MemoryInfo
 from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
+from suite.messages.decisions import Decision
 from suite.messages.events import (
     CrashReason,
     Event,
@@ -50,11 +51,14 @@ from suite.messages.events import (
     UnloadReason,
 )
 from suite.node.admission import Admission, Tell, Terms
+from suite.node.admission_log import AdmissionLog
+from suite.node.appraisal import Appraise
 from suite.node.cores import NodeCores
-from suite.node.instance import Instance, Lease
+from suite.node.instance import Departure, Instance, Lease
 from suite.node.journal import Journal
 from suite.node.memory_kills import MemoryKills
 from suite.node.memory_watch import MemoryWatch
+from suite.node.outcomes import Outcomes
 from suite.node.process import STOP_SECONDS, ActorProcess, end_process
 from suite.node.sizes import ModelSizes
 from suite.node.standby import Standby
@@ -99,13 +103,15 @@ class Supervisor:
         terminate: Terminate,
         cores: NodeCores,
         memory_kills: MemoryKills,
+        appraise: Appraise,
         new_id: NewId,
         now: Now,
         clock: Clock,
     ) -> None:
         """`turns` has the memory limit. `machine_memory` is what the node may use of the machine's memory,
         and `available_memory` says how much more it could have now. `standby`: whether to keep a standby
-        process for the next load while the limit has room for it.
+        process for the next load while the limit has room for it. `appraise`: what the
+        memory of models is worth.
         """
         self.instances: dict[str, Instance] = {}
         self.sizes = sizes
@@ -115,6 +121,8 @@ class Supervisor:
             need_bytes=self.need_bytes,
             begin_load=self._begin_load,
             evict=self._evict,
+            appraise=appraise,
+            outcomes=Outcomes(node),
             new_id=new_id,
             clock=clock,
         )
@@ -142,6 +150,7 @@ class Supervisor:
             on_available=self._squeezed,
         )
         """What memory was measured to be in use."""
+        self._admission_log = AdmissionLog(self.admission, journal, new_id)
         self._stopping = False
         self._process_stop_seconds = STOP_SECONDS
         self._tasks: anyio.abc.TaskGroup
@@ -155,6 +164,7 @@ class Supervisor:
                 await self.memory.look()
                 self._tasks.start_soon(self.memory.run)
                 self._tasks.start_soon(self.admission.run)
+                self._tasks.start_soon(self._admission_log.run)
                 if self._keeps_standby:
                     self._tasks.start_soon(self._standby.keep, self._may_prepare)
                 yield
@@ -208,7 +218,9 @@ class Supervisor:
 
     # --- unload -------------------------------------------------------------------------------------------
 
-    async def unload(self, model_id: str, reason: UnloadReason, *, drain_seconds: float) -> Instance | None:
+    async def unload(
+        self, model_id: str, reason: UnloadReason, *, drain_seconds: float, requested_by: str = ""
+    ) -> Instance | None:
         """End the model's instance and wait until its memory is released. Returns None if there is none.
 
         Running generations may go on for `drain_seconds` and are then cancelled; a load is ended at once.
@@ -218,8 +230,9 @@ class Supervisor:
         if instance is None:
             return None
         deadline = self._clock() + drain_seconds
+        departure = Departure(requested_by=requested_by)
         while instance.phase != "gone":
-            self._begin_unload(instance, reason, deadline)
+            self._begin_unload(instance, reason, deadline, departure)
             await instance.wait_change()
         return instance
 
@@ -241,6 +254,7 @@ class Supervisor:
         self.admission.close()
         self._process_stop_seconds = process_seconds
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._admission_log.close)
             for model_id in list(self.instances):
                 tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=0.0))
 
@@ -268,20 +282,25 @@ class Supervisor:
         if not instance.is_idle or self.is_pinned(instance.model.model_id):
             return
         if keep_alive <= self._clock() - instance.last_used:
-            self._begin_unload(instance, "idle", self._clock())
+            departure = Departure(keep_alive_seconds=keep_alive)
+            self._begin_unload(instance, "idle", self._clock(), departure)
 
-    def _begin_unload(self, instance: Instance, reason: UnloadReason, deadline: float) -> None:
+    def _begin_unload(
+        self, instance: Instance, reason: UnloadReason, deadline: float, departure: Departure
+    ) -> None:
         if instance.leave_by is not None:
             if deadline < instance.leave_by:
                 instance.leave_by = deadline
                 instance.changed()
         elif instance.unloading is None:
             instance.unloading = reason
+            instance.departure = departure
             self._begin_end(instance, deadline)
         # else an eviction is being decided: `_begin_load` begins the end, or `_leaving` resets `unloading`
 
     def _begin_end(self, instance: Instance, deadline: float) -> None:
         instance.leave_by = deadline
+        instance.unused_seconds = 0.0 if instance.holds else round(self._clock() - instance.last_used, 3)
         instance.trace = telemetry.current()
         instance.changed()
         self._tasks.start_soon(self._end, instance)
@@ -329,6 +348,7 @@ class Supervisor:
             evicting=start.evicting,
             content=model.sha256 or "",
             settings_key=model.settings_key,
+            decision=start.decision,
         )
         victims = [self.instances[id] for id in start.evicting]
         with telemetry.span("decide load", model=model.model_id), self._leaving(victims) as evicted:
@@ -342,7 +362,9 @@ class Supervisor:
             instance.seq = await self._journal.decide(started, undone=undone, correlation_id=correlation_id)
         self.instances[model.model_id] = instance
         self.load_errors.pop(model.model_id, None)
+        departure = Departure(evicted_for=model.model_id, decision_seq=instance.seq)
         for victim in evicted:
+            victim.departure = departure
             self._begin_end(victim, self._clock())
         self._tasks.start_soon(self._live, instance, victims)
         return instance, started
@@ -364,8 +386,8 @@ class Supervisor:
                 victim.changed()
             raise
 
-    def _evict(self, instance: Instance) -> None:
-        self._begin_unload(instance, "evicted", self._clock())
+    def _evict(self, instance: Instance, decision: Decision) -> None:
+        self._begin_unload(instance, "evicted", self._clock(), Departure(decision=decision))
 
     def _may_prepare(self) -> bool:
         """Whether to start a standby process now: a load waits, or else it takes no cores from others.
@@ -435,6 +457,7 @@ class Supervisor:
                     reused_tokens=report.reused_tokens,
                     completion_tokens=report.completion_tokens,
                 )
+                instance.unsaved_tokens = report.unsaved_tokens
                 self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
                 self.release(instance, report.generation_id)
         instance.changed()
@@ -558,15 +581,25 @@ class Supervisor:
         if instance.unloading is not None and instance.told_to_end:
             instance.failure = self._why_cut(instance)
             self.counts["unloads"] += 1
-            return InstanceUnloaded(
-                node=self._node,
-                model_id=instance.model.model_id,
-                instance_id=instance.instance_id,
-                reason=instance.unloading,
-                freed_bytes=instance.freed_bytes,
-                peak_bytes=instance.peak_bytes,
-            )
+            return self._unloaded(instance, instance.unloading)
         return self._crashed(instance, exit_code)
+
+    def _unloaded(self, instance: Instance, reason: UnloadReason) -> InstanceUnloaded:
+        departure = instance.departure
+        return InstanceUnloaded(
+            node=self._node,
+            model_id=instance.model.model_id,
+            instance_id=instance.instance_id,
+            reason=reason,
+            freed_bytes=instance.freed_bytes,
+            peak_bytes=instance.peak_bytes,
+            evicted_for=departure.evicted_for,
+            decision_seq=departure.decision_seq,
+            decision=departure.decision,
+            requested_by=departure.requested_by,
+            unused_seconds=instance.unused_seconds,
+            keep_alive_seconds=departure.keep_alive_seconds,
+        )
 
     def _load_failed(self, instance: Instance, exit_code: int) -> InstanceLoadFailed:
         model_id = instance.model.model_id
