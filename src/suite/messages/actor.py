@@ -123,6 +123,11 @@ class Buffer(msgspec.Struct, frozen=True, kw_only=True):
     part: BufferPart
     bytes: int
 
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether it is in the memory of a GPU. GPUs have numbers; everything else is RAM."""
+        return self.device[-1:].isdigit()
+
 
 class Ready(Report, frozen=True, kw_only=True, tag="ready"):
     """The model is loaded and answers on its subjects."""

@@ -199,6 +199,8 @@ class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tru
     """What llama.cpp has allocated for the KV cache."""
     compute_bytes: int = 0
     """What llama.cpp has allocated to compute in."""
+    gpu_bytes: int = 0
+    """The part of these three that is in the memory of GPUs. It counts as much as resident memory."""
     content: str = ""
     """The SHA-256 of the files that it has loaded; empty if it is not known."""
     settings_key: str = ""
@@ -212,7 +214,7 @@ class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True, omit_defaults
     code: str
     message: str
     resident_bytes: int = 0
-    """What it was measured to need, if that was more than it can have."""
+    """What it was measured to need, on GPUs too, if that was more than it can have."""
     content: str = ""
     """The SHA-256 of the files that it was measured with."""
     settings_key: str = ""
@@ -234,7 +236,7 @@ class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=T
     reason: UnloadReason
     freed_bytes: int
     peak_bytes: int = 0
-    """The most resident memory that its processes had together."""
+    """The most memory that its processes had together, on GPUs too."""
     evicted_for: str = ""
     """The model that was loaded into its memory; empty: none, or not known."""
     decision_seq: int = 0
@@ -261,7 +263,7 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tr
     reason: CrashReason | None = None
     """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
     peak_bytes: int = 0
-    """The most resident memory that its processes had together."""
+    """The most memory that its processes had together, on GPUs too."""
 
 
 # --- admission ---------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from suite.config.settings import RetentionSettings
 from suite.domain.residency import Residency
 from suite.domain.turns import Turns
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
+from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
@@ -319,6 +320,7 @@ def _supervisor(
         sizes=ModelSizes(settings.node),
         machine_memory=machine.memory(),
         available_memory=machine.available_memory,
+        gpus=Gpus.open().read,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),

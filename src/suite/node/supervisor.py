@@ -34,6 +34,7 @@ from suite.errors import (
     UnknownOutcome,
     error_from_reply,
 )
+from suite.gpus import GpuMemory
 from suite.identity import Clock, NewId, Now
 from suite.machine import Bound
 from suite.messages.actions.status import MemoryInfo
@@ -98,6 +99,7 @@ class Supervisor:
         sizes: ModelSizes,
         machine_memory: Bound,
         available_memory: Callable[[], Bound | None],
+        gpus: Callable[[], tuple[GpuMemory, ...]],
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
@@ -146,6 +148,7 @@ class Supervisor:
             measure=process_memory,
             total=machine_memory,
             available=available_memory,
+            gpus=gpus,
             on_size=self._measured,
             on_available=self._squeezed,
         )
@@ -464,6 +467,7 @@ class Supervisor:
 
     async def _loaded(self, instance: Instance, ready: Ready) -> None:
         assert instance.process is not None
+        instance.buffers = ready.buffers
         instance.measured(instance.process.memory())
         instance.resident_bytes = instance.memory.resident_bytes or ready.resident_bytes
         if self._is_too_large(instance):
@@ -472,7 +476,7 @@ class Supervisor:
         now = self._clock()
         instance.progress = 1.0
         instance.load_ms = (now - instance.started) * 1000
-        await self._record(instance, self._loaded_fact(instance, ready, instance.load_ms))
+        await self._record(instance, self._loaded_fact(instance, instance.load_ms))
         self.counts["loads"] += 1
         instance.loaded_at = self._now().isoformat()
         instance.phase = "loaded"
@@ -481,10 +485,10 @@ class Supervisor:
         self.admission.note(BecameReady(model_id=model_id, now=self._clock(), load_seconds=load_seconds))
         self._touch(instance)
 
-    def _loaded_fact(self, instance: Instance, ready: Ready, load_ms: float) -> InstanceLoaded:
+    def _loaded_fact(self, instance: Instance, load_ms: float) -> InstanceLoaded:
         assert instance.process is not None
         parts: Counter[str] = Counter()
-        for buffer in ready.buffers:
+        for buffer in instance.buffers:
             parts[buffer.part] += buffer.bytes
         return InstanceLoaded(
             node=self._node,
@@ -499,13 +503,14 @@ class Supervisor:
             weights_bytes=parts["weights"],
             kv_bytes=parts["kv"],
             compute_bytes=parts["compute"],
+            gpu_bytes=instance.gpu_bytes,
             content=instance.sha256 or "",
             settings_key=instance.model.settings_key,
         )
 
     def _is_too_large(self, instance: Instance) -> bool:
         """Remember what a model really needs; whether that is more than it can ever have."""
-        model, resident_bytes = instance.model, instance.resident_bytes
+        model, resident_bytes = instance.model, instance.resident_bytes + instance.gpu_bytes
         reserved_bytes = self.residency.residents[model.model_id].reserved_bytes
         if resident_bytes <= reserved_bytes:
             return False
@@ -531,6 +536,26 @@ class Supervisor:
                 others_bytes=self.memory.others_bytes,
                 admissible_bytes=self.residency.admissible_bytes,
             ),
+            *map(self._gpu_info, self.memory.gpus),
+        )
+
+    def _gpu_info(self, gpu: GpuMemory) -> MemoryInfo:
+        own = [each for each in self.instances.values() if each.process is not None]
+        pids = {each.process.pid for each in own if each.process is not None}
+        measured = sum(used for pid, used in gpu.by_process.items() if pid in pids)
+        others = max(0, gpu.used_bytes - measured)
+        return MemoryInfo(
+            name=f"gpu{gpu.index}",
+            limit_bytes=gpu.total_bytes,
+            reserved_bytes=sum(
+                buffer.bytes
+                for each in own
+                for buffer in each.buffers
+                if buffer.is_on_gpu and buffer.device.endswith(str(gpu.index))
+            ),
+            measured_bytes=measured,
+            others_bytes=others,
+            admissible_bytes=gpu.total_bytes - others,
         )
 
     async def _measured(self, instance: Instance) -> None:
@@ -541,7 +566,7 @@ class Supervisor:
         resident = self.residency.residents.get(instance.model.model_id)
         if resident is None or resident.instance_id != instance.instance_id or instance.phase != "loaded":
             return
-        needed, before = instance.memory.resident_bytes, resident.reserved_bytes
+        needed, before = instance.memory.total_bytes, resident.reserved_bytes
         reserved_bytes = min(-(-needed // GROWTH_BYTES) * GROWTH_BYTES, self.residency.limit_bytes)
         if needed <= before or reserved_bytes <= before:
             return
@@ -621,7 +646,7 @@ class Supervisor:
             instance_id=instance.instance_id,
             code=failure.code,
             message=failure.message,
-            resident_bytes=instance.resident_bytes,
+            resident_bytes=instance.resident_bytes and instance.resident_bytes + instance.gpu_bytes,
             content=instance.sha256 or "" if instance.resident_bytes else "",
             settings_key=instance.model.settings_key if instance.resident_bytes else "",
         )

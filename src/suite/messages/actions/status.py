@@ -41,11 +41,12 @@ class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A memory of a node, and who uses it, in bytes."""
 
     name: str
-    """``ram``."""
+    """``ram``, or a GPU: ``gpu0``."""
     limit_bytes: int
     """What all models together may have."""
     reserved_bytes: int
-    """What those count for that are loaded or loading."""
+    """What those count for that are loaded or loading; on a GPU, what llama.cpp has allocated there. What is
+    on GPUs counts for ``ram`` too."""
     measured_bytes: int
     """What the models' processes were measured to use, with their helpers, and with a process that stands
     ready for the next load. Pages of files count too."""
