@@ -27,6 +27,7 @@ from suite.messages.actions.status import (
 )
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
+from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.reply_size import as_many_as_fit, left_out
 from suite.projections.usage import last_used
@@ -61,7 +62,7 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
         return GetModelStatusReply(
             models={model.model_id: model for model in models},
             generations=generations,
-            memories=node.supervisor.memories,
+            memories=memories(node.supervisor),
             eviction=node.learning.eviction,
             next_cursor=next_cursor,
             warnings=(*_not_told(running, generations), *_more(request, next_cursor)),
@@ -73,7 +74,7 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
     return GetModelStatusReply(
         model=describe(node, model, used.get(model.model_id)),
         generations=generations,
-        memories=node.supervisor.memories,
+        memories=memories(node.supervisor),
         eviction=node.learning.eviction,
         warnings=_not_told(running, generations),
     )

@@ -8,6 +8,7 @@ process dies. Generations are handed over by NATS request.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -124,9 +125,10 @@ class Buffer(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
     @property
-    def is_on_gpu(self) -> bool:
-        """Whether it is in the memory of a GPU. GPUs have numbers; everything else is RAM."""
-        return self.device[-1:].isdigit()
+    def gpu(self) -> int | None:
+        """The number of the GPU that it is on; None: it is in RAM, for only GPUs have numbers."""
+        number = re.search(r"\d+\Z", self.device)
+        return None if number is None else int(number[0])
 
 
 class Ready(Report, frozen=True, kw_only=True, tag="ready"):

@@ -146,7 +146,7 @@ class Instance:
     @property
     def gpu_bytes(self) -> int:
         """What llama.cpp has allocated for it on GPUs."""
-        return sum(buffer.bytes for buffer in self.buffers if buffer.is_on_gpu)
+        return sum(buffer.bytes for buffer in self.buffers if buffer.gpu is not None)
 
     def recorded(self, seq: int) -> None:
         """Note that its newest event is in the log."""

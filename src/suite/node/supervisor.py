@@ -37,7 +37,6 @@ from suite.errors import (
 from suite.gpus import GpuMemory
 from suite.identity import Clock, NewId, Now
 from suite.machine import Bound
-from suite.messages.actions.status import MemoryInfo
 from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
 from suite.messages.decisions import Decision
 from suite.messages.events import (
@@ -522,41 +521,6 @@ class Supervisor:
         return instance.failure is not None
 
     # --- memory -------------------------------------------------------------------------------------------
-
-    @property
-    def memories(self) -> tuple[MemoryInfo, ...]:
-        """The memories of this node, and who uses them."""
-        measured = sum(each.memory.resident_bytes for each in self.instances.values())
-        return (
-            MemoryInfo(
-                name="ram",
-                limit_bytes=self.residency.limit_bytes,
-                reserved_bytes=self.residency.reserved_bytes,
-                measured_bytes=measured + self.memory.standby_bytes,
-                others_bytes=self.memory.others_bytes,
-                admissible_bytes=self.residency.admissible_bytes,
-            ),
-            *map(self._gpu_info, self.memory.gpus),
-        )
-
-    def _gpu_info(self, gpu: GpuMemory) -> MemoryInfo:
-        own = [each for each in self.instances.values() if each.process is not None]
-        pids = {each.process.pid for each in own if each.process is not None}
-        measured = sum(used for pid, used in gpu.by_process.items() if pid in pids)
-        others = max(0, gpu.used_bytes - measured)
-        return MemoryInfo(
-            name=f"gpu{gpu.index}",
-            limit_bytes=gpu.total_bytes,
-            reserved_bytes=sum(
-                buffer.bytes
-                for each in own
-                for buffer in each.buffers
-                if buffer.is_on_gpu and buffer.device.endswith(str(gpu.index))
-            ),
-            measured_bytes=measured,
-            others_bytes=others,
-            admissible_bytes=gpu.total_bytes - others,
-        )
 
     async def _measured(self, instance: Instance) -> None:
         """Have a model that needs more than was reserved for it count for that, as far as the limit goes.
