@@ -68,6 +68,7 @@ async def test_a_load_reserves_what_the_last_ones_needed_also_after_a_restart(tm
         assert isinstance(ended, InstanceUnloaded) and ended.reason == "node_lost"
         assert isinstance(started, InstanceLoadStarted) and isinstance(fact, InstanceLoaded)
         assert started.reserved_bytes == needed
+        assert (await info(client)).need_bytes == needed
         assert started.content == fact.content == (await info(client)).sha256
         assert fact.estimated_bytes == estimated
         assert fact.resident_bytes == fact.anonymous_bytes + fact.file_bytes
