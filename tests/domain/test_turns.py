@@ -81,6 +81,10 @@ class AnyOrder(RuleBasedStateMachine):
     def unpin(self, model: str) -> None:
         self.memory.unpin(model)
 
+    @rule(left=st.sampled_from([0, 50, 90, LIMIT, 10 * LIMIT]))
+    def others_leave(self, left: int) -> None:
+        self.memory.others_leave(left)
+
     @rule(seconds=st.sampled_from([0.1, 1.0, 7.0, 70.0]))
     def pass_time(self, seconds: float) -> None:
         self.memory.pass_time(seconds)
@@ -110,6 +114,7 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         """As soon as what runs comes to its end, all who wait are served one after the other."""
         memory = self.memory
+        memory.others_leave(LIMIT)
         rounds = 0
         while memory.waiting:
             rounds += 1
@@ -192,6 +197,29 @@ def test_a_refusal_after_the_wait_says_what_uses_the_memory() -> None:
     node.pass_time(0.2)
     expected = "d needs 1.00 GiB of 4.00 GiB, which is used by a 1.00 GiB (in use), b 1.00 GiB (pinned)"
     assert expected in node.refused[late].message
+
+
+def test_what_other_programs_use_is_not_admitted_and_costs_nobody_its_place() -> None:
+    node = memory(2**32, a=2**30)
+    node.ask("a", 2**30)
+    node.others_leave(3 * 2**29)
+    late = node.ask("b", 2**30, wait=3.0)
+    node.pass_time(4.0)
+    assert (
+        "b needs 1.00 GiB of 4.00 GiB, of which other programs leave 1.50 GiB, which is used by "
+        "a 1.00 GiB (in use): unload one of them when it is free, end other programs"
+    ) in node.refused[late].message
+    assert not node.evicted
+    waits = node.ask("b", 2**30)
+    node.others_leave(2**32)
+    assert waits in node.served
+
+
+def test_a_model_that_grew_over_the_limit_makes_an_idle_one_leave() -> None:
+    node = memory(a=40, b=40)
+    node.ask("a", 40)
+    node.grow("a", 70)
+    assert node.evicted == ["b"]
 
 
 def test_who_may_not_wait_is_refused_and_nobody_closes_for_it() -> None:

@@ -103,6 +103,7 @@ class Admission:
         state: Turns,
         *,
         instances: Mapping[str, Instance],
+        need_bytes: Callable[[Model], int],
         begin_load: BeginLoad,
         evict: Callable[[Instance, Decision], None],
         appraise: Appraise,
@@ -114,6 +115,7 @@ class Admission:
         """`check` raises the error for a model that must not be loaded now."""
         self.state = state
         self._instances = instances
+        self._need_bytes = need_bytes
         self._begin_load = begin_load
         self._evict = evict
         self._appraise = appraise
@@ -130,7 +132,7 @@ class Admission:
         state = self.state
         residents = state.residency.residents
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
-        return state.residency.limit_bytes - state.residency.reserved_bytes - kept
+        return state.residency.admissible_bytes - state.residency.reserved_bytes - kept
 
     def place(self, model_id: str) -> Place | None:
         """Where those stand who wait for a model; None if nobody does."""
@@ -191,7 +193,7 @@ class Admission:
         request = Request(
             request_id=self._new_id(),
             model_id=model.model_id,
-            need_bytes=model.need_bytes,
+            need_bytes=self._need_bytes(model),
             smaller=model.smaller(self.state.residency.limit_bytes),
             since=now,
             deadline=max(now, terms.deadline),

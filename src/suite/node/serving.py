@@ -46,6 +46,7 @@ from suite.config.settings import RetentionSettings
 from suite.domain.residency import Residency
 from suite.domain.turns import Turns
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
+from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
@@ -73,6 +74,7 @@ from suite.node.quarantine import Quarantine, experience
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
+from suite.node.sizes import ModelSizes
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.supervisor import Supervisor
@@ -80,6 +82,7 @@ from suite.node.users import UsersWatch
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.tasks import background
+from suite.units import size
 from suite.version import __version__
 
 logger = logging.getLogger("suite.node")
@@ -245,6 +248,9 @@ async def running_node(
                 ) as projections,
                 supervisor.running(),
             ):
+                tasks.start_soon(supervisor.sizes.recall, projections.catalogue, epoch)
+                await supervisor.sizes.wait_recalled()
+                _warn_of_small_limit(supervisor, catalogue)
                 node = _node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
@@ -328,6 +334,10 @@ def _supervisor(
             turn_seconds=settings.turn_seconds,
         ),
         quarantine=quarantine,
+        sizes=ModelSizes(settings.node),
+        machine_memory=machine.memory(),
+        available_memory=machine.available_memory,
+        gpus=Gpus.open().read,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
@@ -522,7 +532,22 @@ def _shortest(retention: RetentionSettings) -> timedelta | None:
 def _memory_limit(settings: Settings) -> int:
     if settings.memory_limit_gb is None:
         return machine.default_memory_limit().value
-    return int(settings.memory_limit_gb * _GIB)
+    limit_bytes = int(settings.memory_limit_gb * _GIB)
+    if (warning := machine.warning_about_limit(limit_bytes, machine.memory())) is not None:
+        logger.warning("%s", warning)
+    return limit_bytes
+
+
+def _warn_of_small_limit(supervisor: Supervisor, catalogue: Catalogue) -> None:
+    """Say so if no model of the catalogue fits into the limit."""
+    needs = [supervisor.need_bytes(each) for each in catalogue.models.values() if each.error is None]
+    limit_bytes = supervisor.residency.limit_bytes
+    if needs and min(needs) > limit_bytes:
+        logger.warning(
+            "no model fits into the memory limit of %s, the smallest needs %s: raise memory_limit_gb",
+            size(limit_bytes),
+            size(min(needs)),
+        )
 
 
 async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch) -> None:
