@@ -106,6 +106,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="report"):
     """The base of all reports."""
 
 
+class Imported(Report, frozen=True, kw_only=True, tag="imported"):
+    """The process has imported what every load needs, whether it has its spec already or stands ready."""
+
+
 class Loading(Report, frozen=True, kw_only=True, tag="loading"):
     """The progress of the load, 0 to 1."""
 
@@ -137,7 +141,7 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     """The sequence of its event; None when it could not be appended."""
 
 
-AnyReport: TypeAlias = Loading | Ready | Failed | Finished
+AnyReport: TypeAlias = Imported | Loading | Ready | Failed | Finished
 
 
 # --- node to actor, by request ------------------------------------------------------------------------------

@@ -371,7 +371,7 @@ class Supervisor:
                 instance.seat = None
 
     async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
-        async with ActorProcess.start(spec, self._standby.take()) as process:
+        async with ActorProcess.start(spec, await self._standby.take()) as process:
             instance.process = process
             if spec.cores is not None:
                 self.cores.watch(spec.cores, process.pid)
