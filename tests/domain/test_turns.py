@@ -85,6 +85,12 @@ class AnyOrder(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.memory.pass_time(seconds)
 
+    @rule(seconds=st.sampled_from([-1000.0, -1.0, 100.0, 1e5]))
+    def the_clock_jumps(self, seconds: float) -> None:
+        """Nothing is decided on the way."""
+        self.memory.now += seconds
+        self.memory.settle()
+
     @invariant()
     def the_budget_holds(self) -> None:
         """Processes may only need more together than the limit where one needs more than was estimated."""

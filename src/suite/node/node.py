@@ -12,7 +12,7 @@ from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.engine.gguf.signature import Signature
-from suite.errors import ModelFileInvalid, SuiteError
+from suite.errors import InvalidRequest, ModelFileInvalid, SuiteError
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
@@ -144,6 +144,23 @@ class Node:
     def threads(self, model: Model) -> int:
         """How many threads the model computes with when no other is busy."""
         return self.supervisor.cores.processors.threads(model.settings.n_threads)
+
+
+def context_warnings(model: Model, asked_tokens: int | None) -> tuple[str, ...]:
+    """What a request is told that asks for another context than the model has.
+
+    The model keeps its own, so that two clients do not have it loaded anew in turns. Raises InvalidRequest
+    if the request asks for more.
+    """
+    if asked_tokens is None or asked_tokens == model.context_tokens:
+        return ()
+    has = f"{model.model_id} has a context of {model.context_tokens} tokens, which no request changes"
+    if asked_tokens > model.context_tokens:
+        raise InvalidRequest(
+            f"{has}: ask for at most so many, or set context_length = {asked_tokens} "
+            f'in models."{model.model_id}"'
+        )
+    return (f"{has}: it is used instead of one of {asked_tokens}",)
 
 
 def keep_alive(settings: Settings, model: Model) -> float:
