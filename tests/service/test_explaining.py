@@ -37,7 +37,8 @@ async def happened(client: Client, fact: str, count: int = 1) -> None:
 
 def told(reply: ExplainReply) -> str:
     """All its sentences, without figures that differ from run to run."""
-    lines = [line for each in (*reply.models, *reply.events) for line in each.sentences]
+    told = [each.sentences for each in reply.models] + [each.sentences for each in reply.events]
+    lines = [line for sentences in told for line in sentences]
     figure = r"(, after )?[\d.]+ (MiB|GiB|KiB|ms|s)\b( of waiting)?|\d{4}-\d\d-\d\dT\S+Z|event \d+"
     lines = [line.partition(" It had not been used")[0] for line in lines]
     return "\n".join(re.sub(figure, lambda found: "" if found[1] else "~", line) for line in lines)
