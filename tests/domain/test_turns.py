@@ -224,6 +224,20 @@ def test_a_full_queue_is_refused_at_once() -> None:
     node.ask("c", 60)
 
 
+def test_1000_waiters_for_one_model_are_let_in_by_one_load() -> None:
+    node = Memory(100, queue_limit=1000)
+    running = node.ask("a", 60)
+    node.finish_load("a")
+    waiting = {node.ask("b", 60) for _ in range(1000)}
+    with pytest.raises(Overloaded, match="1000 requests wait"):
+        node.ask("b", 60)
+    node.pass_time(LONGEST_TURN_SECONDS)
+    node.finish(running)
+    node.leave("a")
+    assert node.using["b"] == waiting
+    assert [start.model_id for start in node.starts] == ["a", "b"]
+
+
 def test_a_priority_counts_as_ten_seconds_of_waiting() -> None:
     node = memory(a=60)
     node.ask("a", 60)

@@ -144,7 +144,7 @@ class ActorProcess:
     async def _next_report(self) -> AnyReport | None:
         while True:
             try:
-                report = _decoder.decode(await self._lines.receive_until(b"\n", _REPORT_LIMIT))
+                report: AnyReport = _decoder.decode(await self._lines.receive_until(b"\n", _REPORT_LIMIT))
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
                 return None
             except (anyio.DelimiterNotFound, msgspec.MsgspecError) as error:
