@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from suite.domain.turns import LONGEST_TURN_SECONDS, UNUSED, may_leave
+from suite.domain.turns import LEAST_TURN_SECONDS, LONGEST_TURN_SECONDS, UNUSED, may_leave
 from suite.errors import NotEnoughMemory, Overloaded
 from support.clients import Client, run
 from support.memory import Memory
@@ -288,6 +288,20 @@ def test_a_full_queue_is_refused_at_once() -> None:
     node.ask("c", 60)
 
 
+def test_1000_waiters_for_one_model_are_let_in_by_one_load() -> None:
+    node = Memory(100, queue_limit=1000)
+    running = node.ask("a", 60)
+    node.finish_load("a")
+    waiting = {node.ask("b", 60) for _ in range(1000)}
+    with pytest.raises(Overloaded, match="1000 requests wait"):
+        node.ask("b", 60)
+    node.pass_time(LONGEST_TURN_SECONDS)
+    node.finish(running)
+    node.leave("a")
+    assert node.using["b"] == waiting
+    assert [start.model_id for start in node.starts] == ["a", "b"]
+
+
 def test_a_priority_counts_as_ten_seconds_of_waiting() -> None:
     node = memory(a=60)
     node.ask("a", 60)
@@ -558,5 +572,5 @@ def test_however_they_ask_every_wait_is_bounded(
     clients = [Client(models=[f"m{i % len(sizes)}" for i in asked], requests=30) for asked in wanted]
     outcome = run(clients, Memory(100), models, load_seconds=load_seconds, use_seconds=use_seconds)
     assert len(outcome.waits) == 30 * len(clients)
-    turn = min(max(1.0, 2 * load_seconds), LONGEST_TURN_SECONDS)
+    turn = min(max(LEAST_TURN_SECONDS, 2 * load_seconds), LONGEST_TURN_SECONDS)
     assert max(outcome.waits) <= (len(models) + 1) * (2 * turn + 2 * load_seconds + 2 * use_seconds)
