@@ -308,7 +308,7 @@ def _supervisor(
     env: _Environment, journal: Journal, catalogue: Catalogue, limit_bytes: int, learning: Learning
 ) -> Supervisor:
     settings, connection = env.settings, env.connection
-    cores = NodeCores(machine.processors)
+    cores, cgroups = NodeCores(machine.processors), Cgroups()
     return Supervisor(
         settings.node,
         journal,
@@ -319,13 +319,13 @@ def _supervisor(
         ),
         sizes=ModelSizes(settings.node),
         machine_memory=machine.memory(),
-        available_memory=machine.available_memory,
+        available_memory=partial(machine.available_memory, cgroups=cgroups),
         gpus=Gpus.open().read,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
         cores=cores,
-        memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
+        memory_kills=MemoryKills(cgroups.out_of_memory_kills),
         appraise=Appraisals(learning.appraiser, now=env.now),
         new_id=env.new_id,
         now=env.now,
