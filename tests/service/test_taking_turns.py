@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -13,7 +14,7 @@ import pytest
 import suite
 from suite.client import Client
 from suite.client.generation import Generation
-from suite.errors import Cancelled, NodeStopping, NotEnoughMemory
+from suite.errors import Cancelled, InvalidRequest, NodeStopping, NotEnoughMemory
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded
 from suite.messages.signals import Waiting
@@ -23,14 +24,15 @@ from support.service import Serving, facts, history, service_and_client
 SECONDS = 30.0
 
 
+SHORT_TURNS = "turn_seconds = 0.3\nstandby = false"
+
+
 @asynccontextmanager
-async def room_for_one(directory: Path) -> AsyncIterator[tuple[Serving, Client]]:
+async def room_for_one(directory: Path, settings: str = SHORT_TURNS) -> AsyncIterator[tuple[Serving, Client]]:
     """A service with the models a, b and c; it has memory for one of them, whichever it is."""
     for name in ("a", "b", "c"):
         slow_model(directory / f"{name}.gguf")
-    (directory / "suite.toml").write_text(
-        "turn_seconds = 0.3\nstandby = false\nmemory_limit_gb = 0.3\ndrain_seconds = 1\n"
-    )
+    (directory / "suite.toml").write_text(f"memory_limit_gb = 0.3\ndrain_seconds = 1\n{settings}\n")
     config = ("--config", str(directory / "suite.toml"))
     async with service_and_client(directory, directory / "data", *config) as (service, client):
         yield service, client
@@ -77,6 +79,29 @@ async def test_both_models_are_served_in_turn_and_nobody_is_refused(tmp_path: Pa
         assert reasons == {"evicted"}
 
 
+async def test_400_short_requests_of_four_clients_are_all_answered_and_few_of_them_cost_a_load(
+    tmp_path: Path,
+) -> None:
+    one_thread = "\n".join(f"[models.{name}]\nn_threads = 1" for name in "ab")
+    async with room_for_one(tmp_path, one_thread) as (_, client):
+        answers: Counter[str] = Counter()
+
+        async def ask(model_id: str) -> None:
+            for _ in range(100):
+                reply = await client.generate_text(model_id, "Once", max_tokens=2)
+                assert reply.text
+                answers[reply.model_id] += 1
+
+        with anyio.fail_after(2 * SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for model_id in ("a", "b", "a", "b"):
+                    tasks.start_soon(ask, model_id)
+        assert answers == {"a": 200, "b": 200}
+        stats = await client.get_stats()
+        assert stats.loads <= 200
+        assert stats.crashes == 0
+
+
 async def test_who_waits_is_told_its_place_and_ends_by_cancel_deadline_or_with_its_client(
     tmp_path: Path,
 ) -> None:
@@ -117,7 +142,16 @@ async def test_who_waits_is_told_its_place_and_ends_by_cancel_deadline_or_with_i
         assert places == [Waiting(model_id="b", place=1, waits_for=("a",))]
         assert (await info(client, "b")).waiting == 0
         assert (await info(client, "a")).status == "loaded"
-        assert running.generation_id
+
+        told: list[Waiting | float] = []
+        async with anyio.create_task_group() as tasks:
+            load = partial(client.load_model, "b", on_waiting=told.append, on_progress=told.append)
+            tasks.start_soon(load)
+            await until(client, "b", waiting=1)
+            await client.cancel_generation(running.generation_id)
+        assert told[0] == Waiting(model_id="b", place=1, waits_for=("a",))
+        fractions = [each for each in told if isinstance(each, float)]
+        assert fractions and fractions == sorted(fractions)
 
 
 async def test_a_pinned_model_stays_also_after_a_restart_until_it_is_unpinned(tmp_path: Path) -> None:
@@ -153,6 +187,18 @@ async def test_a_request_says_how_long_its_model_stays(tmp_path: Path) -> None:
         assert (await info(client, "a")).idle_timeout_seconds == 0
         await client.load_model("a", keep_alive=7)
         assert (await info(client, "a")).idle_timeout_seconds == 7
+
+
+async def test_another_context_is_served_by_the_one_that_is_there_and_that_is_said(tmp_path: Path) -> None:
+    """open-webui issue 19591, ollama issue 8903: two clients must not have a model loaded anew in turns."""
+    async with room_for_one(tmp_path) as (_, client):
+        asked = [None, 100, 4096, 100]
+        replies = [await client.generate_text("a", "Once", max_tokens=2, context_length=n) for n in asked]
+        assert [len(reply.warnings) for reply in replies] == [0, 1, 0, 1]
+        assert "a context of 4096 tokens" in replies[1].warnings[0]
+        with pytest.raises(InvalidRequest, match="set context_length = 5000"):
+            await client.generate_text("a", "Once", max_tokens=2, context_length=5000)
+        assert (await client.get_stats()).loads == 1
 
 
 async def test_a_stop_does_not_wait_for_those_who_wait_for_memory(tmp_path: Path) -> None:

@@ -428,7 +428,7 @@ class Supervisor:
                 instance.seat = None
 
     async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
-        async with ActorProcess.start(spec, self._standby.take()) as process:
+        async with ActorProcess.start(spec, await self._standby.take()) as process:
             instance.process = process
             if spec.cores is not None:
                 self.cores.watch(spec.cores, process.pid)
@@ -547,8 +547,13 @@ class Supervisor:
     def _squeezed(self, available_bytes: int) -> None:
         """Heed what other programs leave. A standby process gives way when there is no memory for it."""
         self.admission.note(Available(bytes=available_bytes))
-        if self.admission.free_bytes < 0 and (standby := self._standby.take()) is not None:
-            self._tasks.start_soon(end_process, standby)
+        if self.admission.free_bytes < 0 and self._standby.pid is not None:
+            self._tasks.start_soon(self._end_standby)
+
+    async def _end_standby(self) -> None:
+        with anyio.CancelScope(shield=True):  # whoever takes the process must end it
+            if (standby := await self._standby.take()) is not None:
+                await end_process(standby)
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
