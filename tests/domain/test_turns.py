@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -564,6 +564,7 @@ def test_four_clients_and_room_for_one_of_two_models() -> None:
     load_seconds=st.floats(0.1, 20),
     use_seconds=st.floats(0.01, 5),
 )
+@example(sizes=[10, 10, 10, 10, 81], wanted=[[0], [1], [0, 4]], load_seconds=1.0, use_seconds=1.0)
 def test_however_they_ask_every_wait_is_bounded(
     sizes: list[int], wanted: list[list[int]], load_seconds: float, use_seconds: float
 ) -> None:
