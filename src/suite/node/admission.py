@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import anyio
 import msgspec
@@ -39,6 +39,7 @@ from suite.identity import Clock, NewId
 from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import AdmissionEvent, Event, InstanceLoadStarted
 from suite.messages.signals import AnySignal, Waiting
+from suite.node.appraisal import NO_APPRAISAL, Appraisal, Appraise, Held
 from suite.node.instance import Instance
 from suite.node.outcomes import End, Outcomes
 
@@ -57,6 +58,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     keep_alive: float | None = None
     """After how many unused seconds the model is unloaded; None: as it is set already."""
+    only_evicting: tuple[str, ...] | None = None
+    """Only these models may leave for it; None: any that may leave at all."""
     purpose: Purpose = "request"
     """What for, as the event of the load says it."""
 
@@ -100,9 +103,11 @@ class Admission:
         state: Turns,
         *,
         instances: Mapping[str, Instance],
+        need_bytes: Callable[[Model], int],
         begin_load: BeginLoad,
         evict: Callable[[Instance, Decision], None],
         check: Callable[[Model], None],
+        appraise: Appraise,
         outcomes: Outcomes,
         new_id: NewId,
         clock: Clock,
@@ -110,9 +115,11 @@ class Admission:
         """`check` raises the error for a model that must not be loaded now."""
         self.state = state
         self._instances = instances
+        self._need_bytes = need_bytes
         self._begin_load = begin_load
         self._evict = evict
         self._check = check
+        self._appraise = appraise
         self._outcomes = outcomes
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
@@ -125,13 +132,18 @@ class Admission:
         state = self.state
         residents = state.residency.residents
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
-        return state.residency.limit_bytes - state.residency.reserved_bytes - kept
+        return state.residency.admissible_bytes - state.residency.reserved_bytes - kept
 
     def place(self, model_id: str) -> Place | None:
         """Where those stand who wait for a model; None if nobody does."""
         queue = self.state.waiting.get(model_id)
         ticket = self._tickets.get(queue[0].request_id) if queue else None
         return ticket.place if ticket is not None else None
+
+    def is_awaited(self, model_id: str) -> bool:
+        """Whether somebody waits for a model to leave."""
+        places = (self.place(each) for each in self.state.waiting)
+        return any(place is not None and model_id in place.waits_for for place in places)
 
     def waiting(self, model_id: str) -> int:
         """How many requests wait for a model to get memory."""
@@ -181,11 +193,12 @@ class Admission:
         request = Request(
             request_id=self._new_id(),
             model_id=model.model_id,
-            need_bytes=model.need_bytes,
+            need_bytes=self._need_bytes(model),
             smaller=model.smaller(self.state.residency.limit_bytes),
             since=now,
             deadline=max(now, terms.deadline),
             priority=terms.priority,
+            only_evicting=terms.only_evicting,
             purpose=terms.purpose,
         )
         answer = self._answer(request, model)
@@ -237,7 +250,8 @@ class Admission:
         return self._outcomes.take(self._clock(), wait, is_last=is_last)
 
     def _weigh(self, state: Turns, model_id: str) -> Decision:
-        return weigh(state, model_id, now=self._clock(), occupancy=self._occupancy(*self._instances))
+        appraisal, occupancy = self._use()
+        return appraisal.signed(weigh(state, model_id, now=self._clock(), occupancy=occupancy))
 
     async def run(self) -> None:
         """Decide whose turn it is, until cancelled."""
@@ -252,7 +266,7 @@ class Admission:
     async def _decide(self) -> float:
         """Do what is to be done now. Returns when to decide again if nothing changes."""
         while self._is_undecided:
-            before, now, occupancy = self.state, self._clock(), self._occupancy(*self._instances)
+            (appraisal, occupancy), now, before = self._use(), self._clock(), self.state
             turn = plan(before, now=now, occupancy=occupancy)
             self.state = evolve(before, turn)
             for request in turn.served:
@@ -260,13 +274,13 @@ class Admission:
             for refused in turn.refused:
                 self._refuse_after_wait(refused, before)
             if turn.evict:
-                decision = weigh_excess(before, now=now, occupancy=occupancy)
+                decision = appraisal.signed(weigh_excess(before, now=now, occupancy=occupancy))
                 for model_id in turn.evict:
                     self._evict(self._instances[model_id], decision)
             self._show(turn.places)
             if turn.start is not None:
                 decision = weigh(before, turn.start.model_id, now=now, occupancy=occupancy)
-                await self._start(msgspec.structs.replace(turn.start, decision=decision))
+                await self._start(msgspec.structs.replace(turn.start, decision=appraisal.signed(decision)))
             elif not turn.evict:
                 return turn.due
         return math.inf
@@ -337,5 +351,24 @@ class Admission:
                     ticket.place = place
                     ticket.change()
 
-    def _occupancy(self, *model_ids: str) -> Occupancies:
-        return {id: self._instances[id].occupancy for id in model_ids if id in self._instances}
+    def _occupancy(self, *model_ids: str, appraisal: Appraisal = NO_APPRAISAL) -> Occupancies:
+        return {
+            id: msgspec.structs.replace(
+                self._instances[id].occupancy,
+                worth=appraisal.worth.get(id),
+                reload_seconds=appraisal.reload_seconds.get(id),
+            )
+            for id in model_ids
+            if id in self._instances
+        }
+
+    def _use(self) -> tuple[Appraisal, Occupancies]:
+        """What the models are worth now, and how they are used."""
+        appraisal = self._appraise(self._held())
+        return appraisal, self._occupancy(*self._instances, appraisal=appraisal)
+
+    def _held(self) -> Iterator[Held]:
+        """The models that are loaded, of which a policy may say which leave."""
+        for id, resident in self.state.residency.residents.items():
+            if resident.phase == "loaded" and id in self._instances:
+                yield Held(self._instances[id], resident.reserved_bytes)
