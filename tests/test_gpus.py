@@ -47,7 +47,10 @@ class Recorded:
         return index
 
     def nvmlDeviceGetName(self, handle: object) -> str | bytes:  # noqa: N802
-        return _told(self.names[_index(handle)])
+        name = self.names[_index(handle)]
+        if name is None:
+            raise NvmlFailed
+        return name
 
     def nvmlDeviceGetMemoryInfo(self, handle: object) -> Use:  # noqa: N802
         return Use(total=80 * GIB, used=3 * GIB + _index(handle))

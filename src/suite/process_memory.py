@@ -76,6 +76,6 @@ def _fields(file: Path) -> dict[str, int]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text()
+        return file.read_text(errors="replace")
     except OSError:
         return ""

@@ -72,6 +72,15 @@ def remember(sizes: Sizes, key: SizeKey, instance_id: str, load: MeasuredLoad) -
     return {**sizes, key: dict(list(loads.items())[-LOADS:])}
 
 
+def merged(earlier: Sizes, later: Sizes) -> Sizes:
+    """The sizes of two stretches of the log, of which the later one may begin in the earlier one."""
+    sizes = earlier
+    for key, loads in later.items():
+        for instance_id, load in loads.items():
+            sizes = remember(sizes, key, instance_id, load)
+    return sizes
+
+
 def _raise(sizes: Sizes, instance_id: str, peak_bytes: int) -> Sizes:
     for key, loads in sizes.items():
         load = loads.get(instance_id)
