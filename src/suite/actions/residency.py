@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import msgspec
 
 from suite.bus.service import Call, action
 from suite.catalogue import Model
@@ -20,7 +21,7 @@ from suite.messages.actions.residency import (
     UnpinModelRequest,
 )
 from suite.node.generations import beating, wait_loaded
-from suite.node.node import Node
+from suite.node.node import Node, context_warnings
 
 WAITING = 1024
 """The most requests that wait for loads. Each costs only a task; those of one model must not block others."""
@@ -30,10 +31,12 @@ WAITING = 1024
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
     model = await node.loadable(request.model_id)
+    warnings = context_warnings(model, request.context_length)
     signalled = call if request.stream else None
     with anyio.CancelScope() as scope:
         async with beating(signalled, scope.cancel):
-            return await _load(node, model, request, call)
+            reply = await _load(node, model, request, call)
+            return msgspec.structs.replace(reply, warnings=warnings)
     raise Cancelled("nobody waits for this load any more")
 
 

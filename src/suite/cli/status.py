@@ -60,10 +60,10 @@ def status(target: Target, model: str | None) -> None:
     else:
         show_instances((reply.models or {}).values())
         _show_waiting((reply.models or {}).values())
-        _show_quarantined((reply.models or {}).values())
         show_memories(reply.memories)
         if reply.eviction is not None:
             folded(f"who leaves first: {_eviction(reply.eviction)}", indent=4)
+        _show_quarantined((reply.models or {}).values())
     if reply.generations:
         click.echo()
         _show_generations(reply.generations)
@@ -106,6 +106,13 @@ def _show_waiting(models: Iterable[ModelInfo]) -> None:
         click.echo(f"{model.model_id} {_waits(model)}")
 
 
+def _eviction(eviction: EvictionInfo) -> str:
+    policy = eviction.policy
+    if eviction.follows:
+        policy += f", which follows {eviction.follows} now"
+    return policy + (f" (instead of {eviction.instead_of}, which has failed)" if eviction.instead_of else "")
+
+
 def _show_quarantined(models: Iterable[ModelInfo]) -> None:
     """Print which models are left alone, because they failed again and again."""
     from suite.cli.output import folded
@@ -122,13 +129,6 @@ def _pause(quarantine: QuarantineInfo) -> str:
         f"until {local_time(quarantine.until)}: it failed {quarantine.failures} times in a row, "
         f"the last time with: {quarantine.reason}"
     )
-
-
-def _eviction(eviction: EvictionInfo) -> str:
-    policy = eviction.policy
-    if eviction.follows:
-        policy += f", which follows {eviction.follows} now"
-    return policy + (f" (instead of {eviction.instead_of}, which has failed)" if eviction.instead_of else "")
 
 
 def _waits(model: ModelInfo) -> str:

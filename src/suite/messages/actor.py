@@ -107,6 +107,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="report"):
     """The base of all reports."""
 
 
+class Imported(Report, frozen=True, kw_only=True, tag="imported"):
+    """The process has imported what every load needs, whether it has its spec already or stands ready."""
+
+
 class Loading(Report, frozen=True, kw_only=True, tag="loading"):
     """The progress of the load, 0 to 1."""
 
@@ -160,7 +164,7 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     """The tokens in slots that would be lost with the process, because no snapshot of them is put on disk."""
 
 
-AnyReport: TypeAlias = Loading | Ready | Failed | Finished
+AnyReport: TypeAlias = Imported | Loading | Ready | Failed | Finished
 
 
 # --- node to actor, by request ------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import anyio
 import msgspec
@@ -106,8 +106,8 @@ class Admission:
         need_bytes: Callable[[Model], int],
         begin_load: BeginLoad,
         evict: Callable[[Instance, Decision], None],
-        check: Callable[[Model], None],
         appraise: Appraise,
+        check: Callable[[Model], None],
         outcomes: Outcomes,
         new_id: NewId,
         clock: Clock,
@@ -118,8 +118,8 @@ class Admission:
         self._need_bytes = need_bytes
         self._begin_load = begin_load
         self._evict = evict
-        self._check = check
         self._appraise = appraise
+        self._check = check
         self._outcomes = outcomes
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
@@ -345,19 +345,11 @@ class Admission:
 
     def _show(self, places: Mapping[str, Place]) -> None:
         for model_id, place in places.items():
-            if place != self.place(model_id):
-                self._wake(place.waits_for)
             for request in self.state.waiting[model_id]:
                 ticket = self._tickets[request.request_id]
                 if ticket.place != place:
                     ticket.place = place
                     ticket.change()
-
-    def _wake(self, awaited: Iterable[str]) -> None:
-        """Wake whoever is loading one of these without need: it gives way."""
-        for model_id in awaited:
-            if model_id in self._instances:
-                self._instances[model_id].changed()
 
     def _occupancy(self, *model_ids: str, appraisal: Appraisal = NO_APPRAISAL) -> Occupancies:
         return {

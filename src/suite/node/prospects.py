@@ -56,7 +56,7 @@ class Prospects:
                 yield self._candidate(model, self._supervisor.need_bytes(model))
 
     def _may_bet_on(self, model: Model) -> bool:
-        """Whether it has no bet, did not fail to load lately, and does not fail again and again."""
+        """Whether it has no bet, and did not fail to load lately, nor again and again."""
         if self._supervisor.quarantine.is_suspect(model):
             return False
         record = self._learning.bets.records.get(model.model_id)

@@ -125,8 +125,8 @@ class Supervisor:
             need_bytes=self.need_bytes,
             begin_load=self._begin_load,
             evict=self._evict,
-            check=quarantine.check,
             appraise=appraise,
+            check=quarantine.check,
             outcomes=Outcomes(node),
             new_id=new_id,
             clock=clock,
@@ -435,7 +435,7 @@ class Supervisor:
                 instance.seat = None
 
     async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
-        async with ActorProcess.start(spec, self._standby.take()) as process:
+        async with ActorProcess.start(spec, await self._standby.take()) as process:
             instance.process = process
             if spec.cores is not None:
                 self.cores.watch(spec.cores, process.pid)
@@ -554,8 +554,12 @@ class Supervisor:
     def _squeezed(self, available_bytes: int) -> None:
         """Heed what other programs leave. A standby process gives way when there is no memory for it."""
         self.admission.note(Available(bytes=available_bytes))
-        if self.admission.free_bytes < 0 and (standby := self._standby.take()) is not None:
-            self._tasks.start_soon(end_process, standby)
+        if self.admission.free_bytes < 0 and self._standby.pid is not None:
+            self._tasks.start_soon(self._end_standby)
+
+    async def _end_standby(self) -> None:
+        if (standby := await self._standby.take()) is not None:
+            await end_process(standby)
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
@@ -663,8 +667,8 @@ class Supervisor:
             )
         except LogNotWritable as error:  # it has happened all the same, and the journal writes it later
             instance.unrecorded = error
-        follows = self.quarantine.note(fact)
         self.sizes.note(fact)
+        follows = self.quarantine.note(fact)
         self.admission.note(fact)
         if follows is not None:
             self.admission.check_again(fact.model_id)

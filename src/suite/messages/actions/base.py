@@ -38,6 +38,14 @@ KeepAlive: TypeAlias = Annotated[
         "until a request says otherwise or the model is unloaded. Null: as it is."
     ),
 ]
+ContextLength: TypeAlias = Annotated[
+    Annotated[int, Meta(ge=1)] | None,
+    Meta(
+        description="The context that the sender counts on, in tokens. A request never changes that of a "
+        "model: one that asks for less is served with what the model has, and a warning says so; one that "
+        "asks for more is refused."
+    ),
+]
 Limit: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 Sequence: TypeAlias = Annotated[int, Meta(ge=0)]
 

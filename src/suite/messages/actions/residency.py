@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from suite.messages.actions.base import KeepAlive, LoadWait, ModelId, Reply, Request
+from suite.messages.actions.base import ContextLength, KeepAlive, LoadWait, ModelId, Reply, Request
 
 
 class LoadModelRequest(Request, frozen=True, kw_only=True):
@@ -22,6 +22,7 @@ class LoadModelRequest(Request, frozen=True, kw_only=True):
     """True: send progress until the final reply."""
     load_wait_ms: LoadWait = None
     keep_alive: KeepAlive = None
+    context_length: ContextLength = None
 
 
 class LoadModelReply(Reply, frozen=True, kw_only=True):
