@@ -74,11 +74,14 @@ class LiveFolds:
 
     async def run(self) -> None:
         """Follow the log until cancelled, whatever happens to the connection."""
+        told = ""
         while True:
             try:
                 await self._follow()
             except SuiteError as error:
-                logger.warning("predictions do not learn from the log at the moment: %s", error.message)
+                if error.message != told:
+                    logger.warning("predictions learn nothing from the log at the moment: %s", error.message)
+                told = error.message
             await anyio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
