@@ -51,6 +51,7 @@ COMMANDS: Final = {
     "compare": ("suite.cli.evaluations", "Compare models."),
     "fleet": ("suite.cli.projections", "Show which models are on which nodes."),
     "errors": ("suite.cli.projections", "List what went wrong."),
+    "explain": ("suite.cli.explain", "Say why a model is loaded, waits or left."),
     "events": ("suite.cli.events", "Show the events in the log."),
     "health": ("suite.cli.status", "Check the health of the service."),
     "stats": ("suite.cli.status", "Show counts and memory use of a node."),

@@ -27,6 +27,7 @@ from suite.actions.evaluation import (
     retract_model_evaluation,
     summary,
 )
+from suite.actions.explanation import explain
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
 from suite.actions.health import get_log_end, get_stats, health, health_check
 from suite.actions.prediction import predict_models, preload_models, select_model
@@ -110,6 +111,7 @@ ACTIONS = (
     select_model,
     get_errors,
     get_fleet,
+    explain,
     rebuild_projection,
 )
 
