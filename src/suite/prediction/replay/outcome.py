@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from suite.prediction.replay.history import History, Request
+
 DAY_SECONDS: Final = 86_400
 
 
@@ -57,29 +59,54 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class Tally:
     """Sums up requests while they are replayed."""
 
-    def __init__(self, began_at: float) -> None:
+    def __init__(self, history: History) -> None:
         self.cold_starts = self.refused = self.loads = self.evictions = self.idle_unloads = 0
         self.byte_seconds = self.model_seconds = 0.0
-        self._began_at = began_at
+        self._began_at = history.requests[0].at
+        self._serving = len(history.requests)
         self._waits: list[float] = []
         self._days: dict[int, Day] = {}
 
-    def request(self, at: float, *, waited: float, cold: bool) -> None:
-        """Count one request."""
+    @property
+    def is_serving(self) -> bool:
+        """Whether any request has not ended."""
+        return self._serving > 0
+
+    def begin(self, request: Request, at: float) -> None:
+        """A request came to use its model."""
+        waited = at - request.at
         self._waits.append(waited)
-        number = int((at - self._began_at) // DAY_SECONDS)
-        day = self._days.get(number)
-        if day is None:
-            day = self._days[number] = Day()
+        day = self._day(request)
         day.requests += 1
-        day.cold_starts += cold
         day.waited_seconds += waited
-        self.cold_starts += cold
+
+    def end(self) -> None:
+        """A request is over."""
+        self._serving -= 1
+
+    def cold_start(self, request: Request) -> None:
+        """A load was begun for a request."""
+        self.cold_starts += 1
+        self._day(request).cold_starts += 1
+
+    def refuse(self, request: Request, at: float) -> None:
+        """A request was refused."""
+        self.refused += 1
+        self.cold_start(request)
+        self.begin(request, at)
+        self.end()
 
     def stay(self, bytes_: int, seconds: float) -> None:
         """Count the memory of a model from its load until it left."""
         self.byte_seconds += bytes_ * seconds
         self.model_seconds += seconds
+
+    def _day(self, request: Request) -> Day:
+        number = int((request.at - self._began_at) // DAY_SECONDS)
+        day = self._days.get(number)
+        if day is None:
+            day = self._days[number] = Day()
+        return day
 
     def outcome(self, policy: str, memory_bytes: int | None, remark: str = "") -> Outcome:
         """All of it."""
