@@ -14,6 +14,8 @@ from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
+from suite.messages.decisions import Decision
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all facts: each has the name of its aggregate, its own name, and a versioned type."""
@@ -157,13 +159,20 @@ class InstanceEvent(Event, frozen=True, kw_only=True):
 
 
 @event("instance", "load_started")
-class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True):
+class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """Memory was reserved, and the model's process has started to load."""
 
     reserved_bytes: int
     context_tokens: int
     evicting: tuple[str, ...] = ()
     """The models that are unloaded to make room."""
+    content: str = ""
+    """The SHA-256 of the model's files; empty if it was not known yet."""
+    settings_key: str = ""
+    """A short digest of those of its settings that change how it loads or what memory it takes; empty in
+    events of versions that did not know it."""
+    decision: Decision | None = None
+    """What was weighed, and what would have changed it. None in events of versions that did not say it."""
 
 
 @event("instance", "loaded")
@@ -184,11 +193,23 @@ class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True):
 
 
 @event("instance", "unloaded")
-class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True):
+class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The model's process has ended, and its memory is freed."""
 
     reason: UnloadReason
     freed_bytes: int
+    evicted_for: str = ""
+    """The model that was loaded into its memory; empty: none, or not known."""
+    decision_seq: int = 0
+    """The event that has the decision to load that model; 0: none, or not known."""
+    decision: Decision | None = None
+    """What was weighed when it left because all models together needed more memory than there is."""
+    requested_by: str = ""
+    """How the client that had it unloaded calls itself; empty: not known."""
+    unused_seconds: float | None = None
+    """For how long it had not been used. None: not known."""
+    keep_alive_seconds: float | None = None
+    """After how many unused seconds it was to be unloaded, for those that left because they were idle."""
 
 
 CrashReason = Literal["out_of_memory"]
@@ -202,6 +223,62 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tr
     generations: int
     reason: CrashReason | None = None
     """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
+
+
+# --- admission ---------------------------------------------------------------------------------------------
+
+
+class AdmissionEvent(Event, frozen=True, kw_only=True):
+    """A fact about the requests for one model on one node that did not get it at once (ADR 46)."""
+
+    node: str
+    model_id: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.node, self.model_id)
+
+
+@event("admission", "wait_started")
+class WaitStarted(AdmissionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Requests wait for a model, and have done so for a while. One event for all of them."""
+
+    place: int
+    """1: it is the next."""
+    waits_for: tuple[str, ...] = ()
+    """The models that have to leave first."""
+    decision: Decision
+    """What was weighed; it says how many requests wait, and for how long."""
+
+
+@event("admission", "wait_ended")
+class WaitEnded(AdmissionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Nobody waits for the model any longer."""
+
+    served: int = 0
+    """How many of the requests got the model."""
+    refused: int = 0
+    """How many waited in vain."""
+    withdrawn: int = 0
+    """How many did not wait to the end: their clients have gone."""
+    longest_seconds: float
+    """How long the longest wait was."""
+
+
+@event("admission", "refused")
+class RequestsRefused(AdmissionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Requests for a model were refused: the first of a kind at once, those that follow counted together."""
+
+    code: str
+    """The stable code of the error that they got."""
+    message: str
+    requests: int = 1
+    within_seconds: float = 0.0
+    """In what time that many were refused; 0 for the first."""
+    waited_seconds: float = 0.0
+    """How long the longest of them had waited."""
+    decision: Decision | None = None
+    """What was weighed, and what would have changed it."""
 
 
 # --- usage ------------------------------------------------------------------------------------------------

@@ -296,6 +296,8 @@ class Supervisor:
             reserved_bytes=start.reserved_bytes,
             context_tokens=model.context_tokens,
             evicting=start.evicting,
+            content=model.sha256 or "",
+            settings_key=model.settings_key,
         )
         victims = [self.instances[id] for id in start.evicting]
         with telemetry.span("decide load", model=model.model_id), self._leaving(victims) as evicted:
