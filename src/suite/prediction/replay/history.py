@@ -31,6 +31,10 @@ DEFAULT_MODEL_GB: Final = 6.0
 DEFAULT_LOAD_SECONDS: Final = 22.7
 """Of a model whose costs the history does not tell. It is the median of the service of GenTD26."""
 
+PERIODS: Final = (86_400.0, 21_600.0, 3_600.0)
+"""A day, six hours, an hour."""
+ENOUGH_PERIODS: Final = 8
+
 _REQUIRED: Final = ("timestamp_s", "model_id")
 _KNOWN: Final = (*_REQUIRED, "group_id", "duration_s", "model_gb", "load_s")
 
@@ -55,6 +59,12 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """By model, what it costs. Every model of a request is there."""
     remarks: tuple[str, ...] = ()
     """What a person should know of how it was read."""
+
+    @property
+    def period_seconds(self) -> float:
+        """A period by which figures are shown and compared: the longest of which there are enough."""
+        seconds = self.hours * 3600
+        return next((each for each in PERIODS if seconds >= ENOUGH_PERIODS * each), PERIODS[-1])
 
     @property
     def hours(self) -> float:

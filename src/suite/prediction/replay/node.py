@@ -12,6 +12,7 @@ and only the policy decides who leaves, as in the literature on caches, whose fi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -24,6 +25,7 @@ from suite.messages.events import InstanceLoaded, InstanceLoadStarted, InstanceU
 from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Loaded, Used
 from suite.prediction.keep_alive import KeepAlive
 from suite.prediction.replay.agenda import Agenda
+from suite.prediction.replay.bettor import INTERVAL_SECONDS, Bettor
 from suite.prediction.replay.history import History, Request
 from suite.prediction.replay.outcome import Outcome, Tally
 
@@ -64,11 +66,13 @@ class VirtualNode:
         *,
         limit_bytes: int | None,
         keep_alive: KeepAlive | None = None,
+        bettor: Bettor | None = None,
         instant: bool = False,
     ) -> None:
         self._history = history
         self._policy = policy
         self._keep_alive = keep_alive
+        self._bettor = bettor
         self._limit_bytes = limit_bytes
         self._is_instant = instant
         residency = Residency(limit_bytes=UNLIMITED if limit_bytes is None else limit_bytes)
@@ -85,10 +89,13 @@ class VirtualNode:
         self._decides_at = math.inf
         """When to plan again if nothing changes."""
 
-    def run(self, name: str) -> Outcome:
-        """Serve all requests, and say what came of it."""
+    def run(self, name: str, *, beat: Callable[[], None] = lambda: None) -> Outcome:
+        """Serve all requests, and say what came of it. ``beat`` is called with each request."""
         now = self._history.requests[0].at
+        if self._bettor is not None:
+            self._agenda.add(now + INTERVAL_SECONDS, self._bet)
         for number, request in enumerate(self._history.requests):
+            beat()
             now = request.at
             self._agenda.run(until=now)
             self._serve(request, str(number), now)
@@ -97,6 +104,9 @@ class VirtualNode:
             self._agenda.run(until=now)
         for instance in self._instances.values():
             self._tally.stay(instance.candidate.bytes, now - instance.began_at)
+        if self._bettor is not None:
+            self._bettor.close(now)
+            self._tally.bets_won, self._tally.bets_lost = self._bettor.won, self._bettor.lost
         return self._tally.outcome(name, self._limit_bytes)
 
     # --- requests -------------------------------------------------------------------------------------------
@@ -125,6 +135,8 @@ class VirtualNode:
     def _let_in(self, request: Request, now: float) -> None:
         instance = self._instances[request.model_id]
         instance.holds += 1
+        if self._bettor is not None:
+            self._bettor.asked(request.model_id, now)
         if instance.waiting is None:
             self._begin(instance, request, now)
         else:
@@ -144,6 +156,8 @@ class VirtualNode:
         instance.holds -= 1
         instance.last_used = now
         self._is_undecided = True
+        if self._bettor is not None:
+            self._bettor.used(model_id, now)
         if self._keep_alive is not None:
             self._keep_alive.used(model_id, now)
             instance.leaves_at = now + self._keep_alive.seconds(model_id)
@@ -202,22 +216,30 @@ class VirtualNode:
     def _start(self, start: Start, now: float) -> None:
         """Load a model for all that wait for it, and evict whom the decider chose."""
         waiting = [self._queued.pop(each.request_id) for each in self._state.waiting[start.model_id]]
+        self._tally.cold_start(waiting[0])
+        self._load(start, waiting, now)
+        self._is_undecided = True
+
+    def _bet(self, now: float) -> None:
+        """Load what is likely to be used, unless somebody waits for memory."""
+        self._agenda.add(now + INTERVAL_SECONDS, self._bet)
+        if self._bettor is None or self._state.waiting:
+            return
+        idle = [id for id, each in self._instances.items() if each.waiting is None and not each.holds]
+        free_bytes = self._state.residency.limit_bytes - self._state.residency.reserved_bytes
+        for bet in self._bettor.bets(self._instances, idle, free_bytes, now):
+            start = Start(
+                model_id=bet.candidate.model_id, reserved_bytes=bet.candidate.bytes, evicting=bet.evicting
+            )
+            self._load(start, [], now)
+
+    def _load(self, start: Start, waiting: list[Request], now: float) -> None:
         for model_id in start.evicting:
             self._unload(model_id, now, "evicted")
-        instance = self._load(start, now)
-        self._tally.cold_start(waiting[0])
-        instance.holds += len(waiting)
-        instance.waiting = waiting
-        self._is_undecided = True
-        if self._is_instant:
-            self._ready(instance, now)
-        else:
-            self._agenda.add(instance.ready_at, partial(self._ready_and_decide, instance))
-
-    def _load(self, start: Start, now: float) -> _Instance:
         self._tally.loads += 1
         candidate = self._history.candidates[start.model_id]
         instance = _Instance(str(self._tally.loads), candidate, now)
+        instance.waiting, instance.holds = waiting, len(waiting)
         self._instances[start.model_id] = instance
         self._state = evolve(
             self._state,
@@ -230,7 +252,10 @@ class VirtualNode:
                 evicting=start.evicting,
             ),
         )
-        return instance
+        if self._is_instant:
+            self._ready(instance, now)
+        else:
+            self._agenda.add(instance.ready_at, partial(self._ready_and_decide, instance))
 
     def _ready(self, instance: _Instance, now: float) -> None:
         candidate = instance.candidate
@@ -247,7 +272,7 @@ class VirtualNode:
         ):
             self._state = evolve(self._state, event)
         self._policy.fold(Loaded(at=now, candidate=candidate))
-        waiting, instance.waiting = instance.waiting or (), None
+        waiting, instance.waiting = instance.waiting or [], None
         for request in waiting:
             self._begin(instance, request, now)
 
@@ -265,6 +290,8 @@ class VirtualNode:
         instance = self._instances.pop(model_id)
         candidate = instance.candidate
         self._tally.stay(candidate.bytes, now - instance.began_at)
+        if self._bettor is not None:
+            self._bettor.left(model_id)
         self._state = evolve(
             self._state,
             InstanceUnloaded(
