@@ -61,6 +61,7 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
         return GetModelStatusReply(
             models={model.model_id: model for model in models},
             generations=generations,
+            eviction=node.learning.eviction,
             next_cursor=next_cursor,
             warnings=(*_not_told(running, generations), *_more(request, next_cursor)),
         )
@@ -71,6 +72,7 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
     return GetModelStatusReply(
         model=describe(node, model, used.get(model.model_id)),
         generations=generations,
+        eviction=node.learning.eviction,
         warnings=_not_told(running, generations),
     )
 

@@ -38,6 +38,7 @@ def health(node: Node) -> HealthCheckReply:
         *node.projections.problems,
         *node.projections.losses,
         *node.catalogue.problems,
+        *node.learning.problems,
     )
     if not node.connection.is_connected:  # NATS clients cannot see this, but ZeroMQ clients can
         problems += (

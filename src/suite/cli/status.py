@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from suite.client import Client
     from suite.messages.actions.status import (
+        EvictionInfo,
         GenerationInfo,
         GetModelStatusReply,
         GetStatsReply,
@@ -53,6 +54,8 @@ def status(target: Target, model: str | None) -> None:
     else:
         show_instances((reply.models or {}).values())
         _show_waiting((reply.models or {}).values())
+        if reply.eviction is not None:
+            click.echo(f"who leaves first: {_eviction(reply.eviction)}")
     if reply.generations:
         click.echo()
         _show_generations(reply.generations)
@@ -93,6 +96,13 @@ def _show_waiting(models: Iterable[ModelInfo]) -> None:
     waiting = [model for model in models if model.place is not None]
     for model in sorted(waiting, key=lambda model: model.place or 0):
         click.echo(f"{model.model_id} {_waits(model)}")
+
+
+def _eviction(eviction: EvictionInfo) -> str:
+    policy = eviction.policy
+    if eviction.follows:
+        policy += f", which follows {eviction.follows} now"
+    return policy + (f" (instead of {eviction.instead_of}, which has failed)" if eviction.instead_of else "")
 
 
 def _waits(model: ModelInfo) -> str:

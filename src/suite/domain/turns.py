@@ -135,6 +135,8 @@ class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
     worth: float | None = None
     """What its memory is worth by an eviction policy: of those that may leave at once, the least worth leaves
     first. None: the order of the last uses."""
+    reload_seconds: float | None = None
+    """What it takes to have it again as it is; None: not known."""
     leaving: bool = False
     """Whether it is being unloaded already, so that its memory will be freed anyway."""
 

@@ -135,6 +135,8 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     outcome: Outcome
     seq: int | None
     """The sequence of its event; None when it could not be appended."""
+    unsaved_tokens: int = 0
+    """The tokens in slots that would be lost with the process, because no snapshot of them is put on disk."""
 
 
 AnyReport: TypeAlias = Loading | Ready | Failed | Finished

@@ -7,6 +7,7 @@ needs no calendar: the time of the event says when that was.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -32,6 +33,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether it leaves for this decision."""
     worth: float | None = None
     """What the eviction policy says that its memory is worth; the lowest leaves first. None: by last use."""
+    reload_seconds: float | None = None
+    """What it would take to have it again as it was: to load it, and to read conversations again that are
+    lost with it. None: not known."""
     unused_seconds: float = 0.0
     """How long ago it was last used."""
     uses: int = 0
@@ -84,6 +88,20 @@ class WorthMore(Alternative, frozen=True, kw_only=True, omit_defaults=True, tag=
 AnyAlternative: TypeAlias = MoreMemory | NotPinned | NotUsed | UsedLater | WorthMore
 
 
+class PolicyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an eviction policy had learned when it was asked. Whoever has it learn the same has the same worths."""
+
+    follows: str = ""
+    """The policy that `best_lately` followed; empty for others."""
+    first_seq: int = 0
+    last_seq: int = 0
+    """The first and the last event of the log that it had learned from; 0: none yet."""
+    limit_bytes: int
+    """The memory for which it was made."""
+    at: datetime
+    """For which moment it was asked."""
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who was weighed when a model needed memory."""
 
@@ -94,6 +112,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit_bytes: int
     policy: str = ""
     """The eviction policy that ordered those that could leave; empty: the least recently used first."""
+    policy_state: PolicyState | None = None
+    """What that policy had learned."""
     candidates: tuple[Candidate, ...] = ()
     """In the order in which they would leave."""
     more_candidates: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import anyio
 import msgspec
@@ -35,6 +35,7 @@ from suite.errors import NodeStopping, SuiteError
 from suite.identity import Clock, NewId
 from suite.messages.events import Event, InstanceLoadStarted
 from suite.messages.signals import AnySignal, Waiting
+from suite.node.appraisal import NO_APPRAISAL, Appraisal, Appraise, Held
 from suite.node.instance import Instance
 
 logger = logging.getLogger("suite.supervisor")
@@ -95,6 +96,7 @@ class Admission:
         instances: Mapping[str, Instance],
         begin_load: BeginLoad,
         evict: Callable[[Instance], None],
+        appraise: Appraise,
         new_id: NewId,
         clock: Clock,
     ) -> None:
@@ -102,6 +104,7 @@ class Admission:
         self._instances = instances
         self._begin_load = begin_load
         self._evict = evict
+        self._appraise = appraise
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
         self._news = anyio.Event()
@@ -190,7 +193,9 @@ class Admission:
     async def _decide(self) -> float:
         """Do what is to be done now. Returns when to decide again if nothing changes."""
         while self._is_undecided:
-            turn = plan(self.state, now=self._clock(), occupancy=self._occupancy(*self._instances))
+            appraisal = self._appraise(self._held())
+            occupancy = self._occupancy(*self._instances, appraisal=appraisal)
+            turn = plan(self.state, now=self._clock(), occupancy=occupancy)
             self.state = evolve(self.state, turn)
             for request in turn.served:
                 self._serve(request, self._instances[request.model_id])
@@ -255,5 +260,19 @@ class Admission:
                     ticket.place = place
                     ticket.change()
 
-    def _occupancy(self, *model_ids: str) -> Occupancies:
-        return {id: self._instances[id].occupancy for id in model_ids if id in self._instances}
+    def _occupancy(self, *model_ids: str, appraisal: Appraisal = NO_APPRAISAL) -> Occupancies:
+        return {
+            id: msgspec.structs.replace(
+                self._instances[id].occupancy,
+                worth=appraisal.worth.get(id),
+                reload_seconds=appraisal.reload_seconds.get(id),
+            )
+            for id in model_ids
+            if id in self._instances
+        }
+
+    def _held(self) -> Iterator[Held]:
+        """The models that are loaded, of which a policy may say which leave."""
+        for id, resident in self.state.residency.residents.items():
+            if resident.phase == "loaded" and id in self._instances:
+                yield Held(self._instances[id], resident.reserved_bytes)

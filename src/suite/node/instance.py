@@ -15,6 +15,7 @@ from suite.errors import SuiteError
 from suite.messages.actor import CoreSeat
 from suite.messages.events import UnloadReason
 from suite.node.process import ActorProcess
+from suite.prediction.costs import LoadKey
 
 Phase: TypeAlias = Literal["loading", "loaded", "ending", "gone"]
 
@@ -47,6 +48,8 @@ class Instance:
         self.instance_id = instance_id
         self.signature = model.file.signature.text
         """What the file system said of the files when its process was started to load them."""
+        self.load_key = LoadKey(model.model_id, model.sha256 or "", model.settings_key)
+        """What its load has in common with others that take as long."""
         self.sha256: str | None = None
         """The digest of the content that it has loaded; None while it is not known."""
         self.phase: Phase = "loading"
@@ -80,6 +83,8 @@ class Instance:
         self.load_ms: float | None = None
         self.resident_bytes = 0
         self.freed_bytes = 0
+        self.unsaved_tokens = 0
+        """The tokens of conversations that are lost with its process, as it told when a generation ended."""
         self.trace: Context | None = telemetry.current()
         """The trace that its next event belongs to: that of the load, then none, then that of the unload."""
         self.seq = 0

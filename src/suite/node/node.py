@@ -24,6 +24,7 @@ from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
 from suite.node.integrity import Integrity
 from suite.node.journal import Journal
+from suite.node.learning import Learning
 from suite.node.pins import Pins
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
@@ -50,6 +51,7 @@ class Node:
         foreign: ForeignMessages,
         integrity: Integrity,
         policy: Policy,
+        learning: Learning,
         supervisor: Supervisor,
         generations: Generations,
         pins: Pins,
@@ -67,6 +69,7 @@ class Node:
         self.foreign = foreign
         self.integrity = integrity
         self.policy = policy
+        self.learning = learning
         self.supervisor = supervisor
         self.generations = generations
         self.pins = pins
@@ -129,7 +132,14 @@ class Node:
         return model
 
     def keep_alive(self, model: Model) -> float:
-        """The idle time in seconds after which the model is unloaded, as it is configured; inf: never."""
+        """The idle time in seconds after which the model is unloaded; inf: never.
+
+        It is the model's own, or else as it is configured for all or learned.
+        """
+        own = model.settings.keep_alive
+        if own is None and (learned := self.learning.keep_alive) is not None:
+            seconds = model.settings.idle_timeout_seconds
+            return learned.seconds(model.model_id) if seconds is None else seconds or math.inf
         return keep_alive(self.settings, model)
 
     def terms(self, load_wait_ms: int | None, keep_alive: KeepAlive, *, priority: int = 0) -> Terms:

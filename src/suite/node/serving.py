@@ -52,6 +52,7 @@ from suite.log.mirror import keep_mirror
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.address import Address
+from suite.node.appraisal import Appraisals
 from suite.node.content import ContentWatch
 from suite.node.cores import NodeCores
 from suite.node.dependencies import wait_for_dependencies
@@ -60,6 +61,7 @@ from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
+from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.memory_kills import MemoryKills
 from suite.node.node import Node, actor_spec
@@ -214,13 +216,14 @@ async def running_node(
             limit_bytes = _memory_limit(settings)
             catalogue = await _catalogue(settings, limit_bytes)
             on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
+            learning = Learning(settings, log, limit_bytes, report=reporter.report)
             membership = Membership(connection, log, subjects, settings.node)
             epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
-            supervisor = _supervisor(env, journal, catalogue, limit_bytes)
+            supervisor = _supervisor(env, journal, catalogue, limit_bytes, learning)
             pins = await _pins(env, catalogue, supervisor)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
@@ -235,7 +238,7 @@ async def running_node(
                 ) as projections,
                 supervisor.running(),
             ):
-                node = _node(env, reporter, catalogue, journal, projections, supervisor, pins)
+                node = _node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
                     nats.address.publish()
@@ -294,7 +297,9 @@ async def _prepare(env: _Environment) -> Reporter:
     return reporter
 
 
-def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit_bytes: int) -> Supervisor:
+def _supervisor(
+    env: _Environment, journal: Journal, catalogue: Catalogue, limit_bytes: int, learning: Learning
+) -> Supervisor:
     settings, connection = env.settings, env.connection
     cores = NodeCores(machine.processors)
     return Supervisor(
@@ -310,6 +315,7 @@ def _supervisor(env: _Environment, journal: Journal, catalogue: Catalogue, limit
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
         cores=cores,
         memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
+        appraise=Appraisals(learning.appraiser, now=env.now),
         new_id=env.new_id,
         now=env.now,
         clock=env.clock,
@@ -335,6 +341,7 @@ def _node(
     catalogue: Catalogue,
     journal: Journal,
     projections: Projections,
+    learning: Learning,
     supervisor: Supervisor,
     pins: Pins,
 ) -> Node:
@@ -356,6 +363,7 @@ def _node(
             on_problem=partial(reporter.report, EVENTS_LOST),
         ),
         policy=MostUsedLastHour(),
+        learning=learning,
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
         pins=pins,
@@ -370,6 +378,7 @@ def _start_background(env: _Environment, node: Node) -> None:
     settings, tasks = env.settings, env.tasks
     tasks.start_soon(node.foreign.run)
     tasks.start_soon(node.integrity.run)
+    tasks.start_soon(node.learning.run)
     content = ContentWatch(settings, node.catalogue, node.supervisor, tasks)
     registrar = Registrar(env.log, env.subjects, settings.node, node.catalogue, content.known)
     tasks.start_soon(registrar.run)

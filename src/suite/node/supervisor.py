@@ -47,6 +47,7 @@ from suite.messages.events import (
     UnloadReason,
 )
 from suite.node.admission import Admission, Tell, Terms
+from suite.node.appraisal import Appraise
 from suite.node.cores import NodeCores
 from suite.node.instance import Instance, Lease
 from suite.node.journal import Journal
@@ -88,12 +89,13 @@ class Supervisor:
         terminate: Terminate,
         cores: NodeCores,
         memory_kills: MemoryKills,
+        appraise: Appraise,
         new_id: NewId,
         now: Now,
         clock: Clock,
     ) -> None:
         """`turns` has the memory limit. `standby`: whether to keep a standby process for the next load while
-        the limit has room for it.
+        the limit has room for it. `appraise`: what the memory of models is worth.
         """
         self.instances: dict[str, Instance] = {}
         self.admission = Admission(
@@ -101,6 +103,7 @@ class Supervisor:
             instances=self.instances,
             begin_load=self._begin_load,
             evict=self._evict,
+            appraise=appraise,
             new_id=new_id,
             clock=clock,
         )
@@ -404,6 +407,7 @@ class Supervisor:
                     reused_tokens=report.reused_tokens,
                     completion_tokens=report.completion_tokens,
                 )
+                instance.unsaved_tokens = report.unsaved_tokens
                 self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
                 self.release(instance, report.generation_id)
         instance.changed()

@@ -173,6 +173,19 @@ class GetModelStatusRequest(ModelsPage, frozen=True, kw_only=True):
     model_id: ModelId | None = None
 
 
+class EvictionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Who decides which models leave when another needs their memory."""
+
+    policy: str
+    """The policy in force."""
+    follows: str = ""
+    """The policy that `best_lately` follows now; empty for others."""
+    instead_of: str = ""
+    """The policy that was chosen and has failed; empty: the chosen one is in force."""
+    last_seq: int
+    """The newest event of the log that it has learned from; 0: none yet."""
+
+
 class GetModelStatusReply(Reply, frozen=True, kw_only=True):
     """``model`` if an id was given, otherwise a page of ``models`` by id."""
 
@@ -180,6 +193,8 @@ class GetModelStatusReply(Reply, frozen=True, kw_only=True):
     models: dict[str, ModelInfo] | None = None
     generations: tuple[GenerationInfo, ...] = ()
     """The unfinished generations of this model, or of all, on the node that answers; the oldest first."""
+    eviction: EvictionInfo | None = None
+    """Who decides on that node which models leave; null from older nodes."""
     next_cursor: str | None = None
 
 
