@@ -44,7 +44,9 @@ class Bettor:
         """Settle all whose time is over. Those that could still be won are not counted."""
         self.lost += sum(until < at for until in self._open.values())
 
-    def bets(self, resident: Collection[str], idle: Collection[str], free_bytes: int, now: float) -> list[Bet]:
+    def bets(
+        self, resident: Collection[str], idle: Collection[str], free_bytes: int, now: float
+    ) -> list[Bet]:
         """The bets to take now; none if nothing was used since they were weighed before."""
         if not self._has_news:
             return []

@@ -46,7 +46,7 @@ class Contest:
     ) -> list[Outcome]:
         """What came of each policy with each budget, with LRU, plain TTLs and Belady's bound beside.
 
-        Raises InvalidRequest for a budget that is smaller than every model, and for a class that is no policy.
+        Raises InvalidRequest for a budget that is smaller than every model, or a class that is no policy.
         """
         smallest = min(history.candidates.values(), key=lambda each: each.bytes)
         for budget in self._budgets:

@@ -155,41 +155,54 @@ class _CsvHistory:
         return InvalidRequest(f"{self._path}, line {number}: {problem}")
 
 
-def of_log(events: Iterable[Recorded], *, node: str | None = None, default: Candidate) -> History:
-    """The history in a log: its uses, and the costs that were measured when models were loaded.
+class LogHistory:
+    """The history in a log: its uses, and the costs that were measured when models were loaded last.
 
-    Of several nodes, ``node`` chooses one; uses that a client recorded belong to all.
-    Raises InvalidRequest for a log without uses.
+    Of several nodes, ``node`` chooses one; uses that a client reported belong to all.
     """
-    requests: list[Request] = []
-    costs: dict[str, Candidate] = {}
-    for event in events:
+
+    def __init__(self, *, node: str | None = None, default: Candidate) -> None:
+        self._node = node
+        self._default = default
+        self._requests: list[Request] = []
+        self._costs: dict[str, Candidate] = {}
+        self._nodes: set[str] = set()
+
+    def fold(self, event: Recorded) -> None:
+        """Take in one more event, of any kind."""
         match event.data:
-            case Generated() as use if node in (None, use.node):
-                seconds = use.generation_ms / 1000
-                requests.append(
-                    Request(
-                        at=event.time.timestamp() - seconds,
-                        model_id=use.model_id,
-                        group_id=use.conversation_id or "",
-                        seconds=seconds,
-                    )
-                )
+            case Generated() as use if self._node in (None, use.node):
+                self._nodes.add(use.node)
+                seconds = _seconds(use)
+                self._use(use, event.time.timestamp() - seconds, seconds)
             case UsageRecorded() as use:
-                requests.append(
-                    Request(
-                        at=event.time.timestamp(),
-                        model_id=use.model_id,
-                        group_id=use.conversation_id or "",
-                    )
-                )
-            case InstanceLoaded() as load if node in (None, load.node):
-                costs[load.model_id] = Candidate(
+                self._use(use, event.time.timestamp(), 0.0)
+            case InstanceLoaded() as load if self._node in (None, load.node):
+                self._costs[load.model_id] = Candidate(
                     model_id=load.model_id, bytes=load.resident_bytes, reload_seconds=load.load_ms / 1000
                 )
             case _:
                 pass
-    return history(requests, costs, default=_mean(costs.values(), default), source="the log")
+
+    def history(self) -> History:
+        """What it has seen so far. Raises InvalidRequest if that has no uses."""
+        default = _mean(self._costs.values(), self._default)
+        remarks = []
+        if len(self._nodes) > 1:
+            nodes = ", ".join(sorted(self._nodes))
+            remarks.append(f"the nodes {nodes} were taken for one: --node chooses one of them")
+        return history(self._requests, self._costs, default=default, remarks=remarks, source="the log")
+
+    def _use(self, use: Generated | UsageRecorded, at: float, seconds: float) -> None:
+        self._requests.append(
+            Request(at=at, model_id=use.model_id, group_id=use.conversation_id or "", seconds=seconds)
+        )
+
+
+def _seconds(use: Generated) -> float:
+    """From when the model's process had the request until its answer ended."""
+    until_first = use.time_to_first_token_ms
+    return ((use.queue_ms if until_first is None else until_first) + use.generation_ms) / 1000
 
 
 def history(
@@ -206,7 +219,9 @@ def history(
     told = list(remarks)
     late = sum(after.at < before.at for before, after in pairwise(requests))
     if late:
-        told.append(f"{late:,} requests stood behind a later one: they were put in the order of time")
+        told.append(
+            f"{late:,} times one came before the one in front of it: they were put in the order of time"
+        )
         requests.sort(key=attrgetter("at"))
     candidates = {
         model_id: costs.get(model_id) or msgspec.structs.replace(default, model_id=model_id)

@@ -170,7 +170,7 @@ class VirtualNode:
     # --- decisions ------------------------------------------------------------------------------------------
 
     def _decide(self, now: float) -> None:
-        """Do what the plans of the service's decider say, until there is nothing to do before something changes."""
+        """Do what the plans of the service's decider say, until there is nothing to do for now."""
         self._is_undecided = True
         while self._is_undecided and self._state.waiting:
             self._is_undecided = False

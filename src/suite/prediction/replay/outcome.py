@@ -42,8 +42,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     cold_starts: int
     """Requests for whose model a load was begun."""
     refused: int
-    """Requests for models that are larger than the budget, or that waited for memory for too long. They count as
-    cold starts."""
+    """Requests for models that are larger than the budget, or that waited for memory for too long. They count
+    as cold starts."""
     loads: int
     evictions: int
     idle_unloads: int

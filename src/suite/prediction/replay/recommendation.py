@@ -21,6 +21,7 @@ from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.replay.belady import Belady
 from suite.prediction.replay.history import ENOUGH_PERIODS
 from suite.prediction.replay.outcome import Outcome
+from suite.prediction.replay.page import budget, period_name
 
 DRAWS: Final = 1_000
 CONFIDENCE: Final = 0.9
@@ -122,6 +123,64 @@ def recommend(outcomes: Sequence[Outcome], *, seed: int = 0) -> Recommendation:
         is_long_enough=is_long_enough,
         certain=is_long_enough and seconds.low > 0,
     )
+
+
+def sentences(advice: Recommendation, outcomes: Sequence[Outcome]) -> list[str]:
+    """A recommendation in plain words."""
+    hours = f"{advice.waited_seconds / 3600:,.1f}"
+    return [
+        f"recommended: {_setting(advice)}",
+        f"with that, requests would have waited {hours} hours for memory and loads: {_saving(advice)}",
+        _certainty(advice),
+        *_other_budgets(advice, outcomes),
+    ]
+
+
+def _setting(advice: Recommendation) -> str:
+    kind, _, seconds = advice.keep_alive.partition("_")
+    stay = {
+        "": "models stay until others need their memory",
+        "ttl": f"models leave when they were not used for {seconds} s",
+    }.get(kind, f"models stay as long as was learned, for the memory of {seconds} s after each use")
+    bets = (
+        ", and are loaded before they are asked for where that is likely to pay" if advice.with_bets else ""
+    )
+    return f"{advice.policy} with {budget(advice.memory_gb)}; {stay}{bets}"
+
+
+def _saving(advice: Recommendation) -> str:
+    if advice.name == advice.instead_of:
+        return "nothing that was compared saved more"
+    percent = advice.saved_percent
+    sure = f", 90 % sure: {percent.low:.1f} to {percent.high:.1f} %" if advice.is_long_enough else ""
+    return (
+        f"{percent.estimate:.1f} % less than with {advice.instead_of} in as much memory "
+        f"({advice.saved_seconds.estimate / 3600:,.1f} hours{sure})"
+    )
+
+
+def _certainty(advice: Recommendation) -> str:
+    period = f"one {period_name(advice.period_seconds)}"
+    if not advice.is_long_enough:
+        needed = f"{ENOUGH_PERIODS} periods of {period} with requests"
+        return f"how sure that is cannot be told: it takes {needed}, and there are {advice.periods}"
+    again = f"{advice.again_percent:.0f} of 100 histories drawn from the {advice.periods} periods of {period}"
+    is_proved = advice.certain or advice.name == advice.instead_of
+    return f"{again} recommend the same{'' if is_proved else '; it is not sure that this saves anything'}"
+
+
+def _other_budgets(advice: Recommendation, outcomes: Sequence[Outcome]) -> list[str]:
+    """What the best would have waited with each other budget, in a line."""
+    able = list(_able(outcomes).values())
+    others = dict.fromkeys(each.memory_gb for each in able if each.memory_gb != advice.memory_gb)
+    best = [
+        min((each for each in able if each.memory_gb == other), key=lambda each: each.waited_seconds)
+        for other in others
+    ]
+    told = "; ".join(
+        f"{budget(each.memory_gb)}: {each.waited_seconds / 3600:,.1f} hours with {each.name}" for each in best
+    )
+    return [f"other budgets: {told}"] if told else []
 
 
 def _able(outcomes: Sequence[Outcome]) -> Mapping[int, Outcome]:

@@ -126,7 +126,7 @@ class _Process:
             self._receive()
         elif self._run.is_own and not self._remark and self._silent_seconds() > self._patience_seconds:
             self._go_on_by_default(
-                f"did not answer for {self._patience_seconds:g} s, and only the end of its process could stop it"
+                f"did not answer for {self._patience_seconds:g} s and was ended with its process"
             )
         return self.outcome is not None
 
