@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -193,7 +191,7 @@ def test_nobody_beats_the_bound_and_lru_is_what_it_says(models: str, room: int) 
             resident.remove(model_id)
         else:
             cold_starts += 1
-            del resident[: len(resident) - room + 1]
+            del resident[: max(len(resident) - room + 1, 0)]
         resident.append(model_id)
     assert outcomes[LeastRecentlyUsed.name].cold_starts == cold_starts
 
@@ -255,6 +253,11 @@ def compared(history: History, policies: Sequence[str], *budgets: int | None) ->
     return Contest(policies, budgets, instant=True).outcomes(history)
 
 
+def long_history() -> History:
+    """Two days."""
+    return history_of([msgspec.structs.replace(each, at=8 * each.at) for each in made_up(800)])
+
+
 def test_lru_ttls_and_the_bound_are_beside_any_policy() -> None:
     outcomes = compared(history_of(uses("abcabc")), ["greedy_dual"], 2 * SIZE, None)
     assert [(each.name, each.memory_gb) for each in outcomes] == [
@@ -294,41 +297,14 @@ def test_a_budget_without_room_for_any_model_and_unknown_policies_are_refused() 
         compared(history, [], 5_000_000_000)
     for name, problem in (
         ("mru", "there is no policy 'mru': use best_lately"),
-        ("nosuch:Policy", "cannot be imported: ModuleNotFoundError"),
-        ("math:nosuch", "cannot be imported: AttributeError"),
-        ("math:sqrt", "cannot be made without arguments"),
         ("builtins:dict", "no method fold"),
     ):
         with pytest.raises(InvalidRequest, match=problem):
             compared(history, [name], 2 * SIZE)
 
 
-class Forgetful(LeastRecentlyUsed):
-    """A policy of one's own that works until it is asked."""
-
-    def worth(self, candidate: Candidate, *, now: float) -> float:
-        del now
-        raise KeyError(candidate.model_id)
-
-
-class Unstoppable(LeastRecentlyUsed):
-    """Loops where nothing in its process can interrupt it."""
-
-    def worth(self, candidate: Candidate, *, now: float) -> float:
-        del candidate, now
-        return sum(itertools.repeat(1.0))
-
-
-class Quits(LeastRecentlyUsed):
-    """Ends the whole process."""
-
-    def worth(self, candidate: Candidate, *, now: float) -> float:
-        del candidate, now
-        os._exit(0)
-
-
 def test_whatever_a_policy_of_ones_own_does_it_is_named_and_the_default_goes_on() -> None:
-    own = [f"{__name__}:{kind.__name__}" for kind in (Forgetful, Unstoppable, Quits)]
+    own = [f"support.own_policies:{name}" for name in ("Forgetful", "Unstoppable", "Quits")]
     runs = [Run(policy=name, budget=2 * SIZE, instant=True) for name in (*own, "best_lately")]
     outcomes = outcomes_of(runs, history_of(uses("abcabcab" * 4)), patience_seconds=3.0)
     assert [(each.policy, each.remark) for each in outcomes] == [
@@ -345,8 +321,8 @@ def test_whatever_a_policy_of_ones_own_does_it_is_named_and_the_default_goes_on(
 
 
 def test_several_processes_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    history = history_of(made_up(500))
-    contest = Contest(["all"], [4 * SIZE])
+    history = history_of(made_up(200))
+    contest = Contest(["lru"], [4 * SIZE], ttls=[])
     alone = contest.outcomes(history)
     monkeypatch.setattr("suite.prediction.replay.workers.LITTLE", 0)
     told: list[float] = []
@@ -356,7 +332,7 @@ def test_several_processes_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_is_recommended_waited_least_with_the_least_memory_and_says_how_sure_that_is() -> None:
-    history = history_of(made_up(6_000))
+    history = long_history()
     contest = Contest(["best_lately"], [4 * SIZE, 16 * SIZE, 32 * SIZE], instant=True)
     outcomes = contest.outcomes(history)
     compared = len(outcomes)
@@ -373,7 +349,7 @@ def test_what_is_recommended_waited_least_with_the_least_memory_and_says_how_sur
     assert first == "recommended: best_lately with 24 GB; models stay until others need their memory"
     assert "% less than with lru in as much memory" in waited
     assert "90 % sure: " in waited
-    assert "of 100 histories drawn from the 8 periods of one 6 hours recommend the same" in again
+    assert "of 100 histories drawn from the 9 periods of 6 hours recommend the same" in again
 
 
 def test_a_short_history_recommends_and_says_that_it_cannot_say_how_sure_that_is() -> None:
@@ -383,14 +359,14 @@ def test_a_short_history_recommends_and_says_that_it_cannot_say_how_sure_that_is
     assert not advice.certain
     told = " ".join(sentences(advice, outcomes))
     assert (
-        "how sure that is cannot be told: it takes 8 periods of one hour with requests, and there are 1"
+        "how sure that is cannot be told: it takes 8 periods of an hour with requests, and there are 1"
         in told
     )
     assert "other budgets: 12 GB: " in told
 
 
 def test_the_page_needs_no_other_host_and_shows_names_as_they_are() -> None:
-    outcomes = compared(history_of(made_up(6_000)), ["lru"], 2 * SIZE, 4 * SIZE)
+    outcomes = compared(long_history(), ["lru"], 2 * SIZE, 4 * SIZE)
     shown = page("<Replay>", outcomes, ["a & b"])
     assert "&lt;Replay&gt;" in shown
     assert "a &amp; b" in shown

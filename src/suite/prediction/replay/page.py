@@ -138,8 +138,9 @@ def _by_period(outcomes: Sequence[Outcome], colours: Mapping[str, str]) -> str:
         for outcome in outcomes
     }
     period = period_name(outcomes[0].period_seconds)
-    names = {0.0: f"first {period}", max(each.number for each in outcomes[0].periods) * 1.0: f"last {period}"}
-    return _lines(f"Cold starts in percent of the requests of each {period}", series, names, " %", colours)
+    last = max(each.number for each in outcomes[0].periods)
+    ends = {0.0: "first", float(last): "last"}
+    return _lines(f"Cold starts in percent of requests, by periods of {period}", series, ends, " %", colours)
 
 
 def _by_budget(outcomes: Sequence[Outcome], colours: Mapping[str, str]) -> str:
@@ -156,8 +157,8 @@ def _by_budget(outcomes: Sequence[Outcome], colours: Mapping[str, str]) -> str:
 
 
 def period_name(seconds: float) -> str:
-    """A period in words, such as day."""
-    return {86_400.0: "day", 3_600.0: "hour"}.get(seconds, f"{seconds / 3600:g} hours")
+    """How long a period is, in words."""
+    return {86_400.0: "a day", 3_600.0: "an hour"}.get(seconds, f"{seconds / 3600:g} hours")
 
 
 def _lines(

@@ -160,7 +160,7 @@ def _saving(advice: Recommendation) -> str:
 
 
 def _certainty(advice: Recommendation) -> str:
-    period = f"one {period_name(advice.period_seconds)}"
+    period = period_name(advice.period_seconds)
     if not advice.is_long_enough:
         needed = f"{ENOUGH_PERIODS} periods of {period} with requests"
         return f"how sure that is cannot be told: it takes {needed}, and there are {advice.periods}"
