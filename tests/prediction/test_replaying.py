@@ -207,10 +207,10 @@ def read(tmp_path: Path, text: str) -> History:
 
 def test_a_file_is_read_with_costs_and_what_is_odd_about_it_is_told(tmp_path: Path) -> None:
     history = read(
-        tmp_path, "colour,timestamp_s,model_id,model_gb,load_s\nred,5,b,,\nblue,-3,a,2.5,7\n\nred,4,b,1,\n"
+        tmp_path, "colour,timestamp_s,model_id,model_gb,load_s\nred,5,b,1,\nblue,-3,a,2.5,0\n\nred,4,b,,\n"
     )
     assert [(each.at, each.model_id) for each in history.requests] == [(-3, "a"), (4, "b"), (5, "b")]
-    assert history.candidates["a"] == Candidate(model_id="a", bytes=2_500_000_000, reload_seconds=7.0)
+    assert history.candidates["a"] == Candidate(model_id="a", bytes=2_500_000_000, reload_seconds=0.0)
     assert history.candidates["b"] == Candidate(model_id="b", bytes=1_000_000_000, reload_seconds=20.0)
     assert history.remarks == (
         "columns that are not used: colour",
@@ -227,10 +227,13 @@ def test_a_file_is_read_with_costs_and_what_is_odd_about_it_is_told(tmp_path: Pa
         ("", "no column timestamp_s and no column model_id: the first line must name the columns"),
         ("timestamp_s,model\n1,a\n", "no column model_id"),
         ("timestamp_s,model_id\n", "has no requests: there is nothing to replay"),
-        ("timestamp_s,model_id\n1,a\nsoon,b\n", "line 3: 'soon' is no number"),
+        ("timestamp_s,model_id\n1,a\nsoon,b\n", "line 3: 'soon' is no number from -1e+12 to 1e+12"),
         ("timestamp_s,model_id\nnan,a\n", "line 2: 'nan' is no number"),
         ("timestamp_s,model_id,duration_s\n1,a,-2\n", "line 2: '-2' is no number"),
-        ("timestamp_s,model_id,model_gb\n1,a,0\n", "line 2: '0' is no number"),
+        ("timestamp_s,model_id\n1e300,a\n", "line 2: '1e300' is no number"),
+        ("timestamp_s,model_id\n,a\n", "line 2: timestamp_s is empty"),
+        ("timestamp_s,model_id,model_gb\n1,a,0\n", "line 2: '0' is no number from 1e-09 to"),
+        ("timestamp_s,model_id,model_id\n1,a,b\n", "more than one column model_id"),
         ("timestamp_s,model_id\n1,\n", "line 2: model_id is empty"),
         ("timestamp_s,model_id\n1,a,b\n", "line 2: 3 values for 2 columns"),
     ],
@@ -306,12 +309,12 @@ def test_a_budget_without_room_for_any_model_and_unknown_policies_are_refused() 
 def test_whatever_a_policy_of_ones_own_does_it_is_named_and_the_default_goes_on() -> None:
     own = [f"support.own_policies:{name}" for name in ("Forgetful", "Unstoppable", "Quits")]
     runs = [Run(policy=name, budget=2 * SIZE, instant=True) for name in (*own, "best_lately")]
-    outcomes = outcomes_of(runs, history_of(uses("abcabcab" * 4)), patience_seconds=3.0)
+    outcomes = outcomes_of(runs, history_of(uses("abcabcab" * 4)), patience_seconds=1.5)
     assert [(each.policy, each.remark) for each in outcomes] == [
         (own[0], "worth raised KeyError: 'a', at fact 4: best_lately went on from there"),
         (
             own[1],
-            "did not answer for 3 s and was ended with its process: best_lately was replayed in its place",
+            "did not answer for 1.5 s and was ended with its process: best_lately was replayed in its place",
         ),
         (own[2], "ended the process: best_lately was replayed in its place"),
         ("best_lately", ""),

@@ -157,7 +157,7 @@ def replay(
     else:
         _show(report, outcomes)
     if html is not None:
-        _write_page(html, report, outcomes)
+        _write_page(html, f"Replay of {history.name if history else 'the log'}", report, outcomes)
 
 
 async def _log_history(client: Client, node: str | None, default: Candidate) -> History:
@@ -230,7 +230,7 @@ def _show(report: Report, outcomes: Sequence[Outcome]) -> None:
             click.echo(line)
 
 
-def _write_page(path: Path, report: Report, outcomes: Sequence[Outcome]) -> None:
+def _write_page(path: Path, title: str, report: Report, outcomes: Sequence[Outcome]) -> None:
     from suite.prediction.replay.page import page
     from suite.prediction.replay.recommendation import sentences
 
@@ -238,6 +238,6 @@ def _write_page(path: Path, report: Report, outcomes: Sequence[Outcome]) -> None
     if report.recommendation is not None:
         notes += sentences(report.recommendation, outcomes)
     try:
-        path.write_text(page("Replay", outcomes, notes), encoding="utf-8")
+        path.write_text(page(title, outcomes, notes), encoding="utf-8")
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None

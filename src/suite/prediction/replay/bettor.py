@@ -10,7 +10,7 @@ from suite.prediction.chance import UseChance
 from suite.prediction.eviction.policy import Candidate
 
 INTERVAL_SECONDS: Final = 300.0
-"""How often bets are taken: the service's default."""
+"""How often bets are taken: the service's default. Where nothing was used, none are taken."""
 
 
 class Bettor:
@@ -22,12 +22,10 @@ class Bettor:
         self._chance = UseChance()
         self._open: dict[str, float] = {}
         """By model, until when its bet can be won."""
-        self._has_news = False
 
     def used(self, model_id: str, at: float) -> None:
         """Learn of a use that is over."""
         self._chance.used(model_id, at)
-        self._has_news = True
 
     def asked(self, model_id: str, at: float) -> None:
         """Settle a bet: somebody asks for a model that is in memory."""
@@ -47,10 +45,7 @@ class Bettor:
     def bets(
         self, resident: Collection[str], idle: Collection[str], free_bytes: int, now: float
     ) -> list[Bet]:
-        """The bets to take now; none if nothing was used since they were weighed before."""
-        if not self._has_news:
-            return []
-        self._has_news = False
+        """The bets to take now."""
         chances = self._chance.chances(now=now)
         candidates = self._candidates
         taken = bets(

@@ -35,6 +35,8 @@ PERIODS: Final = (86_400.0, 21_600.0, 3_600.0)
 """A day, six hours, an hour."""
 ENOUGH_PERIODS: Final = 8
 
+_LARGEST: Final = 1e12
+"""Of seconds and of GB. Unix times in seconds are far below it; in milliseconds they are above."""
 _REQUIRED: Final = ("timestamp_s", "model_id")
 _KNOWN: Final = (*_REQUIRED, "group_id", "duration_s", "model_gb", "load_s")
 
@@ -95,16 +97,19 @@ class _CsvHistory:
 
     def read(self, lines: Iterator[list[str]]) -> History:
         header = [name.strip() for name in next(lines, [])]
-        if missing := [name for name in _REQUIRED if name not in header]:
-            raise InvalidRequest(
-                f"{self._path} has no column {' and no column '.join(missing)}: "
-                f"the first line must name the columns, such as {','.join(_KNOWN[:4])}"
-            )
+        self._check(header)
         row_of = self._row_of(header)
         requests = [row_of(line, number) for number, line in enumerate(lines, 2) if line]
         unknown = [name for name in header if name not in _KNOWN]
         remarks = [f"columns that are not used: {', '.join(unknown)}"] if unknown else []
         return history(requests, self._costs, default=self._default, remarks=remarks, source=str(self._path))
+
+    def _check(self, header: list[str]) -> None:
+        hint = f"the first line must name the columns, such as {','.join(_KNOWN[:4])}"
+        if missing := [name for name in _REQUIRED if name not in header]:
+            raise InvalidRequest(f"{self._path} has no column {' and no column '.join(missing)}: {hint}")
+        if twice := [name for name in _KNOWN if header.count(name) > 1]:
+            raise InvalidRequest(f"{self._path} has more than one column {twice[0]}: {hint}")
 
     def _row_of(self, header: list[str]) -> Callable[[list[str], int], Request]:
         columns = {name: header.index(name) for name in _KNOWN if name in header}
@@ -117,38 +122,43 @@ class _CsvHistory:
             if not (model_id := line[model].strip()):
                 raise self._error(number, "model_id is empty")
             if size is not None or load is not None:
-                self._costs[model_id] = Candidate(
-                    model_id=model_id,
-                    bytes=round(self._number(line, number, size, above=0) * GIGABYTE) or self._default.bytes,
-                    reload_seconds=self._number(line, number, load) or self._default.reload_seconds,
+                self._learn_costs(
+                    model_id, self._number(line, number, size), self._number(line, number, load)
                 )
+            came_at = self._number(line, number, at, least=-_LARGEST)
+            if came_at is None:
+                raise self._error(number, "timestamp_s is empty")
             return Request(
-                at=self._number(line, number, at, least=-math.inf),
+                at=came_at,
                 model_id=model_id,
                 group_id="" if group is None else line[group],
-                seconds=self._number(line, number, seconds),
+                seconds=self._number(line, number, seconds) or 0.0,
             )
 
         return row
 
+    def _learn_costs(self, model_id: str, size: float | None, load_seconds: float | None) -> None:
+        """What a row says of its model; what it does not say stays as it was said before."""
+        known = self._costs.get(model_id) or msgspec.structs.replace(self._default, model_id=model_id)
+        self._costs[model_id] = Candidate(
+            model_id=model_id,
+            bytes=math.ceil(size * GIGABYTE) if size else known.bytes,
+            reload_seconds=known.reload_seconds if load_seconds is None else load_seconds,
+        )
+
     def _number(
-        self,
-        line: list[str],
-        number: int,
-        column: int | None,
-        *,
-        least: float = 0.0,
-        above: float | None = None,
-    ) -> float:
-        """The number in a column; 0 where there is none."""
+        self, line: list[str], number: int, column: int | None, *, least: float = 0.0
+    ) -> float | None:
+        """The number in a column; None where there is none."""
         if column is None or not line[column].strip():
-            return 0.0
+            return None
         try:
             value = float(line[column])
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < least or (above is not None and value <= above):
-            raise self._error(number, f"{line[column][:40]!r} is no number that can stand there")
+        if not least <= value <= _LARGEST:
+            problem = f"{line[column][:40]!r} is no number from {least:g} to {_LARGEST:g}"
+            raise self._error(number, problem)
         return value
 
     def _error(self, number: int, problem: str) -> InvalidRequest:

@@ -86,14 +86,13 @@ class VirtualNode:
         """The requests that wait for memory, by the id that the decider knows."""
         self._is_undecided = False
         """Whether anything has changed since the last plan."""
+        self._will_bet = False
         self._decides_at = math.inf
         """When to plan again if nothing changes."""
 
     def run(self, name: str, *, beat: Callable[[], None] = lambda: None) -> Outcome:
         """Serve all requests, and say what came of it. ``beat`` is called with each request."""
         now = self._history.requests[0].at
-        if self._bettor is not None:
-            self._agenda.add(now + INTERVAL_SECONDS, self._bet)
         for number, request in enumerate(self._history.requests):
             beat()
             now = request.at
@@ -158,6 +157,7 @@ class VirtualNode:
         self._is_undecided = True
         if self._bettor is not None:
             self._bettor.used(model_id, now)
+            self._bet_soon(now)
         if self._keep_alive is not None:
             self._keep_alive.used(model_id, now)
             instance.leaves_at = now + self._keep_alive.seconds(model_id)
@@ -220,9 +220,14 @@ class VirtualNode:
         self._load(start, waiting, now)
         self._is_undecided = True
 
+    def _bet_soon(self, now: float) -> None:
+        if not self._will_bet:
+            self._will_bet = True
+            self._agenda.add(now + INTERVAL_SECONDS, self._bet)
+
     def _bet(self, now: float) -> None:
         """Load what is likely to be used, unless somebody waits for memory."""
-        self._agenda.add(now + INTERVAL_SECONDS, self._bet)
+        self._will_bet = False
         if self._bettor is None or self._state.waiting:
             return
         idle = [id for id, each in self._instances.items() if each.waiting is None and not each.holds]

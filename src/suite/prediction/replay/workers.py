@@ -108,7 +108,7 @@ class _Process:
     @property
     def served(self) -> int:
         """How many requests it has served."""
-        return self._served.value
+        return int(self._served.value)
 
     def begin(self) -> None:
         """Start the process."""
