@@ -50,7 +50,7 @@ class Activity:
         minutes, hours, days, few, many = self._decayed(now, clock.requests)
         return [
             1.0,
-            log1p(max(now - self.last_at, 0.0)),
+            log1p(now - self.last_at) if now > self.last_at else 0.0,
             log1p(clock.requests - self.last_request),
             log1p(minutes),
             log1p(hours),
@@ -62,7 +62,7 @@ class Activity:
     def _decayed(self, now: float, request: int) -> _Counts:
         # Written out: this runs several times for each use, and for each model that might leave.
         minutes, hours, days, few, many = self._counts
-        seconds = max(now - self.last_at, 0.0)
+        seconds = now - self.last_at if now > self.last_at else 0.0
         requests = request - self.last_request
         return (
             minutes * exp(_MINUTES * seconds),

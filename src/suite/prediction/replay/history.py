@@ -122,9 +122,8 @@ class _CsvHistory:
             if not (model_id := line[model].strip()):
                 raise self._error(number, "model_id is empty")
             if size is not None or load is not None:
-                self._learn_costs(
-                    model_id, self._number(line, number, size), self._number(line, number, load)
-                )
+                bytes_gb = self._number(line, number, size, least=1e-9)
+                self._learn_costs(model_id, bytes_gb, self._number(line, number, load))
             came_at = self._number(line, number, at, least=-_LARGEST)
             if came_at is None:
                 raise self._error(number, "timestamp_s is empty")
