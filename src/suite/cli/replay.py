@@ -130,7 +130,7 @@ def replay(
     from suite.prediction.replay.history import GIGABYTE, read_csv
 
     if any(":" in name for name in policies):
-        sys.path.insert(0, "")  # where somebody's own policy is
+        sys.path.insert(0, str(Path.cwd()))  # where somebody's own policy is
     instant = history is not None if held is None else not held
     ttls = [_positive(each, "--keep-alive") for each in keep_alive]
     default = Candidate(model_id="", bytes=math.ceil(model_gb * GIGABYTE), reload_seconds=load_seconds)
