@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, log, log1p
 from typing import Final, TypeAlias
 
@@ -58,6 +59,24 @@ class Activity:
             log1p(few),
             log1p(many),
         ]
+
+    def score(self, weights: Sequence[float], clock: Clock, now: float) -> float:
+        """The sum of the features, each times its weight: in one go, as decisions consist of this."""
+        one, since, between, *of_counts = weights
+        minutes, hours, days, few, many = self._counts
+        seconds = now - self.last_at if now > self.last_at else 0.0
+        requests = clock.requests - self.last_request
+        of_minutes, of_hours, of_days, of_few, of_many = of_counts
+        return (
+            one
+            + since * log1p(seconds)
+            + between * log1p(requests)
+            + of_minutes * log1p(minutes * exp(_MINUTES * seconds))
+            + of_hours * log1p(hours * exp(_HOURS * seconds))
+            + of_days * log1p(days * exp(_DAYS * seconds))
+            + of_few * log1p(few * exp(_FEW * requests))
+            + of_many * log1p(many * exp(_MANY * requests))
+        )
 
     def _decayed(self, now: float, request: int) -> _Counts:
         # Written out: this runs several times for each use, and for each model that might leave.

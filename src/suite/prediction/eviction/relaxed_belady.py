@@ -47,15 +47,11 @@ class RelaxedBelady:
         """By model, in the order of the last use."""
         self._regression = OnlineLogistic(FEATURES)
         self._samples: deque[_Sample] = deque()
-        self._asked_at = 0.0
-        self._told: dict[Activity, float] = {}
-        """The chances that were told at that time, since the last use: several ask at once."""
 
     def fold(self, fact: Fact) -> None:
         """Count a use, put one sample aside, and learn from the one whose horizon is over."""
         if not isinstance(fact, Used):
             return
-        self._told.clear()
         self._clock.advance(fact.at)
         self._learn()
         self._put_aside()
@@ -76,14 +72,7 @@ class RelaxedBelady:
         return 0.0 if activity is None else self._chance(activity, now)
 
     def _chance(self, activity: Activity, now: float) -> float:
-        if now != self._asked_at:
-            self._asked_at = now
-            self._told.clear()
-        told = self._told.get(activity)
-        if told is None:
-            score = self._regression.score(activity.features(self._clock, now))
-            told = self._told[activity] = chance(score)
-        return told
+        return chance(activity.score(self._regression.weights, self._clock, now))
 
     def _put_aside(self) -> None:
         """Sample a model, of those used lately more often: they are the ones that may have to leave."""
