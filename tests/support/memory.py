@@ -6,6 +6,7 @@ from suite.domain.residency import Residency
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
     Ask,
+    Available,
     BecameReady,
     Measured,
     Occupancy,
@@ -26,6 +27,7 @@ from suite.errors import SuiteError
 from suite.messages.decisions import Decision
 from suite.messages.events import (
     InstanceCrashed,
+    InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
@@ -90,7 +92,15 @@ class Memory:
 
     # --- what requests do -----------------------------------------------------------------------------------
 
-    def ask(self, model: str, size: int, *, wait: float = 1e6, priority: int = 0) -> str:
+    def ask(
+        self,
+        model: str,
+        size: int,
+        *,
+        wait: float = 1e6,
+        priority: int = 0,
+        only_evicting: tuple[str, ...] | None = None,
+    ) -> str:
         """Ask for a model. Returns the request's id; raises its refusal."""
         self._count += 1
         request = Request(
@@ -100,6 +110,7 @@ class Memory:
             since=self.now,
             deadline=self.now + wait,
             priority=priority,
+            only_evicting=only_evicting,
         )
         answer = decide(self.state, Ask(request=request, occupancy=self.occupancy()))
         self.state = evolve(self.state, answer)
@@ -145,6 +156,18 @@ class Memory:
         self.state = evolve(self.state, fact)
         self.state = evolve(self.state, BecameReady(model_id=model, now=self.now, load_seconds=seconds))
         self.last_used[model] = self.now
+        self.settle()
+
+    def grow(self, model: str, size: int) -> None:
+        """A loaded model was measured to need more."""
+        fact = InstanceGrew(node=NODE, model_id=model, instance_id=self._instance(model), reserved_bytes=size)
+        self.state = evolve(self.state, fact)
+        self.processes[model] = size
+        self.settle()
+
+    def others_leave(self, size: int) -> None:
+        """Other programs use so much of the machine that this is left for all models together."""
+        self.state = evolve(self.state, Available(bytes=size))
         self.settle()
 
     def fail_load(self, model: str) -> None:

@@ -59,8 +59,9 @@ class Planning:
         residents = state.residency.residents
         self._staying = {id: each for id, each in residents.items() if not self._use(id).leaving}
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
-        self._excess = _bytes_of(self._staying.values()) - state.residency.limit_bytes
-        self.free_bytes = -self._excess - kept
+        reserved = _bytes_of(self._staying.values())
+        self._excess = reserved - state.residency.limit_bytes
+        self.free_bytes = state.residency.admissible_bytes - reserved - kept
         """Bytes that nobody uses now."""
         self._room = self.free_bytes
         """Bytes that nobody in front needs, once those who leave for them have left."""
@@ -128,7 +129,7 @@ class Planning:
         is_kept = is_gone and model_id in self._state.pinned
         free_bytes = min(self.free_bytes, self._room) + (need_bytes if is_kept else 0)
         missing = need_bytes - free_bytes
-        chosen = self._choose(missing)
+        chosen = self._choose(missing, among=only_evicting(queue))
         self.considered[model_id] = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
         is_enough = _bytes_of(chosen) >= missing
         since = queue[0].rank
@@ -147,7 +148,7 @@ class Planning:
     def _start(self, model_id: str, need_bytes: int, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
         residents = self._state.residency.residents
-        missing = self._state.residency.reserved_bytes + need_bytes - self._state.residency.limit_bytes
+        missing = self._state.residency.reserved_bytes + need_bytes - self._state.residency.admissible_bytes
         missing -= _bytes_of(chosen)
         leaving = []
         for each in residents.values():
@@ -159,10 +160,11 @@ class Planning:
 
     # --- who leaves -----------------------------------------------------------------------------------------
 
-    def _choose(self, missing: int) -> list[Resident]:
+    def _choose(self, missing: int, *, among: Collection[str] | None = None) -> list[Resident]:
         """The models that leave for so many bytes; all that could leave if they are not enough."""
         chosen = []
-        for each in self.able_to_leave:
+        able = self.able_to_leave
+        for each in able if among is None else [each for each in able if each.model_id in among]:
             if missing <= 0:
                 break
             chosen.append(each)
@@ -244,6 +246,16 @@ class Planning:
     def _look_again_at(self, time: float) -> None:
         if time > self._now:
             self._due = min(self._due, time)
+
+
+def only_evicting(queue: Queue) -> tuple[str, ...] | None:
+    """Which models may leave for those who wait for a model; None: any, as one of them may have any leave."""
+    allowed: dict[str, None] = {}
+    for each in queue:
+        if each.only_evicting is None:
+            return None
+        allowed.update(dict.fromkeys(each.only_evicting))
+    return tuple(allowed)
 
 
 def _bytes_of(residents: Iterable[Resident]) -> int:

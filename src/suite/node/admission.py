@@ -58,6 +58,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     keep_alive: float | None = None
     """After how many unused seconds the model is unloaded; None: as it is set already."""
+    only_evicting: tuple[str, ...] | None = None
+    """Only these models may leave for it; None: any that may leave at all."""
     purpose: Purpose = "request"
     """What for, as the event of the load says it."""
 
@@ -101,6 +103,7 @@ class Admission:
         state: Turns,
         *,
         instances: Mapping[str, Instance],
+        need_bytes: Callable[[Model], int],
         begin_load: BeginLoad,
         evict: Callable[[Instance, Decision], None],
         appraise: Appraise,
@@ -110,6 +113,7 @@ class Admission:
     ) -> None:
         self.state = state
         self._instances = instances
+        self._need_bytes = need_bytes
         self._begin_load = begin_load
         self._evict = evict
         self._appraise = appraise
@@ -125,13 +129,18 @@ class Admission:
         state = self.state
         residents = state.residency.residents
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
-        return state.residency.limit_bytes - state.residency.reserved_bytes - kept
+        return state.residency.admissible_bytes - state.residency.reserved_bytes - kept
 
     def place(self, model_id: str) -> Place | None:
         """Where those stand who wait for a model; None if nobody does."""
         queue = self.state.waiting.get(model_id)
         ticket = self._tickets.get(queue[0].request_id) if queue else None
         return ticket.place if ticket is not None else None
+
+    def is_awaited(self, model_id: str) -> bool:
+        """Whether somebody waits for a model to leave."""
+        places = (self.place(each) for each in self.state.waiting)
+        return any(place is not None and model_id in place.waits_for for place in places)
 
     def waiting(self, model_id: str) -> int:
         """How many requests wait for a model to get memory."""
@@ -170,11 +179,12 @@ class Admission:
         request = Request(
             request_id=self._new_id(),
             model_id=model.model_id,
-            need_bytes=model.need_bytes,
+            need_bytes=self._need_bytes(model),
             smaller=model.smaller(self.state.residency.limit_bytes),
             since=now,
             deadline=max(now, terms.deadline),
             priority=terms.priority,
+            only_evicting=terms.only_evicting,
             purpose=terms.purpose,
         )
         answer = self._answer(request)

@@ -144,11 +144,17 @@ def _state(model_id: str, decision: Decision) -> Turns:
         need_bytes=decision.need_bytes,
         since=-decision.waited_seconds,
         deadline=math.inf,
+        only_evicting=decision.only_evicting,
+        only_evicting=decision.only_evicting,
     )
     candidates = decision.candidates
     residents = {each.model_id: _resident(each) for each in candidates}
     return Turns(
-        residency=Residency(limit_bytes=decision.limit_bytes, residents=residents),
+        residency=Residency(
+            limit_bytes=decision.limit_bytes,
+            residents=residents,
+            available_bytes=decision.left_by_others_bytes,
+        ),
         waiting={model_id: (request,)},
         tenures={each.model_id: _tenure(each) for each in candidates if each.standing != "loading"},
         closing=frozenset(each.model_id for each in candidates if _is_closed(each)),
@@ -186,7 +192,9 @@ def _pinned(decision: Decision) -> dict[str, int]:
     """What cannot leave, and the memory that was kept for others."""
     candidates = decision.candidates
     pinned = {each.model_id: each.bytes for each in candidates if each.standing in ("pinned", "promised")}
-    kept = decision.limit_bytes - _present_bytes(decision) - decision.free_bytes
+    left = decision.left_by_others_bytes
+    admissible = decision.limit_bytes if left is None else left
+    kept = admissible - _present_bytes(decision) - decision.free_bytes
     return pinned | ({_KEPT: kept} if kept > 0 else {})
 
 
