@@ -145,7 +145,6 @@ def _state(model_id: str, decision: Decision) -> Turns:
         since=-decision.waited_seconds,
         deadline=math.inf,
         only_evicting=decision.only_evicting,
-        only_evicting=decision.only_evicting,
     )
     candidates = decision.candidates
     residents = {each.model_id: _resident(each) for each in candidates}
