@@ -18,7 +18,7 @@ from suite.messages.events import Event, PredictionMade, PredictionSettled
 from suite.node.serving import running_node
 from suite.prediction.chance import HORIZON_SECONDS
 from support.models import tiny_model
-from support.nats import operator_of, running_nats
+from support.nats import mirrored_nats, operator_of
 from support.service import facts, history, service_and_client
 
 CONFIG = """
@@ -118,9 +118,14 @@ async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp
     (tmp_path / "models").mkdir()
     for name in ("one", "two", "three"):
         tiny_model(tmp_path / "models" / f"{name}.gguf")
-    async with running_nats(tmp_path) as (server, _), operator_of(server) as client:
+    async with mirrored_nats(tmp_path) as server, operator_of(server) as client:
         access = server.access
-        nats = NatsSettings(url=access.url, user=access.user, password=access.password)
+        nats = NatsSettings(
+            url=access.url,
+            user=access.user,
+            password=access.password,
+            inbox_prefix=access.inbox_prefix,
+        )
         async with (
             running_node(settings(tmp_path, node="box1", nats=nats)),
             running_node(settings(tmp_path, node="box2", nats=nats)),
@@ -129,11 +134,8 @@ async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp
                 for name in ("one", "two", "three"):  # so there are many rounds after the first bet
                     await client.record_usage(name)
                     await happened(client, f"instance.*.{name}.loaded")
-        assert sorted(each.model_id for each in made(await history(client, "prediction.*.made"))) == [
-            "one",
-            "three",
-            "two",
-        ]
+            every = made(await history(client, "prediction.*.made"))
+        assert sorted(each.model_id for each in every) == ["one", "three", "two"]
 
 
 async def happened(client: Client, filter: str, *, number: int = 1) -> Event:
