@@ -11,7 +11,8 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -117,7 +118,8 @@ class _Process:
         self.connection, theirs = self._context.Pipe(duplex=False)
         arguments = (run, self._history, theirs, self._served)
         self._process = self._context.Process(target=_replay, args=arguments, daemon=True)
-        self._process.start()
+        with _interrupts_blocked():
+            self._process.start()
         theirs.close()
 
     def has_ended(self) -> bool:
@@ -164,9 +166,18 @@ class _Process:
         return now - self._seen_at
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A process that is started meanwhile does not see Ctrl-C: whoever started it ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _replay(run: Run, path: Path, answers: Connection, served: Any) -> None:
     """What such a process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     history = msgspec.msgpack.decode(path.read_bytes(), type=History)
 
     def beat() -> None:
