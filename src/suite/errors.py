@@ -326,6 +326,27 @@ class EvaluationNotFound(SuiteError):
     status = 404
 
 
+class NotADecision(SuiteError):
+    """This event decides nothing about memory: explain a model to see the events that do."""
+
+    code = "not_a_decision"
+    status = 400
+
+
+class EventGone(SuiteError):
+    """This event is not in the log any more: it has expired, or was removed."""
+
+    code = "event_gone"
+    status = 410
+
+
+class TimeBeforeLog(SuiteError):
+    """The log knows nothing of this time: ask for one after its beginning."""
+
+    code = "time_before_log"
+    status = 404
+
+
 class ReadModelBehind(SuiteError):
     """The read model does not have this event yet: try again, or ask without min_seq."""
 

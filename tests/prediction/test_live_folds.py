@@ -57,8 +57,10 @@ async def opened(directory: Path) -> AsyncIterator[tuple[EmbeddedServer, Connect
 
 
 @asynccontextmanager
-async def following(log: Log, *folds: Fold, remembered_uses: int = 1000) -> AsyncIterator[LiveFolds]:
-    live = LiveFolds(log, folds, remembered_uses=remembered_uses)
+async def following(
+    log: Log, *folds: Fold, remembered_uses: int = 1000, lasting: tuple[str, ...] = ()
+) -> AsyncIterator[LiveFolds]:
+    live = LiveFolds(log, folds, remembered_uses=remembered_uses, lasting=lasting)
     async with background() as tasks:
         tasks.start_soon(live.run)
         yield live
@@ -94,10 +96,14 @@ async def test_of_a_long_log_the_newest_uses_are_folded_and_what_happened_since(
         fold, all_ = Remembering("usage", "node"), Remembering("usage")
         async with following(log, fold, remembered_uses=10) as live, following(log, all_) as other:
             await reaches(live, last)
-            await reaches(other, last)
+            await reaches(other, last - 1)
+        lasting = Remembering("usage", "node")
+        async with following(log, lasting, remembered_uses=10, lasting=("node",)) as live:
+            await live.reach(last)
         # 20 uses, an event of the node, 7 uses, one, 5 uses, one: the tenth from the end is the 24th event.
         assert fold.seqs == [*range(24, last + 1)]
         assert all_.seqs[0] == 1
+    assert lasting.seqs == [21, *fold.seqs]
 
 
 # --- what a node learns with ----------------------------------------------------------------------------

@@ -81,6 +81,7 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         completion_tokens=counts["completion_tokens"],
         memory_limit_bytes=residency.limit_bytes,
         memory_reserved_bytes=residency.reserved_bytes,
+        memories=node.supervisor.memories,
         last_seq=node.last_seq,
         metrics=await _old_stats(node),
         projections=tuple(each.info for each in node.projections.by_name.values()),

@@ -250,9 +250,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     enable_model_evaluation: bool = True
     """Whether this node accepts and answers requests for metrics and evaluations."""
     enable_predictive_loading: bool = False
-    """Whether models that will probably be needed next are loaded in advance."""
+    """Whether models are loaded in advance that are likely to be used, where that is expected to pay."""
     prediction_interval_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 300.0
-    """How often to predict which models will be needed next."""
+    """How often to see which models to load in advance; the first time is at the start."""
     enable_backward_compatibility: bool = False
     """Whether to serve old clients over ZeroMQ, with the settings in `legacy`."""
     dependencies: tuple[str, ...] = ()

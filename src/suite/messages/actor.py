@@ -8,7 +8,7 @@ process dies. Generations are handed over by NATS request.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -112,10 +112,24 @@ class Loading(Report, frozen=True, kw_only=True, tag="loading"):
     fraction: float
 
 
+BufferPart: TypeAlias = Literal["weights", "kv", "compute"]
+
+
+class Buffer(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory that llama.cpp has allocated."""
+
+    device: str
+    """As llama.cpp calls it: ``CPU``, ``CPU_Mapped``, ``CUDA0``."""
+    part: BufferPart
+    bytes: int
+
+
 class Ready(Report, frozen=True, kw_only=True, tag="ready"):
     """The model is loaded and answers on its subjects."""
 
     resident_bytes: int
+    buffers: tuple[Buffer, ...] = ()
+    """Empty where llama.cpp does not say."""
 
 
 class Failed(Report, frozen=True, kw_only=True, tag="failed"):

@@ -17,9 +17,9 @@ Purpose: TypeAlias = Literal["request", "preload", "pin", "excess"]
 or nothing new: the models that are there turned out to need more than the limit."""
 
 Standing: TypeAlias = Literal["idle", "kept", "used", "closing", "loading", "unloading", "pinned", "promised"]
-"""Whether a model may leave, and why not: `idle` may; `kept` is within the least time that it stays; `used` is
-answering; `closing` takes no new requests and leaves when it is unused; `loading`, `unloading` and `pinned`
-say it; `promised` leaves for another model that waits in front."""
+"""Whether a model may leave, and why not: `idle` may; `kept` is within the least time that it stays; `used`
+is answering; `closing` takes no new requests and leaves when it is unused; `loading`, `unloading` and
+`pinned` say it; `promised` leaves for another model that waits in front."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,7 +41,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     uses: int = 0
     """How many requests used it."""
     stays_seconds: float | None = None
-    """When it may leave at the earliest, in seconds from the decision, as far as that was known."""
+    """When it may leave at the earliest, in seconds from the decision, as far as that was known. Of one that
+    is `idle`: when it could have left even if nobody had waited until its turn was over."""
 
 
 class Alternative(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="if"):
@@ -89,7 +90,7 @@ AnyAlternative: TypeAlias = MoreMemory | NotPinned | NotUsed | UsedLater | Worth
 
 
 class PolicyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an eviction policy had learned when it was asked. Whoever has it learn the same has the same worths."""
+    """What an eviction policy had learned when asked. Who has it learn the same gets the same worths."""
 
     follows: str = ""
     """The policy that `best_lately` followed; empty for others."""
@@ -110,12 +111,17 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     free_bytes: int
     """What nobody had, less what was kept for pinned models and for models that waited in front."""
     limit_bytes: int
+    left_by_others_bytes: int | None = None
+    """What all models could have beside what other programs used, if that was less than the limit."""
     policy: str = ""
     """The eviction policy that ordered those that could leave; empty: the least recently used first."""
     policy_state: PolicyState | None = None
     """What that policy had learned."""
     candidates: tuple[Candidate, ...] = ()
     """In the order in which they would leave."""
+    only_evicting: tuple[str, ...] | None = None
+    """The only models that could leave for it: a preload takes memory from nobody who is likelier to need it.
+    None: all that could leave at all."""
     more_candidates: int = 0
     """How many more models were in memory than `candidates` lists."""
     alternatives: tuple[AnyAlternative, ...] = ()

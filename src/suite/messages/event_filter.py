@@ -60,6 +60,7 @@ def events_of_model(subjects: Subjects, model_id: str) -> tuple[str, ...]:
         f"instance.*.{token}.>",
         f"admission.*.{token}.>",
         f"usage.{token}.>",
+        f"prediction.{token}.>",
         f"evaluation.{token}.>",
     )
     return tuple(f"{subjects.root}.event.{tail}" for tail in tails)

@@ -176,20 +176,55 @@ class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True, omit_default
 
 
 @event("instance", "loaded")
-class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True):
-    """The model is ready. ``resident_bytes`` is measured; ``load_ms`` counts from the start of the load."""
+class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The model is ready. ``resident_bytes`` is measured; ``load_ms`` counts from the start of the load.
+
+    What could not be measured is left out.
+    """
 
     pid: int
     resident_bytes: int
+    """The resident memory of its processes, mapped files included."""
     load_ms: float
+    estimated_bytes: int = 0
+    """What its file and its settings let expect; ``resident_bytes`` minus this is the error."""
+    anonymous_bytes: int = 0
+    """The part of ``resident_bytes`` that only the end of its processes frees."""
+    file_bytes: int = 0
+    """The part of ``resident_bytes`` that are pages of files, above all its weights."""
+    weights_bytes: int = 0
+    """What llama.cpp has allocated or mapped for the weights; of a page that was never touched nothing is
+    resident."""
+    kv_bytes: int = 0
+    """What llama.cpp has allocated for the KV cache."""
+    compute_bytes: int = 0
+    """What llama.cpp has allocated to compute in."""
+    content: str = ""
+    """The SHA-256 of the files that it has loaded; empty if it is not known."""
+    settings_key: str = ""
+    """As in the start of the load."""
 
 
 @event("instance", "load_failed")
-class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True):
+class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The model could not be loaded; ``code`` is the error that the requester got."""
 
     code: str
     message: str
+    resident_bytes: int = 0
+    """What it was measured to need, if that was more than it can have."""
+    content: str = ""
+    """The SHA-256 of the files that it was measured with."""
+    settings_key: str = ""
+    """The settings that it was measured with."""
+
+
+@event("instance", "grew")
+class InstanceGrew(InstanceEvent, frozen=True, kw_only=True):
+    """The model's processes were measured to need more memory than it counted for."""
+
+    reserved_bytes: int
+    """What it counts for from now on."""
 
 
 @event("instance", "unloaded")
@@ -198,6 +233,8 @@ class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=T
 
     reason: UnloadReason
     freed_bytes: int
+    peak_bytes: int = 0
+    """The most resident memory that its processes had together."""
     evicted_for: str = ""
     """The model that was loaded into its memory; empty: none, or not known."""
     decision_seq: int = 0
@@ -223,6 +260,8 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tr
     generations: int
     reason: CrashReason | None = None
     """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
+    peak_bytes: int = 0
+    """The most resident memory that its processes had together."""
 
 
 # --- admission ---------------------------------------------------------------------------------------------
@@ -319,6 +358,76 @@ class UsageRecorded(Event, frozen=True, kw_only=True):
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
         return (self.model_id,)
+
+
+# --- prediction -------------------------------------------------------------------------------------------
+
+
+class PredictionEvent(Event, frozen=True, kw_only=True):
+    """A fact about a bet: a node expects that a model will be used soon, and loads it before anybody asks."""
+
+    model_id: str
+    node: str
+    prediction_id: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.model_id,)
+
+
+class Loser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model on which no bet was taken, though there was a chance that it is used."""
+
+    model_id: str
+    chance: float
+    saves_seconds: float
+    costs_seconds: float | None = None
+    """None: it has no room, even if all leave that may."""
+
+
+@event("prediction", "made")
+class PredictionMade(PredictionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """A bet was taken: the model is loaded next, into free memory or into that of less likely models."""
+
+    chance: float
+    """That the model is used within the horizon, corrected by what became of earlier bets."""
+    estimate: float
+    """What the history of uses alone says."""
+    horizon_seconds: float
+    saves_seconds: float
+    """Expected: the chance times the seconds that a load takes."""
+    costs_seconds: float
+    """The work of the load, and what is expected to be lost with the models that leave for it."""
+    bytes: int
+    """The memory that it takes, as estimated before its load."""
+    evicting: tuple[str, ...] = ()
+    """The models that may have to leave for it."""
+    losers: tuple[Loser, ...] = ()
+    """The most promising models on which no bet was taken at that moment."""
+
+
+BetOutcome = Literal["hit", "waste"]
+BetReason = Literal["used", "not_used", "left", "failed"]
+
+
+@event("prediction", "settled")
+class PredictionSettled(PredictionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """It is known what a bet was worth: a hit was in memory when it was first used, all else is waste."""
+
+    outcome: BetOutcome
+    reason: BetReason
+    """`not_used`: the horizon has passed; `left`: it left memory before it was used; `failed`: it was not
+    loaded."""
+    detail: str = ""
+    """Why it left, or the code of the error with which it was not loaded."""
+    chance: float
+    """As it was told when the bet was taken."""
+    used: bool | None = None
+    """Whether the model was used within the horizon; None: nobody can know, as it was gone before that."""
+    saved_seconds: float
+    """The part of its load that was done when the first request came."""
+    byte_seconds: float
+    """The memory that it had, times the time until it was used, had left, or the horizon had passed."""
 
 
 # --- metric -----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from suite.identity import Now
-from suite.messages.decisions import PolicyState
+from suite.messages.decisions import Decision, PolicyState
 from suite.node.instance import Instance
 from suite.prediction.eviction.appraiser import Appraiser
 from suite.prediction.eviction.policy import Candidate
@@ -30,6 +30,10 @@ class Appraisal(msgspec.Struct, frozen=True, kw_only=True):
     """By model; the lowest leaves first."""
     reload_seconds: Mapping[str, float] = {}
     """By model: what it takes to have it again as it is."""
+
+    def signed(self, decision: Decision) -> Decision:
+        """A decision that was made with these worths, with whose they are."""
+        return msgspec.structs.replace(decision, policy=self.policy, policy_state=self.policy_state)
 
 
 Appraise: TypeAlias = Callable[[Iterable[Held]], Appraisal]
@@ -65,12 +69,12 @@ class Appraisals:
 
     def _candidate(self, held: Held) -> Candidate:
         instance, costs = held.instance, self._appraiser.costs
-        load_seconds = costs.load_seconds(instance.load_key)
+        model_id, load_seconds = instance.model.model_id, costs.load_seconds(instance.load_key)
         if load_seconds is None:  # its first load is not in the log, or not read yet
             load_seconds = (instance.load_ms or 0.0) / 1000
-        read_seconds = costs.read_seconds(instance.load_key.model_id, instance.unsaved_tokens)
+        read_seconds = costs.read_seconds(model_id, instance.unsaved_tokens)
         return Candidate(
-            model_id=instance.load_key.model_id,
+            model_id=model_id,
             bytes=held.bytes,
             reload_seconds=round(load_seconds + read_seconds, 6),
         )

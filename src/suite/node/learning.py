@@ -1,4 +1,5 @@
-"""What a node learns from the log: whose memory is worth the most, and how long models stay (ADR 44)."""
+"""What a node learns from the log: whose memory is worth the most, how long models stay (ADR 44), which are
+likely to be used, and what became of bets on that (ADR 45)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from suite.config import Settings
 from suite.errors import InvalidConfiguration, InvalidRequest
 from suite.log import Log
 from suite.messages.actions.status import EvictionInfo
+from suite.prediction.bet_book import BetBook
+from suite.prediction.chance import ChanceFold, UseChance
 from suite.prediction.eviction.appraiser import Appraiser
 from suite.prediction.eviction.guarded import Watch
 from suite.prediction.eviction.policies import policy
@@ -40,8 +43,16 @@ class Learning:
             self.appraiser = self._appraiser(settings.node, limit_bytes, partial(report, POLICY_FAILED))
         self.keep_alive = _keep_alive(settings)
         """How long models stay, where that is learned."""
-        folds: list[Fold] = [self.appraiser, *([self.keep_alive] if self.keep_alive else [])]
-        self._live = LiveFolds(log, folds, on_problem=partial(report, FOLD_FAILED))
+        self.chances = ChanceFold(settings.node, UseChance())
+        self.bets = BetBook()
+        folds: list[Fold] = [self.appraiser, self.chances, self.bets]
+        if self.keep_alive is not None:
+            folds.append(self.keep_alive)
+        self._live = LiveFolds(log, folds, lasting=("prediction",), on_problem=partial(report, FOLD_FAILED))
+
+    async def reach(self, seq: int) -> None:
+        """Wait until all that happened up to this sequence has been learned."""
+        await self._live.reach(seq)
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.engine.gguf.signature import Signature
-from suite.errors import ModelFileInvalid, SuiteError
+from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, SuiteError
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
@@ -34,6 +34,8 @@ from suite.projections.usage import UsageHistory
 
 DIGEST_SECONDS = 1.0
 """How long a load waits for the digest of a file that has not been hashed yet."""
+LEARNING_SECONDS = 8.0
+"""How long a request waits for what it must see to be learned; less than clients wait for a reply."""
 
 
 class Node:
@@ -105,6 +107,18 @@ class Node:
             predicted = await self.policy.predict(UsageHistory(db), now=self.now(), limit=limit)
         self.predictions_made += 1
         return predicted
+
+    async def learned(self, min_seq: int) -> None:
+        """Wait until what is learned includes the events up to a sequence, and all that this node wrote.
+
+        Raises InvalidRequest for a sequence beyond the end of the log, and ReadModelBehind.
+        """
+        if not await self.log.reaches(min_seq):
+            raise InvalidRequest(f"field 'min_seq': the log ends before event {min_seq}: send an earlier one")
+        with anyio.move_on_after(LEARNING_SECONDS):
+            await self.learning.reach(max(min_seq, self.last_seq))
+            return
+        raise ReadModelBehind("what is predicted from has not been read up to here yet: try again")
 
     @property
     def models(self) -> dict[str, Model]:

@@ -27,9 +27,10 @@ from suite.actions.evaluation import (
     retract_model_evaluation,
     summary,
 )
+from suite.actions.explanation import explain
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
 from suite.actions.health import get_log_end, get_stats, health, health_check
-from suite.actions.prediction import predict_models, preload_models, select_model
+from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.residency import load_model, pin_model, unload_model, unpin_model
 from suite.actions.usage import record_usage, usage
@@ -71,6 +72,7 @@ from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
+from suite.node.sizes import ModelSizes
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.supervisor import Supervisor
@@ -78,6 +80,7 @@ from suite.node.users import UsersWatch
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.tasks import background
+from suite.units import size
 from suite.version import __version__
 
 logger = logging.getLogger("suite.node")
@@ -106,10 +109,12 @@ ACTIONS = (
     retract_model_evaluation,
     compare_models,
     predict_models,
+    get_predictions,
     preload_models,
     select_model,
     get_errors,
     get_fleet,
+    explain,
     rebuild_projection,
 )
 
@@ -238,6 +243,9 @@ async def running_node(
                 ) as projections,
                 supervisor.running(),
             ):
+                tasks.start_soon(supervisor.sizes.recall, projections.catalogue, epoch)
+                await supervisor.sizes.wait_recalled()
+                _warn_of_small_limit(supervisor, catalogue)
                 node = _node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
@@ -310,6 +318,9 @@ def _supervisor(
             queue_limit=settings.queue_limit,
             turn_seconds=settings.turn_seconds,
         ),
+        sizes=ModelSizes(settings.node),
+        machine_memory=machine.memory(),
+        available_memory=machine.available_memory,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
@@ -384,11 +395,17 @@ def _start_background(env: _Environment, node: Node) -> None:
     tasks.start_soon(registrar.run)
     tasks.start_soon(_follow_files, node, registrar, content)
     preloader = Preloader(node, settings.prediction_interval_seconds)
+    tasks.start_soon(preloader.settlement.run)
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         node.pins.start()
     if settings.enable_predictive_loading and settings.enable_gguf_management:
-        tasks.start_soon(preloader.run)
+        tasks.start_soon(_take_bets, env, preloader)
+
+
+async def _take_bets(env: _Environment, preloader: Preloader) -> None:
+    bucket = f"{env.subjects.stream}_PREDICTOR"
+    await preloader.run(await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS))
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:
@@ -498,7 +515,22 @@ def _shortest(retention: RetentionSettings) -> timedelta | None:
 def _memory_limit(settings: Settings) -> int:
     if settings.memory_limit_gb is None:
         return machine.default_memory_limit().value
-    return int(settings.memory_limit_gb * _GIB)
+    limit_bytes = int(settings.memory_limit_gb * _GIB)
+    if (warning := machine.warning_about_limit(limit_bytes, machine.memory())) is not None:
+        logger.warning("%s", warning)
+    return limit_bytes
+
+
+def _warn_of_small_limit(supervisor: Supervisor, catalogue: Catalogue) -> None:
+    """Say so if no model of the catalogue fits into the limit."""
+    needs = [supervisor.need_bytes(each) for each in catalogue.models.values() if each.error is None]
+    limit_bytes = supervisor.residency.limit_bytes
+    if needs and min(needs) > limit_bytes:
+        logger.warning(
+            "no model fits into the memory limit of %s, the smallest needs %s: raise memory_limit_gb",
+            size(limit_bytes),
+            size(min(needs)),
+        )
 
 
 async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch) -> None:

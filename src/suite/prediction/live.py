@@ -21,11 +21,12 @@ import anyio.lowlevel
 
 from suite.errors import SuiteError
 from suite.log import Log
+from suite.log.follower import Follower
 from suite.messages.envelope import Recorded
 
 logger = logging.getLogger("suite.prediction")
 
-REMEMBERED_USES: Final = 200_000
+REMEMBERED_USES: Final = 100_000
 """How many uses are folded at the start; what is older has decayed."""
 SLICE_EVENTS: Final = 50
 """After so many events, a few milliseconds, whatever else the process does has its turn."""
@@ -56,12 +57,15 @@ class LiveFolds:
         folds: Sequence[Fold],
         *,
         remembered_uses: int = REMEMBERED_USES,
+        lasting: Sequence[str] = (),
         on_problem: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`lasting` are aggregates with few events, which are folded from the beginning of the log."""
         self._log = log
         self._folds = list(folds)
         self._aggregates = tuple(sorted({each for fold in folds for each in fold.aggregates}))
         self._remembered_uses = remembered_uses
+        self._lasting = tuple(lasting)
         self._on_problem = on_problem
         self.after: int | None = None
         """The sequence after which it began to fold; None until it has begun."""
@@ -71,25 +75,61 @@ class LiveFolds:
         """How many events it has still to fold, as last reported by the log."""
         self.problems: list[str] = []
         """What went wrong with folds since the start."""
+        self._follower: Follower | None = None
+        self._news = anyio.Event()
+
+    async def reach(self, seq: int) -> None:
+        """Wait until every event up to this one has been folded."""
+        while self.seq < seq:
+            if self._follower is not None:
+                self._follower.settle()
+            await self._news.wait()
 
     async def run(self) -> None:
         """Follow the log until cancelled, whatever happens to the connection."""
+        told = ""
         while True:
             try:
                 await self._follow()
             except SuiteError as error:
-                logger.warning("predictions do not learn from the log at the moment: %s", error.message)
+                if error.message != told:
+                    logger.warning("predictions learn nothing from the log at the moment: %s", error.message)
+                told = error.message
             await anyio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
         if self.after is None:
-            self.after = self.seq = await self._log.place_of_newest(["usage"], self._remembered_uses)
-        async with self._log.follow(self._aggregates, after=self.seq) as follower:
-            while True:
+            after = await self._log.place_of_newest(["usage"], self._remembered_uses)
+            await self._recall(after)
+            self.after = self.seq = after
+        try:
+            async with self._log.follow(self._aggregates, after=self.seq) as self._follower:
+                while True:
+                    batch = await self._follower.next()
+                    self.pending = batch.pending + len(batch.events)
+                    await self._fold(batch.events)
+                    self.seq, self.pending = batch.seq, batch.pending
+                    self._tell()
+        finally:
+            self._follower = None
+
+    async def _recall(self, until: int) -> None:
+        """Fold the lasting events up to a sequence: all of them, or none if the log cannot be read."""
+        if not until or not self._lasting:
+            return
+        events: list[Recorded] = []
+        async with self._log.follow(self._lasting, after=0) as follower:
+            reached = 0
+            while reached < until:
+                follower.settle()
                 batch = await follower.next()
-                self.pending = batch.pending + len(batch.events)
-                await self._fold(batch.events)
-                self.seq, self.pending = batch.seq, batch.pending
+                events += [event for event in batch.events if event.seq <= until]
+                reached = batch.seq
+        await self._fold(events)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
 
     async def _fold(self, events: Sequence[Recorded]) -> None:
         for number, event in enumerate(events, 1):

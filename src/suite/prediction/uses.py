@@ -17,3 +17,8 @@ def use_of(event: Event, node: str) -> str | None:
             return event.model_id
         case _:
             return None
+
+
+def conversation_of(event: Event) -> str:
+    """The conversation that a use belongs to; empty: none that is known."""
+    return event.conversation_id or "" if isinstance(event, Generated | UsageRecorded) else ""

@@ -15,7 +15,7 @@ import msgspec
 
 from suite.domain.residency import Residency, Resident
 from suite.domain.turn_plan import plan
-from suite.domain.turns import PAUSE_SECONDS, Occupancy, Request, Tenure, Turns
+from suite.domain.turns import Occupancy, Request, Tenure, Turns
 from suite.messages.decisions import Candidate, Decision, PolicyState
 from suite.messages.envelope import Recorded
 from suite.messages.events import InstanceLoadStarted
@@ -53,28 +53,42 @@ class DecidedAgain(msgspec.Struct, frozen=True, kw_only=True):
 def decide_again(events: Sequence[Recorded], node: str) -> Iterator[DecidedAgain]:
     """Every decision of a node to load a model, with the policies' names as they were then.
 
-    `events` is the whole log, or all of it that is left. Decisions of versions that did not record what they
-    weighed are left out, and those with more models in memory than a record lists.
+    `events` is the whole log, or all of it that is left. Left out are decisions that cannot be made again
+    (see `is_whole`), and those of versions that did not record what they weighed.
     """
     learning = _Learning(events, node)
     for event in events:
         match event.data:
             case InstanceLoadStarted(node=at, decision=Decision() as decision) if at == node:
-                if decision.policy_state is not None and not decision.more_candidates:
+                if decision.policy_state is not None and is_whole(decision):
                     yield _again(event.seq, event.data, decision, learning)
+
+
+def is_whole(decision: Decision) -> bool:
+    """Whether a record has all that the decider needs.
+
+    It has not if more models were in memory than it lists, or if they needed more than the limit together, so
+    that some had to leave for nobody in particular.
+    """
+    return not decision.more_candidates and _present_bytes(decision) <= decision.limit_bytes
+
+
+def evicted_again(model_id: str, decision: Decision, worth: Mapping[str, float]) -> tuple[str, ...] | None:
+    """Which models leave for one, by the decider of the service; None: it is not loaded."""
+    occupancy = {each.model_id: _occupancy(each, worth.get(each.model_id)) for each in decision.candidates}
+    start = plan(_state(model_id, decision), now=0.0, occupancy=occupancy).start
+    return None if start is None else start.evicting
 
 
 def _again(seq: int, started: InstanceLoadStarted, decision: Decision, learning: _Learning) -> DecidedAgain:
     worth = learning.worth(decision)
-    occupancy = {each.model_id: _occupancy(each, worth.get(each.model_id)) for each in decision.candidates}
-    start = plan(_state(started.model_id, decision), now=0.0, occupancy=occupancy).start
     return DecidedAgain(
         seq=seq,
         model_id=started.model_id,
         policy=decision.policy,
         recorded=started.evicting,
-        evicting=None if start is None else start.evicting,
-        recorded_worth={each.model_id: each.worth for each in _appraised(decision) if each.worth is not None},
+        evicting=evicted_again(started.model_id, decision, worth),
+        recorded_worth={each.model_id: each.worth for each in decision.candidates if each.worth is not None},
         worth=worth,
     )
 
@@ -130,19 +144,20 @@ def _state(model_id: str, decision: Decision) -> Turns:
         need_bytes=decision.need_bytes,
         since=-decision.waited_seconds,
         deadline=math.inf,
+        only_evicting=decision.only_evicting,
     )
     candidates = decision.candidates
-    stay = {each.model_id: each.bytes for each in candidates if each.standing in ("pinned", "promised")}
-    present = sum(each.bytes for each in candidates if each.standing != "unloading")
-    kept = decision.limit_bytes - present - decision.free_bytes
+    residents = {each.model_id: _resident(each) for each in candidates}
     return Turns(
         residency=Residency(
             limit_bytes=decision.limit_bytes,
-            residents={each.model_id: _resident(each) for each in candidates},
+            residents=residents,
+            available_bytes=decision.left_by_others_bytes,
         ),
         waiting={model_id: (request,)},
         tenures={each.model_id: _tenure(each) for each in candidates if each.standing != "loading"},
-        pinned=stay | ({_KEPT: kept} if kept > 0 else {}),
+        closing=frozenset(each.model_id for each in candidates if _is_closed(each)),
+        pinned=_pinned(decision),
         queue_limit=1,
     )
 
@@ -157,20 +172,39 @@ def _resident(candidate: Candidate) -> Resident:
 
 
 def _tenure(candidate: Candidate) -> Tenure:
-    """One that lets the model leave if it could, and in the same order."""
-    left = max(candidate.stays_seconds or 0.0, 0.0)
+    """One by which the model may leave only if it could: at once, or for one that has waited for a turn."""
     has_had_its_turn = candidate.standing == "idle"
     return Tenure(
-        ready_at=0.0 if left else -_LONG_SECONDS,
-        stay_seconds=left,
-        turn_seconds=-_LONG_SECONDS if has_had_its_turn else math.inf,
+        ready_at=0.0,
+        stay_seconds=candidate.stays_seconds or 0.0,
+        turn_seconds=-_LONG_SECONDS if has_had_its_turn else _LONG_SECONDS,
     )
+
+
+def _is_closed(candidate: Candidate) -> bool:
+    """Whether it leaves as soon as it is unused, whatever its tenure says."""
+    is_free_to_leave = candidate.standing == "idle" and candidate.stays_seconds is None
+    return is_free_to_leave or candidate.standing == "closing"
+
+
+def _pinned(decision: Decision) -> dict[str, int]:
+    """What cannot leave, and the memory that was kept for others."""
+    candidates = decision.candidates
+    pinned = {each.model_id: each.bytes for each in candidates if each.standing in ("pinned", "promised")}
+    left = decision.left_by_others_bytes
+    admissible = decision.limit_bytes if left is None else left
+    kept = admissible - _present_bytes(decision) - decision.free_bytes
+    return pinned | ({_KEPT: kept} if kept > 0 else {})
+
+
+def _present_bytes(decision: Decision) -> int:
+    return sum(each.bytes for each in decision.candidates if each.standing != "unloading")
 
 
 def _occupancy(candidate: Candidate, worth: float | None) -> Occupancy:
     return Occupancy(
         holds=int(candidate.standing in ("used", "closing")),
-        last_used=-max(candidate.unused_seconds, PAUSE_SECONDS),
+        last_used=-candidate.unused_seconds,
         worth=worth,
         leaving=candidate.standing == "unloading",
     )
