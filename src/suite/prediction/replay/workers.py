@@ -159,9 +159,9 @@ class _Process:
         self.begin()
 
     def _silent_seconds(self) -> float:
-        """For how long it has served no request."""
+        """For how long it has served no request, since its work began."""
         now = time.monotonic()
-        if self.served != self._seen:
+        if not self.served or self.served != self._seen:
             self._seen, self._seen_at = self.served, now
         return now - self._seen_at
 
@@ -183,6 +183,7 @@ def _replay(run: Run, path: Path, answers: Connection, served: Any) -> None:
     def beat() -> None:
         served.value += 1
 
+    beat()
     try:
         answers.send(run.outcome(history, beat=beat))
     except InvalidRequest as error:
