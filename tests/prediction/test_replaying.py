@@ -154,7 +154,7 @@ class Watched(LeastRecentlyUsed):
     every=st.sampled_from([1.0, 40.0]),
     instant=st.booleans(),
 )
-@settings(max_examples=60)
+@settings(max_examples=40, deadline=None)
 def test_the_budget_is_kept_every_request_ends_and_a_replay_comes_out_the_same_again(
     models: str, sizes: list[int], room: int, seconds: float, every: float, instant: bool
 ) -> None:
@@ -175,7 +175,7 @@ def test_the_budget_is_kept_every_request_ends_and_a_replay_comes_out_the_same_a
 
 
 @given(models=st.text(alphabet="abcdef", min_size=1, max_size=80), room=st.integers(1, 4))
-@settings(max_examples=40)
+@settings(max_examples=30, deadline=None)
 def test_nobody_beats_the_bound_and_lru_is_what_it_says(models: str, room: int) -> None:
     history = history_of(uses(models))
     outcomes = {
