@@ -111,7 +111,10 @@ async def test_one_at_a_time_holds_a_lease_until_it_ends_or_expires(tmp_path: Pa
                 for number in range(4):
                     tasks.start_soon(hold, one if number % 2 else other, f"node {number}")
             await one.put("predictor", b"of a node that has died meanwhile")
-            async with other.held("predictor", b""):
+            async with other.held("predictor", b"other"):
+                pass
+            await one.put("predictor", b"one")
+            async with one.held("predictor", b"one"):  # it had it in a life before
                 pass
 
 

@@ -85,7 +85,8 @@ class Leases:
     async def held(self, name: str, value: bytes) -> AsyncGenerator[None, None]:
         """Wait until nobody else has set a value, and set it for the block. Raises the same errors as put.
 
-        It is not renewed: who stays in the block for longer than values live may no longer be alone.
+        ``value`` says who it is: the same value is one's own, of a life before. It is not renewed: who stays
+        in the block for longer than values live may no longer be alone.
         """
         while True:
             taken = await self._take(name, value)
@@ -175,14 +176,15 @@ class Leases:
             raise _not_stored(name, error)
 
     async def _take(self, name: str, value: bytes) -> int | None:
-        """Set a value if there is none. Returns its sequence; None if somebody else has set it."""
+        """Set a value if there is no other. Returns its sequence; None if somebody else has set one."""
         subject = f"{self._subject}.{escape(name)}"
         last = await self._api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
         if (message := last.get("message")) is None:
             if last.get("error", {}).get("err_code") != MESSAGE_NOT_FOUND:
                 raise Unavailable(f"the lease {name} cannot be read: {last.get('error')}")
             return await self._store_after(name, value, {}, 0)
-        if not _is_removed(base64.b64decode(message.get("hdrs", ""))):
+        is_removed = _is_removed(base64.b64decode(message.get("hdrs", "")))
+        if not is_removed and base64.b64decode(message.get("data", "")) != value:
             return None
         return await self._store_after(name, value, {}, message["seq"])
 

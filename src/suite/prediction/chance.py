@@ -154,7 +154,8 @@ class UseChance:
         self._put_aside(at)
         self._clock.advance(at)
         self._settle()
-        model = self._models[model_id] = self._models.pop(model_id, None) or _Model()
+        model = self._models.pop(model_id, None) or _Model()
+        self._models[model_id] = model
         model.activity.use(self._clock)
         self._all.use(self._clock)
         model.hours.use(self._clock.now)
