@@ -62,8 +62,9 @@ class LiveFolds:
     ) -> None:
         """`lasting` are aggregates with few events, which are folded from the beginning of the log."""
         self._log = log
-        self._folds = list(folds)
         self._aggregates = tuple(sorted({each for fold in folds for each in fold.aggregates}))
+        self._folds = {each: [fold for fold in folds if each in fold.aggregates] for each in self._aggregates}
+        """By aggregate: who gets its events."""
         self._remembered_uses = remembered_uses
         self._lasting = tuple(lasting)
         self._on_problem = on_problem
@@ -133,9 +134,8 @@ class LiveFolds:
 
     async def _fold(self, events: Sequence[Recorded]) -> None:
         for number, event in enumerate(events, 1):
-            for fold in tuple(self._folds):
-                if event.data.aggregate in fold.aggregates:
-                    self._hand(event, fold)
+            for fold in tuple(self._folds[event.data.aggregate]):
+                self._hand(event, fold)
             self.seq = event.seq
             if number % SLICE_EVENTS == 0:
                 await anyio.lowlevel.checkpoint()
@@ -145,7 +145,8 @@ class LiveFolds:
             fold.fold(event)
         except Exception as error:
             logger.exception("%s failed at event %d", fold.name, event.seq)
-            self._folds.remove(fold)
+            for each in fold.aggregates:
+                self._folds[each].remove(fold)
             problem = (
                 f"{fold.name} learns nothing any more: event {event.seq} raised {type(error).__name__}: "
                 f"{error}; restart the service to try again"
