@@ -113,7 +113,7 @@ def test_the_default_follows_whoever_does_better_and_changes_when_that_does() ->
     uses=st.lists(st.tuples(st.sampled_from(MODELS), st.floats(-1e9, 1e9)), max_size=80),
     now=st.floats(-1e9, 1e9),
 )
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_the_same_facts_give_the_same_order_even_if_the_clock_jumps(
     make: Callable[[], EvictionPolicy], uses: list[tuple[str, float]], now: float
 ) -> None:

@@ -17,7 +17,7 @@ from suite.messages.envelope import Recorded
 from suite.messages.events import Event, PredictionMade, PredictionSettled
 from suite.node.serving import running_node
 from suite.prediction.chance import HORIZON_SECONDS
-from support.models import tiny_model
+from support.models import slow_model, tiny_model
 from support.nats import mirrored_nats, operator_of
 from support.service import facts, history, service_and_client
 
@@ -75,24 +75,34 @@ class Clock:
         return utc_now() + self.ahead
 
 
-def settings(directory: Path, *, node: str = "box", nats: NatsSettings | None = None) -> Settings:
+def settings(
+    directory: Path,
+    *,
+    node: str = "box",
+    nats: NatsSettings | None = None,
+    memory_limit_gb: float | None = None,
+) -> Settings:
     return Settings(
         node=node,
         data_dir=directory / node,
         models_directories=(directory / "models",),
         nats=nats or NatsSettings(),
+        memory_limit_gb=memory_limit_gb,
         enable_predictive_loading=True,
         prediction_interval_seconds=0.1,
         standby=False,
     )
 
 
-async def test_a_bet_is_lost_when_its_horizon_has_passed(tmp_path: Path) -> None:
+async def test_a_bet_is_lost_when_its_horizon_has_passed_or_somebody_needs_the_memory_of_its_load(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "models").mkdir()
-    tiny_model(tmp_path / "models" / "likely.gguf")
+    for name in ("likely", "other"):
+        slow_model(tmp_path / "models" / f"{name}.gguf")
     clock = Clock()
     async with (
-        running_node(settings(tmp_path), now=clock.now) as node,
+        running_node(settings(tmp_path, memory_limit_gb=0.3), now=clock.now) as node,
         suite.connect(data_dir=tmp_path / "box") as client,
     ):
         await client.record_usage("likely")
@@ -103,9 +113,12 @@ async def test_a_bet_is_lost_when_its_horizon_has_passed(tmp_path: Path) -> None
             assert (lost.outcome, lost.reason, lost.used) == ("waste", "not_used", False)
             assert lost.byte_seconds > 0.0
             assert lost.saved_seconds == 0.0
-            # It is still likely: the next bet is taken once it is gone.
+            # It is still likely, so the next bet is taken as soon as it is gone. There is room for one model.
             await client.unload_model("likely")
-            await happened(client, "prediction.likely.made", number=2)
+            await happened(client, "instance.*.likely.load_started", number=2)
+            assert (await client.load_model("other")).loaded
+            lost = await settled(client, number=2)
+            assert (lost.outcome, lost.reason, lost.detail) == ("waste", "failed", "load_cancelled")
         detailed = await client.predict_models(detail=True)
         assert isinstance(detailed.chances, tuple)
         [chance] = detailed.chances

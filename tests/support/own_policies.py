@@ -9,15 +9,6 @@ from suite.prediction.eviction.policy import Candidate
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 
 
-class Forgetful(LeastRecentlyUsed):
-    """Works until it is asked."""
-
-    def worth(self, candidate: Candidate, *, now: float) -> float:
-        """It fails."""
-        del now
-        raise KeyError(candidate.model_id)
-
-
 class Unstoppable(LeastRecentlyUsed):
     """Loops where nothing in its process can interrupt it."""
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
+import msgspec
+
 from suite.prediction.bets import Bet, bets
-from suite.prediction.chance import UseChance
+from suite.prediction.chance import Calibration, UseChance
 from suite.prediction.eviction.policy import Candidate
 
 INTERVAL_SECONDS: Final = 300.0
 """How often bets are taken: the service's default. Where nothing was used, none are taken."""
+
+
+class _Open(msgspec.Struct, frozen=True, kw_only=True):
+    """A bet that is not settled yet."""
+
+    until: float
+    estimate: float
+    """What the history of uses said, before it was corrected by what became of bets."""
 
 
 class Bettor:
@@ -20,44 +30,51 @@ class Bettor:
         self.won = self.lost = 0
         self._candidates = candidates
         self._chance = UseChance()
-        self._open: dict[str, float] = {}
-        """By model, until when its bet can be won."""
+        self._estimates = Calibration()
+        """Of those with bets, as in the service: bets are taken on the highest, which are too high."""
+        self._open: dict[str, _Open] = {}
+        """By model."""
 
-    def used(self, model_id: str, at: float) -> None:
+    def used(self, model_id: str, at: float, *, conversation: str) -> None:
         """Learn of a use that is over."""
-        self._chance.used(model_id, at)
+        self._chance.used(model_id, at, conversation=conversation)
 
     def asked(self, model_id: str, at: float) -> None:
         """Settle a bet: somebody asks for a model that is in memory."""
-        until = self._open.pop(model_id, None)
-        if until is not None:
-            self._settle(at <= until)
+        bet = self._open.pop(model_id, None)
+        if bet is not None:
+            self._settle(bet, is_won=at <= bet.until)
 
     def left(self, model_id: str) -> None:
         """Settle a bet: the model left before anybody asked for it."""
         if self._open.pop(model_id, None) is not None:
-            self._settle(False)
+            self.lost += 1
 
-    def close(self, at: float) -> None:
-        """Settle all whose time is over. Those that could still be won are not counted."""
-        self.lost += sum(until < at for until in self._open.values())
+    def expire(self, now: float) -> None:
+        """Settle the bets whose time is over."""
+        for model_id in [each for each, bet in self._open.items() if bet.until < now]:
+            self._settle(self._open.pop(model_id), is_won=False)
 
     def bets(
         self, resident: Collection[str], idle: Collection[str], free_bytes: int, now: float
     ) -> list[Bet]:
         """The bets to take now."""
-        chances = self._chance.chances(now=now)
+        self.expire(now)
+        estimates = self._chance.chances(now=now)
         candidates = self._candidates
         taken = bets(
-            [candidates[each] for each in chances if each not in resident],
+            [candidates[each] for each in estimates if each not in resident],
             [candidates[each] for each in idle],
             free_bytes,
-            lambda model_id: chances.get(model_id, 0.0),
+            lambda model_id: self._estimates.corrected(estimates.get(model_id, 0.0)),
         )
         for bet in taken:
-            self._open[bet.candidate.model_id] = now + self._chance.horizon_seconds
+            model_id = bet.candidate.model_id
+            until = now + self._chance.horizon_seconds
+            self._open[model_id] = _Open(until=until, estimate=estimates[model_id])
         return taken
 
-    def _settle(self, is_won: bool) -> None:
+    def _settle(self, bet: _Open, *, is_won: bool) -> None:
         self.won += is_won
         self.lost += not is_won
+        self._estimates.settle(bet.estimate, is_won)

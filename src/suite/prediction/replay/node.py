@@ -18,7 +18,7 @@ from typing import Final
 
 from suite.domain.residency import Residency
 from suite.domain.turn_plan import plan
-from suite.domain.turns import Ask, BecameReady, Occupancy, Queued, Start, Turns, decide, evolve
+from suite.domain.turns import Ask, BecameReady, Occupancy, Queued, Start, Turns, decide, evolve, may_leave
 from suite.domain.turns import Request as Demand
 from suite.errors import NotEnoughMemory, Overloaded
 from suite.messages.events import InstanceLoaded, InstanceLoadStarted, InstanceUnloaded, UnloadReason
@@ -104,7 +104,7 @@ class VirtualNode:
         for instance in self._instances.values():
             self._tally.stay(instance.candidate.bytes, now - instance.began_at)
         if self._bettor is not None:
-            self._bettor.close(now)
+            self._bettor.expire(now)
             self._tally.bets_won, self._tally.bets_lost = self._bettor.won, self._bettor.lost
         return self._tally.outcome(name, self._limit_bytes)
 
@@ -144,11 +144,11 @@ class VirtualNode:
     def _begin(self, instance: _Instance, request: Request, now: float) -> None:
         self._tally.begin(request, max(now, instance.ready_at))
         if self._is_instant or not request.seconds:
-            self._end(instance, now)
+            self._end(instance, request, now)
         else:
-            self._agenda.add(now + request.seconds, partial(self._end_and_decide, instance))
+            self._agenda.add(now + request.seconds, partial(self._end_and_decide, instance, request))
 
-    def _end(self, instance: _Instance, now: float) -> None:
+    def _end(self, instance: _Instance, request: Request, now: float) -> None:
         model_id = instance.candidate.model_id
         self._tally.end()
         self._policy.fold(Used(at=now, model_id=model_id))
@@ -156,15 +156,15 @@ class VirtualNode:
         instance.last_used = now
         self._is_undecided = True
         if self._bettor is not None:
-            self._bettor.used(model_id, now)
+            self._bettor.used(model_id, now, conversation=request.group_id)
             self._bet_soon(now)
         if self._keep_alive is not None:
             self._keep_alive.used(model_id, now)
             instance.leaves_at = now + self._keep_alive.seconds(model_id)
             self._agenda.add(instance.leaves_at, partial(self._leave_unused, instance))
 
-    def _end_and_decide(self, instance: _Instance, now: float) -> None:
-        self._end(instance, now)
+    def _end_and_decide(self, instance: _Instance, request: Request, now: float) -> None:
+        self._end(instance, request, now)
         self._decide(now)
 
     # --- decisions ------------------------------------------------------------------------------------------
@@ -203,13 +203,15 @@ class VirtualNode:
         if residency.reserved_bytes + needed <= residency.limit_bytes:
             return {}  # nobody has to leave
         return {
-            model_id: Occupancy(
-                holds=instance.holds,
-                last_used=-math.inf if self._is_instant else instance.last_used,
-                worth=None if instance.holds else self._policy.worth(instance.candidate, now=now),
+            model_id: self._use_of(
+                instance, None if instance.holds else self._policy.worth(instance.candidate, now=now)
             )
             for model_id, instance in self._instances.items()
         }
+
+    def _use_of(self, instance: _Instance, worth: float | None = None) -> Occupancy:
+        last_used = -math.inf if self._is_instant else instance.last_used
+        return Occupancy(holds=instance.holds, last_used=last_used, worth=worth)
 
     # --- memory ---------------------------------------------------------------------------------------------
 
@@ -230,7 +232,11 @@ class VirtualNode:
         self._will_bet = False
         if self._bettor is None or self._state.waiting:
             return
-        idle = [id for id, each in self._instances.items() if each.waiting is None and not each.holds]
+        idle = [
+            id
+            for id, each in self._instances.items()
+            if may_leave(self._state, id, now=now, use=self._use_of(each))
+        ]
         free_bytes = self._state.residency.limit_bytes - self._state.residency.reserved_bytes
         for bet in self._bettor.bets(self._instances, idle, free_bytes, now):
             start = Start(

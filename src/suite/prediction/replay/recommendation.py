@@ -1,7 +1,7 @@
 """Which policy, budget and keep-alive would have served a history best, and how sure that is.
 
 Best is who waits least. Of those that differ from it by less than users notice, the one that uses the least
-memory over time is recommended.
+memory over time is recommended; and the default policy, if it is as good as another.
 
 How sure that is, a bootstrap tells: the periods of the history (its days, or hours) are drawn again and again
 with replacement, and all outcomes are compared on the same periods each time.
@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from suite.prediction.eviction.policies import DEFAULT
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.replay.belady import Belady
 from suite.prediction.replay.history import ENOUGH_PERIODS
@@ -26,7 +27,7 @@ from suite.prediction.replay.page import budget, period_name
 DRAWS: Final = 1_000
 CONFIDENCE: Final = 0.9
 SAME: Final = 0.02
-"""Two that differ by less than this share of the waiting are the same to a user."""
+"""Two that differ by less than this share, of waiting or of memory over time, are the same to a user."""
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,9 +192,12 @@ def _able(outcomes: Sequence[Outcome]) -> Mapping[int, Outcome]:
 
 
 def _best(waited: Mapping[int, float], outcomes: Sequence[Outcome]) -> Outcome:
-    most = min(waited.values()) * (1.0 + SAME)
-    equal = [index for index, seconds in waited.items() if seconds <= most]
-    return outcomes[min(equal, key=lambda index: (outcomes[index].gb_hours, waited[index]))]
+    """Of those that wait least those with the least memory over time; of these the default if it is there."""
+    shortest = min(waited.values()) * (1.0 + SAME)
+    quick = [index for index, seconds in waited.items() if seconds <= shortest]
+    least = min(outcomes[index].gb_hours for index in quick) * (1.0 + SAME)
+    small = [index for index in quick if outcomes[index].gb_hours <= least]
+    return outcomes[min(small, key=lambda index: (outcomes[index].policy != DEFAULT, waited[index]))]
 
 
 def _compared(chosen: Outcome, able: Sequence[Outcome]) -> Outcome:

@@ -11,7 +11,8 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,20 +44,26 @@ def outcomes_of(
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> list[Outcome]:
     """The outcomes of the runs, in their order. Raises InvalidRequest for a class that is no policy."""
-    if not any(run.is_own for run in runs) and len(runs) * len(history.requests) <= LITTLE:
-        return _one_after_the_other(runs, history, progress)
-    with TemporaryDirectory(prefix="suite-replay-") as directory:
-        path = Path(directory) / "history"
-        path.write_bytes(msgspec.msgpack.encode(history))
-        return _Pool(runs, path, len(history.requests), patience_seconds).outcomes(progress)
+    is_little = len(runs) * len(history.requests) <= LITTLE
+    here = [run for run in runs if is_little and not run.is_own]
+    apart = [run for run in runs if run not in here]
+    share = len(here) / len(runs) if runs else 0.0
+    outcomes = dict(_one_after_the_other(here, history, lambda done: progress(share * done)))
+    if apart:
+        with TemporaryDirectory(prefix="suite-replay-") as directory:
+            path = Path(directory) / "history"
+            path.write_bytes(msgspec.msgpack.encode(history))
+            pool = _Pool(apart, path, len(history.requests), patience_seconds)
+            outcomes |= pool.outcomes(lambda done: progress(share + (1 - share) * done))
+    return [outcomes[run] for run in runs]
 
 
-def _one_after_the_other(runs: Sequence[Run], history: History, progress: Progress) -> list[Outcome]:
-    outcomes = []
+def _one_after_the_other(
+    runs: Sequence[Run], history: History, progress: Progress
+) -> Iterator[tuple[Run, Outcome]]:
     for done, run in enumerate(runs, 1):
-        outcomes.append(run.outcome(history))
+        yield run, run.outcome(history)
         progress(done / len(runs))
-    return outcomes
 
 
 class _Pool:
@@ -68,7 +75,7 @@ class _Pool:
         self._running: list[_Process] = []
         self._requests = len(runs) * requests
 
-    def outcomes(self, progress: Progress) -> list[Outcome]:
+    def outcomes(self, progress: Progress) -> dict[Run, Outcome]:
         """Have all runs replayed."""
         try:
             while self._waiting or self._running:
@@ -79,7 +86,7 @@ class _Pool:
         finally:
             for process in self._running:
                 process.end()
-        return [process.outcome for process in self._all if process.outcome is not None]
+        return {process.run: process.outcome for process in self._all if process.outcome is not None}
 
     def _begin(self) -> None:
         most = cpus().value
@@ -97,7 +104,7 @@ class _Process:
 
     def __init__(self, run: Run, history: Path, patience_seconds: float) -> None:
         self.outcome: Outcome | None = None
-        self._run = run
+        self.run = run
         self._history = history
         self._patience_seconds = patience_seconds
         self._remark = ""
@@ -112,19 +119,20 @@ class _Process:
 
     def begin(self) -> None:
         """Start the process."""
-        run = self._run.by_default() if self._remark else self._run
+        run = self.run.by_default() if self._remark else self.run
         self._served.value, self._seen, self._seen_at = 0, 0, time.monotonic()
         self.connection, theirs = self._context.Pipe(duplex=False)
         arguments = (run, self._history, theirs, self._served)
         self._process = self._context.Process(target=_replay, args=arguments, daemon=True)
-        self._process.start()
+        with _interrupts_blocked():
+            self._process.start()
         theirs.close()
 
     def has_ended(self) -> bool:
         """Whether there is an outcome. Raises InvalidRequest if it can't be: the class is no policy."""
         if self.connection.poll():
             self._receive()
-        elif self._run.is_own and not self._remark and self._silent_seconds() > self._patience_seconds:
+        elif self.run.is_own and not self._remark and self._silent_seconds() > self._patience_seconds:
             self._go_on_by_default(
                 f"did not answer for {self._patience_seconds:g} s and was ended with its process"
             )
@@ -140,7 +148,7 @@ class _Process:
         try:
             answer: Outcome | str = self.connection.recv()
         except EOFError:
-            if self._remark or not self._run.is_own:
+            if self._remark or not self.run.is_own:
                 raise SuiteError("a process that replays has ended: is there enough memory?") from None
             self._go_on_by_default("ended the process")
             return
@@ -148,7 +156,7 @@ class _Process:
         if isinstance(answer, str):
             raise InvalidRequest(answer)
         self.outcome = msgspec.structs.replace(
-            answer, policy=self._run.policy, remark=self._remark or answer.remark
+            answer, policy=self.run.policy, remark=self._remark or answer.remark
         )
 
     def _go_on_by_default(self, problem: str) -> None:
@@ -157,21 +165,31 @@ class _Process:
         self.begin()
 
     def _silent_seconds(self) -> float:
-        """For how long it has served no request."""
+        """For how long it has served no request, since its work began."""
         now = time.monotonic()
-        if self.served != self._seen:
+        if not self.served or self.served != self._seen:
             self._seen, self._seen_at = self.served, now
         return now - self._seen_at
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A process that is started meanwhile does not see Ctrl-C: whoever started it ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _replay(run: Run, path: Path, answers: Connection, served: Any) -> None:
     """What such a process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     history = msgspec.msgpack.decode(path.read_bytes(), type=History)
 
     def beat() -> None:
         served.value += 1
 
+    beat()
     try:
         answers.send(run.outcome(history, beat=beat))
     except InvalidRequest as error:
