@@ -28,6 +28,7 @@ _APPEND: Final = ("log_not_writable", "unknown_outcome", "fenced", "log_gone")
 _LOAD: Final = (
     *_MODEL,
     *_APPEND,
+    "model_quarantined",
     "not_enough_memory",
     "load_failed",
     "load_cancelled",
@@ -39,8 +40,9 @@ _QUERY: Final = ("read_model_behind", "read_model_unavailable")
 BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "load_model": _LOAD,
     "unload_model": ("model_not_found", *_APPEND),
-    "pin_model": (*_MODEL, *_APPEND, "not_enough_memory", "conflict"),
+    "pin_model": (*_MODEL, *_APPEND, "model_quarantined", "not_enough_memory", "conflict"),
     "unpin_model": ("model_not_found", *_APPEND, "conflict"),
+    "release_model": ("model_not_found", *_APPEND),
     "preload_models": (),
     "generate_text": (
         *_LOAD,
@@ -72,6 +74,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "retract_model_evaluation": ("evaluation_not_found", *_APPEND, *_QUERY),
     "compare_models": _QUERY,
     "get_errors": _QUERY,
+    "explain": ("model_not_found", "not_a_decision", "event_gone", "time_before_log", *_QUERY),
     "get_fleet": _QUERY,
     "rebuild_projection": ("conflict", "rebuild_would_lose", "read_model_unavailable"),
 }

@@ -12,7 +12,7 @@ from copy import copy
 from typing import ClassVar, Self
 
 RETRY_AFTER_MS = 1000
-"""When to try again if a queue is full and the time until there is room is unknown."""
+"""When to try again if the time until that succeeds is unknown."""
 
 
 class SuiteError(Exception):
@@ -169,6 +169,18 @@ class LoadCancelled(SuiteError):
     status = 409
 
 
+class Quarantined(SuiteError):
+    """The model failed again and again and is left alone for a while: the message says until when and why."""
+
+    code = "model_quarantined"
+    status = 503
+
+    def __init__(self, message: str | None = None, *, retry_after_ms: int = RETRY_AFTER_MS) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+        """When it may be loaded again."""
+
+
 class NotEnoughMemory(SuiteError):
     """There is no memory for the model, or was none while it could wait: the message says what uses it."""
 
@@ -323,6 +335,27 @@ class EvaluationNotFound(SuiteError):
     """No evaluation has this id: see the list of evaluations."""
 
     code = "evaluation_not_found"
+    status = 404
+
+
+class NotADecision(SuiteError):
+    """This event decides nothing about memory: explain a model to see the events that do."""
+
+    code = "not_a_decision"
+    status = 400
+
+
+class EventGone(SuiteError):
+    """This event is not in the log any more: it has expired, or was removed."""
+
+    code = "event_gone"
+    status = 410
+
+
+class TimeBeforeLog(SuiteError):
+    """The log knows nothing of this time: ask for one after its beginning."""
+
+    code = "time_before_log"
     status = 404
 
 
@@ -509,6 +542,7 @@ def error_classes() -> dict[str, type[SuiteError]]:
 
 def error_from_reply(code: str, message: str, *, retry_after_ms: int | None = None) -> SuiteError:
     """The error of a reply with ``status: error``; an unknown code gives the root class."""
-    if code == Overloaded.code and retry_after_ms is not None:
-        return Overloaded(message, retry_after_ms=retry_after_ms)
-    return error_classes().get(code, SuiteError)(message)
+    kind = error_classes().get(code, SuiteError)
+    if issubclass(kind, Overloaded | Quarantined) and retry_after_ms is not None:
+        return kind(message, retry_after_ms=retry_after_ms)
+    return kind(message)

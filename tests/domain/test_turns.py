@@ -81,9 +81,19 @@ class AnyOrder(RuleBasedStateMachine):
     def unpin(self, model: str) -> None:
         self.memory.unpin(model)
 
+    @rule(left=st.sampled_from([0, 50, 90, LIMIT, 10 * LIMIT]))
+    def others_leave(self, left: int) -> None:
+        self.memory.others_leave(left)
+
     @rule(seconds=st.sampled_from([0.1, 1.0, 7.0, 70.0]))
     def pass_time(self, seconds: float) -> None:
         self.memory.pass_time(seconds)
+
+    @rule(seconds=st.sampled_from([-1000.0, -1.0, 100.0, 1e5]))
+    def the_clock_jumps(self, seconds: float) -> None:
+        """Nothing is decided on the way."""
+        self.memory.now += seconds
+        self.memory.settle()
 
     @invariant()
     def the_budget_holds(self) -> None:
@@ -110,6 +120,7 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         """As soon as what runs comes to its end, all who wait are served one after the other."""
         memory = self.memory
+        memory.others_leave(LIMIT)
         rounds = 0
         while memory.waiting:
             rounds += 1
@@ -192,6 +203,29 @@ def test_a_refusal_after_the_wait_says_what_uses_the_memory() -> None:
     node.pass_time(0.2)
     expected = "d needs 1.00 GiB of 4.00 GiB, which is used by a 1.00 GiB (in use), b 1.00 GiB (pinned)"
     assert expected in node.refused[late].message
+
+
+def test_what_other_programs_use_is_not_admitted_and_costs_nobody_its_place() -> None:
+    node = memory(2**32, a=2**30)
+    node.ask("a", 2**30)
+    node.others_leave(3 * 2**29)
+    late = node.ask("b", 2**30, wait=3.0)
+    node.pass_time(4.0)
+    assert (
+        "b needs 1.00 GiB of 4.00 GiB, of which other programs leave 1.50 GiB, which is used by "
+        "a 1.00 GiB (in use): unload one of them when it is free, end other programs"
+    ) in node.refused[late].message
+    assert not node.evicted
+    waits = node.ask("b", 2**30)
+    node.others_leave(2**32)
+    assert waits in node.served
+
+
+def test_a_model_that_grew_over_the_limit_makes_an_idle_one_leave() -> None:
+    node = memory(a=40, b=40)
+    node.ask("a", 40)
+    node.grow("a", 70)
+    assert node.evicted == ["b"]
 
 
 def test_who_may_not_wait_is_refused_and_nobody_closes_for_it() -> None:
@@ -388,6 +422,70 @@ def test_bytes_are_protected_and_not_a_number_of_models() -> None:
     node.finish_load("e")
     node.ask("f", 20)
     assert node.starts[1].evicting == ("a", "b")
+
+
+def test_what_is_pinned_stays_whoever_waits_and_for_how_long() -> None:
+    """ollama issue 10948, llama.cpp issue 18153."""
+    node = memory(p=40, a=40)
+    node.pin("p", 40)
+    node.finish(node.ask("a", 40))
+    node.ask("b", 60)
+    node.pass_time(3600.0)
+    assert node.evicted == ["a"]
+
+
+def test_a_model_is_loaded_once_for_all_who_ask_for_it_at_once() -> None:
+    """llama-swap issue 281."""
+    node = Memory(100)
+    waiting = [node.ask("a", 60) for _ in range(3)]
+    assert [start.model_id for start in node.starts] == ["a"]
+    node.finish_load("a")
+    assert node.using["a"] == {*waiting}
+
+
+def test_who_asks_for_a_model_while_it_is_unloaded_gets_it_again() -> None:
+    """llama-swap issue 946: a request during an unload hung the model for ever."""
+    node = memory(a=60)
+    node.unload("a")
+    waiting = node.ask("a", 60)
+    assert waiting not in node.served
+    node.leave("a")
+    node.finish_load("a")
+    assert node.using["a"] == {waiting}
+
+
+def test_a_request_that_has_been_let_in_keeps_its_model_until_it_is_done() -> None:
+    """triton-inference-server issue 3583: what loads, uses and unloads a model must not come in between."""
+    node = memory(a=60)
+    running = node.ask("a", 60)
+    node.ask("b", 60)
+    node.ask("c", 100)
+    node.pass_time(3600.0)
+    assert not node.leaving
+    node.finish(running)
+    assert node.leaving == {"a": "evicted"}
+
+
+def test_memory_that_the_next_in_line_waits_for_is_not_given_to_a_third() -> None:
+    node = memory(a=60)
+    running = node.ask("a", 60)
+    large = node.ask("f", 100)
+    node.ask("c", 30)
+    node.pass_time(3600.0)
+    assert not node.starts
+    node.finish(running)
+    assert [start.model_id for start in node.starts] == ["f"]
+    assert large in node.served
+
+
+def test_a_crash_frees_the_memory_for_the_next_in_line() -> None:
+    """ollama issues 9926 and 11997: memory counted for a process that was gone."""
+    node = memory(a=60)
+    node.ask("a", 60)
+    waiting = node.ask("b", 60)
+    node.crash("a")
+    assert waiting in node.served
+    assert node.starts[-1].evicting == ()
 
 
 def test_requests_are_answered_model_by_model() -> None:

@@ -195,11 +195,15 @@ async def test_a_model_that_turns_out_larger_than_the_limit_is_refused_and_not_t
     estimated, measured = await estimated_gb(tmp_path), await measured_gb(tmp_path)
     assert estimated < measured, "the estimate of so small a model has too little for its process"
     options = ("--memory-limit-gb", f"{(estimated + measured) / 2:.6f}")
-    async with service_and_client(tmp_path, tmp_path / "data", *options) as (_, client):
-        for _ in range(2):
-            with pytest.raises(NotEnoughMemory, match="memory_limit_gb"):
-                await client.load_model("a")
-        assert facts(await history(client, "instance")) == ["instance.load_started", "instance.load_failed"]
+    for _ in range(2):  # a restart does not forget it
+        async with service_and_client(tmp_path, tmp_path / "data", *options) as (_, client):
+            for _ in range(2):
+                with pytest.raises(NotEnoughMemory, match="memory_limit_gb"):
+                    await client.load_model("a")
+            assert facts(await history(client, "instance")) == [
+                "instance.load_started",
+                "instance.load_failed",
+            ]
 
 
 async def test_an_idle_model_unloads_after_its_timeout(tmp_path: Path) -> None:

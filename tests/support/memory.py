@@ -6,6 +6,7 @@ from suite.domain.residency import Residency
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
     Ask,
+    Available,
     BecameReady,
     Measured,
     Occupancy,
@@ -26,6 +27,7 @@ from suite.errors import SuiteError
 from suite.messages.decisions import Decision
 from suite.messages.events import (
     InstanceCrashed,
+    InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
@@ -154,6 +156,18 @@ class Memory:
         self.state = evolve(self.state, fact)
         self.state = evolve(self.state, BecameReady(model_id=model, now=self.now, load_seconds=seconds))
         self.last_used[model] = self.now
+        self.settle()
+
+    def grow(self, model: str, size: int) -> None:
+        """A loaded model was measured to need more."""
+        fact = InstanceGrew(node=NODE, model_id=model, instance_id=self._instance(model), reserved_bytes=size)
+        self.state = evolve(self.state, fact)
+        self.processes[model] = size
+        self.settle()
+
+    def others_leave(self, size: int) -> None:
+        """Other programs use so much of the machine that this is left for all models together."""
+        self.state = evolve(self.state, Available(bytes=size))
         self.settle()
 
     def fail_load(self, model: str) -> None:

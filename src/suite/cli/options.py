@@ -82,18 +82,19 @@ def parsed_time(value: str) -> datetime:
         ) from None
 
 
-def _time(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+def time_of(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Parse an option's time, or how long ago, into RFC 3339. Raises BadParameter."""
     return None if value is None else parsed_time(value).isoformat()
 
 
 def window_options(command: Callback) -> Callback:
     """Add ``--since`` and ``--until``, converted to the times that the service expects."""
     until = click.option(
-        "--until", callback=_time, help="End before this time, or this long ago.  [default: now]"
+        "--until", callback=time_of, help="End before this time, or this long ago.  [default: now]"
     )
     since = click.option(
         "--since",
-        callback=_time,
+        callback=time_of,
         help="Start at this time, or this long ago (10m, 2h, 1d).  [default: the oldest]",
     )
     return since(until(command))
@@ -101,7 +102,7 @@ def window_options(command: Callback) -> Callback:
 
 def time_option(help: str) -> Callable[[Callback], Callback]:
     """Add ``--time``."""
-    return click.option("--time", callback=_time, help=help)
+    return click.option("--time", callback=time_of, help=help)
 
 
 def limit_option(default: int = 100, most: int = 1000) -> Callable[[Callback], Callback]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from suite.messages.actions.projections import ErrorEntry, FleetModel, GetErrorsReply
     from suite.messages.events import Severity
 
-NAMES: tuple[ProjectionName, ...] = ("catalogue", "usage", "evaluation", "errors")
+NAMES: tuple[ProjectionName, ...] = ("catalogue", "usage", "evaluation", "errors", "history")
 SEVERITIES = ("info", "warning", "error", "critical")
 
 

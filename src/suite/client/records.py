@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from suite.client.asking import Asking
 from suite.messages.actions.base import Moment
+from suite.messages.actions.explanation import ExplainReply, ExplainRequest
 from suite.messages.actions.projections import (
     GetErrorsReply,
     GetErrorsRequest,
@@ -25,7 +26,7 @@ from suite.messages.actions.usage import (
 from suite.messages.events import Severity
 from suite.messages.signals import Folded, Signal
 
-ProjectionName: TypeAlias = Literal["catalogue", "usage", "evaluation", "errors"]
+ProjectionName: TypeAlias = Literal["catalogue", "usage", "evaluation", "errors", "history"]
 
 
 class Records(Asking):
@@ -89,6 +90,23 @@ class Records(Asking):
             min_seq=min_seq,
         )
         return await self._ask("get_errors", request, GetErrorsReply)
+
+    async def explain(
+        self,
+        model_id: str | None = None,
+        *,
+        seq: int | None = None,
+        at: Moment | None = None,
+        limit: int = 10,
+        min_seq: int = 0,
+    ) -> ExplainReply:
+        """Explain why a model is loaded, waits or is not loaded, or what one event decided.
+
+        With neither: all models that are in memory or waited for. ``at`` is a moment of the past.
+        Raises ModelNotFound, NotADecision, EventGone, TimeBeforeLog.
+        """
+        request = ExplainRequest(model_id=model_id, seq=seq, at=at, limit=limit, min_seq=min_seq)
+        return await self._ask("explain", request, ExplainReply)
 
     async def get_fleet(self, *, min_seq: int = 0) -> GetFleetReply:
         """Get the models of all nodes, including nodes that are down."""

@@ -59,8 +59,9 @@ class Planning:
         residents = state.residency.residents
         self._staying = {id: each for id, each in residents.items() if not self._use(id).leaving}
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
-        self._excess = _bytes_of(self._staying.values()) - state.residency.limit_bytes
-        self.free_bytes = -self._excess - kept
+        reserved = _bytes_of(self._staying.values())
+        self._excess = reserved - state.residency.limit_bytes
+        self.free_bytes = state.residency.admissible_bytes - reserved - kept
         """Bytes that nobody uses now."""
         self._room = self.free_bytes
         """Bytes that nobody in front needs, once those who leave for them have left."""
@@ -147,7 +148,7 @@ class Planning:
     def _start(self, model_id: str, need_bytes: int, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
         residents = self._state.residency.residents
-        missing = self._state.residency.reserved_bytes + need_bytes - self._state.residency.limit_bytes
+        missing = self._state.residency.reserved_bytes + need_bytes - self._state.residency.admissible_bytes
         missing -= _bytes_of(chosen)
         leaving = []
         for each in residents.values():

@@ -188,6 +188,13 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int
 
 
+class Available(msgspec.Struct, frozen=True, kw_only=True):
+    """Other programs use more or less memory than before."""
+
+    bytes: int
+    """What they leave for all models together."""
+
+
 class Pinned(msgspec.Struct, frozen=True, kw_only=True):
     """A model is to stay loaded."""
 
@@ -242,7 +249,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     due: float = math.inf
 
 
-TurnEvent: TypeAlias = Served | Queued | Withdrawn | BecameReady | Measured | Pinned | Unpinned | Plan
+TurnEvent: TypeAlias = (
+    Served | Queued | Withdrawn | BecameReady | Measured | Available | Pinned | Unpinned | Plan
+)
 
 
 def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
@@ -262,6 +271,9 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
             return replace(state, tenures={**state.tenures, event.model_id: _tenure(state, event)})
         case Measured():
             return replace(state, measured={**state.measured, event.model_id: event})
+        case Available(bytes=available):
+            residency = replace(state.residency, available_bytes=available)
+            return replace(state, residency=residency)
         case Pinned():
             return replace(state, pinned={**state.pinned, event.model_id: event.need_bytes})
         case Unpinned():
@@ -400,12 +412,20 @@ def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnough
             return "pinned"
         return "in use" if now.holds else "idle"
 
+    residency = state.residency
     used = ", ".join(
-        f"{each.model_id} {size(each.reserved_bytes)} ({use(each)})"
-        for each in state.residency.residents.values()
+        f"{each.model_id} {size(each.reserved_bytes)} ({use(each)})" for each in residency.residents.values()
     )
+    left = residency.admissible_bytes
+    is_squeezed = left < residency.limit_bytes
+    memory = size(residency.limit_bytes)
+    memory += f", of which other programs leave {size(left)}" if is_squeezed else ""
+    memory += f", which is used by {used}" if used else ""
+    ways = [
+        *(["unload one of them when it is free"] if used else []),
+        "end other programs" if is_squeezed else "raise memory_limit_gb",
+        "or allow a longer load_wait_ms",
+    ]
     return NotEnoughMemory(
-        f"{request.model_id} needs {size(state.need_bytes(request))} of {size(state.residency.limit_bytes)}, "
-        f"which is used by {used}: unload one of them when it is free, raise memory_limit_gb, or allow "
-        "a longer load_wait_ms"
+        f"{request.model_id} needs {size(state.need_bytes(request))} of {memory}: {', '.join(ways)}"
     )

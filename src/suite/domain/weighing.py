@@ -92,6 +92,7 @@ class _Weighing:
             need_bytes=self._considered.need_bytes,
             free_bytes=self._considered.free_bytes,
             limit_bytes=self._state.residency.limit_bytes,
+            left_by_others_bytes=self._left_by_others(),
             policy=policy,
             candidates=_at_most(candidates, MOST_CANDIDATES),
             only_evicting=only_evicting(queue) if queue else None,
@@ -100,6 +101,11 @@ class _Weighing:
             waiting=len(queue),
             waited_seconds=round(max((self._now - each.since for each in queue), default=0.0), 3),
         )
+
+    def _left_by_others(self) -> int | None:
+        residency = self._state.residency
+        left = residency.admissible_bytes
+        return left if left < residency.limit_bytes else None
 
     def _purpose(self, queue: Queue) -> Purpose:
         if self._model_id == _EXCESS:

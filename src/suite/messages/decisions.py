@@ -111,6 +111,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     free_bytes: int
     """What nobody had, less what was kept for pinned models and for models that waited in front."""
     limit_bytes: int
+    left_by_others_bytes: int | None = None
+    """What all models could have beside what other programs used, if that was less than the limit."""
     policy: str = ""
     """The eviction policy that ordered those that could leave; empty: the least recently used first."""
     policy_state: PolicyState | None = None

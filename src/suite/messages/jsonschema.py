@@ -17,6 +17,7 @@ from suite.messages.actions import (
     chat,
     embedding,
     evaluation,
+    explanation,
     generation,
     prediction,
     projections,
@@ -27,7 +28,17 @@ from suite.messages.actions import (
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Document: TypeAlias = dict[str, Any]
-ACTIONS = (residency, generation, embedding, usage, evaluation, prediction, projections, status)
+ACTIONS = (
+    residency,
+    generation,
+    embedding,
+    usage,
+    evaluation,
+    prediction,
+    projections,
+    explanation,
+    status,
+)
 """The modules with the types of the actions."""
 _DESCRIBED = (base, chat, *ACTIONS, events, signals)
 

@@ -12,11 +12,12 @@ from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.turns import Occupancy
 from suite.errors import SuiteError
-from suite.messages.actor import CoreSeat
+from suite.messages.actor import Buffer, CoreSeat
 from suite.messages.decisions import Decision
 from suite.messages.events import UnloadReason
 from suite.node.process import ActorProcess
 from suite.prediction.costs import LoadKey
+from suite.process_memory import ProcessMemory
 
 Phase: TypeAlias = Literal["loading", "loaded", "ending", "gone"]
 
@@ -59,8 +60,6 @@ class Instance:
         self.instance_id = instance_id
         self.signature = model.file.signature.text
         """What the file system said of the files when its process was started to load them."""
-        self.load_key = LoadKey(model.model_id, model.sha256 or "", model.settings_key)
-        """What its load has in common with others that take as long."""
         self.sha256: str | None = None
         """The digest of the content that it has loaded; None while it is not known."""
         self.phase: Phase = "loading"
@@ -97,6 +96,13 @@ class Instance:
         self.last_used_at: str | None = None
         self.load_ms: float | None = None
         self.resident_bytes = 0
+        """When it was ready."""
+        self.buffers: tuple[Buffer, ...] = ()
+        """What llama.cpp has allocated for it, as far as it says."""
+        self.memory = ProcessMemory()
+        """What its processes had when they were measured last."""
+        self.peak_bytes = 0
+        """The most that they had."""
         self.freed_bytes = 0
         self.unsaved_tokens = 0
         """The tokens of conversations that are lost with its process, as it told when a generation ended."""
@@ -107,6 +113,12 @@ class Instance:
         self.unrecorded: SuiteError | None = None
         """Why its newest event is not in the log yet; None if it is."""
         self._changed = anyio.Event()
+
+    @property
+    def load_key(self) -> LoadKey:
+        """What its load has in common with others that take as long."""
+        model = self.model
+        return LoadKey(model.model_id, self.sha256 or model.sha256 or "", model.settings_key)
 
     @property
     def holds(self) -> int:
@@ -128,6 +140,17 @@ class Instance:
     def is_idle(self) -> bool:
         """Whether it is loaded, not being unloaded, and unused."""
         return self.phase == "loaded" and self.unloading is None and self.holds == 0
+
+    def measured(self, memory: ProcessMemory) -> None:
+        """Note what its processes have; nothing if they have ended."""
+        if memory.resident_bytes:
+            self.memory = msgspec.structs.replace(memory, gpu_bytes=self.gpu_bytes)
+            self.peak_bytes = max(self.peak_bytes, memory.peak_bytes + self.gpu_bytes)
+
+    @property
+    def gpu_bytes(self) -> int:
+        """What llama.cpp has allocated for it on GPUs."""
+        return sum(buffer.bytes for buffer in self.buffers if buffer.gpu is not None)
 
     def recorded(self, seq: int) -> None:
         """Note that its newest event is in the log."""

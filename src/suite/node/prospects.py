@@ -9,7 +9,6 @@ from typing import Final
 from suite.catalogue import Model
 from suite.domain.turns import may_leave
 from suite.messages.events import Loser, PredictionMade
-from suite.node.instance import Instance
 from suite.node.node import Node
 from suite.prediction.bets import MOST_LOSERS, WORK_SHARE, Bet, weigh
 from suite.prediction.eviction.policy import Candidate
@@ -54,10 +53,12 @@ class Prospects:
         for model in self._node.catalogue.models.values():
             is_usable = model.error is None and model.outage is None
             if is_usable and model.model_id not in self._supervisor.instances and self._may_bet_on(model):
-                yield self._candidate(model, model.need_bytes)
+                yield self._candidate(model, self._supervisor.need_bytes(model))
 
     def _may_bet_on(self, model: Model) -> bool:
-        """Whether it has no bet, and did not fail to load lately."""
+        """Whether it has no bet, and did not fail to load lately, nor again and again."""
+        if self._supervisor.quarantine.is_suspect(model):
+            return False
         record = self._learning.bets.records.get(model.model_id)
         failed_at = None if record is None else record.failed_at
         waits_until = -math.inf if failed_at is None else failed_at + self._learning.chances.horizon_seconds
@@ -68,7 +69,7 @@ class Prospects:
         state, now = self._supervisor.admission.state, self._node.clock()
         for id, instance in self._supervisor.instances.items():
             if instance.keep_alive != math.inf and may_leave(state, id, now=now, use=instance.occupancy):
-                yield self._candidate(instance.model, _bytes_of(instance))
+                yield self._candidate(instance.model, state.residency.residents[id].reserved_bytes)
 
     def _candidate(self, model: Model, bytes_: int) -> Candidate:
         measured = self._learning.appraiser.costs.candidate(model.model_id)
@@ -94,10 +95,6 @@ class Prospects:
             evicting=bet.evicting,
             losers=tuple(map(_loser, losers)),
         )
-
-
-def _bytes_of(instance: Instance) -> int:
-    return max(instance.model.need_bytes, instance.resident_bytes)
 
 
 def _loser(bet: Bet) -> Loser:

@@ -27,11 +27,12 @@ from suite.actions.evaluation import (
     retract_model_evaluation,
     summary,
 )
+from suite.actions.explanation import explain
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
 from suite.actions.health import get_log_end, get_stats, health, health_check
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
-from suite.actions.residency import load_model, pin_model, unload_model, unpin_model
+from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
 from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
@@ -45,6 +46,7 @@ from suite.config.settings import RetentionSettings
 from suite.domain.residency import Residency
 from suite.domain.turns import Turns
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
+from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
@@ -68,9 +70,11 @@ from suite.node.node import Node, actor_spec
 from suite.node.pins import Pins, pinned_models
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
+from suite.node.quarantine import Quarantine, experience
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
+from suite.node.sizes import ModelSizes
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.supervisor import Supervisor
@@ -78,6 +82,7 @@ from suite.node.users import UsersWatch
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.tasks import background
+from suite.units import size
 from suite.version import __version__
 
 logger = logging.getLogger("suite.node")
@@ -87,6 +92,7 @@ ACTIONS = (
     unload_model,
     pin_model,
     unpin_model,
+    release_model,
     generate_text,
     embed,
     cancel_generation,
@@ -111,6 +117,7 @@ ACTIONS = (
     select_model,
     get_errors,
     get_fleet,
+    explain,
     rebuild_projection,
 )
 
@@ -119,6 +126,7 @@ _NEEDS_MODELS = (
     unload_model,
     pin_model,
     unpin_model,
+    release_model,
     generate_text,
     embed,
     cancel_generation,
@@ -224,7 +232,8 @@ async def running_node(
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
-            supervisor = _supervisor(env, journal, catalogue, limit_bytes, learning)
+            quarantine = await _quarantine(env, journal)
+            supervisor = _supervisor(env, journal, catalogue, quarantine, limit_bytes, learning)
             pins = await _pins(env, catalogue, supervisor)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
@@ -239,6 +248,9 @@ async def running_node(
                 ) as projections,
                 supervisor.running(),
             ):
+                tasks.start_soon(supervisor.sizes.recall, projections.catalogue, epoch)
+                await supervisor.sizes.wait_recalled()
+                _warn_of_small_limit(supervisor, catalogue)
                 node = _node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
@@ -298,8 +310,18 @@ async def _prepare(env: _Environment) -> Reporter:
     return reporter
 
 
+async def _quarantine(env: _Environment, journal: Journal) -> Quarantine:
+    known = await experience(env.log, env.subjects, env.settings.node, env.now())
+    return Quarantine(known, node=env.settings.node, journal=journal, now=env.now)
+
+
 def _supervisor(
-    env: _Environment, journal: Journal, catalogue: Catalogue, limit_bytes: int, learning: Learning
+    env: _Environment,
+    journal: Journal,
+    catalogue: Catalogue,
+    quarantine: Quarantine,
+    limit_bytes: int,
+    learning: Learning,
 ) -> Supervisor:
     settings, connection = env.settings, env.connection
     cores = NodeCores(machine.processors)
@@ -311,6 +333,11 @@ def _supervisor(
             queue_limit=settings.queue_limit,
             turn_seconds=settings.turn_seconds,
         ),
+        quarantine=quarantine,
+        sizes=ModelSizes(settings.node),
+        machine_memory=machine.memory(),
+        available_memory=machine.available_memory,
+        gpus=Gpus.open().read,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
@@ -510,7 +537,22 @@ def _shortest(retention: RetentionSettings) -> timedelta | None:
 def _memory_limit(settings: Settings) -> int:
     if settings.memory_limit_gb is None:
         return machine.default_memory_limit().value
-    return int(settings.memory_limit_gb * _GIB)
+    limit_bytes = int(settings.memory_limit_gb * _GIB)
+    if (warning := machine.warning_about_limit(limit_bytes, machine.memory())) is not None:
+        logger.warning("%s", warning)
+    return limit_bytes
+
+
+def _warn_of_small_limit(supervisor: Supervisor, catalogue: Catalogue) -> None:
+    """Say so if no model of the catalogue fits into the limit."""
+    needs = [supervisor.need_bytes(each) for each in catalogue.models.values() if each.error is None]
+    limit_bytes = supervisor.residency.limit_bytes
+    if needs and min(needs) > limit_bytes:
+        logger.warning(
+            "no model fits into the memory limit of %s, the smallest needs %s: raise memory_limit_gb",
+            size(limit_bytes),
+            size(min(needs)),
+        )
 
 
 async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch) -> None:
@@ -524,4 +566,5 @@ async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch)
                 content.changed(model_id)
             node.pins.heed_files()
             for model_id in (*changes.added, *changes.changed, *changes.touched, *changes.removed):
+                node.supervisor.quarantine.files_changed(model_id)
                 registrar.note(model_id)

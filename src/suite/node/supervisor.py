@@ -20,7 +20,7 @@ from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.exit_codes import FILE_CUT, described, was_file_cut
 from suite.domain.residency import Residency
-from suite.domain.turns import BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
+from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
 from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
@@ -34,17 +34,21 @@ from suite.errors import (
     UnknownOutcome,
     error_from_reply,
 )
+from suite.gpus import GpuMemory
 from suite.identity import Clock, NewId, Now
+from suite.machine import Bound
 from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
 from suite.messages.decisions import Decision
 from suite.messages.events import (
     CrashReason,
-    Event,
     InstanceCrashed,
+    InstanceEvent,
+    InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
     InstanceUnloaded,
+    LoadFailureReason,
     UnloadReason,
 )
 from suite.node.admission import Admission, Tell, Terms
@@ -54,14 +58,20 @@ from suite.node.cores import NodeCores
 from suite.node.instance import Departure, Instance, Lease
 from suite.node.journal import Journal
 from suite.node.memory_kills import MemoryKills
+from suite.node.memory_watch import MemoryWatch
 from suite.node.outcomes import Outcomes
-from suite.node.process import STOP_SECONDS, ActorProcess
+from suite.node.process import STOP_SECONDS, ActorProcess, end_process
+from suite.node.quarantine import Quarantine
+from suite.node.sizes import ModelSizes
 from suite.node.standby import Standby
+from suite.process_memory import process_memory
 from suite.tasks import background
 
 logger = logging.getLogger("suite.supervisor")
 
 SWEEP_SECONDS = 1.0
+GROWTH_BYTES = 16 << 20
+"""What a model counts for grows in such steps, so that each is worth an event."""
 _LAST_WORDS_SECONDS = 1.0
 
 MakeSpec = Callable[[Model, str], Awaitable[ActorSpec]]
@@ -87,6 +97,11 @@ class Supervisor:
         journal: Journal,
         *,
         turns: Turns,
+        quarantine: Quarantine,
+        sizes: ModelSizes,
+        machine_memory: Bound,
+        available_memory: Callable[[], Bound | None],
+        gpus: Callable[[], tuple[GpuMemory, ...]],
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
@@ -97,16 +112,21 @@ class Supervisor:
         now: Now,
         clock: Clock,
     ) -> None:
-        """`turns` has the memory limit. `standby`: whether to keep a standby process for the next load while
-        the limit has room for it. `appraise`: what the memory of models is worth.
+        """`turns` has the memory limit. `machine_memory` is what the node may use of the machine's memory,
+        and `available_memory` says how much more it could have now. `standby`: whether to keep a standby
+        process for the next load while the limit has room for it. `appraise`: what the
+        memory of models is worth.
         """
         self.instances: dict[str, Instance] = {}
+        self.sizes = sizes
         self.admission = Admission(
             turns,
             instances=self.instances,
+            need_bytes=self.need_bytes,
             begin_load=self._begin_load,
             evict=self._evict,
             appraise=appraise,
+            check=quarantine.check,
             outcomes=Outcomes(node),
             new_id=new_id,
             clock=clock,
@@ -115,6 +135,8 @@ class Supervisor:
         """Counts of loads, unloads, crashes, generations and tokens since the start."""
         self.load_errors: dict[str, str] = {}
         """Why the last load of a model failed, by model id; removed when the next load begins."""
+        self.quarantine = quarantine
+        """Which models must not be loaded now."""
         self._node = node
         self._journal = journal
         self._make_spec = make_spec
@@ -125,6 +147,17 @@ class Supervisor:
         self._new_id, self._now, self._clock = new_id, now, clock
         self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
         self._keeps_standby = standby
+        self.memory = MemoryWatch(
+            instances=self.instances.values,
+            standby=lambda: self._standby.pid,
+            measure=process_memory,
+            total=machine_memory,
+            available=available_memory,
+            gpus=gpus,
+            on_size=self._measured,
+            on_available=self._squeezed,
+        )
+        """What memory was measured to be in use."""
         self._admission_log = AdmissionLog(self.admission, journal, new_id)
         self._stopping = False
         self._process_stop_seconds = STOP_SECONDS
@@ -136,6 +169,8 @@ class Supervisor:
         try:
             async with background() as self._tasks:
                 self._tasks.start_soon(self.cores.run)
+                await self.memory.look()
+                self._tasks.start_soon(self.memory.run)
                 self._tasks.start_soon(self.admission.run)
                 self._tasks.start_soon(self._admission_log.run)
                 if self._keeps_standby:
@@ -155,13 +190,17 @@ class Supervisor:
         """Which models have memory."""
         return self.admission.state.residency
 
+    def need_bytes(self, model: Model) -> int:
+        """The memory that a load of this model reserves: measured by its last loads, or else estimated."""
+        return self.sizes.need_bytes(model, self.residency.limit_bytes)
+
     @asynccontextmanager
     async def hold(
         self, model: Model, terms: Terms, *, correlation_id: str, tell: Tell | None = None
     ) -> AsyncIterator[Instance]:
         """An instance of the model, loading or loaded, that is not evicted during the block.
 
-        It waits until there is memory as `terms` say; `tell` gets its place in the line. Raises
+        It waits until there is memory as `terms` say; `tell` gets its place in the line. Raises Quarantined,
         NotEnoughMemory, Overloaded, NodeStopping, or what the append of the decision raises.
         """
         instance = await self.admission.enter(model, terms, correlation_id=correlation_id, tell=tell)
@@ -285,7 +324,8 @@ class Supervisor:
                 await instance.wait_change()
         instance.told_to_end = True
         if instance.process is not None:
-            instance.freed_bytes = instance.process.resident_bytes()
+            instance.measured(instance.process.memory())
+            instance.freed_bytes = instance.memory.resident_bytes
             reason = self._why_cut(instance) if instance.phase == "loaded" else None  # a load has no clients
             await instance.process.stop(reason, seconds=self._process_stop_seconds)
 
@@ -328,6 +368,7 @@ class Supervisor:
                 message="it was not known whether this load is in the log, so it was given up",
             )
             instance.seq = await self._journal.decide(started, undone=undone, correlation_id=correlation_id)
+        self.quarantine.note(started)
         self.instances[model.model_id] = instance
         self.load_errors.pop(model.model_id, None)
         departure = Departure(evicted_for=model.model_id, decision_seq=instance.seq)
@@ -394,7 +435,7 @@ class Supervisor:
                 instance.seat = None
 
     async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
-        async with ActorProcess.start(spec, self._standby.take()) as process:
+        async with ActorProcess.start(spec, await self._standby.take()) as process:
             instance.process = process
             if spec.cores is not None:
                 self.cores.watch(spec.cores, process.pid)
@@ -414,8 +455,8 @@ class Supervisor:
         match report:
             case Loading(fraction=fraction):
                 instance.progress = fraction
-            case Ready(resident_bytes=resident_bytes):
-                await self._loaded(instance, resident_bytes)
+            case Ready():
+                await self._loaded(instance, report)
             case Failed(code=code, message=message):
                 instance.failure = error_from_reply(code, message)
             case Finished():
@@ -430,26 +471,18 @@ class Supervisor:
                 self.release(instance, report.generation_id)
         instance.changed()
 
-    async def _loaded(self, instance: Instance, resident_bytes: int) -> None:
+    async def _loaded(self, instance: Instance, ready: Ready) -> None:
         assert instance.process is not None
-        if self._is_too_large(instance, resident_bytes):
+        instance.buffers = ready.buffers
+        instance.measured(instance.process.memory())
+        instance.resident_bytes = instance.memory.resident_bytes or ready.resident_bytes
+        if self._is_too_large(instance):
             instance.process.kill()
             return
         now = self._clock()
         instance.progress = 1.0
-        instance.resident_bytes = resident_bytes
         instance.load_ms = (now - instance.started) * 1000
-        await self._record(
-            instance,
-            InstanceLoaded(
-                node=self._node,
-                model_id=instance.model.model_id,
-                instance_id=instance.instance_id,
-                pid=instance.process.pid,
-                resident_bytes=resident_bytes,
-                load_ms=round(instance.load_ms, 3),
-            ),
-        )
+        await self._record(instance, self._loaded_fact(instance, instance.load_ms))
         self.counts["loads"] += 1
         instance.loaded_at = self._now().isoformat()
         instance.phase = "loaded"
@@ -458,17 +491,75 @@ class Supervisor:
         self.admission.note(BecameReady(model_id=model_id, now=self._clock(), load_seconds=load_seconds))
         self._touch(instance)
 
-    def _is_too_large(self, instance: Instance, resident_bytes: int) -> bool:
+    def _loaded_fact(self, instance: Instance, load_ms: float) -> InstanceLoaded:
+        assert instance.process is not None
+        parts: Counter[str] = Counter()
+        for buffer in instance.buffers:
+            parts[buffer.part] += buffer.bytes
+        return InstanceLoaded(
+            node=self._node,
+            model_id=instance.model.model_id,
+            instance_id=instance.instance_id,
+            pid=instance.process.pid,
+            resident_bytes=instance.resident_bytes,
+            load_ms=round(load_ms, 3),
+            estimated_bytes=instance.model.need_bytes,
+            anonymous_bytes=instance.memory.anonymous_bytes,
+            file_bytes=instance.memory.file_bytes,
+            weights_bytes=parts["weights"],
+            kv_bytes=parts["kv"],
+            compute_bytes=parts["compute"],
+            gpu_bytes=instance.gpu_bytes,
+            content=instance.sha256 or "",
+            settings_key=instance.model.settings_key,
+        )
+
+    def _is_too_large(self, instance: Instance) -> bool:
         """Remember what a model really needs; whether that is more than it can ever have."""
-        model = instance.model
-        if resident_bytes <= model.need_bytes:
+        model, resident_bytes = instance.model, instance.resident_bytes + instance.gpu_bytes
+        reserved_bytes = self.residency.residents[model.model_id].reserved_bytes
+        if resident_bytes <= reserved_bytes:
             return False
         self.admission.note(
-            Measured(model_id=model.model_id, estimated_bytes=model.need_bytes, resident_bytes=resident_bytes)
+            Measured(model_id=model.model_id, estimated_bytes=reserved_bytes, resident_bytes=resident_bytes)
         )
         smaller = model.smaller(self.residency.limit_bytes)
         instance.failure = never_fits(self.admission.state, model.model_id, resident_bytes, smaller=smaller)
         return instance.failure is not None
+
+    # --- memory -------------------------------------------------------------------------------------------
+
+    async def _measured(self, instance: Instance) -> None:
+        """Have a model that needs more than was reserved for it count for that, as far as the limit goes.
+
+        Over the limit, others leave for it; on its own it stays, because caches give way.
+        """
+        resident = self.residency.residents.get(instance.model.model_id)
+        if resident is None or resident.instance_id != instance.instance_id or instance.phase != "loaded":
+            return
+        needed, before = instance.memory.total_bytes, resident.reserved_bytes
+        reserved_bytes = min(-(-needed // GROWTH_BYTES) * GROWTH_BYTES, self.residency.limit_bytes)
+        if needed <= before or reserved_bytes <= before:
+            return
+        await self._record(
+            instance,
+            InstanceGrew(
+                node=self._node,
+                model_id=instance.model.model_id,
+                instance_id=instance.instance_id,
+                reserved_bytes=reserved_bytes,
+            ),
+        )
+
+    def _squeezed(self, available_bytes: int) -> None:
+        """Heed what other programs leave. A standby process gives way when there is no memory for it."""
+        self.admission.note(Available(bytes=available_bytes))
+        if self.admission.free_bytes < 0 and self._standby.pid is not None:
+            self._tasks.start_soon(self._end_standby)
+
+    async def _end_standby(self) -> None:
+        if (standby := await self._standby.take()) is not None:
+            await end_process(standby)
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
@@ -483,7 +574,7 @@ class Supervisor:
         instance.changed()
         self.admission.wake()
 
-    def _end_of(self, instance: Instance, exit_code: int) -> Event:
+    def _end_of(self, instance: Instance, exit_code: int) -> InstanceEvent:
         """The event that ends the instance. Also sets the error for those who wait for it."""
         if instance.phase == "loading":
             return self._load_failed(instance, exit_code)
@@ -501,6 +592,7 @@ class Supervisor:
             instance_id=instance.instance_id,
             reason=reason,
             freed_bytes=instance.freed_bytes,
+            peak_bytes=instance.peak_bytes,
             evicted_for=departure.evicted_for,
             decision_seq=departure.decision_seq,
             decision=departure.decision,
@@ -511,16 +603,19 @@ class Supervisor:
 
     def _load_failed(self, instance: Instance, exit_code: int) -> InstanceLoadFailed:
         model_id = instance.model.model_id
+        reason: LoadFailureReason | None = None
         if instance.unloading is not None:
             instance.failure = LoadCancelled()
+        elif instance.failure is None and self._memory_kills.explain(exit_code, instance.kills_before):
+            reason = "out_of_memory"
+            instance.failure = LoadFailed(f"the process that loaded {model_id} died: {_OUT_OF_MEMORY}")
         elif instance.failure is None:
-            died = f"the process that loaded {model_id} died"
             instance.failure = LoadFailed(
-                f"{died}: {_OUT_OF_MEMORY}"
-                if self._memory_kills.explain(exit_code, instance.kills_before)
-                else f"{died} with {described(exit_code)}: {_last_errors(instance)}; "
-                "check the file, or load it with other settings"
+                f"the process that loaded {model_id} died with {described(exit_code)}: "
+                f"{_last_errors(instance)}; check the file, or load it with other settings"
             )
+        elif instance.process is None and isinstance(instance.failure, LoadFailed):
+            reason = "not_started"
         failure = instance.failure
         self.load_errors[model_id] = failure.message
         return InstanceLoadFailed(
@@ -529,6 +624,10 @@ class Supervisor:
             instance_id=instance.instance_id,
             code=failure.code,
             message=failure.message,
+            reason=reason,
+            resident_bytes=instance.resident_bytes and instance.resident_bytes + instance.gpu_bytes,
+            content=instance.sha256 or "" if instance.resident_bytes else "",
+            settings_key=instance.model.settings_key if instance.resident_bytes else "",
         )
 
     def _crashed(self, instance: Instance, exit_code: int) -> InstanceCrashed:
@@ -551,6 +650,7 @@ class Supervisor:
             exit_code=exit_code,
             generations=len(instance.leases),
             reason=reason,
+            peak_bytes=instance.peak_bytes,
         )
 
     async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
@@ -560,14 +660,19 @@ class Supervisor:
             if lease.accepted:
                 await self._terminate(lease, error)
 
-    async def _record(self, instance: Instance, fact: Event) -> None:
+    async def _record(self, instance: Instance, fact: InstanceEvent) -> None:
         try:
             await self._journal.record(
                 fact, correlation_id=instance.correlation_id, written=instance.recorded
             )
         except LogNotWritable as error:  # it has happened all the same, and the journal writes it later
             instance.unrecorded = error
+        self.sizes.note(fact)
+        follows = self.quarantine.note(fact)
         self.admission.note(fact)
+        if follows is not None:
+            self.admission.check_again(fact.model_id)
+            await self.quarantine.record(follows)
 
     def release(self, instance: Instance, generation_id: str) -> None:
         """Release the lease of a generation that has ended."""

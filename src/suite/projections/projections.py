@@ -20,6 +20,7 @@ from suite.log import Log
 from suite.projections.catalogue import CatalogueProjection
 from suite.projections.errors import ErrorsProjection
 from suite.projections.evaluation import EvaluationProjection
+from suite.projections.history import HistoryProjection
 from suite.projections.projector import Projector
 from suite.projections.usage import UsageProjection
 from suite.tasks import background
@@ -36,11 +37,12 @@ class Projections:
         self.usage = keep(UsageProjection(), directory / "usage.db")
         self.evaluation = keep(EvaluationProjection(), evaluation_path)
         self.errors = keep(ErrorsProjection(), directory / "errors.db")
+        self.history = keep(HistoryProjection(), directory / "history.db")
 
     @property
     def by_name(self) -> Mapping[str, Projector]:
         """All read models by name."""
-        every = (self.catalogue, self.usage, self.evaluation, self.errors)
+        every = (self.catalogue, self.usage, self.evaluation, self.errors, self.history)
         return {projector.projection.name: projector for projector in every}
 
     @property

@@ -39,7 +39,7 @@ class GetErrorsReply(Reply, frozen=True, kw_only=True):
 class RebuildProjectionRequest(Request, frozen=True, kw_only=True):
     """Rebuild a read model from the log beside the live one, then replace that."""
 
-    name: Literal["catalogue", "usage", "evaluation", "errors"]
+    name: Literal["catalogue", "usage", "evaluation", "errors", "history"]
     stream: bool = False
     """True: send progress until the final reply."""
     force: bool = False

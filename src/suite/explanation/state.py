@@ -1,0 +1,110 @@
+"""Why a model is loaded, waits or is not loaded on a node at a moment, from its newest events until then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+import msgspec
+
+from suite.explanation.sentences import sentences
+from suite.explanation.words import moment
+from suite.messages.actions.explanation import State
+from suite.messages.envelope import Recorded
+
+_LOADED: Final = "instance.loaded"
+_STARTED: Final = "instance.load_started"
+_WAITS: Final = "admission.wait_started"
+_WAIT_ENDS: Final = ("admission.wait_ended", _STARTED)
+_PINNED: Final = "model.pinned"
+_UNPINNED: Final = "model.unpinned"
+
+Newest: TypeAlias = Mapping[str, int]
+"""By fact, such as ``instance.loaded``, the sequence of the newest such event of a model on a node."""
+
+
+class Residence(msgspec.Struct, frozen=True, kw_only=True):
+    """What the newest events say of one model on one node: which of them count."""
+
+    state: State
+    seq: int
+    """The event that made it so; 0: there is none."""
+    started_seq: int = 0
+    """The start of the load, if it is loaded or loading."""
+    waits_seq: int = 0
+    """The event that says that requests wait, if they do."""
+    pinned_seq: int = 0
+    """The event that says that it is pinned, if it is."""
+    node_seq: int = 0
+    """The event that says that the node is gone, if that ended it."""
+
+    @property
+    def seqs(self) -> frozenset[int]:
+        """The events that it is explained from."""
+        own = (self.seq, self.started_seq, self.waits_seq, self.pinned_seq, self.node_seq)
+        return frozenset(seq for seq in own if seq)
+
+
+def residence(newest: Newest, node_seq: int) -> Residence:
+    """Find out which events count. `node_seq` is the newest event of the node itself: a start or an end."""
+    lives = {fact: seq for fact, seq in newest.items() if fact.startswith("instance.")}
+    fact = max(lives, key=lives.__getitem__, default="")
+    seq = lives.get(fact, 0)
+    is_there = fact in (_STARTED, _LOADED)
+    ended_with_node = is_there and node_seq > seq
+    state: State = "not_loaded"
+    if is_there and not ended_with_node:
+        state = "loaded" if fact == _LOADED else "loading"
+    waits_seq = newest.get(_WAITS, 0)
+    if waits_seq < max(node_seq, *(newest.get(end, 0) for end in _WAIT_ENDS)):
+        waits_seq = 0
+    pinned_seq = newest.get(_PINNED, 0)
+    return Residence(
+        state="waiting" if waits_seq and state == "not_loaded" else state,
+        seq=seq,
+        started_seq=newest.get(_STARTED, 0) if state != "not_loaded" else 0,
+        waits_seq=waits_seq,
+        pinned_seq=pinned_seq if pinned_seq > newest.get(_UNPINNED, 0) else 0,
+        node_seq=node_seq if ended_with_node else 0,
+    )
+
+
+def told(
+    model_id: str, node: str, place: Residence, events: Mapping[int, Recorded], cause: Recorded | None = None
+) -> tuple[str, ...]:
+    """Say why a model is in its state. Events that are gone from the log are left out.
+
+    `cause` is the decision behind its eviction, if that is its newest event.
+    """
+    own = events.get(place.seq)
+    started, waits = events.get(place.started_seq), events.get(place.waits_seq)
+    lines = [_headline(model_id, node, place, own, waits)]
+    if started is not None:
+        lines += sentences(started)
+    elif own is not None and place.state in ("not_loaded", "waiting") and not place.node_seq:
+        lines += sentences(own, cause)
+    if (gone := events.get(place.node_seq)) is not None:
+        lines += sentences(gone)
+    if waits is not None:
+        lines += sentences(waits)
+    if (pinned := events.get(place.pinned_seq)) is not None:
+        lines += sentences(pinned)
+    return tuple(lines)
+
+
+def _headline(
+    model_id: str, node: str, place: Residence, own: Recorded | None, waits: Recorded | None
+) -> str:
+    since = f" since {moment(own.time)}" if own is not None else ""
+    match place.state:
+        case "loaded":
+            return f"{model_id} is loaded on {node}{since}."
+        case "loading":
+            return f"{model_id} is being loaded on {node}{since}."
+        case "waiting":
+            begun = f" since {moment(waits.time)} or a little earlier" if waits is not None else ""
+            return f"Requests wait for {model_id} on {node}{begun}."
+        case _ if own is None:
+            return f"{model_id} is not loaded on {node}: the log has no load of it until then."
+        case _:
+            return f"{model_id} is not loaded on {node}{since}."

@@ -1,0 +1,123 @@
+"""The read model of what happened to which model: where in the log the events about its residency are.
+
+It has no facts of its own, only sequences. Who explains a moment finds the events here, and reads them from
+the log (ADR 46).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import ClassVar, Final, TypeAlias
+
+import aiosqlite
+
+from suite.messages.envelope import Recorded
+from suite.messages.events import Event, InstanceLoadStarted, NodeEvent
+from suite.messages.times import from_sql, to_sql
+from suite.projections.projection import Projection
+
+Row: TypeAlias = tuple[object, ...]
+Place: TypeAlias = tuple[str, str]
+"""A model on a node."""
+
+_EVICTS: Final = "evicts"
+"""Stands at each model that leaves for a load, instead of the fact."""
+
+
+class HistoryProjection(Projection):
+    """Folds the events of models, instances, waits and nodes."""
+
+    name: ClassVar[str] = "history"
+    version: ClassVar[int] = 1
+    aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "admission", "node")
+    schema: ClassVar[str] = """
+        CREATE TABLE history (
+            model_id TEXT NOT NULL,
+            seq INTEGER NOT NULL,
+            node TEXT NOT NULL,
+            fact TEXT NOT NULL,
+            at TEXT NOT NULL,
+            PRIMARY KEY (model_id, seq)
+        ) WITHOUT ROWID;
+        CREATE INDEX history_by_time ON history (at);
+    """
+
+    async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
+        """Insert a row for each model that an event is about."""
+        rows = [row for recorded in events for row in _rows(recorded)]
+        if rows:
+            await db.executemany("REPLACE INTO history VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _rows(recorded: Recorded) -> Iterator[Row]:
+    event, seq, at = recorded.data, recorded.seq, to_sql(recorded.time)
+    node: str = getattr(event, "node", "")
+    fact = f"{event.aggregate}.{event.fact}"
+    if isinstance(event, NodeEvent):
+        yield "", seq, node, fact, at
+    elif (model_id := _model_of(event)) is not None:
+        yield model_id, seq, node, fact, at
+    if isinstance(event, InstanceLoadStarted):
+        for victim in event.evicting:
+            yield victim, seq, node, _EVICTS, at
+
+
+def _model_of(event: Event) -> str | None:
+    model_id = getattr(event, "model_id", None)
+    return model_id if isinstance(model_id, str) else None
+
+
+async def begin(db: aiosqlite.Connection) -> datetime | None:
+    """When the history begins; None while it is empty."""
+    ((at,),) = await db.execute_fetchall("SELECT min(at) FROM history")
+    return None if at is None else from_sql(at)
+
+
+async def is_known(db: aiosqlite.Connection, model_id: str) -> bool:
+    """Whether anything ever happened to a model."""
+    return bool(
+        list(await db.execute_fetchall("SELECT 1 FROM history WHERE model_id = ? LIMIT 1", (model_id,)))
+    )
+
+
+async def latest(db: aiosqlite.Connection, model_id: str, until: datetime, limit: int) -> list[int]:
+    """The newest events about a model until a time, the newest first."""
+    rows = await db.execute_fetchall(
+        "SELECT seq FROM history WHERE model_id = ? AND at <= ? AND fact <> ? ORDER BY seq DESC LIMIT ?",
+        (model_id, to_sql(until), _EVICTS, limit),
+    )
+    return [seq for (seq,) in rows]
+
+
+async def newest(
+    db: aiosqlite.Connection, until: datetime, model_id: str | None = None
+) -> dict[Place, dict[str, int]]:
+    """For each model, or this one, on each node: the newest event of each kind until a time."""
+    rows = await db.execute_fetchall(
+        "SELECT model_id, node, fact, max(seq) FROM history WHERE at <= ? AND fact <> ? AND model_id <> '' "
+        f"{'' if model_id is None else 'AND model_id = ? '}GROUP BY model_id, node, fact",
+        (to_sql(until), _EVICTS, *(() if model_id is None else (model_id,))),
+    )
+    places: dict[Place, dict[str, int]] = {}
+    for model, node, fact, seq in rows:
+        places.setdefault((model, node), {})[fact] = seq
+    return places
+
+
+async def node_events(db: aiosqlite.Connection, until: datetime) -> dict[str, int]:
+    """The newest start or end of each node until a time."""
+    rows = await db.execute_fetchall(
+        "SELECT node, max(seq) FROM history WHERE model_id = '' AND at <= ? GROUP BY node", (to_sql(until),)
+    )
+    return dict(rows)  # type: ignore[arg-type]
+
+
+async def eviction(db: aiosqlite.Connection, model_id: str, node: str, seq: int) -> int | None:
+    """The load that a model on a node had to leave for, the last one before an event."""
+    rows = await db.execute_fetchall(
+        "SELECT max(seq) FROM history WHERE model_id = ? AND node = ? AND fact = ? AND seq < ?",
+        (model_id, node, _EVICTS, seq),
+    )
+    ((found,),) = rows
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,368 @@
+"""The exact sentences for each event: they say what the event says, in words that a colleague would use."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from suite.explanation.sentences import FACTS, sentences
+from suite.messages.decisions import (
+    Candidate,
+    Decision,
+    MoreMemory,
+    NotPinned,
+    NotUsed,
+    UsedLater,
+    WorthMore,
+)
+from suite.messages.envelope import Recorded
+from suite.messages.events import (
+    Event,
+    InstanceCrashed,
+    InstanceLoaded,
+    InstanceLoadFailed,
+    InstanceLoadStarted,
+    InstanceUnloaded,
+    ModelPinned,
+    ModelRegistered,
+    ModelRemoved,
+    ModelUnpinned,
+    NodeLost,
+    NodeStarted,
+    NodeStopped,
+    RequestsRefused,
+    UnloadReason,
+    UsageRecorded,
+    WaitEnded,
+    WaitStarted,
+)
+
+GIB = 1 << 30
+NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
+NO_ROOM = Decision(need_bytes=2 * GIB, free_bytes=GIB // 2, limit_bytes=8 * GIB, waiting=1)
+
+
+def recorded(event: Event, seq: int = 7) -> Recorded:
+    return Recorded(seq=seq, subject="", id="id", type=event.type, source="/node/box1", time=NOON, data=event)
+
+
+def started(decision: Decision | None, *evicting: str) -> InstanceLoadStarted:
+    return InstanceLoadStarted(
+        node="box1",
+        model_id="tiny",
+        instance_id="i",
+        reserved_bytes=2 * GIB,
+        context_tokens=4096,
+        evicting=evicting,
+        decision=decision,
+    )
+
+
+def unloaded(reason: UnloadReason, **known: object) -> InstanceUnloaded:
+    return InstanceUnloaded(
+        node="box1",
+        model_id="big",
+        instance_id="i",
+        reason=reason,
+        freed_bytes=0,
+        **known,  # type: ignore[arg-type]
+    )
+
+
+def crashed(exit_code: int, *, for_lack_of_memory: bool = False) -> InstanceCrashed:
+    return InstanceCrashed(
+        node="box1",
+        model_id="tiny",
+        instance_id="i",
+        exit_code=exit_code,
+        generations=2,
+        reason="out_of_memory" if for_lack_of_memory else None,
+    )
+
+
+EVICTION = Decision(
+    need_bytes=2 * GIB,
+    free_bytes=GIB // 2,
+    limit_bytes=8 * GIB,
+    waiting=3,
+    waited_seconds=2.25,
+    candidates=(
+        Candidate(model_id="big", bytes=3 * GIB, standing="idle", chosen=True, unused_seconds=123),
+        Candidate(model_id="b", bytes=GIB, standing="idle", unused_seconds=30),
+        Candidate(model_id="c", bytes=GIB, standing="used", uses=2),
+        Candidate(model_id="d", bytes=GIB, standing="pinned"),
+        Candidate(model_id="e", bytes=GIB, standing="kept", stays_seconds=2.5),
+        Candidate(model_id="f", bytes=GIB, standing="loading"),
+    ),
+    more_candidates=3,
+    alternatives=(
+        MoreMemory(bytes=3 * GIB // 2, starts=True),
+        NotPinned(model_id="d", starts=True, evicting=("b", "d")),
+        NotUsed(model_id="c", starts=True, evicting=("c",)),
+        UsedLater(model_id="big", unused_seconds=30, starts=True, evicting=("b",)),
+    ),
+)
+BY_POLICY = Decision(
+    purpose="preload",
+    need_bytes=2 * GIB,
+    free_bytes=-GIB,
+    limit_bytes=8 * GIB,
+    policy="best_lately",
+    candidates=(
+        Candidate(model_id="a", bytes=GIB, standing="unloading"),
+        Candidate(model_id="big", bytes=GIB, standing="idle", chosen=True, worth=1.0, unused_seconds=4000),
+        Candidate(model_id="b", bytes=GIB, standing="idle", worth=2.0, unused_seconds=100_000),
+    ),
+    alternatives=(WorthMore(model_id="big", worth=2.0, starts=True, evicting=("b",)),),
+)
+WAIT = Decision(
+    need_bytes=2 * GIB,
+    free_bytes=GIB // 2,
+    limit_bytes=8 * GIB,
+    waiting=1000,
+    waited_seconds=1.04,
+    candidates=(
+        Candidate(model_id="a", bytes=GIB, standing="closing", chosen=True, uses=1),
+        Candidate(model_id="b", bytes=GIB, standing="used", chosen=True, uses=2, stays_seconds=0.5),
+        Candidate(model_id="c", bytes=GIB, standing="promised"),
+    ),
+    alternatives=(
+        MoreMemory(bytes=GIB, starts=True, evicting=("a",)),
+        NotUsed(model_id="b", starts=True, evicting=("a", "b")),
+    ),
+)
+TOO_BIG = Decision(
+    need_bytes=9 * GIB,
+    free_bytes=GIB,
+    limit_bytes=8 * GIB,
+    alternatives=(MoreMemory(bytes=GIB, starts=False), NotPinned(model_id="d", starts=False)),
+)
+EXCESS = Decision(
+    purpose="excess",
+    need_bytes=0,
+    free_bytes=-GIB,
+    limit_bytes=8 * GIB,
+    candidates=(
+        Candidate(model_id="big", bytes=3 * GIB, standing="idle", chosen=True),
+        Candidate(model_id="b", bytes=GIB, standing="used", uses=1),
+    ),
+)
+
+TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
+    (
+        started(NO_ROOM),
+        (
+            "tiny began to load on box1 because 1 request needed it.",
+            "It needed 2.00 GiB, and 512.0 MiB of 8.00 GiB was free.",
+            "Nobody had to leave for it.",
+        ),
+    ),
+    (
+        started(EVICTION, "big"),
+        (
+            "tiny began to load on box1 because 3 requests needed it, after 2.2 s of waiting.",
+            "It needed 2.00 GiB, and 512.0 MiB of 8.00 GiB was free.",
+            "big (3.00 GiB, not used for 2 min 3 s) left for it.",
+            "Of those that could leave, big had not been used for longest.",
+            "Also in memory: b (not used for 30 s), c (2 requests used it), d (it was pinned), "
+            "e (it was to stay for another 2.5 s), f (it was loading) and 3 more.",
+            "With 1.50 GiB more memory, nobody would have had to leave for it.",
+            "Had d not been pinned, b and d would have left for it.",
+            "Had nobody used c, c would have left for it.",
+            "Had big been used after 2026-11-28T11:59:30Z, b would have left for it.",
+        ),
+    ),
+    (
+        started(BY_POLICY, "a", "big"),
+        (
+            "tiny began to load on box1 because it was likely to be used soon: nobody had asked for it yet.",
+            "It needed 2.00 GiB, and nothing of 8.00 GiB was free.",
+            "a (1.00 GiB, which was leaving already) and big (1.00 GiB, not used for 1 h 6 min) left for it.",
+            "Of those that could leave, the policy best_lately found big worth least.",
+            "Also in memory: b (not used for 1 d 3 h).",
+            "Had the policy found big worth more, b would have left for it.",
+        ),
+    ),
+    (
+        started(None, "a", "big"),
+        (
+            "tiny began to load on box1: 2.00 GiB were reserved for it.",
+            "a and big left for it.",
+            "An older version wrote this event: it does not say what else was weighed.",
+        ),
+    ),
+    (
+        InstanceLoaded(
+            node="box1", model_id="tiny", instance_id="i", pid=1, resident_bytes=GIB, load_ms=1494.7
+        ),
+        ("tiny was loaded on box1 in 1.5 s: it takes 1.00 GiB.",),
+    ),
+    (
+        InstanceLoadFailed(
+            node="box1", model_id="tiny", instance_id="i", code="load_failed", message="it is damaged"
+        ),
+        ("tiny could not be loaded on box1: it is damaged (load_failed).",),
+    ),
+    (
+        InstanceLoadFailed(
+            node="box1", model_id="tiny", instance_id="i", code="load_cancelled", message="ended"
+        ),
+        ("The load of tiny on box1 was ended before it was ready.",),
+    ),
+    (
+        unloaded("requested", requested_by="suite unload, process 4711"),
+        ("big was unloaded on box1: suite unload, process 4711 asked for it.",),
+    ),
+    (unloaded("requested"), ("big was unloaded on box1: somebody asked for it.",)),
+    (
+        unloaded("idle", unused_seconds=301, keep_alive_seconds=300),
+        ("big was unloaded on box1: nobody had used it for 5 min 1 s, and it is kept for 5 min.",),
+    ),
+    (unloaded("idle"), ("big was unloaded on box1: nobody had used it for as long as it is kept.",)),
+    (
+        unloaded("evicted", evicted_for="tiny", decision_seq=5, unused_seconds=123),
+        ("big left box1 so that tiny could be loaded (event 5). It had not been used for 2 min 3 s.",),
+    ),
+    (unloaded("evicted"), ("big left box1 to make room for another model.",)),
+    (
+        unloaded("evicted", decision=EXCESS),
+        (
+            "big left box1: the models there needed 1.00 GiB more together than the limit of 8.00 GiB.",
+            "Also in memory: b (1 request used it).",
+        ),
+    ),
+    (unloaded("shutdown"), ("big was unloaded on box1: the service stopped.",)),
+    (
+        unloaded("node_lost"),
+        ("big was gone from box1 when the service started again: it had ended without a stop.",),
+    ),
+    (unloaded("file_removed"), ("big was unloaded on box1: its file was deleted.",)),
+    (
+        unloaded("file_changed"),
+        ("big was unloaded on box1: its file has other content than was loaded.",),
+    ),
+    (
+        crashed(-9, for_lack_of_memory=True),
+        (
+            "The process of tiny on box1 was killed by the kernel for lack of memory, with 2 generations in "
+            "it: set memory_limit_gb lower; the next request loads the model again.",
+        ),
+    ),
+    (
+        crashed(3),
+        (
+            "The process of tiny on box1 died with exit code 3 and 2 generations in it: the next request "
+            "loads the model again.",
+        ),
+    ),
+    (
+        WaitStarted(node="box1", model_id="tiny", place=1, waits_for=("a", "b"), decision=WAIT),
+        (
+            "1,000 requests waited for tiny on box1, for 1.0 s by then; it was next in line.",
+            "It needed 2.00 GiB, and 512.0 MiB of 8.00 GiB was free.",
+            "It waited until a (1 request still used it, it took no others) and b (2 requests used it, and "
+            "had 0.5 s left of its turn) could leave.",
+            "Also in memory: c (it was to leave for another model in front).",
+            "With 1.00 GiB more memory, it would have been loaded at once, and a would have left for it.",
+            "Had nobody used b, it would have been loaded at once, and a and b would have left for it.",
+        ),
+    ),
+    (
+        WaitStarted(node="box1", model_id="tiny", place=2, decision=NO_ROOM),
+        (
+            "1 request waited for tiny on box1, for 0 s by then; it had place 2 in the line.",
+            "It needed 2.00 GiB, and 512.0 MiB of 8.00 GiB was free.",
+        ),
+    ),
+    (
+        WaitEnded(node="box1", model_id="tiny", served=2, refused=1, withdrawn=1, longest_seconds=12.5),
+        (
+            "The wait for tiny on box1 was over: 2 requests got it, 1 request waited in vain and 1 request "
+            "gave up. The longest wait was 12 s.",
+        ),
+    ),
+    (
+        RequestsRefused(
+            node="box1", model_id="tiny", code="overloaded", message="too many wait", waited_seconds=0.04
+        ),
+        ("A request for tiny was refused on box1: too many wait (overloaded).",),
+    ),
+    (
+        RequestsRefused(
+            node="box1",
+            model_id="tiny",
+            code="not_enough_memory",
+            message="it never fits",
+            requests=4000,
+            within_seconds=60,
+            waited_seconds=1.5,
+            decision=TOO_BIG,
+        ),
+        (
+            "4,000 requests for tiny were refused on box1 within 1 min after 1.5 s: it never fits "
+            "(not_enough_memory).",
+            "With 1.00 GiB more memory, its requests could have waited for their turn.",
+            "Had d not been pinned, its requests could have waited for their turn.",
+        ),
+    ),
+    (
+        ModelRegistered(
+            model_id="tiny",
+            node="box1",
+            file_name="tiny.gguf",
+            file_bytes=GIB,
+            sha256="",
+            architecture="llama",
+            parameters=1,
+            quantization="Q4_1",
+            trained_context_tokens=8,
+        ),
+        ("box1 found tiny in tiny.gguf, 1.00 GiB.",),
+    ),
+    (ModelRemoved(model_id="tiny", node="box1"), ("The file of tiny is gone from box1.",)),
+    (ModelPinned(model_id="tiny", node="box1"), ("tiny was pinned on box1: it stays loaded.",)),
+    (
+        ModelUnpinned(model_id="tiny", node="box1"),
+        ("tiny was unpinned on box1: it need not stay loaded any longer.",),
+    ),
+    (
+        NodeStarted(node="box1", version="1", host="h", pid=1, memory_limit_bytes=1),
+        ("The service on box1 started.",),
+    ),
+    (NodeStopped(node="box1", epoch=1), ("The service on box1 stopped.",)),
+    (
+        NodeLost(node="box1", epoch=1, observer="box2"),
+        ("The service on box1 ended without a stop, as box2 noticed.",),
+    ),
+    (UsageRecorded(model_id="tiny", usage_type="inference"), ()),
+)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"), TABLE, ids=[f"{number}-{event.fact}" for number, (event, _) in enumerate(TABLE)]
+)
+def test_the_sentences_of(event: Event, expected: tuple[str, ...]) -> None:
+    assert sentences(recorded(event)) == expected
+
+
+def test_an_eviction_says_what_would_have_kept_the_model() -> None:
+    gone = recorded(unloaded("evicted", evicted_for="tiny", decision_seq=5, unused_seconds=0.0), seq=9)
+    assert sentences(gone, recorded(started(EVICTION, "big"), seq=5)) == (
+        "big left box1 so that tiny could be loaded (event 5).",
+        "With 1.50 GiB more memory, nobody would have had to leave.",
+        "Had d not been pinned, b and d would have left for tiny.",
+        "Had nobody used c, c would have left for tiny.",
+        "Had big been used after 2026-11-28T11:59:30Z, b would have left for tiny.",
+    )
+
+
+def test_an_eviction_of_an_older_version_is_told_by_the_load_that_it_was_for() -> None:
+    gone = recorded(unloaded("evicted"), seq=9)
+    assert sentences(gone, recorded(started(None, "big"), seq=5)) == (
+        "big left box1 so that tiny could be loaded (event 5).",
+    )
+
+
+def test_every_event_that_is_explained_is_in_the_table() -> None:
+    assert set(FACTS) <= {type(event) for event, _ in TABLE}
