@@ -105,7 +105,7 @@ def _trace(path: Path) -> None:
     for resident in RESIDENT:
         limit_bytes = resident * MODEL.bytes
         ours, lru = (
-            VirtualNode(history, policy, limit_bytes=limit_bytes).run(policy.name).cold_percent
+            VirtualNode(history, policy, limit_bytes=limit_bytes, instant=True).run(policy.name).cold_percent
             for policy in (BestLately(limit_bytes), LeastRecentlyUsed())
         )
         report(f"policies.cold_starts.{resident}_resident", ours, lru, unit="%", better="lower")

@@ -22,7 +22,7 @@ def test_a_table_a_recommendation_and_a_page(requests: str, tmp_path: Path) -> N
     page = tmp_path / "replay.html"
     done = run_command("replay", requests, "--resident", "4", "--recommend", "--html", str(page))
     assert (done.returncode, done.stderr) == (0, "")
-    first, head, *rows, advice = done.stdout.splitlines()
+    first, head, *rows, advice, waited, sure = done.stdout.splitlines()
     assert first.startswith("300 requests for 16 models in 2.")
     assert head.split("  ")[0] == "memory"
     assert [row.split()[2] for row in rows] == [
@@ -32,18 +32,30 @@ def test_a_table_a_recommendation_and_a_page(requests: str, tmp_path: Path) -> N
         "ttl_600",
         "ttl_3600",
         "belady",
+        *(f"best_lately+ttl_{seconds}" for seconds in (300, 600, 3600)),
     ]
-    assert advice.startswith("recommended: ")
-    assert "one day cannot tell" in advice
-    assert page.read_text().startswith("<!doctype html>")
+    assert first.endswith("nobody waits for memory: see --held")
+    assert advice.startswith("recommended: best_lately")
+    assert "requests would have waited" in waited
+    assert sure.startswith("how sure that is cannot be told")
+    assert "<h1>Replay of requests.csv</h1>" in page.read_text()
 
 
 def test_json_has_all_figures(requests: str) -> None:
-    done = run_command("replay", requests, "--policy", "all", "--memory", "24,unlimited", "--json")
+    done = run_command(
+        *("replay", requests, "--policy", "all", "--memory", "24,unlimited", "--keep-alive", "60"),
+        *("--held", "--bets", "--json"),
+    )
     report = json.loads(done.stdout)
     assert (report["requests"], report["models"], report["recommendation"]) == (300, 16, None)
-    assert {each["memory_gb"] for each in report["outcomes"]} == {24.0, None}
-    assert all(each["loads"] == each["cold_starts"] > 0 for each in report["outcomes"])
+    assert not report["instant"]
+    outcomes = {(each["name"], each["memory_gb"]): each for each in report["outcomes"]}
+    assert {memory_gb for _, memory_gb in outcomes} == {24.0, None}
+    assert {("greedy_dual", 24.0), ("ttl_60", 24.0), ("learned_60", None)} < set(outcomes)
+    bets = outcomes.pop(("best_lately+bets", 24.0))
+    assert bets["bets_won"] + bets["bets_lost"] <= bets["loads"] - bets["cold_starts"]
+    assert all(each["loads"] == each["cold_starts"] > 0 for each in outcomes.values())
+    assert all(each["waited_p95_seconds"] > 0.0 for each in outcomes.values())
 
 
 @pytest.mark.parametrize(
@@ -51,7 +63,9 @@ def test_json_has_all_figures(requests: str) -> None:
     [
         (("--memory", "3"), 1, "3 GB has room for none of the models: the smallest, m"),
         (("--memory", "much"), 2, "'much' is not a number above 0"),
-        (("--resident", "-1"), 2, "'-1' is not a number above 0"),
+        (("--resident", "nan"), 2, "'nan' is not a number above 0"),
+        (("--memory", "24", "--keep-alive", "0"), 2, "'0' is not a number above 0"),
+        (("--memory", ",".join(map(str, range(1, 1001)))), 2, "1,000 values: at most 32 can be compared"),
         (("--policy", "mru"), 1, "there is no policy 'mru'"),
         (("--html", "/nosuch/replay.html"), 1, "/nosuch/replay.html cannot be written: No such file"),
     ],

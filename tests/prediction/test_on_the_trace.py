@@ -46,7 +46,9 @@ def replayed(
     trace: History, policy: EvictionPolicy, room: int | None, keep_alive: KeepAlive | None = None
 ) -> Outcome:
     limit_bytes = None if room is None else room * SIZE
-    return VirtualNode(trace, policy, limit_bytes=limit_bytes, keep_alive=keep_alive).run(policy.name)
+    return VirtualNode(trace, policy, limit_bytes=limit_bytes, keep_alive=keep_alive, instant=True).run(
+        policy.name
+    )
 
 
 @pytest.mark.parametrize(("room", "most", "of_lru"), [(2, 54.6, 58.9), (4, 32.4, 35.3), (8, 14.7, 16.2)])

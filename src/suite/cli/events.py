@@ -105,6 +105,7 @@ def document(event: Recorded) -> dict[str, Any]:
 
 def details(event: Recorded) -> str:
     """The fields of an event that are not in its subject, as text."""
+    from suite.messages.decisions import Decision
     from suite.messages.events import UnknownEvent
 
     if isinstance(event.data, UnknownEvent):
@@ -116,6 +117,8 @@ def details(event: Recorded) -> str:
         # An id that the subject has in another spelling, since a dot or a space cannot stand there, is shown.
         if name not in stored or value in (None, (), "") or (value in event.data.ids and value in shown):
             continue
+        if isinstance(value, Decision):
+            continue  # `suite explain --seq` tells it in sentences
         if isinstance(value, datetime):
             value = value.isoformat()  # noqa: PLW2901 - without a space, so that it is copied as one word
         parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")

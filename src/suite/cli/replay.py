@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from suite.client import Client
-    from suite.messages.envelope import Recorded
-    from suite.prediction.replay.contest import Budget
+    from suite.prediction.eviction.policy import Candidate
     from suite.prediction.replay.history import History
     from suite.prediction.replay.outcome import Outcome
     from suite.prediction.replay.recommendation import Recommendation
+    from suite.prediction.replay.run import Budget
 
 UNLIMITED: Final = "unlimited"
-_RESIDENT: Final = (2, 4, 8)
-"""Unless a budget is given: room for so many models of the mean size."""
+MOST: Final = 32
+"""Budgets, or times to live, at once."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,13 +34,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     models: int
     hours: float
+    instant: bool
     remarks: tuple[str, ...]
     outcomes: tuple[dict[str, object], ...]
     recommendation: Recommendation | None
 
 
-def _list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
+def _list(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
+    parts = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
+    if len(parts) > MOST:
+        raise click.BadParameter(f"{len(parts):,} values: at most {MOST} can be compared at once")
+    return parts
 
 
 @click.command()
@@ -55,16 +60,35 @@ def _list(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str
 @click.option(
     "--memory",
     callback=_list,
+    default="",
     help="Budgets in GB, with commas; unlimited compares how long models stay.  [default: see --resident]",
 )
 @click.option(
     "--resident",
     callback=_list,
+    default="",
     help="Budgets as numbers of models of the mean size, with commas.  [default: 2,4,8]",
 )
-@click.option("--model-gb", type=click.FloatRange(0, min_open=True), default=6.0, show_default=True,
+@click.option(
+    "--keep-alive",
+    callback=_list,
+    default="300,600,3600",
+    show_default=True,
+    help="How long models stay after a use, in seconds, with commas: plain times to live to compare with.",
+)
+@click.option(
+    "--bets", is_flag=True, help="Also load models before they are asked for, by the default policy."
+)
+@click.option(
+    "--held/--instant",
+    "held",
+    default=None,
+    help="Whether a request uses its model for as long as it took, so that others wait for memory in turns, "
+    "or for a moment only, as in the literature on caches.  [default: held for the log, instant for a file]",
+)
+@click.option("--model-gb", type=click.FloatRange(0, 1e6, min_open=True), default=6.0, show_default=True,
               help="Memory of a model of which the history does not tell it.")  # fmt: skip
-@click.option("--load-seconds", type=click.FloatRange(0), default=22.7, show_default=True,
+@click.option("--load-seconds", type=click.FloatRange(0, 1e6), default=22.7, show_default=True,
               help="Load time of a model of which the history does not tell it.")  # fmt: skip
 @click.option("--node", help="Only what this node did, of the log.  [default: all]")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page with plots.")
@@ -76,6 +100,9 @@ def replay(
     policies: tuple[str, ...],
     memory: tuple[str, ...],
     resident: tuple[str, ...],
+    keep_alive: tuple[str, ...],
+    bets: bool,
+    held: bool | None,
     model_gb: float,
     load_seconds: float,
     node: str | None,
@@ -85,56 +112,70 @@ def replay(
     """Replay a history of requests in virtual time, and compare who would have been in memory when.
 
     HISTORY is a CSV file with the columns timestamp_s, model_id, group_id and duration_s; without it, the
-    log of the service is replayed. LRU, plain times to live and Belady's bound are always beside. The bound
-    knows the future; nobody who loads what is asked for has fewer cold starts with models of equal size.
+    log of the service is replayed. LRU, plain times to live and Belady's rule are always beside. That
+    knows the future: with --instant and models of equal size, nobody has fewer cold starts.
 
     \b
     Examples:
       suite replay
       suite replay --policy all --memory 24,48 --recommend
       suite replay requests.csv --resident 2,4,8 --html replay.html
-      suite replay requests.csv --memory unlimited
+      suite replay requests.csv --held --memory 24 --bets
+      suite replay requests.csv --memory unlimited --keep-alive 120,600
       suite replay requests.csv --policy my_policies:Mine --json
     """
     from suite.cli.output import Bar, json_line
     from suite.prediction.eviction.policy import Candidate
-    from suite.prediction.replay import contest
-    from suite.prediction.replay.history import GIGABYTE, of_log, read_csv
-    from suite.prediction.replay.recommendation import recommend as recommended
+    from suite.prediction.replay.contest import Contest
+    from suite.prediction.replay.history import GIGABYTE, read_csv
 
     if any(":" in name for name in policies):
-        sys.path.insert(0, "")  # where somebody's own policy is
-    default = Candidate(model_id="", bytes=round(model_gb * GIGABYTE), reload_seconds=load_seconds)
-    players = contest.contestants(policies)
+        sys.path.insert(0, str(Path.cwd()))  # where somebody's own policy is
+    instant = history is not None if held is None else not held
+    ttls = [_positive(each, "--keep-alive") for each in keep_alive]
+    default = Candidate(model_id="", bytes=math.ceil(model_gb * GIGABYTE), reload_seconds=load_seconds)
     if history is not None:
         past = read_csv(history, default=default)
     else:
-        past = of_log(target.run(_uses), node=node, default=default)
+        past = target.run(lambda client: _log_history(client, node, default))
     budgets = _budgets(memory, resident, past)
+    contest = Contest(policies, budgets, ttls=ttls, with_bets=bets, instant=instant)
     with Bar("replaying", shown=not target.as_json) as bar:
-        outcomes = contest.replay(past, players, budgets, progress=bar.advance)
-    advice = recommended(outcomes) if recommend else None
-    if html is not None:
-        _write_page(html, past, outcomes, advice)
+        outcomes = contest.outcomes(past, progress=bar.advance)
+        advice = contest.recommendation(past, outcomes, progress=bar.advance) if recommend else None
+    report = Report(
+        requests=len(past.requests),
+        models=len(past.candidates),
+        hours=past.hours,
+        instant=instant,
+        remarks=past.remarks,
+        outcomes=tuple(_figures(each) for each in outcomes),
+        recommendation=advice,
+    )
     if target.as_json:
-        json_line(_report(past, outcomes, advice))
+        json_line(report)
     else:
-        _show(past, outcomes, advice)
+        _show(report, outcomes)
+    if html is not None:
+        _write_page(html, f"Replay of {history.name if history else 'the log'}", report, outcomes)
 
 
-async def _uses(client: Client) -> list[Recorded]:
+async def _log_history(client: Client, node: str | None, default: Candidate) -> History:
     """What in the log tells of uses and of what loads cost."""
-    events = [event async for event in client.events("instance.loaded")]
-    events += [event async for event in client.events("usage")]
-    return events
+    from suite.prediction.replay.history import LogHistory
+
+    reading = LogHistory(node=node, default=default)
+    for events in ("instance.loaded", "usage"):
+        async for event in client.events(events):
+            reading.fold(event)
+    return reading.history()
 
 
 def _budgets(memory: Sequence[str], resident: Sequence[str], history: History) -> list[Budget]:
     sizes = [candidate.bytes for candidate in history.candidates.values()]
     mean = sum(sizes) / len(sizes)
-    if not memory and not resident:
-        return [round(count * mean) for count in _RESIDENT]
-    budgets: list[Budget] = [round(_positive(count, "--resident") * mean) for count in resident]
+    counts = resident or (() if memory else ("2", "4", "8"))
+    budgets: list[Budget] = [math.ceil(_positive(count, "--resident") * mean) for count in counts]
     budgets += [None if each == UNLIMITED else round(_positive(each, "--memory") * 1e9) for each in memory]
     return budgets
 
@@ -149,71 +190,54 @@ def _positive(value: str, option: str) -> float:
     return number
 
 
-def _notes(history: History, advice: Recommendation | None) -> list[str]:
-    models = len(history.candidates)
-    notes = [
-        f"{len(history.requests):,} requests for {models} model{'s' if models != 1 else ''} "
-        f"in {history.hours:,.1f} hours",
-        *history.remarks,
+def _figures(outcome: Outcome) -> dict[str, object]:
+    """All of an outcome, with what follows from it."""
+    return {
+        "name": outcome.name,
+        **msgspec.structs.asdict(outcome),
+        "cold_percent": outcome.cold_percent,
+    }
+
+
+def _notes(report: Report) -> list[str]:
+    """What a person should know to read the figures."""
+    models = f"{report.models} model{'s' if report.models != 1 else ''}"
+    how = (
+        "a request uses its model for a moment, so nobody waits for memory: see --held"
+        if report.instant
+        else "a request uses its model for as long as it took, and waits for memory in turns"
+    )
+    return [
+        f"{report.requests:,} requests for {models} in {report.hours:,.1f} hours; {how}",
+        *report.remarks,
     ]
-    if advice is not None:
-        notes.append(_sentence(advice))
-    return notes
 
 
-def _sentence(advice: Recommendation) -> str:
-    from suite.prediction.replay.page import budget
-
-    saved = advice.saved_percent
-    head = f"recommended: {advice.policy} with {budget(advice.memory_gb)}"
-    if advice.policy == advice.instead_of:
-        return f"{head}: nothing saved more"
-    sure = (
-        f"90 % sure: {saved.low:.1f} to {saved.high:.1f} %"
-        if advice.days > 1
-        else "how sure that is, one day cannot tell"
-    )
-    tail = "" if advice.certain else "; this history does not prove that it saves anything"
-    return (
-        f"{head}: {saved.estimate:.1f} % less waiting than {advice.instead_of}, "
-        f"{advice.saved_seconds.estimate / 3600:.1f} hours ({sure}){tail}"
-    )
-
-
-def _show(history: History, outcomes: Sequence[Outcome], advice: Recommendation | None) -> None:
+def _show(report: Report, outcomes: Sequence[Outcome]) -> None:
     from suite.cli.output import table
-    from suite.prediction.replay.page import COLUMNS, budget, cells
+    from suite.prediction.replay.page import budget, cells, columns
+    from suite.prediction.replay.recommendation import sentences
 
-    for line in _notes(history, None):
+    for line in _notes(report):
         click.echo(line)
-    columns = ("memory", *COLUMNS)
-    table(columns, [(budget(outcome.memory_gb), *cells(outcome)) for outcome in outcomes])
+    shown = columns(outcomes)
+    table(("memory", *shown), [(budget(each.memory_gb), *cells(each, shown)) for each in outcomes])
     for outcome in outcomes:
         if outcome.remark:
             click.echo(f"{outcome.policy}, {budget(outcome.memory_gb)}: {outcome.remark}", err=True)
-    if advice is not None:
-        click.echo(_sentence(advice))
+    if report.recommendation is not None:
+        for line in sentences(report.recommendation, outcomes):
+            click.echo(line)
 
 
-def _report(history: History, outcomes: Sequence[Outcome], advice: Recommendation | None) -> Report:
-    return Report(
-        requests=len(history.requests),
-        models=len(history.candidates),
-        hours=history.hours,
-        remarks=history.remarks,
-        outcomes=tuple(
-            {**msgspec.structs.asdict(each), "cold_percent": each.cold_percent} for each in outcomes
-        ),
-        recommendation=advice,
-    )
-
-
-def _write_page(
-    path: Path, history: History, outcomes: Sequence[Outcome], advice: Recommendation | None
-) -> None:
+def _write_page(path: Path, title: str, report: Report, outcomes: Sequence[Outcome]) -> None:
     from suite.prediction.replay.page import page
+    from suite.prediction.replay.recommendation import sentences
 
+    notes = _notes(report)
+    if report.recommendation is not None:
+        notes += sentences(report.recommendation, outcomes)
     try:
-        path.write_text(page("Replay", outcomes, _notes(history, advice)), encoding="utf-8")
+        path.write_text(page(title, outcomes, notes), encoding="utf-8")
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be written: {error.strerror}") from None

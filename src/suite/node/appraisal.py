@@ -69,12 +69,12 @@ class Appraisals:
 
     def _candidate(self, held: Held) -> Candidate:
         instance, costs = held.instance, self._appraiser.costs
-        load_seconds = costs.load_seconds(instance.load_key)
+        model_id, load_seconds = instance.model.model_id, costs.load_seconds(instance.load_key)
         if load_seconds is None:  # its first load is not in the log, or not read yet
             load_seconds = (instance.load_ms or 0.0) / 1000
-        read_seconds = costs.read_seconds(instance.load_key.model_id, instance.unsaved_tokens)
+        read_seconds = costs.read_seconds(model_id, instance.unsaved_tokens)
         return Candidate(
-            model_id=instance.load_key.model_id,
+            model_id=model_id,
             bytes=held.bytes,
             reload_seconds=round(load_seconds + read_seconds, 6),
         )

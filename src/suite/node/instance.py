@@ -60,8 +60,6 @@ class Instance:
         self.instance_id = instance_id
         self.signature = model.file.signature.text
         """What the file system said of the files when its process was started to load them."""
-        self.load_key = LoadKey(model.model_id, model.sha256 or "", model.settings_key)
-        """What its load has in common with others that take as long."""
         self.sha256: str | None = None
         """The digest of the content that it has loaded; None while it is not known."""
         self.phase: Phase = "loading"
@@ -115,6 +113,12 @@ class Instance:
         self.unrecorded: SuiteError | None = None
         """Why its newest event is not in the log yet; None if it is."""
         self._changed = anyio.Event()
+
+    @property
+    def load_key(self) -> LoadKey:
+        """What its load has in common with others that take as long."""
+        model = self.model
+        return LoadKey(model.model_id, self.sha256 or model.sha256 or "", model.settings_key)
 
     @property
     def holds(self) -> int:

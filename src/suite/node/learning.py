@@ -24,7 +24,7 @@ from suite.prediction.live import Fold, LiveFolds
 FOLD_FAILED: Final = "fold_failed"
 POLICY_FAILED: Final = "policy_failed"
 """The types of the errors that are reported: a fold cannot go on, a policy of somebody's own has failed."""
-CALL_SECONDS: Final = 0.25
+CALL_SECONDS: Final = 0.5
 """After one to two times as long, a call of a policy of somebody's own is ended: the node waits for it."""
 
 

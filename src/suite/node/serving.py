@@ -422,7 +422,12 @@ def _start_background(env: _Environment, node: Node) -> None:
 
 async def _take_bets(env: _Environment, preloader: Preloader) -> None:
     bucket = f"{env.subjects.stream}_PREDICTOR"
-    await preloader.run(await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS))
+    try:
+        leases = await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS)
+    except SuiteError as error:
+        logger.warning("nothing is loaded in advance until the next start: %s", error.message)
+    else:
+        await preloader.run(leases)
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:

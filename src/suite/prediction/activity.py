@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain, repeat
+from collections.abc import Sequence
 from math import exp, log, log1p
-from operator import mul
-from typing import Final
+from typing import Final, TypeAlias
 
-_HALF_LIVES_SECONDS: Final = (300.0, 3_600.0, 86_400.0)
-_HALF_LIVES_REQUESTS: Final = (8.0, 128.0)
-_RATES: Final = tuple(-log(2.0) / each for each in _HALF_LIVES_SECONDS)
-_REQUEST_RATES: Final = tuple(-log(2.0) / each for each in _HALF_LIVES_REQUESTS)
-_COUNTS: Final = len(_RATES) + len(_REQUEST_RATES)
-FEATURES: Final = 1 + 2 + _COUNTS
+_MINUTES, _HOURS, _DAYS = (-log(2.0) / half_life for half_life in (300.0, 3_600.0, 86_400.0))
+_FEW, _MANY = (-log(2.0) / half_life for half_life in (8.0, 128.0))
+"""The decay of the counts, by half-lives in seconds and in requests."""
+_Counts: TypeAlias = tuple[float, float, float, float, float]
+FEATURES: Final = 1 + 2 + 5
 """One that is constant, the time and the requests since the last use, and a count for each half-life."""
 
 
@@ -40,23 +37,56 @@ class Activity:
     def __init__(self) -> None:
         self.last_at = 0.0
         self.last_request = 0
-        self._counts = [0.0] * _COUNTS
+        self._counts: _Counts = (0.0, 0.0, 0.0, 0.0, 0.0)
 
     def use(self, clock: Clock) -> None:
         """Count a use by the request that the clock was advanced for."""
-        self._counts = [count + 1.0 for count in self._decayed(clock.now, clock.requests)]
+        minutes, hours, days, few, many = self._decayed(clock.now, clock.requests)
+        self._counts = (minutes + 1.0, hours + 1.0, days + 1.0, few + 1.0, many + 1.0)
         self.last_at = clock.now
         self.last_request = clock.requests
 
     def features(self, clock: Clock, now: float) -> list[float]:
         """What is known of it now: `FEATURES` numbers, all but the first logarithms."""
-        seconds = max(now - self.last_at, 0.0)
-        requests = clock.requests - self.last_request
-        return [1.0, log1p(seconds), log1p(requests), *map(log1p, self._decayed(now, clock.requests))]
+        minutes, hours, days, few, many = self._decayed(now, clock.requests)
+        return [
+            1.0,
+            log1p(now - self.last_at) if now > self.last_at else 0.0,
+            log1p(clock.requests - self.last_request),
+            log1p(minutes),
+            log1p(hours),
+            log1p(days),
+            log1p(few),
+            log1p(many),
+        ]
 
-    def _decayed(self, now: float, request: int) -> Iterator[float]:
-        seconds = repeat(max(now - self.last_at, 0.0))
-        requests = repeat(request - self.last_request)
-        # In C from end to end: this runs several times for each use, and for each model that might leave.
-        exponents = chain(map(mul, _RATES, seconds), map(mul, _REQUEST_RATES, requests))
-        return map(mul, self._counts, map(exp, exponents))
+    def score(self, weights: Sequence[float], clock: Clock, now: float) -> float:
+        """The sum of the features, each times its weight: in one go, as decisions consist of this."""
+        one, since, between, *of_counts = weights
+        minutes, hours, days, few, many = self._counts
+        seconds = now - self.last_at if now > self.last_at else 0.0
+        requests = clock.requests - self.last_request
+        of_minutes, of_hours, of_days, of_few, of_many = of_counts
+        return (
+            one
+            + since * log1p(seconds)
+            + between * log1p(requests)
+            + of_minutes * log1p(minutes * exp(_MINUTES * seconds))
+            + of_hours * log1p(hours * exp(_HOURS * seconds))
+            + of_days * log1p(days * exp(_DAYS * seconds))
+            + of_few * log1p(few * exp(_FEW * requests))
+            + of_many * log1p(many * exp(_MANY * requests))
+        )
+
+    def _decayed(self, now: float, request: int) -> _Counts:
+        # Written out: this runs several times for each use, and for each model that might leave.
+        minutes, hours, days, few, many = self._counts
+        seconds = now - self.last_at if now > self.last_at else 0.0
+        requests = request - self.last_request
+        return (
+            minutes * exp(_MINUTES * seconds),
+            hours * exp(_HOURS * seconds),
+            days * exp(_DAYS * seconds),
+            few * exp(_FEW * requests),
+            many * exp(_MANY * requests),
+        )

@@ -89,9 +89,9 @@ class Costs:
         return self._newest.get(model_id)
 
     def _loaded(self, event: InstanceLoaded) -> None:
-        instance_id, key = self._beginning.get(event.model_id, ("", LoadKey(event.model_id, "", "")))
-        if instance_id != event.instance_id:
-            key = LoadKey(event.model_id, "", "")
+        instance_id, key = self._beginning.get(event.model_id, ("", None))
+        if key is None or instance_id != event.instance_id or event.content:
+            key = LoadKey(event.model_id, event.content, event.settings_key)
         loads = self._loads.setdefault(key, deque(maxlen=LOADS))
         loads.append(event.load_ms / 1000)
         self._newest[event.model_id] = Candidate(

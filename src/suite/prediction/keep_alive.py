@@ -71,13 +71,13 @@ _WIDTHS: Final = tuple(end - start for start, end in zip(_STARTS, _EDGES, strict
 _AGES: Final = tuple(log((start + end) / 60) for start, end in zip(_STARTS, _EDGES, strict=True))
 """The logarithm of the middle of each interval, in units of 30 s."""
 _LEARNING_RATE: Final = 0.01
-_FIRST_STEP: Final = 0.05
+_FIRST_STEP: Final = 0.2
 """How fast the price follows at first what is spent; later more slowly, so that it is the same at quiet times
 and busy ones."""
-_LAST_STEP: Final = 0.001
+_LAST_STEP: Final = 0.004
 _SLOWER_AFTER: Final = 300
 """Uses after which the step is half of the first."""
-_SHARE: Final = 0.98
+_SHARE: Final = 0.975
 """Which share of the memory of the TTL it aims at, so that it ends below it."""
 
 
@@ -118,13 +118,14 @@ class LearnedKeepAlive:
             stay = self._stays[model_id] = _Stay(Activity())
         else:
             self._learn(stay, now - stay.at)
-            self._adjust(stay, now - stay.at)
+            self._spend(-self._unspent(stay, now - stay.at))
         gap = stay.activity.features(self._clock, now)[1:3]
         stay.activity.use(self._clock)
         features = stay.activity.features(self._clock, now)
         features[1:3] = gap
         stay.features, stay.at = features, now
         stay.seconds = self._decide(features)
+        self._spend(stay.seconds - _SHARE * self._ttl_seconds)
 
     def seconds(self, model_id: str) -> float:
         """Until the first interval in which staying is dearer than it is likely to save.
@@ -147,10 +148,19 @@ class LearnedKeepAlive:
             if gap < edge:
                 return
 
-    def _adjust(self, stay: _Stay, gap: float) -> None:
+    def _spend(self, seconds: float) -> None:
+        """Adjust the price to so much more memory over time than the TTL's; less than 0: to less.
+
+        A stay counts as a whole when it begins, as it may be the last one of its model; what of it was not
+        spent is given back when the model is used before its end.
+        """
         step = max(_FIRST_STEP / (1 + self._clock.requests / _SLOWER_AFTER), _LAST_STEP)
-        spent = min(gap, stay.seconds) - _SHARE * min(gap, self._ttl_seconds)
-        self._log_price += step * spent / self._ttl_seconds
+        self._log_price += step * seconds / self._ttl_seconds
+
+    def _unspent(self, stay: _Stay, gap: float) -> float:
+        """What of a stay was counted and not spent, less what the TTL did not spend."""
+        ours = max(stay.seconds - gap, 0.0)
+        return ours - _SHARE * max(self._ttl_seconds - gap, 0.0)
 
 
 def _at_age(features: list[float], interval: int) -> list[float]:

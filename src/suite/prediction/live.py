@@ -5,9 +5,10 @@
     ...
     live.seq     # every event up to this one has been folded, and none after it
 
-A fold gets the events of its aggregates in the order of the log, each once, and learns of time only from
-them. So whoever reads the same events again gets the same state, at any sequence. It begins with the newest
-`REMEMBERED_USES` uses and what happened since, because older ones hardly count any more (ADR 44).
+A fold gets the events of its aggregates in the order of the log, each once, without those of later versions.
+It learns of time only from them. So whoever reads the same events again gets the same state, at any sequence.
+It begins with the newest `REMEMBERED_USES` uses and what happened since, because older ones hardly count any
+more (ADR 44).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from suite.errors import SuiteError
 from suite.log import Log
 from suite.log.follower import Follower
 from suite.messages.envelope import Recorded
+from suite.messages.events import UnknownEvent
 
 logger = logging.getLogger("suite.prediction")
 
@@ -62,8 +64,9 @@ class LiveFolds:
     ) -> None:
         """`lasting` are aggregates with few events, which are folded from the beginning of the log."""
         self._log = log
-        self._folds = list(folds)
         self._aggregates = tuple(sorted({each for fold in folds for each in fold.aggregates}))
+        self._folds = {each: [fold for fold in folds if each in fold.aggregates] for each in self._aggregates}
+        """By aggregate: who gets its events."""
         self._remembered_uses = remembered_uses
         self._lasting = tuple(lasting)
         self._on_problem = on_problem
@@ -87,11 +90,14 @@ class LiveFolds:
 
     async def run(self) -> None:
         """Follow the log until cancelled, whatever happens to the connection."""
+        told = ""
         while True:
             try:
                 await self._follow()
             except SuiteError as error:
-                logger.warning("predictions do not learn from the log at the moment: %s", error.message)
+                if error.message != told:
+                    logger.warning("predictions learn nothing from the log at the moment: %s", error.message)
+                told = error.message
             await anyio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
@@ -130,8 +136,8 @@ class LiveFolds:
 
     async def _fold(self, events: Sequence[Recorded]) -> None:
         for number, event in enumerate(events, 1):
-            for fold in tuple(self._folds):
-                if event.data.aggregate in fold.aggregates:
+            if not isinstance(event.data, UnknownEvent):
+                for fold in tuple(self._folds[event.data.aggregate]):
                     self._hand(event, fold)
             self.seq = event.seq
             if number % SLICE_EVENTS == 0:
@@ -142,7 +148,8 @@ class LiveFolds:
             fold.fold(event)
         except Exception as error:
             logger.exception("%s failed at event %d", fold.name, event.seq)
-            self._folds.remove(fold)
+            for each in fold.aggregates:
+                self._folds[each].remove(fold)
             problem = (
                 f"{fold.name} learns nothing any more: event {event.seq} raised {type(error).__name__}: "
                 f"{error}; restart the service to try again"

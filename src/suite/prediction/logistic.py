@@ -16,28 +16,32 @@ _LIMIT: Final = 30.0
 
 def chance(score: float) -> float:
     """The probability of a score (its log odds)."""
-    return 1.0 / (1.0 + exp(-max(-_LIMIT, min(score, _LIMIT))))
+    if score > _LIMIT:
+        score = _LIMIT
+    elif score < -_LIMIT:
+        score = -_LIMIT
+    return 1.0 / (1.0 + exp(-score))
 
 
 class OnlineLogistic:
     """Learns the probability of a yes from small numbers, such as logarithms. At first it says one half."""
 
-    __slots__ = ("_rate", "_squares", "_weights")
+    __slots__ = ("_rate", "_squares", "weights")
 
     def __init__(self, features: int, *, rate: float = LEARNING_RATE) -> None:
-        self._weights = [0.0] * features
+        self.weights = [0.0] * features
         self._squares = [_FIRST_SQUARES] * features
         """Of each weight, the sum of the squares of its gradients."""
         self._rate = rate
 
     def score(self, features: Sequence[float]) -> float:
         """The log odds of a yes."""
-        return sum(map(mul, self._weights, features), 0.0)
+        return sum(map(mul, self.weights, features), 0.0)
 
     def learn(self, features: Sequence[float], answer: bool) -> None:
         """Correct the weights by one example whose answer has become known."""
         error = chance(self.score(features)) - answer
-        squares, weights, rate = self._squares, self._weights, self._rate
+        squares, weights, rate = self._squares, self.weights, self._rate
         for index, feature in enumerate(features):
             gradient = error * feature
             squares[index] += gradient * gradient

@@ -24,15 +24,14 @@ class SteadyTime:
 
     def advance(self, time: datetime) -> float:
         """The seconds of the next event."""
-        at = self.at(time)
-        self._ahead = self._ahead_at(time)
-        self._latest = at
-        return at
+        seconds = time.timestamp() + self._ahead
+        behind = self._latest - seconds
+        if behind > STEP_SECONDS:
+            self._ahead += behind
+        elif behind <= 0.0:
+            self._latest = seconds
+        return self._latest
 
     def at(self, time: datetime) -> float:
         """The seconds of a moment after the last event; nothing is learned from it."""
-        return max(self._latest, time.timestamp() + self._ahead_at(time))
-
-    def _ahead_at(self, time: datetime) -> float:
-        behind = self._latest - (time.timestamp() + self._ahead)
-        return self._ahead + behind if STEP_SECONDS < behind < float("inf") else self._ahead
+        return max(self._latest, time.timestamp() + self._ahead)

@@ -44,9 +44,9 @@ class BestLately:
         match fact:
             case Used():
                 candidate = self._candidates.get(fact.model_id)
-                for shadow in self._shadows:
-                    shadow.use(fact, candidate)
-                self._follow()
+                cold = [shadow.use(fact, candidate) for shadow in self._shadows]
+                if any(cold):  # otherwise all costs have only decayed, by the same share
+                    self._follow()
             case Loaded():
                 self._candidates[fact.candidate.model_id] = fact.candidate
             case _:

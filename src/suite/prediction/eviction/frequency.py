@@ -31,4 +31,4 @@ class DecayedFrequency:
 
     def _count(self, model_id: str, now: float) -> float:
         count, at = self._uses.get(model_id, (0.0, now))
-        return count * exp2(-max(now - at, 0.0) / self._half_life_seconds)
+        return count * exp2((at - now) / self._half_life_seconds) if now > at else count

@@ -72,7 +72,7 @@ class RelaxedBelady:
         return 0.0 if activity is None else self._chance(activity, now)
 
     def _chance(self, activity: Activity, now: float) -> float:
-        return chance(self._regression.score(activity.features(self._clock, now)))
+        return chance(activity.score(self._regression.weights, self._clock, now))
 
     def _put_aside(self) -> None:
         """Sample a model, of those used lately more often: they are the ones that may have to leave."""

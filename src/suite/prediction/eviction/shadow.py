@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Used
@@ -22,16 +23,18 @@ class ShadowCache:
         self._free_bytes = limit_bytes
         self._residents: dict[str, Candidate] = {}
 
-    def use(self, use: Used, candidate: Candidate | None) -> None:
-        """Have the model of a use in the shadow, and let the policy learn of it.
+    def use(self, use: Used, candidate: Candidate | None) -> bool:
+        """Have the model of a use in the shadow, and let the policy learn of it. Returns if it was not there.
 
         A model without known costs was never loaded on this node: its uses are learned from all the same.
         """
         self.cost_seconds *= _DECAY
-        if candidate is not None and candidate.model_id not in self._residents:
+        is_cold = candidate is not None and candidate.model_id not in self._residents
+        if candidate is not None and is_cold:
             self.cost_seconds += candidate.reload_seconds
             self._load(candidate, use.at)
         self.policy.fold(use)
+        return is_cold
 
     def _load(self, candidate: Candidate, now: float) -> None:
         if candidate.bytes > self._limit_bytes:
@@ -42,9 +45,7 @@ class ShadowCache:
         self._free_bytes -= candidate.bytes
 
     def _make_room(self, need_bytes: int, now: float) -> None:
-        worth = self.policy.worth
-        order = sorted(self._residents.values(), key=lambda each: worth(each, now=now))
-        for each in order:
+        for each in sorted(self._residents.values(), key=partial(self.policy.worth, now=now)):
             if need_bytes <= self._free_bytes:
                 return
             del self._residents[each.model_id]

@@ -20,6 +20,7 @@ class Belady:
     name = "belady"
 
     def __init__(self, requests: Sequence[Request]) -> None:
+        self._times = [request.at for request in requests]
         self._uses: dict[str, list[int]] = {}
         """By model, the numbers of its future uses, the next one last."""
         for number in reversed(range(len(requests))):
@@ -28,10 +29,13 @@ class Belady:
     def fold(self, fact: Fact) -> None:
         """A use that was in the future is over."""
         if isinstance(fact, Used):
-            self._uses[fact.model_id].pop()
+            future = self._uses[fact.model_id]
+            if future and self._times[future[-1]] <= fact.at:
+                future.pop()
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """The sooner its next use, the more."""
-        del now
-        future = self._uses.get(candidate.model_id)
+        future = self._uses.get(candidate.model_id, [])
+        while future and self._times[future[-1]] < now:  # refused
+            future.pop()
         return -float(future[-1]) if future else -math.inf

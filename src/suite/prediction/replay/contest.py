@@ -3,99 +3,114 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
-
-import msgspec
+from typing import Final
 
 from suite.errors import InvalidRequest
-from suite.prediction.eviction.guarded import Guarded, Watch
-from suite.prediction.eviction.policies import POLICIES, Make, maker, policy
+from suite.prediction.eviction.policies import DEFAULT, POLICIES
 from suite.prediction.eviction.recency import LeastRecentlyUsed
-from suite.prediction.keep_alive import KeepAlive, LearnedKeepAlive, TimeToLive
 from suite.prediction.replay.belady import Belady
 from suite.prediction.replay.history import History
-from suite.prediction.replay.node import VirtualNode
 from suite.prediction.replay.outcome import Outcome
-
-Budget: TypeAlias = int | None
-"""In bytes; None: no limit, so that only a keep-alive makes models leave."""
+from suite.prediction.replay.recommendation import Recommendation, choose, recommend
+from suite.prediction.replay.run import Budget, Run
+from suite.prediction.replay.workers import outcomes_of
 
 TTLS: Final = (300.0, 600.0, 3_600.0)
 """The times to live, in seconds, that are always beside."""
-CALL_SECONDS: Final = 2.0
-"""How long one call of a policy of one's own may take."""
 
 
-class Contestant(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy that takes part."""
+class Contest:
+    """Policies, budgets and times to live, to be compared on one history."""
 
-    name: str
-    make: Make
+    def __init__(
+        self,
+        policies: Sequence[str],
+        budgets: Sequence[Budget],
+        *,
+        ttls: Sequence[float] = TTLS,
+        with_bets: bool = False,
+        instant: bool = False,
+    ) -> None:
+        """``policies`` are names, ``all``, or ``module:Class`` for one of somebody's own.
+
+        Raises InvalidRequest for a name that nothing has.
+        """
+        self._policies = _names(policies)
+        self._budgets = tuple(dict.fromkeys(budgets))
+        self._ttls = tuple(dict.fromkeys(ttls))
+        self._with_bets = with_bets
+        self._instant = instant
+
+    def outcomes(
+        self, history: History, *, progress: Callable[[float], None] = lambda _: None
+    ) -> list[Outcome]:
+        """What came of each policy with each budget, with LRU, plain TTLs and Belady's bound beside.
+
+        Raises InvalidRequest for a budget that is smaller than every model, or a class that is no policy.
+        """
+        smallest = min(history.candidates.values(), key=lambda each: each.bytes)
+        for budget in self._budgets:
+            if budget is not None and budget < smallest.bytes:
+                raise InvalidRequest(
+                    f"a budget of {budget / 1e9:g} GB has room for none of the models: the smallest, "
+                    f"{smallest.model_id}, takes {smallest.bytes / 1e9:g} GB"
+                )
+        runs = [run for budget in self._budgets for run in self._runs(budget)]
+        return outcomes_of(runs, history, progress=progress)
+
+    def recommendation(
+        self, history: History, outcomes: list[Outcome], *, progress: Callable[[float], None] = lambda _: None
+    ) -> Recommendation:
+        """What would have served best. The times to live of the best policy are replayed, and added."""
+        best = choose(outcomes)
+        if not best.keep_alive and best.memory_gb is not None:
+            runs = [
+                self._run(best.policy, round(best.memory_gb * 1e9), ttl_seconds=ttl, with_bets=best.with_bets)
+                for ttl in self._ttls
+            ]
+            outcomes += outcomes_of(runs, history, progress=progress)
+        return recommend(outcomes)
+
+    def _runs(self, budget: Budget) -> list[Run]:
+        """All runs with one budget, in the order in which they are shown."""
+        if budget is None:
+            return [
+                self._run(LeastRecentlyUsed.name, None, ttl_seconds=ttl, is_learned=is_learned)
+                for ttl in self._ttls
+                for is_learned in (True, False)
+            ]
+        bets = [self._run(DEFAULT, budget, with_bets=True)] if self._with_bets else []
+        return [
+            *(self._run(each, budget) for each in self._policies),
+            *bets,
+            *(self._run(LeastRecentlyUsed.name, budget, ttl_seconds=ttl) for ttl in self._ttls),
+            self._run(Belady.name, budget),
+        ]
+
+    def _run(
+        self,
+        policy: str,
+        budget: Budget,
+        *,
+        ttl_seconds: float | None = None,
+        is_learned: bool = False,
+        with_bets: bool = False,
+    ) -> Run:
+        return Run(
+            policy=policy,
+            budget=budget,
+            ttl_seconds=ttl_seconds,
+            is_learned=is_learned,
+            with_bets=with_bets,
+            instant=self._instant,
+        )
 
 
-def contestants(names: Sequence[str]) -> list[Contestant]:
-    """The policies of these names, all if one is ``all``; LRU is always among them.
-
-    ``module:Class`` is a policy of one's own. Raises InvalidRequest for a name that nothing has.
-    """
-    wanted = [each for name in names for each in (POLICIES if name == "all" else (name,))]
-    wanted.append(LeastRecentlyUsed.name)
-    return [Contestant(name=name, make=maker(name)) for name in dict.fromkeys(wanted)]
-
-
-def replay(
-    history: History,
-    policies: Sequence[Contestant],
-    budgets: Sequence[Budget],
-    *,
-    progress: Callable[[float], None] = lambda _: None,
-) -> list[Outcome]:
-    """What came of each policy with each budget, with plain TTLs and Belady's bound beside.
-
-    Raises InvalidRequest for a budget that is smaller than every model.
-    """
-    smallest = min(history.candidates.values(), key=lambda each: each.bytes)
-    for budget in budgets:
-        if budget is not None and budget < smallest.bytes:
+def _names(policies: Sequence[str]) -> tuple[str, ...]:
+    wanted = [each for name in policies for each in (POLICIES if name == "all" else (name,))]
+    for name in wanted:
+        if name not in POLICIES and ":" not in name:
             raise InvalidRequest(
-                f"a budget of {budget / 1e9:g} GB has room for none of the models: the smallest, "
-                f"{smallest.model_id}, takes {smallest.bytes / 1e9:g} GB"
+                f"there is no policy {name!r}: use {', '.join(POLICIES)}, all, or module:Class for your own"
             )
-    runs = [run for budget in budgets for run in _runs(history, policies, budget)]
-    outcomes = []
-    for done, run in enumerate(runs, 1):
-        outcomes.append(run())
-        progress(done / len(runs))
-    return outcomes
-
-
-def _runs(history: History, policies: Sequence[Contestant], budget: Budget) -> list[Callable[[], Outcome]]:
-    if budget is None:
-        keep_alives = [make(ttl) for ttl in TTLS for make in (LearnedKeepAlive, TimeToLive)]
-        return [_keeping_alive(history, each, None) for each in keep_alives]
-    return [
-        *(_evicting(history, each, budget) for each in policies),
-        *(_keeping_alive(history, TimeToLive(ttl), budget) for ttl in TTLS),
-        lambda: VirtualNode(history, Belady(history.requests), limit_bytes=budget).run(Belady.name),
-    ]
-
-
-def _evicting(history: History, contestant: Contestant, budget: int) -> Callable[[], Outcome]:
-    if contestant.name in POLICIES:
-        return lambda: VirtualNode(history, contestant.make(budget), limit_bytes=budget).run(contestant.name)
-
-    def run() -> Outcome:
-        watch = Watch(CALL_SECONDS)
-        with watch.armed():
-            own = policy(contestant.name, budget, watch)
-            outcome = VirtualNode(history, own, limit_bytes=budget).run(contestant.name)
-        failure = own.failure if isinstance(own, Guarded) else None
-        return msgspec.structs.replace(outcome, remark=failure or "")
-
-    return run
-
-
-def _keeping_alive(history: History, keep_alive: KeepAlive, budget: Budget) -> Callable[[], Outcome]:
-    return lambda: VirtualNode(history, LeastRecentlyUsed(), limit_bytes=budget, keep_alive=keep_alive).run(
-        keep_alive.name
-    )
+    return tuple(dict.fromkeys((*wanted, LeastRecentlyUsed.name)))

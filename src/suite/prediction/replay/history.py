@@ -31,6 +31,12 @@ DEFAULT_MODEL_GB: Final = 6.0
 DEFAULT_LOAD_SECONDS: Final = 22.7
 """Of a model whose costs the history does not tell. It is the median of the service of GenTD26."""
 
+PERIODS: Final = (86_400.0, 21_600.0, 3_600.0)
+"""A day, six hours, an hour."""
+ENOUGH_PERIODS: Final = 8
+
+_LARGEST: Final = 1e12
+"""Of seconds and of GB. Unix times in seconds are far below it; in milliseconds they are above."""
 _REQUIRED: Final = ("timestamp_s", "model_id")
 _KNOWN: Final = (*_REQUIRED, "group_id", "duration_s", "model_gb", "load_s")
 
@@ -55,6 +61,12 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """By model, what it costs. Every model of a request is there."""
     remarks: tuple[str, ...] = ()
     """What a person should know of how it was read."""
+
+    @property
+    def period_seconds(self) -> float:
+        """A period by which figures are shown and compared: the longest of which there are enough."""
+        seconds = self.hours * 3600
+        return next((each for each in PERIODS if seconds >= ENOUGH_PERIODS * each), PERIODS[-1])
 
     @property
     def hours(self) -> float:
@@ -85,16 +97,19 @@ class _CsvHistory:
 
     def read(self, lines: Iterator[list[str]]) -> History:
         header = [name.strip() for name in next(lines, [])]
-        if missing := [name for name in _REQUIRED if name not in header]:
-            raise InvalidRequest(
-                f"{self._path} has no column {' and no column '.join(missing)}: "
-                f"the first line must name the columns, such as {','.join(_KNOWN[:4])}"
-            )
+        self._check(header)
         row_of = self._row_of(header)
         requests = [row_of(line, number) for number, line in enumerate(lines, 2) if line]
         unknown = [name for name in header if name not in _KNOWN]
         remarks = [f"columns that are not used: {', '.join(unknown)}"] if unknown else []
         return history(requests, self._costs, default=self._default, remarks=remarks, source=str(self._path))
+
+    def _check(self, header: list[str]) -> None:
+        hint = f"the first line must name the columns, such as {','.join(_KNOWN[:4])}"
+        if missing := [name for name in _REQUIRED if name not in header]:
+            raise InvalidRequest(f"{self._path} has no column {' and no column '.join(missing)}: {hint}")
+        if twice := [name for name in _KNOWN if header.count(name) > 1]:
+            raise InvalidRequest(f"{self._path} has more than one column {twice[0]}: {hint}")
 
     def _row_of(self, header: list[str]) -> Callable[[list[str], int], Request]:
         columns = {name: header.index(name) for name in _KNOWN if name in header}
@@ -107,79 +122,96 @@ class _CsvHistory:
             if not (model_id := line[model].strip()):
                 raise self._error(number, "model_id is empty")
             if size is not None or load is not None:
-                self._costs[model_id] = Candidate(
-                    model_id=model_id,
-                    bytes=round(self._number(line, number, size, above=0) * GIGABYTE) or self._default.bytes,
-                    reload_seconds=self._number(line, number, load) or self._default.reload_seconds,
-                )
+                bytes_gb = self._number(line, number, size, least=1e-9)
+                self._learn_costs(model_id, bytes_gb, self._number(line, number, load))
+            came_at = self._number(line, number, at, least=-_LARGEST)
+            if came_at is None:
+                raise self._error(number, "timestamp_s is empty")
             return Request(
-                at=self._number(line, number, at, least=-math.inf),
+                at=came_at,
                 model_id=model_id,
                 group_id="" if group is None else line[group],
-                seconds=self._number(line, number, seconds),
+                seconds=self._number(line, number, seconds) or 0.0,
             )
 
         return row
 
+    def _learn_costs(self, model_id: str, size: float | None, load_seconds: float | None) -> None:
+        """What a row says of its model; what it does not say stays as it was said before."""
+        known = self._costs.get(model_id) or msgspec.structs.replace(self._default, model_id=model_id)
+        self._costs[model_id] = Candidate(
+            model_id=model_id,
+            bytes=math.ceil(size * GIGABYTE) if size else known.bytes,
+            reload_seconds=known.reload_seconds if load_seconds is None else load_seconds,
+        )
+
     def _number(
-        self,
-        line: list[str],
-        number: int,
-        column: int | None,
-        *,
-        least: float = 0.0,
-        above: float | None = None,
-    ) -> float:
-        """The number in a column; 0 where there is none."""
+        self, line: list[str], number: int, column: int | None, *, least: float = 0.0
+    ) -> float | None:
+        """The number in a column; None where there is none."""
         if column is None or not line[column].strip():
-            return 0.0
+            return None
         try:
             value = float(line[column])
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < least or (above is not None and value <= above):
-            raise self._error(number, f"{line[column][:40]!r} is no number that can stand there")
+        if not least <= value <= _LARGEST:
+            problem = f"{line[column][:40]!r} is no number from {least:g} to {_LARGEST:g}"
+            raise self._error(number, problem)
         return value
 
     def _error(self, number: int, problem: str) -> InvalidRequest:
         return InvalidRequest(f"{self._path}, line {number}: {problem}")
 
 
-def of_log(events: Iterable[Recorded], *, node: str | None = None, default: Candidate) -> History:
-    """The history in a log: its uses, and the costs that were measured when models were loaded.
+class LogHistory:
+    """The history in a log: its uses, and the costs that were measured when models were loaded last.
 
-    Of several nodes, ``node`` chooses one; uses that a client recorded belong to all.
-    Raises InvalidRequest for a log without uses.
+    Of several nodes, ``node`` chooses one; uses that a client reported belong to all.
     """
-    requests: list[Request] = []
-    costs: dict[str, Candidate] = {}
-    for event in events:
+
+    def __init__(self, *, node: str | None = None, default: Candidate) -> None:
+        self._node = node
+        self._default = default
+        self._requests: list[Request] = []
+        self._costs: dict[str, Candidate] = {}
+        self._nodes: set[str] = set()
+
+    def fold(self, event: Recorded) -> None:
+        """Take in one more event, of any kind."""
         match event.data:
-            case Generated() as use if node in (None, use.node):
-                seconds = use.generation_ms / 1000
-                requests.append(
-                    Request(
-                        at=event.time.timestamp() - seconds,
-                        model_id=use.model_id,
-                        group_id=use.conversation_id or "",
-                        seconds=seconds,
-                    )
-                )
+            case Generated() as use if self._node in (None, use.node):
+                self._nodes.add(use.node)
+                seconds = _seconds(use)
+                self._use(use, event.time.timestamp() - seconds, seconds)
             case UsageRecorded() as use:
-                requests.append(
-                    Request(
-                        at=event.time.timestamp(),
-                        model_id=use.model_id,
-                        group_id=use.conversation_id or "",
-                    )
-                )
-            case InstanceLoaded() as load if node in (None, load.node):
-                costs[load.model_id] = Candidate(
+                self._use(use, event.time.timestamp(), 0.0)
+            case InstanceLoaded() as load if self._node in (None, load.node):
+                self._costs[load.model_id] = Candidate(
                     model_id=load.model_id, bytes=load.resident_bytes, reload_seconds=load.load_ms / 1000
                 )
             case _:
                 pass
-    return history(requests, costs, default=_mean(costs.values(), default), source="the log")
+
+    def history(self) -> History:
+        """What it has seen so far. Raises InvalidRequest if that has no uses."""
+        default = _mean(self._costs.values(), self._default)
+        remarks = []
+        if len(self._nodes) > 1:
+            nodes = ", ".join(sorted(self._nodes))
+            remarks.append(f"the nodes {nodes} were taken for one: --node chooses one of them")
+        return history(self._requests, self._costs, default=default, remarks=remarks, source="the log")
+
+    def _use(self, use: Generated | UsageRecorded, at: float, seconds: float) -> None:
+        self._requests.append(
+            Request(at=at, model_id=use.model_id, group_id=use.conversation_id or "", seconds=seconds)
+        )
+
+
+def _seconds(use: Generated) -> float:
+    """From when the model's process had the request until its answer ended."""
+    until_first = use.time_to_first_token_ms
+    return ((use.queue_ms if until_first is None else until_first) + use.generation_ms) / 1000
 
 
 def history(
@@ -196,7 +228,9 @@ def history(
     told = list(remarks)
     late = sum(after.at < before.at for before, after in pairwise(requests))
     if late:
-        told.append(f"{late:,} requests stood behind a later one: they were put in the order of time")
+        told.append(
+            f"{late:,} times one came before the one in front of it: they were put in the order of time"
+        )
         requests.sort(key=attrgetter("at"))
     candidates = {
         model_id: costs.get(model_id) or msgspec.structs.replace(default, model_id=model_id)

@@ -1,33 +1,63 @@
-"""A node in virtual time: the service's decider of turns, with no process behind it.
+"""A node in virtual time: the service's decider of turns (ADR 40), with no process behind it.
 
-A model is in memory from the moment when its load is decided; who asks for it while it is loading waits for
-what is left of the load. A request holds its model only at the moment when it comes, and no model has a least
-time in memory, so that what is compared is who leaves, and nothing else.
+A request uses its model for as long as it took in the history, and waits before that: for memory, in the line
+of the service, and for the load. Nothing limits how many requests use one model at the same time, and several
+loads at once take no longer than one.
+
+With ``instant`` all takes no time: a model is in memory as soon as it is asked for, a request uses it for a
+moment, and who comes while it would still be loading waits for the rest of that. Then nobody waits for memory
+and only the policy decides who leaves, as in the literature on caches, whose figures can be compared.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from suite.domain.residency import Residency
 from suite.domain.turn_plan import plan
-from suite.domain.turns import Ask, BecameReady, Occupancy, Start, Turns, decide, evolve
+from suite.domain.turns import Ask, BecameReady, Occupancy, Queued, Start, Turns, decide, evolve, may_leave
 from suite.domain.turns import Request as Demand
-from suite.errors import NotEnoughMemory
+from suite.errors import NotEnoughMemory, Overloaded
 from suite.messages.events import InstanceLoaded, InstanceLoadStarted, InstanceUnloaded, UnloadReason
 from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Loaded, Used
 from suite.prediction.keep_alive import KeepAlive
+from suite.prediction.replay.agenda import Agenda
+from suite.prediction.replay.bettor import INTERVAL_SECONDS, Bettor
 from suite.prediction.replay.history import History, Request
 from suite.prediction.replay.outcome import Outcome, Tally
-from suite.prediction.replay.schedule import Schedule
 
 UNLIMITED: Final = 1 << 62
+LOAD_WAIT_SECONDS: Final = 300.0
+"""How long a request waits for memory: the service's default."""
+QUEUE_LIMIT: Final = 64
+"""How many requests wait for one model: the service's default."""
 _NODE: Final = "replay"
 
 
+class _Instance:
+    """A model that is in memory, or being loaded."""
+
+    __slots__ = ("began_at", "candidate", "holds", "id", "last_used", "leaves_at", "ready_at", "waiting")
+
+    def __init__(self, id: str, candidate: Candidate, now: float) -> None:
+        self.id = id
+        self.candidate = candidate
+        self.began_at = now
+        self.ready_at = now + candidate.reload_seconds
+        self.waiting: list[Request] | None = []
+        """The requests that wait for its load to end; None: it has ended."""
+        self.holds = 0
+        """The requests that use it, or wait for its load to end."""
+        self.last_used = now
+        self.leaves_at = math.inf
+        """When it leaves if it is not used until then."""
+
+
 class VirtualNode:
-    """Serves a history, one request after the other."""
+    """Serves a history."""
 
     def __init__(
         self,
@@ -36,124 +66,255 @@ class VirtualNode:
         *,
         limit_bytes: int | None,
         keep_alive: KeepAlive | None = None,
+        bettor: Bettor | None = None,
+        instant: bool = False,
     ) -> None:
         self._history = history
         self._policy = policy
         self._keep_alive = keep_alive
+        self._bettor = bettor
         self._limit_bytes = limit_bytes
+        self._is_instant = instant
         residency = Residency(limit_bytes=UNLIMITED if limit_bytes is None else limit_bytes)
-        self._state = Turns(residency=residency, queue_limit=1, turn_seconds=0.0)
-        self._tally = Tally(history.requests[0].at)
-        self._loaded_at: dict[str, float] = {}
-        self._idle = Schedule()
-        """When models leave that are not used until then."""
+        turn_seconds = 0.0 if instant else None
+        self._state = Turns(residency=residency, queue_limit=QUEUE_LIMIT, turn_seconds=turn_seconds)
+        self._tally = Tally(history)
+        self._agenda = Agenda()
+        self._instances: dict[str, _Instance] = {}
+        """By model."""
+        self._queued: dict[str, Request] = {}
+        """The requests that wait for memory, by the id that the decider knows."""
+        self._is_undecided = False
+        """Whether anything has changed since the last plan."""
+        self._will_bet = False
+        self._decides_at = math.inf
+        """When to plan again if nothing changes."""
 
-    def run(self, name: str) -> Outcome:
-        """Serve all requests, and say what came of it."""
-        for request in self._history.requests:
-            self._serve(request)
-        end = self._history.requests[-1].at
-        self._unload_idle(end)
-        for model_id, loaded_at in self._loaded_at.items():
-            self._tally.stay(self._history.candidates[model_id].bytes, end - loaded_at)
+    def run(self, name: str, *, beat: Callable[[], None] = lambda: None) -> Outcome:
+        """Serve all requests, and say what came of it. ``beat`` is called with each request."""
+        now = self._history.requests[0].at
+        for number, request in enumerate(self._history.requests):
+            beat()
+            now = request.at
+            self._agenda.run(until=now)
+            self._serve(request, str(number), now)
+        while self._tally.is_serving:
+            now = self._agenda.next_at
+            self._agenda.run(until=now)
+        for instance in self._instances.values():
+            self._tally.stay(instance.candidate.bytes, now - instance.began_at)
+        if self._bettor is not None:
+            self._bettor.expire(now)
+            self._tally.bets_won, self._tally.bets_lost = self._bettor.won, self._bettor.lost
         return self._tally.outcome(name, self._limit_bytes)
 
-    def _serve(self, request: Request) -> None:
-        now, model_id = request.at, request.model_id
-        self._unload_idle(now)
-        candidate = self._history.candidates[model_id]
-        cold = model_id not in self._loaded_at
-        if cold and not self._load(candidate, now):
-            self._tally.refused += 1
-            self._tally.request(now, waited=0.0, cold=True)
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def _serve(self, request: Request, request_id: str, now: float) -> None:
+        """Let a request in, have it wait for memory, or refuse it: as the decider says."""
+        demand = Demand(
+            request_id=request_id,
+            model_id=request.model_id,
+            need_bytes=self._history.candidates[request.model_id].bytes,
+            since=now,
+            deadline=now + LOAD_WAIT_SECONDS,
+        )
+        try:
+            answer = decide(self._state, Ask(request=demand, occupancy={}))
+        except (NotEnoughMemory, Overloaded):
+            self._tally.refuse(request, now)
             return
-        ready_at = self._loaded_at[model_id] + candidate.reload_seconds
-        self._tally.request(now, waited=max(ready_at - now, 0.0), cold=cold)
+        if isinstance(answer, Queued):
+            self._queued[request_id] = request
+            self._state = evolve(self._state, answer)
+            self._decide(now)
+        else:
+            self._let_in(request, now)
+
+    def _let_in(self, request: Request, now: float) -> None:
+        instance = self._instances[request.model_id]
+        instance.holds += 1
+        if self._bettor is not None:
+            self._bettor.asked(request.model_id, now)
+        if instance.waiting is None:
+            self._begin(instance, request, now)
+        else:
+            instance.waiting.append(request)
+
+    def _begin(self, instance: _Instance, request: Request, now: float) -> None:
+        self._tally.begin(request, max(now, instance.ready_at))
+        if self._is_instant or not request.seconds:
+            self._end(instance, request, now)
+        else:
+            self._agenda.add(now + request.seconds, partial(self._end_and_decide, instance, request))
+
+    def _end(self, instance: _Instance, request: Request, now: float) -> None:
+        model_id = instance.candidate.model_id
+        self._tally.end()
         self._policy.fold(Used(at=now, model_id=model_id))
+        instance.holds -= 1
+        instance.last_used = now
+        self._is_undecided = True
+        if self._bettor is not None:
+            self._bettor.used(model_id, now, conversation=request.group_id)
+            self._bet_soon(now)
         if self._keep_alive is not None:
             self._keep_alive.used(model_id, now)
-            self._idle.set(model_id, now + self._keep_alive.seconds(model_id))
+            instance.leaves_at = now + self._keep_alive.seconds(model_id)
+            self._agenda.add(instance.leaves_at, partial(self._leave_unused, instance))
 
-    def _load(self, candidate: Candidate, now: float) -> bool:
-        """Load a model, and evict whom the decider chooses. Returns whether it fits at all."""
-        start = self._ask(candidate, now)
-        if start is None:
-            return False
-        self._tally.loads += 1
+    def _end_and_decide(self, instance: _Instance, request: Request, now: float) -> None:
+        self._end(instance, request, now)
+        self._decide(now)
+
+    # --- decisions ------------------------------------------------------------------------------------------
+
+    def _decide(self, now: float) -> None:
+        """Do what the plans of the service's decider say, until there is nothing to do for now."""
+        self._is_undecided = True
+        while self._is_undecided and self._state.waiting:
+            self._is_undecided = False
+            turn = plan(self._state, now=now, occupancy=self._occupancy(now))
+            self._state = evolve(self._state, turn)
+            for demand in turn.served:
+                self._let_in(self._queued.pop(demand.request_id), now)
+            for refused in turn.refused:
+                self._tally.refuse(self._queued.pop(refused.request.request_id), now)
+            if turn.start is not None:
+                self._start(turn.start, now)
+            else:
+                self._decide_again_at(turn.due)
+
+    def _decide_again_at(self, due: float) -> None:
+        if due < self._decides_at:
+            self._decides_at = due
+            self._agenda.add(due, self._time_has_come)
+
+    def _time_has_come(self, now: float) -> None:
+        if now >= self._decides_at:
+            self._decides_at = math.inf
+        self._decide(now)
+
+    def _occupancy(self, now: float) -> dict[str, Occupancy]:
+        """What the decider is told of the residents, with the order in which the policy has them leave."""
+        residency = self._state.residency
+        candidates = self._history.candidates
+        needed = sum(candidates[model_id].bytes for model_id in self._state.waiting)
+        if residency.reserved_bytes + needed <= residency.limit_bytes:
+            return {}  # nobody has to leave
+        return {
+            model_id: self._use_of(
+                instance, None if instance.holds else self._policy.worth(instance.candidate, now=now)
+            )
+            for model_id, instance in self._instances.items()
+        }
+
+    def _use_of(self, instance: _Instance, worth: float | None = None) -> Occupancy:
+        last_used = -math.inf if self._is_instant else instance.last_used
+        return Occupancy(holds=instance.holds, last_used=last_used, worth=worth)
+
+    # --- memory ---------------------------------------------------------------------------------------------
+
+    def _start(self, start: Start, now: float) -> None:
+        """Load a model for all that wait for it, and evict whom the decider chose."""
+        waiting = [self._queued.pop(each.request_id) for each in self._state.waiting[start.model_id]]
+        self._tally.cold_start(waiting[0])
+        self._load(start, waiting, now)
+        self._is_undecided = True
+
+    def _bet_soon(self, now: float) -> None:
+        if not self._will_bet:
+            self._will_bet = True
+            self._agenda.add(now + INTERVAL_SECONDS, self._bet)
+
+    def _bet(self, now: float) -> None:
+        """Load what is likely to be used, unless somebody waits for memory."""
+        self._will_bet = False
+        if self._bettor is None or self._state.waiting:
+            return
+        idle = [
+            id
+            for id, each in self._instances.items()
+            if may_leave(self._state, id, now=now, use=self._use_of(each))
+        ]
+        free_bytes = self._state.residency.limit_bytes - self._state.residency.reserved_bytes
+        for bet in self._bettor.bets(self._instances, idle, free_bytes, now):
+            start = Start(
+                model_id=bet.candidate.model_id, reserved_bytes=bet.candidate.bytes, evicting=bet.evicting
+            )
+            self._load(start, [], now)
+
+    def _load(self, start: Start, waiting: list[Request], now: float) -> None:
         for model_id in start.evicting:
             self._unload(model_id, now, "evicted")
-        model_id, instance_id = candidate.model_id, str(self._tally.loads)
-        for event in (
+        self._tally.loads += 1
+        candidate = self._history.candidates[start.model_id]
+        instance = _Instance(str(self._tally.loads), candidate, now)
+        instance.waiting, instance.holds = waiting, len(waiting)
+        self._instances[start.model_id] = instance
+        self._state = evolve(
+            self._state,
             InstanceLoadStarted(
                 node=_NODE,
-                model_id=model_id,
-                instance_id=instance_id,
+                model_id=start.model_id,
+                instance_id=instance.id,
                 reserved_bytes=start.reserved_bytes,
                 context_tokens=0,
                 evicting=start.evicting,
             ),
+        )
+        if self._is_instant:
+            self._ready(instance, now)
+        else:
+            self._agenda.add(instance.ready_at, partial(self._ready_and_decide, instance))
+
+    def _ready(self, instance: _Instance, now: float) -> None:
+        candidate = instance.candidate
+        for event in (
             InstanceLoaded(
                 node=_NODE,
-                model_id=model_id,
-                instance_id=instance_id,
+                model_id=candidate.model_id,
+                instance_id=instance.id,
                 pid=0,
                 resident_bytes=candidate.bytes,
                 load_ms=candidate.reload_seconds * 1000,
             ),
-            BecameReady(model_id=model_id, now=now, load_seconds=candidate.reload_seconds),
+            BecameReady(model_id=candidate.model_id, now=now, load_seconds=candidate.reload_seconds),
         ):
             self._state = evolve(self._state, event)
-        self._loaded_at[model_id] = now
         self._policy.fold(Loaded(at=now, candidate=candidate))
-        return True
+        waiting, instance.waiting = instance.waiting or [], None
+        for request in waiting:
+            self._begin(instance, request, now)
 
-    def _ask(self, candidate: Candidate, now: float) -> Start | None:
-        """What the decider of the service answers to a request for a model that is not loaded."""
-        demand = Demand(
-            request_id="",
-            model_id=candidate.model_id,
-            need_bytes=candidate.bytes,
-            since=now,
-            deadline=math.inf,
-        )
-        occupancy = self._occupancy(candidate, now)
-        try:
-            answer = decide(self._state, Ask(request=demand, occupancy=occupancy))
-        except NotEnoughMemory:
-            return None
-        self._state = evolve(self._state, answer)
-        return plan(self._state, now=now, occupancy=occupancy).start
+    def _ready_and_decide(self, instance: _Instance, now: float) -> None:
+        self._ready(instance, now)
+        self._decide(now)
 
-    def _occupancy(self, candidate: Candidate, now: float) -> dict[str, Occupancy]:
-        """What the decider is told of the residents: the order in which the policy would have them leave."""
-        if self._state.residency.reserved_bytes + candidate.bytes <= self._state.residency.limit_bytes:
-            return {}
-        candidates, worth = self._history.candidates, self._policy.worth
-        return {
-            model_id: Occupancy(last_used=-math.inf, worth=worth(candidates[model_id], now=now))
-            for model_id in self._loaded_at
-        }
-
-    def _unload_idle(self, now: float) -> None:
-        for model_id, at in self._idle.due(now):
-            self._unload(model_id, at, "idle")
+    def _leave_unused(self, instance: _Instance, now: float) -> None:
+        is_there = self._instances.get(instance.candidate.model_id) is instance
+        if is_there and instance.leaves_at == now and not instance.holds:
+            self._unload(instance.candidate.model_id, now, "idle")
+            self._decide(now)
 
     def _unload(self, model_id: str, now: float, reason: UnloadReason) -> None:
-        resident = self._state.residency.residents[model_id]
-        self._tally.stay(resident.reserved_bytes, now - self._loaded_at.pop(model_id))
-        self._idle.drop(model_id)
+        instance = self._instances.pop(model_id)
+        candidate = instance.candidate
+        self._tally.stay(candidate.bytes, now - instance.began_at)
+        if self._bettor is not None:
+            self._bettor.left(model_id)
         self._state = evolve(
             self._state,
             InstanceUnloaded(
                 node=_NODE,
                 model_id=model_id,
-                instance_id=resident.instance_id,
+                instance_id=instance.id,
                 reason=reason,
-                freed_bytes=resident.reserved_bytes,
+                freed_bytes=candidate.bytes,
             ),
         )
         if reason == "evicted":
             self._tally.evictions += 1
-            self._policy.fold(Evicted(at=now, candidate=self._history.candidates[model_id]))
+            self._policy.fold(Evicted(at=now, candidate=candidate))
         else:
             self._tally.idle_unloads += 1
