@@ -105,7 +105,6 @@ def document(event: Recorded) -> dict[str, Any]:
 
 def details(event: Recorded) -> str:
     """The fields of an event that are not in its subject, as text."""
-    from suite.messages.decisions import Decision
     from suite.messages.events import UnknownEvent
 
     if isinstance(event.data, UnknownEvent):
@@ -117,9 +116,15 @@ def details(event: Recorded) -> str:
         # An id that the subject has in another spelling, since a dot or a space cannot stand there, is shown.
         if name not in stored or value in (None, (), "") or (value in event.data.ids and value in shown):
             continue
-        if isinstance(value, Decision):
+        if _is_structured(value):
             continue  # `suite explain --seq` tells it in sentences
         if isinstance(value, datetime):
             value = value.isoformat()  # noqa: PLW2901 - without a space, so that it is copied as one word
         parts.append(f"{name}={','.join(value) if isinstance(value, tuple) else value}")
     return " ".join(parts)
+
+
+def _is_structured(value: object) -> bool:
+    """Whether a field has fields of its own, as what was weighed for a decision has."""
+    several = value if isinstance(value, tuple) else (value,)
+    return any(isinstance(each, msgspec.Struct) for each in several)
