@@ -11,7 +11,8 @@ from suite.messages.events import REGISTRY
 from suite.messages.subjects import Subjects
 
 SUBJECTS = Subjects()
-IDS = {"instance": ("box.local", "SmolLM2-135M.Q4_1")}
+_BY_NODE = ("box.local", "SmolLM2-135M.Q4_1")
+IDS = {"instance": _BY_NODE, "admission": _BY_NODE}
 DEFAULT_IDS = ("SmolLM2-135M.Q4_1",)
 
 
@@ -84,6 +85,12 @@ def test_a_filter_that_can_match_nothing_is_refused(filter: str, words: str) -> 
 
 def test_the_events_of_a_model_are_of_every_kind_that_names_it() -> None:
     filters = events_of_model(SUBJECTS, "m.Q4")
-    for aggregate, ids in (("model", ()), ("instance", ("box",)), ("usage", ()), ("evaluation", ())):
+    for aggregate, ids in (
+        ("model", ()),
+        ("instance", ("box",)),
+        ("admission", ("box",)),
+        ("usage", ()),
+        ("evaluation", ()),
+    ):
         subject = SUBJECTS.event(aggregate, (*ids, "m.Q4"), "x")
         assert sum(subject_matches(each, subject) for each in filters) == 1

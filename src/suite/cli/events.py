@@ -45,9 +45,10 @@ def events(
 ) -> None:
     """Show the events in the log, oldest first: sequence, time, subject and details of each.
 
-    A filter is an aggregate (node, model, instance, usage, prediction, metric, evaluation, error), its id,
-    and a fact, as in usage.MODEL.generated. An instance has two ids: instance.NODE.MODEL.loaded. * stands for
-    one whole id, and > for all that follows. With --json each event is one JSON line.
+    A filter is an aggregate (node, model, instance, admission, usage, prediction, metric, evaluation,
+    error), its id, and a fact, as in usage.MODEL.generated. An instance has two ids, as an admission has:
+    instance.NODE.MODEL.loaded. * stands for one whole id, and > for all that follows. With --json each event
+    is one JSON line.
 
     \b
     Examples:
