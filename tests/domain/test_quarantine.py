@@ -162,6 +162,7 @@ def test_a_model_that_fails_twice_in_a_row_is_left_alone_and_longer_each_time() 
     assert pause(10**9) == LONGEST_PAUSE
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 4000), min_size=33, max_size=33))
 def test_a_model_that_always_fails_is_started_a_few_times_however_requests_come(gaps: list[float]) -> None:
     node = Node()

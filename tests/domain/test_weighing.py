@@ -150,3 +150,39 @@ def test_what_left_because_all_together_needed_too_much() -> None:
     decision = weigh_excess(over, now=node.now, occupancy=node.occupancy())
     assert (decision.purpose, decision.free_bytes) == ("excess", -20)
     assert {each.model_id: each.chosen for each in decision.candidates} == {"a": True, "b": False}
+
+
+def test_more_memory_helps_also_where_other_programs_use_it() -> None:
+    node = memory(a=30, b=30)
+    residency = msgspec.structs.replace(node.state.residency, available_bytes=70)
+    request = Request(request_id="r", model_id="d", need_bytes=20, since=node.now, deadline=node.now)
+    state = evolve(msgspec.structs.replace(node.state, residency=residency), Queued(request=request))
+    decision = weigh(state, "d", now=node.now, occupancy=node.occupancy())
+    assert (decision.free_bytes, decision.left_by_others_bytes) == (10, 70)
+    assert decision.alternatives[0] == MoreMemory(bytes=10, starts=True)
+
+
+def test_a_request_may_have_others_leave_than_the_preload_in_front_of_it() -> None:
+    node = memory(a=50, b=50)
+    preload = Request(
+        request_id="p",
+        model_id="d",
+        need_bytes=20,
+        since=node.now,
+        deadline=node.now,
+        purpose="preload",
+        only_evicting=("b",),
+    )
+    alone = evolve(node.state, Queued(request=preload))
+    decision = weigh(alone, "d", now=node.now, occupancy=node.occupancy())
+    assert (decision.purpose, [each.model_id for each in decision.candidates if each.chosen]) == (
+        "preload",
+        ["b"],
+    )
+    request = msgspec.structs.replace(preload, request_id="r", purpose="request", only_evicting=None)
+    both = evolve(alone, Queued(request=request))
+    decision = weigh(both, "d", now=node.now, occupancy=node.occupancy())
+    assert (decision.purpose, [each.model_id for each in decision.candidates if each.chosen]) == (
+        "request",
+        ["a"],
+    )

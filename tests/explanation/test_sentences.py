@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -18,19 +18,27 @@ from suite.messages.decisions import (
 )
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
+    BetOutcome,
+    BetReason,
     Event,
     InstanceCrashed,
+    InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
     InstanceUnloaded,
+    Loser,
     ModelPinned,
+    ModelQuarantined,
     ModelRegistered,
+    ModelReleased,
     ModelRemoved,
     ModelUnpinned,
     NodeLost,
     NodeStarted,
     NodeStopped,
+    PredictionMade,
+    PredictionSettled,
     RequestsRefused,
     UnloadReason,
     UsageRecorded,
@@ -67,6 +75,20 @@ def unloaded(reason: UnloadReason, **known: object) -> InstanceUnloaded:
         reason=reason,
         freed_bytes=0,
         **known,  # type: ignore[arg-type]
+    )
+
+
+def settled(outcome: BetOutcome, reason: BetReason) -> PredictionSettled:
+    return PredictionSettled(
+        model_id="tiny",
+        node="box1",
+        prediction_id="p",
+        outcome=outcome,
+        reason=reason,
+        detail="evicted",
+        chance=0.75,
+        saved_seconds=1.5,
+        byte_seconds=1800.0 * GIB,
     )
 
 
@@ -108,6 +130,7 @@ BY_POLICY = Decision(
     need_bytes=2 * GIB,
     free_bytes=-GIB,
     limit_bytes=8 * GIB,
+    left_by_others_bytes=5 * GIB,
     policy="best_lately",
     candidates=(
         Candidate(model_id="a", bytes=GIB, standing="unloading"),
@@ -177,7 +200,8 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
         started(BY_POLICY, "a", "big"),
         (
             "tiny began to load on box1 because it was likely to be used soon: nobody had asked for it yet.",
-            "It needed 2.00 GiB, and nothing of 8.00 GiB was free.",
+            "It needed 2.00 GiB, and nothing of 8.00 GiB was free; other programs left only 5.00 GiB of "
+            "that.",
             "a (1.00 GiB, which was leaving already) and big (1.00 GiB, not used for 1 h 6 min) left for it.",
             "Of those that could leave, the policy best_lately found big worth least.",
             "Also in memory: b (not used for 1 d 3 h).",
@@ -319,6 +343,95 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
             trained_context_tokens=8,
         ),
         ("box1 found tiny in tiny.gguf, 1.00 GiB.",),
+    ),
+    (
+        InstanceLoaded(
+            node="box1",
+            model_id="tiny",
+            instance_id="i",
+            pid=1,
+            resident_bytes=GIB,
+            gpu_bytes=GIB,
+            estimated_bytes=3 * GIB,
+            load_ms=90_400,
+        ),
+        ("tiny was loaded on box1 in 1 min 30 s: it takes 2.00 GiB, and 3.00 GiB had been estimated.",),
+    ),
+    (
+        InstanceGrew(node="box1", model_id="tiny", instance_id="i", reserved_bytes=2 * GIB),
+        ("tiny on box1 needs more memory by now: it counts for 2.00 GiB.",),
+    ),
+    (
+        ModelQuarantined(
+            model_id="tiny",
+            node="box1",
+            content="",
+            settings_key="",
+            failures=3,
+            until=NOON + timedelta(minutes=4),
+            instance_id="i",
+            reason="exit code 3",
+        ),
+        (
+            "tiny is left alone on box1 until 2026-11-28T12:04:00Z: it failed 3 times in a row, the last "
+            "time with: exit code 3.",
+        ),
+    ),
+    (
+        ModelReleased(model_id="tiny", node="box1", reason="worked"),
+        ("tiny was tried again on box1 and worked: it is loaded like any other.",),
+    ),
+    (
+        ModelReleased(model_id="tiny", node="box1", reason="requested"),
+        ("tiny was released on box1: it is loaded like any other again.",),
+    ),
+    (
+        PredictionMade(
+            model_id="tiny",
+            node="box1",
+            prediction_id="p",
+            chance=0.75,
+            estimate=0.7,
+            horizon_seconds=1800,
+            saves_seconds=1.5,
+            costs_seconds=0.25,
+            bytes=2 * GIB,
+            evicting=("big",),
+            losers=(
+                Loser(model_id="b", chance=0.5, saves_seconds=1, costs_seconds=2),
+                Loser(model_id="c", chance=0.004, saves_seconds=1),
+            ),
+        ),
+        (
+            "box1 expected with a chance of 75% that tiny would be used within 30 min, and so loads it "
+            "before anybody asks.",
+            "That was expected to save 1.5 s of waiting and to cost 0.25 s; it takes 2.00 GiB.",
+            "If there was no room, big could have left for it.",
+            "Not loaded were b (50%, would have saved 1.0 s and cost 2.0 s) and c (0.4%, there was no room "
+            "for it).",
+        ),
+    ),
+    (
+        settled("hit", "used"),
+        (
+            "The bet on tiny on box1 was won: it was used, and 1.5 s of its load were saved. It took 0.5 GiB "
+            "hours of memory.",
+        ),
+    ),
+    (
+        settled("waste", "not_used"),
+        ("The bet on tiny on box1 was lost: nobody used it in time. It took 0.5 GiB hours of memory.",),
+    ),
+    (
+        settled("waste", "left"),
+        (
+            "The bet on tiny on box1 was lost: it left memory before anybody used it (evicted). It took "
+            "0.5 GiB hours of memory.",
+        ),
+    ),
+    (
+        settled("waste", "failed"),
+        ("The bet on tiny on box1 was lost: it was not loaded (evicted). It took 0.5 GiB hours of memory.",),
     ),
     (ModelRemoved(model_id="tiny", node="box1"), ("The file of tiny is gone from box1.",)),
     (ModelPinned(model_id="tiny", node="box1"), ("tiny was pinned on box1: it stays loaded.",)),

@@ -68,6 +68,17 @@ EVENTS: dict[int, Event] = {
             1,
             Residence(state="not_loaded", seq=0),
         ),
+        (
+            {"instance.load_started": 3, "instance.loaded": 4, "instance.grew": 6},
+            1,
+            Residence(state="loaded", seq=4, started_seq=3),
+        ),
+        (
+            {"model.quarantined": 6, "instance.loaded": 4, "instance.crashed": 5},
+            1,
+            Residence(state="not_loaded", seq=5, quarantined_seq=6),
+        ),
+        ({"model.quarantined": 6, "model.released": 7}, 1, Residence(state="not_loaded", seq=0)),
         ({"model.pinned": 2, "model.unpinned": 3}, 1, Residence(state="not_loaded", seq=0)),
     ],
 )

@@ -11,7 +11,7 @@ from suite.messages.events import REGISTRY
 from suite.messages.subjects import Subjects
 
 SUBJECTS = Subjects()
-IDS = {"instance": ("box.local", "SmolLM2-135M.Q4_1")}
+IDS = dict.fromkeys(("instance", "admission"), ("box.local", "SmolLM2-135M.Q4_1"))
 DEFAULT_IDS = ("SmolLM2-135M.Q4_1",)
 
 

@@ -20,7 +20,7 @@ CTRL_C, CTRL_D = b"\x03", b"\x04"
 
 _SECONDS = 20.0
 """For what must happen; it bounds a hang."""
-_LINES = 300
+_LINES = 500
 
 
 class Terminal:

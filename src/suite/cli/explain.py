@@ -46,7 +46,7 @@ def explain(target: Target, model: str | None, seq: int | None, at: str | None, 
       suite explain
       suite explain smollm2
       suite explain smollm2 --limit 50 --json
-      suite explain --at 10s
+      suite explain --at 1s
     """
     from suite.cli.output import json_line
 

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from suite.domain.residency import Resident
+from suite.domain.residency import Residency, Resident
 from suite.domain.turn_plan import Considered, Planning, only_evicting
 from suite.domain.turns import PAUSE_SECONDS, UNUSED, Occupancies, Occupancy, Queue, Turns
 from suite.messages.decisions import (
@@ -63,7 +63,13 @@ class _Answer(NamedTuple):
 def _briefly(state: Turns) -> Turns:
     """The state with one request for all that wait for the same model: it is decided by models."""
     waiting = {
-        model_id: (msgspec.structs.replace(queue[0], deadline=max(each.deadline for each in queue)),)
+        model_id: (
+            msgspec.structs.replace(
+                queue[0],
+                deadline=max(each.deadline for each in queue),
+                only_evicting=only_evicting(queue),
+            ),
+        )
         for model_id, queue in state.waiting.items()
     }
     return msgspec.structs.replace(state, waiting=waiting)
@@ -191,9 +197,7 @@ class _Weighing:
     def _with_more_memory(self) -> Iterator[AnyAlternative]:
         missing = self._missing_bytes()
         if missing > 0:
-            residency = self._state.residency
-            limit_bytes = residency.limit_bytes + missing
-            answer = self._ask(residency=msgspec.structs.replace(residency, limit_bytes=limit_bytes))
+            answer = self._ask(residency=_enlarged(self._state.residency, missing))
             if self._differs(answer):
                 yield MoreMemory(bytes=missing, starts=answer.starts, evicting=_sorted(answer.evicting))
 
@@ -283,6 +287,16 @@ class _Weighing:
             waits=all(each.request.model_id != self._model_id for each in turn.refused),
             evicting=frozenset(id for id in evicting if not self._use(id).leaving),
         )
+
+
+def _enlarged(residency: Residency, more_bytes: int) -> Residency:
+    """With so much more memory, of which other programs take nothing."""
+    available = residency.available_bytes
+    return msgspec.structs.replace(
+        residency,
+        limit_bytes=residency.limit_bytes + more_bytes,
+        available_bytes=None if available is None else available + more_bytes,
+    )
 
 
 def _at_most(candidates: tuple[Candidate, ...], most: int) -> tuple[Candidate, ...]:

@@ -27,7 +27,11 @@ Outcome: TypeAlias = Literal["loads", "waits", "refused"]
 def memory(decision: Decision) -> str:
     """What was needed and what was free."""
     free = size(decision.free_bytes) if decision.free_bytes > 0 else "nothing"
-    return f"It needed {size(decision.need_bytes)}, and {free} of {size(decision.limit_bytes)} was free."
+    left = decision.left_by_others_bytes
+    others = f"; other programs left only {size(max(left, 0))} of that" if left is not None else ""
+    return (
+        f"It needed {size(decision.need_bytes)}, and {free} of {size(decision.limit_bytes)} was free{others}."
+    )
 
 
 def leaving(decision: Decision, evicting: Sequence[str]) -> Iterator[str]:

@@ -13,24 +13,30 @@ from typing import Final
 
 from suite.domain.incidents import incident
 from suite.errors import LoadCancelled
+from suite.explanation import bets
 from suite.explanation import decision as decisions
-from suite.explanation.words import counted, listed, span
+from suite.explanation.words import counted, listed, moment, span
 from suite.messages.decisions import Decision
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     Event,
     InstanceCrashed,
+    InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
     InstanceUnloaded,
     ModelPinned,
+    ModelQuarantined,
     ModelRegistered,
+    ModelReleased,
     ModelRemoved,
     ModelUnpinned,
     NodeLost,
     NodeStarted,
     NodeStopped,
+    PredictionMade,
+    PredictionSettled,
     RequestsRefused,
     WaitEnded,
     WaitStarted,
@@ -43,6 +49,7 @@ FACTS: tuple[type[Event], ...] = (
     InstanceLoadStarted,
     InstanceLoaded,
     InstanceLoadFailed,
+    InstanceGrew,
     InstanceUnloaded,
     InstanceCrashed,
     WaitStarted,
@@ -52,6 +59,10 @@ FACTS: tuple[type[Event], ...] = (
     ModelRemoved,
     ModelPinned,
     ModelUnpinned,
+    ModelQuarantined,
+    ModelReleased,
+    PredictionMade,
+    PredictionSettled,
 )
 """The events that are explained."""
 
@@ -69,15 +80,14 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
         case InstanceLoadStarted():
             yield from _load_started(event, time)
         case InstanceLoaded():
-            seconds = span(event.load_ms / 1000)
-            yield (
-                f"{event.model_id} was loaded on {event.node} in {seconds}: it takes "
-                f"{size(event.resident_bytes)}."
-            )
+            yield _loaded(event)
         case InstanceLoadFailed(code=LoadCancelled.code):
             yield f"The load of {event.model_id} on {event.node} was ended before it was ready."
         case InstanceLoadFailed():
             yield f"{event.model_id} could not be loaded on {event.node}: {event.message} ({event.code})."
+        case InstanceGrew():
+            reserved = size(event.reserved_bytes)
+            yield f"{event.model_id} on {event.node} needs more memory by now: it counts for {reserved}."
         case InstanceUnloaded():
             yield from _unloaded(event, cause)
         case InstanceCrashed():
@@ -98,6 +108,19 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
             yield f"{event.model_id} was pinned on {event.node}: it stays loaded."
         case ModelUnpinned():
             yield f"{event.model_id} was unpinned on {event.node}: it need not stay loaded any longer."
+        case ModelQuarantined():
+            yield (
+                f"{event.model_id} is left alone on {event.node} until {moment(event.until)}: it failed "
+                f"{counted(event.failures, 'time')} in a row, the last time with: {event.reason}."
+            )
+        case ModelReleased(reason="worked"):
+            yield f"{event.model_id} was tried again on {event.node} and worked: it is loaded like any other."
+        case ModelReleased():
+            yield f"{event.model_id} was released on {event.node}: it is loaded like any other again."
+        case PredictionMade():
+            yield from bets.made(event)
+        case PredictionSettled():
+            yield bets.settled(event)
         case NodeStarted():
             yield f"The service on {event.node} started."
         case NodeStopped():
@@ -107,6 +130,13 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
 
 
 # --- loads ------------------------------------------------------------------------------------------------
+
+
+def _loaded(event: InstanceLoaded) -> str:
+    taken = f"it takes {size(event.resident_bytes + event.gpu_bytes)}"
+    if event.estimated_bytes:
+        taken += f", and {size(event.estimated_bytes)} had been estimated"
+    return f"{event.model_id} was loaded on {event.node} in {span(event.load_ms / 1000)}: {taken}."
 
 
 def _load_started(event: InstanceLoadStarted, time: datetime) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 import msgspec
@@ -14,6 +14,15 @@ from suite.messages.envelope import Recorded
 
 _LOADED: Final = "instance.loaded"
 _STARTED: Final = "instance.load_started"
+_LIVES: Final = (
+    _STARTED,
+    _LOADED,
+    "instance.load_failed",
+    "instance.unloaded",
+    "instance.crashed",
+)
+_QUARANTINED: Final = "model.quarantined"
+_RELEASES: Final = ("model.released", _LOADED)
 _WAITS: Final = "admission.wait_started"
 _WAIT_ENDS: Final = ("admission.wait_ended", _STARTED)
 _PINNED: Final = "model.pinned"
@@ -35,19 +44,28 @@ class Residence(msgspec.Struct, frozen=True, kw_only=True):
     """The event that says that requests wait, if they do."""
     pinned_seq: int = 0
     """The event that says that it is pinned, if it is."""
+    quarantined_seq: int = 0
+    """The event that says that it is left alone for a while, unless it was released or loaded since."""
     node_seq: int = 0
     """The event that says that the node is gone, if that ended it."""
 
     @property
     def seqs(self) -> frozenset[int]:
         """The events that it is explained from."""
-        own = (self.seq, self.started_seq, self.waits_seq, self.pinned_seq, self.node_seq)
+        own = (
+            self.seq,
+            self.started_seq,
+            self.waits_seq,
+            self.pinned_seq,
+            self.quarantined_seq,
+            self.node_seq,
+        )
         return frozenset(seq for seq in own if seq)
 
 
 def residence(newest: Newest, node_seq: int) -> Residence:
     """Find out which events count. `node_seq` is the newest event of the node itself: a start or an end."""
-    lives = {fact: seq for fact, seq in newest.items() if fact.startswith("instance.")}
+    lives = {fact: newest[fact] for fact in _LIVES if fact in newest}
     fact = max(lives, key=lives.__getitem__, default="")
     seq = lives.get(fact, 0)
     is_there = fact in (_STARTED, _LOADED)
@@ -55,18 +73,24 @@ def residence(newest: Newest, node_seq: int) -> Residence:
     state: State = "not_loaded"
     if is_there and not ended_with_node:
         state = "loaded" if fact == _LOADED else "loading"
-    waits_seq = newest.get(_WAITS, 0)
-    if waits_seq < max(node_seq, *(newest.get(end, 0) for end in _WAIT_ENDS)):
+    waits_seq = _unless_later(newest, _WAITS, _WAIT_ENDS)
+    if waits_seq < node_seq:
         waits_seq = 0
-    pinned_seq = newest.get(_PINNED, 0)
     return Residence(
         state="waiting" if waits_seq and state == "not_loaded" else state,
         seq=seq,
         started_seq=newest.get(_STARTED, 0) if state != "not_loaded" else 0,
         waits_seq=waits_seq,
-        pinned_seq=pinned_seq if pinned_seq > newest.get(_UNPINNED, 0) else 0,
+        quarantined_seq=_unless_later(newest, _QUARANTINED, _RELEASES),
+        pinned_seq=_unless_later(newest, _PINNED, (_UNPINNED,)),
         node_seq=node_seq if ended_with_node else 0,
     )
+
+
+def _unless_later(newest: Newest, fact: str, ends: Iterable[str]) -> int:
+    """The sequence of a fact that holds until one of these; 0 if it does not hold."""
+    seq = newest.get(fact, 0)
+    return seq if all(newest.get(end, 0) < seq for end in ends) else 0
 
 
 def told(
@@ -87,8 +111,9 @@ def told(
         lines += sentences(gone)
     if waits is not None:
         lines += sentences(waits)
-    if (pinned := events.get(place.pinned_seq)) is not None:
-        lines += sentences(pinned)
+    for seq in (place.quarantined_seq, place.pinned_seq):
+        if (holds := events.get(seq)) is not None:
+            lines += sentences(holds)
     return tuple(lines)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import anyio
 import msgspec
@@ -345,19 +345,11 @@ class Admission:
 
     def _show(self, places: Mapping[str, Place]) -> None:
         for model_id, place in places.items():
-            if place != self.place(model_id):
-                self._wake(place.waits_for)
             for request in self.state.waiting[model_id]:
                 ticket = self._tickets[request.request_id]
                 if ticket.place != place:
                     ticket.place = place
                     ticket.change()
-
-    def _wake(self, awaited: Iterable[str]) -> None:
-        """Wake whoever is loading one of these without need: it gives way."""
-        for model_id in awaited:
-            if model_id in self._instances:
-                self._instances[model_id].changed()
 
     def _occupancy(self, *model_ids: str, appraisal: Appraisal = NO_APPRAISAL) -> Occupancies:
         return {

@@ -26,11 +26,11 @@ _EVICTS: Final = "evicts"
 
 
 class HistoryProjection(Projection):
-    """Folds the events of models, instances, waits and nodes."""
+    """Folds the events of models, instances, waits, bets and nodes."""
 
     name: ClassVar[str] = "history"
     version: ClassVar[int] = 1
-    aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "admission", "node")
+    aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "admission", "prediction", "node")
     schema: ClassVar[str] = """
         CREATE TABLE history (
             model_id TEXT NOT NULL,
