@@ -183,9 +183,11 @@ async def test_a_drain_can_be_cut_short(tmp_path: Path) -> None:
 
 async def test_a_model_that_can_never_fit_is_refused(tmp_path: Path) -> None:
     tiny_model(tmp_path / "a.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data", "--memory-limit-gb", "0.0001") as (_, client):
+    options = ("--memory-limit-gb", "0.0001")
+    async with service_and_client(tmp_path, tmp_path / "data", *options) as (service, client):
         with pytest.raises(NotEnoughMemory, match="memory_limit_gb"):
             await client.load_model("a")
+        assert "no model fits into the memory limit of 104.9 KiB" in service.errors.read_text()
 
 
 async def test_a_model_that_turns_out_larger_than_the_limit_is_refused_and_not_tried_again(

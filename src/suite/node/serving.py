@@ -324,7 +324,7 @@ def _supervisor(
     learning: Learning,
 ) -> Supervisor:
     settings, connection = env.settings, env.connection
-    cores = NodeCores(machine.processors)
+    cores, cgroups = NodeCores(machine.processors), Cgroups()
     return Supervisor(
         settings.node,
         journal,
@@ -336,13 +336,13 @@ def _supervisor(
         quarantine=quarantine,
         sizes=ModelSizes(settings.node),
         machine_memory=machine.memory(),
-        available_memory=machine.available_memory,
+        available_memory=partial(machine.available_memory, cgroups=cgroups),
         gpus=Gpus.open().read,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
         cores=cores,
-        memory_kills=MemoryKills(Cgroups().out_of_memory_kills),
+        memory_kills=MemoryKills(cgroups.out_of_memory_kills),
         appraise=Appraisals(learning.appraiser, now=env.now),
         new_id=env.new_id,
         now=env.now,
