@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -288,6 +288,20 @@ def test_a_full_queue_is_refused_at_once() -> None:
     node.ask("c", 60)
 
 
+def test_1000_waiters_for_one_model_are_let_in_by_one_load() -> None:
+    node = Memory(100, queue_limit=1000)
+    running = node.ask("a", 60)
+    node.finish_load("a")
+    waiting = {node.ask("b", 60) for _ in range(1000)}
+    with pytest.raises(Overloaded, match="1000 requests wait"):
+        node.ask("b", 60)
+    node.pass_time(LONGEST_TURN_SECONDS)
+    node.finish(running)
+    node.leave("a")
+    assert node.using["b"] == waiting
+    assert [start.model_id for start in node.starts] == ["a", "b"]
+
+
 def test_a_priority_counts_as_ten_seconds_of_waiting() -> None:
     node = memory(a=60)
     node.ask("a", 60)
@@ -550,6 +564,7 @@ def test_four_clients_and_room_for_one_of_two_models() -> None:
     load_seconds=st.floats(0.1, 20),
     use_seconds=st.floats(0.01, 5),
 )
+@example(sizes=[10, 10, 10, 10, 81], wanted=[[0], [1], [0, 4]], load_seconds=1.0, use_seconds=1.0)
 def test_however_they_ask_every_wait_is_bounded(
     sizes: list[int], wanted: list[list[int]], load_seconds: float, use_seconds: float
 ) -> None:

@@ -129,13 +129,15 @@ class Client(Evaluations, Records):
         on_waiting: OnWaiting | None = None,
         load_wait_ms: int | None = None,
         keep_alive: KeepAlive = None,
+        context_length: int | None = None,
     ) -> LoadModelReply:
         """Load a model, and return when it is ready or, with ``wait=False``, when the load has started.
 
         If there is no memory for it now, it waits for its turn, up to ``load_wait_ms`` (None: the service's
         setting); ``on_waiting`` is called with its place in the line. The load itself has no time limit: the
         node sends a message every second. Raises NodeLost when these stop. ``keep_alive`` is how long it
-        stays when nobody uses it: seconds, "forever" or "now".
+        stays when nobody uses it: seconds, "forever" or "now". ``context_length`` is what its context has to
+        have: InvalidRequest is raised if it is configured with less.
         """
 
         def hear(signal: Signal) -> None:
@@ -145,7 +147,12 @@ class Client(Evaluations, Records):
                 on_waiting(signal)
 
         request = LoadModelRequest(
-            model_id=model_id, wait=wait, stream=True, load_wait_ms=load_wait_ms, keep_alive=keep_alive
+            model_id=model_id,
+            wait=wait,
+            stream=True,
+            load_wait_ms=load_wait_ms,
+            keep_alive=keep_alive,
+            context_length=context_length,
         )
         return await self._exchange("load_model", request, LoadModelReply, hear)
 

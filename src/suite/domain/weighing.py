@@ -175,8 +175,9 @@ class _Weighing:
         if tenure is None:
             return None
         left = tenure.is_idle_at(use.last_used) - self._now
-        if standing == "kept" or (standing == "idle" and left > 0):
-            return round(left, 3)
+        is_closed = standing == "idle" and resident.model_id in self._state.closing  # it may leave at once
+        if standing == "kept" or (standing == "idle" and left > 0 and not is_closed):
+            return math.ceil(left * 1000) / 1000  # rounded to 0, one that is kept could leave
         if standing == "used" and math.isfinite(self._since):
             return round(max(0.0, tenure.turn_ends_at(self._since) - self._now), 3)
         return None

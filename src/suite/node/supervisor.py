@@ -558,8 +558,9 @@ class Supervisor:
             self._tasks.start_soon(self._end_standby)
 
     async def _end_standby(self) -> None:
-        if (standby := await self._standby.take()) is not None:
-            await end_process(standby)
+        with anyio.CancelScope(shield=True):  # whoever takes the process must end it
+            if (standby := await self._standby.take()) is not None:
+                await end_process(standby)
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
