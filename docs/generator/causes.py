@@ -28,6 +28,7 @@ _APPEND: Final = ("log_not_writable", "unknown_outcome", "fenced", "log_gone")
 _LOAD: Final = (
     *_MODEL,
     *_APPEND,
+    "model_quarantined",
     "not_enough_memory",
     "load_failed",
     "load_cancelled",
@@ -39,8 +40,9 @@ _QUERY: Final = ("read_model_behind", "read_model_unavailable")
 BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "load_model": _LOAD,
     "unload_model": ("model_not_found", *_APPEND),
-    "pin_model": (*_MODEL, *_APPEND, "not_enough_memory", "conflict"),
+    "pin_model": (*_MODEL, *_APPEND, "model_quarantined", "not_enough_memory", "conflict"),
     "unpin_model": ("model_not_found", *_APPEND, "conflict"),
+    "release_model": ("model_not_found", *_APPEND),
     "preload_models": (),
     "generate_text": (
         *_LOAD,

@@ -12,7 +12,7 @@ from copy import copy
 from typing import ClassVar, Self
 
 RETRY_AFTER_MS = 1000
-"""When to try again if a queue is full and the time until there is room is unknown."""
+"""When to try again if the time until that succeeds is unknown."""
 
 
 class SuiteError(Exception):
@@ -167,6 +167,18 @@ class LoadCancelled(SuiteError):
 
     code = "load_cancelled"
     status = 409
+
+
+class Quarantined(SuiteError):
+    """The model failed again and again and is left alone for a while: the message says until when and why."""
+
+    code = "model_quarantined"
+    status = 503
+
+    def __init__(self, message: str | None = None, *, retry_after_ms: int = RETRY_AFTER_MS) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+        """When it may be loaded again."""
 
 
 class NotEnoughMemory(SuiteError):
@@ -530,6 +542,7 @@ def error_classes() -> dict[str, type[SuiteError]]:
 
 def error_from_reply(code: str, message: str, *, retry_after_ms: int | None = None) -> SuiteError:
     """The error of a reply with ``status: error``; an unknown code gives the root class."""
-    if code == Overloaded.code and retry_after_ms is not None:
-        return Overloaded(message, retry_after_ms=retry_after_ms)
-    return error_classes().get(code, SuiteError)(message)
+    kind = error_classes().get(code, SuiteError)
+    if issubclass(kind, Overloaded | Quarantined) and retry_after_ms is not None:
+        return kind(message, retry_after_ms=retry_after_ms)
+    return kind(message)

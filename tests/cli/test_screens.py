@@ -49,6 +49,7 @@ COMMANDS = (
     "usage --by model --by day",
     "predictions",
     "fleet",
+    f"explain {SMOL}",
     "modles",
 )
 

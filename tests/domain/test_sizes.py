@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from suite.domain.sizes import LOADS, SizeKey, Sizes, evolve, need_bytes
+from suite.domain.sizes import LOADS, SizeKey, Sizes, evolve, merged, need_bytes
 from suite.messages.events import (
     Event,
     InstanceCrashed,
@@ -74,6 +74,13 @@ def test_a_size_that_was_seen_once_is_forgotten_after_some_loads() -> None:
     later = [loaded(str(number), 60) for number in range(LOADS)]
     assert need(*once, *later[1:]) == 500
     assert need(*once, *later) == 60
+
+
+def test_what_is_recalled_later_is_added_to_what_was_measured_meanwhile() -> None:
+    earlier = evolve(evolve({}, loaded("1", 60)), unloaded("1", 90))
+    later = evolve({}, loaded("2", 70))
+    assert merged(earlier, later)[KEY] == {**earlier[KEY], **later[KEY]}
+    assert merged(earlier, {}) == earlier == merged({}, earlier)
 
 
 def test_what_it_grew_to_never_keeps_a_model_out_that_fits_when_it_is_ready() -> None:

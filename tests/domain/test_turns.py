@@ -89,6 +89,12 @@ class AnyOrder(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.memory.pass_time(seconds)
 
+    @rule(seconds=st.sampled_from([-1000.0, -1.0, 100.0, 1e5]))
+    def the_clock_jumps(self, seconds: float) -> None:
+        """Nothing is decided on the way."""
+        self.memory.now += seconds
+        self.memory.settle()
+
     @invariant()
     def the_budget_holds(self) -> None:
         """Processes may only need more together than the limit where one needs more than was estimated."""
@@ -416,6 +422,70 @@ def test_bytes_are_protected_and_not_a_number_of_models() -> None:
     node.finish_load("e")
     node.ask("f", 20)
     assert node.starts[1].evicting == ("a", "b")
+
+
+def test_what_is_pinned_stays_whoever_waits_and_for_how_long() -> None:
+    """ollama issue 10948, llama.cpp issue 18153."""
+    node = memory(p=40, a=40)
+    node.pin("p", 40)
+    node.finish(node.ask("a", 40))
+    node.ask("b", 60)
+    node.pass_time(3600.0)
+    assert node.evicted == ["a"]
+
+
+def test_a_model_is_loaded_once_for_all_who_ask_for_it_at_once() -> None:
+    """llama-swap issue 281."""
+    node = Memory(100)
+    waiting = [node.ask("a", 60) for _ in range(3)]
+    assert [start.model_id for start in node.starts] == ["a"]
+    node.finish_load("a")
+    assert node.using["a"] == {*waiting}
+
+
+def test_who_asks_for_a_model_while_it_is_unloaded_gets_it_again() -> None:
+    """llama-swap issue 946: a request during an unload hung the model for ever."""
+    node = memory(a=60)
+    node.unload("a")
+    waiting = node.ask("a", 60)
+    assert waiting not in node.served
+    node.leave("a")
+    node.finish_load("a")
+    assert node.using["a"] == {waiting}
+
+
+def test_a_request_that_has_been_let_in_keeps_its_model_until_it_is_done() -> None:
+    """triton-inference-server issue 3583: what loads, uses and unloads a model must not come in between."""
+    node = memory(a=60)
+    running = node.ask("a", 60)
+    node.ask("b", 60)
+    node.ask("c", 100)
+    node.pass_time(3600.0)
+    assert not node.leaving
+    node.finish(running)
+    assert node.leaving == {"a": "evicted"}
+
+
+def test_memory_that_the_next_in_line_waits_for_is_not_given_to_a_third() -> None:
+    node = memory(a=60)
+    running = node.ask("a", 60)
+    large = node.ask("f", 100)
+    node.ask("c", 30)
+    node.pass_time(3600.0)
+    assert not node.starts
+    node.finish(running)
+    assert [start.model_id for start in node.starts] == ["f"]
+    assert large in node.served
+
+
+def test_a_crash_frees_the_memory_for_the_next_in_line() -> None:
+    """ollama issues 9926 and 11997: memory counted for a process that was gone."""
+    node = memory(a=60)
+    node.ask("a", 60)
+    waiting = node.ask("b", 60)
+    node.crash("a")
+    assert waiting in node.served
+    assert node.starts[-1].evicting == ()
 
 
 def test_requests_are_answered_model_by_model() -> None:

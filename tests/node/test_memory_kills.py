@@ -83,6 +83,7 @@ async def test_loads_and_generations_are_told_that_the_kernel_killed_their_proce
                 await instance.wait_gone()
             assert instance.failure is not None
             assert ("for lack of memory" in instance.failure.message) is bool(by_kernel)
+            await client.release_model("tiny")
         crashes = [each.data for each in await history(client, "instance.*.tiny.crashed")]
         assert [each.reason for each in crashes if isinstance(each, InstanceCrashed)] == [
             "out_of_memory",

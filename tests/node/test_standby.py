@@ -43,14 +43,14 @@ async def kept(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Standby]:
         tasks.start_soon(standby.keep, lambda: True)
         yield standby
         tasks.cancel_scope.cancel()
-    assert standby.take() is None
+    assert await standby.take() is None
 
 
 @asynccontextmanager
 async def taken(standby: Standby) -> AsyncIterator[anyio.abc.Process]:
     """The process that stands ready, once there is one; not even a test that fails leaves it."""
     with anyio.fail_after(20):
-        while (process := standby.take()) is None:
+        while (process := await standby.take()) is None:
             await anyio.sleep(0.01)
     try:
         yield process
@@ -139,7 +139,7 @@ async def test_where_no_process_can_be_started_it_is_tried_again_and_nobody_wait
 
     monkeypatch.setattr(suite.node.standby, "open_process", fails_twice)
     async with kept(monkeypatch) as standby:
-        assert standby.take() is None
+        assert await standby.take() is None
         async with taken(standby):
             assert failures == 2
 
@@ -159,7 +159,7 @@ async def test_without_room_there_is_none(monkeypatch: pytest.MonkeyPatch) -> No
         with anyio.fail_after(10):
             while asked < 5:
                 await anyio.sleep(0.001)
-        assert standby.take() is None
+        assert await standby.take() is None
         tasks.cancel_scope.cancel()
 
 

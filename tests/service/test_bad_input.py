@@ -52,6 +52,12 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "invalid_request",
         "load_wait_ms",
     ),
+    "a larger context than the model has": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "context_length": 100_000}),
+        "invalid_request",
+        "set context_length = 100000 in models",
+    ),
     "a word for how long": (
         "embed",
         b'{"model_id": "tiny", "input": "x", "keep_alive": "sometimes"}',

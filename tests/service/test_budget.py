@@ -14,7 +14,7 @@ import suite
 from suite.client import Client
 from suite.errors import NotEnoughMemory
 from suite.messages.actions.status import InstanceInfo, MemoryInfo, ModelInfo
-from suite.messages.events import InstanceLoaded, InstanceLoadStarted
+from suite.messages.events import InstanceLoaded, InstanceLoadStarted, InstanceUnloaded
 from support.cgroups import joining, real_cgroup
 from support.models import smollm2, tiny_model
 from support.service import history, service_and_client, serving
@@ -44,7 +44,7 @@ async def test_a_load_reserves_what_the_last_ones_needed_also_after_a_restart(tm
     models = tmp_path / "models"
     models.mkdir()
     tiny_model(models / "a.gguf")
-    async with service_and_client(models, tmp_path / "data") as (_, client):
+    async with service_and_client(models, tmp_path / "data") as (service, client):
         estimated = (await info(client)).need_bytes
         assert not (await info(client)).is_measured
         loaded = await client.load_model("a")
@@ -57,16 +57,18 @@ async def test_a_load_reserves_what_the_last_ones_needed_also_after_a_restart(tm
         assert ram.reserved_bytes == now.reserved_bytes
         assert ram.measured_bytes >= now.measured_bytes
         assert ram.others_bytes and ram.admissible_bytes <= ram.limit_bytes
-        await client.unload_model("a")
         needed = (await info(client)).need_bytes
         assert needed >= now.reserved_bytes > estimated
+        await service.kill()
 
     async with service_and_client(models, tmp_path / "data") as (_, client):
         assert ((await info(client)).need_bytes, (await info(client)).is_measured) == (needed, True)
         await client.load_model("a")
-        *_, started, fact = [each.data for each in await history(client, "instance.*.a.>")]
+        *_, ended, started, fact = [each.data for each in await history(client, "instance.*.a.>")]
+        assert isinstance(ended, InstanceUnloaded) and ended.reason == "node_lost"
         assert isinstance(started, InstanceLoadStarted) and isinstance(fact, InstanceLoaded)
         assert started.reserved_bytes == needed
+        assert (await info(client)).need_bytes == needed
         assert started.content == fact.content == (await info(client)).sha256
         assert fact.estimated_bytes == estimated
         assert fact.resident_bytes == fact.anonymous_bytes + fact.file_bytes
@@ -76,7 +78,7 @@ async def test_a_load_reserves_what_the_last_ones_needed_also_after_a_restart(tm
         assert 0 < fact.weights_bytes < fact.file_bytes and fact.compute_bytes > 0
 
 
-HOLD = "held = b'x' * (400 << 20); print('held', flush=True); input()"
+HOLD = "held = b'x' * (480 << 20); print('held', flush=True); input()"
 
 
 async def test_a_load_waits_for_memory_that_another_program_uses_but_not_for_page_cache(

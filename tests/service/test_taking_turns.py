@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import anyio
@@ -13,7 +15,7 @@ import pytest
 import suite
 from suite.client import Client
 from suite.client.generation import Generation
-from suite.errors import Cancelled, NodeStopping, NotEnoughMemory
+from suite.errors import Cancelled, InvalidRequest, NodeStopping, NotEnoughMemory, Overloaded
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded
 from suite.messages.signals import Waiting
@@ -23,14 +25,15 @@ from support.service import Serving, facts, history, service_and_client
 SECONDS = 30.0
 
 
+SHORT_TURNS = "turn_seconds = 0.3\nstandby = false"
+
+
 @asynccontextmanager
-async def room_for_one(directory: Path) -> AsyncIterator[tuple[Serving, Client]]:
+async def room_for_one(directory: Path, settings: str = SHORT_TURNS) -> AsyncIterator[tuple[Serving, Client]]:
     """A service with the models a, b and c; it has memory for one of them, whichever it is."""
     for name in ("a", "b", "c"):
         slow_model(directory / f"{name}.gguf")
-    (directory / "suite.toml").write_text(
-        "turn_seconds = 0.3\nstandby = false\nmemory_limit_gb = 0.3\ndrain_seconds = 1\n"
-    )
+    (directory / "suite.toml").write_text(f"{settings}\nmemory_limit_gb = 0.3\ndrain_seconds = 1\n")
     config = ("--config", str(directory / "suite.toml"))
     async with service_and_client(directory, directory / "data", *config) as (service, client):
         yield service, client
@@ -75,6 +78,48 @@ async def test_both_models_are_served_in_turn_and_nobody_is_refused(tmp_path: Pa
         assert 2 <= loads <= 4
         reasons = {event.data.reason for event in events if isinstance(event.data, InstanceUnloaded)}
         assert reasons == {"evicted"}
+
+
+async def test_400_short_requests_of_four_clients_are_all_answered_and_few_of_them_cost_a_load(
+    tmp_path: Path,
+) -> None:
+    """Two of the clients ask for one model only, the others for both in turn."""
+    async with room_for_one(tmp_path, settings="") as (_, client):
+        answers: Counter[str] = Counter()
+
+        async def ask(*model_ids: str) -> None:
+            for _, model_id in zip(range(100), cycle(model_ids), strict=False):
+                reply = await client.generate_text(model_id, "Once", max_tokens=2)
+                assert reply.completion_tokens == 2
+                answers[reply.model_id] += 1
+
+        with anyio.fail_after(8 * SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for model_ids in ("a", "b", "ab", "ba"):
+                    tasks.start_soon(ask, *model_ids)
+        assert answers == {"a": 200, "b": 200}
+        stats = await client.get_stats()
+        assert stats.loads <= 200
+        assert stats.crashes == 0
+
+
+async def test_1000_waiters_for_one_model_are_let_in_by_one_load(tmp_path: Path) -> None:
+    settings = f"{SHORT_TURNS}\nqueue_limit = 1000"
+    async with room_for_one(tmp_path, settings) as (_, client), using(client, "a") as running:
+        loaded: list[bool] = []
+
+        async def load() -> None:
+            loaded.append((await client.load_model("b")).loaded)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(1000):
+                tasks.start_soon(load)
+            await until(client, "b", waiting=1000)
+            with pytest.raises(Overloaded, match="1000 requests wait"):
+                await client.load_model("b")
+            await client.cancel_generation(running.generation_id)
+        assert loaded == [True] * 1000
+        assert facts(await history(client, "instance.*.b.>")).count("instance.load_started") == 1
 
 
 async def test_who_waits_is_told_its_place_and_ends_by_cancel_deadline_or_with_its_client(
@@ -153,6 +198,18 @@ async def test_a_request_says_how_long_its_model_stays(tmp_path: Path) -> None:
         assert (await info(client, "a")).idle_timeout_seconds == 0
         await client.load_model("a", keep_alive=7)
         assert (await info(client, "a")).idle_timeout_seconds == 7
+
+
+async def test_another_context_is_served_by_the_one_that_is_there_and_that_is_said(tmp_path: Path) -> None:
+    """open-webui issue 19591, ollama issue 8903: two clients must not have a model loaded anew in turns."""
+    async with room_for_one(tmp_path) as (_, client):
+        asked = [None, 100, 4096, 100]
+        replies = [await client.generate_text("a", "Once", max_tokens=2, context_length=n) for n in asked]
+        assert [len(reply.warnings) for reply in replies] == [0, 1, 0, 1]
+        assert "a context of 4096 tokens" in replies[1].warnings[0]
+        with pytest.raises(InvalidRequest, match="set context_length = 5000"):
+            await client.generate_text("a", "Once", max_tokens=2, context_length=5000)
+        assert (await client.get_stats()).loads == 1
 
 
 async def test_a_stop_does_not_wait_for_those_who_wait_for_memory(tmp_path: Path) -> None:

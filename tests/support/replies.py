@@ -20,6 +20,7 @@ from suite.messages.actions.evaluation import (
     Scores,
     SummaryReply,
 )
+from suite.messages.actions.explanation import ExplainedEvent, ExplainReply, ModelState
 from suite.messages.actions.prediction import (
     BetInfo,
     CalibrationInfo,
@@ -47,6 +48,7 @@ from suite.messages.actions.status import (
     MemoryEstimate,
     ModelInfo,
     ProjectionInfo,
+    QuarantineInfo,
 )
 from suite.messages.actions.usage import UsageCount, UsageReply
 from suite.messages.signals import Chunk, Heartbeat, Progress
@@ -116,7 +118,16 @@ MODELS = (
         ),
     ),
     _model(GEMMA, architecture="gemma3", parameters=268_098_176, quantization="Q4_K_M"),
-    _model(UMLAUT, parameters=1_543_714_304, file_bytes=986 << 20),
+    _model(
+        UMLAUT,
+        parameters=1_543_714_304,
+        file_bytes=986 << 20,
+        quarantine=QuarantineInfo(
+            until="2026-11-28T12:30:00Z",
+            failures=7,
+            reason="llama.cpp could not load the model: it gave no reason",
+        ),
+    ),
     _model(DASHED, status="invalid", error=f"the file {DASHED}.gguf ends in its tensors: copy it once more"),
 )
 
@@ -207,6 +218,48 @@ def _fleet(model: ModelInfo, *nodes: str) -> FleetModel:
         mean_load_ms=1494.691,
     )
 
+
+EXPLAINED = ExplainReply(
+    at="2026-11-28T12:00:00+00:00",
+    models=(
+        ModelState(
+            model_id=SMOL,
+            node="box1",
+            state="loaded",
+            pinned=False,
+            seq=41,
+            sentences=(
+                f"{SMOL} is loaded on box1 since 2026-11-28T11:58:00Z.",
+                f"{SMOL} began to load on box1 because 3 requests needed it, after 2.2 s of waiting.",
+                f"Had {GEMMA} been used after 2026-11-28T11:57:30Z, {UMLAUT} would have left for it.",
+            ),
+        ),
+    ),
+    events=(
+        ExplainedEvent(
+            seq=41,
+            timestamp="2026-11-28T11:58:00+00:00",
+            type="suite.instance.loaded.v1",
+            node="box1",
+            model_id=SMOL,
+            sentences=(f"{SMOL} was loaded on box1 in 1.5 s: it takes 256.0 MiB.",),
+            decision=None,
+        ),
+        ExplainedEvent(
+            seq=40,
+            timestamp="2026-11-28T11:57:58+00:00",
+            type="suite.instance.load_started.v1",
+            node="box1",
+            model_id=SMOL,
+            sentences=(
+                f"{SMOL} began to load on box1 because 3 requests needed it, after 2.2 s of waiting.",
+                f"{GEMMA} (1.30 GiB, not used for 2 min 3 s) left for it.",
+                f"Also in memory: {UMLAUT} (2 requests used it), {LONG} (it was pinned) and 3 more.",
+            ),
+            decision=None,
+        ),
+    ),
+)
 
 ANSWERS: Mapping[str, msgspec.Struct] = {
     "list_models": ListModelsReply(models=MODELS),
@@ -330,6 +383,7 @@ ANSWERS: Mapping[str, msgspec.Struct] = {
         next_cursor=None,
     ),
     "usage": UsageReply(usage=(_usage(SMOL), _usage(UMLAUT))),
+    "explain": EXPLAINED,
     "get_predictions": GetPredictionsReply(
         horizon_seconds=1800.0,
         predictions=(

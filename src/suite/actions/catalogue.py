@@ -24,9 +24,11 @@ from suite.messages.actions.status import (
     ModelInfo,
     ModelsPage,
     ModelStatus,
+    QuarantineInfo,
 )
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
+from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.reply_size import as_many_as_fit, left_out
 from suite.projections.usage import last_used
@@ -61,7 +63,7 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
         return GetModelStatusReply(
             models={model.model_id: model for model in models},
             generations=generations,
-            memories=node.supervisor.memories,
+            memories=memories(node.supervisor),
             eviction=node.learning.eviction,
             next_cursor=next_cursor,
             warnings=(*_not_told(running, generations), *_more(request, next_cursor)),
@@ -73,7 +75,7 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
     return GetModelStatusReply(
         model=describe(node, model, used.get(model.model_id)),
         generations=generations,
-        memories=node.supervisor.memories,
+        memories=memories(node.supervisor),
         eviction=node.learning.eviction,
         warnings=_not_told(running, generations),
     )
@@ -152,6 +154,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         pinned=node.supervisor.is_pinned(model.model_id),
         waiting=node.supervisor.admission.waiting(model.model_id),
         place=place.place if place is not None else None,
+        quarantine=_quarantine(node, model) if instance is None else None,
         has_chat_template=bool(model.settings.chat_template or (info and info.chat_template)),
         estimate=model.estimate,
         need_bytes=node.supervisor.need_bytes(model) if model.error is None else 0,
@@ -167,6 +170,13 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         repository=model.file.entry.repository,
         defaults=dict(model.file.entry.parameters),
     )
+
+
+def _quarantine(node: Node, model: Model) -> QuarantineInfo | None:
+    found = node.supervisor.quarantine.pause_of(model)
+    if found is None:
+        return None
+    return QuarantineInfo(until=rfc3339(found.until), failures=found.failures, reason=found.reason)
 
 
 def _idle_timeout(node: Node, model: Model, instance: Instance | None) -> float:

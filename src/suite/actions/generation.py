@@ -20,7 +20,7 @@ from suite.messages.actions.generation import (
 )
 from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
-from suite.node.node import Node
+from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
 
 
@@ -38,11 +38,12 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     model = await node.loadable(request.model_id)
     if model.info is not None and not model.info.generates:
         raise CannotGenerate
+    warnings = (*call.warnings, *context_warnings(model, request.context_length))
     generation_id = request.generation_id or node.new_id()
     if request.stream:
         await call.send(Accepted(generation_id=generation_id, node=node.name))
     request = completed(request, model.file.entry.parameters, call.given)
-    handover = Handover(generation_id=generation_id, request=request, warnings=call.warnings)
+    handover = Handover(generation_id=generation_id, request=request, warnings=warnings)
     terms = node.terms(request.load_wait_ms, request.keep_alive, priority=request.priority)
     signalled = call if request.stream else None
     await node.generations.start(model, handover, call.reply, signalled, terms=terms, client=call.client)

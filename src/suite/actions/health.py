@@ -17,6 +17,7 @@ from suite.messages.actions.status import (
     HealthCheckRequest,
     OldStats,
 )
+from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.catalogue import totals
 from suite.projections.samples import count_samples
@@ -81,7 +82,7 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         completion_tokens=counts["completion_tokens"],
         memory_limit_bytes=residency.limit_bytes,
         memory_reserved_bytes=residency.reserved_bytes,
-        memories=node.supervisor.memories,
+        memories=memories(node.supervisor),
         last_seq=node.last_seq,
         metrics=await _old_stats(node),
         projections=tuple(each.info for each in node.projections.by_name.values()),

@@ -159,6 +159,7 @@ async def select_model(node: Node, request: SelectModelRequest, _: Call) -> Sele
     able.sort(
         key=lambda model: (
             not node.is_loaded(model.model_id),
+            node.supervisor.quarantine.pause_of(model) is not None,
             -trust.get(model.model_id, UNKNOWN_TRUST),
             model.model_id,
         )

@@ -1,8 +1,9 @@
-"""load_model, unload_model, pin_model and unpin_model."""
+"""load_model, unload_model, pin_model, unpin_model and release_model."""
 
 from __future__ import annotations
 
 import anyio
+import msgspec
 
 from suite.bus.service import Call, action
 from suite.catalogue import Model
@@ -12,13 +13,15 @@ from suite.messages.actions.residency import (
     LoadModelRequest,
     PinModelReply,
     PinModelRequest,
+    ReleaseModelReply,
+    ReleaseModelRequest,
     UnloadModelReply,
     UnloadModelRequest,
     UnpinModelReply,
     UnpinModelRequest,
 )
 from suite.node.generations import beating, wait_loaded
-from suite.node.node import Node
+from suite.node.node import Node, context_warnings
 
 WAITING = 1024
 """The most requests that wait for loads. Each costs only a task; those of one model must not block others."""
@@ -28,10 +31,12 @@ WAITING = 1024
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
     model = await node.loadable(request.model_id)
+    warnings = context_warnings(model, request.context_length)
     signalled = call if request.stream else None
     with anyio.CancelScope() as scope:
         async with beating(signalled, scope.cancel):
-            return await _load(node, model, request, call)
+            reply = await _load(node, model, request, call)
+            return msgspec.structs.replace(reply, warnings=warnings)
     raise Cancelled("nobody waits for this load any more")
 
 
@@ -108,6 +113,21 @@ async def unpin_model(node: Node, request: UnpinModelRequest, _: Call) -> UnpinM
         message=f"{model_id} was not pinned on {node.name}"
         if seq is None
         else f"{model_id} is not pinned on {node.name} any more",
+        seq=seq,
+    )
+
+
+@action("release_model")
+async def release_model(node: Node, request: ReleaseModelRequest, _: Call) -> ReleaseModelReply:
+    """End the quarantine of a model."""
+    model_id = node.model(request.model_id).model_id
+    seq = await node.supervisor.quarantine.release(model_id)
+    return ReleaseModelReply(
+        model_id=model_id,
+        node=node.name,
+        message=f"{model_id} was not quarantined on {node.name}"
+        if seq is None
+        else f"{model_id} is not quarantined on {node.name} any more: the next request loads it",
         seq=seq,
     )
 

@@ -30,7 +30,7 @@ from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.thread import EngineThread
 from suite.errors import LoadCancelled, ModelFileInvalid
 from suite.identity import new_id, utc_now
-from suite.messages.actor import LOG_FORMAT, ActorSpec, Failed, Loading
+from suite.messages.actor import LOG_FORMAT, ActorSpec, Failed, Imported, Loading
 
 _PROGRESS_STEP = 0.01
 # uvloop, because CPU time that the event loop takes is lost to decoding.
@@ -42,7 +42,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
     pipe = NodePipe.claim()
-    rest = Thread(target=_import_the_rest, name="imports", daemon=True)
+    rest = Thread(target=_import_the_rest, args=[pipe], name="imports", daemon=True)
     rest.start()
     spec = pipe.receive_spec()
     if spec is None:
@@ -67,7 +67,7 @@ def main() -> None:
     exit_process(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed, backend_options=_LOOP))
 
 
-def _import_the_rest() -> None:
+def _import_the_rest(pipe: NodePipe) -> None:
     """Import `serve` and the event loop. An error here occurs again in `main`, which reports it."""
     with suppress(Exception):
         import anyio
@@ -76,6 +76,7 @@ def _import_the_rest() -> None:
         import suite.engine.candidates  # noqa: F401 - numpy, for the first token
 
         anyio.run(anyio.sleep, 0, backend_options=_LOOP)  # the loop's own modules come with the first run
+    pipe.report(Imported())
 
 
 def _new_seed() -> int:

@@ -7,7 +7,7 @@ import logging
 import msgspec
 
 from suite.bus.connection import Connection
-from suite.errors import InvalidRequest, Overloaded, SuiteError, TooLarge, Unavailable
+from suite.errors import InvalidRequest, Overloaded, Quarantined, SuiteError, TooLarge, Unavailable
 from suite.messages.actions.base import ErrorReply
 
 log = logging.getLogger("suite.bus")
@@ -25,7 +25,7 @@ def error_reply(error: SuiteError, warnings: tuple[str, ...] = ()) -> ErrorReply
         code=error.code,
         message=error.message,
         event_id=None if event_id is None else str(event_id),
-        retry_after_ms=error.retry_after_ms if isinstance(error, Overloaded) else None,
+        retry_after_ms=error.retry_after_ms if isinstance(error, Overloaded | Quarantined) else None,
         warnings=warnings,
     )
 

@@ -1,4 +1,4 @@
-"""``suite models``, ``suite load``, ``suite unload``, ``suite clear``."""
+"""``suite models``, ``suite load``, ``suite unload``, ``suite pin``, ``suite release``, ``suite clear``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from suite.messages.actions.residency import (
         LoadModelReply,
         PinModelReply,
+        ReleaseModelReply,
         UnloadModelReply,
         UnpinModelReply,
     )
@@ -102,6 +103,8 @@ def show_models(models: Iterable[ModelInfo]) -> None:
 
 def _state(model: ModelInfo) -> str:
     """The state of the model, and of its file where that is not as it should be."""
+    if model.quarantine is not None:
+        return "quarantined"
     if model.file_state == "present":
         return model.status
     return model.file_state if model.instance is None else f"{model.status}, {model.file_state}"
@@ -230,6 +233,32 @@ def unpin(target: Target, model: str) -> None:
 
     async def work(client: Client) -> UnpinModelReply:
         return await for_model(client, model, client.unpin_model)
+
+    reply = target.run(work)
+    if target.as_json:
+        json_line(reply)
+    else:
+        click.echo(reply.message)
+
+
+@click.command()
+@click.argument("model", shell_complete=model_ids)
+@client_command
+def release(target: Target, model: str) -> None:
+    """End the quarantine of MODEL, so that the next request loads it.
+
+    A model that failed twice in a row, at its load or soon after, is left alone for a while, and longer each
+    time. A new file, or other settings, end that as well. `suite status MODEL` shows until when, and why.
+
+    \b
+    Examples:
+      suite release smollm2
+      suite release smollm2 --json
+    """
+    from suite.cli.output import json_line
+
+    async def work(client: Client) -> ReleaseModelReply:
+        return await for_model(client, model, client.release_model)
 
     reply = target.run(work)
     if target.as_json:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         KvCacheInfo,
         MemoryInfo,
         ModelInfo,
+        QuarantineInfo,
     )
 
 
@@ -62,6 +63,7 @@ def status(target: Target, model: str | None) -> None:
         show_memories(reply.memories)
         if reply.eviction is not None:
             folded(f"who leaves first: {_eviction(reply.eviction)}", indent=4)
+        _show_quarantined((reply.models or {}).values())
     if reply.generations:
         click.echo()
         _show_generations(reply.generations)
@@ -111,9 +113,32 @@ def _eviction(eviction: EvictionInfo) -> str:
     return policy + (f" (instead of {eviction.instead_of}, which has failed)" if eviction.instead_of else "")
 
 
+def _show_quarantined(models: Iterable[ModelInfo]) -> None:
+    """Print which models are left alone, because they failed again and again."""
+    from suite.cli.output import folded
+
+    for model in models:
+        if model.quarantine is not None:
+            folded(f"{model.model_id} is quarantined {_pause(model.quarantine)}", indent=4)
+
+
+def _pause(quarantine: QuarantineInfo) -> str:
+    from suite.cli.output import local_time
+
+    return (
+        f"until {local_time(quarantine.until)}: it failed {quarantine.failures} times in a row, "
+        f"the last time with: {quarantine.reason}"
+    )
+
+
 def _waits(model: ModelInfo) -> str:
     requests = f"{model.waiting} request{'s' if model.waiting != 1 else ''}"
     return f"waits for memory: place {model.place}, for {requests}"
+
+
+def _state(model: ModelInfo) -> str:
+    """The state, and what is wrong; a quarantine says that by itself."""
+    return model.status if model.error is None or model.quarantine else f"{model.status}: {model.error}"
 
 
 def show_memories(memories: Iterable[MemoryInfo]) -> None:
@@ -149,8 +174,9 @@ def _show_one(model: ModelInfo) -> None:
     from suite.units import size
 
     lines = [
-        ("state", model.status if model.error is None else f"{model.status}: {model.error}"),
+        ("state", _state(model)),
         ("waiting", _waits(model) if model.place is not None else ""),
+        ("quarantined", _pause(model.quarantine) if model.quarantine is not None else ""),
         ("pinned", "yes: it stays loaded" if model.pinned else ""),
         ("file", f"{model.model_path}, {size(model.file_bytes)}"),
         ("sha256", model.sha256 or "not read yet"),

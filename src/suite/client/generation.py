@@ -53,6 +53,7 @@ class GenerationOptions(TypedDict, total=False):
     deadline_ms: int | None
     load_wait_ms: int | None
     keep_alive: KeepAlive
+    context_length: int | None
     continue_: bool
     reuse: bool
     seed: int | None

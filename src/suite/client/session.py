@@ -45,6 +45,8 @@ from suite.messages.actions.residency import (
     LoadModelRequest,
     PinModelReply,
     PinModelRequest,
+    ReleaseModelReply,
+    ReleaseModelRequest,
     UnloadModelReply,
     UnloadModelRequest,
     UnpinModelReply,
@@ -154,6 +156,10 @@ class Client(Evaluations, Records):
     async def unpin_model(self, model_id: str) -> UnpinModelReply:
         """Stop keeping a model loaded."""
         return await self._ask("unpin_model", UnpinModelRequest(model_id=model_id), UnpinModelReply)
+
+    async def release_model(self, model_id: str) -> ReleaseModelReply:
+        """End the quarantine of a model on the node that answers, so that the next request loads it."""
+        return await self._ask("release_model", ReleaseModelRequest(model_id=model_id), ReleaseModelReply)
 
     async def unload_model(self, model_id: str, *, drain_ms: int = 30_000) -> UnloadModelReply:
         """Unload a model. Its running generations have ``drain_ms`` to end before they are cancelled."""

@@ -74,8 +74,9 @@ def evolve(state: Residency, event: Event) -> Residency:
             )
         case InstanceLoaded() if _is_resident(state, event):
             before = residents[event.model_id]
+            measured = event.resident_bytes + event.gpu_bytes
             residents[event.model_id] = msgspec.structs.replace(
-                before, phase="loaded", reserved_bytes=max(before.reserved_bytes, event.resident_bytes)
+                before, phase="loaded", reserved_bytes=max(before.reserved_bytes, measured)
             )
         case InstanceGrew() if _is_resident(state, event):
             residents[event.model_id] = msgspec.structs.replace(

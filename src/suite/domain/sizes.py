@@ -50,7 +50,8 @@ def evolve(sizes: Sizes, event: Event) -> Sizes:
     """The sizes after one event; what does not say its content is not remembered."""
     match event:
         case InstanceLoaded() | InstanceLoadFailed() if event.resident_bytes and event.content:
-            load = MeasuredLoad(ready_bytes=event.resident_bytes, peak_bytes=event.resident_bytes)
+            size = ready_bytes(event)
+            load = MeasuredLoad(ready_bytes=size, peak_bytes=size)
             return remember(sizes, SizeKey(event.content, event.settings_key), event.instance_id, load)
         case InstanceGrew(reserved_bytes=peak_bytes):
             return _raise(sizes, event.instance_id, peak_bytes)
@@ -60,10 +61,24 @@ def evolve(sizes: Sizes, event: Event) -> Sizes:
             return sizes
 
 
+def ready_bytes(event: InstanceLoaded | InstanceLoadFailed) -> int:
+    """What a load was measured to need when it was ready, in RAM and on GPUs."""
+    return event.resident_bytes + (event.gpu_bytes if isinstance(event, InstanceLoaded) else 0)
+
+
 def remember(sizes: Sizes, key: SizeKey, instance_id: str, load: MeasuredLoad) -> Sizes:
     """The sizes with one load more."""
     loads = {**sizes.get(key, {}), instance_id: load}
     return {**sizes, key: dict(list(loads.items())[-LOADS:])}
+
+
+def merged(earlier: Sizes, later: Sizes) -> Sizes:
+    """The sizes of two stretches of the log, of which the later one may begin in the earlier one."""
+    sizes = earlier
+    for key, loads in later.items():
+        for instance_id, load in loads.items():
+            sizes = remember(sizes, key, instance_id, load)
+    return sizes
 
 
 def _raise(sizes: Sizes, instance_id: str, peak_bytes: int) -> Sizes:
@@ -83,6 +98,6 @@ def need_bytes(sizes: Sizes, key: SizeKey, *, estimated_bytes: int, limit_bytes:
     loads = sizes.get(key)
     if not loads:
         return estimated_bytes
-    ready_bytes = max(load.ready_bytes for load in loads.values())
-    peak_bytes = max(load.peak_bytes for load in loads.values())
-    return max(ready_bytes, min(peak_bytes, limit_bytes))
+    ready = max(load.ready_bytes for load in loads.values())
+    peak = max(load.peak_bytes for load in loads.values())
+    return max(ready, min(peak, limit_bytes))

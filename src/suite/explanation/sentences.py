@@ -38,7 +38,7 @@ from suite.messages.events import (
 from suite.units import size
 
 LEAST_TOLD_SECONDS: Final = 0.1
-"""A wait that was shorter is not worth telling."""
+"""A wait or a rest that was shorter is not worth telling."""
 FACTS: tuple[type[Event], ...] = (
     InstanceLoadStarted,
     InstanceLoaded,
@@ -183,11 +183,16 @@ def _evicted(event: InstanceUnloaded, cause: Recorded | None) -> Iterator[str]:
     loaded = event.evicted_for or (started.model_id if isinstance(started, InstanceLoadStarted) else "")
     seq = event.decision_seq or (cause.seq if cause is not None else 0)
     told = f"so that {loaded} could be loaded (event {seq})" if loaded else "to make room for another model"
-    unused = event.unused_seconds
-    yield f"{model} left {node} {told}." + (f" It had not been used for {span(unused)}." if unused else "")
+    yield f"{model} left {node} {told}.{_unused(event.unused_seconds)}"
     if cause is not None and isinstance(started, InstanceLoadStarted) and started.decision is not None:
         for each in decisions.alternatives(started.decision, cause.time, "loads", about=model):
             yield each.replace(" left for it", f" left for {loaded}").replace(" to leave for it", " to leave")
+
+
+def _unused(seconds: float | None) -> str:
+    if seconds is None or seconds < LEAST_TOLD_SECONDS:
+        return ""
+    return f" It had not been used for {span(seconds)}."
 
 
 # --- waits and refusals -----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ process dies. Generations are handed over by NATS request.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -106,6 +107,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, tag_field="report"):
     """The base of all reports."""
 
 
+class Imported(Report, frozen=True, kw_only=True, tag="imported"):
+    """The process has imported what every load needs, whether it has its spec already or stands ready."""
+
+
 class Loading(Report, frozen=True, kw_only=True, tag="loading"):
     """The progress of the load, 0 to 1."""
 
@@ -122,6 +127,12 @@ class Buffer(msgspec.Struct, frozen=True, kw_only=True):
     """As llama.cpp calls it: ``CPU``, ``CPU_Mapped``, ``CUDA0``."""
     part: BufferPart
     bytes: int
+
+    @property
+    def gpu(self) -> int | None:
+        """The number of the GPU that it is on; None: it is in RAM, for only GPUs have numbers."""
+        number = re.search(r"\d+\Z", self.device)
+        return None if number is None else int(number[0])
 
 
 class Ready(Report, frozen=True, kw_only=True, tag="ready"):
@@ -153,7 +164,7 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     """The tokens in slots that would be lost with the process, because no snapshot of them is put on disk."""
 
 
-AnyReport: TypeAlias = Loading | Ready | Failed | Finished
+AnyReport: TypeAlias = Imported | Loading | Ready | Failed | Finished
 
 
 # --- node to actor, by request ------------------------------------------------------------------------------

@@ -139,6 +139,38 @@ class ModelUnpinned(ModelEvent, frozen=True, kw_only=True):
     node: str
 
 
+@event("model", "quarantined")
+class ModelQuarantined(ModelEvent, frozen=True, kw_only=True):
+    """The model failed again and again on this node, which does not load it before `until` (ADR 43).
+
+    That holds for this content with these settings only.
+    """
+
+    node: str
+    content: str
+    """The SHA-256 of the files that failed; empty if it was not known yet."""
+    settings_key: str
+    """The digest of the settings that they failed with, as in ``load_started``."""
+    failures: int
+    """How many times in a row it failed."""
+    until: datetime
+    instance_id: str
+    """The instance that failed last."""
+    reason: str
+    """How that one failed, for people."""
+
+
+ReleaseReason = Literal["requested", "worked"]
+
+
+@event("model", "released")
+class ModelReleased(ModelEvent, frozen=True, kw_only=True):
+    """The node loads this model again like any other: somebody has said so, or it was tried and worked."""
+
+    node: str
+    reason: ReleaseReason
+
+
 # --- instance ---------------------------------------------------------------------------------------------
 
 UnloadReason = Literal[
@@ -199,10 +231,15 @@ class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tru
     """What llama.cpp has allocated for the KV cache."""
     compute_bytes: int = 0
     """What llama.cpp has allocated to compute in."""
+    gpu_bytes: int = 0
+    """The part of these three that is in the memory of GPUs. It counts as much as resident memory."""
     content: str = ""
     """The SHA-256 of the files that it has loaded; empty if it is not known."""
     settings_key: str = ""
     """As in the start of the load."""
+
+
+LoadFailureReason = Literal["out_of_memory", "not_started"]
 
 
 @event("instance", "load_failed")
@@ -211,8 +248,11 @@ class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True, omit_defaults
 
     code: str
     message: str
+    reason: LoadFailureReason | None = None
+    """`out_of_memory`: the kernel killed its process for lack of memory; `not_started`: the system could not
+    start one. None: neither, or not known."""
     resident_bytes: int = 0
-    """What it was measured to need, if that was more than it can have."""
+    """What it was measured to need, on GPUs too, if that was more than it can have."""
     content: str = ""
     """The SHA-256 of the files that it was measured with."""
     settings_key: str = ""
@@ -234,7 +274,7 @@ class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=T
     reason: UnloadReason
     freed_bytes: int
     peak_bytes: int = 0
-    """The most resident memory that its processes had together."""
+    """The most memory that its processes had together, on GPUs too."""
     evicted_for: str = ""
     """The model that was loaded into its memory; empty: none, or not known."""
     decision_seq: int = 0
@@ -261,7 +301,7 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tr
     reason: CrashReason | None = None
     """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
     peak_bytes: int = 0
-    """The most resident memory that its processes had together."""
+    """The most memory that its processes had together, on GPUs too."""
 
 
 # --- admission ---------------------------------------------------------------------------------------------

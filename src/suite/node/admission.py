@@ -34,7 +34,7 @@ from suite.domain.turns import (
     evolve,
 )
 from suite.domain.weighing import weigh, weigh_excess
-from suite.errors import NodeStopping, NotEnoughMemory, Overloaded, SuiteError
+from suite.errors import NodeStopping, NotEnoughMemory, Overloaded, Quarantined, SuiteError
 from suite.identity import Clock, NewId
 from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import AdmissionEvent, Event, InstanceLoadStarted
@@ -107,16 +107,19 @@ class Admission:
         begin_load: BeginLoad,
         evict: Callable[[Instance, Decision], None],
         appraise: Appraise,
+        check: Callable[[Model], None],
         outcomes: Outcomes,
         new_id: NewId,
         clock: Clock,
     ) -> None:
+        """`check` raises the error for a model that must not be loaded now."""
         self.state = state
         self._instances = instances
         self._need_bytes = need_bytes
         self._begin_load = begin_load
         self._evict = evict
         self._appraise = appraise
+        self._check = check
         self._outcomes = outcomes
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
@@ -168,12 +171,23 @@ class Admission:
             self._refuse(ticket.request, NodeStopping(), "withdrawn")
             self.state = evolve(self.state, Withdrawn(request=ticket.request))
 
+    def check_again(self, model_id: str) -> None:
+        """Refuse those who wait for a model if it must not be loaded any more."""
+        for request in self.state.waiting.get(model_id, ()):
+            try:
+                self._check(self._tickets[request.request_id].model)
+            except SuiteError as error:
+                self._refuse(request, error, "refused")
+                self.note_refusal(model_id, error, waited_seconds=self._clock() - request.since)
+                self.note(Withdrawn(request=request))
+
     async def enter(
         self, model: Model, terms: Terms, *, correlation_id: str, tell: Tell | None = None
     ) -> Instance:
         """An instance of the model, loading or loaded, that counts this request as one that waits for it.
 
-        Raises NotEnoughMemory, Overloaded, NodeStopping, or what the append of the load's start raises.
+        Raises Quarantined, NotEnoughMemory, Overloaded, NodeStopping, or what the append of the load's start
+        raises.
         """
         now = self._clock()
         request = Request(
@@ -187,7 +201,7 @@ class Admission:
             only_evicting=terms.only_evicting,
             purpose=terms.purpose,
         )
-        answer = self._answer(request)
+        answer = self._answer(request, model)
         if not isinstance(answer, Queued):
             return self._let_in(self._instances[model.model_id])
         if self._is_closed:
@@ -201,14 +215,20 @@ class Admission:
             self._withdraw(ticket)
             raise
 
-    def _answer(self, request: Request) -> Served | Queued:
+    def _answer(self, request: Request, model: Model) -> Served | Queued:
         """Serve a request now, or let it wait. Raises its refusal, which gets into the log."""
         try:
-            return decide(self.state, Ask(request=request, occupancy=self._occupancy(request.model_id)))
+            answer = decide(self.state, Ask(request=request, occupancy=self._occupancy(request.model_id)))
+            if isinstance(answer, Queued):
+                self._check(model)
         except (NotEnoughMemory, Overloaded) as error:
             asked = evolve(self.state, Queued(request=request))
             self.note_refusal(request.model_id, error, weigh=lambda: self._weigh(asked, request.model_id))
             raise
+        except Quarantined as error:
+            self.note_refusal(request.model_id, error)
+            raise
+        return answer
 
     def note_refusal(
         self,

@@ -12,7 +12,7 @@ from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.turns import Occupancy
 from suite.errors import SuiteError
-from suite.messages.actor import CoreSeat
+from suite.messages.actor import Buffer, CoreSeat
 from suite.messages.decisions import Decision
 from suite.messages.events import UnloadReason
 from suite.node.process import ActorProcess
@@ -97,6 +97,8 @@ class Instance:
         self.load_ms: float | None = None
         self.resident_bytes = 0
         """When it was ready."""
+        self.buffers: tuple[Buffer, ...] = ()
+        """What llama.cpp has allocated for it, as far as it says."""
         self.memory = ProcessMemory()
         """What its processes had when they were measured last."""
         self.peak_bytes = 0
@@ -142,8 +144,13 @@ class Instance:
     def measured(self, memory: ProcessMemory) -> None:
         """Note what its processes have; nothing if they have ended."""
         if memory.resident_bytes:
-            self.memory = memory
-            self.peak_bytes = max(self.peak_bytes, memory.peak_bytes)
+            self.memory = msgspec.structs.replace(memory, gpu_bytes=self.gpu_bytes)
+            self.peak_bytes = max(self.peak_bytes, memory.peak_bytes + self.gpu_bytes)
+
+    @property
+    def gpu_bytes(self) -> int:
+        """What llama.cpp has allocated for it on GPUs."""
+        return sum(buffer.bytes for buffer in self.buffers if buffer.gpu is not None)
 
     def recorded(self, seq: int) -> None:
         """Note that its newest event is in the log."""

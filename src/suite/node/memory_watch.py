@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import anyio
 import anyio.to_thread
 
+from suite.gpus import GpuMemory
 from suite.machine import Bound
 from suite.node.instance import Instance
 from suite.process_memory import ProcessMemory
@@ -33,11 +34,12 @@ class MemoryWatch:
         measure: Measure,
         total: Bound,
         available: Callable[[], Bound | None],
+        gpus: Callable[[], tuple[GpuMemory, ...]],
         on_size: Callable[[Instance], Awaitable[None]],
         on_available: Callable[[int], None],
     ) -> None:
         """`standby` gives the id of a process that stands ready. `total` is what the node may use of the
-        machine, and `available` says how much more it could have now.
+        machine, and `available` says how much more it could have now. `gpus` reads the GPUs, and blocks.
 
         `on_size` is told of each instance that was measured, `on_available` what all of them may have.
         """
@@ -45,11 +47,14 @@ class MemoryWatch:
         """What the process that stands ready uses."""
         self.others_bytes: int | None = None
         """What other programs use of the machine, and this node itself beside its models; None: not known."""
+        self.gpus: tuple[GpuMemory, ...] = ()
+        """The memories of GPUs."""
         self._instances = instances
         self._standby = standby
         self._measure = measure
         self._total = total
         self._available = available
+        self._gpus = gpus
         self._on_size = on_size
         self._on_available = on_available
 
@@ -64,7 +69,7 @@ class MemoryWatch:
         processes = {each: each.process.pid for each in self._instances() if each.process is not None}
         standby = self._standby()
         pids = [*processes.values(), *(() if standby is None else (standby,))]
-        found, available = await anyio.to_thread.run_sync(self._look, pids)
+        found, available, self.gpus = await anyio.to_thread.run_sync(self._look, pids)
         self.standby_bytes = 0 if standby is None else found[standby].resident_bytes
         if available is not None:
             own = sum(memory.anonymous_bytes for memory in found.values())
@@ -74,6 +79,8 @@ class MemoryWatch:
             instance.measured(found[pid])
             await self._on_size(instance)
 
-    def _look(self, pids: Iterable[int]) -> tuple[dict[int, ProcessMemory], Bound | None]:
-        """Measure processes, and what is available beside them. Blocks."""
-        return {pid: self._measure(pid) for pid in pids}, self._available()
+    def _look(
+        self, pids: Iterable[int]
+    ) -> tuple[dict[int, ProcessMemory], Bound | None, tuple[GpuMemory, ...]]:
+        """Measure processes, what is available beside them, and the GPUs. Blocks."""
+        return {pid: self._measure(pid) for pid in pids}, self._available(), self._gpus()

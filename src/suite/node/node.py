@@ -170,6 +170,23 @@ class Node:
         return self.supervisor.cores.processors.threads(model.settings.n_threads)
 
 
+def context_warnings(model: Model, asked_tokens: int | None) -> tuple[str, ...]:
+    """What a request is told that asks for another context than the model has.
+
+    The model keeps its own, so that two clients do not have it loaded anew in turns. Raises InvalidRequest
+    if the request asks for more.
+    """
+    if asked_tokens is None or asked_tokens == model.context_tokens:
+        return ()
+    has = f"{model.model_id} has a context of {model.context_tokens} tokens, which no request changes"
+    if asked_tokens > model.context_tokens:
+        raise InvalidRequest(
+            f"{has}: ask for at most so many, or set context_length = {asked_tokens} "
+            f'in models."{model.model_id}"'
+        )
+    return (f"{has}: it is used instead of one of {asked_tokens}",)
+
+
 def keep_alive(settings: Settings, model: Model) -> float:
     """The model's own idle time in seconds after which it is unloaded, or else that of the service.
 

@@ -69,8 +69,11 @@ class Pins:
     async def pin(self, model: Model) -> int | None:
         """Pin a model, and load it in the background. Returns the event's sequence; None if it was pinned.
 
-        Raises NotEnoughMemory if it does not fit beside the other pinned models, or what the append raises.
+        Raises Quarantined, NotEnoughMemory if it does not fit beside the other pinned models, or what the
+        append raises.
         """
+        if model.model_id not in self._supervisor.instances:
+            self._supervisor.quarantine.check(model)
         state, limit_bytes = self._supervisor.admission.state, self._supervisor.residency.limit_bytes
         smaller = model.smaller(limit_bytes)
         need_bytes = self._supervisor.need_bytes(model)

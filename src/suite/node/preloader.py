@@ -25,6 +25,8 @@ logger = logging.getLogger("suite.node")
 
 LEASE: Final = "predictor"
 """What a node holds while it takes a bet: only one in the fleet does so at a time."""
+RETRY_SECONDS: Final = 10.0
+"""After how long it looks again where a round was not possible."""
 
 
 class Preloader:
@@ -46,12 +48,10 @@ class Preloader:
         `leases`: of the fleet, so that only one node takes a bet at a time.
         """
         while True:
-            try:
-                while (made := await self._take(leases)) is not None and await self._load(made):
-                    pass
-            except SuiteError as error:
-                logger.warning("no bets are taken at the moment: %s", error.message)
-            await anyio.sleep(self._interval_seconds)
+            is_over = await self._round(leases)
+            await anyio.sleep(
+                self._interval_seconds if is_over else min(RETRY_SECONDS, self._interval_seconds)
+            )
 
     def keep_alive(self, model: Model) -> float:
         """The idle time in seconds after which the model is unloaded; infinite for one that is likely used.
@@ -63,6 +63,16 @@ class Preloader:
         is_out_of_reach = now is not None and now.outage is not None
         is_likely = model.model_id in self._likely or self._prospects.is_bet_on(model.model_id)
         return math.inf if is_out_of_reach or is_likely else self._node.keep_alive(model)
+
+    async def _round(self, leases: Leases) -> bool:
+        """Take the bets that pay now. Returns False if others wait, or the log cannot be reached."""
+        try:
+            while (made := await self._take(leases)) is not None and await self._load(made):
+                pass
+        except SuiteError as error:
+            logger.warning("no bets are taken at the moment: %s", error.message)
+            return False
+        return not self._node.supervisor.admission.state.waiting
 
     async def _take(self, leases: Leases) -> PredictionMade | None:
         """Take the best bet, in the log, while no other node takes one; None if none pays now."""

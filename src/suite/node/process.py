@@ -17,7 +17,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from suite.errors import SuiteError
-from suite.messages.actor import ActorSpec, AnyReport, End
+from suite.messages.actor import ActorSpec, AnyReport, End, Imported
 from suite.process_memory import ProcessMemory, process_memory
 from suite.tasks import background
 
@@ -113,11 +113,7 @@ class ActorProcess:
         """Send the spec. Returns whether the first report, always the start of the load, comes in time."""
         with anyio.move_on_after(TAKE_SECONDS):
             await self._write(spec)
-            try:
-                await self._lines.receive_until(b"\n", _REPORT_LIMIT)
-            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
-                return False
-            return True
+            return await self._next_report() is not None
         return False
 
     @property
@@ -135,17 +131,25 @@ class ActorProcess:
         return process_memory(self.pid)
 
     async def reports(self) -> AsyncIterator[AnyReport]:
-        """The reports of the process until it ends. A process that sends an invalid report is killed."""
+        """The reports of the load and of what follows it, until the process ends.
+
+        A process that sends an invalid report is killed.
+        """
+        while (report := await self._next_report()) is not None:
+            yield report
+
+    async def _next_report(self) -> AnyReport | None:
         while True:
             try:
-                report = _decoder.decode(await self._lines.receive_until(b"\n", _REPORT_LIMIT))
+                report: AnyReport = _decoder.decode(await self._lines.receive_until(b"\n", _REPORT_LIMIT))
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
-                return
+                return None
             except (anyio.DelimiterNotFound, msgspec.MsgspecError) as error:
                 logger.error("process %d reports what nobody understands: %s", self.pid, error)
                 self.kill()
-                return
-            yield report
+                return None
+            if not isinstance(report, Imported):
+                return report
 
     async def exit_code(self) -> int:
         """Wait until the process has ended. Returns its exit code."""

@@ -56,7 +56,9 @@ class Prospects:
                 yield self._candidate(model, self._supervisor.need_bytes(model))
 
     def _may_bet_on(self, model: Model) -> bool:
-        """Whether it has no bet, and did not fail to load lately."""
+        """Whether it has no bet, and did not fail to load lately, nor again and again."""
+        if self._supervisor.quarantine.is_suspect(model):
+            return False
         record = self._learning.bets.records.get(model.model_id)
         failed_at = None if record is None else record.failed_at
         waits_until = -math.inf if failed_at is None else failed_at + self._learning.chances.horizon_seconds

@@ -32,7 +32,7 @@ from suite.actions.generation import cancel_generation, clear_kv_cache, generate
 from suite.actions.health import get_log_end, get_stats, health, health_check
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
-from suite.actions.residency import load_model, pin_model, unload_model, unpin_model
+from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
 from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
@@ -46,6 +46,7 @@ from suite.config.settings import RetentionSettings
 from suite.domain.residency import Residency
 from suite.domain.turns import Turns
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
+from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
@@ -69,6 +70,7 @@ from suite.node.node import Node, actor_spec
 from suite.node.pins import Pins, pinned_models
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
+from suite.node.quarantine import Quarantine, experience
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
@@ -90,6 +92,7 @@ ACTIONS = (
     unload_model,
     pin_model,
     unpin_model,
+    release_model,
     generate_text,
     embed,
     cancel_generation,
@@ -123,6 +126,7 @@ _NEEDS_MODELS = (
     unload_model,
     pin_model,
     unpin_model,
+    release_model,
     generate_text,
     embed,
     cancel_generation,
@@ -228,7 +232,8 @@ async def running_node(
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
-            supervisor = _supervisor(env, journal, catalogue, limit_bytes, learning)
+            quarantine = await _quarantine(env, journal)
+            supervisor = _supervisor(env, journal, catalogue, quarantine, limit_bytes, learning)
             pins = await _pins(env, catalogue, supervisor)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
@@ -305,8 +310,18 @@ async def _prepare(env: _Environment) -> Reporter:
     return reporter
 
 
+async def _quarantine(env: _Environment, journal: Journal) -> Quarantine:
+    known = await experience(env.log, env.subjects, env.settings.node, env.now())
+    return Quarantine(known, node=env.settings.node, journal=journal, now=env.now)
+
+
 def _supervisor(
-    env: _Environment, journal: Journal, catalogue: Catalogue, limit_bytes: int, learning: Learning
+    env: _Environment,
+    journal: Journal,
+    catalogue: Catalogue,
+    quarantine: Quarantine,
+    limit_bytes: int,
+    learning: Learning,
 ) -> Supervisor:
     settings, connection = env.settings, env.connection
     cores = NodeCores(machine.processors)
@@ -318,9 +333,11 @@ def _supervisor(
             queue_limit=settings.queue_limit,
             turn_seconds=settings.turn_seconds,
         ),
+        quarantine=quarantine,
         sizes=ModelSizes(settings.node),
         machine_memory=machine.memory(),
         available_memory=machine.available_memory,
+        gpus=Gpus.open().read,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
@@ -405,7 +422,12 @@ def _start_background(env: _Environment, node: Node) -> None:
 
 async def _take_bets(env: _Environment, preloader: Preloader) -> None:
     bucket = f"{env.subjects.stream}_PREDICTOR"
-    await preloader.run(await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS))
+    try:
+        leases = await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS)
+    except SuiteError as error:
+        logger.warning("nothing is loaded in advance until the next start: %s", error.message)
+    else:
+        await preloader.run(leases)
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:
@@ -544,4 +566,5 @@ async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch)
                 content.changed(model_id)
             node.pins.heed_files()
             for model_id in (*changes.added, *changes.changed, *changes.touched, *changes.removed):
+                node.supervisor.quarantine.files_changed(model_id)
                 registrar.note(model_id)

@@ -7,7 +7,7 @@ import logging
 import anyio
 
 from suite.catalogue import Model
-from suite.domain.sizes import SizeKey, Sizes, evolve, need_bytes
+from suite.domain.sizes import SizeKey, Sizes, evolve, merged, need_bytes
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.events import Event
 from suite.projections.projector import Projector
@@ -25,32 +25,27 @@ class ModelSizes:
 
     def __init__(self, node: str) -> None:
         self._node = node
-        self._recalled: Sizes = {}
-        self._measured: Sizes = {}
-        """In this run."""
+        self._sizes: Sizes = {}
         self._is_recalled = anyio.Event()
 
     def need_bytes(self, model: Model, limit_bytes: int) -> int:
         """The memory to reserve for a load of this model."""
-        key = SizeKey(model.sha256 or "", model.settings_key)
-        known = self._measured if key in self._measured else self._recalled
-        return need_bytes(known, key, estimated_bytes=model.need_bytes, limit_bytes=limit_bytes)
+        return need_bytes(self._sizes, _key(model), estimated_bytes=model.need_bytes, limit_bytes=limit_bytes)
 
     def is_measured(self, model: Model) -> bool:
         """Whether its size is known from an earlier load."""
-        key = SizeKey(model.sha256 or "", model.settings_key)
-        return key in self._measured or key in self._recalled
+        return _key(model) in self._sizes
 
     def note(self, fact: Event) -> None:
         """Take notice of a fact about an instance of this node."""
-        self._measured = evolve(self._measured, fact)
+        self._sizes = evolve(self._sizes, fact)
 
     async def recall(self, catalogue: Projector, seq: int) -> None:
         """Read what was measured up to an event of the log, as soon as the read model has it."""
         while not self._is_recalled.is_set():
             try:
                 async with catalogue.reading(seq) as db:
-                    self._recalled = await sizes(db, self._node)
+                    self._sizes = merged(await sizes(db, self._node), self._sizes)
                 self._is_recalled.set()
             except (ReadModelBehind, ReadModelUnavailable) as error:
                 logger.info("sizes of models are estimated for now: %s", error.message)
@@ -60,3 +55,7 @@ class ModelSizes:
         """Wait for `recall`, but not for long: a read model may be rebuilt meanwhile."""
         with anyio.move_on_after(RECALL_SECONDS):
             await self._is_recalled.wait()
+
+
+def _key(model: Model) -> SizeKey:
+    return SizeKey(model.sha256 or "", model.settings_key)

@@ -2,7 +2,7 @@
 
     standby = Standby()
     tasks.start_soon(standby.keep, may_start)
-    async with ActorProcess.start(spec, standby.take()) as process: ...
+    async with ActorProcess.start(spec, await standby.take()) as process: ...
 
 A load then does not have to wait for the imports. It never waits for the standby process either: if there is
 none, it starts its own. Like every model's process it ends with its node, when its stdin is closed.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import anyio
 import anyio.abc
@@ -24,8 +24,8 @@ logger = logging.getLogger("suite.actor")
 PAUSE_SECONDS = 1.0
 """The pause after the node's start, and after a standby process was taken, before another one is started: its
 imports must not slow down the load that is running."""
-IMPORT_SECONDS = 2.0
-"""How long the imports of a standby process may take, on a machine that does nothing else."""
+IMPORT_SECONDS = 5.0
+"""How long models leave a core to the imports of a standby process, at most."""
 LONGEST_PAUSE_SECONDS = 60.0
 """The limit of the pause, which doubles each time a standby process dies unused."""
 _LAST_WORDS = 4096
@@ -47,17 +47,20 @@ class Standby:
         self._leave_core = leave_core
         self._process: anyio.abc.Process | None = None
         self._watch = anyio.CancelScope()
+        self._unwatched = anyio.Event()
 
     @property
     def pid(self) -> int | None:
         """The id of the process that stands ready; None if there is none."""
         return None if self._process is None else self._process.pid
 
-    def take(self) -> anyio.abc.Process | None:
+    async def take(self) -> anyio.abc.Process | None:
         """Take the process if there is one. The caller must end it. It may have died already."""
         process, self._process = self._process, None
         if process is not None:
             self._watch.cancel()
+            with anyio.CancelScope(shield=True):  # until then its output is read by the watch
+                await self._unwatched.wait()
         return process
 
     async def keep(self, may_start: Callable[[], bool]) -> None:
@@ -76,10 +79,11 @@ class Standby:
         except OSError as error:
             logger.warning("no process can stand ready: %s", error)
             return False
+        self._unwatched = anyio.Event()
         try:
             with anyio.CancelScope() as self._watch:
                 with self._leave_core(), anyio.move_on_after(IMPORT_SECONDS):
-                    await process.wait()
+                    await _imported(process)
                 await process.wait()
             if self._process is None:
                 return True
@@ -90,9 +94,17 @@ class Standby:
             )
             return False
         finally:
+            self._unwatched.set()
             if self._process is not None:
                 self._process = None
                 await end_process(process)
+
+
+async def _imported(process: anyio.abc.Process) -> None:
+    """Wait for the only thing that a process says before it has its spec, or for its end."""
+    assert process.stdout is not None
+    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        await process.stdout.receive()
 
 
 async def _last_words(process: anyio.abc.Process) -> str:

@@ -34,20 +34,21 @@ from suite.errors import (
     UnknownOutcome,
     error_from_reply,
 )
+from suite.gpus import GpuMemory
 from suite.identity import Clock, NewId, Now
 from suite.machine import Bound
-from suite.messages.actions.status import MemoryInfo
 from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
 from suite.messages.decisions import Decision
 from suite.messages.events import (
     CrashReason,
-    Event,
     InstanceCrashed,
+    InstanceEvent,
     InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
     InstanceUnloaded,
+    LoadFailureReason,
     UnloadReason,
 )
 from suite.node.admission import Admission, Tell, Terms
@@ -60,6 +61,7 @@ from suite.node.memory_kills import MemoryKills
 from suite.node.memory_watch import MemoryWatch
 from suite.node.outcomes import Outcomes
 from suite.node.process import STOP_SECONDS, ActorProcess, end_process
+from suite.node.quarantine import Quarantine
 from suite.node.sizes import ModelSizes
 from suite.node.standby import Standby
 from suite.process_memory import process_memory
@@ -95,9 +97,11 @@ class Supervisor:
         journal: Journal,
         *,
         turns: Turns,
+        quarantine: Quarantine,
         sizes: ModelSizes,
         machine_memory: Bound,
         available_memory: Callable[[], Bound | None],
+        gpus: Callable[[], tuple[GpuMemory, ...]],
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
@@ -122,6 +126,7 @@ class Supervisor:
             begin_load=self._begin_load,
             evict=self._evict,
             appraise=appraise,
+            check=quarantine.check,
             outcomes=Outcomes(node),
             new_id=new_id,
             clock=clock,
@@ -130,6 +135,8 @@ class Supervisor:
         """Counts of loads, unloads, crashes, generations and tokens since the start."""
         self.load_errors: dict[str, str] = {}
         """Why the last load of a model failed, by model id; removed when the next load begins."""
+        self.quarantine = quarantine
+        """Which models must not be loaded now."""
         self._node = node
         self._journal = journal
         self._make_spec = make_spec
@@ -146,6 +153,7 @@ class Supervisor:
             measure=process_memory,
             total=machine_memory,
             available=available_memory,
+            gpus=gpus,
             on_size=self._measured,
             on_available=self._squeezed,
         )
@@ -192,7 +200,7 @@ class Supervisor:
     ) -> AsyncIterator[Instance]:
         """An instance of the model, loading or loaded, that is not evicted during the block.
 
-        It waits until there is memory as `terms` say; `tell` gets its place in the line. Raises
+        It waits until there is memory as `terms` say; `tell` gets its place in the line. Raises Quarantined,
         NotEnoughMemory, Overloaded, NodeStopping, or what the append of the decision raises.
         """
         instance = await self.admission.enter(model, terms, correlation_id=correlation_id, tell=tell)
@@ -360,6 +368,7 @@ class Supervisor:
                 message="it was not known whether this load is in the log, so it was given up",
             )
             instance.seq = await self._journal.decide(started, undone=undone, correlation_id=correlation_id)
+        self.quarantine.note(started)
         self.instances[model.model_id] = instance
         self.load_errors.pop(model.model_id, None)
         departure = Departure(evicted_for=model.model_id, decision_seq=instance.seq)
@@ -426,7 +435,7 @@ class Supervisor:
                 instance.seat = None
 
     async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
-        async with ActorProcess.start(spec, self._standby.take()) as process:
+        async with ActorProcess.start(spec, await self._standby.take()) as process:
             instance.process = process
             if spec.cores is not None:
                 self.cores.watch(spec.cores, process.pid)
@@ -464,6 +473,7 @@ class Supervisor:
 
     async def _loaded(self, instance: Instance, ready: Ready) -> None:
         assert instance.process is not None
+        instance.buffers = ready.buffers
         instance.measured(instance.process.memory())
         instance.resident_bytes = instance.memory.resident_bytes or ready.resident_bytes
         if self._is_too_large(instance):
@@ -472,7 +482,7 @@ class Supervisor:
         now = self._clock()
         instance.progress = 1.0
         instance.load_ms = (now - instance.started) * 1000
-        await self._record(instance, self._loaded_fact(instance, ready, instance.load_ms))
+        await self._record(instance, self._loaded_fact(instance, instance.load_ms))
         self.counts["loads"] += 1
         instance.loaded_at = self._now().isoformat()
         instance.phase = "loaded"
@@ -481,10 +491,10 @@ class Supervisor:
         self.admission.note(BecameReady(model_id=model_id, now=self._clock(), load_seconds=load_seconds))
         self._touch(instance)
 
-    def _loaded_fact(self, instance: Instance, ready: Ready, load_ms: float) -> InstanceLoaded:
+    def _loaded_fact(self, instance: Instance, load_ms: float) -> InstanceLoaded:
         assert instance.process is not None
         parts: Counter[str] = Counter()
-        for buffer in ready.buffers:
+        for buffer in instance.buffers:
             parts[buffer.part] += buffer.bytes
         return InstanceLoaded(
             node=self._node,
@@ -499,13 +509,14 @@ class Supervisor:
             weights_bytes=parts["weights"],
             kv_bytes=parts["kv"],
             compute_bytes=parts["compute"],
+            gpu_bytes=instance.gpu_bytes,
             content=instance.sha256 or "",
             settings_key=instance.model.settings_key,
         )
 
     def _is_too_large(self, instance: Instance) -> bool:
         """Remember what a model really needs; whether that is more than it can ever have."""
-        model, resident_bytes = instance.model, instance.resident_bytes
+        model, resident_bytes = instance.model, instance.resident_bytes + instance.gpu_bytes
         reserved_bytes = self.residency.residents[model.model_id].reserved_bytes
         if resident_bytes <= reserved_bytes:
             return False
@@ -518,21 +529,6 @@ class Supervisor:
 
     # --- memory -------------------------------------------------------------------------------------------
 
-    @property
-    def memories(self) -> tuple[MemoryInfo, ...]:
-        """The memories of this node, and who uses them."""
-        measured = sum(each.memory.resident_bytes for each in self.instances.values())
-        return (
-            MemoryInfo(
-                name="ram",
-                limit_bytes=self.residency.limit_bytes,
-                reserved_bytes=self.residency.reserved_bytes,
-                measured_bytes=measured + self.memory.standby_bytes,
-                others_bytes=self.memory.others_bytes,
-                admissible_bytes=self.residency.admissible_bytes,
-            ),
-        )
-
     async def _measured(self, instance: Instance) -> None:
         """Have a model that needs more than was reserved for it count for that, as far as the limit goes.
 
@@ -541,7 +537,7 @@ class Supervisor:
         resident = self.residency.residents.get(instance.model.model_id)
         if resident is None or resident.instance_id != instance.instance_id or instance.phase != "loaded":
             return
-        needed, before = instance.memory.resident_bytes, resident.reserved_bytes
+        needed, before = instance.memory.total_bytes, resident.reserved_bytes
         reserved_bytes = min(-(-needed // GROWTH_BYTES) * GROWTH_BYTES, self.residency.limit_bytes)
         if needed <= before or reserved_bytes <= before:
             return
@@ -558,8 +554,12 @@ class Supervisor:
     def _squeezed(self, available_bytes: int) -> None:
         """Heed what other programs leave. A standby process gives way when there is no memory for it."""
         self.admission.note(Available(bytes=available_bytes))
-        if self.admission.free_bytes < 0 and (standby := self._standby.take()) is not None:
-            self._tasks.start_soon(end_process, standby)
+        if self.admission.free_bytes < 0 and self._standby.pid is not None:
+            self._tasks.start_soon(self._end_standby)
+
+    async def _end_standby(self) -> None:
+        if (standby := await self._standby.take()) is not None:
+            await end_process(standby)
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
@@ -574,7 +574,7 @@ class Supervisor:
         instance.changed()
         self.admission.wake()
 
-    def _end_of(self, instance: Instance, exit_code: int) -> Event:
+    def _end_of(self, instance: Instance, exit_code: int) -> InstanceEvent:
         """The event that ends the instance. Also sets the error for those who wait for it."""
         if instance.phase == "loading":
             return self._load_failed(instance, exit_code)
@@ -603,16 +603,19 @@ class Supervisor:
 
     def _load_failed(self, instance: Instance, exit_code: int) -> InstanceLoadFailed:
         model_id = instance.model.model_id
+        reason: LoadFailureReason | None = None
         if instance.unloading is not None:
             instance.failure = LoadCancelled()
+        elif instance.failure is None and self._memory_kills.explain(exit_code, instance.kills_before):
+            reason = "out_of_memory"
+            instance.failure = LoadFailed(f"the process that loaded {model_id} died: {_OUT_OF_MEMORY}")
         elif instance.failure is None:
-            died = f"the process that loaded {model_id} died"
             instance.failure = LoadFailed(
-                f"{died}: {_OUT_OF_MEMORY}"
-                if self._memory_kills.explain(exit_code, instance.kills_before)
-                else f"{died} with {described(exit_code)}: {_last_errors(instance)}; "
-                "check the file, or load it with other settings"
+                f"the process that loaded {model_id} died with {described(exit_code)}: "
+                f"{_last_errors(instance)}; check the file, or load it with other settings"
             )
+        elif instance.process is None and isinstance(instance.failure, LoadFailed):
+            reason = "not_started"
         failure = instance.failure
         self.load_errors[model_id] = failure.message
         return InstanceLoadFailed(
@@ -621,7 +624,8 @@ class Supervisor:
             instance_id=instance.instance_id,
             code=failure.code,
             message=failure.message,
-            resident_bytes=instance.resident_bytes,
+            reason=reason,
+            resident_bytes=instance.resident_bytes and instance.resident_bytes + instance.gpu_bytes,
             content=instance.sha256 or "" if instance.resident_bytes else "",
             settings_key=instance.model.settings_key if instance.resident_bytes else "",
         )
@@ -656,7 +660,7 @@ class Supervisor:
             if lease.accepted:
                 await self._terminate(lease, error)
 
-    async def _record(self, instance: Instance, fact: Event) -> None:
+    async def _record(self, instance: Instance, fact: InstanceEvent) -> None:
         try:
             await self._journal.record(
                 fact, correlation_id=instance.correlation_id, written=instance.recorded
@@ -664,7 +668,11 @@ class Supervisor:
         except LogNotWritable as error:  # it has happened all the same, and the journal writes it later
             instance.unrecorded = error
         self.sizes.note(fact)
+        follows = self.quarantine.note(fact)
         self.admission.note(fact)
+        if follows is not None:
+            self.admission.check_again(fact.model_id)
+            await self.quarantine.record(follows)
 
     def release(self, instance: Instance, generation_id: str) -> None:
         """Release the lease of a generation that has ended."""

@@ -5,9 +5,10 @@
     ...
     live.seq     # every event up to this one has been folded, and none after it
 
-A fold gets the events of its aggregates in the order of the log, each once, and learns of time only from
-them. So whoever reads the same events again gets the same state, at any sequence. It begins with the newest
-`REMEMBERED_USES` uses and what happened since, because older ones hardly count any more (ADR 44).
+A fold gets the events of its aggregates in the order of the log, each once, without those of later versions.
+It learns of time only from them. So whoever reads the same events again gets the same state, at any sequence.
+It begins with the newest `REMEMBERED_USES` uses and what happened since, because older ones hardly count any
+more (ADR 44).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from suite.errors import SuiteError
 from suite.log import Log
 from suite.log.follower import Follower
 from suite.messages.envelope import Recorded
+from suite.messages.events import UnknownEvent
 
 logger = logging.getLogger("suite.prediction")
 
@@ -134,8 +136,9 @@ class LiveFolds:
 
     async def _fold(self, events: Sequence[Recorded]) -> None:
         for number, event in enumerate(events, 1):
-            for fold in tuple(self._folds[event.data.aggregate]):
-                self._hand(event, fold)
+            if not isinstance(event.data, UnknownEvent):
+                for fold in tuple(self._folds[event.data.aggregate]):
+                    self._hand(event, fold)
             self.seq = event.seq
             if number % SLICE_EVENTS == 0:
                 await anyio.lowlevel.checkpoint()

@@ -7,7 +7,7 @@ from typing import Final
 
 import aiosqlite
 
-from suite.domain.sizes import LOADS, MeasuredLoad, SizeKey, Sizes, remember
+from suite.domain.sizes import LOADS, MeasuredLoad, SizeKey, Sizes, ready_bytes, remember
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     InstanceCrashed,
@@ -53,7 +53,7 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
 
 async def _insert(db: aiosqlite.Connection, seq: int, fact: InstanceLoaded | InstanceLoadFailed) -> None:
     key = (fact.node, fact.content, fact.settings_key)
-    size = fact.resident_bytes
+    size = ready_bytes(fact)
     await db.execute(
         "INSERT INTO sizes VALUES (?, ?, ?, ?, ?, ?, ?)",
         (seq, key[0], fact.instance_id, *key[1:], size, size),
@@ -72,11 +72,11 @@ async def _raise(db: aiosqlite.Connection, instance_id: str, peak_bytes: int) ->
 async def sizes(db: aiosqlite.Connection, node: str) -> Sizes:
     """What models were measured to need on a node."""
     found: Sizes = {}
-    for content, settings_key, instance_id, ready_bytes, peak_bytes in await db.execute_fetchall(
+    for content, settings_key, instance_id, ready, peak in await db.execute_fetchall(
         "SELECT content, settings_key, instance_id, ready_bytes, peak_bytes FROM sizes WHERE node = ? "
         "ORDER BY seq",
         (node,),
     ):
-        load = MeasuredLoad(ready_bytes=ready_bytes, peak_bytes=peak_bytes)
+        load = MeasuredLoad(ready_bytes=ready, peak_bytes=peak)
         found = remember(found, SizeKey(content, settings_key), instance_id, load)
     return found

@@ -38,6 +38,14 @@ KeepAlive: TypeAlias = Annotated[
         "until a request says otherwise or the model is unloaded. Null: as it is."
     ),
 ]
+ContextLength: TypeAlias = Annotated[
+    Annotated[int, Meta(ge=1)] | None,
+    Meta(
+        description="The context that the sender counts on, in tokens. A request never changes that of a "
+        "model: one that asks for less is served with what the model has, and a warning says so; one that "
+        "asks for more is refused."
+    ),
+]
 Limit: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 Sequence: TypeAlias = Annotated[int, Meta(ge=0)]
 
@@ -84,5 +92,5 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
     event_id: str | None = None
     """For ``unknown_outcome``: the id of the event in question."""
     retry_after_ms: int | None = None
-    """For ``overloaded``: when there is likely to be room again."""
+    """For ``overloaded``: when there is likely to be room again; for ``model_quarantined``: when it ends."""
     warnings: tuple[str, ...] = ()

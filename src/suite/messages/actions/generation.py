@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from suite.messages.actions.base import (
+    ContextLength,
     ConversationId,
     GenerationId,
     KeepAlive,
@@ -92,6 +93,7 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     seconds of waiting."""
     load_wait_ms: LoadWait = None
     keep_alive: KeepAlive = None
+    context_length: ContextLength = None
     deadline_ms: Annotated[int, Meta(ge=1, le=86_400_000)] | None = None
     """The time limit from the acceptance by the model on. The answer then ends with the text so far, with
     ``finish_reason: deadline``."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from suite.messages.actions.base import KeepAlive, LoadWait, ModelId, Reply, Request
+from suite.messages.actions.base import ContextLength, KeepAlive, LoadWait, ModelId, Reply, Request
 
 
 class LoadModelRequest(Request, frozen=True, kw_only=True):
@@ -22,6 +22,7 @@ class LoadModelRequest(Request, frozen=True, kw_only=True):
     """True: send progress until the final reply."""
     load_wait_ms: LoadWait = None
     keep_alive: KeepAlive = None
+    context_length: ContextLength = None
 
 
 class LoadModelReply(Reply, frozen=True, kw_only=True):
@@ -88,3 +89,23 @@ class UnpinModelReply(Reply, frozen=True, kw_only=True):
     message: str
     seq: int | None
     """The sequence of the ``unpinned`` event; null if it was not pinned."""
+
+
+class ReleaseModelRequest(Request, frozen=True, kw_only=True):
+    """End the quarantine of a model on the node that answers: forget that it failed, so it is loaded again.
+
+    A model that failed twice in a row or more, at its load or soon after, is left alone for a while:
+    requests for it are refused with `model_quarantined`.
+    """
+
+    model_id: ModelId
+
+
+class ReleaseModelReply(Reply, frozen=True, kw_only=True):
+    """The model is not quarantined. It is not loaded by this."""
+
+    model_id: str
+    node: str
+    message: str
+    seq: int | None
+    """The sequence of the ``released`` event; null if it was not quarantined."""

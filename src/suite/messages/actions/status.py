@@ -41,11 +41,12 @@ class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A memory of a node, and who uses it, in bytes."""
 
     name: str
-    """``ram``."""
+    """``ram``, or a GPU: ``gpu0``."""
     limit_bytes: int
     """What all models together may have."""
     reserved_bytes: int
-    """What those count for that are loaded or loading."""
+    """What those count for that are loaded or loading; on a GPU, what llama.cpp has allocated there. What is
+    on GPUs counts for ``ram`` too."""
     measured_bytes: int
     """What the models' processes were measured to use, with their helpers, and with a process that stands
     ready for the next load. Pages of files count too."""
@@ -114,6 +115,16 @@ class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How its requester calls itself, in the header ``Suite-Client``; null if it does not."""
 
 
+class QuarantineInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a model is not loaded for now: it failed again and again."""
+
+    until: str
+    failures: int
+    """How many times in a row it failed."""
+    reason: str
+    """How it failed the last time."""
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One model of the catalogue, with its instance if it has one."""
 
@@ -149,6 +160,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """How many requests wait until there is memory for it."""
     place: int | None = None
     """1: it is the next model to be loaded; null if nothing waits for it."""
+    quarantine: QuarantineInfo | None = None
+    """Until when it is not loaded on this node, and why; null if it may be. `release_model` ends that."""
     has_chat_template: bool
     estimate: MemoryEstimate | None
     need_bytes: int = 0

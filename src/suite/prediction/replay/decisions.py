@@ -18,7 +18,7 @@ from suite.domain.turn_plan import plan
 from suite.domain.turns import Occupancy, Request, Tenure, Turns
 from suite.messages.decisions import Candidate, Decision, PolicyState
 from suite.messages.envelope import Recorded
-from suite.messages.events import InstanceLoadStarted
+from suite.messages.events import InstanceLoadStarted, UnknownEvent
 from suite.prediction.eviction import policy as eviction
 from suite.prediction.eviction.appraiser import Appraiser
 from suite.prediction.eviction.guarded import Watch
@@ -59,9 +59,10 @@ def decide_again(events: Sequence[Recorded], node: str) -> Iterator[DecidedAgain
     learning = _Learning(events, node)
     for event in events:
         match event.data:
-            case InstanceLoadStarted(node=at, decision=Decision() as decision) if at == node:
-                if decision.policy_state is not None and is_whole(decision):
-                    yield _again(event.seq, event.data, decision, learning)
+            case InstanceLoadStarted(node=at, decision=Decision(policy_state=PolicyState()) as decision) if (
+                at == node and is_whole(decision)
+            ):
+                yield _again(event.seq, event.data, decision, learning)
 
 
 def is_whole(decision: Decision) -> bool:
@@ -101,7 +102,11 @@ class _Learning:
     """The policies of a log, each with what it had learned by a decision."""
 
     def __init__(self, events: Sequence[Recorded], node: str) -> None:
-        self._events = [each for each in events if each.data.aggregate in Appraiser.aggregates]
+        self._events = [
+            each
+            for each in events
+            if not isinstance(each.data, UnknownEvent) and each.data.aggregate in Appraiser.aggregates
+        ]
         self._node = node
         self._appraiser: Appraiser | None = None
         self._made: tuple[str, int, int] | None = None

@@ -1,0 +1,124 @@
+"""The models that this node leaves alone for a while, because they failed again and again (ADR 43)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shlex
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from suite.catalogue import Model
+from suite.domain.quarantine import (
+    Attempt,
+    Experience,
+    FilesChanged,
+    decide,
+    evolve,
+    failures_of,
+    last_quarantine,
+    pause_of,
+)
+from suite.errors import LogNotWritable, Quarantined
+from suite.identity import Now
+from suite.log import Log
+from suite.messages.events import InstanceEvent, ModelQuarantined, ModelReleased
+from suite.messages.subjects import Subjects
+from suite.node.journal import Journal
+
+logger = logging.getLogger("suite.supervisor")
+
+
+class Quarantine:
+    """Remembers what became of the node's instances, and says which models must not be loaded now."""
+
+    def __init__(self, experience: Experience, *, node: str, journal: Journal, now: Now) -> None:
+        self._state = experience
+        self._node = node
+        self._journal = journal
+        self._now = now
+
+    def pause_of(self, model: Model) -> ModelQuarantined | None:
+        """Why a model must not be loaded now, and until when; None if it may be."""
+        return pause_of(self._state, model.model_id, _attempt(model), self._now())
+
+    def is_suspect(self, model: Model) -> bool:
+        """Whether a model was quarantined and has not worked since, so that only a request should try it."""
+        failures = failures_of(self._state, model.model_id, _attempt(model))
+        return failures is not None and failures.quarantine is not None
+
+    def check(self, model: Model) -> None:
+        """Raise Quarantined for a model that must not be loaded now."""
+        quarantine = self.pause_of(model)
+        if quarantine is not None:
+            raise _refusal(quarantine, self._now())
+
+    def note(self, fact: InstanceEvent) -> ModelQuarantined | ModelReleased | None:
+        """Take notice of a fact. Returns the event that follows from it, for `record`."""
+        now = self._now()
+        follows = decide(self._state, fact, node=self._node, now=now)
+        self._state = evolve(self._state, fact, now)
+        if follows is not None:
+            self._state = evolve(self._state, follows, now)
+        return follows
+
+    async def record(self, follows: ModelQuarantined | ModelReleased) -> None:
+        """Append what follows from a fact. If the log takes no events, it is written later."""
+        if isinstance(follows, ModelQuarantined):
+            logger.warning(
+                "%s is quarantined until %s: it failed %d times in a row, the last time with: %s",
+                follows.model_id,
+                _told(follows.until),
+                follows.failures,
+                follows.reason,
+            )
+        with suppress(LogNotWritable):
+            await self._journal.record(follows)
+
+    def files_changed(self, model_id: str) -> None:
+        """The files of a model may have other content than before."""
+        self._state = evolve(self._state, FilesChanged(model_id=model_id), self._now())
+
+    async def release(self, model_id: str) -> int | None:
+        """Forget the failures of a model. Returns the event's sequence; None if it was not quarantined.
+
+        Raises what `Journal.decide` raises.
+        """
+        quarantine = last_quarantine(self._state, model_id)
+        released = ModelReleased(model_id=model_id, node=self._node, reason="requested")
+        seq = None
+        if quarantine is not None:
+            seq = await self._journal.decide(released, undone=quarantine)
+        self._state = evolve(self._state, released, self._now())
+        return seq
+
+
+async def experience(log: Log, subjects: Subjects, node: str, now: datetime) -> Experience:
+    """What the log says of the models that failed on a node before it was started."""
+    state = Experience()
+    async for recorded in log.read(subjects.aggregate("model")):
+        fact = recorded.data
+        if isinstance(fact, ModelQuarantined | ModelReleased) and fact.node == node:
+            state = evolve(state, fact, recorded.time)
+    for model_id in state.failures:  # nobody watched the files meanwhile
+        state = evolve(state, FilesChanged(model_id=model_id), now)
+    return state
+
+
+def _attempt(model: Model) -> Attempt:
+    return Attempt(content=model.sha256 or "", settings_key=model.settings_key)
+
+
+def _refusal(quarantine: ModelQuarantined, now: datetime) -> Quarantined:
+    left = quarantine.until - now
+    return Quarantined(
+        f"{quarantine.model_id} is quarantined until {_told(quarantine.until)}, for another "
+        f"{math.ceil(left.total_seconds())} s: it failed {quarantine.failures} times in a row, the last time "
+        f"with: {quarantine.reason}; mend its file or its settings, or have it tried again now with "
+        f"`suite release {shlex.quote(quarantine.model_id)}`",
+        retry_after_ms=math.ceil(left / timedelta(milliseconds=1)),
+    )
+
+
+def _told(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
