@@ -202,6 +202,59 @@ def test_the_tightest_limit_of_a_group_and_its_ancestors_counts(
     )
 
 
+MEMINFO = {"proc/meminfo": "MemTotal:  1048576 kB\nMemFree:  1024 kB\nMemAvailable:  409600 kB\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "available"),
+    [
+        pytest.param({}, None, id="not Linux"),
+        pytest.param(MEMINFO, 400, id="no group limits it"),
+        pytest.param(
+            MEMINFO
+            | V2
+            | {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": f"{300 * MIB}\n",
+                "sys/fs/cgroup/memory.current": f"{250 * MIB}\n",
+                "sys/fs/cgroup/memory.stat": f"anon 1\ninactive_file {20 * MIB}\nactive_file {30 * MIB}\n",
+            },
+            100,
+            id="page cache of the group counts as free",
+        ),
+        pytest.param(
+            MEMINFO
+            | V1
+            | {
+                "proc/self/cgroup": "4:memory:/a\n0::/\n",
+                "sys/fs/cgroup/memory/a/memory.limit_in_bytes": f"{300 * MIB}\n",
+                "sys/fs/cgroup/memory/a/memory.usage_in_bytes": f"{200 * MIB}\n",
+                "sys/fs/cgroup/memory/a/memory.stat": f"total_active_file {50 * MIB}\n",
+            },
+            150,
+            id="version 1",
+        ),
+        pytest.param(
+            MEMINFO | V2 | {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": f"{300 * MIB}\n"},
+            400,
+            id="a group that does not say what it uses",
+        ),
+    ],
+)
+def test_what_is_available_is_the_least_that_is_left(
+    tmp_path: Path, files: dict[str, str], available: int | None
+) -> None:
+    found = machine.available_memory(written(tmp_path, files))
+    assert (None if found is None else found.value) == (None if available is None else available * MIB)
+
+
+def test_a_limit_over_the_machine_is_warned_of() -> None:
+    whole = machine.Bound(4 << 30, "the memory of this machine")
+    assert machine.warning_about_limit(4 << 30, whole) is None
+    warning = machine.warning_about_limit(5 << 30, whole)
+    assert warning is not None and "memory_limit_gb is 5.00 GiB, but the memory of this machine is" in warning
+
+
 @pytest.mark.parametrize(
     "files",
     [

@@ -16,6 +16,11 @@ _V2: Final = ""
 """Stands for the name of a controller: in version 2 all are in one hierarchy without a name."""
 
 
+_CACHES: Final = ("inactive_file", "active_file", "slab_reclaimable")
+_CACHES_V1: Final = ("total_inactive_file", "total_active_file")
+"""The lines of memory.stat for what the kernel drops before it refuses memory."""
+
+
 class Limit(NamedTuple):
     """A limit that one group sets."""
 
@@ -64,6 +69,19 @@ class Cgroups:
             yield from _bytes(
                 _field(group / "memory.stat", "hierarchical_memory_limit"), group / "memory.stat"
             )
+
+    def memory_headrooms(self) -> Iterator[Limit]:
+        """How many bytes more the processes of each group that limits its memory may use.
+
+        Page cache counts as free: the kernel drops it before it refuses memory.
+        """
+        for group in self._unified:
+            usage = _text(group / "memory.current")
+            for limit in ("memory.max", "memory.high"):
+                yield from _headroom(group, limit, usage, _CACHES)
+        for group in self._memory:
+            usage = _text(group / "memory.usage_in_bytes")
+            yield from _headroom(group, "memory.limit_in_bytes", usage, _CACHES_V1)
 
     def out_of_memory_kills(self) -> int:
         """How many processes of the own group the kernel has killed for lack of memory so far.
@@ -126,6 +144,16 @@ def _quota(quota: str, period: str, file: Path) -> Iterator[Limit]:
 def _bytes(text: str, file: Path) -> Iterator[Limit]:
     if text.isdecimal() and int(text):
         yield Limit(int(text), file)
+
+
+def _headroom(group: Path, limit: str, usage: str, reclaimable: Iterable[str]) -> Iterator[Limit]:
+    """What a group leaves of its limit, if it has one and says what it uses."""
+    if not usage.isdecimal():
+        return
+    free = [_field(group / "memory.stat", name) for name in reclaimable]
+    cache = sum(int(each) for each in free if each.isdecimal())
+    for bound in _bytes(_text(group / limit), group / limit):
+        yield Limit(max(0, bound.value - int(usage) + cache), bound.file)
 
 
 def _field(file: Path, name: str) -> str:

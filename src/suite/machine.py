@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from suite.cgroups import Cgroups
+from suite.units import size
 
 MEMORY_SHARE: Final = 0.8
 """The part of the memory that models may use by default: the node, NATS and others need some too."""
@@ -77,10 +78,35 @@ def memory(root: Path = _ROOT) -> Bound:
     return min(bounds, key=lambda bound: bound.value)
 
 
+def available_memory(root: Path = _ROOT, cgroups: Cgroups | None = None) -> Bound | None:
+    """How many bytes more this process and its children could have now; None if the system does not say.
+
+    Page cache counts as free, that of mapped weights too: the kernel drops it before it refuses memory.
+    `cgroups` are those of this process, for whoever asks often: to find them takes a millisecond.
+    """
+    free = _meminfo(root, "MemAvailable")
+    bounds = [] if free is None else [Bound(free, "the memory of this machine")]
+    bounds += [
+        Bound(int(left.value), f"the limit in {left.file}")
+        for left in (cgroups or Cgroups(root)).memory_headrooms()
+    ]
+    return min(bounds, key=lambda bound: bound.value, default=None)
+
+
 def default_memory_limit(root: Path = _ROOT) -> Bound:
     """The memory limit for all loaded models where none is configured, in bytes."""
     whole = memory(root)
     return Bound(int(whole.value * MEMORY_SHARE), f"{MEMORY_SHARE} of {whole.origin}")
+
+
+def warning_about_limit(limit_bytes: int, whole: Bound) -> str | None:
+    """What is wrong with a configured limit that is more than there is; None if nothing is."""
+    if limit_bytes <= whole.value:
+        return None
+    return (
+        f"memory_limit_gb is {size(limit_bytes)}, but {whole.origin} is {size(whole.value)}: "
+        "models get what is there, and a limit as large as that lets the kernel kill them"
+    )
 
 
 def _least(root: Path, *bounds: Bound) -> Bound:
@@ -124,8 +150,14 @@ def _siblings(topology: Path) -> str:
 
 def _host_memory(root: Path) -> int:
     """The memory of the machine; of an LXC container where lxcfs says so in /proc/meminfo."""
+    total = _meminfo(root, "MemTotal")
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if total is None else total
+
+
+def _meminfo(root: Path, name: str) -> int | None:
+    """A line of /proc/meminfo, in bytes; None if there is none."""
     try:
-        found = re.search(r"^MemTotal: +(\d+) kB$", (root / "proc/meminfo").read_text(), re.MULTILINE)
+        found = re.search(rf"^{name}: +(\d+) kB$", (root / "proc/meminfo").read_text(), re.MULTILINE)
     except (OSError, ValueError):
-        found = None
-    return int(found[1]) << 10 if found else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return None
+    return int(found[1]) << 10 if found else None

@@ -47,6 +47,7 @@ COMMANDS = (
     "compare",
     "errors",
     "usage --by model --by day",
+    "predictions",
     "fleet",
     "modles",
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from suite.domain.turns import LEAST_TURN_SECONDS, LONGEST_TURN_SECONDS
+from suite.domain.turns import LEAST_TURN_SECONDS, LONGEST_TURN_SECONDS, UNUSED, may_leave
 from suite.errors import NotEnoughMemory, Overloaded
 from support.clients import Client, run
 from support.memory import Memory
@@ -81,6 +81,10 @@ class AnyOrder(RuleBasedStateMachine):
     def unpin(self, model: str) -> None:
         self.memory.unpin(model)
 
+    @rule(left=st.sampled_from([0, 50, 90, LIMIT, 10 * LIMIT]))
+    def others_leave(self, left: int) -> None:
+        self.memory.others_leave(left)
+
     @rule(seconds=st.sampled_from([0.1, 1.0, 7.0, 70.0]))
     def pass_time(self, seconds: float) -> None:
         self.memory.pass_time(seconds)
@@ -116,6 +120,7 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         """As soon as what runs comes to its end, all who wait are served one after the other."""
         memory = self.memory
+        memory.others_leave(LIMIT)
         rounds = 0
         while memory.waiting:
             rounds += 1
@@ -200,12 +205,71 @@ def test_a_refusal_after_the_wait_says_what_uses_the_memory() -> None:
     assert expected in node.refused[late].message
 
 
+def test_what_other_programs_use_is_not_admitted_and_costs_nobody_its_place() -> None:
+    node = memory(2**32, a=2**30)
+    node.ask("a", 2**30)
+    node.others_leave(3 * 2**29)
+    late = node.ask("b", 2**30, wait=3.0)
+    node.pass_time(4.0)
+    assert (
+        "b needs 1.00 GiB of 4.00 GiB, of which other programs leave 1.50 GiB, which is used by "
+        "a 1.00 GiB (in use): unload one of them when it is free, end other programs"
+    ) in node.refused[late].message
+    assert not node.evicted
+    waits = node.ask("b", 2**30)
+    node.others_leave(2**32)
+    assert waits in node.served
+
+
+def test_a_model_that_grew_over_the_limit_makes_an_idle_one_leave() -> None:
+    node = memory(a=40, b=40)
+    node.ask("a", 40)
+    node.grow("a", 70)
+    assert node.evicted == ["b"]
+
+
 def test_who_may_not_wait_is_refused_and_nobody_closes_for_it() -> None:
     node = memory(a=60)
     node.ask("a", 60)
     assert node.ask("b", 60, wait=0.0) in node.refused
     node.pass_time(100.0)
     assert not node.state.closing
+
+
+def test_a_bet_has_only_those_leave_that_it_was_taken_on() -> None:
+    node = memory(a=40, b=40)
+    node.ask("c", 50, wait=0.0, only_evicting=("b",))
+    assert node.starts[0].evicting == ("b",)
+    assert node.decisions[-1].only_evicting == ("b",)
+    node = memory(a=40, b=40)
+    assert node.ask("c", 90, wait=0.0, only_evicting=("b",)) in node.refused
+    assert node.ask("c", 50, wait=0.0, only_evicting=()) in node.refused
+    node.ask("c", 50)
+    assert node.starts[0].evicting == ("a",)
+
+
+def test_what_may_leave_for_a_bet_is_idle_unpinned_and_was_there_for_its_least_time() -> None:
+    def idle(node: Memory) -> list[str]:
+        return [
+            id
+            for id in sorted(node.residents)
+            if may_leave(node.state, id, now=node.now, use=node.occupancy().get(id, UNUSED))
+        ]
+
+    node = memory(a=20, b=20, c=20, d=20)
+    node.ask("a", 20)
+    node.pin("b", 20)
+    node.unload("c")
+    assert idle(node) == ["d"]
+    node.leave("c")
+    request = node.ask("c", 20)
+    node.pass_time(5.0)
+    assert idle(node) == ["d"]
+    node.finish_load("c")
+    node.finish(request)
+    assert idle(node) == ["d"]
+    node.pass_time(5.1)
+    assert idle(node) == ["c", "d"]
 
 
 def test_what_is_over_the_limit_is_refused_at_once() -> None:
@@ -500,6 +564,7 @@ def test_four_clients_and_room_for_one_of_two_models() -> None:
     load_seconds=st.floats(0.1, 20),
     use_seconds=st.floats(0.01, 5),
 )
+@example(sizes=[10, 10, 10, 10, 81], wanted=[[0], [1], [0, 4]], load_seconds=1.0, use_seconds=1.0)
 def test_however_they_ask_every_wait_is_bounded(
     sizes: list[int], wanted: list[list[int]], load_seconds: float, use_seconds: float
 ) -> None:

@@ -475,6 +475,23 @@ def with_snapshots(
     return engine, backend
 
 
+def test_at_its_end_a_generation_tells_which_tokens_would_be_lost_with_the_process(tmp_path: Path) -> None:
+    def unsaved(snapshots: Snapshots | None) -> list[int]:
+        engine = Engine(
+            FakeBackend(slots=2, context=200, cache=400), Slots(2), prompt_step_tokens=8, snapshots=snapshots
+        )
+        found = []
+        for prompt, conversation in (([1] * 20, None), ([2] * 30, "chat")):
+            each = asked(prompt, max_tokens=1, conversation=conversation)
+            engine.submit(each.generation, each.heard)
+            drain(engine)
+            found.append(each.generation.unsaved_tokens)
+        return found
+
+    assert unsaved(None) == unsaved(kept()) == [20, 50]
+    assert unsaved(kept(tmp_path)) == [20, 20]  # that of the chat will be in a file
+
+
 def turn(
     engine: Engine, prompt: Sequence[int], conversation: str | None, *, continues: bool = False, seed: int = 5
 ) -> Asked:

@@ -24,6 +24,7 @@ from suite.messages.events import (
     Generated,
     InstanceCrashed,
     InstanceEvent,
+    InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
@@ -84,7 +85,7 @@ def check_instances(events: list[Recorded]) -> None:
     """Each instance lived one life: began once, was ready at most once, ended at most once, in this order."""
     lives: dict[str, list[Recorded]] = {}
     for event in events:
-        if isinstance(event.data, InstanceEvent):
+        if isinstance(event.data, InstanceEvent) and not isinstance(event.data, InstanceGrew):
             lives.setdefault(event.data.instance_id, []).append(event)
     for life in lives.values():
         kinds = [type(event.data) for event in life]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from suite.prediction.bets import bets
+from suite.prediction.bets import WORK_SHARE, bets, weigh
 from suite.prediction.chance import Calibration, UseChance
 from suite.prediction.eviction.policy import Candidate
 from support.histories import made_up
@@ -72,7 +72,8 @@ def test_bets_go_into_free_memory_the_likeliest_first_and_none_is_taken_without_
     assert taken([SELDOM, NEVER, MAYBE, LIKELY], [], 25) == [("likely", ()), ("maybe", ())]
     assert taken([NEVER], [], 100) == []
     [bet] = bets([LIKELY], [], 10, CHANCES.__getitem__)
-    assert [bet.chance, bet.saves_seconds, bet.costs_seconds] == pytest.approx([0.8, 16.0, 0.2])
+    costs = [bet.chance, bet.saves_seconds, bet.costs_seconds]
+    assert costs == pytest.approx([0.8, 16.0, 20.0 * WORK_SHARE])
 
 
 def test_a_bet_has_others_leave_only_if_they_are_less_likely_to_be_needed() -> None:
@@ -80,3 +81,9 @@ def test_a_bet_has_others_leave_only_if_they_are_less_likely_to_be_needed() -> N
     assert taken([LIKELY], [MAYBE, SELDOM], 0) == [("likely", ("seldom",))]
     assert taken([LIKELY, MAYBE], [NEVER, SELDOM], 0) == [("likely", ("never",)), ("maybe", ("seldom",))]
     assert taken([LIKELY], [SELDOM], -1) == []  # even all together would not be enough
+
+
+def test_models_that_no_bet_is_taken_on_are_told_with_their_costs() -> None:
+    weighed = weigh([MAYBE, LIKELY, NEVER, SELDOM], [], 15, CHANCES.__getitem__)
+    assert [bet.candidate for bet in weighed.taken] == [LIKELY]
+    assert [(bet.candidate, bet.costs_seconds) for bet in weighed.passed] == [(MAYBE, None), (SELDOM, None)]

@@ -6,9 +6,11 @@ from collections import Counter
 from datetime import timedelta
 
 import anyio
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from suite.messages.actions.prediction import PredictModelsReply
 from suite.messages.events import UsageRecorded
 from suite.prediction.frequency import MostUsedLastHour
 from suite.prediction.policy import Policy
@@ -45,8 +47,12 @@ async def test_nothing_is_predicted_from_nothing() -> None:
     assert await predicted([], limit=3) == []
 
 
-async def test_replies_call_the_policy_by_name() -> None:
+async def test_replies_call_the_policy_by_name_and_are_as_they_were_for_who_asks_no_detail() -> None:
     assert POLICY.name == "most_used_last_hour"
+    reply = PredictModelsReply(predicted_models=("a", "b"), policy=POLICY.name)
+    assert msgspec.json.encode(reply) == (
+        b'{"status":"success","warnings":[],"predicted_models":["a","b"],"policy":"most_used_last_hour"}'
+    )
 
 
 @settings(max_examples=40, deadline=None)

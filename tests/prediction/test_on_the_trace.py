@@ -79,7 +79,7 @@ def test_in_the_second_week_chances_come_true_as_often_as_they_say(trace: Histor
                 times = uses[model_id]
                 seen.settle(told, came_true=bisect_right(times, moment) < bisect_right(times, until))
             moment += 1800.0
-        chance.used(request.model_id, request.at)
+        chance.used(request.model_id, request.at, conversation=request.group_id)
     assert seen.brier is not None
     assert seen.brier_of_base_rate is not None
     assert seen.brier <= 0.85 * seen.brier_of_base_rate
@@ -96,7 +96,7 @@ def test_after_a_restart_bets_save_cold_starts(trace: History) -> None:
     for moment in moments:
         next_ = bisect_left(times, moment)
         for request in requests[learned:next_]:
-            chance.used(request.model_id, request.at)
+            chance.used(request.model_id, request.at, conversation=request.group_id)
         learned = next_
         told = chance.chances(now=moment)
         taken = bets([trace.candidates[each] for each in told], [], ROOM * SIZE, told.__getitem__)

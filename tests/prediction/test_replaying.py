@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.errors import InvalidRequest
+from suite.prediction.eviction.policies import POLICIES
 from suite.prediction.eviction.policy import Candidate
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.keep_alive import LearnedKeepAlive, TimeToLive
 from suite.prediction.replay.belady import Belady
-from suite.prediction.replay.contest import POLICIES, contestants, replay
+from suite.prediction.replay.contest import contestants, replay
 from suite.prediction.replay.history import History, Request, read_csv
 from suite.prediction.replay.node import VirtualNode
 from suite.prediction.replay.outcome import Outcome

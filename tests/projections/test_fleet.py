@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.domain.sizes import Sizes, evolve
 from suite.messages.actions.projections import FleetModel, GetFleetRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
@@ -29,6 +30,7 @@ from suite.messages.events import (
     UnloadReason,
 )
 from suite.projections.catalogue import CatalogueProjection, ResidencyTotals, fleet, totals
+from suite.projections.sizes import sizes
 from support.folding import (
     batching_changes_nothing,
     fold,
@@ -79,10 +81,23 @@ def begun(model_id: str = "a", node: str = "box1", life: str = "i1") -> Instance
 
 
 def loaded(
-    model_id: str = "a", node: str = "box1", life: str = "i1", *, load_ms: float = 100.0
+    model_id: str = "a",
+    node: str = "box1",
+    life: str = "i1",
+    *,
+    load_ms: float = 100.0,
+    size: int = 5,
+    content: str = "",
 ) -> InstanceLoaded:
     return InstanceLoaded(
-        node=node, model_id=model_id, instance_id=life, pid=1, resident_bytes=5, load_ms=load_ms
+        node=node,
+        model_id=model_id,
+        instance_id=life,
+        pid=1,
+        resident_bytes=size,
+        load_ms=load_ms,
+        content=content,
+        settings_key="k",
     )
 
 
@@ -93,9 +108,16 @@ def failed(
 
 
 def unloaded(
-    model_id: str = "a", node: str = "box1", life: str = "i1", *, reason: UnloadReason = "idle"
+    model_id: str = "a",
+    node: str = "box1",
+    life: str = "i1",
+    *,
+    reason: UnloadReason = "idle",
+    peak: int = 0,
 ) -> InstanceUnloaded:
-    return InstanceUnloaded(node=node, model_id=model_id, instance_id=life, reason=reason, freed_bytes=5)
+    return InstanceUnloaded(
+        node=node, model_id=model_id, instance_id=life, reason=reason, freed_bytes=5, peak_bytes=peak
+    )
 
 
 def crashed(model_id: str = "a", node: str = "box1", life: str = "i1") -> InstanceCrashed:
@@ -234,9 +256,14 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(stopped, nodes),
     st.builds(lost, nodes),
     st.builds(begun, models, nodes, lives),
-    st.builds(loaded, models, nodes, lives, load_ms=st.floats(0, 1e6)),
+    st.builds(
+        *(loaded, models, nodes, lives),
+        load_ms=st.floats(0, 1e6),
+        size=st.integers(1, 9),
+        content=st.sampled_from(["", "5e"]),
+    ),
     st.builds(failed, models, nodes, lives, code=st.sampled_from(["load_failed", "load_cancelled"])),
-    st.builds(unloaded, models, nodes, lives),
+    st.builds(unloaded, models, nodes, lives, peak=st.integers(0, 99)),
     st.builds(crashed, models, nodes, lives),
 )
 
@@ -268,3 +295,32 @@ def test_every_load_was_unloaded_or_crashed_or_is_loaded_now(log: list[Recorded]
                 assert loads == unloads + crashes + now[model_id]
 
     anyio.run(check, log)
+
+
+measured_loads = st.lists(
+    st.tuples(nodes, st.sampled_from(["", "5e", "c4"]), st.integers(1, 9), st.none() | st.integers(0, 99)),
+    max_size=30,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(measured_loads)
+def test_the_read_model_remembers_the_sizes_that_a_node_remembers(
+    loads: list[tuple[str, str, int, int | None]],
+) -> None:
+    facts: list[Event] = []
+    for number, (node, content, size, peak) in enumerate(loads):
+        facts.append(loaded(node=node, life=f"i{number}", size=size, content=content))
+        if peak is not None:
+            facts.append(unloaded(node=node, life=f"i{number}", peak=peak))
+    known: Sizes = {}
+    for fact in facts:
+        if fact.ids[0] == "box1":
+            known = evolve(known, fact)
+
+    async def check() -> None:
+        async with read_model(PROJECTION) as db:
+            await fold(db, PROJECTION, log_of(facts))
+            assert await sizes(db, "box1") == known
+
+    anyio.run(check)

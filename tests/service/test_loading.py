@@ -183,9 +183,11 @@ async def test_a_drain_can_be_cut_short(tmp_path: Path) -> None:
 
 async def test_a_model_that_can_never_fit_is_refused(tmp_path: Path) -> None:
     tiny_model(tmp_path / "a.gguf")
-    async with service_and_client(tmp_path, tmp_path / "data", "--memory-limit-gb", "0.0001") as (_, client):
+    options = ("--memory-limit-gb", "0.0001")
+    async with service_and_client(tmp_path, tmp_path / "data", *options) as (service, client):
         with pytest.raises(NotEnoughMemory, match="memory_limit_gb"):
             await client.load_model("a")
+        assert "no model fits into the memory limit of 104.9 KiB" in service.errors.read_text()
 
 
 async def test_a_model_that_turns_out_larger_than_the_limit_is_refused_and_not_tried_again(
@@ -195,11 +197,15 @@ async def test_a_model_that_turns_out_larger_than_the_limit_is_refused_and_not_t
     estimated, measured = await estimated_gb(tmp_path), await measured_gb(tmp_path)
     assert estimated < measured, "the estimate of so small a model has too little for its process"
     options = ("--memory-limit-gb", f"{(estimated + measured) / 2:.6f}")
-    async with service_and_client(tmp_path, tmp_path / "data", *options) as (_, client):
-        for _ in range(2):
-            with pytest.raises(NotEnoughMemory, match="memory_limit_gb"):
-                await client.load_model("a")
-        assert facts(await history(client, "instance")) == ["instance.load_started", "instance.load_failed"]
+    for _ in range(2):  # a restart does not forget it
+        async with service_and_client(tmp_path, tmp_path / "data", *options) as (_, client):
+            for _ in range(2):
+                with pytest.raises(NotEnoughMemory, match="memory_limit_gb"):
+                    await client.load_model("a")
+            assert facts(await history(client, "instance")) == [
+                "instance.load_started",
+                "instance.load_failed",
+            ]
 
 
 async def test_an_idle_model_unloads_after_its_timeout(tmp_path: Path) -> None:

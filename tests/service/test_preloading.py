@@ -1,15 +1,24 @@
-"""What is likely to be used is loaded, and stays."""
+"""What is likely to be used is loaded before anybody asks, and it is settled what that was worth."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import anyio
 
+import suite
 from suite.client import Client
+from suite.config import Settings
+from suite.config.settings import NatsSettings
+from suite.identity import utc_now
 from suite.messages.envelope import Recorded
-from support.models import tiny_model
+from suite.messages.events import Event, PredictionMade, PredictionSettled
+from suite.node.serving import running_node
+from suite.prediction.chance import HORIZON_SECONDS
+from support.models import slow_model, tiny_model
+from support.nats import mirrored_nats, operator_of
 from support.service import facts, history, service_and_client
 
 CONFIG = """
@@ -17,16 +26,18 @@ enable_predictive_loading = true
 prediction_interval_seconds = 0.1
 idle_timeout_seconds = 0.5
 """
+SECONDS = 30.0
 
 
-async def test_a_predicted_model_does_not_go_and_come_with_the_idle_timeout(tmp_path: Path) -> None:
+async def test_after_a_restart_what_is_likely_is_loaded_before_anybody_asks(tmp_path: Path) -> None:
     tiny_model(tmp_path / "likely.gguf")
     tiny_model(tmp_path / "other.gguf", seed=1)
     config = tmp_path / "suite.toml"
     config.write_text(CONFIG)
-    async with service_and_client(tmp_path, tmp_path / "data", "--config", str(config)) as (_, client):
+    options = (tmp_path, tmp_path / "data", "--config", str(config))
+    async with service_and_client(*options) as (service, client):
         await client.record_usage("likely")
-        with anyio.fail_after(30):
+        with anyio.fail_after(SECONDS):
             await happened(client, "instance.*.likely.loaded")
             await client.load_model("other")
             # It was loaded later, so the likely one would have gone before it.
@@ -35,8 +46,124 @@ async def test_a_predicted_model_does_not_go_and_come_with_the_idle_timeout(tmp_
             "instance.load_started",
             "instance.loaded",
         ]
+        await service.kill()
+    async with service_and_client(*options) as (_, client):
+        with anyio.fail_after(SECONDS):
+            lost = await settled(client)
+            await happened(client, "instance.*.likely.loaded", number=2)
+            await client.generate("likely", "Once", max_tokens=1).finish()
+            won = await settled(client, number=2)
+        first, second = made(await history(client, "prediction.likely.made"))
+        assert first.prediction_id == lost.prediction_id
+        assert second.prediction_id == won.prediction_id
+        assert (lost.outcome, lost.reason, lost.detail) == ("waste", "left", "restart")
+        assert (won.outcome, won.reason, won.used) == ("hit", "used", True)
+        assert won.saved_seconds > 0.0
+        assert won.byte_seconds > 0.0
+        predictions = await client.get_predictions(min_seq=0)
+        [likely] = predictions.predictions
+        assert (likely.model_id, likely.won, likely.lost, likely.loaded) == ("likely", 1, 1, True)
+        assert predictions.bets.count == 1
 
 
-async def happened(client: Client, filter: str) -> Recorded:
+class Clock:
+    """The time, or a later one."""
+
+    ahead = timedelta()
+
+    def now(self) -> datetime:
+        return utc_now() + self.ahead
+
+
+def settings(
+    directory: Path,
+    *,
+    node: str = "box",
+    nats: NatsSettings | None = None,
+    memory_limit_gb: float | None = None,
+) -> Settings:
+    return Settings(
+        node=node,
+        data_dir=directory / node,
+        models_directories=(directory / "models",),
+        nats=nats or NatsSettings(),
+        memory_limit_gb=memory_limit_gb,
+        enable_predictive_loading=True,
+        prediction_interval_seconds=0.1,
+        standby=False,
+    )
+
+
+async def test_a_bet_is_lost_when_its_horizon_has_passed_or_somebody_needs_the_memory_of_its_load(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "models").mkdir()
+    for name in ("likely", "other"):
+        slow_model(tmp_path / "models" / f"{name}.gguf")
+    clock = Clock()
+    async with (
+        running_node(settings(tmp_path, memory_limit_gb=0.3), now=clock.now) as node,
+        suite.connect(data_dir=tmp_path / "box") as client,
+    ):
+        await client.record_usage("likely")
+        with anyio.fail_after(SECONDS):
+            await happened(client, "instance.*.likely.loaded")
+            clock.ahead = timedelta(seconds=HORIZON_SECONDS + 60.0)
+            lost = await settled(client)
+            assert (lost.outcome, lost.reason, lost.used) == ("waste", "not_used", False)
+            assert lost.byte_seconds > 0.0
+            assert lost.saved_seconds == 0.0
+            # It is still likely, so the next bet is taken as soon as it is gone. There is room for one model.
+            await client.unload_model("likely")
+            await happened(client, "instance.*.likely.load_started", number=2)
+            assert (await client.load_model("other")).loaded
+            lost = await settled(client, number=2)
+            assert (lost.outcome, lost.reason, lost.detail) == ("waste", "failed", "load_cancelled")
+        detailed = await client.predict_models(detail=True)
+        assert isinstance(detailed.chances, tuple)
+        [chance] = detailed.chances
+        assert (chance.model_id, detailed.horizon_seconds) == ("likely", HORIZON_SECONDS)
+        assert 0.0 < chance.chance < 1.0
+        assert node.predictions_made >= 2
+
+
+async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    for name in ("one", "two", "three"):
+        tiny_model(tmp_path / "models" / f"{name}.gguf")
+    async with mirrored_nats(tmp_path) as server, operator_of(server) as client:
+        access = server.access
+        nats = NatsSettings(
+            url=access.url,
+            user=access.user,
+            password=access.password,
+            inbox_prefix=access.inbox_prefix,
+        )
+        async with (
+            running_node(settings(tmp_path, node="box1", nats=nats)),
+            running_node(settings(tmp_path, node="box2", nats=nats)),
+        ):
+            with anyio.fail_after(SECONDS):
+                for name in ("one", "two", "three"):  # so there are many rounds after the first bet
+                    await client.record_usage(name)
+                    await happened(client, f"instance.*.{name}.loaded")
+            every = made(await history(client, "prediction.*.made"))
+        assert sorted(each.model_id for each in every) == ["one", "three", "two"]
+
+
+async def happened(client: Client, filter: str, *, number: int = 1) -> Event:
+    """The event of that number under a filter, once it is there."""
     async with aclosing(client.events(filter, follow=True)) as events:
-        return await anext(events)
+        for _ in range(number - 1):
+            await anext(events)
+        return (await anext(events)).data
+
+
+async def settled(client: Client, *, number: int = 1) -> PredictionSettled:
+    event = await happened(client, "prediction.likely.settled", number=number)
+    assert isinstance(event, PredictionSettled)
+    return event
+
+
+def made(events: list[Recorded]) -> list[PredictionMade]:
+    return [each.data for each in events if isinstance(each.data, PredictionMade)]

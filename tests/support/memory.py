@@ -6,6 +6,7 @@ from suite.domain.residency import Residency
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
     Ask,
+    Available,
     BecameReady,
     Measured,
     Occupancy,
@@ -21,15 +22,19 @@ from suite.domain.turns import (
     evolve,
     never_fits,
 )
+from suite.domain.weighing import weigh
 from suite.errors import SuiteError
+from suite.messages.decisions import Decision
 from suite.messages.events import (
     InstanceCrashed,
+    InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
     InstanceUnloaded,
     UnloadReason,
 )
+from suite.prediction.replay.decisions import evicted_again, is_whole
 
 NODE = "box1"
 
@@ -56,6 +61,8 @@ class Memory:
         """Every request that was served, by id."""
         self.refused: dict[str, SuiteError] = {}
         self.starts: list[Start] = []
+        self.decisions: list[Decision] = []
+        """What was weighed for each start."""
         self.evicted: list[str] = []
         self._count = 0
 
@@ -85,7 +92,15 @@ class Memory:
 
     # --- what requests do -----------------------------------------------------------------------------------
 
-    def ask(self, model: str, size: int, *, wait: float = 1e6, priority: int = 0) -> str:
+    def ask(
+        self,
+        model: str,
+        size: int,
+        *,
+        wait: float = 1e6,
+        priority: int = 0,
+        only_evicting: tuple[str, ...] | None = None,
+    ) -> str:
         """Ask for a model. Returns the request's id; raises its refusal."""
         self._count += 1
         request = Request(
@@ -95,6 +110,7 @@ class Memory:
             since=self.now,
             deadline=self.now + wait,
             priority=priority,
+            only_evicting=only_evicting,
         )
         answer = decide(self.state, Ask(request=request, occupancy=self.occupancy()))
         self.state = evolve(self.state, answer)
@@ -140,6 +156,18 @@ class Memory:
         self.state = evolve(self.state, fact)
         self.state = evolve(self.state, BecameReady(model_id=model, now=self.now, load_seconds=seconds))
         self.last_used[model] = self.now
+        self.settle()
+
+    def grow(self, model: str, size: int) -> None:
+        """A loaded model was measured to need more."""
+        fact = InstanceGrew(node=NODE, model_id=model, instance_id=self._instance(model), reserved_bytes=size)
+        self.state = evolve(self.state, fact)
+        self.processes[model] = size
+        self.settle()
+
+    def others_leave(self, size: int) -> None:
+        """Other programs use so much of the machine that this is left for all models together."""
+        self.state = evolve(self.state, Available(bytes=size))
         self.settle()
 
     def fail_load(self, model: str) -> None:
@@ -217,6 +245,8 @@ class Memory:
         while True:
             self.plan = plan(self.state, now=self.now, occupancy=self.occupancy())
             self._check(self.plan)
+            if self.plan.start is not None:
+                self._weigh(self.plan.start)
             self.state = evolve(self.state, self.plan)
             for request in self.plan.served:
                 self._serve(request)
@@ -244,6 +274,18 @@ class Memory:
         for model in plan.closing:
             assert model not in self.state.pinned
         assert plan.due > self.now
+
+    def _weigh(self, start: Start) -> None:
+        decision = self.weighed(start.model_id)
+        chosen = {each.model_id for each in decision.candidates if each.chosen}
+        assert chosen == set(start.evicting) - self.leaving.keys(), "it is not what was decided"
+        if is_whole(decision):
+            assert evicted_again(start.model_id, decision, {}) == start.evicting, "the record says too little"
+        self.decisions.append(decision)
+
+    def weighed(self, model: str) -> Decision:
+        """What is weighed now for a model that somebody waits for."""
+        return weigh(self.state, model, now=self.now, occupancy=self.occupancy())
 
     def _start(self, start: Start) -> None:
         assert start.model_id not in self.state.residency.residents, "it is there already"

@@ -20,6 +20,13 @@ from suite.messages.actions.evaluation import (
     Scores,
     SummaryReply,
 )
+from suite.messages.actions.prediction import (
+    BetInfo,
+    CalibrationInfo,
+    GetPredictionsReply,
+    ModelPrediction,
+    ReliabilityBin,
+)
 from suite.messages.actions.projections import (
     ErrorEntry,
     FleetFile,
@@ -29,6 +36,7 @@ from suite.messages.actions.projections import (
 )
 from suite.messages.actions.residency import LoadModelReply
 from suite.messages.actions.status import (
+    EvictionInfo,
     GenerationInfo,
     GetModelStatusReply,
     GetStatsReply,
@@ -123,6 +131,26 @@ GENERATIONS = tuple(
     )
     for generation_id, state, tokens in ((FIRST_ID, "generating", 12_345), (SECOND_ID, "waiting", None))
 )
+
+_BET_AT = "2026-11-28T12:00:00Z"
+_CURVE = (
+    ReliabilityBin(count=1, predicted=0.3, observed=0.0),
+    ReliabilityBin(count=1, predicted=0.75, observed=1.0),
+)
+
+
+def _prediction(model_id: str, chance: float, last_bet: BetInfo | None) -> ModelPrediction:
+    return filled(
+        ModelPrediction,
+        model_id=model_id,
+        chance=chance,
+        last_bet=last_bet,
+        loaded=model_id == SMOL,
+        won=int(last_bet is not None and last_bet.state == "hit"),
+        lost=int(last_bet is not None and last_bet.state == "waste"),
+        saved_seconds=1.494,
+    )
+
 
 _SCORES: Mapping[str, float] = {
     "trust": 0.73183,
@@ -302,6 +330,22 @@ ANSWERS: Mapping[str, msgspec.Struct] = {
         next_cursor=None,
     ),
     "usage": UsageReply(usage=(_usage(SMOL), _usage(UMLAUT))),
+    "get_predictions": GetPredictionsReply(
+        horizon_seconds=1800.0,
+        predictions=(
+            _prediction(
+                SMOL, 0.8123, BetInfo(made_at=_BET_AT, chance=0.75, state="hit", reason="used", detail="")
+            ),
+            _prediction(
+                UMLAUT,
+                0.04,
+                BetInfo(made_at=_BET_AT, chance=0.3, state="waste", reason="left", detail="evicted"),
+            ),
+            _prediction(GEMMA, 0.0, None),
+        ),
+        bets=CalibrationInfo(count=2, brier=0.1512, brier_of_base_rate=0.25, curve=_CURVE),
+        chances=CalibrationInfo(count=0, brier=None, brier_of_base_rate=None, curve=()),
+    ),
     "get_fleet": GetFleetReply(models=(_fleet(MODELS[0], "box1", "box2"), _fleet(MODELS[2], "box2"))),
 }
 """A reply by the name of its action, for those that always answer the same."""
@@ -331,7 +375,8 @@ async def _get_model_status(call: Call) -> None:
     by_name = {name: model for model in MODELS for name in (model.model_id, *model.aliases)}
     if (name := call.body["model_id"]) is None:
         models = {model.model_id: model for model in MODELS}
-        await call.send(GetModelStatusReply(models=models, generations=GENERATIONS))
+        eviction = EvictionInfo(policy="best_lately", follows="greedy_dual", last_seq=8120)
+        await call.send(GetModelStatusReply(models=models, generations=GENERATIONS, eviction=eviction))
     elif name in by_name:
         await call.send(GetModelStatusReply(model=by_name[name]))
     else:

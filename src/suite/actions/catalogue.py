@@ -27,6 +27,7 @@ from suite.messages.actions.status import (
 )
 from suite.messages.times import parse_time, rfc3339
 from suite.node.instance import Instance
+from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.reply_size import as_many_as_fit, left_out
 from suite.projections.usage import last_used
@@ -61,6 +62,8 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
         return GetModelStatusReply(
             models={model.model_id: model for model in models},
             generations=generations,
+            memories=memories(node.supervisor),
+            eviction=node.learning.eviction,
             next_cursor=next_cursor,
             warnings=(*_not_told(running, generations), *_more(request, next_cursor)),
         )
@@ -71,6 +74,8 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
     return GetModelStatusReply(
         model=describe(node, model, used.get(model.model_id)),
         generations=generations,
+        memories=memories(node.supervisor),
+        eviction=node.learning.eviction,
         warnings=_not_told(running, generations),
     )
 
@@ -150,6 +155,8 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         place=place.place if place is not None else None,
         has_chat_template=bool(model.settings.chat_template or (info and info.chat_template)),
         estimate=model.estimate,
+        need_bytes=node.supervisor.need_bytes(model) if model.error is None else 0,
+        is_measured=node.supervisor.sizes.is_measured(model),
         estimated_vram_mb=-(-model.need_bytes // _MIB),
         loaded=instance is not None and instance.phase == "loaded",
         status=_status(model, instance),
@@ -211,6 +218,9 @@ def _describe_instance(node: Node, instance: Instance) -> InstanceInfo:
         sha256=instance.sha256,
         resident_bytes=instance.resident_bytes,
         reserved_bytes=resident.reserved_bytes if resident else 0,
+        measured_bytes=instance.memory.resident_bytes,
+        file_bytes=instance.memory.file_bytes,
+        peak_bytes=instance.peak_bytes,
         load_progress=instance.progress,
         load_ms=instance.load_ms,
         running=instance.running,

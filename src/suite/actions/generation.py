@@ -10,7 +10,6 @@ from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
 from suite.catalogue.entry import ParameterValue
 from suite.errors import CannotGenerate, EmptyPrompt, InvalidRequest
-from suite.messages.actions.base import CLIENT_HEADER
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -23,9 +22,6 @@ from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
-
-_NAME_LIMIT = 100
-"""How many characters of the requester's name are kept."""
 
 
 @action(
@@ -50,7 +46,7 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     handover = Handover(generation_id=generation_id, request=request, warnings=warnings)
     terms = node.terms(request.load_wait_ms, request.keep_alive, priority=request.priority)
     signalled = call if request.stream else None
-    await node.generations.start(model, handover, call.reply, signalled, terms=terms, client=_client(call))
+    await node.generations.start(model, handover, call.reply, signalled, terms=terms, client=call.client)
     return HandedOver()
 
 
@@ -99,12 +95,6 @@ def completed(
     ):
         left_out.pop("system_prompt", None)
     return msgspec.structs.replace(request, **left_out)
-
-
-def _client(call: Call) -> str | None:
-    """How the requester calls itself, made safe to print; None if it does not."""
-    name = call.headers.get(CLIENT_HEADER, "")[:_NAME_LIMIT]
-    return "".join(filter(str.isprintable, name)) or None
 
 
 def _told(cleared: Cleared) -> str:

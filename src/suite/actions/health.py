@@ -17,6 +17,7 @@ from suite.messages.actions.status import (
     HealthCheckRequest,
     OldStats,
 )
+from suite.node.memories import memories
 from suite.node.node import Node
 from suite.projections.catalogue import totals
 from suite.projections.samples import count_samples
@@ -38,6 +39,7 @@ def health(node: Node) -> HealthCheckReply:
         *node.projections.problems,
         *node.projections.losses,
         *node.catalogue.problems,
+        *node.learning.problems,
     )
     if not node.connection.is_connected:  # NATS clients cannot see this, but ZeroMQ clients can
         problems += (
@@ -80,6 +82,7 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         completion_tokens=counts["completion_tokens"],
         memory_limit_bytes=residency.limit_bytes,
         memory_reserved_bytes=residency.reserved_bytes,
+        memories=memories(node.supervisor),
         last_seq=node.last_seq,
         metrics=await _old_stats(node),
         projections=tuple(each.info for each in node.projections.by_name.values()),

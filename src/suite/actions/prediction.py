@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, action
 from suite.errors import ModelNotFound, SuiteError
 from suite.messages.actions.prediction import (
+    BetInfo,
+    CalibrationInfo,
+    GetPredictionsReply,
+    GetPredictionsRequest,
+    ModelChance,
+    ModelPrediction,
     PredictModelsReply,
     PredictModelsRequest,
     PreloadModelsReply,
     PreloadModelsRequest,
     PreloadOutcome,
+    ReliabilityBin,
     SelectModelReply,
     SelectModelRequest,
 )
+from suite.messages.times import rfc3339
 from suite.node.generations import wait_loaded
 from suite.node.node import Node
+from suite.prediction.bet_book import Record
+from suite.prediction.chance import Calibration
+from suite.projections.reply_size import as_many_as_fit, left_out
 from suite.projections.trust import trusts
 
 UNKNOWN_TRUST = 0.5
@@ -27,8 +40,79 @@ UNKNOWN_TRUST = 0.5
 @action("predict_models")
 async def predict_models(node: Node, request: PredictModelsRequest, _: Call) -> PredictModelsReply:
     """Predict which models will be used next, the likeliest first."""
-    predicted = await node.predict(limit=request.limit, min_seq=request.min_seq)
-    return PredictModelsReply(predicted_models=tuple(predicted), policy=node.policy.name)
+    predicted = tuple(await node.predict(limit=request.limit, min_seq=request.min_seq))
+    if not request.detail:
+        return PredictModelsReply(predicted_models=predicted, policy=node.policy.name)
+    await node.learned(request.min_seq)
+    chances = node.learning.chances.chances(now=node.now())
+    return PredictModelsReply(
+        predicted_models=predicted,
+        policy=node.policy.name,
+        chances=tuple(
+            ModelChance(model_id=id, chance=round(chances[id], 6), loaded=node.is_loaded(id))
+            for id in by_chance(chances)[: request.limit]
+        ),
+        horizon_seconds=node.learning.chances.horizon_seconds,
+    )
+
+
+@action("get_predictions")
+async def get_predictions(node: Node, request: GetPredictionsRequest, _: Call) -> GetPredictionsReply:
+    """Show how likely models are to be used, and what became of bets on them."""
+    await node.learned(request.min_seq)
+    learning = node.learning
+    chances = {**dict.fromkeys(learning.bets.records, 0.0), **learning.chances.chances(now=node.now())}
+    every = [_prediction(node, id, chances[id]) for id in by_chance(chances)[: request.limit]]
+    kept = as_many_as_fit(every)
+    return GetPredictionsReply(
+        horizon_seconds=learning.chances.horizon_seconds,
+        predictions=kept,
+        bets=_calibration(learning.bets.calibration),
+        chances=_calibration(learning.chances.calibration),
+        warnings=left_out(every, kept, "models after these"),
+    )
+
+
+def by_chance(chances: Mapping[str, float]) -> list[str]:
+    """The models in the order of their chances, the likeliest first."""
+    return sorted(chances, key=lambda model_id: (-chances[model_id], model_id))
+
+
+def _prediction(node: Node, model_id: str, chance: float) -> ModelPrediction:
+    record = node.learning.bets.records.get(model_id)
+    return ModelPrediction(
+        model_id=model_id,
+        chance=round(chance, 6),
+        loaded=node.is_loaded(model_id),
+        last_bet=None if record is None else _last_bet(record),
+        won=0 if record is None else record.won,
+        lost=0 if record is None else record.lost,
+        saved_seconds=0.0 if record is None else round(record.saved_seconds, 3),
+        byte_seconds=0.0 if record is None else round(record.byte_seconds, 1),
+    )
+
+
+def _last_bet(record: Record) -> BetInfo:
+    settled = record.last_settled
+    return BetInfo(
+        made_at=rfc3339(datetime.fromtimestamp(record.last_at, UTC)),
+        chance=record.last.chance,
+        state="open" if settled is None else settled.outcome,
+        reason="" if settled is None else settled.reason,
+        detail="" if settled is None else settled.detail,
+    )
+
+
+def _calibration(calibration: Calibration) -> CalibrationInfo:
+    return CalibrationInfo(
+        count=calibration.count,
+        brier=calibration.brier,
+        brier_of_base_rate=calibration.brier_of_base_rate,
+        curve=tuple(
+            ReliabilityBin(count=each.count, predicted=each.predicted, observed=each.observed)
+            for each in calibration.curve()
+        ),
+    )
 
 
 @action("preload_models", limit=WAITING, queue=0)

@@ -58,11 +58,14 @@ async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call)
 
 
 @action("unload_model")
-async def unload_model(node: Node, request: UnloadModelRequest, _: Call) -> UnloadModelReply:
+async def unload_model(node: Node, request: UnloadModelRequest, call: Call) -> UnloadModelReply:
     """Unload a model and answer when its memory is freed."""
     model = node.model(request.model_id)
     instance = await node.supervisor.unload(
-        model.model_id, "requested", drain_seconds=request.drain_ms / 1000
+        model.model_id,
+        "requested",
+        drain_seconds=request.drain_ms / 1000,
+        requested_by=call.client or "",
     )
     if instance is None:
         return UnloadModelReply(

@@ -31,6 +31,7 @@ from suite.messages.actor import (
     REPLY_HEADER,
     ActorReply,
     ActorSpec,
+    Buffer,
     Clear,
     Cleared,
     Embed,
@@ -108,7 +109,7 @@ async def serve(
                     clock=clock,
                     new_seed=new_seed,
                 )
-                actor = ModelActor(resources, subjects, pipe)
+                actor = ModelActor(resources, subjects, pipe, buffers=model.buffers)
                 await actor.run()
     except SuiteError as error:
         pipe.report(Failed(code=error.code, message=error.message))
@@ -119,10 +120,19 @@ async def serve(
 class ModelActor:
     """Accepts generations and embeddings from its node, up to its queue limit, and runs each to its end."""
 
-    def __init__(self, resources: GenerationResources, subjects: Subjects, pipe: NodePipe) -> None:
+    def __init__(
+        self,
+        resources: GenerationResources,
+        subjects: Subjects,
+        pipe: NodePipe,
+        *,
+        buffers: tuple[Buffer, ...] = (),
+    ) -> None:
+        """`buffers`: what the engine has allocated for the model."""
         self._resources = resources
         self._subjects = subjects
         self._pipe = pipe
+        self._buffers = buffers
         self._generations: dict[str, ClientGeneration] = {}
         self._receipts: dict[str, ClientGeneration] = {}
         self._inbox = resources.connection.new_inbox()
@@ -153,7 +163,7 @@ class ModelActor:
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "generate"), self._on_generate
                 )
-                self._pipe.report(Ready(resident_bytes=resident_bytes()))
+                self._pipe.report(Ready(resident_bytes=resident_bytes(), buffers=self._buffers))
                 self._tasks.start_soon(self._warm_up)
                 async for _ in signals:
                     break

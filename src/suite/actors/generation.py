@@ -147,6 +147,7 @@ class ClientGeneration:
             completion_tokens=tokens.completion_tokens,
             outcome=self._outcome,
             seq=seq,
+            unsaved_tokens=self._generation.unsaved_tokens if self._generation else 0,
         )
 
     async def _generate(self) -> None:

@@ -15,11 +15,14 @@ import msgspec
 from suite.bus.connection import Connection
 from suite.bus.decoding import Shape
 from suite.identity import NewId
+from suite.messages.actions.base import CLIENT_HEADER
 from suite.messages.signals import Signal
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
 
+_NAME_LIMIT = 100
+"""The longest name of a client that is shown."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -73,6 +76,12 @@ class Call:
         if not self._request_id:
             self._request_id = self._new_id()
         return self._request_id
+
+    @property
+    def client(self) -> str | None:
+        """How the requester calls itself, made safe to print; None if it does not."""
+        name = self.headers.get(CLIENT_HEADER, "")[:_NAME_LIMIT]
+        return "".join(filter(str.isprintable, name)) or None
 
     async def send(self, signal: Signal) -> None:
         """Send a signal before the answer. Raises Unavailable or TooLarge."""

@@ -10,6 +10,7 @@ The server decides by its own clock when a value expires, and publishes a marker
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -34,7 +35,7 @@ log = logging.getLogger("suite.bus")
 
 API_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
-"""Time limit for deleting a consumer. One that is left is deleted by the server after a minute."""
+"""Time limit for deleting a consumer or a lease. What is left the server deletes by itself."""
 HEARTBEAT_SECONDS = 1.0
 MISSED_HEARTBEATS = 3
 ACK_TOKENS = 9
@@ -42,6 +43,8 @@ WAITING_LIMIT = 4096
 RETRY_SECONDS = 0.5
 DELETE_HEADERS = {"KV-Operation": "DEL"}
 STREAM_NOT_FOUND = 10059
+MESSAGE_NOT_FOUND = 10037
+WRONG_LAST_SEQUENCE = 10071
 VALUE_BYTES = 1024
 """The size of message that the bucket must at least allow, in bytes."""
 
@@ -77,6 +80,27 @@ class Leases:
     async def delete(self, name: str) -> None:
         """Delete a value before it expires. Raises the same errors as put."""
         await self._store(name, b"", DELETE_HEADERS)
+
+    @asynccontextmanager
+    async def held(self, name: str, value: bytes) -> AsyncGenerator[None, None]:
+        """Wait until nobody else has set a value, and set it for the block. Raises the same errors as put.
+
+        ``value`` says who it is: the same value is one's own, of a life before. It is not renewed: who stays
+        in the block for longer than values live may no longer be alone.
+        """
+        while True:
+            taken = await self._take(name, value)
+            if taken is not None:
+                break
+            await anyio.sleep(RETRY_SECONDS)
+        try:
+            yield
+        finally:
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                try:
+                    await self._store_after(name, b"", DELETE_HEADERS, taken)
+                except SuiteError as error:
+                    log.debug("the lease %s is left to expire: %s", name, error)
 
     async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
         """Yield every existing value, then each change; None means that a value expired or was deleted.
@@ -148,10 +172,38 @@ class Leases:
         return await self._api(f"STREAM.CREATE.{self._stream}", configuration)
 
     async def _store(self, name: str, value: bytes, headers: dict[str, str]) -> None:
+        if (error := (await self._publish(name, value, headers)).get("error")) is not None:
+            raise _not_stored(name, error)
+
+    async def _take(self, name: str, value: bytes) -> int | None:
+        """Set a value if there is no other. Returns its sequence; None if somebody else has set one."""
+        subject = f"{self._subject}.{escape(name)}"
+        last = await self._api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
+        if (message := last.get("message")) is None:
+            if last.get("error", {}).get("err_code") != MESSAGE_NOT_FOUND:
+                raise Unavailable(f"the lease {name} cannot be read: {last.get('error')}")
+            return await self._store_after(name, value, {}, 0)
+        is_removed = _is_removed(base64.b64decode(message.get("hdrs", "")))
+        if not is_removed and base64.b64decode(message.get("data", "")) != value:
+            return None
+        return await self._store_after(name, value, {}, message["seq"])
+
+    async def _store_after(self, name: str, value: bytes, headers: dict[str, str], seq: int) -> int | None:
+        """Set a value if the last of its name has this sequence. Returns the new one; None if it has not."""
+        expected = {"Nats-Expected-Last-Subject-Sequence": str(seq)}
+        answer = await self._publish(name, value, headers | expected)
+        error = answer.get("error")
+        if error is None:
+            return int(answer["seq"])
+        if error.get("err_code") == WRONG_LAST_SEQUENCE:
+            return None
+        raise _not_stored(name, error)
+
+    async def _publish(self, name: str, value: bytes, headers: dict[str, str]) -> dict[str, Any]:
         subject = f"{self._subject}.{escape(name)}"
         answer = await self._connection.request(subject, value, headers=headers, timeout=API_SECONDS)
-        if (error := msgspec.json.decode(answer.data).get("error")) is not None:
-            raise Unavailable(f"the lease {name} is not stored: {error.get('description', error)}")
+        reply: dict[str, Any] = msgspec.json.decode(answer.data)
+        return reply
 
     async def _api(self, subject: str, body: dict[str, Any] | None) -> dict[str, Any]:
         data = b"" if body is None else msgspec.json.encode(body)
@@ -193,6 +245,15 @@ class Leases:
                     await self._api(f"CONSUMER.DELETE.{consumer}", None)
                 except SuiteError as error:
                     log.debug("a consumer of %s is left to the server: %s", self._stream, error)
+
+
+def _is_removed(headers: bytes) -> bool:
+    """Whether a stored message says that a value was deleted or has expired."""
+    return b"KV-Operation:" in headers or b"Nats-Marker-Reason:" in headers
+
+
+def _not_stored(name: str, error: dict[str, Any]) -> Unavailable:
+    return Unavailable(f"the lease {name} is not stored: {error.get('description', error)}")
 
 
 class _Deliveries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,8 @@ from suite.config import ModelSettings
 from suite.engine.gguf.file import GgufInfo
 from suite.errors import ModelFileIncomplete, ModelFileInvalid, SuiteError
 from suite.messages.actions.status import FileState, MemoryEstimate
+
+_KEY_CHARACTERS = 16
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +76,23 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     def context_tokens(self) -> int:
         """The context of one conversation, in tokens; 0 when there is an error."""
         return self.kv_cache.context_tokens if self.kv_cache else 0
+
+    @property
+    def settings_key(self) -> str:
+        """A short digest of those settings that change how it loads or what memory it takes.
+
+        The KV cache stands in it as it was decided, so a memory limit that changes the cache changes the key.
+        """
+        settings, cache = self.settings, self.kv_cache
+        form = cache and (
+            cache.form,
+            cache.slots,
+            cache.context_tokens,
+            cache.cache_tokens,
+            cache.flash_attention,
+        )
+        loads = (form, settings.batch_tokens, settings.n_gpu_layers, settings.n_threads)
+        return sha256(msgspec.json.encode(loads)).hexdigest()[:_KEY_CHARACTERS]
 
     @property
     def need_bytes(self) -> int:

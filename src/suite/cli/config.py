@@ -98,7 +98,8 @@ def config(file: Path | None, as_json: bool, **flags: Any) -> None:
       SUITE_MEMORY_LIMIT_GB=12 suite config --json
     """
     configuration = load_configured(file, flags)
-    for warning in configuration.warnings:
+    warnings = (*configuration.warnings, *_about_machine(configuration.settings))
+    for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     values = _values(configuration.settings)
     if as_json:
@@ -107,7 +108,7 @@ def config(file: Path | None, as_json: bool, **flags: Any) -> None:
         origins = configuration.origins.items()
         rows = {name: {"value": values[name], "origin": origin} for name, origin in origins}
         in_force = {name: msgspec.to_builtins(its) for name, its in _in_force(configuration).items()}
-        json_line({"settings": rows, "in_force": in_force, "warnings": configuration.warnings})
+        json_line({"settings": rows, "in_force": in_force, "warnings": warnings})
         return
     from suite.cli.output import table
 
@@ -123,6 +124,16 @@ class _Found(msgspec.Struct, frozen=True):
 
     value: int | str
     origin: str
+
+
+def _about_machine(settings: Settings) -> list[str]:
+    """Warnings about settings that this machine cannot fulfil."""
+    from suite import machine
+
+    if settings.memory_limit_gb is None:
+        return []
+    warning = machine.warning_about_limit(int(settings.memory_limit_gb * 2**30), machine.memory())
+    return [] if warning is None else [warning]
 
 
 def _in_force(configuration: Configuration) -> dict[str, _Found]:

@@ -45,9 +45,9 @@ def events(
 ) -> None:
     """Show the events in the log, oldest first: sequence, time, subject and details of each.
 
-    A filter is an aggregate (node, model, instance, usage, metric, evaluation, error), its id, and a fact,
-    as in usage.MODEL.generated. An instance has two ids: instance.NODE.MODEL.loaded. * stands for one whole
-    id, and > for all that follows. With --json each event is one JSON line.
+    A filter is an aggregate (node, model, instance, usage, prediction, metric, evaluation, error), its id,
+    and a fact, as in usage.MODEL.generated. An instance has two ids: instance.NODE.MODEL.loaded. * stands for
+    one whole id, and > for all that follows. With --json each event is one JSON line.
 
     \b
     Examples:
@@ -110,10 +110,11 @@ def details(event: Recorded) -> str:
     if isinstance(event.data, UnknownEvent):
         return event.type
     shown = event.subject.split(".")
+    stored = msgspec.to_builtins(event.data)  # without defaults, of events that are stored without them
     parts = []
     for name, value in msgspec.structs.asdict(event.data).items():
         # An id that the subject has in another spelling, since a dot or a space cannot stand there, is shown.
-        if value in (None, (), "") or (value in event.data.ids and value in shown):
+        if name not in stored or value in (None, (), "") or (value in event.data.ids and value in shown):
             continue
         if isinstance(value, datetime):
             value = value.isoformat()  # noqa: PLW2901 - without a space, so that it is copied as one word

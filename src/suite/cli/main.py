@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "cancel": ("suite.cli.generate", "End a running generation."),
     "clear": ("suite.cli.models", "Clear the tokens that models keep for reuse."),
     "predict": ("suite.cli.prediction", "Predict which models are needed next."),
+    "predictions": ("suite.cli.prediction", "Show chances of use, and what became of bets on them."),
     "preload": ("suite.cli.prediction", "Load models before they are needed."),
     "select": ("suite.cli.prediction", "Choose a model by capability and trust."),
     "usage": ("suite.cli.usage", "Count how much the models were used."),

@@ -1,4 +1,4 @@
-"""``suite predict``, ``suite preload``, ``suite select``."""
+"""``suite predict``, ``suite predictions``, ``suite preload``, ``suite select``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from suite.errors import ModelNotFound
 
 if TYPE_CHECKING:
     from suite.client import Client
-    from suite.messages.actions.prediction import PreloadModelsReply
+    from suite.messages.actions.prediction import (
+        BetInfo,
+        CalibrationInfo,
+        ModelPrediction,
+        PreloadModelsReply,
+    )
 
 
 @click.command()
@@ -38,6 +43,85 @@ def predict(target: Target, limit: int) -> None:
     for model_id in reply.predicted_models:
         click.echo(model_id)
     note(f"by the policy {reply.policy}" if reply.predicted_models else "no model was used recently")
+
+
+@click.command()
+@limit_option()
+@client_command
+def predictions(target: Target, limit: int) -> None:
+    """Show how likely models are to be used soon, and what became of bets on that.
+
+    A bet is a model that was loaded before anybody asked for it, because it was likely to be used. It is won
+    if the model was in memory when it was used. Bets are taken with `enable_predictive_loading`.
+
+    The chances below the models show whether they can be believed: of those that were 30 % on average, about
+    30 % should have come true. Brier is the mean squared error. It should be below that of the base rate,
+    which is the error of one who always tells the share that came true.
+
+    \b
+    Examples:
+      suite predictions
+      suite predictions --json | jq '.bets.brier'
+    """
+    from suite.cli.output import json_line, table
+
+    reply = target.run(lambda client: client.get_predictions(limit=limit))
+    if target.as_json:
+        json_line(reply)
+        return
+    if not reply.predictions:
+        click.echo("no model was used yet: `suite generate` uses a model, `suite record-usage` records a use")
+        return
+    minutes = f"{reply.horizon_seconds / 60:g} min"
+    columns = (f"used within {minutes}>", "won>", "lost>", "saved>", "loaded", "last bet")
+    table(["model", *columns], [_row(each) for each in reply.predictions])
+    _show_calibration(f"chances of all models, told before {minutes} had passed", reply.chances)
+    _show_calibration("chances of bets", reply.bets)
+
+
+def _row(prediction: ModelPrediction) -> tuple[str, ...]:
+    from suite.cli.output import duration
+
+    return (
+        prediction.model_id,
+        _percent(prediction.chance),
+        str(prediction.won),
+        str(prediction.lost),
+        duration(prediction.saved_seconds * 1000) if prediction.won else "",
+        "yes" if prediction.loaded else "",
+        "" if prediction.last_bet is None else _told(prediction.last_bet),
+    )
+
+
+def _told(bet: BetInfo) -> str:
+    from suite.cli.output import local_time
+
+    outcome = {
+        "": "open",
+        "used": "won",
+        "not_used": "lost: it was not used",
+        "left": f"lost: it left before it was used ({bet.detail})",
+        "failed": f"lost: it was not loaded ({bet.detail})",
+    }[bet.reason]
+    return f"{local_time(bet.made_at)} at {_percent(bet.chance)}, {outcome}"
+
+
+def _show_calibration(title: str, calibration: CalibrationInfo) -> None:
+    from suite.cli.output import number, table
+
+    if not calibration.count:
+        return
+    rows = [
+        (_percent(each.predicted), _percent(each.observed), f"{each.count:,}") for each in calibration.curve
+    ]
+    click.echo()
+    table(("told>", "came true>", "how many>"), rows, title=title)
+    brier, base = number(calibration.brier), number(calibration.brier_of_base_rate)
+    click.echo(f"Brier score {brier}; {base} for one who always tells the share that came true")
+
+
+def _percent(chance: float) -> str:
+    return f"{100 * chance:.1f} %"
 
 
 @click.command()

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 
     from suite.client import Client
     from suite.messages.actions.status import (
+        EvictionInfo,
         GenerationInfo,
         GetModelStatusReply,
         GetStatsReply,
+        InstanceInfo,
         KvCacheInfo,
+        MemoryInfo,
         ModelInfo,
     )
+
+
+_MEMORIES = {"ram": "memory"}
 
 
 @click.command()
@@ -37,7 +43,7 @@ def status(target: Target, model: str | None) -> None:
       suite status
       suite status smollm2 --json
     """
-    from suite.cli.output import json_line
+    from suite.cli.output import folded, json_line
 
     async def work(client: Client) -> GetModelStatusReply:
         return await (
@@ -53,6 +59,9 @@ def status(target: Target, model: str | None) -> None:
     else:
         show_instances((reply.models or {}).values())
         _show_waiting((reply.models or {}).values())
+        show_memories(reply.memories)
+        if reply.eviction is not None:
+            folded(f"who leaves first: {_eviction(reply.eviction)}", indent=4)
     if reply.generations:
         click.echo()
         _show_generations(reply.generations)
@@ -95,9 +104,36 @@ def _show_waiting(models: Iterable[ModelInfo]) -> None:
         click.echo(f"{model.model_id} {_waits(model)}")
 
 
+def _eviction(eviction: EvictionInfo) -> str:
+    policy = eviction.policy
+    if eviction.follows:
+        policy += f", which follows {eviction.follows} now"
+    return policy + (f" (instead of {eviction.instead_of}, which has failed)" if eviction.instead_of else "")
+
+
 def _waits(model: ModelInfo) -> str:
     requests = f"{model.waiting} request{'s' if model.waiting != 1 else ''}"
     return f"waits for memory: place {model.place}, for {requests}"
+
+
+def show_memories(memories: Iterable[MemoryInfo]) -> None:
+    """Print what is used of each memory, by whom."""
+    from suite.cli.output import folded
+
+    for memory in memories:
+        folded(f"{_MEMORIES.get(memory.name, memory.name)}: {_memory(memory)}", indent=4)
+
+
+def _memory(memory: MemoryInfo) -> str:
+    from suite.units import size
+
+    text = f"{size(memory.reserved_bytes)} of {size(memory.limit_bytes)} reserved"
+    text += f", {size(memory.measured_bytes)} measured"
+    if memory.others_bytes is not None:
+        text += f"; others use {size(memory.others_bytes)}"
+    if memory.admissible_bytes < memory.limit_bytes:
+        text += f" and leave {size(memory.admissible_bytes)}"
+    return text
 
 
 def _kv_cache(cache: KvCacheInfo, context_tokens: int) -> str:
@@ -136,16 +172,27 @@ def _show_one(model: ModelInfo) -> None:
                 f"cache {size(parts.kv_bytes)}, compute {size(parts.compute_bytes)}",
             )
         )
+    if model.is_measured:
+        lines.append(("measured", f"{size(model.need_bytes)}, which its next load reserves"))
     if model.instance is not None:
         instance = model.instance
         lines += [
             ("node", f"{instance.node}, process {instance.pid}"),
-            ("resident", size(instance.resident_bytes)),
+            ("resident", _resident(instance)),
             ("running", str(instance.running)),
             ("loaded at", instance.loaded_at or ""),
             ("last used at", instance.last_used_at or ""),
         ]
     facts(model.model_id, [line for line in lines if line[1]])
+
+
+def _resident(instance: InstanceInfo) -> str:
+    from suite.units import size
+
+    if not instance.measured_bytes:
+        return size(instance.resident_bytes)
+    pages = f"{size(instance.file_bytes)} of it pages of files"
+    return f"{size(instance.measured_bytes)}, {pages}; {size(instance.reserved_bytes)} reserved"
 
 
 def _show_generations(generations: Iterable[GenerationInfo]) -> None:
@@ -213,16 +260,24 @@ def stats(target: Target) -> None:
         _show_stats(reply)
 
 
+def _stats_memory(reply: GetStatsReply) -> list[tuple[str, str]]:
+    from suite.units import size
+
+    if reply.memories:
+        return [(_MEMORIES.get(each.name, each.name), _memory(each)) for each in reply.memories]
+    # A node of an earlier version does not measure.
+    return [("memory", f"{size(reply.memory_reserved_bytes)} of {size(reply.memory_limit_bytes)} reserved")]
+
+
 def _show_stats(reply: GetStatsReply) -> None:
     from suite.cli.output import duration, facts, table
-    from suite.units import size
 
     counts = ("commands_processed", "loads", "unloads", "crashes", "generations", "generations_running")
     tokens = ("prompt_tokens", "reused_tokens", "completion_tokens")
     rows = [
         ("up", duration(reply.uptime_ms)),
         ("models", f"{reply.models_loaded} of {reply.models_tracked} loaded"),
-        ("memory", f"{size(reply.memory_reserved_bytes)} of {size(reply.memory_limit_bytes)} reserved"),
+        *_stats_memory(reply),
         *((name.replace("_", " "), f"{getattr(reply, name):,}") for name in (*counts, *tokens)),
         ("last event", str(reply.last_seq)),
     ]

@@ -31,6 +31,8 @@ from suite.messages.actions.generation import (
     GenerateTextRequest,
 )
 from suite.messages.actions.prediction import (
+    GetPredictionsReply,
+    GetPredictionsRequest,
     PredictModelsReply,
     PredictModelsRequest,
     PreloadModelsReply,
@@ -172,10 +174,17 @@ class Client(Evaluations, Records):
         limit = PRELOAD_SECONDS * max(len(request.model_ids), 1)
         return await self._ask("preload_models", request, PreloadModelsReply, seconds=limit)
 
-    async def predict_models(self, *, limit: int = 3, min_seq: int = 0) -> PredictModelsReply:
-        """Predict which models will be used next, the likeliest first."""
-        request = PredictModelsRequest(limit=limit, min_seq=min_seq)
+    async def predict_models(
+        self, *, limit: int = 3, detail: bool = False, min_seq: int = 0
+    ) -> PredictModelsReply:
+        """Predict which models will be used next, the likeliest first; with ``detail`` also their chances."""
+        request = PredictModelsRequest(limit=limit, detail=detail, min_seq=min_seq)
         return await self._ask("predict_models", request, PredictModelsReply)
+
+    async def get_predictions(self, *, limit: int = 100, min_seq: int = 0) -> GetPredictionsReply:
+        """Get the chances that models are used, what became of bets on them, and how good both were."""
+        request = GetPredictionsRequest(limit=limit, min_seq=min_seq)
+        return await self._ask("get_predictions", request, GetPredictionsReply)
 
     async def select_model(self, capability: str | None = None, *, min_seq: int = 0) -> SelectModelReply:
         """Select a model with a capability: loaded models come first, then the most trusted.

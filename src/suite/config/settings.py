@@ -24,6 +24,7 @@ Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 FollowLinks: TypeAlias = Literal["inside", "anywhere"]
 Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e9)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=86_400_000)]
+KeepAlivePolicy: TypeAlias = Literal["idle_timeout", "learned"]
 KeepAlive: TypeAlias = Seconds | Literal["forever", "now"]
 Days: TypeAlias = Annotated[float, Meta(ge=0, le=36_500)]
 
@@ -208,6 +209,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
     idle_timeout_seconds: Seconds = 300.0
     """When a model that nobody uses is unloaded; 0: never."""
+    keep_alive_policy: KeepAlivePolicy = "idle_timeout"
+    """How long a model stays that nobody uses.
+
+    `idle_timeout`: for `idle_timeout_seconds`. `learned`: longer if it is likely to come back soon, and
+    shorter if not, so that all together take as much memory over time. A model or a request with a time of
+    its own keeps it.
+    """
+    eviction_policy: Annotated[str, Meta(min_length=1)] = "best_lately"
+    """Which models leave first when another needs their memory.
+
+    `best_lately` follows whichever of the others would have cost the fewest seconds lately: `lru`,
+    `decayed_frequency`, `greedy_dual`, `relaxed_belady`. `module:Class` is one of your own.
+    """
     load_wait_ms: Milliseconds = 300_000
     """How long a request waits until there is memory for its model; a request may say otherwise.
 
@@ -236,9 +250,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     enable_model_evaluation: bool = True
     """Whether this node accepts and answers requests for metrics and evaluations."""
     enable_predictive_loading: bool = False
-    """Whether models that will probably be needed next are loaded in advance."""
+    """Whether models are loaded in advance that are likely to be used, where that is expected to pay."""
     prediction_interval_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 300.0
-    """How often to predict which models will be needed next."""
+    """How often to see which models to load in advance; the first time is at the start."""
     enable_backward_compatibility: bool = False
     """Whether to serve old clients over ZeroMQ, with the settings in `legacy`."""
     dependencies: tuple[str, ...] = ()

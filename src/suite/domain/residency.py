@@ -1,7 +1,7 @@
 """Which models use a node's memory: the fold of the node's instance events.
 
-A model counts its estimated memory until it is loaded, and then the larger of the estimated and the measured
-memory. `turns` decides who gets memory when.
+A model counts the memory that was reserved for its load, or what was measured if that is more. `turns`
+decides who gets memory when.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from suite.messages.events import (
     Event,
     InstanceCrashed,
     InstanceEvent,
+    InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
@@ -38,6 +39,14 @@ class Residency(msgspec.Struct, frozen=True, kw_only=True):
 
     limit_bytes: int
     residents: Mapping[str, Resident] = {}
+    available_bytes: int | None = None
+    """What all models together can have beside what other programs use at the moment; None: not known."""
+
+    @property
+    def admissible_bytes(self) -> int:
+        """What all models together may have at the moment."""
+        available = self.available_bytes
+        return self.limit_bytes if available is None else min(self.limit_bytes, available)
 
     @property
     def reserved_bytes(self) -> int:
@@ -65,8 +74,13 @@ def evolve(state: Residency, event: Event) -> Residency:
             )
         case InstanceLoaded() if _is_resident(state, event):
             before = residents[event.model_id]
+            measured = event.resident_bytes + event.gpu_bytes
             residents[event.model_id] = msgspec.structs.replace(
-                before, phase="loaded", reserved_bytes=max(before.reserved_bytes, event.resident_bytes)
+                before, phase="loaded", reserved_bytes=max(before.reserved_bytes, measured)
+            )
+        case InstanceGrew() if _is_resident(state, event):
+            residents[event.model_id] = msgspec.structs.replace(
+                residents[event.model_id], reserved_bytes=event.reserved_bytes
             )
         case InstanceLoadFailed() | InstanceUnloaded() | InstanceCrashed() if _is_resident(state, event):
             del residents[event.model_id]

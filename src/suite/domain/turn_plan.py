@@ -8,9 +8,10 @@ one in front of it, but it never delays it.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from operator import attrgetter
+from typing import NamedTuple
 
 from suite.domain.residency import Resident
 from suite.domain.turns import (
@@ -34,10 +35,21 @@ _DEADLINE = attrgetter("deadline")
 
 def plan(state: Turns, *, now: float, occupancy: Occupancies) -> Plan:
     """What is to happen now: at most one load is started."""
-    return _Planning(state, now, occupancy).plan()
+    return Planning(state, now, occupancy).plan()
 
 
-class _Planning:
+class Considered(NamedTuple):
+    """What was weighed for one need of memory."""
+
+    need_bytes: int
+    free_bytes: int
+    """What nobody had, nor anybody in front needed."""
+    able_to_leave: Sequence[Resident]
+    """The models that could leave, in their order, without those that leave for others in front."""
+    chosen: Sequence[Resident]
+
+
+class Planning:
     """One plan while it is being made."""
 
     def __init__(self, state: Turns, now: float, occupancy: Occupancies) -> None:
@@ -47,10 +59,11 @@ class _Planning:
         residents = state.residency.residents
         self._staying = {id: each for id, each in residents.items() if not self._use(id).leaving}
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
-        self._excess = _bytes_of(self._staying.values()) - state.residency.limit_bytes
-        self._free = -self._excess - kept
+        reserved = _bytes_of(self._staying.values())
+        self._excess = reserved - state.residency.limit_bytes
+        self.free_bytes = state.residency.admissible_bytes - reserved - kept
         """Bytes that nobody uses now."""
-        self._room = self._free
+        self._room = self.free_bytes
         """Bytes that nobody in front needs, once those who leave for them have left."""
         self._waits_for: dict[str, tuple[str, ...]] = {}
         self._closing: set[str] = set()
@@ -58,11 +71,14 @@ class _Planning:
         self._refused: list[Refused] = []
         self._never_fits: set[str] = set()
         self._due = math.inf
+        self.considered: dict[str, Considered] = {}
+        """By the model that needs memory; an empty id: what was weighed to come below the limit again."""
         able = (each for id, each in self._staying.items() if id not in state.pinned)
-        self._able_to_leave = sorted(able, key=self._order_of_leaving)
+        self.able_to_leave = sorted(able, key=self.order_of_leaving)
         """The models that could leave for those that were not considered yet."""
 
     def plan(self) -> Plan:
+        """Decide; once for each planning."""
         self._give_back_excess()
         queues = sorted(self._state.waiting.items(), key=lambda item: item[1][0].rank)
         for model_id, queue in queues:
@@ -92,6 +108,7 @@ class _Planning:
         if self._excess <= 0:
             return
         chosen = self._choose(self._excess)
+        self.considered[""] = Considered(0, -self._excess, self.able_to_leave, chosen)
         self._take(chosen)
         self._room += _bytes_of(chosen)
         for each in chosen:
@@ -110,11 +127,13 @@ class _Planning:
             return None
         is_gone = model_id not in self._state.residency.residents
         is_kept = is_gone and model_id in self._state.pinned
-        missing = (0 if is_kept else need_bytes) - min(self._free, self._room)
-        chosen = self._choose(missing)
+        free_bytes = min(self.free_bytes, self._room) + (need_bytes if is_kept else 0)
+        missing = need_bytes - free_bytes
+        chosen = self._choose(missing, among=only_evicting(queue))
+        self.considered[model_id] = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
         is_enough = _bytes_of(chosen) >= missing
         since = queue[0].rank
-        if is_enough and is_gone and all(self._may_leave(each, since) for each in chosen):
+        if is_enough and is_gone and all(self.may_leave(each, since) for each in chosen):
             return self._start(model_id, need_bytes, chosen)
         if not any(each.deadline > self._now for each in queue):
             return None  # it will be refused, so nobody has to leave for it
@@ -129,7 +148,7 @@ class _Planning:
     def _start(self, model_id: str, need_bytes: int, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
         residents = self._state.residency.residents
-        missing = self._state.residency.reserved_bytes + need_bytes - self._state.residency.limit_bytes
+        missing = self._state.residency.reserved_bytes + need_bytes - self._state.residency.admissible_bytes
         missing -= _bytes_of(chosen)
         leaving = []
         for each in residents.values():
@@ -141,10 +160,11 @@ class _Planning:
 
     # --- who leaves -----------------------------------------------------------------------------------------
 
-    def _choose(self, missing: int) -> list[Resident]:
+    def _choose(self, missing: int, *, among: Collection[str] | None = None) -> list[Resident]:
         """The models that leave for so many bytes; all that could leave if they are not enough."""
         chosen = []
-        for each in self._able_to_leave:
+        able = self.able_to_leave
+        for each in able if among is None else [each for each in able if each.model_id in among]:
             if missing <= 0:
                 break
             chosen.append(each)
@@ -159,7 +179,7 @@ class _Planning:
         """Have these leave for nobody else."""
         if chosen:
             ids = {each.model_id for each in chosen}
-            self._able_to_leave = [each for each in self._able_to_leave if each.model_id not in ids]
+            self.able_to_leave = [each for each in self.able_to_leave if each.model_id not in ids]
 
     def _close(self, resident: Resident, waiting_since: float) -> None:
         """Close a model once it had its turn while another waited; see when that will be."""
@@ -175,12 +195,12 @@ class _Planning:
             if not self._use(resident.model_id).holds:
                 self._look_again_at(tenure.is_idle_at(self._use(resident.model_id).last_used))
 
-    def _order_of_leaving(self, resident: Resident) -> tuple[int, float]:
+    def order_of_leaving(self, resident: Resident) -> tuple[int, float]:
         """What leaves first: what can at once, what closes already, what is unused, what is used, a load."""
         tenure = self._state.tenures.get(resident.model_id)
         if tenure is None:
             return 4, 0.0
-        if self._may_leave(resident, waiting_since=math.inf):
+        if self.may_leave(resident, waiting_since=math.inf):
             use = self._use(resident.model_id)
             return 0, use.last_used if use.worth is None else use.worth
         if resident.model_id in self._state.closing:
@@ -189,7 +209,8 @@ class _Planning:
             return 3, tenure.turn_ends_at(-math.inf)
         return 2, tenure.is_idle_at(self._use(resident.model_id).last_used)
 
-    def _may_leave(self, resident: Resident, waiting_since: float) -> bool:
+    def may_leave(self, resident: Resident, waiting_since: float) -> bool:
+        """Whether a model may leave now for one that has been waiting since then."""
         tenure, use = self._state.tenures.get(resident.model_id), self._use(resident.model_id)
         if tenure is None or use.holds:
             return False
@@ -225,6 +246,16 @@ class _Planning:
     def _look_again_at(self, time: float) -> None:
         if time > self._now:
             self._due = min(self._due, time)
+
+
+def only_evicting(queue: Queue) -> tuple[str, ...] | None:
+    """Which models may leave for those who wait for a model; None: any, as one of them may have any leave."""
+    allowed: dict[str, None] = {}
+    for each in queue:
+        if each.only_evicting is None:
+            return None
+        allowed.update(dict.fromkeys(each.only_evicting))
+    return tuple(allowed)
 
 
 def _bytes_of(residents: Iterable[Resident]) -> int:

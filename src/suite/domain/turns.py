@@ -6,9 +6,10 @@
 
 Requests wait by model: one load serves all that wait for it. The models get their turns in the order of their
 longest waiting request, where a step of priority counts as ten seconds of waiting. To make room, idle models
-leave, the least recently used first. Where these are not enough, a model that is in use closes once it had
-its turn: what it has begun goes on, new requests for it wait in the line behind the others, and it leaves as
-soon as it is unused. A request for a loaded model that does not close never waits.
+leave, first those whose memory an eviction policy finds worth the least, or without one the least recently
+used. Where these are not enough, a model that is in use closes once it had its turn: what it has begun goes
+on, new requests for it wait in the line behind the others, and it leaves as soon as it is unused. A request
+for a loaded model that does not close never waits.
 
 Nothing leaves that is loading, used, pinned, or was loaded only just before. So a model that was waited for
 is still there when those who waited come to use it, and two models do not drive each other out more often
@@ -31,6 +32,7 @@ import msgspec
 from suite.domain import residency as residents
 from suite.domain.residency import Residency, Resident
 from suite.errors import NotEnoughMemory, Overloaded, SuiteError
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import Event, InstanceEvent, InstanceLoaded, InstanceLoadStarted
 from suite.units import size
 
@@ -65,6 +67,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     deadline: float
     """Until when it may wait for memory. The load itself is not limited by it."""
     priority: int = 0
+    only_evicting: tuple[str, ...] | None = None
+    """Only these models may leave for it; None: any that may leave at all."""
+    purpose: Purpose = "request"
 
     @property
     def rank(self) -> float:
@@ -136,6 +141,8 @@ class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
     worth: float | None = None
     """What its memory is worth by an eviction policy: of those that may leave at once, the least worth leaves
     first. None: the order of the last uses."""
+    reload_seconds: float | None = None
+    """What it takes to have it again as it is; None: not known."""
     leaving: bool = False
     """Whether it is being unloaded already, so that its memory will be freed anyway."""
 
@@ -182,6 +189,13 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int
 
 
+class Available(msgspec.Struct, frozen=True, kw_only=True):
+    """Other programs use more or less memory than before."""
+
+    bytes: int
+    """What they leave for all models together."""
+
+
 class Pinned(msgspec.Struct, frozen=True, kw_only=True):
     """A model is to stay loaded."""
 
@@ -202,6 +216,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     reserved_bytes: int
     evicting: tuple[str, ...]
     """The models whose memory it gets; some may be leaving already."""
+    decision: Decision | None = None
+    """What was weighed; None until somebody asks (`suite.domain.weighing`)."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,7 +250,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     due: float = math.inf
 
 
-TurnEvent: TypeAlias = Served | Queued | Withdrawn | BecameReady | Measured | Pinned | Unpinned | Plan
+TurnEvent: TypeAlias = (
+    Served | Queued | Withdrawn | BecameReady | Measured | Available | Pinned | Unpinned | Plan
+)
 
 
 def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
@@ -254,6 +272,9 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
             return replace(state, tenures={**state.tenures, event.model_id: _tenure(state, event)})
         case Measured():
             return replace(state, measured={**state.measured, event.model_id: event})
+        case Available(bytes=available):
+            residency = replace(state.residency, available_bytes=available)
+            return replace(state, residency=residency)
         case Pinned():
             return replace(state, pinned={**state.pinned, event.model_id: event.need_bytes})
         case Unpinned():
@@ -367,6 +388,18 @@ def is_open(state: Turns, model_id: str, occupancy: Occupancies) -> bool:
     return model_id in state.residency.residents and not occupancy.get(model_id, UNUSED).leaving
 
 
+def may_leave(state: Turns, model_id: str, *, now: float, use: Occupancy) -> bool:
+    """Whether a model can leave at once, and had the time that it stays at least."""
+    tenure = state.tenures.get(model_id)
+    return (
+        tenure is not None
+        and not use.holds
+        and not use.leaving
+        and model_id not in state.pinned
+        and tenure.is_idle_at(use.last_used) <= now
+    )
+
+
 def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnoughMemory:
     """What a request gets that has waited in vain: what uses the memory."""
 
@@ -380,12 +413,20 @@ def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnough
             return "pinned"
         return "in use" if now.holds else "idle"
 
+    residency = state.residency
     used = ", ".join(
-        f"{each.model_id} {size(each.reserved_bytes)} ({use(each)})"
-        for each in state.residency.residents.values()
+        f"{each.model_id} {size(each.reserved_bytes)} ({use(each)})" for each in residency.residents.values()
     )
+    left = residency.admissible_bytes
+    is_squeezed = left < residency.limit_bytes
+    memory = size(residency.limit_bytes)
+    memory += f", of which other programs leave {size(left)}" if is_squeezed else ""
+    memory += f", which is used by {used}" if used else ""
+    ways = [
+        *(["unload one of them when it is free"] if used else []),
+        "end other programs" if is_squeezed else "raise memory_limit_gb",
+        "or allow a longer load_wait_ms",
+    ]
     return NotEnoughMemory(
-        f"{request.model_id} needs {size(state.need_bytes(request))} of {size(state.residency.limit_bytes)}, "
-        f"which is used by {used}: unload one of them when it is free, raise memory_limit_gb, or allow "
-        "a longer load_wait_ms"
+        f"{request.model_id} needs {size(state.need_bytes(request))} of {memory}: {', '.join(ways)}"
     )

@@ -17,14 +17,18 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
+from suite.engine.buffers import Buffers
+
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["last_messages", "lib"]
+    from suite.messages.actor import Buffer
+
+__all__ = ["buffers", "last_messages", "lib"]
 
 _log = logging.getLogger("suite.llama")
 
-_WARNING, _ERROR, _CONTINUED = 3, 4, 5  # of enum ggml_log_level
+_INFO, _WARNING, _ERROR, _CONTINUED = 2, 3, 4, 5  # of enum ggml_log_level
 # Its warnings are about the contents of files, at each load, and call for nothing.
 _LEVELS = {_WARNING: logging.DEBUG, _ERROR: logging.ERROR}
 
@@ -54,6 +58,7 @@ class _Messages:
 
     def __init__(self) -> None:
         self.last: deque[str] = deque(maxlen=8)
+        self.buffers = Buffers()
         self._level = 0
         # llama.cpp calls this for as long as the process lives, so the reference is kept here.
         self._callback = lib.llama_log_callback(self._take)
@@ -62,6 +67,8 @@ class _Messages:
     def _take(self, level: int, text: bytes | None, _user_data: object) -> None:
         if level != _CONTINUED:
             self._level = level
+        if self._level == _INFO and text and b"buffer size" in text:
+            self.buffers.take(text.decode("utf-8", "replace"))
         severity = _LEVELS.get(self._level)
         if severity is None or not text:
             return
@@ -79,3 +86,8 @@ def last_messages() -> str:
     text = "; ".join(messages.last)
     messages.last.clear()
     return text
+
+
+def buffers() -> tuple[Buffer, ...]:
+    """What llama.cpp has allocated in this process so far, as far as it has said so."""
+    return messages.buffers.all()

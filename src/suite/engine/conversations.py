@@ -295,6 +295,16 @@ class Conversations:
             tail=slot.tail,
         )
 
+    @property
+    def unsaved_tokens(self) -> int:
+        """How many tokens in slots would be lost with the process: those that no snapshot on disk has."""
+        on_disk = self._snapshots is not None and self._snapshots.on_disk
+        return sum(
+            len(slot.tokens)
+            for slot in self._slots
+            if not slot.marked_for_clearing and not (on_disk and slot.conversation_id is not None)
+        )
+
     # --- forgetting -----------------------------------------------------------------------------------------
 
     def clear(self, conversation_id: str | None) -> Cleared:

@@ -169,7 +169,7 @@ class Engine:
         if piece := run.text.finish():
             run.listener.on_text(piece)
         self._release(run, tail=run.pending if run.prefilled else None)
-        run.generation.end(outcome)
+        run.generation.end(outcome, unsaved_tokens=self._conversations.unsaved_tokens)
         run.listener.on_end(None)
 
     def _end_at_stop(self, run: Run, token: int) -> None:
@@ -187,7 +187,7 @@ class Engine:
 
     def _fail(self, run: Run, error: SuiteError) -> None:
         self._release(run, tail=None)
-        run.generation.end("failed")
+        run.generation.end("failed", unsaved_tokens=self._conversations.unsaved_tokens)
         run.listener.on_end(error)
 
     def _release(self, run: Run, *, tail: Sequence[int] | None) -> None:

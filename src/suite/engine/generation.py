@@ -41,6 +41,8 @@ class Generation:
         self.started_at: float | None = None
         self.first_token_at: float | None = None
         self.ended_at: float | None = None
+        self.unsaved_tokens = 0
+        """When it ended, how many tokens in slots would have been lost with the process."""
         self._clock = clock
         self._cancelled: Outcome | None = None
 
@@ -68,7 +70,8 @@ class Generation:
         if self.first_token_at is None:
             self.first_token_at = self._clock()
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: Outcome, *, unsaved_tokens: int = 0) -> None:
         """Record that it has ended, and how."""
         self.outcome = outcome
+        self.unsaved_tokens = unsaved_tokens
         self.ended_at = self._clock()

@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from suite.engine.backend import BatchEntry, Cores
-from suite.engine.bindings import last_messages, lib
+from suite.engine.bindings import buffers, last_messages, lib
 from suite.engine.sampler import Sampler, SamplingParams
 from suite.engine.snapshots.file import Payload, uninitialised
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import GenerationFailed, LoadFailed
 from suite.messages.actions.status import KvCacheForm
+from suite.messages.actor import Buffer
 from suite.messages.logprobs import TokenLogprobs
 
 _MICRO_BATCH = 512
@@ -67,6 +68,8 @@ class LlamaModel:
         self._memory = lib.llama_get_memory(context)
         self._copies_pending = False
         """Whether llama.cpp is to copy streams at the next decode."""
+        self.buffers: tuple[Buffer, ...] = ()
+        """What llama.cpp has allocated for it, as far as that is known."""
         self._batch = _Batch(settings.batch_tokens, settings.slots)
         self._threads = settings.threads
 
@@ -133,6 +136,7 @@ class LlamaModel:
         if cores is not None:
             loaded.use_threads(cores.due(reading=True, priority=0))
         loaded._warm_up()
+        loaded.buffers = buffers()
         return loaded
 
     def _warm_up(self) -> None:

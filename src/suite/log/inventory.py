@@ -66,9 +66,11 @@ async def inventory(
         await patience.pause()
 
 
-async def count(jetstream: JetStream, subject_filters: Sequence[str], *, new_id: NewId) -> int:
-    """The number of messages under the filters, as the server counts. Raises Unavailable."""
-    consumer = Consumer(jetstream, consumer_config(consumer_name(new_id), subject_filters, after=0))
+async def count(
+    jetstream: JetStream, subject_filters: Sequence[str], *, after: int = 0, new_id: NewId
+) -> int:
+    """The number of messages under the filters after a sequence, as the server counts. Raises Unavailable."""
+    consumer = Consumer(jetstream, consumer_config(consumer_name(new_id), subject_filters, after=after))
     try:
         await consumer.start()
         return consumer.pending
@@ -76,6 +78,25 @@ async def count(jetstream: JetStream, subject_filters: Sequence[str], *, new_id:
         raise Unavailable(f"the log cannot be counted: {error}") from error
     finally:
         await consumer.stop()
+
+
+async def place_of_newest(
+    jetstream: JetStream, subject_filters: Sequence[str], number: int, *, new_id: NewId
+) -> int:
+    """The sequence after which there are that many messages under the filters; 0 if there are fewer.
+
+    It asks the server some 20 times at most. Raises Unavailable.
+    """
+    if await count(jetstream, subject_filters, new_id=new_id) <= number:
+        return 0
+    before, place = 0, (await Reader(jetstream, new_id=new_id).extent()).last_seq
+    while place - before > 1:
+        middle = (before + place) // 2
+        if await count(jetstream, subject_filters, after=middle, new_id=new_id) <= number:
+            place = middle
+        else:
+            before = middle
+    return place
 
 
 def _entry(delivered: Delivered, skipped: int) -> Entry:

@@ -22,7 +22,7 @@ from suite.errors import InvalidRequest, LogGone, TooLarge, Unavailable
 from suite.identity import NewId, Now
 from suite.log.end import End
 from suite.log.follower import Follower
-from suite.log.inventory import Entry, count, inventory
+from suite.log.inventory import Entry, count, inventory, place_of_newest
 from suite.log.publisher import Expectation, PendingAppend, Publisher
 from suite.log.reader import Extent, Reader, Unreadable
 from suite.log.stream import DEDUPLICATION_SECONDS, prepare_stream
@@ -236,6 +236,11 @@ class Log:
         """
         filters = [self._subjects.aggregate(aggregate) for aggregate in aggregates]
         return await count(self._jetstream, filters, new_id=self._new_id)
+
+    async def place_of_newest(self, aggregates: Sequence[str], number: int) -> int:
+        """After which sequence to read the newest so many events of these aggregates. Raises Unavailable."""
+        filters = [self._subjects.aggregate(aggregate) for aggregate in aggregates]
+        return await place_of_newest(self._jetstream, filters, number, new_id=self._new_id)
 
     def inventory(self) -> AsyncGenerator[Entry, None]:
         """Yield an entry for every message up to the current end of the log, without bodies.

@@ -8,7 +8,8 @@ process dies. Generations are handed over by NATS request.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import re
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -116,10 +117,30 @@ class Loading(Report, frozen=True, kw_only=True, tag="loading"):
     fraction: float
 
 
+BufferPart: TypeAlias = Literal["weights", "kv", "compute"]
+
+
+class Buffer(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory that llama.cpp has allocated."""
+
+    device: str
+    """As llama.cpp calls it: ``CPU``, ``CPU_Mapped``, ``CUDA0``."""
+    part: BufferPart
+    bytes: int
+
+    @property
+    def gpu(self) -> int | None:
+        """The number of the GPU that it is on; None: it is in RAM, for only GPUs have numbers."""
+        number = re.search(r"\d+\Z", self.device)
+        return None if number is None else int(number[0])
+
+
 class Ready(Report, frozen=True, kw_only=True, tag="ready"):
     """The model is loaded and answers on its subjects."""
 
     resident_bytes: int
+    buffers: tuple[Buffer, ...] = ()
+    """Empty where llama.cpp does not say."""
 
 
 class Failed(Report, frozen=True, kw_only=True, tag="failed"):
@@ -139,6 +160,8 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     outcome: Outcome
     seq: int | None
     """The sequence of its event; None when it could not be appended."""
+    unsaved_tokens: int = 0
+    """The tokens in slots that would be lost with the process, because no snapshot of them is put on disk."""
 
 
 AnyReport: TypeAlias = Imported | Loading | Ready | Failed | Finished

@@ -55,7 +55,14 @@ def event_filters(subjects: Subjects, filter: str | None) -> tuple[str, ...]:
 def events_of_model(subjects: Subjects, model_id: str) -> tuple[str, ...]:
     """The subject filters of all events about one model."""
     token = escape(model_id)
-    tails = (f"model.{token}.>", f"instance.*.{token}.>", f"usage.{token}.>", f"evaluation.{token}.>")
+    tails = (
+        f"model.{token}.>",
+        f"instance.*.{token}.>",
+        f"admission.*.{token}.>",
+        f"usage.{token}.>",
+        f"prediction.{token}.>",
+        f"evaluation.{token}.>",
+    )
     return tuple(f"{subjects.root}.event.{tail}" for tail in tails)
 
 
@@ -68,7 +75,7 @@ def _known(aggregate: str) -> str:
 
 
 def _id_count(aggregate: str) -> int:
-    return 2 if aggregate == "instance" else 1
+    return 2 if aggregate in ("instance", "admission") else 1
 
 
 def _shape(aggregate: str) -> str:

@@ -14,6 +14,8 @@ from typing import ClassVar, Literal, TypeVar
 
 import msgspec
 
+from suite.messages.decisions import Decision
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all facts: each has the name of its aggregate, its own name, and a versioned type."""
@@ -157,38 +159,96 @@ class InstanceEvent(Event, frozen=True, kw_only=True):
 
 
 @event("instance", "load_started")
-class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True):
+class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """Memory was reserved, and the model's process has started to load."""
 
     reserved_bytes: int
     context_tokens: int
     evicting: tuple[str, ...] = ()
     """The models that are unloaded to make room."""
+    content: str = ""
+    """The SHA-256 of the model's files; empty if it was not known yet."""
+    settings_key: str = ""
+    """A short digest of those of its settings that change how it loads or what memory it takes; empty in
+    events of versions that did not know it."""
+    decision: Decision | None = None
+    """What was weighed, and what would have changed it. None in events of versions that did not say it."""
 
 
 @event("instance", "loaded")
-class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True):
-    """The model is ready. ``resident_bytes`` is measured; ``load_ms`` counts from the start of the load."""
+class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """The model is ready. ``resident_bytes`` is measured; ``load_ms`` counts from the start of the load.
+
+    What could not be measured is left out.
+    """
 
     pid: int
     resident_bytes: int
+    """The resident memory of its processes, mapped files included."""
     load_ms: float
+    estimated_bytes: int = 0
+    """What its file and its settings let expect; ``resident_bytes`` minus this is the error."""
+    anonymous_bytes: int = 0
+    """The part of ``resident_bytes`` that only the end of its processes frees."""
+    file_bytes: int = 0
+    """The part of ``resident_bytes`` that are pages of files, above all its weights."""
+    weights_bytes: int = 0
+    """What llama.cpp has allocated or mapped for the weights; of a page that was never touched nothing is
+    resident."""
+    kv_bytes: int = 0
+    """What llama.cpp has allocated for the KV cache."""
+    compute_bytes: int = 0
+    """What llama.cpp has allocated to compute in."""
+    gpu_bytes: int = 0
+    """The part of these three that is in the memory of GPUs. It counts as much as resident memory."""
+    content: str = ""
+    """The SHA-256 of the files that it has loaded; empty if it is not known."""
+    settings_key: str = ""
+    """As in the start of the load."""
 
 
 @event("instance", "load_failed")
-class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True):
+class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The model could not be loaded; ``code`` is the error that the requester got."""
 
     code: str
     message: str
+    resident_bytes: int = 0
+    """What it was measured to need, on GPUs too, if that was more than it can have."""
+    content: str = ""
+    """The SHA-256 of the files that it was measured with."""
+    settings_key: str = ""
+    """The settings that it was measured with."""
+
+
+@event("instance", "grew")
+class InstanceGrew(InstanceEvent, frozen=True, kw_only=True):
+    """The model's processes were measured to need more memory than it counted for."""
+
+    reserved_bytes: int
+    """What it counts for from now on."""
 
 
 @event("instance", "unloaded")
-class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True):
+class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The model's process has ended, and its memory is freed."""
 
     reason: UnloadReason
     freed_bytes: int
+    peak_bytes: int = 0
+    """The most memory that its processes had together, on GPUs too."""
+    evicted_for: str = ""
+    """The model that was loaded into its memory; empty: none, or not known."""
+    decision_seq: int = 0
+    """The event that has the decision to load that model; 0: none, or not known."""
+    decision: Decision | None = None
+    """What was weighed when it left because all models together needed more memory than there is."""
+    requested_by: str = ""
+    """How the client that had it unloaded calls itself; empty: not known."""
+    unused_seconds: float | None = None
+    """For how long it had not been used. None: not known."""
+    keep_alive_seconds: float | None = None
+    """After how many unused seconds it was to be unloaded, for those that left because they were idle."""
 
 
 CrashReason = Literal["out_of_memory"]
@@ -202,6 +262,64 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tr
     generations: int
     reason: CrashReason | None = None
     """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
+    peak_bytes: int = 0
+    """The most memory that its processes had together, on GPUs too."""
+
+
+# --- admission ---------------------------------------------------------------------------------------------
+
+
+class AdmissionEvent(Event, frozen=True, kw_only=True):
+    """A fact about the requests for one model on one node that did not get it at once (ADR 46)."""
+
+    node: str
+    model_id: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.node, self.model_id)
+
+
+@event("admission", "wait_started")
+class WaitStarted(AdmissionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Requests wait for a model, and have done so for a while. One event for all of them."""
+
+    place: int
+    """1: it is the next."""
+    waits_for: tuple[str, ...] = ()
+    """The models that have to leave first."""
+    decision: Decision
+    """What was weighed; it says how many requests wait, and for how long."""
+
+
+@event("admission", "wait_ended")
+class WaitEnded(AdmissionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Nobody waits for the model any longer."""
+
+    served: int = 0
+    """How many of the requests got the model."""
+    refused: int = 0
+    """How many waited in vain."""
+    withdrawn: int = 0
+    """How many did not wait to the end: their clients have gone."""
+    longest_seconds: float
+    """How long the longest wait was."""
+
+
+@event("admission", "refused")
+class RequestsRefused(AdmissionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """Requests for a model were refused: the first of a kind at once, those that follow counted together."""
+
+    code: str
+    """The stable code of the error that they got."""
+    message: str
+    requests: int = 1
+    within_seconds: float = 0.0
+    """In what time that many were refused; 0 for the first."""
+    waited_seconds: float = 0.0
+    """How long the longest of them had waited."""
+    decision: Decision | None = None
+    """What was weighed, and what would have changed it."""
 
 
 # --- usage ------------------------------------------------------------------------------------------------
@@ -242,6 +360,76 @@ class UsageRecorded(Event, frozen=True, kw_only=True):
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
         return (self.model_id,)
+
+
+# --- prediction -------------------------------------------------------------------------------------------
+
+
+class PredictionEvent(Event, frozen=True, kw_only=True):
+    """A fact about a bet: a node expects that a model will be used soon, and loads it before anybody asks."""
+
+    model_id: str
+    node: str
+    prediction_id: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.model_id,)
+
+
+class Loser(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model on which no bet was taken, though there was a chance that it is used."""
+
+    model_id: str
+    chance: float
+    saves_seconds: float
+    costs_seconds: float | None = None
+    """None: it has no room, even if all leave that may."""
+
+
+@event("prediction", "made")
+class PredictionMade(PredictionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """A bet was taken: the model is loaded next, into free memory or into that of less likely models."""
+
+    chance: float
+    """That the model is used within the horizon, corrected by what became of earlier bets."""
+    estimate: float
+    """What the history of uses alone says."""
+    horizon_seconds: float
+    saves_seconds: float
+    """Expected: the chance times the seconds that a load takes."""
+    costs_seconds: float
+    """The work of the load, and what is expected to be lost with the models that leave for it."""
+    bytes: int
+    """The memory that it takes, as estimated before its load."""
+    evicting: tuple[str, ...] = ()
+    """The models that may have to leave for it."""
+    losers: tuple[Loser, ...] = ()
+    """The most promising models on which no bet was taken at that moment."""
+
+
+BetOutcome = Literal["hit", "waste"]
+BetReason = Literal["used", "not_used", "left", "failed"]
+
+
+@event("prediction", "settled")
+class PredictionSettled(PredictionEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """It is known what a bet was worth: a hit was in memory when it was first used, all else is waste."""
+
+    outcome: BetOutcome
+    reason: BetReason
+    """`not_used`: the horizon has passed; `left`: it left memory before it was used; `failed`: it was not
+    loaded."""
+    detail: str = ""
+    """Why it left, or the code of the error with which it was not loaded."""
+    chance: float
+    """As it was told when the bet was taken."""
+    used: bool | None = None
+    """Whether the model was used within the horizon; None: nobody can know, as it was gone before that."""
+    saved_seconds: float
+    """The part of its load that was done when the first request came."""
+    byte_seconds: float
+    """The memory that it had, times the time until it was used, had left, or the horizon had passed."""
 
 
 # --- metric -----------------------------------------------------------------------------------------------

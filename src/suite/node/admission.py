@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 import anyio
 import msgspec
@@ -23,7 +23,9 @@ from suite.domain.turns import (
     Occupancies,
     Place,
     Queued,
+    Refused,
     Request,
+    Served,
     Start,
     TurnEvent,
     Turns,
@@ -31,11 +33,15 @@ from suite.domain.turns import (
     decide,
     evolve,
 )
-from suite.errors import NodeStopping, SuiteError
+from suite.domain.weighing import weigh, weigh_excess
+from suite.errors import NodeStopping, NotEnoughMemory, Overloaded, SuiteError
 from suite.identity import Clock, NewId
-from suite.messages.events import Event, InstanceLoadStarted
+from suite.messages.decisions import Decision, Purpose
+from suite.messages.events import AdmissionEvent, Event, InstanceLoadStarted
 from suite.messages.signals import AnySignal, Waiting
+from suite.node.appraisal import NO_APPRAISAL, Appraisal, Appraise, Held
 from suite.node.instance import Instance
+from suite.node.outcomes import End, Outcomes
 
 logger = logging.getLogger("suite.supervisor")
 
@@ -52,6 +58,10 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     keep_alive: float | None = None
     """After how many unused seconds the model is unloaded; None: as it is set already."""
+    only_evicting: tuple[str, ...] | None = None
+    """Only these models may leave for it; None: any that may leave at all."""
+    purpose: Purpose = "request"
+    """What for, as the event of the load says it."""
 
 
 class _Ticket:
@@ -93,15 +103,21 @@ class Admission:
         state: Turns,
         *,
         instances: Mapping[str, Instance],
+        need_bytes: Callable[[Model], int],
         begin_load: BeginLoad,
-        evict: Callable[[Instance], None],
+        evict: Callable[[Instance, Decision], None],
+        appraise: Appraise,
+        outcomes: Outcomes,
         new_id: NewId,
         clock: Clock,
     ) -> None:
         self.state = state
         self._instances = instances
+        self._need_bytes = need_bytes
         self._begin_load = begin_load
         self._evict = evict
+        self._appraise = appraise
+        self._outcomes = outcomes
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
         self._news = anyio.Event()
@@ -113,13 +129,18 @@ class Admission:
         state = self.state
         residents = state.residency.residents
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
-        return state.residency.limit_bytes - state.residency.reserved_bytes - kept
+        return state.residency.admissible_bytes - state.residency.reserved_bytes - kept
 
     def place(self, model_id: str) -> Place | None:
         """Where those stand who wait for a model; None if nobody does."""
         queue = self.state.waiting.get(model_id)
         ticket = self._tickets.get(queue[0].request_id) if queue else None
         return ticket.place if ticket is not None else None
+
+    def is_awaited(self, model_id: str) -> bool:
+        """Whether somebody waits for a model to leave."""
+        places = (self.place(each) for each in self.state.waiting)
+        return any(place is not None and model_id in place.waits_for for place in places)
 
     def waiting(self, model_id: str) -> int:
         """How many requests wait for a model to get memory."""
@@ -144,7 +165,7 @@ class Admission:
         """Let nobody wait any more: the node stops."""
         self._is_closed = True
         for ticket in list(self._tickets.values()):
-            self._refuse(ticket.request, NodeStopping())
+            self._refuse(ticket.request, NodeStopping(), "withdrawn")
             self.state = evolve(self.state, Withdrawn(request=ticket.request))
 
     async def enter(
@@ -158,24 +179,59 @@ class Admission:
         request = Request(
             request_id=self._new_id(),
             model_id=model.model_id,
-            need_bytes=model.need_bytes,
+            need_bytes=self._need_bytes(model),
             smaller=model.smaller(self.state.residency.limit_bytes),
             since=now,
             deadline=max(now, terms.deadline),
             priority=terms.priority,
+            only_evicting=terms.only_evicting,
+            purpose=terms.purpose,
         )
-        answer = decide(self.state, Ask(request=request, occupancy=self._occupancy(model.model_id)))
+        answer = self._answer(request)
         if not isinstance(answer, Queued):
             return self._let_in(self._instances[model.model_id])
         if self._is_closed:
             raise NodeStopping
         ticket = self._tickets[request.request_id] = _Ticket(request, model, correlation_id)
+        self._outcomes.queued(request)
         self.note(answer)
         try:
             return await ticket.instance_or_error(tell)
         except BaseException:
             self._withdraw(ticket)
             raise
+
+    def _answer(self, request: Request) -> Served | Queued:
+        """Serve a request now, or let it wait. Raises its refusal, which gets into the log."""
+        try:
+            return decide(self.state, Ask(request=request, occupancy=self._occupancy(request.model_id)))
+        except (NotEnoughMemory, Overloaded) as error:
+            asked = evolve(self.state, Queued(request=request))
+            self.note_refusal(request.model_id, error, weigh=lambda: self._weigh(asked, request.model_id))
+            raise
+
+    def note_refusal(
+        self,
+        model_id: str,
+        error: SuiteError,
+        *,
+        waited_seconds: float = 0.0,
+        weigh: Callable[[], Decision] | None = None,
+    ) -> None:
+        """Have the log say that a request for a model was refused. `weigh` says what was weighed."""
+        self._outcomes.refused(model_id, error, self._clock(), waited_seconds=waited_seconds, weigh=weigh)
+
+    def outcomes_due(self, *, is_last: bool) -> list[AdmissionEvent]:
+        """What is to be appended about waits and refusals now (`Outcomes.take`)."""
+
+        def wait(model_id: str) -> tuple[Place | None, Decision]:
+            return self.place(model_id), self._weigh(self.state, model_id)
+
+        return self._outcomes.take(self._clock(), wait, is_last=is_last)
+
+    def _weigh(self, state: Turns, model_id: str) -> Decision:
+        appraisal, occupancy = self._use()
+        return appraisal.signed(weigh(state, model_id, now=self._clock(), occupancy=occupancy))
 
     async def run(self) -> None:
         """Decide whose turn it is, until cancelled."""
@@ -190,17 +246,21 @@ class Admission:
     async def _decide(self) -> float:
         """Do what is to be done now. Returns when to decide again if nothing changes."""
         while self._is_undecided:
-            turn = plan(self.state, now=self._clock(), occupancy=self._occupancy(*self._instances))
-            self.state = evolve(self.state, turn)
+            (appraisal, occupancy), now, before = self._use(), self._clock(), self.state
+            turn = plan(before, now=now, occupancy=occupancy)
+            self.state = evolve(before, turn)
             for request in turn.served:
                 self._serve(request, self._instances[request.model_id])
             for refused in turn.refused:
-                self._refuse(refused.request, refused.error)
-            for model_id in turn.evict:
-                self._evict(self._instances[model_id])
+                self._refuse_after_wait(refused, before)
+            if turn.evict:
+                decision = appraisal.signed(weigh_excess(before, now=now, occupancy=occupancy))
+                for model_id in turn.evict:
+                    self._evict(self._instances[model_id], decision)
             self._show(turn.places)
             if turn.start is not None:
-                await self._start(turn.start)
+                decision = weigh(before, turn.start.model_id, now=now, occupancy=occupancy)
+                await self._start(msgspec.structs.replace(turn.start, decision=appraisal.signed(decision)))
             elif not turn.evict:
                 return turn.due
         return math.inf
@@ -217,7 +277,7 @@ class Admission:
                 logger.exception("the load of %s could not be started", start.model_id)
                 error = SuiteError("the service failed on this request: its log has the cause")
             for request in self.state.waiting.get(start.model_id, ()):
-                self._refuse(request, error.copy())
+                self._refuse(request, error.copy(), "refused")
                 self.state = evolve(self.state, Withdrawn(request=request))
             return
         waiting = self.state.waiting.get(start.model_id, ())
@@ -226,21 +286,37 @@ class Admission:
             self._serve(request, instance)
 
     def _serve(self, request: Request, instance: Instance) -> None:
-        ticket = self._tickets.pop(request.request_id)
+        ticket = self._forget(request, "served")
         ticket.instance = self._let_in(instance)
         ticket.change()
 
-    def _refuse(self, request: Request, error: SuiteError) -> None:
-        ticket = self._tickets.pop(request.request_id)
+    def _refuse_after_wait(self, refused: Refused, state: Turns) -> None:
+        request, error = refused.request, refused.error
+        self._refuse(request, error, "refused")
+        self.note_refusal(
+            request.model_id,
+            error,
+            waited_seconds=self._clock() - request.since,
+            weigh=lambda: self._weigh(state, request.model_id),
+        )
+
+    def _refuse(self, request: Request, error: SuiteError, end: End) -> None:
+        ticket = self._forget(request, end)
         ticket.error = error
         ticket.change()
+
+    def _forget(self, request: Request, end: End) -> _Ticket:
+        """The ticket of a request that does not wait any longer."""
+        self._outcomes.ended(request, end, self._clock())
+        return self._tickets.pop(request.request_id)
 
     def _withdraw(self, ticket: _Ticket) -> None:
         """Undo what was done for one that does not wait any longer."""
         if ticket.instance is not None:
             ticket.instance.waiting -= 1
             self.wake()
-        elif self._tickets.pop(ticket.request.request_id, None) is not None:
+        elif ticket.request.request_id in self._tickets:
+            self._forget(ticket.request, "withdrawn")
             self.note(Withdrawn(request=ticket.request))
 
     def _let_in(self, instance: Instance) -> Instance:
@@ -249,11 +325,38 @@ class Admission:
 
     def _show(self, places: Mapping[str, Place]) -> None:
         for model_id, place in places.items():
+            if place != self.place(model_id):
+                self._wake(place.waits_for)
             for request in self.state.waiting[model_id]:
                 ticket = self._tickets[request.request_id]
                 if ticket.place != place:
                     ticket.place = place
                     ticket.change()
 
-    def _occupancy(self, *model_ids: str) -> Occupancies:
-        return {id: self._instances[id].occupancy for id in model_ids if id in self._instances}
+    def _wake(self, awaited: Iterable[str]) -> None:
+        """Wake whoever is loading one of these without need: it gives way."""
+        for model_id in awaited:
+            if model_id in self._instances:
+                self._instances[model_id].changed()
+
+    def _occupancy(self, *model_ids: str, appraisal: Appraisal = NO_APPRAISAL) -> Occupancies:
+        return {
+            id: msgspec.structs.replace(
+                self._instances[id].occupancy,
+                worth=appraisal.worth.get(id),
+                reload_seconds=appraisal.reload_seconds.get(id),
+            )
+            for id in model_ids
+            if id in self._instances
+        }
+
+    def _use(self) -> tuple[Appraisal, Occupancies]:
+        """What the models are worth now, and how they are used."""
+        appraisal = self._appraise(self._held())
+        return appraisal, self._occupancy(*self._instances, appraisal=appraisal)
+
+    def _held(self) -> Iterator[Held]:
+        """The models that are loaded, of which a policy may say which leave."""
+        for id, resident in self.state.residency.residents.items():
+            if resident.phase == "loaded" and id in self._instances:
+                yield Held(self._instances[id], resident.reserved_bytes)

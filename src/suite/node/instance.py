@@ -12,9 +12,12 @@ from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.turns import Occupancy
 from suite.errors import SuiteError
-from suite.messages.actor import CoreSeat
+from suite.messages.actor import Buffer, CoreSeat
+from suite.messages.decisions import Decision
 from suite.messages.events import UnloadReason
 from suite.node.process import ActorProcess
+from suite.prediction.costs import LoadKey
+from suite.process_memory import ProcessMemory
 
 Phase: TypeAlias = Literal["loading", "loaded", "ending", "gone"]
 
@@ -39,6 +42,16 @@ class Lease(msgspec.Struct, kw_only=True):
     """Whether the actor has the generation. Until then the hand-over replies to the client."""
 
 
+class Departure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an instance is being unloaded, beyond the reason: what its event says (`InstanceUnloaded`)."""
+
+    evicted_for: str = ""
+    decision_seq: int = 0
+    decision: Decision | None = None
+    requested_by: str = ""
+    keep_alive_seconds: float | None = None
+
+
 class Instance:
     """What the node knows of one instance. The supervisor changes it; `Generations` changes its leases."""
 
@@ -47,6 +60,8 @@ class Instance:
         self.instance_id = instance_id
         self.signature = model.file.signature.text
         """What the file system said of the files when its process was started to load them."""
+        self.load_key = LoadKey(model.model_id, model.sha256 or "", model.settings_key)
+        """What its load has in common with others that take as long."""
         self.sha256: str | None = None
         """The digest of the content that it has loaded; None while it is not known."""
         self.phase: Phase = "loading"
@@ -58,6 +73,10 @@ class Instance:
         """Why it ended, for those who waited for it."""
         self.unloading: UnloadReason | None = None
         """Why it is being unloaded; None while it stays."""
+        self.departure = Departure()
+        """What is known of why it is being unloaded."""
+        self.unused_seconds: float | None = None
+        """For how long it had not been used when its unload began; None while it has not."""
         self.leave_by: float | None = None
         """When generations that still run are cancelled (clock time); None until the unload has begun."""
         self.kills_before = 0
@@ -79,7 +98,16 @@ class Instance:
         self.last_used_at: str | None = None
         self.load_ms: float | None = None
         self.resident_bytes = 0
+        """When it was ready."""
+        self.buffers: tuple[Buffer, ...] = ()
+        """What llama.cpp has allocated for it, as far as it says."""
+        self.memory = ProcessMemory()
+        """What its processes had when they were measured last."""
+        self.peak_bytes = 0
+        """The most that they had."""
         self.freed_bytes = 0
+        self.unsaved_tokens = 0
+        """The tokens of conversations that are lost with its process, as it told when a generation ended."""
         self.trace: Context | None = telemetry.current()
         """The trace that its next event belongs to: that of the load, then none, then that of the unload."""
         self.seq = 0
@@ -108,6 +136,17 @@ class Instance:
     def is_idle(self) -> bool:
         """Whether it is loaded, not being unloaded, and unused."""
         return self.phase == "loaded" and self.unloading is None and self.holds == 0
+
+    def measured(self, memory: ProcessMemory) -> None:
+        """Note what its processes have; nothing if they have ended."""
+        if memory.resident_bytes:
+            self.memory = msgspec.structs.replace(memory, gpu_bytes=self.gpu_bytes)
+            self.peak_bytes = max(self.peak_bytes, memory.peak_bytes + self.gpu_bytes)
+
+    @property
+    def gpu_bytes(self) -> int:
+        """What llama.cpp has allocated for it on GPUs."""
+        return sum(buffer.bytes for buffer in self.buffers if buffer.gpu is not None)
 
     def recorded(self, seq: int) -> None:
         """Note that its newest event is in the log."""

@@ -159,6 +159,13 @@ class Journal:
             return  # `close` was called
         written(seq)
 
+    async def note(self, event: Event, event_id: str) -> None:
+        """Append a fact that may come later: it is tried once, and can be tried again with the same id.
+
+        Raises what `Log.append` raises, and Fenced or LogGone when this process is no longer the node.
+        """
+        await self._append(event, event_id, None)
+
     def _put(
         self,
         event: Event,

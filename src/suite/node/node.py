@@ -12,7 +12,7 @@ from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
 from suite.engine.gguf.signature import Signature
-from suite.errors import InvalidRequest, ModelFileInvalid, SuiteError
+from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, SuiteError
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
@@ -24,6 +24,7 @@ from suite.node.foreign_messages import ForeignMessages
 from suite.node.generations import Generations
 from suite.node.integrity import Integrity
 from suite.node.journal import Journal
+from suite.node.learning import Learning
 from suite.node.pins import Pins
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
@@ -33,6 +34,8 @@ from suite.projections.usage import UsageHistory
 
 DIGEST_SECONDS = 1.0
 """How long a load waits for the digest of a file that has not been hashed yet."""
+LEARNING_SECONDS = 8.0
+"""How long a request waits for what it must see to be learned; less than clients wait for a reply."""
 
 
 class Node:
@@ -50,6 +53,7 @@ class Node:
         foreign: ForeignMessages,
         integrity: Integrity,
         policy: Policy,
+        learning: Learning,
         supervisor: Supervisor,
         generations: Generations,
         pins: Pins,
@@ -67,6 +71,7 @@ class Node:
         self.foreign = foreign
         self.integrity = integrity
         self.policy = policy
+        self.learning = learning
         self.supervisor = supervisor
         self.generations = generations
         self.pins = pins
@@ -103,6 +108,18 @@ class Node:
         self.predictions_made += 1
         return predicted
 
+    async def learned(self, min_seq: int) -> None:
+        """Wait until what is learned includes the events up to a sequence, and all that this node wrote.
+
+        Raises InvalidRequest for a sequence beyond the end of the log, and ReadModelBehind.
+        """
+        if not await self.log.reaches(min_seq):
+            raise InvalidRequest(f"field 'min_seq': the log ends before event {min_seq}: send an earlier one")
+        with anyio.move_on_after(LEARNING_SECONDS):
+            await self.learning.reach(max(min_seq, self.last_seq))
+            return
+        raise ReadModelBehind("what is predicted from has not been read up to here yet: try again")
+
     @property
     def models(self) -> dict[str, Model]:
         """The models of the catalogue by id, and those that are loaded though their files are gone."""
@@ -129,7 +146,14 @@ class Node:
         return model
 
     def keep_alive(self, model: Model) -> float:
-        """The idle time in seconds after which the model is unloaded, as it is configured; inf: never."""
+        """The idle time in seconds after which the model is unloaded; inf: never.
+
+        It is the model's own, or else as it is configured for all or learned.
+        """
+        own = model.settings.keep_alive
+        if own is None and (learned := self.learning.keep_alive) is not None:
+            seconds = model.settings.idle_timeout_seconds
+            return learned.seconds(model.model_id) if seconds is None else seconds or math.inf
         return keep_alive(self.settings, model)
 
     def terms(self, load_wait_ms: int | None, keep_alive: KeepAlive, *, priority: int = 0) -> Terms:

@@ -59,8 +59,8 @@ class Pins:
         """Keep memory for those pinned models that can be loaded, whose files come and go."""
         for model_id in self._ids:
             model = self._catalogue.models.get(model_id)
-            is_usable = model is not None and model.error is None
-            self._supervisor.pin(model_id, model.need_bytes if model is not None and is_usable else None)
+            usable = model if model is not None and model.error is None else None
+            self._supervisor.pin(model_id, None if usable is None else self._supervisor.need_bytes(usable))
 
     def id_of(self, id_or_alias: str) -> str:
         """The id of a model that is pinned or in the catalogue. Raises as `Catalogue.resolve` does."""
@@ -73,12 +73,13 @@ class Pins:
         """
         state, limit_bytes = self._supervisor.admission.state, self._supervisor.residency.limit_bytes
         smaller = model.smaller(limit_bytes)
-        error = never_fits(state, model.model_id, model.need_bytes, smaller=smaller)
+        need_bytes = self._supervisor.need_bytes(model)
+        error = never_fits(state, model.model_id, need_bytes, smaller=smaller)
         if error is not None:
             raise error
         seq = await self._settle(ModelPinned(model_id=model.model_id, node=self._node))
         self._ids.add(model.model_id)
-        self._supervisor.pin(model.model_id, model.need_bytes)
+        self._supervisor.pin(model.model_id, need_bytes)
         self._tasks.start_soon(self._load, model)
         return seq
 
@@ -101,7 +102,7 @@ class Pins:
 
     async def _load(self, model: Model) -> None:
         try:
-            terms = Terms(deadline=math.inf)
+            terms = Terms(deadline=math.inf, purpose="pin")
             async with self._supervisor.hold(model, terms, correlation_id=self._new_id()) as instance:
                 await wait_loaded(instance, None)
         except SuiteError as error:

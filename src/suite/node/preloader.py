@@ -1,72 +1,120 @@
-"""Loads the models that are likely to be used next, if there is free memory for them."""
+"""Loads models before they are asked for, where a bet on it pays (`suite.prediction.bets`, ADR 45)."""
 
 from __future__ import annotations
 
 import logging
 import math
+from contextlib import AsyncExitStack
+from typing import Final
 
 import anyio
 
+from suite.bus.kv import Leases
 from suite.catalogue import Model
-from suite.errors import SuiteError
+from suite.errors import SuiteError, UnknownOutcome
+from suite.messages.events import PredictionMade
 from suite.node.admission import Terms
-from suite.node.generations import wait_loaded
+from suite.node.generations import failure_of
+from suite.node.instance import Instance
 from suite.node.node import Node
+from suite.node.prospects import Prospects
+from suite.node.settlement import Settlement
+from suite.prediction.bet_book import LOADED_ALREADY, not_loaded
 
 logger = logging.getLogger("suite.node")
 
-MODELS = 3
-"""How many predicted models are kept loaded; the same number as in the older services."""
+LEASE: Final = "predictor"
+"""What a node holds while it takes a bet: only one in the fleet does so at a time."""
 
 
 class Preloader:
-    """Predicts which models will be used next, and keeps them loaded."""
+    """Takes bets, one after the other: each into the memory as it is once the bet before it is loaded."""
 
     def __init__(self, node: Node, interval_seconds: float) -> None:
+        self.settlement = Settlement(
+            node.name, node.learning.bets, node.journal, node.supervisor, now=node.now
+        )
         self._node = node
+        self._prospects = Prospects(node)
         self._interval_seconds = interval_seconds
-        self._predicted: tuple[str, ...] = ()
-        """The models of the last prediction, the likeliest first."""
+        self._likely: frozenset[str] = frozenset()
+        """The models in memory that are likely to be used."""
 
-    async def run(self) -> None:
-        """Predict now and after every interval, and load what is predicted. Nothing is evicted for it."""
+    async def run(self, leases: Leases) -> None:
+        """Take the bets that pay, first as soon as the history is known and then after every interval.
+
+        `leases`: of the fleet, so that only one node takes a bet at a time.
+        """
         while True:
-            await self._predict()
-            for model_id in self._predicted:
-                await self._preload(model_id)
+            try:
+                while (made := await self._take(leases)) is not None and await self._load(made):
+                    pass
+            except SuiteError as error:
+                logger.warning("no bets are taken at the moment: %s", error.message)
             await anyio.sleep(self._interval_seconds)
 
     def keep_alive(self, model: Model) -> float:
-        """The idle time in seconds after which the model is unloaded; infinite while it is predicted.
+        """The idle time in seconds after which the model is unloaded; infinite for one that is likely used.
 
-        Otherwise a predicted model would be unloaded and loaded again in every round. A model whose file is
-        out of reach stays as well: it could not be loaded again.
+        Otherwise it would be unloaded and loaded again in every round. A model whose file is out of reach
+        stays as well: it could not be loaded again.
         """
         now = self._node.catalogue.models.get(model.model_id)
-        stays = model.model_id in self._predicted or (now is not None and now.outage is not None)
-        return math.inf if stays else self._node.keep_alive(model)
+        is_out_of_reach = now is not None and now.outage is not None
+        is_likely = model.model_id in self._likely or self._prospects.is_bet_on(model.model_id)
+        return math.inf if is_out_of_reach or is_likely else self._node.keep_alive(model)
 
-    async def _predict(self) -> None:
-        try:
-            self._predicted = tuple(await self._node.predict(limit=MODELS))
-        except SuiteError as error:
-            self._predicted = ()
-            logger.warning("nothing is predicted: %s", error.message)
+    async def _take(self, leases: Leases) -> PredictionMade | None:
+        """Take the best bet, in the log, while no other node takes one; None if none pays now."""
+        await self._catch_up()
+        async with leases.held(LEASE, self._node.name.encode()):
+            await self._catch_up()  # with the bets of other nodes
+            self._likely = self._prospects.likely()
+            made = self._prospects.best()
+            if made is not None:
+                undone = not_loaded(made, UnknownOutcome.code)
+                await self._node.journal.decide(made, undone=undone, correlation_id=made.prediction_id)
+                self._node.predictions_made += 1
+            return made
 
-    async def _preload(self, model_id: str) -> None:
-        model = self._node.catalogue.models.get(model_id)
-        if model is None or model_id in self._node.supervisor.instances:
-            return
-        if model.error is not None or model.outage is not None:
-            return
-        admission = self._node.supervisor.admission
-        if admission.state.waiting or model.need_bytes > admission.free_bytes:
-            logger.info("%s is likely to be used, but there is no free memory for it", model_id)
-            return
-        try:
-            loadable = await self._node.loadable(model_id)
-            supervisor, id = self._node.supervisor, self._node.new_id()
-            async with supervisor.hold(loadable, Terms(), correlation_id=id) as instance:
-                await wait_loaded(instance, None)
-        except SuiteError as error:
-            logger.warning("%s, likely to be used, is not loaded: %s", model_id, error.message)
+    async def _catch_up(self) -> None:
+        await self._node.learning.reach((await self._node.log.extent()).last_seq)
+
+    async def _load(self, made: PredictionMade) -> bool:
+        """Load what the bet is on. Returns whether that went well."""
+        async with AsyncExitStack() as held:
+            try:
+                instance = await self._begin(made, held)
+            except SuiteError as error:
+                await self.settlement.record(not_loaded(made, error.code))
+                logger.warning("%s, likely to be used, is not loaded: %s", made.model_id, error.message)
+                return False
+            if instance is None:
+                await self.settlement.record(not_loaded(made, LOADED_ALREADY))
+                return True
+            try:
+                await self._until_loaded(instance)
+            except SuiteError as error:
+                logger.warning("%s, likely to be used, is not loaded: %s", made.model_id, error.message)
+                return False
+        return True
+
+    async def _begin(self, made: PredictionMade, held: AsyncExitStack) -> Instance | None:
+        """Begin the load; None if the model is in memory by now."""
+        supervisor = self._node.supervisor
+        model = await self._node.loadable(made.model_id)
+        if made.model_id in supervisor.instances:
+            return None
+        terms = Terms(purpose="preload", only_evicting=made.evicting)
+        hold = supervisor.hold(model, terms, correlation_id=made.prediction_id)
+        return await held.enter_async_context(hold)
+
+    async def _until_loaded(self, instance: Instance) -> None:
+        """Wait until it is loaded, or give its memory to somebody who waits for it. Raises why it failed."""
+        model_id, supervisor = instance.model.model_id, self._node.supervisor
+        while instance.phase == "loading":
+            if instance.unloading is None and supervisor.admission.is_awaited(model_id):
+                supervisor.retire(model_id, "evicted", drain_seconds=0.0)
+            await instance.wait_change()
+        if instance.phase != "loaded":
+            raise failure_of(instance)

@@ -14,11 +14,11 @@ from subprocess import PIPE
 import anyio
 import anyio.abc
 import msgspec
-import psutil
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from suite.errors import SuiteError
 from suite.messages.actor import ActorSpec, AnyReport, End, Imported
+from suite.process_memory import ProcessMemory, process_memory
 from suite.tasks import background
 
 logger = logging.getLogger("suite.actor")
@@ -126,12 +126,9 @@ class ActorProcess:
         """The last lines that the process wrote to stderr."""
         return "; ".join(self._errors)
 
-    def resident_bytes(self) -> int:
-        """The current resident set size, including mapped weights; 0 if the process has ended."""
-        try:
-            return int(psutil.Process(self.pid).memory_info().rss)
-        except psutil.Error:
-            return 0
+    def memory(self) -> ProcessMemory:
+        """The memory that it has with its helpers; nothing if it has ended. Blocks, for a millisecond."""
+        return process_memory(self.pid)
 
     async def reports(self) -> AsyncIterator[AnyReport]:
         """The reports of the load and of what follows it, until the process ends.

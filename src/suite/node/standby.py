@@ -49,6 +49,11 @@ class Standby:
         self._watch = anyio.CancelScope()
         self._unwatched = anyio.Event()
 
+    @property
+    def pid(self) -> int | None:
+        """The id of the process that stands ready; None if there is none."""
+        return None if self._process is None else self._process.pid
+
     async def take(self) -> anyio.abc.Process | None:
         """Take the process if there is one. The caller must end it. It may have died already."""
         process, self._process = self._process, None

@@ -20,7 +20,7 @@ from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.exit_codes import FILE_CUT, described, was_file_cut
 from suite.domain.residency import Residency
-from suite.domain.turns import BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
+from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
 from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
@@ -34,12 +34,16 @@ from suite.errors import (
     UnknownOutcome,
     error_from_reply,
 )
+from suite.gpus import GpuMemory
 from suite.identity import Clock, NewId, Now
+from suite.machine import Bound
 from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
+from suite.messages.decisions import Decision
 from suite.messages.events import (
     CrashReason,
     Event,
     InstanceCrashed,
+    InstanceGrew,
     InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
@@ -47,17 +51,25 @@ from suite.messages.events import (
     UnloadReason,
 )
 from suite.node.admission import Admission, Tell, Terms
+from suite.node.admission_log import AdmissionLog
+from suite.node.appraisal import Appraise
 from suite.node.cores import NodeCores
-from suite.node.instance import Instance, Lease
+from suite.node.instance import Departure, Instance, Lease
 from suite.node.journal import Journal
 from suite.node.memory_kills import MemoryKills
-from suite.node.process import STOP_SECONDS, ActorProcess
+from suite.node.memory_watch import MemoryWatch
+from suite.node.outcomes import Outcomes
+from suite.node.process import STOP_SECONDS, ActorProcess, end_process
+from suite.node.sizes import ModelSizes
 from suite.node.standby import Standby
+from suite.process_memory import process_memory
 from suite.tasks import background
 
 logger = logging.getLogger("suite.supervisor")
 
 SWEEP_SECONDS = 1.0
+GROWTH_BYTES = 16 << 20
+"""What a model counts for grows in such steps, so that each is worth an event."""
 _LAST_WORDS_SECONDS = 1.0
 
 MakeSpec = Callable[[Model, str], Awaitable[ActorSpec]]
@@ -83,24 +95,35 @@ class Supervisor:
         journal: Journal,
         *,
         turns: Turns,
+        sizes: ModelSizes,
+        machine_memory: Bound,
+        available_memory: Callable[[], Bound | None],
+        gpus: Callable[[], tuple[GpuMemory, ...]],
         standby: bool,
         make_spec: MakeSpec,
         terminate: Terminate,
         cores: NodeCores,
         memory_kills: MemoryKills,
+        appraise: Appraise,
         new_id: NewId,
         now: Now,
         clock: Clock,
     ) -> None:
-        """`turns` has the memory limit. `standby`: whether to keep a standby process for the next load while
-        the limit has room for it.
+        """`turns` has the memory limit. `machine_memory` is what the node may use of the machine's memory,
+        and `available_memory` says how much more it could have now. `standby`: whether to keep a standby
+        process for the next load while the limit has room for it. `appraise`: what the
+        memory of models is worth.
         """
         self.instances: dict[str, Instance] = {}
+        self.sizes = sizes
         self.admission = Admission(
             turns,
             instances=self.instances,
+            need_bytes=self.need_bytes,
             begin_load=self._begin_load,
             evict=self._evict,
+            appraise=appraise,
+            outcomes=Outcomes(node),
             new_id=new_id,
             clock=clock,
         )
@@ -118,6 +141,18 @@ class Supervisor:
         self._new_id, self._now, self._clock = new_id, now, clock
         self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
         self._keeps_standby = standby
+        self.memory = MemoryWatch(
+            instances=self.instances.values,
+            standby=lambda: self._standby.pid,
+            measure=process_memory,
+            total=machine_memory,
+            available=available_memory,
+            gpus=gpus,
+            on_size=self._measured,
+            on_available=self._squeezed,
+        )
+        """What memory was measured to be in use."""
+        self._admission_log = AdmissionLog(self.admission, journal, new_id)
         self._stopping = False
         self._process_stop_seconds = STOP_SECONDS
         self._tasks: anyio.abc.TaskGroup
@@ -128,7 +163,10 @@ class Supervisor:
         try:
             async with background() as self._tasks:
                 self._tasks.start_soon(self.cores.run)
+                await self.memory.look()
+                self._tasks.start_soon(self.memory.run)
                 self._tasks.start_soon(self.admission.run)
+                self._tasks.start_soon(self._admission_log.run)
                 if self._keeps_standby:
                     self._tasks.start_soon(self._standby.keep, self._may_prepare)
                 yield
@@ -145,6 +183,10 @@ class Supervisor:
     def residency(self) -> Residency:
         """Which models have memory."""
         return self.admission.state.residency
+
+    def need_bytes(self, model: Model) -> int:
+        """The memory that a load of this model reserves: measured by its last loads, or else estimated."""
+        return self.sizes.need_bytes(model, self.residency.limit_bytes)
 
     @asynccontextmanager
     async def hold(
@@ -178,7 +220,9 @@ class Supervisor:
 
     # --- unload -------------------------------------------------------------------------------------------
 
-    async def unload(self, model_id: str, reason: UnloadReason, *, drain_seconds: float) -> Instance | None:
+    async def unload(
+        self, model_id: str, reason: UnloadReason, *, drain_seconds: float, requested_by: str = ""
+    ) -> Instance | None:
         """End the model's instance and wait until its memory is released. Returns None if there is none.
 
         Running generations may go on for `drain_seconds` and are then cancelled; a load is ended at once.
@@ -188,8 +232,9 @@ class Supervisor:
         if instance is None:
             return None
         deadline = self._clock() + drain_seconds
+        departure = Departure(requested_by=requested_by)
         while instance.phase != "gone":
-            self._begin_unload(instance, reason, deadline)
+            self._begin_unload(instance, reason, deadline, departure)
             await instance.wait_change()
         return instance
 
@@ -211,6 +256,7 @@ class Supervisor:
         self.admission.close()
         self._process_stop_seconds = process_seconds
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._admission_log.close)
             for model_id in list(self.instances):
                 tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=0.0))
 
@@ -238,20 +284,25 @@ class Supervisor:
         if not instance.is_idle or self.is_pinned(instance.model.model_id):
             return
         if keep_alive <= self._clock() - instance.last_used:
-            self._begin_unload(instance, "idle", self._clock())
+            departure = Departure(keep_alive_seconds=keep_alive)
+            self._begin_unload(instance, "idle", self._clock(), departure)
 
-    def _begin_unload(self, instance: Instance, reason: UnloadReason, deadline: float) -> None:
+    def _begin_unload(
+        self, instance: Instance, reason: UnloadReason, deadline: float, departure: Departure
+    ) -> None:
         if instance.leave_by is not None:
             if deadline < instance.leave_by:
                 instance.leave_by = deadline
                 instance.changed()
         elif instance.unloading is None:
             instance.unloading = reason
+            instance.departure = departure
             self._begin_end(instance, deadline)
         # else an eviction is being decided: `_begin_load` begins the end, or `_leaving` resets `unloading`
 
     def _begin_end(self, instance: Instance, deadline: float) -> None:
         instance.leave_by = deadline
+        instance.unused_seconds = 0.0 if instance.holds else round(self._clock() - instance.last_used, 3)
         instance.trace = telemetry.current()
         instance.changed()
         self._tasks.start_soon(self._end, instance)
@@ -267,7 +318,8 @@ class Supervisor:
                 await instance.wait_change()
         instance.told_to_end = True
         if instance.process is not None:
-            instance.freed_bytes = instance.process.resident_bytes()
+            instance.measured(instance.process.memory())
+            instance.freed_bytes = instance.memory.resident_bytes
             reason = self._why_cut(instance) if instance.phase == "loaded" else None  # a load has no clients
             await instance.process.stop(reason, seconds=self._process_stop_seconds)
 
@@ -296,6 +348,9 @@ class Supervisor:
             reserved_bytes=start.reserved_bytes,
             context_tokens=model.context_tokens,
             evicting=start.evicting,
+            content=model.sha256 or "",
+            settings_key=model.settings_key,
+            decision=start.decision,
         )
         victims = [self.instances[id] for id in start.evicting]
         with telemetry.span("decide load", model=model.model_id), self._leaving(victims) as evicted:
@@ -309,7 +364,9 @@ class Supervisor:
             instance.seq = await self._journal.decide(started, undone=undone, correlation_id=correlation_id)
         self.instances[model.model_id] = instance
         self.load_errors.pop(model.model_id, None)
+        departure = Departure(evicted_for=model.model_id, decision_seq=instance.seq)
         for victim in evicted:
+            victim.departure = departure
             self._begin_end(victim, self._clock())
         self._tasks.start_soon(self._live, instance, victims)
         return instance, started
@@ -331,8 +388,8 @@ class Supervisor:
                 victim.changed()
             raise
 
-    def _evict(self, instance: Instance) -> None:
-        self._begin_unload(instance, "evicted", self._clock())
+    def _evict(self, instance: Instance, decision: Decision) -> None:
+        self._begin_unload(instance, "evicted", self._clock(), Departure(decision=decision))
 
     def _may_prepare(self) -> bool:
         """Whether to start a standby process now: a load waits, or else it takes no cores from others.
@@ -391,8 +448,8 @@ class Supervisor:
         match report:
             case Loading(fraction=fraction):
                 instance.progress = fraction
-            case Ready(resident_bytes=resident_bytes):
-                await self._loaded(instance, resident_bytes)
+            case Ready():
+                await self._loaded(instance, report)
             case Failed(code=code, message=message):
                 instance.failure = error_from_reply(code, message)
             case Finished():
@@ -402,30 +459,23 @@ class Supervisor:
                     reused_tokens=report.reused_tokens,
                     completion_tokens=report.completion_tokens,
                 )
+                instance.unsaved_tokens = report.unsaved_tokens
                 self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
                 self.release(instance, report.generation_id)
         instance.changed()
 
-    async def _loaded(self, instance: Instance, resident_bytes: int) -> None:
+    async def _loaded(self, instance: Instance, ready: Ready) -> None:
         assert instance.process is not None
-        if self._is_too_large(instance, resident_bytes):
+        instance.buffers = ready.buffers
+        instance.measured(instance.process.memory())
+        instance.resident_bytes = instance.memory.resident_bytes or ready.resident_bytes
+        if self._is_too_large(instance):
             instance.process.kill()
             return
         now = self._clock()
         instance.progress = 1.0
-        instance.resident_bytes = resident_bytes
         instance.load_ms = (now - instance.started) * 1000
-        await self._record(
-            instance,
-            InstanceLoaded(
-                node=self._node,
-                model_id=instance.model.model_id,
-                instance_id=instance.instance_id,
-                pid=instance.process.pid,
-                resident_bytes=resident_bytes,
-                load_ms=round(instance.load_ms, 3),
-            ),
-        )
+        await self._record(instance, self._loaded_fact(instance, instance.load_ms))
         self.counts["loads"] += 1
         instance.loaded_at = self._now().isoformat()
         instance.phase = "loaded"
@@ -434,17 +484,76 @@ class Supervisor:
         self.admission.note(BecameReady(model_id=model_id, now=self._clock(), load_seconds=load_seconds))
         self._touch(instance)
 
-    def _is_too_large(self, instance: Instance, resident_bytes: int) -> bool:
+    def _loaded_fact(self, instance: Instance, load_ms: float) -> InstanceLoaded:
+        assert instance.process is not None
+        parts: Counter[str] = Counter()
+        for buffer in instance.buffers:
+            parts[buffer.part] += buffer.bytes
+        return InstanceLoaded(
+            node=self._node,
+            model_id=instance.model.model_id,
+            instance_id=instance.instance_id,
+            pid=instance.process.pid,
+            resident_bytes=instance.resident_bytes,
+            load_ms=round(load_ms, 3),
+            estimated_bytes=instance.model.need_bytes,
+            anonymous_bytes=instance.memory.anonymous_bytes,
+            file_bytes=instance.memory.file_bytes,
+            weights_bytes=parts["weights"],
+            kv_bytes=parts["kv"],
+            compute_bytes=parts["compute"],
+            gpu_bytes=instance.gpu_bytes,
+            content=instance.sha256 or "",
+            settings_key=instance.model.settings_key,
+        )
+
+    def _is_too_large(self, instance: Instance) -> bool:
         """Remember what a model really needs; whether that is more than it can ever have."""
-        model = instance.model
-        if resident_bytes <= model.need_bytes:
+        model, resident_bytes = instance.model, instance.resident_bytes + instance.gpu_bytes
+        reserved_bytes = self.residency.residents[model.model_id].reserved_bytes
+        if resident_bytes <= reserved_bytes:
             return False
         self.admission.note(
-            Measured(model_id=model.model_id, estimated_bytes=model.need_bytes, resident_bytes=resident_bytes)
+            Measured(model_id=model.model_id, estimated_bytes=reserved_bytes, resident_bytes=resident_bytes)
         )
         smaller = model.smaller(self.residency.limit_bytes)
         instance.failure = never_fits(self.admission.state, model.model_id, resident_bytes, smaller=smaller)
         return instance.failure is not None
+
+    # --- memory -------------------------------------------------------------------------------------------
+
+    async def _measured(self, instance: Instance) -> None:
+        """Have a model that needs more than was reserved for it count for that, as far as the limit goes.
+
+        Over the limit, others leave for it; on its own it stays, because caches give way.
+        """
+        resident = self.residency.residents.get(instance.model.model_id)
+        if resident is None or resident.instance_id != instance.instance_id or instance.phase != "loaded":
+            return
+        needed, before = instance.memory.total_bytes, resident.reserved_bytes
+        reserved_bytes = min(-(-needed // GROWTH_BYTES) * GROWTH_BYTES, self.residency.limit_bytes)
+        if needed <= before or reserved_bytes <= before:
+            return
+        await self._record(
+            instance,
+            InstanceGrew(
+                node=self._node,
+                model_id=instance.model.model_id,
+                instance_id=instance.instance_id,
+                reserved_bytes=reserved_bytes,
+            ),
+        )
+
+    def _squeezed(self, available_bytes: int) -> None:
+        """Heed what other programs leave. A standby process gives way when there is no memory for it."""
+        self.admission.note(Available(bytes=available_bytes))
+        if self.admission.free_bytes < 0 and self._standby.pid is not None:
+            self._tasks.start_soon(self._end_standby)
+
+    async def _end_standby(self) -> None:
+        with anyio.CancelScope(shield=True):  # whoever takes the process must end it
+            if (standby := await self._standby.take()) is not None:
+                await end_process(standby)
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
@@ -466,14 +575,25 @@ class Supervisor:
         if instance.unloading is not None and instance.told_to_end:
             instance.failure = self._why_cut(instance)
             self.counts["unloads"] += 1
-            return InstanceUnloaded(
-                node=self._node,
-                model_id=instance.model.model_id,
-                instance_id=instance.instance_id,
-                reason=instance.unloading,
-                freed_bytes=instance.freed_bytes,
-            )
+            return self._unloaded(instance, instance.unloading)
         return self._crashed(instance, exit_code)
+
+    def _unloaded(self, instance: Instance, reason: UnloadReason) -> InstanceUnloaded:
+        departure = instance.departure
+        return InstanceUnloaded(
+            node=self._node,
+            model_id=instance.model.model_id,
+            instance_id=instance.instance_id,
+            reason=reason,
+            freed_bytes=instance.freed_bytes,
+            peak_bytes=instance.peak_bytes,
+            evicted_for=departure.evicted_for,
+            decision_seq=departure.decision_seq,
+            decision=departure.decision,
+            requested_by=departure.requested_by,
+            unused_seconds=instance.unused_seconds,
+            keep_alive_seconds=departure.keep_alive_seconds,
+        )
 
     def _load_failed(self, instance: Instance, exit_code: int) -> InstanceLoadFailed:
         model_id = instance.model.model_id
@@ -495,6 +615,9 @@ class Supervisor:
             instance_id=instance.instance_id,
             code=failure.code,
             message=failure.message,
+            resident_bytes=instance.resident_bytes and instance.resident_bytes + instance.gpu_bytes,
+            content=instance.sha256 or "" if instance.resident_bytes else "",
+            settings_key=instance.model.settings_key if instance.resident_bytes else "",
         )
 
     def _crashed(self, instance: Instance, exit_code: int) -> InstanceCrashed:
@@ -517,6 +640,7 @@ class Supervisor:
             exit_code=exit_code,
             generations=len(instance.leases),
             reason=reason,
+            peak_bytes=instance.peak_bytes,
         )
 
     async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
@@ -533,6 +657,7 @@ class Supervisor:
             )
         except LogNotWritable as error:  # it has happened all the same, and the journal writes it later
             instance.unrecorded = error
+        self.sizes.note(fact)
         self.admission.note(fact)
 
     def release(self, instance: Instance, generation_id: str) -> None:

@@ -15,8 +15,11 @@ import msgspec
 
 from suite.prediction.eviction.policy import Candidate
 
-WORK_SHARE: Final = 0.01
-"""What a second of loading in vain costs, in seconds of somebody's waiting: it is done while nobody waits."""
+WORK_SHARE: Final = 0.1
+"""What a second of loading in vain costs, in seconds of somebody's waiting: nobody waits meanwhile, but
+others compute more slowly. A model whose chance is below it is not loaded."""
+MOST_LOSERS: Final = 5
+"""How many models that no bet was taken on are told of."""
 
 
 class Bet(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +30,23 @@ class Bet(msgspec.Struct, frozen=True, kw_only=True):
     """That the model is used within the horizon."""
     saves_seconds: float
     """Expected: the chance times the seconds of a load."""
-    costs_seconds: float
-    """The work of the load, and what is expected to be lost with the models that leave for it."""
+    costs_seconds: float | None
+    """The work of the load, and what is expected to be lost with the models that leave for it. None: there is
+    no room for it, even if all leave that may."""
     evicting: tuple[str, ...] = ()
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is expected to save more than it costs."""
+        return self.costs_seconds is not None and self.saves_seconds > self.costs_seconds
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """All bets that were weighed at one moment, the best first."""
+
+    taken: tuple[Bet, ...]
+    passed: tuple[Bet, ...]
+    """The most promising of those that were not taken, `MOST_LOSERS` at most."""
 
 
 def bets(
@@ -38,7 +55,17 @@ def bets(
     free_bytes: int,
     chance: Callable[[str], float],
 ) -> list[Bet]:
-    """The bets to take now, the best first.
+    """The bets to take now, the best first. The arguments are those of `weigh`."""
+    return list(weigh(absent, idle, free_bytes, chance).taken)
+
+
+def weigh(
+    absent: Collection[Candidate],
+    idle: Collection[Candidate],
+    free_bytes: int,
+    chance: Callable[[str], float],
+) -> Round:
+    """Weigh a bet on each model.
 
     ``absent`` are the models that could be loaded, ``idle`` those in memory that may leave, and
     ``free_bytes`` is what nobody uses.
@@ -50,24 +77,32 @@ def bets(
 
     leaving = sorted(idle, key=density)
     taken: list[Bet] = []
+    passed: list[Bet] = []
     for candidate in sorted(absent, key=lambda each: (-density(each), each.model_id)):
         chosen = _leave(leaving, candidate.bytes - free_bytes)
-        if chosen is None:
-            continue
-        told = chances[candidate.model_id]
-        lost = sum(chances[each.model_id] * each.reload_seconds for each in chosen)
-        bet = Bet(
-            candidate=candidate,
-            chance=told,
-            saves_seconds=told * candidate.reload_seconds,
-            costs_seconds=WORK_SHARE * candidate.reload_seconds + lost,
-            evicting=tuple(each.model_id for each in chosen),
-        )
-        if bet.saves_seconds > bet.costs_seconds:
+        bet = _bet(candidate, chosen, chances)
+        if chosen is not None and bet.pays:
             taken.append(bet)
             free_bytes += sum(each.bytes for each in chosen) - candidate.bytes
             leaving = leaving[len(chosen) :]
-    return taken
+        elif bet.chance > 0.0:
+            passed.append(bet)
+    return Round(taken=tuple(taken), passed=tuple(passed[:MOST_LOSERS]))
+
+
+def _bet(candidate: Candidate, leaving: list[Candidate] | None, chances: dict[str, float]) -> Bet:
+    told = chances[candidate.model_id]
+    cost = None
+    if leaving is not None:
+        lost = sum(chances[each.model_id] * each.reload_seconds for each in leaving)
+        cost = WORK_SHARE * candidate.reload_seconds + lost
+    return Bet(
+        candidate=candidate,
+        chance=told,
+        saves_seconds=told * candidate.reload_seconds,
+        costs_seconds=cost,
+        evicting=tuple(each.model_id for each in leaving or ()),
+    )
 
 
 def _leave(leaving: list[Candidate], missing: int) -> list[Candidate] | None:

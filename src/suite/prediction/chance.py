@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Final
 
 import msgspec
 
+from suite.messages.envelope import Recorded
+from suite.prediction import habits
 from suite.prediction.activity import FEATURES, Activity, Clock
+from suite.prediction.habits import Conversations, LastUsers, TimeOfDay
 from suite.prediction.logistic import OnlineLogistic, chance
+from suite.prediction.steady_time import SteadyTime
+from suite.prediction.uses import conversation_of, use_of
 
 HORIZON_SECONDS: Final = 1_800.0
 BINS: Final = 10
@@ -24,6 +30,8 @@ SAMPLE_SECONDS: Final = 60.0
 """Between two uses, a chance is put aside about this often."""
 MOST_SAMPLES: Final = 10
 """But no more of them than this, however long nothing was used."""
+MOST_TOLD: Final = 20_000
+"""How many chances wait for their settlement at most; with more uses within a horizon some are left out."""
 _PRIOR: Final = 50.0
 """How many settled chances a bin needs before its own record counts as much as the regression."""
 _GOLDEN: Final = 0.6180339887498949
@@ -64,18 +72,21 @@ class Calibration:
         return min(max(told + off, 0.0), 1.0)
 
     @property
+    def count(self) -> int:
+        """How many were settled."""
+        return sum(self._counts)
+
+    @property
     def brier(self) -> float | None:
         """The mean squared error of all that was told; None before the first was settled."""
-        count = sum(self._counts)
-        return self._squares / count if count else None
+        return self._squares / self.count if self.count else None
 
     @property
     def brier_of_base_rate(self) -> float | None:
         """What it would be for one who always tells the share that came true in the end."""
-        count = sum(self._counts)
-        if not count:
+        if not self.count:
             return None
-        rate = sum(self._hits) / count
+        rate = sum(self._hits) / self.count
         return rate * (1 - rate)
 
     def curve(self) -> Sequence[Bin]:
@@ -89,6 +100,17 @@ class Calibration:
 
 def _bin(told: float) -> int:
     return min(int(told * BINS), BINS - 1)
+
+
+class _Model:
+    """What is known of the uses of one model."""
+
+    __slots__ = ("activity", "hours", "users")
+
+    def __init__(self) -> None:
+        self.activity = Activity()
+        self.users = LastUsers()
+        self.hours = TimeOfDay()
 
 
 class _Told(msgspec.Struct, kw_only=True):
@@ -115,45 +137,55 @@ class UseChance:
         self._raw_calibration = Calibration()
         """Of what the regression said, by which it is corrected."""
         self._clock = Clock()
-        self._regression = OnlineLogistic(2 * FEATURES, rate=LEARNING_RATE)
+        self._regression = OnlineLogistic(2 * FEATURES + habits.FEATURES, rate=LEARNING_RATE)
         self._all = Activity()
         """The uses of all models together."""
-        self._activities: dict[str, Activity] = {}
-        """By model, in the order of the last use."""
+        self._models: dict[str, _Model] = {}
+        """By id, in the order of the last use."""
+        self._conversations = Conversations()
         self._told: deque[_Told] = deque()
         self._samples = 0
 
-    def used(self, model_id: str, at: float) -> None:
-        """Learn of a use; settle what is due, and put chances aside that were true since the use before."""
+    def used(self, model_id: str, at: float, *, conversation: str = "") -> None:
+        """Learn of a use; settle what is due, and put chances aside that were true since the use before.
+
+        ``conversation``: or whatever else is known of who used it; empty: unknown.
+        """
         self._put_aside(at)
         self._clock.advance(at)
         self._settle()
-        activity = self._activities.pop(model_id, None) or Activity()
-        self._activities[model_id] = activity
-        activity.use(self._clock)
+        model = self._models.pop(model_id, None) or _Model()
+        self._models[model_id] = model
+        model.activity.use(self._clock)
         self._all.use(self._clock)
+        model.hours.use(self._clock.now)
+        if conversation:
+            self._conversations.use(conversation, model.users, self._clock.now)
 
     def chance(self, model_id: str, *, now: float) -> float:
         """The chance of a use from now on within the horizon; 0 for a model that was never used."""
-        activity = self._activities.get(model_id)
-        if activity is None:
+        model = self._models.get(model_id)
+        if model is None:
             return 0.0
-        return self._raw_calibration.corrected(self._raw(self._features(activity, now)))
+        return self._raw_calibration.corrected(self._raw(self._features(model, now)))
 
     def chances(self, *, now: float) -> dict[str, float]:
         """Of every model that was ever used."""
-        return {model_id: self.chance(model_id, now=now) for model_id in self._activities}
+        return {model_id: self.chance(model_id, now=now) for model_id in self._models}
 
-    def _features(self, activity: Activity, now: float) -> list[float]:
-        clock = self._clock
-        return [*activity.features(clock, now), *self._all.features(clock, now)]
+    def _features(self, model: _Model, now: float) -> list[float]:
+        return [
+            *model.activity.features(self._clock, now),
+            *self._all.features(self._clock, now),
+            *habits.features(model.users, model.hours, now),
+        ]
 
     def _raw(self, features: list[float]) -> float:
         return chance(self._regression.score(features))
 
     def _put_aside(self, now: float) -> None:
         """Sample moments evenly in time, since chances are asked for at any time."""
-        if not self._activities:
+        if not self._models or len(self._told) >= MOST_TOLD:
             return
         gap = max(now - self._clock.now, 0.0)
         count = min(1 + int(gap / SAMPLE_SECONDS), MOST_SAMPLES)
@@ -163,14 +195,14 @@ class UseChance:
     def _sample(self, at: float) -> None:
         self._samples += 1
         share = (self._samples * _GOLDEN) % 1.0
-        models = len(self._activities)
+        models = len(self._models)
         # In turns, any model, and one that was used lately: of those the chances differ most.
         rank = int(models * share) if self._samples % 2 else int(models**share) - 1
-        activity = next(islice(reversed(self._activities.values()), rank, None))
-        features = self._features(activity, at)
+        model = next(islice(reversed(self._models.values()), rank, None))
+        features = self._features(model, at)
         raw = self._raw(features)
         told = _Told(
-            activity=activity,
+            activity=model.activity,
             features=features,
             raw=raw,
             chance=self._raw_calibration.corrected(raw),
@@ -187,3 +219,43 @@ class UseChance:
             self._regression.learn(told.features, came_true)
             self._raw_calibration.settle(told.raw, came_true)
             self.calibration.settle(told.chance, came_true)
+
+
+class ChanceFold:
+    """The chances that one node's events tell of."""
+
+    name: Final = "the chances of use"
+    aggregates: Final = ("usage",)
+
+    def __init__(self, node: str, use_chance: UseChance) -> None:
+        self._node = node
+        self._use_chance = use_chance
+        self._time = SteadyTime()
+
+    @property
+    def horizon_seconds(self) -> float:
+        """The time within which a use counts."""
+        return self._use_chance.horizon_seconds
+
+    @property
+    def calibration(self) -> Calibration:
+        """Of chances that were told at moments spread over time, of models with and without bets."""
+        return self._use_chance.calibration
+
+    def fold(self, event: Recorded) -> None:
+        """Learn of one more event."""
+        model_id = use_of(event.data, self._node)
+        if model_id is not None:
+            self._use_chance.used(
+                model_id,
+                self._time.advance(event.time),
+                conversation=conversation_of(event.data),
+            )
+
+    def chance(self, model_id: str, *, now: datetime) -> float:
+        """The chance of a use from now on within the horizon; 0 for a model that was never used."""
+        return self._use_chance.chance(model_id, now=self._time.at(now))
+
+    def chances(self, *, now: datetime) -> dict[str, float]:
+        """Of every model that was ever used."""
+        return self._use_chance.chances(now=self._time.at(now))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from math import exp, log
 from typing import Final, Protocol
 
+from suite.messages.envelope import Recorded
 from suite.prediction.activity import FEATURES, Activity, Clock
 from suite.prediction.logistic import OnlineLogistic, chance
+from suite.prediction.steady_time import SteadyTime
+from suite.prediction.uses import use_of
 
 
 class KeepAlive(Protocol):
@@ -37,6 +40,28 @@ class TimeToLive:
         """Always the same."""
         del model_id
         return self._seconds
+
+
+class KeepAliveFold:
+    """A keep-alive that learns from one node's events."""
+
+    name: Final = "the keep-alive"
+    aggregates: Final = ("usage",)
+
+    def __init__(self, node: str, keep_alive: LearnedKeepAlive) -> None:
+        self._node = node
+        self._keep_alive = keep_alive
+        self._time = SteadyTime()
+
+    def fold(self, event: Recorded) -> None:
+        """Learn of one more event."""
+        model_id = use_of(event.data, self._node)
+        if model_id is not None:
+            self._keep_alive.used(model_id, self._time.advance(event.time))
+
+    def seconds(self, model_id: str) -> float:
+        """How long the model stays from its last use on."""
+        return self._keep_alive.seconds(model_id)
 
 
 _EDGES: Final = tuple(30.0 * 2.0**step for step in range(12))
@@ -102,8 +127,12 @@ class LearnedKeepAlive:
         stay.seconds = self._decide(features)
 
     def seconds(self, model_id: str) -> float:
-        """Until the first interval in which staying is dearer than it is likely to save."""
-        return self._stays[model_id].seconds
+        """Until the first interval in which staying is dearer than it is likely to save.
+
+        A model that was never used stays as long as by the TTL.
+        """
+        stay = self._stays.get(model_id)
+        return self._ttl_seconds if stay is None else stay.seconds
 
     def _decide(self, features: list[float]) -> float:
         price = exp(self._log_price)

@@ -25,6 +25,7 @@ from suite.messages.events import (
     NodeStopped,
 )
 from suite.messages.times import from_sql, rfc3339, to_sql
+from suite.projections import sizes
 from suite.projections.instances import Instances, InstanceState
 from suite.projections.projection import Projection
 
@@ -48,9 +49,9 @@ class CatalogueProjection(Projection):
     """Folds the events ``model.*``, ``instance.*`` and ``node.*``."""
 
     name: ClassVar[str] = "catalogue"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "node")
-    schema: ClassVar[str] = """
+    schema: ClassVar[str] = f"""{sizes.SCHEMA}
         CREATE TABLE nodes (
             node TEXT PRIMARY KEY,
             status TEXT NOT NULL,
@@ -97,6 +98,7 @@ class CatalogueProjection(Projection):
         await _fold_nodes(db, events)
         await _fold_files(db, events)
         await _fold_lives(db, events)
+        await sizes.fold(db, events)
 
 
 async def totals(db: aiosqlite.Connection) -> ResidencyTotals:

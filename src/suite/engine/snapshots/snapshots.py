@@ -113,6 +113,11 @@ class Snapshots:
         """Bytes of all files, with the final size of the one that is being written."""
         return 0 if self._directory is None else self._directory.total
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether the snapshots of conversations outlive the process."""
+        return self._directory is not None
+
     def put(
         self,
         conversation_id: str | None,

@@ -2,25 +2,115 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
-from suite.messages.actions.base import LoadWait, ModelId, Name, Query, Reply, Request
+from suite.messages.actions.base import Limit, LoadWait, ModelId, Name, Query, Reply, Request
 
 
 class PredictModelsRequest(Query, frozen=True, kw_only=True):
     """Predict which models will be used next."""
 
     limit: Annotated[int, Meta(ge=1, le=100)] = 3
+    detail: bool = False
+    """Whether to tell the chances of use as well."""
+
+
+class ModelChance(msgspec.Struct, frozen=True, kw_only=True):
+    """How likely it is that a model is used."""
+
+    model_id: str
+    chance: float
+    """That it is used within `horizon_seconds`: 0 to 1."""
+    loaded: bool
 
 
 class PredictModelsReply(Reply, frozen=True, kw_only=True):
     """The predicted models, the likeliest first; fewer than requested if fewer were used."""
 
     predicted_models: tuple[str, ...]
+    """The models that were used most in the last hour."""
     policy: str
+    chances: tuple[ModelChance, ...] | UnsetType = UNSET
+    """With `detail`: the models that are likeliest to be used, by all that was used so far. Another rule than
+    that of `predicted_models` orders them, so they may be others."""
+    horizon_seconds: float | UnsetType = UNSET
+    """With `detail`: the time within which a use counts."""
+
+
+class GetPredictionsRequest(Query, frozen=True, kw_only=True):
+    """Show how likely models are to be used, and what became of those that were loaded for it."""
+
+    limit: Limit = 100
+
+
+BetState: TypeAlias = Literal["open", "hit", "waste"]
+
+
+class BetInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """The last bet on a model: it was loaded before anybody asked for it."""
+
+    made_at: str
+    chance: float
+    """As it was told then."""
+    state: BetState
+    """`hit`: it was in memory when it was used."""
+    reason: str
+    """Why it is settled so: `used`, `not_used` within the horizon, `left` memory before, or `failed` to load;
+    empty while it is open."""
+    detail: str
+    """Why it left, or the code of the error with which it was not loaded."""
+
+
+class ModelPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, its chance of being used, and the bets on it."""
+
+    model_id: str
+    chance: float
+    """That it is used within `horizon_seconds`: 0 to 1."""
+    loaded: bool
+    last_bet: BetInfo | None
+    won: int
+    lost: int
+    saved_seconds: float
+    """Of loading, which nobody had to wait for."""
+    byte_seconds: float
+    """The memory that bets had, times how long, until the models were used or the bets were lost."""
+
+
+class ReliabilityBin(msgspec.Struct, frozen=True, kw_only=True):
+    """The chances of about the same size that are settled: a point of the reliability curve."""
+
+    count: int
+    predicted: float
+    """The mean of the chances."""
+    observed: float
+    """The share of them that came true."""
+
+
+class CalibrationInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """How good chances were that are settled."""
+
+    count: int
+    brier: float | None
+    """The mean squared error: 0 is best. Null: none is settled."""
+    brier_of_base_rate: float | None
+    """That of one who always tells the share that came true: a useful forecast is below it."""
+    curve: tuple[ReliabilityBin, ...]
+    """In ten bins by the size of the chance; empty ones are left out."""
+
+
+class GetPredictionsReply(Reply, frozen=True, kw_only=True):
+    """The models that were ever used or bet on, the likeliest first."""
+
+    horizon_seconds: float
+    predictions: tuple[ModelPrediction, ...]
+    bets: CalibrationInfo
+    """Of the chances that bets were taken with."""
+    chances: CalibrationInfo
+    """Of chances of all models, told at moments spread over time."""
 
 
 class PreloadModelsRequest(Request, frozen=True, kw_only=True):

@@ -37,6 +37,26 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
         return self.weights_bytes + self.kv_bytes + self.compute_bytes
 
 
+class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A memory of a node, and who uses it, in bytes."""
+
+    name: str
+    """``ram``, or a GPU: ``gpu0``."""
+    limit_bytes: int
+    """What all models together may have."""
+    reserved_bytes: int
+    """What those count for that are loaded or loading; on a GPU, what llama.cpp has allocated there. What is
+    on GPUs counts for ``ram`` too."""
+    measured_bytes: int
+    """What the models' processes were measured to use, with their helpers, and with a process that stands
+    ready for the next load. Pages of files count too."""
+    others_bytes: int | None = None
+    """What other programs use of the machine, and this node itself beside its models; page cache does not
+    count. Null: not known."""
+    admissible_bytes: int
+    """What all models together may have at the moment: the limit, or less where others leave less."""
+
+
 class KvCacheInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The KV cache of a model: the tokens of its conversations that need not be decoded again."""
 
@@ -59,6 +79,12 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Measured after loading; 0 while it loads."""
     reserved_bytes: int
     """The memory that it counts for in the memory limit."""
+    measured_bytes: int = 0
+    """What its processes were measured to use last, with their helpers; pages of files count too."""
+    file_bytes: int = 0
+    """The part of that which are pages of files, above all mapped weights."""
+    peak_bytes: int = 0
+    """The most that its processes were measured to use."""
     load_progress: float
     """0 to 1."""
     load_ms: float | None
@@ -126,6 +152,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """1: it is the next model to be loaded; null if nothing waits for it."""
     has_chat_template: bool
     estimate: MemoryEstimate | None
+    need_bytes: int = 0
+    """The memory that a load reserves: what its last loads were measured to need, or else the estimate."""
+    is_measured: bool = False
+    """Whether ``need_bytes`` was measured."""
     estimated_vram_mb: int
     """The total estimate in MiB (2**20 bytes); 0 for a file that cannot be loaded."""
     loaded: bool
@@ -173,6 +203,19 @@ class GetModelStatusRequest(ModelsPage, frozen=True, kw_only=True):
     model_id: ModelId | None = None
 
 
+class EvictionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Who decides which models leave when another needs their memory."""
+
+    policy: str
+    """The policy in force."""
+    follows: str = ""
+    """The policy that `best_lately` follows now; empty for others."""
+    instead_of: str = ""
+    """The policy that was chosen and has failed; empty: the chosen one is in force."""
+    last_seq: int
+    """The newest event of the log that it has learned from; 0: none yet."""
+
+
 class GetModelStatusReply(Reply, frozen=True, kw_only=True):
     """``model`` if an id was given, otherwise a page of ``models`` by id."""
 
@@ -180,6 +223,10 @@ class GetModelStatusReply(Reply, frozen=True, kw_only=True):
     models: dict[str, ModelInfo] | None = None
     generations: tuple[GenerationInfo, ...] = ()
     """The unfinished generations of this model, or of all, on the node that answers; the oldest first."""
+    memories: tuple[MemoryInfo, ...] = ()
+    """The memories of the node that answers."""
+    eviction: EvictionInfo | None = None
+    """Who decides on that node which models leave; null from older nodes."""
     next_cursor: str | None = None
 
 
@@ -273,6 +320,8 @@ class GetStatsReply(Reply, frozen=True, kw_only=True):
     completion_tokens: int
     memory_limit_bytes: int
     memory_reserved_bytes: int
+    memories: tuple[MemoryInfo, ...] = ()
+    """The same by memory, with what was measured."""
     last_seq: int
     """The newest event about this node or its instances that it knows."""
     metrics: OldStats

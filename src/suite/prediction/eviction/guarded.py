@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,6 +73,11 @@ class Guarded:
         self._watch = watch
         self._facts = 0
 
+    @property
+    def in_force(self) -> EvictionPolicy:
+        """The policy that answers now."""
+        return self if self.failure is None else self._default
+
     def fold(self, fact: Fact) -> None:
         """Tell both."""
         self._facts += 1
@@ -105,4 +111,4 @@ class Guarded:
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise NoNumber(f"{value!r:.60}")
-    return float(value)
+    return max(-sys.float_info.max, min(sys.float_info.max, float(value)))  # JSON has no infinity

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 
 from suite.errors import InvalidRequest
-from suite.prediction.eviction.best_lately import BestLately
-from suite.prediction.eviction.frequency import DecayedFrequency
-from suite.prediction.eviction.greedy_dual import GreedyDual
-from suite.prediction.eviction.guarded import Guarded, PolicyLoops, Watch
-from suite.prediction.eviction.policy import EvictionPolicy
+from suite.prediction.eviction.guarded import Guarded, Watch
+from suite.prediction.eviction.policies import POLICIES, Make, maker, policy
 from suite.prediction.eviction.recency import LeastRecentlyUsed
-from suite.prediction.eviction.relaxed_belady import RelaxedBelady
 from suite.prediction.keep_alive import KeepAlive, LearnedKeepAlive, TimeToLive
 from suite.prediction.replay.belady import Belady
 from suite.prediction.replay.history import History
 from suite.prediction.replay.node import VirtualNode
 from suite.prediction.replay.outcome import Outcome
 
-Make: TypeAlias = Callable[[int], EvictionPolicy]
-"""Makes a policy for a budget in bytes."""
 Budget: TypeAlias = int | None
 """In bytes; None: no limit, so that only a keep-alive makes models leave."""
 
-POLICIES: Final[Mapping[str, Make]] = {
-    BestLately.name: BestLately,
-    RelaxedBelady.name: lambda _: RelaxedBelady(),
-    GreedyDual.name: lambda _: GreedyDual(),
-    DecayedFrequency.name: lambda _: DecayedFrequency(),
-    LeastRecentlyUsed.name: lambda _: LeastRecentlyUsed(),
-}
-DEFAULT: Final = BestLately.name
 TTLS: Final = (300.0, 600.0, 3_600.0)
 """The times to live, in seconds, that are always beside."""
 CALL_SECONDS: Final = 2.0
@@ -55,42 +40,7 @@ def contestants(names: Sequence[str]) -> list[Contestant]:
     """
     wanted = [each for name in names for each in (POLICIES if name == "all" else (name,))]
     wanted.append(LeastRecentlyUsed.name)
-    return [Contestant(name=name, make=_maker(name)) for name in dict.fromkeys(wanted)]
-
-
-def _maker(name: str) -> Make:
-    if name in POLICIES:
-        return POLICIES[name]
-    if ":" not in name:
-        raise InvalidRequest(
-            f"there is no policy {name!r}: use {', '.join(POLICIES)}, all, or module:Class for your own"
-        )
-    return _own(name)
-
-
-def _own(name: str) -> Make:
-    """A policy of somebody's own: its class, called without arguments."""
-    module, _, attribute = name.partition(":")
-    try:
-        made = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        raise InvalidRequest(
-            f"the policy {name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-
-    def make(_: int) -> EvictionPolicy:
-        try:
-            policy: EvictionPolicy = made()
-        except (Exception, SystemExit) as error:
-            raise InvalidRequest(
-                f"the policy {name} cannot be made without arguments: {type(error).__name__}: {error}"
-            ) from error
-        for method in ("fold", "worth"):
-            if not callable(getattr(policy, method, None)):
-                raise InvalidRequest(f"the policy {name} has no method {method}")
-        return policy
-
-    return make
+    return [Contestant(name=name, make=maker(name)) for name in dict.fromkeys(wanted)]
 
 
 def replay(
@@ -137,14 +87,10 @@ def _evicting(history: History, contestant: Contestant, budget: int) -> Callable
     def run() -> Outcome:
         watch = Watch(CALL_SECONDS)
         with watch.armed():
-            try:
-                with watch.call():
-                    own = contestant.make(budget)
-            except PolicyLoops:
-                raise InvalidRequest(f"the policy {contestant.name} does not end being made") from None
-            guarded = Guarded(own, BestLately(budget), watch, name=contestant.name)
-            outcome = VirtualNode(history, guarded, limit_bytes=budget).run(contestant.name)
-        return msgspec.structs.replace(outcome, remark=guarded.failure or "")
+            own = policy(contestant.name, budget, watch)
+            outcome = VirtualNode(history, own, limit_bytes=budget).run(contestant.name)
+        failure = own.failure if isinstance(own, Guarded) else None
+        return msgspec.structs.replace(outcome, remark=failure or "")
 
     return run
 

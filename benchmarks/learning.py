@@ -1,0 +1,116 @@
+"""How fast a node learns from its log: uses that the default eviction policy folds, from the server on.
+
+    .venv/bin/python benchmarks/learning.py [--quick]
+
+The log (1,000,000 uses of 100 models, 50,000 with --quick) is filled through `Log.append`. Ours is
+`LiveFolds` with an `Appraiser` of `best_lately` and room for ten of the models: followed, decoded and folded,
+as at the start of a service, but all of it instead of the newest `REMEMBERED_USES`. The reference is the same
+with a fold that does nothing. Prints microseconds a use (lower is better; 60 is 1,000,000 in a minute), then
+the longest time that other work of the same process had to wait meanwhile, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import uvloop
+
+from harness import quick, report
+from suite.bus.connection import Connection
+from suite.bus.embedded import EmbeddedServer
+from suite.bus.jetstream import MAX_BATCH_MESSAGES
+from suite.identity import new_id, utc_now
+from suite.log import Log
+from suite.messages.envelope import Recorded
+from suite.messages.events import Event, InstanceLoaded, UsageRecorded
+from suite.messages.subjects import Subjects
+from suite.prediction.eviction.appraiser import Appraiser
+from suite.prediction.eviction.best_lately import BestLately
+from suite.prediction.live import Fold, LiveFolds
+from suite.tasks import background
+
+MODELS, ROOM, GIGABYTE = 100, 10, 1_000_000_000
+USES, QUICK_USES = 1_000_000, 50_000
+PAUSE_SECONDS = 0.001
+
+
+class Nothing:
+    """A fold that learns nothing."""
+
+    name = "nothing"
+    aggregates = Appraiser.aggregates
+
+    def fold(self, event: Recorded) -> None:
+        """Do nothing."""
+
+
+def main() -> None:
+    """Fill a log, and learn from it."""
+    uvloop.run(_measure(QUICK_USES if quick(__doc__) else USES))
+
+
+async def _measure(uses: int) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        async with (
+            EmbeddedServer.start(Path(directory)) as server,
+            Connection.open(server.access, name="benchmark") as connection,
+            Log.open(connection, Subjects(), source="/benchmark", new_id=new_id, now=utc_now) as log,
+        ):
+            last = await _fill(log, uses)
+            limit_bytes = ROOM * GIGABYTE * 6
+            policy = Appraiser("box", BestLately(limit_bytes), limit_bytes=limit_bytes)
+            reference, least = await _seconds(log, Nothing(), last)
+            ours, pause = await _seconds(log, policy, last)
+            report("learning.use", ours / uses * 1e6, reference / uses * 1e6, unit="us", better="lower")
+            report("learning.pause", pause * 1e3, least * 1e3, unit="ms", better="lower")
+
+
+async def _fill(log: Log, uses: int) -> int:
+    seq = 0
+    batch: list[Event] = []
+    for event in _events(uses):
+        batch.append(event)
+        if len(batch) == MAX_BATCH_MESSAGES:
+            seq = await log.append(*batch)
+            batch.clear()
+    return await log.append(*batch) if batch else seq
+
+
+def _events(uses: int) -> Iterator[Event]:
+    """Loads of all models, then uses of models whose popularity falls as by Zipf."""
+    drawn = random.Random(0)
+    names = [f"m{number:03}" for number in range(MODELS)]
+    for name in names:
+        yield InstanceLoaded(
+            node="box",
+            model_id=name,
+            instance_id=name,
+            pid=1,
+            resident_bytes=drawn.randint(1, 12) * GIGABYTE,
+            load_ms=drawn.uniform(2_000, 60_000),
+        )
+    for name in drawn.choices(names, [1 / (number + 1) for number in range(MODELS)], k=uses):
+        yield UsageRecorded(model_id=name, usage_type="benchmark")
+
+
+async def _seconds(log: Log, fold: Fold, last: int) -> tuple[float, float]:
+    """How long it takes to fold everything, and the longest that a sleeping task woke up too late."""
+    live = LiveFolds(log, [fold], remembered_uses=last)
+    longest = 0.0
+    async with background() as tasks:
+        begun = woke = time.perf_counter()
+        tasks.start_soon(live.run)
+        while live.seq < last:
+            await anyio.sleep(PAUSE_SECONDS)
+            now = time.perf_counter()
+            longest, woke = max(longest, now - woke - PAUSE_SECONDS), now
+        return time.perf_counter() - begun, longest
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What memory models were measured to need: a fold of one node's instance events.
+
+The next load of the same content with the same settings reserves what the last ones needed, instead of an
+estimate. A model needs more in use than when it is ready: buffers are touched, grammars run, conversations
+are kept. So the largest of the last loads counts, and what was seen once does not count for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from suite.messages.events import (
+    Event,
+    InstanceCrashed,
+    InstanceGrew,
+    InstanceLoaded,
+    InstanceLoadFailed,
+    InstanceUnloaded,
+)
+
+LOADS: Final = 8
+"""How many loads of the same content and settings are remembered."""
+
+
+class SizeKey(NamedTuple):
+    """What a size was measured of."""
+
+    content: str
+    """The SHA-256 of the files."""
+    settings_key: str
+
+
+class MeasuredLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """What one load needed."""
+
+    ready_bytes: int
+    """When it was ready. With less it cannot be loaded."""
+    peak_bytes: int
+    """At most."""
+
+
+Sizes: TypeAlias = Mapping[SizeKey, Mapping[str, MeasuredLoad]]
+"""The last loads by instance id, the newest last, for each content with its settings."""
+
+
+def evolve(sizes: Sizes, event: Event) -> Sizes:
+    """The sizes after one event; what does not say its content is not remembered."""
+    match event:
+        case InstanceLoaded() | InstanceLoadFailed() if event.resident_bytes and event.content:
+            size = ready_bytes(event)
+            load = MeasuredLoad(ready_bytes=size, peak_bytes=size)
+            return remember(sizes, SizeKey(event.content, event.settings_key), event.instance_id, load)
+        case InstanceGrew(reserved_bytes=peak_bytes):
+            return _raise(sizes, event.instance_id, peak_bytes)
+        case InstanceUnloaded(peak_bytes=peak_bytes) | InstanceCrashed(peak_bytes=peak_bytes):
+            return _raise(sizes, event.instance_id, peak_bytes)
+        case _:
+            return sizes
+
+
+def ready_bytes(event: InstanceLoaded | InstanceLoadFailed) -> int:
+    """What a load was measured to need when it was ready, in RAM and on GPUs."""
+    return event.resident_bytes + (event.gpu_bytes if isinstance(event, InstanceLoaded) else 0)
+
+
+def remember(sizes: Sizes, key: SizeKey, instance_id: str, load: MeasuredLoad) -> Sizes:
+    """The sizes with one load more."""
+    loads = {**sizes.get(key, {}), instance_id: load}
+    return {**sizes, key: dict(list(loads.items())[-LOADS:])}
+
+
+def merged(earlier: Sizes, later: Sizes) -> Sizes:
+    """The sizes of two stretches of the log, of which the later one may begin in the earlier one."""
+    sizes = earlier
+    for key, loads in later.items():
+        for instance_id, load in loads.items():
+            sizes = remember(sizes, key, instance_id, load)
+    return sizes
+
+
+def _raise(sizes: Sizes, instance_id: str, peak_bytes: int) -> Sizes:
+    for key, loads in sizes.items():
+        load = loads.get(instance_id)
+        if load is not None and load.peak_bytes < peak_bytes:
+            raised = msgspec.structs.replace(load, peak_bytes=peak_bytes)
+            return {**sizes, key: {**loads, instance_id: raised}}
+    return sizes
+
+
+def need_bytes(sizes: Sizes, key: SizeKey, *, estimated_bytes: int, limit_bytes: int) -> int:
+    """The memory to reserve for a load: what the last ones needed, or else the estimate.
+
+    A model that fits when it is ready is never refused for what it grew to: caches give way.
+    """
+    loads = sizes.get(key)
+    if not loads:
+        return estimated_bytes
+    ready = max(load.ready_bytes for load in loads.values())
+    peak = max(load.peak_bytes for load in loads.values())
+    return max(ready, min(peak, limit_bytes))

@@ -1,0 +1,55 @@
+"""Writes what became of this node's bets into the log (ADR 45)."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Final
+
+import anyio
+
+from suite.errors import SuiteError
+from suite.identity import Now
+from suite.messages.events import PredictionSettled
+from suite.node.journal import Journal
+from suite.node.supervisor import Supervisor
+from suite.prediction.bet_book import BetBook
+
+logger = logging.getLogger("suite.node")
+
+INTERVAL_SECONDS: Final = 1.0
+_REMEMBERED: Final = 1000
+"""Many more than there are bets whose end is in the log but not yet in the book."""
+
+
+class Settlement:
+    """Settles each bet of a node once, also those that were open when it stopped."""
+
+    def __init__(
+        self, node: str, book: BetBook, journal: Journal, supervisor: Supervisor, *, now: Now
+    ) -> None:
+        self._node = node
+        self._book = book
+        self._journal = journal
+        self._supervisor = supervisor
+        self._now = now
+        self._written: deque[str] = deque(maxlen=_REMEMBERED)
+
+    async def run(self) -> None:
+        """Settle bets as soon as their outcome is known, until cancelled."""
+        while True:
+            await anyio.sleep(INTERVAL_SECONDS)
+            in_use = {id for id, instance in self._supervisor.instances.items() if instance.holds}
+            now = self._now().timestamp()
+            for settled in tuple(self._book.due(self._node, now=now, in_use=in_use)):
+                await self.record(settled)
+
+    async def record(self, settled: PredictionSettled) -> None:
+        """Have it in the log once, even if the log does not take events now."""
+        if settled.prediction_id in self._written:
+            return
+        self._written.append(settled.prediction_id)
+        try:
+            await self._journal.record(settled, correlation_id=settled.prediction_id)
+        except SuiteError as error:  # the journal writes it later
+            logger.warning("what became of a bet is not in the log yet: %s", error.message)

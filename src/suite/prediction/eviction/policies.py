@@ -1,0 +1,82 @@
+"""The eviction policies by their names, and those of somebody's own."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+
+from suite.errors import InvalidRequest
+from suite.prediction.eviction.best_lately import BestLately
+from suite.prediction.eviction.frequency import DecayedFrequency
+from suite.prediction.eviction.greedy_dual import GreedyDual
+from suite.prediction.eviction.guarded import Guarded, PolicyLoops, Watch
+from suite.prediction.eviction.policy import EvictionPolicy
+from suite.prediction.eviction.recency import LeastRecentlyUsed
+from suite.prediction.eviction.relaxed_belady import RelaxedBelady
+
+Make: TypeAlias = Callable[[int], EvictionPolicy]
+"""Makes a policy for a budget in bytes."""
+
+POLICIES: Final[Mapping[str, Make]] = {
+    BestLately.name: BestLately,
+    RelaxedBelady.name: lambda _: RelaxedBelady(),
+    GreedyDual.name: lambda _: GreedyDual(),
+    DecayedFrequency.name: lambda _: DecayedFrequency(),
+    LeastRecentlyUsed.name: lambda _: LeastRecentlyUsed(),
+}
+DEFAULT: Final = BestLately.name
+
+
+def maker(name: str) -> Make:
+    """What makes the policy of this name; ``module:Class`` is one of somebody's own, made without arguments.
+
+    Raises InvalidRequest for a name that nothing has.
+    """
+    if name in POLICIES:
+        return POLICIES[name]
+    if ":" not in name:
+        raise InvalidRequest(
+            f"there is no policy {name!r}: use {', '.join(POLICIES)}, or module:Class for your own"
+        )
+    return _own(name)
+
+
+def policy(name: str, limit_bytes: int, watch: Watch) -> EvictionPolicy:
+    """The policy of this name; one of somebody's own is guarded, and interrupted while `watch` is armed.
+
+    Raises InvalidRequest for a name that nothing has, and for a class that cannot be made.
+    """
+    make = maker(name)
+    if name in POLICIES:
+        return make(limit_bytes)
+    try:
+        with watch.call():
+            own = make(limit_bytes)
+    except PolicyLoops:
+        raise InvalidRequest(f"the policy {name} does not end being made") from None
+    return Guarded(own, POLICIES[DEFAULT](limit_bytes), watch, name=name)
+
+
+def _own(name: str) -> Make:
+    module, _, attribute = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        raise InvalidRequest(
+            f"the policy {name} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+    def make(_: int) -> EvictionPolicy:
+        try:
+            policy: EvictionPolicy = made()
+        except (Exception, SystemExit) as error:
+            raise InvalidRequest(
+                f"the policy {name} cannot be made without arguments: {type(error).__name__}: {error}"
+            ) from error
+        for method in ("fold", "worth"):
+            if not callable(getattr(policy, method, None)):
+                raise InvalidRequest(f"the policy {name} has no method {method}")
+        return policy
+
+    return make

@@ -1,0 +1,204 @@
+"""Makes the decisions of a log again: by the same decider, with what the policy had learned by then.
+
+What a service decides from is either in the log, such as uses and loads, or in the record of the decision,
+such as which models were in use at that moment. So the same models leave again; where they do not, a policy
+is not deterministic, or the log has lost events.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from suite.domain.residency import Residency, Resident
+from suite.domain.turn_plan import plan
+from suite.domain.turns import Occupancy, Request, Tenure, Turns
+from suite.messages.decisions import Candidate, Decision, PolicyState
+from suite.messages.envelope import Recorded
+from suite.messages.events import InstanceLoadStarted
+from suite.prediction.eviction import policy as eviction
+from suite.prediction.eviction.appraiser import Appraiser
+from suite.prediction.eviction.guarded import Watch
+from suite.prediction.eviction.policies import policy
+
+CALL_SECONDS: Final = 2.0
+_LONG_SECONDS: Final = 1e9
+_KEPT: Final = ""
+"""Stands for the models that memory was kept for."""
+
+
+class DecidedAgain(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision of a log and what comes of it when it is made again."""
+
+    seq: int
+    model_id: str
+    policy: str
+    recorded: tuple[str, ...]
+    """The models that left."""
+    evicting: tuple[str, ...] | None
+    """Those that leave now; None: it would not be loaded."""
+    recorded_worth: Mapping[str, float]
+    worth: Mapping[str, float]
+    """By model, of those that the policy was asked about."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all is the same."""
+        return self.recorded == self.evicting and self.recorded_worth == self.worth
+
+
+def decide_again(events: Sequence[Recorded], node: str) -> Iterator[DecidedAgain]:
+    """Every decision of a node to load a model, with the policies' names as they were then.
+
+    `events` is the whole log, or all of it that is left. Left out are decisions that cannot be made again
+    (see `is_whole`), and those of versions that did not record what they weighed.
+    """
+    learning = _Learning(events, node)
+    for event in events:
+        match event.data:
+            case InstanceLoadStarted(node=at, decision=Decision() as decision) if at == node:
+                if decision.policy_state is not None and is_whole(decision):
+                    yield _again(event.seq, event.data, decision, learning)
+
+
+def is_whole(decision: Decision) -> bool:
+    """Whether a record has all that the decider needs.
+
+    It has not if more models were in memory than it lists, or if they needed more than the limit together, so
+    that some had to leave for nobody in particular.
+    """
+    return not decision.more_candidates and _present_bytes(decision) <= decision.limit_bytes
+
+
+def evicted_again(model_id: str, decision: Decision, worth: Mapping[str, float]) -> tuple[str, ...] | None:
+    """Which models leave for one, by the decider of the service; None: it is not loaded."""
+    occupancy = {each.model_id: _occupancy(each, worth.get(each.model_id)) for each in decision.candidates}
+    start = plan(_state(model_id, decision), now=0.0, occupancy=occupancy).start
+    return None if start is None else start.evicting
+
+
+def _again(seq: int, started: InstanceLoadStarted, decision: Decision, learning: _Learning) -> DecidedAgain:
+    worth = learning.worth(decision)
+    return DecidedAgain(
+        seq=seq,
+        model_id=started.model_id,
+        policy=decision.policy,
+        recorded=started.evicting,
+        evicting=evicted_again(started.model_id, decision, worth),
+        recorded_worth={each.model_id: each.worth for each in decision.candidates if each.worth is not None},
+        worth=worth,
+    )
+
+
+def _appraised(decision: Decision) -> list[Candidate]:
+    return [each for each in decision.candidates if each.worth is not None]
+
+
+class _Learning:
+    """The policies of a log, each with what it had learned by a decision."""
+
+    def __init__(self, events: Sequence[Recorded], node: str) -> None:
+        self._events = [each for each in events if each.data.aggregate in Appraiser.aggregates]
+        self._node = node
+        self._appraiser: Appraiser | None = None
+        self._made: tuple[str, int, int] | None = None
+        self._next = 0
+
+    def worth(self, decision: Decision) -> Mapping[str, float]:
+        """What the policy says of the candidates that it was asked about."""
+        assert decision.policy_state is not None
+        appraiser = self._at(decision.policy, decision.policy_state)
+        candidates = [
+            eviction.Candidate(
+                model_id=each.model_id, bytes=each.bytes, reload_seconds=each.reload_seconds or 0.0
+            )
+            for each in _appraised(decision)
+        ]
+        return appraiser.worth(candidates, decision.policy_state.at)
+
+    def _at(self, name: str, state: PolicyState) -> Appraiser:
+        made = (name, state.limit_bytes, state.first_seq)
+        if self._appraiser is None or made != self._made or self._appraiser.last_seq > state.last_seq:
+            made_again = policy(name, state.limit_bytes, Watch(CALL_SECONDS))
+            self._appraiser = Appraiser(self._node, made_again, limit_bytes=state.limit_bytes)
+            self._made, self._next = made, 0
+        while self._next < len(self._events) and self._events[self._next].seq <= state.last_seq:
+            event = self._events[self._next]
+            if event.seq >= state.first_seq:
+                self._appraiser.fold(event)
+            self._next += 1
+        return self._appraiser
+
+
+# --- the state that was decided from ----------------------------------------------------------------------
+
+
+def _state(model_id: str, decision: Decision) -> Turns:
+    """The memory at the decision, which is moment 0, with only this model waiting."""
+    request = Request(
+        request_id="",
+        model_id=model_id,
+        need_bytes=decision.need_bytes,
+        since=-decision.waited_seconds,
+        deadline=math.inf,
+        only_evicting=decision.only_evicting,
+    )
+    candidates = decision.candidates
+    residents = {each.model_id: _resident(each) for each in candidates}
+    return Turns(
+        residency=Residency(limit_bytes=decision.limit_bytes, residents=residents),
+        waiting={model_id: (request,)},
+        tenures={each.model_id: _tenure(each) for each in candidates if each.standing != "loading"},
+        closing=frozenset(each.model_id for each in candidates if _is_closed(each)),
+        pinned=_pinned(decision),
+        queue_limit=1,
+    )
+
+
+def _resident(candidate: Candidate) -> Resident:
+    return Resident(
+        model_id=candidate.model_id,
+        instance_id="",
+        phase="loading" if candidate.standing == "loading" else "loaded",
+        reserved_bytes=candidate.bytes,
+    )
+
+
+def _tenure(candidate: Candidate) -> Tenure:
+    """One by which the model may leave only if it could: at once, or for one that has waited for a turn."""
+    has_had_its_turn = candidate.standing == "idle"
+    return Tenure(
+        ready_at=0.0,
+        stay_seconds=candidate.stays_seconds or 0.0,
+        turn_seconds=-_LONG_SECONDS if has_had_its_turn else _LONG_SECONDS,
+    )
+
+
+def _is_closed(candidate: Candidate) -> bool:
+    """Whether it leaves as soon as it is unused, whatever its tenure says."""
+    is_free_to_leave = candidate.standing == "idle" and candidate.stays_seconds is None
+    return is_free_to_leave or candidate.standing == "closing"
+
+
+def _pinned(decision: Decision) -> dict[str, int]:
+    """What cannot leave, and the memory that was kept for others."""
+    candidates = decision.candidates
+    pinned = {each.model_id: each.bytes for each in candidates if each.standing in ("pinned", "promised")}
+    kept = decision.limit_bytes - _present_bytes(decision) - decision.free_bytes
+    return pinned | ({_KEPT: kept} if kept > 0 else {})
+
+
+def _present_bytes(decision: Decision) -> int:
+    return sum(each.bytes for each in decision.candidates if each.standing != "unloading")
+
+
+def _occupancy(candidate: Candidate, worth: float | None) -> Occupancy:
+    return Occupancy(
+        holds=int(candidate.standing in ("used", "closing")),
+        last_used=-candidate.unused_seconds,
+        worth=worth,
+        leaving=candidate.standing == "unloading",
+    )

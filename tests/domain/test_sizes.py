@@ -1,0 +1,98 @@
+"""Given the measurements so far, then what the next load reserves."""
+
+from __future__ import annotations
+
+from suite.domain.sizes import LOADS, SizeKey, Sizes, evolve, merged, need_bytes
+from suite.messages.events import (
+    Event,
+    InstanceCrashed,
+    InstanceGrew,
+    InstanceLoaded,
+    InstanceLoadFailed,
+    InstanceUnloaded,
+)
+
+NODE = "box1"
+KEY = SizeKey("abc", "k1")
+
+
+def loaded(instance: str, size: int, *, content: str = "abc", settings_key: str = "k1") -> InstanceLoaded:
+    return InstanceLoaded(
+        node=NODE,
+        model_id="a",
+        instance_id=instance,
+        pid=1,
+        resident_bytes=size,
+        load_ms=1.0,
+        content=content,
+        settings_key=settings_key,
+    )
+
+
+def unloaded(instance: str, peak: int) -> InstanceUnloaded:
+    return InstanceUnloaded(
+        node=NODE, model_id="a", instance_id=instance, reason="idle", freed_bytes=1, peak_bytes=peak
+    )
+
+
+def need(*events: Event, key: SizeKey = KEY, limit: int = 1000) -> int:
+    sizes: Sizes = {}
+    for event in events:
+        sizes = evolve(sizes, event)
+    return need_bytes(sizes, key, estimated_bytes=100, limit_bytes=limit)
+
+
+def test_before_the_first_load_it_is_the_estimate_and_afterwards_what_was_measured() -> None:
+    assert need() == 100
+    assert need(loaded("1", 60)) == 60
+    assert need(loaded("1", 60), loaded("2", 50)) == 60
+
+
+def test_what_was_used_at_most_counts() -> None:
+    assert need(loaded("1", 60), unloaded("1", 90)) == 90
+    grew = InstanceGrew(node=NODE, model_id="a", instance_id="1", reserved_bytes=80)
+    assert need(loaded("1", 60), grew) == 80
+    crashed = InstanceCrashed(
+        node=NODE, model_id="a", instance_id="1", exit_code=-9, generations=0, peak_bytes=70
+    )
+    assert need(loaded("1", 60), crashed) == 70
+    assert need(loaded("1", 60), unloaded("2", 90)) == 60, "another load, of which nothing is known"
+
+
+def test_another_content_or_other_settings_are_another_size() -> None:
+    facts = (loaded("1", 60), loaded("2", 70, content="def"), loaded("3", 80, settings_key="k2"))
+    assert [need(*facts, key=each) for each in (KEY, SizeKey("def", "k1"), SizeKey("abc", "k2"))] == [
+        60,
+        70,
+        80,
+    ]
+    assert need(loaded("1", 60, content="")) == 100, "content that is not known is not mistaken for any"
+
+
+def test_a_size_that_was_seen_once_is_forgotten_after_some_loads() -> None:
+    once = (loaded("once", 60), unloaded("once", 500))
+    later = [loaded(str(number), 60) for number in range(LOADS)]
+    assert need(*once, *later[1:]) == 500
+    assert need(*once, *later) == 60
+
+
+def test_what_is_recalled_later_is_added_to_what_was_measured_meanwhile() -> None:
+    earlier = evolve(evolve({}, loaded("1", 60)), unloaded("1", 90))
+    later = evolve({}, loaded("2", 70))
+    assert merged(earlier, later)[KEY] == {**earlier[KEY], **later[KEY]}
+    assert merged(earlier, {}) == earlier == merged({}, earlier)
+
+
+def test_what_it_grew_to_never_keeps_a_model_out_that_fits_when_it_is_ready() -> None:
+    assert need(loaded("1", 60), unloaded("1", 300), limit=200) == 200
+    too_large = InstanceLoadFailed(
+        node=NODE,
+        model_id="a",
+        instance_id="1",
+        code="not_enough_memory",
+        message="",
+        resident_bytes=300,
+        content="abc",
+        settings_key="k1",
+    )
+    assert need(too_large, limit=200) == 300

@@ -1,0 +1,109 @@
+"""Who leaves memory for others, through the real service; its log alone gives the same decisions again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import anyio
+
+from suite.client import Client
+from suite.errors import ActorCrashed
+from suite.messages.envelope import Recorded
+from suite.messages.events import Generated, InstanceCrashed, InstanceLoadStarted, InstanceUnloaded
+from suite.prediction.replay.decisions import DecidedAgain, decide_again
+from support.models import tiny_model
+from support.service import history, service_and_client
+
+MODELS = ("a", "b", "c", "d")
+SHARES = (8, 4, 2, 1)
+CLIENTS, REQUESTS = 3, 20
+
+CONFIG = """
+node = "box"
+memory_limit_gb = 0.165
+turn_seconds = 0.1
+"""
+"""Room for two of the models, and for a process that stands by."""
+
+
+@asynccontextmanager
+async def room_for_two(directory: Path) -> AsyncIterator[Client]:
+    for seed, name in enumerate(MODELS):
+        tiny_model(directory / f"{name}.gguf", seed=seed)
+    config = directory / "suite.toml"
+    config.write_text(CONFIG)
+    async with service_and_client(directory, directory / "data", "--config", str(config)) as (_, client):
+        yield client
+
+
+async def requests(client: Client, seed: int) -> None:
+    """What one client asks for, one request after the other: a few of one model, some in conversations."""
+    choose = random.Random(seed)
+    model_ids = [id for id in choose.choices(MODELS, SHARES, k=REQUESTS // 4) for _ in range(4)]
+    for number, model_id in enumerate(model_ids):
+        conversation_id = f"{seed}{model_id}" if number % 2 else None
+        with suppress(ActorCrashed):
+            await client.generate_text(
+                model_id, f"Once {number}", max_tokens=2, conversation_id=conversation_id
+            )
+
+
+async def pin_for_a_while(client: Client) -> None:
+    await anyio.sleep(0.3)
+    await client.pin_model("c")
+    await anyio.sleep(1.0)
+    await client.unpin_model("c")
+
+
+async def kill_one(client: Client) -> None:
+    """Kill the process of the first model that is loaded."""
+    await anyio.sleep(0.5)
+    while True:
+        for model in ((await client.get_model_status()).models or {}).values():
+            if model.status == "loaded" and model.instance is not None and model.instance.pid is not None:
+                os.kill(model.instance.pid, signal.SIGKILL)
+                return
+        await anyio.sleep(0.01)
+
+
+def again(events: Sequence[Recorded]) -> list[DecidedAgain]:
+    return list(decide_again(events, "box"))
+
+
+async def test_its_log_alone_gives_the_same_evictions_again_event_for_event(tmp_path: Path) -> None:
+    async with room_for_two(tmp_path) as client:
+        async with anyio.create_task_group() as tasks:
+            for seed in range(CLIENTS):
+                tasks.start_soon(requests, client, seed)
+            tasks.start_soon(pin_for_a_while, client)
+            tasks.start_soon(kill_one, client)
+        eviction = (await client.get_model_status()).eviction
+        events = await history(client)
+    assert eviction is not None
+    assert eviction.policy == "best_lately"
+    assert eviction.follows
+
+    decisions = again(events)
+    loads = [event for event in events if isinstance(event.data, InstanceLoadStarted)]
+    assert [each.seq for each in decisions] == [load.seq for load in loads]
+    assert [each for each in decisions if not each.agrees] == []
+    assert any(isinstance(event.data, InstanceCrashed) for event in events)
+
+    left = Counter(id for each in decisions for id in each.evicting or ())
+    evicted = Counter(
+        event.data.model_id
+        for event in events
+        if isinstance(event.data, InstanceUnloaded) and event.data.reason == "evicted"
+    )
+    assert evicted
+    assert evicted <= left
+
+    # It does depend on what was learned: without the uses, the worths are others.
+    unused = [event for event in events if not isinstance(event.data, Generated)]
+    assert not all(each.agrees for each in again(unused))
