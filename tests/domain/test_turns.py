@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from suite.domain.turns import LONGEST_TURN_SECONDS, UNUSED, may_leave
+from suite.domain.turns import LEAST_TURN_SECONDS, LONGEST_TURN_SECONDS, UNUSED, may_leave
 from suite.errors import NotEnoughMemory, Overloaded
 from support.clients import Client, run
 from support.memory import Memory
@@ -573,5 +573,5 @@ def test_however_they_ask_every_wait_is_bounded(
     clients = [Client(models=[f"m{i % len(sizes)}" for i in asked], requests=30) for asked in wanted]
     outcome = run(clients, Memory(100), models, load_seconds=load_seconds, use_seconds=use_seconds)
     assert len(outcome.waits) == 30 * len(clients)
-    turn = min(max(1.0, 2 * load_seconds), LONGEST_TURN_SECONDS)
+    turn = min(max(LEAST_TURN_SECONDS, 2 * load_seconds), LONGEST_TURN_SECONDS)
     assert max(outcome.waits) <= (len(models) + 1) * (2 * turn + 2 * load_seconds + 2 * use_seconds)

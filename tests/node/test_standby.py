@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
 import anyio
@@ -35,10 +35,12 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def kept(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Standby]:
+async def kept(
+    monkeypatch: pytest.MonkeyPatch, leave_core: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> AsyncIterator[Standby]:
     """A reserve that is kept without pauses; no process of it may be left."""
     monkeypatch.setattr(suite.node.standby, "PAUSE_SECONDS", 0.01)
-    standby = Standby()
+    standby = Standby(leave_core=leave_core)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(standby.keep, lambda: True)
         yield standby
@@ -123,6 +125,22 @@ async def test_a_bad_file_is_not_taken_for_a_process_that_died(
         assert pid == process.pid
         assert isinstance(reports[-1], Failed)
         assert reports[-1].code == "load_failed"
+
+
+async def test_models_leave_it_a_core_only_while_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite.node.standby, "IMPORT_SECONDS", 600.0)
+    imported = anyio.Event()
+
+    @contextmanager
+    def leave_core() -> Iterator[None]:
+        yield
+        imported.set()
+
+    async with kept(monkeypatch, leave_core) as standby:
+        with anyio.fail_after(20):
+            await imported.wait()
+        async with taken(standby) as process:
+            assert process.returncode is None
 
 
 async def test_where_no_process_can_be_started_it_is_tried_again_and_nobody_waits(

@@ -230,7 +230,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     turn_seconds: Seconds | None = None
     """How long a model in use stays before it leaves for one that waits.
 
-    Default: twice as long as its load took, from half a second to a minute.
+    Default: twice as long as its load took, from 1.25 seconds to a minute.
     """
     drain_seconds: Seconds = 10.0
     """How long stopping the node waits for running generations."""

@@ -39,10 +39,11 @@ from suite.units import size
 PRIORITY_SECONDS = 10.0
 """How many seconds of waiting one step of priority counts as, here and in the queue of a model's slots."""
 LOADS_A_TURN = 2
-LEAST_TURN_SECONDS = 0.5
+LEAST_TURN_SECONDS = 1.25
 LONGEST_TURN_SECONDS = 60.0
 """Unless it is configured, a turn is so many times as long as the load before it took, within these limits.
-Then loading takes about a third of the time, however many models take turns."""
+Then loading takes about a third of the time, however many models take turns. The shortest turn is as long as
+a standby process needs to be ready for the next load, which takes several times as long without one."""
 LONGEST_STAY_SECONDS = 10.0
 """A model stays at least as long as its load took, or a turn if that is shorter, but no longer than this."""
 PAUSE_SECONDS = 0.2

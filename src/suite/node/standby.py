@@ -21,7 +21,7 @@ from suite.node.process import end_process, open_process
 
 logger = logging.getLogger("suite.actor")
 
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 0.5
 """The pause after the node's start, and after a standby process was taken, before another one is started: its
 imports must not slow down the load that is running."""
 IMPORT_SECONDS = 5.0
