@@ -11,8 +11,7 @@ from suite.messages.events import REGISTRY
 from suite.messages.subjects import Subjects
 
 SUBJECTS = Subjects()
-_BY_NODE = ("box.local", "SmolLM2-135M.Q4_1")
-IDS = {"instance": _BY_NODE, "admission": _BY_NODE}
+IDS = dict.fromkeys(("instance", "admission"), ("box.local", "SmolLM2-135M.Q4_1"))
 DEFAULT_IDS = ("SmolLM2-135M.Q4_1",)
 
 

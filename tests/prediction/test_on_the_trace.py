@@ -65,7 +65,7 @@ def test_what_is_learned_keeps_models_for_less_time_and_has_fewer_cold_starts(tr
         for keep_alive in (LearnedKeepAlive(600.0), TimeToLive(600.0))
     )
     assert round(plain.cold_percent, 1) == 17.0
-    assert learned.model_hours <= plain.model_hours
+    assert learned.model_hours <= 703.0 < plain.model_hours
     assert learned.cold_starts <= plain.cold_starts
 
 
