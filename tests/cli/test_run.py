@@ -211,7 +211,7 @@ def test_the_help_of_every_option_has_its_default() -> None:
 
 
 def test_errors_and_help_name_what_a_person_can_type(capsys: pytest.CaptureFixture[str]) -> None:
-    actions = {action.name for action in action_types()} - {"usage", "summary", "embed"}
+    actions = {action.name for action in action_types()} - {"usage", "summary", "embed", "explain"}
     told = [kind.__doc__ or "" for kind in error_classes().values()]
     for name in COMMANDS:
         main([name, "--help"])

@@ -15,6 +15,7 @@ from suite.bus.connection import Connection
 from support.models import tiny_model
 from support.service import Serving, serving
 
+PROJECTIONS = ("catalogue", "usage", "evaluation", "errors", "history")
 METRIC: dict[str, Any] = {"agent_name": "a", "metric_name": "latency", "value": 1.5}
 EVALUATION: dict[str, Any] = {
     "model_name": "tiny",
@@ -176,7 +177,7 @@ async def test_a_rebuild_over_the_wire_tells_its_progress(tmp_path: Path) -> Non
     async with service(tmp_path) as (_, client):
         await client.done("log_performance_metric", **METRIC)
         before = await client.done("get_performance_metrics")
-        for name in ("catalogue", "usage", "evaluation", "errors"):
+        for name in PROJECTIONS:
             rebuilt = await client.done("rebuild_projection", name=name)
             assert rebuilt["name"] == name and rebuilt["seq"] > 0
         assert await client.done("get_performance_metrics") == before
@@ -184,12 +185,7 @@ async def test_a_rebuild_over_the_wire_tells_its_progress(tmp_path: Path) -> Non
         fleet = await client.done("get_fleet")
         assert [each["model_id"] for each in fleet["models"]] == ["tiny"]
         stats = await client.done("get_stats")
-        assert {each["name"] for each in stats["projections"]} == {
-            "catalogue",
-            "usage",
-            "evaluation",
-            "errors",
-        }
+        assert {each["name"] for each in stats["projections"]} == set(PROJECTIONS)
         assert all(each["problem"] is None for each in stats["projections"])
 
 

@@ -91,7 +91,11 @@ def _list(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
 @click.option("--load-seconds", type=click.FloatRange(0, 1e6), default=22.7, show_default=True,
               help="Load time of a model of which the history does not tell it.")  # fmt: skip
 @click.option("--node", help="Only what this node did, of the log.  [default: all]")
-@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page with plots.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write a page with plots.  [default: none]",
+)
 @click.option("--recommend", is_flag=True, help="Say what would have served this history best.")
 @client_command
 def replay(
