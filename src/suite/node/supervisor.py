@@ -482,7 +482,8 @@ class Supervisor:
         now = self._clock()
         instance.progress = 1.0
         instance.load_ms = (now - instance.started) * 1000
-        await self._record(instance, self._loaded_fact(instance, instance.load_ms))
+        instance.process_ms = (now - instance.process_started) * 1000
+        await self._record(instance, self._loaded_fact(instance, instance.load_ms, instance.process_ms))
         self.counts["loads"] += 1
         instance.loaded_at = self._now().isoformat()
         instance.phase = "loaded"
@@ -491,7 +492,7 @@ class Supervisor:
         self.admission.note(BecameReady(model_id=model_id, now=self._clock(), load_seconds=load_seconds))
         self._touch(instance)
 
-    def _loaded_fact(self, instance: Instance, load_ms: float) -> InstanceLoaded:
+    def _loaded_fact(self, instance: Instance, load_ms: float, process_ms: float) -> InstanceLoaded:
         assert instance.process is not None
         parts: Counter[str] = Counter()
         for buffer in instance.buffers:
@@ -503,6 +504,7 @@ class Supervisor:
             pid=instance.process.pid,
             resident_bytes=instance.resident_bytes,
             load_ms=round(load_ms, 3),
+            process_ms=round(process_ms, 3),
             estimated_bytes=instance.model.need_bytes,
             anonymous_bytes=instance.memory.anonymous_bytes,
             file_bytes=instance.memory.file_bytes,
