@@ -122,7 +122,7 @@ class Supervisor:
         self.admission = Admission(
             turns,
             instances=self.instances,
-            need_bytes=self.need_bytes,
+            need=sizes.need,
             begin_load=self._begin_load,
             evict=self._evict,
             appraise=appraise,
@@ -192,7 +192,7 @@ class Supervisor:
 
     def need_bytes(self, model: Model) -> int:
         """The memory that a load of this model reserves: measured by its last loads, or else estimated."""
-        return self.sizes.need_bytes(model, self.residency.limit_bytes)
+        return self.admission.state.granted_bytes(model.model_id, *self.sizes.need(model))
 
     @asynccontextmanager
     async def hold(
