@@ -268,6 +268,8 @@ class Supervisor:
 
     def pin(self, model_id: str, need_bytes: int | None) -> None:
         """Keep a model loaded once it is, and so many bytes for it until then; None: no longer."""
+        if self.admission.state.pinned.get(model_id) == need_bytes:
+            return
         self.admission.note(
             Unpinned(model_id=model_id)
             if need_bytes is None
