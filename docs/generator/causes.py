@@ -40,8 +40,8 @@ _QUERY: Final = ("read_model_behind", "read_model_unavailable")
 BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "load_model": _LOAD,
     "unload_model": ("model_not_found", *_APPEND),
-    "pin_model": (*_MODEL, *_APPEND, "model_quarantined", "not_enough_memory", "conflict"),
-    "unpin_model": ("model_not_found", *_APPEND, "conflict"),
+    "pin_model": (*_MODEL, *_APPEND, "model_quarantined", "not_enough_memory"),
+    "unpin_model": ("model_not_found", *_APPEND),
     "release_model": ("model_not_found", *_APPEND),
     "preload_models": (),
     "generate_text": (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from suite.domain.sizes import LOADS, SizeKey, Sizes, evolve, merged, need_bytes
+from suite.domain.sizes import LOADS, Need, SizeKey, Sizes, evolve, merged
+from suite.domain.sizes import need as need_of
 from suite.messages.events import (
     Event,
     InstanceCrashed,
@@ -35,11 +36,15 @@ def unloaded(instance: str, peak: int) -> InstanceUnloaded:
     )
 
 
-def need(*events: Event, key: SizeKey = KEY, limit: int = 1000) -> int:
+def need(*events: Event, key: SizeKey = KEY) -> int:
+    return sized(*events, key=key).peak_bytes
+
+
+def sized(*events: Event, key: SizeKey = KEY) -> Need:
     sizes: Sizes = {}
     for event in events:
         sizes = evolve(sizes, event)
-    return need_bytes(sizes, key, estimated_bytes=100, limit_bytes=limit)
+    return need_of(sizes, key, estimated_bytes=100)
 
 
 def test_before_the_first_load_it_is_the_estimate_and_afterwards_what_was_measured() -> None:
@@ -83,8 +88,8 @@ def test_what_is_recalled_later_is_added_to_what_was_measured_meanwhile() -> Non
     assert merged(earlier, {}) == earlier == merged({}, earlier)
 
 
-def test_what_it_grew_to_never_keeps_a_model_out_that_fits_when_it_is_ready() -> None:
-    assert need(loaded("1", 60), unloaded("1", 300), limit=200) == 200
+def test_what_it_needs_when_it_is_ready_is_told_apart_from_what_it_grew_to() -> None:
+    assert sized(loaded("1", 60), unloaded("1", 300), loaded("2", 70)) == Need(70, 300)
     too_large = InstanceLoadFailed(
         node=NODE,
         model_id="a",
@@ -95,4 +100,4 @@ def test_what_it_grew_to_never_keeps_a_model_out_that_fits_when_it_is_ready() ->
         content="abc",
         settings_key="k1",
     )
-    assert need(too_large, limit=200) == 300
+    assert sized(too_large) == Need(300, 300)

@@ -27,10 +27,15 @@ class AnyOrder(RuleBasedStateMachine):
         self.memory = Memory(LIMIT, queue_limit=5)
         self.measured_over: set[str] = set()
 
-    @rule(model=MODELS, wait=st.sampled_from([0.0, 5.0, 1e6]), priority=st.integers(-3, 3))
-    def ask(self, model: str, wait: float, priority: int) -> None:
+    @rule(
+        model=MODELS,
+        wait=st.sampled_from([0.0, 5.0, 1e6]),
+        priority=st.integers(-3, 3),
+        growth=st.sampled_from([0, 0, 20, 200]),
+    )
+    def ask(self, model: str, wait: float, priority: int, growth: int) -> None:
         with suppress(NotEnoughMemory, Overloaded):
-            self.memory.ask(model, SIZES[model], wait=wait, priority=priority)
+            self.memory.ask(model, SIZES[model] + growth, growth=growth, wait=wait, priority=priority)
 
     @precondition(lambda self: any(self.memory.using.values()))
     @rule(data=st.data())
@@ -362,6 +367,28 @@ def test_memory_is_kept_for_what_is_pinned_and_not_loaded() -> None:
     node.leave("a")
     node.ask("p", 50)
     assert node.starts[1].evicting == ()
+
+
+def test_what_it_grew_to_never_keeps_a_model_out_that_fits_when_it_is_ready() -> None:
+    node = memory()
+    node.ask("g", 300, growth=250)
+    assert node.starts[-1].reserved_bytes == 100, "not more than the limit"
+    node = memory(p=40)
+    node.pin("p", 40)
+    node.ask("g", 80, growth=30)
+    assert node.starts[-1].reserved_bytes == 60, "nor than what is not pinned"
+    node = memory()
+    node.others_leave(70)
+    node.ask("g", 90, growth=40)
+    assert node.starts[-1].reserved_bytes == 70, "nor than what other programs leave"
+    node = memory(a=40)
+    node.pin("p", 30)
+    node.ask("p", 80, growth=50)
+    assert (node.starts[-1].reserved_bytes, node.starts[-1].evicting) == (80, ("a",)), "where it can"
+    node = memory(p=60)
+    node.pin("p", 60)
+    with pytest.raises(NotEnoughMemory, match="g needs 50 bytes"):
+        node.ask("g", 80, growth=30)
 
 
 # --- what went wrong elsewhere ----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from suite.messages.envelope import Recorded
@@ -91,6 +92,13 @@ def test_a_load_costs_the_median_of_the_loads_of_that_content_with_these_setting
     assert costs.load_seconds(LoadKey("m", "other", "s")) == 1.0
     assert costs.load_seconds(LoadKey("m", "c", "")) is None
     assert costs.candidate("m") == Candidate(model_id="m", bytes=1, reload_seconds=1.0)
+
+
+def test_the_wait_for_those_that_had_to_leave_is_no_part_of_the_costs_and_memory_of_gpus_is() -> None:
+    started, loaded = load("m", 60.0, bytes_=3)
+    assert isinstance(loaded, InstanceLoaded)
+    costs = costs_of(started, msgspec.structs.replace(loaded, process_ms=2000.0, gpu_bytes=4))
+    assert costs.candidate("m") == Candidate(model_id="m", bytes=7, reload_seconds=2.0)
 
 
 def test_conversations_cost_what_reading_them_again_takes_as_far_as_prompts_go_on_with_them() -> None:

@@ -111,6 +111,11 @@ def test_a_bet_is_open_until_its_horizon_has_passed_and_nobody_uses_the_model_an
     assert late.outcome == "hit"  # it began within the horizon
 
 
+def test_the_memory_of_gpus_counts_for_a_bet_too() -> None:
+    [one] = settled((1.0, BEGUN), (21.0, msgspec.structs.replace(READY, gpu_bytes=300)), (61.0, USED))
+    assert one.byte_seconds == 500 * 60.0
+
+
 def test_what_concerns_another_instance_or_node_settles_no_bet() -> None:
     elsewhere = msgspec.structs.replace(USED, node="other", instance_id="o")
     others = [(30.0, elsewhere), (40.0, msgspec.structs.replace(LEFT, instance_id="before"))]

@@ -383,7 +383,9 @@ def test_a_log_is_a_history_of_uses_with_the_time_that_they_took_and_the_costs_o
     reading = LogHistory(node="n1", default=DEFAULT)
     for seq, data in enumerate(
         (
-            loaded("a", node="n1", bytes_=4 * SIZE, load_ms=8_000.0),
+            msgspec.structs.replace(
+                loaded("a", node="n1", bytes_=3 * SIZE, load_ms=60_000.0), process_ms=8_000.0, gpu_bytes=SIZE
+            ),
             loaded("b", node="n2", bytes_=9 * SIZE, load_ms=1.0),
             generated("a", node="n1", conversation="c1"),
             generated("a", node="n2", conversation="c2"),

@@ -19,7 +19,7 @@ from suite.errors import ActorCrashed, LoadFailed, Quarantined, SuiteError
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded, ModelQuarantined
 from suite.node.serving import running_node
-from support.models import slow_model
+from support.models import slow_model, tiny_model
 from support.service import facts, history
 
 SECONDS = 30.0
@@ -135,6 +135,41 @@ async def test_a_file_that_cannot_be_loaded_is_not_tried_for_every_request(tmp_p
                 assert outcome == "model_file_invalid", "until the new file is inspected"
                 await anyio.sleep(0.05)
         assert facts(await history(client, "model.odd.released")) == ["model.released"]
+
+
+async def test_a_pinned_model_that_leaves_is_loaded_again_but_not_while_it_is_quarantined(
+    tmp_path: Path,
+) -> None:
+    slow_model(tmp_path / "a.gguf")
+    time = TimeOfDay()
+
+    async def loaded_again(before: int | None) -> int:
+        with anyio.fail_after(SECONDS):
+            while True:
+                model = await info(client, "a")
+                pid = None if model.instance is None else model.instance.pid
+                if model.loaded and pid is not None and pid != before:
+                    return pid
+                await anyio.sleep(0.01)
+
+    async with room_for_one(tmp_path, time) as client:
+        await client.pin_model("a")
+        pid = await loaded_again(None)
+        os.kill(pid, signal.SIGKILL)
+        pid = await loaded_again(pid)
+        os.kill(pid, signal.SIGKILL)
+        with anyio.fail_after(SECONDS):
+            while (await info(client, "a")).quarantine is None:
+                await anyio.sleep(0.01)
+        time.now += PAUSE
+        pid = await loaded_again(pid)
+        assert await starts(client, "a") == 3
+
+        tiny_model(tmp_path / "b.part")
+        (tmp_path / "b.part").rename(tmp_path / "a.gguf")
+        pid = await loaded_again(pid)
+        await client.unload_model("a")
+        assert await starts(client, "a") == 4
 
 
 async def test_a_model_that_crashes_again_and_again_is_left_alone_and_those_who_wait_are_told(

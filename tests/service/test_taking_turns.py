@@ -28,11 +28,13 @@ SHORT_TURNS = "turn_seconds = 0.3\nstandby = false"
 
 
 @asynccontextmanager
-async def room_for_one(directory: Path, settings: str = SHORT_TURNS) -> AsyncIterator[tuple[Serving, Client]]:
-    """A service with the models a, b and c; it has memory for one of them, whichever it is."""
+async def room_for_one(
+    directory: Path, settings: str = SHORT_TURNS, *, limit_gb: float = 0.3
+) -> AsyncIterator[tuple[Serving, Client]]:
+    """A service with the models a, b and c; by default it has memory for one of them, whichever it is."""
     for name in ("a", "b", "c"):
         slow_model(directory / f"{name}.gguf")
-    (directory / "suite.toml").write_text(f"memory_limit_gb = 0.3\ndrain_seconds = 1\n{settings}\n")
+    (directory / "suite.toml").write_text(f"memory_limit_gb = {limit_gb}\ndrain_seconds = 1\n{settings}\n")
     config = ("--config", str(directory / "suite.toml"))
     async with service_and_client(directory, directory / "data", *config) as (service, client):
         yield service, client
@@ -174,6 +176,41 @@ async def test_a_pinned_model_stays_also_after_a_restart_until_it_is_unpinned(tm
         assert (await client.load_model("b")).loaded
         pins = [fact for fact in facts(await history(client, "model.a.>")) if "pinned" in fact]
         assert pins == ["model.pinned", "model.unpinned"]
+
+
+async def test_models_are_pinned_only_as_far_as_they_fit_together_the_first_ones_if_memory_becomes_less(
+    tmp_path: Path,
+) -> None:
+    async with room_for_one(tmp_path) as (_, client):
+        refused: list[str] = []
+
+        async def pin(model_id: str) -> None:
+            try:
+                await client.pin_model(model_id)
+            except NotEnoughMemory:
+                refused.append(model_id)
+
+        async with anyio.create_task_group() as tasks:
+            for model_id in ("c", "b"):
+                tasks.start_soon(pin, model_id)
+        assert len(refused) == 1
+        for model_id in ("c", "b"):
+            await client.unpin_model(model_id)
+    async with room_for_one(tmp_path, limit_gb=0.9) as (_, client):
+        await client.pin_model("b")
+        await client.pin_model("a")
+    async with room_for_one(tmp_path) as (_, client):
+        with anyio.fail_after(SECONDS):
+            while not (await info(client, "b")).loaded:
+                await anyio.sleep(0.01)
+        health = await client.health_check()
+        assert (health.status, len(health.problems)) == ("degraded", 1)
+        assert "a needs" in health.problems[0] and "are pinned: b " in health.problems[0]
+        assert (await client.unpin_model("b")).seq
+        with anyio.fail_after(SECONDS):
+            while not (await info(client, "a")).loaded:
+                await anyio.sleep(0.01)
+        assert (await client.health_check()).status == "HEALTHY"
 
 
 async def test_a_request_says_how_long_its_model_stays(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def health(node: Node) -> HealthCheckReply:
         *node.projections.losses,
         *node.catalogue.problems,
         *node.learning.problems,
+        *node.pins.problems,
     )
     if not node.connection.is_connected:  # NATS clients cannot see this, but ZeroMQ clients can
         problems += (

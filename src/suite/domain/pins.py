@@ -1,30 +1,22 @@
-"""On which nodes a model is pinned, so that it stays loaded there. Each model is one aggregate of the log."""
+"""Which models are pinned on a node, so that they stay loaded there: a fold of the log."""
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Mapping
+from typing import TypeAlias
 
 from suite.messages.events import Event, ModelPinned, ModelUnpinned
 
-
-class Pinning(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one model."""
-
-    nodes: frozenset[str] = frozenset()
+Pins: TypeAlias = Mapping[str, None]
+"""The ids of the pinned models, the one that was pinned first in front."""
 
 
-def decide(state: Pinning, command: ModelPinned | ModelUnpinned) -> ModelPinned | ModelUnpinned | None:
-    """The fact to append; None if the log has it already."""
-    is_pinned = command.node in state.nodes
-    return None if is_pinned == isinstance(command, ModelPinned) else command
-
-
-def evolve(state: Pinning, event: Event) -> Pinning:
-    """The state after one event of this model."""
+def evolve(pins: Pins, event: Event, *, node: str) -> Pins:
+    """The pins of a node after one event."""
     match event:
-        case ModelPinned(node=node):
-            return Pinning(nodes=state.nodes | {node})
-        case ModelUnpinned(node=node):
-            return Pinning(nodes=state.nodes - {node})
+        case ModelPinned(model_id=model_id) if event.node == node:
+            return {**pins, model_id: None}
+        case ModelUnpinned(model_id=model_id) if event.node == node:
+            return {each: None for each in pins if each != model_id}
         case _:
-            return state
+            return pins

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from suite.domain.sizes import ready_bytes
 from suite.messages.events import (
     Event,
     InstanceCrashed,
@@ -74,9 +75,8 @@ def evolve(state: Residency, event: Event) -> Residency:
             )
         case InstanceLoaded() if _is_resident(state, event):
             before = residents[event.model_id]
-            measured = event.resident_bytes + event.gpu_bytes
             residents[event.model_id] = msgspec.structs.replace(
-                before, phase="loaded", reserved_bytes=max(before.reserved_bytes, measured)
+                before, phase="loaded", reserved_bytes=max(before.reserved_bytes, ready_bytes(event))
             )
         case InstanceGrew() if _is_resident(state, event):
             residents[event.model_id] = msgspec.structs.replace(

@@ -42,6 +42,15 @@ class MeasuredLoad(msgspec.Struct, frozen=True, kw_only=True):
     """At most."""
 
 
+class Need(NamedTuple):
+    """What a load is to have."""
+
+    ready_bytes: int
+    """At least: with less it cannot be loaded."""
+    peak_bytes: int
+    """If it can have so much. Without it, caches give way."""
+
+
 Sizes: TypeAlias = Mapping[SizeKey, Mapping[str, MeasuredLoad]]
 """The last loads by instance id, the newest last, for each content with its settings."""
 
@@ -90,14 +99,10 @@ def _raise(sizes: Sizes, instance_id: str, peak_bytes: int) -> Sizes:
     return sizes
 
 
-def need_bytes(sizes: Sizes, key: SizeKey, *, estimated_bytes: int, limit_bytes: int) -> int:
-    """The memory to reserve for a load: what the last ones needed, or else the estimate.
-
-    A model that fits when it is ready is never refused for what it grew to: caches give way.
-    """
+def need(sizes: Sizes, key: SizeKey, *, estimated_bytes: int) -> Need:
+    """The memory for a load: what the last ones needed, or else the estimate."""
     loads = sizes.get(key)
     if not loads:
-        return estimated_bytes
+        return Need(estimated_bytes, estimated_bytes)
     ready = max(load.ready_bytes for load in loads.values())
-    peak = max(load.peak_bytes for load in loads.values())
-    return max(ready, min(peak, limit_bytes))
+    return Need(ready, max(load.peak_bytes for load in loads.values()))

@@ -126,8 +126,8 @@ class Planning:
             self._refuse(queue, error)
             return None
         is_gone = model_id not in self._state.residency.residents
-        is_kept = is_gone and model_id in self._state.pinned
-        free_bytes = min(self.free_bytes, self._room) + (need_bytes if is_kept else 0)
+        kept_bytes = self._state.pinned.get(model_id, 0) if is_gone else 0
+        free_bytes = min(self.free_bytes, self._room) + kept_bytes
         missing = need_bytes - free_bytes
         chosen = self._choose(missing, among=only_evicting(queue))
         self.considered[model_id] = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
@@ -139,7 +139,7 @@ class Planning:
             return None  # it will be refused, so nobody has to leave for it
         self._take(chosen)
         if is_enough:
-            self._room += _bytes_of(chosen) - (0 if is_kept else need_bytes)
+            self._room += _bytes_of(chosen) - max(0, need_bytes - kept_bytes)
             for each in chosen:
                 self._close(each, since)
         self._waits_for[model_id] = tuple(each.model_id for each in chosen)

@@ -60,7 +60,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     model_id: str
     need_bytes: int
-    """The estimated memory of the model."""
+    """The memory of the model: estimated, or what it was measured to grow to."""
+    growth_bytes: int = 0
+    """The part of it that the model was measured to need only after it was ready: it can do without."""
     smaller: str = ""
     """Which settings of the model would make it fit into the limit, as in TOML; empty if none does."""
     since: float
@@ -110,7 +112,7 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     closing: frozenset[str] = frozenset()
     """The models in use that leave as soon as what they have begun is done."""
     pinned: Mapping[str, int] = {}
-    """The estimated memory of the pinned models. It is kept for them also while they are not loaded."""
+    """The memory that the pinned models need at least. It is kept for them also while they are not loaded."""
     measured: Mapping[str, Measured] = {}
     queue_limit: int
     """How many requests may wait for one model."""
@@ -118,11 +120,20 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     """How long a turn is; None: see `LOADS_A_TURN`."""
 
     def need_bytes(self, request: Request) -> int:
-        """The memory that a request's model needs: estimated, or measured if that was more."""
+        """The memory to reserve for a request's model: estimated, or measured if that was more."""
+        ready_bytes, peak_bytes = request.need_bytes - request.growth_bytes, request.need_bytes
         measured = self.measured.get(request.model_id)
-        if measured is None or measured.estimated_bytes != request.need_bytes:
-            return request.need_bytes
-        return max(request.need_bytes, measured.resident_bytes)
+        if measured is not None and measured.estimated_bytes == request.need_bytes:
+            ready_bytes = max(ready_bytes, measured.resident_bytes)
+        return self.granted_bytes(request.model_id, ready_bytes, peak_bytes)
+
+    def granted_bytes(self, model_id: str, ready_bytes: int, peak_bytes: int) -> int:
+        """The memory to reserve for a model that grows: what pins and other programs leave of its peak.
+
+        So it is not kept out by what it grew to, as long as it fits when it is ready: caches give way.
+        """
+        pinned = sum(self.pinned_bytes(each) for each in self.pinned if each != model_id)
+        return max(ready_bytes, min(peak_bytes, self.residency.admissible_bytes - pinned))
 
     def pinned_bytes(self, model_id: str) -> int:
         """The memory that is kept for a pinned model; 0 if it is not pinned."""

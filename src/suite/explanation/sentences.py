@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from suite.domain.incidents import incident
+from suite.domain.sizes import ready_bytes
 from suite.errors import LoadCancelled
 from suite.explanation import bets
 from suite.explanation import decision as decisions
@@ -133,7 +134,7 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
 
 
 def _loaded(event: InstanceLoaded) -> str:
-    taken = f"it takes {size(event.resident_bytes + event.gpu_bytes)}"
+    taken = f"it takes {size(ready_bytes(event))}"
     if event.estimated_bytes:
         taken += f", and {size(event.estimated_bytes)} had been estimated"
     return f"{event.model_id} was loaded on {event.node} in {span(event.load_ms / 1000)}: {taken}."

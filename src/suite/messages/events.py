@@ -233,6 +233,9 @@ class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tru
     """What llama.cpp has allocated to compute in."""
     gpu_bytes: int = 0
     """The part of these three that is in the memory of GPUs. It counts as much as resident memory."""
+    process_ms: float | None = None
+    """The part of ``load_ms`` since its process was begun: without the wait for the memory of others that had
+    to leave first. None in events of versions that did not say it."""
     content: str = ""
     """The SHA-256 of the files that it has loaded; empty if it is not known."""
     settings_key: str = ""

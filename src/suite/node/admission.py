@@ -17,6 +17,7 @@ from opentelemetry.context import Context
 
 from suite import telemetry
 from suite.catalogue import Model
+from suite.domain.sizes import Need
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
     Ask,
@@ -103,7 +104,7 @@ class Admission:
         state: Turns,
         *,
         instances: Mapping[str, Instance],
-        need_bytes: Callable[[Model], int],
+        need: Callable[[Model], Need],
         begin_load: BeginLoad,
         evict: Callable[[Instance, Decision], None],
         appraise: Appraise,
@@ -115,7 +116,7 @@ class Admission:
         """`check` raises the error for a model that must not be loaded now."""
         self.state = state
         self._instances = instances
-        self._need_bytes = need_bytes
+        self._need = need
         self._begin_load = begin_load
         self._evict = evict
         self._appraise = appraise
@@ -189,11 +190,12 @@ class Admission:
         Raises Quarantined, NotEnoughMemory, Overloaded, NodeStopping, or what the append of the load's start
         raises.
         """
-        now = self._clock()
+        now, need = self._clock(), self._need(model)
         request = Request(
             request_id=self._new_id(),
             model_id=model.model_id,
-            need_bytes=self._need_bytes(model),
+            need_bytes=need.peak_bytes,
+            growth_bytes=need.peak_bytes - need.ready_bytes,
             smaller=model.smaller(self.state.residency.limit_bytes),
             since=now,
             deadline=max(now, terms.deadline),

@@ -71,7 +71,7 @@ class Appraisals:
         instance, costs = held.instance, self._appraiser.costs
         model_id, load_seconds = instance.model.model_id, costs.load_seconds(instance.load_key)
         if load_seconds is None:  # its first load is not in the log, or not read yet
-            load_seconds = (instance.load_ms or 0.0) / 1000
+            load_seconds = (instance.process_ms or 0.0) / 1000
         read_seconds = costs.read_seconds(model_id, instance.unsaved_tokens)
         return Candidate(
             model_id=model_id,

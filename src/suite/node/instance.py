@@ -95,6 +95,8 @@ class Instance:
         self.loaded_at: str | None = None
         self.last_used_at: str | None = None
         self.load_ms: float | None = None
+        self.process_ms: float | None = None
+        """The part of it since its process was begun."""
         self.resident_bytes = 0
         """When it was ready."""
         self.buffers: tuple[Buffer, ...] = ()

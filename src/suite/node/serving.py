@@ -234,7 +234,7 @@ async def running_node(
             await close_open_instances(log, journal, subjects, settings.node)
             quarantine = await _quarantine(env, journal)
             supervisor = _supervisor(env, journal, catalogue, quarantine, limit_bytes, learning)
-            pins = await _pins(env, catalogue, supervisor)
+            pins = await _pins(env, reporter, journal, catalogue, supervisor)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
             async with (
@@ -350,16 +350,18 @@ def _supervisor(
     )
 
 
-async def _pins(env: _Environment, catalogue: Catalogue, supervisor: Supervisor) -> Pins:
+async def _pins(
+    env: _Environment, reporter: Reporter, journal: Journal, catalogue: Catalogue, supervisor: Supervisor
+) -> Pins:
     return Pins(
         await pinned_models(env.log, env.subjects, env.settings.node),
-        log=env.log,
-        subjects=env.subjects,
+        journal=journal,
         node=env.settings.node,
         catalogue=catalogue,
         supervisor=supervisor,
-        tasks=env.tasks,
+        report=reporter.report,
         new_id=env.new_id,
+        clock=env.clock,
     )
 
 
@@ -415,7 +417,7 @@ def _start_background(env: _Environment, node: Node) -> None:
     tasks.start_soon(preloader.settlement.run)
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
-        node.pins.start()
+        tasks.start_soon(node.pins.run)
     if settings.enable_predictive_loading and settings.enable_gguf_management:
         tasks.start_soon(_take_bets, env, preloader)
 
@@ -564,7 +566,6 @@ async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch)
                 node.supervisor.retire(model_id, "file_removed", drain_seconds=drain_seconds)
             for model_id in changes.changed:
                 content.changed(model_id)
-            node.pins.heed_files()
             for model_id in (*changes.added, *changes.changed, *changes.touched, *changes.removed):
                 node.supervisor.quarantine.files_changed(model_id)
                 registrar.note(model_id)

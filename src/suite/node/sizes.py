@@ -7,7 +7,7 @@ import logging
 import anyio
 
 from suite.catalogue import Model
-from suite.domain.sizes import SizeKey, Sizes, evolve, merged, need_bytes
+from suite.domain.sizes import Need, SizeKey, Sizes, evolve, merged, need
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.events import Event
 from suite.projections.projector import Projector
@@ -28,9 +28,9 @@ class ModelSizes:
         self._sizes: Sizes = {}
         self._is_recalled = anyio.Event()
 
-    def need_bytes(self, model: Model, limit_bytes: int) -> int:
-        """The memory to reserve for a load of this model."""
-        return need_bytes(self._sizes, _key(model), estimated_bytes=model.need_bytes, limit_bytes=limit_bytes)
+    def need(self, model: Model) -> Need:
+        """The memory for a load of this model."""
+        return need(self._sizes, _key(model), estimated_bytes=model.need_bytes)
 
     def is_measured(self, model: Model) -> bool:
         """Whether its size is known from an earlier load."""

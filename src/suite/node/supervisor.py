@@ -122,7 +122,7 @@ class Supervisor:
         self.admission = Admission(
             turns,
             instances=self.instances,
-            need_bytes=self.need_bytes,
+            need=sizes.need,
             begin_load=self._begin_load,
             evict=self._evict,
             appraise=appraise,
@@ -192,7 +192,7 @@ class Supervisor:
 
     def need_bytes(self, model: Model) -> int:
         """The memory that a load of this model reserves: measured by its last loads, or else estimated."""
-        return self.sizes.need_bytes(model, self.residency.limit_bytes)
+        return self.admission.state.granted_bytes(model.model_id, *self.sizes.need(model))
 
     @asynccontextmanager
     async def hold(
@@ -268,6 +268,8 @@ class Supervisor:
 
     def pin(self, model_id: str, need_bytes: int | None) -> None:
         """Keep a model loaded once it is, and so many bytes for it until then; None: no longer."""
+        if self.admission.state.pinned.get(model_id) == need_bytes:
+            return
         self.admission.note(
             Unpinned(model_id=model_id)
             if need_bytes is None
@@ -482,7 +484,8 @@ class Supervisor:
         now = self._clock()
         instance.progress = 1.0
         instance.load_ms = (now - instance.started) * 1000
-        await self._record(instance, self._loaded_fact(instance, instance.load_ms))
+        instance.process_ms = (now - instance.process_started) * 1000
+        await self._record(instance, self._loaded_fact(instance, instance.load_ms, instance.process_ms))
         self.counts["loads"] += 1
         instance.loaded_at = self._now().isoformat()
         instance.phase = "loaded"
@@ -491,7 +494,7 @@ class Supervisor:
         self.admission.note(BecameReady(model_id=model_id, now=self._clock(), load_seconds=load_seconds))
         self._touch(instance)
 
-    def _loaded_fact(self, instance: Instance, load_ms: float) -> InstanceLoaded:
+    def _loaded_fact(self, instance: Instance, load_ms: float, process_ms: float) -> InstanceLoaded:
         assert instance.process is not None
         parts: Counter[str] = Counter()
         for buffer in instance.buffers:
@@ -503,6 +506,7 @@ class Supervisor:
             pid=instance.process.pid,
             resident_bytes=instance.resident_bytes,
             load_ms=round(load_ms, 3),
+            process_ms=round(process_ms, 3),
             estimated_bytes=instance.model.need_bytes,
             anonymous_bytes=instance.memory.anonymous_bytes,
             file_bytes=instance.memory.file_bytes,

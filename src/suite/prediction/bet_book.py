@@ -16,6 +16,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
+from suite.domain.sizes import ready_bytes
 from suite.errors import (
     LoadCancelled,
     ModelNotFound,
@@ -221,7 +222,7 @@ class BetBook:
     def _happened(self, bet: OpenBet, fact: InstanceEvent, at: float) -> None:
         match fact:
             case InstanceLoaded():
-                bet.ready_at, bet.bytes = at, max(bet.bytes, fact.resident_bytes)
+                bet.ready_at, bet.bytes = at, max(bet.bytes, ready_bytes(fact))
             case InstanceLoadFailed():
                 bet.fate = Fate("failed", at, fact.code)
             case InstanceUnloaded():

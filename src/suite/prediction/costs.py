@@ -6,6 +6,7 @@ from collections import deque
 from statistics import median
 from typing import Final, NamedTuple
 
+from suite.domain.sizes import ready_bytes
 from suite.messages.events import Event, Generated, InstanceLoaded, InstanceLoadStarted
 from suite.prediction.eviction.policy import Candidate
 
@@ -93,7 +94,12 @@ class Costs:
         if key is None or instance_id != event.instance_id or event.content:
             key = LoadKey(event.model_id, event.content, event.settings_key)
         loads = self._loads.setdefault(key, deque(maxlen=LOADS))
-        loads.append(event.load_ms / 1000)
+        loads.append(load_seconds(event))
         self._newest[event.model_id] = Candidate(
-            model_id=event.model_id, bytes=event.resident_bytes, reload_seconds=median(loads)
+            model_id=event.model_id, bytes=ready_bytes(event), reload_seconds=median(loads)
         )
+
+
+def load_seconds(event: InstanceLoaded) -> float:
+    """How long a load took, as far as it is known without the wait for those that had to leave first."""
+    return (event.load_ms if event.process_ms is None else event.process_ms) / 1000

@@ -21,9 +21,11 @@ from typing import Final
 
 import msgspec
 
+from suite.domain.sizes import ready_bytes
 from suite.errors import InvalidRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import Generated, InstanceLoaded, UsageRecorded
+from suite.prediction.costs import load_seconds
 from suite.prediction.eviction.policy import Candidate
 
 GIGABYTE: Final = 1_000_000_000
@@ -188,7 +190,7 @@ class LogHistory:
                 self._use(use, event.time.timestamp(), 0.0)
             case InstanceLoaded() as load if self._node in (None, load.node):
                 self._costs[load.model_id] = Candidate(
-                    model_id=load.model_id, bytes=load.resident_bytes, reload_seconds=load.load_ms / 1000
+                    model_id=load.model_id, bytes=ready_bytes(load), reload_seconds=load_seconds(load)
                 )
             case _:
                 pass
