@@ -32,8 +32,8 @@ logger = logging.getLogger("suite.prediction")
 
 REMEMBERED_USES: Final = 100_000
 """How many uses are folded at the start; what is older has decayed."""
-BATCH_EVENTS: Final = 50
-"""How many events are decoded at one go: about a millisecond."""
+BATCH_EVENTS: Final = 100
+"""How many events are decoded at one go: one or two milliseconds."""
 SLICE_SECONDS: Final = 0.002
 """After so long whatever else the process does has its turn, for as long: this takes half a core at most."""
 RETRY_SECONDS: Final = 2.0
@@ -111,9 +111,11 @@ class LiveFolds:
             await self._recall(after)
             self.after = self.seq = after
         try:
-            async with self._log.follow(self._aggregates, after=self.seq) as self._follower:
+            async with self._log.follow(
+                self._aggregates, after=self.seq, batch=BATCH_EVENTS
+            ) as self._follower:
                 while True:
-                    batch = await self._follower.next(most=BATCH_EVENTS)
+                    batch = await self._follower.next()
                     self.pending = batch.pending + len(batch.events)
                     worked = await self._fold(batch.events)
                     self.seq, self.pending = batch.seq, batch.pending
@@ -128,11 +130,11 @@ class LiveFolds:
         if not until or not self._lasting:
             return
         events: list[Recorded] = []
-        async with self._log.follow(self._lasting, after=0) as follower:
+        async with self._log.follow(self._lasting, after=0, batch=BATCH_EVENTS) as follower:
             reached = 0
             while reached < until:
                 follower.settle()
-                batch = await follower.next(most=BATCH_EVENTS)
+                batch = await follower.next()
                 events += [event for event in batch.events if event.seq <= until]
                 reached = batch.seq
                 await anyio.sleep(SLICE_SECONDS if batch.events else 0.0)
