@@ -43,11 +43,19 @@ class Follower:
     """Delivers the events of some subjects after a sequence, each once and in order, across reconnects."""
 
     def __init__(
-        self, jetstream: JetStream, subject_filters: Sequence[str], *, after: int, new_id: NewId
+        self,
+        jetstream: JetStream,
+        subject_filters: Sequence[str],
+        *,
+        after: int,
+        new_id: NewId,
+        batch: int = BATCH_EVENTS,
     ) -> None:
+        """`batch`: how many events at most are on their way, and in a batch."""
         self._jetstream = jetstream
         self._filters = subject_filters
         self._new_id = new_id
+        self._batch_events = batch
         self._place = after
         self._settled = after
         self._pending = 0
@@ -61,10 +69,16 @@ class Follower:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, jetstream: JetStream, subject_filters: Sequence[str], *, after: int, new_id: NewId
+        cls,
+        jetstream: JetStream,
+        subject_filters: Sequence[str],
+        *,
+        after: int,
+        new_id: NewId,
+        batch: int = BATCH_EVENTS,
     ) -> AsyncIterator[Follower]:
         """Open a follower. Its consumer is deleted at the end of the block."""
-        follower = cls(jetstream, subject_filters, after=after, new_id=new_id)
+        follower = cls(jetstream, subject_filters, after=after, new_id=new_id, batch=batch)
         try:
             yield follower
         finally:
@@ -130,7 +144,7 @@ class Follower:
             self._asked = False
             return await self._settle(consumer)
         if await consumer.wait(max(0.0, until - time.monotonic())):
-            delivered = await consumer.take(BATCH_EVENTS)
+            delivered = await consumer.take(self._batch_events)
             self._place = delivered[-1].seq
             self._pending = delivered[-1].pending + consumer.buffered
             read = [read_delivered(each) for each in delivered]
@@ -181,7 +195,7 @@ class Follower:
             self._created = created
             name = consumer_name(self._new_id)
             config = consumer_config(name, self._filters, after=self._place)
-            self._consumer = Consumer(self._jetstream, config, batch=BATCH_EVENTS)
+            self._consumer = Consumer(self._jetstream, config, batch=self._batch_events)
             await self._consumer.start()
             self._pending = self._consumer.pending
         return self._consumer

@@ -21,7 +21,7 @@ from suite.bus.jetstream import (
 from suite.errors import InvalidRequest, LogGone, TooLarge, Unavailable
 from suite.identity import NewId, Now
 from suite.log.end import End
-from suite.log.follower import Follower
+from suite.log.follower import BATCH_EVENTS, Follower
 from suite.log.inventory import Entry, count, inventory, place_of_newest
 from suite.log.publisher import Expectation, PendingAppend, Publisher
 from suite.log.reader import Extent, Reader, Unreadable
@@ -249,10 +249,12 @@ class Log:
         """
         return inventory(self._jetstream, self._subjects, new_id=self._new_id)
 
-    def follow(self, aggregates: Sequence[str], *, after: int) -> AbstractAsyncContextManager[Follower]:
+    def follow(
+        self, aggregates: Sequence[str], *, after: int, batch: int = BATCH_EVENTS
+    ) -> AbstractAsyncContextManager[Follower]:
         """Follow these aggregates: their events after a sequence, in batches, and new ones as they come."""
         filters = [self._subjects.aggregate(aggregate) for aggregate in aggregates]
-        return Follower.open(self._jetstream, filters, after=after, new_id=self._new_id)
+        return Follower.open(self._jetstream, filters, after=after, new_id=self._new_id, batch=batch)
 
     async def _explained(self, error: Unavailable) -> Unavailable:
         """LogGone if the stream no longer exists, which explains the error; otherwise the error itself."""

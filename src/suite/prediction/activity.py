@@ -41,23 +41,34 @@ class Activity:
 
     def use(self, clock: Clock) -> None:
         """Count a use by the request that the clock was advanced for."""
-        minutes, hours, days, few, many = self._decayed(clock.now, clock.requests)
-        self._counts = (minutes + 1.0, hours + 1.0, days + 1.0, few + 1.0, many + 1.0)
+        # Written out, here and below: this runs several times a use, and for each model that might leave.
+        minutes, hours, days, few, many = self._counts
+        seconds = clock.now - self.last_at if clock.now > self.last_at else 0.0
+        requests = clock.requests - self.last_request
+        self._counts = (
+            minutes * exp(_MINUTES * seconds) + 1.0,
+            hours * exp(_HOURS * seconds) + 1.0,
+            days * exp(_DAYS * seconds) + 1.0,
+            few * exp(_FEW * requests) + 1.0,
+            many * exp(_MANY * requests) + 1.0,
+        )
         self.last_at = clock.now
         self.last_request = clock.requests
 
     def features(self, clock: Clock, now: float) -> list[float]:
         """What is known of it now: `FEATURES` numbers, all but the first logarithms."""
-        minutes, hours, days, few, many = self._decayed(now, clock.requests)
+        minutes, hours, days, few, many = self._counts
+        seconds = now - self.last_at if now > self.last_at else 0.0
+        requests = clock.requests - self.last_request
         return [
             1.0,
-            log1p(now - self.last_at) if now > self.last_at else 0.0,
-            log1p(clock.requests - self.last_request),
-            log1p(minutes),
-            log1p(hours),
-            log1p(days),
-            log1p(few),
-            log1p(many),
+            log1p(seconds),
+            log1p(requests),
+            log1p(minutes * exp(_MINUTES * seconds)),
+            log1p(hours * exp(_HOURS * seconds)),
+            log1p(days * exp(_DAYS * seconds)),
+            log1p(few * exp(_FEW * requests)),
+            log1p(many * exp(_MANY * requests)),
         ]
 
     def score(self, weights: Sequence[float], clock: Clock, now: float) -> float:
@@ -76,17 +87,4 @@ class Activity:
             + of_days * log1p(days * exp(_DAYS * seconds))
             + of_few * log1p(few * exp(_FEW * requests))
             + of_many * log1p(many * exp(_MANY * requests))
-        )
-
-    def _decayed(self, now: float, request: int) -> _Counts:
-        # Written out: this runs several times for each use, and for each model that might leave.
-        minutes, hours, days, few, many = self._counts
-        seconds = now - self.last_at if now > self.last_at else 0.0
-        requests = request - self.last_request
-        return (
-            minutes * exp(_MINUTES * seconds),
-            hours * exp(_HOURS * seconds),
-            days * exp(_DAYS * seconds),
-            few * exp(_FEW * requests),
-            many * exp(_MANY * requests),
         )

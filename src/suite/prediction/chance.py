@@ -99,7 +99,7 @@ class Calibration:
 
 
 def _bin(told: float) -> int:
-    return min(int(told * BINS), BINS - 1)
+    return int(told * BINS) if told < 1.0 else BINS - 1
 
 
 class _Model:

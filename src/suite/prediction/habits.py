@@ -6,16 +6,15 @@ from collections import OrderedDict
 from math import exp, log, log1p
 from typing import Final
 
-_HALF_LIVES_SECONDS: Final = (300.0, 3_600.0)
-"""How long a conversation counts that says nothing more."""
-_RATES: Final = tuple(log(2.0) / each for each in _HALF_LIVES_SECONDS)
+_SHORT, _LONG = (-log(2.0) / half_life for half_life in (300.0, 3_600.0))
+"""How long a conversation counts that says nothing more: the decay, by half-lives in seconds."""
 MOST_CONVERSATIONS: Final = 10_000
 _DAY_SECONDS: Final = 86_400
 _PART_SECONDS: Final = 1_800
-"""The day has 48 parts."""
+_PARTS: Final = _DAY_SECONDS // _PART_SECONDS
 _DAYS: Final = 3.0
 """Half-life of what was used on a day."""
-FEATURES: Final = len(_HALF_LIVES_SECONDS) + 1
+FEATURES: Final = 2 + 1
 
 
 class LastUsers:
@@ -28,23 +27,26 @@ class LastUsers:
 
     def __init__(self) -> None:
         self._at = 0.0
-        self._counts = [0.0] * len(_RATES)
+        self._counts = (0.0, 0.0)
 
     def come(self, at: float) -> None:
         """One more conversation has used the model last."""
-        self._counts = [each + 1.0 for each in self.counts(at)]
+        short, long = self.counts(at)
+        self._counts = (short + 1.0, long + 1.0)
         self._at = at
 
     def go(self, at: float, came: float) -> None:
         """A conversation that had used it last at `came` has used a model again: this one or another."""
-        gone = [exp(-rate * (at - came)) for rate in _RATES]
-        self._counts = [max(count - each, 0.0) for count, each in zip(self.counts(at), gone, strict=True)]
+        short, long = self.counts(at)
+        since = at - came
+        self._counts = (max(short - exp(_SHORT * since), 0.0), max(long - exp(_LONG * since), 0.0))
         self._at = at
 
-    def counts(self, at: float) -> list[float]:
+    def counts(self, at: float) -> tuple[float, float]:
         """One for each half-life."""
-        seconds = max(at - self._at, 0.0)
-        return [count * exp(-rate * seconds) for count, rate in zip(self._counts, _RATES, strict=True)]
+        short, long = self._counts
+        seconds = at - self._at if at > self._at else 0.0
+        return short * exp(_SHORT * seconds), long * exp(_LONG * seconds)
 
 
 class Conversations:
@@ -81,13 +83,17 @@ class TimeOfDay:
 
     def count(self, at: float) -> float:
         """The uses within half an hour from this time of the day on, on the days before, decayed by day."""
+        if not self._parts:
+            return 0.0
         day, part = _day_and_part(at)
         share = 1.0 - at % _PART_SECONDS / _PART_SECONDS
         later = _day_and_part(at + _PART_SECONDS)
         return share * self._before(day, part) + (1.0 - share) * self._before(*later)
 
     def _before(self, day: int, part: int) -> float:
-        last, before, on_it = self._parts.get(part, (day, 0.0, 0.0))
+        if part not in self._parts:
+            return 0.0
+        last, before, on_it = self._parts[part]
         return before if last >= day else (before + on_it) * 0.5 ** ((day - last) / _DAYS)
 
     def _on(self, day: int, part: int) -> float:
@@ -96,10 +102,10 @@ class TimeOfDay:
 
 
 def _day_and_part(at: float) -> tuple[int, int]:
-    day, seconds = divmod(at, _DAY_SECONDS)
-    return int(day), int(seconds // _PART_SECONDS)
+    return divmod(int(at // _PART_SECONDS), _PARTS)
 
 
 def features(users: LastUsers, hours: TimeOfDay, at: float) -> list[float]:
     """`FEATURES` numbers, all logarithms."""
-    return [*map(log1p, users.counts(at)), log1p(hours.count(at))]
+    short, long = users.counts(at)
+    return [log1p(short), log1p(long), log1p(hours.count(at))]
