@@ -13,6 +13,7 @@ from suite.domain.quarantine import (
     Attempt,
     Experience,
     FilesChanged,
+    Lived,
     decide,
     evolve,
     failures_of,
@@ -52,6 +53,10 @@ class Quarantine:
         quarantine = self.pause_of(model)
         if quarantine is not None:
             raise _refusal(quarantine, self._now())
+
+    def lived(self, lived: Lived) -> None:
+        """Take notice of how an instance has lived, before its end is noted."""
+        self._state = evolve(self._state, lived, self._now())
 
     def note(self, fact: InstanceEvent) -> ModelQuarantined | ModelReleased | None:
         """Take notice of a fact. Returns the event that follows from it, for `record`."""
