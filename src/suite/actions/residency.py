@@ -42,7 +42,7 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
 
 async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call) -> LoadModelReply:
     send = call.send if request.stream else None
-    terms = node.terms(request.load_wait_ms, request.keep_alive)
+    terms = node.terms(request.load_wait_ms, request.keep_alive, stream=request.stream)
     async with node.supervisor.hold(model, terms, correlation_id=call.request_id, tell=send) as instance:
         if request.wait:
             await wait_loaded(instance, send)

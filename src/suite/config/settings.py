@@ -234,6 +234,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     The load itself is not counted. After that the request is refused with `not_enough_memory`; 0: at once.
     """
+    load_wait_unstreamed_ms: Milliseconds = 30_000
+    """The same for requests without `stream`, if it is less than `load_wait_ms`.
+
+    Such a request shows no sign of whether its client still waits, and most clients give up by then. A client
+    that waits longer says so in the request.
+    """
     turn_seconds: Seconds | None = None
     """How long a model in use stays before it leaves for one that waits.
 

@@ -110,13 +110,3 @@ class Pins:
                 await wait_loaded(instance, None)
         except SuiteError as error:
             logger.warning("%s is pinned, and is not loaded: %s", model.model_id, error.message)
-
-
-async def pinned_models(log: Log, subjects: Subjects, node: str) -> set[str]:
-    """The ids of the models that the log says are pinned on a node."""
-    states: dict[str, Pinning] = {}
-    async for recorded in log.read(subjects.aggregate("model")):
-        if isinstance(recorded.data, ModelPinned | ModelUnpinned):
-            model_id = recorded.data.model_id
-            states[model_id] = evolve(states.get(model_id, Pinning()), recorded.data)
-    return {model_id for model_id, state in states.items() if node in state.nodes}

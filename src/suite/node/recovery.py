@@ -1,8 +1,8 @@
 """Closes, at a node's start, the instances that its previous process left open in the log.
 
-Only the events since the start of the last process that loaded anything are read. Nothing was left open before
-that: a load begins only once the log has the ends of all that earlier processes left open (`Journal.decide`).
-A process that is killed before it got so far leaves them to the next start.
+Only the events since the start of the last process that loaded anything are read. Nothing was left open
+before that: a load begins only once the log has the ends of all that earlier processes left open
+(`Journal.decide`). A process that is killed before it got so far leaves them to the next start.
 """
 
 from __future__ import annotations
