@@ -1,4 +1,4 @@
-"""What the log says of the models of a node from before its start: which are pinned, and which have failed."""
+"""What the log says of a node's models from before its start: which are pinned, and which have failed."""
 
 from __future__ import annotations
 
