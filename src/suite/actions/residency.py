@@ -30,11 +30,11 @@ WAITING = 1024
 @action("load_model", limit=WAITING, queue=0)
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
-    model = await node.loadable(request.model_id)
-    warnings = context_warnings(model, request.context_length)
     signalled = call if request.stream else None
     with anyio.CancelScope() as scope:
         async with beating(signalled, scope.cancel):
+            model = await node.loadable(request.model_id)
+            warnings = context_warnings(model, request.context_length)
             reply = await _load(node, model, request, call)
             return msgspec.structs.replace(reply, warnings=warnings)
     raise Cancelled("nobody waits for this load any more")
