@@ -46,8 +46,8 @@ class Looks:
         due = self._due.get((directory, key))
         if due is not None:
             await due.is_over.wait()
-            for seen in due.seen:
-                return cast(T, seen)
+            if due.seen:
+                return cast(T, due.seen[0])
         own = _Look()
         self._due.setdefault((directory, key), own)
         try:
