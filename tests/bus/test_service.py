@@ -20,7 +20,7 @@ from suite.errors import ModelNotFound, UnknownOutcome
 from suite.identity import new_id
 from suite.messages.actions.base import Reply, Request
 from suite.messages.actions.chat import ChatMessage
-from suite.messages.signals import Progress
+from suite.messages.signals import Heartbeat, Progress
 from suite.messages.subjects import Subjects
 from support.nats import eventually, restart_nats, running_nats
 
@@ -31,6 +31,7 @@ class World:
     def __init__(self) -> None:
         self.go_on = anyio.Event()
         self.running = 0
+        self.gone: list[bool] = []
         self.handed_over: list[Call] = []
 
 
@@ -90,7 +91,17 @@ async def hand_over(world: World, _: NoRequest, call: Call) -> HandedOver:
     return HandedOver()
 
 
-ACTIONS: tuple[Action[World], ...] = (ask, wait, refuse, hand_over)
+@action("beat")
+async def beat(world: World, _: NoRequest, call: Call) -> AskReply:
+    """Send signals until nobody receives them any more, or the world goes on."""
+    while not (call.gone.is_set() or world.go_on.is_set()):
+        await call.send(Heartbeat())
+        await anyio.sleep(0.01)
+    world.gone.append(call.gone.is_set())
+    return AskReply(text="ended")
+
+
+ACTIONS: tuple[Action[World], ...] = (ask, wait, refuse, hand_over, beat)
 
 
 @asynccontextmanager
@@ -208,6 +219,28 @@ async def test_a_stream_ends_with_the_empty_message(tmp_path: Path) -> None:
                 got = [msgspec.json.decode(answer.data) async for answer in answers]
             assert got[-1]["status"] == last
             assert [each["kind"] for each in got[:-1]] == (["progress"] if last == "success" else [])
+
+
+async def test_a_requester_is_gone_when_it_is_away_for_longer_than_it_takes_to_connect_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as (_, client, world, _):
+        inbox, heard = client.new_inbox(), anyio.Event()
+
+        async def hear(message: Message) -> None:
+            del message
+            heard.set()
+
+        monkeypatch.setattr("suite.bus.action.AWAY_SECONDS", 60.0)  # however slow the machine is
+        await client.publish("suite.action.beat", b'{"stream": true}', reply=inbox)
+        await anyio.sleep(0.1)  # many signals that nobody receives
+        there = await client.subscribe(inbox, hear)
+        await heard.wait()
+        assert not world.gone, "it has only connected again"
+        monkeypatch.setattr("suite.bus.action.AWAY_SECONDS", 0.05)
+        await there.unsubscribe()
+        with anyio.fail_after(20):
+            await eventually(lambda: world.gone == [True])
 
 
 async def test_what_is_handed_over_is_answered_by_somebody_else(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from suite.domain.quarantine import (
     Attempt,
     Experience,
     FilesChanged,
+    Lived,
     decide,
     evolve,
     pause,
@@ -51,12 +52,21 @@ class Node:
     def __init__(self) -> None:
         self.state = Experience()
         self.now = NOON
+        self.clock = 0.0
+        """In seconds; unlike the time of day it is never set."""
+        self.ready: dict[str, float] = {}
+        self.used: set[str] = set()
         self.log: list[tuple[datetime, ModelQuarantined | ModelReleased]] = []
         self.starts = 0
 
     def loads(self, model: str = "m", attempt: Attempt = FILE) -> bool:
         """Whether a request for the model may load it."""
         return pause_of(self.state, model, attempt, self.now) is None
+
+    def live(self, duration: timedelta) -> None:
+        """Let time pass."""
+        self.now += duration
+        self.clock += duration.total_seconds()
 
     def start(self, model: str = "m", attempt: Attempt = FILE) -> None:
         assert self.loads(model, attempt)
@@ -85,11 +95,15 @@ class Node:
 
     def load(self, model: str = "m") -> None:
         instance_id = self._instance(model)
+        self.ready[instance_id] = self.clock
         self.note(
             InstanceLoaded(
                 node=NODE, model_id=model, instance_id=instance_id, pid=1, resident_bytes=1, load_ms=1.0
             )
         )
+
+    def use(self, model: str = "m") -> None:
+        self.used.add(self._instance(model))
 
     def crash(self, model: str = "m", reason: CrashReason | None = None) -> None:
         instance_id = self._instance(model)
@@ -109,6 +123,14 @@ class Node:
         self._append(ModelReleased(model_id=model, node=NODE, reason="requested"))
 
     def note(self, fact: InstanceEvent) -> None:
+        ready = self.ready.get(fact.instance_id)
+        lived = Lived(
+            model_id=fact.model_id,
+            instance_id=fact.instance_id,
+            seconds=0.0 if ready is None else self.clock - ready,
+            was_used=fact.instance_id in self.used,
+        )
+        self.state = evolve(self.state, lived, self.now)
         follows = decide(self.state, fact, node=NODE, now=self.now)
         self.state = evolve(self.state, fact, self.now)
         if follows is not None:
@@ -190,6 +212,7 @@ def test_other_content_or_settings_may_be_loaded_at_once(other: Attempt) -> None
     assert not node.loads(), "and what failed stays where it is"
     node.start(attempt=other)
     node.load()
+    node.use()
     node.unload()
     assert isinstance(node.log[-1][1], ModelReleased)
 
@@ -246,14 +269,14 @@ def test_crashes_soon_after_a_load_count_and_those_of_a_model_that_had_worked_do
     for _ in range(5):
         node.start()
         node.load()
-        node.now += WORKED
+        node.live(WORKED)
         node.crash()
     assert not node.log
     node.start()
     node.fail()
     node.start()
     node.load()
-    node.now += WORKED - SECOND
+    node.live(WORKED - SECOND)
     node.crash()
     assert not node.loads()
     (_, fact) = node.log[-1]
@@ -262,7 +285,7 @@ def test_crashes_soon_after_a_load_count_and_those_of_a_model_that_had_worked_do
     node.now += FIRST_PAUSE
     node.start()
     node.load()
-    node.now += WORKED
+    node.live(WORKED)
     node.crash()
     assert isinstance(node.log[-1][1], ModelReleased)
     node.start()
@@ -270,7 +293,7 @@ def test_crashes_soon_after_a_load_count_and_those_of_a_model_that_had_worked_do
     assert node.loads()
 
 
-def test_a_model_that_ended_in_order_has_worked_and_one_of_a_lost_node_is_not_judged() -> None:
+def test_a_model_that_was_used_and_ended_in_order_has_worked_and_one_of_a_lost_node_is_not_judged() -> None:
     node = failed_twice()
     node.now += FIRST_PAUSE
     node.start()
@@ -282,8 +305,41 @@ def test_a_model_that_ended_in_order_has_worked_and_one_of_a_lost_node_is_not_ju
     node.now += 2 * FIRST_PAUSE
     node.start()
     node.load()
+    node.use()
     node.unload(reason="evicted")
     assert node.log[-1][1] == ModelReleased(model_id="m", node=NODE, reason="worked")
+
+
+def test_what_left_unused_soon_after_its_load_has_shown_nothing() -> None:
+    node = failed_twice()
+    for expected in (1, 2):
+        node.now += expected * FIRST_PAUSE
+        node.start()
+        node.load()
+        node.live(SECOND)
+        node.unload(reason="evicted")
+        assert len(node.log) == expected, "its failures are not forgotten"
+        node.start()
+        node.load()
+        node.crash()
+        assert not node.loads()
+    node.live(4 * FIRST_PAUSE)
+    node.start()
+    node.load()
+    node.live(WORKED)
+    node.unload(reason="idle")
+    assert isinstance(node.log[-1][1], ModelReleased)
+
+
+def test_a_crash_after_long_service_is_none_of_a_new_model_though_the_clock_was_set_back() -> None:
+    node = Node()
+    for _ in range(3):
+        node.start()
+        node.load()
+        node.live(WORKED)
+        node.now -= timedelta(hours=2)
+        node.crash()
+    assert not node.log
 
 
 def test_failures_that_are_far_apart_are_not_in_a_row() -> None:
@@ -348,7 +404,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 20, 40, 400, 4000, 100_000, -20, -4000]))
     def pass_time(self, seconds: int) -> None:
-        self.node.now += timedelta(seconds=seconds)
+        self.node.live(timedelta(seconds=max(0, seconds)))
+        self.node.now += timedelta(seconds=min(0, seconds))
 
     @rule(model=models, attempt=attempts)
     def release(self, model: str, attempt: Attempt) -> None:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, MetricLogged, UsageRecorded
-from suite.projections import buckets, errors, event_ids, projection, samples, usage
+from suite.messages.events import Event, MetricLogged, UsageRecorded, WaitEnded
+from suite.projections import buckets, errors, event_ids, history, projection, samples, usage
 from suite.projections.evaluation import EvaluationProjection
+from suite.projections.history import HistoryProjection
 from suite.projections.projection import EXPIRE_ROWS, Projection
 from suite.projections.usage import UsageProjection
 from support.folding import T0, expire, expired_as_if_never_there, fold, logs, read_model, recorded, tables
@@ -23,13 +24,14 @@ metrics: st.SearchStrategy[Event] = st.builds(
     MetricLogged, metric_id=ids, agent_name=ids, metric_name=ids, value=st.floats(-9, 9), timestamp=times
 )
 uses: st.SearchStrategy[Event] = st.builds(UsageRecorded, model_id=ids, usage_type=ids)
+waits: st.SearchStrategy[Event] = st.builds(WaitEnded, node=ids, model_id=ids, longest_seconds=st.just(1.0))
 
 
 @settings(max_examples=40, deadline=None)
 @pytest.mark.parametrize(
     ("kept", "events"),
-    [(EvaluationProjection(), metrics), (UsageProjection(), uses)],
-    ids=["metrics", "uses"],
+    [(EvaluationProjection(), metrics), (UsageProjection(), uses), (HistoryProjection(), waits)],
+    ids=["metrics", "uses", "waits"],
 )
 @given(data=st.data(), rows=st.integers(1, 5), cut=st.integers(0, 30), minutes=st.integers(0, 130))
 def test_a_few_rows_at_a_time_leave_what_all_at_once_do(
@@ -37,7 +39,7 @@ def test_a_few_rows_at_a_time_leave_what_all_at_once_do(
 ) -> None:
     log = data.draw(logs(events, expiring=True))
     with pytest.MonkeyPatch.context() as few:
-        for module in (projection, event_ids, buckets, samples, usage, errors):
+        for module in (projection, event_ids, buckets, samples, usage, errors, history):
             few.setattr(module, "EXPIRE_ROWS", rows)
         anyio.run(expired_as_if_never_there, kept, log, cut, T0 + timedelta(minutes=minutes))
 

@@ -107,7 +107,8 @@ async def test_400_short_requests_of_four_clients_are_all_answered_and_few_of_th
 async def test_who_waits_is_told_its_place_and_ends_by_cancel_deadline_or_with_its_client(
     tmp_path: Path,
 ) -> None:
-    async with room_for_one(tmp_path) as (service, client), using(client, "a") as running:
+    brief = f"{SHORT_TURNS}\nload_wait_unstreamed_ms = 50"
+    async with room_for_one(tmp_path, brief) as (service, client), using(client, "a") as running:
         places: list[Waiting] = []
         outcome: list[object] = []
 
@@ -135,7 +136,7 @@ async def test_who_waits_is_told_its_place_and_ends_by_cancel_deadline_or_with_i
             await until(client, "c", waiting=0)
 
             with pytest.raises(NotEnoughMemory, match=r"a .* \(in use\)"):
-                await client.embed("c", "a text", load_wait_ms=50)
+                await client.embed("c", "a text")
             with pytest.raises(NotEnoughMemory):
                 await client.load_model("c", load_wait_ms=0)
 

@@ -44,7 +44,9 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         await call.send(Accepted(generation_id=generation_id, node=node.name))
     request = completed(request, model.file.entry.parameters, call.given)
     handover = Handover(generation_id=generation_id, request=request, warnings=warnings)
-    terms = node.terms(request.load_wait_ms, request.keep_alive, priority=request.priority)
+    terms = node.terms(
+        request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
+    )
     signalled = call if request.stream else None
     await node.generations.start(model, handover, call.reply, signalled, terms=terms, client=call.client)
     return HandedOver()

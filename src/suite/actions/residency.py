@@ -30,11 +30,11 @@ WAITING = 1024
 @action("load_model", limit=WAITING, queue=0)
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
-    model = await node.loadable(request.model_id)
-    warnings = context_warnings(model, request.context_length)
     signalled = call if request.stream else None
     with anyio.CancelScope() as scope:
         async with beating(signalled, scope.cancel):
+            model = await node.loadable(request.model_id)
+            warnings = context_warnings(model, request.context_length)
             reply = await _load(node, model, request, call)
             return msgspec.structs.replace(reply, warnings=warnings)
     raise Cancelled("nobody waits for this load any more")
@@ -42,7 +42,7 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
 
 async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call) -> LoadModelReply:
     send = call.send if request.stream else None
-    terms = node.terms(request.load_wait_ms, request.keep_alive)
+    terms = node.terms(request.load_wait_ms, request.keep_alive, stream=request.stream)
     async with node.supervisor.hold(model, terms, correlation_id=call.request_id, tell=send) as instance:
         if request.wait:
             await wait_loaded(instance, send)

@@ -16,11 +16,15 @@ from suite.bus.connection import Connection
 from suite.bus.decoding import Shape
 from suite.identity import NewId
 from suite.messages.actions.base import CLIENT_HEADER
-from suite.messages.signals import Signal
+from suite.messages.signals import HEARTBEAT_SECONDS, Signal
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
 
+AWAY_SECONDS = 2 * HEARTBEAT_SECONDS
+"""A requester is gone when nobody has received its signals for so long."""
+SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
+"""Signals that were not received are not of one absence when they are further apart."""
 _NAME_LIMIT = 100
 """The longest name of a client that is shown."""
 _encode = msgspec.json.Encoder().encode
@@ -38,6 +42,7 @@ class Call:
         "_new_id",
         "_receipt",
         "_request_id",
+        "_unheard",
         "given",
         "gone",
         "headers",
@@ -60,6 +65,7 @@ class Call:
         self._new_id = new_id
         self._request_id = ""
         self._receipt = receipt
+        self._unheard: tuple[float, float] | None = None
         self.reply = reply
         """The subject that the answer goes to; empty if nobody waits for one."""
         self.headers = headers
@@ -82,6 +88,19 @@ class Call:
         """How the requester calls itself, made safe to print; None if it does not."""
         name = self.headers.get(CLIENT_HEADER, "")[:_NAME_LIMIT]
         return "".join(filter(str.isprintable, name)) or None
+
+    def note_unheard(self, at: float) -> None:
+        """Note that nobody received a signal (clock time in seconds).
+
+        A requester that connects again misses a few, and lives. It is gone when it has missed those of
+        `AWAY_SECONDS`.
+        """
+        first, last = self._unheard or (at, at)
+        if at - last > SILENCE_SECONDS:
+            first = at  # it was there meanwhile
+        self._unheard = (first, at)
+        if at - first >= AWAY_SECONDS:
+            self.gone.set()
 
     async def send(self, signal: Signal) -> None:
         """Send a signal before the answer. Raises Unavailable or TooLarge."""

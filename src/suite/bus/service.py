@@ -298,7 +298,7 @@ class Service(Generic[T]):
         """Tell a request when the server says that nobody received its signal."""
         call = self._streaming.get(message.subject)
         if call is not None and message.headers.get("Status") == _NO_RESPONDERS:
-            call.gone.set()
+            call.note_unheard(anyio.current_time())
 
     # --- answers ------------------------------------------------------------------------------------------
 

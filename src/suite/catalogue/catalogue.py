@@ -175,8 +175,9 @@ class Catalogue:
         Raises as that, and ModelFileGone as well when the drive does not answer within `LOOK_SECONDS`.
         """
         tops = (top for top in self._directories.paths if model.path.is_relative_to(top))
+        directory, key = next(tops, model.path.parent), (model.path, model.file.signature)
         try:
-            return await self._looks.look(next(tops, model.path.parent), partial(self.check_present, model))
+            return await self._looks.look(directory, key, partial(self.check_present, model))
         except TimeoutError:
             raise ModelFileGone(
                 f"{model.file_name} is out of reach: its drive does not answer; "

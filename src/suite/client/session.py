@@ -79,7 +79,7 @@ CANCEL_SECONDS = 2.0
 CLEAR_SECONDS = 70.0
 """The time limit for clearing: it waits for a step of the model, which may be big, and for its node."""
 EMBED_SECONDS = 600.0
-"""The time limit for embedding, including the load of the model."""
+"""The time limit for embedding, including the load of the model, beside the wait that was asked for."""
 UNLOAD_MARGIN_SECONDS = 30.0
 """The time limit for ending a model's process after its generations have ended."""
 PRELOAD_SECONDS = 600.0
@@ -263,7 +263,12 @@ class Client(Evaluations, Records):
         load_wait_ms: int | None = None,
         keep_alive: KeepAlive = None,
     ) -> EmbedReply:
-        """Turn a text, or up to 256 texts, into vectors; the model is loaded first if necessary."""
+        """Turn a text, or up to 256 texts, into vectors; the model is loaded first if necessary.
+
+        If there is no memory for it now, it waits for its turn, up to ``load_wait_ms``. None: the service's
+        setting, by default 30 seconds.
+        """
+        limit = EMBED_SECONDS + (load_wait_ms or 0) / 1000
         texts = input if isinstance(input, str) else tuple(input)
         request = EmbedRequest(
             model_id=model_id,
@@ -272,7 +277,7 @@ class Client(Evaluations, Records):
             load_wait_ms=load_wait_ms,
             keep_alive=keep_alive,
         )
-        return await self._ask("embed", request, EmbedReply, seconds=EMBED_SECONDS)
+        return await self._ask("embed", request, EmbedReply, seconds=limit)
 
     async def cancel_generation(self, generation_id: str) -> CancelGenerationReply:
         """End a generation early; its requester gets the text so far."""

@@ -167,7 +167,7 @@ class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many days samples are kept, in the log and in the read models; 0: for ever. Other events stay."""
+    """How many days such events are kept, in the log and in the read models; 0: for ever. Others stay."""
 
     metric_days: Days = 90.0
     """Samples of metrics."""
@@ -175,10 +175,17 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Generations and recorded usage."""
     error_days: Days = 90.0
     """Reported errors."""
+    admission_days: Days = 90.0
+    """Waits for memory, and refusals."""
 
     def seconds(self) -> Mapping[str, int]:
         """The retention by aggregate, in whole seconds, at least 1; 0: for ever."""
-        days = {"metric": self.metric_days, "usage": self.usage_days, "error": self.error_days}
+        days = {
+            "metric": self.metric_days,
+            "usage": self.usage_days,
+            "error": self.error_days,
+            "admission": self.admission_days,
+        }
         # The server refuses a message TTL below a second.
         return {name: max(1, round(each * _SECONDS_A_DAY)) if each else 0 for name, each in days.items()}
 
@@ -226,6 +233,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a request waits until there is memory for its model; a request may say otherwise.
 
     The load itself is not counted. After that the request is refused with `not_enough_memory`; 0: at once.
+    """
+    load_wait_unstreamed_ms: Milliseconds = 30_000
+    """The same for requests without `stream`, if it is less than `load_wait_ms`.
+
+    Such a request shows no sign of whether its client still waits, and most clients give up by then. A client
+    that waits longer says so in the request.
     """
     turn_seconds: Seconds | None = None
     """How long a model in use stays before it leaves for one that waits.

@@ -1,5 +1,6 @@
 """Decides which models a node leaves alone for a while, because they failed again and again (ADR 43).
 
+    state = evolve(state, lived, now)                      # how an instance that has ended has lived
     follows = decide(state, fact, node=node, now=now)      # what to append behind a fact of an instance
     state = evolve(state, fact, now)
     if follows is not None:
@@ -16,14 +17,16 @@ stopped or was lost, the system could not start a process, the files were change
 reached, the model turned out to need more memory than there can be (so it is refused from then on), or the
 kernel killed the process for lack of memory while other models were there too.
 
-It has worked when its process was told to end after it was loaded, or has lived for longer than `WORKED`.
+It has worked when its process has lived for longer than `WORKED`, or was used, and ended when it was told to.
+What left unused soon after its load has shown nothing: others may have needed its memory.
 A single failure may be a coincidence (`FREE_FAILURES`). Each further one in a row begins a pause, twice as
 long as the one before. After the pause the next request loads the model, and all that come meanwhile wait for
 that one load: if it fails too, the next pause begins; once it has worked, all is forgotten. So is a failure
 after `MEMORY`.
 
 Times are those of the log, so of a clock that may jump. If it was set forward, a pause may end early, which
-costs one load. If it was set back, a pause lasts at most twice as long.
+costs one load. If it was set back, a pause lasts at most twice as long. How long an instance has lived is
+measured by a clock that does not jump.
 """
 
 from __future__ import annotations
@@ -40,7 +43,6 @@ from suite.messages.events import (
     Event,
     InstanceCrashed,
     InstanceEvent,
-    InstanceLoaded,
     InstanceLoadFailed,
     InstanceLoadStarted,
     InstanceUnloaded,
@@ -72,7 +74,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     instance_id: str
     attempt: Attempt
-    loaded_at: datetime | None = None
+    lived_seconds: float = 0.0
+    was_used: bool = False
 
 
 class Failures(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +109,17 @@ class FilesChanged(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
 
 
+class Lived(msgspec.Struct, frozen=True, kw_only=True):
+    """How an instance has lived that is about to end. This is not in the log."""
+
+    model_id: str
+    instance_id: str
+    seconds: float
+    """For how long it was loaded, by a clock that does not jump."""
+    was_used: bool
+    """Whether it has finished a request."""
+
+
 Verdict: TypeAlias = Literal["failed", "worked"] | None
 
 
@@ -113,7 +127,7 @@ def decide(
     state: Experience, fact: InstanceEvent, *, node: str, now: datetime
 ) -> ModelQuarantined | ModelReleased | None:
     """The event that follows a fact of an instance; None if nothing does. `state` is the one before it."""
-    match _verdict(state, fact, now):
+    match _verdict(state, fact):
         case "failed":
             failures = _failed(state, fact, now)
             if failures.count <= FREE_FAILURES:
@@ -160,7 +174,7 @@ def last_quarantine(state: Experience, model_id: str) -> ModelQuarantined | None
     return found[-1] if found else None
 
 
-def evolve(state: Experience, event: Event | FilesChanged, at: datetime) -> Experience:
+def evolve(state: Experience, event: Event | FilesChanged | Lived, at: datetime) -> Experience:
     """The state after one event that happened at that time."""
     replace = msgspec.structs.replace
     match event:
@@ -168,9 +182,9 @@ def evolve(state: Experience, event: Event | FilesChanged, at: datetime) -> Expe
             attempt = Attempt(content=event.content, settings_key=event.settings_key)
             running = Running(instance_id=event.instance_id, attempt=attempt)
             return replace(state, running={**state.running, event.model_id: running})
-        case InstanceLoaded() if (current := _current(state, event)) is not None:
-            loaded = replace(current, loaded_at=at)
-            return replace(state, running={**state.running, event.model_id: loaded})
+        case Lived() if (current := _current(state, event)) is not None:
+            lived = replace(current, lived_seconds=event.seconds, was_used=event.was_used)
+            return replace(state, running={**state.running, event.model_id: lived})
         case InstanceLoadFailed() | InstanceCrashed() | InstanceUnloaded():
             return _after_end(state, event, at)
         case ModelQuarantined():
@@ -189,7 +203,7 @@ def _after_end(state: Experience, event: InstanceEvent, at: datetime) -> Experie
         return state
     model_id = event.model_id
     ended = msgspec.structs.replace(state, running=_less(state.running, model_id))
-    match _verdict(state, event, at):
+    match _verdict(state, event):
         case "failed":
             return _put(ended, model_id, _failed(state, event, at))
         case "worked":
@@ -198,20 +212,21 @@ def _after_end(state: Experience, event: InstanceEvent, at: datetime) -> Experie
             return ended
 
 
-def _verdict(state: Experience, fact: InstanceEvent, at: datetime) -> Verdict:
+def _verdict(state: Experience, fact: InstanceEvent) -> Verdict:
     """What the end of an instance says about its file and settings; None: nothing, or it is no end."""
     current = _current(state, fact)
     if current is None:
         return None
+    lived_long = current.lived_seconds >= WORKED.total_seconds()
     match fact:
         case InstanceLoadFailed(code=LoadFailed.code):
             return None if _is_excused(state, fact.reason) else "failed"
-        case InstanceCrashed() if current.loaded_at is not None and at - current.loaded_at >= WORKED:
+        case InstanceCrashed() if lived_long:
             return "worked"
         case InstanceCrashed():
             return None if _is_excused(state, fact.reason) else "failed"
         case InstanceUnloaded(reason=reason) if reason != "node_lost":
-            return "worked"
+            return "worked" if lived_long or current.was_used else None
         case _:
             return None
 
@@ -250,7 +265,7 @@ def _quarantined(event: ModelQuarantined, at: datetime) -> Failures:
     )
 
 
-def _current(state: Experience, event: InstanceEvent) -> Running | None:
+def _current(state: Experience, event: InstanceEvent | Lived) -> Running | None:
     running = state.running.get(event.model_id)
     return running if running is not None and running.instance_id == event.instance_id else None
 

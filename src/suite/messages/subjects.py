@@ -74,6 +74,10 @@ class Subjects:
         """The subject filter of one aggregate's facts; with fewer ids, of all aggregates under them."""
         return ".".join((self.root, "event", aggregate, *map(escape, ids), ">"))
 
+    def each(self, aggregate: str, id: str, fact: str) -> str:
+        """The subject filter of one fact of all aggregates under an id, such as each load of a node."""
+        return f"{self.root}.event.{aggregate}.{escape(id)}.*.{fact}"
+
     def actor(self, node: str, instance_id: str, operation: str) -> str:
         """The subject of an operation of one actor process; only the actor and its node use it."""
         return f"{self.root}.actor.{escape(node)}.{escape(instance_id)}.{operation}"

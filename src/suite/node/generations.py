@@ -263,6 +263,7 @@ class Generations:
         embedded = _accepted(msgspec.json.decode(data, type=Embedded))
         # The process has grown by the context for embeddings, and its status should say so.
         instance.resident_bytes = max(instance.resident_bytes, embedded.resident_bytes)
+        instance.was_used = True
         return embedded
 
     def _info(

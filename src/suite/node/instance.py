@@ -92,6 +92,10 @@ class Instance:
         self.process_started = now
         """When its process began; those whose memory it gets may take a while to leave."""
         self.last_used = now
+        self.ready_at: float | None = None
+        """When it was loaded (clock time)."""
+        self.was_used = False
+        """Whether it has finished a request."""
         self.loaded_at: str | None = None
         self.last_used_at: str | None = None
         self.load_ms: float | None = None

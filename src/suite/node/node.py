@@ -156,9 +156,16 @@ class Node:
             return learned.seconds(model.model_id) if seconds is None else seconds or math.inf
         return keep_alive(self.settings, model)
 
-    def terms(self, load_wait_ms: int | None, keep_alive: KeepAlive, *, priority: int = 0) -> Terms:
-        """The terms of a request from now on; what it leaves out is as it is configured."""
+    def terms(
+        self, load_wait_ms: int | None, keep_alive: KeepAlive, *, stream: bool = False, priority: int = 0
+    ) -> Terms:
+        """The terms of a request from now on; what it leaves out is as it is configured.
+
+        Without a `stream` nobody can tell whether its client still waits, so by default it waits less long.
+        """
         wait_ms = self.settings.load_wait_ms if load_wait_ms is None else load_wait_ms
+        if load_wait_ms is None and not stream:
+            wait_ms = min(wait_ms, self.settings.load_wait_unstreamed_ms)
         return Terms(
             deadline=self.clock() + wait_ms / 1000,
             priority=priority,

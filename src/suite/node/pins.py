@@ -11,14 +11,10 @@ import anyio
 import anyio.abc
 
 from suite.catalogue import Catalogue, Model
-from suite.domain.pins import Pins as Pinned
-from suite.domain.pins import evolve
 from suite.domain.turns import never_fits
 from suite.errors import NotEnoughMemory, SuiteError
 from suite.identity import Clock, NewId
-from suite.log import Log
 from suite.messages.events import ModelPinned, ModelUnpinned
-from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
 from suite.node.generations import wait_loaded
 from suite.node.instance import Instance
@@ -213,11 +209,3 @@ class Pins:
             logger.warning("%s is pinned, and is not loaded: %s", model.model_id, error.message)
         finally:
             self._loading.discard(model.model_id)
-
-
-async def pinned_models(log: Log, subjects: Subjects, node: str) -> Pinned:
-    """The models that the log says are pinned on a node."""
-    pins: Pinned = {}
-    async for recorded in log.read(subjects.aggregate("model")):
-        pins = evolve(pins, recorded.data, node=node)
-    return pins

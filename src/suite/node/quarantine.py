@@ -13,6 +13,7 @@ from suite.domain.quarantine import (
     Attempt,
     Experience,
     FilesChanged,
+    Lived,
     decide,
     evolve,
     failures_of,
@@ -21,9 +22,7 @@ from suite.domain.quarantine import (
 )
 from suite.errors import LogNotWritable, Quarantined
 from suite.identity import Now
-from suite.log import Log
 from suite.messages.events import InstanceEvent, ModelQuarantined, ModelReleased
-from suite.messages.subjects import Subjects
 from suite.node.journal import Journal
 
 logger = logging.getLogger("suite.supervisor")
@@ -52,6 +51,10 @@ class Quarantine:
         quarantine = self.pause_of(model)
         if quarantine is not None:
             raise _refusal(quarantine, self._now())
+
+    def lived(self, lived: Lived) -> None:
+        """Take notice of how an instance has lived, before its end is noted."""
+        self._state = evolve(self._state, lived, self._now())
 
     def note(self, fact: InstanceEvent) -> ModelQuarantined | ModelReleased | None:
         """Take notice of a fact. Returns the event that follows from it, for `record`."""
@@ -91,18 +94,6 @@ class Quarantine:
             seq = await self._journal.decide(released, undone=quarantine)
         self._state = evolve(self._state, released, self._now())
         return seq
-
-
-async def experience(log: Log, subjects: Subjects, node: str, now: datetime) -> Experience:
-    """What the log says of the models that failed on a node before it was started."""
-    state = Experience()
-    async for recorded in log.read(subjects.aggregate("model")):
-        fact = recorded.data
-        if isinstance(fact, ModelQuarantined | ModelReleased) and fact.node == node:
-            state = evolve(state, fact, recorded.time)
-    for model_id in state.failures:  # nobody watched the files meanwhile
-        state = evolve(state, FilesChanged(model_id=model_id), now)
-    return state
 
 
 def _attempt(model: Model) -> Attempt:

@@ -67,10 +67,11 @@ from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.memory_kills import MemoryKills
 from suite.node.node import Node, actor_spec
-from suite.node.pins import Pins, pinned_models
+from suite.node.past import Past, read_past
+from suite.node.pins import Pins
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
-from suite.node.quarantine import Quarantine, experience
+from suite.node.quarantine import Quarantine
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
@@ -232,9 +233,9 @@ async def running_node(
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
-            quarantine = await _quarantine(env, journal)
-            supervisor = _supervisor(env, journal, catalogue, quarantine, limit_bytes, learning)
-            pins = await _pins(env, reporter, journal, catalogue, supervisor)
+            past = await read_past(log, subjects, settings.node, now())
+            supervisor = _supervisor(env, journal, catalogue, past, limit_bytes, learning)
+            pins = _pins(env, reporter, journal, catalogue, past, supervisor)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
             async with (
@@ -310,16 +311,11 @@ async def _prepare(env: _Environment) -> Reporter:
     return reporter
 
 
-async def _quarantine(env: _Environment, journal: Journal) -> Quarantine:
-    known = await experience(env.log, env.subjects, env.settings.node, env.now())
-    return Quarantine(known, node=env.settings.node, journal=journal, now=env.now)
-
-
 def _supervisor(
     env: _Environment,
     journal: Journal,
     catalogue: Catalogue,
-    quarantine: Quarantine,
+    past: Past,
     limit_bytes: int,
     learning: Learning,
 ) -> Supervisor:
@@ -333,7 +329,7 @@ def _supervisor(
             queue_limit=settings.queue_limit,
             turn_seconds=settings.turn_seconds,
         ),
-        quarantine=quarantine,
+        quarantine=Quarantine(past.experience, node=settings.node, journal=journal, now=env.now),
         sizes=ModelSizes(settings.node),
         machine_memory=machine.memory(),
         available_memory=partial(machine.available_memory, cgroups=cgroups),
@@ -350,11 +346,16 @@ def _supervisor(
     )
 
 
-async def _pins(
-    env: _Environment, reporter: Reporter, journal: Journal, catalogue: Catalogue, supervisor: Supervisor
+def _pins(
+    env: _Environment,
+    reporter: Reporter,
+    journal: Journal,
+    catalogue: Catalogue,
+    past: Past,
+    supervisor: Supervisor,
 ) -> Pins:
     return Pins(
-        await pinned_models(env.log, env.subjects, env.settings.node),
+        past.pinned,
         journal=journal,
         node=env.settings.node,
         catalogue=catalogue,

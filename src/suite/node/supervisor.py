@@ -19,6 +19,7 @@ import msgspec
 from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.exit_codes import FILE_CUT, described, was_file_cut
+from suite.domain.quarantine import Lived
 from suite.domain.residency import Residency
 from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
 from suite.engine.gguf.estimate import PROCESS_BYTES
@@ -469,6 +470,7 @@ class Supervisor:
                     completion_tokens=report.completion_tokens,
                 )
                 instance.unsaved_tokens = report.unsaved_tokens
+                instance.was_used = True
                 self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
                 self.release(instance, report.generation_id)
         instance.changed()
@@ -487,7 +489,7 @@ class Supervisor:
         instance.process_ms = (now - instance.process_started) * 1000
         await self._record(instance, self._loaded_fact(instance, instance.load_ms, instance.process_ms))
         self.counts["loads"] += 1
-        instance.loaded_at = self._now().isoformat()
+        instance.ready_at, instance.loaded_at = self._clock(), self._now().isoformat()
         instance.phase = "loaded"
         instance.trace = instance.correlation_id = None
         model_id, load_seconds = instance.model.model_id, now - instance.process_started
@@ -572,6 +574,14 @@ class Supervisor:
         instance.phase = "ending"
         instance.changed()
         await self._terminate_leases(instance, instance.failure or ActorCrashed())
+        self.quarantine.lived(
+            Lived(
+                model_id=fact.model_id,
+                instance_id=fact.instance_id,
+                seconds=0.0 if instance.ready_at is None else self._clock() - instance.ready_at,
+                was_used=instance.was_used,
+            )
+        )
         await self._record(instance, fact)
         if self.instances.get(instance.model.model_id) is instance:
             del self.instances[instance.model.model_id]

@@ -15,7 +15,7 @@ import aiosqlite
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, InstanceLoadStarted, NodeEvent
 from suite.messages.times import from_sql, to_sql
-from suite.projections.projection import Projection
+from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
 
 Row: TypeAlias = tuple[object, ...]
 Place: TypeAlias = tuple[str, str]
@@ -29,7 +29,7 @@ class HistoryProjection(Projection):
     """Folds the events of models, instances, waits, bets and nodes."""
 
     name: ClassVar[str] = "history"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "admission", "prediction", "node")
     schema: ClassVar[str] = """
         CREATE TABLE history (
@@ -38,29 +38,36 @@ class HistoryProjection(Projection):
             node TEXT NOT NULL,
             fact TEXT NOT NULL,
             at TEXT NOT NULL,
+            expires INTEGER,
             PRIMARY KEY (model_id, seq)
         ) WITHOUT ROWID;
         CREATE INDEX history_by_time ON history (at);
+        CREATE INDEX history_by_expiry ON history (expires) WHERE expires IS NOT NULL;
     """
 
     async def fold(self, db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
         """Insert a row for each model that an event is about."""
         rows = [row for recorded in events for row in _rows(recorded)]
         if rows:
-            await db.executemany("REPLACE INTO history VALUES (?, ?, ?, ?, ?)", rows)
+            await db.executemany("REPLACE INTO history VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
+        """Remove rows whose events have expired. Returns whether there may be more."""
+        return await remove_expired(db, "history", now, key="model_id, seq") == EXPIRE_ROWS
 
 
 def _rows(recorded: Recorded) -> Iterator[Row]:
     event, seq, at = recorded.data, recorded.seq, to_sql(recorded.time)
     node: str = getattr(event, "node", "")
     fact = f"{event.aggregate}.{event.fact}"
+    expires = None if recorded.expires is None else int(recorded.expires.timestamp())
     if isinstance(event, NodeEvent):
-        yield "", seq, node, fact, at
+        yield "", seq, node, fact, at, expires
     elif (model_id := _model_of(event)) is not None:
-        yield model_id, seq, node, fact, at
+        yield model_id, seq, node, fact, at, expires
     if isinstance(event, InstanceLoadStarted):
         for victim in event.evicting:
-            yield victim, seq, node, _EVICTS, at
+            yield victim, seq, node, _EVICTS, at, expires
 
 
 def _model_of(event: Event) -> str | None:

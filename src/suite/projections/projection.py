@@ -76,7 +76,7 @@ class Projection(ABC):
 async def remove_expired(db: aiosqlite.Connection, table: str, now: datetime, *, key: str = "rowid") -> int:
     """Remove up to `EXPIRE_ROWS` expired rows (by the column ``expires``). Returns how many."""
     removed = await db.execute(
-        f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE expires <= ? LIMIT ?)",
+        f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE expires <= ? LIMIT ?)",
         (int(now.timestamp()), EXPIRE_ROWS),
     )
     return removed.rowcount

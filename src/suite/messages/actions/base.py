@@ -27,7 +27,7 @@ LoadWait: TypeAlias = Annotated[
     Meta(
         description="How long the model may wait until there is memory for it, in milliseconds, before the "
         "request is refused with `not_enough_memory`; its load is not counted. 0: not at all. Null: the "
-        "service's setting."
+        "service's setting, which without `stream` is shorter."
     ),
 ]
 KeepAlive: TypeAlias = Annotated[
