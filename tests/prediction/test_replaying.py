@@ -18,6 +18,7 @@ from suite.prediction.eviction.policy import Candidate, Evicted, Fact, Loaded
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.keep_alive import LearnedKeepAlive, TimeToLive
 from suite.prediction.replay.belady import Belady
+from suite.prediction.replay.bettor import Bettor
 from suite.prediction.replay.contest import Contest
 from suite.prediction.replay.history import History, LogHistory, Request, read_csv
 from suite.prediction.replay.node import VirtualNode
@@ -290,6 +291,32 @@ def test_bets_are_won_and_lost() -> None:
     assert bets.waited_seconds < plain.waited_seconds
     assert bets.bets_won > 0
     assert bets.bets_won + bets.bets_lost <= bets.loads - bets.cold_starts
+
+
+def test_what_is_likely_used_does_not_idle_out_only_to_be_bet_on_again() -> None:
+    requests = [Request(at=number * 400.0, model_id=model_id) for number in range(600) for model_id in "ab"]
+    run = Run(policy="lru", budget=None, ttl_seconds=200.0, with_bets=True)
+    plain, bets = (
+        msgspec.structs.replace(run, with_bets=with_bets).outcome(history_of(requests))
+        for with_bets in (False, True)
+    )
+    assert plain.idle_unloads > 1_000
+    assert bets.idle_unloads < 50
+    assert bets.loads < 60
+
+
+def test_a_bet_whose_model_leaves_after_its_time_was_not_used() -> None:
+    bettor = Bettor(history_of(uses("ab")).candidates)
+    for number in range(400):
+        bettor.used("a", number * 300.0, conversation="")
+    at = 400 * 300.0
+    bet = bettor.take((), (), SIZE, at)
+    assert bet is not None
+    assert bettor.take((), (), SIZE, at) is None  # none on a model with an open bet
+    told = bettor.chance("a", at)
+    bettor.left("a", at + 7_200.0)
+    assert (bettor.won, bettor.lost) == (0, 1)
+    assert bettor.chance("a", at) < told  # it was too high: that is learned from
 
 
 def test_a_budget_without_room_for_any_model_and_unknown_policies_are_refused() -> None:
