@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET, UnsetType
 
 from suite.errors import InvalidRequest
 from suite.messages.events import Generated, InstanceLoaded, UsageRecorded
@@ -235,6 +237,7 @@ def test_a_file_is_read_with_costs_and_what_is_odd_about_it_is_told(tmp_path: Pa
         ("timestamp_s,model_id\n,a\n", "line 2: timestamp_s is empty"),
         ("timestamp_s,model_id,model_gb\n1,a,0\n", "line 2: '0' is no number from 1e-09 to"),
         ("timestamp_s,model_id,model_id\n1,a,b\n", "more than one column model_id"),
+        ('timestamp_s,model_id\n1,"a\n2,b\n', "cannot be read as CSV: unexpected end of data"),
         ("timestamp_s,model_id\n1,\n", "line 2: model_id is empty"),
         ("timestamp_s,model_id\n1,a,b\n", "line 2: 3 values for 2 columns"),
     ],
@@ -429,13 +432,40 @@ def test_a_log_is_a_history_of_uses_with_the_time_that_they_took_and_the_costs_o
     assert history.candidates["b"].bytes == 4 * SIZE  # the mean of those that were loaded here
 
 
+def test_a_replay_of_a_log_waits_as_long_as_was_waited() -> None:
+    reading = LogHistory(default=msgspec.structs.replace(DEFAULT, reload_seconds=20.0))
+    for model_id, end, took, waited in (("a", 120.0, 100.0, 20.0), ("b", 145.0, 5.0, 140.0)):  # asked at 0
+        use = generated(model_id, node="n1", conversation="", seconds=took, waited_ms=waited * 1000)
+        reading.fold(recorded(use, 1, at=T0 + timedelta(seconds=end)))
+    history = reading.history()
+    assert [each.at for each in history.requests] == [T0.timestamp()] * 2
+    assert history.remarks == ()
+    assert lru(history, 1, instant=False).waited_seconds == 20.0 + 140.0
+    assert lru(history, 2, instant=False).waited_seconds == 20.0 + 20.0
+
+
+def test_a_log_of_an_older_version_has_a_remark_that_waits_are_missing() -> None:
+    reading = LogHistory(default=DEFAULT)
+    for model_id in "ab":
+        reading.fold(recorded(generated(model_id, node="n1", conversation=""), 1, at=T0))
+    [remark] = reading.history().remarks
+    assert remark.startswith("2 requests are of versions that did not record for how long they had waited")
+
+
 def loaded(model_id: str, *, node: str, bytes_: int, load_ms: float) -> InstanceLoaded:
     return InstanceLoaded(
         node=node, model_id=model_id, instance_id="i", pid=1, resident_bytes=bytes_, load_ms=load_ms
     )
 
 
-def generated(model_id: str, *, node: str, conversation: str) -> Generated:
+def generated(
+    model_id: str,
+    *,
+    node: str,
+    conversation: str,
+    seconds: float = 4.5,
+    waited_ms: float | UnsetType = UNSET,
+) -> Generated:
     return Generated(
         model_id=model_id,
         node=node,
@@ -447,6 +477,7 @@ def generated(model_id: str, *, node: str, conversation: str) -> Generated:
         completion_tokens=5,
         queue_ms=100.0,
         time_to_first_token_ms=500.0,
-        generation_ms=4_000.0,
+        generation_ms=seconds * 1000 - 500.0,
         outcome="stop",
+        waited_ms=waited_ms,
     )
