@@ -384,6 +384,18 @@ def test_what_is_recommended_waited_least_with_the_least_memory_and_says_how_sur
     assert "of 100 histories drawn from the 9 periods of 6 hours recommend the same" in again
 
 
+def test_where_nothing_is_saved_it_says_so() -> None:
+    outcomes = compared(history_of(uses("abc")), ["best_lately"], 3 * SIZE)
+    waited = sentences(recommend(outcomes[:2]), outcomes)[1]
+    assert waited.endswith("for memory and loads: as good as lru in as much memory; nothing saved")
+
+
+def test_of_a_very_long_history_several_periods_are_drawn_as_one() -> None:
+    days = [Request(at=day * 86_400.0, model_id="abc"[day % 3]) for day in range(1_000)]
+    advice = recommend(compared(history_of(days), ["best_lately"], 2 * SIZE)[:2])
+    assert (advice.periods, advice.period_seconds) == (250, 4 * 86_400.0)
+
+
 def test_a_short_history_recommends_and_says_that_it_cannot_say_how_sure_that_is() -> None:
     outcomes = compared(history_of(uses("abcabc")), ["best_lately"], 2 * SIZE, 3 * SIZE)
     advice = recommend(outcomes)
