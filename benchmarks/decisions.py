@@ -4,10 +4,12 @@
 
 Half of the models are loaded, and one half of these is in use. The requests wait for the other half; each
 decision is made after a request has come or gone, or a model was used or left, so that no two are the same.
-A decision is all that `node/admission.py` computes for it: the answer to a request, the plan, and the state
-after both.
+A decision is the answer to a request, the plan, and the state after both. All models that are loaded stay
+for as long as it is measured, so no load is started, and what `node/admission.py` records of a start is not
+in it.
 
-As they are pure, each is made three times and the fastest counts: the others have paid for what else runs.
+Garbage is collected before. As decisions are pure, each is made three times and the fastest counts: the
+others have paid for what else runs.
 
 Prints a line of JSON: the median and the 99th percentile in milliseconds, beside what that is asked for.
 """

@@ -7,7 +7,9 @@ minute. There is room for 16 of them.
 
 - instant: 100,000 requests (10,000 with --quick) by the default policy, where a request uses its model for a
   moment. Reference: LRU.
-- held: the same where a request uses its model for ten seconds, and waits for memory.
+- even: the same with 40 models that are all equally popular and room for 8, so that almost every request is
+  a cold start.
+- held: the same as instant but a request uses its model for ten seconds, and waits for memory.
 - bets: the same as instant, with bets by the default policy.
 - fold: learning 1,000,000 uses (50,000 with --quick) by the default policy. Reference: LRU.
 - read: a CSV file of 1,000,000 requests (50,000 with --quick). Reference: the `csv` module alone.
@@ -37,6 +39,7 @@ from suite.prediction.replay.history import GIGABYTE, History, Request, history,
 from suite.prediction.replay.run import Run
 
 MODELS, ROOM = 100, 16
+EVEN_MODELS, EVEN_ROOM = 40, 8
 REQUESTS, QUICK_REQUESTS = 100_000, 10_000
 USES, QUICK_USES = 1_000_000, 50_000
 MODEL = Candidate(model_id="", bytes=6 * GIGABYTE, reload_seconds=22.7)
@@ -51,6 +54,12 @@ def main() -> None:
     past = history(requests, {}, default=MODEL, source="the benchmark")
     alone = _seconds(lambda: _replay(past, DEFAULT))
     _report("instant", alone, _seconds(lambda: _replay(past, LRU)))
+    even = history(_even(len(requests)), {}, default=MODEL, source="the benchmark")
+    _report(
+        "even",
+        _seconds(lambda: _replay(even, DEFAULT, room=EVEN_ROOM)),
+        _seconds(lambda: _replay(even, LRU, room=EVEN_ROOM)),
+    )
     _report(
         "held",
         _seconds(lambda: _replay(past, DEFAULT, instant=False)),
@@ -91,8 +100,19 @@ def _requests(count: int) -> list[Request]:
     return requests
 
 
-def _replay(past: History, policy: str, *, instant: bool = True, with_bets: bool = False) -> None:
-    Run(policy=policy, budget=BUDGET, instant=instant, with_bets=with_bets).outcome(past)
+def _even(count: int) -> list[Request]:
+    drawn = random.Random(1)
+    return [
+        Request(at=number * 12.0, model_id=f"m{drawn.randrange(EVEN_MODELS):02}", seconds=5.0)
+        for number in range(count)
+    ]
+
+
+def _replay(
+    past: History, policy: str, *, room: int = ROOM, instant: bool = True, with_bets: bool = False
+) -> None:
+    budget = room * MODEL.bytes
+    Run(policy=policy, budget=budget, instant=instant, with_bets=with_bets).outcome(past)
 
 
 def _fold(uses: list[Request], name: str) -> None:

@@ -67,6 +67,11 @@ def test_json_has_all_figures(requests: str) -> None:
         (("--memory", "24", "--keep-alive", "0"), 2, "'0' is not a number above 0"),
         (("--memory", ",".join(map(str, range(1, 1001)))), 2, "1,000 values: at most 32 can be compared"),
         (("--policy", "mru"), 1, "there is no policy 'mru'"),
+        (
+            ("--memory", "unlimited", "--keep-alive", ","),
+            1,
+            "there is nothing to compare: with unlimited memory",
+        ),
         (("--html", "/nosuch/replay.html"), 1, "/nosuch/replay.html cannot be written: No such file"),
     ],
 )
@@ -80,15 +85,18 @@ def test_what_cannot_be_replayed_gets_one_line(
 
 
 def test_a_policy_of_ones_own_is_found_in_the_working_directory(
-    requests: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    requests: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "own_policies.py").write_text(
         "class Backwards:\n"
-        "    def fold(self, fact): pass\n"
+        "    def fold(self, fact): print('a fact')\n"
         "    def worth(self, candidate, *, now): return len(candidate.model_id) / 0\n"
     )
     monkeypatch.chdir(tmp_path)
     done = run_command("replay", requests, "--policy", "own_policies:Backwards", "--resident", "2")
     assert done.returncode == 0
+    printed = capfd.readouterr()
+    assert "a fact" in printed.err
+    assert "a fact" not in printed.out  # --json prints one line
     assert "own_policies:Backwards, 12 GB: worth raised ZeroDivisionError" in done.stderr
     assert "best_lately went on from there" in done.stderr

@@ -167,6 +167,29 @@ class Leaves(LeastRecentlyUsed):
         raise SystemExit(3)
 
 
+class Interrupts(LeastRecentlyUsed):
+    """Raises what is no Exception."""
+
+    def fold(self, fact: Fact) -> None:
+        del fact
+        raise KeyboardInterrupt
+
+
+class Unspeakable(LeastRecentlyUsed):
+    """Raises an error that cannot be told."""
+
+    def worth(self, candidate: Candidate, *, now: float) -> float:
+        del candidate, now
+        raise NoText
+
+
+class NoText(Exception):
+    """Raises where it should say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
 @pytest.mark.parametrize(
     ("own", "problem"),
     [
@@ -174,6 +197,11 @@ class Leaves(LeastRecentlyUsed):
         (Loops(), "worth did not end, at fact 4: lru went on from there"),
         (Nonsense(), "worth answered nan, which is no number, at fact 4: lru went on from there"),
         (Leaves(), "worth raised SystemExit: 3, at fact 4: lru went on from there"),
+        (Interrupts(), "fold raised KeyboardInterrupt, at fact 1: lru went on from there"),
+        (
+            Unspeakable(),
+            "worth raised NoText: what it says cannot be read, at fact 4: lru went on from there",
+        ),
     ],
 )
 def test_where_a_policy_of_ones_own_fails_it_is_named_and_the_default_goes_on(

@@ -5,19 +5,17 @@ The trace is not part of the repository: these tests run where it lies beside it
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from suite.prediction.bets import bets
-from suite.prediction.chance import Calibration, UseChance
+from bets import after_restarts, second_week
 from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.policy import EvictionPolicy
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.keep_alive import KeepAlive, LearnedKeepAlive, TimeToLive
-from suite.prediction.replay.history import History, Request, read_csv
+from suite.prediction.replay.history import History, read_csv
 from suite.prediction.replay.node import VirtualNode
 from suite.prediction.replay.outcome import Outcome
 from support.histories import DEFAULT, SIZE
@@ -30,8 +28,6 @@ TRACE = next(
     ),
     None,
 )
-WEEK = 7 * 86_400.0
-ROOM = 4
 
 pytestmark = pytest.mark.skipif(TRACE is None, reason="the trace is not beside this repository")
 
@@ -55,7 +51,6 @@ def replayed(
 def test_the_default_has_fewer_cold_starts(trace: History, room: int, most: float, of_lru: float) -> None:
     outcome = replayed(trace, BestLately(room * SIZE), room)
     assert outcome.cold_percent <= most
-    assert outcome.loads <= 1.03 * outcome.cold_starts
     assert round(replayed(trace, LeastRecentlyUsed(), room).cold_percent, 1) == of_lru
 
 
@@ -70,18 +65,7 @@ def test_what_is_learned_keeps_models_for_less_time_and_has_fewer_cold_starts(tr
 
 
 def test_in_the_second_week_chances_come_true_as_often_as_they_say(trace: History) -> None:
-    uses: dict[str, list[float]] = {}
-    for request in trace.requests:
-        uses.setdefault(request.model_id, []).append(request.at)
-    chance, seen, moment = UseChance(), Calibration(), WEEK
-    for request in trace.requests:
-        while moment < request.at:
-            until = moment + chance.horizon_seconds
-            for model_id, told in chance.chances(now=moment).items():
-                times = uses[model_id]
-                seen.settle(told, came_true=bisect_right(times, moment) < bisect_right(times, until))
-            moment += 1800.0
-        chance.used(request.model_id, request.at, conversation=request.group_id)
+    seen = second_week(trace)
     assert seen.brier is not None
     assert seen.brier_of_base_rate is not None
     assert seen.brier <= 0.85 * seen.brier_of_base_rate
@@ -89,36 +73,6 @@ def test_in_the_second_week_chances_come_true_as_often_as_they_say(trace: Histor
 
 
 def test_after_a_restart_bets_save_cold_starts(trace: History) -> None:
-    requests = trace.requests
-    times = [request.at for request in requests]
-    random = Random(1)
-    moments = sorted(random.uniform(0.0, times[-20]) for _ in range(300))
-    chance, learned = UseChance(), 0
-    without, with_bets = [0, 0], [0, 0]
-    for moment in moments:
-        next_ = bisect_left(times, moment)
-        for request in requests[learned:next_]:
-            chance.used(request.model_id, request.at, conversation=request.group_id)
-        learned = next_
-        told = chance.chances(now=moment)
-        taken = bets([trace.candidates[each] for each in told], [], ROOM * SIZE, told.__getitem__)
-        loaded = [bet.candidate.model_id for bet in reversed(taken)]
-        for index, count in enumerate((5, 10)):
-            following = requests[next_ : next_ + count]
-            without[index] += _cold_starts([], following)
-            with_bets[index] += _cold_starts(loaded, following)
+    with_bets, without = after_restarts(trace, Random(1))
     assert with_bets[0] <= 0.55 * without[0]
     assert with_bets[1] <= 0.7 * without[1]
-
-
-def _cold_starts(resident: list[str], following: tuple[Request, ...]) -> int:
-    """With LRU, and these models in memory: the first leaves first."""
-    resident, cold_starts = list(resident), 0
-    for request in following:
-        if request.model_id in resident:
-            resident.remove(request.model_id)
-        else:
-            cold_starts += 1
-            del resident[: max(len(resident) - ROOM + 1, 0)]
-        resident.append(request.model_id)
-    return cold_starts

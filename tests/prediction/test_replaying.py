@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET, UnsetType
 
 from suite.errors import InvalidRequest
 from suite.messages.events import Generated, InstanceLoaded, UsageRecorded
@@ -18,6 +20,7 @@ from suite.prediction.eviction.policy import Candidate, Evicted, Fact, Loaded
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.keep_alive import LearnedKeepAlive, TimeToLive
 from suite.prediction.replay.belady import Belady
+from suite.prediction.replay.bettor import Bettor
 from suite.prediction.replay.contest import Contest
 from suite.prediction.replay.history import History, LogHistory, Request, read_csv
 from suite.prediction.replay.node import VirtualNode
@@ -234,6 +237,7 @@ def test_a_file_is_read_with_costs_and_what_is_odd_about_it_is_told(tmp_path: Pa
         ("timestamp_s,model_id\n,a\n", "line 2: timestamp_s is empty"),
         ("timestamp_s,model_id,model_gb\n1,a,0\n", "line 2: '0' is no number from 1e-09 to"),
         ("timestamp_s,model_id,model_id\n1,a,b\n", "more than one column model_id"),
+        ('timestamp_s,model_id\n1,"a\n2,b\n', "cannot be read as CSV: unexpected end of data"),
         ("timestamp_s,model_id\n1,\n", "line 2: model_id is empty"),
         ("timestamp_s,model_id\n1,a,b\n", "line 2: 3 values for 2 columns"),
     ],
@@ -290,6 +294,32 @@ def test_bets_are_won_and_lost() -> None:
     assert bets.waited_seconds < plain.waited_seconds
     assert bets.bets_won > 0
     assert bets.bets_won + bets.bets_lost <= bets.loads - bets.cold_starts
+
+
+def test_what_is_likely_used_does_not_idle_out_only_to_be_bet_on_again() -> None:
+    requests = [Request(at=number * 400.0, model_id=model_id) for number in range(600) for model_id in "ab"]
+    run = Run(policy="lru", budget=None, ttl_seconds=200.0, with_bets=True)
+    plain, bets = (
+        msgspec.structs.replace(run, with_bets=with_bets).outcome(history_of(requests))
+        for with_bets in (False, True)
+    )
+    assert plain.idle_unloads > 1_000
+    assert bets.idle_unloads < 50
+    assert bets.loads < 60
+
+
+def test_a_bet_whose_model_leaves_after_its_time_was_not_used() -> None:
+    bettor = Bettor(history_of(uses("ab")).candidates)
+    for number in range(400):
+        bettor.used("a", number * 300.0, conversation="")
+    at = 400 * 300.0
+    bet = bettor.take((), (), SIZE, at)
+    assert bet is not None
+    assert bettor.take((), (), SIZE, at) is None  # none on a model with an open bet
+    told = bettor.chance("a", at)
+    bettor.left("a", at + 7_200.0)
+    assert (bettor.won, bettor.lost) == (0, 1)
+    assert bettor.chance("a", at) < told  # it was too high: that is learned from
 
 
 def test_a_budget_without_room_for_any_model_and_unknown_policies_are_refused() -> None:
@@ -354,6 +384,18 @@ def test_what_is_recommended_waited_least_with_the_least_memory_and_says_how_sur
     assert "of 100 histories drawn from the 9 periods of 6 hours recommend the same" in again
 
 
+def test_where_nothing_is_saved_it_says_so() -> None:
+    outcomes = compared(history_of(uses("abc")), ["best_lately"], 3 * SIZE)
+    waited = sentences(recommend(outcomes[:2]), outcomes)[1]
+    assert waited.endswith("for memory and loads: as good as lru in as much memory; nothing saved")
+
+
+def test_of_a_very_long_history_several_periods_are_drawn_as_one() -> None:
+    days = [Request(at=day * 86_400.0, model_id="abc"[day % 3]) for day in range(1_000)]
+    advice = recommend(compared(history_of(days), ["best_lately"], 2 * SIZE)[:2])
+    assert (advice.periods, advice.period_seconds) == (250, 4 * 86_400.0)
+
+
 def test_a_short_history_recommends_and_says_that_it_cannot_say_how_sure_that_is() -> None:
     outcomes = compared(history_of(uses("abcabc")), ["best_lately"], 2 * SIZE, 3 * SIZE)
     advice = recommend(outcomes)
@@ -404,13 +446,40 @@ def test_a_log_is_a_history_of_uses_with_the_time_that_they_took_and_the_costs_o
     assert history.candidates["b"].bytes == 4 * SIZE  # the mean of those that were loaded here
 
 
+def test_a_replay_of_a_log_waits_as_long_as_was_waited() -> None:
+    reading = LogHistory(default=msgspec.structs.replace(DEFAULT, reload_seconds=20.0))
+    for model_id, end, took, waited in (("a", 120.0, 100.0, 20.0), ("b", 145.0, 5.0, 140.0)):  # asked at 0
+        use = generated(model_id, node="n1", conversation="", seconds=took, waited_ms=waited * 1000)
+        reading.fold(recorded(use, 1, at=T0 + timedelta(seconds=end)))
+    history = reading.history()
+    assert [each.at for each in history.requests] == [T0.timestamp()] * 2
+    assert history.remarks == ()
+    assert lru(history, 1, instant=False).waited_seconds == 20.0 + 140.0
+    assert lru(history, 2, instant=False).waited_seconds == 20.0 + 20.0
+
+
+def test_a_log_of_an_older_version_has_a_remark_that_waits_are_missing() -> None:
+    reading = LogHistory(default=DEFAULT)
+    for model_id in "ab":
+        reading.fold(recorded(generated(model_id, node="n1", conversation=""), 1, at=T0))
+    [remark] = reading.history().remarks
+    assert remark.startswith("2 requests are of versions that did not record for how long they had waited")
+
+
 def loaded(model_id: str, *, node: str, bytes_: int, load_ms: float) -> InstanceLoaded:
     return InstanceLoaded(
         node=node, model_id=model_id, instance_id="i", pid=1, resident_bytes=bytes_, load_ms=load_ms
     )
 
 
-def generated(model_id: str, *, node: str, conversation: str) -> Generated:
+def generated(
+    model_id: str,
+    *,
+    node: str,
+    conversation: str,
+    seconds: float = 4.5,
+    waited_ms: float | UnsetType = UNSET,
+) -> Generated:
     return Generated(
         model_id=model_id,
         node=node,
@@ -422,6 +491,7 @@ def generated(model_id: str, *, node: str, conversation: str) -> Generated:
         completion_tokens=5,
         queue_ms=100.0,
         time_to_first_token_ms=500.0,
-        generation_ms=4_000.0,
+        generation_ms=seconds * 1000 - 500.0,
         outcome="stop",
+        waited_ms=waited_ms,
     )

@@ -44,6 +44,8 @@ async def test_a_generation_is_an_event_with_figures_and_no_text(tmp_path: Path)
         assert event.data.completion_tokens == 5
         assert event.data.prompt_tokens == reply.usage.prompt_tokens
         assert event.data.conversation_id == "c1"
+        assert isinstance(event.data.waited_ms, float)
+        assert event.data.waited_ms > 0.0  # for the load
         stored = msgspec.json.encode(event.data).decode()
         assert "Once upon" not in stored
         assert reply.text not in stored

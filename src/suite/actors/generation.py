@@ -68,6 +68,7 @@ class ClientGeneration:
         self._id = handover.generation_id
         self._request = handover.request
         self._warnings = handover.warnings
+        self._waited_ms = handover.waited_ms
         self._reply = reply
         self._receipt = receipt
         self._resources = resources
@@ -253,6 +254,7 @@ class ClientGeneration:
                     time_to_first_token_ms=times.time_to_first_token_ms,
                     generation_ms=times.generation_ms,
                     outcome=self._outcome,
+                    waited_ms=self._waited_ms,
                 ),
                 # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -18,7 +18,7 @@ KeepAlive: TypeAlias = float | Literal["forever", "now"] | None
 _LONGEST_SECONDS = 1e9
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from suite.client import Client
     from suite.messages.actions.generation import ClearKvCacheReply
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         UnpinModelReply,
     )
     from suite.messages.actions.status import ModelInfo
+
+    _Reply = TypeVar("_Reply", PinModelReply, UnpinModelReply, ReleaseModelReply)
 
 
 class LoadOptions(TypedDict, total=False):
@@ -206,16 +208,7 @@ def pin(target: Target, model: str) -> None:
       suite pin smollm2
       suite pin smollm2 --json
     """
-    from suite.cli.output import json_line
-
-    async def work(client: Client) -> PinModelReply:
-        return await for_model(client, model, client.pin_model)
-
-    reply = target.run(work)
-    if target.as_json:
-        json_line(reply)
-    else:
-        click.echo(reply.message)
+    _tell(target, model, lambda client: client.pin_model)
 
 
 @click.command()
@@ -229,16 +222,7 @@ def unpin(target: Target, model: str) -> None:
       suite unpin smollm2
       suite unpin smollm2 --json
     """
-    from suite.cli.output import json_line
-
-    async def work(client: Client) -> UnpinModelReply:
-        return await for_model(client, model, client.unpin_model)
-
-    reply = target.run(work)
-    if target.as_json:
-        json_line(reply)
-    else:
-        click.echo(reply.message)
+    _tell(target, model, lambda client: client.unpin_model)
 
 
 @click.command()
@@ -255,10 +239,15 @@ def release(target: Target, model: str) -> None:
       suite release smollm2
       suite release smollm2 --json
     """
+    _tell(target, model, lambda client: client.release_model)
+
+
+def _tell(target: Target, model: str, action: Callable[[Client], Callable[[str], Awaitable[_Reply]]]) -> None:
+    """Have an action done for a model, and print what it replies."""
     from suite.cli.output import json_line
 
-    async def work(client: Client) -> ReleaseModelReply:
-        return await for_model(client, model, client.release_model)
+    async def work(client: Client) -> _Reply:
+        return await for_model(client, model, action(client))
 
     reply = target.run(work)
     if target.as_json:

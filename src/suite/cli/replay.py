@@ -116,8 +116,9 @@ def replay(
     """Replay a history of requests in virtual time, and compare who would have been in memory when.
 
     HISTORY is a CSV file with the columns timestamp_s, model_id, group_id and duration_s; without it, the
-    log of the service is replayed. LRU, plain times to live and Belady's rule are always beside. That
-    knows the future: with --instant and models of equal size, nobody has fewer cold starts.
+    log of the service is replayed. With each budget, LRU, plain times to live and Belady's rule are beside;
+    unlimited memory compares times to live alone. Belady's rule knows the future: with --instant and models
+    of equal size, nobody has fewer cold starts.
 
     \b
     Examples:
@@ -152,7 +153,7 @@ def replay(
         models=len(past.candidates),
         hours=past.hours,
         instant=instant,
-        remarks=past.remarks,
+        remarks=(*past.remarks, *contest.remarks),
         outcomes=tuple(_figures(each) for each in outcomes),
         recommendation=advice,
     )

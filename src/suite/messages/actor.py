@@ -179,6 +179,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     generation_id: str
     request: GenerateTextRequest
     warnings: tuple[str, ...] = ()
+    waited_ms: float = 0.0
+    """For memory and the load, until the actor was asked."""
 
 
 class ActorReply(msgspec.Struct, frozen=True, kw_only=True):

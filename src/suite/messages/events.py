@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import ClassVar, Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from suite.messages.decisions import Decision
 
@@ -384,6 +385,8 @@ class Generated(Event, frozen=True, kw_only=True):
     time_to_first_token_ms: float | None
     generation_ms: float
     outcome: Outcome
+    waited_ms: float | UnsetType = UNSET
+    """For memory and the load, before the model's process had the request; left out by older versions."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says

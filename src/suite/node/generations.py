@@ -319,7 +319,8 @@ class Generations:
         if (traceparent := telemetry.traceparent()) is not None:
             headers["traceparent"] = traceparent
         try:
-            offer = msgspec.json.encode(handover)
+            waited_ms = round((self._clock() - asked.since) * 1000, 3)
+            offer = msgspec.json.encode(msgspec.structs.replace(handover, waited_ms=waited_ms))
             reply_data = await self._insist(instance, "generate", offer, HANDOVER_SECONDS, headers)
             answer = msgspec.json.decode(reply_data, type=HandoverReply)
         except (NoService, RequestTimeout) as error:

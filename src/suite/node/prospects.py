@@ -10,7 +10,7 @@ from suite.catalogue import Model
 from suite.domain.turns import may_leave
 from suite.messages.events import Loser, PredictionMade
 from suite.node.node import Node
-from suite.prediction.bets import MOST_LOSERS, WORK_SHARE, Bet, weigh
+from suite.prediction.bets import MOST_LOSERS, Bet, is_likely, weigh
 from suite.prediction.eviction.policy import Candidate
 
 GUESSED_BYTES_A_SECOND: Final = 500_000_000
@@ -42,7 +42,7 @@ class Prospects:
 
     def likely(self) -> frozenset[str]:
         """The models in memory that would be loaded again at once if they left and there was room."""
-        return frozenset(id for id in self._supervisor.instances if self.chance(id) > WORK_SHARE)
+        return frozenset(id for id in self._supervisor.instances if is_likely(self.chance(id)))
 
     def is_bet_on(self, model_id: str) -> bool:
         """Whether there is a bet on a model that may still be won."""

@@ -73,11 +73,10 @@ class Activity:
 
     def score(self, weights: Sequence[float], clock: Clock, now: float) -> float:
         """The sum of the features, each times its weight: in one go, as decisions consist of this."""
-        one, since, between, *of_counts = weights
+        one, since, between, of_minutes, of_hours, of_days, of_few, of_many = weights
         minutes, hours, days, few, many = self._counts
         seconds = now - self.last_at if now > self.last_at else 0.0
         requests = clock.requests - self.last_request
-        of_minutes, of_hours, of_days, of_few, of_many = of_counts
         return (
             one
             + since * log1p(seconds)

@@ -41,6 +41,11 @@ class Bet(msgspec.Struct, frozen=True, kw_only=True):
         return self.costs_seconds is not None and self.saves_seconds > self.costs_seconds
 
 
+def is_likely(chance: float) -> bool:
+    """Whether a model in memory stays though it is unused: with room, it would be loaded again at once."""
+    return chance > WORK_SHARE
+
+
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """All bets that were weighed at one moment, the best first."""
 

@@ -9,8 +9,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Final
 
 from suite.prediction.eviction.policy import Candidate, EvictionPolicy, Fact
+
+_LONGEST_TEXT: Final = 200
+"""Characters of what an error says."""
 
 
 class PolicyLoops(BaseException):
@@ -19,6 +23,15 @@ class PolicyLoops(BaseException):
 
 class NoNumber(ValueError):
     """A worth that cannot be put in order with others."""
+
+
+def told(error: BaseException) -> str:
+    """What an error says: of somebody's own code, even that may raise."""
+    try:
+        text = str(error)[:_LONGEST_TEXT]
+    except BaseException:
+        text = "what it says cannot be read"
+    return ": ".join(filter(None, (type(error).__name__, text)))
 
 
 class Watch:
@@ -101,8 +114,10 @@ class Guarded:
             self._give_up(f"{method} did not end")
         except NoNumber as error:
             self._give_up(f"{method} answered {error}, which is no number")
-        except (Exception, SystemExit) as error:
-            self._give_up(f"{method} raised {type(error).__name__}: {error}")
+        except BaseException as error:  # of a call without a wait: nobody can have cancelled it
+            with self._watch.call():
+                problem = told(error)
+            self._give_up(f"{method} raised {problem}")
 
     def _give_up(self, problem: str) -> None:
         self.failure = f"{problem}, at fact {self._facts:,}: {self._default.name} went on from there"

@@ -10,7 +10,7 @@ from suite.errors import InvalidRequest
 from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.frequency import DecayedFrequency
 from suite.prediction.eviction.greedy_dual import GreedyDual
-from suite.prediction.eviction.guarded import Guarded, PolicyLoops, Watch
+from suite.prediction.eviction.guarded import Guarded, PolicyLoops, Watch, told
 from suite.prediction.eviction.policy import EvictionPolicy
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.eviction.relaxed_belady import RelaxedBelady
@@ -62,17 +62,17 @@ def _own(name: str) -> Make:
     module, _, attribute = name.partition(":")
     try:
         made = getattr(importlib.import_module(module), attribute)
-    except (Exception, SystemExit) as error:
-        raise InvalidRequest(
-            f"the policy {name} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+    except BaseException as error:
+        raise InvalidRequest(f"the policy {name} cannot be imported: {told(error)}") from error
 
     def make(_: int) -> EvictionPolicy:
         try:
             policy: EvictionPolicy = made()
-        except (Exception, SystemExit) as error:
+        except PolicyLoops:
+            raise
+        except BaseException as error:
             raise InvalidRequest(
-                f"the policy {name} cannot be made without arguments: {type(error).__name__}: {error}"
+                f"the policy {name} cannot be made without arguments: {told(error)}"
             ) from error
         for method in ("fold", "worth"):
             if not callable(getattr(policy, method, None)):

@@ -26,7 +26,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def density(self) -> float:
         """Seconds saved per byte kept, if it is used again: what makes unequal models comparable."""
-        return self.reload_seconds / max(self.bytes, 1)
+        return self.reload_seconds / (self.bytes or 1)
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True):

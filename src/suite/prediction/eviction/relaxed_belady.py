@@ -47,11 +47,15 @@ class RelaxedBelady:
         """By model, in the order of the last use."""
         self._regression = OnlineLogistic(FEATURES)
         self._samples: deque[_Sample] = deque()
+        self._told: dict[str, float] = {}
+        """The chances that were asked for at one moment since the last use: some are asked for twice."""
+        self._told_at = 0.0
 
     def fold(self, fact: Fact) -> None:
         """Count a use, put one sample aside, and learn from the one whose horizon is over."""
         if not isinstance(fact, Used):
             return
+        self._told.clear()
         self._clock.advance(fact.at)
         self._learn()
         self._put_aside()
@@ -61,18 +65,21 @@ class RelaxedBelady:
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """Expected seconds saved per byte; a model that was never used has no chance."""
-        activity = self._activities.get(candidate.model_id)
-        if activity is None:
-            return 0.0
-        return self._chance(activity, now) * candidate.density
+        return self.chance(candidate.model_id, now=now) * candidate.density
 
     def chance(self, model_id: str, *, now: float) -> float:
         """The chance that the model is used within the horizon."""
-        activity = self._activities.get(model_id)
-        return 0.0 if activity is None else self._chance(activity, now)
-
-    def _chance(self, activity: Activity, now: float) -> float:
-        return chance(activity.score(self._regression.weights, self._clock, now))
+        if now != self._told_at:
+            self._told.clear()
+            self._told_at = now
+        told = self._told.get(model_id)
+        if told is None:
+            activity = self._activities.get(model_id)
+            if activity is None:
+                return 0.0
+            told = chance(activity.score(self._regression.weights, self._clock, now))
+            self._told[model_id] = told
+        return told
 
     def _put_aside(self) -> None:
         """Sample a model, of those used lately more often: they are the ones that may have to leave."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final
 
 from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Used
@@ -45,9 +44,11 @@ class ShadowCache:
         self._free_bytes -= candidate.bytes
 
     def _make_room(self, need_bytes: int, now: float) -> None:
-        for each in sorted(self._residents.values(), key=partial(self.policy.worth, now=now)):
-            if need_bytes <= self._free_bytes:
-                return
-            del self._residents[each.model_id]
-            self._free_bytes += each.bytes
-            self.policy.fold(Evicted(at=now, candidate=each))
+        worth = self.policy.worth
+        worths = {id: worth(each, now=now) for id, each in self._residents.items()}
+        while need_bytes > self._free_bytes:
+            least = min(worths, key=worths.__getitem__)
+            del worths[least]
+            evicted = self._residents.pop(least)
+            self._free_bytes += evicted.bytes
+            self.policy.fold(Evicted(at=now, candidate=evicted))

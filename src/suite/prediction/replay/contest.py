@@ -41,12 +41,20 @@ class Contest:
         self._with_bets = with_bets
         self._instant = instant
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know of what is compared."""
+        if None not in self._budgets:
+            return ()
+        return ("with unlimited memory nobody has to leave for others: there, no policy is compared",)
+
     def outcomes(
         self, history: History, *, progress: Callable[[float], None] = lambda _: None
     ) -> list[Outcome]:
         """What came of each policy with each budget, with LRU, plain TTLs and Belady's bound beside.
 
-        Raises InvalidRequest for a budget that is smaller than every model, or a class that is no policy.
+        Raises InvalidRequest for a budget that is smaller than every model, a class that is no policy, or if
+        there is nothing to compare.
         """
         smallest = min(history.candidates.values(), key=lambda each: each.bytes)
         for budget in self._budgets:
@@ -56,6 +64,11 @@ class Contest:
                     f"{smallest.model_id}, takes {smallest.bytes / 1e9:g} GB"
                 )
         runs = [run for budget in self._budgets for run in self._runs(budget)]
+        if not runs:
+            raise InvalidRequest(
+                "there is nothing to compare: with unlimited memory only a time to live makes models leave; "
+                "give one with --keep-alive"
+            )
         return outcomes_of(runs, history, progress=progress)
 
     def recommendation(

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from suite.domain.sizes import ready_bytes
 from suite.errors import InvalidRequest
@@ -86,7 +87,7 @@ def read_csv(path: Path, *, default: Candidate) -> History:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            return _CsvHistory(path, default).read(csv.reader(lines))
+            return _CsvHistory(path, default).read(csv.reader(lines, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidRequest(f"{path} cannot be read as CSV: {error}") from None
 
@@ -181,6 +182,8 @@ class LogHistory:
         self._costs: dict[str, Candidate] = {}
         self._nodes: set[str] = set()
         self._seen = RecentIds()
+        self._old = 0
+        """Uses of versions that did not record what they had waited for memory."""
 
     def fold(self, event: Recorded) -> None:
         """Take in one more event, of any kind."""
@@ -189,8 +192,9 @@ class LogHistory:
         match event.data:
             case Generated() as use if self._node in (None, use.node):
                 self._nodes.add(use.node)
+                self._old += use.waited_ms is UNSET
                 seconds = seconds_of(use)
-                self._use(use, event.time.timestamp() - seconds, seconds)
+                self._use(use, event.time.timestamp() - seconds - _waited_seconds(use), seconds)
             case UsageRecorded() as use if not use.node or self._node in (None, use.node):
                 self._use(use, event.time.timestamp(), 0.0)
             case InstanceLoaded() as load if self._node in (None, load.node):
@@ -207,12 +211,22 @@ class LogHistory:
         if len(self._nodes) > 1:
             nodes = ", ".join(sorted(self._nodes))
             remarks.append(f"the nodes {nodes} were taken for one: --node chooses one of them")
+        if self._old:
+            remarks.append(
+                f"{self._old:,} requests are of versions that did not record for how long they had waited "
+                "for memory and loads: they are replayed as if they had come after that, so waits are missing"
+            )
         return history(self._requests, self._costs, default=default, remarks=remarks, source="the log")
 
     def _use(self, use: Generated | UsageRecorded, at: float, seconds: float) -> None:
         self._requests.append(
             Request(at=at, model_id=use.model_id, group_id=use.conversation_id or "", seconds=seconds)
         )
+
+
+def _waited_seconds(use: Generated) -> float:
+    """From when the node had the request until the model's process had it, as far as known."""
+    return 0.0 if use.waited_ms is UNSET else use.waited_ms / 1000
 
 
 def history(

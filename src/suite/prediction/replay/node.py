@@ -25,7 +25,7 @@ from suite.messages.events import InstanceLoaded, InstanceLoadStarted, InstanceU
 from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Loaded, Used
 from suite.prediction.keep_alive import KeepAlive
 from suite.prediction.replay.agenda import Agenda
-from suite.prediction.replay.bettor import INTERVAL_SECONDS, Bettor
+from suite.prediction.replay.bettor import RETRY_SECONDS, Bettor
 from suite.prediction.replay.history import History, Request
 from suite.prediction.replay.outcome import Outcome, Tally
 
@@ -86,13 +86,14 @@ class VirtualNode:
         """The requests that wait for memory, by the id that the decider knows."""
         self._is_undecided = False
         """Whether anything has changed since the last plan."""
-        self._will_bet = False
         self._decides_at = math.inf
         """When to plan again if nothing changes."""
 
     def run(self, name: str, *, beat: Callable[[], None] = lambda: None) -> Outcome:
         """Serve all requests, and say what came of it. ``beat`` is called with each request."""
         now = self._history.requests[0].at
+        if self._bettor is not None:
+            self._agenda.add(now, self._take_bets)
         for number, request in enumerate(self._history.requests):
             beat()
             now = request.at
@@ -157,11 +158,9 @@ class VirtualNode:
         self._is_undecided = True
         if self._bettor is not None:
             self._bettor.used(model_id, now, conversation=request.group_id)
-            self._bet_soon(now)
         if self._keep_alive is not None:
             self._keep_alive.used(model_id, now)
-            instance.leaves_at = now + self._keep_alive.seconds(model_id)
-            self._agenda.add(instance.leaves_at, partial(self._leave_unused, instance))
+        self._keep(instance, now)
 
     def _end_and_decide(self, instance: _Instance, request: Request, now: float) -> None:
         self._end(instance, request, now)
@@ -222,15 +221,13 @@ class VirtualNode:
         self._load(start, waiting, now)
         self._is_undecided = True
 
-    def _bet_soon(self, now: float) -> None:
-        if not self._will_bet:
-            self._will_bet = True
-            self._agenda.add(now + INTERVAL_SECONDS, self._bet)
-
-    def _bet(self, now: float) -> None:
-        """Load what is likely to be used, unless somebody waits for memory."""
-        self._will_bet = False
-        if self._bettor is None or self._state.waiting:
+    def _take_bets(self, now: float) -> None:
+        """Take the best bet, and weigh the others once it is loaded; after some time if none pays."""
+        assert self._bettor is not None
+        self._bettor.look(self._instances, now)
+        self._leave_if_unlikely(now)
+        if self._state.waiting:
+            self._agenda.add(now + RETRY_SECONDS, self._take_bets)
             return
         idle = [
             id
@@ -238,11 +235,14 @@ class VirtualNode:
             if may_leave(self._state, id, now=now, use=self._use_of(each))
         ]
         free_bytes = self._state.residency.limit_bytes - self._state.residency.reserved_bytes
-        for bet in self._bettor.bets(self._instances, idle, free_bytes, now):
-            start = Start(
-                model_id=bet.candidate.model_id, reserved_bytes=bet.candidate.bytes, evicting=bet.evicting
-            )
-            self._load(start, [], now)
+        bet = self._bettor.take(self._instances, idle, free_bytes, now)
+        if bet is None:
+            self._agenda.add(now + self._bettor.pause_seconds(now), self._take_bets)
+            return
+        candidate = bet.candidate
+        start = Start(model_id=candidate.model_id, reserved_bytes=candidate.bytes, evicting=bet.evicting)
+        self._load(start, [], now)
+        self._agenda.add(now if self._is_instant else now + candidate.reload_seconds, self._take_bets)
 
     def _load(self, start: Start, waiting: list[Request], now: float) -> None:
         for model_id in start.evicting:
@@ -284,6 +284,7 @@ class VirtualNode:
             self._state = evolve(self._state, event)
         self._policy.fold(Loaded(at=now, candidate=candidate))
         waiting, instance.waiting = instance.waiting or [], None
+        self._keep(instance, now)
         for request in waiting:
             self._begin(instance, request, now)
 
@@ -291,18 +292,34 @@ class VirtualNode:
         self._ready(instance, now)
         self._decide(now)
 
+    def _keep(self, instance: _Instance, now: float) -> None:
+        """Have a model leave in time if it is not used until then."""
+        if self._keep_alive is not None:
+            instance.leaves_at = now + self._keep_alive.seconds(instance.candidate.model_id)
+            self._agenda.add(instance.leaves_at, partial(self._leave_unused, instance))
+
     def _leave_unused(self, instance: _Instance, now: float) -> None:
         is_there = self._instances.get(instance.candidate.model_id) is instance
-        if is_there and instance.leaves_at == now and not instance.holds:
+        if is_there and self._may_idle_out(instance, now):
             self._unload(instance.candidate.model_id, now, "idle")
             self._decide(now)
+
+    def _leave_if_unlikely(self, now: float) -> None:
+        """Have those leave that stayed as they were likely to be used."""
+        for instance in list(self._instances.values()):
+            self._leave_unused(instance, now)
+
+    def _may_idle_out(self, instance: _Instance, now: float) -> bool:
+        if instance.holds or instance.waiting is not None or instance.leaves_at > now:
+            return False
+        return self._bettor is None or not self._bettor.keeps(instance.candidate.model_id, now)
 
     def _unload(self, model_id: str, now: float, reason: UnloadReason) -> None:
         instance = self._instances.pop(model_id)
         candidate = instance.candidate
         self._tally.stay(candidate.bytes, now - instance.began_at)
         if self._bettor is not None:
-            self._bettor.left(model_id)
+            self._bettor.left(model_id, now)
         self._state = evolve(
             self._state,
             InstanceUnloaded(

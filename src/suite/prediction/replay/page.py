@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Final, TypeAlias
 
 from suite.prediction.replay.belady import Belady
+from suite.prediction.replay.history import PERIODS
 from suite.prediction.replay.outcome import Outcome
 
 _STYLE: Final = """
@@ -158,6 +159,8 @@ def _by_budget(outcomes: Sequence[Outcome], colours: Mapping[str, str]) -> str:
 
 def period_name(seconds: float) -> str:
     """How long a period is, in words."""
+    if seconds > PERIODS[0] and seconds % PERIODS[0] == 0:
+        return f"{seconds / PERIODS[0]:g} days"
     return {86_400.0: "a day", 3_600.0: "an hour"}.get(seconds, f"{seconds / 3600:g} hours")
 
 

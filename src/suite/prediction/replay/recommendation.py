@@ -10,7 +10,7 @@ with replacement, and all outcomes are compared on the same periods each time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from operator import mul
 from random import Random
 from typing import Final
@@ -25,6 +25,8 @@ from suite.prediction.replay.outcome import Outcome
 from suite.prediction.replay.page import budget, period_name
 
 DRAWS: Final = 1_000
+MOST_PERIODS: Final = 400
+"""Of a longer history, several periods are drawn as one."""
 CONFIDENCE: Final = 0.9
 SAME: Final = 0.02
 """Two that differ by less than this share, of waiting or of memory over time, are the same to a user."""
@@ -71,7 +73,10 @@ class _Waits:
     """What each outcome waited in histories that are drawn again: all from the same periods."""
 
     def __init__(self, outcomes: Sequence[Outcome], seed: int) -> None:
-        numbers = sorted({period.number for outcome in outcomes for period in outcome.periods})
+        all_ = {period.number for outcome in outcomes for period in outcome.periods}
+        self.merged = _merged(all_)
+        """So many periods are drawn as one."""
+        numbers = sorted({number // self.merged for number in all_})
         random = Random(seed)
         self.periods = len(numbers)
         draws = [Counter(random.choices(numbers, k=len(numbers))) for _ in range(DRAWS)]
@@ -80,9 +85,19 @@ class _Waits:
 
     def of(self, outcome: Outcome) -> list[float]:
         """The seconds that an outcome waited in each draw."""
-        by_number = {period.number: period.waited_seconds for period in outcome.periods}
-        waits = [by_number.get(number, 0.0) for number in self._numbers]
+        by_number = dict.fromkeys(self._numbers, 0.0)
+        for period in outcome.periods:
+            by_number[period.number // self.merged] += period.waited_seconds
+        waits = list(by_number.values())
         return [sum(map(mul, weights, waits)) for weights in self._weights]
+
+
+def _merged(numbers: Collection[int]) -> int:
+    """How many periods of a long history to take as one, so that the draws stay small."""
+    merged = 1
+    while len({number // merged for number in numbers}) > MOST_PERIODS:
+        merged *= 2
+    return merged
 
 
 def choose(outcomes: Sequence[Outcome]) -> Outcome:
@@ -120,7 +135,7 @@ def recommend(outcomes: Sequence[Outcome], *, seed: int = 0) -> Recommendation:
         gb_hours_saved=other.gb_hours - chosen.gb_hours,
         again_percent=100 * again / DRAWS,
         periods=waits.periods,
-        period_seconds=chosen.period_seconds,
+        period_seconds=chosen.period_seconds * waits.merged,
         is_long_enough=is_long_enough,
         certain=is_long_enough and seconds.low > 0,
     )
@@ -152,6 +167,8 @@ def _setting(advice: Recommendation) -> str:
 def _saving(advice: Recommendation) -> str:
     if advice.name == advice.instead_of:
         return "nothing that was compared saved more"
+    if not _saves(advice):
+        return f"as good as {advice.instead_of} in as much memory; nothing saved"
     percent = advice.saved_percent
     sure = f", 90 % sure: {percent.low:.1f} to {percent.high:.1f} %" if advice.is_long_enough else ""
     return (
@@ -160,13 +177,17 @@ def _saving(advice: Recommendation) -> str:
     )
 
 
+def _saves(advice: Recommendation) -> bool:
+    return advice.name != advice.instead_of and advice.saved_seconds.estimate > 0
+
+
 def _certainty(advice: Recommendation) -> str:
     period = period_name(advice.period_seconds)
     if not advice.is_long_enough:
         needed = f"{ENOUGH_PERIODS} periods of {period} with requests"
         return f"how sure that is cannot be told: it takes {needed}, and there are {advice.periods}"
     again = f"{advice.again_percent:.0f} of 100 histories drawn from the {advice.periods} periods of {period}"
-    is_proved = advice.certain or advice.name == advice.instead_of
+    is_proved = advice.certain or not _saves(advice)
     return f"{again} recommend the same{'' if is_proved else '; it is not sure that this saves anything'}"
 
 

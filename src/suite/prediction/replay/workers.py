@@ -8,6 +8,7 @@ is replayed in its place.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
 from collections import deque
@@ -16,12 +17,13 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
 from suite.errors import InvalidRequest, SuiteError
 from suite.machine import cpus
+from suite.prediction.eviction.guarded import told
 from suite.prediction.eviction.policies import DEFAULT
 from suite.prediction.replay.history import History
 from suite.prediction.replay.outcome import Outcome
@@ -96,6 +98,12 @@ class _Pool:
             self._running.append(process)
 
 
+class _Failed(NamedTuple):
+    """What such a process sends where it should not have failed."""
+
+    problem: str
+
+
 class _Process:
     """A run that is replayed by a process, and by another with the default policy if that has to be ended."""
 
@@ -146,11 +154,11 @@ class _Process:
 
     def _receive(self) -> None:
         try:
-            answer: Outcome | str = self.connection.recv()
+            answer: Outcome | _Failed | str = self.connection.recv()
         except EOFError:
-            if self._remark or not self.run.is_own:
-                raise SuiteError("a process that replays has ended: is there enough memory?") from None
-            self._go_on_by_default("ended the process")
+            answer = _Failed("")
+        if isinstance(answer, _Failed):
+            self._fail(answer.problem)
             return
         self.end()
         if isinstance(answer, str):
@@ -158,6 +166,15 @@ class _Process:
         self.outcome = msgspec.structs.replace(
             answer, policy=self.run.policy, remark=self._remark or answer.remark
         )
+
+    def _fail(self, problem: str) -> None:
+        """Go on after a failure of somebody's own policy. Raises SuiteError where there is none."""
+        if self.run.is_own and not self._remark:
+            self._go_on_by_default(f"made the replay fail with {problem}" if problem else "ended the process")
+        elif problem:
+            raise SuiteError(f"a process that replays has failed: {problem}")
+        else:
+            raise SuiteError("a process that replays has ended: is there enough memory?")
 
     def _go_on_by_default(self, problem: str) -> None:
         self.end()
@@ -189,8 +206,11 @@ def _replay(run: Run, path: Path, answers: Connection, served: Any) -> None:
     def beat() -> None:
         served.value += 1
 
+    os.dup2(2, 1)  # what somebody's own policy prints is no part of the figures
     beat()
     try:
         answers.send(run.outcome(history, beat=beat))
     except InvalidRequest as error:
         answers.send(error.message)
+    except Exception as error:
+        answers.send(_Failed(told(error)))
