@@ -86,6 +86,10 @@ class OpenBet(msgspec.Struct, kw_only=True):
         """When the horizon ends."""
         return self.at + self.made.horizon_seconds
 
+    def by(self, fate: Fate) -> Fate:
+        """A fate, if it came within the horizon: what comes later changes nothing."""
+        return fate if fate.at <= self.until else Fate("not_used", self.until)
+
     def settled(self, fate: Fate) -> PredictionSettled:
         """The event that ends the bet."""
         is_hit = fate.reason == "used"
@@ -225,9 +229,9 @@ class BetBook:
             case InstanceLoadFailed():
                 bet.fate = Fate("failed", at, fact.code)
             case InstanceUnloaded():
-                bet.fate = Fate("left", at, fact.reason)
+                bet.fate = bet.by(Fate("left", at, fact.reason))
             case InstanceCrashed():
-                bet.fate = Fate("left", at, "crashed")
+                bet.fate = bet.by(Fate("left", at, "crashed"))
             case _:
                 pass
 
@@ -238,7 +242,7 @@ class BetBook:
 
     def _gone(self, node: str, fate: Fate) -> None:
         for bet in self._undecided(node=node):
-            bet.fate = fate
+            bet.fate = bet.by(fate)
 
     def _undecided(self, *, node: str | None = None, model_id: str | None = None) -> Iterator[OpenBet]:
         for bet in self.open.values():
