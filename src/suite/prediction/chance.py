@@ -230,7 +230,7 @@ class ChanceFold:
     def __init__(self, node: str, use_chance: UseChance) -> None:
         self._node = node
         self._use_chance = use_chance
-        self._time = SteadyTime()
+        self._time = SteadyTime(node)
 
     @property
     def horizon_seconds(self) -> float:
@@ -248,7 +248,7 @@ class ChanceFold:
         if model_id is not None:
             self._use_chance.used(
                 model_id,
-                self._time.advance(event.time),
+                self._time.advance(event),
                 conversation=conversation_of(event.data),
             )
 

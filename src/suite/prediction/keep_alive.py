@@ -51,13 +51,13 @@ class KeepAliveFold:
     def __init__(self, node: str, keep_alive: LearnedKeepAlive) -> None:
         self._node = node
         self._keep_alive = keep_alive
-        self._time = SteadyTime()
+        self._time = SteadyTime(node)
 
     def fold(self, event: Recorded) -> None:
         """Learn of one more event."""
         model_id = use_of(event.data, self._node)
         if model_id is not None:
-            self._keep_alive.used(model_id, self._time.advance(event.time))
+            self._keep_alive.used(model_id, self._time.advance(event))
 
     def seconds(self, model_id: str) -> float:
         """How long the model stays from its last use on."""
