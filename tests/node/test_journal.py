@@ -8,11 +8,13 @@ from itertools import count
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from suite.bus.embedded import EmbeddedServer
 from suite.errors import LogNotWritable, UnknownOutcome
 from suite.log import Log
+from suite.messages.decisions import Decision
 from suite.messages.events import InstanceLoadFailed, InstanceLoadStarted, InstanceUnloaded
 from suite.node.journal import Journal
 from suite.tasks import background
@@ -86,6 +88,15 @@ async def test_decisions_are_refused_and_facts_wait_while_the_log_takes_none(tmp
                 "instance.load_started",
             ]
             assert [event.seq for event in events[1:]] == [*written, seq]
+
+
+async def test_what_was_weighed_is_left_out_of_the_log_if_it_is_too_large(tmp_path: Path) -> None:
+    weighed = Decision(need_bytes=1, free_bytes=0, limit_bytes=1, policy="x" * 1_100_000)
+    async with journal_on(tmp_path) as (_, log, journal):
+        await journal.decide(msgspec.structs.replace(load("i"), decision=weighed), undone=given_up("i"))
+        await journal.record(msgspec.structs.replace(unloaded(), decision=weighed))
+        events = [event.data async for event in log.read("suite.event.instance.>")]
+    assert events == [load("i"), unloaded()]
 
 
 async def test_a_decision_that_turns_up_later_is_made_up_for(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from suite.domain.turns import Place, Request
-from suite.errors import NotEnoughMemory
+from suite.errors import NotEnoughMemory, TooLarge
 from suite.messages.decisions import Decision
 from suite.messages.events import AdmissionEvent, RequestsRefused, WaitEnded, WaitStarted
+from suite.node.admission_log import AdmissionLog
 from suite.node.outcomes import QUIET_SECONDS, REFUSALS_SECONDS, End, Outcomes
 
 DECISION = Decision(need_bytes=2, free_bytes=1, limit_bytes=3)
@@ -23,10 +24,10 @@ class Line:
         self.weighed = 0
         self._count = 0
 
-    def ask(self) -> Request:
+    def ask(self, model_id: str = "m") -> Request:
         self._count += 1
         request = Request(
-            request_id=f"r{self._count}", model_id="m", need_bytes=2, since=self.now, deadline=1e9
+            request_id=f"r{self._count}", model_id=model_id, need_bytes=2, since=self.now, deadline=1e9
         )
         self.outcomes.queued(request)
         return request
@@ -125,3 +126,48 @@ def test_nothing_is_lost_at_the_end(line: Line) -> None:
         line.take()
     line.take(is_last=True)
     assert [event.fact for event in line.events] == ["wait_started", "refused", "wait_ended", "refused"]
+
+
+def test_many_waits_are_weighed_one_after_the_other(line: Line) -> None:
+    waiting = [f"m{number}" for number in range(20)]
+    for model_id in waiting:
+        line.ask(model_id)
+    line.now = 2.0
+    for number in range(1, 21):
+        line.take()
+        assert [event.model_id for event in line.events] == waiting[:number]
+    line.take()
+    assert len(line.events) == 20
+
+
+class Refusing:
+    """A journal that takes no event about one model."""
+
+    def __init__(self, model_id: str) -> None:
+        self.taken: list[str] = []
+        self._model_id = model_id
+
+    async def note(self, event: AdmissionEvent, _: str) -> None:
+        if event.model_id == self._model_id:
+            raise TooLarge("an event has 2 MB: the server takes 1 MB")
+        self.taken.append(event.model_id)
+
+
+class Due:
+    """An admission of which the outcomes are given."""
+
+    def __init__(self, *model_ids: str) -> None:
+        self._events = [
+            RequestsRefused(node="box1", model_id=model_id, code="overloaded", message="")
+            for model_id in model_ids
+        ]
+
+    def outcomes_due(self, *, is_last: bool) -> list[AdmissionEvent]:
+        assert is_last
+        return [self._events.pop(0)] if self._events else []
+
+
+async def test_an_event_that_the_log_will_never_take_does_not_keep_the_others_back() -> None:
+    journal = Refusing("b")
+    await AdmissionLog(Due("a", "b", "c"), journal, lambda: "").close()  # type: ignore[arg-type]
+    assert journal.taken == ["a", "c"]

@@ -41,7 +41,7 @@ BEGUN = InstanceLoadStarted(node="test", model_id="m", instance_id="i", reserved
 READY = InstanceLoaded(node="test", model_id="m", instance_id="i", pid=1, resident_bytes=200, load_ms=20e3)
 USED = generated("g")
 """By the instance `i` of the node `test`."""
-EMBEDDED = UsageRecorded(model_id="m", usage_type="embedding")
+EMBEDDED = UsageRecorded(model_id="m", usage_type="embedding", node="test")
 LEFT = InstanceUnloaded(node="test", model_id="m", instance_id="i", reason="evicted", freed_bytes=200)
 CRASHED = InstanceCrashed(node="test", model_id="m", instance_id="i", exit_code=-9, generations=0)
 FAILED = InstanceLoadFailed(node="test", model_id="m", instance_id="i", code="load_failed", message="")
@@ -50,7 +50,7 @@ RESTARTED = NodeStarted(node="test", version="0", host="h", pid=2, memory_limit_
 
 def book_of(*events: tuple[float, Event]) -> BetBook:
     """The fold of events, each so many seconds after the first."""
-    book = BetBook()
+    book = BetBook("test")
     for seq, (at, event) in enumerate(events, 1):
         book.fold(recorded(event, seq, at=T0 + timedelta(seconds=at)))
     return book
@@ -118,15 +118,21 @@ def test_a_bet_is_open_until_its_horizon_has_passed_and_nobody_uses_the_model_an
     assert settled(*LOADED, now=HORIZON + 1, in_use=("m",)) == []
     [one] = settled(*LOADED, now=HORIZON + 1)
     assert (one.reason, one.byte_seconds) == ("not_used", 200 * (HORIZON - 1))
-    [late] = settled(
-        *LOADED, (HORIZON + 8, msgspec.structs.replace(USED, generation_ms=10e3)), now=HORIZON + 9
-    )
-    assert late.outcome == "hit"  # it began within the horizon
+    slow = msgspec.structs.replace(
+        USED, queue_ms=2e3, time_to_first_token_ms=7e3, generation_ms=3e3
+    )  # it began within the horizon
+    [late] = settled(*LOADED, (HORIZON + 8, slow), now=HORIZON + 9)
+    assert late.outcome == "hit"
 
 
 def test_what_concerns_another_instance_or_node_settles_no_bet() -> None:
     elsewhere = msgspec.structs.replace(USED, node="other", instance_id="o")
-    others = [(30.0, elsewhere), (40.0, msgspec.structs.replace(LEFT, instance_id="before"))]
+    others: list[tuple[float, Event]] = [
+        (30.0, elsewhere),
+        (35.0, msgspec.structs.replace(EMBEDDED, node="other")),
+        (36.0, msgspec.structs.replace(EMBEDDED, node="")),
+        (40.0, msgspec.structs.replace(LEFT, instance_id="before")),
+    ]
     assert settled(*LOADED, *others) == []
     assert list(book_of((0.0, MADE), *LOADED, (31.0, USED)).due("other", now=0.0)) == []
 
@@ -167,3 +173,20 @@ def test_a_bet_of_a_node_that_is_lost_keeps_nobody_from_betting() -> None:
     assert book_of((0.0, MADE)).is_open("m", now=now)
     assert not book_of((0.0, MADE)).is_open("m", now=now + HORIZON)
     assert not book_of((0.0, MADE), (20.0, lost)).is_open("m", now=now)
+
+
+def test_a_copy_of_a_bet_does_not_open_it_again() -> None:
+    [end] = settled(*LOADED, (31.0, USED))
+    book = book_of((0.0, MADE), (32.0, end), (33.0, MADE))
+    assert book.open == {}
+    assert book.records["m"].last_settled == end
+
+
+def test_bets_of_other_nodes_that_never_settle_them_are_dropped_and_ones_own_are_not() -> None:
+    others = [
+        (float(number), msgspec.structs.replace(MADE, node=f"pod{number}", prediction_id=f"p{number}"))
+        for number in range(50)
+    ]
+    book = book_of((0.0, MADE), *others, (3 * HORIZON, msgspec.structs.replace(MADE, prediction_id="new")))
+    assert list(book.open) == ["p", "new"]
+    assert [each.prediction_id for each in book.due("test", now=T0.timestamp() + 3 * HORIZON)] == ["p"]

@@ -114,6 +114,20 @@ async def test_of_a_long_log_the_newest_uses_are_folded_and_what_happened_since(
     assert lasting.seqs == [21, *fold.seqs]
 
 
+async def test_a_copy_of_an_event_is_not_folded_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (_, connection, log):
+        await log.append(*uses(2))
+        first, _ = [each async for each in log.read(Subjects().events, after=0)]
+        copy = Envelope(id=first.id, source=first.source, time=first.time, data=first.data)
+        headers = {name: value for name, value in copy.headers().items() if name != "Nats-Msg-Id"}
+        await connection.request(copy.subject(Subjects()), copy.body(), headers=headers, timeout=5.0)
+        last = await log.append(*uses(1))
+        fold = Remembering("usage")
+        async with following(log, fold) as live:
+            await live.reach(last)
+        assert (last, fold.seqs) == (4, [1, 2, 4])
+
+
 # --- what a node learns with ----------------------------------------------------------------------------
 
 

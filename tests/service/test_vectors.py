@@ -22,7 +22,8 @@ async def test_a_request_for_vectors_counts_as_usage(tmp_path: Path) -> None:
         assert embedded.usage.prompt_tokens > 2
         (event,) = await history(client, "usage")
         assert event.seq == embedded.seq
-        assert event.data == UsageRecorded(model_id="tiny", usage_type="embedding")
+        node = (await client.health_check()).node
+        assert event.data == UsageRecorded(model_id="tiny", usage_type="embedding", node=node)
         counted = await client.usage(group_by=("model", "usage_type"), min_seq=embedded.seq)
         assert [(each.model_id, each.usage_type, each.uses) for each in counted.usage] == [
             ("tiny", "embedding", 1)

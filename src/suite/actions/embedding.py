@@ -28,7 +28,7 @@ async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
         terms=node.terms(request.load_wait_ms, request.keep_alive),
         correlation_id=call.request_id,
     )
-    used = UsageRecorded(model_id=model.model_id, usage_type=USAGE_TYPE)
+    used = UsageRecorded(model_id=model.model_id, usage_type=USAGE_TYPE, node=node.name)
     seq = await node.log.append(used, correlation_id=call.request_id)
     return EmbedReply(
         model_id=model.model_id,

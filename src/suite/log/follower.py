@@ -90,8 +90,9 @@ class Follower:
         """The last error, if the log has not been reachable for ``seconds``; otherwise None."""
         return self._patience.trouble(seconds)
 
-    async def next(self, wait: float = TICK_SECONDS) -> Batch:
-        """The next events. The batch is empty after ``wait`` seconds without any, or after `settle`.
+    async def next(self, wait: float = TICK_SECONDS, *, most: int = BATCH_EVENTS) -> Batch:
+        """The next events, ``most`` of them. The batch is empty after ``wait`` seconds without any, or after
+        `settle`.
 
         Waits for as long as the log cannot be reached. Raises ServerUnsuitable if the stream is gone, was
         replaced by another one of the same name, or has lost events.
@@ -100,7 +101,7 @@ class Follower:
         gone_at: float | None = None
         while True:
             try:
-                batch = await self._try(until)
+                batch = await self._try(until, most)
             except Lost as lost:
                 logger.info("following on after event %d with a new consumer: %s", self._place, lost)
                 self._patience.excuse(lost)
@@ -122,7 +123,7 @@ class Follower:
             await self._drop()
             await self._patience.pause()
 
-    async def _try(self, until: float) -> Batch | None:
+    async def _try(self, until: float, most: int) -> Batch | None:
         consumer = await self._started()
         if self._told_at is None or time.monotonic() - self._told_at[1] > TIME_SECONDS:
             await self._info()
@@ -130,7 +131,7 @@ class Follower:
             self._asked = False
             return await self._settle(consumer)
         if await consumer.wait(max(0.0, until - time.monotonic())):
-            delivered = await consumer.take(BATCH_EVENTS)
+            delivered = await consumer.take(most)
             self._place = delivered[-1].seq
             self._pending = delivered[-1].pending + consumer.buffered
             read = [read_delivered(each) for each in delivered]

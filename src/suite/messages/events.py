@@ -388,12 +388,14 @@ class Generated(Event, frozen=True, kw_only=True):
 
 
 @event("usage", "recorded")
-class UsageRecorded(Event, frozen=True, kw_only=True):
+class UsageRecorded(Event, frozen=True, kw_only=True, omit_defaults=True):
     """A model made embeddings, or a client reported a use of a model, which need not be registered."""
 
     model_id: str
     usage_type: str
     conversation_id: str | None = None
+    node: str = ""
+    """Whose model made the embeddings; empty: a client reported the use."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says

@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 
-from suite.errors import SuiteError
+from suite.errors import InvalidRequest, SuiteError, TooLarge
 from suite.identity import NewId
 from suite.messages.events import AdmissionEvent
 from suite.node.admission import Admission
@@ -49,14 +49,19 @@ class AdmissionLog:
 
     async def _write(self, *, is_last: bool) -> None:
         async with self._writing:
-            if is_last or not self._pending:
-                due = self._admission.outcomes_due(is_last=is_last)
-                self._pending.extend((self._new_id(), event) for event in due)
-            while self._pending:
+            while self._pending or self._take(is_last):
                 event_id, event = self._pending[0]
                 try:
                     await self._journal.note(event, event_id)
+                except (TooLarge, InvalidRequest) as error:  # it will never be taken
+                    logger.error("%s is left out of the log: %s", event.type, error.message)
                 except SuiteError as error:
                     logger.debug("%s is not in the log yet: %s", event.type, error.message)
                     return
                 self._pending.popleft()
+
+    def _take(self, is_last: bool) -> bool:
+        """Take over what is due, one wait at a time. Returns whether there was anything."""
+        due = self._admission.outcomes_due(is_last=is_last)
+        self._pending.extend((self._new_id(), event) for event in due)
+        return bool(due)

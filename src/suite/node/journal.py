@@ -2,6 +2,8 @@
 
 Every append expects that the node's own ``started`` event is still the last one on its subject. When another
 process has taken the name over, the append is refused and this node stops (DESIGN, invariant 3).
+
+A load or an unload that is too large for the log because of what was weighed for it is appended without that.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
+import msgspec
 
 from suite.errors import (
     AccessDenied,
@@ -20,13 +23,15 @@ from suite.errors import (
     LogNotWritable,
     Overloaded,
     SuiteError,
+    TooLarge,
     Unavailable,
     UnknownOutcome,
 )
 from suite.identity import NewId
 from suite.log import Expectation, Log, Unreadable
+from suite.messages.decisions import Decision
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, NodeStarted, UnknownEvent
+from suite.messages.events import Event, InstanceLoadStarted, InstanceUnloaded, NodeStarted, UnknownEvent
 from suite.messages.subjects import Subjects
 from suite.node.backlog import Backlog, Pending
 
@@ -226,6 +231,14 @@ class Journal:
             seq = await self._log.append(
                 event, expect=self._fence, id=event_id, correlation_id=correlation_id, essential=essential
             )
+        except TooLarge:
+            match event:
+                case InstanceLoadStarted(decision=Decision()) | InstanceUnloaded(decision=Decision()):
+                    logger.warning("%s is in the log without what was weighed: that is too large", event.type)
+                    smaller = msgspec.structs.replace(event, decision=None)
+                    return await self._append(smaller, event_id, correlation_id, essential=essential)
+                case _:
+                    raise
         except Conflict:
             with suppress(Unavailable):
                 await self.check()

@@ -44,7 +44,7 @@ class Learning:
         self.keep_alive = _keep_alive(settings)
         """How long models stay, where that is learned."""
         self.chances = ChanceFold(settings.node, UseChance())
-        self.bets = BetBook()
+        self.bets = BetBook(settings.node)
         folds: list[Fold] = [self.appraiser, self.chances, self.bets]
         if self.keep_alive is not None:
             folds.append(self.keep_alive)

@@ -17,6 +17,8 @@ from suite.messages.events import AdmissionEvent, RequestsRefused, WaitEnded, Wa
 
 LEAST_WAIT_SECONDS: Final = 1.0
 """A wait that is shorter has no event of its own: the load that ends it says how long it was."""
+MOST_WEIGHED: Final = 1
+"""So many waits at once: to weigh one takes some milliseconds, for which nothing else is done."""
 QUIET_SECONDS: Final = 10.0
 """A wait in vain has ended when nobody has waited for so long: clients that are refused ask again."""
 REFUSALS_SECONDS: Final = 60.0
@@ -135,18 +137,23 @@ class Outcomes:
         refusals.add(error, now, waited_seconds, weigh)
 
     def take(self, now: float, weigh: WeighWait, *, is_last: bool = False) -> list[AdmissionEvent]:
-        """The events that are due now; they are given out once. `is_last`: the node stops."""
+        """Events that are due now, which are given out once. `is_last`: the node stops.
+
+        Of waits that have to be weighed there is one: the next comes with the next call.
+        """
         ended, self._ended = self._ended, []
         return [*ended, *self._waits_due(now, weigh, is_last), *self._refusals_due(now, is_last)]
 
     def _waits_due(self, now: float, weigh: WeighWait, is_last: bool) -> Iterator[AdmissionEvent]:
+        weighed = 0
         for model_id, wait in tuple(self._waits.items()):
             if wait.is_told:
                 if is_last or (not wait.waiting and now - wait.quiet_since >= QUIET_SECONDS):
                     del self._waits[model_id]
                     yield wait.ended(self._node, model_id)
-            elif now - wait.since >= LEAST_WAIT_SECONDS:
+            elif now - wait.since >= LEAST_WAIT_SECONDS and weighed < MOST_WEIGHED:
                 wait.is_told = True
+                weighed += 1
                 place, decision = weigh(model_id)
                 yield WaitStarted(
                     node=self._node,

@@ -8,7 +8,7 @@ from typing import Final
 
 import anyio
 
-from suite.errors import SuiteError
+from suite.errors import InvalidRequest, LogNotWritable, SuiteError, TooLarge
 from suite.identity import Now
 from suite.messages.events import PredictionSettled
 from suite.node.journal import Journal
@@ -51,5 +51,10 @@ class Settlement:
         self._written.append(settled.prediction_id)
         try:
             await self._journal.record(settled, correlation_id=settled.prediction_id)
-        except SuiteError as error:  # the journal writes it later
+        except LogNotWritable as error:  # the journal writes it later
             logger.warning("what became of a bet is not in the log yet: %s", error.message)
+        except (TooLarge, InvalidRequest) as error:  # it will never be taken
+            logger.error("what became of a bet is left out of the log: %s", error.message)
+        except SuiteError as error:
+            self._written.remove(settled.prediction_id)  # it is tried again as long as the bet is open
+            logger.warning("what became of a bet is not in the log: %s", error.message)

@@ -6,7 +6,8 @@
 A bet is open from `prediction.made` to `prediction.settled`. It is bound to the first load of its model after
 it was made. It is a hit if that instance was used within the horizon. It is waste if the horizon has passed,
 or if the model left memory before anybody used it. All that is learned from the log, so a bet that was open
-when its node stopped is settled by the node's next start as what it was by then.
+when its node stopped is settled by the node's next start as what it was by then. A use that a client reported
+says of no instance that it was used.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from suite.messages.events import (
     UsageRecorded,
 )
 from suite.prediction.chance import Calibration
+from suite.prediction.recent_ids import RecentIds
+from suite.prediction.uses import seconds_of
 
 LOADED_ALREADY: Final = "loaded_already"
 """The detail of a bet that came too late: somebody else had the model loaded meanwhile."""
@@ -132,9 +135,15 @@ class BetBook:
     name: ClassVar[str] = "bet_book"
     aggregates: ClassVar[tuple[str, ...]] = ("prediction", "instance", "usage", "node")
 
-    def __init__(self) -> None:
+    def __init__(self, node: str) -> None:
+        """`node` settles its bets itself, however late; those of others are dropped in time."""
+        self._node = node
         self.open: dict[str, OpenBet] = {}
         """By prediction id, in the order in which they were made."""
+        self._of_model: dict[str, dict[str, OpenBet]] = {}
+        """The same, by model."""
+        self._ended = RecentIds()
+        """The predictions that are settled: a copy does not open them again."""
         self.records: dict[str, Record] = {}
         """By model."""
         self.calibration = Calibration()
@@ -148,7 +157,7 @@ class BetBook:
 
     def is_open(self, model_id: str, *, now: float) -> bool:
         """Whether any node has a bet on the model that may still be won."""
-        return any(bet.until >= now for bet in self._undecided(model_id=model_id))
+        return any(bet.until >= now for bet in self._undecided(model_id))
 
     def due(self, node: str, *, now: float, in_use: Collection[str] = ()) -> Iterator[PredictionSettled]:
         """What ends those bets of a node whose outcome is known at a time.
@@ -177,9 +186,9 @@ class BetBook:
             case InstanceEvent() as fact:
                 self._instance(fact, at)
             case Generated() as use:
-                self._used(use.model_id, at - use.generation_ms / 1000, instance_id=use.instance_id)
-            case UsageRecorded() as use:
-                self._used(use.model_id, at)
+                self._used(use.model_id, at - seconds_of(use), use.node, instance_id=use.instance_id)
+            case UsageRecorded(node=node) as use if node:
+                self._used(use.model_id, at, node)
             case NodeStarted(node=node):
                 self._gone(node, Fate("left", at, "restart"))
             case NodeStopped(node=node):
@@ -190,17 +199,20 @@ class BetBook:
                 pass
 
     def _made(self, made: PredictionMade, at: float) -> None:
-        if made.prediction_id in self.open:
+        if made.prediction_id in self.open or made.prediction_id in self._ended:
             return
-        self.open[made.prediction_id] = OpenBet(made=made, at=at, bytes=made.bytes)
+        self._drop_abandoned(at)
+        bet = self.open[made.prediction_id] = OpenBet(made=made, at=at, bytes=made.bytes)
+        self._of_model.setdefault(made.model_id, {})[made.prediction_id] = bet
         record = self.records.setdefault(made.model_id, Record(last=made, last_at=at))
         record.last, record.last_at, record.last_settled = made, at, None
 
     def _settled(self, settled: PredictionSettled, at: float) -> None:
-        bet = self.open.pop(settled.prediction_id, None)
+        self._ended.add(settled.prediction_id)
+        bet = self._close(settled.prediction_id)
         if bet is None:
             return
-        record = self.records[settled.model_id]
+        record = self.records[bet.made.model_id]
         if record.last.prediction_id == settled.prediction_id:
             record.last_settled = settled
         if settled.reason != "failed":
@@ -215,8 +227,25 @@ class BetBook:
             self.calibration.settle(bet.made.chance, settled.used)
             self._of_estimates.settle(bet.made.estimate, settled.used)
 
+    def _close(self, prediction_id: str) -> OpenBet | None:
+        bet = self.open.pop(prediction_id, None)
+        if bet is not None:
+            of_model = self._of_model[bet.made.model_id]
+            del of_model[prediction_id]
+            if not of_model:
+                del self._of_model[bet.made.model_id]
+        return bet
+
+    def _drop_abandoned(self, now: float) -> None:
+        """Forget the bets of other nodes that have not settled them: they may never come back."""
+        for prediction_id, bet in tuple(self.open.items()):
+            if bet.made.node != self._node and bet.until + bet.made.horizon_seconds < now:
+                self._close(prediction_id)
+
     def _instance(self, fact: InstanceEvent, at: float) -> None:
-        for bet in self._undecided(node=fact.node, model_id=fact.model_id):
+        for bet in self._undecided(fact.model_id):
+            if bet.made.node != fact.node:
+                continue
             if isinstance(fact, InstanceLoadStarted) and not bet.instance_id:
                 bet.instance_id, bet.load_at = fact.instance_id, at
             elif bet.instance_id == fact.instance_id:
@@ -235,20 +264,18 @@ class BetBook:
             case _:
                 pass
 
-    def _used(self, model_id: str, at: float, *, instance_id: str | None = None) -> None:
-        for bet in self._undecided(model_id=model_id):
-            if bet.instance_id and instance_id in (None, bet.instance_id):
-                bet.fate = Fate("used", at) if at <= bet.until else Fate("not_used", bet.until)
+    def _used(self, model_id: str, at: float, node: str, *, instance_id: str | None = None) -> None:
+        for bet in self._undecided(model_id):
+            if bet.made.node == node and bet.instance_id and instance_id in (None, bet.instance_id):
+                bet.fate = bet.by(Fate("used", at))
 
     def _gone(self, node: str, fate: Fate) -> None:
-        for bet in self._undecided(node=node):
-            bet.fate = bet.by(fate)
-
-    def _undecided(self, *, node: str | None = None, model_id: str | None = None) -> Iterator[OpenBet]:
         for bet in self.open.values():
-            made = bet.made
-            if bet.fate is None and node in (None, made.node) and model_id in (None, made.model_id):
-                yield bet
+            if bet.fate is None and bet.made.node == node:
+                bet.fate = bet.by(fate)
+
+    def _undecided(self, model_id: str) -> Iterator[OpenBet]:
+        return (bet for bet in self._of_model.get(model_id, {}).values() if bet.fate is None)
 
 
 def not_loaded(made: PredictionMade, why: str) -> PredictionSettled:

@@ -5,7 +5,8 @@
     ...
     live.seq     # every event up to this one has been folded, and none after it
 
-A fold gets the events of its aggregates in the order of the log, each once, without those of later versions.
+A fold gets the events of its aggregates in the order of the log, each once, without those of later versions
+and without copies.
 It learns of time only from them. So whoever reads the same events again gets the same state, at any sequence.
 It begins with the newest `REMEMBERED_USES` uses and what happened since, because older ones hardly count any
 more (ADR 44).
@@ -14,24 +15,27 @@ more (ADR 44).
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import anyio
-import anyio.lowlevel
 
 from suite.errors import SuiteError
 from suite.log import Log
 from suite.log.follower import Follower
 from suite.messages.envelope import Recorded
 from suite.messages.events import UnknownEvent
+from suite.prediction.recent_ids import RecentIds
 
 logger = logging.getLogger("suite.prediction")
 
 REMEMBERED_USES: Final = 100_000
 """How many uses are folded at the start; what is older has decayed."""
-SLICE_EVENTS: Final = 50
-"""After so many events, a few milliseconds, whatever else the process does has its turn."""
+BATCH_EVENTS: Final = 50
+"""How many events are decoded at one go: about a millisecond."""
+SLICE_SECONDS: Final = 0.002
+"""After so long whatever else the process does has its turn, for as long: this takes half a core at most."""
 RETRY_SECONDS: Final = 2.0
 
 
@@ -79,6 +83,7 @@ class LiveFolds:
         self.problems: list[str] = []
         """What went wrong with folds since the start."""
         self._follower: Follower | None = None
+        self._seen = RecentIds()
         self._news = anyio.Event()
 
     async def reach(self, seq: int) -> None:
@@ -108,11 +113,13 @@ class LiveFolds:
         try:
             async with self._log.follow(self._aggregates, after=self.seq) as self._follower:
                 while True:
-                    batch = await self._follower.next()
+                    batch = await self._follower.next(most=BATCH_EVENTS)
                     self.pending = batch.pending + len(batch.events)
-                    await self._fold(batch.events)
+                    worked = await self._fold(batch.events)
                     self.seq, self.pending = batch.seq, batch.pending
                     self._tell()
+                    if batch.pending:  # they may be here already, so that nothing would be waited for
+                        await anyio.sleep(worked)
         finally:
             self._follower = None
 
@@ -125,23 +132,29 @@ class LiveFolds:
             reached = 0
             while reached < until:
                 follower.settle()
-                batch = await follower.next()
+                batch = await follower.next(most=BATCH_EVENTS)
                 events += [event for event in batch.events if event.seq <= until]
                 reached = batch.seq
+                await anyio.sleep(SLICE_SECONDS if batch.events else 0.0)
         await self._fold(events)
 
     def _tell(self) -> None:
         self._news.set()
         self._news = anyio.Event()
 
-    async def _fold(self, events: Sequence[Recorded]) -> None:
-        for number, event in enumerate(events, 1):
-            if not isinstance(event.data, UnknownEvent):
+    async def _fold(self, events: Sequence[Recorded]) -> float:
+        """Fold them in slices. Returns how long the last one took, in seconds."""
+        began = time.perf_counter()
+        for event in events:
+            if not isinstance(event.data, UnknownEvent) and not self._seen.is_copy(event.id):
                 for fold in tuple(self._folds[event.data.aggregate]):
                     self._hand(event, fold)
             self.seq = event.seq
-            if number % SLICE_EVENTS == 0:
-                await anyio.lowlevel.checkpoint()
+            worked = time.perf_counter() - began
+            if worked >= SLICE_SECONDS:
+                await anyio.sleep(worked)
+                began = time.perf_counter()
+        return time.perf_counter() - began
 
     def _hand(self, event: Recorded, fold: Fold) -> None:
         try:

@@ -23,6 +23,7 @@ from suite.prediction.eviction import policy as eviction
 from suite.prediction.eviction.appraiser import Appraiser
 from suite.prediction.eviction.guarded import Watch
 from suite.prediction.eviction.policies import policy
+from suite.prediction.recent_ids import RecentIds
 
 CALL_SECONDS: Final = 2.0
 _LONG_SECONDS: Final = 1e9
@@ -102,10 +103,13 @@ class _Learning:
     """The policies of a log, each with what it had learned by a decision."""
 
     def __init__(self, events: Sequence[Recorded], node: str) -> None:
+        seen = RecentIds()
         self._events = [
             each
             for each in events
-            if not isinstance(each.data, UnknownEvent) and each.data.aggregate in Appraiser.aggregates
+            if not isinstance(each.data, UnknownEvent)
+            and each.data.aggregate in Appraiser.aggregates
+            and not seen.is_copy(each.id)
         ]
         self._node = node
         self._appraiser: Appraiser | None = None

@@ -25,6 +25,8 @@ from suite.errors import InvalidRequest
 from suite.messages.envelope import Recorded
 from suite.messages.events import Generated, InstanceLoaded, UsageRecorded
 from suite.prediction.eviction.policy import Candidate
+from suite.prediction.recent_ids import RecentIds
+from suite.prediction.uses import seconds_of
 
 GIGABYTE: Final = 1_000_000_000
 DEFAULT_MODEL_GB: Final = 6.0
@@ -176,15 +178,18 @@ class LogHistory:
         self._requests: list[Request] = []
         self._costs: dict[str, Candidate] = {}
         self._nodes: set[str] = set()
+        self._seen = RecentIds()
 
     def fold(self, event: Recorded) -> None:
         """Take in one more event, of any kind."""
+        if self._seen.is_copy(event.id):
+            return
         match event.data:
             case Generated() as use if self._node in (None, use.node):
                 self._nodes.add(use.node)
-                seconds = _seconds(use)
+                seconds = seconds_of(use)
                 self._use(use, event.time.timestamp() - seconds, seconds)
-            case UsageRecorded() as use:
+            case UsageRecorded() as use if not use.node or self._node in (None, use.node):
                 self._use(use, event.time.timestamp(), 0.0)
             case InstanceLoaded() as load if self._node in (None, load.node):
                 self._costs[load.model_id] = Candidate(
@@ -206,12 +211,6 @@ class LogHistory:
         self._requests.append(
             Request(at=at, model_id=use.model_id, group_id=use.conversation_id or "", seconds=seconds)
         )
-
-
-def _seconds(use: Generated) -> float:
-    """From when the model's process had the request until its answer ended."""
-    until_first = use.time_to_first_token_ms
-    return ((use.queue_ms if until_first is None else until_first) + use.generation_ms) / 1000
 
 
 def history(
