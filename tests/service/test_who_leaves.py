@@ -22,7 +22,7 @@ from support.service import history, service_and_client
 
 MODELS = ("a", "b", "c", "d")
 SHARES = (8, 4, 2, 1)
-CLIENTS, REQUESTS = 3, 20
+CLIENTS, REQUESTS = 3, 12
 
 CONFIG = """
 node = "box"
