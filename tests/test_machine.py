@@ -283,7 +283,7 @@ def test_without_a_limit_it_is_the_memory_of_the_machine(tmp_path: Path, files: 
     assert machine.cores(root, [0]).value == 1
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(group=st.binary(max_size=60), mounts=st.binary(max_size=120), limit=st.binary(max_size=30))
 def test_nothing_that_stands_in_these_files_is_an_error(
     tmp_path: Path, group: bytes, mounts: bytes, limit: bytes

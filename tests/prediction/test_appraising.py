@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
@@ -109,15 +109,30 @@ def test_conversations_cost_what_reading_them_again_takes_as_far_as_prompts_go_o
     assert costs.read_seconds("other", 1000) == 0.0
 
 
+def at(time: datetime, *, source: str = "/node/test") -> Recorded:
+    return msgspec.structs.replace(recorded(use("m"), 1, at=time), source=source)
+
+
 def test_time_goes_on_after_a_clock_that_was_ahead_was_put_right() -> None:
-    time = SteadyTime()
-    began = time.advance(T0)
-    assert time.advance(T0 - timedelta(seconds=1)) == began  # a little late in the log
+    time = SteadyTime("test")
+    began = time.advance(at(T0))
+    assert time.advance(at(T0 - timedelta(seconds=1))) == began  # a little late in the log
     assert time.at(T0 + timedelta(seconds=10)) == began + 10
-    ahead = time.advance(T0 + timedelta(days=200))
+    ahead = time.advance(at(T0 + timedelta(days=200)))
     assert time.at(T0 + timedelta(minutes=1)) == ahead
-    assert time.advance(T0 + timedelta(minutes=1)) == ahead
-    assert time.advance(T0 + timedelta(minutes=2)) == ahead + 60
+    assert time.advance(at(T0 + timedelta(minutes=1))) == ahead
+    assert time.advance(at(T0 + timedelta(minutes=2))) == ahead + 60
+
+
+def test_time_does_not_run_away_between_two_nodes_whose_clocks_do_not_agree() -> None:
+    time, skew = SteadyTime("test"), timedelta(seconds=90)
+    began = time.advance(at(T0))
+    for seconds in range(1, 200, 2):
+        elsewhere = at(T0 + timedelta(seconds=seconds) + skew, source="/node/else/m")
+        time.advance(elsewhere)
+        ended = time.advance(at(T0 + timedelta(seconds=seconds + 1)))
+    assert began + 200 <= ended <= began + 200 + skew.total_seconds()
+    assert time.at(T0 + timedelta(seconds=210)) == ended + 10
 
 
 def appraiser_of(events: Iterable[Recorded]) -> Appraiser:

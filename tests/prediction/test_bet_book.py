@@ -72,12 +72,25 @@ LOADED = ((1.0, BEGUN), (21.0, READY))
     [
         ([(61.0, USED)], ("hit", "used", ""), True, 20.0, 60.0),
         ([(1801.0, EMBEDDED)], ("waste", "not_used", ""), False, 0.0, 1799.0),
+        ([(1801.0, LEFT)], ("waste", "not_used", ""), False, 0.0, 1799.0),
+        ([(1801.0, CRASHED)], ("waste", "not_used", ""), False, 0.0, 1799.0),
+        ([(1801.0, RESTARTED)], ("waste", "not_used", ""), False, 0.0, 1799.0),
         ([(61.0, LEFT), (70.0, USED)], ("waste", "left", "evicted"), None, 0.0, 60.0),
         ([(61.0, CRASHED)], ("waste", "left", "crashed"), None, 0.0, 60.0),
         ([(61.0, RESTARTED)], ("waste", "left", "restart"), None, 0.0, 60.0),
         ([(31.0, USED), (61.0, RESTARTED)], ("hit", "used", ""), True, 20.0, 30.0),
     ],
-    ids=["used", "used too late", "left", "crashed", "open at a restart", "won before a restart"],
+    ids=[
+        "used",
+        "used too late",
+        "left too late",
+        "crashed too late",
+        "restarted too late",
+        "left",
+        "crashed",
+        "open at a restart",
+        "won before a restart",
+    ],
 )
 def test_a_bet_is_settled_as_what_happened_to_it(
     after: list[tuple[float, Event]],

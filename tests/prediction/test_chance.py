@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from suite.prediction import recent
 from suite.prediction.bets import WORK_SHARE, bets, weigh
 from suite.prediction.chance import Calibration, UseChance
 from suite.prediction.eviction.policy import Candidate
+from suite.prediction.keep_alive import LearnedKeepAlive
 from support.histories import made_up
 
 
@@ -27,6 +29,20 @@ def test_what_is_used_all_the_time_is_likelier_than_what_was_used_long_ago() -> 
     assert chance.chance("never used", now=now) == 0.0
     assert chance.chance("m00", now=now + 86_400.0) < chance.chance("m00", now=now)
     assert set(chance.chances(now=now)) == {"old", *(f"m{number:02}" for number in range(16))}
+
+
+def test_ids_that_clients_make_up_are_forgotten_before_what_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "MOST_MODELS", 100)
+    chance, keep_alive = UseChance(), LearnedKeepAlive(300.0)
+    for number in range(300):
+        for model_id in (f"made up {number}", "m"):
+            chance.used(model_id, float(number))
+            keep_alive.used(model_id, float(number))
+    told = chance.chances(now=300.0)
+    assert len(told) == 100
+    assert set(chance.chances(["m", "made up 0", "made up 299"], now=300.0)) == {"m", "made up 299"}
+    assert chance.chance("m", now=300.0) == told["m"] > 0.0
+    assert keep_alive.seconds("made up 0") == 300.0 != keep_alive.seconds("m")
 
 
 def test_its_chances_come_true_as_often_as_they_say() -> None:

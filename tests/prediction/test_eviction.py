@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.prediction import recent
 from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.frequency import DecayedFrequency
 from suite.prediction.eviction.greedy_dual import GreedyDual
@@ -74,6 +75,18 @@ def test_of_models_that_are_used_alike_the_large_one_that_loads_fast_leaves_firs
     now = used(policy, "abc" * 100)
     slow, large, small = candidate("a", seconds=60.0), candidate("b", bytes_=60), candidate("c")
     assert order(policy, slow, large, small, now=now) == "bca"
+
+
+@pytest.mark.parametrize("make", POLICIES[:-1])
+def test_ids_that_clients_make_up_are_forgotten_before_what_is_used(
+    make: Callable[[], EvictionPolicy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent, "MOST_MODELS", 10)
+    policy = make()
+    now = used(policy, "".join(f"{chr(1000 + number)}m" for number in range(30)))
+    assert policy.worth(candidate(chr(1000)), now=now) == 0.0
+    assert policy.worth(candidate(chr(1029)), now=now) > 0.0
+    assert policy.worth(candidate("m"), now=now) > 0.0
 
 
 def test_what_is_learned_keeps_models_in_steady_use_from_leaving_for_such_as_are_used_once() -> None:

@@ -58,6 +58,9 @@ async def wait_in_line(client: Client) -> None:
                 await client.load_model("b", load_wait_ms=0)
         for _ in range(3):
             tasks.start_soon(client.load_model, "b")
+        with anyio.fail_after(SECONDS):
+            while (model := (await client.get_model_status("b")).model) is None or model.waiting < 3:
+                await anyio.sleep(0.01)
         await happened(client, "admission.wait_started")
         await client.cancel_generation(generation.generation_id)
     await happened(client, "admission.wait_ended")

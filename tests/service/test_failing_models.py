@@ -199,7 +199,8 @@ async def test_a_model_that_crashes_again_and_again_is_left_alone_and_those_who_
                     async for _chunk in chunks:
                         pass
         assert "model_quarantined" in refused
-        assert set(refused) <= {"model_quarantined", "actor_crashed"}
+        # Some may have been served before the turn of a was over.
+        assert set(refused) <= {"answered", "model_quarantined", "actor_crashed"}
         assert (await info(client, "b")).loaded, "its turn came at once"
         assert await starts(client, "a") == 2
         assert await ask(client, "a") == "model_quarantined"

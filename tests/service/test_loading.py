@@ -38,12 +38,18 @@ async def instance_info(client: Client, model_id: str) -> InstanceInfo:
     return instance
 
 
-async def estimated_gb(tmp_path: Path) -> float:
-    """What one of these tiny models needs, as the service itself says."""
+async def sizes_gb(tmp_path: Path) -> tuple[float, float]:
+    """What one of these models was estimated to need, and what it needs, as the service itself says."""
     async with service_and_client(tmp_path, tmp_path / "measure") as (_, client):
         model = next(iter((await client.list_models()).models))
         assert model.estimate is not None
-        return model.estimate.total_bytes / 2**30
+        await client.load_model(model.model_id)
+        measured = (await instance_info(client, model.model_id)).reserved_bytes
+        return model.estimate.total_bytes / 2**30, measured / 2**30
+
+
+async def measured_gb(tmp_path: Path) -> float:
+    return (await sizes_gb(tmp_path))[1]
 
 
 async def test_a_model_is_loaded_reported_and_unloaded(tmp_path: Path) -> None:
@@ -98,7 +104,7 @@ async def test_the_least_recently_used_idle_model_makes_room(tmp_path: Path) -> 
     for name in ("a", "b", "c"):
         tiny_model(tmp_path / f"{name}.gguf")
     # What is measured may be more than the estimate, so the limit is in what two of them really hold.
-    limit = 2.5 * max(await estimated_gb(tmp_path), await measured_gb(tmp_path))
+    limit = 2.5 * max(await sizes_gb(tmp_path))
     options = ("--memory-limit-gb", f"{limit:.6f}")
     async with service_and_client(
         tmp_path, tmp_path / "data", *options, environ={"SUITE_TURN_SECONDS": "0"}
@@ -113,13 +119,6 @@ async def test_the_least_recently_used_idle_model_makes_room(tmp_path: Path) -> 
         (gone,) = [event.data for event in await history(client, "instance.*.b.unloaded")]
         assert isinstance(gone, InstanceUnloaded)
         assert gone.reason == "evicted"
-
-
-async def measured_gb(tmp_path: Path) -> float:
-    async with service_and_client(tmp_path, tmp_path / "measure") as (_, client):
-        model = next(iter((await client.list_models()).models))
-        await client.load_model(model.model_id)
-        return (await instance_info(client, model.model_id)).reserved_bytes / 2**30
 
 
 async def test_what_is_in_use_is_not_evicted_but_the_load_refused_in_the_end(tmp_path: Path) -> None:
@@ -194,7 +193,7 @@ async def test_a_model_that_turns_out_larger_than_the_limit_is_refused_and_not_t
     tmp_path: Path,
 ) -> None:
     tiny_model(tmp_path / "a.gguf")
-    estimated, measured = await estimated_gb(tmp_path), await measured_gb(tmp_path)
+    estimated, measured = await sizes_gb(tmp_path)
     assert estimated < measured, "the estimate of so small a model has too little for its process"
     options = ("--memory-limit-gb", f"{(estimated + measured) / 2:.6f}")
     for _ in range(2):  # a restart does not forget it

@@ -44,7 +44,7 @@ async def predict_models(node: Node, request: PredictModelsRequest, _: Call) -> 
     if not request.detail:
         return PredictModelsReply(predicted_models=predicted, policy=node.policy.name)
     await node.learned(request.min_seq)
-    chances = node.learning.chances.chances(now=node.now())
+    chances = node.learning.chances.chances(node.catalogue.models, now=node.now())
     return PredictModelsReply(
         predicted_models=predicted,
         policy=node.policy.name,
@@ -61,7 +61,8 @@ async def get_predictions(node: Node, request: GetPredictionsRequest, _: Call) -
     """Show how likely models are to be used, and what became of bets on them."""
     await node.learned(request.min_seq)
     learning = node.learning
-    chances = {**dict.fromkeys(learning.bets.records, 0.0), **learning.chances.chances(now=node.now())}
+    chances = dict.fromkeys(learning.bets.records, 0.0)
+    chances |= learning.chances.chances(node.catalogue.models.keys() | chances, now=node.now())
     every = [_prediction(node, id, chances[id]) for id in by_chance(chances)[: request.limit]]
     kept = as_many_as_fit(every)
     return GetPredictionsReply(

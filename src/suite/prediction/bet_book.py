@@ -90,6 +90,10 @@ class OpenBet(msgspec.Struct, kw_only=True):
         """When the horizon ends."""
         return self.at + self.made.horizon_seconds
 
+    def by(self, fate: Fate) -> Fate:
+        """A fate, if it came within the horizon: what comes later changes nothing."""
+        return fate if fate.at <= self.until else Fate("not_used", self.until)
+
     def settled(self, fate: Fate) -> PredictionSettled:
         """The event that ends the bet."""
         is_hit = fate.reason == "used"
@@ -255,21 +259,21 @@ class BetBook:
             case InstanceLoadFailed():
                 bet.fate = Fate("failed", at, fact.code)
             case InstanceUnloaded():
-                bet.fate = Fate("left", at, fact.reason)
+                bet.fate = bet.by(Fate("left", at, fact.reason))
             case InstanceCrashed():
-                bet.fate = Fate("left", at, "crashed")
+                bet.fate = bet.by(Fate("left", at, "crashed"))
             case _:
                 pass
 
     def _used(self, model_id: str, at: float, node: str, *, instance_id: str | None = None) -> None:
         for bet in self._undecided(model_id):
             if bet.made.node == node and bet.instance_id and instance_id in (None, bet.instance_id):
-                bet.fate = Fate("used", at) if at <= bet.until else Fate("not_used", bet.until)
+                bet.fate = bet.by(Fate("used", at))
 
     def _gone(self, node: str, fate: Fate) -> None:
         for bet in self.open.values():
             if bet.fate is None and bet.made.node == node:
-                bet.fate = fate
+                bet.fate = bet.by(fate)
 
     def _undecided(self, model_id: str) -> Iterator[OpenBet]:
         return (bet for bet in self._of_model.get(model_id, {}).values() if bet.fate is None)

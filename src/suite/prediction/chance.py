@@ -8,7 +8,7 @@ the curve shows corrects the next chances.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Final
@@ -20,6 +20,7 @@ from suite.prediction import habits
 from suite.prediction.activity import FEATURES, Activity, Clock
 from suite.prediction.habits import Conversations, LastUsers, TimeOfDay
 from suite.prediction.logistic import OnlineLogistic, chance
+from suite.prediction.recent import Recent
 from suite.prediction.steady_time import SteadyTime
 from suite.prediction.uses import conversation_of, use_of
 
@@ -140,8 +141,7 @@ class UseChance:
         self._regression = OnlineLogistic(2 * FEATURES + habits.FEATURES, rate=LEARNING_RATE)
         self._all = Activity()
         """The uses of all models together."""
-        self._models: dict[str, _Model] = {}
-        """By id, in the order of the last use."""
+        self._models = Recent[_Model]()
         self._conversations = Conversations()
         self._told: deque[_Told] = deque()
         self._samples = 0
@@ -154,8 +154,8 @@ class UseChance:
         self._put_aside(at)
         self._clock.advance(at)
         self._settle()
-        model = self._models.pop(model_id, None) or _Model()
-        self._models[model_id] = model
+        model = self._models.get(model_id) or _Model()
+        self._models.use(model_id, model)
         model.activity.use(self._clock)
         self._all.use(self._clock)
         model.hours.use(self._clock.now)
@@ -169,9 +169,10 @@ class UseChance:
             return 0.0
         return self._raw_calibration.corrected(self._raw(self._features(model, now)))
 
-    def chances(self, *, now: float) -> dict[str, float]:
-        """Of every model that was ever used."""
-        return {model_id: self.chance(model_id, now=now) for model_id in self._models}
+    def chances(self, model_ids: Iterable[str] | None = None, *, now: float) -> dict[str, float]:
+        """Of those of these models that were ever used; None: of all that were."""
+        used = self._models if model_ids is None else [each for each in model_ids if each in self._models]
+        return {model_id: self.chance(model_id, now=now) for model_id in used}
 
     def _features(self, model: _Model, now: float) -> list[float]:
         return [
@@ -230,7 +231,7 @@ class ChanceFold:
     def __init__(self, node: str, use_chance: UseChance) -> None:
         self._node = node
         self._use_chance = use_chance
-        self._time = SteadyTime()
+        self._time = SteadyTime(node)
 
     @property
     def horizon_seconds(self) -> float:
@@ -248,7 +249,7 @@ class ChanceFold:
         if model_id is not None:
             self._use_chance.used(
                 model_id,
-                self._time.advance(event.time),
+                self._time.advance(event),
                 conversation=conversation_of(event.data),
             )
 
@@ -256,6 +257,6 @@ class ChanceFold:
         """The chance of a use from now on within the horizon; 0 for a model that was never used."""
         return self._use_chance.chance(model_id, now=self._time.at(now))
 
-    def chances(self, *, now: datetime) -> dict[str, float]:
-        """Of every model that was ever used."""
-        return self._use_chance.chances(now=self._time.at(now))
+    def chances(self, model_ids: Iterable[str], *, now: datetime) -> dict[str, float]:
+        """Of those of these models that were ever used."""
+        return self._use_chance.chances(model_ids, now=self._time.at(now))

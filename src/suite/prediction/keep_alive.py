@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from suite.messages.envelope import Recorded
 from suite.prediction.activity import FEATURES, Activity, Clock
 from suite.prediction.logistic import OnlineLogistic, chance
+from suite.prediction.recent import Recent
 from suite.prediction.steady_time import SteadyTime
 from suite.prediction.uses import use_of
 
@@ -51,13 +52,13 @@ class KeepAliveFold:
     def __init__(self, node: str, keep_alive: LearnedKeepAlive) -> None:
         self._node = node
         self._keep_alive = keep_alive
-        self._time = SteadyTime()
+        self._time = SteadyTime(node)
 
     def fold(self, event: Recorded) -> None:
         """Learn of one more event."""
         model_id = use_of(event.data, self._node)
         if model_id is not None:
-            self._keep_alive.used(model_id, self._time.advance(event.time))
+            self._keep_alive.used(model_id, self._time.advance(event))
 
     def seconds(self, model_id: str) -> float:
         """How long the model stays from its last use on."""
@@ -105,7 +106,7 @@ class LearnedKeepAlive:
         self.name = f"learned_{ttl_seconds:g}"
         self._ttl_seconds = ttl_seconds
         self._clock = Clock()
-        self._stays: dict[str, _Stay] = {}
+        self._stays = Recent[_Stay]()
         self._hazard = OnlineLogistic(2 * FEATURES + 1, rate=_LEARNING_RATE)
         self._log_price = -log(ttl_seconds)
 
@@ -115,10 +116,11 @@ class LearnedKeepAlive:
         now = self._clock.now
         stay = self._stays.get(model_id)
         if stay is None:
-            stay = self._stays[model_id] = _Stay(Activity())
+            stay = _Stay(Activity())
         else:
             self._learn(stay, now - stay.at)
             self._spend(-self._unspent(stay, now - stay.at))
+        self._stays.use(model_id, stay)
         gap = stay.activity.features(self._clock, now)[1:3]
         stay.activity.use(self._clock)
         features = stay.activity.features(self._clock, now)

@@ -45,7 +45,7 @@ class Appraiser:
         self._policy = policy
         self._on_failure = on_failure
         self._is_failure_told = False
-        self._time = SteadyTime()
+        self._time = SteadyTime(node)
 
     @property
     def policy(self) -> str:
@@ -89,7 +89,7 @@ class Appraiser:
         """What the policy is told of an event; None: nothing."""
         model_id = use_of(event.data, self._node)
         if model_id is not None:
-            return Used(at=self._time.advance(event.time), model_id=model_id)
+            return Used(at=self._time.advance(event), model_id=model_id)
         match event.data:
             case InstanceLoaded(node=self._node):
                 kind: type[Loaded | Evicted] = Loaded
@@ -100,7 +100,7 @@ class Appraiser:
         candidate = self.costs.candidate(event.data.model_id)
         if candidate is None:  # it was loaded before the first event
             return None
-        return kind(at=self._time.advance(event.time), candidate=candidate)
+        return kind(at=self._time.advance(event), candidate=candidate)
 
     def _tell_failure(self) -> None:
         if not self._is_failure_told and (failure := self.failure) is not None:

@@ -6,6 +6,7 @@ from math import exp2
 from typing import Final
 
 from suite.prediction.eviction.policy import Candidate, Fact, Used
+from suite.prediction.recent import Recent
 
 HALF_LIFE_SECONDS: Final = 3600.0
 
@@ -17,13 +18,13 @@ class DecayedFrequency:
 
     def __init__(self, half_life_seconds: float = HALF_LIFE_SECONDS) -> None:
         self._half_life_seconds = half_life_seconds
-        self._uses: dict[str, tuple[float, float]] = {}
+        self._uses = Recent[tuple[float, float]]()
         """By model: the decayed number of its uses at its last use, and the time of that."""
 
     def fold(self, fact: Fact) -> None:
         """Count one more use."""
         if isinstance(fact, Used):
-            self._uses[fact.model_id] = (self._count(fact.model_id, fact.at) + 1.0, fact.at)
+            self._uses.use(fact.model_id, (self._count(fact.model_id, fact.at) + 1.0, fact.at))
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """Expected seconds saved per byte, up to a factor that is the same for all models."""

@@ -8,6 +8,7 @@ number of uses outlives an eviction.
 from __future__ import annotations
 
 from suite.prediction.eviction.policy import Candidate, Evicted, Fact, Used
+from suite.prediction.recent import Recent
 
 
 class GreedyDual:
@@ -17,15 +18,15 @@ class GreedyDual:
 
     def __init__(self) -> None:
         self._clock = 0.0
-        self._uses: dict[str, int] = {}
-        self._clock_at_use: dict[str, float] = {}
+        self._uses = Recent[int]()
+        self._clock_at_use = Recent[float]()
 
     def fold(self, fact: Fact) -> None:
         """Count a use; let the clock rise with an eviction."""
         match fact:
             case Used():
-                self._uses[fact.model_id] = self._uses.get(fact.model_id, 0) + 1
-                self._clock_at_use[fact.model_id] = self._clock
+                self._uses.use(fact.model_id, self._uses.get(fact.model_id, 0) + 1)
+                self._clock_at_use.use(fact.model_id, self._clock)
             case Evicted():
                 self._clock = max(self._clock, self.worth(fact.candidate, now=fact.at))
             case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from suite.prediction.eviction.policy import Candidate, Fact, Used
+from suite.prediction.recent import Recent
 
 
 class LeastRecentlyUsed:
@@ -11,14 +12,14 @@ class LeastRecentlyUsed:
     name = "lru"
 
     def __init__(self) -> None:
-        self._order: dict[str, int] = {}
+        self._order = Recent[int]()
         self._uses = 0
 
     def fold(self, fact: Fact) -> None:
         """Remember who was used last."""
         if isinstance(fact, Used):
             self._uses += 1
-            self._order[fact.model_id] = self._uses
+            self._order.use(fact.model_id, self._uses)
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """The number of its last use; 0 for a model that was never used."""

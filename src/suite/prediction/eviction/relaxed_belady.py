@@ -17,6 +17,7 @@ from typing import Final
 from suite.prediction.activity import FEATURES, Activity, Clock
 from suite.prediction.eviction.policy import Candidate, Fact, Used
 from suite.prediction.logistic import OnlineLogistic, chance
+from suite.prediction.recent import Recent
 
 HORIZON: Final = 64
 """How many requests ahead it looks."""
@@ -43,8 +44,7 @@ class RelaxedBelady:
     def __init__(self, horizon: int = HORIZON) -> None:
         self._horizon = horizon
         self._clock = Clock()
-        self._activities: dict[str, Activity] = {}
-        """By model, in the order of the last use."""
+        self._activities = Recent[Activity]()
         self._regression = OnlineLogistic(FEATURES)
         self._samples: deque[_Sample] = deque()
         self._told: dict[str, float] = {}
@@ -59,8 +59,8 @@ class RelaxedBelady:
         self._clock.advance(fact.at)
         self._learn()
         self._put_aside()
-        activity = self._activities.pop(fact.model_id, None) or Activity()
-        self._activities[fact.model_id] = activity
+        activity = self._activities.get(fact.model_id) or Activity()
+        self._activities.use(fact.model_id, activity)
         activity.use(self._clock)
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
