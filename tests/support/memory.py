@@ -24,7 +24,7 @@ from suite.domain.turns import (
 )
 from suite.domain.weighing import weigh
 from suite.errors import SuiteError
-from suite.messages.decisions import Decision
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import (
     InstanceCrashed,
     InstanceGrew,
@@ -85,10 +85,16 @@ class Memory:
             model: Occupancy(
                 holds=len(self.using.get(model, ())),
                 last_used=self.last_used.get(model, 0.0),
+                gives_way=self.is_bet(model),
                 leaving=model in self.leaving,
             )
             for model in self.state.residency.residents
         }
+
+    def is_bet(self, model: str) -> bool:
+        """Whether a model is loading, and nobody but a bet has it loaded."""
+        purposes = {self.served[id].purpose for id in self.using.get(model, ())}
+        return self.state.residency.residents[model].phase == "loading" and purposes == {"preload"}
 
     # --- what requests do -----------------------------------------------------------------------------------
 
@@ -100,6 +106,7 @@ class Memory:
         wait: float = 1e6,
         priority: int = 0,
         only_evicting: tuple[str, ...] | None = None,
+        purpose: Purpose = "request",
     ) -> str:
         """Ask for a model. Returns the request's id; raises its refusal."""
         self._count += 1
@@ -111,6 +118,7 @@ class Memory:
             deadline=self.now + wait,
             priority=priority,
             only_evicting=only_evicting,
+            purpose=purpose,
         )
         answer = decide(self.state, Ask(request=request, occupancy=self.occupancy()))
         self.state = evolve(self.state, answer)
@@ -194,6 +202,11 @@ class Memory:
         self.using[model] = set()
         self.settle()
 
+    def drain(self, model: str) -> None:
+        """Somebody wants it unloaded as soon as nothing uses it."""
+        self.leaving.setdefault(model, "requested")
+        self.settle()
+
     def leave(self, model: str) -> None:
         """The process of a model that is being unloaded has ended."""
         self._end(
@@ -264,6 +277,8 @@ class Memory:
         residents = self.state.residency.residents
         for model in going:
             if model in self.leaving:
+                continue
+            if self.is_bet(model):
                 continue
             assert not self.using.get(model), "a lease is broken"
             assert residents[model].phase == "loaded", "a load is evicted"

@@ -58,10 +58,15 @@ class Planning:
         self._occupancy = occupancy
         residents = state.residency.residents
         self._staying = {id: each for id, each in residents.items() if not self._use(id).leaving}
+        in_use = (id for id in residents.keys() - self._staying if self._use(id).holds)
+        self._draining = {id: residents[id] for id in in_use}
+        """What leaves once it is unused: that may take long."""
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
         reserved = _bytes_of(self._staying.values())
+        self._pinned_bytes = sum(map(state.pinned_bytes, state.pinned))
         self._excess = reserved - state.residency.limit_bytes
-        self.free_bytes = state.residency.admissible_bytes - reserved - kept
+        draining = _bytes_of(self._draining.values())
+        self.free_bytes = state.residency.admissible_bytes - reserved - draining - kept
         """Bytes that nobody uses now."""
         self._room = self.free_bytes
         """Bytes that nobody in front needs, once those who leave for them have left."""
@@ -73,7 +78,8 @@ class Planning:
         self._due = math.inf
         self.considered: dict[str, Considered] = {}
         """By the model that needs memory; an empty id: what was weighed to come below the limit again."""
-        able = (each for id, each in self._staying.items() if id not in state.pinned)
+        present = chain(self._staying.items(), self._draining.items())
+        able = (each for id, each in present if id not in state.pinned)
         self.able_to_leave = sorted(able, key=self.order_of_leaving)
         """The models that could leave for those that were not considered yet."""
 
@@ -129,6 +135,8 @@ class Planning:
         is_kept = is_gone and model_id in self._state.pinned
         free_bytes = min(self.free_bytes, self._room) + (need_bytes if is_kept else 0)
         missing = need_bytes - free_bytes
+        if model_id in self._draining:  # it has the memory that it needs
+            self.able_to_leave.sort(key=lambda each: each.model_id != model_id)
         chosen = self._choose(missing, among=only_evicting(queue))
         self.considered[model_id] = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
         is_enough = _bytes_of(chosen) >= missing
@@ -137,6 +145,8 @@ class Planning:
             return self._start(model_id, need_bytes, chosen)
         if not any(each.deadline > self._now for each in queue):
             return None  # it will be refused, so nobody has to leave for it
+        if not self._could_fit(model_id, need_bytes):
+            return None  # other programs use too much, so that it keeps no place from those behind it
         self._take(chosen)
         if is_enough:
             self._room += _bytes_of(chosen) - (0 if is_kept else need_bytes)
@@ -145,6 +155,11 @@ class Planning:
         self._waits_for[model_id] = tuple(each.model_id for each in chosen)
         return None
 
+    def _could_fit(self, model_id: str, need_bytes: int) -> bool:
+        """Whether there would be memory once all have left that may ever leave."""
+        pinned = self._pinned_bytes - self._state.pinned_bytes(model_id)
+        return need_bytes <= self._state.residency.admissible_bytes - pinned
+
     def _start(self, model_id: str, need_bytes: int, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
         residents = self._state.residency.residents
@@ -152,7 +167,8 @@ class Planning:
         missing -= _bytes_of(chosen)
         leaving = []
         for each in residents.values():
-            if missing > 0 and (each.model_id not in self._staying or each.model_id in self._evict):
+            is_staying = each.model_id in self._staying or each.model_id in self._draining
+            if missing > 0 and (not is_staying or each.model_id in self._evict):
                 leaving.append(each.model_id)
                 missing -= each.reserved_bytes
         evicting = (*leaving, *(each.model_id for each in chosen))
@@ -184,8 +200,8 @@ class Planning:
     def _close(self, resident: Resident, waiting_since: float) -> None:
         """Close a model once it had its turn while another waited; see when that will be."""
         tenure = self._state.tenures.get(resident.model_id)
-        if tenure is None:
-            return  # when it is ready, there is a new plan
+        if tenure is None or resident.model_id in self._draining:
+            return  # when it is ready, or unused, there is a new plan
         if resident.model_id in self._state.closing:
             self._closing.add(resident.model_id)  # also while it is unused: it must not begin anew
         elif (ends_at := tenure.turn_ends_at(waiting_since)) <= self._now:
@@ -196,25 +212,28 @@ class Planning:
                 self._look_again_at(tenure.is_idle_at(self._use(resident.model_id).last_used))
 
     def order_of_leaving(self, resident: Resident) -> tuple[int, float]:
-        """What leaves first: what can at once, what closes already, what is unused, what is used, a load."""
-        tenure = self._state.tenures.get(resident.model_id)
+        """What leaves first: what can at once, the load of a bet, what is leaving or closes already, what is
+        unused, what is used, another load.
+        """
+        tenure, use = self._state.tenures.get(resident.model_id), self._use(resident.model_id)
+        if resident.model_id in self._draining:
+            return 2, -math.inf
         if tenure is None:
-            return 4, 0.0
+            return 1 if use.gives_way else 5, 0.0
         if self.may_leave(resident, waiting_since=math.inf):
-            use = self._use(resident.model_id)
             return 0, use.last_used if use.worth is None else use.worth
         if resident.model_id in self._state.closing:
-            return 1, tenure.ready_at
-        if self._use(resident.model_id).holds:
-            return 3, tenure.turn_ends_at(-math.inf)
-        return 2, tenure.is_idle_at(self._use(resident.model_id).last_used)
+            return 2, tenure.ready_at
+        if use.holds:
+            return 4, tenure.turn_ends_at(-math.inf)
+        return 3, tenure.is_idle_at(use.last_used)
 
     def may_leave(self, resident: Resident, waiting_since: float) -> bool:
         """Whether a model may leave now for one that has been waiting since then."""
         tenure, use = self._state.tenures.get(resident.model_id), self._use(resident.model_id)
-        if tenure is None or use.holds:
-            return False
-        return (
+        if tenure is None:
+            return use.gives_way and not use.leaving
+        return not use.holds and (
             resident.model_id in self._state.closing
             or tenure.is_idle_at(use.last_used) <= self._now
             or tenure.turn_ends_at(waiting_since) <= self._now

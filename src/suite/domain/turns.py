@@ -11,7 +11,7 @@ used. Where these are not enough, a model that is in use closes once it had its 
 on, new requests for it wait in the line behind the others, and it leaves as soon as it is unused. A request
 for a loaded model that does not close never waits.
 
-Nothing leaves that is loading, used, pinned, or was loaded only just before. So a model that was waited for
+Nothing leaves that is loading for somebody, used, pinned, or was loaded only just before. So a model that was waited for
 is still there when those who waited come to use it, and two models do not drive each other out more often
 than their loads are worth.
 
@@ -143,8 +143,10 @@ class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
     first. None: the order of the last uses."""
     reload_seconds: float | None = None
     """What it takes to have it again as it is; None: not known."""
+    gives_way: bool = False
+    """Whether nobody but a bet has it loaded, so that its load may end for whoever needs the memory."""
     leaving: bool = False
-    """Whether it is being unloaded already, so that its memory will be freed anyway."""
+    """Whether it is being unloaded already, so that its memory will be freed anyway, once it has no holds."""
 
 
 Occupancies: TypeAlias = Mapping[str, Occupancy]

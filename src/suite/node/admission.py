@@ -140,11 +140,6 @@ class Admission:
         ticket = self._tickets.get(queue[0].request_id) if queue else None
         return ticket.place if ticket is not None else None
 
-    def is_awaited(self, model_id: str) -> bool:
-        """Whether somebody waits for a model to leave."""
-        places = (self.place(each) for each in self.state.waiting)
-        return any(place is not None and model_id in place.waits_for for place in places)
-
     def waiting(self, model_id: str) -> int:
         """How many requests wait for a model to get memory."""
         return len(self.state.waiting.get(model_id, ()))
@@ -203,7 +198,9 @@ class Admission:
         )
         answer = self._answer(request, model)
         if not isinstance(answer, Queued):
-            return self._let_in(self._instances[model.model_id])
+            instance = self._instances[model.model_id]
+            instance.let_in(terms.purpose)
+            return instance
         if self._is_closed:
             raise NodeStopping
         ticket = self._tickets[request.request_id] = _Ticket(request, model, correlation_id)
@@ -307,7 +304,8 @@ class Admission:
 
     def _serve(self, request: Request, instance: Instance) -> None:
         ticket = self._forget(request, "served")
-        ticket.instance = self._let_in(instance)
+        instance.let_in(request.purpose)
+        ticket.instance = instance
         ticket.change()
 
     def _refuse_after_wait(self, refused: Refused, state: Turns) -> None:
@@ -333,15 +331,11 @@ class Admission:
     def _withdraw(self, ticket: _Ticket) -> None:
         """Undo what was done for one that does not wait any longer."""
         if ticket.instance is not None:
-            ticket.instance.waiting -= 1
+            ticket.instance.let_go(ticket.request.purpose)
             self.wake()
         elif ticket.request.request_id in self._tickets:
             self._forget(ticket.request, "withdrawn")
             self.note(Withdrawn(request=ticket.request))
-
-    def _let_in(self, instance: Instance) -> Instance:
-        instance.waiting += 1
-        return instance
 
     def _show(self, places: Mapping[str, Place]) -> None:
         for model_id, place in places.items():
