@@ -137,7 +137,7 @@ class Memory:
     def withdraw(self, request_id: str) -> None:
         """The sender of a waiting request is gone."""
         (request,) = [each for each in self.waiting if each.request_id == request_id]
-        self.state = evolve(self.state, Withdrawn(request=request))
+        self.state = evolve(self.state, Withdrawn(requests=(request,)))
         self.settle()
 
     # --- what processes do ----------------------------------------------------------------------------------

@@ -52,7 +52,10 @@ class Considered(NamedTuple):
 class Planning:
     """One plan while it is being made."""
 
-    def __init__(self, state: Turns, now: float, occupancy: Occupancies) -> None:
+    def __init__(
+        self, state: Turns, now: float, occupancy: Occupancies, *, watched: str | None = None
+    ) -> None:
+        """`watched`: the model whose need of memory is to be remembered; empty: that of the excess."""
         self._state = state
         self._now = now
         self._occupancy = occupancy
@@ -66,7 +69,8 @@ class Planning:
         self._pinned_bytes = sum(map(state.pinned_bytes, state.pinned))
         self._excess = reserved - state.residency.limit_bytes
         draining = _bytes_of(self._draining.values())
-        self.free_bytes = state.residency.admissible_bytes - reserved - draining - kept
+        self._admissible_bytes = state.residency.admissible_bytes
+        self.free_bytes = self._admissible_bytes - reserved - draining - kept
         """Bytes that nobody uses now."""
         self._room = self.free_bytes
         """Bytes that nobody in front needs, once those who leave for them have left."""
@@ -76,12 +80,17 @@ class Planning:
         self._refused: list[Refused] = []
         self._never_fits: set[str] = set()
         self._due = math.inf
-        self.considered: dict[str, Considered] = {}
-        """By the model that needs memory; an empty id: what was weighed to come below the limit again."""
+        self._watched = watched
+        self.considered: Considered | None = None
+        """What was weighed for the watched model."""
         present = chain(self._staying.items(), self._draining.items())
         able = (each for id, each in present if id not in state.pinned)
-        self.able_to_leave = sorted(able, key=self.order_of_leaving)
-        """The models that could leave for those that were not considered yet."""
+        self._able = {each.model_id: each for each in sorted(able, key=self.order_of_leaving)}
+
+    @property
+    def able_to_leave(self) -> Sequence[Resident]:
+        """The models that could leave for those that were not considered yet, in their order."""
+        return tuple(self._able.values())
 
     def plan(self) -> Plan:
         """Decide; once for each planning."""
@@ -114,7 +123,7 @@ class Planning:
         if self._excess <= 0:
             return
         chosen = self._choose(self._excess)
-        self.considered[""] = Considered(0, -self._excess, self.able_to_leave, chosen)
+        self._note("", 0, -self._excess, chosen)
         self._take(chosen)
         self._room += _bytes_of(chosen)
         for each in chosen:
@@ -126,39 +135,42 @@ class Planning:
     def _consider(self, model_id: str, queue: Queue) -> Start | None:
         """Load the model if that is possible now, or else see to it that it will be."""
         need_bytes = self._state.need_bytes(queue[0])
-        error = never_fits(self._state, model_id, need_bytes, smaller=queue[0].smaller)
-        if error is not None:
-            self._never_fits.add(model_id)
-            self._refuse(queue, error)
+        could_fit = self._could_fit(model_id, need_bytes)
+        if not could_fit and self._refuse_for_ever(model_id, need_bytes, queue):
             return None
         is_gone = model_id not in self._state.residency.residents
         is_kept = is_gone and model_id in self._state.pinned
         free_bytes = min(self.free_bytes, self._room) + (need_bytes if is_kept else 0)
         missing = need_bytes - free_bytes
-        if model_id in self._draining:  # it has the memory that it needs
-            self.able_to_leave.sort(key=lambda each: each.model_id != model_id)
+        if model_id in self._able:  # it is draining, and has the memory that it needs
+            self._able = {model_id: self._able[model_id], **self._able}
         chosen = self._choose(missing, among=only_evicting(queue))
-        self.considered[model_id] = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
-        is_enough = _bytes_of(chosen) >= missing
+        self._note(model_id, need_bytes, free_bytes, chosen)
+        chosen_bytes = _bytes_of(chosen)
+        is_enough = chosen_bytes >= missing
         since = queue[0].rank
         if is_enough and is_gone and all(self.may_leave(each, since) for each in chosen):
             return self._start(model_id, need_bytes, chosen)
         if not any(each.deadline > self._now for each in queue):
             return None  # it will be refused, so nobody has to leave for it
-        if not self._could_fit(model_id, need_bytes):
+        if not could_fit:
             return None  # other programs use too much, so that it keeps no place from those behind it
         self._take(chosen)
         if is_enough:
-            self._room += _bytes_of(chosen) - (0 if is_kept else need_bytes)
+            self._room += chosen_bytes - (0 if is_kept else need_bytes)
             for each in chosen:
                 self._close(each, since)
-        self._waits_for[model_id] = tuple(each.model_id for each in chosen)
+        self._waits_for[model_id] = tuple([each.model_id for each in chosen])
         return None
+
+    def _note(self, model_id: str, need_bytes: int, free_bytes: int, chosen: Sequence[Resident]) -> None:
+        if model_id == self._watched:
+            self.considered = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
 
     def _could_fit(self, model_id: str, need_bytes: int) -> bool:
         """Whether there would be memory once all have left that may ever leave."""
         pinned = self._pinned_bytes - self._state.pinned_bytes(model_id)
-        return need_bytes <= self._state.residency.admissible_bytes - pinned
+        return need_bytes <= self._admissible_bytes - pinned
 
     def _start(self, model_id: str, need_bytes: int, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
@@ -179,8 +191,9 @@ class Planning:
     def _choose(self, missing: int, *, among: Collection[str] | None = None) -> list[Resident]:
         """The models that leave for so many bytes; all that could leave if they are not enough."""
         chosen = []
-        able = self.able_to_leave
-        for each in able if among is None else [each for each in able if each.model_id in among]:
+        for each in self._able.values():
+            if among is not None and each.model_id not in among:
+                continue
             if missing <= 0:
                 break
             chosen.append(each)
@@ -193,9 +206,8 @@ class Planning:
 
     def _take(self, chosen: Collection[Resident]) -> None:
         """Have these leave for nobody else."""
-        if chosen:
-            ids = {each.model_id for each in chosen}
-            self.able_to_leave = [each for each in self.able_to_leave if each.model_id not in ids]
+        for each in chosen:
+            del self._able[each.model_id]
 
     def _close(self, resident: Resident, waiting_since: float) -> None:
         """Close a model once it had its turn while another waited; see when that will be."""
@@ -208,8 +220,9 @@ class Planning:
             self._closing.add(resident.model_id)
         else:
             self._look_again_at(ends_at)
-            if not self._use(resident.model_id).holds:
-                self._look_again_at(tenure.is_idle_at(self._use(resident.model_id).last_used))
+            use = self._use(resident.model_id)
+            if not use.holds:
+                self._look_again_at(tenure.is_idle_at(use.last_used))
 
     def order_of_leaving(self, resident: Resident) -> tuple[int, float]:
         """What leaves first: what can at once, the load of a bet, what is leaving or closes already, what is
@@ -259,12 +272,21 @@ class Planning:
         self._look_again_at(min(left, default=math.inf))
         return bool(left)
 
+    def _refuse_for_ever(self, model_id: str, need_bytes: int, queue: Queue) -> bool:
+        """Refuse all who wait for a model if it can never be loaded, as things stand. Returns whether."""
+        error = never_fits(self._state, model_id, need_bytes, smaller=queue[0].smaller)
+        if error is None:
+            return False
+        self._never_fits.add(model_id)
+        self._refuse(queue, error)
+        return True
+
     def _refuse(self, requests: Iterable[Request], error: SuiteError) -> None:
         self._refused += (Refused(request=each, error=error.copy()) for each in requests)
 
     def _look_again_at(self, time: float) -> None:
-        if time > self._now:
-            self._due = min(self._due, time)
+        if self._now < time < self._due:
+            self._due = time
 
 
 def only_evicting(queue: Queue) -> tuple[str, ...] | None:

@@ -11,9 +11,9 @@ used. Where these are not enough, a model that is in use closes once it had its 
 on, new requests for it wait in the line behind the others, and it leaves as soon as it is unused. A request
 for a loaded model that does not close never waits.
 
-Nothing leaves that is loading for somebody, used, pinned, or was loaded only just before. So a model that was waited for
-is still there when those who waited come to use it, and two models do not drive each other out more often
-than their loads are worth.
+Nothing leaves that is loading for somebody, used, pinned, or was loaded only just before. So a model that was
+waited for is still there when those who waited come to use it, and two models do not drive each other out
+more often than their loads are worth.
 
 Which requests use a model is not part of the state; each decision is given the occupancy of that moment.
 Times are in seconds of any one clock.
@@ -170,9 +170,9 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever sent the request waits no longer."""
+    """Whoever sent the requests waits no longer."""
 
-    request: Request
+    requests: tuple[Request, ...]
 
 
 class BecameReady(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,8 +265,8 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
             queue = list(state.waiting.get(request.model_id, ()))
             insort_right(queue, request, key=attrgetter("rank"))
             return replace(state, waiting={**state.waiting, request.model_id: tuple(queue)})
-        case Withdrawn(request=request):
-            return replace(state, waiting=_without(state.waiting, (request,)))
+        case Withdrawn(requests=requests):
+            return replace(state, waiting=_without(state.waiting, requests))
         case Plan():
             ended = (*event.served, *(refused.request for refused in event.refused))
             return replace(state, waiting=_without(state.waiting, ended), closing=event.closing)

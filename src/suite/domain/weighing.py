@@ -83,10 +83,10 @@ class _Weighing:
         self._model_id = model_id
         self._now = now
         self._occupancy = occupancy
-        self._planning = Planning(state, now, occupancy)
+        self._planning = Planning(state, now, occupancy, watched=model_id)
         self._able = tuple(self._planning.able_to_leave)
         self._answer = self._answer_of(self._planning)
-        self._considered = self._planning.considered.get(model_id) or self._not_considered()
+        self._considered = self._planning.considered or self._not_considered()
         queue = state.waiting.get(model_id)
         self._since = queue[0].rank if queue else math.inf
 

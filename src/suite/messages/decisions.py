@@ -21,7 +21,8 @@ Standing: TypeAlias = Literal[
 ]
 """Whether a model may leave, and why not: `idle` may; `kept` is within the least time that it stays; `used`
 is answering; `closing` takes no new requests and leaves when it is unused; `loading`, `unloading` and
-`pinned` say it; `preloading` is loading because it is likely to be used, and gives way to a request; `promised` leaves for another model that waits in front."""
+`pinned` say it; `preloading` is loading because it is likely to be used, and gives way to a request;
+`promised` leaves for another model that waits in front."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
