@@ -142,10 +142,9 @@ class AnyOrder(RuleBasedStateMachine):
                 return
 
     def is_idle(self, model: str) -> bool:
-        use = self.memory.occupancy()[model]
-        return model not in self.memory.state.pinned and (
-            use.gives_way or may_leave(self.memory.state, model, now=self.memory.now, use=use)
-        )
+        memory, use = self.memory, self.memory.occupancy()[model]
+        can_leave = may_leave(memory.state, model, now=memory.now, use=use)
+        return model not in memory.state.pinned and (can_leave or (use.gives_way and not use.leaving))
 
     @invariant()
     def a_place_for_everyone_who_waits(self) -> None:
@@ -298,6 +297,26 @@ def test_a_model_that_grew_over_the_limit_makes_an_idle_one_leave() -> None:
     node = memory(a=40, b=40)
     node.ask("a", 40)
     node.grow("a", 70)
+    assert node.evicted == ["b"]
+
+
+def test_a_model_over_the_limit_leaves_after_its_least_time_unless_the_machine_lacks_the_memory() -> None:
+    def grown() -> Memory:
+        node = memory(a=40)
+        node.ask("a", 40)
+        request = node.ask("b", 40)
+        node.pass_time(5.0)
+        node.finish_load("b")
+        node.finish(request)
+        node.grow("a", 70)
+        return node
+
+    node = grown()
+    assert not node.evicted
+    node.pass_time(5.1)
+    assert node.evicted == ["b"]
+    node = grown()
+    node.others_leave(100)
     assert node.evicted == ["b"]
 
 

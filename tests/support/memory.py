@@ -283,12 +283,19 @@ class Memory:
             assert not self.using.get(model), "a lease is broken"
             assert residents[model].phase == "loaded", "a load is evicted"
             assert model not in self.state.pinned, "what is pinned is evicted"
-            if model not in plan.evict:
+            if not (model in plan.evict and self._is_short_of_memory()):
                 tenure = self.state.tenures[model]
                 assert tenure.ready_at + tenure.stay_seconds <= self.now, "its least time is not over"
         for model in plan.closing:
             assert model not in self.state.pinned
         assert plan.due > self.now
+
+    def _is_short_of_memory(self) -> bool:
+        """Whether the machine does not have what the models that stay need."""
+        available = self.state.residency.available_bytes
+        residents = self.state.residency.residents
+        staying = sum(each.reserved_bytes for id, each in residents.items() if id not in self.leaving)
+        return available is not None and staying > available
 
     def _weigh(self, start: Start) -> None:
         decision = self.weighed(start.model_id)

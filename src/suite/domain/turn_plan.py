@@ -119,18 +119,37 @@ class Planning:
         )
 
     def _give_back_excess(self) -> None:
-        """Let models leave if those that are there turned out to need more than the limit together."""
+        """Let models leave if those that are there turned out to need more than the limit together.
+
+        Each stays for its least time first, unless the machine does not have what they need.
+        """
         if self._excess <= 0:
             return
-        chosen = self._choose(self._excess)
+        chosen = self._choose(self._excess, among=self._staying)
         self._note("", 0, -self._excess, chosen)
         self._take(chosen)
         self._room += _bytes_of(chosen)
         for each in chosen:
-            if each.phase == "loaded" and not self._use(each.model_id).holds:
-                self._evict.append(each.model_id)
-            elif each.phase == "loaded":
-                self._closing.add(each.model_id)
+            self._give_back(each)
+
+    def _give_back(self, resident: Resident) -> None:
+        model_id, use = resident.model_id, self._use(resident.model_id)
+        tenure = self._state.tenures.get(model_id)
+        if self.may_leave(resident, math.inf):
+            self._evict.append(model_id)
+        elif tenure is None:
+            return  # when it is ready, there is a new plan
+        elif use.holds:
+            self._closing.add(model_id)
+        elif self._is_short_of_memory():
+            self._evict.append(model_id)
+        else:
+            self._look_again_at(tenure.is_idle_at(use.last_used))
+
+    def _is_short_of_memory(self) -> bool:
+        """Whether the machine does not have what the models that stay need."""
+        available = self._state.residency.available_bytes
+        return available is not None and self._state.residency.limit_bytes + self._excess > available
 
     def _consider(self, model_id: str, queue: Queue) -> Start | None:
         """Load the model if that is possible now, or else see to it that it will be."""

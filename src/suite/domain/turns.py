@@ -320,9 +320,11 @@ def _without(waiting: Mapping[str, Queue], ended: Iterable[Request]) -> Mapping[
         return waiting
     left = dict(waiting)
     for model_id, ids in gone.items():
-        queue = tuple(each for each in left.pop(model_id, ()) if each.request_id not in ids)
+        queue = tuple(each for each in left.get(model_id, ()) if each.request_id not in ids)
         if queue:
-            left[model_id] = queue
+            left[model_id] = queue  # in its place: of equal ranks the first one stays the first
+        else:
+            left.pop(model_id, None)
     return left
 
 
