@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 import suite
+from suite.bus.connection import Connection
 from suite.client import Client
 from suite.client.generation import Generation
 from suite.errors import Cancelled, InvalidRequest, NodeStopping, NotEnoughMemory
+from suite.messages.actions.prediction import PreloadModelsRequest
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded
 from suite.messages.signals import Waiting
@@ -176,8 +179,10 @@ async def test_a_pinned_model_stays_also_after_a_restart_until_it_is_unpinned(tm
         assert pins == ["model.pinned", "model.unpinned"]
 
 
-async def test_a_request_says_how_long_its_model_stays(tmp_path: Path) -> None:
-    async with room_for_one(tmp_path) as (_, client):
+async def test_a_request_says_how_long_its_model_stays_and_preloaded_models_wait_not_for_each_other(
+    tmp_path: Path,
+) -> None:
+    async with room_for_one(tmp_path) as (service, client):
         reply = await client.generate_text("a", "Once", max_tokens=2, keep_alive="now")
         assert reply.text
         with anyio.fail_after(SECONDS):
@@ -187,6 +192,14 @@ async def test_a_request_says_how_long_its_model_stays(tmp_path: Path) -> None:
         assert (await info(client, "a")).idle_timeout_seconds == 0
         await client.load_model("a", keep_alive=7)
         assert (await info(client, "a")).idle_timeout_seconds == 7
+
+        async with Connection.open(service.connection_file().access, name="test") as connection:
+            both = PreloadModelsRequest(model_ids=("a", "b"), load_wait_ms=600_000)
+            body = msgspec.json.encode(both)
+            answer = await connection.request("suite.action.preload_models", body, timeout=SECONDS)
+        results = msgspec.json.decode(answer.data)["results"]
+        assert results["a"]["loaded"]
+        assert results["b"]["code"] == "not_enough_memory"
 
 
 async def test_another_context_is_served_by_the_one_that_is_there_and_that_is_said(tmp_path: Path) -> None:
