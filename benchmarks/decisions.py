@@ -92,7 +92,7 @@ class Node:
 
     def _withdraw(self) -> None:
         queue = self._state.waiting[self._draw.choice(sorted(self._state.waiting))]
-        self._state = evolve(self._state, Withdrawn(request=self._draw.choice(queue)))
+        self._state = evolve(self._state, Withdrawn(requests=(self._draw.choice(queue),)))
 
 
 def main(decisions: int) -> None:

@@ -37,6 +37,11 @@ class AnyOrder(RuleBasedStateMachine):
         with suppress(NotEnoughMemory, Overloaded):
             self.memory.ask(model, SIZES[model] + growth, growth=growth, wait=wait, priority=priority)
 
+    @rule(model=MODELS)
+    def bet(self, model: str) -> None:
+        with suppress(NotEnoughMemory, Overloaded):
+            self.memory.ask(model, SIZES[model], wait=0.0, only_evicting=("a", "c"), purpose="preload")
+
     @precondition(lambda self: any(self.memory.using.values()))
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
@@ -70,6 +75,11 @@ class AnyOrder(RuleBasedStateMachine):
     def unload(self, data: st.DataObject) -> None:
         self.memory.unload(data.draw(st.sampled_from(sorted(self.memory.residents))))
 
+    @precondition(lambda self: self.memory.residents)
+    @rule(data=st.data())
+    def drain(self, data: st.DataObject) -> None:
+        self.memory.drain(data.draw(st.sampled_from(sorted(self.memory.residents))))
+
     @precondition(lambda self: self.memory.leaving)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
@@ -86,7 +96,7 @@ class AnyOrder(RuleBasedStateMachine):
     def unpin(self, model: str) -> None:
         self.memory.unpin(model)
 
-    @rule(left=st.sampled_from([0, 50, 90, LIMIT, 10 * LIMIT]))
+    @rule(left=st.sampled_from([0, 50, 80, 90, LIMIT, 10 * LIMIT]))
     def others_leave(self, left: int) -> None:
         self.memory.others_leave(left)
 
@@ -115,6 +125,31 @@ class AnyOrder(RuleBasedStateMachine):
             assert request.deadline > memory.now
             model = request.model_id
             assert model not in memory.residents or model in memory.leaving or model in memory.state.closing
+
+    @invariant()
+    def an_idle_model_gives_way(self) -> None:
+        """To the first of those who wait that could ever have the memory, as things stand."""
+        memory, state = self.memory, self.memory.state
+        residents, admissible = state.residency.residents, state.residency.admissible_bytes
+        free = admissible - sum(
+            each.reserved_bytes
+            for id, each in residents.items()
+            if id not in memory.leaving or memory.using.get(id)
+        )
+        free -= sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
+        idle = sum(each.reserved_bytes for id, each in residents.items() if self.is_idle(id))
+        for model in sorted(state.waiting, key=lambda each: state.waiting[each][0].rank):
+            others = sum(state.pinned_bytes(each) for each in state.pinned if each != model)
+            need = state.need_bytes(state.waiting[model][0])
+            if need <= admissible - others:
+                kept = state.pinned.get(model, 0) and need
+                assert model in residents or free + kept + idle < need
+                return
+
+    def is_idle(self, model: str) -> bool:
+        memory, use = self.memory, self.memory.occupancy()[model]
+        can_leave = may_leave(memory.state, model, now=memory.now, use=use)
+        return model not in memory.state.pinned and (can_leave or (use.gives_way and not use.leaving))
 
     @invariant()
     def a_place_for_everyone_who_waits(self) -> None:
@@ -197,6 +232,26 @@ def test_memory_that_is_being_freed_is_waited_for_before_another_is_evicted() ->
     assert node.loading == ["c"]
 
 
+def test_memory_that_is_freed_only_when_a_drain_ends_is_waited_for_in_the_line() -> None:
+    node = memory(a=60, b=40)
+    running = node.ask("a", 60)
+    node.drain("a")
+    node.ask("c", 40, wait=0.0)
+    assert node.starts[-1].evicting == ("b",)
+    assert node.loading == []
+    node.leave("b")
+    assert node.loading == ["c"]
+    assert node.ask("d", 60, wait=0.0) in node.refused
+    again = node.ask("a", 60, wait=10.0)
+    behind = node.ask("d", 60, wait=5.0)
+    node.pass_time(6.0)
+    assert behind in node.refused
+    assert node.plan.places["a"].waits_for == ("a",)
+    node.finish(running)
+    node.leave("a")
+    assert again in node.served
+
+
 def test_a_refusal_after_the_wait_says_what_uses_the_memory() -> None:
     node = memory(2**32, a=2**30, b=2**30)
     node.ask("a", 2**30)
@@ -226,10 +281,47 @@ def test_what_other_programs_use_is_not_admitted_and_costs_nobody_its_place() ->
     assert waits in node.served
 
 
+def test_who_waits_for_other_programs_keeps_no_place_from_those_behind() -> None:
+    node = memory(a=60)
+    node.others_leave(80)
+    large = node.ask("b", 90)
+    assert node.ask("c", 60) in node.served
+    assert node.starts[-1].evicting == ("a",)
+    assert node.plan.places["b"].waits_for == ()
+    node.others_leave(100)
+    node.leave("a")
+    node.finish_load("c")
+    node.pass_time(LONGEST_TURN_SECONDS)
+    assert node.state.closing == {"c"}
+    for used in tuple(node.using["c"]):
+        node.finish(used)
+    assert large in node.served
+
+
 def test_a_model_that_grew_over_the_limit_makes_an_idle_one_leave() -> None:
     node = memory(a=40, b=40)
     node.ask("a", 40)
     node.grow("a", 70)
+    assert node.evicted == ["b"]
+
+
+def test_a_model_over_the_limit_leaves_after_its_least_time_unless_the_machine_lacks_the_memory() -> None:
+    def grown() -> Memory:
+        node = memory(a=40)
+        node.ask("a", 40)
+        request = node.ask("b", 40)
+        node.pass_time(5.0)
+        node.finish_load("b")
+        node.finish(request)
+        node.grow("a", 70)
+        return node
+
+    node = grown()
+    assert not node.evicted
+    node.pass_time(5.1)
+    assert node.evicted == ["b"]
+    node = grown()
+    node.others_leave(100)
     assert node.evicted == ["b"]
 
 
@@ -251,6 +343,23 @@ def test_a_bet_has_only_those_leave_that_it_was_taken_on() -> None:
     assert node.ask("c", 50, wait=0.0, only_evicting=()) in node.refused
     node.ask("c", 50)
     assert node.starts[0].evicting == ("a",)
+
+
+def test_the_load_of_a_bet_gives_way_to_a_request_unless_a_client_waits_for_it_too() -> None:
+    node = memory()
+    node.ask("a", 60, wait=0.0, only_evicting=(), purpose="preload")
+    other = node.ask("b", 60, wait=0.0)
+    assert node.starts[-1].evicting == ("a",)
+    assert other in node.served
+    node = memory()
+    node.ask("a", 60, wait=0.0, only_evicting=(), purpose="preload")
+    joined = node.ask("a", 60)
+    assert node.ask("b", 60, wait=0.0) in node.refused
+    node.ask("b", 60)
+    node.pass_time(3600.0)
+    assert not node.leaving
+    node.finish_load("a")
+    assert joined in node.using["a"]
 
 
 def test_what_may_leave_for_a_bet_is_idle_unpinned_and_was_there_for_its_least_time() -> None:

@@ -155,7 +155,7 @@ async def test_a_load_waits_for_a_drain_and_cancels_nobody(tmp_path: Path) -> No
                     while (await model_info(client, "a")).status != "unloading":
                         await anyio.sleep(0.01)
                     tasks.start_soon(client.load_model, "b")
-                    while (await model_info(client, "b")).status != "loading":
+                    while not (await model_info(client, "b")).waiting:
                         await anyio.sleep(0.01)
                 if chunk.index == 5:
                     await client.cancel_generation(generation.generation_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -15,6 +16,9 @@ from suite.config.settings import NatsSettings
 from suite.identity import utc_now
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, PredictionMade, PredictionSettled
+from suite.node.admission import Terms
+from suite.node.generations import wait_loaded
+from suite.node.node import Node
 from suite.node.serving import running_node
 from suite.prediction.chance import HORIZON_SECONDS
 from support.models import slow_model, tiny_model
@@ -119,12 +123,25 @@ async def test_a_bet_is_lost_when_its_horizon_has_passed_or_somebody_needs_the_m
             assert (await client.load_model("other")).loaded
             lost = await settled(client, number=2)
             assert (lost.outcome, lost.reason, lost.detail) == ("waste", "failed", "load_cancelled")
+            await client.unload_model("other")
+            await a_load_gives_way_while_only_a_bet_waits_for_it(node, "other")
         detailed = await client.predict_models(detail=True)
         assert isinstance(detailed.chances, tuple)
         [chance] = detailed.chances
         assert (chance.model_id, detailed.horizon_seconds) == ("likely", HORIZON_SECONDS)
         assert 0.0 < chance.chance < 1.0
         assert node.predictions_made >= 2
+
+
+async def a_load_gives_way_while_only_a_bet_waits_for_it(node: Node, model_id: str) -> None:
+    hold = partial(node.supervisor.hold, await node.loadable(model_id), correlation_id="c")
+    async with hold(Terms(purpose="preload")) as instance:
+        assert instance.occupancy.gives_way
+        async with hold(Terms()):
+            assert not instance.occupancy.gives_way
+        assert instance.occupancy.gives_way
+        await wait_loaded(instance, None)
+        assert not instance.occupancy.gives_way
 
 
 async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp_path: Path) -> None:

@@ -9,13 +9,16 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from anyio.from_thread import start_blocking_portal
 
 import suite
+from suite.bus.connection import Connection
 from suite.client import Client
 from suite.client.generation import Generation
 from suite.errors import Cancelled, InvalidRequest, NodeStopping, NotEnoughMemory
+from suite.messages.actions.prediction import PreloadModelsRequest
 from suite.messages.actions.status import ModelInfo
 from suite.messages.events import InstanceUnloaded
 from suite.messages.signals import Waiting
@@ -261,3 +264,11 @@ async def test_models_are_pinned_only_as_far_as_they_fit_together_the_first_ones
         async with using(client, "a"):
             with pytest.raises(NotEnoughMemory, match=r"a .* \(in use\)"):
                 await client.embed("c", "a text")
+
+        async with Connection.open(service.connection_file().access, name="test") as connection:
+            both = PreloadModelsRequest(model_ids=("a", "b"), load_wait_ms=600_000)
+            body = msgspec.json.encode(both)
+            answer = await connection.request("suite.action.preload_models", body, timeout=SECONDS)
+        results = msgspec.json.decode(answer.data)["results"]
+        assert results["a"]["loaded"]
+        assert results["b"]["code"] == "not_enough_memory"

@@ -24,7 +24,7 @@ from suite.domain.turns import (
 )
 from suite.domain.weighing import weigh
 from suite.errors import SuiteError
-from suite.messages.decisions import Decision
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import (
     InstanceCrashed,
     InstanceGrew,
@@ -85,10 +85,16 @@ class Memory:
             model: Occupancy(
                 holds=len(self.using.get(model, ())),
                 last_used=self.last_used.get(model, 0.0),
+                gives_way=self.is_bet(model),
                 leaving=model in self.leaving,
             )
             for model in self.state.residency.residents
         }
+
+    def is_bet(self, model: str) -> bool:
+        """Whether a model is loading, and nobody but a bet has it loaded."""
+        purposes = {self.served[id].purpose for id in self.using.get(model, ())}
+        return self.state.residency.residents[model].phase == "loading" and purposes == {"preload"}
 
     # --- what requests do -----------------------------------------------------------------------------------
 
@@ -101,6 +107,7 @@ class Memory:
         wait: float = 1e6,
         priority: int = 0,
         only_evicting: tuple[str, ...] | None = None,
+        purpose: Purpose = "request",
     ) -> str:
         """Ask for a model. Returns the request's id; raises its refusal."""
         self._count += 1
@@ -113,6 +120,7 @@ class Memory:
             deadline=self.now + wait,
             priority=priority,
             only_evicting=only_evicting,
+            purpose=purpose,
         )
         answer = decide(self.state, Ask(request=request, occupancy=self.occupancy()))
         self.state = evolve(self.state, answer)
@@ -131,7 +139,7 @@ class Memory:
     def withdraw(self, request_id: str) -> None:
         """The sender of a waiting request is gone."""
         (request,) = [each for each in self.waiting if each.request_id == request_id]
-        self.state = evolve(self.state, Withdrawn(request=request))
+        self.state = evolve(self.state, Withdrawn(requests=(request,)))
         self.settle()
 
     # --- what processes do ----------------------------------------------------------------------------------
@@ -194,6 +202,11 @@ class Memory:
         """Somebody wants it unloaded; what uses it is cut."""
         self.leaving.setdefault(model, "requested")
         self.using[model] = set()
+        self.settle()
+
+    def drain(self, model: str) -> None:
+        """Somebody wants it unloaded as soon as nothing uses it."""
+        self.leaving.setdefault(model, "requested")
         self.settle()
 
     def leave(self, model: str) -> None:
@@ -267,15 +280,24 @@ class Memory:
         for model in going:
             if model in self.leaving:
                 continue
+            if self.is_bet(model):
+                continue
             assert not self.using.get(model), "a lease is broken"
             assert residents[model].phase == "loaded", "a load is evicted"
             assert model not in self.state.pinned, "what is pinned is evicted"
-            if model not in plan.evict:
+            if not (model in plan.evict and self._is_short_of_memory()):
                 tenure = self.state.tenures[model]
                 assert tenure.ready_at + tenure.stay_seconds <= self.now, "its least time is not over"
         for model in plan.closing:
             assert model not in self.state.pinned
         assert plan.due > self.now
+
+    def _is_short_of_memory(self) -> bool:
+        """Whether the machine does not have what the models that stay need."""
+        available = self.state.residency.available_bytes
+        residents = self.state.residency.residents
+        staying = sum(each.reserved_bytes for id, each in residents.items() if id not in self.leaving)
+        return available is not None and staying > available
 
     def _weigh(self, start: Start) -> None:
         decision = self.weighed(start.model_id)

@@ -118,16 +118,22 @@ def _calibration(calibration: Calibration) -> CalibrationInfo:
 
 @action("preload_models", limit=WAITING, queue=0)
 async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) -> PreloadModelsReply:
-    """Load models one after the other; none of them is evicted for another one of them."""
+    """Load models one after the other; none of them is evicted for another one of them.
+
+    So none of them waits for memory while others of them have some: it would be waiting for these.
+    """
     results: dict[str, PreloadOutcome] = {}
+    may_wait = True
     async with AsyncExitStack() as held:
         for model_id in dict.fromkeys(request.model_ids):
             try:
-                model, terms = await node.loadable(model_id), node.terms(request.load_wait_ms, None)
+                model = await node.loadable(model_id)
+                terms = node.terms(request.load_wait_ms if may_wait else 0, None)
                 instance = await held.enter_async_context(
                     node.supervisor.hold(model, terms, correlation_id=call.request_id)
                 )
                 await wait_loaded(instance, None)
+                may_wait = False
             except SuiteError as error:
                 results[model_id] = PreloadOutcome(loaded=False, message=error.message, code=error.code)
             else:

@@ -52,16 +52,25 @@ class Considered(NamedTuple):
 class Planning:
     """One plan while it is being made."""
 
-    def __init__(self, state: Turns, now: float, occupancy: Occupancies) -> None:
+    def __init__(
+        self, state: Turns, now: float, occupancy: Occupancies, *, watched: str | None = None
+    ) -> None:
+        """`watched`: the model whose need of memory is to be remembered; empty: that of the excess."""
         self._state = state
         self._now = now
         self._occupancy = occupancy
         residents = state.residency.residents
         self._staying = {id: each for id, each in residents.items() if not self._use(id).leaving}
+        in_use = (id for id in residents.keys() - self._staying if self._use(id).holds)
+        self._draining = {id: residents[id] for id in in_use}
+        """What leaves once it is unused: that may take long."""
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
         reserved = _bytes_of(self._staying.values())
+        self._pinned_bytes = sum(map(state.pinned_bytes, state.pinned))
         self._excess = reserved - state.residency.limit_bytes
-        self.free_bytes = state.residency.admissible_bytes - reserved - kept
+        draining = _bytes_of(self._draining.values())
+        self._admissible_bytes = state.residency.admissible_bytes
+        self.free_bytes = self._admissible_bytes - reserved - draining - kept
         """Bytes that nobody uses now."""
         self._room = self.free_bytes
         """Bytes that nobody in front needs, once those who leave for them have left."""
@@ -71,11 +80,17 @@ class Planning:
         self._refused: list[Refused] = []
         self._never_fits: set[str] = set()
         self._due = math.inf
-        self.considered: dict[str, Considered] = {}
-        """By the model that needs memory; an empty id: what was weighed to come below the limit again."""
-        able = (each for id, each in self._staying.items() if id not in state.pinned)
-        self.able_to_leave = sorted(able, key=self.order_of_leaving)
-        """The models that could leave for those that were not considered yet."""
+        self._watched = watched
+        self.considered: Considered | None = None
+        """What was weighed for the watched model."""
+        present = chain(self._staying.items(), self._draining.items())
+        able = (each for id, each in present if id not in state.pinned)
+        self._able = {each.model_id: each for each in sorted(able, key=self.order_of_leaving)}
+
+    @property
+    def able_to_leave(self) -> Sequence[Resident]:
+        """The models that could leave for those that were not considered yet, in their order."""
+        return tuple(self._able.values())
 
     def plan(self) -> Plan:
         """Decide; once for each planning."""
@@ -104,46 +119,77 @@ class Planning:
         )
 
     def _give_back_excess(self) -> None:
-        """Let models leave if those that are there turned out to need more than the limit together."""
+        """Let models leave if those that are there turned out to need more than the limit together.
+
+        Each stays for its least time first, unless the machine does not have what they need.
+        """
         if self._excess <= 0:
             return
-        chosen = self._choose(self._excess)
-        self.considered[""] = Considered(0, -self._excess, self.able_to_leave, chosen)
+        chosen = self._choose(self._excess, among=self._staying)
+        self._note("", 0, -self._excess, chosen)
         self._take(chosen)
         self._room += _bytes_of(chosen)
         for each in chosen:
-            if each.phase == "loaded" and not self._use(each.model_id).holds:
-                self._evict.append(each.model_id)
-            elif each.phase == "loaded":
-                self._closing.add(each.model_id)
+            self._give_back(each)
+
+    def _give_back(self, resident: Resident) -> None:
+        model_id, use = resident.model_id, self._use(resident.model_id)
+        tenure = self._state.tenures.get(model_id)
+        if self.may_leave(resident, math.inf):
+            self._evict.append(model_id)
+        elif tenure is None:
+            return  # when it is ready, there is a new plan
+        elif use.holds:
+            self._closing.add(model_id)
+        elif self._is_short_of_memory():
+            self._evict.append(model_id)
+        else:
+            self._look_again_at(tenure.is_idle_at(use.last_used))
+
+    def _is_short_of_memory(self) -> bool:
+        """Whether the machine does not have what the models that stay need."""
+        available = self._state.residency.available_bytes
+        return available is not None and self._state.residency.limit_bytes + self._excess > available
 
     def _consider(self, model_id: str, queue: Queue) -> Start | None:
         """Load the model if that is possible now, or else see to it that it will be."""
         need_bytes = self._state.need_bytes(queue[0])
-        error = never_fits(self._state, model_id, need_bytes, smaller=queue[0].smaller)
-        if error is not None:
-            self._never_fits.add(model_id)
-            self._refuse(queue, error)
+        could_fit = self._could_fit(model_id, need_bytes)
+        if not could_fit and self._refuse_for_ever(model_id, need_bytes, queue):
             return None
         is_gone = model_id not in self._state.residency.residents
         kept_bytes = self._state.pinned.get(model_id, 0) if is_gone else 0
         free_bytes = min(self.free_bytes, self._room) + kept_bytes
         missing = need_bytes - free_bytes
+        if model_id in self._able:  # it is draining, and has the memory that it needs
+            self._able = {model_id: self._able[model_id], **self._able}
         chosen = self._choose(missing, among=only_evicting(queue))
-        self.considered[model_id] = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
-        is_enough = _bytes_of(chosen) >= missing
+        self._note(model_id, need_bytes, free_bytes, chosen)
+        chosen_bytes = _bytes_of(chosen)
+        is_enough = chosen_bytes >= missing
         since = queue[0].rank
         if is_enough and is_gone and all(self.may_leave(each, since) for each in chosen):
             return self._start(model_id, need_bytes, chosen)
         if not any(each.deadline > self._now for each in queue):
             return None  # it will be refused, so nobody has to leave for it
+        if not could_fit:
+            return None  # other programs use too much, so that it keeps no place from those behind it
         self._take(chosen)
         if is_enough:
-            self._room += _bytes_of(chosen) - max(0, need_bytes - kept_bytes)
+            self._room += chosen_bytes - max(0, need_bytes - kept_bytes)
             for each in chosen:
                 self._close(each, since)
-        self._waits_for[model_id] = tuple(each.model_id for each in chosen)
+        self._waits_for[model_id] = tuple([each.model_id for each in chosen])
         return None
+
+    def _note(self, model_id: str, need_bytes: int, free_bytes: int, chosen: Sequence[Resident]) -> None:
+        if model_id == self._watched:
+            self.considered = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
+
+    def _could_fit(self, model_id: str, need_bytes: int) -> bool:
+        """Whether there would be memory once all have left that may ever leave."""
+        pinned = self._pinned_bytes - self._state.pinned_bytes(model_id)
+        return need_bytes <= self._admissible_bytes - pinned
 
     def _start(self, model_id: str, need_bytes: int, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
@@ -152,7 +198,8 @@ class Planning:
         missing -= _bytes_of(chosen)
         leaving = []
         for each in residents.values():
-            if missing > 0 and (each.model_id not in self._staying or each.model_id in self._evict):
+            is_staying = each.model_id in self._staying or each.model_id in self._draining
+            if missing > 0 and (not is_staying or each.model_id in self._evict):
                 leaving.append(each.model_id)
                 missing -= each.reserved_bytes
         evicting = (*leaving, *(each.model_id for each in chosen))
@@ -163,8 +210,9 @@ class Planning:
     def _choose(self, missing: int, *, among: Collection[str] | None = None) -> list[Resident]:
         """The models that leave for so many bytes; all that could leave if they are not enough."""
         chosen = []
-        able = self.able_to_leave
-        for each in able if among is None else [each for each in able if each.model_id in among]:
+        for each in self._able.values():
+            if among is not None and each.model_id not in among:
+                continue
             if missing <= 0:
                 break
             chosen.append(each)
@@ -177,44 +225,47 @@ class Planning:
 
     def _take(self, chosen: Collection[Resident]) -> None:
         """Have these leave for nobody else."""
-        if chosen:
-            ids = {each.model_id for each in chosen}
-            self.able_to_leave = [each for each in self.able_to_leave if each.model_id not in ids]
+        for each in chosen:
+            del self._able[each.model_id]
 
     def _close(self, resident: Resident, waiting_since: float) -> None:
         """Close a model once it had its turn while another waited; see when that will be."""
         tenure = self._state.tenures.get(resident.model_id)
-        if tenure is None:
-            return  # when it is ready, there is a new plan
+        if tenure is None or resident.model_id in self._draining:
+            return  # when it is ready, or unused, there is a new plan
         if resident.model_id in self._state.closing:
             self._closing.add(resident.model_id)  # also while it is unused: it must not begin anew
         elif (ends_at := tenure.turn_ends_at(waiting_since)) <= self._now:
             self._closing.add(resident.model_id)
         else:
             self._look_again_at(ends_at)
-            if not self._use(resident.model_id).holds:
-                self._look_again_at(tenure.is_idle_at(self._use(resident.model_id).last_used))
+            use = self._use(resident.model_id)
+            if not use.holds:
+                self._look_again_at(tenure.is_idle_at(use.last_used))
 
     def order_of_leaving(self, resident: Resident) -> tuple[int, float]:
-        """What leaves first: what can at once, what closes already, what is unused, what is used, a load."""
-        tenure = self._state.tenures.get(resident.model_id)
+        """What leaves first: what can at once, the load of a bet, what is leaving or closes already, what is
+        unused, what is used, another load.
+        """
+        tenure, use = self._state.tenures.get(resident.model_id), self._use(resident.model_id)
+        if resident.model_id in self._draining:
+            return 2, -math.inf
         if tenure is None:
-            return 4, 0.0
+            return 1 if use.gives_way else 5, 0.0
         if self.may_leave(resident, waiting_since=math.inf):
-            use = self._use(resident.model_id)
             return 0, use.last_used if use.worth is None else use.worth
         if resident.model_id in self._state.closing:
-            return 1, tenure.ready_at
-        if self._use(resident.model_id).holds:
-            return 3, tenure.turn_ends_at(-math.inf)
-        return 2, tenure.is_idle_at(self._use(resident.model_id).last_used)
+            return 2, tenure.ready_at
+        if use.holds:
+            return 4, tenure.turn_ends_at(-math.inf)
+        return 3, tenure.is_idle_at(use.last_used)
 
     def may_leave(self, resident: Resident, waiting_since: float) -> bool:
         """Whether a model may leave now for one that has been waiting since then."""
         tenure, use = self._state.tenures.get(resident.model_id), self._use(resident.model_id)
-        if tenure is None or use.holds:
-            return False
-        return (
+        if tenure is None:
+            return use.gives_way and not use.leaving
+        return not use.holds and (
             resident.model_id in self._state.closing
             or tenure.is_idle_at(use.last_used) <= self._now
             or tenure.turn_ends_at(waiting_since) <= self._now
@@ -240,12 +291,21 @@ class Planning:
         self._look_again_at(min(left, default=math.inf))
         return bool(left)
 
+    def _refuse_for_ever(self, model_id: str, need_bytes: int, queue: Queue) -> bool:
+        """Refuse all who wait for a model if it can never be loaded, as things stand. Returns whether."""
+        error = never_fits(self._state, model_id, need_bytes, smaller=queue[0].smaller)
+        if error is None:
+            return False
+        self._never_fits.add(model_id)
+        self._refuse(queue, error)
+        return True
+
     def _refuse(self, requests: Iterable[Request], error: SuiteError) -> None:
         self._refused += (Refused(request=each, error=error.copy()) for each in requests)
 
     def _look_again_at(self, time: float) -> None:
-        if time > self._now:
-            self._due = min(self._due, time)
+        if self._now < time < self._due:
+            self._due = time
 
 
 def only_evicting(queue: Queue) -> tuple[str, ...] | None:

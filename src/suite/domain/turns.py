@@ -11,9 +11,9 @@ used. Where these are not enough, a model that is in use closes once it had its 
 on, new requests for it wait in the line behind the others, and it leaves as soon as it is unused. A request
 for a loaded model that does not close never waits.
 
-Nothing leaves that is loading, used, pinned, or was loaded only just before. So a model that was waited for
-is still there when those who waited come to use it, and two models do not drive each other out more often
-than their loads are worth.
+Nothing leaves that is loading for somebody, used, pinned, or was loaded only just before. So a model that was
+waited for is still there when those who waited come to use it, and two models do not drive each other out
+more often than their loads are worth.
 
 Which requests use a model is not part of the state; each decision is given the occupancy of that moment.
 Times are in seconds of any one clock.
@@ -154,8 +154,10 @@ class Occupancy(msgspec.Struct, frozen=True, kw_only=True):
     first. None: the order of the last uses."""
     reload_seconds: float | None = None
     """What it takes to have it again as it is; None: not known."""
+    gives_way: bool = False
+    """Whether nobody but a bet has it loaded, so that its load may end for whoever needs the memory."""
     leaving: bool = False
-    """Whether it is being unloaded already, so that its memory will be freed anyway."""
+    """Whether it is being unloaded already, so that its memory will be freed anyway, once it has no holds."""
 
 
 Occupancies: TypeAlias = Mapping[str, Occupancy]
@@ -179,9 +181,9 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):
-    """Whoever sent the request waits no longer."""
+    """Whoever sent the requests waits no longer."""
 
-    request: Request
+    requests: tuple[Request, ...]
 
 
 class BecameReady(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,8 +276,8 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
             queue = list(state.waiting.get(request.model_id, ()))
             insort_right(queue, request, key=attrgetter("rank"))
             return replace(state, waiting={**state.waiting, request.model_id: tuple(queue)})
-        case Withdrawn(request=request):
-            return replace(state, waiting=_without(state.waiting, (request,)))
+        case Withdrawn(requests=requests):
+            return replace(state, waiting=_without(state.waiting, requests))
         case Plan():
             ended = (*event.served, *(refused.request for refused in event.refused))
             return replace(state, waiting=_without(state.waiting, ended), closing=event.closing)
@@ -329,9 +331,11 @@ def _without(waiting: Mapping[str, Queue], ended: Iterable[Request]) -> Mapping[
         return waiting
     left = dict(waiting)
     for model_id, ids in gone.items():
-        queue = tuple(each for each in left.pop(model_id, ()) if each.request_id not in ids)
+        queue = tuple(each for each in left.get(model_id, ()) if each.request_id not in ids)
         if queue:
-            left[model_id] = queue
+            left[model_id] = queue  # in its place: of equal ranks the first one stays the first
+        else:
+            left.pop(model_id, None)
     return left
 
 

@@ -83,10 +83,10 @@ class _Weighing:
         self._model_id = model_id
         self._now = now
         self._occupancy = occupancy
-        self._planning = Planning(state, now, occupancy)
+        self._planning = Planning(state, now, occupancy, watched=model_id)
         self._able = tuple(self._planning.able_to_leave)
         self._answer = self._answer_of(self._planning)
-        self._considered = self._planning.considered.get(model_id) or self._not_considered()
+        self._considered = self._planning.considered or self._not_considered()
         queue = state.waiting.get(model_id)
         self._since = queue[0].rank if queue else math.inf
 
@@ -160,7 +160,7 @@ class _Weighing:
         if model_id in self._state.pinned:
             return "pinned"
         if model_id not in self._state.tenures:
-            return "loading"
+            return "preloading" if use.gives_way else "loading"
         if use.holds:
             return "closing" if model_id in self._state.closing else "used"
         if self._is_promised(resident):
@@ -213,7 +213,7 @@ class _Weighing:
         return never if never > 0 else need_bytes - free_bytes - idle
 
     def _may_leave_now(self, resident: Resident) -> bool:
-        return self._standing(resident, self._use(resident.model_id)) == "idle"
+        return self._standing(resident, self._use(resident.model_id)) in ("idle", "preloading")
 
     def _if_others_had_left(self) -> Iterator[AnyAlternative]:
         """If a pinned model had not been pinned, or one in use had not been used."""

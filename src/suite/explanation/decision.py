@@ -76,6 +76,7 @@ def others(candidates: Iterable[Candidate], decision: Decision) -> Iterator[str]
 
 _STANDING: dict[Standing, str] = {
     "loading": "it was loading",
+    "preloading": "it was loading, as it was likely to be used",
     "unloading": "it was leaving already",
     "pinned": "it was pinned",
     "promised": "it was to leave for another model in front",

@@ -16,10 +16,13 @@ Purpose: TypeAlias = Literal["request", "preload", "pin", "excess"]
 """What memory is needed for: a request that waits, a model that is likely to be used, a model that is pinned,
 or nothing new: the models that are there turned out to need more than the limit."""
 
-Standing: TypeAlias = Literal["idle", "kept", "used", "closing", "loading", "unloading", "pinned", "promised"]
+Standing: TypeAlias = Literal[
+    "idle", "kept", "used", "closing", "loading", "preloading", "unloading", "pinned", "promised"
+]
 """Whether a model may leave, and why not: `idle` may; `kept` is within the least time that it stays; `used`
 is answering; `closing` takes no new requests and leaves when it is unused; `loading`, `unloading` and
-`pinned` say it; `promised` leaves for another model that waits in front."""
+`pinned` say it; `preloading` is loading because it is likely to be used, and gives way to a request;
+`promised` leaves for another model that waits in front."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
 
 import anyio
 import msgspec
@@ -46,6 +48,9 @@ from suite.node.outcomes import End, Outcomes
 
 logger = logging.getLogger("suite.supervisor")
 
+TELL_SECONDS: Final = 1.0
+"""How often one who waits is told a new place, at most."""
+
 Tell = Callable[[AnySignal], Awaitable[None]]
 BeginLoad = Callable[[Model, Start, str], Awaitable[tuple[Instance, InstanceLoadStarted]]]
 """Begins a load for the request with this id. Returns when its start is in the log."""
@@ -65,35 +70,82 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What for, as the event of the load says it."""
 
 
+class _Line:
+    """Where those stand who wait for one model."""
+
+    def __init__(self) -> None:
+        self.place: Place | None = None
+        self._listeners: set[anyio.Event] = set()
+
+    def move(self, place: Place) -> None:
+        """Wake those who listen if it is another place."""
+        if place != self.place:
+            self.place = place
+            for listener in self._listeners:
+                listener.set()
+
+    @contextmanager
+    def listening(self, listener: anyio.Event) -> Iterator[None]:
+        """Set the event when the place changes, during the block."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+
 class _Ticket:
     """A request that waits."""
 
-    def __init__(self, request: Request, model: Model, correlation_id: str) -> None:
+    def __init__(self, request: Request, model: Model, correlation_id: str, line: _Line) -> None:
         self.request = request
         self.model = model
         self.correlation_id = correlation_id
+        self.line = line
         self.trace: Context = telemetry.current()
-        self.place: Place | None = None
         self.instance: Instance | None = None
-        self.error: SuiteError | None = None
-        self._changed = anyio.Event()
+        self._error: SuiteError | None = None
+        self._is_over = anyio.Event()
+        self._news = anyio.Event()
 
-    def change(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+    def serve(self, instance: Instance) -> None:
+        self.instance = instance
+        self._end()
+
+    def refuse(self, error: SuiteError) -> None:
+        self._error = error
+        self._end()
+
+    def _end(self) -> None:
+        self._is_over.set()
+        self._news.set()
 
     async def instance_or_error(self, tell: Tell | None) -> Instance:
-        """Wait for the outcome, and tell each new place in the line."""
+        """Wait for the outcome, and tell the places in the line, one a second at most."""
+        if tell is not None:
+            await self._tell_places(tell)
+        await self._is_over.wait()
+        if self.instance is not None:
+            return self.instance
+        assert self._error is not None
+        raise self._error
+
+    async def _tell_places(self, tell: Tell) -> None:
+        """Tell each place, until the outcome is there."""
         told: Place | None = None
-        while self.instance is None:
-            if self.error is not None:
-                raise self.error
-            if tell is not None and self.place is not None and self.place != told:
-                told = self.place
-                await tell(Waiting(model_id=self.model.model_id, place=told.place, waits_for=told.waits_for))
+        while not self._is_over.is_set():
+            place = self.line.place
+            if place is not None and place != told:
+                told = place
+                await tell(
+                    Waiting(model_id=self.model.model_id, place=place.place, waits_for=place.waits_for)
+                )
+                with anyio.move_on_after(TELL_SECONDS):
+                    await self._is_over.wait()
             else:
-                await self._changed.wait()
-        return self.instance
+                self._news = anyio.Event()
+                with self.line.listening(self._news):
+                    await self._news.wait()
 
 
 class Admission:
@@ -137,14 +189,7 @@ class Admission:
 
     def place(self, model_id: str) -> Place | None:
         """Where those stand who wait for a model; None if nobody does."""
-        queue = self.state.waiting.get(model_id)
-        ticket = self._tickets.get(queue[0].request_id) if queue else None
-        return ticket.place if ticket is not None else None
-
-    def is_awaited(self, model_id: str) -> bool:
-        """Whether somebody waits for a model to leave."""
-        places = (self.place(each) for each in self.state.waiting)
-        return any(place is not None and model_id in place.waits_for for place in places)
+        return self._line(model_id).place
 
     def waiting(self, model_id: str) -> int:
         """How many requests wait for a model to get memory."""
@@ -168,19 +213,23 @@ class Admission:
     def close(self) -> None:
         """Let nobody wait any more: the node stops."""
         self._is_closed = True
-        for ticket in list(self._tickets.values()):
-            self._refuse(ticket.request, NodeStopping(), "withdrawn")
-            self.state = evolve(self.state, Withdrawn(request=ticket.request))
+        requests = tuple(ticket.request for ticket in self._tickets.values())
+        for request in requests:
+            self._refuse(request, NodeStopping(), "withdrawn")
+        self.state = evolve(self.state, Withdrawn(requests=requests))
 
     def check_again(self, model_id: str) -> None:
         """Refuse those who wait for a model if it must not be loaded any more."""
+        refused = []
         for request in self.state.waiting.get(model_id, ()):
             try:
                 self._check(self._tickets[request.request_id].model)
             except SuiteError as error:
                 self._refuse(request, error, "refused")
                 self.note_refusal(model_id, error, waited_seconds=self._clock() - request.since)
-                self.note(Withdrawn(request=request))
+                refused.append(request)
+        if refused:
+            self.note(Withdrawn(requests=tuple(refused)))
 
     async def enter(
         self, model: Model, terms: Terms, *, correlation_id: str, tell: Tell | None = None
@@ -205,10 +254,13 @@ class Admission:
         )
         answer = self._answer(request, model)
         if not isinstance(answer, Queued):
-            return self._let_in(self._instances[model.model_id])
+            instance = self._instances[model.model_id]
+            instance.let_in(terms.purpose)
+            return instance
         if self._is_closed:
             raise NodeStopping
-        ticket = self._tickets[request.request_id] = _Ticket(request, model, correlation_id)
+        ticket = _Ticket(request, model, correlation_id, self._line(model.model_id))
+        self._tickets[request.request_id] = ticket
         self._outcomes.queued(request)
         self.note(answer)
         try:
@@ -298,9 +350,10 @@ class Admission:
             if not isinstance(error, SuiteError):
                 logger.exception("the load of %s could not be started", start.model_id)
                 error = SuiteError("the service failed on this request: its log has the cause")
-            for request in self.state.waiting.get(start.model_id, ()):
+            requests = self.state.waiting.get(start.model_id, ())
+            for request in requests:
                 self._refuse(request, error.copy(), "refused")
-                self.state = evolve(self.state, Withdrawn(request=request))
+            self.state = evolve(self.state, Withdrawn(requests=requests))
             return
         waiting = self.state.waiting.get(start.model_id, ())
         self.state = evolve(self.state, started)
@@ -309,8 +362,8 @@ class Admission:
 
     def _serve(self, request: Request, instance: Instance) -> None:
         ticket = self._forget(request, "served")
-        ticket.instance = self._let_in(instance)
-        ticket.change()
+        instance.let_in(request.purpose)
+        ticket.serve(instance)
 
     def _refuse_after_wait(self, refused: Refused, state: Turns) -> None:
         request, error = refused.request, refused.error
@@ -323,9 +376,7 @@ class Admission:
         )
 
     def _refuse(self, request: Request, error: SuiteError, end: End) -> None:
-        ticket = self._forget(request, end)
-        ticket.error = error
-        ticket.change()
+        self._forget(request, end).refuse(error)
 
     def _forget(self, request: Request, end: End) -> _Ticket:
         """The ticket of a request that does not wait any longer."""
@@ -335,23 +386,21 @@ class Admission:
     def _withdraw(self, ticket: _Ticket) -> None:
         """Undo what was done for one that does not wait any longer."""
         if ticket.instance is not None:
-            ticket.instance.waiting -= 1
+            ticket.instance.let_go(ticket.request.purpose)
             self.wake()
         elif ticket.request.request_id in self._tickets:
             self._forget(ticket.request, "withdrawn")
-            self.note(Withdrawn(request=ticket.request))
-
-    def _let_in(self, instance: Instance) -> Instance:
-        instance.waiting += 1
-        return instance
+            self.note(Withdrawn(requests=(ticket.request,)))
 
     def _show(self, places: Mapping[str, Place]) -> None:
         for model_id, place in places.items():
-            for request in self.state.waiting[model_id]:
-                ticket = self._tickets[request.request_id]
-                if ticket.place != place:
-                    ticket.place = place
-                    ticket.change()
+            self._line(model_id).move(place)
+
+    def _line(self, model_id: str) -> _Line:
+        """That of those who wait for a model; a new one if nobody does."""
+        queue = self.state.waiting.get(model_id)
+        ticket = self._tickets.get(queue[0].request_id) if queue else None
+        return _Line() if ticket is None else ticket.line
 
     def _occupancy(self, *model_ids: str, appraisal: Appraisal = NO_APPRAISAL) -> Occupancies:
         return {

@@ -13,7 +13,7 @@ from suite.catalogue import Model
 from suite.domain.turns import Occupancy
 from suite.errors import SuiteError
 from suite.messages.actor import Buffer, CoreSeat
-from suite.messages.decisions import Decision
+from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import UnloadReason
 from suite.node.process import ActorProcess
 from suite.prediction.costs import LoadKey
@@ -86,6 +86,8 @@ class Instance:
         self.leases: dict[str, Lease] = {}
         self.waiting = 0
         """How many requests wait for the load, or are about to hand over a generation."""
+        self._bets = 0
+        """How many of these are bets on its use."""
         self.keep_alive: float | None = None
         """After how many unused seconds it is unloaded, as a request has said; None: as it is configured."""
         self.started = now
@@ -140,12 +142,27 @@ class Instance:
     def occupancy(self) -> Occupancy:
         """Its current use, as input for the decision who gets memory."""
         leaving = self.unloading is not None or self.phase in ("ending", "gone")
-        return Occupancy(holds=self.holds, last_used=self.last_used, leaving=leaving)
+        return Occupancy(
+            holds=self.holds,
+            last_used=self.last_used,
+            gives_way=self.phase == "loading" and 0 < self._bets == self.holds,
+            leaving=leaving,
+        )
 
     @property
     def is_idle(self) -> bool:
         """Whether it is loaded, not being unloaded, and unused."""
         return self.phase == "loaded" and self.unloading is None and self.holds == 0
+
+    def let_in(self, purpose: Purpose) -> None:
+        """Count one more that waits for it."""
+        self.waiting += 1
+        self._bets += purpose == "preload"
+
+    def let_go(self, purpose: Purpose) -> None:
+        """Count one less."""
+        self.waiting -= 1
+        self._bets -= purpose == "preload"
 
     def measured(self, memory: ProcessMemory) -> None:
         """Note what its processes have; nothing if they have ended."""

@@ -14,7 +14,7 @@ from suite.catalogue import Model
 from suite.errors import SuiteError, UnknownOutcome
 from suite.messages.events import PredictionMade
 from suite.node.admission import Terms
-from suite.node.generations import failure_of
+from suite.node.generations import wait_loaded
 from suite.node.instance import Instance
 from suite.node.node import Node
 from suite.node.prospects import Prospects
@@ -103,7 +103,7 @@ class Preloader:
                 await self.settlement.record(not_loaded(made, LOADED_ALREADY))
                 return True
             try:
-                await self._until_loaded(instance)
+                await wait_loaded(instance, None)
             except SuiteError as error:
                 logger.warning("%s, likely to be used, is not loaded: %s", made.model_id, error.message)
                 return False
@@ -118,13 +118,3 @@ class Preloader:
         terms = Terms(purpose="preload", only_evicting=made.evicting)
         hold = supervisor.hold(model, terms, correlation_id=made.prediction_id)
         return await held.enter_async_context(hold)
-
-    async def _until_loaded(self, instance: Instance) -> None:
-        """Wait until it is loaded, or give its memory to somebody who waits for it. Raises why it failed."""
-        model_id, supervisor = instance.model.model_id, self._node.supervisor
-        while instance.phase == "loading":
-            if instance.unloading is None and supervisor.admission.is_awaited(model_id):
-                supervisor.retire(model_id, "evicted", drain_seconds=0.0)
-            await instance.wait_change()
-        if instance.phase != "loaded":
-            raise failure_of(instance)

@@ -210,7 +210,7 @@ class Supervisor:
         try:
             yield instance
         finally:
-            instance.waiting -= 1
+            instance.let_go(terms.purpose)
             self._touch(instance)
 
     @property

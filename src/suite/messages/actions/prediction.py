@@ -118,7 +118,7 @@ class PreloadModelsRequest(Request, frozen=True, kw_only=True):
 
     model_ids: Annotated[tuple[ModelId, ...], Meta(min_length=1, max_length=100)]
     load_wait_ms: LoadWait = 0
-    """0: only what can be loaded now is."""
+    """0: only what can be loaded now is. Once one of them is loaded, the others do not wait: it stays."""
 
 
 class PreloadOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

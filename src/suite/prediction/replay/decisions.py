@@ -72,7 +72,8 @@ def is_whole(decision: Decision) -> bool:
     It has not if more models were in memory than it lists, or if they needed more than the limit together, so
     that some had to leave for nobody in particular.
     """
-    return not decision.more_candidates and _present_bytes(decision) <= decision.limit_bytes
+    staying = sum(each.bytes for each in decision.candidates if each.standing != "unloading")
+    return not decision.more_candidates and staying <= decision.limit_bytes
 
 
 def evicted_again(model_id: str, decision: Decision, worth: Mapping[str, float]) -> tuple[str, ...] | None:
@@ -164,7 +165,7 @@ def _state(model_id: str, decision: Decision) -> Turns:
             available_bytes=decision.left_by_others_bytes,
         ),
         waiting={model_id: (request,)},
-        tenures={each.model_id: _tenure(each) for each in candidates if each.standing != "loading"},
+        tenures={each.model_id: _tenure(each) for each in candidates if not _is_loading(each)},
         closing=frozenset(each.model_id for each in candidates if _is_closed(each)),
         pinned=_pinned(decision),
         queue_limit=1,
@@ -175,9 +176,13 @@ def _resident(candidate: Candidate) -> Resident:
     return Resident(
         model_id=candidate.model_id,
         instance_id="",
-        phase="loading" if candidate.standing == "loading" else "loaded",
+        phase="loading" if _is_loading(candidate) else "loaded",
         reserved_bytes=candidate.bytes,
     )
+
+
+def _is_loading(candidate: Candidate) -> bool:
+    return candidate.standing in ("loading", "preloading")
 
 
 def _tenure(candidate: Candidate) -> Tenure:
@@ -207,13 +212,15 @@ def _pinned(decision: Decision) -> dict[str, int]:
 
 
 def _present_bytes(decision: Decision) -> int:
-    return sum(each.bytes for each in decision.candidates if each.standing != "unloading")
+    """What was not about to be freed."""
+    return sum(each.bytes for each in decision.candidates if each.standing != "unloading" or each.uses)
 
 
 def _occupancy(candidate: Candidate, worth: float | None) -> Occupancy:
     return Occupancy(
-        holds=int(candidate.standing in ("used", "closing")),
+        holds=candidate.uses or int(candidate.standing in ("used", "closing")),
         last_used=-candidate.unused_seconds,
         worth=worth,
+        gives_way=candidate.standing == "preloading",
         leaving=candidate.standing == "unloading",
     )
