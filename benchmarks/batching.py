@@ -45,7 +45,7 @@ PYTHON = "llama_cpp_server"
 GAP = "gap"
 SETTINGS = f"slots = 16\ncache_tokens = {16 * CONTEXT_TOKENS}"
 TOKENS = 64
-STREAMS, STREAM_TOKENS = 4, 128
+STREAMS, STREAM_TOKENS = 4, 256
 LONG_WORDS, LONG_TOKENS = 1500, range(1400, 1650)
 RUNNING_SECONDS = 0.2
 """For which the streams run before the long prompt comes."""
