@@ -27,6 +27,7 @@ from support.models import slow_model
 from support.service import facts, history, service_and_client
 
 SECONDS = 30.0
+TURN_SECONDS = 0.3
 
 
 async def happened(client: Client, fact: str, count: int = 1) -> None:
@@ -53,6 +54,7 @@ async def wait_in_line(client: Client) -> None:
         anyio.create_task_group() as tasks,
     ):
         await anext(chunks)
+        await anyio.sleep(2 * TURN_SECONDS)  # until then it would have stayed, used or not
         for _ in range(5):
             with pytest.raises(NotEnoughMemory):
                 await client.load_model("b", load_wait_ms=0)
@@ -70,7 +72,9 @@ async def test_what_happened_is_explained_from_the_log_after_a_restart(tmp_path:
     for name in ("a", "b"):
         slow_model(tmp_path / f"{name}.gguf")
     config = tmp_path / "suite.toml"
-    config.write_text("turn_seconds = 0.3\nstandby = false\nmemory_limit_gb = 0.3\nnode = 'box1'\n")
+    config.write_text(
+        f"turn_seconds = {TURN_SECONDS}\nstandby = false\nmemory_limit_gb = 0.3\nnode = 'box1'\n"
+    )
     options = ("--config", str(config))
     async with service_and_client(tmp_path, tmp_path / "data", *options) as (service, client):
         await happened(client, "model.registered", 2)
