@@ -448,9 +448,10 @@ def test_a_log_is_a_history_of_uses_with_the_time_that_they_took_and_the_costs_o
 
 def test_a_replay_of_a_log_waits_as_long_as_was_waited() -> None:
     reading = LogHistory(default=msgspec.structs.replace(DEFAULT, reload_seconds=20.0))
-    for model_id, end, took, waited in (("a", 120.0, 100.0, 20.0), ("b", 145.0, 5.0, 140.0)):  # asked at 0
+    uses = (("a", 120.0, 100.0, 20.0), ("b", 145.0, 5.0, 140.0))  # asked at 0
+    for seq, (model_id, end, took, waited) in enumerate(uses, 1):
         use = generated(model_id, node="n1", conversation="", seconds=took, waited_ms=waited * 1000)
-        reading.fold(recorded(use, 1, at=T0 + timedelta(seconds=end)))
+        reading.fold(recorded(use, seq, at=T0 + timedelta(seconds=end)))
     history = reading.history()
     assert [each.at for each in history.requests] == [T0.timestamp()] * 2
     assert history.remarks == ()
@@ -460,8 +461,8 @@ def test_a_replay_of_a_log_waits_as_long_as_was_waited() -> None:
 
 def test_a_log_of_an_older_version_has_a_remark_that_waits_are_missing() -> None:
     reading = LogHistory(default=DEFAULT)
-    for model_id in "ab":
-        reading.fold(recorded(generated(model_id, node="n1", conversation=""), 1, at=T0))
+    for seq, model_id in enumerate("ab", 1):
+        reading.fold(recorded(generated(model_id, node="n1", conversation=""), seq, at=T0))
     [remark] = reading.history().remarks
     assert remark.startswith("2 requests are of versions that did not record for how long they had waited")
 

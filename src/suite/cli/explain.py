@@ -21,7 +21,11 @@ _INDENT = 2
 
 @click.command()
 @click.argument("model", shell_complete=model_ids, required=False)
-@click.option("--seq", type=click.IntRange(min=1), help="What this event decided; `suite events` lists them.")
+@click.option(
+    "--seq",
+    type=click.IntRange(min=1),
+    help="Only what this event decided; `suite events` lists them.",
+)
 @click.option(
     "--at",
     callback=time_of,
