@@ -127,8 +127,8 @@ def _check_content(messages: Sequence[ChatMessage]) -> None:
         for part, each in enumerate(message.content if isinstance(message.content, tuple) else ()):
             if each.type not in TEXT_PARTS:
                 raise UnsupportedContent(
-                    f"field 'messages[{index}].content[{part}]' is of the type {each.type!r}, and models here "
-                    "read text only: send it as text, or leave it out"
+                    f"field 'messages[{index}].content[{part}]' has the type {each.type!r}, and models "
+                    "read only text: send it as text, or leave it out"
                 )
 
 
