@@ -66,7 +66,7 @@ class Embedder:
     def _check(self, inputs: Sequence[Sequence[int]], dimensions: int | None) -> None:
         if dimensions is not None and dimensions > self.dimensions:
             raise InvalidRequest(
-                f"dimensions is {dimensions} and this model's vectors have {self.dimensions}: send at most that"
+                f"dimensions is {dimensions}, but the model's vectors have {self.dimensions}: send no more"
             )
         for index, tokens in enumerate(inputs):
             if not tokens:

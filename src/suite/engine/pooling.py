@@ -137,8 +137,7 @@ class Pooler:
             self._context = lib.llama_init_from_model(self._model, params)
             if not self._context:
                 raise GenerationFailed(
-                    "llama.cpp could not make a second context: "
-                    f"{last_messages() or 'it gave no reason'}"
+                    f"llama.cpp could not make a second context: {last_messages() or 'it gave no reason'}"
                 )
             self._batch = lib.llama_batch_init(self._step_tokens, 0, 1)
         return self._context

@@ -80,7 +80,7 @@ def pair(vocabulary: Vocabulary, query: str, document: str) -> list[int]:
     query_tokens, document_tokens = (
         vocabulary.tokenize(text, begins=False, special=False) for text in (query, document)
     )
-    return vocabulary.paired(query_tokens, document_tokens)
+    return vocabulary.pair(query_tokens, document_tokens)
 
 
 def _sigmoid(value: float) -> float:
