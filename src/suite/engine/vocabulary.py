@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import repeat
 
@@ -43,8 +44,8 @@ class Vocabulary:
         template = lib.llama_model_chat_template(self._model, b"tool_use")
         return None if template is None else template.decode("utf-8", "replace")
 
-    def tokenize(self, text: str, *, begins: bool = True) -> list[int]:
-        """The tokens of a text. Names of special tokens in the text become those tokens.
+    def tokenize(self, text: str, *, begins: bool = True, special: bool = True) -> list[int]:
+        """The tokens of a text. Names of special tokens in the text become those tokens, if `special` is set.
 
         With `begins`, the tokens that the model expects at the start of a text (BOS) are added. Raises
         GenerationFailed when llama.cpp's tokenizer fails.
@@ -52,7 +53,7 @@ class Vocabulary:
         data = text.encode("utf-8", "replace")
         room = len(data) + 8  # a token is a byte at least, but for the few that the model adds
         tokens = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, begins, True)
+        count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, begins, special)
         if count < 0:
             raise GenerationFailed(f"the model's tokenizer failed on a text of {len(data)} bytes")
         return tokens[:count]
@@ -89,6 +90,32 @@ class Vocabulary:
         if known is None:
             known = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
         return known
+
+    @cached_property
+    def control_tokens(self) -> Mapping[str, int]:
+        """The tokens that only `special` texts can have, by their names: those that begin a turn, and so on.
+
+        The first call takes some hundredths of a second for a large vocabulary.
+        """
+        return self._named(lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)
+
+    @cached_property
+    def added_tokens(self) -> Mapping[str, int]:
+        """The tokens that a text has wherever their names are in it, by these names."""
+        return self._named(lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def _named(self, attributes: int) -> dict[str, int]:
+        found = map(lib.llama_vocab_get_attr, repeat(self._vocab), range(self.size))
+        tokens = [token for token, attribute in enumerate(found) if attribute & attributes]
+        return {name: token for token in tokens if (name := self._name(token))}
+
+    def _name(self, token: int) -> str:
+        return (lib.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
+
+    def strips(self, token: int) -> tuple[bool, bool]:
+        """Whether this token takes away the white space before it, and that after it."""
+        attributes = lib.llama_vocab_get_attr(self._vocab, token)
+        return bool(attributes & lib.LLAMA_TOKEN_ATTR_LSTRIP), bool(attributes & lib.LLAMA_TOKEN_ATTR_RSTRIP)
 
     def invisible_tokens(self) -> list[int]:
         """The special tokens that neither add text to an answer nor end it."""
