@@ -24,6 +24,7 @@ class PreparedRequest(NamedTuple):
     truncated_tokens: int = 0
     """Tokens that were cut from the prompt."""
     warnings: tuple[str, ...] = ()
+    """What of the request was not done as it was asked for."""
 
 
 async def prepare(
@@ -50,7 +51,7 @@ async def prepare(
     return PreparedRequest(
         engine_request(request, prompt.tokens, sampling, deadline),
         prompt.truncated_tokens,
-        () if grammar is None else grammar.warnings,
+        (*prompt.warnings, *(() if grammar is None else grammar.warnings)),
     )
 
 

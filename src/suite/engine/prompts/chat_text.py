@@ -64,15 +64,12 @@ class ChatWriter:
         """The patient one, and the one for quick chats."""
         self._lock = threading.Lock()
 
-    @property
-    def has_template(self) -> bool:
-        """Whether there is a template at all."""
-        return self._configured is not None or self._vocabulary.chat_template is not None
-
     def warm_up(self) -> None:
-        """Compile the template before the first chat needs it. Raises the errors of `write`."""
-        self._rendering(patient=False).start()
-        assert self._markers is not None
+        """Do before the first chat what takes longer than that. Raises the errors of `write`."""
+        self.reasoning  # noqa: B018 - it is kept
+        if self._has_template:
+            self._rendering(patient=False).start()
+            self._markers  # noqa: B018
 
     def close(self) -> None:
         """End the template's processes."""
@@ -83,7 +80,7 @@ class ChatWriter:
     def reasoning(self) -> ReasoningFormat | None:
         """How the model's reasoning is told apart from its answer; None: it has no markers for it."""
         vocabulary = self._vocabulary
-        source = "".join(filter(None, self._sources)) if self.has_template else ""
+        source = self._source if self._has_template else ""
         return format_of(source, {**vocabulary.control_tokens, **vocabulary.added_tokens}.keys())
 
     def write(self, messages: Sequence[ChatMessage], wishes: Wishes, *, patient: bool) -> ChatText:
@@ -217,12 +214,19 @@ class ChatWriter:
     @cached_property
     def _markers(self) -> Markers:
         names = () if self.reasoning is None else self.reasoning.names
-        return Markers(self._vocabulary, "".join(filter(None, self._sources)), names)
+        return Markers(self._vocabulary, self._source, names)
 
     @cached_property
     def _thought_fields(self) -> tuple[str, ...]:
-        source = "".join(filter(None, self._sources))
-        return tuple(name for name in _THOUGHTS if re.search(rf"\.{name}\b|['\"]{name}['\"]", source))
+        return tuple(name for name in _THOUGHTS if re.search(rf"\.{name}\b|['\"]{name}['\"]", self._source))
+
+    @property
+    def _has_template(self) -> bool:
+        return self._configured is not None or self._vocabulary.chat_template is not None
+
+    @cached_property
+    def _source(self) -> str:
+        return "".join(filter(None, self._sources))
 
     @cached_property
     def _sources(self) -> tuple[str, str | None]:

@@ -17,13 +17,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from suite.engine.vocabulary import Vocabulary
 
 _MARKS = range(0x10FF00, 0x10FFFE)
 """Characters for private use: the first one that a chat does not have breaks its markers."""
 _LOOKS_LIKE_A_MARKER = re.compile(r"[<\[]\S+[>\]]").fullmatch
+_Tree: TypeAlias = "dict[str, _Tree]"
+"""The names that begin alike, by their next character; an empty one ends a name."""
 _NOTHING = re.compile(r"(?!)")
 
 
@@ -126,8 +128,22 @@ def unmarked(text: str, mark: str | None) -> str:
 
 def _any_of(names: Collection[str]) -> re.Pattern[str]:
     """Finds any of these names, the longest first; those of one character cannot be broken, and are left."""
-    longest = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest))) if longest else _NOTHING
+    tree: _Tree = {}
+    for name in names:
+        if len(name) > 1:
+            below = tree
+            for character in name:
+                below = below.setdefault(character, {})
+            below[""] = {}
+    return re.compile(_pattern(tree)) if tree else _NOTHING
+
+
+def _pattern(tree: _Tree) -> str:
+    """The names of a tree as a regular expression: vocabularies have thousands that begin alike."""
+    branches = [f"{re.escape(character)}{_pattern(below)}" for character, below in tree.items() if character]
+    if not branches:
+        return ""
+    return f"(?:{'|'.join(branches)}){'?' if '' in tree else ''}"
 
 
 def _texts(value: object) -> Iterator[str]:

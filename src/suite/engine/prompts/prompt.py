@@ -197,13 +197,12 @@ class Prompter:
         return self._prompt(chat, self._tokenized(request, chat, begins=False))
 
     def warm_up(self) -> None:
-        """Compile the chat template, if there is one, before the first chat needs it.
+        """Prepare what the first prompt needs: the compiled chat template, the markers of the vocabulary.
 
-        Raises InvalidChat, NoChatTemplate, or InvalidConfiguration.
+        Raises InvalidChat or InvalidConfiguration.
         """
-        if self._chats.has_template:
-            with self._leave_core():
-                self._chats.warm_up()
+        with self._leave_core():
+            self._chats.warm_up()
 
     def close(self) -> None:
         """End the threads and the template's process."""
@@ -285,7 +284,7 @@ class Prompter:
 
 
 def _plain_text(request: GenerateTextRequest) -> str:
-    if not request.prompt:
+    if not request.prompt or not isinstance(request.prompt, str):
         raise EmptyPrompt
     if request.tools:
         raise InvalidChat("tools need messages: send messages instead of a prompt")
