@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 
@@ -146,12 +147,40 @@ class Vocabulary:
             known = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
         return known
 
+    @cached_property
+    def control_tokens(self) -> Mapping[str, int]:
+        """The tokens that only `special` texts can have, by their names: those that begin a turn, and so on.
+
+        The first call takes some hundredths of a second for a large vocabulary.
+        """
+        return self._named(lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)
+
+    @cached_property
+    def added_tokens(self) -> Mapping[str, int]:
+        """The tokens that a text has wherever their names are in it, by these names."""
+        return self._named(lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def _named(self, attributes: int) -> dict[str, int]:
+        tokens = [token for token, attribute in enumerate(self._attributes) if attribute & attributes]
+        return {name: token for token in tokens if (name := self._name(token))}
+
+    @cached_property
+    def _attributes(self) -> Sequence[int]:
+        return array("i", map(lib.llama_vocab_get_attr, repeat(self._vocab), range(self.size)))
+
+    def _name(self, token: int) -> str:
+        return (lib.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
+
+    def strips(self, token: int) -> tuple[bool, bool]:
+        """Whether this token takes away the white space before it, and that after it."""
+        attributes = self._attributes[token]
+        return bool(attributes & lib.LLAMA_TOKEN_ATTR_LSTRIP), bool(attributes & lib.LLAMA_TOKEN_ATTR_RSTRIP)
+
     def invisible_tokens(self) -> list[int]:
         """The special tokens that neither add text to an answer nor end it."""
         special = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-        attributes = map(lib.llama_vocab_get_attr, repeat(self._vocab), range(self.size))
         return [
             token
-            for token, attribute in enumerate(attributes)
+            for token, attribute in enumerate(self._attributes)
             if attribute & special and not self.is_eog(token)
         ]
