@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import gguf
 import pytest
@@ -22,18 +21,6 @@ from support.models import CHAT_TEMPLATE, tiny_model
 from support.service import history, service_and_client
 
 DOCUMENTS = ["a stone", "the shore of the sea", "a tree has leaves", "the sea"]
-
-
-CLASHES: dict[str, dict[str, Any]] = {
-    "max_tokens is 0": {"prompt": "a", "max_tokens": 0},
-    "suffix needs a prompt": {"messages": [{"role": "user", "content": "hi"}], "suffix": "b"},
-    "without them": {"prompt": "a", "suffix": "b", "truncate": "left"},
-    "without continue": {"prompt": "a", "n": 2, "continue_": True, "conversation_id": "c"},
-    "needs the whole prompt": {
-        **{"prompt": "a", "prompt_logprobs": 1},
-        **{"continue_": True, "conversation_id": "c"},
-    },
-}
 
 
 async def test_documents_come_in_the_order_of_their_scores_and_count_as_usage(tmp_path: Path) -> None:
@@ -81,8 +68,6 @@ async def test_tokens_and_prompts_are_those_that_a_generation_has(tmp_path: Path
         )
         assert as_text.pieces is None
         assert (await client.detokenize("tiny", as_text.tokens)).text == "the sea <s>"
-        with pytest.raises(InvalidRequest, match="the model has no token 99999"):
-            await client.detokenize("tiny", [99999])
 
         of_text = await client.generate_text("tiny", "the sea <s>", max_tokens=1)
         of_ids = await client.generate_text("tiny", list(made.tokens), max_tokens=1)
@@ -104,13 +89,3 @@ async def test_tokens_and_prompts_are_those_that_a_generation_has(tmp_path: Path
         picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
         with pytest.raises(UnsupportedContent):
             await client.apply_template("tiny", picture)
-
-
-async def test_what_cannot_be_sent_together_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    tiny_model(tmp_path / "models" / "tiny.gguf")
-    async with service_and_client(tmp_path / "models", tmp_path / "suite") as (_, client):
-        for told, fields in CLASHES.items():
-            with pytest.raises(InvalidRequest, match=told):
-                await client.generate_text("tiny", **fields)
-        assert await history(client, "instance") == []
