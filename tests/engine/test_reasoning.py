@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ def told_apart(data: bytes, cuts: Sequence[int], reasoning: Reasoning, stops: Se
     """The text and the reasoning of an answer that comes in pieces."""
     stream = AnswerStream(reasoning, stops)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    pieces = [stream.push(0, data[begin:end]) for begin, end in zip(places, places[1:], strict=False)]
+    pieces = [stream.push(0, data[begin:end]) for begin, end in pairwise(places)]
     pieces.append(stream.finish())
     return Piece("".join(each.text for each in pieces), "".join(each.reasoning for each in pieces))
 

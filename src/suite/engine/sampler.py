@@ -127,7 +127,9 @@ class Sampler:
     def sample(self, context: int, row: int = -1, exempt: Collection[int] | None = ()) -> int:
         """Sample the next token from the logits of one row of the last batch; -1 is its last row.
 
-        The grammar does not see a token that is `exempt` from it, as reasoning is; None: any token is. Raises InvalidGrammar when the grammar permits no token or takes too long, and GenerationFailed when
+        The grammar does not see a token that is `exempt` from it, as reasoning is; None: any token is.
+
+        Raises InvalidGrammar when the grammar permits no token or takes too long, and GenerationFailed when
         llama.cpp has no logits for the row.
         """
         raw = self._candidates.logits_of(context, row, self._vocabulary.size)
