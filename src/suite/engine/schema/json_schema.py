@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Hashable, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
-from suite.engine.grammar.grammar import MAX_BYTES, SchemaGrammar
+from suite.engine.grammar.grammar import SchemaGrammar
 from suite.engine.schema.array import read_array
 from suite.engine.schema.conjunction import DEPENDENCIES, Conjunction, Gatherer, Part, Unsatisfiable, listed
 from suite.engine.schema.document import Document, Subschema
@@ -35,6 +35,7 @@ from suite.engine.schema.rules import write_grammar
 from suite.engine.schema.scalar import read_number, read_string
 from suite.engine.schema.tree import (
     ANYTHING,
+    Definitions,
     Schema,
     are_disjoint,
     is_satisfiable,
@@ -44,19 +45,29 @@ from suite.engine.schema.tree import (
     satisfiable,
     union,
 )
-from suite.errors import InvalidSchema
+from suite.errors import InvalidSchema, SchemaNotSupported
 
-_MAX_GRAMMAR_BYTES = 4 * MAX_BYTES
 _MOST_COMPARED = 64
 """Of a `oneOf` with more parts, it is not checked whether they exclude each other."""
 _MOST_COMBINED = 256
 """Of several `anyOf` that count together, this many combinations are followed."""
+_TOO_DEEP = "the schema is nested too deeply"
 _ENDLESS = "it refers to itself without end"
 _READERS = {"object": read_object, "array": read_array, "string": read_string}
 
 
-def to_grammar(schema: object) -> SchemaGrammar:
-    """The grammar of the JSON that a schema permits. Raises InvalidSchema, with the path of the error."""
+class ReadSchema(NamedTuple):
+    """A schema in the simple forms."""
+
+    form: Schema
+    definitions: Definitions
+    """The forms that it refers to."""
+    warnings: tuple[str, ...]
+    """The keywords that a grammar cannot enforce."""
+
+
+def read_schema(schema: object) -> ReadSchema:
+    """Reduce a schema to the simple forms. Raises InvalidSchema, with the path of the error."""
     try:
         reader = _Reader(Document(schema))
         root = reader.root()
@@ -64,12 +75,21 @@ def to_grammar(schema: object) -> SchemaGrammar:
         if not is_satisfiable(root, possible):
             raise InvalidSchema(reason(root, reader.definitions, possible))
         definitions = {name: prune(reader.definitions[name], possible) for name in possible}
-        text = write_grammar(prune(root, possible), definitions)
+        return ReadSchema(prune(root, possible), definitions, tuple(reader.warnings))
     except RecursionError:
-        raise InvalidSchema("the schema is nested too deeply") from None
-    if len(text.encode()) > _MAX_GRAMMAR_BYTES:
-        raise InvalidSchema(f"the schema makes a grammar of {len(text) // 1024} KiB: make it simpler")
-    return SchemaGrammar(grammar=text, warnings=tuple(reader.warnings))
+        raise InvalidSchema(_TOO_DEEP) from None
+
+
+def to_grammar(schema: object) -> SchemaGrammar:
+    """The grammar of the JSON that a schema permits. Raises InvalidSchema, with the path of the error."""
+    read = read_schema(schema)
+    return SchemaGrammar(grammar=write_grammar(read.form, read.definitions), warnings=read.warnings)
+
+
+def not_supported(what: str, warnings: Sequence[str]) -> SchemaNotSupported:
+    """The refusal of a strict schema; `what` names it."""
+    named = "; ".join(warnings[:5])
+    return SchemaNotSupported(f"{what}: {named}: change the schema, or send it without strict")
 
 
 class _Reader:

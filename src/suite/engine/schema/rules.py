@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable
 
+from suite.engine.grammar.grammar import MAX_BYTES
 from suite.engine.schema.literals import none_of, one_of, quoted
 from suite.engine.schema.numbers import decimals, integers
 from suite.engine.schema.tree import Definitions, Schema
+from suite.errors import InvalidSchema
 
 _RULES = {
     "space": '" "?',
@@ -43,31 +45,44 @@ _COMMA = '"," space'
 _COUNTED = 2000
 """The largest repeat count that llama.cpp accepts."""
 _CHUNK = 100
+_MOST_BYTES = 4 * MAX_BYTES
 
 
 def write_grammar(root: Schema, definitions: Definitions) -> str:
-    """Write the GBNF of a schema; `definitions` must have all its references."""
-    writer = _Writer(definitions)
-    first = writer.rule(root)
-    rules = {"root": first, **_RULES, **writer.rules}
-    return "\n".join(f"{name} ::= {content}" for name, content in rules.items())
+    """Write the GBNF of a schema; `definitions` must have all its references. Raises InvalidSchema."""
+    rules = Rules(definitions)
+    return rules.written(root=rules.rule(root))
 
 
-class _Writer:
-    """Writes the rules of forms, each rule once."""
+class Rules:
+    """The rules of forms, each rule once."""
 
     def __init__(self, definitions: Definitions) -> None:
-        self.rules: dict[str, str] = {}
+        self._rules: dict[str, str] = {}
         self._definitions = definitions
         self._names: dict[Hashable, str] = {}
         """Names of rules by their content; names of definitions by their references."""
 
+    def written(self, **roots: str) -> str:
+        """The GBNF of these rules, with more that are not made of forms. Raises InvalidSchema."""
+        rules = {**roots, **_RULES, **self._rules}
+        text = "\n".join(f"{name} ::= {content}" for name, content in rules.items())
+        if len(text.encode()) > _MOST_BYTES:
+            raise InvalidSchema(f"the schema makes a grammar of {len(text) // 1024} KiB: make it simpler")
+        return text
+
     def rule(self, form: Schema) -> str:
-        """The name of the rule for a form."""
+        """The name of the rule for a form. Raises InvalidSchema."""
+        try:
+            return self._rule(form)
+        except RecursionError:
+            raise InvalidSchema("the schema is nested too deeply") from None
+
+    def _rule(self, form: Schema) -> str:
         if "$ref" in form:
             return self._definition(form["$ref"])
         if "anyOf" in form:
-            return self._named(" | ".join(self.rule(part) for part in form["anyOf"]))
+            return self._named(" | ".join(self._rule(part) for part in form["anyOf"]))
         if "enum" in form:
             return self._named(f"{one_of([_json(value) for value in form['enum']])} space")
         if "properties" in form:
@@ -93,22 +108,22 @@ class _Writer:
     def _definition(self, reference: Hashable) -> str:
         if reference not in self._names:
             name = self._add(reference, "")
-            self.rules[name] = self.rule(self._definitions[reference])
+            self._rules[name] = self._rule(self._definitions[reference])
         return self._names[reference]
 
     def _add(self, key: Hashable, content: str) -> str:
         if key not in self._names:
             name = self._names[key] = f"rule{len(self._names)}"
-            self.rules[name] = content
+            self._rules[name] = content
         return self._names[key]
 
     def _items(self, form: Schema) -> str:
-        first = [self.rule(item) for item in form["prefixItems"]]
+        first = [self._rule(item) for item in form["prefixItems"]]
         least = max(form.get("minItems", 0) - len(first), 0)
         most = None if "maxItems" not in form else form["maxItems"] - len(first)
         if form["items"] is False or most == 0:
             return f" {_COMMA} ".join(first) or '""'
-        item = self.rule(form["items"])
+        item = self._rule(form["items"])
         further = self._named(f"{_COMMA} {item}")
         if first:
             return f"{f' {_COMMA} '.join(first)} {self._repeated(further, least, most)}"
@@ -158,18 +173,18 @@ class _Writer:
         return f"{other} {more}" if form.get("minProperties") else f"({other} {more})?"
 
     def _member(self, name: str, schema: Schema) -> str:
-        return f'{quoted(_json(name))} space ":" space {self.rule(schema)}'
+        return f'{quoted(_json(name))} space ":" space {self._rule(schema)}'
 
     def _other(self, form: Schema) -> str | None:
         """The GBNF of a member that the schema does not name; None if it permits none."""
         others = form["additionalProperties"]
         if others is False:
             return None
-        return self._named(f'{self._key(form)} ":" space {self.rule(others)}')
+        return self._named(f'{self._key(form)} ":" space {self._rule(others)}')
 
     def _key(self, form: Schema) -> str:
         if "keys" in form:
-            return self.rule(form["keys"])
+            return self._rule(form["keys"])
         taken = [_json(name)[1:-1] for name in form["taken"]]
         return f'"\\"" {none_of(taken) if taken else "char*"} "\\"" space'
 
