@@ -34,7 +34,7 @@ class Heard:
         self._pieces = 0
         self._then = then
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
         assert logprobs is None
         self.text += text
         self._pieces += 1

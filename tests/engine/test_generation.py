@@ -83,7 +83,7 @@ class Heard:
         self.failure: SuiteError | None = None
         self._at_first = at_first
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
         assert logprobs is None
         if not self.text:
             self._at_first()

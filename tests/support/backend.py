@@ -7,7 +7,7 @@ shared, restored, decoded again), the answer is right only if the sequence holds
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from suite.engine.backend import BatchEntry
 from suite.engine.sampler import SamplingParams
@@ -52,7 +52,7 @@ class FakeSampler:
     def accept_prompt(self, prompt: Sequence[int]) -> None:
         pass
 
-    def sample(self, row: int) -> int:
+    def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
         if self._seed in self._backend.refusing:
             raise InvalidGrammar("no token is permitted")
         return successor(self._backend.rows[row], self._seed)

@@ -24,7 +24,7 @@ class Heard:
     ends: int = 0
     error: SuiteError | None = None
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
         assert not self.ends and logprobs is None
         self.text += text
 

@@ -19,11 +19,13 @@ class PendingChoice:
         """Counts from 0."""
         self.generation = generation
         self._parts: list[str] = []
+        self._reasoning: list[str] = []
         self._logprobs: list[TokenLogprobs] = []
 
-    def add(self, text: str, logprobs: Sequence[TokenLogprobs]) -> None:
-        """Add the text and the log probabilities that came next."""
+    def add(self, text: str, reasoning: str, logprobs: Sequence[TokenLogprobs]) -> None:
+        """Add the text, the reasoning and the log probabilities that came next."""
         self._parts.append(text)
+        self._reasoning.append(reasoning)
         self._logprobs += logprobs
 
     def finished(self, asked: GenerateTextRequest, generation_id: str, outcome: Outcome) -> Choice:
@@ -35,6 +37,7 @@ class PendingChoice:
         return Choice(
             index=self.index,
             text=text,
+            reasoning="".join(self._reasoning) or None,
             tool_calls=calls or None,
             finish_reason=self.generation.outcome or outcome,
             # A stream had them in its chunks, and all of them may not fit into one message.

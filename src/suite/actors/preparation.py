@@ -13,6 +13,7 @@ from typing import NamedTuple
 from suite.engine.generation import EngineRequest
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
+from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams, sampling_params
 from suite.messages.actions.generation import GenerateTextRequest
 
@@ -58,7 +59,9 @@ async def prepare(
     ]
     return PreparedRequest(
         tuple(
-            engine_request(request, prompt.tokens, sampling, deadline, choice=index)
+            engine_request(
+                request, prompt.tokens, sampling, deadline, choice=index, reasoning=prompt.reasoning
+            )
             for index, sampling in enumerate(samplings)
         ),
         prompt.truncated_tokens,
@@ -73,6 +76,7 @@ def engine_request(
     deadline: float | None,
     *,
     choice: int = 0,
+    reasoning: Reasoning | None = None,
 ) -> EngineRequest:
     """The request to the engine for one choice.
 
@@ -92,5 +96,6 @@ def engine_request(
         # What was decoded before has no logits any more.
         reuse=request.reuse and prompt_logprobs is None,
         prompt_logprobs=prompt_logprobs,
+        reasoning=reasoning,
         is_forgotten=request.conversation_id is not None and not is_first,
     )

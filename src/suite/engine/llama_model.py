@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -408,9 +408,9 @@ class ContextSampler:
         """Count the prompt's last tokens for the repetition penalties."""
         self.sampler.accept_prompt(prompt)
 
-    def sample(self, row: int) -> int:
+    def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
         """Sample the next token from the logits of this row of the last batch."""
-        return self.sampler.sample(self._context, row)
+        return self.sampler.sample(self._context, row, exempt)
 
     def close(self) -> None:
         """Free the sampler's memory in llama.cpp."""

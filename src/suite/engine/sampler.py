@@ -13,7 +13,7 @@ only when these are not enough. The grammar runs in another process (`suite.engi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -132,16 +132,16 @@ class Sampler:
             for token in prompt[-self._sampling.penalty_last_n :]:
                 self._count(token)
 
-    def sample(self, context: int, row: int = -1) -> int:
+    def sample(self, context: int, row: int = -1, exempt: Collection[int] | None = ()) -> int:
         """Sample the next token from the logits of one row of the last batch; -1 is its last row.
 
-        Raises InvalidGrammar when the grammar permits no token or takes too long, and GenerationFailed when
+        The grammar does not see a token that is `exempt` from it, as reasoning is; None: any token is. Raises InvalidGrammar when the grammar permits no token or takes too long, and GenerationFailed when
         llama.cpp has no logits for the row.
         """
         raw = self._candidates.logits_of(context, row, self._vocabulary.size)
         logits = raw if self._logits_processor is None else self._logits_processor.apply(raw, self._counts)
-        grammar = self._sampling.grammar
-        token = self._draw(logits) if grammar is None else self._draw_within(grammar, logits)
+        grammar = None if exempt is None else self._sampling.grammar
+        token = self._draw(logits) if grammar is None else self._draw_within(grammar, logits, exempt or ())
         if self._penalizes:
             self._count(token)
         if self._sampling.logprobs is not None:
@@ -161,9 +161,9 @@ class Sampler:
         self._chosen_from.apply(self._chain)
         return self._chosen_from.selected
 
-    def _draw_within(self, grammar: GrammarSession, logits: Logits) -> int:
+    def _draw_within(self, grammar: GrammarSession, logits: Logits, exempt: Collection[int]) -> int:
         token = self._draw(logits)
-        if not grammar.try_accept(token):
+        if token not in exempt and not grammar.try_accept(token):
             token = self._draw(logits, self._permitted(grammar, logits))
             grammar.accept(token)
         return token

@@ -15,7 +15,7 @@ import msgspec
 from suite.engine.prompts.adaptation import adaptations, missing
 from suite.engine.prompts.markers import Broken, Markers, unmarked
 from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, Rendered, Renderer
-from suite.engine.reasoning import ReasoningFormat, format_of
+from suite.engine.reasoning import Reasoning, ReasoningFormat, format_of, marker_tokens
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import InvalidChat, InvalidConfiguration, InvalidRequest, NoChatTemplate
 from suite.identity import NewId, Now
@@ -82,6 +82,12 @@ class ChatWriter:
         vocabulary = self._vocabulary
         source = self._source if self._has_template else ""
         return format_of(source, {**vocabulary.control_tokens, **vocabulary.added_tokens}.keys())
+
+    def reasoning_of(self, chat: ChatText) -> Reasoning | None:
+        """How the reasoning of the answer to a chat is told apart."""
+        if self.reasoning is None:
+            return None
+        return Reasoning(form=self.reasoning, opened=chat.thinks, tokens=self._marker_tokens)
 
     def write(self, messages: Sequence[ChatMessage], wishes: Wishes, *, patient: bool) -> ChatText:
         """Write a chat, up to where the assistant's answer begins or goes on.
@@ -215,6 +221,12 @@ class ChatWriter:
     def _markers(self) -> Markers:
         names = () if self.reasoning is None else self.reasoning.names
         return Markers(self._vocabulary, self._source, names)
+
+    @cached_property
+    def _marker_tokens(self) -> Mapping[int, bytes]:
+        vocabulary = self._vocabulary
+        named = {**vocabulary.control_tokens, **vocabulary.added_tokens}
+        return {} if self.reasoning is None else marker_tokens(self.reasoning, named)
 
     @cached_property
     def _thought_fields(self) -> tuple[str, ...]:

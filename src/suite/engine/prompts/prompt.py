@@ -14,7 +14,7 @@ import msgspec
 from suite.engine.backend import LeaveCore
 from suite.engine.prompts.chat_text import ChatText, ChatWriter, Wishes
 from suite.engine.prompts.rendering import SlowChat
-from suite.engine.reasoning import ReasoningFormat
+from suite.engine.reasoning import Reasoning
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
     CannotFillIn,
@@ -44,10 +44,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     tokens: list[int]
     truncated_tokens: int = 0
     """How many tokens were cut because the request allows it; a lower bound for very long texts."""
-    reasoning: ReasoningFormat | None = None
+    reasoning: Reasoning | None = None
     """How reasoning is told apart from the answer; None: the model has no markers for it."""
-    thinks: bool = False
-    """Whether the answer begins within the reasoning."""
     warnings: tuple[str, ...] = ()
     """What of the chat the model does not get as it was sent."""
 
@@ -186,8 +184,7 @@ class Prompter:
         return Prompt(
             tokens=tokens,
             truncated_tokens=truncated_tokens,
-            reasoning=self._chats.reasoning,
-            thinks=chat.thinks,
+            reasoning=self._chats.reasoning_of(chat),
             warnings=chat.warnings,
         )
 
