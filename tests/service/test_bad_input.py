@@ -131,6 +131,80 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "invalid_request",
         "truncate and continue",
     ),
+    "several answers that go on": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "conversation_id": "c", "continue": True, "n": 2}),
+        "invalid_request",
+        "by one answer",
+    ),
+    "more answers than there may be": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "n": 17}),
+        "invalid_request",
+        "n",
+    ),
+    "a gap in a chat": (
+        "generate_text",
+        msgspec.json.encode(
+            {**ASK, "prompt": None, "messages": [{"role": "user", "content": "a"}], "suffix": "b"}
+        ),
+        "invalid_request",
+        "suffix needs a prompt",
+    ),
+    "a gap that is cut": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "suffix": "b", "truncate": "left"}),
+        "invalid_request",
+        "suffix cannot be combined",
+    ),
+    "a gap for a model that cannot fill it": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "suffix": "b"}),
+        "cannot_fill_in",
+        "without suffix",
+    ),
+    "scores of what is in memory": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "conversation_id": "c", "continue": True, "prompt_logprobs": 1}),
+        "invalid_request",
+        "prompt_logprobs",
+    ),
+    "a token that there is not": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "prompt": [1, 99_999]}),
+        "invalid_request",
+        "no token 99999",
+    ),
+    "a text of no token": (
+        "detokenize",
+        b'{"model_id": "tiny", "tokens": [5, 99999]}',
+        "invalid_request",
+        "no token 99999",
+    ),
+    "texts among token ids": (
+        "embed",
+        b'{"model_id": "tiny", "input": ["a", [5]]}',
+        "invalid_request",
+        "mixed",
+    ),
+    "more numbers than a vector has": (
+        "embed",
+        b'{"model_id": "tiny", "input": "a", "dimensions": 10000}',
+        "invalid_request",
+        "dimensions",
+    ),
+    "ranks of a model that has none": (
+        "rerank",
+        b'{"model_id": "tiny", "query": "a", "documents": ["b"]}',
+        "cannot_rerank",
+        "makes embeddings",
+    ),
+    "nothing to rank": (
+        "rerank",
+        b'{"model_id": "tiny", "query": "a", "documents": []}',
+        "invalid_request",
+        "documents",
+    ),
     "empty stop": ("generate_text", msgspec.json.encode({**ASK, "stop": [""]}), "invalid_request", "stop"),
     "negative drain": (
         "unload_model",

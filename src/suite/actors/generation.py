@@ -174,9 +174,9 @@ class ClientGeneration:
                 if self._cancelled is not None:
                     self.cancel(self._cancelled)
                 await self._forward()
-        if self._feed.failure is not None:
-            self._cancel_in_engine("failed")  # one that failed ends the others
-            raise self._feed.failure
+            if self._feed.failure is not None:
+                self._cancel_in_engine("failed")  # one that failed ends the others
+                raise self._feed.failure
 
     def _begin(self, requests: Sequence[EngineRequest]) -> None:
         self._choices = [

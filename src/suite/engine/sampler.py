@@ -51,12 +51,19 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: Mapping[int, float] = {}
     grammar: GrammarSession | None = None
     """The compiled grammar of the answer; its opener closes it."""
+    is_grammar_optional: bool = False
+    """Whether the answer goes on freely where the grammar cannot be followed."""
     logprobs: int | None = None
     """How many alternatives to report for each token; None: no log probabilities at all."""
 
 
 def sampling_params(
-    request: GenerateTextRequest, *, seed: int, vocabulary: Vocabulary, grammar: GrammarSession | None = None
+    request: GenerateTextRequest,
+    *,
+    seed: int,
+    vocabulary: Vocabulary,
+    grammar: GrammarSession | None = None,
+    is_grammar_optional: bool = False,
 ) -> SamplingParams:
     """The sampling parameters of a request. Raises InvalidRequest for a logit bias of unknown tokens."""
     return SamplingParams(
@@ -71,6 +78,7 @@ def sampling_params(
         seed=seed,
         logit_bias=_bias(request.logit_bias, vocabulary.size),
         grammar=grammar,
+        is_grammar_optional=is_grammar_optional,
         logprobs=request.alternatives,
     )
 
@@ -176,7 +184,7 @@ class Sampler:
                 tried, permitted, logits, min_p=sampling.min_p, temperature=sampling.temperature
             ):
                 return permitted
-        raise InvalidGrammar("the grammar permits none of the model's tokens at this point of the answer")
+        raise grammar.refused("permits none of the model's tokens at this point of the answer")
 
     def _count(self, token: int) -> None:
         """Count a token for the penalties, and uncount the one that is now too far back."""

@@ -65,9 +65,8 @@ class Vocabulary:
             raise GenerationFailed(f"the model's tokenizer failed on a text of {len(data)} bytes")
         return tokens[:count]
 
-    def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> str:
-        """The text of tokens; incomplete characters are shown as U+FFFD. Special ones are left out without
-        `special`.
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, with the names of special ones; incomplete characters are shown as U+FFFD.
 
         Raises InvalidRequest for an id that is no token of this model.
         """
@@ -76,7 +75,7 @@ class Vocabulary:
         size = 8 * len(tokens) + 8
         while True:
             buffer = ctypes.create_string_buffer(size)
-            count = lib.llama_detokenize(self._vocab, ids, len(tokens), buffer, size, False, special)
+            count = lib.llama_detokenize(self._vocab, ids, len(tokens), buffer, size, False, True)
             if count >= 0:
                 return buffer.raw[:count].decode("utf-8", "replace")
             size = -count
@@ -88,12 +87,15 @@ class Vocabulary:
             raise InvalidRequest(f"the model has no token {unknown}: its token ids are 0 to {self.size - 1}")
 
     def pair(self, first: Sequence[int], second: Sequence[int]) -> list[int]:
-        """The tokens of two texts as one input, with what the model puts before, between and after them."""
-        separator: int = lib.llama_vocab_sep(self._vocab)
-        eos: int = lib.llama_vocab_eos(self._vocab)
-        end = [separator if eos < 0 else eos] * lib.llama_vocab_get_add_eos(self._vocab)
-        between = [separator] * lib.llama_vocab_get_add_sep(self._vocab)
-        begin = [lib.llama_vocab_bos(self._vocab)] * self.adds_bos
+        """The tokens of two texts as one input, each with what the model expects after a text.
+
+        That is how a BERT is trained, ``[CLS] first [SEP] second [SEP]``, and an XLM-RoBERTa, which has one
+        more mark between them, ``<s> first </s></s> second </s>``.
+        """
+        empty = self.tokenize("")
+        begin, end = empty[: int(self.adds_bos)], empty[int(self.adds_bos) :]
+        separates = lib.llama_vocab_get_add_sep(self._vocab) and lib.llama_vocab_get_add_eos(self._vocab)
+        between = [lib.llama_vocab_sep(self._vocab)] if separates else []
         return [*begin, *first, *end, *between, *second, *end]
 
     def filling(self, before: Sequence[int], after: Sequence[int]) -> list[int] | None:

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -47,6 +47,16 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: Reasoning | None = None
     """How reasoning is told apart from the answer; None: the model has no markers for it."""
     warnings: tuple[str, ...] = ()
+    """What of the chat the model does not get as it was sent."""
+
+
+class WrittenPrompt(NamedTuple):
+    """A prompt as text."""
+
+    text: str
+    tokens: int
+    """How many tokens it is, also where the context has fewer."""
+    warnings: tuple[str, ...]
     """What of the chat the model does not get as it was sent."""
 
 
@@ -91,9 +101,9 @@ class Prompter:
         """
         return self._submitted(lambda patient: self.prompt(request, patient=patient))
 
-    def submit_text(self, request: GenerateTextRequest) -> Future[str]:
-        """Make the text of a request's prompt in a thread, as `submit` does, of whatever length it is."""
-        return self._submitted(lambda patient: self.text(request, patient=patient))
+    def submit_written(self, request: GenerateTextRequest) -> Future[WrittenPrompt]:
+        """Write the prompt of a request in a thread, as `submit` makes one, of whatever length it is."""
+        return self._submitted(lambda patient: self.written(request, patient=patient))
 
     def _submitted(self, make: Callable[[bool], T]) -> Future[T]:
         made: Future[T] = Future()
@@ -181,6 +191,11 @@ class Prompter:
     def text(self, request: GenerateTextRequest, *, patient: bool = True) -> str:
         """The whole text of the prompt. Raises the errors of `prompt`, except PromptTooLong."""
         return self._written(request, patient).unmarked
+
+    def written(self, request: GenerateTextRequest, *, patient: bool = True) -> WrittenPrompt:
+        """The whole text of the prompt, and how many tokens it is. Raises the errors of `text`."""
+        chat = self._written(request, patient)
+        return WrittenPrompt(chat.unmarked, len(self._tokenized(request, chat)), chat.warnings)
 
     def _written(self, request: GenerateTextRequest, patient: bool) -> ChatText:
         if request.messages is None:
