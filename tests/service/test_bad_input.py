@@ -40,6 +40,31 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "no_chat_template",
         "prompt",
     ),
+    "a picture": (
+        "generate_text",
+        b'{"model_id": "tiny", "messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, '
+        b'{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}]}',
+        "unsupported_content",
+        "messages[0].content[1]",
+    ),
+    "a text part without its text": (
+        "generate_text",
+        b'{"model_id": "tiny", "messages": [{"role": "user", "content": [{"type": "text"}]}]}',
+        "invalid_request",
+        "messages[0].content[0]",
+    ),
+    "two limits": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "max_tokens": 5, "max_completion_tokens": 6}),
+        "invalid_request",
+        "max_completion_tokens",
+    ),
+    "half of a character": (
+        "generate_text",
+        rb'{"model_id": "tiny", "prompt": "a\ud83d"}',
+        "invalid_request",
+        "'prompt'",
+    ),
     "negative wait": (
         "load_model",
         b'{"model_id": "tiny", "load_wait_ms": -1}',

@@ -145,6 +145,7 @@ class LlamaModel:
             loaded.use_threads(cores.due(reading=True, priority=0))
         loaded._warm_up()
         loaded.buffers = buffers()
+        last_messages()  # what it said about the file explains no later error
         return loaded
 
     def _warm_up(self) -> None:
