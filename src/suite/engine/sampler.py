@@ -21,7 +21,7 @@ import msgspec
 
 from suite.engine.bindings import lib
 from suite.engine.vocabulary import Vocabulary
-from suite.errors import InvalidGrammar, InvalidRequest
+from suite.errors import InvalidRequest
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
 

@@ -327,7 +327,7 @@ def permitted(grammar: int, ids: TokenIds, candidates: Candidates) -> TokenIds:
 
 
 def _check_code_points(text: str) -> None:
-    """Raise InvalidGrammar for escapes of no character: llama.cpp accepts them and generates invalid UTF-8."""
+    """Raise InvalidGrammar for escapes of no character, of which llama.cpp makes invalid UTF-8."""
     for escape in re.findall(r"\\(U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|.)", text):
         code = int(escape[1:], 16) if len(escape) > 1 else 0
         if code > sys.maxunicode:
