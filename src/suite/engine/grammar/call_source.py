@@ -62,11 +62,7 @@ def offered_tools(request: GenerateTextRequest) -> tuple[Function, ...]:
 
 
 def call_source(
-    request: GenerateTextRequest,
-    form: CallForm,
-    answer: dict[str, Any] | None = None,
-    *,
-    strict: bool = False,
+    request: GenerateTextRequest, form: CallForm, answer: dict[str, Any] | None = None, *, strict: bool = False
 ) -> CallSource:
     """The calls that a request with tools asks for; `answer` is the schema of an answer without calls."""
     choice = request.tool_choice

@@ -57,16 +57,9 @@ _BEFORE, _ARGUMENTS, _PARAMETERS = '{"name": "', '", "arguments": ', '", "parame
 PLAIN = CallForm(before=_BEFORE, between=_ARGUMENTS, after="}")
 """For templates of which the form is not known: the form of OpenAI's API."""
 
-
 def _list_after(marker: str) -> CallForm:
     return CallForm(
-        begin=f"{marker}[",
-        before=_BEFORE,
-        between=_ARGUMENTS,
-        after="}",
-        separator=", ",
-        end="]",
-        marker=marker,
+        begin=f"{marker}[", before=_BEFORE, between=_ARGUMENTS, after="}", separator=", ", end="]", marker=marker
     )
 
 
