@@ -293,9 +293,9 @@ class SleepingGrammar:
         return None
 
     def _woken(self, root: str, rest: str) -> int | None:
-        """The grammar, after the part of a call that came with its beginning; None if it does not permit that.
+        """The grammar, after the part of a call that came with its beginning.
 
-        Then the call cannot be one of those offered, and the model goes on freely.
+        None if it does not permit that part: then the call is none of those offered, and the model is free.
         """
         sampler, candidates = parse(self._grammar, self._vocabulary, root), Candidates()
         for token in self._vocabulary.tokenize(rest, begins=False, special=False) if rest else ():

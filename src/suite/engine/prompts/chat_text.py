@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from suite.engine.prompts.adaptation import adaptations, missing
+from suite.engine.prompts.call_form import CallForm, call_form
 from suite.engine.prompts.markers import Broken, Markers, unmarked
 from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, ChatTooLong, Rendered, Renderer
 from suite.engine.reasoning import Reasoning, ReasoningFormat, format_of, marker_tokens
@@ -88,6 +89,11 @@ class ChatWriter:
         if self.reasoning is None:
             return None
         return Reasoning(form=self.reasoning, opened=chat.thinks, tokens=self._marker_tokens)
+
+    @cached_property
+    def call_form(self) -> CallForm:
+        """How the model writes calls of tools. Raises NoChatTemplate or InvalidConfiguration."""
+        return call_form(self._source, self._vocabulary.control_tokens.keys())
 
     def write(self, messages: Sequence[ChatMessage], wishes: Wishes, *, patient: bool) -> ChatText:
         """Write a chat, up to where the assistant's answer begins or goes on.
