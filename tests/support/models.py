@@ -42,7 +42,7 @@ def gemma() -> Path:
     return _fetched(GEMMA)
 
 
-def _vocabulary() -> tuple[list[str], list[float], list[int]]:
+def vocabulary() -> tuple[list[str], list[float], list[int]]:
     """Tokens, scores and types of a SentencePiece vocabulary that spells any text: bytes, letters, words."""
     tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
     scores = [0.0] * len(tokens)
@@ -84,7 +84,7 @@ def tiny_model(
     """
     assert embedding % heads == 0, "embedding must be a multiple of heads"
     assert heads % kv_heads == 0, "heads must be a multiple of kv_heads"
-    tokens, scores, kinds = _vocabulary()
+    tokens, scores, kinds = vocabulary()
     marks = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"] if fills_in else []
     tokens, scores, kinds = tokens + marks, scores + [0.0] * len(marks), kinds + [_CONTROL] * len(marks)
     tokens, scores = [*tokens, *control, *added], scores + [0.0] * (len(control) + len(added))
