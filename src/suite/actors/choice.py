@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from suite.engine.generation import Generation
-from suite.engine.prompts.tool_calls import extract_tool_calls
+from suite.engine.grammar.call_source import has_json_answer, offered_tools
+from suite.engine.prompts.tool_calls import MAX_CALLS, extract_tool_calls
 from suite.messages.actions.generation import Choice, GenerateTextRequest
 from suite.messages.events import Outcome
 from suite.messages.logprobs import TokenLogprobs
@@ -31,9 +32,14 @@ class PendingChoice:
     def finished(self, asked: GenerateTextRequest, generation_id: str, outcome: Outcome) -> Choice:
         """The whole answer, with the calls of tools that it has."""
         text, calls = "".join(self._parts), None
-        if asked.tools and asked.tool_choice != "none":
-            names = {tool.function.name for tool in asked.tools}
-            text, calls = extract_tool_calls(text, names, self._call_prefix(generation_id))
+        if asked.grammar is None and (tools := offered_tools(asked)):
+            text, calls = extract_tool_calls(
+                text,
+                tools,
+                self._call_prefix(generation_id),
+                may_be_json=not has_json_answer(asked),
+                at_most=MAX_CALLS if asked.parallel_tool_calls else 1,
+            )
         return Choice(
             index=self.index,
             text=text,

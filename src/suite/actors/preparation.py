@@ -46,7 +46,10 @@ async def prepare(
     Each choice has a grammar of its own; they stay open, in another process, until `session` is closed. The
     seeds of the choices follow each other.
     """
-    opened = [await session.enter_async_context(grammars.for_request(request)) for _ in range(request.n)]
+    opened = [
+        await session.enter_async_context(grammars.for_request(request, prompter.call_form))
+        for _ in range(request.n)
+    ]
     prompt = await asyncio.wrap_future(prompter.submit(request))
     samplings = [
         sampling_params(
@@ -54,6 +57,7 @@ async def prepare(
             seed=(seed + index) % SEEDS,
             vocabulary=prompter.vocabulary,
             grammar=None if grammar is None else grammar.session,
+            is_grammar_optional=grammar is not None and grammar.is_optional,
         )
         for index, grammar in enumerate(opened)
     ]

@@ -38,6 +38,13 @@ class ReasoningFormat(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a prompt ends within the reasoning, right after its beginning."""
         return prompt.rstrip().endswith(self.start.rstrip())
 
+    def without_empty(self, prompt: str) -> str:
+        """A prompt without the empty reasoning that a template may end with."""
+        text = prompt.rstrip()
+        if not text.endswith(self.end):
+            return prompt
+        return text.removesuffix(self.end).rstrip().removesuffix(self.start.rstrip())
+
     def is_open_in(self, said: str) -> bool:
         """Whether what an assistant has said so far ends within its reasoning."""
         return said.rfind(self.start.strip()) > said.rfind(self.end)

@@ -21,7 +21,7 @@ import msgspec
 
 from suite.engine.bindings import lib
 from suite.engine.vocabulary import Vocabulary
-from suite.errors import InvalidGrammar, InvalidRequest
+from suite.errors import InvalidRequest, InvalidSchema
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
 
@@ -124,6 +124,7 @@ class Sampler:
         self._recent: deque[int] = deque()
         self._counts: dict[int, int] = {}
         self._chosen_from = candidates.Candidates()
+        self._grammar = sampling.grammar
         self._chain = None if self._greedy else _chain(sampling, vocabulary.size)
 
     def accept_prompt(self, prompt: Sequence[int]) -> None:
@@ -135,14 +136,13 @@ class Sampler:
     def sample(self, context: int, row: int = -1, exempt: Collection[int] | None = ()) -> int:
         """Sample the next token from the logits of one row of the last batch; -1 is its last row.
 
-        The grammar does not see a token that is `exempt` from it, as reasoning is; None: any token is.
-
-        Raises InvalidGrammar when the grammar permits no token or takes too long, and GenerationFailed when
-        llama.cpp has no logits for the row.
+        The grammar does not see a token that is `exempt` from it, as reasoning is; None: any token is. Raises
+        InvalidGrammar or InvalidSchema when the grammar permits no token or takes too long, and
+        GenerationFailed when llama.cpp has no logits for the row.
         """
         raw = self._candidates.logits_of(context, row, self._vocabulary.size)
         logits = raw if self._logits_processor is None else self._logits_processor.apply(raw, self._counts)
-        grammar = None if exempt is None else self._sampling.grammar
+        grammar = None if exempt is None else self._grammar
         token = self._draw(logits) if grammar is None else self._draw_within(grammar, logits, exempt or ())
         if self._penalizes:
             self._count(token)
@@ -165,7 +165,19 @@ class Sampler:
 
     def _draw_within(self, grammar: GrammarSession, logits: Logits, exempt: Collection[int]) -> int:
         token = self._draw(logits)
-        if token not in exempt and not grammar.try_accept(token):
+        if token in exempt:
+            return token
+        try:
+            return self._accepted(grammar, logits, token)
+        except InvalidSchema:
+            if not self._sampling.is_grammar_optional:
+                raise
+            self._grammar = None
+            return token
+
+    def _accepted(self, grammar: GrammarSession, logits: Logits, token: int) -> int:
+        """This token if the grammar permits it, else one that it does permit."""
+        if not grammar.try_accept(token):
             token = self._draw(logits, self._permitted(grammar, logits))
             grammar.accept(token)
         return token

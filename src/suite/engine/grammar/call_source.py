@@ -48,7 +48,7 @@ class CallSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def offered_tools(request: GenerateTextRequest) -> tuple[Function, ...]:
-    """The functions that the answer may call. Raises InvalidRequest for a choice that is none of the tools."""
+    """The functions that the answer may call. Raises InvalidRequest for a choice that is none of them."""
     functions = tuple(tool.function for tool in request.tools)
     choice = request.tool_choice
     if isinstance(choice, NamedToolChoice):
@@ -61,8 +61,19 @@ def offered_tools(request: GenerateTextRequest) -> tuple[Function, ...]:
     return () if choice == "none" else functions
 
 
+def has_json_answer(request: GenerateTextRequest) -> bool:
+    """Whether the answer is JSON that the request describes, unless it is a call."""
+    form = request.response_format
+    is_described = request.json_schema is not None or (form is not None and form.type != "text")
+    return is_described and request.tool_choice == "auto"
+
+
 def call_source(
-    request: GenerateTextRequest, form: CallForm, answer: dict[str, Any] | None = None, *, strict: bool = False
+    request: GenerateTextRequest,
+    form: CallForm,
+    answer: dict[str, Any] | None = None,
+    *,
+    strict: bool = False,
 ) -> CallSource:
     """The calls that a request with tools asks for; `answer` is the schema of an answer without calls."""
     choice = request.tool_choice

@@ -1,4 +1,4 @@
-"""The grammar of tool calls: in the form that the model's template teaches it, with arguments by their schemas.
+"""The grammar of tool calls, in the form that the model's template teaches it, with arguments by schemas.
 
 Where the model is free to call or to answer, the grammar sleeps until it begins a call: a `Trigger` says how
 a call begins, and by which rule it then goes on.
@@ -66,7 +66,9 @@ def _roots(form: CallForm, names: list[str], arguments: list[str], *, is_single:
     """The rules where an answer can begin, or go on after a trigger."""
     begin = form.begin + form.before
     after, more = _text(form.after), f"({_text(form.separator + form.before)} call)"
-    calls = (f"{_text(name + form.between)} {rule} {after}" for name, rule in zip(names, arguments, strict=True))
+    calls = (
+        f"{_text(name + form.between)} {rule} {after}" for name, rule in zip(names, arguments, strict=True)
+    )
     further = f"{'' if is_single else f'{more}{{0,{MAX_CALLS - 1}}}'} {_text(form.end)}"
     return {
         "root": f"{_text(begin)} call further",

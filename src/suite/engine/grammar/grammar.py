@@ -31,7 +31,9 @@ MAX_BYTES = 64 * 1024
 """The largest grammar or schema."""
 MAX_CALLS_BYTES = 1024 * 1024
 """The largest schemas of all tools together."""
-_NO_CALL = "the answer is no call of a tool: it follows the {}, and this model's calls could not be told from it"
+_NO_CALL = (
+    "the answer is no call of a tool: it follows the {}, and this model's calls could not be told from it"
+)
 _MAX_CONCURRENT = 2
 """The most grammars that are compiled at the same time, since each takes a core."""
 _MAX_REMEMBERED = 256

@@ -293,9 +293,9 @@ class SleepingGrammar:
         return None
 
     def _woken(self, root: str, rest: str) -> int | None:
-        """The grammar, after the part of a call that came with its beginning; None if it does not permit that.
+        """The grammar, after the part of a call that came with its beginning.
 
-        Then the call cannot be one of those offered, and the model goes on freely.
+        None if it does not permit that part: then the call is none of those offered, and the model is free.
         """
         sampler, candidates = parse(self._grammar, self._vocabulary, root), Candidates()
         for token in self._vocabulary.tokenize(rest, begins=False, special=False) if rest else ():
@@ -327,7 +327,7 @@ def permitted(grammar: int, ids: TokenIds, candidates: Candidates) -> TokenIds:
 
 
 def _check_code_points(text: str) -> None:
-    """Raise InvalidGrammar for escapes of no character: llama.cpp accepts them and generates invalid UTF-8."""
+    """Raise InvalidGrammar for escapes of no character, of which llama.cpp makes invalid UTF-8."""
     for escape in re.findall(r"\\(U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|.)", text):
         code = int(escape[1:], 16) if len(escape) > 1 else 0
         if code > sys.maxunicode:

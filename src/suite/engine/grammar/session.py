@@ -146,8 +146,8 @@ class GrammarSession:
     def compile(self, compile_request: CompileRequest) -> tuple[str, ...]:
         """Compile the grammar; blocks. Returns warnings about keywords of a schema that it cannot enforce.
 
-        Raises InvalidGrammar, InvalidSchema or SchemaNotSupported if it cannot be used, GenerationFailed if its
-        process fails.
+        Raises InvalidGrammar, InvalidSchema or SchemaNotSupported if it cannot be used, GenerationFailed if
+        its process fails.
         """
         self._compile_request = compile_request
         try:

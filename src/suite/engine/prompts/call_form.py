@@ -24,7 +24,7 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True):
     separator: str = "\n"
     end: str = ""
     marker: str | None = None
-    """What `begin` or `before` begins with, and nothing but a call does; None: a call begins like any JSON."""
+    """What `begin` or `before` begins with, and nothing but a call does; None: calls begin like any JSON."""
 
     has_hidden_marker: bool = False
     """Whether the marker is a token of its own, which an answer does not show."""
@@ -57,9 +57,16 @@ _BEFORE, _ARGUMENTS, _PARAMETERS = '{"name": "', '", "arguments": ', '", "parame
 PLAIN = CallForm(before=_BEFORE, between=_ARGUMENTS, after="}")
 """For templates of which the form is not known: the form of OpenAI's API."""
 
+
 def _list_after(marker: str) -> CallForm:
     return CallForm(
-        begin=f"{marker}[", before=_BEFORE, between=_ARGUMENTS, after="}", separator=", ", end="]", marker=marker
+        begin=f"{marker}[",
+        before=_BEFORE,
+        between=_ARGUMENTS,
+        after="}",
+        separator=", ",
+        end="]",
+        marker=marker,
     )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from suite.engine.backend import LeaveCore
+from suite.engine.prompts.call_form import CallForm
 from suite.engine.prompts.chat_text import ChatText, ChatWriter, Wishes
 from suite.engine.prompts.rendering import SlowChat
 from suite.engine.reasoning import Reasoning
@@ -91,6 +92,10 @@ class Prompter:
     def vocabulary(self) -> Vocabulary:
         """The model's vocabulary."""
         return self._vocabulary
+
+    def call_form(self) -> CallForm:
+        """How the model writes calls of tools. Raises NoChatTemplate or InvalidConfiguration."""
+        return self._chats.call_form
 
     def submit(self, request: GenerateTextRequest) -> Future[Prompt]:
         """Make the prompt of a request in a thread. The future has the result or the error of `prompt`, or
