@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TypeAlias, TypeVar
 
@@ -79,8 +79,37 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return self.since - PRIORITY_SECONDS * self.priority
 
 
-Queue: TypeAlias = tuple[Request, ...]
-"""The requests that wait for one model, in the order of their ranks; never empty."""
+class Queue(msgspec.Struct, frozen=True):
+    """Those who wait for one model, and what each plan needs to know of all of them."""
+
+    requests: tuple[Request, ...]
+    """In the order of their ranks; never empty."""
+    rank: float
+    """That of the first."""
+    first_deadline: float
+    last_deadline: float
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> Queue:
+        """Requests that are in their order already."""
+        deadlines = [each.deadline for each in requests]
+        return cls(tuple(requests), requests[0].rank, min(deadlines), max(deadlines))
+
+    def joined_by(self, request: Request) -> Queue:
+        """With one more, behind those of the same rank."""
+        requests = list(self.requests)
+        insort_right(requests, request, key=attrgetter("rank"))
+        return Queue(
+            tuple(requests),
+            requests[0].rank,
+            min(self.first_deadline, request.deadline),
+            max(self.last_deadline, request.deadline),
+        )
+
+    def without(self, request_ids: Collection[str]) -> Queue | None:
+        """Those that are left; None if nobody is."""
+        left = [each for each in self.requests if each.request_id not in request_ids]
+        return Queue.of(left) if left else None
 
 
 class Tenure(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +148,11 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     turn_seconds: float | None = None
     """How long a turn is; None: see `LOADS_A_TURN`."""
 
+    def queue(self, model_id: str) -> tuple[Request, ...]:
+        """Those who wait for a model, in their order."""
+        queue = self.waiting.get(model_id)
+        return () if queue is None else queue.requests
+
     def need_bytes(self, request: Request) -> int:
         """The memory to reserve for a request's model: estimated, or measured if that was more."""
         ready_bytes, peak_bytes = request.need_bytes - request.growth_bytes, request.need_bytes
@@ -132,6 +166,8 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
 
         So it is not kept out by what it grew to, as long as it fits when it is ready: caches give way.
         """
+        if ready_bytes >= peak_bytes:
+            return ready_bytes
         pinned = sum(self.pinned_bytes(each) for each in self.pinned if each != model_id)
         return max(ready_bytes, min(peak_bytes, self.residency.admissible_bytes - pinned))
 
@@ -273,9 +309,9 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
     replace = msgspec.structs.replace
     match event:
         case Queued(request=request):
-            queue = list(state.waiting.get(request.model_id, ()))
-            insort_right(queue, request, key=attrgetter("rank"))
-            return replace(state, waiting={**state.waiting, request.model_id: tuple(queue)})
+            queue = state.waiting.get(request.model_id)
+            queue = Queue.of([request]) if queue is None else queue.joined_by(request)
+            return replace(state, waiting={**state.waiting, request.model_id: queue})
         case Withdrawn(requests=requests):
             return replace(state, waiting=_without(state.waiting, requests))
         case Plan():
@@ -331,8 +367,8 @@ def _without(waiting: Mapping[str, Queue], ended: Iterable[Request]) -> Mapping[
         return waiting
     left = dict(waiting)
     for model_id, ids in gone.items():
-        queue = tuple(each for each in left.get(model_id, ()) if each.request_id not in ids)
-        if queue:
+        queue = left[model_id].without(ids) if model_id in left else None
+        if queue is not None:
             left[model_id] = queue  # in its place: of equal ranks the first one stays the first
         else:
             left.pop(model_id, None)
@@ -368,7 +404,7 @@ def decide(state: Turns, command: Ask) -> Served | Queued:
     error = never_fits(state, request.model_id, state.need_bytes(request), smaller=request.smaller)
     if error is not None:
         raise error
-    waiting = len(state.waiting.get(request.model_id, ()))
+    waiting = len(state.queue(request.model_id))
     if waiting >= state.queue_limit:
         raise Overloaded(
             f"{waiting} requests wait until {request.model_id} can be loaded: try again later, "

@@ -15,7 +15,7 @@ import msgspec
 
 from suite.domain.residency import Residency, Resident
 from suite.domain.turn_plan import plan
-from suite.domain.turns import Occupancy, Request, Tenure, Turns
+from suite.domain.turns import Occupancy, Queue, Request, Tenure, Turns
 from suite.messages.decisions import Candidate, Decision, PolicyState
 from suite.messages.envelope import Recorded
 from suite.messages.events import InstanceLoadStarted, UnknownEvent
@@ -164,7 +164,7 @@ def _state(model_id: str, decision: Decision) -> Turns:
             residents=residents,
             available_bytes=decision.left_by_others_bytes,
         ),
-        waiting={model_id: (request,)},
+        waiting={model_id: Queue.of([request])},
         tenures={each.model_id: _tenure(each) for each in candidates if not _is_loading(each)},
         closing=frozenset(each.model_id for each in candidates if _is_closed(each)),
         pinned=_pinned(decision),

@@ -216,7 +216,7 @@ class VirtualNode:
 
     def _start(self, start: Start, now: float) -> None:
         """Load a model for all that wait for it, and evict whom the decider chose."""
-        waiting = [self._queued.pop(each.request_id) for each in self._state.waiting[start.model_id]]
+        waiting = [self._queued.pop(each.request_id) for each in self._state.queue(start.model_id)]
         self._tally.cold_start(waiting[0])
         self._load(start, waiting, now)
         self._is_undecided = True
