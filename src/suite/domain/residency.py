@@ -52,7 +52,7 @@ class Residency(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reserved_bytes(self) -> int:
         """The memory that all residents count for together."""
-        return sum(resident.reserved_bytes for resident in self.residents.values())
+        return sum([resident.reserved_bytes for resident in self.residents.values()])
 
     @property
     def excess_bytes(self) -> int:

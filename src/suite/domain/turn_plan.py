@@ -16,7 +16,6 @@ from suite.domain.residency import Resident
 from suite.domain.turns import (
     UNUSED,
     Occupancies,
-    Occupancy,
     Place,
     Plan,
     Queue,
@@ -60,9 +59,10 @@ class Planning:
         self._now = now
         self._occupancy = occupancy
         residents = state.residency.residents
-        self._staying = {id: each for id, each in residents.items() if not self._use(id).leaving}
-        in_use = (id for id in residents.keys() - self._staying if self._use(id).holds)
-        self._draining = {id: residents[id] for id in in_use}
+        self._uses = {id: occupancy.get(id, UNUSED) for id in residents}
+        self._staying = {id: each for id, each in residents.items() if not self._uses[id].leaving}
+        leaving = [id for id in residents if id not in self._staying]
+        self._draining = {id: residents[id] for id in leaving if self._uses[id].holds}
         """What leaves once it is unused: that may take long."""
         kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
         reserved = _bytes_of(self._staying.values())
@@ -136,7 +136,7 @@ class Planning:
             self._give_back(each)
 
     def _give_back(self, resident: Resident) -> None:
-        model_id, use = resident.model_id, self._use(resident.model_id)
+        model_id, use = resident.model_id, self._uses[resident.model_id]
         tenure = self._state.tenures.get(model_id)
         if self.may_leave(resident, math.inf):
             self._evict.append(model_id)
@@ -199,8 +199,10 @@ class Planning:
         missing -= _bytes_of(chosen)
         leaving = []
         for each in residents.values():
+            if missing <= 0:
+                break
             is_staying = each.model_id in self._staying or each.model_id in self._draining
-            if missing > 0 and (not is_staying or each.model_id in self._evict):
+            if not is_staying or each.model_id in self._evict:
                 leaving.append(each.model_id)
                 missing -= each.reserved_bytes
         evicting = (*leaving, *(each.model_id for each in chosen))
@@ -247,7 +249,8 @@ class Planning:
         unused, what is used, another load.
         """
         model_id = resident.model_id
-        tenure, use, idle_at = self._state.tenures.get(model_id), self._use(model_id), self._idle_at[model_id]
+        tenure, use = self._state.tenures.get(model_id), self._uses[model_id]
+        idle_at = self._idle_at[model_id]
         if model_id in self._draining:
             return 2, -math.inf
         if tenure is None:
@@ -269,15 +272,12 @@ class Planning:
         return idle_at < math.inf and tenure is not None and tenure.turn_ends_at(waiting_since) <= self._now
 
     def _when_idle(self, resident: Resident) -> float:
-        tenure, use = self._state.tenures.get(resident.model_id), self._use(resident.model_id)
+        tenure, use = self._state.tenures.get(resident.model_id), self._uses[resident.model_id]
         if tenure is None:
             return -math.inf if use.gives_way and not use.leaving else math.inf
         if use.holds:
             return math.inf
         return -math.inf if resident.model_id in self._state.closing else tenure.is_idle_at(use.last_used)
-
-    def _use(self, model_id: str) -> Occupancy:
-        return self._occupancy.get(model_id, UNUSED)
 
     # --- who has waited in vain -----------------------------------------------------------------------------
 

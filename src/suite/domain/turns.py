@@ -308,6 +308,8 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
     """The state after one event, of the log or of this module."""
     replace = msgspec.structs.replace
     match event:
+        case InstanceEvent():
+            return _after_fact(state, event)
         case Queued(request=request):
             queue = state.waiting.get(request.model_id)
             queue = Queue.of([request]) if queue is None else queue.joined_by(request)
@@ -328,8 +330,6 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
             return replace(state, pinned={**state.pinned, event.model_id: event.need_bytes})
         case Unpinned():
             return replace(state, pinned=_less(state.pinned, event.model_id))
-        case InstanceEvent():
-            return _after_fact(state, event)
         case _:
             return state
 
@@ -379,7 +379,11 @@ V = TypeVar("V")
 
 
 def _less(mapping: Mapping[str, V], key: str) -> Mapping[str, V]:
-    return {each: value for each, value in mapping.items() if each != key} if key in mapping else mapping
+    if key not in mapping:
+        return mapping
+    left = dict(mapping)
+    del left[key]
+    return left
 
 
 # --- a request comes --------------------------------------------------------------------------------------

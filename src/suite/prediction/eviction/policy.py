@@ -9,6 +9,7 @@ The policy only orders: which models may leave at all, and how many must, the de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -23,13 +24,16 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     reload_seconds: float
     """What it takes to have it again as it is: to load it, and to read conversations again that are lost."""
 
-    @property
-    def density(self) -> float:
-        """Seconds saved per byte kept, if it is used again: what makes unequal models comparable."""
-        return self.reload_seconds / (self.bytes or 1)
+    density: float = 0.0
+    """Seconds saved per byte kept, if it is used again: what makes unequal models comparable. It follows from
+    the others, once for all the times that it is asked for."""
+
+    def __post_init__(self) -> None:
+        """Set the density."""
+        msgspec.structs.force_setattr(self, "density", self.reload_seconds / (self.bytes or 1))
 
 
-class Used(msgspec.Struct, frozen=True, kw_only=True):
+class Used(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request used a model."""
 
     at: float
@@ -53,15 +57,22 @@ class Evicted(msgspec.Struct, frozen=True, kw_only=True):
 Fact: TypeAlias = Used | Loaded | Evicted
 
 
-class EvictionPolicy(Protocol):
-    """Orders models by what their memory is worth."""
-
-    @property
-    def name(self) -> str:
-        """Its name in events and replies."""
+class OwnPolicy(Protocol):
+    """What a policy of somebody's own has to have."""
 
     def fold(self, fact: Fact) -> None:
         """Learn one more fact. Facts come in the order in which they happened."""
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """How much keeping this model is worth: the lowest of all leaves first. Only the order counts."""
+
+
+class EvictionPolicy(OwnPolicy, Protocol):
+    """Orders models by what their memory is worth."""
+
+    @property
+    def name(self) -> str:
+        """Its name in events and replies."""
+
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """What each of these models is worth at one moment, in one go: decisions consist of this."""

@@ -44,11 +44,12 @@ class ShadowCache:
         self._free_bytes -= candidate.bytes
 
     def _make_room(self, need_bytes: int, now: float) -> None:
-        worth = self.policy.worth
-        worths = {id: worth(each, now=now) for id, each in self._residents.items()}
+        residents = [*self._residents.values()]
+        worths = self.policy.worths(residents, now=now)
         while need_bytes > self._free_bytes:
-            least = min(worths, key=worths.__getitem__)
+            least = worths.index(min(worths))
             del worths[least]
-            evicted = self._residents.pop(least)
+            evicted = residents.pop(least)
+            del self._residents[evicted.model_id]
             self._free_bytes += evicted.bytes
             self.policy.fold(Evicted(at=now, candidate=evicted))

@@ -201,12 +201,10 @@ class VirtualNode:
         needed = sum(candidates[model_id].bytes for model_id in self._state.waiting)
         if residency.reserved_bytes + needed <= residency.limit_bytes:
             return {}  # nobody has to leave
-        return {
-            model_id: self._use_of(
-                instance, None if instance.holds else self._policy.worth(instance.candidate, now=now)
-            )
-            for model_id, instance in self._instances.items()
-        }
+        idle = [each.candidate for each in self._instances.values() if not each.holds]
+        worths = self._policy.worths(idle, now=now)
+        worth = {each.model_id: told for each, told in zip(idle, worths, strict=True)}
+        return {id: self._use_of(each, worth.get(id)) for id, each in self._instances.items()}
 
     def _use_of(self, instance: _Instance, worth: float | None = None) -> Occupancy:
         last_used = -math.inf if self._is_instant else instance.last_used
