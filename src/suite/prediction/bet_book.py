@@ -45,7 +45,7 @@ from suite.messages.events import (
     UsageRecorded,
 )
 from suite.prediction.chance import Calibration
-from suite.prediction.recent_ids import RecentIds
+from suite.prediction.recent import RecentIds
 from suite.prediction.uses import seconds_of
 
 LOADED_ALREADY: Final = "loaded_already"
