@@ -209,7 +209,7 @@ class BetBook:
         record.last, record.last_at, record.last_settled = made, at, None
 
     def _settled(self, settled: PredictionSettled, at: float) -> None:
-        self._ended.add(settled.prediction_id)
+        self._ended.use(settled.prediction_id, None)
         bet = self._close(settled.prediction_id)
         if bet is None:
             return

@@ -36,12 +36,8 @@ class RecentIds(Recent[None]):
     def __init__(self, most: int = MOST_IDS) -> None:
         super().__init__(most)
 
-    def add(self, id: str) -> None:
-        """Remember an id."""
-        self.use(id, None)
-
     def is_copy(self, id: str) -> bool:
         """Whether this id was seen before; from now on it was."""
         is_known = id in self
-        self.add(id)
+        self.use(id, None)
         return is_known
