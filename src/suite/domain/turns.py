@@ -417,6 +417,19 @@ def _limit_setting(memory: str) -> str:
     return "memory_limit_gb" if memory == RAM else "vram_limit_gb"
 
 
+def scarcest(state: Turns) -> str:
+    """The memory that is the scarcest for the next of those who wait: by it, models are compared that may leave.
+
+    If nobody waits, the one that is over its limit the most.
+    """
+    residency = state.residency
+    free = residency.admissible_bytes - residency.reserved_bytes
+    if not state.waiting:
+        return (NOTHING - free).largest
+    first = min([queue[0] for queue in state.waiting.values()], key=attrgetter("rank"))
+    return state.need_bytes(first).scarcest(free)
+
+
 def is_open(state: Turns, model_id: str, occupancy: Occupancies) -> bool:
     """Whether a model is loaded or loading, and not being unloaded."""
     return model_id in state.residency.residents and not occupancy.get(model_id, UNUSED).leaving

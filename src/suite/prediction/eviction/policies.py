@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
+from suite.domain.footprint import Footprint
 from suite.errors import InvalidRequest
 from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.frequency import DecayedFrequency
@@ -15,8 +16,8 @@ from suite.prediction.eviction.policy import EvictionPolicy
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.eviction.relaxed_belady import RelaxedBelady
 
-Make: TypeAlias = Callable[[int], EvictionPolicy]
-"""Makes a policy for a budget in bytes."""
+Make: TypeAlias = Callable[[Footprint], EvictionPolicy]
+"""Makes a policy for a budget."""
 
 POLICIES: Final[Mapping[str, Make]] = {
     BestLately.name: BestLately,
@@ -42,7 +43,7 @@ def maker(name: str) -> Make:
     return _own(name)
 
 
-def policy(name: str, limit_bytes: int, watch: Watch) -> EvictionPolicy:
+def policy(name: str, limit_bytes: Footprint, watch: Watch) -> EvictionPolicy:
     """The policy of this name; one of somebody's own is guarded, and interrupted while `watch` is armed.
 
     Raises InvalidRequest for a name that nothing has, and for a class that cannot be made.
@@ -65,7 +66,7 @@ def _own(name: str) -> Make:
     except BaseException as error:
         raise InvalidRequest(f"the policy {name} cannot be imported: {told(error)}") from error
 
-    def make(_: int) -> EvictionPolicy:
+    def make(_: Footprint) -> EvictionPolicy:
         try:
             policy: EvictionPolicy = made()
         except PolicyLoops:

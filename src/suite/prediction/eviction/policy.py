@@ -9,9 +9,12 @@ The policy only orders: which models may leave at all, and how many must, the de
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, TypeAlias
 
 import msgspec
+
+from suite.domain.footprint import Footprint
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,9 +22,21 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     model_id: str
     bytes: int
-    """The memory that it uses."""
+    """The memory that it uses: in all memories together, or where a policy is asked for its worth, in the one
+    that is short."""
+    gpus: Mapping[str, int] = {}
+    """The part of it on each GPU, ``gpu0`` and so on."""
     reload_seconds: float
     """What it takes to have it again as it is: to load it, and to read conversations again that are lost."""
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it uses of each memory."""
+        return Footprint.of(self.bytes, self.gpus)
+
+    def in_memory(self, memory: str) -> Candidate:
+        """The same model, with only what it uses of one memory."""
+        return msgspec.structs.replace(self, bytes=self.footprint[memory], gpus={}) if self.gpus else self
 
     @property
     def density(self) -> float:

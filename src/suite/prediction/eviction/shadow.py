@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from suite.domain.footprint import Footprint
 from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Used
 
 HALF_LIFE_REQUESTS: Final = 2_000
@@ -14,7 +15,7 @@ _DECAY: Final = 0.5 ** (1 / HALF_LIFE_REQUESTS)
 class ShadowCache:
     """Loads and evicts nothing: it only counts."""
 
-    def __init__(self, policy: EvictionPolicy, limit_bytes: int) -> None:
+    def __init__(self, policy: EvictionPolicy, limit_bytes: Footprint) -> None:
         self.policy = policy
         self.cost_seconds = 0.0
         """The seconds that loads would have taken lately, decayed."""
@@ -36,19 +37,28 @@ class ShadowCache:
         return is_cold
 
     def _load(self, candidate: Candidate, now: float) -> None:
-        if candidate.bytes > self._limit_bytes:
+        need_bytes = self._counted(candidate)
+        if not need_bytes.is_within(self._limit_bytes):
             return
-        if candidate.bytes > self._free_bytes:
-            self._make_room(candidate.bytes, now)
+        if not need_bytes.is_within(self._free_bytes):
+            self._make_room(need_bytes, now)
         self._residents[candidate.model_id] = candidate
-        self._free_bytes -= candidate.bytes
+        self._free_bytes -= need_bytes
 
-    def _make_room(self, need_bytes: int, now: float) -> None:
-        worth = self.policy.worth
-        worths = {id: worth(each, now=now) for id, each in self._residents.items()}
-        while need_bytes > self._free_bytes:
-            least = min(worths, key=worths.__getitem__)
-            del worths[least]
-            evicted = self._residents.pop(least)
-            self._free_bytes += evicted.bytes
-            self.policy.fold(Evicted(at=now, candidate=evicted))
+    def _make_room(self, need_bytes: Footprint, now: float) -> None:
+        worth, memory = self.policy.worth, need_bytes.scarcest(self._free_bytes)
+        worths = {id: worth(each.in_memory(memory), now=now) for id, each in self._residents.items()}
+        for least in sorted(worths, key=worths.__getitem__):
+            missing = need_bytes.beyond(self._free_bytes)
+            if not missing:
+                return
+            if self._counted(self._residents[least]).eases(missing):
+                self._evict(least, now)
+
+    def _evict(self, model_id: str, now: float) -> None:
+        evicted = self._residents.pop(model_id)
+        self._free_bytes += self._counted(evicted)
+        self.policy.fold(Evicted(at=now, candidate=evicted))
+
+    def _counted(self, candidate: Candidate) -> Footprint:
+        return candidate.footprint.counted_in(self._limit_bytes)
