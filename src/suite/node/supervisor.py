@@ -63,6 +63,7 @@ from suite.node.standby import Standby
 from suite.node.unloads import Unloads
 from suite.process_memory import process_memory
 from suite.tasks import background
+from suite.ticks import tick
 
 SWEEP_SECONDS = 1.0
 GROWTH_BYTES = 16 << 20
@@ -140,6 +141,7 @@ class Supervisor:
             total=machine_memory,
             available=available_memory,
             gpus=gpus,
+            is_changing=self._is_changing,
             on_size=self._measured,
             on_available=self._squeezed,
         )
@@ -270,7 +272,7 @@ class Supervisor:
     async def sweep_idle(self, keep_alive: Callable[[Model], float]) -> None:
         """Unload what was not used for as long as it is kept, until cancelled. `keep_alive`: in seconds."""
         while True:
-            await anyio.sleep(SWEEP_SECONDS)
+            await tick(SWEEP_SECONDS)
             for instance in list(self.instances.values()):
                 own = instance.keep_alive
                 self._unload_idle(instance, keep_alive(instance.model) if own is None else own)
@@ -414,6 +416,7 @@ class Supervisor:
                 instance.was_used = True
                 self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
                 self.release(instance, report.generation_id)
+                self.memory.look_soon()
         instance.changed()
 
     async def _loaded(self, instance: Instance, ready: Ready) -> None:
@@ -498,6 +501,10 @@ class Supervisor:
             ),
         )
 
+    def _is_changing(self) -> bool:
+        """Whether memory changes hands: somebody loads, or waits for it."""
+        return self.admission.is_undecided or any(each.phase == "loading" for each in self.instances.values())
+
     def _squeezed(self, available_bytes: int) -> None:
         """Heed what other programs leave. A standby process gives way when there is no memory for it."""
         self.admission.note(Available(bytes=available_bytes))
@@ -529,6 +536,7 @@ class Supervisor:
             del self.instances[instance.model.model_id]
         instance.phase = "gone"
         instance.changed()
+        self.memory.look_soon()
         self.admission.wake()
 
     def _count(self, end: InstanceEnd) -> None:
