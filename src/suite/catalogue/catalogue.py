@@ -239,12 +239,16 @@ class Catalogue:
         scanned, changed = -math.inf, True  # so that the first tick scans
         while True:
             watched = await self._identities()
+            lacking = len(watched) < len(self._directories.paths)
             async with aclosing(ticks(list(watched))) as told:
                 async for something in told:
-                    # a directory that came, went, or is another one now is watched anew
-                    other = watched != await self._identities()
-                    changed = changed or something or other or bool(self._unsettled)
-                    if self._clock() - scanned < (SETTLE_SECONDS if changed else IDLE_SECONDS):
+                    changed = changed or something or bool(self._unsettled)
+                    idle_seconds, other = self._clock() - scanned, False
+                    if changed or lacking or idle_seconds >= IDLE_SECONDS:
+                        # a directory that came, went, or is another one now is watched anew
+                        other = watched != await self._identities()
+                        changed = changed or other
+                    if idle_seconds < (SETTLE_SECONDS if changed else IDLE_SECONDS):
                         continue
                     scanned, changed = self._clock(), False
                     if changes := await self.scan(settle_seconds=SETTLE_SECONDS):

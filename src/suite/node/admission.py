@@ -204,11 +204,11 @@ class Admission:
 
     def wake(self) -> None:
         """Decide again, because the use of a model has changed."""
-        if self._is_undecided:
+        if self.is_undecided:
             self._news.set()
 
     @property
-    def _is_undecided(self) -> bool:
+    def is_undecided(self) -> bool:
         """Whether anybody waits, or must leave."""
         return bool(self.state.waiting) or bool(self.state.residency.excess_bytes)
 
@@ -321,7 +321,7 @@ class Admission:
 
     async def _decide(self) -> float:
         """Do what is to be done now. Returns when to decide again if nothing changes."""
-        while self._is_undecided:
+        while self.is_undecided:
             (appraisal, occupancy), now, before = self._use(), self._clock(), self.state
             turn = plan(before, now=now, occupancy=occupancy)
             self.state = evolve(before, turn)

@@ -37,6 +37,7 @@ from suite.messages.events import NodeEvent, NodeLost, NodeStarted, NodeStopped
 from suite.messages.subjects import Subjects
 from suite.node.journal import Journal
 from suite.tasks import background
+from suite.ticks import tick
 from suite.version import __version__
 
 logger = logging.getLogger("suite.membership")
@@ -152,7 +153,7 @@ class Membership:
             # somebody changes the users of this NATS.
             except (Unavailable, AccessDenied, RequestTimeout, NoService, ServerUnsuitable):
                 pass
-            await anyio.sleep(RENEW_SECONDS)
+            await tick(RENEW_SECONDS)
 
     async def watch(self, leases: Leases) -> None:
         """Append the loss of each node that neither holds a lease nor answers a ping."""

@@ -6,6 +6,7 @@ kernel drops it when memory is needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable
 
 import anyio
@@ -15,9 +16,12 @@ from suite.gpus import GpuMemory
 from suite.machine import Bound
 from suite.node.instance import Instance
 from suite.process_memory import ProcessMemory
+from suite.ticks import tick
 
 LOOK_SECONDS = 1.0
-"""How often to measure."""
+"""How often to measure while memory changes hands: somebody loads, waits, or has just been answered."""
+QUIET_SECONDS = 5.0
+"""How often to measure otherwise: what a model has changes little, and others may use more."""
 
 Measure = Callable[[int], ProcessMemory]
 """The memory of a process, by its id, with its helpers. Blocks."""
@@ -35,11 +39,13 @@ class MemoryWatch:
         total: Bound,
         available: Callable[[], Bound | None],
         gpus: Callable[[], tuple[GpuMemory, ...]],
+        is_changing: Callable[[], bool],
         on_size: Callable[[Instance], Awaitable[None]],
         on_available: Callable[[int], None],
     ) -> None:
         """`standby` gives the id of a process that stands ready. `total` is what the node may use of the
         machine, and `available` says how much more it could have now. `gpus` reads the GPUs, and blocks.
+        `is_changing`: whether memory changes hands.
 
         `on_size` is told of each instance that was measured, `on_available` what all of them may have.
         """
@@ -55,17 +61,27 @@ class MemoryWatch:
         self._total = total
         self._available = available
         self._gpus = gpus
+        self._is_changing = is_changing
+        self._is_due = False
+        self._looked_at = -math.inf
         self._on_size = on_size
         self._on_available = on_available
 
     async def run(self) -> None:
         """Measure again and again, until cancelled."""
         while True:
-            await anyio.sleep(LOOK_SECONDS)
-            await self.look()
+            await tick(LOOK_SECONDS)
+            is_old = anyio.current_time() - self._looked_at >= QUIET_SECONDS
+            if is_old or self._is_due or self._is_changing():
+                await self.look()
+
+    def look_soon(self) -> None:
+        """Measure at the next tick, because a model was used or has ended."""
+        self._is_due = True
 
     async def look(self) -> None:
         """Measure once, and tell what was found."""
+        self._is_due, self._looked_at = False, anyio.current_time()
         processes = {each: each.process.pid for each in self._instances() if each.process is not None}
         standby = self._standby()
         pids = [*processes.values(), *(() if standby is None else (standby,))]
