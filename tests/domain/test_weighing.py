@@ -52,7 +52,9 @@ def test_one_stays_if_it_had_been_used_later_than_the_next() -> None:
 
 def test_one_stays_if_the_policy_had_found_it_worth_more_than_the_next() -> None:
     node = memory(a=30, b=40, c=30)
-    request = Request(request_id="r", model_id="d", need_bytes=Footprint(20), since=node.now, deadline=node.now)
+    request = Request(
+        request_id="r", model_id="d", need_bytes=Footprint(20), since=node.now, deadline=node.now
+    )
     state = evolve(node.state, Queued(request=request))
     worth = {"a": 3.0, "b": 1.0, "c": 2.0}
     occupancy = {id: msgspec.structs.replace(use, worth=worth[id]) for id, use in node.occupancy().items()}
@@ -156,7 +158,9 @@ def test_what_left_because_all_together_needed_too_much() -> None:
 def test_more_memory_helps_also_where_other_programs_use_it() -> None:
     node = memory(a=30, b=30)
     residency = msgspec.structs.replace(node.state.residency, available_bytes=Footprint(70))
-    request = Request(request_id="r", model_id="d", need_bytes=Footprint(20), since=node.now, deadline=node.now)
+    request = Request(
+        request_id="r", model_id="d", need_bytes=Footprint(20), since=node.now, deadline=node.now
+    )
     state = evolve(msgspec.structs.replace(node.state, residency=residency), Queued(request=request))
     decision = weigh(state, "d", now=node.now, occupancy=node.occupancy())
     assert (decision.free_bytes, decision.left_by_others_bytes) == (10, 70)

@@ -34,6 +34,7 @@ from suite.catalogue.names import printable
 from suite.catalogue.outage import Outage, outage_problems
 from suite.catalogue.watch import identities, ticks
 from suite.config import FollowLinks, ModelSettings
+from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.signature import Signature
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, ModelNotFound, SuiteError
 
@@ -63,12 +64,12 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         digests: DigestCache,
         clock: Callable[[], float],
-        memory_limit_bytes: int,
+        limits: Footprint,
     ) -> None:
         self._directories = directories
         self._settings = settings
         self._digests = digests
-        self._inspection = Inspection(settings, digests, memory_limit_bytes)
+        self._inspection = Inspection(settings, digests, limits)
         self._clock = clock
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, str] = {}
@@ -93,18 +94,18 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         data_dir: Path,
         *,
-        memory_limit_bytes: int = 0,
+        limits: Footprint = NOTHING,
         follow_links: FollowLinks = "inside",
         clock: Callable[[], float] = time.monotonic,
     ) -> Catalogue:
         """A catalogue of these directories, empty until its first scan.
 
         `data_dir` keeps the digests of files and which id means which file. Default KV caches depend on
-        `memory_limit_bytes`, the node's.
+        `limits`, those of the node's memories.
         """
         ids = Ids(data_dir / "ids.json")
         found = Directories(directories, ids, follow_links)
-        return cls(found, settings, DigestCache(data_dir / "digests.json"), clock, memory_limit_bytes)
+        return cls(found, settings, DigestCache(data_dir / "digests.json"), clock, limits)
 
     @property
     def models(self) -> Mapping[str, Model]:

@@ -76,6 +76,11 @@ class Footprint(msgspec.Struct, frozen=True):
         ram = min(self.ram, other.ram)
         return Footprint(ram, {id: min(count, other[id]) for id, count in self.gpus.items()})
 
+    def in_steps_of(self, step: int) -> Footprint:
+        """Rounded up in each memory, to a multiple of so many bytes."""
+        gpus = {id: -(-count // step) * step for id, count in self.gpus.items()}
+        return Footprint(-(-self.ram // step) * step, gpus)
+
     def is_within(self, room: Footprint) -> bool:
         """Whether there is room for it. A GPU of which it needs nothing does not matter, however full."""
         if not self.gpus:

@@ -40,7 +40,8 @@ class Residency(msgspec.Struct, frozen=True, kw_only=True):
     """The state: the fold of one node's instance events."""
 
     limit_bytes: Footprint
-    """What all models together may have. It names every memory of the node; what is on others counts as RAM."""
+    """What all models together may have. It names every memory of the node; what is on others counts as
+    RAM."""
     residents: Mapping[str, Resident] = {}
     available_bytes: Footprint | None = None
     """What all models together can have beside what other programs use at the moment; None: not known."""

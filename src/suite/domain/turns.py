@@ -393,7 +393,7 @@ def never_fits(
         memory = need_bytes.beyond(limit_bytes).largest
         return NotEnoughMemory(
             f"{model_id} needs {size(need_bytes[memory])}{_on(memory)}, the limit is "
-            f"{size(limit_bytes[memory])}: raise {_limit_setting(memory)}"
+            f"{size(limit_bytes[memory])}: raise {limit_setting(memory)}"
             + (f', or set in models."{model_id}" {smaller}' if smaller else "")
         )
     others = {each: state.pinned_bytes(each) for each in state.pinned if each != model_id}
@@ -403,7 +403,7 @@ def never_fits(
         pinned = ", ".join(f"{id} {size(each[memory])}" for id, each in others.items() if each[memory])
         return NotEnoughMemory(
             f"{model_id} needs {size(need_bytes[memory])} of {size(limit_bytes[memory])}{_on(memory)}, and "
-            f"these models are pinned: {pinned}; unpin one of them, or raise {_limit_setting(memory)}"
+            f"these models are pinned: {pinned}; unpin one of them, or raise {limit_setting(memory)}"
         )
     return None
 
@@ -413,12 +413,14 @@ def _on(memory: str) -> str:
     return "" if memory == RAM else f" on {memory}"
 
 
-def _limit_setting(memory: str) -> str:
+def limit_setting(memory: str) -> str:
+    """The setting that limits a memory."""
     return "memory_limit_gb" if memory == RAM else "vram_limit_gb"
 
 
 def scarcest(state: Turns) -> str:
-    """The memory that is the scarcest for the next of those who wait: by it, models are compared that may leave.
+    """The memory that is the scarcest for the next of those who wait: by it, models are compared that may
+    leave.
 
     If nobody waits, the one that is over its limit the most.
     """
@@ -474,7 +476,7 @@ def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnough
     told += f", which is used by {used}" if used else ""
     ways = [
         *(["unload one of them when it is free"] if used else []),
-        "end other programs" if is_squeezed else f"raise {_limit_setting(memory)}",
+        "end other programs" if is_squeezed else f"raise {limit_setting(memory)}",
         "or allow a longer load_wait_ms",
     ]
     return NotEnoughMemory(

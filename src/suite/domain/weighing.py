@@ -130,7 +130,8 @@ class _Weighing:
             )
 
     def _scarcest(self) -> str:
-        """Of a load, the memory of which it lacks the most; of an excess, that which is over its limit most."""
+        """Of a load, the memory of which it lacks the most; of an excess, that which is over its limit
+        most."""
         need_bytes, free_bytes = self._considered.need_bytes, self._considered.free_bytes
         return need_bytes.scarcest(free_bytes) if need_bytes else (NOTHING - free_bytes).largest
 

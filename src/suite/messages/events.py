@@ -241,8 +241,8 @@ class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tru
     gpu_bytes: int = 0
     """The part of these three that is in the memory of GPUs."""
     gpus: dict[str, int] = {}
-    """What it has on each GPU, ``gpu0`` and so on, in bytes: as the driver says, or at least what llama.cpp has
-    allocated there. Empty in events of versions that did not tell GPUs apart."""
+    """What it has on each GPU, ``gpu0`` and so on, in bytes: as the driver says, or at least what llama.cpp
+    has allocated there. Empty in events of versions that did not tell GPUs apart."""
     process_ms: float | None = None
     """The part of ``load_ms`` since its process was begun: without the wait for the memory of others that had
     to leave first. None in events of versions that did not say it."""

@@ -22,11 +22,13 @@ from suite.catalogue import Catalogue
 from suite.cgroups import Cgroups
 from suite.config import Settings
 from suite.config.settings import RetentionSettings
+from suite.domain.footprint import Footprint
 from suite.domain.residency import Residency
-from suite.domain.turns import Turns
+from suite.domain.turns import Turns, limit_setting
 from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
+from suite.memory_limits import footprint_of, memory_limits, warnings
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.address import Address
@@ -50,8 +52,6 @@ from suite.projections.projections import Projections
 from suite.units import size
 
 logger = logging.getLogger("suite.node")
-
-_GIB = 2**30
 
 
 class Nats(NamedTuple):
@@ -107,27 +107,28 @@ def make_supervisor(
     journal: Journal,
     catalogue: Catalogue,
     past: Past,
-    limit_bytes: int,
+    limits: Footprint,
+    gpus: Gpus,
     learning: Learning,
 ) -> Supervisor:
-    """What loads models and ends them. `limit_bytes`: what all of them may have."""
+    """What loads models and ends them. `limits`: what all of them may have of each memory."""
     settings, connection = env.settings, env.connection
     cores, cgroups = NodeCores(machine.processors), Cgroups()
     return Supervisor(
         settings.node,
         journal,
         turns=Turns(
-            residency=Residency(limit_bytes=limit_bytes),
+            residency=Residency(limit_bytes=limits),
             queue_limit=settings.queue_limit,
             turn_seconds=settings.turn_seconds,
         ),
         quarantine=Quarantine(past.experience, node=settings.node, journal=journal, now=env.now),
-        sizes=ModelSizes(settings.node),
+        sizes=ModelSizes(settings.node, limits),
         machine_memory=machine.memory(),
         available_memory=partial(machine.available_memory, cgroups=cgroups),
-        gpus=Gpus.open().read,
+        gpus=gpus.read,
         standby=settings.standby and settings.enable_gguf_management,
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
+        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
         terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
         cores=cores,
         memory_kills=MemoryKills(cgroups.out_of_memory_kills),
@@ -198,13 +199,13 @@ def make_node(
     )
 
 
-async def scanned_catalogue(settings: Settings, memory_limit_bytes: int) -> Catalogue:
+async def scanned_catalogue(settings: Settings, limits: Footprint) -> Catalogue:
     """The models in the configured directories, as far as their drives answer."""
     catalogue = Catalogue.open(
         settings.models_directories,
         settings.models,
         settings.data_dir,
-        memory_limit_bytes=memory_limit_bytes,
+        limits=limits,
         follow_links=settings.follow_links,
     )
     await catalogue.scan_first()
@@ -217,23 +218,24 @@ def _shortest(retention: RetentionSettings) -> timedelta | None:
     return timedelta(seconds=min(seconds)) if seconds else None
 
 
-def memory_limit(settings: Settings) -> int:
-    """How many bytes all models may have: as configured, or a share of what there is."""
-    if settings.memory_limit_gb is None:
-        return machine.default_memory_limit().value
-    limit_bytes = int(settings.memory_limit_gb * _GIB)
-    if (warning := machine.warning_about_limit(limit_bytes, machine.memory())) is not None:
+async def limits_of_memories(settings: Settings, gpus: Gpus) -> Footprint:
+    """What all models may have of each memory; warns of what this machine cannot fulfil."""
+    found = await anyio.to_thread.run_sync(gpus.read)
+    for warning in warnings(settings, found):
         logger.warning("%s", warning)
-    return limit_bytes
+    return footprint_of(memory_limits(settings, found))
 
 
 def warn_of_small_limit(supervisor: Supervisor, catalogue: Catalogue) -> None:
     """Say so if no model of the catalogue fits into the limit."""
     needs = [supervisor.need_bytes(each) for each in catalogue.models.values() if each.error is None]
-    limit_bytes = supervisor.residency.limit_bytes
-    if needs and min(needs) > limit_bytes:
+    limits = supervisor.residency.limit_bytes
+    if needs and not any(each.is_within(limits) for each in needs):
+        smallest = min(needs, key=lambda each: each.total)
+        memory = smallest.beyond(limits).largest
         logger.warning(
-            "no model fits into the memory limit of %s, the smallest needs %s: raise memory_limit_gb",
-            size(limit_bytes),
-            size(min(needs)),
+            "no model fits into the memory limit of %s, the smallest needs %s: raise %s",
+            size(limits[memory]),
+            size(smallest[memory]),
+            limit_setting(memory),
         )

@@ -68,7 +68,8 @@ class InstanceEnds:
             instance_id=instance.instance_id,
             reason=reason,
             freed_bytes=instance.freed_bytes,
-            peak_bytes=instance.peak_bytes,
+            peak_bytes=instance.peak.total,
+            gpus=dict(instance.peak.gpus),
             evicted_for=departure.evicted_for,
             decision_seq=departure.decision_seq,
             decision=departure.decision,
@@ -100,7 +101,8 @@ class InstanceEnds:
             code=failure.code,
             message=failure.message,
             reason=reason,
-            resident_bytes=instance.resident_bytes and instance.resident_bytes + instance.gpu_bytes,
+            resident_bytes=instance.ready_footprint.total,
+            gpus=dict(instance.ready_footprint.gpus),
             content=instance.sha256 or "" if instance.resident_bytes else "",
             settings_key=instance.model.settings_key if instance.resident_bytes else "",
         )
@@ -124,7 +126,8 @@ class InstanceEnds:
             exit_code=exit_code,
             generations=len(instance.leases),
             reason=reason,
-            peak_bytes=instance.peak_bytes,
+            peak_bytes=instance.peak.total,
+            gpus=dict(instance.peak.gpus),
         )
 
 

@@ -169,7 +169,7 @@ class Pins:
         if resident is not None:
             if supervisor.is_pinned(model_id):
                 return None
-            need_bytes = max(need_bytes, resident.reserved_bytes)
+            need_bytes = need_bytes.at_least(resident.reserved_bytes)
         smaller = model.smaller(supervisor.residency.limit_bytes)
         return never_fits(supervisor.admission.state, model_id, need_bytes, smaller=smaller)
 

@@ -38,6 +38,7 @@ from suite.bus.kv import Leases
 from suite.bus.service import Service
 from suite.config import Settings
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
+from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
@@ -46,10 +47,10 @@ from suite.messages.subjects import Subjects
 from suite.node.address import Address
 from suite.node.assembly import (
     Environment,
+    limits_of_memories,
     make_node,
     make_pins,
     make_supervisor,
-    memory_limit,
     reached_nats,
     scanned_catalogue,
     warn_of_small_limit,
@@ -209,18 +210,19 @@ async def running_node(
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
-            limit_bytes = memory_limit(settings)
-            catalogue = await scanned_catalogue(settings, limit_bytes)
+            gpus = Gpus.open()
+            limits = await limits_of_memories(settings, gpus)
+            catalogue = await scanned_catalogue(settings, limits)
             on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
-            learning = Learning(settings, log, limit_bytes, report=reporter.report)
+            learning = Learning(settings, log, limits, report=reporter.report)
             membership = Membership(connection, log, subjects, settings.node)
-            epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
+            epoch = await membership.enter(take_over=take_over, limits=limits)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
             past = await read_past(log, subjects, settings.node, now())
-            supervisor = make_supervisor(env, journal, catalogue, past, limit_bytes, learning)
+            supervisor = make_supervisor(env, journal, catalogue, past, limits, gpus, learning)
             pins = make_pins(env, reporter, journal, catalogue, past, supervisor)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)

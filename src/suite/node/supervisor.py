@@ -17,6 +17,7 @@ import msgspec
 
 from suite import telemetry
 from suite.catalogue import Model
+from suite.domain.footprint import Footprint
 from suite.domain.quarantine import Lived
 from suite.domain.residency import Residency
 from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
@@ -179,7 +180,7 @@ class Supervisor:
         """Which models have memory."""
         return self.admission.state.residency
 
-    def need_bytes(self, model: Model) -> int:
+    def need_bytes(self, model: Model) -> Footprint:
         """The memory that a load of this model reserves: measured by its last loads, or else estimated."""
         return self.admission.state.granted_bytes(model.model_id, *self.sizes.need(model))
 
@@ -255,7 +256,7 @@ class Supervisor:
             for model_id in list(self.instances):
                 tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=0.0))
 
-    def pin(self, model_id: str, need_bytes: int | None) -> None:
+    def pin(self, model_id: str, need_bytes: Footprint | None) -> None:
         """Keep a model loaded once it is, and so many bytes for it until then; None: no longer."""
         if self.admission.state.pinned.get(model_id) == need_bytes:
             return
@@ -298,7 +299,8 @@ class Supervisor:
             node=self._node,
             model_id=model.model_id,
             instance_id=instance.instance_id,
-            reserved_bytes=start.reserved_bytes,
+            reserved_bytes=start.reserved_bytes.total,
+            gpus=dict(start.reserved_bytes.gpus),
             context_tokens=model.context_tokens,
             evicting=start.evicting,
             content=model.sha256 or "",
@@ -349,7 +351,7 @@ class Supervisor:
 
         The memory limit must have room for it; nothing is evicted.
         """
-        has_room = self.admission.free_bytes >= PROCESS_BYTES
+        has_room = self.admission.free_bytes.ram >= PROCESS_BYTES
         return has_room and (bool(self.admission.state.waiting) or not self.cores.table.busy)
 
     # --- life cycle ---------------------------------------------------------------------------------------
@@ -453,27 +455,29 @@ class Supervisor:
             resident_bytes=instance.resident_bytes,
             load_ms=round(load_ms, 3),
             process_ms=round(process_ms, 3),
-            estimated_bytes=instance.model.need_bytes,
+            estimated_bytes=instance.model.footprint(self.residency.limit_bytes).total,
             anonymous_bytes=instance.memory.anonymous_bytes,
             file_bytes=instance.memory.file_bytes,
             weights_bytes=parts["weights"],
             kv_bytes=parts["kv"],
             compute_bytes=parts["compute"],
-            gpu_bytes=instance.gpu_bytes,
+            gpu_bytes=sum(instance.gpus.values()),
+            gpus=dict(instance.gpus),
             content=instance.sha256 or "",
             settings_key=instance.model.settings_key,
         )
 
     def _is_too_large(self, instance: Instance) -> bool:
         """Remember what a model really needs; whether that is more than it can ever have."""
-        model, resident_bytes = instance.model, instance.resident_bytes + instance.gpu_bytes
+        model, limits = instance.model, self.residency.limit_bytes
+        resident_bytes = instance.ready_footprint.counted_in(limits)
         reserved_bytes = self.residency.residents[model.model_id].reserved_bytes
-        if resident_bytes <= reserved_bytes:
+        if resident_bytes.is_within(reserved_bytes):
             return False
         self.admission.note(
             Measured(model_id=model.model_id, estimated_bytes=reserved_bytes, resident_bytes=resident_bytes)
         )
-        smaller = model.smaller(self.residency.limit_bytes)
+        smaller = model.smaller(limits)
         instance.failure = never_fits(self.admission.state, model.model_id, resident_bytes, smaller=smaller)
         return instance.failure is not None
 
@@ -487,9 +491,11 @@ class Supervisor:
         resident = self.residency.residents.get(instance.model.model_id)
         if resident is None or resident.instance_id != instance.instance_id or instance.phase != "loaded":
             return
-        needed, before = instance.memory.total_bytes, resident.reserved_bytes
-        reserved_bytes = min(-(-needed // GROWTH_BYTES) * GROWTH_BYTES, self.residency.limit_bytes)
-        if needed <= before or reserved_bytes <= before:
+        limits, before = self.residency.limit_bytes, resident.reserved_bytes
+        grown = instance.footprint.counted_in(limits).beyond(before)
+        reserved_bytes = before + grown.in_steps_of(GROWTH_BYTES)
+        reserved_bytes = before.at_least(reserved_bytes.at_most(limits))
+        if reserved_bytes == before:
             return
         await self._record(
             instance,
@@ -497,7 +503,8 @@ class Supervisor:
                 node=self._node,
                 model_id=instance.model.model_id,
                 instance_id=instance.instance_id,
-                reserved_bytes=reserved_bytes,
+                reserved_bytes=reserved_bytes.total,
+                gpus=dict(reserved_bytes.gpus),
             ),
         )
 
@@ -505,10 +512,10 @@ class Supervisor:
         """Whether memory changes hands: somebody loads, or waits for it."""
         return self.admission.is_undecided or any(each.phase == "loading" for each in self.instances.values())
 
-    def _squeezed(self, available_bytes: int) -> None:
+    def _squeezed(self, available_bytes: Footprint) -> None:
         """Heed what other programs leave. A standby process gives way when there is no memory for it."""
         self.admission.note(Available(bytes=available_bytes))
-        if self.admission.free_bytes < 0 and self._standby.pid is not None:
+        if self.admission.free_bytes.ram < 0 and self._standby.pid is not None:
             self._tasks.start_soon(self._end_standby)
 
     async def _end_standby(self) -> None:

@@ -62,6 +62,6 @@ class Unloads:
         instance.told_to_end = True
         if instance.process is not None:
             instance.measured(instance.process.memory())
-            instance.freed_bytes = instance.memory.resident_bytes
+            instance.freed_bytes = instance.footprint.total
             reason = self._why_cut(instance) if instance.phase == "loaded" else None  # a load has no clients
             await instance.process.stop(reason, seconds=self.process_seconds)

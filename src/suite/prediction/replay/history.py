@@ -268,9 +268,7 @@ def history(
     }
     if len(candidates) == 1:
         told.append("there is only one model: no policy can do better or worse than another")
-    return History(
-        requests=tuple(requests), candidates=candidates, remarks=tuple(told), gpus=gpus or {}
-    )
+    return History(requests=tuple(requests), candidates=candidates, remarks=tuple(told), gpus=gpus or {})
 
 
 def _counted(candidate: Candidate, gpus: Mapping[str, int]) -> Candidate:
