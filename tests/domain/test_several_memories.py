@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from suite.domain.footprint import NOTHING, Footprint, total_of
+from suite.domain.residency import Residency, evolve
 from suite.domain.turns import LONGEST_TURN_SECONDS, may_leave
 from suite.errors import NotEnoughMemory, Overloaded
 from suite.messages.decisions import GpuRoom, MoreMemory
+from suite.messages.events import InstanceLoadStarted
 from support.memory import Memory
 
 LIMIT = Footprint(100, {"gpu0": 100, "gpu1": 50})
@@ -273,8 +275,11 @@ def test_a_decision_says_which_memory_was_the_scarcest_and_what_each_had() -> No
 
 
 def test_a_node_without_gpus_has_one_budget_in_which_everything_counts() -> None:
-    node = memory("gpu", limit=Footprint(100))
-    assert node.state.residency.reserved_bytes == Footprint(70)
+    started = InstanceLoadStarted(
+        node="box1", model_id="m", instance_id="i", reserved_bytes=70, gpus={"gpu0": 60}, context_tokens=8
+    )
+    assert evolve(Residency(limit_bytes=Footprint(100)), started).reserved_bytes == Footprint(70)
+    assert evolve(Residency(limit_bytes=LIMIT), started).reserved_bytes == Footprint(10, {"gpu0": 60})
 
 
 # --- bytes by memory --------------------------------------------------------------------------------------

@@ -104,6 +104,8 @@ class Footprint(msgspec.Struct, frozen=True):
 
     def scarcest(self, room: Footprint) -> str:
         """The memory that it needs of which the most is missing, or else the least would be left."""
+        if not self.gpus:
+            return RAM
         return max((id for id in self.names if self[id] > 0), key=lambda id: self[id] - room[id], default=RAM)
 
     @property
