@@ -92,7 +92,7 @@ class Node:
         )
 
     def _withdraw(self) -> None:
-        queue = self._state.waiting[self._draw.choice(sorted(self._state.waiting))]
+        queue = self._state.queue(self._draw.choice(sorted(self._state.waiting)))
         self._state = evolve(self._state, Withdrawn(requests=(self._draw.choice(queue),)))
 
 

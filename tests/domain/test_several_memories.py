@@ -130,9 +130,9 @@ class AnyOrder(RuleBasedStateMachine):
         free = state.residency.admissible_bytes - total_of(residents[id].reserved_bytes for id in stays)
         free -= total_of(each for id, each in state.pinned.items() if id not in residents)
         idle = total_of(each.reserved_bytes for id, each in residents.items() if self.is_idle(id))
-        for model in sorted(state.waiting, key=lambda each: state.waiting[each][0].rank):
+        for model in sorted(state.waiting, key=lambda each: state.waiting[each].rank):
             others = total_of(state.pinned_bytes(each) for each in state.pinned if each != model)
-            need = state.need_bytes(state.waiting[model][0])
+            need = state.need_bytes(state.queue(model)[0])
             if need.is_within(state.residency.admissible_bytes - others):
                 kept = need if state.pinned.get(model) else NOTHING
                 assert model in residents or not need.is_within(free + kept + idle)

@@ -138,11 +138,11 @@ class AnyOrder(RuleBasedStateMachine):
         )
         free -= sum(bytes_.ram for id, bytes_ in state.pinned.items() if id not in residents)
         idle = sum(each.reserved_bytes.ram for id, each in residents.items() if self.is_idle(id))
-        for model in sorted(state.waiting, key=lambda each: state.waiting[each][0].rank):
+        for model in sorted(state.waiting, key=lambda each: state.waiting[each].rank):
             others = sum(state.pinned_bytes(each).ram for each in state.pinned if each != model)
-            need = state.need_bytes(state.waiting[model][0]).ram
+            need = state.need_bytes(state.queue(model)[0]).ram
             if need <= admissible - others:
-                kept = need if state.pinned.get(model) else 0
+                kept = state.pinned[model].ram if model in state.pinned else 0
                 assert model in residents or free + kept + idle < need
                 return
 

@@ -86,7 +86,7 @@ class Memory:
 
     @property
     def waiting(self) -> list[Request]:
-        return [request for queue in self.state.waiting.values() for request in queue]
+        return [request for queue in self.state.waiting.values() for request in queue.requests]
 
     def occupancy(self) -> dict[str, Occupancy]:
         return {
@@ -332,7 +332,7 @@ class Memory:
         assert start.model_id not in self.state.residency.residents, "it is there already"
         for model in start.evicting:
             self._evict(model)
-        waited = self.state.waiting[start.model_id]
+        waited = self.state.queue(start.model_id)
         self.starts.append(start)
         fact = InstanceLoadStarted(
             node=NODE,

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TypeAlias, TypeVar
 
@@ -80,8 +80,37 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return self.since - PRIORITY_SECONDS * self.priority
 
 
-Queue: TypeAlias = tuple[Request, ...]
-"""The requests that wait for one model, in the order of their ranks; never empty."""
+class Queue(msgspec.Struct, frozen=True):
+    """Those who wait for one model, and what each plan needs to know of all of them."""
+
+    requests: tuple[Request, ...]
+    """In the order of their ranks; never empty."""
+    rank: float
+    """That of the first."""
+    first_deadline: float
+    last_deadline: float
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> Queue:
+        """Requests that are in their order already."""
+        deadlines = [each.deadline for each in requests]
+        return cls(tuple(requests), requests[0].rank, min(deadlines), max(deadlines))
+
+    def joined_by(self, request: Request) -> Queue:
+        """With one more, behind those of the same rank."""
+        requests = list(self.requests)
+        insort_right(requests, request, key=attrgetter("rank"))
+        return Queue(
+            tuple(requests),
+            requests[0].rank,
+            min(self.first_deadline, request.deadline),
+            max(self.last_deadline, request.deadline),
+        )
+
+    def without(self, request_ids: Collection[str]) -> Queue | None:
+        """Those that are left; None if nobody is."""
+        left = [each for each in self.requests if each.request_id not in request_ids]
+        return Queue.of(left) if left else None
 
 
 class Tenure(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +148,11 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     """How many requests may wait for one model."""
     turn_seconds: float | None = None
     """How long a turn is; None: see `LOADS_A_TURN`."""
+
+    def queue(self, model_id: str) -> tuple[Request, ...]:
+        """Those who wait for a model, in their order."""
+        queue = self.waiting.get(model_id)
+        return () if queue is None else queue.requests
 
     def need_bytes(self, request: Request) -> Footprint:
         """The memory to reserve for a request's model: estimated, or measured if that was more."""
@@ -276,10 +310,12 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
     """The state after one event, of the log or of this module."""
     replace = msgspec.structs.replace
     match event:
+        case InstanceEvent():
+            return _after_fact(state, event)
         case Queued(request=request):
-            queue = list(state.waiting.get(request.model_id, ()))
-            insort_right(queue, request, key=attrgetter("rank"))
-            return replace(state, waiting={**state.waiting, request.model_id: tuple(queue)})
+            queue = state.waiting.get(request.model_id)
+            queue = Queue.of([request]) if queue is None else queue.joined_by(request)
+            return replace(state, waiting={**state.waiting, request.model_id: queue})
         case Withdrawn(requests=requests):
             return replace(state, waiting=_without(state.waiting, requests))
         case Plan():
@@ -296,8 +332,6 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
             return replace(state, pinned={**state.pinned, event.model_id: event.need_bytes})
         case Unpinned():
             return replace(state, pinned=_less(state.pinned, event.model_id))
-        case InstanceEvent():
-            return _after_fact(state, event)
         case _:
             return state
 
@@ -335,8 +369,8 @@ def _without(waiting: Mapping[str, Queue], ended: Iterable[Request]) -> Mapping[
         return waiting
     left = dict(waiting)
     for model_id, ids in gone.items():
-        queue = tuple(each for each in left.get(model_id, ()) if each.request_id not in ids)
-        if queue:
+        queue = left[model_id].without(ids) if model_id in left else None
+        if queue is not None:
             left[model_id] = queue  # in its place: of equal ranks the first one stays the first
         else:
             left.pop(model_id, None)
@@ -347,7 +381,11 @@ V = TypeVar("V")
 
 
 def _less(mapping: Mapping[str, V], key: str) -> Mapping[str, V]:
-    return {each: value for each, value in mapping.items() if each != key} if key in mapping else mapping
+    if key not in mapping:
+        return mapping
+    left = dict(mapping)
+    del left[key]
+    return left
 
 
 # --- a request comes --------------------------------------------------------------------------------------
@@ -372,7 +410,7 @@ def decide(state: Turns, command: Ask) -> Served | Queued:
     error = never_fits(state, request.model_id, state.need_bytes(request), smaller=request.smaller)
     if error is not None:
         raise error
-    waiting = len(state.waiting.get(request.model_id, ()))
+    waiting = len(state.queue(request.model_id))
     if waiting >= state.queue_limit:
         raise Overloaded(
             f"{waiting} requests wait until {request.model_id} can be loaded: try again later, "
@@ -419,17 +457,18 @@ def limit_setting(memory: str) -> str:
 
 
 def scarcest(state: Turns) -> str:
-    """The memory that is the scarcest for the next of those who wait: by it, models are compared that may
-    leave.
+    """The memory by which models are compared that may leave: the scarcest for the first of those who wait.
 
     If nobody waits, the one that is over its limit the most.
     """
     residency = state.residency
+    if not residency.limit_bytes.gpus:
+        return RAM
     free = residency.admissible_bytes - residency.reserved_bytes
     if not state.waiting:
         return (NOTHING - free).largest
-    first = min([queue[0] for queue in state.waiting.values()], key=attrgetter("rank"))
-    return state.need_bytes(first).scarcest(free)
+    first = min(state.waiting.values(), key=attrgetter("rank"))
+    return state.need_bytes(first.requests[0]).scarcest(free)
 
 
 def is_open(state: Turns, model_id: str, occupancy: Occupancies) -> bool:

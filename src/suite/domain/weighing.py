@@ -19,8 +19,8 @@ import msgspec
 
 from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Residency, Resident
-from suite.domain.turn_plan import Considered, Planning, only_evicting
-from suite.domain.turns import PAUSE_SECONDS, UNUSED, Occupancies, Occupancy, Queue, Turns
+from suite.domain.turn_plan import EXCESS, Considered, Planning, only_evicting
+from suite.domain.turns import PAUSE_SECONDS, UNUSED, Occupancies, Occupancy, Queue, Request, Turns
 from suite.messages.decisions import (
     RAM,
     AnyAlternative,
@@ -41,8 +41,6 @@ MOST_CANDIDATES: Final = 32
 MOST_ALTERNATIVES: Final = 4
 """For how many models of a kind it is tried what would have changed the decision."""
 
-_EXCESS: Final = ""
-
 
 def weigh(state: Turns, model_id: str, *, now: float, occupancy: Occupancies, policy: str = "") -> Decision:
     """What is weighed for a model that somebody waits for, as `plan` decides it for the same arguments."""
@@ -51,7 +49,7 @@ def weigh(state: Turns, model_id: str, *, now: float, occupancy: Occupancies, po
 
 def weigh_excess(state: Turns, *, now: float, occupancy: Occupancies, policy: str = "") -> Decision:
     """What is weighed when all models together need more than the limit."""
-    return _Weighing(_briefly(state), _EXCESS, now, occupancy).decision(state, policy)
+    return _Weighing(_briefly(state), EXCESS, now, occupancy).decision(state, policy)
 
 
 class _Answer(NamedTuple):
@@ -65,17 +63,14 @@ class _Answer(NamedTuple):
 
 def _briefly(state: Turns) -> Turns:
     """The state with one request for all that wait for the same model: it is decided by models."""
-    waiting = {
-        model_id: (
-            msgspec.structs.replace(
-                queue[0],
-                deadline=max(each.deadline for each in queue),
-                only_evicting=only_evicting(queue),
-            ),
-        )
-        for model_id, queue in state.waiting.items()
-    }
+    waiting = {model_id: Queue.of([_one_for_all(queue)]) for model_id, queue in state.waiting.items()}
     return msgspec.structs.replace(state, waiting=waiting)
+
+
+def _one_for_all(queue: Queue) -> Request:
+    return msgspec.structs.replace(
+        queue.requests[0], deadline=queue.last_deadline, only_evicting=only_evicting(queue)
+    )
 
 
 class _Weighing:
@@ -91,14 +86,14 @@ class _Weighing:
         self._answer = self._answer_of(self._planning)
         self._considered = self._planning.considered or self._not_considered()
         queue = state.waiting.get(model_id)
-        self._since = queue[0].rank if queue else math.inf
+        self._since = queue.rank if queue else math.inf
 
     def decision(self, whole: Turns, policy: str) -> Decision:
-        queue = whole.waiting.get(self._model_id, ())
+        queue, requests = whole.waiting.get(self._model_id), whole.queue(self._model_id)
         candidates = tuple(self._candidates())
         need_bytes, free_bytes = self._considered.need_bytes, self._considered.free_bytes
         return Decision(
-            purpose=self._purpose(queue),
+            purpose=self._purpose(requests),
             need_bytes=need_bytes.ram,
             free_bytes=free_bytes.ram,
             limit_bytes=self._state.residency.limit_bytes.ram,
@@ -109,9 +104,9 @@ class _Weighing:
             candidates=_at_most(candidates, MOST_CANDIDATES),
             only_evicting=only_evicting(queue) if queue else None,
             more_candidates=max(0, len(candidates) - MOST_CANDIDATES),
-            alternatives=tuple(self._alternatives()) if self._model_id != _EXCESS else (),
-            waiting=len(queue),
-            waited_seconds=round(max((self._now - each.since for each in queue), default=0.0), 3),
+            alternatives=tuple(self._alternatives()) if self._model_id != EXCESS else (),
+            waiting=len(requests),
+            waited_seconds=round(max((self._now - each.since for each in requests), default=0.0), 3),
         )
 
     def _left_by_others(self, memory: str) -> int | None:
@@ -135,16 +130,16 @@ class _Weighing:
         need_bytes, free_bytes = self._considered.need_bytes, self._considered.free_bytes
         return need_bytes.scarcest(free_bytes) if need_bytes else (NOTHING - free_bytes).largest
 
-    def _purpose(self, queue: Queue) -> Purpose:
-        if self._model_id == _EXCESS:
+    def _purpose(self, requests: Iterable[Request]) -> Purpose:
+        if self._model_id == EXCESS:
             return "excess"
-        purposes = {each.purpose for each in queue}
+        purposes = {each.purpose for each in requests}
         return purposes.pop() if len(purposes) == 1 else "request"
 
     def _not_considered(self) -> Considered:
         """Of a model that can never be loaded, or that is there already."""
         queue = self._state.waiting.get(self._model_id)
-        need_bytes = self._state.need_bytes(queue[0]) if queue else NOTHING
+        need_bytes = self._state.need_bytes(queue.requests[0]) if queue else NOTHING
         return Considered(need_bytes, self._planning.free_bytes, self._able, ())
 
     # --- who could leave ------------------------------------------------------------------------------------

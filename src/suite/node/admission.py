@@ -195,7 +195,7 @@ class Admission:
 
     def waiting(self, model_id: str) -> int:
         """How many requests wait for a model to get memory."""
-        return len(self.state.waiting.get(model_id, ()))
+        return len(self.state.queue(model_id))
 
     def note(self, event: Event | TurnEvent) -> None:
         """Take notice of something that has happened."""
@@ -223,7 +223,7 @@ class Admission:
     def check_again(self, model_id: str) -> None:
         """Refuse those who wait for a model if it must not be loaded any more."""
         refused = []
-        for request in self.state.waiting.get(model_id, ()):
+        for request in self.state.queue(model_id):
             try:
                 self._check(self._tickets[request.request_id].model)
             except SuiteError as error:
@@ -343,7 +343,7 @@ class Admission:
 
     async def _start(self, start: Start) -> None:
         """Load a model for all who wait for it by then; if that is not possible, all are told why."""
-        first = self._tickets[self.state.waiting[start.model_id][0].request_id]
+        first = self._tickets[self.state.queue(start.model_id)[0].request_id]
         try:
             # What is decided is carried out, also if those who waited have left meanwhile.
             with anyio.CancelScope(shield=True), telemetry.within(first.trace):
@@ -352,12 +352,12 @@ class Admission:
             if not isinstance(error, SuiteError):
                 logger.exception("the load of %s could not be started", start.model_id)
                 error = SuiteError("the service failed on this request: its log has the cause")
-            requests = self.state.waiting.get(start.model_id, ())
+            requests = self.state.queue(start.model_id)
             for request in requests:
                 self._refuse(request, error.copy(), "refused")
             self.state = evolve(self.state, Withdrawn(requests=requests))
             return
-        waiting = self.state.waiting.get(start.model_id, ())
+        waiting = self.state.queue(start.model_id)
         self.state = evolve(self.state, started)
         for request in waiting:
             self._serve(request, instance)
@@ -400,7 +400,7 @@ class Admission:
 
     def _line(self, model_id: str) -> _Line:
         """That of those who wait for a model; a new one if nobody does."""
-        queue = self.state.waiting.get(model_id)
+        queue = self.state.queue(model_id)
         ticket = self._tickets.get(queue[0].request_id) if queue else None
         return _Line() if ticket is None else ticket.line
 

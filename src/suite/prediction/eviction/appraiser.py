@@ -78,7 +78,9 @@ class Appraiser:
     def worth(self, candidates: Iterable[Candidate], now: datetime) -> dict[str, float]:
         """What the memory of each of these models is worth, by its id: the lowest leaves first."""
         at = self._time.at(now)
-        worth = {each.model_id: self._policy.worth(each, now=at) for each in candidates}
+        known = list(candidates)
+        worths = self._policy.worths(known, now=at)
+        worth = {each.model_id: told for each, told in zip(known, worths, strict=True)}
         self._tell_failure()
         return worth
 

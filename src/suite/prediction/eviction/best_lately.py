@@ -57,6 +57,10 @@ class BestLately:
         """What the policy says that is followed now."""
         return self._followed.policy.worth(candidate, now=now)
 
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """The same of each."""
+        return self._followed.policy.worths(candidates, now=now)
+
     def _follow(self) -> None:
         best = min(self._shadows, key=lambda shadow: shadow.cost_seconds)
         if best.cost_seconds < self._followed.cost_seconds * (1.0 - MARGIN):

@@ -9,12 +9,13 @@ The policy only orders: which models may leave at all, and how many must, the de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
 
 from suite.domain.footprint import Footprint
+from suite.messages.decisions import RAM
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,22 +30,27 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     reload_seconds: float
     """What it takes to have it again as it is: to load it, and to read conversations again that are lost."""
 
+    density: float = 0.0
+    """Seconds saved per byte kept, if it is used again: what makes unequal models comparable. It follows from
+    the others, once for all the times that it is asked for."""
+
+    def __post_init__(self) -> None:
+        """Set the density."""
+        msgspec.structs.force_setattr(self, "density", self.reload_seconds / (self.bytes or 1))
+
     @property
     def footprint(self) -> Footprint:
         """What it uses of each memory."""
-        return Footprint.of(self.bytes, self.gpus)
+        return Footprint.of(self.bytes, self.gpus) if self.gpus else Footprint(self.bytes)
 
     def in_memory(self, memory: str) -> Candidate:
         """The same model, with only what it uses of one memory."""
-        return msgspec.structs.replace(self, bytes=self.footprint[memory], gpus={}) if self.gpus else self
-
-    @property
-    def density(self) -> float:
-        """Seconds saved per byte kept, if it is used again: what makes unequal models comparable."""
-        return self.reload_seconds / (self.bytes or 1)
+        if not self.gpus and memory == RAM:
+            return self
+        return msgspec.structs.replace(self, bytes=self.footprint[memory], gpus={})
 
 
-class Used(msgspec.Struct, frozen=True, kw_only=True):
+class Used(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request used a model."""
 
     at: float
@@ -68,15 +74,22 @@ class Evicted(msgspec.Struct, frozen=True, kw_only=True):
 Fact: TypeAlias = Used | Loaded | Evicted
 
 
-class EvictionPolicy(Protocol):
-    """Orders models by what their memory is worth."""
-
-    @property
-    def name(self) -> str:
-        """Its name in events and replies."""
+class OwnPolicy(Protocol):
+    """What a policy of somebody's own has to have."""
 
     def fold(self, fact: Fact) -> None:
         """Learn one more fact. Facts come in the order in which they happened."""
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """How much keeping this model is worth: the lowest of all leaves first. Only the order counts."""
+
+
+class EvictionPolicy(OwnPolicy, Protocol):
+    """Orders models by what their memory is worth."""
+
+    @property
+    def name(self) -> str:
+        """Its name in events and replies."""
+
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """What each of these models is worth at one moment, in one go: decisions consist of this."""

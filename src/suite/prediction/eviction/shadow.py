@@ -46,19 +46,17 @@ class ShadowCache:
         self._free_bytes -= need_bytes
 
     def _make_room(self, need_bytes: Footprint, now: float) -> None:
-        worth, memory = self.policy.worth, need_bytes.scarcest(self._free_bytes)
-        worths = {id: worth(each.in_memory(memory), now=now) for id, each in self._residents.items()}
-        for least in sorted(worths, key=worths.__getitem__):
-            missing = need_bytes.beyond(self._free_bytes)
-            if not missing:
-                return
-            if self._counted(self._residents[least]).eases(missing):
-                self._evict(least, now)
-
-    def _evict(self, model_id: str, now: float) -> None:
-        evicted = self._residents.pop(model_id)
-        self._free_bytes += self._counted(evicted)
-        self.policy.fold(Evicted(at=now, candidate=evicted))
+        memory = need_bytes.scarcest(self._free_bytes)
+        residents = [*self._residents.values()]
+        worths = self.policy.worths([each.in_memory(memory) for each in residents], now=now)
+        while missing := need_bytes.beyond(self._free_bytes):
+            least = worths.index(min(worths))
+            del worths[least]
+            evicted = residents.pop(least)
+            if (freed := self._counted(evicted)).eases(missing):
+                del self._residents[evicted.model_id]
+                self._free_bytes += freed
+                self.policy.fold(Evicted(at=now, candidate=evicted))
 
     def _counted(self, candidate: Candidate) -> Footprint:
         return candidate.footprint.counted_in(self._limit_bytes)

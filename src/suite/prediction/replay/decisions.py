@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from suite.domain.footprint import Footprint, total_of
 from suite.domain.residency import Residency, Resident
 from suite.domain.turn_plan import plan
-from suite.domain.turns import Occupancy, Request, Tenure, Turns
+from suite.domain.turns import Occupancy, Queue, Request, Tenure, Turns
 from suite.messages.decisions import Candidate, Decision, GpuRoom, PolicyState
 from suite.messages.envelope import Recorded
 from suite.messages.events import InstanceLoadStarted, UnknownEvent
@@ -36,6 +37,7 @@ class DecidedAgain(msgspec.Struct, frozen=True, kw_only=True):
     """A decision of a log and what comes of it when it is made again."""
 
     seq: int
+    time: datetime
     model_id: str
     policy: str
     recorded: tuple[str, ...]
@@ -56,15 +58,16 @@ def decide_again(events: Sequence[Recorded], node: str) -> Iterator[DecidedAgain
     """Every decision of a node to load a model, with the policies' names as they were then.
 
     `events` is the whole log, or all of it that is left. Left out are decisions that cannot be made again
-    (see `is_whole`), and those of versions that did not record what they weighed.
+    (see `is_whole`), those of versions that did not record what they weighed, and those from before the log
+    lost what their policy had learned from.
     """
     learning = _Learning(events, node)
     for event in events:
         match event.data:
-            case InstanceLoadStarted(node=at, decision=Decision(policy_state=PolicyState()) as decision) if (
-                at == node and is_whole(decision)
-            ):
-                yield _again(event.seq, event.data, decision, learning)
+            case InstanceLoadStarted(
+                node=at, decision=Decision(policy_state=PolicyState() as state) as decision
+            ) if at == node and is_whole(decision) and learning.has(state):
+                yield _again(event, event.data, decision, learning)
 
 
 def is_whole(decision: Decision) -> bool:
@@ -84,10 +87,13 @@ def evicted_again(model_id: str, decision: Decision, worth: Mapping[str, float])
     return None if start is None else start.evicting
 
 
-def _again(seq: int, started: InstanceLoadStarted, decision: Decision, learning: _Learning) -> DecidedAgain:
+def _again(
+    event: Recorded, started: InstanceLoadStarted, decision: Decision, learning: _Learning
+) -> DecidedAgain:
     worth = learning.worth(decision)
     return DecidedAgain(
-        seq=seq,
+        seq=event.seq,
+        time=event.time,
         model_id=started.model_id,
         policy=decision.policy,
         recorded=started.evicting,
@@ -113,10 +119,15 @@ class _Learning:
             and each.data.aggregate in Appraiser.aggregates
             and not seen.is_copy(each.id)
         ]
+        self._seqs = {each.seq for each in self._events}
         self._node = node
         self._appraiser: Appraiser | None = None
         self._made: tuple[str, Footprint, int] | None = None
         self._next = 0
+
+    def has(self, state: PolicyState) -> bool:
+        """Whether the first event is there that a policy had learned from: those after it live longer."""
+        return not state.first_seq or state.first_seq in self._seqs
 
     def worth(self, decision: Decision) -> Mapping[str, float]:
         """What the policy says of the candidates that it was asked about."""
@@ -168,7 +179,7 @@ def _state(model_id: str, decision: Decision) -> Turns:
             residents=residents,
             available_bytes=_admissible(decision),
         ),
-        waiting={model_id: (request,)},
+        waiting={model_id: Queue.of([request])},
         tenures={each.model_id: _tenure(each) for each in candidates if not _is_loading(each)},
         closing=frozenset(each.model_id for each in candidates if _is_closed(each)),
         pinned=_pinned(decision),

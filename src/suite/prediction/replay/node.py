@@ -214,10 +214,10 @@ class VirtualNode:
         if total_of(needs).is_within(free_bytes):
             return {}  # nobody has to leave
         memory = needs[0].scarcest(free_bytes)
-        return {
-            model_id: self._use_of(instance, None if instance.holds else self._worth(instance, memory, now))
-            for model_id, instance in self._instances.items()
-        }
+        idle = [each.candidate for each in self._instances.values() if not each.holds]
+        worths = self._policy.worths([each.in_memory(memory) for each in idle], now=now)
+        worth = {each.model_id: told for each, told in zip(idle, worths, strict=True)}
+        return {id: self._use_of(each, worth.get(id)) for id, each in self._instances.items()}
 
     def _worth(self, instance: _Instance, memory: str, now: float) -> float:
         return self._policy.worth(instance.candidate.in_memory(memory), now=now)
@@ -230,7 +230,7 @@ class VirtualNode:
 
     def _start(self, start: Start, now: float) -> None:
         """Load a model for all that wait for it, and evict whom the decider chose."""
-        waiting = [self._queued.pop(each.request_id) for each in self._state.waiting[start.model_id]]
+        waiting = [self._queued.pop(each.request_id) for each in self._state.queue(start.model_id)]
         self._tally.cold_start(waiting[0])
         self._load(start, waiting, now)
         self._is_undecided = True
