@@ -29,7 +29,7 @@ POLICIES: Final[Mapping[str, Make]] = {
 DEFAULT: Final = BestLately.name
 
 
-def policy(name: str, limit_bytes: int, watch: Watch) -> EvictionPolicy:
+def policy(name: str, limit_bytes: Footprint, watch: Watch) -> EvictionPolicy:
     """The policy of this name; ``module:Class`` is one of somebody's own, made without arguments.
 
     That one is guarded, and interrupted while `watch` is armed. Raises InvalidRequest for a name that nothing
