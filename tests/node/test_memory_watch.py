@@ -47,7 +47,7 @@ class Machine:
 
     def __init__(self, *instances: Measured, ram: int | None = 500) -> None:
         self.instances = instances
-        self.gpus = (GpuMemory(index=0, name="A2", total_bytes=TOTAL, used_bytes=0),)
+        self.gpus: tuple[GpuMemory, ...] = (GpuMemory(index=0, name="A2", total_bytes=TOTAL, used_bytes=0),)
         self.available: list[Footprint] = []
         self._ram = ram
         self.watch = MemoryWatch(

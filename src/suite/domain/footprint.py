@@ -9,7 +9,9 @@ On the wire it is a total, and the part of it on each GPU: what knows only one m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -22,11 +24,14 @@ def gpu_name(index: int) -> str:
     return f"gpu{index}"
 
 
-class Footprint(msgspec.Struct, frozen=True):
+_NO_GPUS: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+class Footprint(msgspec.Struct, frozen=True, gc=False):
     """Bytes by memory. As a room that is left, it may be negative where too much is used."""
 
     ram: int = 0
-    gpus: Mapping[str, int] = {}
+    gpus: Mapping[str, int] = _NO_GPUS
     """By the name of the GPU's memory; 0 on those that are left out."""
 
     @classmethod
@@ -74,6 +79,8 @@ class Footprint(msgspec.Struct, frozen=True):
     def at_most(self, other: Footprint) -> Footprint:
         """In RAM and on its GPUs what is less."""
         ram = min(self.ram, other.ram)
+        if not self.gpus:
+            return Footprint(ram)
         return Footprint(ram, {id: min(count, other[id]) for id, count in self.gpus.items()})
 
     def in_steps_of(self, step: int) -> Footprint:
@@ -126,10 +133,12 @@ NOTHING: Final = Footprint()
 
 def total_of(footprints: Iterable[Footprint]) -> Footprint:
     """The sum of all."""
-    ram = 0
-    gpus: dict[str, int] = {}
-    for each in footprints:
-        ram += each.ram
-        for name, count in each.gpus.items():
-            gpus[name] = gpus.get(name, 0) + count
+    every = list(footprints)
+    ram = sum([each.ram for each in every])
+    on_gpus = [each.gpus for each in every if each.gpus]
+    if not on_gpus:
+        return Footprint(ram)
+    gpus: Counter[str] = Counter()
+    for counts in on_gpus:
+        gpus.update(counts)
     return Footprint(ram, gpus)

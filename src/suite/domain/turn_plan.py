@@ -74,6 +74,8 @@ class Planning:
         self._admissible_bytes = state.residency.admissible_bytes
         self.free_bytes = self._admissible_bytes - reserved - draining - kept
         """Bytes that nobody uses now."""
+        self._attainable_bytes = self._admissible_bytes - self._pinned_bytes
+        """Bytes that there would be once all have left that may ever leave."""
         self._room = self.free_bytes
         """Bytes that nobody in front needs, once those who leave for them have left."""
         self._waits_for: dict[str, tuple[str, ...]] = {}
@@ -131,7 +133,7 @@ class Planning:
         excess = self._reserved.beyond(limit_bytes)
         if not excess:
             return
-        chosen = self._choose(excess, NOTHING, among=self._staying)
+        chosen, _ = self._choose(excess, NOTHING, among=self._staying)
         if self._watched == EXCESS:
             self._note(NOTHING, limit_bytes - self._reserved, chosen)
         self._take(chosen)
@@ -165,15 +167,15 @@ class Planning:
         if not could_fit and self._refuse_for_ever(model_id, need_bytes, queue):
             return None
         is_gone = model_id not in self._state.residency.residents
-        kept_bytes = self._state.pinned.get(model_id, NOTHING) if is_gone else NOTHING
-        free_bytes = self.free_bytes.at_most(self._room) + kept_bytes
+        kept_bytes = self._state.pinned.get(model_id) if is_gone else None
+        free_bytes = self.free_bytes.at_most(self._room)
+        if kept_bytes is not None:
+            free_bytes += kept_bytes
         if model_id in self._able:  # it is draining, and has the memory that it needs
             self._able = {model_id: self._able[model_id], **self._able}
-        chosen = self._choose(need_bytes, free_bytes, among=only_evicting(queue))
+        chosen, is_enough = self._choose(need_bytes, free_bytes, among=only_evicting(queue))
         if model_id == self._watched:
             self._note(need_bytes, free_bytes, chosen)
-        chosen_bytes = _bytes_of(chosen)
-        is_enough = need_bytes.is_within(free_bytes + chosen_bytes)
         if is_enough and is_gone and all(self.may_leave(each, queue.rank) for each in chosen):
             return self._start(model_id, need_bytes, chosen)
         if queue.last_deadline <= self._now:
@@ -182,7 +184,8 @@ class Planning:
             return None  # other programs use too much, so that it keeps no place from those behind it
         self._take(chosen)
         if is_enough:
-            self._room += chosen_bytes - need_bytes.beyond(kept_bytes)
+            taken_bytes = need_bytes if kept_bytes is None else need_bytes.beyond(kept_bytes)
+            self._room = self._room + _bytes_of(chosen) - taken_bytes
             for each in chosen:
                 self._close(each, queue.rank)
         self._waits_for[model_id] = tuple([each.model_id for each in chosen])
@@ -193,9 +196,9 @@ class Planning:
 
     def _could_fit(self, model_id: str, need_bytes: Footprint) -> bool:
         """Whether there would be memory once all have left that may ever leave."""
-        return need_bytes.is_within(
-            self._admissible_bytes - self._pinned_bytes + self._state.pinned_bytes(model_id)
-        )
+        if model_id not in self._state.pinned:
+            return need_bytes.is_within(self._attainable_bytes)
+        return need_bytes.is_within(self._attainable_bytes + self._state.pinned_bytes(model_id))
 
     def _start(self, model_id: str, need_bytes: Footprint, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
@@ -218,28 +221,30 @@ class Planning:
 
     def _choose(
         self, need_bytes: Footprint, room: Footprint, *, among: Collection[str] | None = None
-    ) -> list[Resident]:
-        """The models that leave so that there is room for so many bytes; all that could help if they are not
-        enough. One that frees nothing where memory is missing does not help.
+    ) -> tuple[list[Resident], bool]:
+        """The models that leave so that there is room for so many bytes, and whether they are enough: if not,
+        all that could help. One that frees nothing where memory is missing does not help.
         """
         chosen: list[Resident] = []
+        if need_bytes.is_within(room):
+            return chosen, True
         missing = need_bytes.beyond(room)
-        if not missing:
-            return chosen
         able = self._able.values()
         for each in able if among is None else [each for each in able if each.model_id in among]:
             if each.reserved_bytes.eases(missing):
                 chosen.append(each)
                 room += each.reserved_bytes
+                if need_bytes.is_within(room):
+                    return self._without_the_unnecessary(chosen, need_bytes, room), True
                 missing = need_bytes.beyond(room)
-                if not missing:
-                    return self._without_the_unnecessary(chosen, need_bytes, room)
-        return chosen
+        return chosen, False
 
     def _without_the_unnecessary(
         self, chosen: list[Resident], need_bytes: Footprint, room: Footprint
     ) -> list[Resident]:
         """Those without which there would not be room: a large one may make small ones in front needless."""
+        if len(chosen) == 1:
+            return chosen
         kept = []
         for each in chosen:
             left = room - each.reserved_bytes
@@ -348,4 +353,5 @@ def only_evicting(queue: Queue) -> tuple[str, ...] | None:
 
 
 def _bytes_of(residents: Iterable[Resident]) -> Footprint:
-    return total_of([each.reserved_bytes for each in residents])
+    each_bytes = [each.reserved_bytes for each in residents]
+    return each_bytes[0] if len(each_bytes) == 1 else total_of(each_bytes)
