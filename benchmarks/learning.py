@@ -32,6 +32,7 @@ from harness import report
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.bus.jetstream import MAX_BATCH_MESSAGES
+from suite.domain.footprint import Footprint
 from suite.identity import new_id, utc_now
 from suite.log import Log
 from suite.messages.envelope import Recorded
@@ -79,7 +80,7 @@ async def _measure(uses: int) -> None:
             Log.open(connection, Subjects(), source="/benchmark", new_id=new_id, now=utc_now) as log,
         ):
             last = await _fill(log, uses)
-            limit_bytes = ROOM * GIGABYTE * 6
+            limit_bytes = Footprint(ROOM * GIGABYTE * 6)
             policy = Appraiser("box", BestLately(limit_bytes), limit_bytes=limit_bytes)
             folds: list[Fold] = [policy, ChanceFold("box", UseChance()), BetBook("box")]
             reference, least = await _seconds(log, [Nothing()], last)

@@ -19,6 +19,7 @@ from suite import telemetry
 from suite.actors.feed import Feed
 from suite.actors.metrics import timings, usage
 from suite.actors.preparation import engine_request, prepare
+from suite.bus.absence import Absence
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
 from suite.engine.generation import EngineRequest, Generation
@@ -76,6 +77,7 @@ class ClientGeneration:
         self._seed = resources.new_seed() if handover.request.seed is None else handover.request.seed
         self._generation: Generation | None = None
         self._cancelled: Outcome | None = None
+        self._absence = Absence()
         self._feed = Feed(stream=handover.request.stream)
         self._preparing = anyio.CancelScope()
         self._truncated_tokens = 0
@@ -109,6 +111,11 @@ class ClientGeneration:
         self._preparing.cancel()
         if self._generation is not None:
             self._generation.cancel(self._cancelled)
+
+    def note_unheard(self) -> None:
+        """Note that nobody received a signal. A client that stays away ends it."""
+        if self._absence.note_unheard(self._resources.clock()):
+            self.cancel("client_gone")
 
     def abort(self, error: SuiteError, outcome: Outcome) -> None:
         """End it now, without waiting for the engine; the client gets the error."""

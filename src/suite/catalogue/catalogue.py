@@ -34,6 +34,7 @@ from suite.catalogue.names import printable
 from suite.catalogue.outage import Outage, outage_problems
 from suite.catalogue.watch import identities, ticks
 from suite.config import FollowLinks, ModelSettings
+from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.signature import Signature
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, ModelNotFound, SuiteError
 
@@ -63,12 +64,12 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         digests: DigestCache,
         clock: Callable[[], float],
-        memory_limit_bytes: int,
+        limits: Footprint,
     ) -> None:
         self._directories = directories
         self._settings = settings
         self._digests = digests
-        self._inspection = Inspection(settings, digests, memory_limit_bytes)
+        self._inspection = Inspection(settings, digests, limits)
         self._clock = clock
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, str] = {}
@@ -93,18 +94,18 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         data_dir: Path,
         *,
-        memory_limit_bytes: int = 0,
+        limits: Footprint = NOTHING,
         follow_links: FollowLinks = "inside",
         clock: Callable[[], float] = time.monotonic,
     ) -> Catalogue:
         """A catalogue of these directories, empty until its first scan.
 
         `data_dir` keeps the digests of files and which id means which file. Default KV caches depend on
-        `memory_limit_bytes`, the node's.
+        `limits`, those of the node's memories.
         """
         ids = Ids(data_dir / "ids.json")
         found = Directories(directories, ids, follow_links)
-        return cls(found, settings, DigestCache(data_dir / "digests.json"), clock, memory_limit_bytes)
+        return cls(found, settings, DigestCache(data_dir / "digests.json"), clock, limits)
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -239,12 +240,16 @@ class Catalogue:
         scanned, changed = -math.inf, True  # so that the first tick scans
         while True:
             watched = await self._identities()
+            lacking = len(watched) < len(self._directories.paths)
             async with aclosing(ticks(list(watched))) as told:
                 async for something in told:
-                    # a directory that came, went, or is another one now is watched anew
-                    other = watched != await self._identities()
-                    changed = changed or something or other or bool(self._unsettled)
-                    if self._clock() - scanned < (SETTLE_SECONDS if changed else IDLE_SECONDS):
+                    changed = changed or something or bool(self._unsettled)
+                    idle_seconds, other = self._clock() - scanned, False
+                    if changed or lacking or idle_seconds >= IDLE_SECONDS:
+                        # a directory that came, went, or is another one now is watched anew
+                        other = watched != await self._identities()
+                        changed = changed or other
+                    if idle_seconds < (SETTLE_SECONDS if changed else IDLE_SECONDS):
                         continue
                     scanned, changed = self._clock(), False
                     if changes := await self.scan(settle_seconds=SETTLE_SECONDS):

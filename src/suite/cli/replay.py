@@ -218,14 +218,14 @@ async def _log_history(client: Client, node: str | None, default: Candidate) -> 
     from suite.prediction.replay.history import LogHistory
 
     reading = LogHistory(node=node, default=default)
-    for events in ("instance.loaded", "usage"):
+    for events in ("node.started", "instance.loaded", "usage"):
         async for event in client.events(events):
             reading.fold(event)
     return reading.history()
 
 
 def _budgets(memory: Sequence[str], resident: Sequence[str], history: History) -> list[Budget]:
-    sizes = [candidate.bytes for candidate in history.candidates.values()]
+    sizes = [candidate.footprint.ram for candidate in history.candidates.values()]
     mean = sum(sizes) / len(sizes)
     counts = resident or (() if memory else ("2", "4", "8"))
     budgets: list[Budget] = [math.ceil(_positive(count, "--resident") * mean) for count in counts]

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
+from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Resident
 from suite.domain.turns import (
     UNUSED,
@@ -40,8 +41,8 @@ def plan(state: Turns, *, now: float, occupancy: Occupancies) -> Plan:
 class Considered(NamedTuple):
     """What was weighed for one need of memory."""
 
-    need_bytes: int
-    free_bytes: int
+    need_bytes: Footprint
+    free_bytes: Footprint
     """What nobody had, nor anybody in front needed."""
     able_to_leave: Sequence[Resident]
     """The models that could leave, in their order, without those that leave for others in front."""
@@ -64,14 +65,17 @@ class Planning:
         leaving = [id for id in residents if id not in self._staying]
         self._draining = {id: residents[id] for id in leaving if self._uses[id].holds}
         """What leaves once it is unused: that may take long."""
-        kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
+        kept = total_of([bytes_ for id, bytes_ in state.pinned.items() if id not in residents])
         reserved = _bytes_of(self._staying.values())
-        self._pinned_bytes = sum(map(state.pinned_bytes, state.pinned))
-        self._excess = reserved - state.residency.limit_bytes
+        self._pinned_bytes = total_of(map(state.pinned_bytes, state.pinned))
+        self._reserved = reserved
+        """By those that stay."""
         draining = _bytes_of(self._draining.values())
         self._admissible_bytes = state.residency.admissible_bytes
         self.free_bytes = self._admissible_bytes - reserved - draining - kept
         """Bytes that nobody uses now."""
+        self._attainable_bytes = self._admissible_bytes - self._pinned_bytes
+        """Bytes that there would be once all have left that may ever leave."""
         self._room = self.free_bytes
         """Bytes that nobody in front needs, once those who leave for them have left."""
         self._waits_for: dict[str, tuple[str, ...]] = {}
@@ -125,11 +129,13 @@ class Planning:
 
         Each stays for its least time first, unless the machine does not have what they need.
         """
-        if self._excess <= 0:
+        limit_bytes = self._state.residency.limit_bytes
+        excess = self._reserved.beyond(limit_bytes)
+        if not excess:
             return
-        chosen = self._choose(self._excess, among=self._staying)
+        chosen, _ = self._choose(excess, NOTHING, among=self._staying)
         if self._watched == EXCESS:
-            self._note(0, -self._excess, chosen)
+            self._note(NOTHING, limit_bytes - self._reserved, chosen)
         self._take(chosen)
         self._room += _bytes_of(chosen)
         for each in chosen:
@@ -152,7 +158,7 @@ class Planning:
     def _is_short_of_memory(self) -> bool:
         """Whether the machine does not have what the models that stay need."""
         available = self._state.residency.available_bytes
-        return available is not None and self._state.residency.limit_bytes + self._excess > available
+        return available is not None and not self._reserved.is_within(available)
 
     def _consider(self, model_id: str, queue: Queue) -> Start | None:
         """Load the model if that is possible now, or else see to it that it will be."""
@@ -161,16 +167,15 @@ class Planning:
         if not could_fit and self._refuse_for_ever(model_id, need_bytes, queue):
             return None
         is_gone = model_id not in self._state.residency.residents
-        kept_bytes = self._state.pinned.get(model_id, 0) if is_gone else 0
-        free_bytes = min(self.free_bytes, self._room) + kept_bytes
-        missing = need_bytes - free_bytes
+        kept_bytes = self._state.pinned.get(model_id) if is_gone else None
+        free_bytes = self.free_bytes.at_most(self._room)
+        if kept_bytes is not None:
+            free_bytes += kept_bytes
         if model_id in self._able:  # it is draining, and has the memory that it needs
             self._able = {model_id: self._able[model_id], **self._able}
-        chosen = self._choose(missing, among=only_evicting(queue))
+        chosen, is_enough = self._choose(need_bytes, free_bytes, among=only_evicting(queue))
         if model_id == self._watched:
             self._note(need_bytes, free_bytes, chosen)
-        chosen_bytes = _bytes_of(chosen)
-        is_enough = chosen_bytes >= missing
         if is_enough and is_gone and all(self.may_leave(each, queue.rank) for each in chosen):
             return self._start(model_id, need_bytes, chosen)
         if queue.last_deadline <= self._now:
@@ -179,52 +184,75 @@ class Planning:
             return None  # other programs use too much, so that it keeps no place from those behind it
         self._take(chosen)
         if is_enough:
-            self._room += chosen_bytes - max(0, need_bytes - kept_bytes)
+            taken_bytes = need_bytes if kept_bytes is None else need_bytes.beyond(kept_bytes)
+            self._room = self._room + _bytes_of(chosen) - taken_bytes
             for each in chosen:
                 self._close(each, queue.rank)
         self._waits_for[model_id] = tuple([each.model_id for each in chosen])
         return None
 
-    def _note(self, need_bytes: int, free_bytes: int, chosen: Sequence[Resident]) -> None:
+    def _note(self, need_bytes: Footprint, free_bytes: Footprint, chosen: Sequence[Resident]) -> None:
         self.considered = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
 
-    def _could_fit(self, model_id: str, need_bytes: int) -> bool:
+    def _could_fit(self, model_id: str, need_bytes: Footprint) -> bool:
         """Whether there would be memory once all have left that may ever leave."""
-        return need_bytes <= self._admissible_bytes - self._pinned_bytes + self._state.pinned_bytes(model_id)
+        if model_id not in self._state.pinned:
+            return need_bytes.is_within(self._attainable_bytes)
+        return need_bytes.is_within(self._attainable_bytes + self._state.pinned_bytes(model_id))
 
-    def _start(self, model_id: str, need_bytes: int, chosen: list[Resident]) -> Start:
+    def _start(self, model_id: str, need_bytes: Footprint, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
         residents = self._state.residency.residents
-        missing = self._state.residency.reserved_bytes + need_bytes - self._state.residency.admissible_bytes
-        missing -= _bytes_of(chosen)
+        room = self._admissible_bytes - self._state.residency.reserved_bytes + _bytes_of(chosen)
         leaving = []
         for each in residents.values():
-            if missing <= 0:
+            missing = need_bytes.beyond(room)
+            if not missing:
                 break
             is_staying = each.model_id in self._staying or each.model_id in self._draining
-            if not is_staying or each.model_id in self._evict:
+            is_leaving = not is_staying or each.model_id in self._evict
+            if is_leaving and each.reserved_bytes.eases(missing):
                 leaving.append(each.model_id)
-                missing -= each.reserved_bytes
+                room += each.reserved_bytes
         evicting = (*leaving, *(each.model_id for each in chosen))
         return Start(model_id=model_id, reserved_bytes=need_bytes, evicting=evicting)
 
     # --- who leaves -----------------------------------------------------------------------------------------
 
-    def _choose(self, missing: int, *, among: Collection[str] | None = None) -> list[Resident]:
-        """The models that leave for so many bytes; all that could leave if they are not enough."""
+    def _choose(
+        self, need_bytes: Footprint, room: Footprint, *, among: Collection[str] | None = None
+    ) -> tuple[list[Resident], bool]:
+        """The models that leave so that there is room for so many bytes, and whether they are enough: if not,
+        all that could help. One that frees nothing where memory is missing does not help.
+        """
+        chosen: list[Resident] = []
+        if need_bytes.is_within(room):
+            return chosen, True
+        missing = need_bytes.beyond(room)
         able = self._able.values()
-        chosen = []
         for each in able if among is None else [each for each in able if each.model_id in among]:
-            if missing <= 0:
-                break
-            chosen.append(each)
-            missing -= each.reserved_bytes
-        if missing < 0:
-            for each in tuple(chosen):  # a large one may make small ones in front of it unnecessary
-                if each.reserved_bytes <= -missing:
-                    chosen.remove(each)
-                    missing += each.reserved_bytes
-        return chosen
+            if each.reserved_bytes.eases(missing):
+                chosen.append(each)
+                room += each.reserved_bytes
+                if need_bytes.is_within(room):
+                    return self._without_the_unnecessary(chosen, need_bytes, room), True
+                missing = need_bytes.beyond(room)
+        return chosen, False
+
+    def _without_the_unnecessary(
+        self, chosen: list[Resident], need_bytes: Footprint, room: Footprint
+    ) -> list[Resident]:
+        """Those without which there would not be room: a large one may make small ones in front needless."""
+        if len(chosen) == 1:
+            return chosen
+        kept = []
+        for each in chosen:
+            left = room - each.reserved_bytes
+            if need_bytes.is_within(left):
+                room = left
+            else:
+                kept.append(each)
+        return kept
 
     def _take(self, chosen: Collection[Resident]) -> None:
         """Have these leave for nobody else."""
@@ -297,7 +325,7 @@ class Planning:
         self._look_again_at(min(left, default=math.inf))
         return bool(left)
 
-    def _refuse_for_ever(self, model_id: str, need_bytes: int, queue: Queue) -> bool:
+    def _refuse_for_ever(self, model_id: str, need_bytes: Footprint, queue: Queue) -> bool:
         """Refuse all who wait for a model if it can never be loaded, as things stand. Returns whether."""
         error = never_fits(self._state, model_id, need_bytes, smaller=queue.requests[0].smaller)
         if error is None:
@@ -324,5 +352,6 @@ def only_evicting(queue: Queue) -> tuple[str, ...] | None:
     return tuple(allowed)
 
 
-def _bytes_of(residents: Iterable[Resident]) -> int:
-    return sum([each.reserved_bytes for each in residents])
+def _bytes_of(residents: Iterable[Resident]) -> Footprint:
+    each_bytes = [each.reserved_bytes for each in residents]
+    return each_bytes[0] if len(each_bytes) == 1 else total_of(each_bytes)

@@ -17,13 +17,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Residency, Resident
 from suite.domain.turn_plan import EXCESS, Considered, Planning, only_evicting
 from suite.domain.turns import PAUSE_SECONDS, UNUSED, Occupancies, Occupancy, Queue, Request, Turns
 from suite.messages.decisions import (
+    RAM,
     AnyAlternative,
     Candidate,
     Decision,
+    GpuRoom,
     MoreMemory,
     NotPinned,
     NotUsed,
@@ -88,12 +91,15 @@ class _Weighing:
     def decision(self, whole: Turns, policy: str) -> Decision:
         queue, requests = whole.waiting.get(self._model_id), whole.queue(self._model_id)
         candidates = tuple(self._candidates())
+        need_bytes, free_bytes = self._considered.need_bytes, self._considered.free_bytes
         return Decision(
             purpose=self._purpose(requests),
-            need_bytes=self._considered.need_bytes,
-            free_bytes=self._considered.free_bytes,
-            limit_bytes=self._state.residency.limit_bytes,
-            left_by_others_bytes=self._left_by_others(),
+            need_bytes=need_bytes.ram,
+            free_bytes=free_bytes.ram,
+            limit_bytes=self._state.residency.limit_bytes.ram,
+            left_by_others_bytes=self._left_by_others(RAM),
+            gpus=tuple(self._gpu_rooms()),
+            scarcest=self._scarcest(),
             policy=policy,
             candidates=_at_most(candidates, MOST_CANDIDATES),
             only_evicting=only_evicting(queue) if queue else None,
@@ -103,10 +109,26 @@ class _Weighing:
             waited_seconds=round(max((self._now - each.since for each in requests), default=0.0), 3),
         )
 
-    def _left_by_others(self) -> int | None:
+    def _left_by_others(self, memory: str) -> int | None:
         residency = self._state.residency
-        left = residency.admissible_bytes
-        return left if left < residency.limit_bytes else None
+        left = residency.admissible_bytes[memory]
+        return left if left < residency.limit_bytes[memory] else None
+
+    def _gpu_rooms(self) -> Iterator[GpuRoom]:
+        for name, limit_bytes in self._state.residency.limit_bytes.gpus.items():
+            yield GpuRoom(
+                name=name,
+                need_bytes=self._considered.need_bytes[name],
+                free_bytes=self._considered.free_bytes[name],
+                limit_bytes=limit_bytes,
+                left_by_others_bytes=self._left_by_others(name),
+            )
+
+    def _scarcest(self) -> str:
+        """Of a load, the memory of which it lacks the most; of an excess, that which is over its limit
+        most."""
+        need_bytes, free_bytes = self._considered.need_bytes, self._considered.free_bytes
+        return need_bytes.scarcest(free_bytes) if need_bytes else (NOTHING - free_bytes).largest
 
     def _purpose(self, requests: Iterable[Request]) -> Purpose:
         if self._model_id == EXCESS:
@@ -117,7 +139,7 @@ class _Weighing:
     def _not_considered(self) -> Considered:
         """Of a model that can never be loaded, or that is there already."""
         queue = self._state.waiting.get(self._model_id)
-        need_bytes = self._state.need_bytes(queue.requests[0]) if queue else 0
+        need_bytes = self._state.need_bytes(queue.requests[0]) if queue else NOTHING
         return Considered(need_bytes, self._planning.free_bytes, self._able, ())
 
     # --- who could leave ------------------------------------------------------------------------------------
@@ -138,7 +160,8 @@ class _Weighing:
         standing = self._standing(resident, use)
         return Candidate(
             model_id=resident.model_id,
-            bytes=resident.reserved_bytes,
+            bytes=resident.reserved_bytes.total,
+            gpus=dict(resident.reserved_bytes.gpus),
             standing=standing,
             chosen=is_chosen,
             worth=use.worth,
@@ -192,20 +215,25 @@ class _Weighing:
 
     def _with_more_memory(self) -> Iterator[AnyAlternative]:
         missing = self._missing_bytes()
-        if missing > 0:
+        if missing:
             answer = self._ask(residency=_enlarged(self._state.residency, missing))
             if self._differs(answer):
-                yield MoreMemory(bytes=missing, starts=answer.starts, evicting=_sorted(answer.evicting))
+                yield MoreMemory(
+                    bytes=missing.total,
+                    gpus=dict(missing.gpus),
+                    starts=answer.starts,
+                    evicting=_sorted(answer.evicting),
+                )
 
-    def _missing_bytes(self) -> int:
+    def _missing_bytes(self) -> Footprint:
         """How much more memory would have loaded it without an eviction, or at all."""
         need_bytes, free_bytes = self._considered.need_bytes, self._considered.free_bytes
         if self._answer.starts:
-            return need_bytes - free_bytes
-        pinned = sum(self._state.pinned_bytes(id) for id in self._state.pinned if id != self._model_id)
-        never = need_bytes + pinned - self._state.residency.limit_bytes
-        idle = sum(each.reserved_bytes for each in self._able if self._may_leave_now(each))
-        return never if never > 0 else need_bytes - free_bytes - idle
+            return need_bytes.beyond(free_bytes)
+        pinned = (self._state.pinned_bytes(id) for id in self._state.pinned if id != self._model_id)
+        never = need_bytes.beyond(self._state.residency.limit_bytes - total_of(pinned))
+        idle = total_of(each.reserved_bytes for each in self._able if self._may_leave_now(each))
+        return never or need_bytes.beyond(free_bytes + idle)
 
     def _may_leave_now(self, resident: Resident) -> bool:
         return self._standing(resident, self._use(resident.model_id)) in ("idle", "preloading")
@@ -285,7 +313,7 @@ class _Weighing:
         )
 
 
-def _enlarged(residency: Residency, more_bytes: int) -> Residency:
+def _enlarged(residency: Residency, more_bytes: Footprint) -> Residency:
     """With so much more memory, of which other programs take nothing."""
     available = residency.available_bytes
     return msgspec.structs.replace(

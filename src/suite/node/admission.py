@@ -19,6 +19,7 @@ from opentelemetry.context import Context
 
 from suite import telemetry
 from suite.catalogue import Model
+from suite.domain.footprint import Footprint, total_of
 from suite.domain.sizes import Need
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
@@ -35,6 +36,7 @@ from suite.domain.turns import (
     Withdrawn,
     decide,
     evolve,
+    scarcest,
 )
 from suite.domain.weighing import weigh, weigh_excess
 from suite.errors import NodeStopping, NotEnoughMemory, Overloaded, Quarantined, SuiteError
@@ -180,11 +182,11 @@ class Admission:
         self._is_closed = False
 
     @property
-    def free_bytes(self) -> int:
+    def free_bytes(self) -> Footprint:
         """The memory that nobody has, and that is not kept for what is pinned."""
         state = self.state
         residents = state.residency.residents
-        kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
+        kept = total_of(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
         return state.residency.admissible_bytes - state.residency.reserved_bytes - kept
 
     def place(self, model_id: str) -> Place | None:
@@ -202,13 +204,13 @@ class Admission:
 
     def wake(self) -> None:
         """Decide again, because the use of a model has changed."""
-        if self._is_undecided:
+        if self.is_undecided:
             self._news.set()
 
     @property
-    def _is_undecided(self) -> bool:
+    def is_undecided(self) -> bool:
         """Whether anybody waits, or must leave."""
-        return bool(self.state.waiting) or self.state.residency.excess_bytes > 0
+        return bool(self.state.waiting) or bool(self.state.residency.excess_bytes)
 
     def close(self) -> None:
         """Let nobody wait any more: the node stops."""
@@ -319,7 +321,7 @@ class Admission:
 
     async def _decide(self) -> float:
         """Do what is to be done now. Returns when to decide again if nothing changes."""
-        while self._is_undecided:
+        while self.is_undecided:
             (appraisal, occupancy), now, before = self._use(), self._clock(), self.state
             turn = plan(before, now=now, occupancy=occupancy)
             self.state = evolve(before, turn)
@@ -415,11 +417,12 @@ class Admission:
 
     def _use(self) -> tuple[Appraisal, Occupancies]:
         """What the models are worth now, and how they are used."""
-        appraisal = self._appraise(self._held())
+        memory = scarcest(self.state)
+        appraisal = self._appraise(self._held(memory), memory)
         return appraisal, self._occupancy(*self._instances, appraisal=appraisal)
 
-    def _held(self) -> Iterator[Held]:
+    def _held(self, memory: str) -> Iterator[Held]:
         """The models that are loaded, of which a policy may say which leave."""
         for id, resident in self.state.residency.residents.items():
             if resident.phase == "loaded" and id in self._instances:
-                yield Held(self._instances[id], resident.reserved_bytes)
+                yield Held(self._instances[id], resident.reserved_bytes[memory])

@@ -255,7 +255,7 @@ class BetBook:
     def _happened(self, bet: OpenBet, fact: InstanceEvent, at: float) -> None:
         match fact:
             case InstanceLoaded():
-                bet.ready_at, bet.bytes = at, max(bet.bytes, ready_bytes(fact))
+                bet.ready_at, bet.bytes = at, max(bet.bytes, ready_bytes(fact).total)
             case InstanceLoadFailed():
                 bet.fate = Fate("failed", at, fact.code)
             case InstanceUnloaded():

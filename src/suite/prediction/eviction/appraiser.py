@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 
+from suite.domain.footprint import Footprint
 from suite.messages.envelope import Recorded
 from suite.messages.events import InstanceLoaded, InstanceUnloaded
 from suite.prediction.costs import Costs
@@ -31,7 +32,7 @@ class Appraiser:
         node: str,
         policy: EvictionPolicy,
         *,
-        limit_bytes: int,
+        limit_bytes: Footprint,
         on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`limit_bytes` is the memory that the policy was made for. `on_failure` gets what a policy of

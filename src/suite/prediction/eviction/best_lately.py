@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from suite.domain.footprint import Footprint
 from suite.prediction.eviction.frequency import DecayedFrequency
 from suite.prediction.eviction.greedy_dual import GreedyDual
 from suite.prediction.eviction.policy import Candidate, EvictionPolicy, Fact, Loaded, Used
@@ -27,7 +28,7 @@ class BestLately:
 
     name = "best_lately"
 
-    def __init__(self, limit_bytes: int, policies: Sequence[EvictionPolicy] | None = None) -> None:
+    def __init__(self, limit_bytes: Footprint, policies: Sequence[EvictionPolicy] | None = None) -> None:
         experts = policies or (LeastRecentlyUsed(), DecayedFrequency(), GreedyDual(), RelaxedBelady())
         self._shadows = [ShadowCache(policy, limit_bytes) for policy in experts]
         self._followed = self._shadows[0]

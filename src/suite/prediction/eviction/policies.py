@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
+from suite.domain.footprint import Footprint
 from suite.errors import InvalidRequest
 from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.frequency import DecayedFrequency
@@ -15,8 +16,8 @@ from suite.prediction.eviction.policy import EvictionPolicy, OwnPolicy
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.eviction.relaxed_belady import RelaxedBelady
 
-Make: TypeAlias = Callable[[int], EvictionPolicy]
-"""Makes a policy for a budget in bytes."""
+Make: TypeAlias = Callable[[Footprint], EvictionPolicy]
+"""Makes a policy for a budget."""
 
 POLICIES: Final[Mapping[str, Make]] = {
     BestLately.name: BestLately,
@@ -28,7 +29,7 @@ POLICIES: Final[Mapping[str, Make]] = {
 DEFAULT: Final = BestLately.name
 
 
-def policy(name: str, limit_bytes: int, watch: Watch) -> EvictionPolicy:
+def policy(name: str, limit_bytes: Footprint, watch: Watch) -> EvictionPolicy:
     """The policy of this name; ``module:Class`` is one of somebody's own, made without arguments.
 
     That one is guarded, and interrupted while `watch` is armed. Raises InvalidRequest for a name that nothing

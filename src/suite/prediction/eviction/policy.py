@@ -9,10 +9,13 @@ The policy only orders: which models may leave at all, and how many must, the de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import msgspec
+
+from suite.domain.footprint import Footprint
+from suite.messages.decisions import RAM
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +23,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     model_id: str
     bytes: int
-    """The memory that it uses."""
+    """The memory that it uses: in all memories together, or where a policy is asked for its worth, in the one
+    that is short."""
+    gpus: Mapping[str, int] = {}
+    """The part of it on each GPU, ``gpu0`` and so on."""
     reload_seconds: float
     """What it takes to have it again as it is: to load it, and to read conversations again that are lost."""
 
@@ -31,6 +37,17 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Set the density."""
         msgspec.structs.force_setattr(self, "density", self.reload_seconds / (self.bytes or 1))
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it uses of each memory."""
+        return Footprint.of(self.bytes, self.gpus) if self.gpus else Footprint(self.bytes)
+
+    def in_memory(self, memory: str) -> Candidate:
+        """The same model, with only what it uses of one memory."""
+        if not self.gpus and memory == RAM:
+            return self
+        return msgspec.structs.replace(self, bytes=self.footprint[memory], gpus={})
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from suite.domain.footprint import Footprint
 from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Used
 
 HALF_LIFE_REQUESTS: Final = 2_000
@@ -14,7 +15,7 @@ _DECAY: Final = 0.5 ** (1 / HALF_LIFE_REQUESTS)
 class ShadowCache:
     """Loads and evicts nothing: it only counts."""
 
-    def __init__(self, policy: EvictionPolicy, limit_bytes: int) -> None:
+    def __init__(self, policy: EvictionPolicy, limit_bytes: Footprint) -> None:
         self.policy = policy
         self.cost_seconds = 0.0
         """The seconds that loads would have taken lately, decayed."""
@@ -36,20 +37,26 @@ class ShadowCache:
         return is_cold
 
     def _load(self, candidate: Candidate, now: float) -> None:
-        if candidate.bytes > self._limit_bytes:
+        need_bytes = self._counted(candidate)
+        if not need_bytes.is_within(self._limit_bytes):
             return
-        if candidate.bytes > self._free_bytes:
-            self._make_room(candidate.bytes, now)
+        if not need_bytes.is_within(self._free_bytes):
+            self._make_room(need_bytes, now)
         self._residents[candidate.model_id] = candidate
-        self._free_bytes -= candidate.bytes
+        self._free_bytes -= need_bytes
 
-    def _make_room(self, need_bytes: int, now: float) -> None:
+    def _make_room(self, need_bytes: Footprint, now: float) -> None:
+        memory = need_bytes.scarcest(self._free_bytes)
         residents = [*self._residents.values()]
-        worths = self.policy.worths(residents, now=now)
-        while need_bytes > self._free_bytes:
+        worths = self.policy.worths([each.in_memory(memory) for each in residents], now=now)
+        while missing := need_bytes.beyond(self._free_bytes):
             least = worths.index(min(worths))
             del worths[least]
             evicted = residents.pop(least)
-            del self._residents[evicted.model_id]
-            self._free_bytes += evicted.bytes
-            self.policy.fold(Evicted(at=now, candidate=evicted))
+            if (freed := self._counted(evicted)).eases(missing):
+                del self._residents[evicted.model_id]
+                self._free_bytes += freed
+                self.policy.fold(Evicted(at=now, candidate=evicted))
+
+    def _counted(self, candidate: Candidate) -> Footprint:
+        return candidate.footprint.counted_in(self._limit_bytes)
