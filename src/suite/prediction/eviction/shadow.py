@@ -46,17 +46,24 @@ class ShadowCache:
         self._free_bytes -= need_bytes
 
     def _make_room(self, need_bytes: Footprint, now: float) -> None:
-        memory = need_bytes.scarcest(self._free_bytes)
         residents = [*self._residents.values()]
-        worths = self.policy.worths([each.in_memory(memory) for each in residents], now=now)
-        while missing := need_bytes.beyond(self._free_bytes):
+        worths = self.policy.worths(self._compared(residents, need_bytes), now=now)
+        while not need_bytes.is_within(self._free_bytes):
             least = worths.index(min(worths))
             del worths[least]
             evicted = residents.pop(least)
-            if (freed := self._counted(evicted)).eases(missing):
+            freed = self._counted(evicted)
+            if freed.eases(need_bytes.beyond(self._free_bytes)):
                 del self._residents[evicted.model_id]
                 self._free_bytes += freed
                 self.policy.fold(Evicted(at=now, candidate=evicted))
+
+    def _compared(self, residents: list[Candidate], need_bytes: Footprint) -> list[Candidate]:
+        """The residents with what they use of the memory that is short."""
+        if not self._limit_bytes.gpus:
+            return residents
+        memory = need_bytes.scarcest(self._free_bytes)
+        return [each.in_memory(memory) for each in residents]
 
     def _counted(self, candidate: Candidate) -> Footprint:
         return candidate.footprint.counted_in(self._limit_bytes)
