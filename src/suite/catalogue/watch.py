@@ -16,7 +16,7 @@ from suite.ticks import tick
 logger = logging.getLogger("suite.catalogue")
 
 TICK_SECONDS = 1.0
-_STEP_MS = 500
+_STEP_MS = 250
 """How often the thread that watches looks for news. It tells changes once a step has brought no more."""
 _POLLED_TICKS = 60
 
