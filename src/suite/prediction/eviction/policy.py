@@ -41,11 +41,24 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "density", self.reload_seconds / (self.bytes or 1))
         msgspec.structs.force_setattr(self, "footprint", footprint)
 
+    def counted_in(self, limits: Footprint) -> Candidate:
+        """The same model on a node with these memories: what is on other GPUs counts as RAM."""
+        if not self.gpus:
+            return self
+        return msgspec.structs.replace(self, gpus=self.footprint.counted_in(limits).gpus)
+
     def in_memory(self, memory: str) -> Candidate:
         """The same model, with only what it uses of one memory."""
         if not self.gpus and memory == RAM:
             return self
         return msgspec.structs.replace(self, bytes=self.footprint[memory], gpus={})
+
+
+def in_memory(candidates: Sequence[Candidate], memory: str) -> Sequence[Candidate]:
+    """Models with only what they use of the memory that is short, as policies are asked about them."""
+    if memory == RAM and not any(each.gpus for each in candidates):
+        return candidates
+    return [each.in_memory(memory) for each in candidates]
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True, gc=False):
