@@ -86,6 +86,13 @@ class InvalidChat(SuiteError):
     status = 400
 
 
+class UnsupportedContent(SuiteError):
+    """Models here read text only: send the message without pictures, audio and files."""
+
+    code = "unsupported_content"
+    status = 400
+
+
 class InvalidGrammar(SuiteError):
     """The grammar cannot be used: the message says what is wrong with it."""
 
@@ -100,6 +107,13 @@ class InvalidSchema(SuiteError):
     status = 400
 
 
+class SchemaNotSupported(SuiteError):
+    """A strict schema has keywords that cannot be enforced: change it, or send it without strict."""
+
+    code = "schema_not_supported"
+    status = 400
+
+
 class CannotGenerate(SuiteError):
     """The model cannot generate text, it makes embeddings: choose another one, or use `embed`."""
 
@@ -111,6 +125,20 @@ class CannotEmbed(SuiteError):
     """The model cannot make embeddings: choose another one."""
 
     code = "cannot_embed"
+    status = 400
+
+
+class CannotRerank(SuiteError):
+    """The model has no head that ranks documents: choose one that has."""
+
+    code = "cannot_rerank"
+    status = 400
+
+
+class CannotFillIn(SuiteError):
+    """The model has no tokens to fill in a gap: send a prompt without suffix, or choose a model for code."""
+
+    code = "cannot_fill_in"
     status = 400
 
 
