@@ -121,6 +121,20 @@ class CannotEmbed(SuiteError):
     status = 400
 
 
+class CannotRerank(SuiteError):
+    """The model has no head that ranks documents: choose one that has."""
+
+    code = "cannot_rerank"
+    status = 400
+
+
+class CannotFillIn(SuiteError):
+    """The model has no tokens to fill in a gap: send a prompt without suffix, or choose a model for code."""
+
+    code = "cannot_fill_in"
+    status = 400
+
+
 class UnknownAction(SuiteError):
     """There is no such action."""
 

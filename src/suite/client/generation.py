@@ -118,7 +118,8 @@ class Generation:
         self._on_waiting = on_waiting
         # At most one chunk for each token: the service limits the answer by the model's context.
         self._pending: deque[Chunk] = deque()
-        self._logprobs: list[TokenLogprobs] = []
+        self._logprobs: dict[int, list[TokenLogprobs]] = {}
+        """By choice."""
         self._news = anyio.Event()
         self._ended = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -228,14 +229,22 @@ class Generation:
 
     def _whole(self, reply: GenerateTextReply) -> GenerateTextReply:
         """The final message, completed with the log probabilities that only the chunks have."""
-        if self._request.alternatives is None or len(self._logprobs) != reply.usage.completion_tokens:
+        came = sum(map(len, self._logprobs.values()))
+        if self._request.alternatives is None or came != reply.usage.completion_tokens:
             return reply
-        return msgspec.structs.replace(reply, logprobs=tuple(self._logprobs))
+        return msgspec.structs.replace(
+            reply,
+            logprobs=tuple(self._logprobs.get(0, ())),
+            choices=tuple(
+                msgspec.structs.replace(choice, logprobs=tuple(self._logprobs.get(choice.index, ())))
+                for choice in reply.choices
+            ),
+        )
 
     def _hear(self, signal: Signal) -> None:
         if isinstance(signal, Chunk):
             self._pending.append(signal)
-            self._logprobs += signal.logprobs or ()
+            self._logprobs.setdefault(signal.choice, []).extend(signal.logprobs or ())
             self._news.set()
         elif isinstance(signal, Progress) and self._on_progress is not None:
             self._on_progress(signal.fraction)
