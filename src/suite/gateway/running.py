@@ -53,6 +53,7 @@ async def run_gateway(
                 clock=time.monotonic,
             )
             app = application(gateway, max_body_bytes=int(settings.max_body_mb * _MIB))
+            tasks.start_soon(gateway.digests.run)
             async with serving(app, bound, drain_seconds=DRAIN_SECONDS):
                 on_ready(_url(host, bound.getsockname()[1]))
                 await stop.wait()
