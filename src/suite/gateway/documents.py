@@ -60,7 +60,7 @@ class _Documents:
     async def page(self, request: Request) -> Response:
         """The page for people."""
         rows = "\n".join(
-            f"<tr><td><code>{each.method} {escape(each.path)}</code><td>{escape(each.summary)}"
+            f"<tr><td><code>{each.method} {escape(_path(each))}</code><td>{escape(each.summary)}"
             for each in self.operations
         )
         url = escape(str(request.base_url).rstrip("/"))

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from suite.messages.actions.generation import Usage
 from suite.messages.actions.status import GetStatsReply
@@ -16,6 +23,7 @@ class Metrics:
     """What is counted of the requests to one gateway."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         self.running = Gauge("suite_gateway_requests_running", "Requests being answered.", registry=registry)
         self._requests = Counter(

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 from suite.gateway.context import Context, context_of
 from suite.gateway.gateway import Gateway
-from suite.gateway.generations import Hear, Put, StreamedAnswer, while_connected
+from suite.gateway.generations import Put, StreamedAnswer, while_connected
 from suite.gateway.openai.chat import (
     ChatAnswer,
     ChatChunk,
@@ -37,6 +37,7 @@ from suite.gateway.openai.rerank import Ranking, RerankQuery, ranking, read_rera
 from suite.gateway.operations import Operation, json_response
 from suite.messages.actions.embedding import EmbedReply
 from suite.messages.actions.ranking import RerankReply
+from suite.messages.signals import Chunk
 
 PROMPTS_AT_ONCE = 8
 """How many prompts of one request are generated from at a time."""
@@ -190,11 +191,15 @@ class _Prompts:
                 put(events.whole(index, echoed))
                 return echoed
             echo = await self._echo(prompt)
-            put(events.echo(index, echo) if echo.text else b"")
+            unsent = [events.echo(index, echo)] if echo.text else []
+
+            def hear(chunk: Chunk) -> None:
+                put(b"".join((*unsent, events.chunk(index, chunk))))
+                unsent.clear()
+
             fields = self._request.fields_of(prompt)
-            hear: Hear = lambda chunk: put(events.chunk(index, chunk))  # noqa: E731 - it is one line
             reply = await self._gateway.generations.ask(context, fields, hear)
-            put(events.end(index, reply))
+            put(b"".join((*unsent, events.end(index, reply))))
             return Echoed(echo=echo, reply=reply)
 
         put(events.done(await self._each(context, one)))
