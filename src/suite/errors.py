@@ -142,6 +142,20 @@ class UnknownAction(SuiteError):
     status = 404
 
 
+class UnknownPath(SuiteError):
+    """There is nothing under this path: /openapi.json lists what there is."""
+
+    code = "unknown_path"
+    status = 404
+
+
+class WrongMethod(SuiteError):
+    """This path takes another method: /openapi.json says which."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
 class Disabled(SuiteError):
     """The action is switched off on this node: the message names the setting."""
 

@@ -27,6 +27,8 @@ from suite.errors import (
     Quarantined,
     SuiteError,
     TooLarge,
+    UnknownPath,
+    WrongMethod,
 )
 from suite.gateway.encoding import encode
 
@@ -40,20 +42,6 @@ _STATUS: Final[dict[type[SuiteError], int]] = {PromptTooLong: 400}
 _CODES: Final[dict[type[SuiteError], str]] = {PromptTooLong: "context_length_exceeded"}
 _PARAMS: Final[dict[type[SuiteError], str]] = {ModelNotFound: "model", PromptTooLong: "messages"}
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-
-
-class UnknownPath(SuiteError):
-    """There is nothing under this path: /openapi.json lists what there is."""
-
-    code = "unknown_path"
-    status = 404
-
-
-class WrongMethod(SuiteError):
-    """This path takes another method: /openapi.json says which."""
-
-    code = "method_not_allowed"
-    status = 405
 
 
 def openai_error(error: SuiteError) -> dict[str, Any]:
