@@ -55,6 +55,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
         "unsupported_content",
         "invalid_grammar",
         "invalid_schema",
+        "schema_not_supported",
         "generation_exists",
         "cancelled",
         "cannot_fill_in",

@@ -107,6 +107,13 @@ class InvalidSchema(SuiteError):
     status = 400
 
 
+class SchemaNotSupported(SuiteError):
+    """A strict schema has keywords that cannot be enforced: change it, or send it without strict."""
+
+    code = "schema_not_supported"
+    status = 400
+
+
 class CannotGenerate(SuiteError):
     """The model cannot generate text, it makes embeddings: choose another one, or use `embed`."""
 
