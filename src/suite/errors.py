@@ -149,6 +149,20 @@ class UnknownAction(SuiteError):
     status = 404
 
 
+class UnknownPath(SuiteError):
+    """There is nothing under this path: /openapi.json lists what there is."""
+
+    code = "unknown_path"
+    status = 404
+
+
+class WrongMethod(SuiteError):
+    """This path takes another method: /openapi.json says which."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
 class Disabled(SuiteError):
     """The action is switched off on this node: the message names the setting."""
 
@@ -214,6 +228,28 @@ class NotEnoughMemory(SuiteError):
 
     code = "not_enough_memory"
     status = 507
+
+
+class ModelLoading(SuiteError):
+    """The model is still being loaded: send the request again after the time that `Retry-After` says."""
+
+    code = "model_loading"
+    status = 503
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after_ms: int = RETRY_AFTER_MS,
+        state: str = "loading",
+        progress: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+        """When it is likely to be loaded."""
+        self.loading = {"state": state, "progress": progress, "eta_seconds": eta_seconds}
+        """How far it is: ``waiting`` for memory or ``loading``, 0 to 1, and the seconds that are left."""
 
 
 class ModelUnloading(SuiteError):

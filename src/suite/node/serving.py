@@ -60,6 +60,7 @@ from suite.node.assembly import (
 from suite.node.content import ContentWatch
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
+from suite.node.gateway import Gateway
 from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
@@ -198,6 +199,7 @@ async def running_node(
     with (
         data_directory.held(settings.data_dir),
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
+        Gateway.opened(settings) as gateway,
     ):
         Address(settings, None).withdraw()  # of a node that was killed
         async with (
@@ -216,7 +218,7 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            env = Environment(settings, subjects, nats, connection, log, tasks, new_id, now, clock)
+            env = Environment(settings, subjects, nats, connection, log, tasks, gateway, new_id, now, clock)
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
@@ -253,7 +255,9 @@ async def running_node(
                 node = make_node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
-                    nats.address.publish()
+                    nats.address.publish(http=None if gateway is None else gateway.url)
+                    if gateway is not None:
+                        tasks.start_soon(gateway.run)
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
                     try:
                         yield node
