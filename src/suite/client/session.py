@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from suite.bus.connection import Connection, Rediscover
 from suite.client.evaluations import Evaluations
 from suite.client.generation import Generation, GenerationOptions, OnProgress, OnWaiting, chat_messages
+from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.errors import InvalidRequest, SuiteError
@@ -88,10 +89,10 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records):
+class Client(Evaluations, Records, GatewayKeys):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations` and `Records`.
+    It has a method for each action; some are in `Evaluations`, `Records` and `GatewayKeys`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.

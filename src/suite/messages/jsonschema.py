@@ -19,6 +19,7 @@ from suite.messages.actions import (
     evaluation,
     explanation,
     generation,
+    keys,
     prediction,
     projections,
     residency,
@@ -37,6 +38,7 @@ ACTIONS = (
     prediction,
     projections,
     explanation,
+    keys,
     status,
 )
 """The modules with the types of the actions."""
