@@ -52,6 +52,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
         "conversation_gone",
         "no_chat_template",
         "invalid_chat",
+        "unsupported_content",
         "invalid_grammar",
         "invalid_schema",
         "generation_exists",

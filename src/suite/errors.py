@@ -86,6 +86,13 @@ class InvalidChat(SuiteError):
     status = 400
 
 
+class UnsupportedContent(SuiteError):
+    """Models here read text only: send the message without pictures, audio and files."""
+
+    code = "unsupported_content"
+    status = 400
+
+
 class InvalidGrammar(SuiteError):
     """The grammar cannot be used: the message says what is wrong with it."""
 

@@ -58,7 +58,8 @@ class Embeddings:
     async def _embedded(self, request: Embed) -> Embedded:
         tokenize = self._resources.prompter.vocabulary.tokenize
         inputs = await anyio.to_thread.run_sync(
-            lambda: [tokenize(text) for text in request.inputs], abandon_on_cancel=True
+            lambda: [tokenize(each) if isinstance(each, str) else list(each) for each in request.inputs],
+            abandon_on_cancel=True,
         )
         vectors = self._resources.engine.run_in_pieces(partial(self._vectors, inputs, request.normalize))
         return Embedded(

@@ -13,6 +13,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 import anyio
 import msgspec
+from msgspec import UNSET
 from opentelemetry.trace import SpanKind
 
 from suite import telemetry
@@ -73,7 +74,8 @@ class ClientGeneration:
         self._receipt = receipt
         self._resources = resources
         self._accepted = resources.clock()
-        self._seed = resources.new_seed() if handover.request.seed is None else handover.request.seed
+        seed = handover.request.seed
+        self._seed = resources.new_seed() if seed is None or seed < 0 else seed
         self._generation: Generation | None = None
         self._cancelled: Outcome | None = None
         self._feed = Feed(stream=handover.request.stream)
@@ -255,6 +257,7 @@ class ClientGeneration:
                     generation_ms=times.generation_ms,
                     outcome=self._outcome,
                     waited_ms=self._waited_ms,
+                    requester=UNSET if self._request.requester is None else self._request.requester,
                 ),
                 # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
@@ -316,7 +319,7 @@ class ClientGeneration:
             tool_calls=calls or None,
             truncated_tokens=self._truncated_tokens,
             # A stream had them in its chunks, and all of them may not fit into one message.
-            logprobs=None if asked.stream or asked.logprobs is None else tuple(self._logprobs),
+            logprobs=None if asked.stream or asked.alternatives is None else tuple(self._logprobs),
             model_id=self._resources.spec.model_id,
             generation_id=self._id,
             conversation_id=asked.conversation_id,

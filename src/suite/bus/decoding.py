@@ -61,13 +61,20 @@ class Shape(Generic[R]):
         self._wrappers = tuple(name for name in (WRAPPER, *wrappers) if name not in self.fields)
         self._dropped = frozenset({DROPPED}) - self.fields
         self._old = self._dropped.union(self._wrappers)
+        self._not_null = frozenset(_not_null(kind))
 
     def flattened(self, fields: dict[str, Any]) -> tuple[dict[str, Any], InvalidRequest | None]:
-        """Move the fields of wrapper objects to the top level.
+        """Move the fields of wrapper objects to the top level, and leave out what is null without a meaning.
 
         Returns the fields, and an error if a field is given twice with different values; the caller raises
         it. A null field counts as not given.
         """
+        flat, clash = self._unwrapped(fields)
+        return {
+            name: value for name, value in flat.items() if value is not None or name not in self._not_null
+        }, clash
+
+    def _unwrapped(self, fields: dict[str, Any]) -> tuple[dict[str, Any], InvalidRequest | None]:
         if self._old.isdisjoint(fields):
             return fields, None
         flat = {name: value for name, value in fields.items() if name not in self._dropped}
@@ -126,7 +133,8 @@ class _Known:
             dot = "." if path else ""
             for name, below in value.items():
                 if name not in self.fields:
-                    yield f"{path}{dot}{name}"
+                    if below is not None:  # a null says nothing that could be lost
+                        yield f"{path}{dot}{name}"
                 elif (known := self.fields[name]) is not None:
                     yield from known.unknown(below, f"{path}{dot}{name}")
         elif isinstance(value, list) and self.items is not None:
@@ -145,6 +153,17 @@ def _known(kind: inspect.Type) -> _Known | None:
         elif isinstance(each, inspect.ListType | inspect.VarTupleType):
             known.items = _known(each.item_type) or known.items
     return known if known.fields is not None or known.items is not None else None
+
+
+def _not_null(kind: type[msgspec.Struct]) -> Iterator[str]:
+    """The optional fields that null is no value of: many clients send null for what they leave out."""
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    for field in described.fields:
+        if not field.required and not any(
+            isinstance(each, inspect.NoneType | inspect.AnyType) for each in _alternatives(field.type)
+        ):
+            yield field.encode_name
 
 
 def _alternatives(kind: inspect.Type) -> Iterator[inspect.Type]:

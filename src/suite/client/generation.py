@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from suite.errors import InvalidRequest, SuiteError, Unavailable
 from suite.messages.actions.base import KeepAlive
-from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool
+from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool, ToolChoice
 from suite.messages.actions.generation import GenerateTextReply, GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
 from suite.messages.signals import Chunk, Progress, Signal, Waiting
@@ -33,9 +33,14 @@ class GenerationOptions(TypedDict, total=False):
 
     system_prompt: str | None
     tools: tuple[Tool, ...]
-    tool_choice: Literal["auto", "none"]
+    tool_choice: ToolChoice
+    parallel_tool_calls: bool
+    continue_final_message: bool | None
+    chat_template_kwargs: dict[str, Any]
+    suffix: str | None
     truncate: Literal["left"] | None
     max_tokens: int
+    n: int
     temperature: float
     top_p: float
     top_k: int
@@ -45,7 +50,9 @@ class GenerationOptions(TypedDict, total=False):
     presence_penalty: float
     frequency_penalty: float
     logit_bias: dict[str, float]
-    logprobs: int | None
+    logprobs: bool | int | None
+    top_logprobs: int | None
+    prompt_logprobs: int | None
     grammar: str | None
     json_schema: dict[str, Any] | None
     response_format: ResponseFormat | None
@@ -60,6 +67,7 @@ class GenerationOptions(TypedDict, total=False):
     stop: str | tuple[str, ...]
     conversation_id: str | None
     generation_id: str | None
+    requester: str | None
 
 
 class Generation:
@@ -207,7 +215,7 @@ class Generation:
 
     def _whole(self, reply: GenerateTextReply) -> GenerateTextReply:
         """The final message, completed with the log probabilities that only the chunks have."""
-        if self._request.logprobs is None or len(self._logprobs) != reply.usage.completion_tokens:
+        if self._request.alternatives is None or len(self._logprobs) != reply.usage.completion_tokens:
             return reply
         return msgspec.structs.replace(reply, logprobs=tuple(self._logprobs))
 

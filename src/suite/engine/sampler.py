@@ -71,7 +71,7 @@ def sampling_params(
         seed=seed,
         logit_bias=_bias(request.logit_bias, vocabulary.size),
         grammar=grammar,
-        logprobs=request.logprobs,
+        logprobs=request.alternatives,
     )
 
 

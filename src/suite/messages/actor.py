@@ -230,7 +230,10 @@ class ProgressReply(ActorReply, frozen=True, kw_only=True):
 class Embed(msgspec.Struct, frozen=True, kw_only=True):
     """Texts to turn into vectors."""
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str | tuple[int, ...], ...]
+    """Each as text or as token ids."""
+    dimensions: int | None = None
+    """How many numbers of each vector to keep; None: all."""
     normalize: bool
     seconds: float
     """The time limit for the answer."""

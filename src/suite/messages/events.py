@@ -387,6 +387,8 @@ class Generated(Event, frozen=True, kw_only=True):
     outcome: Outcome
     waited_ms: float | UnsetType = UNSET
     """For memory and the load, before the model's process had the request; left out by older versions."""
+    requester: str | UnsetType = UNSET
+    """For whom, such as the id of an API key; left out if the request did not say."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
@@ -402,6 +404,8 @@ class UsageRecorded(Event, frozen=True, kw_only=True, omit_defaults=True):
     conversation_id: str | None = None
     node: str = ""
     """Whose model made the embeddings; empty: a client reported the use."""
+    requester: str | None = None
+    """For whom, such as the id of an API key; null if the request did not say."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says

@@ -1,0 +1,95 @@
+"""An answer that is sent piece by piece, to a client that may vanish or read slowly.
+
+Pieces are put without waiting, and one task sends those that there are in one write. The status is not sent
+before the first piece, so that an error until then keeps its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+from starlette.types import Receive, Send
+
+KEEP_ALIVE_SECONDS: Final = 10.0
+"""After how long without a piece a sign of life is sent, the first one included."""
+MOST_UNSENT_BYTES: Final = 1 << 20
+"""How much a client may leave unread, beside what is in the buffers of the connection."""
+
+
+class PieceStream:
+    """The pieces of one answer on their way to its client."""
+
+    def __init__(
+        self,
+        send: Send,
+        *,
+        headers: Callable[[], list[tuple[bytes, bytes]]],
+        keep_alive: Callable[[], bytes],
+        on_overflow: Callable[[], None],
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+        most_unsent_bytes: int = MOST_UNSENT_BYTES,
+    ) -> None:
+        """``headers`` is asked when the answer begins; ``on_overflow`` is called when too much is unread."""
+        self._send = send
+        self._headers = headers
+        self._keep_alive = keep_alive
+        self._on_overflow = on_overflow
+        self._keep_alive_seconds = keep_alive_seconds
+        self._most_unsent_bytes = most_unsent_bytes
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._news = anyio.Event()
+        self._ended = False
+        self.has_begun = False
+        """Whether the status is decided: something was sent, or is about to be."""
+
+    def put(self, piece: bytes) -> None:
+        """Have a piece sent."""
+        self.has_begun = True
+        self._unsent.append(piece)
+        self._unsent_bytes += len(piece)
+        if self._unsent_bytes > self._most_unsent_bytes:
+            self._on_overflow()
+        self._news.set()
+
+    def end(self) -> None:
+        """Have the answer end after the pieces so far."""
+        self._ended = True
+        self._news.set()
+
+    async def run(self) -> None:
+        """Send the pieces until the end."""
+        await self._wait()
+        self.has_begun = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": self._headers()})
+        while True:
+            body, more = self._take(), not self._ended
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            if not more:
+                return
+            if not self._unsent:
+                await self._wait()
+
+    async def _wait(self) -> None:
+        if self._news.is_set():
+            return
+        with anyio.move_on_after(self._keep_alive_seconds):
+            await self._news.wait()
+
+    def _take(self) -> bytes:
+        if not self._unsent and not self._ended:
+            return self._keep_alive()
+        body = b"".join(self._unsent)
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        if not self._ended:
+            self._news = anyio.Event()
+        return body
+
+
+async def gone(receive: Receive) -> None:
+    """Return when the client has closed the connection. The body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
