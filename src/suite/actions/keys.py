@@ -25,7 +25,7 @@ from suite.node.node import Node
 from suite.projections.reply_size import as_many_as_fit
 
 SECRET_PREFIX = "sk-suite-"
-"""By it programs that look for leaked secrets recognise one; some clients take only keys that begin with sk-."""
+"""By it programs that look for leaked secrets recognise one. Some clients take only what begins with sk-."""
 SECRET_BYTES = 32
 
 

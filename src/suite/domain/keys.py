@@ -1,7 +1,7 @@
 """The keys of the gateway: which there are, by a fold of the log, and what each may do.
 
-The log has the SHA-256 of each secret and not the secret. That is enough to recognise it, and no help in finding
-it: a secret has 256 random bits, unlike a password (ADR 53).
+The log has the SHA-256 of each secret and not the secret. That is enough to recognise it, and no help in
+finding it: a secret has 256 random bits, unlike a password (ADR 53).
 """
 
 from __future__ import annotations

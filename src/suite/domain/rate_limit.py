@@ -1,7 +1,7 @@
-"""How much may be used a minute: a token bucket (RFC 2697 has the idea), filled evenly, a minute's worth at most.
+"""How much may be used a minute: a token bucket, filled evenly, with a minute's worth at most.
 
-What something costs may be known only afterwards, as with the tokens of an answer. So a bucket may owe: it then
-lets nothing through until it is filled again, and in the long run no more than the limit is used.
+What something costs may be known only afterwards, as with the tokens of an answer. So a bucket may owe: it
+then lets nothing through until it is filled again, and in the long run no more than the limit is used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Bucket:
     def seconds_until(self, amount: float, now: float) -> float:
         """How long it takes until at least so much is left; 0: it is. No amount is more than the limit."""
         lacking = min(amount, self.per_minute) - self._filled(now)
-        return max(0.0, lacking - _TINY) * MINUTE_SECONDS / self.per_minute
+        return lacking * MINUTE_SECONDS / self.per_minute if lacking > _TINY else 0.0
 
     def _filled(self, now: float) -> float:
         gained = max(0.0, now - self._at) * self.per_minute / MINUTE_SECONDS

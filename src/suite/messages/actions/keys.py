@@ -23,10 +23,10 @@ Rate: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
 class CreateKeyRequest(Request, frozen=True, kw_only=True):
-    """Make a key with which a program may use the gateway. The reply has its secret, which is kept nowhere."""
+    """Make a key for a program that uses the gateway. The reply has its secret, which is kept nowhere."""
 
     name: KeyName
-    """For people: letters, digits, ``-``, ``_``, ``.`` and ``@``. It is free again when the key is revoked."""
+    """Letters, digits, ``-``, ``_``, ``.`` and ``@``. It is free again when the key is revoked."""
     models: Annotated[tuple[ModelPattern, ...], Meta(min_length=1, max_length=64)] = ("*",)
     """The models that it may use."""
     endpoints: Annotated[tuple[KeyEndpoint, ...], Meta(min_length=1)] = (
