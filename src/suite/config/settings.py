@@ -173,6 +173,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The address and the port to listen on, such as `127.0.0.1:8080`. Default: no HTTP."""
     max_body_mb: Annotated[float, Meta(gt=0, le=4096)] = 10.0
     """The most that a request's body may have, in MiB (2**20 bytes)."""
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+    """The most connections at once; fewer if the process may not open so many files. Others get 503."""
     load_seconds: Seconds = 240.0
     """How long a request waits for a model that is not loaded, before it is told to come back later.
 

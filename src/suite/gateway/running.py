@@ -16,6 +16,7 @@ from suite.client import Client
 from suite.config.settings import HttpSettings
 from suite.gateway.access import Everybody
 from suite.gateway.app import application
+from suite.gateway.connection import Limits, room_for_connections
 from suite.gateway.gateway import Gateway
 from suite.gateway.server import listening, serving
 from suite.identity import new_id, utc_now
@@ -52,8 +53,12 @@ async def run_gateway(
                 now=utc_now,
                 clock=time.monotonic,
             )
-            app = application(gateway, max_body_bytes=int(settings.max_body_mb * _MIB))
-            async with serving(app, bound, drain_seconds=DRAIN_SECONDS):
+            limits = Limits(
+                body_bytes=int(settings.max_body_mb * _MIB),
+                connections=room_for_connections(settings.max_connections),
+            )
+            app = application(gateway, max_body_bytes=limits.body_bytes)
+            async with serving(app, bound, limits=limits, drain_seconds=DRAIN_SECONDS):
                 on_ready(_url(host, bound.getsockname()[1]))
                 await stop.wait()
 

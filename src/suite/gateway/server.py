@@ -8,17 +8,21 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
 from suite.errors import InvalidConfiguration, PortTaken
+from suite.gateway.connection import GuardedConnection, Limits
 from suite.tasks import background
 
 logger = logging.getLogger("suite.gateway")
 
 _BACKLOG = 1024
+_KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be unused. Clients give theirs up sooner, so none is closed as they use it."""
 
 
 @contextmanager
@@ -44,18 +48,22 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, bound: socket.socket, *, drain_seconds: float) -> AsyncIterator[None]:
+async def serving(
+    app: ASGIApp, bound: socket.socket, *, limits: Limits, drain_seconds: float
+) -> AsyncIterator[None]:
     """Serve on a socket until the block ends; running answers have ``drain_seconds`` to end then."""
     config = uvicorn.Config(
         app,
         loop="none",
-        http="auto",
+        http=partial(GuardedConnection, limits=limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # whoever sends nonsense should not fill the log
         access_log=False,
         server_header=False,
         backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(drain_seconds)),
     )
     server = _Server(config)

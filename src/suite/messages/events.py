@@ -560,7 +560,7 @@ class KeyEvent(Event, frozen=True, kw_only=True):
 
 @event("key", "created")
 class KeyCreated(KeyEvent, frozen=True, kw_only=True, omit_defaults=True):
-    """A key was made. The secret is not stored: it has 256 random bits, so its digest does not give it away."""
+    """A key was made. Its secret is not stored: it has 256 random bits, and its digest does not tell it."""
 
     sha256: str
     """The SHA-256 of the secret, in hexadecimal."""
