@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from suite.domain.keys import Keys, covers, create, digest, identify, require, revoke
+from suite.domain.keys import Keys, covers, create, digest, identify, require, require_model, revoke
 from suite.errors import (
     ExpiredApiKey,
     InvalidApiKey,
@@ -90,10 +90,11 @@ def test_names_are_unique_until_they_are_revoked_and_are_such_as_people_can_type
 def test_a_key_may_do_what_it_was_made_for() -> None:
     key = made(models=("smollm*", "gemma-3-270m-it-Q4_K_M"))
     require(key, "models")
-    require(key, "chat", ["smollm2", "gemma-3-270m-it-Q4_K_M"])
+    for model_id in ("smollm2", "gemma-3-270m-it-Q4_K_M"):
+        require_model(key, model_id)
     with pytest.raises(KeyNotPermitted, match="embeddings, only for: chat, models"):
         require(key, "embeddings")
     with pytest.raises(KeyNotPermitted, match="'Smollm2', only: smollm"):
-        require(key, "chat", ["smollm2", "Smollm2"])
+        require_model(key, "Smollm2")
     assert not covers(key, "gemma-3-270m-it-Q4_K_M.gguf")
     assert not covers(key, "my-smollm2")

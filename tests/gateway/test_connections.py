@@ -18,7 +18,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from suite.gateway.connection import Limits
-from suite.gateway.server import listening, serving
+from suite.gateway.server import serving
+from suite.listening import listening
 
 pytestmark = pytest.mark.asyncio
 
@@ -132,7 +133,11 @@ async def test_what_two_servers_could_understand_differently_is_refused() -> Non
             answer = await server.ask(POST + headers + GET)
             assert refused(answer, 400) == "invalid_request", name
             assert answer.count(b"connection: close") == 1, name
-        for other in (b"GET /echo HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+        for other in (
+            b"GET /echo HTTP/1.1\r\n\r\n",
+            b"\x16\x03\x01\x02\x00",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        ):
             assert refused(await server.ask(other), 400) == "invalid_request"
         assert not [body for body, _ in server.seen if b"GET" in body or b"Host" in body]
         assert b"got 5" in await server.ask(POST + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello")

@@ -7,7 +7,7 @@ finding it: a secret has 256 random bits, unlike a password (ADR 53).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
 from hashlib import sha256
@@ -112,12 +112,15 @@ def identify(keys: Keys, secret: str | None, now: datetime) -> KeyCreated:
     return key
 
 
-def require(key: KeyCreated, endpoint: KeyEndpoint, model_ids: Iterable[str] = ()) -> None:
-    """Raises KeyNotPermitted unless the key may be used for this, with each of these models."""
+def require(key: KeyCreated, endpoint: KeyEndpoint) -> None:
+    """Raise KeyNotPermitted unless the key may be used for this."""
     if endpoint not in key.endpoints:
         may = ", ".join(key.endpoints)
         raise KeyNotPermitted(f"the key {key.name} may not be used for {endpoint}, only for: {may}")
-    for model_id in model_ids:
-        if not covers(key, model_id):
-            may = ", ".join(key.models)
-            raise KeyNotPermitted(f"the key {key.name} may not use {model_id[:255]!r}, only: {may}")
+
+
+def require_model(key: KeyCreated, model_id: str) -> None:
+    """Raise KeyNotPermitted unless the key may be used with this model."""
+    if not covers(key, model_id):
+        may = ", ".join(key.models)
+        raise KeyNotPermitted(f"the key {key.name} may not use {model_id[:255]!r}, only: {may}")

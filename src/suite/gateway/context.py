@@ -26,6 +26,14 @@ class Context:
         """The node that answers it, once that is known."""
         self.loading: Loading | None = None
         """How far the model is that it waits for."""
+        self.status: int | None = None
+        """The status of its answer, once that begins."""
+        self.first_byte_seconds: float | None = None
+        """How long its answer took to begin."""
+
+    def begin_answer(self, status: int, now: float) -> None:
+        """Note that the answer begins."""
+        self.status, self.first_byte_seconds = status, now - self.began
 
 
 def put_context(scope: Scope, context: Context) -> None:

@@ -13,10 +13,13 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from suite.errors import (
+    Cancelled,
+    ExpiredApiKey,
+    InvalidApiKey,
     InvalidJson,
     InvalidRequest,
     ModelLoading,
@@ -25,6 +28,7 @@ from suite.errors import (
     Overloaded,
     PromptTooLong,
     Quarantined,
+    RateLimited,
     SuiteError,
     TooLarge,
 )
@@ -35,10 +39,10 @@ ErrorBody: TypeAlias = Callable[[SuiteError], dict[str, Any]]
 LONGEST_RETRY_SECONDS: Final = 120
 """Clients of OpenAI's API give up when they are told to wait for longer."""
 
-_STATUS: Final = {PromptTooLong: 400}
+_STATUS: Final[dict[type[SuiteError], int]] = {PromptTooLong: 400}
 """Where OpenAI's API has another status than the service."""
-_CODES: Final = {PromptTooLong: "context_length_exceeded"}
-_PARAMS: Final = {ModelNotFound: "model", PromptTooLong: "messages"}
+_CODES: Final[dict[type[SuiteError], str]] = {PromptTooLong: "context_length_exceeded"}
+_PARAMS: Final[dict[type[SuiteError], str]] = {ModelNotFound: "model", PromptTooLong: "messages"}
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -109,7 +113,9 @@ def invalid(error: msgspec.MsgspecError) -> SuiteError:
 
 def _headers(error: SuiteError) -> dict[str, str]:
     match error:
-        case ModelLoading() | Overloaded() | Quarantined():
+        case InvalidApiKey() | ExpiredApiKey():
+            return {"www-authenticate": "Bearer"}
+        case ModelLoading() | Overloaded() | Quarantined() | RateLimited():
             seconds = min(math.ceil(error.retry_after_ms / 1000), LONGEST_RETRY_SECONDS)
             return {"retry-after": str(max(seconds, 1))}
         case NotEnoughMemory():
@@ -128,8 +134,8 @@ def _as_suite_error(error: Exception) -> SuiteError:
             return UnknownPath()
         case HTTPException(status_code=405):
             return WrongMethod()
-        case HTTPException(status_code=413):
-            return TooLarge("the body is too large: send less")
+        case ClientDisconnect():
+            return Cancelled("the client closed the connection")
         case HTTPException():
             return InvalidRequest(error.detail)
         case _:

@@ -20,6 +20,7 @@ from suite.client import Client
 from suite.errors import Cancelled, NotEnoughMemory, SuiteError
 from suite.gateway.context import Context, context_of
 from suite.gateway.loading import Loading
+from suite.gateway.metrics import Metrics
 from suite.gateway.sse import PieceStream, gone
 from suite.identity import Clock
 from suite.messages.actions.generation import GenerateTextReply
@@ -61,9 +62,10 @@ class Answer(Form, Protocol):
 class Generations:
     """Has the service generate for clients of the gateway."""
 
-    def __init__(self, client: Client, *, load_seconds: float, clock: Clock) -> None:
+    def __init__(self, client: Client, metrics: Metrics, *, load_seconds: float, clock: Clock) -> None:
         """``load_seconds`` is how long a request waits for a model that is not loaded."""
         self._client = client
+        self._metrics = metrics
         self._load_seconds = load_seconds
         self._clock = clock
 
@@ -113,7 +115,9 @@ class Generations:
             fields = {**fields, "requester": context.requester}
         with anyio.CancelScope() as limit:
             try:
-                return await self._client.answer(fields, hear_all)
+                reply = await self._client.answer(fields, hear_all)
+                self._metrics.count_tokens(reply.model_id, reply.usage)
+                return reply
             except NotEnoughMemory:
                 if not loading.is_cold:
                     raise

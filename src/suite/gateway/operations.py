@@ -32,9 +32,14 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """That of an answer that is not streamed."""
 
     @property
+    def name(self) -> str:
+        """Its name in metrics and documents: that of the function which answers it."""
+        return self.answer.__name__
+
+    @property
     def route(self) -> Route:
         """The route of the application."""
-        return Route(self.path, self.answer, methods=[self.method])
+        return Route(self.path, self.answer, methods=[self.method], name=self.name)
 
 
 def json_response(body: object, *, status: int = 200) -> Response:

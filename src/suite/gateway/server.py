@@ -1,55 +1,33 @@
-"""Runs the application on uvicorn, until it is told to stop."""
+"""Runs the application on uvicorn, on a socket that listens already."""
 
 from __future__ import annotations
 
-import errno
-import logging
-import os
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
-from suite.errors import InvalidConfiguration, PortTaken
 from suite.gateway.connection import GuardedConnection, Limits
+from suite.listening import BACKLOG
 from suite.tasks import background
 
-logger = logging.getLogger("suite.gateway")
-
-_BACKLOG = 1024
 _KEEP_ALIVE_SECONDS = 75
 """How long a connection may be unused. Clients give theirs up sooner, so none is closed as they use it."""
 
 
-@contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that is bound, so that a busy port shows before anything else is started.
-
-    Raises PortTaken, or InvalidConfiguration for a host that this machine does not have.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((host, port))
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                raise PortTaken(
-                    f"port {port} of {host} cannot be used ({os.strerror(error.errno)}): choose another"
-                ) from None
-            raise InvalidConfiguration(
-                f"{host} is no address of this machine ({error}): choose another"
-            ) from None
-        yield bound
-
-
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, bound: socket.socket, *, limits: Limits, drain_seconds: float
+    app: ASGIApp,
+    opened: socket.socket,
+    *,
+    limits: Limits,
+    tls: ssl.SSLContext | None = None,
+    drain_seconds: float,
 ) -> AsyncIterator[None]:
     """Serve on a socket until the block ends; running answers have ``drain_seconds`` to end then."""
     config = uvicorn.Config(
@@ -62,20 +40,22 @@ async def serving(
         log_level="error",  # whoever sends nonsense should not fill the log
         access_log=False,
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(drain_seconds)),
     )
+    config.load()
+    config.ssl = tls
     server = _Server(config)
+    ended = anyio.Event()
+
+    async def serve() -> None:
+        try:
+            await server.serve(sockets=[opened])
+        finally:
+            ended.set()
+
     async with background() as tasks:
-        ended = anyio.Event()
-
-        async def serve() -> None:
-            try:
-                await server.serve(sockets=[bound])
-            finally:
-                ended.set()
-
         tasks.start_soon(serve)
         try:
             yield
@@ -89,4 +69,5 @@ class _Server(uvicorn.Server):
     """uvicorn's server, without its handling of signals: the process has its own."""
 
     def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
+        """Leave the signals alone."""
         return nullcontext()

@@ -22,8 +22,10 @@ from suite.messages.actions import (
     keys,
     prediction,
     projections,
+    ranking,
     residency,
     status,
+    tokens,
     usage,
 )
 
@@ -33,6 +35,8 @@ ACTIONS = (
     residency,
     generation,
     embedding,
+    ranking,
+    tokens,
     usage,
     evaluation,
     prediction,

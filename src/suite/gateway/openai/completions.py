@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Final, Literal, TypeAlias
+from itertools import chain
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -33,7 +34,7 @@ class CompletionRequest(Sampled, frozen=True, kw_only=True):
 
     own = Sampled.own | {"prompt", "echo", "logprobs", "max_tokens"}
 
-    prompt: str | Annotated[tuple[str | TokenId | TokenIds, ...], Meta(min_length=1, max_length=MOST_PROMPTS * 64)]
+    prompt: str | Annotated[tuple[str | TokenId | TokenIds, ...], Meta(min_length=1)]
     """A text, token ids, or a list of either: then each is a prompt of its own."""
     suffix: str | None = None
     """What follows the text to generate, for models that can fill in."""
@@ -61,6 +62,11 @@ class CompletionRequest(Sampled, frozen=True, kw_only=True):
         return (ids,) if ids else tuple(each for each in self.prompt if not isinstance(each, int))
 
     @property
+    def echoes_logprobs(self) -> bool:
+        """Whether the log probabilities of the prompt's tokens are wanted."""
+        return bool(self.echo) and self.logprobs is not None
+
+    @property
     def answers(self) -> int:
         """How many answers each prompt gets."""
         return self.n or 1
@@ -72,7 +78,7 @@ class CompletionRequest(Sampled, frozen=True, kw_only=True):
             fields["max_tokens"] = self.max_tokens
         if self.logprobs is not None:
             fields["logprobs"] = self.logprobs
-        if self.echo and self.logprobs is not None:
+        if self.echoes_logprobs:
             fields["prompt_logprobs"] = self.logprobs
         return fields
 
@@ -117,30 +123,36 @@ class Echo(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[PromptToken, ...] = ()
 
 
-def completion(
-    replies: Sequence[GenerateTextReply], echoes: Sequence[Echo], *, id: str, created: int
-) -> Completion:
-    """The answer to a request that is not streamed, with the replies to its prompts in their order."""
+class Echoed(NamedTuple):
+    """The reply to a prompt, and what is sent of the prompt before it."""
+
+    echo: Echo
+    reply: GenerateTextReply
+
+
+def completion(echoed: Sequence[Echoed], *, id: str, created: int) -> Completion:
+    """The answer to a request that is not streamed, of all its prompts in their order."""
+    choices = chain.from_iterable(map(_choices, echoed))
     return Completion(
         id=id,
         created=created,
-        model=replies[0].model_id,
-        choices=tuple(_choices(replies, echoes)),
-        usage=usage_of(reply.usage for reply in replies),
+        model=echoed[0].reply.model_id,
+        choices=tuple(msgspec.structs.replace(each, index=index) for index, each in enumerate(choices)),
+        usage=usage_of(each.reply.usage for each in echoed),
     )
 
 
-def _choices(replies: Sequence[GenerateTextReply], echoes: Sequence[Echo]) -> Iterable[CompletionChoice]:
-    index = 0
-    for reply, echo in zip(replies, echoes, strict=True):
-        for choice in choices_of(reply):
-            yield CompletionChoice(
-                text=echo.text + choice.text,
-                index=index,
-                logprobs=None if choice.logprobs is None else _logprobs((*echo.tokens, *choice.logprobs), 0),
-                finish_reason=finish_reason(choice.finish_reason),
-            )
-            index += 1
+def _choices(echoed: Echoed) -> Iterable[CompletionChoice]:
+    """The texts that go on from one prompt, counted from 0."""
+    echo = echoed.echo
+    for choice in choices_of(echoed.reply):
+        logprobs = None if choice.logprobs is None else _logprobs((*echo.tokens, *choice.logprobs), 0)
+        yield CompletionChoice(
+            text=echo.text + choice.text,
+            index=choice.index,
+            logprobs=logprobs,
+            finish_reason=finish_reason(choice.finish_reason),
+        )
 
 
 def _logprobs(tokens: Sequence[TokenLogprobs | PromptToken], offset: int) -> LogProbs:
@@ -167,15 +179,22 @@ class CompletionEvents(OpenAIForm):
         self._created = created
         self._model = request.model
         self._includes_usage = request.includes_usage
+        self._no_usage: UnsetType | None = None if request.includes_usage else UNSET
         self._answers = request.answers
         self._offsets: dict[int, int] = {}
 
     def echo(self, prompt: int, echo: Echo) -> bytes:
         """The events with a prompt, for each text that goes on from it."""
-        logprobs = _logprobs(echo.tokens, 0) if echo.tokens else None
         first = prompt * self._answers
+        return b"".join(self._event(index, echo.text, None) for index in range(first, first + self._answers))
+
+    def whole(self, prompt: int, echoed: Echoed) -> bytes:
+        """The events with the texts of a prompt as a whole."""
         return b"".join(
-            self._event(index, echo.text, logprobs) for index in range(first, first + self._answers)
+            self._encoded(
+                (msgspec.structs.replace(each, index=prompt * self._answers + each.index),), self._no_usage
+            )
+            for each in _choices(echoed)
         )
 
     def chunk(self, prompt: int, chunk: Chunk) -> bytes:
@@ -193,9 +212,9 @@ class CompletionEvents(OpenAIForm):
             for each in choices_of(reply)
         )
 
-    def done(self, replies: Iterable[GenerateTextReply]) -> bytes:
+    def done(self, echoed: Iterable[Echoed]) -> bytes:
         """The last events."""
-        usage = usage_of(reply.usage for reply in replies)
+        usage = usage_of(each.reply.usage for each in echoed)
         return (self._encoded((), usage) if self._includes_usage else b"") + DONE
 
     def _event(
@@ -207,7 +226,7 @@ class CompletionEvents(OpenAIForm):
     ) -> bytes:
         self._offsets[index] = self._offsets.get(index, 0) + len(text)
         choice = CompletionChoice(text=text, index=index, logprobs=logprobs, finish_reason=reason)
-        return self._encoded((choice,), None if self._includes_usage else UNSET)
+        return self._encoded((choice,), self._no_usage)
 
     def _encoded(self, choices: tuple[CompletionChoice, ...], usage: Usage | UnsetType | None) -> bytes:
         chunk = Completion(

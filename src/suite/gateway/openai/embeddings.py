@@ -26,7 +26,9 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[str, Meta(min_length=1)]
         | Annotated[
             tuple[
-                Annotated[str, Meta(min_length=1)] | TokenId | Annotated[tuple[TokenId, ...], Meta(min_length=1)],
+                Annotated[str, Meta(min_length=1)]
+                | TokenId
+                | Annotated[tuple[TokenId, ...], Meta(min_length=1)],
                 ...,
             ],
             Meta(min_length=1),

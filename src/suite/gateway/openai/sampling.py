@@ -1,7 +1,7 @@
 """The parameters that chats and completions have in common.
 
-Those that OpenAI's API does not have are as in the service's ``generate_text``. Objects go to the service as they
-came, and are checked there.
+Those that OpenAI's API does not have are as in the service's ``generate_text``. Objects go to the service as
+they came, and are checked there.
 """
 
 from __future__ import annotations

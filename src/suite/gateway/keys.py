@@ -1,0 +1,150 @@
+"""The keys that this gateway lets in: it follows the log, and keeps what each key may still use this minute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Final
+
+from anyio.abc import TaskGroup
+from starlette.datastructures import Headers
+
+from suite.client import Client
+from suite.domain.keys import Keys, covers, identify, is_expired, require, require_model
+from suite.domain.rate_limit import Bucket
+from suite.errors import KeysMissing, RateLimited
+from suite.gateway.access import endpoint_of
+from suite.identity import Clock, Now
+from suite.messages.envelope import Recorded
+from suite.messages.events import Generated, KeyCreated
+
+_KEYS: Final = "key"
+_USES: Final = "usage.generated"
+
+
+class Limits:
+    """What is left of the limits of one key. Times are those of the gateway's clock."""
+
+    def __init__(self, key: KeyCreated, now: float) -> None:
+        self.name = key.name
+        self.requests = _bucket(key.requests_per_minute, now)
+        self.tokens = _bucket(key.tokens_per_minute, now)
+
+    def admit(self, now: float) -> None:
+        """Count a request. Raises RateLimited, and counts nothing, if there is too little left."""
+        for what, bucket in (("requests", self.requests), ("tokens", self.tokens)):
+            if bucket is not None and (seconds := bucket.seconds_until(1, now)):
+                raise RateLimited(
+                    f"the key {self.name} may use {bucket.per_minute} {what} a minute, and has: "
+                    f"try again in {seconds:.3g} s",
+                    retry_after_ms=math.ceil(1000 * seconds),
+                )
+        if self.requests is not None:
+            self.requests.take(1, now)
+
+    def headers(self, now: float) -> dict[str, str]:
+        """What there is and what is left, in the words of OpenAI's API."""
+        found = {}
+        for what, bucket in (("requests", self.requests), ("tokens", self.tokens)):
+            if bucket is not None:
+                found[f"x-ratelimit-limit-{what}"] = str(bucket.per_minute)
+                found[f"x-ratelimit-remaining-{what}"] = str(bucket.remaining(now))
+                found[f"x-ratelimit-reset-{what}"] = f"{bucket.seconds_until(bucket.per_minute, now):.3f}s"
+        return found
+
+
+class KeyRing:
+    """Lets in whoever has a key, as far as that goes."""
+
+    def __init__(self, *, now: Now, clock: Clock) -> None:
+        self._keys = Keys()
+        self._by_id: dict[str, KeyCreated] = {}
+        self._limits: dict[str, Limits] = {}
+        self._now, self._clock = now, clock
+
+    # --- the log ------------------------------------------------------------------------------------------
+
+    async def follow(self, client: Client, tasks: TaskGroup) -> None:
+        """Read which keys there are, and from then on take up every change and every use in the background.
+
+        Raises KeysMissing if there is none that may be used, and what reading the log raises.
+        """
+        last_seq = await client.last_seq()
+        async with aclosing(client.events(_KEYS)) as events:
+            async for event in events:
+                self._apply(event)
+        if all(is_expired(key, self._now()) for key in self._keys):
+            raise KeysMissing(
+                "a gateway that others can reach needs keys, and there are none: make one with "
+                "`suite keys create NAME`, or listen on 127.0.0.1"
+            )
+        for filter in (_KEYS, _USES):
+            tasks.start_soon(self._follow, client, filter, last_seq)
+
+    async def _follow(self, client: Client, filter: str, after: int) -> None:
+        async with aclosing(client.events(filter, after=after, follow=True)) as events:
+            async for event in events:
+                self._apply(event)
+
+    def _apply(self, event: Recorded) -> None:
+        match event.data:
+            case Generated(requester=str() as requester) as use:
+                self.charge(requester, use.prompt_tokens + use.completion_tokens)
+            case fact:
+                self._keys.apply(fact)
+                self._by_id = {key.key_id: key for key in self._keys}
+                self._limits = {id: kept for id, kept in self._limits.items() if id in self._by_id}
+
+    # --- Access -------------------------------------------------------------------------------------------
+
+    def admit(self, headers: Headers, path: str) -> str | None:
+        """The id of the key of a request, which counts from then on.
+
+        Raises InvalidApiKey, ExpiredApiKey, KeyNotPermitted, RateLimited.
+        """
+        key = identify(self._keys, _secret(headers), self._now())
+        require(key, endpoint_of(path))
+        limits = self._limits_of(key.key_id)
+        assert limits is not None, "the key is there"
+        limits.admit(self._clock())
+        return key.key_id
+
+    def check_model(self, requester: str | None, model: str) -> None:
+        """Raise KeyNotPermitted if the key may not use the model."""
+        if requester is not None and (key := self._by_id.get(requester)) is not None:
+            require_model(key, model)
+
+    def shows(self, requester: str | None, model: str) -> bool:
+        """Whether the key may use the model."""
+        key = self._by_id.get(requester or "")
+        return key is not None and covers(key, model)
+
+    def limits(self, requester: str | None) -> Mapping[str, str]:
+        """What is left of the limits of a key."""
+        limits = self._limits_of(requester or "")
+        return {} if limits is None else limits.headers(self._clock())
+
+    def charge(self, requester: str | None, tokens: int) -> None:
+        """Count tokens that a key has used."""
+        limits = self._limits_of(requester or "")
+        if limits is not None and limits.tokens is not None:
+            limits.tokens.take(tokens, self._clock())
+
+    def _limits_of(self, key_id: str) -> Limits | None:
+        key = self._by_id.get(key_id)
+        if key is None:
+            return None
+        if key_id not in self._limits:
+            self._limits[key_id] = Limits(key, self._clock())
+        return self._limits[key_id]
+
+
+def _bucket(per_minute: int | None, now: float) -> Bucket | None:
+    return None if per_minute is None else Bucket(per_minute, now)
+
+
+def _secret(headers: Headers) -> str | None:
+    """The key that a request has: as OpenAI's API takes it, or as Anthropic's does."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
