@@ -22,8 +22,7 @@ def _keys_command(command: Callback) -> Callback:
     def with_both(target: Target, **given: Any) -> Any:
         context = click.get_current_context()
         before: dict[str, Any] = context.parent.params if context.parent else {}
-        fields = (own or before.get(name) for name, own in zip(Target._fields, target, strict=True))
-        return command(Target(*fields), **given)
+        return command(Target(*(own or before.get(name) for name, own in target._asdict().items())), **given)
 
     return client_command(with_both)
 

@@ -11,6 +11,7 @@ from suite.messages.actions.base import Moment
 from suite.messages.actions.keys import (
     CreateKeyReply,
     CreateKeyRequest,
+    KeyInfo,
     ListKeysReply,
     ListKeysRequest,
     RevokeKeyReply,
@@ -51,7 +52,8 @@ class GatewayKeys(Asking):
 
     async def list_keys(self) -> ListKeysReply:
         """List all keys by name, in as many requests as their number takes."""
-        keys, page = [], await self._ask("list_keys", ListKeysRequest(), ListKeysReply)
+        keys: list[KeyInfo] = []
+        page = await self._ask("list_keys", ListKeysRequest(), ListKeysReply)
         while page.next_cursor is not None:
             keys += page.keys
             page = await self._ask("list_keys", ListKeysRequest(cursor=page.next_cursor), ListKeysReply)

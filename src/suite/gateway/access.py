@@ -49,8 +49,11 @@ def endpoint_of(path: str) -> KeyEndpoint:
 class Access(Protocol):
     """Decides who is let in."""
 
-    def admit(self, headers: Headers, path: str) -> str | None:
+    def identify(self, headers: Headers) -> str | None:
         """The id of the key of a request; None: keys are off. Raises the error that refuses the request."""
+
+    def admit(self, requester: str | None, path: str) -> None:
+        """Let a requester ask for this path, once. Raises the error that refuses that."""
 
     def check_model(self, requester: str | None, model: str) -> None:
         """Raise the error that refuses a model to a requester."""
@@ -76,9 +79,8 @@ class Everybody:
         """``cors_origins`` are those of pages that may use the gateway."""
         self._origins = frozenset(cors_origins)
 
-    def admit(self, headers: Headers, path: str) -> str | None:
-        """Let a request in. Raises HostNotAllowed, OriginNotAllowed."""
-        del path
+    def identify(self, headers: Headers) -> str | None:
+        """Let a request in without a name. Raises HostNotAllowed, OriginNotAllowed."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if not _is_loopback(host):
             raise HostNotAllowed(
@@ -90,6 +92,10 @@ class Everybody:
                 f"pages of {origin[:100]!r} may not use the gateway: allow it with --cors-origin, or use keys"
             )
         return None
+
+    def admit(self, requester: str | None, path: str) -> None:
+        """Refuse nothing."""
+        del requester, path
 
     def check_model(self, requester: str | None, model: str) -> None:
         """Refuse nothing."""
@@ -140,7 +146,8 @@ class AccessMiddleware:
             await send(message)
 
         try:
-            context.requester = self._access.admit(Headers(scope=scope), scope["path"])
+            context.requester = self._access.identify(Headers(scope=scope))
+            self._access.admit(context.requester, scope["path"])
         except SuiteError as error:
             return await error_response(error, scope["path"])(scope, receive, send_with_limits)
         return await self._app(scope, receive, send_with_limits)

@@ -261,5 +261,5 @@ def _response(error: SuiteError, path: str) -> bytes:
         answer.status_code,
         HTTPStatus(answer.status_code).phrase.encode(),
         lines,
-        answer.body,
+        bytes(answer.body),
     )

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from suite.client import Client
 from suite.domain.keys import Keys, covers, identify, is_expired, require, require_model
 from suite.domain.rate_limit import Bucket
-from suite.errors import KeysMissing, RateLimited
+from suite.errors import InvalidApiKey, KeysMissing, RateLimited
 from suite.gateway.access import endpoint_of
 from suite.identity import Clock, Now
 from suite.messages.envelope import Recorded
@@ -23,7 +23,7 @@ _KEYS: Final = "key"
 _USES: Final = "usage.generated"
 
 
-class Limits:
+class KeyLimits:
     """What is left of the limits of one key. Times are those of the gateway's clock."""
 
     def __init__(self, key: KeyCreated, now: float) -> None:
@@ -60,7 +60,7 @@ class KeyRing:
     def __init__(self, *, now: Now, clock: Clock) -> None:
         self._keys = Keys()
         self._by_id: dict[str, KeyCreated] = {}
-        self._limits: dict[str, Limits] = {}
+        self._limits: dict[str, KeyLimits] = {}
         self._now, self._clock = now, clock
 
     # --- the log ------------------------------------------------------------------------------------------
@@ -98,46 +98,45 @@ class KeyRing:
 
     # --- Access -------------------------------------------------------------------------------------------
 
-    def admit(self, headers: Headers, path: str) -> str | None:
-        """The id of the key of a request, which counts from then on.
+    def identify(self, headers: Headers) -> str:
+        """The id of the key of a request. Raises InvalidApiKey, ExpiredApiKey."""
+        return identify(self._keys, _secret(headers), self._now()).key_id
 
-        Raises InvalidApiKey, ExpiredApiKey, KeyNotPermitted, RateLimited.
-        """
-        key = identify(self._keys, _secret(headers), self._now())
+    def admit(self, requester: str | None, path: str) -> None:
+        """Count a request for this path. Raises KeyNotPermitted, RateLimited."""
+        key = self._key(requester)
         require(key, endpoint_of(path))
-        limits = self._limits_of(key.key_id)
-        assert limits is not None, "the key is there"
-        limits.admit(self._clock())
-        return key.key_id
+        self._limits_of(key).admit(self._clock())
 
     def check_model(self, requester: str | None, model: str) -> None:
-        """Raise KeyNotPermitted if the key may not use the model."""
-        if requester is not None and (key := self._by_id.get(requester)) is not None:
-            require_model(key, model)
+        """Raises KeyNotPermitted if the key may not use the model."""
+        require_model(self._key(requester), model)
 
     def shows(self, requester: str | None, model: str) -> bool:
         """Whether the key may use the model."""
-        key = self._by_id.get(requester or "")
-        return key is not None and covers(key, model)
+        return covers(self._key(requester), model)
 
     def limits(self, requester: str | None) -> Mapping[str, str]:
         """What is left of the limits of a key."""
-        limits = self._limits_of(requester or "")
-        return {} if limits is None else limits.headers(self._clock())
+        key = self._by_id.get(requester or "")
+        return {} if key is None else self._limits_of(key).headers(self._clock())
 
     def charge(self, requester: str | None, tokens: int) -> None:
         """Count tokens that a key has used."""
-        limits = self._limits_of(requester or "")
-        if limits is not None and limits.tokens is not None:
-            limits.tokens.take(tokens, self._clock())
+        key = self._by_id.get(requester or "")
+        if key is not None and (bucket := self._limits_of(key).tokens) is not None:
+            bucket.take(tokens, self._clock())
 
-    def _limits_of(self, key_id: str) -> Limits | None:
-        key = self._by_id.get(key_id)
-        if key is None:
-            return None
-        if key_id not in self._limits:
-            self._limits[key_id] = Limits(key, self._clock())
-        return self._limits[key_id]
+    def _key(self, requester: str | None) -> KeyCreated:
+        """The key that a request was sent with. Raises InvalidApiKey if it was revoked meanwhile."""
+        if (key := self._by_id.get(requester or "")) is None:
+            raise InvalidApiKey("this key was revoked: `suite keys create` makes one")
+        return key
+
+    def _limits_of(self, key: KeyCreated) -> KeyLimits:
+        if key.key_id not in self._limits:
+            self._limits[key.key_id] = KeyLimits(key, self._clock())
+        return self._limits[key.key_id]
 
 
 def _bucket(per_minute: int | None, now: float) -> Bucket | None:

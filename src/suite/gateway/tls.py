@@ -65,8 +65,8 @@ class Certificate:
             self.context.load_cert_chain(self._certificate, self._key, password=_refuse_to_ask)
         except ssl.SSLError as error:
             raise InvalidConfiguration(
-                f"the certificate {self._certificate} and the key {self._key} cannot be used ({_reason(error)}): "
-                "give a certificate chain and its key as PEM files"
+                f"the certificate {self._certificate} cannot be used with the key {self._key} "
+                f"({_reason(error)}): give a certificate chain and its key as PEM files"
             ) from None
         except OSError as error:  # which of the two it is, is not said
             raise _unreadable(f"{self._certificate} or {self._key}", error) from None
