@@ -198,3 +198,43 @@ def test_who_has_used_too_many_tokens_is_refused_and_each_use_is_in_the_log(plac
     keys = {key["name"]: key["key_id"] for key in place.document("keys")["keys"]}
     lines = place.suite("events", "--filter", "usage.generated", "--json").stdout.splitlines()
     assert keys["much"] in {json.loads(line)["data"].get("requester") for line in lines}
+
+
+def test_pages_of_other_origins_may_ask_if_they_were_allowed(place: Place) -> None:
+    page, host = "https://chat.example", {"Host": "localhost"}
+    with gateway_of(
+        place.data_dir, "--cors-origin", page, "--cors-origin", "http://localhost:3000"
+    ) as gateway:
+        asked = {
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,x-stainless-os",
+        }
+        allowed = gateway.send("OPTIONS", "/v1/chat/completions", None, {"Origin": page, **asked, **host})
+        assert allowed.status == 200
+        assert allowed.headers["access-control-allow-origin"] == page
+        assert "authorization" in allowed.headers["access-control-allow-headers"].lower()
+        assert "access-control-allow-credentials" not in allowed.headers
+        other = gateway.send(
+            "OPTIONS", "/v1/chat/completions", None, {"Origin": f"{page}.evil", **asked, **host}
+        )
+        assert other.status == 400
+        assert "access-control-allow-origin" not in other.headers
+        answer = gateway.get("/v1/models", {"Origin": page})
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, page)
+        assert "x-ratelimit-remaining-tokens" in answer.headers["access-control-expose-headers"]
+        refused = gateway.get("/v1/models", {"Origin": "https://evil.example"})
+        assert (refused.status, place.code(refused)) == (403, "origin_not_allowed")
+        assert "access-control-allow-origin" not in refused.headers
+        refused = gateway.get("/v1/models", {"Host": "evil.example"})
+        assert (refused.status, place.code(refused)) == (403, "host_not_allowed")
+        for body, told in {
+            b'{"model": "tiny", "temperature": NaN}': "field 'temperature': JSON has no NaN",
+            b'{"model": "tiny", "messages": [{"content": "\\ud800"}]}': "field 'messages[0].content'",
+            b'{"model": "tiny",\n "messages": [}': "line 2, column 15",
+            b"": "the body is empty",
+        }.items():
+            broken = gateway.post("/v1/chat/completions", body)
+            assert (broken.status, place.code(broken)) == (400, "invalid_json")
+            assert told in broken.error["message"]
+        large = gateway.post("/v1/chat/completions", b"{" + b" " * 11_000_000)
+        assert (large.status, place.code(large)) == (413, "too_large")

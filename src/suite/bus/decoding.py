@@ -15,6 +15,7 @@ import msgspec
 from msgspec import inspect
 
 from suite.errors import InvalidJson, InvalidRequest
+from suite.messages.broken_json import complaint
 
 WARNING_LIMIT = 16
 """A reply names at most this many unknown fields."""
@@ -28,7 +29,6 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _parse = msgspec.json.Decoder().decode
 _located = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL).fullmatch
-_not_a_number = re.compile(rb"[:\[,]\s*-?(?:NaN|Infinity)\b").search
 _missing = re.compile(r"Object missing required field `(?P<name>.*)`").fullmatch
 
 
@@ -42,9 +42,7 @@ def parse(body: bytes) -> dict[str, Any]:
     try:
         fields = _parse(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        hint = "JSON has no NaN and no Infinity, leave the field out" if _not_a_number(body) else ""
-        hint = hint or "send one UTF-8 JSON object"
-        raise InvalidJson(f"the body is not JSON ({error}): {hint}") from None
+        raise InvalidJson(complaint(body, error)) from None
     if not isinstance(fields, dict):
         raise InvalidRequest("the body is JSON but not an object: send one like {}")
     return fields

@@ -33,6 +33,7 @@ from suite.errors import (
     TooLarge,
 )
 from suite.gateway.encoding import encode
+from suite.messages.broken_json import complaint
 
 ErrorBody: TypeAlias = Callable[[SuiteError], dict[str, Any]]
 
@@ -102,10 +103,10 @@ async def answer_error(request: Request, error: Exception) -> Response:
     return error_response(_as_suite_error(error), request.url.path)
 
 
-def invalid(error: msgspec.MsgspecError) -> SuiteError:
+def invalid(body: bytes, error: Exception) -> SuiteError:
     """The refusal of a body that is no JSON, or not of its type. The parameter that is wrong is named."""
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidJson(f"the body is not valid JSON ({error}): send one UTF-8 JSON object")
+        return InvalidJson(complaint(body, error))
     reason, _, path = str(error).partition(" - at `")
     param = path.removesuffix("`").removeprefix("$").removeprefix(".")
     return InvalidRequest(f"{param}: {reason}" if param else reason, **({"param": param} if param else {}))

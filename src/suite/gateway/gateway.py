@@ -59,10 +59,11 @@ class Gateway:
 
         Raises InvalidJson, InvalidRequest, TooLarge, or the refusal of the model.
         """
+        body = await request.body()
         try:
-            asked = decode(await request.body())
-        except msgspec.MsgspecError as error:
-            raise invalid(error) from None
+            asked = decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid(body, error) from None
         context = context_of(request.scope)
         context.model = asked.model
         self.access.check_model(context.requester, asked.model)

@@ -1,4 +1,4 @@
-"""The keys that this gateway lets in: it follows the log, and keeps what each key may still use this minute."""
+"""The keys that a gateway lets in: it follows the log, and knows what each may still use this minute."""
 
 from __future__ import annotations
 
