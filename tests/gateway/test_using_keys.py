@@ -196,6 +196,12 @@ def test_who_has_used_too_many_tokens_is_refused_and_each_use_is_in_the_log(plac
     eventually(lambda: place.code(place.chat(secret)) == "rate_limit_exceeded")
     assert place.models(secret).headers["x-ratelimit-remaining-tokens"] == "0"
     keys = {key["name"]: key["key_id"] for key in place.document("keys")["keys"]}
+    eventually(
+        lambda: (
+            keys["much"]
+            in {each["requester"] for each in place.document("usage", "--by", "requester")["usage"]}
+        )
+    )
     lines = place.suite("events", "--filter", "usage.generated", "--json").stdout.splitlines()
     assert keys["much"] in {json.loads(line)["data"].get("requester") for line in lines}
 
