@@ -242,7 +242,9 @@ class _Lingering:
 
 def _too_large(phase: Phase, limits: Limits) -> SuiteError:
     if phase == "body":
-        return TooLarge(f"the body is over {limits.body_bytes} bytes: send less")
+        return TooLarge(
+            f"the body is over {limits.body_bytes} bytes: send less, or raise http.max_body_mb of the gateway"
+        )
     return HeadTooLarge(f"the headers are over {limits.head_bytes} bytes: send less")
 
 
