@@ -22,7 +22,8 @@ def _keys_command(command: Callback) -> Callback:
     def with_both(target: Target, **given: Any) -> Any:
         context = click.get_current_context()
         before: dict[str, Any] = context.parent.params if context.parent else {}
-        return command(Target(*(own or before.get(name) for name, own in target._asdict().items())), **given)
+        both: dict[str, Any] = {name: own or before.get(name) for name, own in target._asdict().items()}
+        return command(Target(**both), **given)
 
     return client_command(with_both)
 
