@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from typing import Final
 from urllib.parse import quote
@@ -12,6 +12,8 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from suite import telemetry
@@ -25,24 +27,49 @@ from suite.gateway.gateway import Gateway
 from suite.gateway.openai import endpoints as openai
 
 _LONGEST_ID: Final = 200
+_PREFLIGHT_SECONDS: Final = 600
+_EXPOSED: Final = (
+    "retry-after",
+    "x-request-id",
+    *(
+        f"x-ratelimit-{what}-{of}"
+        for what in ("limit", "remaining", "reset")
+        for of in ("requests", "tokens")
+    ),
+)
+"""The headers that a page may read, beside those that any may."""
 _CLIENT_GONE: Final = 499
 """The status by which a request counts that got no answer."""
 
 
-def application(gateway: Gateway) -> Starlette:
-    """The application that serves all dialects."""
+def application(gateway: Gateway, *, cors_origins: Sequence[str] = ()) -> Starlette:
+    """The application that serves all dialects, also to pages of these origins."""
     operations = with_documents([*openai.operations(gateway), *health.operations(gateway)])
     return Starlette(
         routes=[each.route for each in operations],
         middleware=[
             Middleware(ContextMiddleware, gateway=gateway),
+            *([_cors(cors_origins)] if cors_origins else []),
             Middleware(AccessMiddleware, access=gateway.access),
         ],
         exception_handlers={
             SuiteError: answer_error,
             HTTPException: answer_error,
+            ClientDisconnect: answer_error,
             Exception: answer_error,
         },
+    )
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    """Tells browsers what a page of another origin may do. Keys are no cookies, so pages may send them."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=_EXPOSED,
+        max_age=_PREFLIGHT_SECONDS,
     )
 
 

@@ -13,10 +13,13 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from suite.errors import (
+    Cancelled,
+    ExpiredApiKey,
+    InvalidApiKey,
     InvalidJson,
     InvalidRequest,
     ModelLoading,
@@ -25,12 +28,14 @@ from suite.errors import (
     Overloaded,
     PromptTooLong,
     Quarantined,
+    RateLimited,
     SuiteError,
     TooLarge,
     UnknownPath,
     WrongMethod,
 )
 from suite.gateway.encoding import encode
+from suite.messages.broken_json import complaint
 
 ErrorBody: TypeAlias = Callable[[SuiteError], dict[str, Any]]
 
@@ -86,10 +91,10 @@ async def answer_error(request: Request, error: Exception) -> Response:
     return error_response(_as_suite_error(error), request.url.path)
 
 
-def invalid(error: msgspec.MsgspecError) -> SuiteError:
+def invalid(body: bytes, error: Exception) -> SuiteError:
     """The refusal of a body that is no JSON, or not of its type. The parameter that is wrong is named."""
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidJson(f"the body is not valid JSON ({error}): send one UTF-8 JSON object")
+        return InvalidJson(complaint(body, error))
     reason, _, path = str(error).partition(" - at `")
     param = path.removesuffix("`").removeprefix("$").removeprefix(".")
     return InvalidRequest(f"{param}: {reason}" if param else reason, **({"param": param} if param else {}))
@@ -97,7 +102,9 @@ def invalid(error: msgspec.MsgspecError) -> SuiteError:
 
 def _headers(error: SuiteError) -> dict[str, str]:
     match error:
-        case ModelLoading() | Overloaded() | Quarantined():
+        case InvalidApiKey() | ExpiredApiKey():
+            return {"www-authenticate": "Bearer"}
+        case ModelLoading() | Overloaded() | Quarantined() | RateLimited():
             seconds = min(math.ceil(error.retry_after_ms / 1000), LONGEST_RETRY_SECONDS)
             return {"retry-after": str(max(seconds, 1))}
         case NotEnoughMemory():
@@ -116,8 +123,8 @@ def _as_suite_error(error: Exception) -> SuiteError:
             return UnknownPath()
         case HTTPException(status_code=405):
             return WrongMethod()
-        case HTTPException(status_code=413):
-            return TooLarge("the body is too large: send less")
+        case ClientDisconnect():
+            return Cancelled("the client closed the connection")
         case HTTPException():
             return InvalidRequest(error.detail)
         case _:

@@ -28,6 +28,7 @@ from suite.actions.evaluation import (
 from suite.actions.explanation import explain
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
 from suite.actions.health import get_log_end, get_stats, health, health_check
+from suite.actions.keys import create_key, list_keys, revoke_key
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.ranking import rerank
@@ -116,6 +117,9 @@ ACTIONS = (
     get_fleet,
     explain,
     rebuild_projection,
+    create_key,
+    list_keys,
+    revoke_key,
 )
 
 _NEEDS_MODELS = (

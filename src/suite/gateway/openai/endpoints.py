@@ -132,6 +132,7 @@ class _OpenAI:
             ]
 
         replies = await self._gateway.patiently(request, asked.model, asked.load_wait_ms, embed)
+        self._gateway.access.charge(requester, sum(reply.usage.prompt_tokens for reply in replies))
         return json_response(embedding_list(replies, as_base64=asked.encoding_format == "base64"))
 
     async def rerank(self, request: Request) -> Response:
@@ -152,17 +153,21 @@ class _OpenAI:
             )
 
         reply = await self._gateway.patiently(request, asked.model, asked.load_wait_ms, rerank)
+        self._gateway.access.charge(requester, reply.usage.prompt_tokens)
         return json_response(ranking(reply, id=f"rerank-{self._gateway.new_id()}"))
 
     async def models(self, request: Request) -> Response:
         """List all models that can be used."""
-        del request
+        requester, shows = context_of(request.scope).requester, self._gateway.access.shows
         infos = (await self._gateway.client.list_models()).models
-        return json_response(ModelList(data=tuple(model(each) for each in infos if each.status != "invalid")))
+        usable = (each for each in infos if each.status != "invalid" and shows(requester, each.model_id))
+        return json_response(ModelList(data=tuple(map(model, usable))))
 
     async def model(self, request: Request) -> Response:
         """Show one model."""
-        status = await self._gateway.client.get_model_status(request.path_params["model"])
+        asked = request.path_params["model"]
+        self._gateway.access.check_model(context_of(request.scope).requester, asked)
+        status = await self._gateway.client.get_model_status(asked)
         assert status.model is not None
         return json_response(model(status.model))
 
