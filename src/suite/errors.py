@@ -121,6 +121,20 @@ class CannotEmbed(SuiteError):
     status = 400
 
 
+class CannotRerank(SuiteError):
+    """The model has no head that ranks documents: choose one that has."""
+
+    code = "cannot_rerank"
+    status = 400
+
+
+class CannotFillIn(SuiteError):
+    """The model has no tokens to fill in a gap: send a prompt without suffix, or choose a model for code."""
+
+    code = "cannot_fill_in"
+    status = 400
+
+
 class UnknownAction(SuiteError):
     """There is no such action."""
 
@@ -193,6 +207,28 @@ class NotEnoughMemory(SuiteError):
 
     code = "not_enough_memory"
     status = 507
+
+
+class ModelLoading(SuiteError):
+    """The model is still being loaded: send the request again after the time that `Retry-After` says."""
+
+    code = "model_loading"
+    status = 503
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after_ms: int = RETRY_AFTER_MS,
+        state: str = "loading",
+        progress: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+        """When it is likely to be loaded."""
+        self.loading = {"state": state, "progress": progress, "eta_seconds": eta_seconds}
+        """How far it is: ``waiting`` for memory or ``loading``, 0 to 1, and the seconds that are left."""
 
 
 class ModelUnloading(SuiteError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import suite.actors.generation
+import suite.actors.choice
 from suite.actors.generation import ClientGeneration, GenerationResources
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.llama_model import ContextSettings
@@ -150,7 +150,7 @@ async def test_a_fault_at_its_end_is_an_error_for_the_client_and_ends_nothing_el
     chat = {"messages": X, "tools": ADD, "max_tokens": 2}
     async with stage(tmp_path) as on, resources_of(on, path, engine) as resources:
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-            patch.setattr(suite.actors.generation, "extract_tool_calls", fail)
+            patch.setattr(suite.actors.choice, "extract_tool_calls", fail)
             client, _ = await answer(on, resources, "g1", **chat, stream=True)
         assert (await client.error()).code == "internal"
         await client.end()

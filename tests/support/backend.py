@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from suite.engine.backend import BatchEntry
 from suite.engine.sampler import SamplingParams
 from suite.errors import GenerationFailed, InvalidGrammar
-from suite.messages.logprobs import TokenLogprobs
+from suite.messages.logprobs import PromptToken, TokenLogprobs
 
 END = 0
 WORDS = 50
@@ -103,6 +103,7 @@ class FakeBackend:
         self.unable: dict[str, Exception] = {}
         """What `save` and `exchange` raise, by their names."""
         self.threads = 0
+        self.scored_tokens = 4
 
     @property
     def decoded(self) -> int:
@@ -127,15 +128,24 @@ class FakeBackend:
         self.rows = {}
         row = -1
         assert [entry.sequence for entry in entries] == sorted(entry.sequence for entry in entries)
-        for sequence, tokens, position, wants_logits in entries:
+        assert sum(len(entry.tokens) for entry in entries if entry.is_scored) <= self.scored_tokens
+        for sequence, tokens, position, wants_logits, is_scored in entries:
             assert position == len(self.sequences[sequence]), "a gap or an overlap"
             assert tokens
+            if is_scored:
+                for index in range(len(tokens)):
+                    self.rows[row + 1 + index] = [*self.sequences[sequence], *tokens[: index + 1]]
             self.sequences[sequence] += tokens
             assert len(self.sequences[sequence]) <= self.context_tokens
             row += len(tokens)
             if wants_logits:
                 self.rows[row] = list(self.sequences[sequence])
         return True
+
+    def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:
+        """Its text is all that was before it."""
+        before = "" if row is None else repr(self.rows[row])
+        return PromptToken(id=token, token=before, bytes=(alternatives,), logprob=None, top_logprobs=())
 
     def sampler(self, sampling: SamplingParams) -> FakeSampler:
         return FakeSampler(self, sampling)

@@ -65,6 +65,8 @@ def asked(
     continues: bool = False,
     stop: tuple[str, ...] = (),
     reuse: bool = True,
+    prompt_logprobs: int | None = None,
+    is_forgotten: bool = False,
     clock: Clock | None = None,
 ) -> Asked:
     order = EngineRequest(
@@ -76,7 +78,9 @@ def asked(
         priority=priority,
         deadline=deadline,
         continues=continues,
-        reuse=reuse,
+        reuse=reuse and prompt_logprobs is None,
+        prompt_logprobs=prompt_logprobs,
+        is_forgotten=is_forgotten,
     )
     return Asked(Generation(order, clock or Clock()))
 
@@ -84,6 +88,8 @@ def asked(
 def alone(prompt: Sequence[int], max_tokens: int, seed: int, context: int) -> tuple[list[int], Outcome]:
     """The answer, by the plainest loop."""
     tokens, answer = list(prompt), list[int]()
+    if not max_tokens:
+        return answer, "length"
     while True:
         token = successor(tokens, seed)
         if token == END:

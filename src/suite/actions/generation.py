@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -121,7 +121,7 @@ def _told(cleared: Cleared) -> str:
     return f"{cleared.tokens} tokens of {cleared.conversations} conversations are forgotten{later}"
 
 
-def _check_content(messages: Sequence[ChatMessage]) -> None:
+def check_content(messages: Sequence[ChatMessage]) -> None:
     """Raises UnsupportedContent for a part that is no text, with the path to it."""
     for index, message in enumerate(messages):
         for part, each in enumerate(message.content if isinstance(message.content, tuple) else ()):
@@ -137,10 +137,38 @@ def _check(request: GenerateTextRequest, call: Call) -> None:
         raise InvalidRequest("a generation needs a reply subject to send its answer to")
     if request.prompt is not None and request.messages is not None:
         raise InvalidRequest("prompt and messages are both given: send one of them")
-    if not request.prompt and not request.messages:
+    if not request.prompt and not request.messages and not request.suffix:
         raise EmptyPrompt
-    _check_content(request.messages or ())
+    check_content(request.messages or ())
     if request.continue_ and (request.conversation_id is None or request.system_prompt is not None):
         raise InvalidRequest("continue needs the conversation_id of a conversation, and no system_prompt")
     if request.continue_ and not request.reuse:
         raise InvalidRequest("continue goes on from tokens in memory: send the whole chat for reuse: false")
+    for clash, message in _clashes(request):
+        if clash:
+            raise InvalidRequest(message)
+
+
+def _clashes(request: GenerateTextRequest) -> Iterator[tuple[bool, str]]:
+    """What must not be sent together, each with whether it is, and what to do."""
+    scores = request.prompt_logprobs is not None
+    yield (
+        not request.max_tokens and not scores,
+        ("max_tokens is 0: ask for a token at least, or for prompt_logprobs"),
+    )
+    yield (
+        request.continue_ and scores,
+        ("prompt_logprobs needs the whole prompt to be decoded: send the whole chat, without continue"),
+    )
+    yield (
+        request.continue_ and request.n > 1,
+        ("a conversation is continued by one answer: send the whole chat for several, without continue"),
+    )
+    yield (
+        bool(request.suffix) and request.messages is not None,
+        ("suffix needs a prompt, which it follows: send prompt instead of messages"),
+    )
+    yield (
+        bool(request.suffix) and (request.continue_ or request.truncate is not None),
+        ("suffix cannot be combined with continue or truncate: send the text around the gap without them"),
+    )

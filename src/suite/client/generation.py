@@ -70,6 +70,24 @@ class GenerationOptions(TypedDict, total=False):
     requester: str | None
 
 
+class Pieces:
+    """Counts the chunks of one answer: what is lost with a connection shows by their indexes."""
+
+    def __init__(self) -> None:
+        self._due = 0
+        self.are_lost = False
+
+    def check(self, chunk: Chunk) -> None:
+        """Count the next chunk. Raises Unavailable if others were lost before it."""
+        if chunk.index != self._due:
+            self.are_lost = True
+            raise Unavailable(
+                f"pieces {self._due} to {chunk.index - 1} of the answer were lost with the connection: "
+                "send the request again"
+            )
+        self._due += 1
+
+
 class Generation:
     """A generation. It starts when it is first iterated, and can be iterated only once.
 
@@ -100,7 +118,8 @@ class Generation:
         self._on_waiting = on_waiting
         # At most one chunk for each token: the service limits the answer by the model's context.
         self._pending: deque[Chunk] = deque()
-        self._logprobs: list[TokenLogprobs] = []
+        self._logprobs: dict[int, list[TokenLogprobs]] = {}
+        """By choice."""
         self._news = anyio.Event()
         self._ended = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -134,17 +153,12 @@ class Generation:
 
     async def _pieces(self) -> AsyncGenerator[Chunk, None]:
         self._start()
-        due = 0
+        pieces = Pieces()
         try:
             while True:
                 while self._pending:
                     chunk = self._pending.popleft()
-                    if chunk.index != due:
-                        raise Unavailable(
-                            f"pieces {due} to {chunk.index - 1} of the answer were lost with the connection: "
-                            "send the request again"
-                        )
-                    due += 1
+                    pieces.check(chunk)
                     yield chunk
                 if self._ended.is_set():
                     break
@@ -215,14 +229,22 @@ class Generation:
 
     def _whole(self, reply: GenerateTextReply) -> GenerateTextReply:
         """The final message, completed with the log probabilities that only the chunks have."""
-        if self._request.alternatives is None or len(self._logprobs) != reply.usage.completion_tokens:
+        came = sum(map(len, self._logprobs.values()))
+        if self._request.alternatives is None or came != reply.usage.completion_tokens:
             return reply
-        return msgspec.structs.replace(reply, logprobs=tuple(self._logprobs))
+        return msgspec.structs.replace(
+            reply,
+            logprobs=tuple(self._logprobs.get(0, ())),
+            choices=tuple(
+                msgspec.structs.replace(choice, logprobs=tuple(self._logprobs.get(choice.index, ())))
+                for choice in reply.choices
+            ),
+        )
 
     def _hear(self, signal: Signal) -> None:
         if isinstance(signal, Chunk):
             self._pending.append(signal)
-            self._logprobs += signal.logprobs or ()
+            self._logprobs.setdefault(signal.choice, []).extend(signal.logprobs or ())
             self._news.set()
         elif isinstance(signal, Progress) and self._on_progress is not None:
             self._on_progress(signal.fraction)

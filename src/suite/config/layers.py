@@ -26,7 +26,7 @@ Table: TypeAlias = Mapping[str, Any]
 OLD_NAMES: Final = {"vram_limit_gb": "memory_limit_gb", "models_directory": "models_directories"}
 """Names of old installations, and the current names of these settings."""
 
-_FLAGS: Final = {"models_directories": "--models-dir", "nats.port": "--port"}
+_FLAGS: Final = {"models_directories": "--models-dir", "nats.port": "--port", "http.listen": "--http"}
 """Flags whose name differs from their setting's."""
 
 _TRUTHS: Final = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False} | {

@@ -166,6 +166,30 @@ class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """When a snapshot that nobody used is removed."""
 
 
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The gateway: the models over HTTP, for clients of OpenAI's API. It is off without `listen`."""
+
+    listen: str | None = None
+    """The address and the port to listen on, such as `127.0.0.1:8080`. Default: no HTTP."""
+    max_body_mb: Annotated[float, Meta(gt=0, le=4096)] = 10.0
+    """The most that a request's body may have, in MiB (2**20 bytes)."""
+    load_seconds: Seconds = 240.0
+    """How long a request waits for a model that is not loaded, before it is told to come back later.
+
+    Most clients give up after 5 or 10 minutes.
+    """
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port to listen on. Raises InvalidConfiguration."""
+        host, colon, port = (self.listen or "").rpartition(":")
+        if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
+            raise InvalidConfiguration(
+                f"{self.listen!r} is no address to listen on: write it as 127.0.0.1:8080"
+            )
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many days such events are kept, in the log and in the read models; 0: for ever. Others stay."""
 
@@ -275,6 +299,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dependency_timeout_seconds: Seconds = 60.0
     """How long the start waits for them before it gives up."""
     nats: NatsSettings = NatsSettings()
+    http: HttpSettings = HttpSettings()
     legacy: LegacySettings = LegacySettings()
     retention: RetentionSettings = RetentionSettings()
     snapshots: SnapshotSettings = SnapshotSettings()

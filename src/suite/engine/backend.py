@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from suite.engine.sampler import SamplingParams
 from suite.engine.snapshots.file import Payload
-from suite.messages.logprobs import TokenLogprobs
+from suite.messages.logprobs import PromptToken, TokenLogprobs
 
 
 class BatchEntry(NamedTuple):
@@ -20,6 +20,8 @@ class BatchEntry(NamedTuple):
     """Position of the first token within its sequence, from 0."""
     wants_logits: bool
     """Whether the next token is sampled after the last of these tokens."""
+    is_scored: bool = False
+    """Whether the logits after each of these tokens are wanted."""
 
 
 class Tokenizer(Protocol):
@@ -106,6 +108,10 @@ class Backend(Protocol):
     def batch_tokens(self) -> int:
         """The most tokens in one batch."""
 
+    @property
+    def scored_tokens(self) -> int:
+        """The most tokens in one batch for which the logits after each are wanted: these take memory."""
+
     def use_threads(self, threads: int) -> None:
         """Compute with this many threads from now on."""
 
@@ -113,6 +119,12 @@ class Backend(Protocol):
         """Decode a batch. Returns False, and changes nothing, when the cache has no room for it.
 
         Raises GenerationFailed; the contents of these sequences are unknown afterwards.
+        """
+
+    def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:
+        """The log probability of a token by the logits of this row of the last batch, and the likeliest ones.
+
+        None: the token is the first of its prompt and has none. Raises GenerationFailed.
         """
 
     def sampler(self, sampling: SamplingParams) -> TokenSampler:

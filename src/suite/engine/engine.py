@@ -27,6 +27,7 @@ from suite.errors import GenerationFailed, PromptTooLong, SuiteError
 from suite.identity import Clock
 from suite.messages.actor import Cleared
 from suite.messages.events import Outcome
+from suite.messages.logprobs import PromptToken
 
 logger = logging.getLogger("suite.engine")
 
@@ -78,6 +79,7 @@ class Engine:
             batch_tokens=backend.batch_tokens,
             prompt_step_tokens=prompt_step_tokens,
             max_step_seconds=max_step_seconds,
+            scored_tokens=backend.scored_tokens,
         )
         self._max_step_seconds = max_step_seconds
         self.on_step: OnStep | None = None
@@ -355,17 +357,11 @@ class Engine:
             self._scheduler.learn(work, self._stepped_at - self._decoding_since)
 
     def _sample_all(self, shares: Sequence[BatchShare]) -> None:
-        """Record what was decoded, and sample a token for every run whose pending tokens are all decoded."""
-        row = -1
+        """Have every run go on from what was decoded of it."""
+        row = 0
         for run, count in shares:
-            row += count
-            assert run.slot is not None
-            run.slot.tokens += run.pending[:count]
-            del run.pending[:count]
-            if run.pending:
-                continue
             try:
-                self._sample(run, row)
+                self._advance(run, row, count)
             except GenerationFailed as error:  # the model itself: nothing may be built on what it decoded
                 self._discard(run, error)
             except SuiteError as error:
@@ -373,10 +369,41 @@ class Engine:
             except Exception:
                 logger.exception("a generation failed")
                 self._fail(run, GenerationFailed())
+            row += count
+
+    def _advance(self, run: Run, row: int, count: int) -> None:
+        """Record that `count` tokens were decoded, from a row of the batch on; sample when none are left."""
+        assert run.slot is not None
+        scored = self._scored(run, row, count) if run.is_scored else ()
+        run.slot.tokens += run.pending[:count]
+        del run.pending[:count]
+        run.generation.prompt_logprobs += scored
+        if not run.pending:
+            self._sample(run, row + count - 1)
+
+    def _scored(self, run: Run, row: int, count: int) -> list[PromptToken]:
+        """The log probabilities of the prompt's tokens that follow those just decoded, and have none yet.
+
+        When a run was preempted, a part of its prompt has been scored before.
+        """
+        assert run.slot is not None
+        alternatives = run.generation.request.prompt_logprobs or 0
+        known, begin, score = len(run.generation.prompt_logprobs), len(run.slot.tokens), self._backend.score
+        first = [] if known else [score(run.pending[0], None, alternatives)]
+        following = run.pending[1 : min(count + 1, run.generation.prompt_tokens - begin)]
+        return first + [
+            score(token, row + index, alternatives)
+            for index, token in enumerate(following)
+            if begin + index + 1 >= known
+        ]
 
     def _sample(self, run: Run, row: int) -> None:
         assert run.sampler is not None and run.slot is not None
         generation, vocabulary = run.generation, self._backend.vocabulary
+        if not generation.request.max_tokens:
+            run.prefilled = True
+            self._end(run, "length")
+            return
         token = run.sampler.sample(row)
         generation.token_sampled()
         run.prefilled = True

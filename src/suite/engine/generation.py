@@ -7,6 +7,7 @@ import msgspec
 from suite.engine.sampler import SamplingParams
 from suite.identity import Clock
 from suite.messages.events import Outcome
+from suite.messages.logprobs import PromptToken
 
 
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,13 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the prompt is only the new turn, to follow all tokens that the conversation has."""
     reuse: bool = True
     """Whether tokens that are in memory need not be decoded again."""
+    prompt_logprobs: int | None = None
+    """How many alternatives to report for each token of the prompt; None: no log probabilities at all.
+
+    It needs the logits of the whole prompt, so nothing of it may be reused.
+    """
+    is_forgotten: bool = False
+    """Whether nothing of it is kept when it ends, nor reused by others before."""
 
 
 class Generation:
@@ -41,6 +49,8 @@ class Generation:
         self.started_at: float | None = None
         self.first_token_at: float | None = None
         self.ended_at: float | None = None
+        self.prompt_logprobs: list[PromptToken] = []
+        """Those of the tokens decoded so far, if they are wanted."""
         self.unsaved_tokens = 0
         """When it ended, how many tokens in slots would have been lost with the process."""
         self._clock = clock

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import repeat
 
 from suite.engine.bindings import lib
-from suite.errors import GenerationFailed
+from suite.errors import GenerationFailed, InvalidRequest
 
 
 class Vocabulary:
@@ -43,8 +44,14 @@ class Vocabulary:
         template = lib.llama_model_chat_template(self._model, b"tool_use")
         return None if template is None else template.decode("utf-8", "replace")
 
-    def tokenize(self, text: str, *, begins: bool = True) -> list[int]:
-        """The tokens of a text. Names of special tokens in the text become those tokens.
+    @property
+    def rerank_template(self) -> str | None:
+        """The file's template for a query and a document to be ranked; None if it has none."""
+        template = lib.llama_model_chat_template(self._model, b"rerank")
+        return None if template is None else template.decode("utf-8", "replace")
+
+    def tokenize(self, text: str, *, begins: bool = True, special: bool = True) -> list[int]:
+        """The tokens of a text. With `special`, names of special tokens in the text become those tokens.
 
         With `begins`, the tokens that the model expects at the start of a text (BOS) are added. Raises
         GenerationFailed when llama.cpp's tokenizer fails.
@@ -52,10 +59,57 @@ class Vocabulary:
         data = text.encode("utf-8", "replace")
         room = len(data) + 8  # a token is a byte at least, but for the few that the model adds
         tokens = (lib.llama_token * room)()
-        count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, begins, True)
+        count = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, begins, special)
         if count < 0:
             raise GenerationFailed(f"the model's tokenizer failed on a text of {len(data)} bytes")
         return tokens[:count]
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> str:
+        """The text of tokens; incomplete characters are shown as U+FFFD. Special ones are left out without
+        `special`.
+
+        Raises InvalidRequest for an id that is no token of this model.
+        """
+        self.check(tokens)
+        ids = (lib.llama_token * len(tokens))(*tokens)
+        size = 8 * len(tokens) + 8
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = lib.llama_detokenize(self._vocab, ids, len(tokens), buffer, size, False, special)
+            if count >= 0:
+                return buffer.raw[:count].decode("utf-8", "replace")
+            size = -count
+
+    def check(self, tokens: Sequence[int]) -> None:
+        """Raise InvalidRequest for an id that is no token of this model: llama.cpp aborts on some of them."""
+        unknown = next((token for token in tokens if not 0 <= token < self.size), None)
+        if unknown is not None:
+            raise InvalidRequest(f"the model has no token {unknown}: its token ids are 0 to {self.size - 1}")
+
+    def pair(self, first: Sequence[int], second: Sequence[int]) -> list[int]:
+        """The tokens of two texts as one input, with what the model puts before, between and after them."""
+        separator: int = lib.llama_vocab_sep(self._vocab)
+        eos: int = lib.llama_vocab_eos(self._vocab)
+        end = [separator if eos < 0 else eos] * lib.llama_vocab_get_add_eos(self._vocab)
+        between = [separator] * lib.llama_vocab_get_add_sep(self._vocab)
+        begin = [lib.llama_vocab_bos(self._vocab)] * self.adds_bos
+        return [*begin, *first, *end, *between, *second, *end]
+
+    def filling(self, before: Sequence[int], after: Sequence[int]) -> list[int] | None:
+        """The tokens of a text with a gap, as the model expects them to fill it; None: it cannot.
+
+        Models are trained on prefix, suffix and middle in this order (Bavarian et al. 2022,
+        arXiv:2207.14255).
+        """
+        marks = [
+            find(self._vocab)
+            for find in (lib.llama_vocab_fim_pre, lib.llama_vocab_fim_suf, lib.llama_vocab_fim_mid)
+        ]
+        if min(marks) < 0:
+            return None
+        prefix, suffix, middle = marks
+        begin = [lib.llama_vocab_bos(self._vocab)] * self.adds_bos
+        return [*begin, prefix, *before, suffix, *after, middle]
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes of one token. Those of a special token are empty, unless `special` is set."""

@@ -12,6 +12,7 @@ from typing import Final
 import anyio
 from starlette.types import Receive, Send
 
+EVENT_STREAM: Final = "text/event-stream"
 KEEP_ALIVE_SECONDS: Final = 10.0
 """After how long without a piece a sign of life is sent, the first one included."""
 MOST_UNSENT_BYTES: Final = 1 << 20
@@ -25,15 +26,15 @@ class PieceStream:
         self,
         send: Send,
         *,
-        headers: Callable[[], list[tuple[bytes, bytes]]],
+        media_type: str,
         keep_alive: Callable[[], bytes],
         on_overflow: Callable[[], None],
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
         most_unsent_bytes: int = MOST_UNSENT_BYTES,
     ) -> None:
-        """``headers`` is asked when the answer begins; ``on_overflow`` is called when too much is unread."""
+        """``on_overflow`` is called when the client leaves too much unread."""
         self._send = send
-        self._headers = headers
+        self._media_type = media_type
         self._keep_alive = keep_alive
         self._on_overflow = on_overflow
         self._keep_alive_seconds = keep_alive_seconds
@@ -44,9 +45,13 @@ class PieceStream:
         self._ended = False
         self.has_begun = False
         """Whether the status is decided: something was sent, or is about to be."""
+        self.sent = anyio.Event()
+        """Set when all is sent."""
 
     def put(self, piece: bytes) -> None:
-        """Have a piece sent."""
+        """Have a piece sent. An empty one is none."""
+        if not piece:
+            return
         self.has_begun = True
         self._unsent.append(piece)
         self._unsent_bytes += len(piece)
@@ -65,12 +70,18 @@ class PieceStream:
         self.has_begun = True
         await self._send({"type": "http.response.start", "status": 200, "headers": self._headers()})
         while True:
-            body, more = self._take(), not self._ended
-            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+            more = not self._ended
+            await self._send({"type": "http.response.body", "body": self._take(), "more_body": more})
             if not more:
-                return
-            if not self._unsent:
-                await self._wait()
+                return self.sent.set()
+            await self._wait()
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        return [
+            (b"content-type", self._media_type.encode()),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),  # nginx would collect the pieces
+        ]
 
     async def _wait(self) -> None:
         if self._news.is_set():
@@ -79,14 +90,24 @@ class PieceStream:
             await self._news.wait()
 
     def _take(self) -> bytes:
-        if not self._unsent and not self._ended:
+        """All pieces so far, or a sign of life if there are none."""
+        if not self._news.is_set():
             return self._keep_alive()
         body = b"".join(self._unsent)
         self._unsent.clear()
         self._unsent_bytes = 0
-        if not self._ended:
-            self._news = anyio.Event()
+        self._news = anyio.Event()
         return body
+
+
+def event(data: bytes) -> bytes:
+    """One server-sent event without a name."""
+    return b"data: " + data + b"\n\n"
+
+
+def comment(text: str) -> bytes:
+    """A server-sent comment, which clients ignore."""
+    return f": {' '.join(text.split())}\n\n".encode()
 
 
 async def gone(receive: Receive) -> None:

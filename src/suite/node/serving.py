@@ -32,7 +32,9 @@ from suite.actions.generation import cancel_generation, clear_kv_cache, generate
 from suite.actions.health import get_log_end, get_stats, health, health_check
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
+from suite.actions.ranking import rerank
 from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
+from suite.actions.tokens import apply_template, detokenize, tokenize
 from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
@@ -96,6 +98,10 @@ ACTIONS = (
     release_model,
     generate_text,
     embed,
+    rerank,
+    tokenize,
+    detokenize,
+    apply_template,
     cancel_generation,
     clear_kv_cache,
     list_models,
@@ -130,6 +136,10 @@ _NEEDS_MODELS = (
     release_model,
     generate_text,
     embed,
+    rerank,
+    tokenize,
+    detokenize,
+    apply_template,
     cancel_generation,
     clear_kv_cache,
     preload_models,

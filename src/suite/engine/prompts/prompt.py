@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from suite.engine.backend import LeaveCore
 from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, Renderer, SlowChat
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
+    CannotFillIn,
     EmptyPrompt,
     InvalidChat,
     InvalidConfiguration,
@@ -27,6 +28,8 @@ from suite.errors import (
 from suite.identity import NewId, Now
 from suite.messages.actions.chat import ChatMessage, Tool, ToolCall
 from suite.messages.actions.generation import GenerateTextRequest
+
+T = TypeVar("T")
 
 MAX_CONCURRENT = 4
 """The most prompts that are made at the same time, so that a slow one does not delay the others."""
@@ -87,17 +90,19 @@ class Prompter:
         Cancelling it before it starts prevents it. Prompts may finish in another order than submitted: a chat
         that takes its template long is given up, and made again behind others of its kind.
         """
-        made: Future[Prompt] = Future()
-        self._submit(self._threads, made, request, patient=False)
+        return self._submitted(lambda patient: self.prompt(request, patient=patient))
+
+    def submit_text(self, request: GenerateTextRequest) -> Future[str]:
+        """Make the text of a request's prompt in a thread, as `submit` does, of whatever length it is."""
+        return self._submitted(lambda patient: self.text(request, patient=patient))
+
+    def _submitted(self, make: Callable[[bool], T]) -> Future[T]:
+        made: Future[T] = Future()
+        self._submit(self._threads, made, make, patient=False)
         return made
 
     def _submit(
-        self,
-        threads: ThreadPoolExecutor,
-        made: Future[Prompt],
-        request: GenerateTextRequest,
-        *,
-        patient: bool,
+        self, threads: ThreadPoolExecutor, made: Future[T], make: Callable[[bool], T], *, patient: bool
     ) -> None:
         def over(work: Future[None]) -> None:
             if work.cancelled():
@@ -106,29 +111,29 @@ class Prompter:
                 with self._lock:
                     self._slow -= 1
 
-        threads.submit(self._make, made, request, patient=patient).add_done_callback(over)
+        threads.submit(self._make, made, make, patient=patient).add_done_callback(over)
 
-    def _make(self, made: Future[Prompt], request: GenerateTextRequest, *, patient: bool) -> None:
+    def _make(self, made: Future[T], make: Callable[[bool], T], *, patient: bool) -> None:
         if made.cancelled():
             return
         try:
             with self._leave_core() if patient else nullcontext():
-                prompt = self.prompt(request, patient=patient)
+                result = make(patient)
         except SlowChat:
-            self._make_later(made, request)
+            self._make_later(made, make)
         except Exception as error:
             if made.set_running_or_notify_cancel():
                 made.set_exception(error)
         else:
             if made.set_running_or_notify_cancel():
-                made.set_result(prompt)
+                made.set_result(result)
 
-    def _make_later(self, made: Future[Prompt], request: GenerateTextRequest) -> None:
+    def _make_later(self, made: Future[T], make: Callable[[bool], T]) -> None:
         with self._lock:
             is_full = self._slow >= SLOW_LIMIT
             self._slow += not is_full
         if not is_full:
-            self._submit(self._slow_thread, made, request, patient=True)
+            self._submit(self._slow_thread, made, make, patient=True)
         elif made.set_running_or_notify_cancel():
             made.set_exception(
                 Overloaded(f"{SLOW_LIMIT} chats wait already that take the model's chat template long")
@@ -137,17 +142,24 @@ class Prompter:
     def prompt(self, request: GenerateTextRequest, *, patient: bool = True) -> Prompt:
         """Make the prompt of a request. It is cut if it is too long and the request allows that.
 
-        Raises EmptyPrompt, PromptTooLong, NoChatTemplate, InvalidChat, InvalidRequest, or
+        Raises EmptyPrompt, PromptTooLong, NoChatTemplate, InvalidChat, InvalidRequest, CannotFillIn, or
         InvalidConfiguration for a configured template that cannot be read; and SlowChat for a chat that takes
         its template long, unless told to be `patient`.
         """
         if request.continue_:
             return Prompt(tokens=self._continuation(request, patient))
+        if request.suffix:
+            return Prompt(tokens=self._gap(request, request.suffix))
+        if (ids := self._ids(request)) is not None:
+            return self._fitted(request, ids, 0, patient)
         text = self.text(request, patient=patient)
         surplus = self._surplus(text)
         if surplus and request.truncate is None:
             raise self._too_long(f"{len(text)} characters")
-        tokens = self._tokenized(text[surplus:])
+        return self._fitted(request, self._tokenized(text[surplus:]), surplus, patient)
+
+    def _fitted(self, request: GenerateTextRequest, tokens: list[int], surplus: int, patient: bool) -> Prompt:
+        """The prompt of these tokens, cut if need be. So many characters before them were cut already."""
         if not surplus and len(tokens) < self._context_tokens:
             return Prompt(tokens=tokens)
         if request.truncate is None:
@@ -162,12 +174,38 @@ class Prompter:
             return _plain(request)
         return self._chat(request, _with_system(request.messages, request.system_prompt), patient)
 
+    def _ids(self, request: GenerateTextRequest) -> list[int] | None:
+        """The tokens of a prompt that is sent as such; None if it is a text. Raises InvalidRequest."""
+        if not isinstance(request.prompt, tuple):
+            return None
+        if request.system_prompt or request.tools:
+            raise InvalidRequest("a prompt of token ids is taken as it is: send a text for more beside it")
+        self._vocabulary.check(request.prompt)
+        return list(request.prompt)
+
+    def _gap(self, request: GenerateTextRequest, suffix: str) -> list[int]:
+        """The tokens of a text with a gap between the prompt and the suffix. Names in both are text."""
+        before, vocabulary = self._ids(request), self._vocabulary
+        text = _plain(request) if before is None and request.prompt else ""
+        if self._surplus(text + suffix):
+            raise self._too_long(f"{len(text) + len(suffix)} characters")
+        if before is None:
+            before = vocabulary.tokenize(text, begins=False, special=False)
+        tokens = vocabulary.filling(before, vocabulary.tokenize(suffix, begins=False, special=False))
+        if tokens is None:
+            raise CannotFillIn
+        if len(tokens) >= self._context_tokens:
+            raise self._too_long(f"{len(tokens)} tokens")
+        return tokens
+
     def _continuation(self, request: GenerateTextRequest, patient: bool) -> list[int]:
         """The tokens of a new turn, starting right after the previous answer."""
         if request.truncate is not None:
             raise InvalidRequest(
                 "truncate and continue cannot be combined: send the whole conversation to have it cut"
             )
+        if (ids := self._ids(request)) is not None:
+            return ids
         if request.messages is None:
             text = _plain(request)
         else:
@@ -343,6 +381,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
 def _plain(request: GenerateTextRequest) -> str:
     if not request.prompt:
         raise EmptyPrompt
+    assert isinstance(request.prompt, str), "token ids have no text to be added to"
     if request.tools:
         raise InvalidChat("tools need messages: send messages instead of a prompt")
     if not request.system_prompt:

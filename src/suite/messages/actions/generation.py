@@ -20,7 +20,7 @@ from suite.messages.actions.base import (
 )
 from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool, ToolCall, ToolChoice
 from suite.messages.events import Outcome
-from suite.messages.logprobs import TokenLogprobs
+from suite.messages.logprobs import PromptToken, TokenLogprobs
 
 TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
 LogitBias: TypeAlias = Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1000)]
@@ -72,12 +72,16 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     messages before the first user message are kept. It cannot be combined with ``continue``.
     """
     system_prompt: str | None = None
-    max_tokens: Annotated[int, Meta(ge=1)] = 512
-    """Reasoning counts too."""
-    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0)] = 512
+    """Reasoning counts too. 0: only read the prompt, for its ``prompt_logprobs``."""
+    max_completion_tokens: Annotated[int, Meta(ge=0)] | None = None
     """Another name of ``max_tokens``."""
     n: Annotated[int, Meta(ge=1, le=16)] = 1
-    """How many answers to generate; over 1, ``choices`` of the reply has them all."""
+    """How many answers to generate; over 1, ``choices`` of the reply has them all.
+
+    The prompt is read once and counts once. Each answer has a seed of its own: ``seed``, the one after it,
+    and so on. A conversation goes on from the first answer.
+    """
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.7
     """0 always takes the likeliest token."""
     top_p: Annotated[float, Meta(gt=0, le=1)] = 0.95
@@ -99,7 +103,10 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     """The number of alternatives for ``logprobs: true``; null: none."""
     prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    """Report the log probability of each token of the prompt, and of this many alternatives."""
+    """Report the log probability of each token of the prompt, and of this many alternatives.
+
+    The whole prompt is decoded then, also where its tokens are in memory.
+    """
     grammar: Annotated[str, Meta(min_length=1, max_length=65_536)] | None = None
     """A grammar for the answer, in llama.cpp's GBNF. Send at most one of this and the next two."""
     json_schema: dict[str, Any] | None = None
@@ -212,6 +219,8 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     They include the tokens of a stop string, which is not in the text. Null after a stream, whose chunks had
     them, and with a warning if the reply would be too large for a message.
     """
+    prompt_logprobs: tuple[PromptToken, ...] | None = None
+    """The log probabilities of the prompt's tokens, if requested; left out like ``logprobs`` if too large."""
     usage: Usage
     timings: Timings
     seq: int

@@ -1,0 +1,48 @@
+"""``suite gateway``."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+import anyio
+import click
+
+from suite.cli.options import Target, client_command
+from suite.extras import require
+
+
+@click.command()
+@click.option("--listen", help="Address and port to listen on; 0: a free one.  [default: 127.0.0.1:8080]")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Configuration file, of which the table [http] counts.  [default: none]",
+)
+@client_command
+def gateway(target: Target, listen: str | None, file: Path | None) -> None:
+    """Serve the models of the service over HTTP, as OpenAI's API, until SIGTERM or Ctrl-C.
+
+    `suite serve --http` starts one beside the node. Any number may run for one service, on any machine that
+    reaches its NATS server. Settings are those of the table [http], and SUITE_HTTP_... variables.
+
+    \b
+    Examples:
+      suite gateway
+      suite gateway --listen 127.0.0.1:8000
+      suite gateway --nats-url nats://nats.example:4222 --nats-user box1
+    """
+    require("http", "suite gateway")
+    from suite.config import load_configuration
+    from suite.gateway.running import run_gateway
+
+    settings = load_configuration(file, flags={"http": {"listen": listen}}).settings.http
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    run = functools.partial(run_gateway, settings, target.connect, on_ready=_show_ready)
+    anyio.run(run, backend_options={"use_uvloop": True})
+
+
+def _show_ready(url: str) -> None:
+    click.echo(f"the models are at {url}/v1")

@@ -1,0 +1,89 @@
+"""Scores of documents for a query, by a model with a ranking head (a cross-encoder, or reranker)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Generator, Sequence
+
+from suite.engine.backend import Cores
+from suite.engine.bindings import lib
+from suite.engine.llama_model import ContextSettings, LlamaModel
+from suite.engine.pooling import Pooler, named_pooling
+from suite.engine.vocabulary import Vocabulary
+from suite.errors import CannotRerank, PromptTooLong
+
+_PLACE = re.compile(r"\{(query|document)\}")
+
+
+class Ranker:
+    """Scores documents with one model. Everything blocks, and only the engine's thread may use it."""
+
+    def __init__(self, model: LlamaModel, settings: ContextSettings, cores: Cores | None = None) -> None:
+        """Allocates nothing yet. Raises CannotRerank for a model that has no ranking head.
+
+        `cores` says with how many threads each step is computed; None: with those of the settings.
+        """
+        if named_pooling(model) != lib.LLAMA_POOLING_TYPE_RANK:
+            raise CannotRerank
+        outputs: int = lib.llama_model_n_cls_out(lib.llama_get_model(model.context))
+        self.is_probability = outputs > 1
+        """Whether the head ends in a choice between labels, of which the first says that a document fits."""
+        self.context_tokens = settings.context_tokens
+        """The longest query with its document, in tokens."""
+        self._pooler = Pooler(
+            model,
+            settings,
+            cores,
+            pooling=lib.LLAMA_POOLING_TYPE_RANK,
+            values=outputs,
+            context_tokens=self.context_tokens,
+        )
+
+    def rank(
+        self,
+        pairs: Sequence[Sequence[int]],
+        *,
+        raw: bool = False,
+        spare_seconds: Callable[[], float] = lambda: math.inf,
+    ) -> Generator[None, None, tuple[float, ...]]:
+        """Return a score for each pair of query and document, the tokens that `pair` makes of them.
+
+        It is between 0 and 1, or with `raw` what the model's head says. The generator yields between two
+        steps; `spare_seconds` says how long the next one may take (`Pooler.pool`).
+
+        Exhaust or close it before calling `rank` again. Raises PromptTooLong, which names the index of the
+        document, or GenerationFailed.
+        """
+        for index, tokens in enumerate(pairs):
+            if len(tokens) > self.context_tokens:
+                raise PromptTooLong(
+                    f"document {index} with the query has {len(tokens)} tokens and this model reads at most "
+                    f"{self.context_tokens}: shorten it, or split it"
+                )
+        values = yield from self._pooler.pool(pairs, spare_seconds=spare_seconds)
+        if raw or self.is_probability:
+            return tuple(value for value, *_ in values)
+        return tuple(_sigmoid(value) for value, *_ in values)
+
+
+def pair(vocabulary: Vocabulary, query: str, document: str) -> list[int]:
+    """The tokens of a query and a document as a ranking head expects them.
+
+    By the template in the model's file, or else as a BERT is trained: both texts, each with what the model
+    puts at the end of one.
+    """
+    template = vocabulary.rerank_template
+    if template is not None:
+        texts = {"query": query, "document": document}
+        return vocabulary.tokenize(_PLACE.sub(lambda place: texts[place[1]], template), begins=False)
+    query_tokens, document_tokens = (
+        vocabulary.tokenize(text, begins=False, special=False) for text in (query, document)
+    )
+    return vocabulary.pair(query_tokens, document_tokens)
+
+
+def _sigmoid(value: float) -> float:
+    """Computed without overflow for large negative values."""
+    power = math.exp(-abs(value))
+    return (1 if value >= 0 else power) / (1 + power)

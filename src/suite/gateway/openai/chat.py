@@ -1,0 +1,356 @@
+"""``/v1/chat/completions``: its request, and its answer as one object or in chunks.
+
+The messages, tools and formats of the request are those of `GenerateTextRequest`, so they go to the service
+as they came, and are checked there.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from suite.errors import SuiteError
+from suite.gateway.encoding import encode
+from suite.gateway.errors import openai_error
+from suite.gateway.generations import Fields
+from suite.gateway.openai.tool_text import TextBeforeCalls
+from suite.gateway.sse import EVENT_STREAM, comment, event
+from suite.messages.actions.chat import ToolCall
+from suite.messages.actions.generation import Choice, GenerateTextReply
+from suite.messages.actions.generation import Usage as Tokens
+from suite.messages.events import Outcome
+from suite.messages.logprobs import TokenLogprobs
+from suite.messages.signals import Chunk
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
+
+DONE: Final = event(b"[DONE]")
+_NULL: Final = Raw(b"null")
+
+
+class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream has beside the text."""
+
+    include_usage: bool | None = None
+    """True: a last chunk without choices has the usage."""
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to ``/v1/chat/completions``. Unknown parameters are ignored."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    messages: Raw
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    tools: Raw | UnsetType = UNSET
+    tool_choice: Raw | UnsetType = UNSET
+    parallel_tool_calls: bool | None = None
+    response_format: Raw | UnsetType = UNSET
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    """The same as ``max_tokens``. Default: as many as the context has room for."""
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Raw | UnsetType = UNSET
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    seed: int | None = None
+    stop: Raw | UnsetType = UNSET
+    chat_template_kwargs: Raw | UnsetType = UNSET
+    top_k: int | None = None
+    """This and what follows is not in OpenAI's API; it is as in the service's ``generate_text``."""
+    min_p: float | None = None
+    typical_p: float | None = None
+    repeat_penalty: float | None = None
+    grammar: str | None = None
+    json_schema: Raw | UnsetType = UNSET
+    continue_final_message: bool | None = None
+    truncate: str | None = None
+    priority: int | None = None
+    deadline_ms: int | None = None
+    load_wait_ms: int | None = None
+    keep_alive: Raw | UnsetType = UNSET
+    context_length: int | None = None
+    conversation_id: str | None = None
+    reuse: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only for streams: leave it out, or send stream: true")
+
+    @property
+    def includes_usage(self) -> bool:
+        """Whether the stream ends with a chunk that has the usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def may_call_tools(self) -> bool:
+        """Whether the answer may have tool calls."""
+        return self.tools not in (UNSET, _NULL, Raw(b"[]")) and self.tool_choice != Raw(b'"none"')
+
+    @property
+    def fields(self) -> Fields:
+        """The request as the service takes it: what was given, under the same names."""
+        given = {name: value for name in _PASSED if (value := getattr(self, name)) not in (None, UNSET)}
+        if self.max_tokens is None and self.max_completion_tokens is None:
+            given["max_tokens"] = MOST_TOKENS
+        return {"model_id": self.model, **given}
+
+
+MOST_TOKENS: Final = 2**31 - 1
+"""More than any context has room for."""
+
+_OWN: Final = ("model", "stream", "stream_options")
+_PASSED: Final = tuple(each for each in ChatRequest.__struct_fields__ if each not in _OWN)
+
+read_chat: Final = msgspec.json.Decoder(ChatRequest).decode
+
+
+class PromptDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the prompt's tokens: those that were in memory, and were not decoded again."""
+
+    cached_tokens: int
+
+
+class CompletionDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the answer's tokens: those before it, between think markers."""
+
+    reasoning_tokens: int
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+    @classmethod
+    def of(cls, *all_tokens: Tokens) -> Usage:
+        """The usage of a request that took these generations."""
+        prompt = sum(each.prompt_tokens for each in all_tokens)
+        completion = sum(each.completion_tokens for each in all_tokens)
+        return cls(
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=prompt + completion,
+            prompt_tokens_details=PromptDetails(cached_tokens=sum(each.reused_tokens for each in all_tokens)),
+            completion_tokens_details=CompletionDetails(
+                reasoning_tokens=sum(each.reasoning_tokens for each in all_tokens)
+            ),
+        )
+
+
+class LogProbs(msgspec.Struct, frozen=True, kw_only=True):
+    """The log probabilities of the tokens of a text."""
+
+    content: tuple[TokenLogprobs, ...]
+    refusal: None = None
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of the model."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    """What the model thought before, between its markers for that."""
+    tool_calls: tuple[ToolCall, ...] | UnsetType = UNSET
+
+
+class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the answers."""
+
+    index: int
+    message: Message
+    logprobs: LogProbs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``/v1/chat/completions``."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: tuple[ChatChoice, ...]
+    usage: Usage
+
+
+class FunctionDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a function's call."""
+
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a tool call; the first of each has its id, type and name."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionDelta
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chunk adds to an answer."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: tuple[ToolCallDelta, ...] | UnsetType = UNSET
+
+
+class ChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chunk adds to one of the answers."""
+
+    index: int
+    delta: Delta
+    logprobs: LogProbs | None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: tuple[ChunkChoice, ...]
+    usage: Usage | UnsetType | None = UNSET
+    """Only if ``include_usage`` is asked for: of the last chunk, and null in the others."""
+
+
+def chat_completion(reply: GenerateTextReply, *, id: str, created: int) -> ChatCompletion:
+    """The answer to a request that is not streamed."""
+    return ChatCompletion(
+        id=id,
+        created=created,
+        model=reply.model_id,
+        choices=tuple(map(_choice, choices_of(reply))),
+        usage=Usage.of(reply.usage),
+    )
+
+
+def choices_of(reply: GenerateTextReply) -> tuple[Choice, ...]:
+    """The answers of a reply, also if it is only one."""
+    return reply.choices or (
+        Choice(
+            index=0,
+            text=reply.text,
+            reasoning=reply.reasoning,
+            tool_calls=reply.tool_calls,
+            finish_reason=reply.finish_reason,
+            logprobs=reply.logprobs,
+        ),
+    )
+
+
+def finish_reason(outcome: Outcome) -> Literal["stop", "length"]:
+    """Why a text ended, in the two words that OpenAI's API has for it."""
+    return "stop" if outcome == "stop" else "length"
+
+
+def _choice(choice: Choice) -> ChatChoice:
+    calls = choice.tool_calls
+    return ChatChoice(
+        index=choice.index,
+        message=Message(
+            content=choice.text or (None if calls else ""),
+            reasoning_content=choice.reasoning or UNSET,
+            tool_calls=calls or UNSET,
+        ),
+        logprobs=None if choice.logprobs is None else LogProbs(content=choice.logprobs),
+        finish_reason="tool_calls" if calls else finish_reason(choice.finish_reason),
+    )
+
+
+class OpenAIForm:
+    """How all streams of OpenAI's API say what is no part of the answer."""
+
+    media_type = EVENT_STREAM
+
+    def error(self, error: SuiteError) -> bytes:
+        """An event with the error; no `[DONE]` follows it."""
+        return event(encode(openai_error(error)))
+
+    def keep_alive(self, told: str) -> bytes:
+        """A comment."""
+        return comment(told)
+
+
+class ChatAnswer(OpenAIForm):
+    """The events of a streamed chat completion."""
+
+    def __init__(self, request: ChatRequest, *, id: str, created: int) -> None:
+        self._id = id
+        self._created = created
+        self._model = request.model
+        self._includes_usage = request.includes_usage
+        self._texts = {
+            index: TextBeforeCalls(may_call=request.may_call_tools) for index in range(request.n or 1)
+        }
+        self._begun: set[int] = set()
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        """The event for the next text."""
+        text = self._texts[chunk.choice].feed(chunk.text)
+        if not text and not chunk.reasoning and not chunk.logprobs:
+            return b""
+        delta = Delta(content=text or UNSET, reasoning_content=chunk.reasoning or UNSET)
+        logprobs = None if chunk.logprobs is None else LogProbs(content=chunk.logprobs)
+        return self._event(ChunkChoice(index=chunk.choice, delta=delta, logprobs=logprobs))
+
+    def end(self, reply: GenerateTextReply) -> bytes:
+        """The events with what was held back, the calls, the reasons of the end, and the usage."""
+        events = [each for choice in choices_of(reply) for each in self._last_events(choice)]
+        if self._includes_usage:
+            events.append(self._encoded((), Usage.of(reply.usage)))
+        return b"".join((*events, DONE))
+
+    def _last_events(self, choice: Choice) -> list[bytes]:
+        index, calls = choice.index, choice.tool_calls or ()
+        rest = self._texts[index].rest(choice.text if calls else None)
+        deltas = [Delta(content=rest)] if rest or (not calls and index not in self._begun) else []
+        for number, call in enumerate(calls):
+            deltas += _deltas(number, call)
+        reason: FinishReason = "tool_calls" if calls else finish_reason(choice.finish_reason)
+        return [
+            *(self._event(ChunkChoice(index=index, delta=delta)) for delta in deltas),
+            self._event(ChunkChoice(index=index, delta=Delta(), finish_reason=reason)),
+        ]
+
+    def _event(self, choice: ChunkChoice) -> bytes:
+        if choice.index not in self._begun:
+            self._begun.add(choice.index)
+            choice = msgspec.structs.replace(
+                choice, delta=msgspec.structs.replace(choice.delta, role="assistant")
+            )
+        return self._encoded((choice,), None if self._includes_usage else UNSET)
+
+    def _encoded(self, choices: tuple[ChunkChoice, ...], usage: Usage | UnsetType | None) -> bytes:
+        chunk = ChatChunk(id=self._id, created=self._created, model=self._model, choices=choices, usage=usage)
+        return event(encode(chunk))
+
+
+def _deltas(index: int, call: ToolCall) -> tuple[Delta, Delta]:
+    """A call in two pieces: what it is, then its arguments."""
+    begun = ToolCallDelta(
+        index=index,
+        id=call.id,
+        type="function",
+        function=FunctionDelta(name=call.function.name, arguments=""),
+    )
+    rest = ToolCallDelta(index=index, function=FunctionDelta(arguments=call.function.arguments))
+    return Delta(tool_calls=(begun,)), Delta(tool_calls=(rest,))
