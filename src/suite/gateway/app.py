@@ -12,9 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from suite.errors import SuiteError
 from suite.gateway.access import AccessMiddleware
+from suite.gateway.anthropic import endpoints as anthropic
 from suite.gateway.context import Context, put_context
 from suite.gateway.errors import answer_error
 from suite.gateway.gateway import Gateway
+from suite.gateway.ollama import endpoints as ollama
 from suite.gateway.openai import endpoints as openai
 
 _LONGEST_ID: Final = 200
@@ -23,7 +25,7 @@ _LONGEST_ID: Final = 200
 def application(gateway: Gateway, *, max_body_bytes: int) -> Starlette:
     """The application that serves all dialects."""
     return Starlette(
-        routes=openai.routes(gateway),
+        routes=[*openai.routes(gateway), *anthropic.routes(gateway), *ollama.routes(gateway)],
         middleware=[
             Middleware(ContextMiddleware, gateway=gateway),
             Middleware(AccessMiddleware, access=gateway.access),

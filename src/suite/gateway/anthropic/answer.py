@@ -156,7 +156,12 @@ class MessageAnswer:
         events += self._close() + b"".join(map(self._call, calls))
         delta = {"stop_reason": _stop_reason(reply), "stop_sequence": None}
         usage = MessageUsage.of(reply.usage)
-        return self._begin() + events + _event("message_delta", delta=delta, usage=usage) + _event("message_stop")
+        return (
+            self._begin()
+            + events
+            + _event("message_delta", delta=delta, usage=usage)
+            + _event("message_stop")
+        )
 
     def _begin(self) -> bytes:
         if self._has_begun:

@@ -11,7 +11,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from suite.errors import ModelNotLoaded
 from suite.gateway.context import context_of
 from suite.gateway.encoding import json_response
 from suite.gateway.errors import error_bodies
@@ -136,7 +135,9 @@ class _Ollama:
         fields = {**fields, "generation_id": self._gateway.new_id()}
         lines = self._lines(request, asked, write)
         if asked.is_streamed:
-            return self._gateway.generations.streamed(fields, OllamaAnswer(lines, may_call_tools=may_call_tools))
+            return self._gateway.generations.streamed(
+                fields, OllamaAnswer(lines, may_call_tools=may_call_tools)
+            )
         return json_response(whole(lines, await self._gateway.generations.whole(request, fields)))
 
     async def _move(self, request: Request, asked: OllamaRequest, write: Write) -> Response:
@@ -152,11 +153,8 @@ class _Ollama:
             await client.load_model(
                 model_id, keep_alive=fields.get("keep_alive"), context_length=fields.get("context_length")
             )
-            return
-        try:
+        else:
             await client.unload_model(model_id)
-        except ModelNotLoaded:
-            pass  # as it should be
 
     async def _info(self, model_id: str) -> ModelInfo:
         status = await self._gateway.client.get_model_status(model_id)

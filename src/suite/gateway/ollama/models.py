@@ -11,7 +11,6 @@ from msgspec import Meta
 from suite.messages.actions.status import InstanceInfo, ModelInfo
 
 FOREVER: Final = datetime.max.replace(year=9999, microsecond=0)
-_CAPABILITIES: Final = {"chat": "completion", "embedding": "embedding", "tools": "tools"}
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,8 +148,8 @@ def shown(info: ModelInfo, *, now: datetime) -> Shown:
 
 
 def _capabilities(info: ModelInfo) -> tuple[str, ...]:
-    known = (_CAPABILITIES.get(each) for each in info.capabilities)
-    return tuple(dict.fromkeys(each for each in known if each)) or ("completion",)
+    embeds, chats = "embedding" in info.capabilities, info.has_chat_template
+    return ("embedding",) * embeds + ("completion",) * (chats or not embeds) + ("tools",) * chats
 
 
 def _parameter_size(parameters: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Raw
+from msgspec import Meta
 
 from suite.gateway.ollama.keep_alive import stay
 
@@ -76,8 +76,3 @@ class OllamaRequest(msgspec.Struct, frozen=True, kw_only=True):
         if self.think is not None:
             fields["chat_template_kwargs"] = {"enable_thinking": self.think not in (False, "")}
         return fields
-
-
-def is_given(raw: Raw | None) -> bool:
-    """Whether a field holds something: not null, and no empty list or text."""
-    return raw is not None and bytes(raw).strip() not in (b"null", b"[]", b'""')

@@ -15,8 +15,8 @@ from suite.errors import SuiteError
 from suite.gateway.encoding import encode
 from suite.gateway.errors import openai_error
 from suite.gateway.generations import Fields
-from suite.gateway.openai.tool_text import TextBeforeCalls
 from suite.gateway.sse import EVENT_STREAM, comment, event
+from suite.gateway.tool_text import TextBeforeCalls
 from suite.messages.actions.chat import ToolCall
 from suite.messages.actions.generation import Choice, GenerateTextReply
 from suite.messages.actions.generation import Usage as Tokens
