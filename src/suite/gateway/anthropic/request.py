@@ -20,8 +20,9 @@ SentMessage: TypeAlias = dict[str, Any]
 """A `ChatMessage` of the service, as it is sent."""
 
 _ATTRIBUTION: Final = re.compile(r"^x-anthropic-billing-header:[^\n]*\n?", re.MULTILINE)
-"""A line that Claude Code puts into its system text, with a value that changes with each request: it would make
-each prompt begin otherwise, so that no token of a conversation could be used again."""
+"""A line that Claude Code puts into its system text, with a value that changes with each request.
+
+Each prompt would begin otherwise, so that no token of a conversation could be used again."""
 
 
 class TextBlock(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
@@ -139,7 +140,7 @@ class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True):
     def prompt_fields(self) -> dict[str, Any]:
         """What the prompt is made of, as the service takes it.
 
-        Raises UnsupportedContent for pictures and documents, and InvalidRequest for tools of Anthropic's servers.
+        Raises UnsupportedContent for pictures and documents, InvalidRequest for tools of Anthropic's servers.
         """
         fields: dict[str, Any] = {"messages": _messages(self.system, self.messages)}
         if self.tools:

@@ -62,7 +62,10 @@ class OllamaTool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OllamaChatRequest(OllamaRequest, frozen=True, kw_only=True):
-    """A request to ``/api/chat``. Without messages it loads the model, or unloads it with ``keep_alive: 0``."""
+    """A request to ``/api/chat``.
+
+    Without messages it loads the model, or unloads it with ``keep_alive: 0``.
+    """
 
     messages: tuple[OllamaMessage, ...] = ()
     tools: tuple[OllamaTool, ...] | None = None
@@ -78,8 +81,9 @@ class OllamaChatRequest(OllamaRequest, frozen=True, kw_only=True):
 
 
 class OllamaGenerateRequest(OllamaRequest, frozen=True, kw_only=True):
-    """A request to ``/api/generate``. Without a prompt it loads the model, or unloads it with ``keep_alive: 0``.
+    """A request to ``/api/generate``.
 
+    Without a prompt it loads the model, or unloads it with ``keep_alive: 0``.
     The prompt is one message of a user, unless it is ``raw``, has a ``suffix``, or the model has no template.
     """
 

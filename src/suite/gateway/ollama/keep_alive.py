@@ -1,4 +1,4 @@
-"""How long a model stays loaded, as Ollama's clients say it: seconds, or a duration such as ``5m`` or ``1h30m``."""
+"""How long a model stays loaded, as Ollama's clients say it: in seconds, or as ``5m`` or ``1h30m``."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from suite.messages.actions.status import InstanceInfo, ModelInfo
 
-FOREVER: Final = datetime.max.replace(year=9999, microsecond=0)
+FOREVER: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Details(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +123,7 @@ def loaded(info: ModelInfo, instance: InstanceInfo, *, now: datetime) -> LoadedM
         size=instance.reserved_bytes,
         digest=instance.sha256 or "",
         details=Details.of(info),
-        expires_at=(now + left if stays else FOREVER.replace(tzinfo=now.tzinfo)).isoformat(),
+        expires_at=(now + left if stays else FOREVER).isoformat(),
         size_vram=0,
         context_length=info.n_ctx,
     )
