@@ -13,6 +13,7 @@ Stay: TypeAlias = float | Literal["forever", "now"]
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _DURATION: Final = re.compile(rf"-?(?:{_PART.pattern})+")
+_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 _LONGEST: Final = 1e9
 
 
@@ -25,10 +26,8 @@ def stay(keep_alive: float | str) -> Stay:
 
 
 def _seconds(text: str) -> float:
-    try:
+    if _NUMBER.fullmatch(text):
         return float(text)
-    except ValueError:
-        pass
     if not _DURATION.fullmatch(text):
         raise InvalidRequest(
             f"keep_alive: {text!r} is no duration: send seconds, or one such as 5m", param="keep_alive"

@@ -111,12 +111,12 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.previous_response_id is not None:
             raise ValueError(
-                "previous_response_id: answers are not stored: send the whole conversation as input"
+                "previous_response_id: no answer is stored: send the whole conversation as input"
             )
         if self.conversation not in (None, Raw(b"null")):
             raise ValueError("conversation: none is stored: send the whole conversation as input")
         if self.background:
-            raise ValueError("background: answers are not stored: leave it out, or send stream: true")
+            raise ValueError("background: no answer is stored: leave it out, or send stream: true")
 
     @property
     def functions(self) -> tuple[ResponseTool, ...]:
