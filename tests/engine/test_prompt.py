@@ -13,6 +13,7 @@ from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.prompts.prompt import SLOW_LIMIT, Prompter
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
+    CannotFillIn,
     EmptyPrompt,
     InvalidChat,
     InvalidConfiguration,
@@ -260,3 +261,53 @@ def test_chats_that_take_long_wait_for_each_other_and_nobody_for_them(make: Make
     refused = [each.exception() for each in slow[1:] if each.done() and each.exception() is not None]
     assert refused
     assert all(isinstance(error, Overloaded) for error in refused)
+
+
+# --- token ids, and gaps ----------------------------------------------------------------------------------
+
+
+def test_token_ids_are_taken_as_they_are_if_the_model_has_them(make: Make, plain: Vocabulary) -> None:
+    prompter = make()
+    ids = plain.tokenize("on the shore")[1:]
+    assert prompter.prompt(ask(prompt=ids)).tokens == ids
+    with pytest.raises(InvalidRequest, match=f"no token {plain.size}: its token ids are 0 to"):
+        prompter.prompt(ask(prompt=[1, plain.size]))
+    with pytest.raises(InvalidRequest, match="taken as it is"):
+        prompter.prompt(ask(prompt=ids, system_prompt="be brief"))
+    with pytest.raises(PromptTooLong, match="80 tokens"):
+        prompter.prompt(ask(prompt=[5] * CONTEXT))
+    cut = prompter.prompt(ask(prompt=[1, *range(5, 200)], truncate="left", max_tokens=4))
+    assert cut.tokens == [1, *range(200 - 75, 200)]
+    assert cut.truncated_tokens == 196 - 76
+
+
+def test_a_gap_is_put_between_the_marks_of_a_model_that_has_them(make: Make, tmp_path: Path) -> None:
+    model = LlamaModel.load(str(tiny_model(tmp_path / "code.gguf", fills_in=True)), SETTINGS, lambda _: None)
+    vocabulary, now = model.vocabulary, datetime(2026, 5, 4, tzinfo=UTC)
+    prompter = Prompter(vocabulary, CONTEXT, lambda: now, lambda: "id")
+    prefix, suffix, middle = range(vocabulary.size - 3, vocabulary.size)
+    bos = vocabulary.tokenize("")
+    before, after = (
+        vocabulary.tokenize(text, begins=False, special=False)
+        for text in ("a = <|fim_middle|>", "\nreturn a")
+    )
+    assert middle not in before, "a name of a mark in the text is text"
+    whole = [*bos, prefix, *before, suffix, *after, middle]
+    assert prompter.prompt(ask(prompt="a = <|fim_middle|>", suffix="\nreturn a")).tokens == whole
+    assert prompter.prompt(ask(prompt=before, suffix="\nreturn a")).tokens == whole
+    assert prompter.prompt(ask(suffix="\nreturn a")).tokens == [*bos, prefix, suffix, *after, middle]
+    with pytest.raises(PromptTooLong):
+        prompter.prompt(ask(prompt="a" * CONTEXT, suffix="b"))
+    prompter.close()
+    model.free()
+    with pytest.raises(CannotFillIn):
+        make().prompt(ask(prompt="a = ", suffix="b"))
+
+
+def test_tokens_become_the_text_again(plain: Vocabulary) -> None:
+    for text in ("on the shore", "Zoë \U0001f30a", " two  spaces", ""):
+        assert plain.detokenize(plain.tokenize(text, begins=False)) == text
+    assert plain.detokenize(plain.tokenize("the sea")).startswith("<s>")
+    assert len(plain.tokenize("<s>", begins=False, special=False)) > 1
+    with pytest.raises(InvalidRequest, match="no token -1"):
+        plain.detokenize([-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import pytest
@@ -58,7 +59,7 @@ def test_a_stream_builds_up_the_message(client: anthropic.Anthropic) -> None:
 
 @pytest.mark.parametrize("streams", [False, True])
 def test_a_tool_is_called_and_its_result_is_taken(client: anthropic.Anthropic, streams: bool) -> None:
-    asked = {
+    asked: Any = {
         "model": "smollm2",
         "max_tokens": 60,
         "messages": [USER],
@@ -112,20 +113,20 @@ def test_errors_have_anthropics_form(client: anthropic.Anthropic) -> None:
             "message": unknown.value.body["error"]["message"],  # type: ignore[index]
         },
     }
-    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
+    picture: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
     with pytest.raises(anthropic.BadRequestError, match="without pictures"):
         client.messages.create(
             model="smollm2",
             max_tokens=1,
-            messages=[{"role": "user", "content": [picture]}],  # type: ignore[list-item]
+            messages=[{"role": "user", "content": [picture]}],
         )
-    server_tool = {"type": "web_search_20250305", "name": "web_search"}
+    server_tool: Any = {"type": "web_search_20250305", "name": "web_search"}
     with pytest.raises(anthropic.BadRequestError, match="web_search_20250305"):
         client.messages.create(
             model="smollm2",
             max_tokens=1,
             messages=[USER],
-            tools=[server_tool],  # type: ignore[list-item]
+            tools=[server_tool],
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ollama import Client, ResponseError
 
@@ -66,7 +68,7 @@ def test_an_answer_follows_a_schema(client: Client) -> None:
 
 def test_calls_of_earlier_answers_are_taken(client: Client) -> None:
     call = {"function": {"name": "weather", "arguments": {"city": "Paris"}}}
-    messages = [
+    messages: list[Any] = [
         USER,
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_name": "weather", "content": "Sunny"},

@@ -67,6 +67,7 @@ def tiny_model(
     chat_template: str | None = None,
     pooling: gguf.PoolingType | None = None,
     brief: bool = False,
+    fills_in: bool = False,
     name: str = "tiny",
     seed: int = 0,
 ) -> Path:
@@ -74,11 +75,14 @@ def tiny_model(
 
     It is the same file for the same arguments. It says nothing sensible, but only printable ASCII, and as
     good as never ends by itself: the output rows of control tokens and of bytes over 0x7F are zero. A `brief`
-    one ends after a few tokens: one dimension is large for all tokens, and the row of </s> looks at it.
+    one ends after a few tokens: one dimension is large for all tokens, and the row of </s> looks at it. With
+    `fills_in` its vocabulary ends with the tokens around a gap.
     """
     assert embedding % heads == 0, "embedding must be a multiple of heads"
     assert heads % kv_heads == 0, "heads must be a multiple of kv_heads"
     tokens, scores, kinds = _vocabulary()
+    marks = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"] if fills_in else []
+    tokens, scores, kinds = tokens + marks, scores + [0.0] * len(marks), kinds + [_CONTROL] * len(marks)
     head = embedding // heads
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(name)

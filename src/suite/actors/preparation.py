@@ -28,6 +28,7 @@ class PreparedRequest(NamedTuple):
     truncated_tokens: int = 0
     """Tokens that were cut from the prompt."""
     warnings: tuple[str, ...] = ()
+    """What of the request was not done as it was asked for."""
 
 
 async def prepare(
@@ -61,7 +62,7 @@ async def prepare(
             for index, sampling in enumerate(samplings)
         ),
         prompt.truncated_tokens,
-        () if opened[0] is None else opened[0].warnings,
+        (*prompt.warnings, *(() if opened[0] is None else opened[0].warnings)),
     )
 
 

@@ -21,8 +21,9 @@ from suite.extras import require
     type=click.Path(dir_okay=False, path_type=Path),
     help="Configuration file, of which the table [http] counts.  [default: none]",
 )
+@click.option("--socket", "inherited", type=int, hidden=True, help="Only for `suite serve`.")
 @client_command
-def gateway(target: Target, listen: str | None, file: Path | None) -> None:
+def gateway(target: Target, listen: str | None, file: Path | None, inherited: int | None) -> None:
     """Serve the models of the service over HTTP, as OpenAI's API, until SIGTERM or Ctrl-C.
 
     `suite serve --http` starts one beside the node. Any number may run for one service, on any machine that
@@ -35,13 +36,18 @@ def gateway(target: Target, listen: str | None, file: Path | None) -> None:
       suite gateway --nats-url nats://nats.example:4222 --nats-user box1
     """
     require("http", "suite gateway")
+    from suite import telemetry
     from suite.config import load_configuration
     from suite.gateway.running import run_gateway
 
-    settings = load_configuration(file, flags={"http": {"listen": listen}}).settings.http
+    settings = load_configuration(file, flags={"http": {"listen": listen}}).settings
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    run = functools.partial(run_gateway, settings, target.connect, on_ready=_show_ready)
-    anyio.run(run, backend_options={"use_uvloop": True})
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of its start and its end
+    run = functools.partial(
+        run_gateway, settings.http, target.connect, inherited=inherited, on_ready=_show_ready
+    )
+    with telemetry.tracing(settings.trace, node=settings.node, process="gateway"):
+        anyio.run(run, backend_options={"use_uvloop": True})
 
 
 def _show_ready(url: str) -> None:

@@ -24,11 +24,11 @@ from suite.client.generation import (
 )
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
+from suite.client.texts import Texts
 from suite.errors import InvalidRequest, SuiteError
 from suite.identity import NewId
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage
-from suite.messages.actions.embedding import EmbedReply, EmbedRequest
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -85,8 +85,6 @@ CANCEL_SECONDS = 2.0
 """How long leaving a generation early waits for the server to be told."""
 CLEAR_SECONDS = 70.0
 """The time limit for clearing: it waits for a step of the model, which may be big, and for its node."""
-EMBED_SECONDS = 600.0
-"""The time limit for embedding, including the load of the model, beside the wait that was asked for."""
 UNLOAD_MARGIN_SECONDS = 30.0
 """The time limit for ending a model's process after its generations have ended."""
 PRELOAD_SECONDS = 600.0
@@ -95,10 +93,10 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records):
+class Client(Evaluations, Records, Texts):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations` and `Records`.
+    It has a method for each action; some are in `Evaluations`, `Records` and `Texts`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.
@@ -212,7 +210,7 @@ class Client(Evaluations, Records):
     def generate(
         self,
         model_id: str,
-        prompt: str | None = None,
+        prompt: str | Sequence[int] | None = None,
         *,
         messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
@@ -221,15 +219,20 @@ class Client(Evaluations, Records):
     ) -> Generation:
         """Generate text chunk by chunk: ``async for chunk in client.generate(...): chunk.text``.
 
-        Give a prompt, or the messages of a chat. Afterwards ``.reply`` has the whole text with usage and
-        timings. Leaving the loop early cancels it on the server. If the model must be loaded first,
-        ``on_progress`` is called with the progress of its load, and ``on_waiting`` with its place in the line
+        Give a prompt as text or token ids, or the messages of a chat. Afterwards ``.reply`` has the whole
+        text with usage and timings; with ``n`` over 1 each chunk says which ``.choice`` it belongs to.
+        Leaving the loop early cancels it on the server. If the model must be loaded first, ``on_progress`` is
+        called with the progress of its load, and ``on_waiting`` with its place in the line
         while there is no memory for it.
         """
         options.setdefault("generation_id", None)
         options["generation_id"] = options["generation_id"] or self._new_id()
         request = GenerateTextRequest(
-            model_id=model_id, prompt=prompt, messages=chat_messages(messages), stream=True, **options
+            model_id=model_id,
+            prompt=prompt if prompt is None or isinstance(prompt, str) else tuple(prompt),
+            messages=chat_messages(messages),
+            stream=True,
+            **options,
         )
         given = {"model_id", "prompt", "messages", "stream", *options}
         return Generation(
@@ -244,7 +247,7 @@ class Client(Evaluations, Records):
     async def generate_text(
         self,
         model_id: str,
-        prompt: str | None = None,
+        prompt: str | Sequence[int] | None = None,
         *,
         messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
@@ -290,31 +293,6 @@ class Client(Evaluations, Records):
         finally:
             if not settled:
                 await self._cancel(generation_id)
-
-    async def embed(
-        self,
-        model_id: str,
-        input: str | Sequence[str],
-        *,
-        normalize: bool = True,
-        load_wait_ms: int | None = None,
-        keep_alive: KeepAlive = None,
-    ) -> EmbedReply:
-        """Turn a text, or up to 256 texts, into vectors; the model is loaded first if necessary.
-
-        If there is no memory for it now, it waits for its turn, up to ``load_wait_ms``. None: the service's
-        setting, by default 30 seconds.
-        """
-        limit = EMBED_SECONDS + (load_wait_ms or 0) / 1000
-        texts = input if isinstance(input, str) else tuple(input)
-        request = EmbedRequest(
-            model_id=model_id,
-            input=texts,
-            normalize=normalize,
-            load_wait_ms=load_wait_ms,
-            keep_alive=keep_alive,
-        )
-        return await self._ask("embed", request, EmbedReply, seconds=limit)
 
     async def cancel_generation(self, generation_id: str) -> CancelGenerationReply:
         """End a generation early; its requester gets the text so far."""

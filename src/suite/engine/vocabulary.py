@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import repeat
 
@@ -64,9 +65,8 @@ class Vocabulary:
             raise GenerationFailed(f"the model's tokenizer failed on a text of {len(data)} bytes")
         return tokens[:count]
 
-    def detokenize(self, tokens: Sequence[int], *, special: bool = True) -> str:
-        """The text of tokens; incomplete characters are shown as U+FFFD. Special ones are left out without
-        `special`.
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, with the names of special ones; incomplete characters are shown as U+FFFD.
 
         Raises InvalidRequest for an id that is no token of this model.
         """
@@ -75,7 +75,7 @@ class Vocabulary:
         size = 8 * len(tokens) + 8
         while True:
             buffer = ctypes.create_string_buffer(size)
-            count = lib.llama_detokenize(self._vocab, ids, len(tokens), buffer, size, False, special)
+            count = lib.llama_detokenize(self._vocab, ids, len(tokens), buffer, size, False, True)
             if count >= 0:
                 return buffer.raw[:count].decode("utf-8", "replace")
             size = -count
@@ -87,12 +87,15 @@ class Vocabulary:
             raise InvalidRequest(f"the model has no token {unknown}: its token ids are 0 to {self.size - 1}")
 
     def pair(self, first: Sequence[int], second: Sequence[int]) -> list[int]:
-        """The tokens of two texts as one input, with what the model puts before, between and after them."""
-        separator: int = lib.llama_vocab_sep(self._vocab)
-        eos: int = lib.llama_vocab_eos(self._vocab)
-        end = [separator if eos < 0 else eos] * lib.llama_vocab_get_add_eos(self._vocab)
-        between = [separator] * lib.llama_vocab_get_add_sep(self._vocab)
-        begin = [lib.llama_vocab_bos(self._vocab)] * self.adds_bos
+        """The tokens of two texts as one input, each with what the model expects after a text.
+
+        That is how a BERT is trained, ``[CLS] first [SEP] second [SEP]``, and an XLM-RoBERTa, which has one
+        more mark between them, ``<s> first </s></s> second </s>``.
+        """
+        empty = self.tokenize("")
+        begin, end = empty[: int(self.adds_bos)], empty[int(self.adds_bos) :]
+        separates = lib.llama_vocab_get_add_sep(self._vocab) and lib.llama_vocab_get_add_eos(self._vocab)
+        between = [lib.llama_vocab_sep(self._vocab)] if separates else []
         return [*begin, *first, *end, *between, *second, *end]
 
     def filling(self, before: Sequence[int], after: Sequence[int]) -> list[int] | None:
@@ -144,12 +147,40 @@ class Vocabulary:
             known = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
         return known
 
+    @cached_property
+    def control_tokens(self) -> Mapping[str, int]:
+        """The tokens that only `special` texts can have, by their names: those that begin a turn, and so on.
+
+        The first call takes some hundredths of a second for a large vocabulary.
+        """
+        return self._named(lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)
+
+    @cached_property
+    def added_tokens(self) -> Mapping[str, int]:
+        """The tokens that a text has wherever their names are in it, by these names."""
+        return self._named(lib.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
+    def _named(self, attributes: int) -> dict[str, int]:
+        tokens = [token for token, attribute in enumerate(self._attributes) if attribute & attributes]
+        return {name: token for token in tokens if (name := self._name(token))}
+
+    @cached_property
+    def _attributes(self) -> Sequence[int]:
+        return array("i", map(lib.llama_vocab_get_attr, repeat(self._vocab), range(self.size)))
+
+    def _name(self, token: int) -> str:
+        return (lib.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
+
+    def strips(self, token: int) -> tuple[bool, bool]:
+        """Whether this token takes away the white space before it, and that after it."""
+        attributes = self._attributes[token]
+        return bool(attributes & lib.LLAMA_TOKEN_ATTR_LSTRIP), bool(attributes & lib.LLAMA_TOKEN_ATTR_RSTRIP)
+
     def invisible_tokens(self) -> list[int]:
         """The special tokens that neither add text to an answer nor end it."""
         special = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-        attributes = map(lib.llama_vocab_get_attr, repeat(self._vocab), range(self.size))
         return [
             token
-            for token, attribute in enumerate(attributes)
+            for token, attribute in enumerate(self._attributes)
             if attribute & special and not self.is_eog(token)
         ]

@@ -1,31 +1,57 @@
-"""The ASGI application: routes of all dialects behind what is the same for each."""
+"""The ASGI application: the operations of all dialects behind what is the same for each."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
+from urllib.parse import quote
 
+from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from suite import telemetry
 from suite.errors import SuiteError
+from suite.gateway import health
 from suite.gateway.access import AccessMiddleware
 from suite.gateway.anthropic import endpoints as anthropic
 from suite.gateway.context import Context, put_context
+from suite.gateway.documents import with_documents
 from suite.gateway.errors import answer_error
 from suite.gateway.gateway import Gateway
 from suite.gateway.ollama import endpoints as ollama
 from suite.gateway.openai import endpoints as openai
 
+SESSION_HEADERS: Final = (
+    "session_id",
+    "session-id",
+    "x-session-id",
+    "conversation_id",
+    "x-conversation-id",
+    "x-claude-code-session-id",
+    "x-openwebui-chat-id",
+)
+"""How clients send what they call the conversation."""
 _LONGEST_ID: Final = 200
+_CLIENT_GONE: Final = 499
+"""The status by which a request counts that got no answer."""
 
 
 def application(gateway: Gateway, *, max_body_bytes: int) -> Starlette:
     """The application that serves all dialects."""
+    operations = with_documents(
+        [
+            *openai.operations(gateway),
+            *anthropic.operations(gateway),
+            *ollama.operations(gateway),
+            *health.operations(gateway),
+        ]
+    )
     return Starlette(
-        routes=[*openai.routes(gateway), *anthropic.routes(gateway), *ollama.routes(gateway)],
+        routes=[each.route for each in operations],
         middleware=[
             Middleware(ContextMiddleware, gateway=gateway),
             Middleware(AccessMiddleware, access=gateway.access),
@@ -40,7 +66,7 @@ def application(gateway: Gateway, *, max_body_bytes: int) -> Starlette:
 
 
 class ContextMiddleware:
-    """Gives each request its context, and its answer the headers that tell of it."""
+    """Gives each request its context and its trace, and its answer the headers that tell of it; counts it."""
 
     def __init__(self, app: ASGIApp, gateway: Gateway) -> None:
         self._app = app
@@ -50,26 +76,56 @@ class ContextMiddleware:
         """Handle an ASGI request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        clock = self._gateway.clock
-        context = Context(_request_id(scope) or self._gateway.new_id(), began=clock())
+        headers, clock = Headers(scope=scope), self._gateway.clock
+        context = Context(_request_id(headers) or self._gateway.new_id(), began=clock())
+        context.note_session(*map(headers.get, SESSION_HEADERS))
         put_context(scope, context)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(raw=message["headers"])
-                headers["x-request-id"] = context.request_id
-                headers["openai-processing-ms"] = str(round((clock() - context.began) * 1000))
-                if context.node is not None:
-                    headers["x-suite-node"] = context.node
+                context.begin_answer(message["status"], clock())
+                message["headers"] = [*message["headers"], *self._headers(context)]
             await send(message)
 
-        return await self._app(scope, receive, send_with_headers)
+        self._gateway.metrics.running.inc()
+        try:
+            with telemetry.span(
+                f"HTTP {scope['method']}",
+                kind=SpanKind.SERVER,
+                headers=_trace(headers),
+                url__path=scope["path"],
+            ):
+                await self._app(scope, receive, send_with_headers)
+        finally:
+            self._gateway.metrics.running.dec()
+            self._count(scope, context)
+        return None
+
+    def _headers(self, context: Context) -> Iterable[tuple[bytes, bytes]]:
+        yield b"x-request-id", context.request_id.encode()
+        yield b"openai-processing-ms", b"%d" % round(1000 * (context.first_byte_seconds or 0))
+        if context.node is not None:
+            yield b"x-suite-node", quote(context.node).encode()
+        if context.model is not None and (digest := self._gateway.digests.of(context.model)) is not None:
+            yield b"x-suite-model-digest", b"sha256:" + digest.encode()
+
+    def _count(self, scope: Scope, context: Context) -> None:
+        endpoint = scope.get("endpoint")
+        self._gateway.metrics.count(
+            "none" if endpoint is None else endpoint.__name__,
+            context.status or _CLIENT_GONE,
+            seconds=self._gateway.clock() - context.began,
+            first_byte_seconds=context.first_byte_seconds,
+        )
 
 
-def _request_id(scope: Scope) -> str | None:
+def _request_id(headers: Headers) -> str | None:
     """The id that the client has given its request, if it can be sent back as it is."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and 0 < len(value) <= _LONGEST_ID:
-            text: str = value.decode("latin-1")
-            return text if text.isascii() and text.isprintable() else None
-    return None
+    given = headers.get("x-request-id", "")
+    return given if 0 < len(given) <= _LONGEST_ID and given.isascii() and given.isprintable() else None
+
+
+def _trace(headers: Headers) -> dict[str, str] | None:
+    """The trace that the client has begun (W3C Trace Context)."""
+    given = headers.get("traceparent")
+    return None if given is None else {"traceparent": given}

@@ -35,10 +35,10 @@ ErrorBody: TypeAlias = Callable[[SuiteError], dict[str, Any]]
 LONGEST_RETRY_SECONDS: Final = 120
 """Clients of OpenAI's API give up when they are told to wait for longer."""
 
-_STATUS: Final = {PromptTooLong: 400}
+_STATUS: Final[dict[type[SuiteError], int]] = {PromptTooLong: 400}
 """Where OpenAI's API has another status than the service."""
-_CODES: Final = {PromptTooLong: "context_length_exceeded"}
-_PARAMS: Final = {ModelNotFound: "model", PromptTooLong: "messages"}
+_CODES: Final[dict[type[SuiteError], str]] = {PromptTooLong: "context_length_exceeded"}
+_PARAMS: Final[dict[type[SuiteError], str]] = {ModelNotFound: "model", PromptTooLong: "messages"}
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -11,15 +12,28 @@ from starlette.requests import Request
 from suite.client import Client
 from suite.gateway.access import Access
 from suite.gateway.context import context_of
+from suite.gateway.digests import Digests
 from suite.gateway.errors import invalid
-from suite.gateway.generations import Generations
+from suite.gateway.generations import Generations, while_connected
+from suite.gateway.loading import loaded_within
+from suite.gateway.metrics import Metrics
 from suite.identity import Clock, NewId, Now
 
-T = TypeVar("T", bound=msgspec.Struct)
+
+class ForModel(Protocol):
+    """A request that names a model."""
+
+    @property
+    def model(self) -> str:
+        """Its id, or one of its aliases."""
+
+
+T = TypeVar("T")
+M = TypeVar("M", bound=ForModel)
 
 
 class Gateway:
-    """What the endpoints of every dialect get."""
+    """What the operations of every dialect get."""
 
     def __init__(
         self,
@@ -34,10 +48,13 @@ class Gateway:
         """``load_seconds`` is how long a request waits for a model that is not loaded."""
         self.client = client
         self.access = access
-        self.generations = Generations(client, load_seconds=load_seconds, clock=clock)
+        self.metrics = Metrics()
+        self.digests = Digests(client, clock)
+        self.generations = Generations(client, self.metrics, load_seconds=load_seconds, clock=clock)
         self.new_id, self.now, self.clock = new_id, now, clock
+        self._load_seconds = load_seconds
 
-    async def read(self, request: Request, decode: Callable[[bytes], T], *, model: Callable[[T], str]) -> T:
+    async def read(self, request: Request, decode: Callable[[bytes], M]) -> M:
         """Read the body of a request for a model, and check that its sender may use that.
 
         Raises InvalidJson, InvalidRequest, TooLarge, or the refusal of the model.
@@ -46,5 +63,20 @@ class Gateway:
             asked = decode(await request.body())
         except msgspec.MsgspecError as error:
             raise invalid(error) from None
-        self.access.check_model(context_of(request.scope).requester, model(asked))
+        context = context_of(request.scope)
+        context.model = asked.model
+        self.access.check_model(context.requester, asked.model)
         return asked
+
+    async def patiently(
+        self, request: Request, model: str, load_wait_ms: int | None, work: Callable[[int], Awaitable[T]]
+    ) -> T:
+        """Do work with a model that may have to be loaded first, as long as the request's client waits.
+
+        ``work`` gets how long the model may wait for memory: ``load_wait_ms``, if that was given. Raises
+        Cancelled, and ModelLoading when the model is not loaded in time.
+        """
+        seconds = self._load_seconds if load_wait_ms is None else load_wait_ms / 1000
+        return await while_connected(
+            request, partial(loaded_within, seconds, self.client, model, work, self.clock)
+        )

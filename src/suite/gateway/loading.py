@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
-from suite.errors import ModelLoading
+import anyio
+
+from suite.client import Client
+from suite.errors import ModelLoading, NotEnoughMemory
 from suite.identity import Clock
 from suite.messages.signals import Progress, Signal, Waiting
+from suite.tasks import background
+
+T = TypeVar("T")
 
 _UNKNOWN_RETRY_SECONDS: Final = 10.0
 
@@ -61,3 +68,38 @@ class Loading:
         if self._waiting is not None or not self._fraction or self._began is None:
             return None
         return round((self._clock() - self._began) * (1 - self._fraction) / self._fraction, 1)
+
+
+async def loaded_within(
+    seconds: float, client: Client, model: str, work: Callable[[int], Awaitable[T]], clock: Clock
+) -> T:
+    """Do work that loads a model first and gives no signals; it may take long once the model is loaded.
+
+    ``work`` gets how long the model may wait for memory, in milliseconds. Raises ModelLoading if the model
+    is not loaded after so many seconds.
+    """
+    began = clock()
+
+    async def watch() -> None:
+        await anyio.sleep(seconds)
+        model_info = (await client.get_model_status(model)).model
+        if model_info is not None and not model_info.loaded:
+            raise _not_loaded(model, model_info.instance.load_progress if model_info.instance else None)
+
+    async with background() as tasks:
+        tasks.start_soon(watch)
+        try:
+            return await work(round(seconds * 1000))
+        except NotEnoughMemory:
+            if clock() - began < seconds:
+                raise
+    raise _not_loaded(model, None)
+
+
+def _not_loaded(model: str, progress: float | None) -> ModelLoading:
+    return ModelLoading(
+        f"{model} {'waits for memory' if progress is None else 'is being loaded'}: send the request again",
+        retry_after_ms=round(1000 * _UNKNOWN_RETRY_SECONDS),
+        state="waiting" if progress is None else "loading",
+        progress=progress,
+    )

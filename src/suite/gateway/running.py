@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import time
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Final
 
 import anyio
@@ -17,8 +18,9 @@ from suite.config.settings import HttpSettings
 from suite.gateway.access import Everybody
 from suite.gateway.app import application
 from suite.gateway.gateway import Gateway
-from suite.gateway.server import listening, serving
+from suite.gateway.server import serving
 from suite.identity import new_id, utc_now
+from suite.listening import listening, url_of
 from suite.tasks import background
 
 logger = logging.getLogger("suite.gateway")
@@ -33,14 +35,15 @@ async def run_gateway(
     settings: HttpSettings,
     connect: Callable[[], AbstractAsyncContextManager[Client]],
     *,
+    inherited: int | None = None,
     on_ready: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM; after a second one, running answers are not waited for.
 
-    ``on_ready`` is called with the URL. Raises PortTaken, InvalidConfiguration, and what connecting raises.
+    ``inherited`` is the descriptor of a socket that listens already. ``on_ready`` is called with the URL.
+    Raises PortTaken, InvalidConfiguration, and what connecting raises.
     """
-    host, port = msgspec.structs.replace(settings, listen=settings.listen or DEFAULT_LISTEN).address
-    with listening(host, port) as bound:
+    with _socket(settings, inherited) as opened:
         async with background() as tasks, connect() as client:
             stop = anyio.Event()
             tasks.start_soon(_wait_for_signals, stop, tasks.cancel_scope)
@@ -53,8 +56,9 @@ async def run_gateway(
                 clock=time.monotonic,
             )
             app = application(gateway, max_body_bytes=int(settings.max_body_mb * _MIB))
-            async with serving(app, bound, drain_seconds=DRAIN_SECONDS):
-                on_ready(_url(host, bound.getsockname()[1]))
+            tasks.start_soon(gateway.digests.run)
+            async with serving(app, opened, drain_seconds=DRAIN_SECONDS):
+                on_ready(url_of(opened))
                 await stop.wait()
 
 
@@ -66,5 +70,8 @@ async def _wait_for_signals(stop: anyio.Event, scope: anyio.CancelScope) -> None
             stop.set()
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _socket(settings: HttpSettings, inherited: int | None) -> AbstractContextManager[socket.socket]:
+    if inherited is not None:
+        return socket.socket(fileno=inherited)
+    address = msgspec.structs.replace(settings, listen=settings.listen or DEFAULT_LISTEN).address
+    return listening(*address)

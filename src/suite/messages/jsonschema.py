@@ -21,8 +21,10 @@ from suite.messages.actions import (
     generation,
     prediction,
     projections,
+    ranking,
     residency,
     status,
+    tokens,
     usage,
 )
 
@@ -32,6 +34,8 @@ ACTIONS = (
     residency,
     generation,
     embedding,
+    ranking,
+    tokens,
     usage,
     evaluation,
     prediction,

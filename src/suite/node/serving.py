@@ -62,6 +62,7 @@ from suite.node.cores import NodeCores
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.foreign_messages import ForeignMessages
+from suite.node.gateway import Gateway
 from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
@@ -211,6 +212,7 @@ async def running_node(
     with (
         data_directory.held(settings.data_dir),
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
+        Gateway.opened(settings) as gateway,
     ):
         Address(settings, None).withdraw()  # of a node that was killed
         async with (
@@ -229,7 +231,7 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            env = _Environment(settings, subjects, nats, connection, log, tasks, new_id, now, clock)
+            env = _Environment(settings, subjects, nats, connection, log, tasks, gateway, new_id, now, clock)
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
@@ -266,6 +268,8 @@ async def running_node(
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
                     nats.address.publish()
+                    if gateway is not None:
+                        tasks.start_soon(gateway.run)
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
                     try:
                         yield node
@@ -290,6 +294,7 @@ class _Environment(NamedTuple):
     connection: Connection
     log: Log
     tasks: anyio.abc.TaskGroup
+    gateway: Gateway | None
     new_id: NewId
     now: Now
     clock: Clock
@@ -408,6 +413,7 @@ def _node(
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
         pins=pins,
+        gateway=env.gateway,
         new_id=env.new_id,
         now=env.now,
         clock=clock,

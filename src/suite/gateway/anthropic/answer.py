@@ -88,6 +88,12 @@ class OutputMessage(msgspec.Struct, frozen=True, kw_only=True):
     """Not in Anthropic's API: what of the request could not be done as asked."""
 
 
+class MessageEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a streamed message; what else it has depends on its type."""
+
+    type: str
+
+
 class CountedTokens(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``/v1/messages/count_tokens``."""
 

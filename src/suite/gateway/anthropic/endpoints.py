@@ -1,29 +1,56 @@
-"""The endpoints of Anthropic's API."""
+"""The operations of Anthropic's API."""
 
 from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from suite.gateway.anthropic.answer import CountedTokens, MessageAnswer, anthropic_error, output_message
-from suite.gateway.anthropic.request import read_count_tokens, read_messages
-from suite.gateway.encoding import json_response
+from suite.gateway.anthropic.answer import (
+    CountedTokens,
+    MessageAnswer,
+    MessageEvent,
+    OutputMessage,
+    anthropic_error,
+    output_message,
+)
+from suite.gateway.anthropic.request import (
+    CountTokensRequest,
+    MessagesRequest,
+    read_count_tokens,
+    read_messages,
+)
 from suite.gateway.errors import error_bodies
 from suite.gateway.gateway import Gateway
+from suite.gateway.operations import Operation, json_response
+from suite.messages.actions.tokens import ApplyTemplateReply
 
 _PATH = "/v1/messages"
 
 error_bodies[_PATH] = anthropic_error
 
 
-def routes(gateway: Gateway) -> list[Route]:
-    """The routes of Anthropic's API."""
+def operations(gateway: Gateway) -> list[Operation]:
+    """The operations of Anthropic's API."""
     api = _Anthropic(gateway)
     return [
-        Route(_PATH, api.messages, methods=["POST"]),
-        Route(f"{_PATH}/count_tokens", api.count_tokens, methods=["POST"]),
+        Operation(
+            path=_PATH,
+            method="POST",
+            answer=api.messages,
+            summary="The answer to a conversation, as Anthropic's API has it.",
+            request=MessagesRequest,
+            reply=OutputMessage,
+            event=MessageEvent,
+        ),
+        Operation(
+            path=f"{_PATH}/count_tokens",
+            method="POST",
+            answer=api.count_tokens,
+            summary="How many tokens a conversation has.",
+            request=CountTokensRequest,
+            reply=CountedTokens,
+        ),
     ]
 
 
@@ -33,7 +60,7 @@ class _Anthropic:
 
     async def messages(self, request: Request) -> ASGIApp:
         """Answer a conversation."""
-        asked = await self._gateway.read(request, read_messages, model=lambda asked: asked.model)
+        asked = await self._gateway.read(request, read_messages)
         generation_id = self._gateway.new_id()
         id, fields = f"msg_{generation_id}", {**asked.fields, "generation_id": generation_id}
         if asked.stream:
@@ -43,6 +70,11 @@ class _Anthropic:
 
     async def count_tokens(self, request: Request) -> Response:
         """Count the tokens of a prompt, without an answer to it."""
-        asked = await self._gateway.read(request, read_count_tokens, model=lambda asked: asked.model)
-        reply = await self._gateway.client.apply_template(asked.model, **asked.prompt_fields)
-        return json_response(CountedTokens(input_tokens=reply.count))
+        asked = await self._gateway.read(request, read_count_tokens)
+        fields = asked.prompt_fields
+
+        async def count(load_wait_ms: int) -> ApplyTemplateReply:
+            return await self._gateway.client.apply_template(asked.model, **fields, load_wait_ms=load_wait_ms)
+
+        reply = await self._gateway.patiently(request, asked.model, None, count)
+        return json_response(CountedTokens(input_tokens=reply.tokens))

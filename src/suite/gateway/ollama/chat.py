@@ -8,6 +8,7 @@ import msgspec
 
 from suite.errors import UnsupportedContent
 from suite.gateway.generations import Fields
+from suite.gateway.ollama.names import reader
 from suite.gateway.ollama.options import OllamaRequest
 
 
@@ -107,5 +108,5 @@ class OllamaGenerateRequest(OllamaRequest, frozen=True, kw_only=True):
         return fields | {"messages": [{"role": "user", "content": self.prompt}]}
 
 
-read_chat: Final = msgspec.json.Decoder(OllamaChatRequest).decode
-read_generate: Final = msgspec.json.Decoder(OllamaGenerateRequest).decode
+read_chat: Final = reader(OllamaChatRequest)
+read_generate: Final = reader(OllamaGenerateRequest)

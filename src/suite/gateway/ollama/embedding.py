@@ -8,16 +8,12 @@ import msgspec
 from msgspec import Meta
 
 from suite.gateway.ollama.keep_alive import Stay, stay
+from suite.gateway.ollama.names import reader
 
 
 class _EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(min_length=1)]
     keep_alive: float | str | None = None
-
-    @property
-    def model_id(self) -> str:
-        """The model's id here."""
-        return self.model.removesuffix(":latest")
 
     @property
     def stay(self) -> Stay | None:
@@ -54,5 +50,5 @@ class OllamaEmbedding(msgspec.Struct, frozen=True, kw_only=True):
     embedding: tuple[float, ...]
 
 
-read_embed: Final = msgspec.json.Decoder(OllamaEmbedRequest).decode
-read_embedding: Final = msgspec.json.Decoder(OllamaEmbeddingRequest).decode
+read_embed: Final = reader(OllamaEmbedRequest)
+read_embedding: Final = reader(OllamaEmbeddingRequest)

@@ -8,15 +8,14 @@ from typing import Any, Final
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from suite.gateway.context import context_of
-from suite.gateway.encoding import json_response
 from suite.gateway.errors import error_bodies
 from suite.gateway.gateway import Gateway
 from suite.gateway.generations import Fields, while_connected
 from suite.gateway.ollama.answer import (
+    NDJSON,
     DoneReason,
     Lines,
     OllamaAnswer,
@@ -26,31 +25,96 @@ from suite.gateway.ollama.answer import (
     ollama_error,
     whole,
 )
-from suite.gateway.ollama.chat import read_chat, read_generate
-from suite.gateway.ollama.embedding import OllamaEmbedded, OllamaEmbedding, read_embed, read_embedding
-from suite.gateway.ollama.models import LoadedModels, ShowRequest, Tags, loaded, shown, tag
+from suite.gateway.ollama.chat import (
+    OllamaChatRequest,
+    OllamaGenerateRequest,
+    read_chat,
+    read_generate,
+)
+from suite.gateway.ollama.embedding import (
+    OllamaEmbedded,
+    OllamaEmbedding,
+    OllamaEmbeddingRequest,
+    OllamaEmbedRequest,
+    read_embed,
+    read_embedding,
+)
+from suite.gateway.ollama.models import LoadedModels, Shown, ShowRequest, Tags, loaded, shown, tag
+from suite.gateway.ollama.names import reader
 from suite.gateway.ollama.options import OllamaRequest
+from suite.gateway.operations import Operation, json_response
 from suite.messages.actions.status import ModelInfo
 
 API_VERSION: Final = "0.13.0"
 """The version of Ollama whose API this follows: clients ask for it to know what they may use."""
 
 error_bodies["/api/"] = ollama_error
-_read_show = msgspec.json.Decoder(ShowRequest).decode
+_read_show = reader(ShowRequest)
 
 
-def routes(gateway: Gateway) -> list[Route]:
-    """The routes of Ollama's API."""
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``/api/version``."""
+
+    version: str
+
+
+def operations(gateway: Gateway) -> list[Operation]:
+    """The operations of Ollama's API."""
     api = _Ollama(gateway)
     return [
-        Route("/api/chat", api.chat, methods=["POST"]),
-        Route("/api/generate", api.generate, methods=["POST"]),
-        Route("/api/embed", api.embed, methods=["POST"]),
-        Route("/api/embeddings", api.embedding, methods=["POST"]),
-        Route("/api/show", api.show, methods=["POST"]),
-        Route("/api/tags", api.tags),
-        Route("/api/ps", api.loaded),
-        Route("/api/version", api.version),
+        Operation(
+            path="/api/chat",
+            method="POST",
+            answer=api.chat,
+            summary="The answer to a chat, as Ollama has it.",
+            request=OllamaChatRequest,
+            media_type=NDJSON,
+        ),
+        Operation(
+            path="/api/generate",
+            method="POST",
+            answer=api.generate,
+            summary="The answer to a prompt, as Ollama has it.",
+            request=OllamaGenerateRequest,
+            media_type=NDJSON,
+        ),
+        Operation(
+            path="/api/embed",
+            method="POST",
+            answer=api.embed,
+            summary="Vectors of texts, as Ollama has them.",
+            request=OllamaEmbedRequest,
+            reply=OllamaEmbedded,
+        ),
+        Operation(
+            path="/api/embeddings",
+            method="POST",
+            answer=api.embedding,
+            summary="The vector of a text, as older versions of Ollama have it.",
+            request=OllamaEmbeddingRequest,
+            reply=OllamaEmbedding,
+        ),
+        Operation(
+            path="/api/show",
+            method="POST",
+            answer=api.show,
+            summary="One model, as Ollama describes it.",
+            request=ShowRequest,
+            reply=Shown,
+        ),
+        Operation(path="/api/tags", answer=api.tags, summary="All models, as Ollama lists them.", reply=Tags),
+        Operation(
+            path="/api/ps",
+            answer=api.loaded,
+            summary="The models that are loaded, as Ollama lists them.",
+            reply=LoadedModels,
+        ),
+        Operation(
+            path="/api/version",
+            answer=api.version,
+            summary="The version of Ollama's API that this follows.",
+            reply=Version,
+        ),
     ]
 
 
@@ -60,7 +124,7 @@ class _Ollama:
 
     async def chat(self, request: Request) -> ASGIApp:
         """Answer a chat."""
-        asked = await self._gateway.read(request, read_chat, model=lambda asked: asked.model_id)
+        asked = await self._gateway.read(request, read_chat)
         if not asked.messages:
             return await self._move(request, asked, in_message)
         may_call = bool(asked.tools)
@@ -68,20 +132,20 @@ class _Ollama:
 
     async def generate(self, request: Request) -> ASGIApp:
         """Answer a prompt."""
-        asked = await self._gateway.read(request, read_generate, model=lambda asked: asked.model_id)
+        asked = await self._gateway.read(request, read_generate)
         if not asked.prompt:
             return await self._move(request, asked, in_response)
-        info = await self._info(asked.model_id)
+        info = await self._info(asked.model)
         fields = asked.fields(has_template=info.has_chat_template)
         return await self._generate(request, asked, fields, in_response, may_call_tools=False)
 
     async def embed(self, request: Request) -> Response:
         """Make vectors of texts."""
-        asked = await self._gateway.read(request, read_embed, model=lambda asked: asked.model_id)
+        asked = await self._gateway.read(request, read_embed)
         reply = await while_connected(
             request,
             lambda: self._gateway.client.embed(
-                asked.model_id, asked.input, dimensions=asked.dimensions, keep_alive=asked.stay
+                asked.model, asked.input, dimensions=asked.dimensions, keep_alive=asked.stay
             ),
         )
         return json_response(
@@ -95,19 +159,19 @@ class _Ollama:
 
     async def embedding(self, request: Request) -> Response:
         """Make the vector of one text."""
-        asked = await self._gateway.read(request, read_embedding, model=lambda asked: asked.model_id)
+        asked = await self._gateway.read(request, read_embedding)
         reply = await while_connected(
             request,
             lambda: self._gateway.client.embed(
-                asked.model_id, asked.prompt, normalize=False, keep_alive=asked.stay
+                asked.model, asked.prompt, normalize=False, keep_alive=asked.stay
             ),
         )
         return json_response(OllamaEmbedding(embedding=reply.embeddings[0]))
 
     async def show(self, request: Request) -> Response:
         """Describe a model."""
-        asked = await self._gateway.read(request, _read_show, model=lambda asked: asked.model_id)
-        return json_response(shown(await self._info(asked.model_id), now=self._gateway.now()))
+        asked = await self._gateway.read(request, _read_show)
+        return json_response(shown(await self._info(asked.model), now=self._gateway.now()))
 
     async def tags(self, request: Request) -> Response:
         """List all models."""
@@ -127,7 +191,7 @@ class _Ollama:
     async def version(self, request: Request) -> Response:
         """Tell which version of the API this is."""
         del request
-        return json_response({"version": API_VERSION})
+        return json_response(Version(version=API_VERSION))
 
     async def _generate(
         self, request: Request, asked: OllamaRequest, fields: Fields, write: Write, *, may_call_tools: bool
@@ -144,7 +208,7 @@ class _Ollama:
         """Load the model of a request that has nothing to answer, or unload it if it is not to stay."""
         fields = asked.common_fields
         reason: DoneReason = "unload" if fields.get("keep_alive") == "now" else "load"
-        await while_connected(request, lambda: self._load_or_unload(asked.model_id, fields, reason))
+        await while_connected(request, lambda: self._load_or_unload(asked.model, fields, reason))
         return json_response(self._lines(request, asked, write).without_text(reason))
 
     async def _load_or_unload(self, model_id: str, fields: Mapping[str, Any], reason: DoneReason) -> None:

@@ -75,18 +75,7 @@ class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
 class ShowRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to ``/api/show``."""
 
-    model: Annotated[str, Meta(min_length=1)] | None = None
-    name: Annotated[str, Meta(min_length=1)] | None = None
-    """An older name of ``model``."""
-
-    def __post_init__(self) -> None:
-        if self.model is None and self.name is None:
-            raise ValueError("model is missing")
-
-    @property
-    def model_id(self) -> str:
-        """The model's id here."""
-        return (self.model or self.name or "").removesuffix(":latest")
+    model: Annotated[str, Meta(min_length=1)]
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,11 +54,6 @@ class OllamaRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the model thinks before it answers, if it can be told, or how much."""
 
     @property
-    def model_id(self) -> str:
-        """The model's id here, where names have no default tag."""
-        return self.model.removesuffix(":latest")
-
-    @property
     def is_streamed(self) -> bool:
         """Whether the answer comes in pieces."""
         return self.stream is not False
@@ -66,7 +61,7 @@ class OllamaRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def common_fields(self) -> dict[str, Any]:
         """The fields of a GenerateTextRequest that every request has. Raises InvalidRequest."""
-        fields: dict[str, Any] = {"model_id": self.model_id, **self.options.fields}
+        fields: dict[str, Any] = {"model_id": self.model, **self.options.fields}
         if self.format == "json":
             fields["response_format"] = {"type": "json_object"}
         elif isinstance(self.format, dict):

@@ -11,141 +11,70 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from suite.errors import SuiteError
 from suite.gateway.encoding import encode
-from suite.gateway.errors import openai_error
 from suite.gateway.generations import Fields
-from suite.gateway.sse import EVENT_STREAM, comment, event
+from suite.gateway.openai.form import DONE, OpenAIForm
+from suite.gateway.openai.sampling import MOST_TOKENS, JsonObject, Sampled
+from suite.gateway.openai.usage import Usage, finish_reason, usage_of
+from suite.gateway.sse import event
 from suite.gateway.tool_text import TextBeforeCalls
-from suite.messages.actions.chat import ToolCall
+from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool, ToolCall
 from suite.messages.actions.generation import Choice, GenerateTextReply
-from suite.messages.actions.generation import Usage as Tokens
-from suite.messages.events import Outcome
 from suite.messages.logprobs import TokenLogprobs
 from suite.messages.signals import Chunk
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls"]
 
-DONE: Final = event(b"[DONE]")
-_NULL: Final = Raw(b"null")
+Messages = Annotated[
+    Raw,
+    Meta(extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/ChatMessage"}}),
+]
+Tools = Annotated[
+    Raw,
+    Meta(extra_json_schema={"type": ["array", "null"], "items": {"$ref": "#/components/schemas/Tool"}}),
+]
+ToolChoice = Annotated[
+    Raw,
+    Meta(extra_json_schema={"anyOf": [{"enum": ["auto", "none", "required", None]}, {"type": "object"}]}),
+]
+Format = Annotated[
+    Raw,
+    Meta(extra_json_schema={"anyOf": [{"$ref": "#/components/schemas/ResponseFormat"}, {"type": "null"}]}),
+]
+PARTS: Final = (ChatMessage, Tool, ResponseFormat)
+"""The types that the schema of `ChatRequest` refers to."""
+
+_NO_TOOLS: Final = (UNSET, Raw(b"null"), Raw(b"[]"))
 
 
-class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stream has beside the text."""
+class ChatRequest(Sampled, frozen=True, kw_only=True):
+    """A request to ``/v1/chat/completions``. Unknown parameters are ignored, and null counts as left out."""
 
-    include_usage: bool | None = None
-    """True: a last chunk without choices has the usage."""
-
-
-class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to ``/v1/chat/completions``. Unknown parameters are ignored."""
-
-    model: Annotated[str, Meta(min_length=1)]
-    messages: Raw
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    tools: Raw | UnsetType = UNSET
-    tool_choice: Raw | UnsetType = UNSET
-    parallel_tool_calls: bool | None = None
-    response_format: Raw | UnsetType = UNSET
-    max_tokens: int | None = None
+    messages: Messages
     max_completion_tokens: int | None = None
-    """The same as ``max_tokens``. Default: as many as the context has room for."""
-    n: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: Raw | UnsetType = UNSET
+    """Another name of ``max_tokens``. Default: as many as the context has room for."""
+    tools: Tools | UnsetType = UNSET
+    tool_choice: ToolChoice | UnsetType = UNSET
+    parallel_tool_calls: bool | None = None
+    response_format: Format | UnsetType = UNSET
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    seed: int | None = None
-    stop: Raw | UnsetType = UNSET
-    chat_template_kwargs: Raw | UnsetType = UNSET
-    top_k: int | None = None
-    """This and what follows is not in OpenAI's API; it is as in the service's ``generate_text``."""
-    min_p: float | None = None
-    typical_p: float | None = None
-    repeat_penalty: float | None = None
-    grammar: str | None = None
-    json_schema: Raw | UnsetType = UNSET
+    chat_template_kwargs: JsonObject | UnsetType = UNSET
     continue_final_message: bool | None = None
-    truncate: str | None = None
-    priority: int | None = None
-    deadline_ms: int | None = None
-    load_wait_ms: int | None = None
-    keep_alive: Raw | UnsetType = UNSET
-    context_length: int | None = None
-    conversation_id: str | None = None
-    reuse: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is only for streams: leave it out, or send stream: true")
-
-    @property
-    def includes_usage(self) -> bool:
-        """Whether the stream ends with a chunk that has the usage."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
     def may_call_tools(self) -> bool:
         """Whether the answer may have tool calls."""
-        return self.tools not in (UNSET, _NULL, Raw(b"[]")) and self.tool_choice != Raw(b'"none"')
+        return self.tools not in _NO_TOOLS and self.tool_choice != Raw(b'"none"')
 
     @property
     def fields(self) -> Fields:
-        """The request as the service takes it: what was given, under the same names."""
-        given = {name: value for name in _PASSED if (value := getattr(self, name)) not in (None, UNSET)}
-        if self.max_tokens is None and self.max_completion_tokens is None:
-            given["max_tokens"] = MOST_TOKENS
-        return {"model_id": self.model, **given}
+        """The request as the service takes it."""
+        limited = self.max_tokens is not None or self.max_completion_tokens is not None
+        return {"max_tokens": MOST_TOKENS, **super().fields} if not limited else super().fields
 
-
-MOST_TOKENS: Final = 2**31 - 1
-"""More than any context has room for."""
-
-_OWN: Final = ("model", "stream", "stream_options")
-_PASSED: Final = tuple(each for each in ChatRequest.__struct_fields__ if each not in _OWN)
 
 read_chat: Final = msgspec.json.Decoder(ChatRequest).decode
-
-
-class PromptDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the prompt's tokens: those that were in memory, and were not decoded again."""
-
-    cached_tokens: int
-
-
-class CompletionDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the answer's tokens: those before it, between think markers."""
-
-    reasoning_tokens: int
-
-
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """The tokens of a request."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptDetails
-    completion_tokens_details: CompletionDetails
-
-    @classmethod
-    def of(cls, *all_tokens: Tokens) -> Usage:
-        """The usage of a request that took these generations."""
-        prompt = sum(each.prompt_tokens for each in all_tokens)
-        completion = sum(each.completion_tokens for each in all_tokens)
-        return cls(
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=prompt + completion,
-            prompt_tokens_details=PromptDetails(cached_tokens=sum(each.reused_tokens for each in all_tokens)),
-            completion_tokens_details=CompletionDetails(
-                reasoning_tokens=sum(each.reasoning_tokens for each in all_tokens)
-            ),
-        )
 
 
 class LogProbs(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,7 +168,7 @@ def chat_completion(reply: GenerateTextReply, *, id: str, created: int) -> ChatC
         created=created,
         model=reply.model_id,
         choices=tuple(map(_choice, choices_of(reply))),
-        usage=Usage.of(reply.usage),
+        usage=usage_of((reply.usage,)),
     )
 
 
@@ -257,11 +186,6 @@ def choices_of(reply: GenerateTextReply) -> tuple[Choice, ...]:
     )
 
 
-def finish_reason(outcome: Outcome) -> Literal["stop", "length"]:
-    """Why a text ended, in the two words that OpenAI's API has for it."""
-    return "stop" if outcome == "stop" else "length"
-
-
 def _choice(choice: Choice) -> ChatChoice:
     calls = choice.tool_calls
     return ChatChoice(
@@ -274,20 +198,6 @@ def _choice(choice: Choice) -> ChatChoice:
         logprobs=None if choice.logprobs is None else LogProbs(content=choice.logprobs),
         finish_reason="tool_calls" if calls else finish_reason(choice.finish_reason),
     )
-
-
-class OpenAIForm:
-    """How all streams of OpenAI's API say what is no part of the answer."""
-
-    media_type = EVENT_STREAM
-
-    def error(self, error: SuiteError) -> bytes:
-        """An event with the error; no `[DONE]` follows it."""
-        return event(encode(openai_error(error)))
-
-    def keep_alive(self, told: str) -> bytes:
-        """A comment."""
-        return comment(told)
 
 
 class ChatAnswer(OpenAIForm):
@@ -316,7 +226,7 @@ class ChatAnswer(OpenAIForm):
         """The events with what was held back, the calls, the reasons of the end, and the usage."""
         events = [each for choice in choices_of(reply) for each in self._last_events(choice)]
         if self._includes_usage:
-            events.append(self._encoded((), Usage.of(reply.usage)))
+            events.append(self._encoded((), usage_of((reply.usage,))))
         return b"".join((*events, DONE))
 
     def _last_events(self, choice: Choice) -> list[bytes]:

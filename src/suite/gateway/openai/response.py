@@ -103,7 +103,7 @@ class ResponseUsage(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Response(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseDocument(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``/v1/responses``."""
 
     id: str
@@ -131,6 +131,13 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     """Not in OpenAI's API: what of the request could not be done as asked."""
 
 
+class ResponseEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a streamed response; what else it has depends on its type."""
+
+    type: str
+    sequence_number: int
+
+
 class Responses:
     """Makes the response to one request, at each of its states."""
 
@@ -139,18 +146,18 @@ class Responses:
         self.id = id
         self._created_at = created_at
 
-    def begun(self) -> Response:
+    def begun(self) -> ResponseDocument:
         """The response before there is anything."""
         return self._response("in_progress", ())
 
-    def failed(self, error: SuiteError, output: tuple[AnyItem, ...]) -> Response:
+    def failed(self, error: SuiteError, output: tuple[AnyItem, ...]) -> ResponseDocument:
         """The response that ended with an error."""
         body = openai_error(error)["error"]
         return msgspec.structs.replace(
             self._response("failed", output), error={"code": body["code"], "message": body["message"]}
         )
 
-    def whole(self, reply: GenerateTextReply) -> Response:
+    def whole(self, reply: GenerateTextReply) -> ResponseDocument:
         """The response with all of a reply."""
         is_whole = reply.finish_reason == "stop"
         warnings = (*self._asked.warnings, *reply.warnings)
@@ -189,10 +196,10 @@ class Responses:
         texts = (self.message(reply.text, ended),) if reply.text or not reply.tool_calls else ()
         return (*thoughts, *texts, *map(self.call, reply.tool_calls or ()))
 
-    def _response(self, status: State, output: tuple[AnyItem, ...]) -> Response:
+    def _response(self, status: State, output: tuple[AnyItem, ...]) -> ResponseDocument:
         asked = self._asked
         format = asked.text.format if asked.text and asked.text.format else None
-        return Response(
+        return ResponseDocument(
             id=f"resp_{self.id}",
             created_at=self._created_at,
             status=status,

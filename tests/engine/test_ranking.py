@@ -1,0 +1,75 @@
+"""Scores of a real context over a small model with a ranking head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import gguf
+import pytest
+
+from suite.engine.llama_model import ContextSettings, LlamaModel
+from suite.engine.ranking import Ranker, pair
+from suite.errors import CannotRerank, PromptTooLong
+from support.encoder import CONTEXT, tiny_bert
+from support.models import tiny_model
+
+SETTINGS = ContextSettings(
+    context_tokens=CONTEXT, cache_tokens=CONTEXT, batch_tokens=CONTEXT, gpu_layers=0, threads=1, slots=1
+)
+DOCUMENTS = ("a stone", "the shore of the sea", "a tree has leaves", "the sea")
+ALIKE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaModel]:
+    path = tiny_bert(tmp_path_factory.mktemp("ranking") / "ranker.gguf", pooling=gguf.PoolingType.RANK)
+    model = LlamaModel.load(str(path), SETTINGS, lambda _: None)
+    yield model
+    model.free()
+
+
+def scores(ranker: Ranker, pairs: Sequence[Sequence[int]], *, raw: bool = False) -> tuple[float, ...]:
+    steps = ranker.rank(pairs, raw=raw)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: tuple[float, ...] = end.value
+            return found
+
+
+def test_a_document_has_the_same_score_alone_and_among_others(model: LlamaModel) -> None:
+    ranker = Ranker(model, SETTINGS)
+    pairs = [pair(model.vocabulary, "the sea", document) for document in DOCUMENTS]
+    together = scores(ranker, pairs)
+    assert all(0 < score < 1 for score in together)
+    assert len({round(score, 5) for score in together}) == len(DOCUMENTS), "the documents differ"
+    for tokens, score in zip(pairs, together, strict=True):
+        assert math.isclose(scores(ranker, [tokens])[0], score, abs_tol=ALIKE)
+    raw = scores(ranker, pairs, raw=True)
+    assert sorted(range(4), key=raw.__getitem__) == sorted(range(4), key=together.__getitem__)
+    assert math.isclose(1 / (1 + math.exp(-raw[0])), together[0], abs_tol=ALIKE)
+
+
+def test_what_is_ranked_is_the_query_and_the_document_between_the_marks_of_the_model(
+    model: LlamaModel,
+) -> None:
+    tokens = pair(model.vocabulary, "a", "b")
+    pieces = [model.vocabulary.piece(token, special=True).decode().strip() for token in tokens]
+    assert pieces == ["[CLS]", "a", "[SEP]", "b", "[SEP]"]
+    named = pair(model.vocabulary, "a", "[SEP]")
+    assert named.count(tokens[2]) == 2, "a name of a mark in a document is text"
+
+
+def test_a_document_that_is_too_long_is_named(model: LlamaModel) -> None:
+    with pytest.raises(PromptTooLong, match="document 1 with the query has 129 tokens"):
+        scores(Ranker(model, SETTINGS), [[5] * 128, [5] * 129])
+
+
+def test_a_model_without_a_head_does_not_rank(tmp_path: Path) -> None:
+    model = LlamaModel.load(str(tiny_model(tmp_path / "tiny.gguf")), SETTINGS, lambda _: None)
+    with pytest.raises(CannotRerank):
+        Ranker(model, SETTINGS)
+    model.free()
