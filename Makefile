@@ -64,11 +64,11 @@ lock: $(VENV)/.bench-installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing; llama.cpp is compiled the first time, which takes about 6 minutes on 2 cores."
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[serve,http]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[serve]"
 	touch $@
 
 $(VENV)/.dev-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[serve,http,hub,otlp,zmq,docs,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[serve,hub,otlp,zmq,docs,dev]"
 	touch $@
 
 $(VENV)/.bench-installed: $(VENV)/.dev-installed

@@ -30,7 +30,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 raise PortTaken(
-                    f"port {port} of {host} cannot be used for HTTP ({os.strerror(error.errno)}): choose another"
+                    f"port {port} of {host} is not free for HTTP ({os.strerror(error.errno)}): choose another"
                 ) from None
             raise InvalidConfiguration(
                 f"{host} is no address of this machine ({error}): choose another"

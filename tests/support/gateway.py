@@ -104,6 +104,18 @@ def running_gateway(
 
 
 @contextmanager
+def beside_a_node(models: Path, data_dir: Path, *options: str) -> Iterator[RunningGateway]:
+    """`suite serve --http` on a directory of models."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    serve = ["serve", "--data-dir", str(data_dir), "--models-dir", str(models), "--http", "127.0.0.1:0"]
+    with _process([*serve, *options], data_dir / "serve.log") as node:
+        _wait_for_node(node, data_dir)
+        url = ConnectionFile.read(data_dir).http
+        assert url is not None
+        yield RunningGateway("127.0.0.1", int(url.rpartition(":")[2]), data_dir)
+
+
+@contextmanager
 def gateway_of(data_dir: Path, *options: str) -> Iterator[RunningGateway]:
     """`suite gateway` for the node of a data directory, on a free port."""
     port = free_port()

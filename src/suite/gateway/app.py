@@ -40,7 +40,7 @@ _CLIENT_GONE: Final = 499
 """The status by which a request counts that got no answer."""
 
 
-def application(gateway: Gateway, *, max_body_bytes: int) -> Starlette:
+def application(gateway: Gateway) -> Starlette:
     """The application that serves all dialects."""
     operations = with_documents(
         [
@@ -61,7 +61,6 @@ def application(gateway: Gateway, *, max_body_bytes: int) -> Starlette:
             HTTPException: answer_error,
             Exception: answer_error,
         },
-        max_body_size=max_body_bytes,
     )
 
 

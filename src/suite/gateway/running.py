@@ -51,11 +51,12 @@ async def run_gateway(
                 client,
                 Everybody(),
                 load_seconds=settings.load_seconds,
+                max_body_bytes=int(settings.max_body_mb * _MIB),
                 new_id=new_id,
                 now=utc_now,
                 clock=time.monotonic,
             )
-            app = application(gateway, max_body_bytes=int(settings.max_body_mb * _MIB))
+            app = application(gateway)
             tasks.start_soon(gateway.digests.run)
             async with serving(app, opened, drain_seconds=DRAIN_SECONDS):
                 on_ready(url_of(opened))

@@ -267,7 +267,7 @@ async def running_node(
                 node = _node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
-                    nats.address.publish()
+                    nats.address.publish(http=None if gateway is None else gateway.url)
                     if gateway is not None:
                         tasks.start_soon(gateway.run)
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
