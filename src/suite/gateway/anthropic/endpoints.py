@@ -20,6 +20,7 @@ from suite.gateway.anthropic.request import (
     read_count_tokens,
     read_messages,
 )
+from suite.gateway.context import context_of
 from suite.gateway.errors import error_bodies
 from suite.gateway.gateway import Gateway
 from suite.gateway.operations import Operation, json_response
@@ -61,6 +62,7 @@ class _Anthropic:
     async def messages(self, request: Request) -> ASGIApp:
         """Answer a conversation."""
         asked = await self._gateway.read(request, read_messages)
+        context_of(request.scope).note_session(None if asked.metadata is None else asked.metadata.user_id)
         generation_id = self._gateway.new_id()
         id, fields = f"msg_{generation_id}", {**asked.fields, "generation_id": generation_id}
         if asked.stream:

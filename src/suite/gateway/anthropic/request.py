@@ -126,6 +126,13 @@ class OutputConfig(msgspec.Struct, frozen=True, kw_only=True):
     format: OutputFormat | None = None
 
 
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """About the request."""
+
+    user_id: str | None = None
+    """Tells conversations apart that begin alike; Claude Code's has the id of its session in it."""
+
+
 class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to ``/v1/messages/count_tokens``. Unknown parameters are ignored."""
 
@@ -155,6 +162,7 @@ class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True):
 
     max_tokens: Annotated[int, Meta(ge=1)]
     stream: bool | None = None
+    metadata: Metadata | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

@@ -109,6 +109,7 @@ class _OpenAI:
     async def chat_completions(self, request: Request) -> ASGIApp:
         """Answer a chat."""
         asked = await self._gateway.read(request, read_chat)
+        context_of(request.scope).note_session(asked.prompt_cache_key, asked.user)
         id, created = self._gateway.new_id(), self._created()
         fields = {**asked.fields, "generation_id": id}
         if asked.stream:
@@ -120,6 +121,7 @@ class _OpenAI:
     async def responses(self, request: Request) -> ASGIApp:
         """Answer a conversation that comes as items."""
         asked = await self._gateway.read(request, read_responses)
+        context_of(request.scope).note_session(asked.prompt_cache_key, asked.user)
         id, created_at = self._gateway.new_id(), self._created()
         fields = {**asked.fields, "generation_id": id}
         if asked.stream:

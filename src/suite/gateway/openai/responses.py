@@ -104,6 +104,9 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
     metadata: dict[str, Any] | None = None
+    user: str | None = None
+    """This and ``prompt_cache_key`` tell conversations apart that begin alike."""
+    prompt_cache_key: str | None = None
     background: bool | None = None
     previous_response_id: str | None = None
     conversation: Raw | None = None
