@@ -8,6 +8,7 @@ import pytest
 
 from suite.catalogue import Catalogue
 from suite.config import Settings
+from suite.domain.footprint import Footprint
 from suite.engine.gguf.signature import Signature
 from suite.machine import Bound, Processors
 from suite.messages.actor import ActorSpec, NatsAccess
@@ -31,7 +32,9 @@ async def test_nothing_is_kept_on_disk_under_a_digest_that_is_not_known(
 
     async def spec() -> ActorSpec:
         settings = Settings(data_dir=tmp_path)
-        return await actor_spec(settings, NatsAccess(url="nats://127.0.0.1"), catalogue, CORES, seen, "i")
+        return await actor_spec(
+            settings, NatsAccess(url="nats://127.0.0.1"), catalogue, CORES, Footprint(1), seen, "i"
+        )
 
     unknown = await spec()
     assert unknown.snapshots is not None
