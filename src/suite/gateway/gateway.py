@@ -62,10 +62,11 @@ class Gateway:
 
         Raises InvalidJson, InvalidRequest, TooLarge, or the refusal of the model.
         """
+        body = await body_of(request, self._max_body_bytes)
         try:
-            asked = decode(await body_of(request, self._max_body_bytes))
-        except msgspec.MsgspecError as error:
-            raise invalid(error) from None
+            asked = decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid(body, error) from None
         context = context_of(request.scope)
         context.model = asked.model
         self.access.check_model(context.requester, asked.model)
