@@ -146,7 +146,7 @@ async def test_a_fault_at_its_end_is_an_error_for_the_client_and_ends_nothing_el
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     chat = {"messages": X, "tools": ADD, "max_tokens": 2}
@@ -185,7 +185,7 @@ async def test_one_answer_that_fails_ends_the_others(
 async def test_tools_that_may_not_be_called_are_not_called(
     tmp_path: Path, path: Path, engine: EngineThread
 ) -> None:
-    call = '{"name": "add", "arguments": {}}'
+    call = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
     grammar = 'root ::= "' + call.replace('"', '\\"') + '"'
     async with stage(tmp_path) as on, resources_of(on, path, engine) as resources:
         chat = {"messages": X, "tools": ADD, "max_tokens": 60, "grammar": grammar}
