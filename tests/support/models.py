@@ -152,6 +152,15 @@ def tiny_model(
     return path
 
 
-def slow_model(path: Path) -> Path:
+def slow_model(path: Path, *, chat_template: str | None = None) -> Path:
     """A model of random weights that generates for seconds: 4,000 tokens of it can be cut short."""
-    return tiny_model(path, layers=8, embedding=256, heads=16, kv_heads=8, feed_forward=1024, context=4096)
+    return tiny_model(
+        path,
+        layers=8,
+        embedding=256,
+        heads=16,
+        kv_heads=8,
+        feed_forward=1024,
+        context=4096,
+        chat_template=chat_template,
+    )

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import inspect
 
 from suite.errors import InvalidJson, InvalidRequest
+from suite.messages.broken_json import complaint
 
 WARNING_LIMIT = 16
 """A reply names at most this many unknown fields."""
@@ -29,7 +30,6 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _parse = msgspec.json.Decoder().decode
 _located = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL).fullmatch
-_not_a_number = re.compile(rb"[:\[,]\s*-?(?:NaN|Infinity)\b").search
 _surrogate = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]").search
 _missing = re.compile(r"Object missing required field `(?P<name>.*)`").fullmatch
 
@@ -46,9 +46,7 @@ def parse(body: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if (refusal := _half_character(body)) is not None:
             raise refusal from None
-        hint = "JSON has no NaN and no Infinity, leave the field out" if _not_a_number(body) else ""
-        hint = hint or "send one UTF-8 JSON object"
-        raise InvalidJson(f"the body is not JSON ({error}): {hint}") from None
+        raise InvalidJson(complaint(body, error)) from None
     if not isinstance(fields, dict):
         raise InvalidRequest("the body is JSON but not an object: send one like {}")
     return fields
