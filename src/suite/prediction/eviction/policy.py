@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from suite.domain.footprint import Footprint
+from suite.domain.footprint import NOTHING, Footprint
 from suite.messages.decisions import RAM
 
 
@@ -31,17 +31,15 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """What it takes to have it again as it is: to load it, and to read conversations again that are lost."""
 
     density: float = 0.0
-    """Seconds saved per byte kept, if it is used again: what makes unequal models comparable. It follows from
-    the others, once for all the times that it is asked for."""
+    """Seconds saved per byte kept, if it is used again: what makes unequal models comparable."""
+    footprint: Footprint = NOTHING
+    """What it uses of each memory."""
 
     def __post_init__(self) -> None:
-        """Set the density."""
+        """Set what follows from the others, once for all the times that it is asked for."""
+        footprint = Footprint.of(self.bytes, self.gpus) if self.gpus else Footprint(self.bytes)
         msgspec.structs.force_setattr(self, "density", self.reload_seconds / (self.bytes or 1))
-
-    @property
-    def footprint(self) -> Footprint:
-        """What it uses of each memory."""
-        return Footprint.of(self.bytes, self.gpus) if self.gpus else Footprint(self.bytes)
+        msgspec.structs.force_setattr(self, "footprint", footprint)
 
     def counted_in(self, limits: Footprint) -> Candidate:
         """The same model on a node with these memories: what is on other GPUs counts as RAM."""

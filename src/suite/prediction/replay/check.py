@@ -81,12 +81,17 @@ def _what_differs(again: DecidedAgain) -> str:
         return f"{_leaving(again.recorded)} left; now it would not be loaded at all"
     if again.recorded != again.evicting:
         return f"{_leaving(again.recorded)} left; now {_leaving(again.evicting)} would leave"
-    worths = (
-        f"that of {id} was worth {again.recorded_worth.get(id)!r} and is worth {again.worth.get(id)!r} now"
-        for id in sorted({*again.recorded_worth, *again.worth})
-        if again.recorded_worth.get(id) != again.worth.get(id)
+    was, now = again.recorded_worth, again.worth
+    id = next(id for id in sorted({*was, *now}) if was.get(id) != now.get(id))
+    return (
+        f"the same models leave, but the memory of {id} was worth {_number(was.get(id))} and is worth "
+        f"{_number(now.get(id))} now"
     )
-    return f"the same models leave, but of the memory {next(worths)}"
+
+
+def _number(worth: float | None) -> str:
+    """With all its digits; None: nobody asked the policy."""
+    return "nothing that is known" if worth is None else repr(float(worth))
 
 
 def _leaving(model_ids: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from suite.prediction.eviction import policy as eviction
 from suite.prediction.eviction.appraiser import Appraiser
 from suite.prediction.eviction.guarded import Watch
 from suite.prediction.eviction.policies import policy
-from suite.prediction.recent_ids import RecentIds
+from suite.prediction.recent import RecentIds
 
 CALL_SECONDS: Final = 2.0
 _LONG_SECONDS: Final = 1e9

@@ -29,7 +29,7 @@ from suite.messages.envelope import Recorded
 from suite.messages.events import Generated, InstanceLoaded, NodeStarted, UsageRecorded
 from suite.prediction.costs import load_seconds
 from suite.prediction.eviction.policy import Candidate
-from suite.prediction.recent_ids import RecentIds
+from suite.prediction.recent import RecentIds
 from suite.prediction.uses import seconds_of
 
 GIGABYTE: Final = 1_000_000_000
