@@ -32,13 +32,19 @@ async def test_nothing_is_kept_on_disk_under_a_digest_that_is_not_known(
 
     async def spec() -> ActorSpec:
         settings = Settings(data_dir=tmp_path)
+<<<<<<< HEAD
         return await actor_spec(
             settings, NatsAccess(url="nats://127.0.0.1"), catalogue, CORES, Footprint(1), seen, "i"
         )
+=======
+        access, gpus = NatsAccess(url="nats://127.0.0.1"), Footprint(9, {"gpu0": 3, "gpu1": 1})
+        return await actor_spec(settings, access, catalogue, CORES, gpus, seen, "i")
+>>>>>>> memories
 
     unknown = await spec()
     assert unknown.snapshots is not None
     assert (unknown.model_digest, unknown.snapshots.directory) == (None, None)
+    assert unknown.tensor_split == (3, 1), "layers are divided by the limits of the GPUs, as it was estimated"
 
     digest = await catalogue.digest("m")
     known = await spec()

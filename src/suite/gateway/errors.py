@@ -37,7 +37,6 @@ from suite.errors import (
     WrongMethod,
 )
 from suite.gateway.encoding import encode
-from suite.messages.broken_json import complaint
 
 ErrorBody: TypeAlias = Callable[[SuiteError], dict[str, Any]]
 
