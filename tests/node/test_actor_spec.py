@@ -32,14 +32,8 @@ async def test_nothing_is_kept_on_disk_under_a_digest_that_is_not_known(
 
     async def spec() -> ActorSpec:
         settings = Settings(data_dir=tmp_path)
-<<<<<<< HEAD
-        return await actor_spec(
-            settings, NatsAccess(url="nats://127.0.0.1"), catalogue, CORES, Footprint(1), seen, "i"
-        )
-=======
         access, gpus = NatsAccess(url="nats://127.0.0.1"), Footprint(9, {"gpu0": 3, "gpu1": 1})
         return await actor_spec(settings, access, catalogue, CORES, gpus, seen, "i")
->>>>>>> memories
 
     unknown = await spec()
     assert unknown.snapshots is not None
