@@ -234,10 +234,10 @@ def test_pages_of_other_origins_may_ask_if_they_were_allowed(place: Place) -> No
         refused = gateway.get("/v1/models", {"Host": "evil.example"})
         assert (refused.status, place.code(refused)) == (403, "host_not_allowed")
         for body, told in {
-            b'{"model": "tiny", "temperature": NaN}': "field 'temperature': JSON has no NaN",
+            b'{"model": "tiny", "temperature": NaN}': "field 'temperature' is NaN",
             b'{"model": "tiny", "messages": [{"content": "\\ud800"}]}': "field 'messages[0].content'",
             b'{"model": "tiny",\n "messages": [}': "line 2, column 15",
-            b"": "the body is empty",
+            b"": "it is empty",
         }.items():
             broken = gateway.post("/v1/chat/completions", body)
             assert (broken.status, place.code(broken)) == (400, "invalid_json")

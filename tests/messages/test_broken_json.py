@@ -10,19 +10,19 @@ from suite.errors import InvalidJson
 from suite.messages.broken_json import complaint
 
 BROKEN = {
-    b'{"a": [1, {"b": NaN}]}': "field 'a[1].b': JSON has no NaN",
-    b'{"a": -Infinity}': "field 'a': JSON has no NaN and no Infinity",
-    b'{"messages": [{"content": "\\ud800"}]}': "field 'messages[0].content': it has one half",
-    b'{"a": "\\ud83d\\ud83d"}': "field 'a': it has one half of a character, \\ud83d",
+    b'{"a": [1, {"b": NaN}]}': "(field 'a[1].b' is NaN or infinite): JSON has no NaN",
+    b'{"a": -Infinity}': "(field 'a' is NaN or infinite)",
+    b'{"messages": [{"content": "\\ud800"}]}': "field 'messages[0].content' has one half",
+    b'{"a": "\\ud83d\\ud83d"}': "field 'a' has one half of a character, \\ud83d",
     b'{"\\udc00": 1}': "it has one half of a character, \\udc00",
-    b'["\\ude00", NaN]': "field '[0]': it has one half of a character, \\ude00",
+    b'["\\ude00", NaN]': "field '[0]' has one half of a character, \\ude00",
     b'{"a": 1,}': "trailing comma in object (byte 8), line 1, column 9",
     b'{\n  "a": 1\n  "b": 2}': "line 3, column 3",
     b"\xef\xbb\xbf{}": "line 1, column 1",
     b'{"a": "\\ud800': "ends too early",
     b'{"a": ': "ends too early",
-    b'"\xff"': "the body is not UTF-8 (invalid start byte): send one UTF-8 JSON object",
-    b" \n": "the body is empty",
+    b'"\xff"': "the body is not JSON (it is not UTF-8: invalid start byte): send one UTF-8 JSON object",
+    b" \n": "it is empty",
     b"[" * 200_000: "nested too deeply",
     b'{"a": NaN}' + b" " * (1 << 20): "line 1, column 7",
 }
