@@ -107,6 +107,13 @@ class InvalidSchema(SuiteError):
     status = 400
 
 
+class SchemaNotSupported(SuiteError):
+    """A strict schema has keywords that cannot be enforced: change it, or send it without strict."""
+
+    code = "schema_not_supported"
+    status = 400
+
+
 class CannotGenerate(SuiteError):
     """The model cannot generate text, it makes embeddings: choose another one, or use `embed`."""
 
@@ -140,6 +147,20 @@ class UnknownAction(SuiteError):
 
     code = "unknown_action"
     status = 404
+
+
+class UnknownPath(SuiteError):
+    """There is nothing under this path: /openapi.json lists what there is."""
+
+    code = "unknown_path"
+    status = 404
+
+
+class WrongMethod(SuiteError):
+    """This path takes another method: /openapi.json says which."""
+
+    code = "method_not_allowed"
+    status = 405
 
 
 class Disabled(SuiteError):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import gguf
+import msgspec
 import pytest
 
 from suite.engine.llama_model import ContextSettings, LlamaModel
@@ -14,12 +15,14 @@ from suite.engine.ranking import Ranker, pair
 from suite.errors import CannotRerank, PromptTooLong
 from support.encoder import CONTEXT, tiny_bert
 from support.models import tiny_model
+from support.reranker import tiny_reranker
 
 SETTINGS = ContextSettings(
     context_tokens=CONTEXT, cache_tokens=CONTEXT, batch_tokens=CONTEXT, gpu_layers=0, threads=1, slots=1
 )
 DOCUMENTS = ("a stone", "the shore of the sea", "a tree has leaves", "the sea")
-ALIKE = 1e-4
+ALIKE = 1e-3
+"""How far scores differ by the company that a pair has in its step: keys and values are of 16 bits."""
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +44,34 @@ def scores(ranker: Ranker, pairs: Sequence[Sequence[int]], *, raw: bool = False)
 
 
 def test_a_document_has_the_same_score_alone_and_among_others(model: LlamaModel) -> None:
-    ranker = Ranker(model, SETTINGS)
+    pairs, together = check_scores(model)
+    raw = scores(Ranker(model, SETTINGS), pairs, raw=True)
+    assert sorted(range(4), key=raw.__getitem__) == sorted(range(4), key=together.__getitem__)
+    assert math.isclose(1 / (1 + math.exp(-raw[0])), together[0], abs_tol=ALIKE)
+
+
+@pytest.mark.parametrize("prompt_step_tokens", [256, 16])
+def test_a_decoder_ranks_by_the_template_of_its_file_in_one_step_or_in_several(
+    tmp_path: Path, prompt_step_tokens: int
+) -> None:
+    settings = msgspec.structs.replace(SETTINGS, prompt_step_tokens=prompt_step_tokens)
+    model = LlamaModel.load(str(tiny_reranker(tmp_path / "reranker.gguf")), settings, lambda _: None)
+    pairs, together = check_scores(model)
+    assert scores(Ranker(model, settings), pairs, raw=True) == pytest.approx(together, abs=ALIKE)
+    named = pair(model.vocabulary, "{document}", "{query}")
+    assert "query: {document} document: {query} answer:" in model.vocabulary.detokenize(named)
+    model.free()
+
+
+def check_scores(model: LlamaModel) -> tuple[list[list[int]], tuple[float, ...]]:
+    ranker = Ranker(model, model.settings)
     pairs = [pair(model.vocabulary, "the sea", document) for document in DOCUMENTS]
     together = scores(ranker, pairs)
     assert all(0 < score < 1 for score in together)
     assert len({round(score, 5) for score in together}) == len(DOCUMENTS), "the documents differ"
     for tokens, score in zip(pairs, together, strict=True):
         assert math.isclose(scores(ranker, [tokens])[0], score, abs_tol=ALIKE)
-    raw = scores(ranker, pairs, raw=True)
-    assert sorted(range(4), key=raw.__getitem__) == sorted(range(4), key=together.__getitem__)
-    assert math.isclose(1 / (1 + math.exp(-raw[0])), together[0], abs_tol=ALIKE)
+    return pairs, together
 
 
 def test_what_is_ranked_is_the_query_and_the_document_between_the_marks_of_the_model(

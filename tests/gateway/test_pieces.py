@@ -10,15 +10,16 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.engine.prompts.tool_calls import extract_tool_calls
 from suite.errors import ModelLoading, NotEnoughMemory, Overloaded, PromptTooLong
 from suite.gateway.errors import error_response
 from suite.gateway.openai.chat import ChatAnswer, read_chat
 from suite.gateway.openai.tool_text import TextBeforeCalls
 from suite.gateway.sse import PieceStream, comment
-from suite.messages.actions.chat import FunctionCall, ToolCall
+from suite.messages.actions.chat import Function, FunctionCall, ToolCall
 from suite.messages.actions.generation import GenerateTextReply, Timings, Usage
 from suite.messages.signals import Chunk
 
@@ -62,8 +63,6 @@ async def test_nothing_is_sent_before_the_first_piece_but_a_sign_of_life_after_a
         assert stream.has_begun
         stream.put(b"data: x\n\n")
         stream.end()
-        with anyio.fail_after(5):
-            await stream.sent.wait()
     assert connection.sent[0]["status"] == 200
     assert connection.body.endswith(b"data: x\n\n")
     assert not connection.sent[-1]["more_body"]
@@ -86,23 +85,38 @@ async def test_pieces_that_wait_go_out_in_one_write_and_too_many_are_told() -> N
 
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+MARKED = (
+    CALL,
+    '<function=add>{"a": 1}</function>',
+    '[TOOL_CALLS][{"name": "add", "arguments": {"a": 1}}]',
+    '<|tool_call|>[{"name": "add", "arguments": {"a": 1}}]',
+    '<|python_tag|>{"name": "add", "parameters": {"a": 1}}',
+)
+ALONE = ('{"name": "add", "parameters": {"a": 1}}', 'add[ARGS]{"a": 1}', '[{"name": "add", "arguments": {}}]')
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_piece_of_a_call_is_sent_as_text_wherever_the_pieces_are_cut(data: st.DataObject) -> None:
-    before = data.draw(st.sampled_from(["", "I will add. ", "a < b, and <tool ", "\n"]))
-    written = before + CALL
+    call = data.draw(st.sampled_from((*MARKED, *ALONE)))
+    befores = ["", "\n"] if call in ALONE else ["", "I will add. ", "a < b, and <tool ", "\n"]
+    before = data.draw(st.sampled_from(befores))
+    written = before + call
+    assert extract_tool_calls(written, [Function(name="add")], "g").calls  # what the service takes for a call
     cuts = sorted(data.draw(st.sets(st.integers(1, len(written) - 1), max_size=12)))
-    text = TextBeforeCalls(may_call=True)
+    text = TextBeforeCalls(["add"])
     edges = [0, *cuts, len(written)]
     sent = "".join(text.feed(written[a:b]) for a, b in pairwise(edges))
     assert before.startswith(sent)
     assert (sent + text.rest(before.strip())).strip() == before.strip()
 
 
-@given(st.lists(st.sampled_from(["{", "<tool", "_call", "text ", "[TOOL", "\n", "<|py"]), max_size=8))
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(["{", "<tool", "_call", "a", "dd", "text ", "[TOOL", "\n", "<|py"]), max_size=8)
+)
 def test_what_turns_out_to_be_no_call_is_sent_in_the_end(pieces: list[str]) -> None:
-    text = TextBeforeCalls(may_call=True)
+    text = TextBeforeCalls(["add"])
     assert "".join(map(text.feed, pieces)) + text.rest(None) == "".join(pieces)
 
 

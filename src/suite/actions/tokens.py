@@ -74,6 +74,7 @@ async def apply_template(node: Node, request: ApplyTemplateRequest, call: Call) 
         text=made.text,
         tokens=made.tokens,
         context_tokens=model.context_tokens,
+        warnings=made.warnings,
     )
 
 

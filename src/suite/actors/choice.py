@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from suite.engine.generation import Generation
-from suite.engine.prompts.tool_calls import extract_tool_calls
+from suite.engine.grammar.call_source import has_json_answer, offered_tools
+from suite.engine.prompts.tool_calls import MAX_CALLS, extract_tool_calls
 from suite.messages.actions.generation import Choice, GenerateTextRequest
 from suite.messages.events import Outcome
 from suite.messages.logprobs import TokenLogprobs
@@ -19,22 +20,30 @@ class PendingChoice:
         """Counts from 0."""
         self.generation = generation
         self._parts: list[str] = []
+        self._reasoning: list[str] = []
         self._logprobs: list[TokenLogprobs] = []
 
-    def add(self, text: str, logprobs: Sequence[TokenLogprobs]) -> None:
-        """Add the text and the log probabilities that came next."""
+    def add(self, text: str, reasoning: str, logprobs: Sequence[TokenLogprobs]) -> None:
+        """Add the text, the reasoning and the log probabilities that came next."""
         self._parts.append(text)
+        self._reasoning.append(reasoning)
         self._logprobs += logprobs
 
     def finished(self, asked: GenerateTextRequest, generation_id: str, outcome: Outcome) -> Choice:
         """The whole answer, with the calls of tools that it has."""
         text, calls = "".join(self._parts), None
-        if asked.tools and asked.tool_choice != "none":
-            names = {tool.function.name for tool in asked.tools}
-            text, calls = extract_tool_calls(text, names, self._call_prefix(generation_id))
+        if asked.grammar is None and (tools := offered_tools(asked)):
+            text, calls = extract_tool_calls(
+                text,
+                tools,
+                self._call_prefix(generation_id),
+                may_be_json=not has_json_answer(asked),
+                at_most=MAX_CALLS if asked.parallel_tool_calls else 1,
+            )
         return Choice(
             index=self.index,
             text=text,
+            reasoning="".join(self._reasoning) or None,
             tool_calls=calls or None,
             finish_reason=self.generation.outcome or outcome,
             # A stream had them in its chunks, and all of them may not fit into one message.

@@ -23,6 +23,7 @@ class TextDelta(NamedTuple):
     choice: int
     text: str
     logprobs: tuple[TokenLogprobs, ...]
+    reasoning: str = ""
 
 
 class News(NamedTuple):
@@ -41,7 +42,7 @@ class Feed:
         """Why the generation failed, if it did; the first error counts."""
         self._stream = stream
         self._loop = asyncio.get_running_loop()
-        self._pieces: deque[tuple[int, str, TokenLogprobs | None]] = deque()
+        self._pieces: deque[tuple[int, str, str, TokenLogprobs | None]] = deque()
         self._news = asyncio.Event()
         self._open = choices
         """How many choices have not ended. Only the event loop knows."""
@@ -57,13 +58,13 @@ class Feed:
 
     # --- the engine's thread --------------------------------------------------------------------------------
 
-    def add(self, choice: int, text: str, logprobs: TokenLogprobs | None) -> None:
-        """Add the next text of a choice and its log probabilities.
+    def add(self, choice: int, text: str, reasoning: str, logprobs: TokenLogprobs | None) -> None:
+        """Add the next text and reasoning of a choice, and the log probabilities.
 
         The event loop is woken only while it waits for text: each time it wakes and sends a message, the
         decoding threads lose a core for a moment.
         """
-        self._pieces.append((choice, text, logprobs))
+        self._pieces.append((choice, text, reasoning, logprobs))
         if self._listening:
             self._listening = False
             self._call(self._wake)
@@ -105,16 +106,17 @@ class Feed:
 
     def _taken(self) -> tuple[TextDelta, ...]:
         """Take what has come, in the order of the choices."""
-        came: dict[int, tuple[list[str], list[TokenLogprobs]]] = {}
+        came: dict[int, tuple[list[str], list[str], list[TokenLogprobs]]] = {}
         while self._pieces:
-            choice, piece, likely = self._pieces.popleft()
-            text, logprobs = came.setdefault(choice, ([], []))
+            choice, piece, thought, likely = self._pieces.popleft()
+            text, reasoning, logprobs = came.setdefault(choice, ([], [], []))
             text.append(piece)
+            reasoning.append(thought)
             if likely is not None:
                 logprobs.append(likely)
         return tuple(
-            TextDelta(choice, "".join(text), tuple(logprobs))
-            for choice, (text, logprobs) in sorted(came.items())
+            TextDelta(choice, "".join(text), tuple(logprobs), "".join(reasoning))
+            for choice, (text, reasoning, logprobs) in sorted(came.items())
         )
 
     def _rest(self) -> None:
@@ -140,9 +142,9 @@ class ChoiceListener:
         self._feed = feed
         self._choice = choice
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
-        """Add the next text and its log probabilities."""
-        self._feed.add(self._choice, text, logprobs)
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
+        """Add the next text, the next reasoning, and the log probabilities of their token."""
+        self._feed.add(self._choice, text, reasoning, logprobs)
 
     def on_end(self, error: SuiteError | None) -> None:
         """Note that no more text comes, and the error if it failed."""

@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from suite import telemetry
 from suite.actors.choice import PendingChoice
-from suite.actors.feed import Feed
+from suite.actors.feed import Feed, TextDelta
 from suite.actors.metrics import timings, usage
 from suite.actors.preparation import engine_request, prepare
 from suite.bus.connection import Connection
@@ -174,9 +174,9 @@ class ClientGeneration:
                 if self._cancelled is not None:
                     self.cancel(self._cancelled)
                 await self._forward()
-        if self._feed.failure is not None:
-            self._cancel_in_engine("failed")  # one that failed ends the others
-            raise self._feed.failure
+            if self._feed.failure is not None:
+                self._cancel_in_engine("failed")  # one that failed ends the others
+                raise self._feed.failure
 
     def _begin(self, requests: Sequence[EngineRequest]) -> None:
         self._choices = [
@@ -208,16 +208,24 @@ class ClientGeneration:
         over = False
         while not over:
             deltas, over = await self._feed.next()
-            for choice, text, logprobs in deltas:
-                if not text and not logprobs:
+            for delta in deltas:
+                if not delta.text and not delta.reasoning and not delta.logprobs:
                     continue
                 # A stream has its log probabilities in its chunks.
-                self._choices[choice].add(text, () if self._request.stream else logprobs)
+                logprobs = () if self._request.stream else delta.logprobs
+                self._choices[delta.choice].add(delta.text, delta.reasoning, logprobs)
                 if self._request.stream:
-                    await self._send(
-                        Chunk(index=self._chunks, choice=choice, text=text, logprobs=logprobs or None)
-                    )
-                    self._chunks += 1
+                    await self._send(self._chunk(delta))
+
+    def _chunk(self, delta: TextDelta) -> Chunk:
+        index, self._chunks = self._chunks, self._chunks + 1
+        return Chunk(
+            index=index,
+            choice=delta.choice,
+            text=delta.text,
+            reasoning=delta.reasoning or None,
+            logprobs=delta.logprobs or None,
+        )
 
     async def _beat(self) -> None:
         """Send heartbeats while nothing else is sent; they also show whether the client is still there."""
@@ -332,6 +340,7 @@ class ClientGeneration:
         first = choices[0]
         return GenerateTextReply(
             text=first.text,
+            reasoning=first.reasoning,
             tool_calls=first.tool_calls,
             choices=choices if asked.n > 1 else (),
             truncated_tokens=self._truncated_tokens,

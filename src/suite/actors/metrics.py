@@ -21,6 +21,7 @@ def usage(choices: Sequence[Generation]) -> Usage:
         prompt_tokens=choices[0].prompt_tokens,
         reused_tokens=choices[0].reused_tokens,
         completion_tokens=sum(choice.completion_tokens for choice in choices),
+        reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
     )
 
 

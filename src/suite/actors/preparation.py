@@ -13,6 +13,7 @@ from typing import NamedTuple
 from suite.engine.generation import EngineRequest
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
+from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams, sampling_params
 from suite.messages.actions.generation import GenerateTextRequest
 
@@ -45,7 +46,10 @@ async def prepare(
     Each choice has a grammar of its own; they stay open, in another process, until `session` is closed. The
     seeds of the choices follow each other.
     """
-    opened = [await session.enter_async_context(grammars.for_request(request)) for _ in range(request.n)]
+    opened = [
+        await session.enter_async_context(grammars.for_request(request, prompter.call_form))
+        for _ in range(request.n)
+    ]
     prompt = await asyncio.wrap_future(prompter.submit(request))
     samplings = [
         sampling_params(
@@ -53,12 +57,15 @@ async def prepare(
             seed=(seed + index) % SEEDS,
             vocabulary=prompter.vocabulary,
             grammar=None if grammar is None else grammar.session,
+            is_grammar_optional=grammar is not None and grammar.is_optional,
         )
         for index, grammar in enumerate(opened)
     ]
     return PreparedRequest(
         tuple(
-            engine_request(request, prompt.tokens, sampling, deadline, choice=index)
+            engine_request(
+                request, prompt.tokens, sampling, deadline, choice=index, reasoning=prompt.reasoning
+            )
             for index, sampling in enumerate(samplings)
         ),
         prompt.truncated_tokens,
@@ -73,6 +80,7 @@ def engine_request(
     deadline: float | None,
     *,
     choice: int = 0,
+    reasoning: Reasoning | None = None,
 ) -> EngineRequest:
     """The request to the engine for one choice.
 
@@ -92,5 +100,6 @@ def engine_request(
         # What was decoded before has no logits any more.
         reuse=request.reuse and prompt_logprobs is None,
         prompt_logprobs=prompt_logprobs,
+        reasoning=reasoning,
         is_forgotten=request.conversation_id is not None and not is_first,
     )

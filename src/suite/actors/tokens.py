@@ -32,9 +32,8 @@ class Tokens:
 
         Raises EmptyPrompt, NoChatTemplate, InvalidChat, InvalidConfiguration or Overloaded.
         """
-        text = await asyncio.wrap_future(self._prompter.submit_text(request.request))
-        tokens = await anyio.to_thread.run_sync(self._prompter.vocabulary.tokenize, text)
-        return TemplateApplied(text=text, tokens=len(tokens))
+        prompt = await asyncio.wrap_future(self._prompter.submit_written(request.request))
+        return TemplateApplied(text=prompt.text, tokens=prompt.tokens, warnings=prompt.warnings)
 
 
 def _tokenized(vocabulary: Vocabulary, request: Tokenize) -> Tokenized:

@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import inspect
 
-from suite.errors import InvalidJson, InvalidRequest
-from suite.messages.broken_json import complaint
+from suite.errors import InvalidRequest
+from suite.messages.broken_json import refusal
 
 WARNING_LIMIT = 16
 """A reply names at most this many unknown fields."""
@@ -42,7 +42,7 @@ def parse(body: bytes) -> dict[str, Any]:
     try:
         fields = _parse(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidJson(complaint(body, error)) from None
+        raise refusal(body, error) from None
     if not isinstance(fields, dict):
         raise InvalidRequest("the body is JSON but not an object: send one like {}")
     return fields

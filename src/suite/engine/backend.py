@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -47,8 +47,11 @@ class TokenSampler(Protocol):
     def accept_prompt(self, prompt: Sequence[int]) -> None:
         """Count the prompt's last tokens for the repetition penalties."""
 
-    def sample(self, row: int) -> int:
-        """Sample the next token from the logits of this row of the last batch."""
+    def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
+        """Sample the next token from the logits of this row of the last batch.
+
+        The grammar of the answer does not see a token that is `exempt` from it; None: any token is.
+        """
 
     def close(self) -> None:
         """Free the sampler's memory in llama.cpp."""

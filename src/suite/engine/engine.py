@@ -168,8 +168,10 @@ class Engine:
                 self._end(run, outcome)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
-        if piece := run.text.finish():
-            run.listener.on_text(piece)
+        piece = run.answer.finish()
+        run.generation.reasoning_tokens = run.answer.reasoning_tokens
+        if any(piece):
+            run.listener.on_text(piece.text, reasoning=piece.reasoning)
         self._release(run, tail=run.pending if run.prefilled else None)
         run.generation.end(outcome, unsaved_tokens=self._conversations.unsaved_tokens)
         run.listener.on_end(None)
@@ -177,7 +179,7 @@ class Engine:
     def _end_at_stop(self, run: Run, token: int) -> None:
         """End a run at a stop string. What the string hid is forgotten: `continue` goes on from the text."""
         assert run.slot is not None
-        slot, hidden = run.slot, run.text.hidden
+        slot, hidden = run.slot, run.answer.hidden
         self._end(run, "stop")
         answer = [*slot.tokens, token][-run.generation.completion_tokens :]
         visible = visible_tokens(answer, hidden, self._backend.vocabulary)
@@ -404,17 +406,18 @@ class Engine:
             run.prefilled = True
             self._end(run, "length")
             return
-        token = run.sampler.sample(row)
+        token = run.sampler.sample(row, run.answer.exempt)
         generation.token_sampled()
         run.prefilled = True
         if vocabulary.is_eog(token):
             self._end(run, "stop")
             return
         generation.completion_tokens += 1
-        piece, logprobs = run.text.push(vocabulary.visible_bytes(token)), run.sampler.logprobs
-        if piece or logprobs is not None:
-            run.listener.on_text(piece, logprobs)
-        if run.text.stopped:
+        piece, logprobs = run.answer.push(token, vocabulary.visible_bytes(token)), run.sampler.logprobs
+        generation.reasoning_tokens = run.answer.reasoning_tokens
+        if any(piece) or logprobs is not None:
+            run.listener.on_text(piece.text, logprobs, reasoning=piece.reasoning)
+        if run.answer.stopped:
             self._end_at_stop(run, token)
             return
         run.pending = [token]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.identity import Clock
 from suite.messages.events import Outcome
@@ -31,6 +32,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     It needs the logits of the whole prompt, so nothing of it may be reused.
     """
+    reasoning: Reasoning | None = None
+    """How reasoning is told apart from the answer; None: all is the answer."""
     is_forgotten: bool = False
     """Whether nothing of it is kept when it ends, nor reused by others before."""
 
@@ -46,6 +49,8 @@ class Generation:
         """Prompt tokens that were reused from the KV cache."""
         self.completion_tokens = 0
         """Tokens sampled, not counting the one that ends the answer."""
+        self.reasoning_tokens = 0
+        """How many of these are reasoning."""
         self.started_at: float | None = None
         self.first_token_at: float | None = None
         self.ended_at: float | None = None

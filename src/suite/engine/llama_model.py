@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -145,6 +145,7 @@ class LlamaModel:
             loaded.use_threads(cores.due(reading=True, priority=0))
         loaded._warm_up()
         loaded.buffers = buffers()
+        last_messages()  # what it said about the file explains no later error
         return loaded
 
     def _warm_up(self) -> None:
@@ -408,9 +409,9 @@ class ContextSampler:
         """Count the prompt's last tokens for the repetition penalties."""
         self.sampler.accept_prompt(prompt)
 
-    def sample(self, row: int) -> int:
+    def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
         """Sample the next token from the logits of this row of the last batch."""
-        return self.sampler.sample(self._context, row)
+        return self.sampler.sample(self._context, row, exempt)
 
     def close(self) -> None:
         """Free the sampler's memory in llama.cpp."""

@@ -9,10 +9,12 @@ from collections.abc import Callable, Generator, Sequence
 from suite.engine.backend import Cores
 from suite.engine.bindings import lib
 from suite.engine.llama_model import ContextSettings, LlamaModel
-from suite.engine.pooling import Pooler, named_pooling
+from suite.engine.pooling import Pooler, architecture, named_pooling
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import CannotRerank, PromptTooLong
 
+_CHOOSERS = ("qwen3", "qwen3vl")
+"""Architectures whose head chooses between yes and no: llama.cpp gives the probabilities of both."""
 _PLACE = re.compile(r"\{(query|document)\}")
 
 
@@ -26,9 +28,7 @@ class Ranker:
         """
         if named_pooling(model) != lib.LLAMA_POOLING_TYPE_RANK:
             raise CannotRerank
-        outputs: int = lib.llama_model_n_cls_out(lib.llama_get_model(model.context))
-        self.is_probability = outputs > 1
-        """Whether the head ends in a choice between labels, of which the first says that a document fits."""
+        self._says_probability = architecture(model) in _CHOOSERS
         self.context_tokens = settings.context_tokens
         """The longest query with its document, in tokens."""
         self._pooler = Pooler(
@@ -36,7 +36,7 @@ class Ranker:
             settings,
             cores,
             pooling=lib.LLAMA_POOLING_TYPE_RANK,
-            values=outputs,
+            values=lib.llama_model_n_cls_out(lib.llama_get_model(model.context)),
             context_tokens=self.context_tokens,
         )
 
@@ -62,7 +62,7 @@ class Ranker:
                     f"{self.context_tokens}: shorten it, or split it"
                 )
         values = yield from self._pooler.pool(pairs, spare_seconds=spare_seconds)
-        if raw or self.is_probability:
+        if raw or self._says_probability:
             return tuple(value for value, *_ in values)
         return tuple(_sigmoid(value) for value, *_ in values)
 

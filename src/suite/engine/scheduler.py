@@ -21,9 +21,9 @@ from typing import NamedTuple
 from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
+from suite.engine.reasoning import AnswerStream
 from suite.engine.slots import Slot, common_prefix
 from suite.engine.step_time import Piece, StepTime, StepWork
-from suite.engine.text import TextStream
 
 PRIORITY_SECONDS = 10.0
 """Each step of priority moves a generation forward in the queue as if it had arrived this much earlier."""
@@ -43,7 +43,7 @@ class Run:
         self.lead: Lead | None = None
         """The run that it follows while it waits."""
         self.sampler: TokenSampler | None = None
-        self.text = TextStream(request.stop)
+        self.answer = AnswerStream(request.reasoning, request.stop)
         self.prefilled = False
         """Whether the whole prompt is decoded, so that each step samples a token."""
         self.marked_for_clearing = request.is_forgotten

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from email.utils import formatdate
 from typing import Final
 from urllib.parse import quote
 
@@ -108,6 +109,7 @@ class ContextMiddleware:
         return None
 
     def _headers(self, context: Context) -> Iterable[tuple[bytes, bytes]]:
+        yield b"date", formatdate(usegmt=True).encode()
         yield b"x-request-id", context.request_id.encode()
         yield b"openai-processing-ms", b"%d" % round(1000 * (context.first_byte_seconds or 0))
         if context.node is not None:

@@ -20,7 +20,6 @@ from suite.errors import (
     Cancelled,
     ExpiredApiKey,
     InvalidApiKey,
-    InvalidJson,
     InvalidRequest,
     ModelLoading,
     ModelNotFound,
@@ -31,9 +30,11 @@ from suite.errors import (
     RateLimited,
     SuiteError,
     TooLarge,
+    UnknownPath,
+    WrongMethod,
 )
 from suite.gateway.encoding import encode
-from suite.messages.broken_json import complaint
+from suite.messages.broken_json import refusal
 
 ErrorBody: TypeAlias = Callable[[SuiteError], dict[str, Any]]
 
@@ -45,20 +46,6 @@ _STATUS: Final[dict[type[SuiteError], int]] = {PromptTooLong: 400}
 _CODES: Final[dict[type[SuiteError], str]] = {PromptTooLong: "context_length_exceeded"}
 _PARAMS: Final[dict[type[SuiteError], str]] = {ModelNotFound: "model", PromptTooLong: "messages"}
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-
-
-class UnknownPath(SuiteError):
-    """There is nothing under this path: /openapi.json lists what there is."""
-
-    code = "unknown_path"
-    status = 404
-
-
-class WrongMethod(SuiteError):
-    """This path takes another method: /openapi.json says which."""
-
-    code = "method_not_allowed"
-    status = 405
 
 
 def openai_error(error: SuiteError) -> dict[str, Any]:
@@ -106,7 +93,7 @@ async def answer_error(request: Request, error: Exception) -> Response:
 def invalid(body: bytes, error: Exception) -> SuiteError:
     """The refusal of a body that is no JSON, or not of its type. The parameter that is wrong is named."""
     if not isinstance(error, msgspec.ValidationError):
-        return InvalidJson(complaint(body, error))
+        return refusal(body, error)
     reason, _, path = str(error).partition(" - at `")
     param = path.removesuffix("`").removeprefix("$").removeprefix(".")
     return InvalidRequest(f"{param}: {reason}" if param else reason, **({"param": param} if param else {}))

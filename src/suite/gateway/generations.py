@@ -103,13 +103,14 @@ class Generations:
 
         def hear_all(signal: Signal) -> None:
             if isinstance(signal, Chunk):
-                limit.deadline = math.inf
-                return hear(signal)
-            if isinstance(signal, Accepted):
+                hear(signal)
+                if limit.deadline != math.inf:  # setting it costs more than a chunk
+                    limit.deadline = math.inf
+            elif isinstance(signal, Accepted):
                 context.node = signal.node
-            loading.hear(signal)
-            limit.deadline = until if loading.is_cold else math.inf
-            return None
+            else:
+                loading.hear(signal)
+                limit.deadline = until if loading.is_cold else math.inf
 
         if context.requester is not None:
             fields = {**fields, "requester": context.requester}
@@ -144,9 +145,8 @@ class StreamedAnswer:
             )
             async with background() as tasks:
                 tasks.start_soon(_cancel_when_gone, receive, serving)
-                tasks.start_soon(stream.run)
-                await self._fill(stream, context)
-                await stream.sent.wait()
+                tasks.start_soon(self._fill, stream, context)
+                await stream.run()
 
     async def _fill(self, stream: PieceStream, context: Context) -> None:
         try:

@@ -40,6 +40,7 @@ async def serving(
         log_level="error",  # whoever sends nonsense should not fill the log
         access_log=False,
         server_header=False,
+        date_header=False,  # that of the application needs no timer
         backlog=BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(drain_seconds)),
@@ -60,13 +61,26 @@ async def serving(
         try:
             yield
         finally:
-            server.should_exit = True
+            server.stop()
             with anyio.CancelScope(shield=True):
                 await ended.wait()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, without its handling of signals: the process has its own."""
+    """uvicorn's server without its handling of signals, as the process has its own, and without its timer."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = anyio.Event()
+
+    def stop(self) -> None:
+        """Have it end in order."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Wait until it is to end."""
+        await self._stopping.wait()
 
     def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]
         """Leave the signals alone."""

@@ -6,11 +6,14 @@ before the first piece, so that an error until then keeps its own.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
 import anyio
 from starlette.types import Receive, Send
+
+from suite.tasks import background
 
 EVENT_STREAM: Final = "text/event-stream"
 KEEP_ALIVE_SECONDS: Final = 10.0
@@ -41,12 +44,11 @@ class PieceStream:
         self._most_unsent_bytes = most_unsent_bytes
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
-        self._news = anyio.Event()
+        self._news = asyncio.Event()  # anyio's cannot be cleared, and there is one piece for each token
+        self._writes = 0
         self._ended = False
         self.has_begun = False
         """Whether the status is decided: something was sent, or is about to be."""
-        self.sent = anyio.Event()
-        """Set when all is sent."""
 
     def put(self, piece: bytes) -> None:
         """Have a piece sent. An empty one is none."""
@@ -66,15 +68,33 @@ class PieceStream:
 
     async def run(self) -> None:
         """Send the pieces until the end."""
-        await self._wait()
-        self.has_begun = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": self._headers()})
+        async with background() as tasks:
+            tasks.start_soon(self._stay_alive)
+            await self._news.wait()
+            self.has_begun = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": self._headers()})
+            more = True
+            while more:
+                await self._news.wait()
+                more = not self._ended
+                await self._send({"type": "http.response.body", "body": self._take(), "more_body": more})
+
+    async def _stay_alive(self) -> None:
+        """Put signs of life while nothing else is sent."""
         while True:
-            more = not self._ended
-            await self._send({"type": "http.response.body", "body": self._take(), "more_body": more})
-            if not more:
-                return self.sent.set()
-            await self._wait()
+            writes = self._writes
+            await anyio.sleep(self._keep_alive_seconds)
+            if self._writes == writes and not self._unsent:
+                self.put(self._keep_alive())
+
+    def _take(self) -> bytes:
+        """All pieces so far."""
+        self._news.clear()
+        self._writes += 1
+        body = b"".join(self._unsent)
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        return body
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         return [
@@ -82,22 +102,6 @@ class PieceStream:
             (b"cache-control", b"no-cache"),
             (b"x-accel-buffering", b"no"),  # nginx would collect the pieces
         ]
-
-    async def _wait(self) -> None:
-        if self._news.is_set():
-            return
-        with anyio.move_on_after(self._keep_alive_seconds):
-            await self._news.wait()
-
-    def _take(self) -> bytes:
-        """All pieces so far, or a sign of life if there are none."""
-        if not self._news.is_set():
-            return self._keep_alive()
-        body = b"".join(self._unsent)
-        self._unsent.clear()
-        self._unsent_bytes = 0
-        self._news = anyio.Event()
-        return body
 
 
 def event(data: bytes) -> bytes:

@@ -311,6 +311,8 @@ class TemplateApplied(ActorReply, frozen=True, kw_only=True):
     text: str = ""
     tokens: int = 0
     """How many tokens it is."""
+    warnings: tuple[str, ...] = ()
+    """What of the chat the model does not get as it was sent."""
 
 
 REPLY_HEADER = "Suite-Reply"

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from suite.engine.prompts.adaptation import adaptations, missing
+from suite.engine.prompts.call_form import CallForm, call_form
 from suite.engine.prompts.markers import Broken, Markers, unmarked
-from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, Rendered, Renderer
-from suite.engine.reasoning import ReasoningFormat, format_of
+from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, ChatTooLong, Rendered, Renderer
+from suite.engine.reasoning import Reasoning, ReasoningFormat, format_of, marker_tokens
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import InvalidChat, InvalidConfiguration, InvalidRequest, NoChatTemplate
 from suite.identity import NewId, Now
@@ -83,6 +84,17 @@ class ChatWriter:
         source = self._source if self._has_template else ""
         return format_of(source, {**vocabulary.control_tokens, **vocabulary.added_tokens}.keys())
 
+    def reasoning_of(self, chat: ChatText) -> Reasoning | None:
+        """How the reasoning of the answer to a chat is told apart."""
+        if self.reasoning is None:
+            return None
+        return Reasoning(form=self.reasoning, opened=chat.thinks, tokens=self._marker_tokens)
+
+    @cached_property
+    def call_form(self) -> CallForm:
+        """How the model writes calls of tools. Raises NoChatTemplate or InvalidConfiguration."""
+        return call_form(self._source, self._vocabulary.control_tokens.keys())
+
     def write(self, messages: Sequence[ChatMessage], wishes: Wishes, *, patient: bool) -> ChatText:
         """Write a chat, up to where the assistant's answer begins or goes on.
 
@@ -139,9 +151,9 @@ class ChatWriter:
     ) -> ChatText:
         """The chat up to where an assistant goes on that has thought already, and perhaps begun to answer."""
         chat = self._to_answer(before, wishes, patient)
-        begin = "" if chat.thinks else f"{form.start}\n"
+        text = chat.text if chat.thinks else f"{form.without_empty(chat.text)}{form.start.rstrip()}\n"
         said = f"{last.thoughts}\n{form.end}\n\n{last.text}" if last.text else last.thoughts
-        return chat._replace(text=f"{chat.text}{begin}{said}", thinks=not last.text)
+        return chat._replace(text=text + said, thinks=not last.text)
 
     # --- the template ---------------------------------------------------------------------------------------
 
@@ -176,6 +188,8 @@ class ChatWriter:
         rendered: Rendered | None = None
         try:
             rendered = render(chat.messages)
+        except ChatTooLong:
+            raise
         except InvalidChat as error:
             refusal = error
         lost = [] if rendered is None else missing(chat.messages, rendered.text)
@@ -215,6 +229,12 @@ class ChatWriter:
     def _markers(self) -> Markers:
         names = () if self.reasoning is None else self.reasoning.names
         return Markers(self._vocabulary, self._source, names)
+
+    @cached_property
+    def _marker_tokens(self) -> Mapping[int, bytes]:
+        vocabulary = self._vocabulary
+        named = {**vocabulary.control_tokens, **vocabulary.added_tokens}
+        return {} if self.reasoning is None else marker_tokens(self.reasoning, named)
 
     @cached_property
     def _thought_fields(self) -> tuple[str, ...]:

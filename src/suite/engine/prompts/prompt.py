@@ -7,14 +7,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from suite.engine.backend import LeaveCore
+from suite.engine.prompts.call_form import CallForm
 from suite.engine.prompts.chat_text import ChatText, ChatWriter, Wishes
 from suite.engine.prompts.rendering import SlowChat
-from suite.engine.reasoning import ReasoningFormat
+from suite.engine.reasoning import Reasoning
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import (
     CannotFillIn,
@@ -44,11 +45,19 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     tokens: list[int]
     truncated_tokens: int = 0
     """How many tokens were cut because the request allows it; a lower bound for very long texts."""
-    reasoning: ReasoningFormat | None = None
+    reasoning: Reasoning | None = None
     """How reasoning is told apart from the answer; None: the model has no markers for it."""
-    thinks: bool = False
-    """Whether the answer begins within the reasoning."""
     warnings: tuple[str, ...] = ()
+    """What of the chat the model does not get as it was sent."""
+
+
+class WrittenPrompt(NamedTuple):
+    """A prompt as text."""
+
+    text: str
+    tokens: int
+    """How many tokens it is, also where the context has fewer."""
+    warnings: tuple[str, ...]
     """What of the chat the model does not get as it was sent."""
 
 
@@ -84,6 +93,10 @@ class Prompter:
         """The model's vocabulary."""
         return self._vocabulary
 
+    def call_form(self) -> CallForm:
+        """How the model writes calls of tools. Raises NoChatTemplate or InvalidConfiguration."""
+        return self._chats.call_form
+
     def submit(self, request: GenerateTextRequest) -> Future[Prompt]:
         """Make the prompt of a request in a thread. The future has the result or the error of `prompt`, or
         Overloaded.
@@ -93,9 +106,9 @@ class Prompter:
         """
         return self._submitted(lambda patient: self.prompt(request, patient=patient))
 
-    def submit_text(self, request: GenerateTextRequest) -> Future[str]:
-        """Make the text of a request's prompt in a thread, as `submit` does, of whatever length it is."""
-        return self._submitted(lambda patient: self.text(request, patient=patient))
+    def submit_written(self, request: GenerateTextRequest) -> Future[WrittenPrompt]:
+        """Write the prompt of a request in a thread, as `submit` makes one, of whatever length it is."""
+        return self._submitted(lambda patient: self.written(request, patient=patient))
 
     def _submitted(self, make: Callable[[bool], T]) -> Future[T]:
         made: Future[T] = Future()
@@ -176,14 +189,18 @@ class Prompter:
         return Prompt(
             tokens=tokens,
             truncated_tokens=truncated_tokens,
-            reasoning=self._chats.reasoning,
-            thinks=chat.thinks,
+            reasoning=self._chats.reasoning_of(chat),
             warnings=chat.warnings,
         )
 
     def text(self, request: GenerateTextRequest, *, patient: bool = True) -> str:
         """The whole text of the prompt. Raises the errors of `prompt`, except PromptTooLong."""
         return self._written(request, patient).unmarked
+
+    def written(self, request: GenerateTextRequest, *, patient: bool = True) -> WrittenPrompt:
+        """The whole text of the prompt, and how many tokens it is. Raises the errors of `text`."""
+        chat = self._written(request, patient)
+        return WrittenPrompt(chat.unmarked, len(self._tokenized(request, chat)), chat.warnings)
 
     def _written(self, request: GenerateTextRequest, patient: bool) -> ChatText:
         if request.messages is None:

@@ -44,7 +44,16 @@ Format = Annotated[
 PARTS: Final = (ChatMessage, Tool, ResponseFormat)
 """The types that the schema of `ChatRequest` refers to."""
 
-_NO_TOOLS: Final = (UNSET, Raw(b"null"), Raw(b"[]"))
+
+class _FunctionName(msgspec.Struct):
+    name: str
+
+
+class _NamedTool(msgspec.Struct):
+    function: _FunctionName
+
+
+_read_tools: Final = msgspec.json.Decoder(tuple[_NamedTool, ...] | None).decode
 
 
 class ChatRequest(Sampled, frozen=True, kw_only=True):
@@ -63,9 +72,14 @@ class ChatRequest(Sampled, frozen=True, kw_only=True):
     continue_final_message: bool | None = None
 
     @property
-    def may_call_tools(self) -> bool:
-        """Whether the answer may have tool calls."""
-        return self.tools not in _NO_TOOLS and self.tool_choice != Raw(b'"none"')
+    def callable_names(self) -> frozenset[str]:
+        """The functions that the answer may call. Of tools that are wrong, the service tells what."""
+        if self.tools is UNSET or self.tool_choice == Raw(b'"none"'):
+            return frozenset()
+        try:
+            return frozenset(tool.function.name for tool in _read_tools(self.tools) or ())
+        except msgspec.MsgspecError:
+            return frozenset()
 
     @property
     def fields(self) -> Fields:
@@ -208,9 +222,8 @@ class ChatAnswer(OpenAIForm):
         self._created = created
         self._model = request.model
         self._includes_usage = request.includes_usage
-        self._texts = {
-            index: TextBeforeCalls(may_call=request.may_call_tools) for index in range(request.n or 1)
-        }
+        names = request.callable_names
+        self._texts = {index: TextBeforeCalls(names) for index in range(request.n or 1)}
         self._begun: set[int] = set()
 
     def chunk(self, chunk: Chunk) -> bytes:
