@@ -17,12 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from suite.bus.decoding import explained, parse
+from suite.bus.decoding import explained
 from suite.errors import (
     Cancelled,
     ExpiredApiKey,
     InvalidApiKey,
-    InvalidJson,
     InvalidRequest,
     ModelLoading,
     ModelNotFound,
@@ -37,6 +36,7 @@ from suite.errors import (
     WrongMethod,
 )
 from suite.gateway.encoding import encode
+from suite.messages.broken_json import refusal
 
 ErrorBody: TypeAlias = Callable[[SuiteError], dict[str, Any]]
 
@@ -97,11 +97,7 @@ def invalid(body: bytes, error: Exception) -> SuiteError:
     """The refusal of a body that is no JSON, or not of its type, in the words of the service."""
     if isinstance(error, msgspec.ValidationError):
         return InvalidRequest(explained(error))
-    try:
-        parse(body)
-    except SuiteError as refusal:
-        return refusal
-    return InvalidJson("the body is empty or no JSON: send one UTF-8 JSON object")
+    return refusal(body, error)
 
 
 def _param(error: SuiteError) -> str | None:
