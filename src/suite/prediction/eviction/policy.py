@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from suite.domain.footprint import NOTHING, Footprint
+from suite.domain.footprint import Footprint
 from suite.messages.decisions import RAM
 
 
@@ -32,14 +32,15 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     density: float = 0.0
     """Seconds saved per byte kept, if it is used again: what makes unequal models comparable."""
-    footprint: Footprint = NOTHING
-    """What it uses of each memory."""
 
     def __post_init__(self) -> None:
-        """Set what follows from the others, once for all the times that it is asked for."""
-        footprint = Footprint.of(self.bytes, self.gpus) if self.gpus else Footprint(self.bytes)
+        """Set the density, once for all the times that it is asked for."""
         msgspec.structs.force_setattr(self, "density", self.reload_seconds / (self.bytes or 1))
-        msgspec.structs.force_setattr(self, "footprint", footprint)
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it uses of each memory."""
+        return Footprint.of(self.bytes, self.gpus) if self.gpus else Footprint(self.bytes)
 
     def in_memory(self, memory: str) -> Candidate:
         """The same model, with only what it uses of one memory."""

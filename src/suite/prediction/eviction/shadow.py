@@ -22,6 +22,8 @@ class ShadowCache:
         self._limit_bytes = limit_bytes
         self._free_bytes = limit_bytes
         self._residents: dict[str, Candidate] = {}
+        self._counted: dict[str, Footprint] = {}
+        """By resident: what it counts for in the memories that there are."""
 
     def use(self, use: Used, candidate: Candidate | None) -> bool:
         """Have the model of a use in the shadow, and let the policy learn of it. Returns if it was not there.
@@ -37,12 +39,13 @@ class ShadowCache:
         return is_cold
 
     def _load(self, candidate: Candidate, now: float) -> None:
-        need_bytes = self._counted(candidate)
+        need_bytes = candidate.footprint.counted_in(self._limit_bytes)
         if not need_bytes.is_within(self._limit_bytes):
             return
         if not need_bytes.is_within(self._free_bytes):
             self._make_room(need_bytes, now)
         self._residents[candidate.model_id] = candidate
+        self._counted[candidate.model_id] = need_bytes
         self._free_bytes -= need_bytes
 
     def _make_room(self, need_bytes: Footprint, now: float) -> None:
@@ -52,11 +55,16 @@ class ShadowCache:
             least = worths.index(min(worths))
             del worths[least]
             evicted = residents.pop(least)
-            freed = self._counted(evicted)
-            if freed.eases(need_bytes.beyond(self._free_bytes)):
+            if self._helps(evicted, need_bytes):
                 del self._residents[evicted.model_id]
-                self._free_bytes += freed
+                self._free_bytes += self._counted.pop(evicted.model_id)
                 self.policy.fold(Evicted(at=now, candidate=evicted))
+
+    def _helps(self, resident: Candidate, need_bytes: Footprint) -> bool:
+        """Whether it has anything where memory is short: in the only memory, everything does."""
+        return not self._limit_bytes.gpus or self._counted[resident.model_id].eases(
+            need_bytes.beyond(self._free_bytes)
+        )
 
     def _compared(self, residents: list[Candidate], need_bytes: Footprint) -> list[Candidate]:
         """The residents with what they use of the memory that is short."""
@@ -64,6 +72,3 @@ class ShadowCache:
             return residents
         memory = need_bytes.scarcest(self._free_bytes)
         return [each.in_memory(memory) for each in residents]
-
-    def _counted(self, candidate: Candidate) -> Footprint:
-        return candidate.footprint.counted_in(self._limit_bytes)
