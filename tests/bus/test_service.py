@@ -148,6 +148,25 @@ BAD: Mapping[str, tuple[str, bytes, str, tuple[str, ...]]] = {
     "not JSON": ("ask", b"text=hi", "invalid_json", ("JSON",)),
     "cut short": ("ask", b'{"text": "h', "invalid_json", ()),
     "not UTF-8": ("ask", b'{"text": "\xff"}', "invalid_json", ()),
+    "half of a character": (
+        "ask",
+        rb'{"text": "", "messages": [{"role": "user", "content": "a\ud83d"}]}',
+        "invalid_request",
+        ("'messages[0].content'", "half of a surrogate pair"),
+    ),
+    "half of a character in UTF-8": (
+        "ask",
+        b'{"text": "\xed\xa0\x80"}',
+        "invalid_request",
+        ("'text'", "half of a surrogate pair"),
+    ),
+    "half of a character in a name": (
+        "ask",
+        rb'{"text": "", "a\udc00b": 1}',
+        "invalid_request",
+        ("'a?b'", "half of a surrogate pair"),
+    ),
+    "cut short after an escape": ("ask", rb'{"text": "\ud83d', "invalid_json", ()),
     "too deep": ("ask", b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json", ()),
     "no object": ("ask", b"[]", "invalid_request", ("object",)),
     "missing": ("ask", b"", "invalid_request", ("'text'", "missing")),
@@ -231,13 +250,13 @@ async def test_a_requester_is_gone_when_it_is_away_for_longer_than_it_takes_to_c
             del message
             heard.set()
 
-        monkeypatch.setattr("suite.bus.action.AWAY_SECONDS", 60.0)  # however slow the machine is
+        monkeypatch.setattr("suite.bus.absence.AWAY_SECONDS", 60.0)  # however slow the machine is
         await client.publish("suite.action.beat", b'{"stream": true}', reply=inbox)
         await anyio.sleep(0.1)  # many signals that nobody receives
         there = await client.subscribe(inbox, hear)
         await heard.wait()
         assert not world.gone, "it has only connected again"
-        monkeypatch.setattr("suite.bus.action.AWAY_SECONDS", 0.05)
+        monkeypatch.setattr("suite.bus.absence.AWAY_SECONDS", 0.05)
         await there.unsubscribe()
         with anyio.fail_after(20):
             await eventually(lambda: world.gone == [True])

@@ -866,10 +866,11 @@ def test_what_is_to_be_forgotten_is_reused_by_nobody() -> None:
     backend = FakeBackend(slots=2, context=60, cache=120)
     slots = Slots(2)
     engine = Engine(backend, slots, prompt_step_tokens=16)
-    prompt = [1, 2, 3, 4] * 8
+    prompt = [1, 2, 3, 4] * 12
     for order in (asked(prompt, conversation="a"), asked(prompt, seed=2, is_forgotten=True)):
         engine.submit(order.generation, order.heard)
     drain(engine)
+    assert backend.decoded < len(prompt) + 2 * 8, "it still follows whoever reads the same prompt"
     other = asked([*prompt, 9], conversation="b", max_tokens=1)
     engine.submit(other.generation, other.heard)
     engine.clear("a")

@@ -35,7 +35,7 @@ class Heard:
         self._then = then
 
     def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
-        assert logprobs is None
+        assert logprobs is None and not reasoning
         self.text += text
         self._pieces += 1
         if self._pieces == 4:

@@ -84,7 +84,7 @@ class Heard:
         self._at_first = at_first
 
     def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
-        assert logprobs is None
+        assert logprobs is None and not reasoning
         if not self.text:
             self._at_first()
         self.text += text

@@ -79,6 +79,7 @@ class ForcedSampler:
     def accept_prompt(self, prompt: Sequence[int]) -> None: ...
 
     def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
+        assert not exempt and exempt is not None, "there is no reasoning here"
         self._seen.append(logits(self._model, row))
         return next(self._tokens)
 

@@ -53,6 +53,7 @@ class FakeSampler:
         pass
 
     def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
+        self._backend.exempt.append(exempt)
         if self._seed in self._backend.refusing:
             raise InvalidGrammar("no token is permitted")
         return successor(self._backend.rows[row], self._seed)
@@ -103,6 +104,8 @@ class FakeBackend:
         self.unable: dict[str, Exception] = {}
         """What `save` and `exchange` raise, by their names."""
         self.threads = 0
+        self.exempt: list[Collection[int] | None] = []
+        """What was exempt from the grammar of each token."""
         self.scored_tokens = 4
 
     @property

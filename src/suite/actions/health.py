@@ -41,6 +41,7 @@ def health(node: Node) -> HealthCheckReply:
         *node.catalogue.problems,
         *node.learning.problems,
         *node.pins.problems,
+        *(() if node.gateway is None or node.gateway.problem is None else (node.gateway.problem,)),
     )
     if not node.connection.is_connected:  # NATS clients cannot see this, but ZeroMQ clients can
         problems += (
@@ -81,8 +82,8 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         prompt_tokens=counts["prompt_tokens"],
         reused_tokens=counts["reused_tokens"],
         completion_tokens=counts["completion_tokens"],
-        memory_limit_bytes=residency.limit_bytes,
-        memory_reserved_bytes=residency.reserved_bytes,
+        memory_limit_bytes=residency.limit_bytes.ram,
+        memory_reserved_bytes=residency.reserved_bytes.ram,
         memories=memories(node.supervisor),
         last_seq=node.last_seq,
         metrics=await _old_stats(node),

@@ -18,10 +18,12 @@ from suite.version import __version__
 
 def show_ready(node: Node) -> None:
     """Print what is served, where, within which limits, and what to type next."""
+    http = () if node.gateway is None else (f"  HTTP    {node.gateway.url}/v1, as OpenAI's API",)
     lines = (
         f"suite {__version__} serves as node {node.name}; Ctrl-C stops it",
         f"  models  {_models(node)}",
         f"  NATS    {_where(node)}",
+        *http,
         f"  limits  {_limits(node)}",
         f"  next    {_next(node)}",
     )
@@ -48,8 +50,9 @@ def _limits(node: Node) -> str:
     counts = sorted(map(node.threads, node.catalogue.models.values())) or [machine.cores().value]
     threads = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     noun = "thread" if threads == "1" else "threads"
-    memory = size(node.supervisor.residency.limit_bytes)
-    return f"{memory} of memory for all loaded models, {threads} {noun} for each"
+    limits = node.supervisor.residency.limit_bytes
+    gpus = "".join(f" and {size(count)} on {name}" for name, count in limits.gpus.items())
+    return f"{size(limits.ram)} of memory{gpus} for all loaded models, {threads} {noun} for each"
 
 
 def _next(node: Node) -> str:

@@ -40,6 +40,7 @@ class GenerationOptions(TypedDict, total=False):
     suffix: str | None
     truncate: Literal["left"] | None
     max_tokens: int
+    max_completion_tokens: int | None
     n: int
     temperature: float
     top_p: float
@@ -68,6 +69,24 @@ class GenerationOptions(TypedDict, total=False):
     conversation_id: str | None
     generation_id: str | None
     requester: str | None
+
+
+class Pieces:
+    """Counts the chunks of one answer: what is lost with a connection shows by their indexes."""
+
+    def __init__(self) -> None:
+        self._due = 0
+        self.are_lost = False
+
+    def check(self, chunk: Chunk) -> None:
+        """Count the next chunk. Raises Unavailable if others were lost before it."""
+        if chunk.index != self._due:
+            self.are_lost = True
+            raise Unavailable(
+                f"pieces {self._due} to {chunk.index - 1} of the answer were lost with the connection: "
+                "send the request again"
+            )
+        self._due += 1
 
 
 class Generation:
@@ -135,17 +154,12 @@ class Generation:
 
     async def _pieces(self) -> AsyncGenerator[Chunk, None]:
         self._start()
-        due = 0
+        pieces = Pieces()
         try:
             while True:
                 while self._pending:
                     chunk = self._pending.popleft()
-                    if chunk.index != due:
-                        raise Unavailable(
-                            f"pieces {due} to {chunk.index - 1} of the answer were lost with the connection: "
-                            "send the request again"
-                        )
-                    due += 1
+                    pieces.check(chunk)
                     yield chunk
                 if self._ended.is_set():
                     break

@@ -14,7 +14,15 @@ from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection, Rediscover
 from suite.client.evaluations import Evaluations
-from suite.client.generation import Generation, GenerationOptions, OnProgress, OnWaiting, chat_messages
+from suite.client.generation import (
+    Generation,
+    GenerationOptions,
+    OnProgress,
+    OnWaiting,
+    Pieces,
+    chat_messages,
+)
+from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.client.texts import Texts
@@ -67,7 +75,7 @@ from suite.messages.actions.status import (
 )
 from suite.messages.envelope import Recorded
 from suite.messages.event_filter import event_filters, events_of_model
-from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal, Waiting
+from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Progress, Signal, Waiting
 from suite.messages.subjects import Subjects
 
 SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
@@ -86,10 +94,10 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records, Texts):
+class Client(Evaluations, Records, Texts, GatewayKeys):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations`, `Records` and `Texts`.
+    It has a method for each action; some are in `Evaluations`, `Records`, `Texts` and `GatewayKeys`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.
@@ -256,6 +264,36 @@ class Client(Evaluations, Records, Texts):
             model_id, prompt, messages=messages, on_progress=on_progress, on_waiting=on_waiting, **options
         )
         return await generation.finish()
+
+    async def answer(
+        self, request: Mapping[str, object], hear: Callable[[Signal], None]
+    ) -> GenerateTextReply:
+        """Send the fields of a GenerateTextRequest as they are, and call ``hear`` with each signal.
+
+        For programs that translate requests of another API: fields may be `msgspec.Raw`. ``stream`` is added,
+        and ``generation_id`` if there is none. ``hear`` must not wait. Cancelling this call cancels the
+        generation on the server, wherever it is. Raises the errors of `generate`.
+        """
+        generation_id = str(request.get("generation_id") or self._new_id())
+        pieces = Pieces()
+
+        def hear_in_order(signal: Signal) -> None:
+            if isinstance(signal, Chunk):
+                pieces.check(signal)
+            hear(signal)
+
+        body = {**request, "generation_id": generation_id, "stream": True}
+        settled = False
+        try:
+            reply = await self._exchange("generate_text", body, GenerateTextReply, hear_in_order)
+            settled = True
+            return reply
+        except SuiteError:
+            settled = not pieces.are_lost
+            raise
+        finally:
+            if not settled:
+                await self._cancel(generation_id)
 
     async def cancel_generation(self, generation_id: str) -> CancelGenerationReply:
         """End a generation early; its requester gets the text so far."""

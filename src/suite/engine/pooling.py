@@ -227,10 +227,13 @@ def sees_whole_inputs(model: LlamaModel) -> bool:
 
 def named_pooling(model: LlamaModel) -> int | None:
     """The pooling type in the model's file; None if it has none."""
-    handle = lib.llama_get_model(model.context)
-    architecture = _metadata(handle, "general.architecture")
-    name = _metadata(handle, f"{architecture}.pooling_type")
+    name = _metadata(lib.llama_get_model(model.context), f"{architecture(model)}.pooling_type")
     return int(name) if name is not None and name.isdigit() else None
+
+
+def architecture(model: LlamaModel) -> str:
+    """The architecture in the model's file, such as ``bert``."""
+    return _metadata(lib.llama_get_model(model.context), "general.architecture") or ""
 
 
 def _metadata(model: int, key: str) -> str | None:

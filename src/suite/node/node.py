@@ -11,6 +11,7 @@ from suite.bus.connection import Connection
 from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
+from suite.domain.footprint import Footprint
 from suite.engine.gguf.signature import Signature
 from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, SuiteError
 from suite.identity import Clock, NewId, Now
@@ -21,6 +22,7 @@ from suite.messages.events import Generated
 from suite.node.admission import Terms
 from suite.node.cores import NodeCores
 from suite.node.foreign_messages import ForeignMessages
+from suite.node.gateway import Gateway
 from suite.node.generations import Generations
 from suite.node.integrity import Integrity
 from suite.node.journal import Journal
@@ -57,6 +59,7 @@ class Node:
         supervisor: Supervisor,
         generations: Generations,
         pins: Pins,
+        gateway: Gateway | None,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -75,6 +78,7 @@ class Node:
         self.supervisor = supervisor
         self.generations = generations
         self.pins = pins
+        self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
         self.service: Service[Node] | None = None
@@ -214,6 +218,7 @@ async def actor_spec(
     access: NatsAccess,
     catalogue: Catalogue,
     cores: NodeCores,
+    limits: Footprint,
     model: Model,
     instance_id: str,
 ) -> ActorSpec:
@@ -243,6 +248,7 @@ async def actor_spec(
         max_step_ms=model.settings.max_step_ms,
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
+        tensor_split=tuple(limits.gpus.values()),
         threads=cores.processors.threads(model.settings.n_threads),
         slots=cache.slots,
         queue_limit=settings.queue_limit,

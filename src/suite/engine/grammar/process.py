@@ -327,10 +327,16 @@ def permitted(grammar: int, ids: TokenIds, candidates: Candidates) -> TokenIds:
 
 
 def _check_code_points(text: str) -> None:
-    """Raise InvalidGrammar for escapes beyond Unicode: llama.cpp accepts them and generates invalid UTF-8."""
-    for escape in re.findall(r"\\(U[0-9a-fA-F]{8}|.)", text):
-        if len(escape) > 1 and int(escape[1:], 16) > sys.maxunicode:
+    """Raise InvalidGrammar for escapes of no character, of which llama.cpp makes invalid UTF-8."""
+    for escape in re.findall(r"\\(U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|.)", text):
+        code = int(escape[1:], 16) if len(escape) > 1 else 0
+        if code > sys.maxunicode:
             raise InvalidGrammar(f"the grammar has \\{escape}, and Unicode ends at \\U0010FFFF")
+        if 0xD800 <= code <= 0xDFFF:
+            raise InvalidGrammar(
+                f"the grammar has \\{escape}, half of a surrogate pair, which is no character: write the "
+                "character itself"
+            )
 
 
 def _limit(limits: Limits) -> None:

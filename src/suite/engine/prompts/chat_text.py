@@ -15,7 +15,7 @@ import msgspec
 from suite.engine.prompts.adaptation import adaptations, missing
 from suite.engine.prompts.call_form import CallForm, call_form
 from suite.engine.prompts.markers import Broken, Markers, unmarked
-from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, Rendered, Renderer
+from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, ChatTooLong, Rendered, Renderer
 from suite.engine.reasoning import Reasoning, ReasoningFormat, format_of, marker_tokens
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import InvalidChat, InvalidConfiguration, InvalidRequest, NoChatTemplate
@@ -151,9 +151,9 @@ class ChatWriter:
     ) -> ChatText:
         """The chat up to where an assistant goes on that has thought already, and perhaps begun to answer."""
         chat = self._to_answer(before, wishes, patient)
-        begin = "" if chat.thinks else f"{form.start}\n"
-        said = f"{last.thoughts}\n{form.end}\n\n{last.text}" if last.text else last.thoughts
-        return chat._replace(text=f"{chat.text}{begin}{said}", thinks=not last.text)
+        text = chat.text if chat.thinks else f"{form.without_empty(chat.text)}{form.start.rstrip()}\n"
+        answer = f"\n{form.end}\n\n{last.text}" if last.text else ""
+        return chat._replace(text=f"{text}{last.thoughts}{answer}", thinks=not last.text)
 
     # --- the template ---------------------------------------------------------------------------------------
 
@@ -188,6 +188,8 @@ class ChatWriter:
         rendered: Rendered | None = None
         try:
             rendered = render(chat.messages)
+        except ChatTooLong:
+            raise
         except InvalidChat as error:
             refusal = error
         lost = [] if rendered is None else missing(chat.messages, rendered.text)

@@ -101,6 +101,10 @@ class SlowChat(Exception):
     """The chat takes more CPU time than a quick chat may."""
 
 
+class ChatTooLong(InvalidChat):
+    """The chat takes more time or memory than a chat may: another form of it would too."""
+
+
 class _OverTime(Exception):
     """The chat took more CPU time than is allowed, and its process was ended."""
 
@@ -232,7 +236,7 @@ class Renderer:
         except _OverTime:
             if self._quick_seconds is not None:
                 raise SlowChat from None
-            raise InvalidChat(self._judged()) from None
+            raise ChatTooLong(self._judged()) from None
         if answer.was_slow:
             raise SlowChat
         if answer.refusal is not None:
