@@ -115,7 +115,7 @@ def test_tools_are_text_where_the_template_has_no_place_for_them(
     assert text.index('{"type": "function", "function": {"name": "add"}}') < text.index("hi\n")
     truncated = msgspec.structs.replace(asked, truncate="left")
     assert "no place for tools" in prompter.prompt(truncated).warnings[0]
-    assert prompter.call_form.marker == "<tool_call>"
+    assert prompter.call_form().marker == "<tool_call>"
 
 
 def test_tools_that_may_not_be_called_are_not_told(make: Make) -> None:
