@@ -37,6 +37,8 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, total_bytes: int, gpus: Mapping[str, int]) -> Footprint:
         """So many bytes in all, of which these are on GPUs."""
+        if not gpus:
+            return cls(total_bytes)
         return cls(total_bytes - sum(gpus.values()), {name: count for name, count in gpus.items() if count})
 
     @property
@@ -56,6 +58,8 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
         return self.ram if memory == RAM else self.gpus.get(memory, 0)
 
     def __add__(self, other: Footprint) -> Footprint:
+        if other is NOTHING:
+            return self
         if not other.gpus:
             return Footprint(self.ram + other.ram, self.gpus)
         return Footprint(
@@ -63,6 +67,8 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
         )
 
     def __sub__(self, other: Footprint) -> Footprint:
+        if other is NOTHING:
+            return self
         if not other.gpus:
             return Footprint(self.ram - other.ram, self.gpus)
         return Footprint(
@@ -134,6 +140,8 @@ NOTHING: Final = Footprint()
 def total_of(footprints: Iterable[Footprint]) -> Footprint:
     """The sum of all."""
     every = list(footprints)
+    if not every:
+        return NOTHING
     ram = sum([each.ram for each in every])
     on_gpus = [each.gpus for each in every if each.gpus]
     if not on_gpus:
