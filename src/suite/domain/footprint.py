@@ -77,16 +77,16 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
 
     def at_least(self, other: Footprint) -> Footprint:
         """In each memory what is more."""
-        ram = max(self.ram, other.ram)
         if not self.gpus and not other.gpus:
-            return Footprint(ram)
+            return self if self.ram >= other.ram else other
+        ram = max(self.ram, other.ram)
         return Footprint(ram, {id: max(self[id], other[id]) for id in {**self.gpus, **other.gpus}})
 
     def at_most(self, other: Footprint) -> Footprint:
         """In RAM and on its GPUs what is less."""
+        if not self.gpus and not other.gpus:
+            return self if self.ram <= other.ram else other
         ram = min(self.ram, other.ram)
-        if not self.gpus:
-            return Footprint(ram)
         return Footprint(ram, {id: min(count, other[id]) for id, count in self.gpus.items()})
 
     def in_steps_of(self, step: int) -> Footprint:
@@ -102,9 +102,9 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
 
     def beyond(self, room: Footprint) -> Footprint:
         """What of it there is no room for; nothing if it is within."""
-        ram = max(0, self.ram - room.ram)
         if not self.gpus:
-            return Footprint(ram)
+            return Footprint(self.ram - room.ram) if self.ram > room.ram else NOTHING
+        ram = max(0, self.ram - room.ram)
         return Footprint(
             ram, {id: count - room[id] for id, count in self.gpus.items() if count > max(0, room[id])}
         )
