@@ -71,7 +71,7 @@ def test_a_request_type_without_a_reply_type_is_found() -> None:
         (LoadModelRequest, {"model_id": "a"}, {"model_id": ""}),
         (LoadModelRequest, {"model_id": "a", "later": 1}, {"model_id": "a", "wait": "yes"}),
         (GenerateTextRequest, {"model_id": "a", "stop": ["x"]}, {"model_id": "a", "stop": [""]}),
-        (GenerateTextRequest, {"model_id": "a", "seed": None}, {"model_id": "a", "max_tokens": 0}),
+        (GenerateTextRequest, {"model_id": "a", "seed": None}, {"model_id": "a", "max_tokens": -1}),
         (ErrorReply, {"code": "timeout", "message": "m"}, {"code": "timeout"}),
         (signals.AnySignal, {"kind": "chunk", "index": 0, "text": ""}, {"kind": "later"}),
     ],

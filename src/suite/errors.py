@@ -86,6 +86,13 @@ class InvalidChat(SuiteError):
     status = 400
 
 
+class UnsupportedContent(SuiteError):
+    """Models here read text only: send the message without pictures, audio and files."""
+
+    code = "unsupported_content"
+    status = 400
+
+
 class InvalidGrammar(SuiteError):
     """The grammar cannot be used: the message says what is wrong with it."""
 
@@ -97,6 +104,13 @@ class InvalidSchema(SuiteError):
     """The JSON schema cannot be used: the message has the path to what is wrong."""
 
     code = "invalid_schema"
+    status = 400
+
+
+class SchemaNotSupported(SuiteError):
+    """A strict schema has keywords that cannot be enforced: change it, or send it without strict."""
+
+    code = "schema_not_supported"
     status = 400
 
 
@@ -114,11 +128,39 @@ class CannotEmbed(SuiteError):
     status = 400
 
 
+class CannotRerank(SuiteError):
+    """The model has no head that ranks documents: choose one that has."""
+
+    code = "cannot_rerank"
+    status = 400
+
+
+class CannotFillIn(SuiteError):
+    """The model has no tokens to fill in a gap: send a prompt without suffix, or choose a model for code."""
+
+    code = "cannot_fill_in"
+    status = 400
+
+
 class UnknownAction(SuiteError):
     """There is no such action."""
 
     code = "unknown_action"
     status = 404
+
+
+class UnknownPath(SuiteError):
+    """There is nothing under this path: /openapi.json lists what there is."""
+
+    code = "unknown_path"
+    status = 404
+
+
+class WrongMethod(SuiteError):
+    """This path takes another method: /openapi.json says which."""
+
+    code = "method_not_allowed"
+    status = 405
 
 
 class Disabled(SuiteError):
@@ -186,6 +228,28 @@ class NotEnoughMemory(SuiteError):
 
     code = "not_enough_memory"
     status = 507
+
+
+class ModelLoading(SuiteError):
+    """The model is still being loaded: send the request again after the time that `Retry-After` says."""
+
+    code = "model_loading"
+    status = 503
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after_ms: int = RETRY_AFTER_MS,
+        state: str = "loading",
+        progress: float | None = None,
+        eta_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+        """When it is likely to be loaded."""
+        self.loading = {"state": state, "progress": progress, "eta_seconds": eta_seconds}
+        """How far it is: ``waiting`` for memory or ``loading``, 0 to 1, and the seconds that are left."""
 
 
 class ModelUnloading(SuiteError):
@@ -329,6 +393,81 @@ class UsersElsewhere(SuiteError):
 
     code = "users_elsewhere"
     status = 409
+
+
+class InvalidApiKey(SuiteError):
+    """The gateway does not know this key, or none was sent: `suite keys create` makes one."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class ExpiredApiKey(SuiteError):
+    """The time of this key is over: `suite keys create` makes another one."""
+
+    code = "expired_api_key"
+    status = 401
+
+
+class KeyNotPermitted(SuiteError):
+    """This key may not do that: the message says what it may."""
+
+    code = "key_not_permitted"
+    status = 403
+
+
+class RateLimited(SuiteError):
+    """This key has used what it may use in a minute: try again when the message says."""
+
+    code = "rate_limit_exceeded"
+    status = 429
+
+    def __init__(self, message: str | None = None, *, retry_after_ms: int = RETRY_AFTER_MS) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+        """When a request is let through again."""
+
+
+class KeyExists(SuiteError):
+    """There is a key of this name already: choose another name, or revoke it first."""
+
+    code = "key_exists"
+    status = 409
+
+
+class KeyNotFound(SuiteError):
+    """There is no key of this name: `suite keys` lists those there are."""
+
+    code = "key_not_found"
+    status = 404
+
+
+class KeysMissing(SuiteError):
+    """A gateway that others can reach needs keys: `suite keys create NAME` makes one."""
+
+    code = "keys_missing"
+    status = 409
+
+
+class HostNotAllowed(SuiteError):
+    """The request names another host than this one: call the gateway by its address, or use keys."""
+
+    code = "host_not_allowed"
+    status = 403
+
+
+class OriginNotAllowed(SuiteError):
+    """A page of this origin may not use the gateway: allow it with --cors-origin."""
+
+    code = "origin_not_allowed"
+    status = 403
+
+
+class SlowRequest(SuiteError):
+    """The request did not come in time: send it without pauses."""
+
+    code = "slow_request"
+    status = 408
 
 
 class EvaluationNotFound(SuiteError):

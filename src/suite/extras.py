@@ -7,10 +7,11 @@ from typing import Final, Literal, TypeAlias
 
 from suite.errors import NotInstalled
 
-Extra: TypeAlias = Literal["serve", "hub", "otlp", "zmq"]
+Extra: TypeAlias = Literal["serve", "http", "hub", "otlp", "zmq"]
 
 _MODULES: Final[dict[Extra, tuple[str, ...]]] = {
     "serve": ("aiosqlite", "ddsketch", "jinja2", "llama_cpp", "psutil", "uvloop", "watchfiles", "yaml"),
+    "http": ("httptools", "prometheus_client", "starlette", "uvicorn", "uvloop"),
     "hub": ("huggingface_hub",),
     "otlp": ("opentelemetry.exporter.otlp.proto.http",),
     "zmq": ("zmq",),

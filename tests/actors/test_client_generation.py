@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-import suite.actors.generation
+import suite.actors.choice
 from suite.actors.generation import ClientGeneration, GenerationResources
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.llama_model import ContextSettings
 from suite.engine.prompts.prompt import Prompter
+from suite.engine.sampler import Sampler
 from suite.engine.thread import EngineThread
+from suite.errors import GenerationFailed
 from suite.identity import new_id, utc_now
 from suite.messages.actor import Finished, Handover
 from suite.messages.events import Generated
@@ -144,13 +146,13 @@ async def test_a_fault_at_its_end_is_an_error_for_the_client_and_ends_nothing_el
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
     chat = {"messages": X, "tools": ADD, "max_tokens": 2}
     async with stage(tmp_path) as on, resources_of(on, path, engine) as resources:
         with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
-            patch.setattr(suite.actors.generation, "extract_tool_calls", fail)
+            patch.setattr(suite.actors.choice, "extract_tool_calls", fail)
             client, _ = await answer(on, resources, "g1", **chat, stream=True)
         assert (await client.error()).code == "internal"
         await client.end()
@@ -159,14 +161,39 @@ async def test_a_fault_at_its_end_is_an_error_for_the_client_and_ends_nothing_el
         assert (await client.success()).usage.completion_tokens == finished.completion_tokens == 2
 
 
+async def test_one_answer_that_fails_ends_the_others(
+    tmp_path: Path, path: Path, engine: EngineThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = Sampler.accept_prompt
+
+    def fail_first(self: Sampler, prompt: Sequence[int]) -> None:
+        if self._sampling.seed == 7:
+            raise GenerationFailed
+        accept(self, prompt)
+
+    monkeypatch.setattr(Sampler, "accept_prompt", fail_first)
+    async with stage(tmp_path) as on, resources_of(on, path, engine) as resources:
+        asked = {"prompt": "hello", "max_tokens": 200, "n": 2, "temperature": 1.0}
+        client, finished = await answer(on, resources, "g1", **asked, seed=7)
+        assert ((await client.error()).code, finished.outcome) == ("generation_failed", "failed")
+        client, finished = await answer(on, resources, "g2", **asked, seed=8)
+        assert len((await client.success()).choices) == 2
+        outcomes = [each.data.outcome async for each in on.log.read() if isinstance(each.data, Generated)]
+        assert outcomes == ["failed", finished.outcome]
+
+
 async def test_tools_that_may_not_be_called_are_not_called(
     tmp_path: Path, path: Path, engine: EngineThread
 ) -> None:
     call = '{"name": "add", "arguments": {}}'
     grammar = 'root ::= "' + call.replace('"', '\\"') + '"'
+    add = {"name": "add", "parameters": {"type": "object", "additionalProperties": False}}
+    chat = {"messages": X, "tools": [{"type": "function", "function": add}], "max_tokens": 60}
     async with stage(tmp_path) as on, resources_of(on, path, engine) as resources:
-        chat = {"messages": X, "tools": ADD, "max_tokens": 60, "grammar": grammar}
-        called = await (await answer(on, resources, "g1", **chat))[0].success()
+        one = {"tool_choice": "required", "parallel_tool_calls": False}
+        called = await (await answer(on, resources, "g1", **chat, **one))[0].success()
         assert called.tool_calls is not None and called.text == ""
-        silent = await (await answer(on, resources, "g2", **chat, tool_choice="none"))[0].success()
+        silent = await (await answer(on, resources, "g2", **chat, grammar=grammar, tool_choice="none"))[
+            0
+        ].success()
         assert (silent.tool_calls, silent.text) == (None, call)

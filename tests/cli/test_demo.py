@@ -86,9 +86,10 @@ async def test_the_demo_shows_all_of_it_and_leaves_nothing(tmp_path: Path) -> No
         shown = [document async for document in documents(process)]
         assert await process.wait() == 0
     steps = {document["step"]: document["result"] for document in shown if "step" in document}
-    assert steps.keys() == {"ready", "load", "chat", "status", "unload", "stopped"}
+    assert steps.keys() == {"ready", "load", "chat", "http", "status", "unload", "stopped"}
     first, second = (document["result"] for document in shown if document.get("step") == "chat")
     assert second["usage"]["reused_tokens"] >= first["usage"]["prompt_tokens"]
+    assert steps["http"]["choices"][0]["message"]["role"] == "assistant"
     assert steps["unload"]["freed_bytes"] > 0
     types = [document["type"] for document in shown if "type" in document]
     depends_on_the_machine = ("suite.model.", "suite.instance.grew.")
@@ -96,6 +97,7 @@ async def test_the_demo_shows_all_of_it_and_leaves_nothing(tmp_path: Path) -> No
         "suite.node.started.v1",
         "suite.instance.load_started.v1",
         "suite.instance.loaded.v1",
+        "suite.usage.generated.v1",
         "suite.usage.generated.v1",
         "suite.usage.generated.v1",
         "suite.instance.unloaded.v1",
@@ -113,6 +115,7 @@ async def test_the_demo_in_text_says_what_was_reused(tmp_path: Path) -> None:
     for words in (
         f"$ suite load {MODEL}",
         "(turn 2)",
+        "/v1/chat/completions -d",
         "prompt tokens were still in memory",
         "\n  suite serve --models-dir .models\n",
         f"\n  suite run {MODEL} 'What is a llama?'\n",

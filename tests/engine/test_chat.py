@@ -156,10 +156,12 @@ def renderer_of(renderers: list[Renderer], source: str, **options: Any) -> Rende
 def test_a_chat_is_rendered_in_another_process(renderers: list[Renderer]) -> None:
     renderer = renderer_of(renderers, "{{ bos_token }}{{ messages[0].content }}{{ '\\ud800' }}")
     renderer.start()
-    assert renderer.render([{"role": "user", "content": "é😀"}]) == "<s>é😀?"
-    assert renderer.render([{"role": "user", "content": "x" * 1_000_000}]) == "<s>" + "x" * 1_000_000 + "?"
+    assert renderer.render([{"role": "user", "content": "é😀"}]).text == "<s>é😀?"
+    assert (
+        renderer.render([{"role": "user", "content": "x" * 1_000_000}]).text == "<s>" + "x" * 1_000_000 + "?"
+    )
     renderer.close()
-    assert renderer.render(HELLO) == "<s>hello <b>?"
+    assert renderer.render(HELLO).text == "<s>hello <b>?"
 
 
 SLOW_FOR_X = "{% if messages[0].content == 'x' %}" + SLOW + "{% endif %}{{ messages[0].content }}"
@@ -172,11 +174,11 @@ def test_a_chat_that_takes_the_template_too_long_is_refused_and_others_are_not(
 ) -> None:
     renderer = renderer_of(renderers, SLOW_FOR_X, cpu_seconds=0.2)
     if others_came_first:
-        assert renderer.render(HELLO) == "hello <b>"
+        assert renderer.render(HELLO).text == "hello <b>"
     for _ in range(2):
         with pytest.raises(InvalidChat, match=r"more than 0\.2 s for this chat"):
             renderer.render(X)
-    assert renderer.render(HELLO) == "hello <b>"
+    assert renderer.render(HELLO).text == "hello <b>"
 
 
 @pytest.mark.parametrize("source", [SLOW, "{{ 7 ** (10 ** 8) }}"], ids=["to render", "to compile"])
@@ -202,7 +204,7 @@ def test_nobody_waits_for_a_chat_that_takes_long(renderers: list[Renderer]) -> N
     slow = threading.Thread(target=ask)
     slow.start()
     for _ in range(3):
-        assert renderer.render(HELLO) == "hello <b>"
+        assert renderer.render(HELLO).text == "hello <b>"
     assert not refusals
     slow.join()
     assert len(refusals) == 1
@@ -222,7 +224,7 @@ def test_what_takes_too_much_for_one_chat_may_do_for_the_next(renderers: list[Re
     renderer = renderer_of(renderers, source, memory_bytes=32 << 20)
     with pytest.raises(InvalidChat, match="32 MiB"):
         renderer.render([{"role": "user", "content": "x"}])
-    assert renderer.render(HELLO) == "hello <b>"
+    assert renderer.render(HELLO).text == "hello <b>"
 
 
 def test_a_text_has_a_limit(renderers: list[Renderer]) -> None:
@@ -238,7 +240,7 @@ def test_a_process_that_died_is_started_again(renderers: list[Renderer]) -> None
     process = renderer._idle._process
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert renderer.render(HELLO) == "hello <b>"
+    assert renderer.render(HELLO).text == "hello <b>"
 
 
 def test_an_invalid_template_is_refused_each_time(renderers: list[Renderer]) -> None:
@@ -250,7 +252,7 @@ def test_an_invalid_template_is_refused_each_time(renderers: list[Renderer]) -> 
 
 def test_tools_go_to_the_template_that_takes_them_or_are_refused(renderers: list[Renderer]) -> None:
     plain, with_tools = "plain", "{{ tools[0].function.name }}"
-    assert renderer_of(renderers, plain, tool_source=with_tools).render(HELLO, [WEATHER]) == "weather"
-    assert renderers[-1].render(HELLO) == "plain"
+    assert renderer_of(renderers, plain, tool_source=with_tools).render(HELLO, [WEATHER]).text == "weather"
+    assert renderers[-1].render(HELLO).text == "plain"
     with pytest.raises(InvalidChat, match="knows of no tools"):
         renderer_of(renderers, plain).render(HELLO, [WEATHER])

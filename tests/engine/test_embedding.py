@@ -13,7 +13,7 @@ import pytest
 
 from suite.engine.embedding import Embedder
 from suite.engine.llama_model import ContextSettings, LlamaModel
-from suite.errors import CannotEmbed, EmptyPrompt, PromptTooLong
+from suite.errors import CannotEmbed, EmptyPrompt, InvalidRequest, PromptTooLong
 from support.encoder import tiny_bert
 from support.models import gemma, tiny_model
 from support.recurrent import tiny_mamba
@@ -49,7 +49,10 @@ def embedding(
 
 
 def vectors(embedder: Embedder, inputs: Sequence[Sequence[int]], *, normalize: bool = True) -> Vectors:
-    steps = embedder.embed(inputs, normalize)
+    return finished(embedder.embed(inputs, normalize))
+
+
+def finished(steps: Generator[None, None, Vectors]) -> Vectors:
     while True:
         try:
             next(steps)
@@ -105,7 +108,7 @@ def test_an_input_of_several_steps_is_as_one_of_one_step(
         inputs = [model.vocabulary.tokenize("on the sea in autumn " * times) for times in (1, 8, 2)]
         assert 64 < len(inputs[1]) < 128
         whole = vectors(embedder, inputs)
-    monkeypatch.setattr("suite.engine.embedding.STEP_TOKENS", 32)
+    monkeypatch.setattr("suite.engine.pooling.STEP_TOKENS", 32)
     with embedding(path) as (embedder, _):
         for expected, vector in zip(whole, vectors(embedder, inputs), strict=True):
             assert alike(expected, vector)
@@ -127,6 +130,20 @@ def test_what_ranks_makes_no_embeddings(tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "tiny.gguf", pooling=gguf.PoolingType.RANK)
     with pytest.raises(CannotEmbed), embedding(path):
         pass
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_vectors_are_cut_to_the_dimensions_that_are_wanted(tmp_path: Path, kind: str) -> None:
+    with embedding(MAKERS[kind](tmp_path / "model.gguf")) as (embedder, model):
+        tokens = model.vocabulary.tokenize(TEXTS[0])
+        (whole,), (cut,) = (
+            finished(embedder.embed([tokens], dimensions=count)) for count in (embedder.dimensions, 8)
+        )
+        assert len(cut) == 8
+        assert math.isclose(math.hypot(*cut), 1.0, abs_tol=1e-6)
+        assert alike(tuple(value / math.hypot(*whole[:8]) for value in whole[:8]), cut)
+        with pytest.raises(InvalidRequest, match=f"vectors have {embedder.dimensions}"):
+            finished(embedder.embed([tokens], dimensions=embedder.dimensions + 1))
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -38,10 +38,11 @@ def arrivals(draw: st.DrawFn) -> list[Arrival]:
     for _ in range(draw(st.integers(1, 12))):
         each = asked(
             draw(prompts),
-            max_tokens=draw(st.integers(1, 20)),
+            max_tokens=draw(st.integers(0, 20)),
             seed=draw(st.integers(0, 3)),
             conversation=draw(st.sampled_from([None, "a", "b", "c"])),
             priority=draw(st.integers(-1, 1)),
+            prompt_logprobs=draw(st.sampled_from([None, None, None, 2])),
         )
         cancelled = draw(st.one_of(st.none(), st.none(), st.integers(0, 60)))
         result.append(Arrival(draw(st.integers(0, 30)), each, cancelled))
@@ -131,6 +132,12 @@ def test_each_gets_its_own_answer_once(
             assert heard.tokens == expected
             assert generation.outcome == outcome
             assert generation.completion_tokens == len(expected)
+            if order.prompt_logprobs is not None:
+                assert generation.reused_tokens == 0
+                assert [each.id for each in generation.prompt_logprobs] == order.prompt
+                assert [each.token for each in generation.prompt_logprobs] == [
+                    repr(order.prompt[:count]) if count else "" for count in range(len(order.prompt))
+                ]
         assert generation.reused_tokens < max(1, len(order.prompt))
     follow = asked([1, 2, 3], max_tokens=4)
     engine.submit(follow.generation, follow.heard)
@@ -853,3 +860,21 @@ def test_a_turn_goes_on_from_the_newest_state_or_not_at_all(
                 snapshots = kept(Path(directory))
                 engine = engine_on(snapshots)
         snapshots.close()
+
+
+def test_what_is_to_be_forgotten_is_reused_by_nobody() -> None:
+    backend = FakeBackend(slots=2, context=60, cache=120)
+    slots = Slots(2)
+    engine = Engine(backend, slots, prompt_step_tokens=16)
+    prompt = [1, 2, 3, 4] * 12
+    for order in (asked(prompt, conversation="a"), asked(prompt, seed=2, is_forgotten=True)):
+        engine.submit(order.generation, order.heard)
+    drain(engine)
+    assert backend.decoded < len(prompt) + 2 * 8, "it still follows whoever reads the same prompt"
+    other = asked([*prompt, 9], conversation="b", max_tokens=1)
+    engine.submit(other.generation, other.heard)
+    engine.clear("a")
+    drain(engine)
+    assert other.generation.reused_tokens == 0
+    engine.step()
+    assert sorted(slot.conversation_id or "" for slot in slots) == ["", "b"]

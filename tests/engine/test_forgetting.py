@@ -34,8 +34,8 @@ class Heard:
         self._pieces = 0
         self._then = then
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
-        assert logprobs is None
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
+        assert logprobs is None and not reasoning
         self.text += text
         self._pieces += 1
         if self._pieces == 4:

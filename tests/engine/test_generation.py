@@ -83,8 +83,8 @@ class Heard:
         self.failure: SuiteError | None = None
         self._at_first = at_first
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
-        assert logprobs is None
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
+        assert logprobs is None and not reasoning
         if not self.text:
             self._at_first()
         self.text += text

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from suite.catalogue import Catalogue
 from suite.catalogue.kv_cache import budget
 from suite.config import ModelSettings
 from suite.domain.footprint import Footprint
@@ -82,6 +84,27 @@ def test_several_gpus_have_layers_by_their_shares() -> None:
     assert list(devices) == sorted(devices, key=str)
     assert devices_of_layers(info, gpu_layers=4, gpus=THREE_TO_ONE)[-4:] == ["gpu0"] * 3 + ["gpu1"]
     assert set(placed(info, -1, THREE_TO_ONE)) == {"ram", "gpu0", "gpu1"}
+
+
+async def test_a_model_that_is_too_large_for_a_gpu_is_told_with_how_many_layers_it_fits(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "m.gguf").symlink_to(smollm2())
+    room = Footprint(8 << 30, {"gpu0": DRIVER_BYTES + (200 << 20)})
+    catalogue = Catalogue.open([tmp_path / "models"], {}, tmp_path, limits=room, follow_links="anywhere")
+    await catalogue.scan_first()
+    model = catalogue.models["m"]
+    assert not model.footprint(room).is_within(room)
+    (told,) = [way for way in model.smaller(room).split(" or ") if way.startswith("n_gpu_layers")]
+    layers = int(told.removeprefix("n_gpu_layers = "))
+
+    def fits(gpu_layers: int) -> bool:
+        settings = msgspec.structs.replace(model.settings, n_gpu_layers=gpu_layers)
+        return msgspec.structs.replace(model, settings=settings).footprint(room).is_within(room)
+
+    assert layers > 0 and fits(layers) and not fits(layers + 1)
+    assert model.smaller(Footprint(8 << 30)) == ""
 
 
 @pytest.mark.parametrize(("gpu_layers", "expected"), [(0, 100), (-1, 60), (5, 160)])

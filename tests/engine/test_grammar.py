@@ -61,6 +61,8 @@ BAD = {
     "left recursion": ('root ::= root "a" | "b"', "left recursion"),
     "a reversed range": ("root ::= [z-a]", "."),
     "a code point beyond Unicode": (r"root ::= [\U00110000-\UFFFFFFFF]", "Unicode ends"),
+    "half of a character": (r'root ::= "\ud800"', "no character"),
+    "half of a character in eight digits": (r"root ::= [a-z\U0000DFFF]", "no character"),
     "a token that there is not": ("root ::= <[999999999]>", "."),
     "a token id beyond all numbers": ("root ::= <[99999999999999999999999]>", "."),
     "a token of two tokens": ("root ::= <no such token>", "."),
@@ -170,6 +172,7 @@ async def test_grammars_outlive_the_process_that_forks_for_them(tiny: Bare) -> N
         grammars.close()
         async with grammars.open("grammar", 'root ::= "c"') as second:
             for following, letter in ((first, "b"), (second, "c")):
+                assert following.session is not None
                 permitted = following.session.permitted(np.arange(tiny.vocabulary.size))
                 assert {tiny.vocabulary.visible_bytes(int(token)) for token in permitted} == {letter.encode()}
     grammars.close()
@@ -286,14 +289,12 @@ WRONG: dict[str, tuple[Any, str]] = {
     "false": ({"properties": {"a": False}, "required": ["a"]}, "/properties/a"),
     "required and forbidden": (
         {"properties": {}, "required": ["a"], "additionalProperties": False},
-        "/required: 'a'",
+        "/additionalProperties: false permits nothing",
     ),
     "a reference to nothing": ({"$ref": "#/$defs/x"}, r"\$ref: there is no"),
-    "a reference elsewhere": ({"$ref": "https://example.org/x"}, r"\$ref: only"),
     "a reference to itself": ({"$ref": "#"}, "without end"),
     "never an end": ({"properties": {"a": {"$ref": "#"}}, "required": ["a"]}, "without end"),
     "a list without end": ({"type": "array", "items": {"$ref": "#"}, "minItems": 1}, "without end"),
-    "a pattern that no grammar is made of": ({"type": "string", "pattern": "(?=a)"}, "/pattern"),
     "a schema that is none": ({"properties": {"a": 3}}, "/properties/a"),
     "too large a grammar": ({"type": "string", "pattern": r"\S" * 9000}, "KiB"),
 }
@@ -316,7 +317,7 @@ def test_a_schema_that_cannot_be_met_is_refused_with_the_place(name: str) -> Non
     [
         {"$ref": "#"},
         {"type": "string", "pattern": "^((((((a?){9}){9}){9}){9}){9}){9}$"},
-        {"type": "string", "pattern": "^(a$"},
+        {"type": "string", "pattern": "^(a"},
         {"type": "string", "pattern": "^*$"},
     ],
 )

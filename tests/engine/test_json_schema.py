@@ -81,6 +81,77 @@ MET: dict[str, Any] = {
             "b": {"type": "object", "properties": {"kind": {"enum": ["b", "c"]}}, "required": ["kind"]}
         },
     },
+    "bounds of integers": {
+        "type": "array",
+        "prefixItems": [
+            {"type": "integer", "minimum": low, "maximum": high}
+            for low, high in ((0, 7), (3, 12), (-15, 205), (-99, -98), (1000, 1000), (-3, 0), (199, 2000))
+        ],
+    },
+    "bounds on one side": {
+        "type": "array",
+        "prefixItems": [{"exclusiveMinimum": 9}, {"type": "integer", "maximum": -5}, {"minimum": -0.25}],
+    },
+    "bounds of numbers": {
+        "type": "array",
+        "prefixItems": [
+            {"type": "number", "minimum": 0, "maximum": 1},
+            {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.01},
+            {"type": "number", "minimum": -2.75, "maximum": 3.5},
+            {"type": "number", "minimum": 0.125, "maximum": 0.125},
+        ],
+    },
+    "all of two references": {
+        "allOf": [{"$ref": "#/$defs/pet"}, {"$ref": "#/$defs/dog"}],
+        "unevaluatedProperties": False,
+        "$defs": {
+            "pet": {"type": "object", "properties": {"name": NULL}, "required": ["name"]},
+            "dog": {"properties": {"barks": BOOLEAN, "puppy": {"$ref": "#"}}, "required": ["barks"]},
+        },
+    },
+    "alternatives beside properties": {
+        "properties": {"kind": {"enum": ["a", "b"]}, "x": NULL},
+        "required": ["kind"],
+        "anyOf": [
+            {"properties": {"kind": {"const": "a"}, "y": BOOLEAN}, "required": ["y"]},
+            {"properties": {"kind": {"const": "b"}}, "required": ["x"]},
+            {"properties": {"kind": {"const": "c"}}},
+        ],
+    },
+    "alternatives of which one contains itself": {"anyOf": [NULL, {"$ref": "#"}], "type": ["null", "string"]},
+    "what a name says": {
+        "$id": "https://example.org/root",
+        "properties": {"a": {"$ref": "#first"}, "b": {"$ref": "other"}, "c": {"$ref": "other#/$defs/x"}},
+        "required": ["a", "b", "c"],
+        "$defs": {
+            "first": {"$anchor": "first", "const": 1},
+            "second": {"$id": "other", "$ref": "#/$defs/x", "$defs": {"x": {"const": 2}}},
+        },
+    },
+    "members by a pattern of names": {
+        "patternProperties": {"^x_[ab]+$": BOOLEAN},
+        "additionalProperties": False,
+    },
+    "members by names of a choice": {
+        "additionalProperties": BOOLEAN,
+        "propertyNames": {"enum": ["a", "b"]},
+        "minProperties": 1,
+        "maxProperties": 3,
+    },
+    "named members that a pattern is about": {
+        "properties": {"ab": {"minimum": 3}, "b": NULL},
+        "patternProperties": {"^a": {"type": "integer"}},
+        "required": ["ab"],
+    },
+    "one member at least": {"properties": {"a": NULL, "b": NULL}, "minProperties": 1},
+    "members that depend on others": {
+        "properties": {"card": NULL, "address": NULL, "tax": NULL},
+        "dependentRequired": {"card": ["address"]},
+        "dependentSchemas": {"address": {"properties": {"tax": False}}},
+    },
+    "further items": {"prefixItems": [NULL, BOOLEAN], "items": {"const": 1}, "minItems": 3, "maxItems": 4},
+    "fewer items": {"prefixItems": [NULL, BOOLEAN, False]},
+    "a bound as in OpenAPI 3.0": {"type": "integer", "minimum": 4, "maximum": 5},
     "a choice by all that is said": {"enum": [1, 7, "a", "abcd", None], "type": ["integer", "string"]},
 }
 
@@ -124,6 +195,44 @@ def test_no_month_has_more_days_than_in_a_leap_year(walker: Walker) -> None:
         date.fromisoformat(f"2024{day[4:]}")
 
 
+def test_members_come_in_the_order_of_the_schema(walker: Walker) -> None:
+    schema = {"properties": dict.fromkeys("badce", NULL), "required": ["d", "c"]}
+    grammar = to_grammar(schema).grammar
+    said = {
+        "".join(json.loads(walker.walk(grammar, Random(n), letters)))
+        for n in range(9)
+        for letters in ("dc}", "bae,")
+    }
+    assert all([*names] == sorted(names, key="badce".index) for names in said)
+    assert {"dc", "badce"} <= said
+
+
+def test_an_alternative_that_another_schema_permits_too_is_no_choice_of_one() -> None:
+    """The first is written without `b`, and still satisfies the second, which permits `a`."""
+    schema = {"oneOf": [{"properties": {"a": NULL}, "required": ["a"]}, {"properties": {"b": NULL}}]}
+    assert to_grammar(schema).warnings == ("json schema: /oneOf cannot be enforced",)
+
+
+def test_a_choice_of_many_texts_is_a_tree(walker: Walker) -> None:
+    many = [f"name {n:03}" for n in range(700)]
+    grammar = to_grammar({"enum": many}).grammar
+    assert grammar.count("name") == 1
+    said = {json.loads(walker.walk(grammar, Random(seed), "0123456789")) for seed in range(9)}
+    assert said <= set(many)
+    assert len(said) > 1
+
+
+def test_of_a_tree_each_text_can_be_said(walker: Walker) -> None:
+    texts: list[Any] = ["a", "ab", 'a"b', "a\\", "", "é", 12, 13, 5]
+    grammar = to_grammar({"enum": texts}).grammar
+    said = {
+        json.loads(walker.walk(grammar, Random(seed), letters))
+        for seed in range(60)
+        for letters in ('"ab\\', "15", '"\xc3\xa9')
+    }
+    assert said == set(texts)
+
+
 KEYWORDS: dict[str, Any] = {
     "minLength": 1,
     "maxLength": 9,
@@ -159,44 +268,39 @@ KEYWORDS: dict[str, Any] = {
     "then": NULL,
     "else": NULL,
     "$dynamicRef": "#x",
-    "anyOf": [NULL],
-    "oneOf": [NULL],
+    "anyOf": [True],
+    "oneOf": [True],
 }
 _ALWAYS = {"not", "if", "then", "else", "$dynamicRef"}
-_LENGTH, _NUMBER = {"minLength", "maxLength"}, {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_LENGTH = {"minLength", "maxLength"}
 _TEXT = _LENGTH | {"pattern", "format", "contentEncoding", "contentMediaType"}
-_ITEMS = {"minItems", "maxItems", "items"}
-_LIST = {"uniqueItems", "contains", "minContains", "maxContains", "unevaluatedItems"}
-_MEMBERS = {"properties", "required", "additionalProperties"}
-_OBJECT = {"patternProperties", "propertyNames", "minProperties", "maxProperties", "dependentRequired"}
-_OBJECT |= {"dependentSchemas", "unevaluatedProperties"}
-_UNIONS = {"anyOf", "oneOf"}
+_LIST = {"uniqueItems", "contains", "minContains", "maxContains"}
+_OBJECT = {"properties", "required", "additionalProperties", "patternProperties", "propertyNames"}
+_OBJECT |= {"unevaluatedProperties"}
 
 LEFT: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a string": ({"type": "string"}, {"contentEncoding", "contentMediaType"}),
     "a format": ({"type": "string", "format": "time"}, _TEXT - {"format"}),
     "a pattern": ({"type": "string", "pattern": "x"}, _TEXT - {"format"}),
-    "a number": ({"type": "number"}, _NUMBER | {"multipleOf"}),
-    "an integer": ({"type": "integer"}, _NUMBER | {"multipleOf"}),
+    "a number": ({"type": "number"}, {"multipleOf"}),
+    "an integer": ({"type": "integer"}, {"multipleOf"}),
     "a boolean": ({"type": "boolean"}, set()),
     "an array": ({"type": "array"}, _LIST),
     "a tuple": ({"type": "array", "prefixItems": [NULL]}, _LIST),
-    "an object": ({"type": "object"}, _OBJECT),
-    "two types": ({"type": ["object", "integer"]}, _OBJECT | _NUMBER | {"multipleOf"}),
-    "a choice of texts": ({"enum": ["abc", "2020-02-02"]}, _TEXT - _LENGTH | _UNIONS),
-    "a constant text": ({"const": "abc"}, _TEXT - _LENGTH | _UNIONS),
-    "a constant number": ({"const": 3}, {"multipleOf"} | _UNIONS),
-    "a constant list": ({"const": [1]}, _LIST | {"items"} | _UNIONS),
-    "a constant object": (
-        {"const": {"a": 1}},
-        _OBJECT - {"minProperties", "maxProperties"} | _MEMBERS | _UNIONS,
-    ),
-    "a union": ({"anyOf": [NULL]}, set(KEYWORDS) - {"anyOf"}),
-    "a choice of schemas": ({"oneOf": [NULL]}, set(KEYWORDS)),
-    "a reference": ({"$ref": "#/$defs/n", "$defs": {"n": NULL}}, set(KEYWORDS)),
+    "an object": ({"type": "object"}, set()),
+    "an object with a member": ({"properties": {"a": NULL, "b": NULL}, "required": ["a"]}, set()),
+    "two types": ({"type": ["object", "integer"]}, {"multipleOf"}),
+    "a choice of texts": ({"enum": ["abc", "2020-02-02"]}, _TEXT - _LENGTH),
+    "a constant text": ({"const": "abc"}, _TEXT - _LENGTH),
+    "a constant number": ({"const": 3}, {"multipleOf"}),
+    "a constant list": ({"const": [1]}, _LIST | {"items", "unevaluatedItems"}),
+    "a constant object": ({"const": {"a": 1}}, _OBJECT | {"dependentRequired", "dependentSchemas"}),
+    "a union": ({"anyOf": [NULL]}, set()),
+    "a choice of schemas": ({"oneOf": [NULL]}, set()),
+    "a reference": ({"$ref": "#/$defs/n", "$defs": {"n": NULL}}, set()),
 }
 
-_BEFORE = {("a pattern", "format"): "pattern", ("a choice of schemas", "anyOf"): "oneOf"}
+_BEFORE = {("a pattern", "format"): "pattern"}
 """Where the added keyword is what counts, and the other is what is left."""
 
 
@@ -204,7 +308,7 @@ _BEFORE = {("a pattern", "format"): "pattern", ("a choice of schemas", "anyOf"):
 @pytest.mark.parametrize("keyword", KEYWORDS)
 def test_what_cannot_be_enforced_is_named(name: str, keyword: str) -> None:
     schema, left = LEFT[name]
-    if keyword in schema or (keyword in _UNIONS and "type" in schema):
+    if keyword in schema:
         return
     warnings = to_grammar(schema | {keyword: KEYWORDS[keyword]}).warnings
     named = {_BEFORE.get((name, keyword), keyword)} & (left | _ALWAYS)
@@ -217,25 +321,34 @@ def test_what_cannot_be_enforced_is_named(name: str, keyword: str) -> None:
         ({"type": "string", "format": "e-mail"}, ["/format"]),
         ({"type": "integer", "format": "int32"}, ["/format"]),
         ({"type": ["string", "null"], "maxLength": 3, "pattern": "a"}, ["/maxLength"]),
-        ({"minimum": 3}, ["/minimum"]),
-        ({"anyOf": [{"type": "integer"}], "type": "integer"}, ["/type"]),
+        ({"minimum": 3, "multipleOf": 2}, ["/multipleOf"]),
+        ({"type": "integer", "minimum": 1e20}, ["/minimum"]),
+        ({"type": "string", "maxLength": 2**40}, ["/maxLength"]),
+        ({"anyOf": [{"type": "integer", "multipleOf": 2}], "type": "integer"}, ["/anyOf/0/multipleOf"]),
+        ({"$ref": "https://example.org/x", "type": "string"}, ["/$ref"]),
+        ({"properties": {"a": {"$ref": "#/$defs/x"}}, "$defs": {"x": {"$ref": "y"}}}, ["/$defs/x/$ref"]),
+        ({"patternProperties": {"^a": NULL, "^b": NULL}}, ["/patternProperties"]),
+        (
+            {"type": "object", "properties": {"a": NULL}, "patternProperties": {"(": NULL}},
+            ["/patternProperties"],
+        ),
+        ({"properties": {"a": NULL, "b": NULL}, "maxProperties": 1}, ["/maxProperties"]),
+        ({"additionalProperties": NULL, "minProperties": 2}, ["/minProperties"]),
+        (
+            {"allOf": [{"unevaluatedProperties": False}, {"properties": {"a": NULL}}]},
+            ["/allOf/0/unevaluatedProperties"],
+        ),
+        (
+            {"allOf": [{"anyOf": [{"minItems": m} for m in range(30)]} for _ in range(2)]},
+            ["/allOf/1/anyOf"],
+        ),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, ["/oneOf"]),
         ({"oneOf": [{"type": "string"}, {"type": "string", "pattern": "a"}]}, ["/oneOf"]),
         ({"oneOf": [{"const": 1}, {"type": "integer"}]}, ["/oneOf"]),
         ({"oneOf": [NULL, {"required": ["a"]}]}, ["/oneOf"]),
         ({"oneOf": [{"properties": {"a": NULL}}, {"properties": {"b": NULL}}]}, ["/oneOf"]),
-        (
-            {
-                "allOf": [
-                    {"properties": {"a": NULL}, "additionalProperties": False},
-                    {"properties": {"b": NULL}},
-                ]
-            },
-            ["/allOf/0/additionalProperties"],
-        ),
         ({"allOf": [{"type": "string", "pattern": "a"}, {"pattern": "b"}]}, ["/allOf/1/pattern"]),
-        ({"allOf": [{"anyOf": [NULL]}, {"anyOf": [BOOLEAN]}]}, ["/allOf/1/anyOf"]),
-        ({"allOf": [{"type": "integer"}, {"multipleOf": 3}], "minimum": 2}, ["/minimum", "/multipleOf"]),
+        ({"allOf": [{"type": "integer"}, {"multipleOf": 3}], "minimum": 2}, ["/allOf/1/multipleOf"]),
     ],
 )
 def test_each_place_that_cannot_be_enforced_is_named_once(schema: dict[str, Any], places: list[str]) -> None:
@@ -278,11 +391,34 @@ IMPOSSIBLE: dict[str, tuple[Any, str]] = {
         "minLength is larger",
     ),
     "properties that exclude each other": (
-        {"properties": {"x": {"allOf": [{"properties": {"a": NULL}}, {"properties": {"a": BOOLEAN}}]}}},
-        "/properties/x/properties/a/allOf/1/type",
+        {
+            "allOf": [{"properties": {"a": NULL}}, {"properties": {"a": BOOLEAN}}, {"required": ["a"]}],
+        },
+        "/allOf/1/properties/a/type",
     ),
-    "a reference that is joined": ({"allOf": [{"$ref": "#/$defs/x"}, NULL]}, "/allOf/0: a .ref"),
     "false among all": ({"allOf": [False, NULL]}, "/allOf/0"),
+    "a member that one part forbids and another requires": (
+        {"allOf": [{"properties": {"a": NULL}, "additionalProperties": False}, {"required": ["b"]}]},
+        "/allOf/0/additionalProperties: false",
+    ),
+    "bounds without a number": ({"type": "integer", "exclusiveMinimum": 1, "exclusiveMaximum": 2}, "bounds"),
+    "alternatives that are all impossible": (
+        {"type": "string", "anyOf": [NULL, {"type": "integer"}]},
+        "/anyOf/0/type: no value has both",
+    ),
+    "a name that is forbidden": (
+        {"required": ["abc"], "propertyNames": {"maxLength": 2}},
+        "/propertyNames: it forbids 'abc'",
+    ),
+    "more members than may be": ({"required": ["a", "b"], "maxProperties": 1}, "more members are required"),
+    "references in a circle": (
+        {"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}},
+        "without end",
+    ),
+    "an end that never comes": (
+        {"properties": {"a": {"anyOf": [{"$ref": "#"}, False]}}, "required": ["a"]},
+        "without end",
+    ),
 }
 
 
@@ -301,14 +437,15 @@ NAMES = [*KEYWORDS, "type", "$ref", "const", "enum", "allOf", "prefixItems", "$d
     ("schema", "place"),
     [
         ({"allOf": [{"properties": [1]}, {}]}, "/allOf/0/properties"),
-        ({"allOf": [{"properties": [1]}, NULL]}, "/allOf/0/properties"),
-        ({"allOf": [{"required": 1}, {"required": ["a"]}]}, "/allOf/1/required"),
+        ({"allOf": [{"required": 1}, {"required": ["a"]}]}, "/allOf/0/required"),
+        ({"dependentRequired": {"a": 1}}, "/dependentRequired/a"),
+        ({"$ref": 1}, "/.ref"),
         ({"type": "string", "format": ["x"]}, "/format"),
         ({"type": "integer", "format": ["x"]}, "/format"),
         ({"properties": {"a": {"type": [["string"]]}}}, "/properties/a/type"),
         ({"type": None}, "/type"),
         ({"enum": ["a"], "minLength": "2"}, "/minLength"),
-        ({"allOf": [{"minimum": "a"}, {"minimum": 1}]}, "/allOf/1/minimum"),
+        ({"allOf": [{"minimum": "a"}, {"minimum": 1}]}, "/allOf/0/minimum"),
     ],
 )
 def test_a_malformed_schema_is_refused_with_the_place(schema: dict[str, Any], place: str) -> None:

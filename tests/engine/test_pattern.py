@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.engine.schema.json_schema import to_grammar
-from suite.engine.schema.pattern import UnsupportedPattern, to_gbnf
+from suite.engine.schema.pattern import InvalidPattern, UnsupportedPattern, to_gbnf
 from suite.errors import InvalidSchema
 from support.bare import bare
 from support.models import tiny_model
@@ -74,6 +74,12 @@ def test_what_follows_a_pattern_is_json_that_matches(walker: Walker, pattern: st
         assert re.search(pattern, value, re.ASCII), f"{value!r}"
 
 
+def test_a_hyphen_beside_a_shorthand_is_a_hyphen(walker: Walker) -> None:
+    grammar = to_grammar({"type": "string", "pattern": r"^[\d-.]{9}$"}).grammar  # as in ECMA 262
+    said = "".join(json.loads(walker.walk(grammar, Random(seed))) for seed in range(20))
+    assert set("-.1") <= set(said) <= set("-.0123456789")
+
+
 _CHARACTERS = st.sampled_from([*'abc-^ "\t/@é', r"\.", r"\\", r"\n", r"\"", r"\d", r"\w", r"\S", r"\x41"])
 _CLASSES = st.tuples(st.sampled_from(["[", "[^"]), st.lists(_CHARACTERS, min_size=1, max_size=4)).map(
     lambda found: found[0] + "".join(found[1]) + "]"
@@ -118,26 +124,38 @@ UNSUPPORTED = {
     "^a$b$": r"\$ is not supported but",
     "(^a$)": r"\^ is not supported but",
     "^(a$|b)$": r"\$ within parentheses",
-    "^*$": "nothing to repeat",
-    "^a**$": "nothing to repeat",
     "^(a?)*$": "may be empty",
-    "^a{3,2}$": "wrong way round",
     "^a{2001}$": "2000",
     "^a{x}$": r"has to be \\\{",
-    "^(a$": "parentheses",
+    "^[]$": "empty class",
+    r"^\ud83d$": "no character",
+}
+
+INVALID = {
+    "^*$": "nothing to repeat",
+    "^a**$": "nothing to repeat",
+    "^a{3,2}$": "wrong way round",
+    "^(a": "parentheses",
     "^a)$": "parentheses",
     "^[a$": "brackets",
-    "^[]$": "empty class",
     "^[z-a]$": "a range in a class",
-    r"^[\d-z]$": "a range in a class",
-    r"^\ud83d$": "no character",
-    "^a\\": r"\\ is not supported",
+    "^a\\": "ends with",
 }
 
 
 @pytest.mark.parametrize("pattern", UNSUPPORTED)
-def test_what_is_not_supported_is_refused_by_name(pattern: str) -> None:
+def test_what_is_not_supported_is_named_and_its_schema_warned_about(pattern: str) -> None:
     with pytest.raises(UnsupportedPattern, match=UNSUPPORTED[pattern]):
+        to_gbnf(pattern)
+    schema = {"properties": {"a": {"type": "string", "pattern": pattern, "maxLength": 3}}}
+    made = to_grammar(schema)
+    assert made.warnings == ("json schema: /properties/a/pattern cannot be enforced",)
+    assert "char{0,3}" in made.grammar  # what else the schema says counts
+
+
+@pytest.mark.parametrize("pattern", INVALID)
+def test_what_is_no_expression_is_refused(pattern: str) -> None:
+    with pytest.raises(InvalidPattern, match=INVALID[pattern]):
         to_gbnf(pattern)
     with pytest.raises(InvalidSchema, match="/properties/a/pattern: "):
         to_grammar({"properties": {"a": {"type": "string", "pattern": pattern}}})

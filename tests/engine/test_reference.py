@@ -8,7 +8,7 @@ the cache, in other batches and beside another sequence, and the engine has to b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -62,7 +62,7 @@ PROMPTS = tuple(
 class Heard:
     failure: SuiteError | None = None
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None: ...
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None: ...
 
     def on_end(self, error: SuiteError | None) -> None:
         self.failure = error
@@ -78,7 +78,8 @@ class ForcedSampler:
 
     def accept_prompt(self, prompt: Sequence[int]) -> None: ...
 
-    def sample(self, row: int) -> int:
+    def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
+        assert not exempt and exempt is not None, "there is no reasoning here"
         self._seen.append(logits(self._model, row))
         return next(self._tokens)
 

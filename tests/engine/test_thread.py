@@ -39,7 +39,7 @@ class Heard:
     def __init__(self) -> None:
         self.over = Event()
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
         pass
 
     def on_end(self, error: SuiteError | None) -> None:

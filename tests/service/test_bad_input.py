@@ -40,6 +40,31 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "no_chat_template",
         "prompt",
     ),
+    "a picture": (
+        "generate_text",
+        b'{"model_id": "tiny", "messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, '
+        b'{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}]}',
+        "unsupported_content",
+        "messages[0].content[1]",
+    ),
+    "a text part without its text": (
+        "generate_text",
+        b'{"model_id": "tiny", "messages": [{"role": "user", "content": [{"type": "text"}]}]}',
+        "invalid_request",
+        "messages[0].content[0]",
+    ),
+    "two limits": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "max_tokens": 5, "max_completion_tokens": 6}),
+        "invalid_request",
+        "max_completion_tokens",
+    ),
+    "half of a character": (
+        "generate_text",
+        rb'{"model_id": "tiny", "prompt": "a\ud83d"}',
+        "invalid_request",
+        "'prompt'",
+    ),
     "negative wait": (
         "load_model",
         b'{"model_id": "tiny", "load_wait_ms": -1}',
@@ -98,13 +123,87 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "generate_text",
         msgspec.json.encode({**ASK, "tool_choice": "required"}),
         "invalid_request",
-        "'required'",
+        "needs tools",
     ),
     "cut and continued": (
         "generate_text",
         msgspec.json.encode({**ASK, "conversation_id": "c", "continue": True, "truncate": "left"}),
         "invalid_request",
         "truncate and continue",
+    ),
+    "several answers that go on": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "conversation_id": "c", "continue": True, "n": 2}),
+        "invalid_request",
+        "by one answer",
+    ),
+    "more answers than there may be": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "n": 17}),
+        "invalid_request",
+        "n",
+    ),
+    "a gap in a chat": (
+        "generate_text",
+        msgspec.json.encode(
+            {**ASK, "prompt": None, "messages": [{"role": "user", "content": "a"}], "suffix": "b"}
+        ),
+        "invalid_request",
+        "suffix needs a prompt",
+    ),
+    "a gap that is cut": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "suffix": "b", "truncate": "left"}),
+        "invalid_request",
+        "suffix cannot be combined",
+    ),
+    "a gap for a model that cannot fill it": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "suffix": "b"}),
+        "cannot_fill_in",
+        "without suffix",
+    ),
+    "scores of what is in memory": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "conversation_id": "c", "continue": True, "prompt_logprobs": 1}),
+        "invalid_request",
+        "prompt_logprobs",
+    ),
+    "a token that there is not": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "prompt": [1, 99_999]}),
+        "invalid_request",
+        "no token 99999",
+    ),
+    "a text of no token": (
+        "detokenize",
+        b'{"model_id": "tiny", "tokens": [5, 99999]}',
+        "invalid_request",
+        "no token 99999",
+    ),
+    "texts among token ids": (
+        "embed",
+        b'{"model_id": "tiny", "input": ["a", [5]]}',
+        "invalid_request",
+        "mixed",
+    ),
+    "more numbers than a vector has": (
+        "embed",
+        b'{"model_id": "tiny", "input": "a", "dimensions": 10000}',
+        "invalid_request",
+        "dimensions",
+    ),
+    "ranks of a model that has none": (
+        "rerank",
+        b'{"model_id": "tiny", "query": "a", "documents": ["b"]}',
+        "cannot_rerank",
+        "makes embeddings",
+    ),
+    "nothing to rank": (
+        "rerank",
+        b'{"model_id": "tiny", "query": "a", "documents": []}',
+        "invalid_request",
+        "documents",
     ),
     "empty stop": ("generate_text", msgspec.json.encode({**ASK, "stop": [""]}), "invalid_request", "stop"),
     "negative drain": (

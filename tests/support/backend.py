@@ -7,12 +7,12 @@ shared, restored, decoded again), the answer is right only if the sequence holds
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from suite.engine.backend import BatchEntry
 from suite.engine.sampler import SamplingParams
 from suite.errors import GenerationFailed, InvalidGrammar
-from suite.messages.logprobs import TokenLogprobs
+from suite.messages.logprobs import PromptToken, TokenLogprobs
 
 END = 0
 WORDS = 50
@@ -52,7 +52,8 @@ class FakeSampler:
     def accept_prompt(self, prompt: Sequence[int]) -> None:
         pass
 
-    def sample(self, row: int) -> int:
+    def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
+        self._backend.exempt.append(exempt)
         if self._seed in self._backend.refusing:
             raise InvalidGrammar("no token is permitted")
         return successor(self._backend.rows[row], self._seed)
@@ -103,6 +104,9 @@ class FakeBackend:
         self.unable: dict[str, Exception] = {}
         """What `save` and `exchange` raise, by their names."""
         self.threads = 0
+        self.exempt: list[Collection[int] | None] = []
+        """What was exempt from the grammar of each token."""
+        self.scored_tokens = 4
 
     @property
     def decoded(self) -> int:
@@ -127,15 +131,24 @@ class FakeBackend:
         self.rows = {}
         row = -1
         assert [entry.sequence for entry in entries] == sorted(entry.sequence for entry in entries)
-        for sequence, tokens, position, wants_logits in entries:
+        assert sum(len(entry.tokens) for entry in entries if entry.is_scored) <= self.scored_tokens
+        for sequence, tokens, position, wants_logits, is_scored in entries:
             assert position == len(self.sequences[sequence]), "a gap or an overlap"
             assert tokens
+            if is_scored:
+                for index in range(len(tokens)):
+                    self.rows[row + 1 + index] = [*self.sequences[sequence], *tokens[: index + 1]]
             self.sequences[sequence] += tokens
             assert len(self.sequences[sequence]) <= self.context_tokens
             row += len(tokens)
             if wants_logits:
                 self.rows[row] = list(self.sequences[sequence])
         return True
+
+    def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:
+        """Its text is all that was before it."""
+        before = "" if row is None else repr(self.rows[row])
+        return PromptToken(id=token, token=before, bytes=(alternatives,), logprob=None, top_logprobs=())
 
     def sampler(self, sampling: SamplingParams) -> FakeSampler:
         return FakeSampler(self, sampling)

@@ -1,4 +1,4 @@
-"""A BERT: it looks at all tokens of a text at once, keeps none, generates nothing, and makes embeddings."""
+"""A BERT: it looks at all tokens of a text at once, keeps none, and makes embeddings, or ranks documents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ EMBEDDING, FEED_FORWARD, CONTEXT = 32, 64, 128
 
 
 def tiny_bert(path: Path, *, pooling: gguf.PoolingType = gguf.PoolingType.CLS, seed: int = 0) -> Path:
-    """Write a one-layer BERT of random weights over lower-case letters to `path` and return the path."""
+    """Write a one-layer BERT of random weights over lower-case letters to `path` and return the path.
+
+    For `RANK` it has a head that scores.
+    """
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"\u2581{each}" for each in letters), *letters]
     writer = gguf.GGUFWriter(path, "bert")
@@ -54,6 +57,11 @@ def tiny_bert(path: Path, *, pooling: gguf.PoolingType = gguf.PoolingType.CLS, s
     add("blk.0.ffn_down.weight", EMBEDDING, FEED_FORWARD)
     add("blk.0.ffn_down.bias", EMBEDDING)
     norm("blk.0.layer_output_norm")
+    if pooling is gguf.PoolingType.RANK:
+        add("cls.weight", EMBEDDING, EMBEDDING)
+        add("cls.bias", EMBEDDING)
+        add("cls.output.weight", 1, EMBEDDING)
+        add("cls.output.bias", 1)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

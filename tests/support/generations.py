@@ -9,6 +9,7 @@ import pytest
 
 from suite.engine.engine import Engine
 from suite.engine.generation import EngineRequest, Generation
+from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.errors import SuiteError
 from suite.messages.events import Outcome
@@ -21,12 +22,14 @@ class Heard:
     """A listener that keeps what it is told, and takes nothing after the end."""
 
     text: str = ""
+    reasoning: str = ""
     ends: int = 0
     error: SuiteError | None = None
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
         assert not self.ends and logprobs is None
         self.text += text
+        self.reasoning += reasoning
 
     def on_end(self, error: SuiteError | None) -> None:
         self.ends += 1
@@ -65,6 +68,9 @@ def asked(
     continues: bool = False,
     stop: tuple[str, ...] = (),
     reuse: bool = True,
+    prompt_logprobs: int | None = None,
+    is_forgotten: bool = False,
+    reasoning: Reasoning | None = None,
     clock: Clock | None = None,
 ) -> Asked:
     order = EngineRequest(
@@ -76,7 +82,10 @@ def asked(
         priority=priority,
         deadline=deadline,
         continues=continues,
-        reuse=reuse,
+        reuse=reuse and prompt_logprobs is None,
+        prompt_logprobs=prompt_logprobs,
+        is_forgotten=is_forgotten,
+        reasoning=reasoning,
     )
     return Asked(Generation(order, clock or Clock()))
 
@@ -84,6 +93,8 @@ def asked(
 def alone(prompt: Sequence[int], max_tokens: int, seed: int, context: int) -> tuple[list[int], Outcome]:
     """The answer, by the plainest loop."""
     tokens, answer = list(prompt), list[int]()
+    if not max_tokens:
+        return answer, "length"
     while True:
         token = successor(tokens, seed)
         if token == END:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -17,7 +18,7 @@ CHAT_TEMPLATE = (
 )
 """A template whose turns only grow, so that a second turn begins with the tokens of the first."""
 
-_UNKNOWN, _CONTROL, _NORMAL, _BYTE = 2, 3, 1, 6
+_UNKNOWN, _CONTROL, _ADDED, _NORMAL, _BYTE = 2, 3, 4, 1, 6
 
 
 def _models_directory() -> Path:
@@ -41,7 +42,7 @@ def gemma() -> Path:
     return _fetched(GEMMA)
 
 
-def _vocabulary() -> tuple[list[str], list[float], list[int]]:
+def vocabulary() -> tuple[list[str], list[float], list[int]]:
     """Tokens, scores and types of a SentencePiece vocabulary that spells any text: bytes, letters, words."""
     tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{byte:02X}>" for byte in range(256)]
     scores = [0.0] * len(tokens)
@@ -67,6 +68,9 @@ def tiny_model(
     chat_template: str | None = None,
     pooling: gguf.PoolingType | None = None,
     brief: bool = False,
+    fills_in: bool = False,
+    control: Sequence[str] = (),
+    added: Sequence[str] = (),
     name: str = "tiny",
     seed: int = 0,
 ) -> Path:
@@ -74,11 +78,17 @@ def tiny_model(
 
     It is the same file for the same arguments. It says nothing sensible, but only printable ASCII, and as
     good as never ends by itself: the output rows of control tokens and of bytes over 0x7F are zero. A `brief`
-    one ends after a few tokens: one dimension is large for all tokens, and the row of </s> looks at it.
+    one ends after a few tokens: one dimension is large for all tokens, and the row of </s> looks at it. With
+    `fills_in` its vocabulary ends with the tokens around a gap. It ends with tokens of the names in `control`
+    and `added`, which have no text and which are text.
     """
     assert embedding % heads == 0, "embedding must be a multiple of heads"
     assert heads % kv_heads == 0, "heads must be a multiple of kv_heads"
-    tokens, scores, kinds = _vocabulary()
+    tokens, scores, kinds = vocabulary()
+    marks = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"] if fills_in else []
+    tokens, scores, kinds = tokens + marks, scores + [0.0] * len(marks), kinds + [_CONTROL] * len(marks)
+    tokens, scores = [*tokens, *control, *added], scores + [0.0] * (len(control) + len(added))
+    kinds = kinds + [_CONTROL] * len(control) + [_ADDED] * len(added)
     head = embedding // heads
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(name)
@@ -142,6 +152,15 @@ def tiny_model(
     return path
 
 
-def slow_model(path: Path) -> Path:
+def slow_model(path: Path, *, chat_template: str | None = None) -> Path:
     """A model of random weights that generates for seconds: 4,000 tokens of it can be cut short."""
-    return tiny_model(path, layers=8, embedding=256, heads=16, kv_heads=8, feed_forward=1024, context=4096)
+    return tiny_model(
+        path,
+        layers=8,
+        embedding=256,
+        heads=16,
+        kv_heads=8,
+        feed_forward=1024,
+        context=4096,
+        chat_template=chat_template,
+    )

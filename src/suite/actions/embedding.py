@@ -7,7 +7,7 @@ from suite.bus.service import Call, action
 from suite.errors import CannotEmbed
 from suite.messages.actions.embedding import EmbedReply, EmbedRequest
 from suite.messages.actions.generation import Usage
-from suite.messages.actor import Embed
+from suite.messages.actor import Embed, Embedded
 from suite.messages.events import UsageRecorded
 from suite.node.generations import EMBED_SECONDS
 from suite.node.node import Node
@@ -21,14 +21,23 @@ async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
     model = await node.loadable(request.model_id)
     if model.info is not None and not model.info.embeds:
         raise CannotEmbed
-    inputs = (request.input,) if isinstance(request.input, str) else request.input
-    embedded = await node.generations.embed(
+    embedded = await node.generations.ask(
         model,
-        Embed(inputs=inputs, normalize=request.normalize, seconds=EMBED_SECONDS),
+        "embed",
+        Embed(
+            inputs=request.inputs,
+            dimensions=request.dimensions,
+            normalize=request.normalize,
+            seconds=EMBED_SECONDS,
+        ),
+        Embedded,
+        seconds=EMBED_SECONDS,
         terms=node.terms(request.load_wait_ms, request.keep_alive),
         correlation_id=call.request_id,
     )
-    used = UsageRecorded(model_id=model.model_id, usage_type=USAGE_TYPE, node=node.name)
+    used = UsageRecorded(
+        model_id=model.model_id, usage_type=USAGE_TYPE, node=node.name, requester=request.requester
+    )
     seq = await node.log.append(used, correlation_id=call.request_id)
     return EmbedReply(
         model_id=model.model_id,

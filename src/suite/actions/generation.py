@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
 from suite.catalogue.entry import ParameterValue
-from suite.errors import CannotGenerate, EmptyPrompt, InvalidRequest
+from suite.errors import CannotGenerate, EmptyPrompt, InvalidRequest, UnsupportedContent
+from suite.messages.actions.chat import TEXT_PARTS, ChatMessage
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -42,7 +43,8 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     generation_id = request.generation_id or node.new_id()
     if request.stream:
         await call.send(Accepted(generation_id=generation_id, node=node.name))
-    request = completed(request, model.file.entry.parameters, call.given)
+    request, given = _one_limit(request, call.given)
+    request = completed(request, model.file.entry.parameters, given)
     handover = Handover(generation_id=generation_id, request=request, warnings=warnings)
     terms = node.terms(
         request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
@@ -99,6 +101,19 @@ def completed(
     return msgspec.structs.replace(request, **left_out)
 
 
+def _one_limit(
+    request: GenerateTextRequest, given: Collection[str]
+) -> tuple[GenerateTextRequest, Collection[str]]:
+    """The request with its limit of tokens under one name, and the names of the fields that were given."""
+    limit = request.max_completion_tokens
+    if limit is None:
+        return request, given
+    if "max_tokens" in given and limit != request.max_tokens:
+        raise InvalidRequest("max_tokens and max_completion_tokens are given and differ: send one of them")
+    request = msgspec.structs.replace(request, max_tokens=limit, max_completion_tokens=None)
+    return request, {*given, "max_tokens"}
+
+
 def _told(cleared: Cleared) -> str:
     if not cleared.conversations:
         return "there was nothing to forget"
@@ -106,14 +121,54 @@ def _told(cleared: Cleared) -> str:
     return f"{cleared.tokens} tokens of {cleared.conversations} conversations are forgotten{later}"
 
 
+def check_content(messages: Sequence[ChatMessage]) -> None:
+    """Raises UnsupportedContent for a part that is no text, with the path to it."""
+    for index, message in enumerate(messages):
+        for part, each in enumerate(message.content if isinstance(message.content, tuple) else ()):
+            if each.type not in TEXT_PARTS:
+                raise UnsupportedContent(
+                    f"field 'messages[{index}].content[{part}]' has the type {each.type!r}, and models "
+                    "read only text: send it as text, or leave it out"
+                )
+
+
 def _check(request: GenerateTextRequest, call: Call) -> None:
     if not call.reply:
         raise InvalidRequest("a generation needs a reply subject to send its answer to")
     if request.prompt is not None and request.messages is not None:
         raise InvalidRequest("prompt and messages are both given: send one of them")
-    if not request.prompt and not request.messages:
+    if not request.prompt and not request.messages and not request.suffix:
         raise EmptyPrompt
+    check_content(request.messages or ())
     if request.continue_ and (request.conversation_id is None or request.system_prompt is not None):
         raise InvalidRequest("continue needs the conversation_id of a conversation, and no system_prompt")
     if request.continue_ and not request.reuse:
         raise InvalidRequest("continue goes on from tokens in memory: send the whole chat for reuse: false")
+    for clash, message in _clashes(request):
+        if clash:
+            raise InvalidRequest(message)
+
+
+def _clashes(request: GenerateTextRequest) -> Iterator[tuple[bool, str]]:
+    """What must not be sent together, each with whether it is, and what to do."""
+    scores = request.prompt_logprobs is not None
+    yield (
+        not request.max_tokens and not scores,
+        ("max_tokens is 0: ask for a token at least, or for prompt_logprobs"),
+    )
+    yield (
+        request.continue_ and scores,
+        ("prompt_logprobs needs the whole prompt to be decoded: send the whole chat, without continue"),
+    )
+    yield (
+        request.continue_ and request.n > 1,
+        ("a conversation is continued by one answer: send the whole chat for several, without continue"),
+    )
+    yield (
+        bool(request.suffix) and request.messages is not None,
+        ("suffix needs a prompt, which it follows: send prompt instead of messages"),
+    )
+    yield (
+        bool(request.suffix) and (request.continue_ or request.truncate is not None),
+        ("suffix cannot be combined with continue or truncate: send the text around the gap without them"),
+    )

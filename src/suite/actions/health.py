@@ -41,6 +41,7 @@ def health(node: Node) -> HealthCheckReply:
         *node.catalogue.problems,
         *node.learning.problems,
         *node.pins.problems,
+        *(() if node.gateway is None or node.gateway.problem is None else (node.gateway.problem,)),
     )
     if not node.connection.is_connected:  # NATS clients cannot see this, but ZeroMQ clients can
         problems += (

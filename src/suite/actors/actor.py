@@ -19,6 +19,7 @@ from suite.actors.embeddings import Embeddings
 from suite.actors.generation import ClientGeneration, GenerationResources
 from suite.actors.metrics import SlotTurnover, StepMetrics
 from suite.actors.pipe import NodePipe, resident_bytes
+from suite.actors.tokens import Tokens
 from suite.bus.absence import NO_RESPONDERS
 from suite.bus.connection import Connection, Message
 from suite.engine.grammar.grammar import Grammars
@@ -32,20 +33,29 @@ from suite.messages.actor import (
     REPLY_HEADER,
     ActorReply,
     ActorSpec,
+    ApplyTemplate,
     Buffer,
     Clear,
     Cleared,
+    Detokenize,
+    Detokenized,
     Embed,
     Embedded,
     Failed,
     Handover,
     HandoverReply,
     ProgressReply,
+    Rank,
+    Ranked,
     Ready,
+    TemplateApplied,
+    Tokenize,
+    Tokenized,
 )
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 
+Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R", bound=ActorReply)
 
 logger = logging.getLogger("suite.actor")
@@ -60,7 +70,6 @@ SNAPSHOT_SECONDS = 1.5
 _encode = msgspec.json.Encoder().encode
 _decode_handover = msgspec.json.Decoder(Handover).decode
 _decode_cancel = msgspec.json.Decoder(CancelGenerationRequest).decode
-_decode_embed = msgspec.json.Decoder(Embed).decode
 _decode_clear = msgspec.json.Decoder(Clear).decode
 
 
@@ -145,6 +154,7 @@ class ModelActor:
     async def run(self) -> None:
         """Announce the model and serve until it is told to end; then send every client its final message."""
         connection, spec = self._resources.connection, self._resources.spec
+        tokens = Tokens(self._resources.prompter)
         with anyio.open_signal_receiver(signal.SIGTERM) as signals, anyio.CancelScope() as limit:
             async with anyio.create_task_group() as self._tasks:
                 await connection.listen(f"{self._inbox}.*", self._on_receipt)
@@ -154,9 +164,11 @@ class ModelActor:
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "clear"), self._on_clear
                 )
-                await connection.subscribe(
-                    self._subjects.actor(spec.node, spec.instance_id, "embed"), self._on_embed
-                )
+                await self._serve("embed", Embed, Embedded, self._embeddings.embed)
+                await self._serve("rank", Rank, Ranked, self._embeddings.rank)
+                await self._serve("tokenize", Tokenize, Tokenized, tokens.tokenize)
+                await self._serve("detokenize", Detokenize, Detokenized, tokens.detokenize)
+                await self._serve("template", ApplyTemplate, TemplateApplied, tokens.apply_template)
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "progress"), self._on_progress
                 )
@@ -213,11 +225,22 @@ class ModelActor:
         generations = {id: generation.progress for id, generation in self._generations.items()}
         await self._reply(message, ProgressReply(generations=generations))
 
-    async def _on_embed(self, message: Message) -> None:
-        self._tasks.start_soon(self._respond, message, Embedded, self._embed)
+    async def _serve(
+        self, operation: str, asked: type[Q], kind: type[R], answer: Callable[[Q], Awaitable[R]]
+    ) -> None:
+        """Answer the requests of one kind from now on, each in a task of its own."""
+        decode = msgspec.json.Decoder(asked).decode
 
-    async def _embed(self, data: bytes) -> Embedded:
-        return await self._embeddings.answer(_decode_embed(data))
+        async def decoded(data: bytes) -> R:
+            return await answer(decode(data))
+
+        async def on_message(message: Message) -> None:
+            self._tasks.start_soon(self._respond, message, kind, decoded)
+
+        spec = self._resources.spec
+        await self._resources.connection.subscribe(
+            self._subjects.actor(spec.node, spec.instance_id, operation), on_message
+        )
 
     async def _respond(
         self, message: Message, kind: type[R], answer: Callable[[bytes], Awaitable[R]]
@@ -261,7 +284,8 @@ class ModelActor:
             raise InvalidRequest(f"the hand-over has no {REPLY_HEADER} header")
         if handover.generation_id in self._generations:
             raise GenerationExists
-        spec, count = self._resources.spec, len(self._generations)
+        spec = self._resources.spec
+        count = sum(generation.size for generation in self._generations.values())
         if count >= spec.slots + spec.queue_limit:
             raise self._turnover.refusal(f"{count} generations run or wait in {spec.model_id}")
         return handover
@@ -272,8 +296,8 @@ class ModelActor:
         try:
             await self._reply(message, HandoverReply())
             self._pipe.report(await generation.run(message.headers))
-            if generation.seconds_in_slot is not None:
-                self._turnover.freed(generation.seconds_in_slot)
+            for seconds in generation.seconds_in_slots:
+                self._turnover.freed(seconds)
         except SuiteError as error:
             logger.warning("a hand-over could not be accepted: %s", error.message)
         finally:

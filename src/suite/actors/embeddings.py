@@ -1,10 +1,11 @@
-"""Answers requests for embeddings, made in pieces between the steps of the engine."""
+"""Answers requests for embeddings and for ranks, made in pieces between the steps of the engine."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from functools import partial
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import cached_property, partial
+from typing import TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,39 +16,40 @@ from suite.actors.pipe import resident_bytes
 from suite.engine.embedding import Embedder
 from suite.engine.engine import Engine
 from suite.engine.llama_model import LlamaModel
+from suite.engine.ranking import Pairs, Ranker
 from suite.errors import RequestTimeout, SuiteError
-from suite.messages.actor import Embed, Embedded
+from suite.messages.actor import Embed, Embedded, Rank, Ranked
+
+T = TypeVar("T")
+Inputs: TypeAlias = Sequence[Sequence[int]]
 
 
 class Embeddings:
-    """The requests for embeddings of one actor; they are answered in the order of arrival."""
+    """The requests for embeddings and ranks of one actor; they are answered in the order of arrival."""
 
     def __init__(self, resources: GenerationResources) -> None:
         self._resources = resources
         self._embedder: Embedder | None = None
+        self._ranker: Ranker | None = None
         self._turnover = SlotTurnover(1)
         self._running: set[anyio.CancelScope] = set()
         self._end_reason: SuiteError | None = None
 
-    async def answer(self, request: Embed) -> Embedded:
+    async def embed(self, request: Embed) -> Embedded:
         """Make the embeddings of a request.
 
         Raises Overloaded, RequestTimeout when the request's time is over, the reason of `end`, or an error of
-        the texts or the model: EmptyPrompt, PromptTooLong, CannotEmbed, GenerationFailed.
+        the texts or the model: EmptyPrompt, PromptTooLong, InvalidRequest, CannotEmbed, GenerationFailed.
         """
-        if self._end_reason is not None:
-            raise self._end_reason
-        if len(self._running) > self._resources.spec.queue_limit:
-            raise self._turnover.refusal(f"{len(self._running)} requests for vectors run or wait")
-        with anyio.move_on_after(request.seconds) as scope:
-            self._running.add(scope)
-            try:
-                return await self._embedded(request)
-            finally:
-                self._running.discard(scope)
-        if self._end_reason is not None:
-            raise self._end_reason
-        raise RequestTimeout(f"the vectors took more than {request.seconds:g} s: send fewer texts at once")
+        return await self._in_time(request.seconds, partial(self._embedded, request))
+
+    async def rank(self, request: Rank) -> Ranked:
+        """Score the documents of a request.
+
+        Raises Overloaded, RequestTimeout when the request's time is over, the reason of `end`, or an error of
+        the texts or the model: PromptTooLong, CannotRerank, GenerationFailed.
+        """
+        return await self._in_time(request.seconds, partial(self._ranked, request))
 
     def end(self, reason: SuiteError) -> None:
         """Cancel running requests and refuse new ones, each with this error."""
@@ -55,25 +57,69 @@ class Embeddings:
         for scope in self._running:
             scope.cancel()
 
+    async def _in_time(self, seconds: float, answer: Callable[[], Awaitable[T]]) -> T:
+        if self._end_reason is not None:
+            raise self._end_reason
+        if len(self._running) > self._resources.spec.queue_limit:
+            raise self._turnover.refusal(f"{len(self._running)} requests for vectors run or wait")
+        with anyio.move_on_after(seconds) as scope:
+            self._running.add(scope)
+            try:
+                return await answer()
+            finally:
+                self._running.discard(scope)
+        if self._end_reason is not None:
+            raise self._end_reason
+        raise RequestTimeout(f"the vectors took more than {seconds:g} s: send fewer texts at once")
+
     async def _embedded(self, request: Embed) -> Embedded:
-        tokenize = self._resources.prompter.vocabulary.tokenize
-        inputs = await anyio.to_thread.run_sync(
-            lambda: [tokenize(text) for text in request.inputs], abandon_on_cancel=True
+        inputs = await self._tokens(lambda: [self._input(each) for each in request.inputs])
+        vectors = await self._computed(partial(self._vectors, request, inputs))
+        return Embedded(embeddings=vectors, tokens=sum(map(len, inputs)), resident_bytes=resident_bytes())
+
+    async def _ranked(self, request: Rank) -> Ranked:
+        inputs = await self._tokens(
+            lambda: [self._pairs.tokens(request.query, document) for document in request.documents]
         )
-        vectors = self._resources.engine.run_in_pieces(partial(self._vectors, inputs, request.normalize))
-        return Embedded(
-            embeddings=await asyncio.wrap_future(vectors),
-            tokens=sum(map(len, inputs)),
-            resident_bytes=resident_bytes(),
-        )
+        scores = await self._computed(partial(self._scores, request, inputs))
+        return Ranked(scores=scores, tokens=sum(map(len, inputs)), resident_bytes=resident_bytes())
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        return Pairs(self._resources.prompter.vocabulary)
+
+    async def _tokens(self, make: Callable[[], list[list[int]]]) -> list[list[int]]:
+        return await anyio.to_thread.run_sync(make, abandon_on_cancel=True)
+
+    def _input(self, given: str | tuple[int, ...]) -> list[int]:
+        vocabulary = self._resources.prompter.vocabulary
+        if isinstance(given, str):
+            return vocabulary.tokenize(given)
+        vocabulary.check(given)
+        return list(given)
+
+    async def _computed(self, work: Callable[[LlamaModel, Engine], Generator[None, None, T]]) -> T:
+        def timed(model: LlamaModel, engine: Engine) -> Generator[None, None, T]:
+            """Runs in the engine's thread, the only one that may use llama.cpp."""
+            began = self._resources.clock()
+            result = yield from work(model, engine)
+            self._turnover.freed(self._resources.clock() - began)
+            return result
+
+        return await asyncio.wrap_future(self._resources.engine.run_in_pieces(timed))
 
     def _vectors(
-        self, inputs: list[list[int]], normalize: bool, model: LlamaModel, engine: Engine
+        self, request: Embed, inputs: Inputs, model: LlamaModel, engine: Engine
     ) -> Generator[None, None, tuple[tuple[float, ...], ...]]:
-        """Make the vectors. Runs in the engine's thread, the only one that may use llama.cpp."""
-        began = self._resources.clock()
         if self._embedder is None:
             self._embedder = Embedder(model, model.settings, self._resources.engine.cores)
-        vectors = yield from self._embedder.embed(inputs, normalize, spare_seconds=engine.spare_seconds)
-        self._turnover.freed(self._resources.clock() - began)
-        return vectors
+        return self._embedder.embed(
+            inputs, request.normalize, dimensions=request.dimensions, spare_seconds=engine.spare_seconds
+        )
+
+    def _scores(
+        self, request: Rank, inputs: Inputs, model: LlamaModel, engine: Engine
+    ) -> Generator[None, None, tuple[float, ...]]:
+        if self._ranker is None:
+            self._ranker = Ranker(model, model.settings, self._resources.engine.cores)
+        return self._ranker.rank(inputs, raw=request.raw, spare_seconds=engine.spare_seconds)

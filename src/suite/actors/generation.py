@@ -1,22 +1,25 @@
 """One generation as its client sees it: chunks and heartbeats, then one final message, then nothing more.
 
 One task sends all chunks in order. The text comes from the engine's thread through a `Feed`; text that
-arrives while a message is being sent goes into the next one.
+arrives while a message is being sent goes into the next one. A generation of several choices is as many
+generations for the engine, and one for all others: it has one id, one final message and one event.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from uuid import NAMESPACE_OID, uuid5
 
 import anyio
 import msgspec
+from msgspec import UNSET
 from opentelemetry.trace import SpanKind
 
 from suite import telemetry
-from suite.actors.feed import Feed
+from suite.actors.choice import PendingChoice
+from suite.actors.feed import Feed, TextDelta
 from suite.actors.metrics import timings, usage
 from suite.actors.preparation import engine_request, prepare
 from suite.bus.absence import Absence
@@ -25,7 +28,6 @@ from suite.bus.service import terminate
 from suite.engine.generation import EngineRequest, Generation
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
-from suite.engine.prompts.tool_calls import extract_tool_calls
 from suite.engine.sampler import SamplingParams
 from suite.engine.thread import EngineThread
 from suite.errors import SuiteError, TooLarge
@@ -34,7 +36,7 @@ from suite.log import Log
 from suite.messages.actions.generation import GenerateTextReply, Timings, Usage
 from suite.messages.actor import ActorSpec, Finished, GenerationProgress, Handover
 from suite.messages.events import Generated, Outcome
-from suite.messages.logprobs import TokenLogprobs
+from suite.messages.logprobs import PromptToken
 from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Heartbeat, Signal
 from suite.tasks import background
 
@@ -74,43 +76,50 @@ class ClientGeneration:
         self._receipt = receipt
         self._resources = resources
         self._accepted = resources.clock()
-        self._seed = resources.new_seed() if handover.request.seed is None else handover.request.seed
-        self._generation: Generation | None = None
+        seed = handover.request.seed
+        self._seed = resources.new_seed() if seed is None or seed < 0 else seed
+        self._choices: list[PendingChoice] = []
         self._cancelled: Outcome | None = None
         self._absence = Absence()
-        self._feed = Feed(stream=handover.request.stream)
+        self._feed = Feed(stream=handover.request.stream, choices=handover.request.n)
         self._preparing = anyio.CancelScope()
         self._truncated_tokens = 0
-        self._parts: list[str] = []
-        self._logprobs: list[TokenLogprobs] = []
         self._chunks = 0
         self._last_sent = self._accepted
 
     # --- from outside ---------------------------------------------------------------------------------------
 
     @property
-    def seconds_in_slot(self) -> float | None:
-        """How long it had a slot; None if it never had one, or still has it."""
-        generation = self._generation
-        if generation is None or generation.started_at is None or generation.ended_at is None:
-            return None
-        return generation.ended_at - generation.started_at
+    def size(self) -> int:
+        """How many answers are generated, each of which takes a slot."""
+        return self._request.n
+
+    @property
+    def seconds_in_slots(self) -> list[float]:
+        """How long each of its choices had a slot that has given it back."""
+        return [
+            each.ended_at - each.started_at
+            for each in self._generations
+            if each.started_at is not None and each.ended_at is not None
+        ]
 
     @property
     def progress(self) -> GenerationProgress:
         """How far it is."""
-        generation = self._generation
-        if generation is None:
-            return GenerationProgress(has_slot=False, completion_tokens=0)
-        has_slot = generation.started_at is not None
-        return GenerationProgress(has_slot=has_slot, completion_tokens=generation.completion_tokens)
+        return GenerationProgress(
+            has_slot=any(each.started_at is not None for each in self._generations),
+            completion_tokens=sum(each.completion_tokens for each in self._generations),
+        )
+
+    @property
+    def _generations(self) -> list[Generation]:
+        return [choice.generation for choice in self._choices]
 
     def cancel(self, outcome: Outcome) -> None:
         """End it before its next step; the client gets the text so far."""
         self._cancelled = self._cancelled or outcome
         self._preparing.cancel()
-        if self._generation is not None:
-            self._generation.cancel(self._cancelled)
+        self._cancel_in_engine(self._cancelled)
 
     def note_unheard(self) -> None:
         """Note that nobody received a signal. A client that stays away ends it."""
@@ -121,6 +130,10 @@ class ClientGeneration:
         """End it now, without waiting for the engine; the client gets the error."""
         self._feed.end(error)
         self.cancel(outcome)
+
+    def _cancel_in_engine(self, outcome: Outcome) -> None:
+        for generation in self._generations:
+            generation.cancel(outcome)
 
     # --- the way to the client ------------------------------------------------------------------------------
 
@@ -147,7 +160,7 @@ class ClientGeneration:
             self.cancel("failed")  # the engine must not go on: nobody gets the text
             failure = SuiteError(_INTERNAL_ERROR)
         await self._conclude(failure, seq)
-        tokens = usage(self._generation) if self._generation else _NOTHING
+        tokens = usage(self._generations) if self._choices else _NOTHING
         return Finished(
             generation_id=self._id,
             prompt_tokens=tokens.prompt_tokens,
@@ -155,23 +168,31 @@ class ClientGeneration:
             completion_tokens=tokens.completion_tokens,
             outcome=self._outcome,
             seq=seq,
-            unsaved_tokens=self._generation.unsaved_tokens if self._generation else 0,
+            unsaved_tokens=_unsaved_tokens(self._generations),
         )
 
     async def _generate(self) -> None:
         async with AsyncExitStack() as session:
-            request = await self._prepare(session)
-            if request is not None:
-                self._generation = Generation(request, self._resources.clock)
-                self._resources.engine.submit(self._generation, self._feed)
+            requests = await self._prepare(session)
+            if requests:
+                self._begin(requests)
+                for choice in self._choices:
+                    self._resources.engine.submit(choice.generation, self._feed.listener(choice.index))
                 if self._cancelled is not None:
                     self.cancel(self._cancelled)
                 await self._forward()
-        if self._feed.failure is not None:
-            raise self._feed.failure
+            if self._feed.failure is not None:
+                self._cancel_in_engine("failed")  # one that failed ends the others
+                raise self._feed.failure
 
-    async def _prepare(self, session: AsyncExitStack) -> EngineRequest | None:
-        """Prepare the request for the engine; None: it was cancelled, or its deadline passed, meanwhile."""
+    def _begin(self, requests: Sequence[EngineRequest]) -> None:
+        self._choices = [
+            PendingChoice(index, Generation(request, self._resources.clock))
+            for index, request in enumerate(requests)
+        ]
+
+    async def _prepare(self, session: AsyncExitStack) -> Sequence[EngineRequest]:
+        """Prepare a request for each choice; none: it was cancelled, or its deadline passed, meanwhile."""
         request, resources = self._request, self._resources
         deadline = None if request.deadline_ms is None else self._accepted + request.deadline_ms / 1000
         with self._preparing as preparing:
@@ -182,27 +203,36 @@ class ClientGeneration:
             )
             self._truncated_tokens = prepared.truncated_tokens
             self._warnings += prepared.warnings
-            return prepared.request
+            return prepared.requests
         # It ends like a generation that never got a slot.
-        self._generation = Generation(
-            engine_request(request, [], SamplingParams(), deadline), resources.clock
-        )
-        self._generation.end(self._cancelled or "deadline")
-        return None
+        self._begin([engine_request(request, [], SamplingParams(), deadline)] * request.n)
+        for generation in self._generations:
+            generation.end(self._cancelled or "deadline")
+        return ()
 
     async def _forward(self) -> None:
         """Send the text as it comes, until the engine has ended the generation."""
         over = False
         while not over:
-            text, logprobs, over = await self._feed.next()
-            if not text and not logprobs:
-                continue
-            self._parts.append(text)
-            if not self._request.stream:
-                self._logprobs += logprobs
-                continue
-            await self._send(Chunk(index=self._chunks, text=text, logprobs=logprobs or None))
-            self._chunks += 1
+            deltas, over = await self._feed.next()
+            for delta in deltas:
+                if not delta.text and not delta.reasoning and not delta.logprobs:
+                    continue
+                # A stream has its log probabilities in its chunks.
+                logprobs = () if self._request.stream else delta.logprobs
+                self._choices[delta.choice].add(delta.text, delta.reasoning, logprobs)
+                if self._request.stream:
+                    await self._send(self._chunk(delta))
+
+    def _chunk(self, delta: TextDelta) -> Chunk:
+        index, self._chunks = self._chunks, self._chunks + 1
+        return Chunk(
+            index=index,
+            choice=delta.choice,
+            text=delta.text,
+            reasoning=delta.reasoning or None,
+            logprobs=delta.logprobs or None,
+        )
 
     async def _beat(self) -> None:
         """Send heartbeats while nothing else is sent; they also show whether the client is still there."""
@@ -228,18 +258,17 @@ class ClientGeneration:
 
     @property
     def _outcome(self) -> Outcome:
-        if self._generation is None:
+        if not self._choices:
             return self._cancelled or "failed"
         if self._feed.failure is not None and self._cancelled is None:
             return "failed"
-        return self._generation.outcome or self._cancelled or "failed"
+        return self._choices[0].generation.outcome or self._cancelled or "failed"
 
     async def _append(self) -> int | None:
         """Append the event and return its seq; None if the prompt was refused and nothing was generated."""
-        generation = self._generation
-        if generation is None:
+        if not self._choices:
             return None
-        spec, tokens, times = self._resources.spec, usage(generation), self._timings(generation)
+        spec, tokens, times = self._resources.spec, usage(self._generations), self._timings()
         telemetry.annotate(
             gen_ai__usage__input_tokens=tokens.prompt_tokens,
             gen_ai__usage__output_tokens=tokens.completion_tokens,
@@ -262,6 +291,7 @@ class ClientGeneration:
                     generation_ms=times.generation_ms,
                     outcome=self._outcome,
                     waited_ms=self._waited_ms,
+                    requester=UNSET if self._request.requester is None else self._request.requester,
                 ),
                 # A generation repeated under the same id, because its outcome was unknown, counts once.
                 id=str(uuid5(NAMESPACE_OID, f"{spec.model_id}\n{self._id}")),
@@ -299,7 +329,7 @@ class ClientGeneration:
             try:
                 await connection.publish(self._reply, _encode(message))
             except TooLarge:
-                if message.logprobs is None:
+                if not _has_logprobs(message):
                     raise
                 await connection.publish(self._reply, _encode(_without_logprobs(message)))
             if self._request.stream:
@@ -311,33 +341,38 @@ class ClientGeneration:
         return None
 
     def _success(self, seq: int | None) -> GenerateTextReply:
-        generation, asked = self._generation, self._request
-        assert generation is not None
+        asked, tokens = self._request, usage(self._generations)
         assert seq is not None
-        text, calls = "".join(self._parts), None
-        if asked.tools and asked.tool_choice != "none":
-            names = {tool.function.name for tool in asked.tools}
-            text, calls = extract_tool_calls(text, names, self._id)
+        choices = tuple(choice.finished(asked, self._id, self._outcome) for choice in self._choices)
+        first = choices[0]
         return GenerateTextReply(
-            text=text,
-            tool_calls=calls or None,
+            text=first.text,
+            reasoning=first.reasoning,
+            tool_calls=first.tool_calls,
+            choices=choices if asked.n > 1 else (),
             truncated_tokens=self._truncated_tokens,
-            # A stream had them in its chunks, and all of them may not fit into one message.
-            logprobs=None if asked.stream or asked.logprobs is None else tuple(self._logprobs),
+            logprobs=first.logprobs,
+            prompt_logprobs=self._prompt_logprobs,
             model_id=self._resources.spec.model_id,
             generation_id=self._id,
             conversation_id=asked.conversation_id,
-            using_kv_cache=generation.reused_tokens > 0,
+            using_kv_cache=tokens.reused_tokens > 0,
             finish_reason=self._outcome,
             seed=self._seed,
-            usage=usage(generation),
-            timings=self._timings(generation),
+            usage=tokens,
+            timings=self._timings(),
             seq=seq,
             warnings=self._warnings,
         )
 
-    def _timings(self, generation: Generation) -> Timings:
-        return timings(generation, accepted=self._accepted, now=self._resources.clock())
+    @property
+    def _prompt_logprobs(self) -> tuple[PromptToken, ...] | None:
+        if self._request.prompt_logprobs is None:
+            return None
+        return tuple(self._choices[0].generation.prompt_logprobs)
+
+    def _timings(self) -> Timings:
+        return timings(self._generations, accepted=self._accepted, now=self._resources.clock())
 
     def _span(self, headers: Mapping[str, str]) -> AbstractContextManager[None]:
         model_id = self._resources.spec.model_id
@@ -354,7 +389,25 @@ class ClientGeneration:
         )
 
 
+def _unsaved_tokens(generations: Sequence[Generation]) -> int:
+    """What the engine said when the last of them ended."""
+    ended = [each for each in generations if each.ended_at is not None]
+    return max(ended, key=lambda each: each.ended_at or 0.0).unsaved_tokens if ended else 0
+
+
+def _has_logprobs(reply: GenerateTextReply) -> bool:
+    return reply.prompt_logprobs is not None or reply.logprobs is not None
+
+
 def _without_logprobs(reply: GenerateTextReply) -> GenerateTextReply:
-    """The reply without logprobs, for when it would be too large otherwise."""
+    """The reply without log probabilities, for when it would be too large otherwise."""
     warning = "logprobs are left out because the reply would be too large: send stream to get them in chunks"
-    return msgspec.structs.replace(reply, logprobs=None, warnings=(*reply.warnings, warning))
+    if reply.prompt_logprobs is not None:
+        warning = "log probabilities are left out because the reply would be too large: send shorter prompts"
+    return msgspec.structs.replace(
+        reply,
+        logprobs=None,
+        prompt_logprobs=None,
+        choices=tuple(msgspec.structs.replace(choice, logprobs=None) for choice in reply.choices),
+        warnings=(*reply.warnings, warning),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from suite import telemetry
 from suite.engine.engine import StepStats
@@ -14,25 +15,28 @@ _SMOOTHING = 0.2
 """The weight of the latest duration in an exponential moving average."""
 
 
-def usage(generation: Generation) -> Usage:
-    """The token counts of a generation so far."""
+def usage(choices: Sequence[Generation]) -> Usage:
+    """The token counts of a generation so far. Its prompt counts once, however many choices it has."""
     return Usage(
-        prompt_tokens=generation.prompt_tokens,
-        reused_tokens=generation.reused_tokens,
-        completion_tokens=generation.completion_tokens,
+        prompt_tokens=choices[0].prompt_tokens,
+        reused_tokens=choices[0].reused_tokens,
+        completion_tokens=sum(choice.completion_tokens for choice in choices),
+        reasoning_tokens=sum(choice.reasoning_tokens for choice in choices),
     )
 
 
-def timings(generation: Generation, *, accepted: float, now: float) -> Timings:
-    """The times of a generation since it was accepted: in the queue, for the prompt, for the answer."""
-    ended = generation.ended_at or now
-    started = generation.started_at or ended
-    first = generation.first_token_at or ended
-    seconds, steps = ended - first, generation.completion_tokens - 1
+def timings(choices: Sequence[Generation], *, accepted: float, now: float) -> Timings:
+    """The times of a generation since it was accepted: in the queue, for the prompt, for all choices."""
+    ended = max(choice.ended_at or now for choice in choices)
+    started = min((each.started_at for each in choices if each.started_at is not None), default=ended)
+    tokens_at = [each.first_token_at for each in choices if each.first_token_at is not None]
+    first = min(tokens_at, default=ended)
+    seconds = ended - first
+    steps = sum(max(choice.completion_tokens - 1, 0) for choice in choices)
     return Timings(
         queue_ms=_ms(started - accepted),
         prompt_ms=_ms(first - started),
-        time_to_first_token_ms=_ms(first - accepted) if generation.first_token_at else None,
+        time_to_first_token_ms=_ms(first - accepted) if tokens_at else None,
         generation_ms=_ms(seconds),
         tokens_per_second=round(steps / seconds, 2) if steps > 0 and seconds > 0 else None,
     )

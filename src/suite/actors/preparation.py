@@ -1,4 +1,4 @@
-"""Prepares a generation for the engine: its prompt, its grammar, its sampling parameters.
+"""Prepares a generation for the engine: its prompt, its grammars, its sampling parameters.
 
 That can take seconds, for some grammars, a long text or a slow template. Requests are prepared independently,
 so one that came first may be second in the engine's queue.
@@ -13,17 +13,23 @@ from typing import NamedTuple
 from suite.engine.generation import EngineRequest
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
+from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams, sampling_params
 from suite.messages.actions.generation import GenerateTextRequest
+
+SEEDS = 2**32
+"""How many seeds there are; after the last comes the first."""
 
 
 class PreparedRequest(NamedTuple):
     """A request that is ready for the engine."""
 
-    request: EngineRequest
+    requests: tuple[EngineRequest, ...]
+    """One for each choice."""
     truncated_tokens: int = 0
     """Tokens that were cut from the prompt."""
     warnings: tuple[str, ...] = ()
+    """What of the request was not done as it was asked for."""
 
 
 async def prepare(
@@ -37,35 +43,63 @@ async def prepare(
 ) -> PreparedRequest:
     """Prepare a request. Raises the errors of its prompt, its grammar or its parameters.
 
-    The grammar stays open, in a process of its own, until `session` is closed.
+    Each choice has a grammar of its own; they stay open, in another process, until `session` is closed. The
+    seeds of the choices follow each other.
     """
-    grammar = await session.enter_async_context(grammars.for_request(request))
+    opened = [
+        await session.enter_async_context(grammars.for_request(request, prompter.call_form))
+        for _ in range(request.n)
+    ]
     prompt = await asyncio.wrap_future(prompter.submit(request))
-    sampling = sampling_params(
-        request,
-        seed=seed,
-        vocabulary=prompter.vocabulary,
-        grammar=None if grammar is None else grammar.session,
-    )
+    samplings = [
+        sampling_params(
+            request,
+            seed=(seed + index) % SEEDS,
+            vocabulary=prompter.vocabulary,
+            grammar=None if grammar is None else grammar.session,
+            is_grammar_optional=grammar is not None and grammar.is_optional,
+        )
+        for index, grammar in enumerate(opened)
+    ]
     return PreparedRequest(
-        engine_request(request, prompt.tokens, sampling, deadline),
+        tuple(
+            engine_request(
+                request, prompt.tokens, sampling, deadline, choice=index, reasoning=prompt.reasoning
+            )
+            for index, sampling in enumerate(samplings)
+        ),
         prompt.truncated_tokens,
-        () if grammar is None else grammar.warnings,
+        (*prompt.warnings, *(() if opened[0] is None else opened[0].warnings)),
     )
 
 
 def engine_request(
-    request: GenerateTextRequest, prompt: list[int], sampling: SamplingParams, deadline: float | None
+    request: GenerateTextRequest,
+    prompt: list[int],
+    sampling: SamplingParams,
+    deadline: float | None,
+    *,
+    choice: int = 0,
+    reasoning: Reasoning | None = None,
 ) -> EngineRequest:
-    """The request to the engine for a prompt."""
+    """The request to the engine for one choice.
+
+    The first one reads the prompt, and the conversation goes on from it: of the others nothing is kept.
+    """
+    is_first = choice == 0
+    prompt_logprobs = request.prompt_logprobs if is_first else None
     return EngineRequest(
         prompt=prompt,
         max_tokens=request.max_tokens,
         stop=(request.stop,) if isinstance(request.stop, str) else request.stop,
         sampling=sampling,
-        conversation_id=request.conversation_id,
+        conversation_id=request.conversation_id if is_first else None,
         priority=request.priority,
         deadline=deadline,
         continues=request.continue_,
-        reuse=request.reuse,
+        # What was decoded before has no logits any more.
+        reuse=request.reuse and prompt_logprobs is None,
+        prompt_logprobs=prompt_logprobs,
+        reasoning=reasoning,
+        is_forgotten=request.conversation_id is not None and not is_first,
     )

@@ -14,7 +14,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import inspect
 
-from suite.errors import InvalidJson, InvalidRequest
+from suite.errors import InvalidRequest
+from suite.messages.broken_json import refusal
 
 WARNING_LIMIT = 16
 """A reply names at most this many unknown fields."""
@@ -28,7 +29,6 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _parse = msgspec.json.Decoder().decode
 _located = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL).fullmatch
-_not_a_number = re.compile(rb"[:\[,]\s*-?(?:NaN|Infinity)\b").search
 _missing = re.compile(r"Object missing required field `(?P<name>.*)`").fullmatch
 
 
@@ -42,9 +42,7 @@ def parse(body: bytes) -> dict[str, Any]:
     try:
         fields = _parse(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        hint = "JSON has no NaN and no Infinity, leave the field out" if _not_a_number(body) else ""
-        hint = hint or "send one UTF-8 JSON object"
-        raise InvalidJson(f"the body is not JSON ({error}): {hint}") from None
+        raise refusal(body, error) from None
     if not isinstance(fields, dict):
         raise InvalidRequest("the body is JSON but not an object: send one like {}")
     return fields
@@ -61,13 +59,21 @@ class Shape(Generic[R]):
         self._wrappers = tuple(name for name in (WRAPPER, *wrappers) if name not in self.fields)
         self._dropped = frozenset({DROPPED}) - self.fields
         self._old = self._dropped.union(self._wrappers)
+        self._not_null = frozenset(_not_null(kind))
 
     def flattened(self, fields: dict[str, Any]) -> tuple[dict[str, Any], InvalidRequest | None]:
-        """Move the fields of wrapper objects to the top level.
+        """Move the fields of wrapper objects to the top level, and leave out what is null without a meaning.
 
         Returns the fields, and an error if a field is given twice with different values; the caller raises
         it. A null field counts as not given.
         """
+        flat, clash = self._unwrapped(fields)
+        nulls = {name for name, value in flat.items() if value is None and name in self._not_null}
+        if nulls:
+            flat = {name: value for name, value in flat.items() if name not in nulls}
+        return flat, clash
+
+    def _unwrapped(self, fields: dict[str, Any]) -> tuple[dict[str, Any], InvalidRequest | None]:
         if self._old.isdisjoint(fields):
             return fields, None
         flat = {name: value for name, value in fields.items() if name not in self._dropped}
@@ -93,7 +99,7 @@ class Shape(Generic[R]):
         try:
             return msgspec.convert(fields, self._kind)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(_explained(str(error))) from None
+            raise InvalidRequest(explained(error)) from None
 
     def warnings(self, fields: dict[str, Any]) -> tuple[str, ...]:
         """One warning for each field that the type does not have, nested fields included."""
@@ -103,8 +109,9 @@ class Shape(Generic[R]):
         return tuple(f"unknown field {path[-NAME_LIMIT:]!r} ignored" for path in unknown)
 
 
-def _explained(text: str) -> str:
-    located = _located(text)
+def explained(error: msgspec.ValidationError) -> str:
+    """What is wrong with a body, beginning with the path of the field: ``field 'messages[0].role': ...``."""
+    located = _located(str(error))
     assert located is not None
     what, path = located["what"], located["path"]
     if missing := _missing(what):
@@ -126,7 +133,8 @@ class _Known:
             dot = "." if path else ""
             for name, below in value.items():
                 if name not in self.fields:
-                    yield f"{path}{dot}{name}"
+                    if below is not None:  # a null says nothing that could be lost
+                        yield f"{path}{dot}{name}"
                 elif (known := self.fields[name]) is not None:
                     yield from known.unknown(below, f"{path}{dot}{name}")
         elif isinstance(value, list) and self.items is not None:
@@ -145,6 +153,17 @@ def _known(kind: inspect.Type) -> _Known | None:
         elif isinstance(each, inspect.ListType | inspect.VarTupleType):
             known.items = _known(each.item_type) or known.items
     return known if known.fields is not None or known.items is not None else None
+
+
+def _not_null(kind: type[msgspec.Struct]) -> Iterator[str]:
+    """The optional fields that null is no value of: many clients send null for what they leave out."""
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    for field in described.fields:
+        if not field.required and not any(
+            isinstance(each, inspect.NoneType | inspect.AnyType) for each in _alternatives(field.type)
+        ):
+            yield field.encode_name
 
 
 def _alternatives(kind: inspect.Type) -> Iterator[inspect.Type]:

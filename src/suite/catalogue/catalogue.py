@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -76,6 +76,8 @@ class Catalogue:
         self._missing: dict[str, str] = {}
         self._outages = directories.unlisted()
         self._unsettled: dict[str, tuple[Signature, float]] = {}
+        self._changed = False
+        """Whether something has changed since the last scan that a change has caused."""
         self._scanning = anyio.Lock()
         self._hashing = anyio.Lock()
         self._looks = Looks()
@@ -237,25 +239,26 @@ class Catalogue:
 
     async def watch(self) -> AsyncGenerator[Changes, None]:
         """Scan whenever files change, and yield what changed. Never ends by itself."""
-        scanned, changed = -math.inf, True  # so that the first tick scans
+        scanned, self._changed = -math.inf, True  # so that the first tick scans
         while True:
             watched = await self._identities()
-            lacking = len(watched) < len(self._directories.paths)
-            async with aclosing(ticks(list(watched))) as told:
+            async with aclosing(ticks(list(watched), partial(self._patience, watched))) as told:
                 async for something in told:
-                    changed = changed or something or bool(self._unsettled)
-                    idle_seconds, other = self._clock() - scanned, False
-                    if changed or lacking or idle_seconds >= IDLE_SECONDS:
-                        # a directory that came, went, or is another one now is watched anew
-                        other = watched != await self._identities()
-                        changed = changed or other
-                    if idle_seconds < (SETTLE_SECONDS if changed else IDLE_SECONDS):
+                    # a directory that came, went, or is another one now is watched anew
+                    other = watched != await self._identities()
+                    self._changed = self._changed or something or other or bool(self._unsettled)
+                    if self._clock() - scanned < (SETTLE_SECONDS if self._changed else IDLE_SECONDS):
                         continue
-                    scanned, changed = self._clock(), False
+                    scanned, self._changed = self._clock(), False
                     if changes := await self.scan(settle_seconds=SETTLE_SECONDS):
                         yield changes
                     if other:
                         break
+
+    def _patience(self, watched: Collection[Path]) -> int:
+        """How many seconds to wait for a change: one while a scan is due, or a directory is missing."""
+        is_expected = self._changed or self._unsettled or len(watched) < len(self._directories.paths)
+        return 1 if is_expected else round(IDLE_SECONDS)
 
     async def _identities(self) -> dict[Path, tuple[int, int]]:
         return await self._ask(math.inf, identities, self._directories.paths)

@@ -186,8 +186,8 @@ def _most_default_slots(settings: ModelSettings, info: GgufInfo, limit_bytes: in
 
 
 def _default_slots(info: GgufInfo) -> int:
-    """One for a model that is made for embeddings: these have a context of their own."""
-    return 1 if "embedding" in info.capabilities else DEFAULT_SLOTS
+    """One for a model that is made for embeddings or ranks: these have a context of their own."""
+    return 1 if info.ranks or "embedding" in info.capabilities else DEFAULT_SLOTS
 
 
 def _fewest_slots(settings: ModelSettings, info: GgufInfo) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import anyio.to_thread
@@ -15,7 +16,7 @@ from suite.ticks import tick
 logger = logging.getLogger("suite.catalogue")
 
 TICK_SECONDS = 1.0
-_STEP_MS = 500
+_STEP_MS = 250
 """How often the thread that watches looks for news. It tells changes once a step has brought no more."""
 _POLLED_TICKS = 60
 
@@ -35,11 +36,13 @@ def identities(directories: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     return found
 
 
-async def ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
-    """Yield True when something changed below the directories, and False after each second without a change.
+async def ticks(
+    directories: Sequence[Path], patience: Callable[[], int] = lambda: 1
+) -> AsyncGenerator[bool, None]:
+    """Yield True when something changed below the directories, and False after seconds without a change.
 
-    Where the system cannot watch files, it yields False each second and ends after some time, to be tried
-    again.
+    `patience` says after how many; it is asked each time. Where the system cannot watch files, it yields
+    False each second and ends after some time, to be tried again.
     """
     stop = threading.Event()
     told = watchfiles.watch(
@@ -54,9 +57,7 @@ async def ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
     )
     try:
         while directories:
-            if (seen := await anyio.to_thread.run_sync(next, told, None, abandon_on_cancel=True)) is None:
-                return
-            yield bool(seen)
+            yield await anyio.to_thread.run_sync(_is_told, told, patience(), abandon_on_cancel=True)
     except (OSError, RuntimeError, UnicodeEncodeError) as error:
         logger.warning("files cannot be watched, so they are scanned every few seconds: %s", error)
     finally:
@@ -64,3 +65,8 @@ async def ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
     for _ in range(_POLLED_TICKS):
         await tick(TICK_SECONDS)
         yield False
+
+
+def _is_told(told: Iterator[Collection[object]], ticks: int) -> bool:
+    """Whether a change is told within so many ticks. Blocks."""
+    return any(islice(told, ticks))

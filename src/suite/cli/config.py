@@ -43,6 +43,10 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Port of the node's own NATS server. Default: the one of its last start, or a free one.",
         ),
         click.option(
+            "--http",
+            help="Serve the models over HTTP on this address, such as 127.0.0.1:8080.  [default: no HTTP]",
+        ),
+        click.option(
             "--memory-limit-gb",
             type=float,
             help="Limit of RAM for all loaded models, in GiB (2**30 bytes).  "
@@ -70,7 +74,8 @@ def load_configured(file: Path | None, flags: Mapping[str, Any]) -> Configuratio
 
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     nats = {"url": given.pop("nats_url", None), "port": given.pop("port", None)}
-    configuration = load_configuration(file, flags={**given, "nats": nats})
+    http = {"listen": given.pop("http", None)}
+    configuration = load_configuration(file, flags={**given, "nats": nats, "http": http})
     warnings = (*configuration.warnings, *_too_many_threads(configuration.settings))
     return msgspec.structs.replace(configuration, warnings=warnings)
 

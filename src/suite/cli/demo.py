@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import shutil
 import tempfile
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +23,9 @@ if TYPE_CHECKING:
 
 QUESTIONS = ("What is photosynthesis? Answer in one sentence.", "Why does it matter?")
 MAX_TOKENS = 64
+SERVE = ("--node", "demo", "--http", "127.0.0.1:0")
+HTTP_QUESTION = "What is a llama? Answer in one sentence."
+HTTP_SECONDS = 60.0
 
 
 @click.command()
@@ -70,7 +77,7 @@ class _Demo:
         serve = arguments("serve", options=("--models-dir", str(self._models_dir)))
         self._say(f"suite {serve}  (a service of its own)")
         async with (
-            serve_in_child(self._data_dir, ["--models-dir", str(self._models_dir), "--node", "demo"]),
+            serve_in_child(self._data_dir, [*SERVE, "--models-dir", str(self._models_dir)]),
             connect(data_dir=self._data_dir) as client,
         ):
             health = await client.health_check()
@@ -78,6 +85,7 @@ class _Demo:
             model = await self._meant(client)
             await self._load(client, model)
             await self._talk(client, model)
+            await self._ask_over_http(model)
             await self._show_status(client)
             await self._unload(client, model)
             await self._show_events(client)
@@ -162,6 +170,19 @@ class _Demo:
             text("\n")
         return generation.reply
 
+    async def _ask_over_http(self, model: str) -> None:
+        """Ask as a client of OpenAI's API does."""
+        import msgspec
+
+        from suite.config import ConnectionFile
+
+        messages = [{"role": "user", "content": HTTP_QUESTION}]
+        body = {"model": model, "messages": messages, "max_tokens": MAX_TOKENS, "temperature": 0}
+        url = f"{ConnectionFile.read(self._data_dir).http}/v1/chat/completions"
+        self._say(f"curl {url} -d {shlex.quote(json.dumps(body))}")
+        answer = await _post(url, json.dumps(body))
+        self._tell("http", f"{answer}\n", msgspec.json.decode(answer))
+
     async def _show_status(self, client: Client) -> None:
         from suite.cli.output import json_line
         from suite.cli.status import show_instances
@@ -186,3 +207,19 @@ class _Demo:
         self._say("suite events")
         async for event in client.events():
             show_event(event, as_json=self._as_json)
+
+
+async def _post(url: str, body: str) -> str:
+    """Post a body with curl, or with Python's own client where there is no curl; return the answer."""
+    import anyio
+    import anyio.to_thread
+
+    if curl := shutil.which("curl"):
+        done = await anyio.run_process([curl, "--silent", "--show-error", url, "-d", body])
+        return done.stdout.decode()
+
+    def post() -> str:
+        with urllib.request.urlopen(url, body.encode(), HTTP_SECONDS) as answer:
+            return bytes(answer.read()).decode()
+
+    return await anyio.to_thread.run_sync(post, abandon_on_cancel=True)

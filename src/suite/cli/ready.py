@@ -18,10 +18,12 @@ from suite.version import __version__
 
 def show_ready(node: Node) -> None:
     """Print what is served, where, within which limits, and what to type next."""
+    http = () if node.gateway is None else (f"  HTTP    {node.gateway.url}/v1, as OpenAI's API",)
     lines = (
         f"suite {__version__} serves as node {node.name}; Ctrl-C stops it",
         f"  models  {_models(node)}",
         f"  NATS    {_where(node)}",
+        *http,
         f"  limits  {_limits(node)}",
         f"  next    {_next(node)}",
     )

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from suite.errors import InvalidRequest, SuiteError, Unavailable
 from suite.messages.actions.base import KeepAlive
-from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool
+from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool, ToolChoice
 from suite.messages.actions.generation import GenerateTextReply, GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
 from suite.messages.signals import Chunk, Progress, Signal, Waiting
@@ -33,9 +33,15 @@ class GenerationOptions(TypedDict, total=False):
 
     system_prompt: str | None
     tools: tuple[Tool, ...]
-    tool_choice: Literal["auto", "none"]
+    tool_choice: ToolChoice
+    parallel_tool_calls: bool
+    continue_final_message: bool | None
+    chat_template_kwargs: dict[str, Any]
+    suffix: str | None
     truncate: Literal["left"] | None
     max_tokens: int
+    max_completion_tokens: int | None
+    n: int
     temperature: float
     top_p: float
     top_k: int
@@ -45,7 +51,9 @@ class GenerationOptions(TypedDict, total=False):
     presence_penalty: float
     frequency_penalty: float
     logit_bias: dict[str, float]
-    logprobs: int | None
+    logprobs: bool | int | None
+    top_logprobs: int | None
+    prompt_logprobs: int | None
     grammar: str | None
     json_schema: dict[str, Any] | None
     response_format: ResponseFormat | None
@@ -60,6 +68,25 @@ class GenerationOptions(TypedDict, total=False):
     stop: str | tuple[str, ...]
     conversation_id: str | None
     generation_id: str | None
+    requester: str | None
+
+
+class Pieces:
+    """Counts the chunks of one answer: what is lost with a connection shows by their indexes."""
+
+    def __init__(self) -> None:
+        self._due = 0
+        self.are_lost = False
+
+    def check(self, chunk: Chunk) -> None:
+        """Count the next chunk. Raises Unavailable if others were lost before it."""
+        if chunk.index != self._due:
+            self.are_lost = True
+            raise Unavailable(
+                f"pieces {self._due} to {chunk.index - 1} of the answer were lost with the connection: "
+                "send the request again"
+            )
+        self._due += 1
 
 
 class Generation:
@@ -92,7 +119,8 @@ class Generation:
         self._on_waiting = on_waiting
         # At most one chunk for each token: the service limits the answer by the model's context.
         self._pending: deque[Chunk] = deque()
-        self._logprobs: list[TokenLogprobs] = []
+        self._logprobs: dict[int, list[TokenLogprobs]] = {}
+        """By choice."""
         self._news = anyio.Event()
         self._ended = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -126,17 +154,12 @@ class Generation:
 
     async def _pieces(self) -> AsyncGenerator[Chunk, None]:
         self._start()
-        due = 0
+        pieces = Pieces()
         try:
             while True:
                 while self._pending:
                     chunk = self._pending.popleft()
-                    if chunk.index != due:
-                        raise Unavailable(
-                            f"pieces {due} to {chunk.index - 1} of the answer were lost with the connection: "
-                            "send the request again"
-                        )
-                    due += 1
+                    pieces.check(chunk)
                     yield chunk
                 if self._ended.is_set():
                     break
@@ -207,14 +230,22 @@ class Generation:
 
     def _whole(self, reply: GenerateTextReply) -> GenerateTextReply:
         """The final message, completed with the log probabilities that only the chunks have."""
-        if self._request.logprobs is None or len(self._logprobs) != reply.usage.completion_tokens:
+        came = sum(map(len, self._logprobs.values()))
+        if self._request.alternatives is None or came != reply.usage.completion_tokens:
             return reply
-        return msgspec.structs.replace(reply, logprobs=tuple(self._logprobs))
+        return msgspec.structs.replace(
+            reply,
+            logprobs=tuple(self._logprobs.get(0, ())),
+            choices=tuple(
+                msgspec.structs.replace(choice, logprobs=tuple(self._logprobs.get(choice.index, ())))
+                for choice in reply.choices
+            ),
+        )
 
     def _hear(self, signal: Signal) -> None:
         if isinstance(signal, Chunk):
             self._pending.append(signal)
-            self._logprobs += signal.logprobs or ()
+            self._logprobs.setdefault(signal.choice, []).extend(signal.logprobs or ())
             self._news.set()
         elif isinstance(signal, Progress) and self._on_progress is not None:
             self._on_progress(signal.fraction)

@@ -14,14 +14,22 @@ from anyio.abc import TaskGroup
 
 from suite.bus.connection import Connection, Rediscover
 from suite.client.evaluations import Evaluations
-from suite.client.generation import Generation, GenerationOptions, OnProgress, OnWaiting, chat_messages
+from suite.client.generation import (
+    Generation,
+    GenerationOptions,
+    OnProgress,
+    OnWaiting,
+    Pieces,
+    chat_messages,
+)
+from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
+from suite.client.texts import Texts
 from suite.errors import InvalidRequest, SuiteError
 from suite.identity import NewId
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage
-from suite.messages.actions.embedding import EmbedReply, EmbedRequest
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -67,7 +75,7 @@ from suite.messages.actions.status import (
 )
 from suite.messages.envelope import Recorded
 from suite.messages.event_filter import event_filters, events_of_model
-from suite.messages.signals import HEARTBEAT_SECONDS, Progress, Signal, Waiting
+from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Progress, Signal, Waiting
 from suite.messages.subjects import Subjects
 
 SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
@@ -78,8 +86,6 @@ CANCEL_SECONDS = 2.0
 """How long leaving a generation early waits for the server to be told."""
 CLEAR_SECONDS = 70.0
 """The time limit for clearing: it waits for a step of the model, which may be big, and for its node."""
-EMBED_SECONDS = 600.0
-"""The time limit for embedding, including the load of the model, beside the wait that was asked for."""
 UNLOAD_MARGIN_SECONDS = 30.0
 """The time limit for ending a model's process after its generations have ended."""
 PRELOAD_SECONDS = 600.0
@@ -88,10 +94,10 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records):
+class Client(Evaluations, Records, Texts, GatewayKeys):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations` and `Records`.
+    It has a method for each action; some are in `Evaluations`, `Records`, `Texts` and `GatewayKeys`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.
@@ -205,7 +211,7 @@ class Client(Evaluations, Records):
     def generate(
         self,
         model_id: str,
-        prompt: str | None = None,
+        prompt: str | Sequence[int] | None = None,
         *,
         messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
@@ -214,15 +220,20 @@ class Client(Evaluations, Records):
     ) -> Generation:
         """Generate text chunk by chunk: ``async for chunk in client.generate(...): chunk.text``.
 
-        Give a prompt, or the messages of a chat. Afterwards ``.reply`` has the whole text with usage and
-        timings. Leaving the loop early cancels it on the server. If the model must be loaded first,
-        ``on_progress`` is called with the progress of its load, and ``on_waiting`` with its place in the line
+        Give a prompt as text or token ids, or the messages of a chat. Afterwards ``.reply`` has the whole
+        text with usage and timings; with ``n`` over 1 each chunk says which ``.choice`` it belongs to.
+        Leaving the loop early cancels it on the server. If the model must be loaded first, ``on_progress`` is
+        called with the progress of its load, and ``on_waiting`` with its place in the line
         while there is no memory for it.
         """
         options.setdefault("generation_id", None)
         options["generation_id"] = options["generation_id"] or self._new_id()
         request = GenerateTextRequest(
-            model_id=model_id, prompt=prompt, messages=chat_messages(messages), stream=True, **options
+            model_id=model_id,
+            prompt=prompt if prompt is None or isinstance(prompt, str) else tuple(prompt),
+            messages=chat_messages(messages),
+            stream=True,
+            **options,
         )
         given = {"model_id", "prompt", "messages", "stream", *options}
         return Generation(
@@ -237,7 +248,7 @@ class Client(Evaluations, Records):
     async def generate_text(
         self,
         model_id: str,
-        prompt: str | None = None,
+        prompt: str | Sequence[int] | None = None,
         *,
         messages: Sequence[ChatMessage | Mapping[str, Any]] | None = None,
         on_progress: OnProgress | None = None,
@@ -254,30 +265,35 @@ class Client(Evaluations, Records):
         )
         return await generation.finish()
 
-    async def embed(
-        self,
-        model_id: str,
-        input: str | Sequence[str],
-        *,
-        normalize: bool = True,
-        load_wait_ms: int | None = None,
-        keep_alive: KeepAlive = None,
-    ) -> EmbedReply:
-        """Turn a text, or up to 256 texts, into vectors; the model is loaded first if necessary.
+    async def answer(
+        self, request: Mapping[str, object], hear: Callable[[Signal], None]
+    ) -> GenerateTextReply:
+        """Send the fields of a GenerateTextRequest as they are, and call ``hear`` with each signal.
 
-        If there is no memory for it now, it waits for its turn, up to ``load_wait_ms``. None: the service's
-        setting, by default 30 seconds.
+        For programs that translate requests of another API: fields may be `msgspec.Raw`. ``stream`` is added,
+        and ``generation_id`` if there is none. ``hear`` must not wait. Cancelling this call cancels the
+        generation on the server, wherever it is. Raises the errors of `generate`.
         """
-        limit = EMBED_SECONDS + (load_wait_ms or 0) / 1000
-        texts = input if isinstance(input, str) else tuple(input)
-        request = EmbedRequest(
-            model_id=model_id,
-            input=texts,
-            normalize=normalize,
-            load_wait_ms=load_wait_ms,
-            keep_alive=keep_alive,
-        )
-        return await self._ask("embed", request, EmbedReply, seconds=limit)
+        generation_id = str(request.get("generation_id") or self._new_id())
+        pieces = Pieces()
+
+        def hear_in_order(signal: Signal) -> None:
+            if isinstance(signal, Chunk):
+                pieces.check(signal)
+            hear(signal)
+
+        body = {**request, "generation_id": generation_id, "stream": True}
+        settled = False
+        try:
+            reply = await self._exchange("generate_text", body, GenerateTextReply, hear_in_order)
+            settled = True
+            return reply
+        except SuiteError:
+            settled = not pieces.are_lost
+            raise
+        finally:
+            if not settled:
+                await self._cancel(generation_id)
 
     async def cancel_generation(self, generation_id: str) -> CancelGenerationReply:
         """End a generation early; its requester gets the text so far."""

@@ -28,6 +28,8 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     reader: ReaderCredentials | None = None
     """None: the log is read as the same user."""
     subject_root: str = "suite"
+    http: str | None = None
+    """The URL of the node's gateway; None: it has none."""
     node: str
     pid: int
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -24,14 +23,11 @@ def gpu_name(index: int) -> str:
     return f"gpu{index}"
 
 
-_NO_GPUS: Final[Mapping[str, int]] = MappingProxyType({})
-
-
 class Footprint(msgspec.Struct, frozen=True, gc=False):
     """Bytes by memory. As a room that is left, it may be negative where too much is used."""
 
     ram: int = 0
-    gpus: Mapping[str, int] = _NO_GPUS
+    gpus: Mapping[str, int] = {}
     """By the name of the GPU's memory; 0 on those that are left out."""
 
     @classmethod

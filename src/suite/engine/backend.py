@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol, TypeAlias
 
 from suite.engine.sampler import SamplingParams
 from suite.engine.snapshots.file import Payload
-from suite.messages.logprobs import TokenLogprobs
+from suite.messages.logprobs import PromptToken, TokenLogprobs
 
 
 class BatchEntry(NamedTuple):
@@ -20,6 +20,8 @@ class BatchEntry(NamedTuple):
     """Position of the first token within its sequence, from 0."""
     wants_logits: bool
     """Whether the next token is sampled after the last of these tokens."""
+    is_scored: bool = False
+    """Whether the logits after each of these tokens are wanted."""
 
 
 class Tokenizer(Protocol):
@@ -45,8 +47,11 @@ class TokenSampler(Protocol):
     def accept_prompt(self, prompt: Sequence[int]) -> None:
         """Count the prompt's last tokens for the repetition penalties."""
 
-    def sample(self, row: int) -> int:
-        """Sample the next token from the logits of this row of the last batch."""
+    def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
+        """Sample the next token from the logits of this row of the last batch.
+
+        The grammar of the answer does not see a token that is `exempt` from it; None: any token is.
+        """
 
     def close(self) -> None:
         """Free the sampler's memory in llama.cpp."""
@@ -106,6 +111,10 @@ class Backend(Protocol):
     def batch_tokens(self) -> int:
         """The most tokens in one batch."""
 
+    @property
+    def scored_tokens(self) -> int:
+        """The most tokens in one batch for which the logits after each are wanted: these take memory."""
+
     def use_threads(self, threads: int) -> None:
         """Compute with this many threads from now on."""
 
@@ -113,6 +122,12 @@ class Backend(Protocol):
         """Decode a batch. Returns False, and changes nothing, when the cache has no room for it.
 
         Raises GenerationFailed; the contents of these sequences are unknown afterwards.
+        """
+
+    def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:
+        """The log probability of a token by the logits of this row of the last batch, and the likeliest ones.
+
+        None: the token is the first of its prompt and has none. Raises GenerationFailed.
         """
 
     def sampler(self, sampling: SamplingParams) -> TokenSampler:

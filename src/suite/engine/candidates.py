@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from suite.engine.bindings import lib
 from suite.errors import GenerationFailed
-from suite.messages.logprobs import TokenLogprob, TokenLogprobs
+from suite.messages.logprobs import PromptToken, TokenLogprob, TokenLogprobs
 
 if TYPE_CHECKING:
     from suite.engine.vocabulary import Vocabulary
@@ -168,25 +168,50 @@ def rest_is_negligible(
 
 def logprobs_of(logits: Logits, token: int, count: int, vocabulary: Vocabulary) -> TokenLogprobs:
     """Log probabilities of a token and of the `count` likeliest ones, from the model's unadjusted logits."""
-    highest = logits.max()
-    total = highest + np.log(np.exp(logits - highest).sum(dtype=np.float64))
-
-    def described(ids: Sequence[int]) -> tuple[TokenLogprob, ...]:
-        return tuple(
-            TokenLogprob(
-                id=id,
-                token=(piece := vocabulary.piece(id, special=True)).decode("utf-8", "replace"),
-                bytes=tuple(piece),
-                logprob=max(float(logits[id] - total), _NO_LOGPROB),
-            )
-            for id in ids
-        )
-
-    top: list[int] = []
-    if count:
-        ids = likeliest(logits, count)
-        top = [int(id) for id in ids[np.argsort(-logits[ids], kind="stable")][:count]]
-    (own,) = described([token])
+    total = _log_total(logits)
+    piece = vocabulary.piece(token, special=True)
     return TokenLogprobs(
-        id=own.id, token=own.token, bytes=own.bytes, logprob=own.logprob, top_logprobs=described(top)
+        id=token,
+        token=piece.decode("utf-8", "replace"),
+        bytes=tuple(piece),
+        logprob=_logprob(logits, token, total),
+        top_logprobs=_top(logits, total, count, vocabulary),
+    )
+
+
+def prompt_token(token: int, logits: Logits | None, count: int, vocabulary: Vocabulary) -> PromptToken:
+    """A token of a prompt with the log probabilities as of `logprobs_of`; without logits it has none."""
+    if logits is not None:
+        return msgspec.convert(
+            logprobs_of(logits, token, count, vocabulary), PromptToken, from_attributes=True
+        )
+    piece = vocabulary.piece(token, special=True)
+    text = piece.decode("utf-8", "replace")
+    return PromptToken(id=token, token=text, bytes=tuple(piece), logprob=None, top_logprobs=())
+
+
+def _log_total(logits: Logits) -> float:
+    """The logarithm of what all probabilities are to be divided by."""
+    highest = logits.max()
+    return float(highest + np.log(np.exp(logits - highest).sum(dtype=np.float64)))
+
+
+def _logprob(logits: Logits, token: int, total: float) -> float:
+    return max(float(logits[token] - total), _NO_LOGPROB)
+
+
+def _top(logits: Logits, total: float, count: int, vocabulary: Vocabulary) -> tuple[TokenLogprob, ...]:
+    """The `count` likeliest tokens, the likeliest first."""
+    if not count:
+        return ()
+    ids = likeliest(logits, count)
+    best = ids[np.argsort(-logits[ids], kind="stable")][:count]
+    return tuple(
+        TokenLogprob(
+            id=id,
+            token=(piece := vocabulary.piece(id, special=True)).decode("utf-8", "replace"),
+            bytes=tuple(piece),
+            logprob=_logprob(logits, id, total),
+        )
+        for id in map(int, best)
     )

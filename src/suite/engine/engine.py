@@ -27,6 +27,7 @@ from suite.errors import GenerationFailed, PromptTooLong, SuiteError
 from suite.identity import Clock
 from suite.messages.actor import Cleared
 from suite.messages.events import Outcome
+from suite.messages.logprobs import PromptToken
 
 logger = logging.getLogger("suite.engine")
 
@@ -78,6 +79,7 @@ class Engine:
             batch_tokens=backend.batch_tokens,
             prompt_step_tokens=prompt_step_tokens,
             max_step_seconds=max_step_seconds,
+            scored_tokens=backend.scored_tokens,
         )
         self._max_step_seconds = max_step_seconds
         self.on_step: OnStep | None = None
@@ -166,8 +168,10 @@ class Engine:
                 self._end(run, outcome)
 
     def _end(self, run: Run, outcome: Outcome) -> None:
-        if piece := run.text.finish():
-            run.listener.on_text(piece)
+        piece = run.answer.finish()
+        run.generation.reasoning_tokens = run.answer.reasoning_tokens
+        if any(piece):
+            run.listener.on_text(piece.text, reasoning=piece.reasoning)
         self._release(run, tail=run.pending if run.prefilled else None)
         run.generation.end(outcome, unsaved_tokens=self._conversations.unsaved_tokens)
         run.listener.on_end(None)
@@ -175,7 +179,7 @@ class Engine:
     def _end_at_stop(self, run: Run, token: int) -> None:
         """End a run at a stop string. What the string hid is forgotten: `continue` goes on from the text."""
         assert run.slot is not None
-        slot, hidden = run.slot, run.text.hidden
+        slot, hidden = run.slot, run.answer.hidden
         self._end(run, "stop")
         answer = [*slot.tokens, token][-run.generation.completion_tokens :]
         visible = visible_tokens(answer, hidden, self._backend.vocabulary)
@@ -355,17 +359,11 @@ class Engine:
             self._scheduler.learn(work, self._stepped_at - self._decoding_since)
 
     def _sample_all(self, shares: Sequence[BatchShare]) -> None:
-        """Record what was decoded, and sample a token for every run whose pending tokens are all decoded."""
-        row = -1
+        """Have every run go on from what was decoded of it."""
+        row = 0
         for run, count in shares:
-            row += count
-            assert run.slot is not None
-            run.slot.tokens += run.pending[:count]
-            del run.pending[:count]
-            if run.pending:
-                continue
             try:
-                self._sample(run, row)
+                self._advance(run, row, count)
             except GenerationFailed as error:  # the model itself: nothing may be built on what it decoded
                 self._discard(run, error)
             except SuiteError as error:
@@ -373,21 +371,53 @@ class Engine:
             except Exception:
                 logger.exception("a generation failed")
                 self._fail(run, GenerationFailed())
+            row += count
+
+    def _advance(self, run: Run, row: int, count: int) -> None:
+        """Record that `count` tokens were decoded, from a row of the batch on; sample when none are left."""
+        assert run.slot is not None
+        scored = self._scored(run, row, count) if run.is_scored else ()
+        run.slot.tokens += run.pending[:count]
+        del run.pending[:count]
+        run.generation.prompt_logprobs += scored
+        if not run.pending:
+            self._sample(run, row + count - 1)
+
+    def _scored(self, run: Run, row: int, count: int) -> list[PromptToken]:
+        """The log probabilities of the prompt's tokens that follow those just decoded, and have none yet.
+
+        When a run was preempted, a part of its prompt has been scored before.
+        """
+        assert run.slot is not None
+        alternatives = run.generation.request.prompt_logprobs or 0
+        known, begin, score = len(run.generation.prompt_logprobs), len(run.slot.tokens), self._backend.score
+        first = [] if known else [score(run.pending[0], None, alternatives)]
+        following = run.pending[1 : min(count + 1, run.generation.prompt_tokens - begin)]
+        return first + [
+            score(token, row + index, alternatives)
+            for index, token in enumerate(following)
+            if begin + index + 1 >= known
+        ]
 
     def _sample(self, run: Run, row: int) -> None:
         assert run.sampler is not None and run.slot is not None
         generation, vocabulary = run.generation, self._backend.vocabulary
-        token = run.sampler.sample(row)
+        if not generation.request.max_tokens:
+            run.prefilled = True
+            self._end(run, "length")
+            return
+        token = run.sampler.sample(row, run.answer.exempt)
         generation.token_sampled()
         run.prefilled = True
         if vocabulary.is_eog(token):
             self._end(run, "stop")
             return
         generation.completion_tokens += 1
-        piece, logprobs = run.text.push(vocabulary.visible_bytes(token)), run.sampler.logprobs
-        if piece or logprobs is not None:
-            run.listener.on_text(piece, logprobs)
-        if run.text.stopped:
+        piece, logprobs = run.answer.push(token, vocabulary.visible_bytes(token)), run.sampler.logprobs
+        generation.reasoning_tokens = run.answer.reasoning_tokens
+        if any(piece) or logprobs is not None:
+            run.listener.on_text(piece.text, logprobs, reasoning=piece.reasoning)
+        if run.answer.stopped:
             self._end_at_stop(run, token)
             return
         run.pending = [token]

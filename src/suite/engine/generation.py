@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.identity import Clock
 from suite.messages.events import Outcome
+from suite.messages.logprobs import PromptToken
 
 
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +27,15 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the prompt is only the new turn, to follow all tokens that the conversation has."""
     reuse: bool = True
     """Whether tokens that are in memory need not be decoded again."""
+    prompt_logprobs: int | None = None
+    """How many alternatives to report for each token of the prompt; None: no log probabilities at all.
+
+    It needs the logits of the whole prompt, so nothing of it may be reused.
+    """
+    reasoning: Reasoning | None = None
+    """How reasoning is told apart from the answer; None: all is the answer."""
+    is_forgotten: bool = False
+    """Whether nothing of it is kept when it ends, nor reused by others before."""
 
 
 class Generation:
@@ -38,9 +49,13 @@ class Generation:
         """Prompt tokens that were reused from the KV cache."""
         self.completion_tokens = 0
         """Tokens sampled, not counting the one that ends the answer."""
+        self.reasoning_tokens = 0
+        """How many of these are reasoning."""
         self.started_at: float | None = None
         self.first_token_at: float | None = None
         self.ended_at: float | None = None
+        self.prompt_logprobs: list[PromptToken] = []
+        """Those of the tokens decoded so far, if they are wanted."""
         self.unsaved_tokens = 0
         """When it ended, how many tokens in slots would have been lost with the process."""
         self._clock = clock

@@ -11,10 +11,11 @@ from suite.messages.logprobs import TokenLogprobs
 class Listener(Protocol):
     """Receives the text of one generation. It is called in the engine's thread and must not block."""
 
-    def on_text(self, text: str, logprobs: TokenLogprobs | None = None) -> None:
+    def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
         """Called with the next piece of text, and its token's log probabilities if they were requested.
 
-        The text may be empty, while a character or a possible stop string is incomplete.
+        `reasoning` is the next piece of what the model thinks before its answer. Both may be empty, while a
+        character, a possible marker or a possible stop string is incomplete.
         """
 
     def on_end(self, error: SuiteError | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -24,10 +24,13 @@ from suite.engine.vocabulary import Vocabulary
 from suite.errors import GenerationFailed, LoadFailed
 from suite.messages.actions.status import KvCacheForm
 from suite.messages.actor import Buffer
-from suite.messages.logprobs import TokenLogprobs
+from suite.messages.logprobs import PromptToken, TokenLogprobs
 
+SCORED_BYTES = 32 << 20
+"""The most memory for the logits of prompts in one step. llama.cpp has them twice, and keeps the room."""
 _MICRO_BATCH = 512
 """llama.cpp's `n_ubatch`, in tokens: more costs memory and gains nothing on a CPU."""
+_LOGIT_BYTES = 4
 
 
 class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +103,11 @@ class LlamaModel:
         """The most tokens in one batch."""
         return self.settings.batch_tokens
 
+    @property
+    def scored_tokens(self) -> int:
+        """The most tokens in one batch for which the logits after each are wanted."""
+        return max(1, SCORED_BYTES // (_LOGIT_BYTES * self.vocabulary.size))
+
     @classmethod
     def load(
         cls,
@@ -142,6 +150,7 @@ class LlamaModel:
             loaded.use_threads(cores.due(reading=True, priority=0))
         loaded._warm_up()
         loaded.buffers = buffers()
+        last_messages()  # what it said about the file explains no later error
         return loaded
 
     def _warm_up(self) -> None:
@@ -169,6 +178,16 @@ class LlamaModel:
             self._copies_pending = False
             return result == 0
         raise GenerationFailed(f"llama.cpp could not decode (code {result}): {last_messages()}".rstrip(": "))
+
+    def score(self, token: int, row: int | None, alternatives: int) -> PromptToken:
+        """The log probability of a token by the logits of this row of the last batch, and the likeliest ones.
+
+        None: the token is the first of its prompt and has none. Raises GenerationFailed.
+        """
+        from suite.engine import candidates  # with numpy, which a start need not wait for
+
+        logits = None if row is None else candidates.logits_of(self.context, row, self.vocabulary.size)
+        return candidates.prompt_token(token, logits, alternatives, self.vocabulary)
 
     def sampler(self, sampling: SamplingParams) -> ContextSampler:
         """A new sampler for one generation."""
@@ -401,9 +420,9 @@ class ContextSampler:
         """Count the prompt's last tokens for the repetition penalties."""
         self.sampler.accept_prompt(prompt)
 
-    def sample(self, row: int) -> int:
+    def sample(self, row: int, exempt: Collection[int] | None = ()) -> int:
         """Sample the next token from the logits of this row of the last batch."""
-        return self.sampler.sample(self._context, row)
+        return self.sampler.sample(self._context, row, exempt)
 
     def close(self) -> None:
         """Free the sampler's memory in llama.cpp."""
@@ -434,18 +453,18 @@ class _Batch:
 
     def fill(self, entries: Sequence[BatchEntry]) -> lib.llama_batch:
         end = 0
-        for sequence, tokens, position, wants_logits in entries:
+        for sequence, tokens, position, wants_logits, is_scored in entries:
             begin, end = end, end + len(tokens)
             if end - begin == 1:
                 self._tokens[begin] = tokens[0]
                 self._positions[begin] = position
                 self._sequences[begin] = self._of_sequence[sequence]
-                self._wants_logits[begin] = wants_logits
+                self._wants_logits[begin] = wants_logits or is_scored
                 continue
             self._tokens[begin:end] = [*tokens]
             self._positions[begin:end] = [*range(position, position + end - begin)]
             self._sequences[begin:end] = [self._of_sequence[sequence]] * (end - begin)
-            self._wants_logits[begin:end] = [0] * (end - begin)
-            self._wants_logits[end - 1] = int(wants_logits)
+            self._wants_logits[begin:end] = [int(is_scored)] * (end - begin)
+            self._wants_logits[end - 1] = int(wants_logits or is_scored)
         self._batch.n_tokens = end
         return self._batch

@@ -13,7 +13,7 @@ only when these are not enough. The grammar runs in another process (`suite.engi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ import msgspec
 
 from suite.engine.bindings import lib
 from suite.engine.vocabulary import Vocabulary
-from suite.errors import InvalidGrammar, InvalidRequest
+from suite.errors import InvalidRequest, InvalidSchema
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.logprobs import TokenLogprobs
 
@@ -51,12 +51,19 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: Mapping[int, float] = {}
     grammar: GrammarSession | None = None
     """The compiled grammar of the answer; its opener closes it."""
+    is_grammar_optional: bool = False
+    """Whether the answer goes on freely where the grammar cannot be followed."""
     logprobs: int | None = None
     """How many alternatives to report for each token; None: no log probabilities at all."""
 
 
 def sampling_params(
-    request: GenerateTextRequest, *, seed: int, vocabulary: Vocabulary, grammar: GrammarSession | None = None
+    request: GenerateTextRequest,
+    *,
+    seed: int,
+    vocabulary: Vocabulary,
+    grammar: GrammarSession | None = None,
+    is_grammar_optional: bool = False,
 ) -> SamplingParams:
     """The sampling parameters of a request. Raises InvalidRequest for a logit bias of unknown tokens."""
     return SamplingParams(
@@ -71,7 +78,8 @@ def sampling_params(
         seed=seed,
         logit_bias=_bias(request.logit_bias, vocabulary.size),
         grammar=grammar,
-        logprobs=request.logprobs,
+        is_grammar_optional=is_grammar_optional,
+        logprobs=request.alternatives,
     )
 
 
@@ -116,6 +124,7 @@ class Sampler:
         self._recent: deque[int] = deque()
         self._counts: dict[int, int] = {}
         self._chosen_from = candidates.Candidates()
+        self._grammar = sampling.grammar
         self._chain = None if self._greedy else _chain(sampling, vocabulary.size)
 
     def accept_prompt(self, prompt: Sequence[int]) -> None:
@@ -124,16 +133,17 @@ class Sampler:
             for token in prompt[-self._sampling.penalty_last_n :]:
                 self._count(token)
 
-    def sample(self, context: int, row: int = -1) -> int:
+    def sample(self, context: int, row: int = -1, exempt: Collection[int] | None = ()) -> int:
         """Sample the next token from the logits of one row of the last batch; -1 is its last row.
 
-        Raises InvalidGrammar when the grammar permits no token or takes too long, and GenerationFailed when
-        llama.cpp has no logits for the row.
+        The grammar does not see a token that is `exempt` from it, as reasoning is; None: any token is. Raises
+        InvalidGrammar or InvalidSchema when the grammar permits no token or takes too long, and
+        GenerationFailed when llama.cpp has no logits for the row.
         """
         raw = self._candidates.logits_of(context, row, self._vocabulary.size)
         logits = raw if self._logits_processor is None else self._logits_processor.apply(raw, self._counts)
-        grammar = self._sampling.grammar
-        token = self._draw(logits) if grammar is None else self._draw_within(grammar, logits)
+        grammar = None if exempt is None else self._grammar
+        token = self._draw(logits) if grammar is None else self._draw_within(grammar, logits, exempt or ())
         if self._penalizes:
             self._count(token)
         if self._sampling.logprobs is not None:
@@ -153,8 +163,20 @@ class Sampler:
         self._chosen_from.apply(self._chain)
         return self._chosen_from.selected
 
-    def _draw_within(self, grammar: GrammarSession, logits: Logits) -> int:
+    def _draw_within(self, grammar: GrammarSession, logits: Logits, exempt: Collection[int]) -> int:
         token = self._draw(logits)
+        if token in exempt:
+            return token
+        try:
+            return self._accepted(grammar, logits, token)
+        except InvalidSchema:
+            if not self._sampling.is_grammar_optional:
+                raise
+            self._grammar = None
+            return token
+
+    def _accepted(self, grammar: GrammarSession, logits: Logits, token: int) -> int:
+        """This token if the grammar permits it, else one that it does permit."""
         if not grammar.try_accept(token):
             token = self._draw(logits, self._permitted(grammar, logits))
             grammar.accept(token)
@@ -174,7 +196,7 @@ class Sampler:
                 tried, permitted, logits, min_p=sampling.min_p, temperature=sampling.temperature
             ):
                 return permitted
-        raise InvalidGrammar("the grammar permits none of the model's tokens at this point of the answer")
+        raise grammar.refused("permits none of the model's tokens at this point of the answer")
 
     def _count(self, token: int) -> None:
         """Count a token for the penalties, and uncount the one that is now too far back."""

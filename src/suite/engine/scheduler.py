@@ -21,9 +21,9 @@ from typing import NamedTuple
 from suite.engine.backend import BatchEntry, TokenSampler
 from suite.engine.generation import Generation
 from suite.engine.listener import Listener
+from suite.engine.reasoning import AnswerStream
 from suite.engine.slots import Slot, common_prefix
 from suite.engine.step_time import Piece, StepTime, StepWork
-from suite.engine.text import TextStream
 
 PRIORITY_SECONDS = 10.0
 """Each step of priority moves a generation forward in the queue as if it had arrived this much earlier."""
@@ -43,13 +43,20 @@ class Run:
         self.lead: Lead | None = None
         """The run that it follows while it waits."""
         self.sampler: TokenSampler | None = None
-        self.text = TextStream(request.stop)
+        self.answer = AnswerStream(request.reasoning, request.stop)
         self.prefilled = False
         """Whether the whole prompt is decoded, so that each step samples a token."""
-        self.marked_for_clearing = False
+        self.marked_for_clearing = request.is_forgotten
         """Whether its slot is to be cleared when it ends; kept here while it is preempted and has no slot."""
         self.arrival = arrival
         self.rank = (now - PRIORITY_SECONDS * request.priority, arrival)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the log probabilities of its prompt are wanted and not all there."""
+        generation = self.generation
+        wanted = generation.request.prompt_logprobs is not None
+        return wanted and len(generation.prompt_logprobs) < generation.prompt_tokens
 
 
 class Lead(NamedTuple):
@@ -80,16 +87,25 @@ class Scheduler:
     """The runs that wait for a slot, those that follow another, and those that run, each sorted by rank."""
 
     def __init__(
-        self, *, batch_tokens: int, prompt_step_tokens: int, max_step_seconds: float = math.inf
+        self,
+        *,
+        batch_tokens: int,
+        prompt_step_tokens: int,
+        max_step_seconds: float = math.inf,
+        scored_tokens: int | None = None,
     ) -> None:
         """While answers are being generated, a step has at most `prompt_step_tokens` of prompts, and no more
-        of them than let it take `max_step_seconds`; but prompts get as much time as answers."""
+        of them than let it take `max_step_seconds`; but prompts get as much time as answers.
+
+        Of prompts whose log probabilities are wanted, a step has at most `scored_tokens`; None: no limit.
+        """
         self.waiting: list[Run] = []
         self.following: list[Run] = []
         self.running: list[Run] = []
         self._batch_tokens = batch_tokens
         self._prompt_step_tokens = prompt_step_tokens
         self._max_step_seconds = max_step_seconds
+        self._scored_tokens = batch_tokens if scored_tokens is None else scored_tokens
         self._step_time = StepTime()
 
     def __iter__(self) -> Iterator[Run]:
@@ -239,12 +255,16 @@ class Scheduler:
             if not run.prefilled
         }
         pieces: list[BatchShare] = []
+        scored = self._scored_tokens
         last = (math.inf, 0)
         for run in sorted(urgency, key=urgency.__getitem__):
             position = 0 if run.slot is None else len(run.slot.tokens)
             fitting = max(self._step_time.tokens_within(seconds, position), 0 if pieces else 1)
             led = followers.get(run, ())
             tokens = min(room, fitting, len(run.pending), _longest_piece(run, led))
+            if run.is_scored:
+                tokens = min(tokens, scored)
+                scored -= tokens
             if tokens <= 0 or urgency[run] > last:
                 break
             pieces.append(BatchShare(run, tokens))
@@ -295,5 +315,6 @@ def batch_entries(shares: Sequence[BatchShare]) -> list[BatchEntry]:
         slot = share.run.slot
         assert slot is not None, "only what has a slot is in a batch"
         tokens = share.run.pending[: share.tokens]
-        batch.append(BatchEntry(slot.sequence, tokens, len(slot.tokens), share.samples))
+        entry = BatchEntry(slot.sequence, tokens, len(slot.tokens), share.samples, share.run.is_scored)
+        batch.append(entry)
     return batch

@@ -232,20 +232,89 @@ class ProgressReply(ActorReply, frozen=True, kw_only=True):
 class Embed(msgspec.Struct, frozen=True, kw_only=True):
     """Texts to turn into vectors."""
 
-    inputs: tuple[str, ...]
+    inputs: tuple[str | tuple[int, ...], ...]
+    """Each as text or as token ids."""
+    dimensions: int | None = None
+    """How many numbers of each vector to keep; None: all."""
     normalize: bool
     seconds: float
     """The time limit for the answer."""
 
 
-class Embedded(ActorReply, frozen=True, kw_only=True):
-    """The vectors, in the order of their texts."""
+class Pooled(ActorReply, frozen=True, kw_only=True):
+    """What a second context over the model's weights makes of texts."""
 
-    embeddings: tuple[tuple[float, ...], ...] = ()
     tokens: int = 0
     """The tokens of all texts together."""
     resident_bytes: int = 0
-    """The resident memory of the process, which grows with the first embedding."""
+    """The resident memory of the process, which grows with the first such request."""
+
+
+class Embedded(Pooled, frozen=True, kw_only=True):
+    """The vectors, in the order of their texts."""
+
+    embeddings: tuple[tuple[float, ...], ...] = ()
+
+
+class Rank(msgspec.Struct, frozen=True, kw_only=True):
+    """Documents to score by how well they fit a query."""
+
+    query: str
+    documents: tuple[str, ...]
+    raw: bool
+    """Whether the scores are to be what the model's head says, instead of 0 to 1."""
+    seconds: float
+    """The time limit for the answer."""
+
+
+class Ranked(Pooled, frozen=True, kw_only=True):
+    """The scores, in the order of the documents."""
+
+    scores: tuple[float, ...] = ()
+
+
+class Tokenize(msgspec.Struct, frozen=True, kw_only=True):
+    """A text to turn into tokens; the fields are those of the action."""
+
+    text: str
+    add_special: bool
+    parse_special: bool
+    pieces: bool
+
+
+class Tokenized(ActorReply, frozen=True, kw_only=True):
+    """The tokens of the text, with the text of each if that is wanted."""
+
+    tokens: tuple[int, ...] = ()
+    pieces: tuple[str, ...] | None = None
+
+
+class Detokenize(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens to turn into text."""
+
+    tokens: tuple[int, ...]
+
+
+class Detokenized(ActorReply, frozen=True, kw_only=True):
+    """The text of the tokens."""
+
+    text: str = ""
+
+
+class ApplyTemplate(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat whose prompt is wanted, and nothing else."""
+
+    request: GenerateTextRequest
+
+
+class TemplateApplied(ActorReply, frozen=True, kw_only=True):
+    """The prompt of the chat."""
+
+    text: str = ""
+    tokens: int = 0
+    """How many tokens it is."""
+    warnings: tuple[str, ...] = ()
+    """What of the chat the model does not get as it was sent."""
 
 
 REPLY_HEADER = "Suite-Reply"

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from suite.messages.decisions import Decision
 
@@ -404,6 +404,8 @@ class Generated(Event, frozen=True, kw_only=True):
     outcome: Outcome
     waited_ms: float | UnsetType = UNSET
     """For memory and the load, before the model's process had the request; left out by older versions."""
+    requester: str | UnsetType = UNSET
+    """For whom, such as the id of an API key; left out if the request did not say."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
@@ -419,6 +421,8 @@ class UsageRecorded(Event, frozen=True, kw_only=True, omit_defaults=True):
     conversation_id: str | None = None
     node: str = ""
     """Whose model made the embeddings; empty: a client reported the use."""
+    requester: str | None = None
+    """For whom, such as the id of an API key; null if the request did not say."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
@@ -551,6 +555,46 @@ class EvaluationRetracted(EvaluationEvent, frozen=True, kw_only=True):
     """An evaluation was wrong and no longer counts."""
 
     reason: str | None = None
+
+
+# --- key --------------------------------------------------------------------------------------------------
+
+KeyEndpoint: TypeAlias = Literal["chat", "completions", "embeddings", "rerank", "tokens", "models", "admin"]
+"""What a key may be used for. `tokens`: count tokens, and convert text to tokens and back; `models`: list and
+describe them; `admin`: unload models, read metrics."""
+
+
+class KeyEvent(Event, frozen=True, kw_only=True):
+    """A fact about one key, with which programs use the gateway."""
+
+    key_id: str
+    name: str
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.key_id,)
+
+
+@event("key", "created")
+class KeyCreated(KeyEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """A key was made. Its secret is not stored: it has 256 random bits, and its digest does not tell it."""
+
+    sha256: str
+    """The SHA-256 of the secret, in hexadecimal."""
+    models: tuple[str, ...]
+    """Patterns of the models that it may use; ``*`` stands for any text, ``?`` for any character."""
+    endpoints: tuple[str, ...]
+    """What it may be used for; a later version may know more than this one."""
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    """Of prompts and of answers together."""
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+    """None: never."""
+
+
+@event("key", "revoked")
+class KeyRevoked(KeyEvent, frozen=True, kw_only=True):
+    """The key is worth nothing from now on."""
 
 
 # --- error ------------------------------------------------------------------------------------------------

@@ -19,10 +19,13 @@ from suite.messages.actions import (
     evaluation,
     explanation,
     generation,
+    keys,
     prediction,
     projections,
+    ranking,
     residency,
     status,
+    tokens,
     usage,
 )
 
@@ -32,11 +35,14 @@ ACTIONS = (
     residency,
     generation,
     embedding,
+    ranking,
+    tokens,
     usage,
     evaluation,
     prediction,
     projections,
     explanation,
+    keys,
     status,
 )
 """The modules with the types of the actions."""

@@ -49,10 +49,14 @@ class Folded(Signal, frozen=True, kw_only=True, tag="folded"):
 
 
 class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
-    """The next piece of the text; ``index`` counts from 0 without gaps."""
+    """The next piece of the text or the reasoning; ``index`` counts from 0 without gaps, over all choices."""
 
     index: int
+    choice: int = 0
+    """The answer that it belongs to, where several were asked for."""
     text: str
+    reasoning: str | None = None
+    """The next piece of what the model thinks before its answer. ``text`` has none of it."""
     logprobs: tuple[TokenLogprobs, ...] | None = None
     """Those of the tokens since the previous chunk, if requested. The text of the last may still follow."""
 

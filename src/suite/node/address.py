@@ -15,10 +15,11 @@ class Address:
         self._settings = settings
         self._server = server
         self._is_published = False
+        self._http: str | None = None
 
-    def publish(self) -> None:
-        """Write the file. Raises OSError."""
-        self._is_published = True
+    def publish(self, *, http: str | None = None) -> None:
+        """Write the file. ``http`` is the URL of the node's gateway, if it has one. Raises OSError."""
+        self._is_published, self._http = True, http
         self._content().write(self._settings.data_dir)
 
     def refresh(self) -> None:
@@ -35,7 +36,8 @@ class Address:
         root, node, pid = self._settings.subject_root, self._settings.node, os.getpid()
         if self._server is None:
             # What the node connects with is its own: on this server clients are users of their own.
-            return ConnectionFile(url=self._settings.nats.url or "", subject_root=root, node=node, pid=pid)
+            url = self._settings.nats.url or ""
+            return ConnectionFile(url=url, subject_root=root, http=self._http, node=node, pid=pid)
         operator, consumer = self._server.operator, self._server.consumer
         return ConnectionFile(
             url=operator.url,
@@ -44,6 +46,7 @@ class Address:
             inbox_prefix=operator.inbox_prefix,
             reader=ReaderCredentials(user=consumer.user, password=consumer.password),
             subject_root=root,
+            http=self._http,
             node=node,
             pid=pid,
         )

@@ -35,6 +35,7 @@ from suite.node.address import Address
 from suite.node.appraisal import Appraisals
 from suite.node.cores import NodeCores
 from suite.node.foreign_messages import ForeignMessages
+from suite.node.gateway import Gateway
 from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
@@ -97,6 +98,7 @@ class Environment(NamedTuple):
     connection: Connection
     log: Log
     tasks: anyio.abc.TaskGroup
+    gateway: Gateway | None
     new_id: NewId
     now: Now
     clock: Clock
@@ -193,6 +195,7 @@ def make_node(
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
         pins=pins,
+        gateway=env.gateway,
         new_id=env.new_id,
         now=env.now,
         clock=clock,

@@ -39,11 +39,10 @@ from suite.messages.actor import (
     ActorReply,
     Clear,
     Cleared,
-    Embed,
-    Embedded,
     GenerationProgress,
     Handover,
     HandoverReply,
+    Pooled,
     ProgressReply,
 )
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
@@ -249,22 +248,33 @@ class Generations:
             tokens=sum(each.tokens for each in cleared),
         )
 
-    async def embed(self, model: Model, request: Embed, *, terms: Terms, correlation_id: str) -> Embedded:
-        """Have a model turn texts into vectors. It is loaded first if necessary, on these terms.
+    async def ask(
+        self,
+        model: Model,
+        operation: str,
+        request: msgspec.Struct,
+        kind: type[R],
+        *,
+        seconds: float,
+        terms: Terms,
+        correlation_id: str,
+    ) -> R:
+        """Have a model's process answer a request. It is loaded first if necessary, on these terms.
 
         Raises the error of the load or the actor's refusal, ActorCrashed, RequestTimeout, Unavailable or
         TooLarge.
         """
         async with self._supervisor.hold(model, terms, correlation_id=correlation_id) as instance:
             await wait_loaded(instance, None)
-            data = await self._ask(instance, "embed", msgspec.json.encode(request), request.seconds)
+            data = await self._ask(instance, operation, msgspec.json.encode(request), seconds)
         if data is None:
             raise failure_of(instance)
-        embedded = _accepted(msgspec.json.decode(data, type=Embedded))
-        # The process has grown by the context for embeddings, and its status should say so.
-        instance.resident_bytes = max(instance.resident_bytes, embedded.resident_bytes)
+        reply = _accepted(msgspec.json.decode(data, type=kind))
+        if isinstance(reply, Pooled):
+            # The process has grown by a second context, and its status should say so.
+            instance.resident_bytes = max(instance.resident_bytes, reply.resident_bytes)
         instance.was_used = True
-        return embedded
+        return reply
 
     def _info(
         self, generation_id: str, model_id: str, asked: Asked, *, state: GenerationState, tokens: int | None

@@ -22,6 +22,7 @@ from suite.messages.events import Generated
 from suite.node.admission import Terms
 from suite.node.cores import NodeCores
 from suite.node.foreign_messages import ForeignMessages
+from suite.node.gateway import Gateway
 from suite.node.generations import Generations
 from suite.node.integrity import Integrity
 from suite.node.journal import Journal
@@ -58,6 +59,7 @@ class Node:
         supervisor: Supervisor,
         generations: Generations,
         pins: Pins,
+        gateway: Gateway | None,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -76,6 +78,7 @@ class Node:
         self.supervisor = supervisor
         self.generations = generations
         self.pins = pins
+        self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
         self.service: Service[Node] | None = None

@@ -28,9 +28,12 @@ from suite.actions.evaluation import (
 from suite.actions.explanation import explain
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
 from suite.actions.health import get_log_end, get_stats, health, health_check
+from suite.actions.keys import create_key, list_keys, revoke_key
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
+from suite.actions.ranking import rerank
 from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
+from suite.actions.tokens import apply_template, detokenize, tokenize
 from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
@@ -58,6 +61,7 @@ from suite.node.assembly import (
 from suite.node.content import ContentWatch
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
+from suite.node.gateway import Gateway
 from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
@@ -85,6 +89,10 @@ ACTIONS = (
     release_model,
     generate_text,
     embed,
+    rerank,
+    tokenize,
+    detokenize,
+    apply_template,
     cancel_generation,
     clear_kv_cache,
     list_models,
@@ -109,6 +117,9 @@ ACTIONS = (
     get_fleet,
     explain,
     rebuild_projection,
+    create_key,
+    list_keys,
+    revoke_key,
 )
 
 _NEEDS_MODELS = (
@@ -119,6 +130,10 @@ _NEEDS_MODELS = (
     release_model,
     generate_text,
     embed,
+    rerank,
+    tokenize,
+    detokenize,
+    apply_template,
     cancel_generation,
     clear_kv_cache,
     preload_models,
@@ -188,6 +203,7 @@ async def running_node(
     with (
         data_directory.held(settings.data_dir),
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
+        Gateway.opened(settings) as gateway,
     ):
         Address(settings, None).withdraw()  # of a node that was killed
         async with (
@@ -206,7 +222,7 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            env = Environment(settings, subjects, nats, connection, log, tasks, new_id, now, clock)
+            env = Environment(settings, subjects, nats, connection, log, tasks, gateway, new_id, now, clock)
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
@@ -243,7 +259,9 @@ async def running_node(
                 node = make_node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
-                    nats.address.publish()
+                    nats.address.publish(http=None if gateway is None else gateway.url)
+                    if gateway is not None:
+                        tasks.start_soon(gateway.run)
                     logger.info("node %s serves %d models", settings.node, len(catalogue.models))
                     try:
                         yield node

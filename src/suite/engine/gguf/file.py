@@ -62,6 +62,9 @@ _ENCODERS: Final = frozenset(
 )
 """Architectures of llama.cpp without causal attention, also where the file does not say so."""
 _ENCODER_DECODERS: Final = frozenset(("t5",))
+_RANKING: Final = 4
+"""The pooling type of models with a ranking head (`LLAMA_POOLING_TYPE_RANK`)."""
+_RANKING_HEADS: Final = frozenset(("cls.weight", "cls.output.weight"))
 _NO_TOKENIZER = ("none", "no_vocab")
 
 
@@ -93,8 +96,11 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str | None
     causal: bool
     """False for an encoder, which has no KV cache."""
+    ranks: bool = False
+    """Whether it has a head that says how well a document fits a query."""
     capabilities: tuple[str, ...]
-    """Guessed from the file: "chat" if it has a template, "embedding" for encoders and pooled models."""
+    """Guessed from the file: "chat" if it has a template, "embedding" for encoders and pooled models,
+    "rerank" for those with a ranking head."""
     file_bytes: int
     tensor_bytes: int
     tensor_bytes_by_type: dict[str, int]
@@ -111,12 +117,22 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def generates(self) -> bool:
         """Whether it can generate text: an encoder cannot, and an encoder-decoder needs both of its parts."""
-        return self.causal and self.architecture not in _ENCODER_DECODERS
+        return self.causal and not self.ranks and self.architecture not in _ENCODER_DECODERS
 
     @property
     def embeds(self) -> bool:
         """Whether it can make embeddings. llama.cpp aborts where an encoder-decoder is used as one part."""
-        return self.architecture not in _ENCODER_DECODERS
+        return not self.ranks and self.architecture not in _ENCODER_DECODERS
+
+    @property
+    def purpose(self) -> str:
+        """What it can do, for messages: it ..."""
+        able = {
+            "generates text": self.generates,
+            "makes embeddings": self.embeds,
+            "ranks documents": self.ranks,
+        }
+        return " and ".join(what for what, can in able.items() if can) or "can do nothing alone"
 
 
 def inspect(path: Path) -> GgufInfo:
@@ -229,7 +245,8 @@ def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) ->
     keys.check_finite(prefix)
     causal = keys.flag(f"{prefix}attention.causal", default=architecture not in _ENCODERS)
     template = keys.optional_text("tokenizer.chat_template")
-    embeds = not causal or keys.integer(f"{prefix}pooling_type", 0) != 0
+    pooling = keys.integer(f"{prefix}pooling_type", 0)
+    ranks = pooling == _RANKING and any(tensor.name in _RANKING_HEADS for tensor in tensors)
 
     bytes_by_type: Counter[str] = Counter()
     for tensor in tensors:
@@ -259,7 +276,10 @@ def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) ->
         eos_token=_token(keys, "eos", vocabulary),
         chat_template=template,
         causal=causal,
-        capabilities=("chat",) * (template is not None) + ("embedding",) * embeds,
+        ranks=ranks,
+        capabilities=_capabilities(
+            chats=template is not None, embeds=not causal or pooling != 0, ranks=ranks
+        ),
         file_bytes=file_bytes,
         tensor_bytes=bytes_by_type.total(),
         tensor_bytes_by_type=dict(bytes_by_type),
@@ -281,6 +301,12 @@ def _bytes_by_place(tensors: Sequence[Tensor], layers: int) -> Counter[int]:
     if all(tensor.name != "output.weight" for tensor in tensors):
         found[_OUTPUT] += sum(tensor.bytes for tensor in tensors if tensor.name == "token_embd.weight")
     return found
+
+
+def _capabilities(*, chats: bool, embeds: bool, ranks: bool) -> tuple[str, ...]:
+    if ranks:
+        return ("rerank",)
+    return ("chat",) * chats + ("embedding",) * embeds
 
 
 def _feed_forward(keys: Keys, prefix: str, layers: int) -> int:

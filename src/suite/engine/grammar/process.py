@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 import traceback
+from codecs import getincrementaldecoder
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -27,6 +29,8 @@ import numpy as np
 
 from suite.engine.bindings import last_messages, lib
 from suite.engine.candidates import Candidates, TokenIds
+from suite.engine.grammar.call_source import CallSource
+from suite.engine.grammar.calls import Trigger, call_grammar
 from suite.engine.grammar.session import (
     ACCEPT,
     ANSWER,
@@ -41,16 +45,19 @@ from suite.engine.grammar.session import (
     receive,
     send,
 )
-from suite.engine.schema.json_schema import to_grammar
+from suite.engine.schema.json_schema import not_supported, to_grammar
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import InvalidGrammar, InvalidSchema, SuiteError
 
 _ERRORS_BYTES = 4096
+_LONGEST_MARKER = 256
+"""How many of the last characters may be the beginning of a call's marker."""
 _TRIED_FIRST = 4096
 """For most grammars, this many tokens are enough to find one that it permits at the start."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(CompileRequest).decode
+_decode_calls = msgspec.json.Decoder(CallSource).decode
 
 
 def main() -> None:
@@ -85,6 +92,7 @@ class Parent:
         self._vocabulary = vocabulary
         self._unseen = np.zeros(vocabulary.size, np.bool_)
         self._unseen[vocabulary.invisible_tokens()] = True
+        vocabulary.control_tokens  # noqa: B018 - known before the fork, so that each child need not find them
         self._children: dict[int, _ChildRecord] = {}
 
     def run(self) -> None:
@@ -167,6 +175,8 @@ class Child:
         self._unseen = unseen
         self._candidates = Candidates()
         self._grammar = 0
+        self._asleep: SleepingGrammar | None = None
+        """What the answer is until it begins a call; None: it follows the grammar."""
 
     def run(self) -> None:
         """Serve until the session closes its socket, which raises EOFError or OSError.
@@ -199,9 +209,17 @@ class Child:
             ids = self._permitted(ids)
             send(self._session, ANSWER + ids.tobytes())
         if request == ACCEPT or (request == TRY_ACCEPT and len(ids)):
-            lib.llama_sampler_accept(self._grammar, int(ids[0]))  # while the model goes on
+            self._accept(int(ids[0]))  # while the model goes on
+
+    def _accept(self, token: int) -> None:
+        if self._asleep is None:
+            lib.llama_sampler_accept(self._grammar, token)
+        elif woken := self._asleep.hear(token):
+            self._grammar, self._asleep = woken, None
 
     def _permitted(self, ids: TokenIds) -> TokenIds:
+        if self._asleep is not None:
+            return ids
         # llama.cpp matches a special token by its name, which is not part of any answer.
         return permitted(self._grammar, ids[~self._unseen[ids]], self._candidates)
 
@@ -210,12 +228,30 @@ class Child:
             _check_code_points(compile_request.source)
             self._parse(compile_request.source)
             return ()
+        if compile_request.kind == "calls":
+            return self._compile_calls(compile_request.source)
         converted = to_grammar(json.loads(compile_request.source))
+        if compile_request.strict and converted.warnings:
+            raise not_supported("strict", converted.warnings)
+        self._parse_made(converted.grammar)
+        return converted.warnings
+
+    def _compile_calls(self, source: str) -> tuple[str, ...]:
+        calls = _decode_calls(source)
+        made = call_grammar(calls)
+        for name, token in self._vocabulary.control_tokens.items():
+            if name in calls.form.text:  # a model writes its markers as such a token, or as text
+                self._unseen[token] = False
+        self._parse_made(made.grammar)
+        if made.triggers:
+            self._asleep = SleepingGrammar(made.grammar, made.triggers, self._vocabulary)
+        return made.warnings
+
+    def _parse_made(self, grammar: str) -> None:
         try:
-            self._parse(converted.grammar)
+            self._parse(grammar)
         except InvalidGrammar as error:
             raise InvalidSchema(f"the schema gives no usable grammar: {error.message}") from None
-        return converted.warnings
 
     def _parse(self, grammar: str) -> None:
         try:
@@ -234,11 +270,48 @@ class Child:
             raise InvalidGrammar("the grammar permits none of the model's tokens at its beginning")
 
 
-def parse(grammar: str, vocabulary: Vocabulary) -> int:
+class SleepingGrammar:
+    """A grammar that is followed from where the answer begins a call."""
+
+    def __init__(self, grammar: str, triggers: Sequence[Trigger], vocabulary: Vocabulary) -> None:
+        self._grammar = grammar
+        self._triggers = [(re.compile(each.pattern), each) for each in triggers]
+        self._vocabulary = vocabulary
+        self._said = ""
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+
+    def hear(self, token: int) -> int | None:
+        """Take in the next token. Returns the grammar's sampler if the answer follows it from here on."""
+        self._said += self._decoder.decode(self._vocabulary.piece(token, special=True))
+        for expression, trigger in self._triggers:
+            found = expression.match(self._said) if trigger.is_start else expression.search(self._said)
+            if found is not None:
+                woken = self._woken(trigger.root, self._said[found.end() :])
+                self._said = self._said[found.end() :]
+                return woken
+        if not any(trigger.is_start for _, trigger in self._triggers):
+            self._said = self._said[-_LONGEST_MARKER:]
+        return None
+
+    def _woken(self, root: str, rest: str) -> int | None:
+        """The grammar, after the part of a call that came with its beginning.
+
+        None if it does not permit that part: then the call is none of those offered, and the model is free.
+        """
+        sampler, candidates = parse(self._grammar, self._vocabulary, root), Candidates()
+        for token in self._vocabulary.tokenize(rest, begins=False, special=False) if rest else ():
+            if not len(permitted(sampler, np.array([token]), candidates)):
+                lib.llama_sampler_free(sampler)
+                return None
+            lib.llama_sampler_accept(sampler, token)
+        return sampler
+
+
+def parse(grammar: str, vocabulary: Vocabulary, root: str = "root") -> int:
     """llama.cpp's sampler for a grammar. Raises InvalidGrammar. It may abort the process or run for ever."""
     last_messages()
     sampler: int | None = lib.llama_sampler_init_grammar(
-        vocabulary.pointer, grammar.encode("utf-8", "replace"), b"root"
+        vocabulary.pointer, grammar.encode("utf-8", "replace"), root.encode()
     )
     if not sampler:
         raise InvalidGrammar(f"the grammar cannot be read: {last_messages() or 'it has a syntax error'}")
@@ -255,10 +328,16 @@ def permitted(grammar: int, ids: TokenIds, candidates: Candidates) -> TokenIds:
 
 
 def _check_code_points(text: str) -> None:
-    """Raise InvalidGrammar for escapes beyond Unicode: llama.cpp accepts them and generates invalid UTF-8."""
-    for escape in re.findall(r"\\(U[0-9a-fA-F]{8}|.)", text):
-        if len(escape) > 1 and int(escape[1:], 16) > sys.maxunicode:
+    """Raise InvalidGrammar for escapes of no character, of which llama.cpp makes invalid UTF-8."""
+    for escape in re.findall(r"\\(U[0-9a-fA-F]{8}|u[0-9a-fA-F]{4}|.)", text):
+        code = int(escape[1:], 16) if len(escape) > 1 else 0
+        if code > sys.maxunicode:
             raise InvalidGrammar(f"the grammar has \\{escape}, and Unicode ends at \\U0010FFFF")
+        if 0xD800 <= code <= 0xDFFF:
+            raise InvalidGrammar(
+                f"the grammar has \\{escape}, half of a surrogate pair, which is no character: write the "
+                "character itself"
+            )
 
 
 def _limit(limits: Limits) -> None:

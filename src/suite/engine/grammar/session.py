@@ -34,7 +34,7 @@ import msgspec
 import numpy as np
 
 from suite.engine.gguf.names import split_name
-from suite.errors import GenerationFailed, InvalidGrammar, InvalidSchema
+from suite.errors import GenerationFailed, InvalidGrammar, InvalidSchema, SchemaNotSupported, SuiteError
 
 if TYPE_CHECKING:
     from suite.engine.candidates import TokenIds
@@ -49,7 +49,11 @@ COMPILE_SECONDS = 60.0
 ANSWER_SECONDS = 1.0
 """How long to wait for any other answer. It is short, because all generations of the model wait for it."""
 
-SourceKind = Literal["grammar", "schema"]
+SourceKind = Literal["grammar", "schema", "calls"]
+"""A grammar as it is; the JSON of a schema; the JSON of a `CallSource`."""
+
+_NAMES = {"grammar": "the grammar", "schema": "the schema", "calls": "the grammar of the tools' schemas"}
+_REFUSALS = {refusal.code: refusal for refusal in (InvalidSchema, SchemaNotSupported)}
 
 BEGIN, END = b"+", b"-"
 """The first byte of a message to the parent: fork a child for this socket; kill that child."""
@@ -79,6 +83,8 @@ class CompileRequest(msgspec.Struct, frozen=True, kw_only=True):
     kind: SourceKind
     source: str
     limits: Limits
+    strict: bool = False
+    """Whether a schema is refused if any of its keywords cannot be enforced."""
 
 
 class CompileReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,29 +146,47 @@ class GrammarSession:
     def compile(self, compile_request: CompileRequest) -> tuple[str, ...]:
         """Compile the grammar; blocks. Returns warnings about keywords of a schema that it cannot enforce.
 
-        Raises InvalidGrammar or InvalidSchema if it cannot be used, GenerationFailed if its process fails.
+        Raises InvalidGrammar, InvalidSchema or SchemaNotSupported if it cannot be used, GenerationFailed if
+        its process fails.
         """
         self._compile_request = compile_request
-        refusal = InvalidGrammar if compile_request.kind == "grammar" else InvalidSchema
         try:
             answer = self._ask(_encode(compile_request), COMPILE_SECONDS)
         except TimeoutError:
-            raise GenerationFailed(f"the {compile_request.kind} was not read in time: try again") from None
+            raise GenerationFailed(f"{self._what} was not read in time: try again") from None
         except _Died as error:
-            raise refusal(_explanation(error.child_exit, compile_request, while_compiling=True)) from None
+            raise self._explained(error.child_exit, while_compiling=True) from None
         except (OSError, EOFError):
             raise GenerationFailed(
-                f"the process that reads grammars ended before it read the {compile_request.kind}"
+                f"the process that reads grammars ended before it read {self._what}"
             ) from None
         found = _decode_compile_reply(answer)
         if found.refusal is not None:
-            raise (InvalidSchema if found.code == InvalidSchema.code else refusal)(found.refusal)
+            raise _REFUSALS.get(found.code, self._refusal)(found.refusal)
         return found.warnings
+
+    def refused(self, why: str) -> SuiteError:
+        """The error about what the client sent, of which this grammar was made."""
+        return self._refusal(f"{self._what} {why}")
+
+    @property
+    def _kind(self) -> SourceKind:
+        assert self._compile_request is not None, "a grammar is compiled before it is followed"
+        return self._compile_request.kind
+
+    @property
+    def _what(self) -> str:
+        return _NAMES[self._kind]
+
+    @property
+    def _refusal(self) -> type[SuiteError]:
+        return InvalidGrammar if self._kind == "grammar" else InvalidSchema
 
     def try_accept(self, token: int) -> bool:
         """Accept the token as the next one if the grammar permits it. Returns whether it does.
 
-        Raises InvalidGrammar when the grammar exceeds its limits, as do `permitted` and `accept`.
+        Raises InvalidGrammar, or InvalidSchema if it was made from schemas, when the grammar exceeds its
+        limits, as do `permitted` and `accept`.
         """
         return bool(self._follow(TRY_ACCEPT, _token.pack(token)))
 
@@ -183,21 +207,31 @@ class GrammarSession:
             self._socket.close()
 
     def _follow(self, request: bytes, ids: bytes) -> bytes:
-        assert self._compile_request is not None, "a grammar is compiled before it is followed"
         try:
             return self._ask(request + ids, ANSWER_SECONDS)
         except TimeoutError:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)  # a late answer must not be taken for the next one
-            raise InvalidGrammar(
-                f"the grammar gave no answer within {ANSWER_SECONDS:g} s: make it less ambiguous"
-            ) from None
+            raise self.refused(f"gave no answer within {ANSWER_SECONDS:g} s: make it simpler") from None
         except _Died as error:
-            raise InvalidGrammar(
-                _explanation(error.child_exit, self._compile_request, while_compiling=False)
-            ) from None
+            raise self._explained(error.child_exit, while_compiling=False) from None
         except (OSError, EOFError):
             raise GenerationFailed("the grammar's process is gone: try again") from None
+
+    def _explained(self, child_exit: ChildExit, *, while_compiling: bool) -> SuiteError:
+        assert self._compile_request is not None
+        limits = self._compile_request.limits
+        if "bad_alloc" in child_exit.errors or "MemoryError" in child_exit.errors:
+            return self.refused(f"needs more than {limits.memory_bytes >> 20} MiB: make it simpler")
+        if child_exit.signal == signal.SIGPROF and while_compiling:
+            return self.refused(f"takes more than {limits.compile_seconds:g} s to read: make it simpler")
+        if child_exit.signal == signal.SIGPROF:
+            return self.refused(
+                f"took more than {limits.call_seconds:g} s for a token, or more than "
+                f"{limits.total_seconds:g} s for all: make it less ambiguous"
+            )
+        last = child_exit.errors.splitlines()[-1:] or [f"signal {child_exit.signal}"]
+        return self.refused(f"would crash llama.cpp: {last[0][:200]}")
 
     def _ask(self, message: bytes, seconds: float) -> bytes:
         with self._lock:
@@ -297,18 +331,3 @@ class GrammarProcess:
 class _Died(Exception):
     def __init__(self, child_exit: ChildExit) -> None:
         self.child_exit = child_exit
-
-
-def _explanation(child_exit: ChildExit, compile_request: CompileRequest, *, while_compiling: bool) -> str:
-    kind, limits = compile_request.kind if while_compiling else "grammar", compile_request.limits
-    if "bad_alloc" in child_exit.errors or "MemoryError" in child_exit.errors:
-        return f"the {kind} needs more than {limits.memory_bytes >> 20} MiB: make it simpler"
-    if child_exit.signal == signal.SIGPROF and while_compiling:
-        return f"the {kind} takes more than {limits.compile_seconds:g} s to read: make it simpler"
-    if child_exit.signal == signal.SIGPROF:
-        return (
-            f"the grammar took more than {limits.call_seconds:g} s for a token, or more than "
-            f"{limits.total_seconds:g} s for all: make it less ambiguous"
-        )
-    last = child_exit.errors.splitlines()[-1][:200] if child_exit.errors else f"signal {child_exit.signal}"
-    return f"the {kind} would crash llama.cpp: {last}"

@@ -39,24 +39,48 @@ class ChatTemplate:
         environment.globals["bos_token"] = bos
         environment.globals["eos_token"] = eos
         try:
-            self.takes_tools = "tools" in find_undeclared_variables(environment.parse(source))
-            """Whether the template uses the `tools` that it is given."""
+            parsed = environment.parse(source)
+            self.variables = find_undeclared_variables(parsed)
+            """What the template can be given."""
+            self._knows_developer = any(each.value == "developer" for each in parsed.find_all(nodes.Const))
             self._template = environment.from_string(source)
         except MemoryError:
             raise
         except Exception as error:  # also SyntaxError and RecursionError, from the Python that Jinja makes
             raise InvalidChat(f"the model's chat template is not valid ({error}): send a prompt") from None
 
-    def render(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = (), *, now: datetime
-    ) -> str:
-        """Render the chat as text, up to where the assistant's answer begins.
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the template uses the `tools` that it is given."""
+        return "tools" in self.variables
 
-        Raises InvalidChat with the template's message when it refuses the chat.
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        *,
+        now: datetime,
+        variables: Mapping[str, Any] | None = None,
+        opens_answer: bool = True,
+    ) -> str:
+        """Render the chat as text, up to where the assistant's answer begins if `opens_answer` is set.
+
+        `variables` are more of what the template can be given. A message of the role ``developer`` is one of
+        the role ``system`` for a template that does not name it. Raises InvalidChat with the template's
+        message when it refuses the chat.
         """
         self._now = now
+        given = {
+            **(variables or {}),
+            "documents": None,
+            # None where there are none, as transformers gives it: templates ask `tools is not none`.
+            "tools": list(tools) or None,
+            "add_generation_prompt": opens_answer,
+        }
+        if not self._knows_developer:
+            messages = list(map(_with_known_role, messages))
         try:
-            return self._rendered(messages, tools)
+            return self._rendered(messages, given)
         except MemoryError:
             raise
         except Exception as error:  # a template can raise anything that an expression can
@@ -64,17 +88,11 @@ class ChatTemplate:
         if any(message.get("tool_calls") for message in messages):
             # Most templates want a call's arguments as an object, a few as the text that requests have.
             with suppress(Exception):  # the first refusal is the one to tell
-                return self._rendered([_with_arguments_as_text(message) for message in messages], tools)
+                return self._rendered([_with_arguments_as_text(message) for message in messages], given)
         raise InvalidChat(f"the model's chat template refused these messages: {refusal}") from None
 
-    def _rendered(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> str:
-        # None where there are none, as transformers gives it: templates ask `tools is not none`.
-        return self._template.render(
-            messages=list(messages),
-            tools=list(tools) or None,
-            documents=None,
-            add_generation_prompt=True,
-        )
+    def _rendered(self, messages: Sequence[Message], given: Mapping[str, Any]) -> str:
+        return self._template.render({**given, "messages": list(messages)})
 
     def _strftime_now(self, form: str) -> str:
         return self._now.strftime(form)
@@ -90,6 +108,10 @@ class _GenerationTag(Extension):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body, lineno=line)
+
+
+def _with_known_role(message: Message) -> Message:
+    return {**message, "role": "system"} if message["role"] == "developer" else message
 
 
 def _with_arguments_as_text(message: Message) -> Message:

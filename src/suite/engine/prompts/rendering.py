@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,10 @@ class Render(msgspec.Struct, frozen=True, kw_only=True, tag="render"):
     tools: list[dict[str, Any]]
     now: datetime
     """The current time, with its time zone."""
+    variables: dict[str, Any] = {}
+    """More of what the template can be given."""
+    opens_answer: bool = True
+    """Whether the text ends where the assistant's answer begins."""
     quick_seconds: float | None = None
     """The CPU time after which the process gives up; None: no such limit."""
 
@@ -83,6 +87,8 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str = ""
     refusal: str | None = None
+    unused: tuple[str, ...] = ()
+    """Those of the variables that the template does not use."""
     was_slow: bool = False
     """Whether the process gave up after `Render.quick_seconds`."""
 
@@ -93,6 +99,10 @@ _decode = msgspec.json.Decoder(Rendered).decode
 
 class SlowChat(Exception):
     """The chat takes more CPU time than a quick chat may."""
+
+
+class ChatTooLong(InvalidChat):
+    """The chat takes more time or memory than a chat may: another form of it would too."""
 
 
 class _OverTime(Exception):
@@ -198,25 +208,40 @@ class Renderer:
         with self._process():
             pass
 
-    def render(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = ()) -> str:
-        """Render a chat, up to where the assistant's answer begins.
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] = (),
+        *,
+        variables: Mapping[str, Any] | None = None,
+        opens_answer: bool = True,
+    ) -> Rendered:
+        """Render a chat; with `opens_answer`, up to where the assistant's answer begins.
 
         Raises InvalidChat with the template's own message if it refuses the chat, or with the limit that the
         chat exceeded. Once a template has failed to end even for the shortest chat, every chat is refused.
         Raises GenerationFailed if there is no working process, and SlowChat if this renderer is for quick
         chats and this chat is slow.
         """
+        render = Render(
+            messages=list(messages),
+            tools=list(tools),
+            now=self._now().astimezone(),
+            variables=dict(variables or {}),
+            opens_answer=opens_answer,
+            quick_seconds=self._quick_seconds,
+        )
         try:
-            answer = self._ask(messages, tools)
+            answer = self._ask(render)
         except _OverTime:
             if self._quick_seconds is not None:
                 raise SlowChat from None
-            raise InvalidChat(self._judged()) from None
+            raise ChatTooLong(self._judged()) from None
         if answer.was_slow:
             raise SlowChat
         if answer.refusal is not None:
             raise InvalidChat(answer.refusal)
-        return answer.text
+        return answer
 
     def close(self) -> None:
         """End the idle process. The next chat starts another one."""
@@ -225,17 +250,10 @@ class Renderer:
                 self._idle.end()
                 self._idle = None
 
-    def _ask(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> Rendered:
-        chat = _encode(
-            Render(
-                messages=list(messages),
-                tools=list(tools),
-                now=self._now().astimezone(),
-                quick_seconds=self._quick_seconds,
-            )
-        )
+    def _ask(self, render: Render) -> Rendered:
+        message = _encode(render)
         with self._process() as process:
-            answer = process.ask(chat)
+            answer = process.ask(message)
         self._has_answered = True
         return answer
 
@@ -243,7 +261,7 @@ class Renderer:
         """The message for a chat that took too long. Tests whether the chat or the template is the cause."""
         if not self._has_answered:
             try:
-                self._ask(_SHORTEST, ())
+                self._ask(Render(messages=_SHORTEST, tools=[], now=self._now().astimezone()))
             except _OverTime:
                 self._unusable = _ENDLESS
                 return _ENDLESS

@@ -114,13 +114,22 @@ def _rendered(request: Render, templates: list[ChatTemplate]) -> Rendered:
         if able is None:
             return Rendered(refusal=_NO_TOOLS)
         template = able
-    text = template.render(request.messages, request.tools, now=request.now)
+    text = template.render(
+        request.messages,
+        request.tools,
+        now=request.now,
+        variables=request.variables,
+        opens_answer=request.opens_answer,
+    )
     if len(text) > TEXT_BYTES:
         return Rendered(
             refusal=f"the model's chat template makes a text of over {TEXT_BYTES // _MIB} MiB of this chat"
         )
     # A template can produce half of a surrogate pair, which UTF-8 cannot encode.
-    return Rendered(text=text.encode("utf-8", "replace").decode())
+    return Rendered(
+        text=text.encode("utf-8", "replace").decode(),
+        unused=tuple(sorted(request.variables.keys() - template.variables)),
+    )
 
 
 def _too_much(setup: Setup) -> Rendered:

@@ -1,33 +1,40 @@
 """Extracts tool calls from a model's answer, in the usual formats.
 
 - Hermes, Qwen: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, any number, with text around;
+- Functionary: ``<function=name>{...}</function>``, any number, with text around;
 - Mistral: ``[TOOL_CALLS][{"name": ..., "arguments": {...}}, ...]``, and ``[TOOL_CALLS]name[ARGS]{...}``;
+- Phi, Granite: ``<|tool_call|>[{"name": ..., "arguments": {...}}, ...]``;
 - Llama 3: ``{"name": ..., "parameters": {...}}``, several with ``;`` between, and perhaps ``<|python_tag|>``.
 
 The words in brackets are control tokens in many models and then missing from the text, so JSON without them
-is a call too. Whatever cannot be parsed as a call stays text. So does a call of a function that the request
-did not offer, with the other calls within the same tags.
+is a call too, if it has arguments: any JSON may have a name. After such a word a call may leave them out if
+the function needs none, or write them beside the name. Whatever cannot be parsed as a call stays text. So
+does a call of a function that the request did not offer, with the other calls within the same tags.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from hashlib import sha256
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from suite.messages.actions.chat import FunctionCall, ToolCall
+from suite.messages.actions.chat import Function, FunctionCall, ToolCall
 
 MAX_CALLS = 128
 """The most calls in a message; an answer with more is left as text."""
 
-_BLOCK = re.compile(r"<tool_call>")
-_BLOCK_END = re.compile(r"</tool_call>|\Z")
+_BLOCK = re.compile(r"<tool_call>|<function=(?=[^>]{1,128}>)")
+_BLOCK_ENDS = {"<tool_call>": re.compile(r"</tool_call>|\Z"), "<function=": re.compile(r"</function>|\Z")}
 _TEXT_END = re.compile(r"\Z")
-_MARKER = re.compile(r"\[TOOL_CALLS\]|<\|python_tag\|>")
-_NAMED = re.compile(r"([A-Za-z_][\w.-]{0,127})(?:\[CALL_ID\]([\w-]{1,64}))?(?:\[ARGS\])?\s*(?=\{)")
+_MARKER = re.compile(r"\[TOOL_CALLS\]|<\|python_tag\|>|<\|tool_call\|>")
+_MARKER_END = re.compile(r"(?:<\|/tool_call\|>)?\s*\Z")
+_MARKED = re.compile(rf"\s*(?:{_BLOCK.pattern}|{_MARKER.pattern})")
+_NAMED = re.compile(r"([A-Za-z_][\w.-]{0,127})(?:\[CALL_ID\]([\w-]{1,64}))?(?:\[ARGS\]|>)?\s*(?=\{)")
 _BETWEEN = re.compile(r"(?:[\s;,]|\[TOOL_CALLS\])*")
+_NO_ARGUMENTS = frozenset(("name", "id", "type", "arguments", "parameters"))
+"""What a call has beside its arguments."""
 _ID_CHARACTERS = 9
 """The length of ids that Mistral's templates insist on."""
 
@@ -46,6 +53,15 @@ class _Call(NamedTuple):
     id: str | None = None
 
 
+class _Offer(NamedTuple):
+    """What may be called."""
+
+    needs: Mapping[str, bool]
+    """The functions, and whether each needs arguments."""
+    is_marked: bool = False
+    """Whether a marker has said that what follows is a call."""
+
+
 class _Sequence(NamedTuple):
     """Consecutive calls."""
 
@@ -54,16 +70,29 @@ class _Sequence(NamedTuple):
     """The position in the text after them."""
 
 
-def extract_tool_calls(text: str, names: Collection[str], generation_id: str) -> ExtractedToolCalls:
+def extract_tool_calls(
+    text: str,
+    functions: Collection[Function],
+    generation_id: str,
+    *,
+    may_be_json: bool = True,
+    at_most: int = MAX_CALLS,
+) -> ExtractedToolCalls:
     """Extract the tool calls from a text.
 
-    `names` are the functions that the request offers. A call without an id gets one derived from the
-    generation's id, so that the same generation always gives the same ids.
+    `functions` are those that the request offers. A call without an id gets one derived from the generation's
+    id, so that the same generation always gives the same ids. Without `may_be_json`, JSON is the answer that
+    was asked for, and only an answer that begins with a marker is a call. Of more calls than `at_most`, the
+    first count.
     """
-    rest, found = _in_blocks(text, names)
+    if not may_be_json and not _MARKED.match(text):
+        return ExtractedToolCalls(text, ())
+    offer = _Offer({function.name: _needs_arguments(function) for function in functions})
+    marked = offer._replace(is_marked=True)
+    rest, found = _in_blocks(text, marked)
     if not found:
-        rest, found = _after_marker(text, names)
-    if not found and (alone := _sequence(text, 0, _TEXT_END, names)) is not None:
+        rest, found = _after_marker(text, marked)
+    if not found and (alone := _sequence(text, 0, _TEXT_END, offer)) is not None:
         rest, found = "", alone.calls
     if not 0 < len(found) <= MAX_CALLS:
         return ExtractedToolCalls(text, ())
@@ -72,12 +101,16 @@ def extract_tool_calls(text: str, names: Collection[str], generation_id: str) ->
             id=call.id or _id(generation_id, index),
             function=FunctionCall(name=call.name, arguments=call.arguments),
         )
-        for index, call in enumerate(found)
+        for index, call in enumerate(found[:at_most])
     )
     return ExtractedToolCalls(rest.strip(), tuple(calls))
 
 
-def _in_blocks(text: str, names: Collection[str]) -> tuple[str, list[_Call]]:
+def _needs_arguments(function: Function) -> bool:
+    return bool((function.parameters or {}).get("required"))
+
+
+def _in_blocks(text: str, offer: _Offer) -> tuple[str, list[_Call]]:
     """The text without the tagged blocks that are calls, and these calls."""
     found: list[_Call] = []
     rest: list[str] = []
@@ -85,7 +118,7 @@ def _in_blocks(text: str, names: Collection[str]) -> tuple[str, list[_Call]]:
     opening = _BLOCK.search(text)
     while opening:
         # Where a block ends shows when its calls are read: an argument may have a tag in it.
-        block = _sequence(text, opening.end(), _BLOCK_END, names)
+        block = _sequence(text, opening.end(), _BLOCK_ENDS[opening[0]], offer)
         if block is not None and block.calls:
             found += block.calls
             rest.append(text[after : opening.start()])
@@ -94,15 +127,15 @@ def _in_blocks(text: str, names: Collection[str]) -> tuple[str, list[_Call]]:
     return "".join(rest) + text[after:], found
 
 
-def _after_marker(text: str, names: Collection[str]) -> tuple[str, list[_Call]]:
+def _after_marker(text: str, offer: _Offer) -> tuple[str, list[_Call]]:
     if marker := _MARKER.search(text):
-        sequence = _sequence(text, marker.end(), _TEXT_END, names)
+        sequence = _sequence(text, marker.end(), _MARKER_END, offer)
         if sequence is not None:
             return text[: marker.start()], sequence.calls
     return text, []
 
 
-def _sequence(text: str, place: int, end: re.Pattern[str], names: Collection[str]) -> _Sequence | None:
+def _sequence(text: str, place: int, end: re.Pattern[str], offer: _Offer) -> _Sequence | None:
     """The calls from a position to the end pattern; None if anything else or an unknown function is there."""
     found: list[_Call] = []
     place = _gap(text, place)
@@ -115,9 +148,9 @@ def _sequence(text: str, place: int, end: re.Pattern[str], names: Collection[str
         if named:
             calls = [_call(named[1], value, named[2])]
         else:
-            calls = [_from_object(each) for each in (value if isinstance(value, list) else [value])]
+            calls = [_from_object(each, offer) for each in (value if isinstance(value, list) else [value])]
         for call in calls:
-            if call is None or call.name not in names:
+            if call is None or call.name not in offer.needs:
                 return None
             found.append(call)
         place = _gap(text, place)
@@ -129,13 +162,25 @@ def _gap(text: str, place: int) -> int:
     return between.end() if between else place
 
 
-def _from_object(value: object) -> _Call | None:
+def _from_object(value: object, offer: _Offer) -> _Call | None:
     """Read a JSON object as a call; None if it is not one."""
     if not isinstance(value, dict):
         return None
     if isinstance(function := value.get("function"), dict):
         value = {**function, "id": value.get("id")}
-    return _call(value.get("name"), value.get("arguments", value.get("parameters", {})), value.get("id"))
+    return _call(value.get("name"), _arguments(value, offer), value.get("id"))
+
+
+def _arguments(value: Mapping[str, Any], offer: _Offer) -> object:
+    """The arguments of a call, of which nothing is left out; None if it has none and needs some."""
+    given = [value[name] for name in ("arguments", "parameters") if name in value]
+    beside = {name: each for name, each in value.items() if name not in _NO_ARGUMENTS}
+    if given and given[0] is not None:
+        return given[0]
+    if beside and offer.is_marked:
+        return beside
+    needs_none = offer.needs.get(str(value.get("name"))) is False
+    return {} if needs_none and not beside and (given or offer.is_marked) else None
 
 
 def _call(name: object, arguments: object, id: object) -> _Call | None:

@@ -1,8 +1,8 @@
 """Converts a JSON schema into a grammar.
 
 A schema is checked and reduced to a few simple forms (`suite.engine.schema.tree`), from which the grammar is
-written (`suite.engine.schema.rules`). Warnings name the keywords that a grammar cannot enforce, such as the
-bounds of numbers. A schema that no value can satisfy is refused (ADR 17).
+written (`suite.engine.schema.rules`). Warnings name the keywords that a grammar cannot enforce. A schema that
+no value can satisfy is refused (ADR 17, ADR 50).
 
 This must run in a process that may crash, because a schema can be as hostile as a grammar.
 """
@@ -10,16 +10,15 @@ This must run in a process that may crash, because a schema can be as hostile as
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Sequence
 from itertools import combinations
-from urllib.parse import unquote
+from typing import Any, NamedTuple
 
-from suite.engine.grammar.grammar import MAX_BYTES, SchemaGrammar
-from suite.engine.schema import pattern
-from suite.engine.schema.all_of import merge_all_of
+from suite.engine.grammar.grammar import SchemaGrammar
+from suite.engine.schema.array import read_array
+from suite.engine.schema.conjunction import DEPENDENCIES, Conjunction, Gatherer, Part, Unsatisfiable, listed
+from suite.engine.schema.document import Document, Subschema
 from suite.engine.schema.keywords import (
-    ANNOTATIONS,
-    FORMATS,
     LIMITS,
     TYPES,
     applies_to,
@@ -31,229 +30,240 @@ from suite.engine.schema.keywords import (
     schema_error,
     type_of,
 )
+from suite.engine.schema.object import read_object
 from suite.engine.schema.rules import write_grammar
-from suite.engine.schema.tree import ANYTHING, Schema, are_disjoint, is_satisfiable
-from suite.errors import InvalidSchema
+from suite.engine.schema.scalar import read_number, read_string
+from suite.engine.schema.tree import (
+    ANYTHING,
+    Definitions,
+    Schema,
+    are_disjoint,
+    is_satisfiable,
+    nothing,
+    prune,
+    reason,
+    satisfiable,
+    union,
+)
+from suite.errors import InvalidSchema, SchemaNotSupported
 
-_ENFORCED = {
-    "object": ("properties", "required", "additionalProperties"),
-    "array": ("items", "prefixItems", "additionalItems", "minItems", "maxItems"),
-}
-_MAX_GRAMMAR_BYTES = 4 * MAX_BYTES
 _MOST_COMPARED = 64
 """Of a `oneOf` with more parts, it is not checked whether they exclude each other."""
+_MOST_COMBINED = 256
+"""Of several `anyOf` that count together, this many combinations are followed."""
+_TOO_DEEP = "the schema is nested too deeply"
+_ENDLESS = "it refers to itself without end"
+_READERS = {"object": read_object, "array": read_array, "string": read_string}
+
+
+class ReadSchema(NamedTuple):
+    """A schema in the simple forms."""
+
+    form: Schema
+    definitions: Definitions
+    """The forms that it refers to."""
+    warnings: tuple[str, ...]
+    """The keywords that a grammar cannot enforce."""
+
+
+def read_schema(schema: object) -> ReadSchema:
+    """Reduce a schema to the simple forms. Raises InvalidSchema, with the path of the error."""
+    try:
+        reader = _Reader(Document(schema))
+        root = reader.root()
+        possible = satisfiable(reader.definitions)
+        if not is_satisfiable(root, possible):
+            raise InvalidSchema(reason(root, reader.definitions, possible))
+        definitions = {name: prune(reader.definitions[name], possible) for name in possible}
+        return ReadSchema(prune(root, possible), definitions, tuple(reader.warnings))
+    except RecursionError:
+        raise InvalidSchema(_TOO_DEEP) from None
 
 
 def to_grammar(schema: object) -> SchemaGrammar:
     """The grammar of the JSON that a schema permits. Raises InvalidSchema, with the path of the error."""
-    reader = _Reader(schema)
-    try:
-        root = reader.read(schema, "")
-        if not is_satisfiable(root, reader.definitions):
-            raise InvalidSchema("no value can satisfy the schema: it requires itself without end")
-        text = write_grammar(root, reader.definitions)
-    except RecursionError:
-        raise InvalidSchema("the schema is nested too deeply") from None
-    if len(text.encode()) > _MAX_GRAMMAR_BYTES:
-        raise InvalidSchema(f"the schema makes a grammar of {len(text) // 1024} KiB: make it simpler")
-    return SchemaGrammar(grammar=text, warnings=tuple(reader.warnings))
+    read = read_schema(schema)
+    return SchemaGrammar(grammar=write_grammar(read.form, read.definitions), warnings=read.warnings)
+
+
+def not_supported(what: str, warnings: Sequence[str]) -> SchemaNotSupported:
+    """The refusal of a strict schema; `what` names it."""
+    named = "; ".join(warnings[:5])
+    return SchemaNotSupported(f"{what}: {named}: change the schema, or send it without strict")
 
 
 class _Reader:
     """Checks a schema and reduces it to the simple forms."""
 
-    def __init__(self, document: object) -> None:
+    def __init__(self, document: Document) -> None:
         self.warnings: dict[str, None] = {}
         """The warnings in their order, without duplicates (an ordered set)."""
-        self.definitions: dict[str, Schema] = {}
-        """The schemas behind references, in the simple forms."""
+        self.definitions: dict[Hashable, Schema] = {}
+        """The schemas that references lead to, in the simple forms."""
         self._document = document
+        self._made: dict[Hashable, object] = {}
+        """What was written instead of dependencies: kept, since schemas are known by their identity."""
 
-    def read(self, schema: object, path: str) -> Schema:
-        if schema is True:
-            return ANYTHING
-        if schema is False:
-            raise schema_error(path, "false permits nothing")
-        if not isinstance(schema, dict):
-            raise schema_error(path, f"a schema is an object, not {json.dumps(schema)[:50]}")
-        rules = {name: value for name, value in schema.items() if name not in ANNOTATIONS}
-        types = _types(rules, path)
-        if not isinstance(rules.get("format", ""), str):
-            raise schema_error(f"{path}/format", "it must be a text")
-        if "$ref" in rules:
-            return self._reference(rules, path)
-        if "allOf" in rules:
-            return self._all_of(rules, path)
-        if "const" in rules or "enum" in rules:
-            return self._choice(rules, types, path)
+    def root(self) -> Schema:
+        """The form of the whole document."""
+        return self.read([self._document.root])
+
+    def read(self, schemas: Sequence[Subschema]) -> Schema:
+        """The form of what satisfies all of these schemas. Raises InvalidSchema."""
+        try:
+            return self._joined(self._gather(schemas), frozenset())
+        except Unsatisfiable as error:
+            return nothing(*error.args)
+
+    def _gather(self, schemas: Sequence[Subschema]) -> Conjunction:
+        return Gatherer(self._document, self.warn).gather(schemas)
+
+    def _joined(self, joined: Conjunction, within: frozenset[Hashable], combined: int = 1) -> Schema:
+        """The form of what satisfies all parts.
+
+        `within` has the conjunctions of which this is an alternative, for one and the same value; `combined`
+        tells how many alternatives there are.
+        """
+        key = joined.key
+        if key in within:
+            raise Unsatisfiable(joined.parts[0].path, _ENDLESS)
+        if not joined.refers:
+            return self._form(joined, within | {key}, combined)
+        if key not in self.definitions:
+            self.definitions[key] = ANYTHING  # until it is read, for it may contain itself
+            try:
+                self.definitions[key] = self._form(joined, within | {key}, combined)
+            except Unsatisfiable as error:
+                self.definitions[key] = nothing(*error.args)
+        return {"$ref": key}
+
+    def _form(self, joined: Conjunction, within: frozenset[Hashable], combined: int) -> Schema:
+        for part, given in joined.settings("format"):
+            if not isinstance(given, str):
+                raise schema_error(f"{part.path}/format", "it must be a text")
+        types = _types(joined)
         for name in ("anyOf", "oneOf"):
-            if name in rules:
-                return self._any_of(rules, name, path)
+            for part, _ in joined.settings(name):
+                return self._alternatives(joined, part, name, within, combined)
+        if joined.having("const", "enum"):
+            return self._choice(joined)
+        for name in DEPENDENCIES if types is not None and "object" in types else ():
+            for part, _ in joined.settings(name):
+                return self._alternatives(joined, part, name, within, combined)
         if types is None:
-            self._warn_of(rules, path)
+            self.warn_of(joined)
             return ANYTHING
-        read = [self._typed(type, rules, path) for type in types]
-        if "type" not in rules:
-            return read[0] | {"implied": True}
-        return read[0] if len(read) == 1 else {"anyOf": read}
+        forms = [self._typed(type, joined) for type in types]
+        return union(forms) if joined.having("type") else forms[0] | {"implied": True}
 
-    def _reference(self, rules: Schema, path: str) -> Schema:
-        reference = rules["$ref"]
-        self._warn_of(rules, path, enforced=("$ref",))
-        if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
-            raise schema_error(f"{path}/$ref", "only references such as #/$defs/name are followed")
-        if reference not in self.definitions:
-            target = self._document
-            for part in reference.split("/")[1:]:
-                key = unquote(part).replace("~1", "/").replace("~0", "~")
-                if isinstance(target, list) and key.isdecimal() and int(key) < len(target):
-                    target = target[int(key)]
-                elif isinstance(target, dict) and key in target:
-                    target = target[key]
-                else:
-                    raise schema_error(f"{path}/$ref", f"there is no {reference[:100]}")
-            self.definitions[reference] = ANYTHING  # until it is read, for it may refer to itself
-            self.definitions[reference] = self.read(target, reference.removeprefix("#"))
-        return {"$ref": reference}
-
-    def _choice(self, rules: Schema, types: list[str] | None, path: str) -> Schema:
-        """The values of an `enum` or a `const` that satisfy the other keywords of the schema."""
-        values = [rules["const"]] if "const" in rules else _listed(rules, "enum", path)
-        if "type" in rules and types is not None:
-            values = [value for value in values if any(has_type(value, type) for type in types)]
-        if "const" in rules and "enum" in rules:
-            among = _listed(rules, "enum", path)
-            values = [value for value in values if any(json_equal(value, other) for other in among)]
-        limits = {name: limit for name, limit in rules.items() if name in LIMITS}
-        for name, limit in limits.items():
-            if not is_number(limit):
-                raise schema_error(f"{path}/{name}", "it must be a number")
-            values = [value for value in values if satisfies(value, name, limit)]
-        if not values:
-            keyword = "const" if "const" in rules else "enum"
-            raise schema_error(path, f"no value of its {keyword} satisfies the other keywords")
-        left = {type_of(value) for value in values}
-        self._warn_of(rules, path, enforced=("const", "enum", "type", *limits), types=left)
-        return {"enum": values}
-
-    def _any_of(self, rules: Schema, name: str, path: str) -> Schema:
-        parts = _listed(rules, name, path)
-        self._warn_of(rules, path, enforced=(name,))
-        read = [
-            self.read(part, f"{path}/{name}/{number}")
-            for number, part in enumerate(parts)
-            if part is not False
-        ]
-        if not read:
-            raise schema_error(f"{path}/{name}", "false permits nothing")
-        if name == "oneOf" and not self._are_disjoint(read):
-            self._warn([f"{path}/{name}"])
-        return {"anyOf": read}
-
-    def _are_disjoint(self, parts: list[Schema]) -> bool:
-        return len(parts) <= _MOST_COMPARED and all(
-            are_disjoint(one, other, self.definitions) for one, other in combinations(parts, 2)
-        )
-
-    def _all_of(self, rules: Schema, path: str) -> Schema:
-        beside = {name: value for name, value in rules.items() if name != "allOf"}
-        placed: list[tuple[str, object]] = [(path, beside)]
-        placed += [(f"{path}/allOf/{n}", part) for n, part in enumerate(_listed(rules, "allOf", path))]
-        placed = [(where, part) for where, part in placed if part is not True and part != {}]
-        if len(placed) < 2:
-            return self.read(placed[0][1], placed[0][0]) if placed else ANYTHING
-        merged, lost = merge_all_of(placed)
-        self._warn(lost)
-        return self.read(merged, path)
-
-    def _typed(self, type: str, rules: Schema, path: str) -> Schema:
-        if type == "string":
-            return self._string(rules, path)
-        self._warn_of(rules, path, enforced=("type", *_ENFORCED.get(type, ())), types=(type,))
-        if type == "object":
-            return {"type": type, **self._object(rules, path)}
-        if type == "array":
-            counts = _counted(rules, "minItems", "maxItems", path)
-            return {"type": type, **counts, **self._array(rules, path, counted=bool(counts))}
+    def _typed(self, type: str, joined: Conjunction) -> Schema:
+        if type in ("number", "integer"):
+            return read_number(type, joined, self)
+        if type in _READERS:
+            return _READERS[type](joined, self)
+        self.warn_of(joined, ("type",), type)
         return {"type": type}
 
-    def _string(self, rules: Schema, path: str) -> Schema:
-        """A string by its format, its pattern or its length: a grammar can enforce only one of them."""
-        counts = _counted(rules, "minLength", "maxLength", path)
-        form = counts
-        if rules.get("format") in FORMATS:
-            form = {"format": rules["format"]}
-        elif "pattern" in rules:
-            form = {"pattern": _pattern(rules["pattern"], path)}
-        self._warn_of(rules, path, enforced=("type", *form), types=("string",))
-        return {"type": "string", **form}
+    # --- alternatives ---------------------------------------------------------------------------------------
 
-    def _object(self, rules: Schema, path: str) -> Schema:
-        properties, required = rules.get("properties", {}), rules.get("required", [])
-        if not isinstance(properties, dict):
-            raise schema_error(f"{path}/properties", "it must be an object")
-        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            raise schema_error(f"{path}/required", "it must be a list of names")
-        others = rules.get("additionalProperties", not (properties or required))
-        missing = [name for name in required if name not in properties]
-        if missing and rules.get("additionalProperties") is False:
-            raise schema_error(f"{path}/required", f"{missing[0]!r} is required and not permitted")
-        if not properties and not required and others is True:
-            return {}
-        read = {
-            name: self.read(schema, f"{path}/properties/{name}")
-            for name, schema in properties.items()
-            if schema is not False or name in required
-        }
-        if not isinstance(others, bool):
-            others = self.read(others, f"{path}/additionalProperties")
-        for name in missing:
-            read[name] = ANYTHING if isinstance(others, bool) else others
-        return {
-            "properties": read,
-            "required": required,
-            "additionalProperties": ANYTHING if others is True else others,
-            "taken": [*properties, *missing],
-        }
+    def _alternatives(
+        self, joined: Conjunction, part: Part, name: str, within: frozenset[Hashable], combined: int
+    ) -> Schema:
+        """A form for each alternative, with all that has to be satisfied beside it."""
+        beside = joined.without(part, name)
+        branches = self._branches(part, name)
+        if combined > 1 and combined * len(branches) > _MOST_COMBINED:
+            self.warn(f"{part.path}/{name}")
+            return self._joined(beside, within, combined)
+        forms = [self._alternative(beside, each, within, combined * len(branches)) for each in branches]
+        if name == "oneOf" and not self._are_disjoint(forms):
+            self.warn(f"{part.path}/{name}")
+        return union(forms)
 
-    def _array(self, rules: Schema, path: str, *, counted: bool) -> Schema:
-        items = rules.get("items", True)
-        first = items if isinstance(items, list) else rules.get("prefixItems")
-        if first is not None:
-            if not isinstance(first, list) or not first:
-                raise schema_error(f"{path}/prefixItems", "it must be a list of at least one schema")
-            if not rules.get("minItems", 0) <= len(first) <= rules.get("maxItems", len(first)):
-                raise schema_error(path, f"an array with prefixItems must have these {len(first)} items")
-            path = f"{path}/prefixItems"
-            return {"prefixItems": [self.read(item, f"{path}/{n}") for n, item in enumerate(first)]}
-        if items is True and not counted:
-            return {}
-        if items is False:
-            if rules.get("minItems", 0) > 0:
-                raise schema_error(f"{path}/items", "false permits no items and minItems requires some")
-            return {"items": ANYTHING, "minItems": 0, "maxItems": 0}
-        return {"items": self.read(items, f"{path}/items")}
+    def _alternative(
+        self, beside: Conjunction, branch: Sequence[Subschema], within: frozenset[Hashable], combined: int
+    ) -> Schema:
+        try:
+            return self._joined(beside.joined(self._gather(branch)), within, combined)
+        except Unsatisfiable as error:
+            return nothing(*error.args)
 
-    def _warn_of(
-        self, rules: Schema, path: str, *, enforced: Collection[str] = (), types: Collection[str] = TYPES
-    ) -> None:
-        """Warn about all keywords except those that are enforced or do not apply to the types."""
-        self._warn(
-            f"{path}/{name}"
-            for name, setting in rules.items()
-            if name not in enforced and applies_to(name, setting, types)
+    def _branches(self, part: Part, name: str) -> list[list[Subschema]]:
+        if name in DEPENDENCIES:
+            return self._dependency(part, name)
+        count = len(listed(part.rules, name, part.path))
+        return [[part.schema.child(name, index)] for index in range(count)]
+
+    def _dependency(self, part: Part, name: str) -> list[list[Subschema]]:
+        """Either the member is missing, or what depends on it counts."""
+        ((member, what),) = part.rules[name].items()
+        if isinstance(what, list):
+            counts = self._make(part, name, {"required": [member, *what]})
+            return [[counts], [self._make(part, f"no {name}", {"properties": {member: False}})]]
+        counts = self._make(part, name, {"required": [member]})
+        missing = self._make(part, f"no {name}", {"properties": {member: False}})
+        return [[counts, part.schema.child(name, member)], [missing]]
+
+    def _make(self, part: Part, what: str, content: Schema) -> Subschema:
+        made = self._made.setdefault((part.key, what), content)
+        return Subschema(made, f"{part.path}/{what.split()[-1]}/{part.dependency}", part.schema.base)
+
+    def _are_disjoint(self, forms: list[Schema]) -> bool:
+        return len(forms) <= _MOST_COMPARED and all(
+            are_disjoint(one, other, self.definitions) for one, other in combinations(forms, 2)
         )
 
-    def _warn(self, paths: Iterable[str]) -> None:
-        self.warnings.update((f"json schema: {path} cannot be enforced", None) for path in paths)
+    # --- values ---------------------------------------------------------------------------------------------
+
+    def _choice(self, joined: Conjunction) -> Schema:
+        """The values of each `enum` and `const` that satisfy the other keywords, too."""
+        place, values = _common_values(joined)
+        for part in joined.parts:
+            values = [value for value in values if _satisfies_limits(value, part)]
+        if not values:
+            raise Unsatisfiable(*place)
+        left = {type_of(value) for value in values}
+        for part in joined.parts:
+            self._warn_of_part(part, ("const", "enum", "type", *LIMITS), left)
+        return {"enum": values}
+
+    # --- warnings -------------------------------------------------------------------------------------------
+
+    def warn(self, path: str) -> None:
+        """Warn that a keyword cannot be enforced."""
+        self.warnings[f"json schema: {path} cannot be enforced"] = None
+
+    def warn_of(self, joined: Conjunction, enforced: Collection[str] = (), type: str | None = None) -> None:
+        """Warn about all keywords except those that are enforced or do not apply to the type."""
+        for part in joined.parts:
+            self._warn_of_part(part, enforced, TYPES if type is None else (type,))
+
+    def _warn_of_part(self, part: Part, enforced: Collection[str], types: Collection[str]) -> None:
+        for name, setting in part.rules.items():
+            if name not in enforced and applies_to(name, setting, types):
+                self.warn(f"{part.path}/{name}")
 
 
-def _types(rules: Schema, path: str) -> list[str] | None:
-    """The types that a schema names, or the one that its keywords imply; None: any type."""
-    if "type" not in rules:
-        implied = implied_type(rules)
-        return None if implied is None else [implied]
-    named = rules["type"] if isinstance(rules["type"], list) else [rules["type"]]
+def _types(joined: Conjunction) -> list[str] | None:
+    """The types that all parts permit, or the one that their keywords imply; None: any type."""
+    types: list[str] | None = None
+    for part, named in joined.settings("type"):
+        permitted = _named_types(named, part.path)
+        if types is not None:
+            permitted = _common_types(types, permitted)
+            if not permitted:
+                raise Unsatisfiable(
+                    f"{part.path}/type", "no value has both this type and that of another part"
+                )
+        types = permitted
+    if types is not None:
+        return types
+    implied = implied_type({name: value for part in joined.parts for name, value in part.rules.items()})
+    return None if implied is None else [implied]
+
+
+def _named_types(given: object, path: str) -> list[str]:
+    named: list[Any] = given if isinstance(given, list) else [given]
     if not named:
         raise schema_error(f"{path}/type", "an empty list permits nothing")
     for type in named:
@@ -262,32 +272,35 @@ def _types(rules: Schema, path: str) -> list[str] | None:
     return named
 
 
-def _listed(rules: Schema, name: str, path: str) -> list[object]:
-    found = rules[name]
-    if not isinstance(found, list) or not found:
-        raise schema_error(f"{path}/{name}", "it must be a list that is not empty")
-    return found
+def _common_types(ones: Sequence[str], others: Sequence[str]) -> list[str]:
+    common = [type for type in ones if type in others or (type == "integer" and "number" in others)]
+    return common + [type for type in others if type == "integer" and "number" in ones and type not in common]
 
 
-def _counted(rules: Schema, least: str, most: str, path: str) -> Schema:
-    read = {}
-    for name in (least, most):
-        if name in rules:
-            value = rules[name]
-            if not has_type(value, "integer") or value < 0:
-                raise schema_error(f"{path}/{name}", "it must be a whole number, 0 or more")
-            if value > MAX_BYTES:
-                raise schema_error(f"{path}/{name}", f"it must be at most {MAX_BYTES}")
-            read[name] = int(value)
-    if read.get(least, 0) > read.get(most, MAX_BYTES):
-        raise schema_error(path, f"{least} is larger than {most}")
-    return read
+def _common_values(joined: Conjunction) -> tuple[tuple[str, str], list[Any]]:
+    """The values that each `enum` and `const` permits, and what to say if none satisfies the rest."""
+    given = [(part, "const", [value]) for part, value in joined.settings("const")]
+    given += [(part, "enum", listed(part.rules, "enum", part.path)) for part, _ in joined.settings("enum")]
+    first, name, values = given[0]
+    for part, keyword, others in given[1:]:
+        values = [value for value in values if any(json_equal(value, other) for other in others)]
+        if not values and part is not first:
+            raise Unsatisfiable(
+                f"{part.path}/{keyword}", "it has no value in common with that of another part"
+            )
+    return (first.path, f"no value of its {name} satisfies the other keywords"), values
 
 
-def _pattern(given: object, path: str) -> str:
-    if not isinstance(given, str):
-        raise schema_error(f"{path}/pattern", "it must be a text")
-    try:
-        return pattern.to_gbnf(given)
-    except pattern.UnsupportedPattern as error:
-        raise schema_error(f"{path}/pattern", str(error)) from None
+def _satisfies_limits(value: object, part: Part) -> bool:
+    """Whether a value has one of a part's types, and keeps its limits."""
+    if "type" in part.rules:
+        types = _named_types(part.rules["type"], part.path)
+        if not any(has_type(value, type) for type in types):
+            return False
+    for name, limit in part.rules.items():
+        if name in LIMITS:
+            if not is_number(limit):
+                raise schema_error(f"{part.path}/{name}", "it must be a number")
+            if not satisfies(value, name, limit):
+                return False
+    return True

@@ -30,7 +30,7 @@ _ABOUT: Mapping[str, Collection[str]] = {
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
 }
 _TYPE_OF = {name: type for type, names in _ABOUT.items() for name in names}
-_IMPLYING = ("object", "array", "string")
+_IMPLYING = ("object", "array", "string", "number")
 
 _SIZES: Mapping[str, Callable[[Any, Any], bool]] = {
     "minLength": lambda value, limit: len(value) >= limit,
@@ -56,7 +56,8 @@ def applies_to(name: str, setting: object, types: Collection[str]) -> bool:
 
 def implied_type(rules: Mapping[str, object]) -> str | None:
     """The type that the keywords of a schema without `type` imply; None if they imply none."""
-    return next((type for type in _IMPLYING if any(_TYPE_OF.get(name) == type for name in rules)), None)
+    about = {"string" if rules.get("format") in FORMATS else None, *(_TYPE_OF.get(name) for name in rules)}
+    return next((type for type in _IMPLYING if type in about), None)
 
 
 def schema_error(path: str, what: str) -> InvalidSchema:

@@ -41,10 +41,15 @@ class UnsupportedPattern(ValueError):
     """A pattern cannot be converted into a grammar; the message names the unsupported part."""
 
 
+class InvalidPattern(ValueError):
+    """A text is no regular expression; the message says why."""
+
+
 def to_gbnf(pattern: str) -> str:
     """Convert a pattern into the GBNF of the text between the quotes of a matching JSON string.
 
-    The GBNF may refer to a rule `char`, one character of a JSON string. Raises UnsupportedPattern.
+    The GBNF may refer to a rule `char`, one character of a JSON string. Raises UnsupportedPattern
+    or InvalidPattern.
     """
     return _Reader(pattern).read()
 
@@ -66,7 +71,7 @@ class _Reader:
         while self._take("|"):
             alternatives.append(self._alternative())
         if self._next == ")":
-            raise UnsupportedPattern("its parentheses are not balanced")
+            raise InvalidPattern("its parentheses are not balanced")
         return " | ".join(alternatives)
 
     @property
@@ -120,7 +125,7 @@ class _Reader:
         if most < 0 and part.may_be_empty:
             raise UnsupportedPattern(f"{times} after what may be empty is not supported")
         if 0 <= most < least:
-            raise UnsupportedPattern(f"{times} is the wrong way round")
+            raise InvalidPattern(f"{times} is the wrong way round")
         if max(least, most) > _MOST_REPEATS:
             raise UnsupportedPattern(f"{times} is more than the {_MOST_REPEATS} that can be counted")
         return _Part(f"{part.rule}{times}" if most else '""', part.may_be_empty or least == 0)
@@ -139,7 +144,7 @@ class _Reader:
         if character == "^":
             raise UnsupportedPattern("^ is not supported but at the beginning of an alternative")
         if character in "*+?":
-            raise UnsupportedPattern(f"{character} has nothing to repeat")
+            raise InvalidPattern(f"{character} has nothing to repeat")
         if character == "{":
             raise UnsupportedPattern(r"{ that counts nothing has to be \{")
         return _Part(_literal(ord(character)), False)
@@ -153,7 +158,7 @@ class _Reader:
         if self._next == "$":
             raise UnsupportedPattern("$ within parentheses is not supported")
         if not self._take(")"):
-            raise UnsupportedPattern("its parentheses are not balanced")
+            raise InvalidPattern("its parentheses are not balanced")
         rule = f"({' | '.join(part.rule for part in parts)})"
         return _Part(rule, any(part.may_be_empty for part in parts))
 
@@ -166,19 +171,22 @@ class _Reader:
         while not self._take("]"):
             first = self._member()
             if self._next != "-" or self._pattern.startswith("-]", self._at):
-                ranges += [(first, first)] if isinstance(first, int) else first
+                ranges += _as_ranges(first)
                 continue
             self._take("-")
             last = self._member()
-            if not isinstance(first, int) or not isinstance(last, int) or last < first:
-                raise UnsupportedPattern("a range in a class is not from one character up to another")
+            if not isinstance(first, int) or not isinstance(last, int):
+                ranges += [*_as_ranges(first), *_as_ranges(ord("-")), *_as_ranges(last)]
+                continue
+            if last < first:
+                raise InvalidPattern("a range in a class is not from one character up to another")
             ranges.append((first, last))
         return _all_but(tuple(ranges)) if negated else tuple(ranges)
 
     def _member(self) -> int | _Ranges:
         character = self._character()
         if not character:
-            raise UnsupportedPattern("its brackets are not balanced")
+            raise InvalidPattern("its brackets are not balanced")
         if character == "\\":
             return 0x08 if self._take("b") else self._escape()
         return ord(character)
@@ -194,9 +202,15 @@ class _Reader:
         if code := _CODE.match(self._pattern, self._at - 1):
             self._at = code.end()
             return int(code[1] or code[2] or code[3], 16)
-        if not character or character.isalnum():
+        if not character:
+            raise InvalidPattern("it ends with a single \\")
+        if character.isalnum():
             raise UnsupportedPattern(f"\\{character} is not supported")
         return ord(character)
+
+
+def _as_ranges(member: int | _Ranges) -> _Ranges:
+    return ((member, member),) if isinstance(member, int) else member
 
 
 def _is_literal(rule: str) -> bool:

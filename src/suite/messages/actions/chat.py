@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 from suite.messages.actions.base import Name
 
+TEXT_PARTS = frozenset({"text", "refusal"})
+"""The types of content parts that are text; others are refused by the action with `unsupported_content`."""
 
-class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
+
+class ContentPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A part of a message's content, as in OpenAI's API. Only parts of the type ``text`` are supported."""
+
+    type: Annotated[str, Meta(min_length=1, max_length=64)]
+    """``text``; ``refusal`` in an assistant's message. Pictures, audio and files are refused."""
+    text: str | None = None
+    """The text of a part of the type ``text``."""
+    refusal: str | None = None
+    """The text of a part of the type ``refusal``."""
+
+    def __post_init__(self) -> None:
+        if self.type in TEXT_PARTS and self.plain is None:
+            raise ValueError(f"{self.type} is missing: a part of the type {self.type!r} has it")
+
+    @property
+    def plain(self) -> str | None:
+        """The part's text; None if it is no text."""
+        return {"text": self.text, "refusal": self.refusal}.get(self.type)
+
+
+class SentFunctionCall(msgspec.Struct, frozen=True, kw_only=True):
+    """The function of a tool call in a message that a client sends."""
+
+    name: Name
+    arguments: str | dict[str, Any]
+    """A JSON object, as text or as an object."""
+
+
+class FunctionCall(SentFunctionCall, frozen=True, kw_only=True):
     """The function that the model calls, and its arguments."""
 
     name: Name
@@ -18,7 +49,15 @@ class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
     """A JSON object as text, written by the model: validate it before use."""
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+class SentToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool call in a message that a client sends: what an earlier reply had, as it was."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
+    type: Literal["function"] = "function"
+    function: SentFunctionCall
+
+
+class ToolCall(SentToolCall, frozen=True, kw_only=True):
     """A tool call by the model; answer it with a message of the role ``tool``."""
 
     id: Annotated[str, Meta(min_length=1, max_length=200)]
@@ -30,10 +69,21 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """One message of a chat."""
 
     role: Annotated[str, Meta(min_length=1, max_length=64)]
-    """``system``, ``user``, ``assistant``, ``tool``, or another role that the model's template supports."""
-    content: str | None = None
-    """May be left out if there are ``tool_calls``."""
-    tool_calls: Annotated[tuple[ToolCall, ...], Meta(max_length=128)] | None = None
+    """``system``, ``developer``, ``user``, ``assistant``, ``tool``, or another role that the model's template
+    supports. ``developer`` is ``system`` for a template that does not know it."""
+    content: str | Annotated[tuple[ContentPart, ...], Meta(max_length=1024)] | None = None
+    """A text, or its parts, which are joined with a line end between them.
+
+    An ``assistant`` or ``tool`` message may have none.
+    """
+    reasoning_content: str | None = None
+    """In an assistant's message: what it thought before this answer, for templates that show it.
+
+    ``reasoning`` of a reply is meant for it.
+    """
+    reasoning: str | None = None
+    """Another name of ``reasoning_content``."""
+    tool_calls: Annotated[tuple[SentToolCall, ...], Meta(max_length=128)] | None = None
     """In an assistant's message: its tool calls."""
     tool_call_id: Annotated[str, Meta(max_length=200)] | None = None
     """In a tool's message: the id of the call that it answers."""
@@ -41,8 +91,20 @@ class ChatMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """In a tool's message: the name of the function."""
 
     def __post_init__(self) -> None:
-        if self.content is None and not self.tool_calls:
+        if self.content is None and not self.tool_calls and self.role not in ("assistant", "tool"):
             raise ValueError("content is missing: send it, or tool_calls")
+
+    @property
+    def text(self) -> str:
+        """The content as one text; empty if there is none. Parts that are no text are left out."""
+        if isinstance(self.content, tuple):
+            return "\n".join(part.plain for part in self.content if part.plain is not None)
+        return self.content or ""
+
+    @property
+    def thoughts(self) -> str | None:
+        """What the assistant thought before this answer, by either name."""
+        return self.reasoning if self.reasoning_content is None else self.reasoning_content
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +114,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     """The JSON schema of its arguments, which are an object."""
+    strict: bool | None = None
+    """True: a schema that cannot be followed exactly is refused instead of warned about."""
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +123,22 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
     type: Literal["function"] = "function"
     function: Function
+
+
+class FunctionName(msgspec.Struct, frozen=True, kw_only=True):
+    """The name of one of the request's functions."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class NamedToolChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """The function that the model has to call."""
+
+    type: Literal["function"] = "function"
+    function: FunctionName
+
+
+ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedToolChoice
 
 
 class SchemaFormat(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,10 +18,11 @@ from suite.messages.actions.base import (
     Request,
     Text,
 )
-from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool, ToolCall
+from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool, ToolCall, ToolChoice
 from suite.messages.events import Outcome
-from suite.messages.logprobs import TokenLogprobs
+from suite.messages.logprobs import PromptToken, TokenLogprobs
 
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
 LogitBias: TypeAlias = Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1000)]
 
 
@@ -34,16 +35,35 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     be in memory, and how many are reused is decided by comparing tokens.
 
     A field that is left out has the default given here, unless the model comes with one of its own, as those
-    of an Ollama store may: see ``defaults`` of its status.
+    of an Ollama store may: see ``defaults`` of its status. A field that is null counts as left out.
     """
 
     model_id: ModelId
-    prompt: str | None = None
+    prompt: str | Annotated[tuple[TokenId, ...], Meta(min_length=1)] | None = None
+    """A text, or token ids of this model, which are taken as they are."""
+    suffix: str | None = None
+    """What follows the text to generate, which then fills the gap between ``prompt`` and this.
+
+    Refused if the model has no tokens for it.
+    """
     messages: tuple[ChatMessage, ...] | None = None
     tools: Annotated[tuple[Tool, ...], Meta(max_length=128)] = ()
     """Functions that the model may call; refused if the model's chat template does not support tools."""
-    tool_choice: Literal["auto", "none"] = "auto"
-    """``none``: the model does not see the ``tools``, and nothing that it writes counts as a call."""
+    tool_choice: ToolChoice = "auto"
+    """``none``: the model does not see the ``tools``, and nothing that it writes counts as a call.
+
+    ``required``: it has to call one of them. An object such as ``{"type": "function", "function": {"name":
+    "add"}}``: it has to call this one.
+    """
+    parallel_tool_calls: bool = True
+    """False: at most one call in an answer."""
+    continue_final_message: bool | None = None
+    """True: the last message, an assistant's, is the beginning of the answer, which goes on from there.
+
+    The reply has only what follows. Null: true if the last message is an assistant's without ``tool_calls``.
+    """
+    chat_template_kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
+    """More variables for the chat template, such as ``{"enable_thinking": false}``; each has its own."""
     truncate: Literal["left"] | None = None
     """What to do with a prompt that is longer than the context: null refuses it.
 
@@ -52,7 +72,16 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     messages before the first user message are kept. It cannot be combined with ``continue``.
     """
     system_prompt: str | None = None
-    max_tokens: Annotated[int, Meta(ge=1)] = 512
+    max_tokens: Annotated[int, Meta(ge=0)] = 512
+    """Reasoning counts too. 0: only read the prompt, for its ``prompt_logprobs``."""
+    max_completion_tokens: Annotated[int, Meta(ge=0)] | None = None
+    """Another name of ``max_tokens``."""
+    n: Annotated[int, Meta(ge=1, le=16)] = 1
+    """How many answers to generate; over 1, ``choices`` of the reply has them all.
+
+    The prompt is read once and counts once. Each answer has a seed of its own: ``seed``, the one after it,
+    and so on. A conversation goes on from the first answer.
+    """
     temperature: Annotated[float, Meta(ge=0, le=10)] = 0.7
     """0 always takes the likeliest token."""
     top_p: Annotated[float, Meta(gt=0, le=1)] = 0.95
@@ -66,16 +95,26 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0
     logit_bias: LogitBias = msgspec.field(default_factory=dict)
     """Values to add to the logits of tokens, by token id as text."""
-    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    """Report the log probability of each token, and of this many alternatives."""
+    logprobs: bool | Annotated[int, Meta(ge=0, le=20)] | None = None
+    """Report the log probability of each token, and of this many alternatives.
+
+    True, as in OpenAI's API: of as many as ``top_logprobs`` says. False: none.
+    """
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    """The number of alternatives for ``logprobs: true``; null: none."""
+    prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    """Report the log probability of each token of the prompt, and of this many alternatives.
+
+    The whole prompt is decoded then, also where its tokens are in memory.
+    """
     grammar: Annotated[str, Meta(min_length=1, max_length=65_536)] | None = None
     """A grammar for the answer, in llama.cpp's GBNF. Send at most one of this and the next two."""
     json_schema: dict[str, Any] | None = None
     """A JSON schema for the answer; warnings name its keywords that cannot be enforced."""
     response_format: ResponseFormat | None = None
-    seed: Annotated[int, Meta(ge=0, lt=2**32)] | None = None
-    """The same seed, model and prompt give the same text on an idle model with ``reuse: false``. Null: a
-    random seed, which the reply tells."""
+    seed: Annotated[int, Meta(ge=-1, lt=2**32)] | None = None
+    """The same seed, model and prompt give the same text on an idle model with ``reuse: false``. Null or -1:
+    a random seed, which the reply tells."""
     stop: str | Annotated[tuple[Text, ...], Meta(max_length=16)] = ()
     """The answer ends before this text."""
     stream: bool = False
@@ -99,6 +138,23 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     ``finish_reason: deadline``."""
     generation_id: GenerationId | None = None
     """The id to cancel it by; the service makes one if left out. The same id counts once in two minutes."""
+    requester: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    """For whom the text is generated, such as the id of an API key. It stands in the event of the use."""
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many alternatives are reported with each token; None: no log probabilities are."""
+        if isinstance(self.logprobs, bool):
+            return (self.top_logprobs or 0) if self.logprobs else None
+        return self.logprobs
+
+    @property
+    def continues_answer(self) -> bool:
+        """Whether the last message is the beginning of the answer."""
+        if self.continue_final_message is not None or not self.messages:
+            return bool(self.continue_final_message)
+        last = self.messages[-1]
+        return last.role == "assistant" and not last.tool_calls
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +163,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     reused_tokens: int
     completion_tokens: int
+    """Those of all answers, reasoning included."""
+    reasoning_tokens: int = 0
+    """How many of the completion tokens are reasoning, its markers included."""
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,11 +178,27 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_second: float | None
 
 
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several answers to a request."""
+
+    index: int
+    """Counts from 0."""
+    text: str
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
+    finish_reason: Outcome
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+
+
 class GenerateTextReply(Reply, frozen=True, kw_only=True):
     """The whole text with usage and timings, also after a stream."""
 
     text: str
     """The generated text, without the calls in ``tool_calls``. Chunks have calls as the model wrote them."""
+    reasoning: str | None = None
+    """What the model thought before its answer, between its markers for that; null if it did not."""
+    choices: tuple[Choice, ...] = ()
+    """All answers, if ``n`` is over 1: ``text`` and what else one answer has are then those of the first."""
     tool_calls: tuple[ToolCall, ...] | None = None
     """The model's tool calls, if ``tools`` were sent.
 
@@ -144,6 +219,8 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     They include the tokens of a stop string, which is not in the text. Null after a stream, whose chunks had
     them, and with a warning if the reply would be too large for a message.
     """
+    prompt_logprobs: tuple[PromptToken, ...] | None = None
+    """The log probabilities of the prompt's tokens, if requested; left out like ``logprobs`` if too large."""
     usage: Usage
     timings: Timings
     seq: int

@@ -31,6 +31,7 @@ class BestLately:
     def __init__(self, limit_bytes: Footprint, policies: Sequence[EvictionPolicy] | None = None) -> None:
         experts = policies or (LeastRecentlyUsed(), DecayedFrequency(), GreedyDual(), RelaxedBelady())
         self._shadows = [ShadowCache(policy, limit_bytes) for policy in experts]
+        self._limit_bytes = limit_bytes
         self._followed = self._shadows[0]
         self._candidates: dict[str, Candidate] = {}
         """By model: what it cost when it was last loaded."""
@@ -49,7 +50,7 @@ class BestLately:
                 if any(cold):  # otherwise all costs have only decayed, by the same share
                     self._follow()
             case Loaded():
-                self._candidates[fact.candidate.model_id] = fact.candidate
+                self._candidates[fact.candidate.model_id] = fact.candidate.counted_in(self._limit_bytes)
             case _:
                 pass
 

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from suite.domain.footprint import Footprint
+from suite.domain.footprint import NOTHING, Footprint
 from suite.messages.decisions import RAM
 
 
@@ -32,21 +32,33 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     density: float = 0.0
     """Seconds saved per byte kept, if it is used again: what makes unequal models comparable."""
+    footprint: Footprint = NOTHING
+    """What it uses of each memory."""
 
     def __post_init__(self) -> None:
-        """Set the density, once for all the times that it is asked for."""
+        """Set what follows from the others, once for all the times that it is asked for."""
+        footprint = Footprint.of(self.bytes, self.gpus) if self.gpus else Footprint(self.bytes)
         msgspec.structs.force_setattr(self, "density", self.reload_seconds / (self.bytes or 1))
+        msgspec.structs.force_setattr(self, "footprint", footprint)
 
-    @property
-    def footprint(self) -> Footprint:
-        """What it uses of each memory."""
-        return Footprint.of(self.bytes, self.gpus) if self.gpus else Footprint(self.bytes)
+    def counted_in(self, limits: Footprint) -> Candidate:
+        """The same model on a node with these memories: what is on other GPUs counts as RAM."""
+        if not self.gpus:
+            return self
+        return msgspec.structs.replace(self, gpus=self.footprint.counted_in(limits).gpus)
 
     def in_memory(self, memory: str) -> Candidate:
         """The same model, with only what it uses of one memory."""
         if not self.gpus and memory == RAM:
             return self
         return msgspec.structs.replace(self, bytes=self.footprint[memory], gpus={})
+
+
+def in_memory(candidates: Sequence[Candidate], memory: str) -> Sequence[Candidate]:
+    """Models with only what they use of the memory that is short, as policies are asked about them."""
+    if memory == RAM and not any(each.gpus for each in candidates):
+        return candidates
+    return [each.in_memory(memory) for each in candidates]
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from suite.domain.footprint import Footprint
-from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Used
+from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Used, in_memory
 
 HALF_LIFE_REQUESTS: Final = 2_000
 """The half-life of the cost of a load in the shadow, in requests: what "lately" means."""
@@ -13,7 +13,10 @@ _DECAY: Final = 0.5 ** (1 / HALF_LIFE_REQUESTS)
 
 
 class ShadowCache:
-    """Loads and evicts nothing: it only counts."""
+    """Loads and evicts nothing: it only counts.
+
+    What its candidates have on GPUs is on those of the limit.
+    """
 
     def __init__(self, policy: EvictionPolicy, limit_bytes: Footprint) -> None:
         self.policy = policy
@@ -22,8 +25,6 @@ class ShadowCache:
         self._limit_bytes = limit_bytes
         self._free_bytes = limit_bytes
         self._residents: dict[str, Candidate] = {}
-        self._counted: dict[str, Footprint] = {}
-        """By resident: what it counts for in the memories that there are."""
 
     def use(self, use: Used, candidate: Candidate | None) -> bool:
         """Have the model of a use in the shadow, and let the policy learn of it. Returns if it was not there.
@@ -39,36 +40,23 @@ class ShadowCache:
         return is_cold
 
     def _load(self, candidate: Candidate, now: float) -> None:
-        need_bytes = candidate.footprint.counted_in(self._limit_bytes)
+        need_bytes = candidate.footprint
         if not need_bytes.is_within(self._limit_bytes):
             return
         if not need_bytes.is_within(self._free_bytes):
             self._make_room(need_bytes, now)
         self._residents[candidate.model_id] = candidate
-        self._counted[candidate.model_id] = need_bytes
         self._free_bytes -= need_bytes
 
     def _make_room(self, need_bytes: Footprint, now: float) -> None:
+        memory = need_bytes.scarcest(self._free_bytes)
         residents = [*self._residents.values()]
-        worths = self.policy.worths(self._compared(residents, need_bytes), now=now)
+        worths = self.policy.worths(in_memory(residents, memory), now=now)
         while not need_bytes.is_within(self._free_bytes):
             least = worths.index(min(worths))
             del worths[least]
             evicted = residents.pop(least)
-            if self._helps(evicted, need_bytes):
+            if evicted.footprint.eases(need_bytes.beyond(self._free_bytes)):
                 del self._residents[evicted.model_id]
-                self._free_bytes += self._counted.pop(evicted.model_id)
+                self._free_bytes += evicted.footprint
                 self.policy.fold(Evicted(at=now, candidate=evicted))
-
-    def _helps(self, resident: Candidate, need_bytes: Footprint) -> bool:
-        """Whether it has anything where memory is short: in the only memory, everything does."""
-        return not self._limit_bytes.gpus or self._counted[resident.model_id].eases(
-            need_bytes.beyond(self._free_bytes)
-        )
-
-    def _compared(self, residents: list[Candidate], need_bytes: Footprint) -> list[Candidate]:
-        """The residents with what they use of the memory that is short."""
-        if not self._limit_bytes.gpus:
-            return residents
-        memory = need_bytes.scarcest(self._free_bytes)
-        return [each.in_memory(memory) for each in residents]

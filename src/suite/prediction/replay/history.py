@@ -217,7 +217,8 @@ class LogHistory:
 
     def history(self) -> History:
         """What it has seen so far. Raises InvalidRequest if that has no uses."""
-        costs = {id: _counted(each, self._gpus) for id, each in self._costs.items()}
+        limits = Footprint(0, self._gpus)
+        costs = {id: each.counted_in(limits) for id, each in self._costs.items()}
         default = _mean(costs.values(), self._default)
         remarks = []
         if len(self._nodes) > 1:
@@ -269,12 +270,6 @@ def history(
     if len(candidates) == 1:
         told.append("there is only one model: no policy can do better or worse than another")
     return History(requests=tuple(requests), candidates=candidates, remarks=tuple(told), gpus=gpus or {})
-
-
-def _counted(candidate: Candidate, gpus: Mapping[str, int]) -> Candidate:
-    """A model of a node with these GPUs: what is on others counts as RAM."""
-    counted = candidate.footprint.counted_in(Footprint(0, gpus))
-    return msgspec.structs.replace(candidate, gpus=counted.gpus)
 
 
 def _mean(costs: Iterable[Candidate], default: Candidate) -> Candidate:

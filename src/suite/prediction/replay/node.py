@@ -23,7 +23,7 @@ from suite.domain.turns import Ask, BecameReady, Occupancy, Queued, Start, Turns
 from suite.domain.turns import Request as Demand
 from suite.errors import NotEnoughMemory, Overloaded
 from suite.messages.events import InstanceLoaded, InstanceLoadStarted, InstanceUnloaded, UnloadReason
-from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Loaded, Used
+from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Loaded, Used, in_memory
 from suite.prediction.keep_alive import KeepAlive
 from suite.prediction.replay.agenda import Agenda
 from suite.prediction.replay.bettor import RETRY_SECONDS, Bettor
@@ -215,10 +215,8 @@ class VirtualNode:
         if total_of(needs).is_within(free_bytes):
             return {}  # nobody has to leave
         idle = [each.candidate for each in self._instances.values() if not each.holds]
-        if residency.limit_bytes.gpus:
-            memory = needs[0].scarcest(free_bytes)
-            idle = [each.in_memory(memory) for each in idle]
-        worths = self._policy.worths(idle, now=now)
+        memory = needs[0].scarcest(free_bytes)
+        worths = self._policy.worths(in_memory(idle, memory), now=now)
         worth = {each.model_id: told for each, told in zip(idle, worths, strict=True)}
         return {id: self._use_of(each, worth.get(id)) for id, each in self._instances.items()}
 

@@ -1,0 +1,1 @@
+"""OpenAI's API, as its clients and those of many other servers speak it."""

@@ -1,0 +1,55 @@
+"""The tokens of a request, and why an answer ended, in the words of OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from suite.messages.actions.generation import Usage as Tokens
+from suite.messages.events import Outcome
+
+
+class PromptDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the prompt's tokens: those that were in memory, and were not decoded again."""
+
+    cached_tokens: int
+
+
+class CompletionDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the answer's tokens: those before it, between think markers."""
+
+    reasoning_tokens: int
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """The tokens of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+def usage_of(generations: Iterable[Tokens]) -> Usage:
+    """The usage of a request that took these generations."""
+    prompt = cached = completion = reasoning = 0
+    for each in generations:
+        prompt += each.prompt_tokens
+        cached += each.reused_tokens
+        completion += each.completion_tokens
+        reasoning += each.reasoning_tokens
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptDetails(cached_tokens=cached),
+        completion_tokens_details=CompletionDetails(reasoning_tokens=reasoning),
+    )
+
+
+def finish_reason(outcome: Outcome) -> Literal["stop", "length"]:
+    """Why a text ended, in the two words that OpenAI's API has for it."""
+    return "stop" if outcome == "stop" else "length"

@@ -1,0 +1,139 @@
+"""The gateway of a node: a child process that serves its models over HTTP, started again when it dies.
+
+The node has the socket, so connections that come while the child is started again wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from subprocess import DEVNULL, PIPE
+from typing import Final
+
+import anyio
+import anyio.abc
+import msgspec
+
+from suite.bus import parent
+from suite.config import Settings
+from suite.config.layers import Key, variable
+from suite.domain.exit_codes import described
+from suite.extras import require
+from suite.listening import listening, url_of
+
+logger = logging.getLogger("suite.node")
+
+STOP_SECONDS: Final = 2.0
+"""How long the process may take to end in order before it is killed."""
+FIRST_PAUSE_SECONDS: Final = 0.2
+LAST_PAUSE_SECONDS: Final = 30.0
+"""The longest pause before a process is started again that dies again and again."""
+
+
+class Gateway:
+    """Keeps one process of ``suite gateway`` running."""
+
+    def __init__(self, settings: Settings, opened: socket.socket) -> None:
+        self._settings = settings
+        self._opened = opened
+        self._pause = FIRST_PAUSE_SECONDS
+        self.url = url_of(opened, secure=settings.http.tls_certificate is not None)
+        self.pid: int | None = None
+        """The process that serves now; None: there is none at the moment."""
+        self.problem: str | None = None
+        """Why nothing is served over HTTP at the moment."""
+
+    @classmethod
+    @contextmanager
+    def opened(cls, settings: Settings) -> Iterator[Gateway | None]:
+        """The gateway that the settings ask for, with its socket open; None if they ask for none.
+
+        Raises PortTaken, InvalidConfiguration, and NotInstalled without the extra ``http``.
+        """
+        if settings.http.listen is None:
+            yield None
+            return
+        require("http", "serving over HTTP")
+        with listening(*settings.http.address) as opened:
+            yield cls(settings, opened)
+
+    async def run(self) -> None:
+        """Run the process, and start it again when it ends, until this is cancelled."""
+        while True:
+            try:
+                async with self._process() as process:
+                    await self._watch(process)
+                    exit_code = await process.wait()
+            except OSError as error:
+                self._complain(f"the gateway cannot be started ({error})")
+            else:
+                self._complain(f"the gateway has ended ({described(exit_code)}): the log above may say why")
+            await anyio.sleep(self._pause)
+            self._pause = min(2 * self._pause, LAST_PAUSE_SECONDS)
+
+    @asynccontextmanager
+    async def _process(self) -> AsyncIterator[anyio.abc.Process]:
+        """The process, which ends in order when the block is left."""
+        descriptor = self._opened.fileno()
+        process = await anyio.open_process(
+            parent.command(sys.executable, "-m", "suite", "gateway", *self._arguments(descriptor)),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=None,
+            env=self._environment(),
+            pass_fds=(descriptor,),
+            start_new_session=True,  # Ctrl-C is for the node, which ends this one last
+        )
+        self.pid = process.pid
+        try:
+            yield process
+        finally:
+            self.pid = None
+            with anyio.CancelScope(shield=True):
+                await _end(process)
+
+    def _arguments(self, descriptor: int) -> tuple[str, ...]:
+        return "--data-dir", str(self._settings.data_dir.absolute()), "--socket", str(descriptor)
+
+    def _environment(self) -> dict[str, str]:
+        """The settings that it needs, as variables; other settings of the node are none of its business."""
+        settings = self._settings
+        values: dict[Key, object] = {("trace",): settings.trace}
+        values |= {("http", name): value for name, value in msgspec.structs.asdict(settings.http).items()}
+        if settings.nats.url is not None:
+            nats = settings.nats
+            values |= {("nats", "user"): nats.user, ("nats", "password"): nats.password}
+            values |= {("nats", "credentials"): nats.credentials, ("nats", "inbox_prefix"): nats.inbox_prefix}
+        others = {name: value for name, value in os.environ.items() if not name.startswith("SUITE_")}
+        return others | {variable(key): _text(value) for key, value in values.items() if value is not None}
+
+    async def _watch(self, process: anyio.abc.Process) -> None:
+        """Wait for what the process says when it serves; then nothing is wrong any more."""
+        assert process.stdout is not None
+        async for _ in process.stdout:
+            logger.info("the models are at %s/v1", self.url)
+            self.problem, self._pause = None, FIRST_PAUSE_SECONDS
+
+    def _complain(self, problem: str) -> None:
+        self.problem = f"nothing is served over HTTP: {problem}; it is started again"
+        logger.warning("%s", self.problem)
+
+
+def _text(value: object) -> str:
+    """A setting as a variable."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+async def _end(process: anyio.abc.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+        with anyio.move_on_after(STOP_SECONDS):
+            await process.wait()
+    if process.returncode is None:
+        process.kill()
+    await process.wait()
+    await process.aclose()
