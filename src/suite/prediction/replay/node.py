@@ -12,7 +12,7 @@ and only the policy decides who leaves, as in the literature on caches, whose fi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -215,8 +215,10 @@ class VirtualNode:
         if total_of(needs).is_within(free_bytes):
             return {}  # nobody has to leave
         idle = [each.candidate for each in self._instances.values() if not each.holds]
-        memory = needs[0].scarcest(free_bytes)
-        worths = self._policy.worths(in_memory(idle, memory), now=now)
+        compared: Sequence[Candidate] = idle
+        if free_bytes.gpus:
+            compared = in_memory(idle, needs[0].scarcest(free_bytes))
+        worths = self._policy.worths(compared, now=now)
         worth = {each.model_id: told for each, told in zip(idle, worths, strict=True)}
         return {id: self._use_of(each, worth.get(id)) for id, each in self._instances.items()}
 
