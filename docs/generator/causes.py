@@ -84,6 +84,8 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "explain": ("model_not_found", "not_a_decision", "event_gone", "time_before_log", *_QUERY),
     "get_fleet": _QUERY,
     "rebuild_projection": ("conflict", "rebuild_would_lose", "read_model_unavailable"),
+    "create_key": ("key_exists", "conflict", *_APPEND),
+    "revoke_key": ("key_not_found", "conflict", *_APPEND),
 }
 """What an action may answer beyond that. An action that is not here answers nothing beyond that."""
 
@@ -110,6 +112,14 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "user_exists": "`suite credentials`",
     "user_not_found": "`suite credentials`",
     "users_elsewhere": "`suite credentials`",
+    "keys_missing": "`suite gateway`",
+    "invalid_api_key": "the gateway",
+    "expired_api_key": "the gateway",
+    "key_not_permitted": "the gateway",
+    "rate_limit_exceeded": "the gateway",
+    "host_not_allowed": "the gateway",
+    "origin_not_allowed": "the gateway",
+    "slow_request": "the gateway",
     "hub_repository_not_found": "`suite pull`",
     "hub_model_not_found": "`suite pull`",
     "hub_choice_unclear": "`suite pull`",

@@ -38,7 +38,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield opened
 
 
-def url_of(opened: socket.socket) -> str:
-    """The URL of what listens on a socket."""
+def url_of(opened: socket.socket, *, secure: bool = False) -> str:
+    """The URL of what listens on a socket, with TLS if it is ``secure``."""
     host, port = opened.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if secure else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from suite.bus import embedded
-from suite.bus.accounts import User, accounts, roles
+from suite.bus.accounts import FOR_OPERATORS, User, accounts, roles
 from suite.bus.credentials import OFFERED, Credentials
 from suite.bus.embedded import EmbeddedServer
 from suite.messages.actor import NatsAccess
@@ -19,7 +19,7 @@ from support.journal import SUBJECTS
 from support.walk import SENT, Watched, harm
 
 MAY_ASK = {
-    "operator": frozenset({"clear_kv_cache", "rebuild_projection"}),
+    "operator": frozenset({"clear_kv_cache", *FOR_OPERATORS}),
     "client": frozenset({"clear_kv_cache"}),
 }
 WIDENED: Mapping[str, tuple[str, str, str, str]] = {

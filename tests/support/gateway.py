@@ -95,12 +95,18 @@ def running_gateway(
     models: Path, data_dir: Path, *options: str, gateway: tuple[str, ...] = ()
 ) -> Iterator[RunningGateway]:
     """`suite serve` on a directory of models, and `suite gateway` before it."""
+    with running_node(models, data_dir, *options), gateway_of(data_dir, *gateway) as running:
+        yield running
+
+
+@contextmanager
+def running_node(models: Path, data_dir: Path, *options: str) -> Iterator[None]:
+    """`suite serve` on a directory of models, without a gateway."""
     data_dir.mkdir(parents=True, exist_ok=True)
     serve = ["serve", "--data-dir", str(data_dir), "--models-dir", str(models), "--node", "test", *options]
     with _process(serve, data_dir / "serve.log") as node:
         _wait_for_node(node, data_dir)
-        with gateway_of(data_dir, *gateway) as running:
-            yield running
+        yield
 
 
 @contextmanager

@@ -19,10 +19,10 @@ import nats
 from nats.aio.client import Client as RawClient
 from nats.aio.msg import Msg
 
-from suite.bus.accounts import roles
+from suite.bus.accounts import FOR_OPERATORS, roles
 from suite.bus.connection import Connection, Message
 from suite.bus.jetstream import JetStream
-from suite.bus.service import Call, Service, action
+from suite.bus.service import Action, Call, Service, action
 from suite.identity import new_id, utc_now
 from suite.log.mirror import keep_mirror
 from suite.messages.actions.base import Reply, Request
@@ -131,8 +131,7 @@ SENT: Mapping[str, bytes] = {
     STARTED: b"{}",
     "suite.event.x": b"\x00\xff",
     "suite.action.clear_kv_cache": b"{}",
-    "suite.action.rebuild_projection": b"{}",
-    "suite.action./rebuild_projection": b"{}",
+    **{f"suite.action.{slash}{name}": b"{}" for name in FOR_OPERATORS for slash in ("", "/")},
     "suite.action.unknown": b"{}",
     "suite.actor.box1.i.clear": b"{}",
     "suite.actor.box1.ping": b"{}",
@@ -179,18 +178,16 @@ class DoneReply(Reply, frozen=True, kw_only=True):
     """It ran."""
 
 
-@action("clear_kv_cache")
-async def clear_kv_cache(ran: list[str], _: DoneRequest, __: Call) -> DoneReply:
-    """Note that it ran."""
-    ran.append("clear_kv_cache")
-    return DoneReply()
+def _noted(name: str) -> Action[list[str]]:
+    """An action that notes that it ran."""
 
+    @action(name)
+    async def note(ran: list[str], _: DoneRequest, __: Call) -> DoneReply:
+        """Note that it ran."""
+        ran.append(name)
+        return DoneReply()
 
-@action("rebuild_projection")
-async def rebuild_projection(ran: list[str], _: DoneRequest, __: Call) -> DoneReply:
-    """Note that it ran."""
-    ran.append("rebuild_projection")
-    return DoneReply()
+    return note
 
 
 class Watched:
@@ -223,7 +220,7 @@ class Watched:
                 await connection.subscribe(inbox, watched._at_inbox)
             async with Service.serve(
                 suite,
-                [clear_kv_cache, rebuild_projection],
+                [_noted(name) for name in ("clear_kv_cache", *FOR_OPERATORS)],
                 watched.ran,
                 subjects=SUBJECTS,
                 version="0",

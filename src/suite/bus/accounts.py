@@ -30,6 +30,9 @@ READERS_ACCOUNT: Final = "SUITE_READERS"
 ANY_INBOX: Final = "_INBOX"
 """The inbox prefix of clients that choose none."""
 
+FOR_OPERATORS: Final = ("rebuild_projection", "create_key", "list_keys", "revoke_key")
+"""The actions that the role `client` may not request."""
+
 READERS_LIMITS: Final[Mapping[str, int]] = {
     "max_connections": 64,
     "max_subscriptions": 512,  # for each connection
@@ -134,12 +137,12 @@ def roles(subjects: Subjects) -> dict[str, Role]:
             subscribe=("_INBOX.operator.>",),
         ),
         "client": Role(
-            what="Programs that use models: every action but rebuilding a read model.",
+            what="Programs that use models: every action but rebuilding a read model and those about keys.",
             account=LOG_ACCOUNT,
             inbox_prefix="_INBOX.client",
             publish=actions,
             # Older clients put a slash before an action's name (`suite.bus.action`).
-            refused=(subjects.action("rebuild_projection"), subjects.action("/rebuild_projection")),
+            refused=tuple(subjects.action(f"{slash}{name}") for name in FOR_OPERATORS for slash in ("", "/")),
             subscribe=("_INBOX.client.>",),
         ),
         "consumer": Role(

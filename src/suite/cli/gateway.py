@@ -21,25 +21,47 @@ from suite.extras import require
     type=click.Path(dir_okay=False, path_type=Path),
     help="Configuration file, of which the table [http] counts.  [default: none]",
 )
+@click.option("--require-keys", is_flag=True, help="Let in only who has a key, also on this machine.")
+@click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    help="The origin of web pages that may use it; may be repeated; * for all.  [default: none]",
+)
+@click.option(
+    "--tls-certificate",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Certificate with its chain (PEM).  [default: HTTP without TLS]",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Key of the certificate (PEM).  [default: HTTP without TLS]",
+)
 @click.option("--socket", "inherited", type=int, hidden=True, help="Only for `suite serve`.")
 @client_command
-def gateway(target: Target, listen: str | None, file: Path | None, inherited: int | None) -> None:
+def gateway(
+    target: Target, listen: str | None, file: Path | None, inherited: int | None, **given: object
+) -> None:
     """Serve the models of the service over HTTP, as OpenAI's API, until SIGTERM or Ctrl-C.
 
     `suite serve --http` starts one beside the node. Any number may run for one service, on any machine that
     reaches its NATS server. Settings are those of the table [http], and SUITE_HTTP_... variables.
 
+    On an address that other machines reach, only who has a key is let in (`suite keys`): without one it does
+    not start.
+
     \b
     Examples:
       suite gateway --listen 127.0.0.1:11435
-      suite gateway --listen 127.0.0.1:11435 --config suite.toml
+      suite gateway --listen 127.0.0.1:11435 --config suite.toml --require-keys
     """
     require("http", "suite gateway")
     from suite import telemetry
     from suite.config import load_configuration
     from suite.gateway.running import run_gateway
 
-    settings = load_configuration(file, flags={"http": {"listen": listen}}).settings
+    settings = load_configuration(file, flags={"http": _given(listen=listen, **given)}).settings
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of its start and its end
     run = functools.partial(
@@ -47,6 +69,11 @@ def gateway(target: Target, listen: str | None, file: Path | None, inherited: in
     )
     with telemetry.tracing(settings.trace, node=settings.node, process="gateway"):
         anyio.run(run, backend_options={"use_uvloop": True})
+
+
+def _given(**flags: object) -> dict[str, object]:
+    """The flags that were given: those that were not must not hide the settings."""
+    return {name: value for name, value in flags.items() if value not in (None, (), False)}
 
 
 def _show_ready(url: str) -> None:

@@ -71,9 +71,18 @@ def _own_name() -> str:
 
 def parsed_time(value: str) -> datetime:
     """Parse a time, or how long ago. A time without an offset is local. Raises BadParameter."""
+    return _parsed(value, direction=-1)
+
+
+def parsed_end(value: str) -> datetime:
+    """Parse a time, or how long from now. A time without an offset is local. Raises BadParameter."""
+    return _parsed(value, direction=1)
+
+
+def _parsed(value: str, *, direction: int) -> datetime:
     try:
-        if ago := re.fullmatch(r"(\d+)([smhd])", value):
-            return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNITS[ago[2]])
+        if span := re.fullmatch(r"(\d+)([smhd])", value):
+            return datetime.now(UTC) + direction * timedelta(seconds=int(span[1]) * _UNITS[span[2]])
         time = datetime.fromisoformat(value)
         return time if time.tzinfo else time.astimezone()
     except (ValueError, OverflowError):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from suite.client import Client
     from suite.messages.actions.usage import RecordUsageReply, UsageCount, UsageKey, UsageReply
 
-KEYS = ("model", "hour", "day", "conversation", "usage_type")
+KEYS = ("model", "hour", "day", "conversation", "usage_type", "requester")
 
 
 @click.command()
@@ -48,6 +48,7 @@ def usage(
     Examples:
       suite usage
       suite usage --by day --by model --since 7d
+      suite usage --by requester --since 30d
       suite usage --model smollm2 --by hour --json
     """
     from suite.cli.output import json_line

@@ -22,6 +22,7 @@ from suite.client.generation import (
     Pieces,
     chat_messages,
 )
+from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.client.texts import Texts
@@ -93,10 +94,10 @@ PRELOAD_SECONDS = 600.0
 _Page = TypeVar("_Page", ListModelsReply, GetModelStatusReply)
 
 
-class Client(Evaluations, Records, Texts):
+class Client(Evaluations, Records, Texts, GatewayKeys):
     """A client of the service, connected until it is closed. Made by `connect`.
 
-    It has a method for each action; some are in `Evaluations`, `Records` and `Texts`.
+    It has a method for each action; some are in `Evaluations`, `Records`, `Texts` and `GatewayKeys`.
 
     Every method raises the service's error, as a class of `suite.errors`, and Unavailable, NoService,
     RequestTimeout or AccessDenied when the service could not be reached.

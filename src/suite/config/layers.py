@@ -23,7 +23,7 @@ from suite.errors import InvalidConfiguration
 Key: TypeAlias = tuple[str, ...]
 Table: TypeAlias = Mapping[str, Any]
 
-OLD_NAMES: Final = {"vram_limit_gb": "memory_limit_gb", "models_directory": "models_directories"}
+OLD_NAMES: Final = {"models_directory": "models_directories"}
 """Names of old installations, and the current names of these settings."""
 
 _FLAGS: Final = {"models_directories": "--models-dir", "nats.port": "--port", "http.listen": "--http"}
@@ -59,6 +59,9 @@ class Given(NamedTuple):
 Layer: TypeAlias = dict[Key, Given]
 
 
+_WITH_COLONS: Final[frozenset[Key]] = frozenset({("http", "cors_origins")})
+
+
 def dotted(key: Key) -> str:
     """Format a key for people: ``nats.url``, ``models."some-model".context_length``."""
     return ".".join(
@@ -86,10 +89,14 @@ def from_environment(environ: Mapping[str, str]) -> Layer:
     for key, kind in fields(Settings):
         name = variable(key)
         if text := environ.get(name):
-            several = get_origin(kind) is tuple
-            value = [each for each in text.split(os.pathsep) if each] if several else text
+            value = _several(key, text) if get_origin(kind) is tuple else text
             _put(layer, key, Given(value, f"environment {name}", dotted(key)))
     return layer
+
+
+def _several(key: Key, text: str) -> list[str]:
+    """The values in a variable, separated as in PATH, or by commas where colons are part of them."""
+    return [each for each in text.split("," if key in _WITH_COLONS else os.pathsep) if each]
 
 
 def from_flags(flags: Table) -> Layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -166,6 +167,9 @@ class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """When a snapshot that nobody used is removed."""
 
 
+_is_origin = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
+
+
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The gateway: the models over HTTP, for clients of OpenAI's API. It is off without `listen`."""
 
@@ -173,11 +177,35 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The address and the port to listen on, such as `127.0.0.1:8080`. Default: no HTTP."""
     max_body_mb: Annotated[float, Meta(gt=0, le=4096)] = 10.0
     """The most that a request's body may have, in MiB (2**20 bytes)."""
+    require_keys: bool = False
+    """Whether only who has a key is let in. On addresses that other machines reach it is so in any case."""
+    cors_origins: tuple[str, ...] = ()
+    """The origins of web pages that may use the gateway, such as `https://chat.example`; `*`: of all.
+
+    In the variable, commas are between them.
+    """
+    tls_certificate: Path | None = None
+    """The file of the certificate with its chain, as PEM, for HTTPS. Default: HTTP."""
+    tls_key: Path | None = None
+    """The file of the certificate's key, as PEM, without a password."""
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 4096
+    """The most connections at once; fewer if the process may not open so many files. Others get 503."""
     load_seconds: Seconds = 240.0
     """How long a request waits for a model that is not loaded, before it is told to come back later.
 
     Most clients give up after 5 or 10 minutes.
     """
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The origins of pages that may use the gateway. Raises InvalidConfiguration."""
+        for origin in self.cors_origins:
+            if not _is_origin(origin):
+                raise InvalidConfiguration(
+                    f"{origin[:100]!r} is no origin of pages: write scheme and host as https://chat.example, "
+                    "without a path or a slash at the end, or * for all"
+                )
+        return self.cors_origins
 
     @property
     def address(self) -> tuple[str, int]:
@@ -232,11 +260,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     subject_root: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z")] = "suite"
     """The first token of every subject; two suites on one NATS need two."""
     memory_limit_gb: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
-    """The memory limit for all loaded models, in GiB (2**30 bytes).
+    """The limit of RAM for all loaded models, in GiB (2**30 bytes).
 
     Default: four fifths of the memory that the process may use, which `suite config` shows.
+    """
+    vram_limit_gb: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    """The limit of each GPU's memory for all loaded models, in GiB.
 
-    Also called `vram_limit_gb`.
+    Default: nine tenths of what the GPU has. Where no GPU is found, this counts as `memory_limit_gb` if that
+    is not set.
     """
     idle_timeout_seconds: Seconds = 300.0
     """When a model that nobody uses is unloaded; 0: never."""

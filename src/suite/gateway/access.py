@@ -2,44 +2,133 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from suite.errors import SuiteError
+from suite.errors import HostNotAllowed, OriginNotAllowed, SuiteError
 from suite.gateway.context import context_of
 from suite.gateway.errors import error_response
+from suite.messages.events import KeyEndpoint
 
 OPEN_PATHS: Final = frozenset(("/", "/health", "/livez", "/readyz", "/openapi.json"))
 """What everybody may ask for: it tells nothing about models or their use."""
+
+_ENDPOINTS: Final[Mapping[str, KeyEndpoint]] = {
+    "/v1/chat/completions": "chat",
+    "/v1/responses": "chat",
+    "/v1/messages": "chat",
+    "/v1/messages/count_tokens": "tokens",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
+    "/v1/models": "models",
+    "/api/chat": "chat",
+    "/api/generate": "completions",
+    "/api/embed": "embeddings",
+    "/api/embeddings": "embeddings",
+    "/api/tags": "models",
+    "/api/show": "models",
+    "/api/ps": "models",
+    "/api/version": "models",
+}
+"""What a key needs for a path, and for those under it. For all others it needs the right of an admin."""
+
+
+def endpoint_of(path: str) -> KeyEndpoint:
+    """What a key has to be made for, so that it may ask for this path."""
+    while path not in _ENDPOINTS and path:
+        path = path.rpartition("/")[0]
+    return _ENDPOINTS.get(path, "admin")
 
 
 class Access(Protocol):
     """Decides who is let in."""
 
-    def admit(self, headers: Headers, path: str) -> str | None:
+    def identify(self, headers: Headers) -> str | None:
         """The id of the key of a request; None: keys are off. Raises the error that refuses the request."""
+
+    def admit(self, requester: str | None, path: str) -> None:
+        """Let a requester ask for this path, once. Raises the error that refuses that."""
 
     def check_model(self, requester: str | None, model: str) -> None:
         """Raise the error that refuses a model to a requester."""
 
+    def shows(self, requester: str | None, model: str) -> bool:
+        """Whether a requester may know that there is this model."""
+
+    def limits(self, requester: str | None) -> Mapping[str, str]:
+        """The headers that tell a requester what is left of its limits."""
+
+    def charge(self, requester: str | None, tokens: int) -> None:
+        """Count tokens that a requester has used, and of which the log will not tell."""
+
 
 class Everybody:
-    """Lets everybody in, with all rights: for a gateway that only this machine reaches."""
+    """Lets everybody in, with all rights: for a gateway that only this machine reaches.
 
-    def admit(self, headers: Headers, path: str) -> str | None:
-        """Let a request in."""
-        del headers, path
+    A browser on this machine shows pages of strangers, which could send requests here. Those come with an
+    origin, or, if a name of theirs leads to this machine, with another host.
+    """
+
+    def __init__(self, cors_origins: Sequence[str] = ()) -> None:
+        """``cors_origins`` are those of pages that may use the gateway."""
+        self._origins = frozenset(cors_origins)
+
+    def identify(self, headers: Headers) -> str | None:
+        """Let a request in without a name. Raises HostNotAllowed, OriginNotAllowed."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not _is_loopback(host):
+            raise HostNotAllowed(
+                f"the request is for {host[:100]!r}, and without keys only this machine is served: "
+                "call it as 127.0.0.1, or start the gateway with --require-keys"
+            )
+        if origin is not None and not self._may_ask(origin, host):
+            raise OriginNotAllowed(
+                f"pages of {origin[:100]!r} may not use the gateway: allow it with --cors-origin, or use keys"
+            )
         return None
+
+    def admit(self, requester: str | None, path: str) -> None:
+        """Refuse nothing."""
+        del requester, path
 
     def check_model(self, requester: str | None, model: str) -> None:
         """Refuse nothing."""
         del requester, model
 
+    def shows(self, requester: str | None, model: str) -> bool:
+        """Show everything."""
+        del requester, model
+        return True
+
+    def limits(self, requester: str | None) -> Mapping[str, str]:
+        """There are none."""
+        del requester
+        return {}
+
+    def charge(self, requester: str | None, tokens: int) -> None:
+        """Count nothing."""
+        del requester, tokens
+
+    def _may_ask(self, origin: str, host: str) -> bool:
+        return not self._origins.isdisjoint((origin, "*")) or origin in (f"http://{host}", f"https://{host}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        return name == "localhost" or name.endswith(".localhost") or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
 
 class AccessMiddleware:
-    """Admits requests before their bodies are read."""
+    """Admits requests before their bodies are read, and tells their senders what is left of their limits."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -47,9 +136,18 @@ class AccessMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI request."""
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            try:
-                context_of(scope).requester = self._access.admit(Headers(scope=scope), scope["path"])
-            except SuiteError as error:
-                return await error_response(error, scope["path"])(scope, receive, send)
-        return await self._app(scope, receive, send)
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            return await self._app(scope, receive, send)
+        context = context_of(scope)
+
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(raw=message["headers"]).update(self._access.limits(context.requester))
+            await send(message)
+
+        try:
+            context.requester = self._access.identify(Headers(scope=scope))
+            self._access.admit(context.requester, scope["path"])
+        except SuiteError as error:
+            return await error_response(error, scope["path"])(scope, receive, send_with_limits)
+        return await self._app(scope, receive, send_with_limits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from typing import Final
 from urllib.parse import quote
@@ -12,37 +12,83 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from suite import telemetry
 from suite.errors import SuiteError
 from suite.gateway import health
 from suite.gateway.access import AccessMiddleware
+from suite.gateway.anthropic import endpoints as anthropic
 from suite.gateway.context import Context, put_context
 from suite.gateway.documents import with_documents
 from suite.gateway.errors import answer_error
 from suite.gateway.gateway import Gateway
+from suite.gateway.ollama import endpoints as ollama
 from suite.gateway.openai import endpoints as openai
 
+SESSION_HEADERS: Final = (
+    "session_id",
+    "session-id",
+    "x-session-id",
+    "conversation_id",
+    "x-conversation-id",
+    "x-claude-code-session-id",
+    "x-openwebui-chat-id",
+)
+"""How clients send what they call the conversation."""
 _LONGEST_ID: Final = 200
+_PREFLIGHT_SECONDS: Final = 600
+_EXPOSED: Final = (
+    "retry-after",
+    "x-request-id",
+    *(
+        f"x-ratelimit-{what}-{of}"
+        for what in ("limit", "remaining", "reset")
+        for of in ("requests", "tokens")
+    ),
+)
+"""The headers that a page may read, beside those that any may."""
 _CLIENT_GONE: Final = 499
 """The status by which a request counts that got no answer."""
 
 
-def application(gateway: Gateway) -> Starlette:
-    """The application that serves all dialects."""
-    operations = with_documents([*openai.operations(gateway), *health.operations(gateway)])
+def application(gateway: Gateway, *, cors_origins: Sequence[str] = ()) -> Starlette:
+    """The application that serves all dialects, also to pages of these origins."""
+    operations = with_documents(
+        [
+            *openai.operations(gateway),
+            *anthropic.operations(gateway),
+            *ollama.operations(gateway),
+            *health.operations(gateway),
+        ]
+    )
     return Starlette(
         routes=[each.route for each in operations],
         middleware=[
             Middleware(ContextMiddleware, gateway=gateway),
+            *([_cors(cors_origins)] if cors_origins else []),
             Middleware(AccessMiddleware, access=gateway.access),
         ],
         exception_handlers={
             SuiteError: answer_error,
             HTTPException: answer_error,
+            ClientDisconnect: answer_error,
             Exception: answer_error,
         },
+    )
+
+
+def _cors(origins: Sequence[str]) -> Middleware:
+    """Tells browsers what a page of another origin may do. Keys are no cookies, so pages may send them."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=_EXPOSED,
+        max_age=_PREFLIGHT_SECONDS,
     )
 
 
@@ -59,6 +105,7 @@ class ContextMiddleware:
             return await self._app(scope, receive, send)
         headers, clock = Headers(scope=scope), self._gateway.clock
         context = Context(_request_id(headers) or self._gateway.new_id(), began=clock())
+        context.note_session(*map(headers.get, SESSION_HEADERS))
         put_context(scope, context)
 
         async def send_with_headers(message: Message) -> None:

@@ -14,12 +14,14 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from suite.bus.decoding import explained, parse
+from suite.bus.decoding import explained
 from suite.errors import (
-    InvalidJson,
+    Cancelled,
+    ExpiredApiKey,
+    InvalidApiKey,
     InvalidRequest,
     ModelLoading,
     ModelNotFound,
@@ -27,12 +29,14 @@ from suite.errors import (
     Overloaded,
     PromptTooLong,
     Quarantined,
+    RateLimited,
     SuiteError,
     TooLarge,
     UnknownPath,
     WrongMethod,
 )
 from suite.gateway.encoding import encode
+from suite.messages.broken_json import refusal
 
 ErrorBody: TypeAlias = Callable[[SuiteError], dict[str, Any]]
 
@@ -93,11 +97,7 @@ def invalid(body: bytes, error: Exception) -> SuiteError:
     """The refusal of a body that is no JSON, or not of its type, in the words of the service."""
     if isinstance(error, msgspec.ValidationError):
         return InvalidRequest(explained(error))
-    try:
-        parse(body)
-    except SuiteError as refusal:
-        return refusal
-    return InvalidJson("the body is empty or no JSON: send one UTF-8 JSON object")
+    return refusal(body, error)
 
 
 def _param(error: SuiteError) -> str | None:
@@ -110,7 +110,9 @@ def _param(error: SuiteError) -> str | None:
 
 def _headers(error: SuiteError) -> dict[str, str]:
     match error:
-        case ModelLoading() | Overloaded() | Quarantined():
+        case InvalidApiKey() | ExpiredApiKey():
+            return {"www-authenticate": "Bearer"}
+        case ModelLoading() | Overloaded() | Quarantined() | RateLimited():
             seconds = min(math.ceil(error.retry_after_ms / 1000), LONGEST_RETRY_SECONDS)
             return {"retry-after": str(max(seconds, 1))}
         case NotEnoughMemory():
@@ -129,8 +131,8 @@ def _as_suite_error(error: Exception) -> SuiteError:
             return UnknownPath()
         case HTTPException(status_code=405):
             return WrongMethod()
-        case HTTPException(status_code=413):
-            return TooLarge("the body is too large: send less")
+        case ClientDisconnect():
+            return Cancelled("the client closed the connection")
         case HTTPException():
             return InvalidRequest(error.detail)
         case _:

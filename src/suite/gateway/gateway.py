@@ -11,7 +11,6 @@ from starlette.requests import Request
 
 from suite.client import Client
 from suite.gateway.access import Access
-from suite.gateway.body import body_of
 from suite.gateway.context import context_of
 from suite.gateway.digests import Digests
 from suite.gateway.errors import invalid
@@ -42,7 +41,6 @@ class Gateway:
         access: Access,
         *,
         load_seconds: float,
-        max_body_bytes: int,
         new_id: NewId,
         now: Now,
         clock: Clock,
@@ -55,14 +53,13 @@ class Gateway:
         self.generations = Generations(client, self.metrics, load_seconds=load_seconds, clock=clock)
         self.new_id, self.now, self.clock = new_id, now, clock
         self._load_seconds = load_seconds
-        self._max_body_bytes = max_body_bytes
 
     async def read(self, request: Request, decode: Callable[[bytes], M]) -> M:
         """Read the body of a request for a model, and check that its sender may use that.
 
         Raises InvalidJson, InvalidRequest, TooLarge, or the refusal of the model.
         """
-        body = await body_of(request, self._max_body_bytes)
+        body = await request.body()
         try:
             asked = decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -8,17 +8,22 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from ipaddress import ip_address
 from typing import Final
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 
 from suite.client import Client
 from suite.config.settings import HttpSettings
-from suite.gateway.access import Everybody
+from suite.gateway.access import Access, Everybody
 from suite.gateway.app import application
+from suite.gateway.connection import Limits, room_for_connections
 from suite.gateway.gateway import Gateway
+from suite.gateway.keys import KeyRing
 from suite.gateway.server import serving
+from suite.gateway.tls import Certificate
 from suite.identity import new_id, utc_now
 from suite.listening import listening, url_of
 from suite.tasks import background
@@ -41,26 +46,49 @@ async def run_gateway(
     """Serve until SIGINT or SIGTERM; after a second one, running answers are not waited for.
 
     ``inherited`` is the descriptor of a socket that listens already. ``on_ready`` is called with the URL.
-    Raises PortTaken, InvalidConfiguration, and what connecting raises.
+    Raises PortTaken, InvalidConfiguration, KeysMissing, and what connecting raises.
     """
+    certificate = Certificate.of(settings.tls_certificate, settings.tls_key)
     with _socket(settings, inherited) as opened:
         async with background() as tasks, connect() as client:
             stop = anyio.Event()
             tasks.start_soon(_wait_for_signals, stop, tasks.cancel_scope)
+            access = await _access(settings, opened, client, tasks)
             gateway = Gateway(
                 client,
-                Everybody(),
+                access,
                 load_seconds=settings.load_seconds,
-                max_body_bytes=int(settings.max_body_mb * _MIB),
                 new_id=new_id,
                 now=utc_now,
                 clock=time.monotonic,
             )
-            app = application(gateway)
+            app = application(gateway, cors_origins=settings.allowed_origins)
             tasks.start_soon(gateway.digests.run)
-            async with serving(app, opened, drain_seconds=DRAIN_SECONDS):
-                on_ready(url_of(opened))
+            if certificate is not None:
+                tasks.start_soon(certificate.watch)
+            tls = None if certificate is None else certificate.context
+            async with serving(app, opened, limits=_limits(settings), tls=tls, drain_seconds=DRAIN_SECONDS):
+                on_ready(url_of(opened, secure=tls is not None))
                 await stop.wait()
+
+
+async def _access(settings: HttpSettings, opened: socket.socket, client: Client, tasks: TaskGroup) -> Access:
+    """Who is let in: only who has a key, where others than this machine can ask."""
+    is_local = ip_address(opened.getsockname()[0]).is_loopback
+    if is_local and not settings.require_keys:
+        return Everybody(settings.allowed_origins)
+    ring = KeyRing(now=utc_now, clock=time.monotonic)
+    await ring.follow(client, tasks)
+    if not is_local and settings.tls_certificate is None:
+        logger.warning("keys and texts come unencrypted: give --tls-certificate and --tls-key")
+    return ring
+
+
+def _limits(settings: HttpSettings) -> Limits:
+    return Limits(
+        body_bytes=int(settings.max_body_mb * _MIB),
+        connections=room_for_connections(settings.max_connections),
+    )
 
 
 async def _wait_for_signals(stop: anyio.Event, scope: anyio.CancelScope) -> None:

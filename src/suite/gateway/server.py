@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
+from suite.gateway.connection import GuardedConnection, Limits
 from suite.listening import BACKLOG
 from suite.tasks import background
 
+_KEEP_ALIVE_SECONDS = 75
+"""How long a connection may be unused. Clients give theirs up sooner, so none is closed as they use it."""
+
 
 @asynccontextmanager
-async def serving(app: ASGIApp, opened: socket.socket, *, drain_seconds: float) -> AsyncIterator[None]:
+async def serving(
+    app: ASGIApp,
+    opened: socket.socket,
+    *,
+    limits: Limits,
+    tls: ssl.SSLContext | None = None,
+    drain_seconds: float,
+) -> AsyncIterator[None]:
     """Serve on a socket until the block ends; running answers have ``drain_seconds`` to end then."""
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=partial(GuardedConnection, limits=limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # whoever sends nonsense should not fill the log
         access_log=False,
         server_header=False,
         date_header=False,  # that of the application needs no timer
         backlog=BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(drain_seconds)),
     )
+    config.load()
+    config.ssl = tls
     server = _Server(config)
     ended = anyio.Event()
 

@@ -21,6 +21,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskStatus
 
+from suite.bus.accounts import FOR_OPERATORS
 from suite.bus.action import Action
 from suite.bus.connection import Connection
 from suite.bus.decoding import parse
@@ -40,9 +41,6 @@ REPLY_SECONDS = 900.0
 SILENCE_SECONDS = 30 * HEARTBEAT_SECONDS
 """How long an action that does send signals may be silent."""
 _NAME_LIMIT = 80
-_FOR_OPERATORS = frozenset({"rebuild_projection"})
-"""Actions that are refused here. The role `client` may not request them over NATS either, and older clients
-send no credentials."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -118,7 +116,7 @@ class _Bridge:
             raise InvalidRequest("field 'action' is missing: send it")
         if not isinstance(name, str):
             raise InvalidRequest(f"field 'action': expected `str`, got `{type(name).__name__}`")
-        if name in _FOR_OPERATORS:
+        if name in FOR_OPERATORS:
             raise AccessDenied(f"{name} is for operators, whom NATS knows: run it with the suite command")
         action = self._actions.get(name)
         if action is None:

@@ -19,6 +19,7 @@ from suite.messages.actions import (
     evaluation,
     explanation,
     generation,
+    keys,
     prediction,
     projections,
     ranking,
@@ -41,6 +42,7 @@ ACTIONS = (
     prediction,
     projections,
     explanation,
+    keys,
     status,
 )
 """The modules with the types of the actions."""

@@ -20,11 +20,12 @@ async def settle(
     *,
     evolve: Callable[[S, Event], S],
     decide: Callable[[S], Event | None],
+    correlation_id: str | None = None,
 ) -> int | None:
     """Append what is decided on the newest state. Returns its sequence; None if there is nothing to append.
 
     `aggregate` is its subject filter, `what` names the decision in errors, `state` is that of an empty log.
-    Raises what `Log.append` raises, and Conflict when others write without an end.
+    Raises what `Log.append` and `decide` raise, and Conflict when others write without an end.
     """
     attempts = Attempts(what)
     last_seq = 0
@@ -36,6 +37,10 @@ async def settle(
         if fact is None:
             return None
         try:
-            return await log.append(fact, expect=Expectation(subject=aggregate, last_seq=last_seq))
+            return await log.append(
+                fact,
+                expect=Expectation(subject=aggregate, last_seq=last_seq),
+                correlation_id=correlation_id,
+            )
         except Conflict as conflict:
             await attempts.again(conflict)

@@ -41,7 +41,7 @@ class Gateway:
         self._settings = settings
         self._opened = opened
         self._pause = FIRST_PAUSE_SECONDS
-        self.url = url_of(opened)
+        self.url = url_of(opened, secure=settings.http.tls_certificate is not None)
         self.pid: int | None = None
         """The process that serves now; None: there is none at the moment."""
         self.problem: str | None = None
@@ -109,7 +109,7 @@ class Gateway:
             values |= {("nats", "user"): nats.user, ("nats", "password"): nats.password}
             values |= {("nats", "credentials"): nats.credentials, ("nats", "inbox_prefix"): nats.inbox_prefix}
         others = {name: value for name, value in os.environ.items() if not name.startswith("SUITE_")}
-        return others | {variable(key): str(value) for key, value in values.items() if value is not None}
+        return others | {variable(key): _text(value) for key, value in values.items() if value is not None}
 
     async def _watch(self, process: anyio.abc.Process) -> None:
         """Wait for what the process says when it serves; then nothing is wrong any more."""
@@ -121,6 +121,11 @@ class Gateway:
     def _complain(self, problem: str) -> None:
         self.problem = f"nothing is served over HTTP: {problem}; it is started again"
         logger.warning("%s", self.problem)
+
+
+def _text(value: object) -> str:
+    """A setting as a variable."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 async def _end(process: anyio.abc.Process) -> None:

@@ -26,6 +26,7 @@ _KEYS: dict[UsageKey, tuple[str, str]] = {
     "day": ("start", "substr(at, 1, 10) || ' 00:00:00'"),
     "conversation": ("conversation_id", "conversation_id"),
     "usage_type": ("usage_type", "usage_type"),
+    "requester": ("requester", "requester"),
 }
 """For each key, the field of the reply and the SQL expression."""
 
@@ -34,7 +35,7 @@ class UsageProjection(Projection):
     """Folds the events ``usage.*``. Neither the events nor the rows contain a prompt or an answer."""
 
     name: ClassVar[str] = "usage"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     aggregates: ClassVar[tuple[str, ...]] = ("usage",)
     schema: ClassVar[str] = """
         CREATE TABLE usage (
@@ -48,6 +49,7 @@ class UsageProjection(Projection):
             completion_tokens INTEGER NOT NULL,
             generation_ms REAL NOT NULL,
             outcome TEXT,
+            requester TEXT NOT NULL,
             expires INTEGER
         );
         CREATE INDEX usage_by_time ON usage (at, model_id);
@@ -60,7 +62,7 @@ class UsageProjection(Projection):
         """Insert one row per event."""
         rows = [row for recorded in events if (row := _row(recorded)) is not None]
         if rows:
-            await db.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            await db.executemany("INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     async def expire(self, db: aiosqlite.Connection, now: datetime) -> bool:
         """Remove expired rows. Returns whether there may be more."""
@@ -150,7 +152,8 @@ def _row(recorded: Recorded) -> Row | None:
             return None
     expires = None if recorded.expires is None else int(recorded.expires.timestamp())
     at = to_sql(recorded.time)
-    return (recorded.seq, usage_type, fact.model_id, fact.conversation_id, at, *figures, expires)
+    requester = fact.requester if isinstance(fact.requester, str) else ""
+    return (recorded.seq, usage_type, fact.model_id, fact.conversation_id, at, *figures, requester, expires)
 
 
 def _conditions(request: UsageRequest) -> tuple[str, list[str]]:

@@ -24,7 +24,7 @@ class RecordUsageReply(Reply, frozen=True, kw_only=True):
     seq: int
 
 
-UsageKey: TypeAlias = Literal["model", "hour", "day", "conversation", "usage_type"]
+UsageKey: TypeAlias = Literal["model", "hour", "day", "conversation", "usage_type", "requester"]
 
 
 class UsageRequest(Query, frozen=True, kw_only=True):
@@ -47,6 +47,8 @@ class UsageCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     conversation_id: str | None = None
     usage_type: str | None = None
     """``generation`` and ``embedding`` for uses of the service itself."""
+    requester: str | None = None
+    """For whom: the id of the key that the gateway was asked with; empty: nobody has said."""
     uses: int
     prompt_tokens: int
     reused_tokens: int

@@ -1,0 +1,249 @@
+"""Keys: made and revoked on the command line, and what a real gateway lets each of them do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from support.command import Done, run_command
+from support.gateway import Answered, RunningGateway, gateway_of, running_node
+from support.models import CHAT_TEMPLATE, tiny_model
+
+SECONDS = 20.0
+CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "a"}], "max_tokens": 3}
+BEGINNING = "sk-suite-"
+
+
+class Place(NamedTuple):
+    """A gateway that lets in only who has a key, and the command line of its operator."""
+
+    gateway: RunningGateway
+    data_dir: Path
+    secrets: list[str]
+
+    def suite(self, *arguments: str) -> Done:
+        return run_command(*arguments, "--data-dir", str(self.data_dir))
+
+    def document(self, *arguments: str) -> Any:
+        done = self.suite(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def create(self, *arguments: str) -> str:
+        """Make a key, and wait until the gateway knows it."""
+        secret: str = self.document("keys", "create", *arguments)["secret"]
+        self.secrets.append(secret)
+        eventually(lambda: self.code(self.models(secret)) != "invalid_api_key")
+        return secret
+
+    def models(self, secret: str) -> Answered:
+        return self.gateway.get("/v1/models", bearer(secret))
+
+    def chat(self, secret: str, **more: object) -> Answered:
+        return self.gateway.post("/v1/chat/completions", CHAT | more, bearer(secret))
+
+    @staticmethod
+    def code(answer: Answered) -> str | None:
+        code: str | None = None if answer.status == 200 else answer.error["code"]
+        return code
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    directory = tmp_path_factory.mktemp("keys")
+    data, models = directory / "data", directory / "models"
+    models.mkdir()
+    for name in ("tiny", "other"):
+        tiny_model(models / f"{name}.gguf", chat_template=CHAT_TEMPLATE)
+    with running_node(models, data):
+        where = ("--data-dir", str(data))
+        refused = run_command("gateway", "--listen", "0.0.0.0:0", *where)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error keys_missing: ")
+        assert "suite keys create NAME" in refused.stderr
+        early = run_command("keys", "create", "early", "--expires", "30d", *where).stdout.strip()
+        with gateway_of(data, "--require-keys") as gateway:
+            place = Place(gateway, data, [early])
+            assert place.models(early).status == 200
+            yield place
+        logs = "".join(log.read_text() for log in data.glob("*.log"))
+        assert "suite" in logs
+        assert BEGINNING not in logs
+
+
+def test_only_who_has_a_key_is_let_in_and_all_may_look_whether_it_lives(place: Place) -> None:
+    (secret, *_) = place.secrets
+    for headers in (
+        {},
+        {"Authorization": secret},
+        bearer(""),
+        bearer("x"),
+        bearer(secret[:-1]),
+        {"x-api-key": "ä"},
+    ):
+        answer = place.gateway.get("/v1/models", headers)
+        assert (answer.status, place.code(answer)) == (401, "invalid_api_key")
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert answer.error["type"] == "authentication_error"
+    for headers in ({"x-api-key": secret}, {"authorization": f"bearer {secret}"}):
+        assert place.gateway.get("/v1/models", headers).status == 200
+    for path in ("/", "/livez", "/health", "/openapi.json"):
+        assert place.gateway.get(path).status == 200
+    assert place.gateway.get("/nothing", bearer(secret)).status == 403, "a path is for admins until it is not"
+
+
+def test_a_key_is_shown_once_and_what_is_known_of_it_as_long_as_it_is_there(place: Place) -> None:
+    made = place.suite(
+        "keys", "create", "once", "--model", "ti*", "--endpoint", "chat", "--tokens-per-minute", "9"
+    )
+    secret = made.stdout.strip()
+    assert made.stdout == f"{secret}\n"
+    assert secret.startswith(BEGINNING)
+    assert len(secret) == len(BEGINNING) + 43, "256 bits in base64"
+    listed = {key["name"]: key for key in place.document("keys", "list")["keys"]}
+    assert listed["once"] | {"key_id": "", "created_at": ""} == {
+        "key_id": "",
+        "name": "once",
+        "models": ["ti*"],
+        "endpoints": ["chat"],
+        "requests_per_minute": None,
+        "tokens_per_minute": 9,
+        "created_at": "",
+        "expires_at": None,
+        "expired": False,
+    }
+    assert listed["early"]["expires_at"] > listed["early"]["created_at"]
+    assert "admin" not in listed["early"]["endpoints"]
+    assert "once" in place.suite("keys").stdout
+    events = place.suite("events", "--filter", "key", "--json").stdout
+    assert listed["once"]["key_id"] in events
+    assert secret not in events + place.suite("keys", "--json").stdout
+    again = place.suite("keys", "create", "once")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("error key_exists: ")
+    for wrong in (
+        ["a b"],
+        ["x", "--expires", "2020-01-01"],
+        ["x", "--expires", "soon"],
+        ["x", "--endpoint", "y"],
+    ):
+        assert place.suite("keys", "create", *wrong).stderr.startswith(("error invalid_request: ", "Usage: "))
+    assert place.suite("keys", "revoke", "once").returncode == 0
+    assert place.suite("keys", "revoke", "once").stderr.startswith("error key_not_found: ")
+
+
+def test_a_key_may_do_what_it_was_made_for(place: Place) -> None:
+    secret = place.create("narrow", "--model", "t?ny", "--endpoint", "chat", "--endpoint", "models")
+    assert place.chat(secret).status == 200
+    for answer in (
+        place.chat(secret, model="other"),
+        place.gateway.post("/v1/completions", {"model": "tiny", "prompt": "a"}, bearer(secret)),
+        place.gateway.get("/v1/models/other", bearer(secret)),
+        place.gateway.get("/metrics", bearer(secret)),
+    ):
+        assert (answer.status, place.code(answer)) == (403, "key_not_permitted")
+        assert answer.error["type"] == "permission_error"
+    assert [each["id"] for each in place.models(secret).document["data"]] == ["tiny"]
+    admin = place.create("admin", "--endpoint", "admin")
+    assert place.gateway.get("/metrics", bearer(admin)).status == 200
+
+
+def test_a_revoked_or_expired_key_is_refused_within_a_moment(place: Place) -> None:
+    secret = place.create("brief")
+    assert place.models(secret).status == 200
+    assert place.suite("keys", "revoke", "brief").returncode == 0
+    eventually(lambda: place.code(place.models(secret)) == "invalid_api_key")
+    again = place.create("brief", "--expires", "3s")
+    eventually(lambda: place.code(place.models(again)) == "expired_api_key")
+    assert place.models(again).status == 401
+    assert place.code(place.models(secret)) == "invalid_api_key"
+
+
+def test_who_asks_too_often_is_told_when_to_come_back(place: Place) -> None:
+    secret = place.create("often", "--requests-per-minute", "3")
+    answers = [place.models(secret) for _ in range(4)]
+    refused = answers[-1]
+    assert (refused.status, place.code(refused)) == (429, "rate_limit_exceeded")
+    assert 1 <= int(refused.headers["retry-after"]) <= 20
+    assert refused.headers["x-ratelimit-limit-requests"] == "3"
+    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+    assert refused.headers["x-ratelimit-reset-requests"].endswith("s")
+    assert "x-ratelimit-limit-tokens" not in refused.headers
+    assert "x-ratelimit-limit-requests" not in place.models(place.secrets[0]).headers
+
+
+def test_who_has_used_too_many_tokens_is_refused_and_each_use_is_in_the_log(place: Place) -> None:
+    secret = place.create("much", "--tokens-per-minute", "4")
+    answer = place.chat(secret)
+    assert answer.status == 200
+    assert answer.headers["x-ratelimit-limit-tokens"] == "4"
+    eventually(lambda: place.code(place.chat(secret)) == "rate_limit_exceeded")
+    assert place.models(secret).headers["x-ratelimit-remaining-tokens"] == "0"
+    keys = {key["name"]: key["key_id"] for key in place.document("keys")["keys"]}
+    eventually(
+        lambda: (
+            keys["much"]
+            in {each["requester"] for each in place.document("usage", "--by", "requester")["usage"]}
+        )
+    )
+    lines = place.suite("events", "--filter", "usage.generated", "--json").stdout.splitlines()
+    assert keys["much"] in {json.loads(line)["data"].get("requester") for line in lines}
+
+
+def test_pages_of_other_origins_may_ask_if_they_were_allowed(place: Place) -> None:
+    page, host = "https://chat.example", {"Host": "localhost"}
+    with gateway_of(
+        place.data_dir, "--cors-origin", page, "--cors-origin", "http://localhost:3000"
+    ) as gateway:
+        asked = {
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,x-stainless-os",
+        }
+        allowed = gateway.send("OPTIONS", "/v1/chat/completions", None, {"Origin": page, **asked, **host})
+        assert allowed.status == 200
+        assert allowed.headers["access-control-allow-origin"] == page
+        assert "authorization" in allowed.headers["access-control-allow-headers"].lower()
+        assert "access-control-allow-credentials" not in allowed.headers
+        other = gateway.send(
+            "OPTIONS", "/v1/chat/completions", None, {"Origin": f"{page}.evil", **asked, **host}
+        )
+        assert other.status == 400
+        assert "access-control-allow-origin" not in other.headers
+        answer = gateway.get("/v1/models", {"Origin": page})
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, page)
+        assert "x-ratelimit-remaining-tokens" in answer.headers["access-control-expose-headers"]
+        refused = gateway.get("/v1/models", {"Origin": "https://evil.example"})
+        assert (refused.status, place.code(refused)) == (403, "origin_not_allowed")
+        assert "access-control-allow-origin" not in refused.headers
+        refused = gateway.get("/v1/models", {"Host": "evil.example"})
+        assert (refused.status, place.code(refused)) == (403, "host_not_allowed")
+        for body, (code, told) in {
+            b'{"model": "tiny", "temperature": NaN}': ("invalid_json", "field 'temperature' is NaN"),
+            b'{"model": "tiny",\n "messages": [}': ("invalid_json", "line 2, column 15"),
+            b"": ("invalid_json", "it is empty"),
+            b'{"model": "tiny", "messages": [{"content": "\\ud800"}]}': (
+                "invalid_request",
+                "field 'messages[0].content': half of a surrogate pair",
+            ),
+        }.items():
+            broken = gateway.post("/v1/chat/completions", body)
+            assert (broken.status, place.code(broken)) == (400, code)
+            assert told in broken.error["message"]
+        large = gateway.post("/v1/chat/completions", b"{" + b" " * 11_000_000)
+        assert (large.status, place.code(large)) == (413, "too_large")
