@@ -54,7 +54,7 @@ def gateway(
     \b
     Examples:
       suite gateway --listen 127.0.0.1:11435
-      suite gateway --listen 127.0.0.1:11435 --config suite.toml --require-keys
+      suite gateway --listen 127.0.0.1:11435 --config suite.toml
     """
     require("http", "suite gateway")
     from suite import telemetry
