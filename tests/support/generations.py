@@ -24,13 +24,11 @@ class Heard:
     text: str = ""
     reasoning: str = ""
     ends: int = 0
-    reasoning: str = ""
     error: SuiteError | None = None
 
     def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
         assert not self.ends and logprobs is None
         self.text += text
-        self.reasoning += reasoning
         self.reasoning += reasoning
 
     def on_end(self, error: SuiteError | None) -> None:
