@@ -98,7 +98,7 @@ class Shape(Generic[R]):
         try:
             return msgspec.convert(fields, self._kind)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(_explained(str(error))) from None
+            raise InvalidRequest(explained(error)) from None
 
     def warnings(self, fields: dict[str, Any]) -> tuple[str, ...]:
         """One warning for each field that the type does not have, nested fields included."""
@@ -108,8 +108,9 @@ class Shape(Generic[R]):
         return tuple(f"unknown field {path[-NAME_LIMIT:]!r} ignored" for path in unknown)
 
 
-def _explained(text: str) -> str:
-    located = _located(text)
+def explained(error: msgspec.ValidationError) -> str:
+    """What is wrong with a body, beginning with the path of the field: ``field 'messages[0].role': ...``."""
+    located = _located(str(error))
     assert located is not None
     what, path = located["what"], located["path"]
     if missing := _missing(what):
