@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness import quick, report
+from suite.domain.footprint import Footprint
 from suite.prediction.bets import bets
 from suite.prediction.chance import HORIZON_SECONDS, Calibration, UseChance
 from suite.prediction.eviction.policy import Candidate, Used
@@ -90,7 +91,7 @@ def after_restarts(history: History, moments: random.Random) -> tuple[list[int],
         learned = begin
         chances = chance.chances(now=moment)
         absent = [history.candidates[model_id] for model_id in chances]
-        taken = bets(absent, [], ROOM * MODEL.bytes, chances.__getitem__)
+        taken = bets(absent, [], Footprint(ROOM * MODEL.bytes), chances.__getitem__)
         loaded = [bet.candidate.model_id for bet in reversed(taken)]
         for index, count in enumerate(FIRST):
             following = requests[begin : begin + count]

@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator
 
 from harness import quick, report
+from suite.domain.footprint import Footprint
 from suite.domain.residency import Residency, Resident
 from suite.domain.turn_plan import plan
 from suite.domain.turns import Ask, BecameReady, Occupancy, Request, Turns, Withdrawn, decide, evolve
@@ -68,10 +69,10 @@ class Node:
     def _begin(self) -> Turns:
         """All memory is used by models that have been loaded just now."""
         residents = {
-            id: Resident(model_id=id, instance_id=id, phase="loaded", reserved_bytes=SIZE)
+            id: Resident(model_id=id, instance_id=id, phase="loaded", reserved_bytes=Footprint(SIZE))
             for id in self._loaded
         }
-        residency = Residency(limit_bytes=len(residents) * SIZE, residents=residents)
+        residency = Residency(limit_bytes=Footprint(len(residents) * SIZE), residents=residents)
         state = Turns(residency=residency, queue_limit=REQUESTS)
         for id in self._loaded:
             state = evolve(state, BecameReady(model_id=id, now=self._now, load_seconds=math.inf))
@@ -84,14 +85,14 @@ class Node:
         return Request(
             request_id=str(number),
             model_id=self._draw.choice(self._wanted),
-            need_bytes=SIZE,
+            need_bytes=Footprint(SIZE),
             since=self._now,
             deadline=self._now + WAIT_SECONDS,
             priority=self._draw.randint(-1, 1),
         )
 
     def _withdraw(self) -> None:
-        queue = self._state.waiting[self._draw.choice(sorted(self._state.waiting))]
+        queue = self._state.queue(self._draw.choice(sorted(self._state.waiting)))
         self._state = evolve(self._state, Withdrawn(requests=(self._draw.choice(queue),)))
 
 

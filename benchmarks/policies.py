@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness import quick, report
+from suite.domain.footprint import Footprint
 from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.policy import Candidate, EvictionPolicy, Loaded, Used
 from suite.prediction.eviction.recency import LeastRecentlyUsed
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def _report(name: str, measure: Callable[[EvictionPolicy], float], limit_bytes: int, unit: str) -> None:
-    ours, lru = measure(BestLately(limit_bytes)), measure(LeastRecentlyUsed())
+    ours, lru = measure(BestLately(Footprint(limit_bytes))), measure(LeastRecentlyUsed())
     report(name, ours, lru, unit=unit, better="lower")
 
 
@@ -106,7 +107,7 @@ def _trace(path: Path) -> None:
         limit_bytes = resident * MODEL.bytes
         ours, lru = (
             VirtualNode(history, policy, limit_bytes=limit_bytes, instant=True).run(policy.name).cold_percent
-            for policy in (BestLately(limit_bytes), LeastRecentlyUsed())
+            for policy in (BestLately(Footprint(limit_bytes)), LeastRecentlyUsed())
         )
         report(f"policies.cold_starts.{resident}_resident", ours, lru, unit="%", better="lower")
 

@@ -32,6 +32,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import quick, report
+from suite.domain.footprint import Footprint
 from suite.prediction.eviction.policies import DEFAULT, POLICIES
 from suite.prediction.eviction.policy import Candidate, Loaded, Used
 from suite.prediction.eviction.recency import LeastRecentlyUsed
@@ -116,7 +117,7 @@ def _replay(
 
 
 def _fold(uses: list[Request], name: str) -> None:
-    policy = POLICIES[name](BUDGET)
+    policy = POLICIES[name](Footprint(BUDGET))
     for number in range(MODELS):
         candidate = Candidate(model_id=f"m{number:03}", bytes=MODEL.bytes, reload_seconds=22.7)
         policy.fold(Loaded(at=0.0, candidate=candidate))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import pytest
+
 from suite.engine.buffers import Buffers
 from suite.gpus import GpuMemory, Gpus
 from suite.messages.actor import Buffer
@@ -46,6 +48,9 @@ class Recorded:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> object:  # noqa: N802
         return index
 
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> object:  # noqa: N802
+        return int(uuid.removeprefix("GPU-"))
+
     def nvmlDeviceGetName(self, handle: object) -> str | bytes:  # noqa: N802
         name = self.names[_index(handle)]
         if name is None:
@@ -85,6 +90,24 @@ def test_every_gpu_that_answers_is_told_with_what_each_process_uses() -> None:
         ),
         GpuMemory(index=1, name="NVIDIA A2", total_bytes=80 * GIB, used_bytes=3 * GIB + 1),
     )
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["A", "B", "C"]),
+        ("2,0", ["C", "A"]),
+        ("GPU-1", ["B"]),
+        ("1,-1,0", ["B"]),
+        ("", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_gpus_have_the_numbers_by_which_llama_cpp_knows_them(visible: str | None, names: list[str]) -> None:
+    nvml = Recorded(names=["A", "B", "C"], processes=[[], [], []])
+    found = Gpus(nvml, visible).read()
+    assert [each.name for each in found] == names
+    assert [each.memory for each in found] == [f"gpu{index}" for index in range(len(names))]
 
 
 def test_without_a_driver_or_its_package_there_is_none() -> None:

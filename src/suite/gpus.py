@@ -3,21 +3,31 @@
     gpus = Gpus.open()
     for gpu in gpus.read(): print(gpu.name, gpu.used_bytes)
 
-Without the package, the driver or a GPU there is none. This has been tried with recorded answers only, not
-on a machine with a GPU.
+Without the package, the driver or a GPU there is none. GPUs have the numbers by which llama.cpp knows them:
+those that ``CUDA_VISIBLE_DEVICES`` names, in its order, or else all in the order of their PCI addresses
+(`DEVICE_ORDER`). This has been tried with recorded answers only, not on a machine with a GPU.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol, cast
+from itertools import takewhile
+from typing import Final, Protocol, cast
 
 import msgspec
 
+from suite.domain.footprint import gpu_name
+
 logger = logging.getLogger("suite.gpus")
+
+VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+DEVICE_ORDER: Final = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""Has CUDA count GPUs as NVML does. By default it puts the fastest first."""
+_UUIDS: Final = ("GPU-", "MIG-")
 
 
 class MemoryUse(Protocol):
@@ -43,6 +53,7 @@ class Nvml(Protocol):
     def nvmlInit(self) -> None: ...  # noqa: D102, N802
     def nvmlDeviceGetCount(self) -> int: ...  # noqa: D102, N802
     def nvmlDeviceGetHandleByIndex(self, index: int) -> object: ...  # noqa: D102, N802
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> object: ...  # noqa: D102, N802
     def nvmlDeviceGetName(self, handle: object) -> str | bytes: ...  # noqa: D102, N802
     def nvmlDeviceGetMemoryInfo(self, handle: object) -> MemoryUse: ...  # noqa: D102, N802
     def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> Sequence[ProcessUse]: ...  # noqa: D102, N802
@@ -59,16 +70,24 @@ class GpuMemory(msgspec.Struct, frozen=True, kw_only=True):
     by_process: Mapping[int, int] = {}
     """By process id, as far as the driver tells; in a container these may be ids of the host."""
 
+    @property
+    def memory(self) -> str:
+        """The name of its memory."""
+        return gpu_name(self.index)
+
 
 class Gpus:
     """The GPUs of this machine."""
 
-    def __init__(self, nvml: Nvml | None) -> None:
-        """None: there are none."""
+    def __init__(self, nvml: Nvml | None, visible: str | None = None) -> None:
+        """None: there are none. `visible`: which of them may be used, as ``CUDA_VISIBLE_DEVICES`` says it;
+        None: all.
+        """
         self._nvml = nvml
+        self._visible = visible
 
     @classmethod
-    def open(cls) -> Gpus:
+    def open(cls, environ: Mapping[str, str] = os.environ) -> Gpus:
         """Ask the driver whether there are GPUs."""
         try:
             nvml = cast(Nvml, importlib.import_module("pynvml"))
@@ -79,7 +98,7 @@ class Gpus:
         except nvml.NVMLError as error:
             logger.debug("no GPU is measured: %s", error)
             return cls(None)
-        return cls(nvml)
+        return cls(nvml, environ.get(VISIBLE))
 
     def read(self) -> tuple[GpuMemory, ...]:
         """The memory of each GPU now; a GPU that does not answer is left out. Blocks."""
@@ -88,14 +107,27 @@ class Gpus:
             return ()
         found: list[GpuMemory] = []
         with suppress(nvml.NVMLError):
-            for index in range(nvml.nvmlDeviceGetCount()):
+            for index, device in enumerate(self._devices(nvml)):
                 with suppress(nvml.NVMLError):
-                    found.append(_read(nvml, index))
+                    found.append(_read(nvml, index, device))
         return tuple(found)
 
+    def _devices(self, nvml: Nvml) -> Sequence[int | str]:
+        """The GPUs that may be used, by NVML's index or their UUID. As for CUDA, the first that is neither
+        hides those behind it.
+        """
+        if self._visible is None:
+            return range(nvml.nvmlDeviceGetCount())
+        named = (each.strip() for each in self._visible.split(","))
+        known = takewhile(lambda each: each.isdecimal() or each.startswith(_UUIDS), named)
+        return [int(each) if each.isdecimal() else each for each in known]
 
-def _read(nvml: Nvml, index: int) -> GpuMemory:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+
+def _read(nvml: Nvml, index: int, device: int | str) -> GpuMemory:
+    if isinstance(device, int):
+        handle = nvml.nvmlDeviceGetHandleByIndex(device)
+    else:
+        handle = nvml.nvmlDeviceGetHandleByUUID(device)
     name, memory = nvml.nvmlDeviceGetName(handle), nvml.nvmlDeviceGetMemoryInfo(handle)
     return GpuMemory(
         index=index,

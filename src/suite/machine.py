@@ -99,12 +99,12 @@ def default_memory_limit(root: Path = _ROOT) -> Bound:
     return Bound(int(whole.value * MEMORY_SHARE), f"{MEMORY_SHARE} of {whole.origin}")
 
 
-def warning_about_limit(limit_bytes: int, whole: Bound) -> str | None:
+def warning_about_limit(limit_bytes: int, whole: Bound, setting: str = "memory_limit_gb") -> str | None:
     """What is wrong with a configured limit that is more than there is; None if nothing is."""
     if limit_bytes <= whole.value:
         return None
     return (
-        f"memory_limit_gb is {size(limit_bytes)}, but {whole.origin} is {size(whole.value)}: "
+        f"{setting} is {size(limit_bytes)}, but {whole.origin} is {size(whole.value)}: "
         "models get what is there, and a limit as large as that lets the kernel kill them"
     )
 

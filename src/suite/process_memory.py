@@ -26,18 +26,11 @@ class ProcessMemory(msgspec.Struct, frozen=True, kw_only=True):
     process itself, do not count again."""
     peak_bytes: int = 0
     """The most that the process itself had so far, with what its helpers have now."""
-    gpu_bytes: int = 0
-    """What it has on GPUs, which is no resident memory."""
 
     @property
     def resident_bytes(self) -> int:
         """What it has in RAM."""
         return self.anonymous_bytes + self.file_bytes
-
-    @property
-    def total_bytes(self) -> int:
-        """What it counts for in a budget."""
-        return self.resident_bytes + self.gpu_bytes
 
 
 def process_memory(pid: int, proc: Path = _PROC) -> ProcessMemory:

@@ -248,6 +248,10 @@ async def test_a_client_that_is_gone_frees_its_place(tmp_path: Path, tiny: Path)
         client, subscription = await actor.listening("g1", **ENDLESS, stream=True)
         await client.until(1)
         await subscription.unsubscribe()
+        await anyio.sleep(0.2)  # many chunks that nobody receives
+        subscription = await actor.listen_again(client, subscription)
+        await client.until(len(client.messages) + 1)  # it has only connected again
+        await subscription.unsubscribe()
         finished = await actor.finished("g1")
         assert finished.outcome == "client_gone"
         assert (await event_of(on, finished.seq)).outcome == "client_gone"

@@ -250,13 +250,13 @@ async def test_a_requester_is_gone_when_it_is_away_for_longer_than_it_takes_to_c
             del message
             heard.set()
 
-        monkeypatch.setattr("suite.bus.action.AWAY_SECONDS", 60.0)  # however slow the machine is
+        monkeypatch.setattr("suite.bus.absence.AWAY_SECONDS", 60.0)  # however slow the machine is
         await client.publish("suite.action.beat", b'{"stream": true}', reply=inbox)
         await anyio.sleep(0.1)  # many signals that nobody receives
         there = await client.subscribe(inbox, hear)
         await heard.wait()
         assert not world.gone, "it has only connected again"
-        monkeypatch.setattr("suite.bus.action.AWAY_SECONDS", 0.05)
+        monkeypatch.setattr("suite.bus.absence.AWAY_SECONDS", 0.05)
         await there.unsubscribe()
         with anyio.fail_after(20):
             await eventually(lambda: world.gone == [True])

@@ -22,6 +22,7 @@ from suite.catalogue.kv_cache import (
     smaller,
 )
 from suite.config import DEFAULT_SLOTS, ModelSettings
+from suite.domain.footprint import Footprint
 from suite.engine.gguf.estimate import estimate, kv_bytes_per_token
 from suite.engine.gguf.file import GgufInfo, inspect
 from suite.errors import InvalidConfiguration
@@ -126,7 +127,7 @@ async def test_settings_that_contradict_each_other_make_a_model_that_cannot_be_l
 ) -> None:
     tiny_model(tmp_path / "tiny.gguf")
     settings = {"tiny": ModelSettings(kv_cache="separate", slots=4, context_length=128, cache_tokens=256)}
-    catalogue = Catalogue.open([tmp_path], settings, tmp_path, memory_limit_bytes=GIB)
+    catalogue = Catalogue.open([tmp_path], settings, tmp_path, limits=Footprint(GIB))
     await catalogue.scan()
     model = catalogue.models["tiny"]
     assert isinstance(model.error, InvalidConfiguration)

@@ -111,21 +111,22 @@ def test_the_old_names_work_too(tmp_path: Path) -> None:
     configuration = load_configuration(
         toml(tmp_path, 'vram_limit_gb = 24\nmodels_directory = "old"'), environ={}
     )
-    assert configuration.settings.memory_limit_gb == 24
+    assert configuration.settings.vram_limit_gb == 24
     assert configuration.settings.models_directories == (Path("old"),)
-    assert configuration.origins["memory_limit_gb"] == str(tmp_path / "suite.toml")
+    assert configuration.origins["vram_limit_gb"] == str(tmp_path / "suite.toml")
     overridden = load_settings(
         tmp_path / "suite.toml", environ={"SUITE_VRAM_LIMIT_GB": "12", "SUITE_MODELS_DIRECTORY": "new"}
     )
-    assert (overridden.memory_limit_gb, overridden.models_directories) == (12, (Path("new"),))
+    assert (overridden.vram_limit_gb, overridden.models_directories) == (12, (Path("new"),))
 
 
 def test_an_old_name_beside_the_new_one_is_refused_in_one_place_only(tmp_path: Path) -> None:
-    message = refused(toml(tmp_path, "vram_limit_gb = 1\nmemory_limit_gb = 1"))
-    assert "vram_limit_gb" in message
-    assert "memory_limit_gb" in message
+    message = refused(toml(tmp_path, 'models_directory = "a"\nmodels_directories = ["b"]'))
+    assert "models_directory" in message
+    assert "models_directories" in message
     assert "SUITE_MODELS_DIRECTOR" in refused(SUITE_MODELS_DIRECTORY="a", SUITE_MODELS_DIRECTORIES="b")
-    assert load_settings(toml(tmp_path, "vram_limit_gb = 1"), environ={"SUITE_MEMORY_LIMIT_GB": "2"})
+    file = toml(tmp_path, 'models_directory = "a"')
+    assert load_settings(file, environ={"SUITE_MODELS_DIRECTORIES": "b"}).models_directories == (Path("b"),)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_the_block_of_the_contract(tmp_path: Path) -> None:
     assert settings.enable_backward_compatibility
     assert settings.sqlite_db_path == Path("data/model_evaluation.db")
     assert settings.models_directories == (Path("models"),)
-    assert (settings.memory_limit_gb, settings.prediction_interval_seconds) == (24, 300)
+    assert (settings.vram_limit_gb, settings.prediction_interval_seconds) == (24, 300)
     assert settings.models == {
         "some-model": ModelSettings(
             display_name="Some Model",
@@ -80,7 +80,7 @@ def test_the_block_of_the_contract(tmp_path: Path) -> None:
             priority="high",
         )
     }
-    for path in ("memory_limit_gb", "legacy.port", 'models."some-model".context_length'):
+    for path in ("vram_limit_gb", "legacy.port", 'models."some-model".context_length'):
         assert origins[path] == str(tmp_path / "startup_config.yaml")
     assert origins['models."some-model".slots'] == "default"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from suite.domain.footprint import Footprint
 from suite.domain.residency import Residency, evolve
 from suite.messages.events import (
     Event,
@@ -35,15 +36,15 @@ def loaded(model: str, size: int, instance: str = "") -> InstanceLoaded:
 
 
 def given_facts(limit: int, *events: Event) -> Residency:
-    state = Residency(limit_bytes=limit)
+    state = Residency(limit_bytes=Footprint(limit))
     for event in events:
         state = evolve(state, event)
     return state
 
 
 def test_measured_bytes_count_when_they_are_more_than_the_estimate() -> None:
-    assert given_facts(100, load_started("a", 40), loaded("a", 70)).reserved_bytes == 70
-    assert given_facts(100, load_started("a", 40), loaded("a", 10)).reserved_bytes == 40
+    assert given_facts(100, load_started("a", 40), loaded("a", 70)).reserved_bytes.ram == 70
+    assert given_facts(100, load_started("a", 40), loaded("a", 10)).reserved_bytes.ram == 40
 
 
 @pytest.mark.parametrize(
@@ -55,9 +56,9 @@ def test_measured_bytes_count_when_they_are_more_than_the_estimate() -> None:
     ],
 )
 def test_every_end_gives_the_memory_back(end: Event) -> None:
-    assert given_facts(100, load_started("a", 40), end).reserved_bytes == 0
+    assert given_facts(100, load_started("a", 40), end).reserved_bytes.ram == 0
 
 
 def test_the_end_of_an_earlier_life_does_not_end_the_present_one() -> None:
     late = InstanceUnloaded(node=NODE, model_id="a", instance_id="a-0", reason="idle", freed_bytes=1)
-    assert given_facts(100, load_started("a", 40), late).reserved_bytes == 40
+    assert given_facts(100, load_started("a", 40), late).reserved_bytes.ram == 40

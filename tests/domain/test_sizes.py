@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from suite.domain.footprint import Footprint
 from suite.domain.sizes import LOADS, Need, SizeKey, Sizes, evolve, merged
 from suite.domain.sizes import need as need_of
 from suite.messages.events import (
@@ -36,19 +37,20 @@ def unloaded(instance: str, peak: int) -> InstanceUnloaded:
     )
 
 
-def need(*events: Event, key: SizeKey = KEY) -> int:
-    return sized(*events, key=key).peak_bytes
+def need(*events: Event, key: SizeKey = KEY) -> int | None:
+    found = sized(*events, key=key)
+    return None if found is None else found.peak_bytes.ram
 
 
-def sized(*events: Event, key: SizeKey = KEY) -> Need:
+def sized(*events: Event, key: SizeKey = KEY) -> Need | None:
     sizes: Sizes = {}
     for event in events:
         sizes = evolve(sizes, event)
-    return need_of(sizes, key, estimated_bytes=100)
+    return need_of(sizes, key)
 
 
-def test_before_the_first_load_it_is_the_estimate_and_afterwards_what_was_measured() -> None:
-    assert need() == 100
+def test_before_the_first_load_nothing_is_known_and_afterwards_what_was_measured() -> None:
+    assert need() is None
     assert need(loaded("1", 60)) == 60
     assert need(loaded("1", 60), loaded("2", 50)) == 60
 
@@ -71,7 +73,7 @@ def test_another_content_or_other_settings_are_another_size() -> None:
         70,
         80,
     ]
-    assert need(loaded("1", 60, content="")) == 100, "content that is not known is not mistaken for any"
+    assert need(loaded("1", 60, content="")) is None, "content that is not known is not mistaken for any"
 
 
 def test_a_size_that_was_seen_once_is_forgotten_after_some_loads() -> None:
@@ -89,7 +91,7 @@ def test_what_is_recalled_later_is_added_to_what_was_measured_meanwhile() -> Non
 
 
 def test_what_it_needs_when_it_is_ready_is_told_apart_from_what_it_grew_to() -> None:
-    assert sized(loaded("1", 60), unloaded("1", 300), loaded("2", 70)) == Need(70, 300)
+    assert sized(loaded("1", 60), unloaded("1", 300), loaded("2", 70)) == Need(Footprint(70), Footprint(300))
     too_large = InstanceLoadFailed(
         node=NODE,
         model_id="a",
@@ -100,4 +102,4 @@ def test_what_it_needs_when_it_is_ready_is_told_apart_from_what_it_grew_to() -> 
         content="abc",
         settings_key="k1",
     )
-    assert sized(too_large) == Need(300, 300)
+    assert sized(too_large) == Need(Footprint(300), Footprint(300))

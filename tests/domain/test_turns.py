@@ -57,7 +57,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(data=st.data(), over=st.sampled_from([None, None, None, 20, 90]))
     def finish_load(self, data: st.DataObject, over: int | None) -> None:
         model = data.draw(st.sampled_from(self.memory.loading))
-        reserved = self.memory.state.residency.residents[model].reserved_bytes
+        reserved = self.memory.state.residency.residents[model].reserved_bytes.ram
         self.memory.finish_load(model, None if over is None else reserved + over)
 
     @precondition(lambda self: self.memory.loading)
@@ -88,7 +88,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(model=MODELS)
     def pin(self, model: str) -> None:
         state = self.memory.state
-        others = sum(state.pinned_bytes(each) for each in state.pinned if each != model)
+        others = sum(state.pinned_bytes(each).ram for each in state.pinned if each != model)
         if SIZES[model] + others <= LIMIT:
             self.memory.pin(model, SIZES[model])
 
@@ -115,8 +115,8 @@ class AnyOrder(RuleBasedStateMachine):
         """Processes may only need more together than the limit where one needs more than was estimated."""
         processes = self.memory.processes
         measured = self.memory.state.measured
-        excess = sum(max(0, processes[model] - SIZES[model]) for model in processes if model in measured)
-        assert sum(processes.values()) - excess <= LIMIT
+        excess = sum(max(0, processes[model].ram - SIZES[model]) for model in processes if model in measured)
+        assert sum(each.ram for each in processes.values()) - excess <= LIMIT
 
     @invariant()
     def nobody_waits_without_need(self) -> None:
@@ -130,19 +130,19 @@ class AnyOrder(RuleBasedStateMachine):
     def an_idle_model_gives_way(self) -> None:
         """To the first of those who wait that could ever have the memory, as things stand."""
         memory, state = self.memory, self.memory.state
-        residents, admissible = state.residency.residents, state.residency.admissible_bytes
+        residents, admissible = state.residency.residents, state.residency.admissible_bytes.ram
         free = admissible - sum(
-            each.reserved_bytes
+            each.reserved_bytes.ram
             for id, each in residents.items()
             if id not in memory.leaving or memory.using.get(id)
         )
-        free -= sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
-        idle = sum(each.reserved_bytes for id, each in residents.items() if self.is_idle(id))
-        for model in sorted(state.waiting, key=lambda each: state.waiting[each][0].rank):
-            others = sum(state.pinned_bytes(each) for each in state.pinned if each != model)
-            need = state.need_bytes(state.waiting[model][0])
+        free -= sum(bytes_.ram for id, bytes_ in state.pinned.items() if id not in residents)
+        idle = sum(each.reserved_bytes.ram for id, each in residents.items() if self.is_idle(id))
+        for model in sorted(state.waiting, key=lambda each: state.waiting[each].rank):
+            others = sum(state.pinned_bytes(each).ram for each in state.pinned if each != model)
+            need = state.need_bytes(state.queue(model)[0]).ram
             if need <= admissible - others:
-                kept = state.pinned.get(model, 0) and need
+                kept = state.pinned[model].ram if model in state.pinned else 0
                 assert model in residents or free + kept + idle < need
                 return
 
@@ -456,7 +456,7 @@ def test_models_that_need_more_than_was_estimated_are_remembered_and_give_it_bac
     node.leave("a")
     node.crash("b")
     node.ask("b", 50)
-    assert node.starts[-1].reserved_bytes == 70
+    assert node.starts[-1].reserved_bytes.ram == 70
 
 
 def test_a_model_that_turns_out_to_be_over_the_limit_is_not_tried_again() -> None:
@@ -481,19 +481,19 @@ def test_memory_is_kept_for_what_is_pinned_and_not_loaded() -> None:
 def test_what_it_grew_to_never_keeps_a_model_out_that_fits_when_it_is_ready() -> None:
     node = memory()
     node.ask("g", 300, growth=250)
-    assert node.starts[-1].reserved_bytes == 100, "not more than the limit"
+    assert node.starts[-1].reserved_bytes.ram == 100, "not more than the limit"
     node = memory(p=40)
     node.pin("p", 40)
     node.ask("g", 80, growth=30)
-    assert node.starts[-1].reserved_bytes == 60, "nor than what is not pinned"
+    assert node.starts[-1].reserved_bytes.ram == 60, "nor than what is not pinned"
     node = memory()
     node.others_leave(70)
     node.ask("g", 90, growth=40)
-    assert node.starts[-1].reserved_bytes == 70, "nor than what other programs leave"
+    assert node.starts[-1].reserved_bytes.ram == 70, "nor than what other programs leave"
     node = memory(a=40)
     node.pin("p", 30)
     node.ask("p", 80, growth=50)
-    assert (node.starts[-1].reserved_bytes, node.starts[-1].evicting) == (80, ("a",)), "where it can"
+    assert (node.starts[-1].reserved_bytes.ram, node.starts[-1].evicting) == (80, ("a",)), "where it can"
     node = memory(p=60)
     node.pin("p", 60)
     with pytest.raises(NotEnoughMemory, match="g needs 50 bytes"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from suite.domain.footprint import Footprint
 from suite.domain.turns import LONGEST_TURN_SECONDS, Queued, Request, evolve
 from suite.domain.weighing import MOST_CANDIDATES, weigh, weigh_excess
 from suite.messages.decisions import Candidate, Decision, MoreMemory, NotPinned, NotUsed, UsedLater, WorthMore
@@ -51,7 +52,9 @@ def test_one_stays_if_it_had_been_used_later_than_the_next() -> None:
 
 def test_one_stays_if_the_policy_had_found_it_worth_more_than_the_next() -> None:
     node = memory(a=30, b=40, c=30)
-    request = Request(request_id="r", model_id="d", need_bytes=20, since=node.now, deadline=node.now)
+    request = Request(
+        request_id="r", model_id="d", need_bytes=Footprint(20), since=node.now, deadline=node.now
+    )
     state = evolve(node.state, Queued(request=request))
     worth = {"a": 3.0, "b": 1.0, "c": 2.0}
     occupancy = {id: msgspec.structs.replace(use, worth=worth[id]) for id, use in node.occupancy().items()}
@@ -143,7 +146,7 @@ def test_what_left_because_all_together_needed_too_much() -> None:
     node.ask("b", 50)
     state = node.state
     residents = dict(state.residency.residents)
-    residents["b"] = msgspec.structs.replace(residents["b"], reserved_bytes=70)
+    residents["b"] = msgspec.structs.replace(residents["b"], reserved_bytes=Footprint(70))
     over = msgspec.structs.replace(
         state, residency=msgspec.structs.replace(state.residency, residents=residents)
     )
@@ -154,8 +157,10 @@ def test_what_left_because_all_together_needed_too_much() -> None:
 
 def test_more_memory_helps_also_where_other_programs_use_it() -> None:
     node = memory(a=30, b=30)
-    residency = msgspec.structs.replace(node.state.residency, available_bytes=70)
-    request = Request(request_id="r", model_id="d", need_bytes=20, since=node.now, deadline=node.now)
+    residency = msgspec.structs.replace(node.state.residency, available_bytes=Footprint(70))
+    request = Request(
+        request_id="r", model_id="d", need_bytes=Footprint(20), since=node.now, deadline=node.now
+    )
     state = evolve(msgspec.structs.replace(node.state, residency=residency), Queued(request=request))
     decision = weigh(state, "d", now=node.now, occupancy=node.occupancy())
     assert (decision.free_bytes, decision.left_by_others_bytes) == (10, 70)
@@ -167,7 +172,7 @@ def test_a_request_may_have_others_leave_than_the_preload_in_front_of_it() -> No
     preload = Request(
         request_id="p",
         model_id="d",
-        need_bytes=20,
+        need_bytes=Footprint(20),
         since=node.now,
         deadline=node.now,
         purpose="preload",

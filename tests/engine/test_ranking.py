@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from suite.engine.llama_model import ContextSettings, LlamaModel
-from suite.engine.ranking import Ranker, pair
+from suite.engine.ranking import Pairs, Ranker
 from suite.errors import CannotRerank, PromptTooLong
 from support.encoder import CONTEXT, tiny_bert
 from support.models import tiny_model
@@ -58,14 +58,16 @@ def test_a_decoder_ranks_by_the_template_of_its_file_in_one_step_or_in_several(
     model = LlamaModel.load(str(tiny_reranker(tmp_path / "reranker.gguf")), settings, lambda _: None)
     pairs, together = check_scores(model)
     assert scores(Ranker(model, settings), pairs, raw=True) == pytest.approx(together, abs=ALIKE)
-    named = pair(model.vocabulary, "{document}", "{query}")
-    assert "query: {document} document: {query} answer:" in model.vocabulary.detokenize(named)
+    named = Pairs(model.vocabulary).tokens("{document}", "</s>{query}")
+    assert model.vocabulary.tokenize("</s>", begins=False)[-1] not in named, "a name in a document is text"
+    assert "query: {document} document: </s>{query} answer:" in model.vocabulary.detokenize(named)
     model.free()
 
 
 def check_scores(model: LlamaModel) -> tuple[list[list[int]], tuple[float, ...]]:
     ranker = Ranker(model, model.settings)
-    pairs = [pair(model.vocabulary, "the sea", document) for document in DOCUMENTS]
+    made = Pairs(model.vocabulary)
+    pairs = [made.tokens("the sea", document) for document in DOCUMENTS]
     together = scores(ranker, pairs)
     assert all(0 < score < 1 for score in together)
     assert len({round(score, 5) for score in together}) == len(DOCUMENTS), "the documents differ"
@@ -77,10 +79,10 @@ def check_scores(model: LlamaModel) -> tuple[list[list[int]], tuple[float, ...]]
 def test_what_is_ranked_is_the_query_and_the_document_between_the_marks_of_the_model(
     model: LlamaModel,
 ) -> None:
-    tokens = pair(model.vocabulary, "a", "b")
+    tokens = Pairs(model.vocabulary).tokens("a", "b")
     pieces = [model.vocabulary.piece(token, special=True).decode().strip() for token in tokens]
     assert pieces == ["[CLS]", "a", "[SEP]", "b", "[SEP]"]
-    named = pair(model.vocabulary, "a", "[SEP]")
+    named = Pairs(model.vocabulary).tokens("a", "[SEP]")
     assert named.count(tokens[2]) == 2, "a name of a mark in a document is text"
 
 

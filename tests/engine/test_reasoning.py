@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.engine.engine import Engine
 from suite.engine.reasoning import FORMATS, AnswerStream, Piece, Reasoning, format_of, marker_tokens
+from suite.engine.slots import Slots
+from support.backend import WORDS, FakeBackend
+from support.generations import alone, asked, drain
 
 THINK, HARMONY = FORMATS[0], FORMATS[-1]
 
@@ -93,6 +97,26 @@ def test_a_grammar_begins_with_the_answer() -> None:
     stream.push(9, b"{")
     assert not stream.exempt
     assert stream.exempt is not None
+
+
+@settings(deadline=None)
+@given(prompt=st.lists(st.integers(1, 4), min_size=1, max_size=8), end=st.integers(1, WORDS - 1))
+def test_the_engine_tells_reasoning_apart_and_frees_it_of_the_grammar(prompt: list[int], end: int) -> None:
+    """The answer begins within the reasoning, which a control token ends, or nothing does."""
+    backend = FakeBackend(slots=1, context=100, cache=100)
+    engine = Engine(backend, Slots(1), prompt_step_tokens=4)
+    reasoning = Reasoning(form=THINK, opened=True, tokens={end: b"</think>"})
+    each = asked(prompt, max_tokens=60, reasoning=reasoning)
+    engine.submit(each.generation, each.heard)
+    drain(engine)
+    answer, _ = alone(prompt, 60, 1, 100)
+    thought = answer.index(end) if end in answer else len(answer)
+    assert each.heard.reasoning.split() == [str(token) for token in answer[:thought]]
+    assert each.heard.tokens == answer[thought + 1 :]
+    assert each.generation.reasoning_tokens == len(answer[: thought + 1])
+    assert [exempt is None for exempt in backend.exempt[: len(answer)]] == [
+        place <= thought for place in range(len(answer))
+    ]
 
 
 def test_a_model_thinks_if_its_template_or_its_vocabulary_has_the_markers() -> None:

@@ -239,6 +239,19 @@ def test_a_grammar_is_followed_by_what_is_shown(smol: Bare) -> None:
             assert 3 <= len(smol.text(sampler, PROMPT, 20)) <= 9
 
 
+def test_a_grammar_does_not_see_what_is_exempt_from_it(tiny: Bare) -> None:
+    with following(tiny, 'root ::= "ab"') as grammar:
+        with Sampler(SamplingParams(temperature=0, grammar=grammar), tiny.vocabulary) as sampler:
+            tiny.begin(PROMPT)
+            likeliest = int(tiny.logits().argmax())
+            assert tiny.vocabulary.visible_bytes(likeliest) != b"a"
+            assert sampler.sample(tiny.context, exempt=None) == likeliest
+            assert sampler.sample(tiny.context, exempt={likeliest}) == likeliest
+            other = {likeliest + 1}
+            said = [sampler.sample(tiny.context, exempt=other) for _ in range(2)]
+            assert b"".join(map(tiny.vocabulary.visible_bytes, said)) == b"ab"
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_grammar_that_permits_no_token_is_refused_and_not_run_into(tiny: Bare, temperature: float) -> None:
     """llama.cpp would abort the process."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from suite.explanation.sentences import FACTS, sentences
 from suite.messages.decisions import (
     Candidate,
     Decision,
+    GpuRoom,
     MoreMemory,
     NotPinned,
     NotUsed,
@@ -172,7 +174,71 @@ EXCESS = Decision(
     ),
 )
 
+ON_GPU = Decision(
+    need_bytes=GIB,
+    free_bytes=4 * GIB,
+    limit_bytes=8 * GIB,
+    gpus=(
+        GpuRoom(name="gpu0", need_bytes=2 * GIB, free_bytes=0, limit_bytes=3 * GIB),
+        GpuRoom(name="gpu1", need_bytes=0, free_bytes=GIB, limit_bytes=3 * GIB),
+    ),
+    scarcest="gpu0",
+    waiting=1,
+    candidates=(
+        Candidate(
+            model_id="big",
+            bytes=3 * GIB,
+            gpus={"gpu0": 2 * GIB},
+            standing="idle",
+            chosen=True,
+            unused_seconds=60,
+        ),
+    ),
+    alternatives=(
+        MoreMemory(bytes=3 * GIB, gpus={"gpu0": 2 * GIB}, starts=True),
+        MoreMemory(bytes=2 * GIB, gpus={"gpu0": 2 * GIB}, starts=True),
+    ),
+)
+GPU_EXCESS = msgspec.structs.replace(
+    EXCESS,
+    free_bytes=GIB,
+    gpus=(GpuRoom(name="gpu0", need_bytes=0, free_bytes=-GIB, limit_bytes=3 * GIB),),
+    scarcest="gpu0",
+)
+
 TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
+    (
+        started(ON_GPU, "big"),
+        (
+            "tiny began to load on box1 because 1 request needed it.",
+            "It needed 2.00 GiB on gpu0, and nothing of 3.00 GiB was free. It needed 1.00 GiB of RAM, and "
+            "4.00 GiB of 8.00 GiB was free.",
+            "big (2.00 GiB on gpu0, not used for 1 min) left for it.",
+            "With 2.00 GiB more on gpu0 and 1.00 GiB more of RAM, nobody would have had to leave for it.",
+            "With 2.00 GiB more on gpu0, nobody would have had to leave for it.",
+        ),
+    ),
+    (
+        unloaded("evicted", decision=GPU_EXCESS),
+        (
+            "big left box1: the models there needed 1.00 GiB more together than the limit of 3.00 GiB on "
+            "gpu0.",
+            "Also in memory: b (1 request used it).",
+        ),
+    ),
+    (
+        InstanceLoaded(
+            node="box1",
+            model_id="tiny",
+            instance_id="i",
+            pid=1,
+            resident_bytes=GIB,
+            load_ms=1494.7,
+            gpu_bytes=2 * GIB,
+            gpus={"gpu0": 2 * GIB},
+        ),
+        ("tiny was loaded on box1 in 1.5 s: it takes 3.00 GiB (2.00 GiB on gpu0).",),
+    ),
     (
         started(NO_ROOM),
         (

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 import suite
+from suite.domain.footprint import Footprint
 from suite.domain.residency import Residency, evolve
 from suite.errors import SuiteError
 from suite.messages.envelope import Recorded
@@ -152,7 +153,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(tmp_path:
     check_fencing(events)
     assert sum(isinstance(event.data, NodeStarted) for event in events) == LIVES + 1
 
-    state = Residency(limit_bytes=2**40)
+    state = Residency(limit_bytes=Footprint(2**40))
     for event in events:
         state = evolve(state, event.data)
     assert status.models is not None

@@ -44,6 +44,7 @@ def test_this_machine_is_served_under_its_own_names(host: str) -> None:
         "10.0.0.1",
         "[::1",
         "127.0.0.1@evil.example",
+        "evil.example#localhost",
         "0x7f000001",
         "notlocalhost",
     ],

@@ -21,13 +21,18 @@ from suite.bus.embedded import EmbeddedServer
 from suite.bus.jetstream import JetStream, Refused
 from suite.errors import AccessDenied
 from suite.identity import new_id, utc_now
-from suite.log import Log
+from suite.log import Log, mirror
 from suite.log.mirror import keep_mirror
 from suite.log.reader import Reader
 from suite.messages.actor import NatsAccess
 from suite.tasks import background
 from support.journal import SUBJECTS, generated, open_log
 from support.nats import eventually, restart_nats
+
+
+@pytest.fixture(autouse=True)
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "LOOK_SECONDS", 0.1)
 
 
 @asynccontextmanager

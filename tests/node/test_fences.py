@@ -12,6 +12,7 @@ import pytest
 
 from suite.bus.connection import Connection
 from suite.catalogue import Catalogue
+from suite.domain.footprint import Footprint
 from suite.domain.registration import Found, Gone
 from suite.errors import Conflict, Fenced, LogGone, SuiteError
 from suite.identity import new_id
@@ -62,7 +63,7 @@ class Box:
         self.journal: Journal
 
     async def enter(self) -> Journal:
-        epoch = await self.membership.enter(take_over=True, memory_limit_bytes=1)
+        epoch = await self.membership.enter(take_over=True, limits=Footprint(1))
         self.journal = Journal(self.log, SUBJECTS, "box1", epoch, new_id)
         return self.journal
 

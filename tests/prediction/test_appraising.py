@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
+from suite.domain.footprint import Footprint
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     Event,
@@ -98,7 +99,7 @@ def test_the_wait_for_those_that_had_to_leave_is_no_part_of_the_costs_and_memory
     started, loaded = load("m", 60.0, bytes_=3)
     assert isinstance(loaded, InstanceLoaded)
     costs = costs_of(started, msgspec.structs.replace(loaded, process_ms=2000.0, gpu_bytes=4))
-    assert costs.candidate("m") == Candidate(model_id="m", bytes=7, reload_seconds=2.0)
+    assert costs.candidate("m") == Candidate(model_id="m", bytes=7, gpus={"gpu0": 4}, reload_seconds=2.0)
 
 
 def test_conversations_cost_what_reading_them_again_takes_as_far_as_prompts_go_on_with_them() -> None:
@@ -136,7 +137,7 @@ def test_time_does_not_run_away_between_two_nodes_whose_clocks_do_not_agree() ->
 
 
 def appraiser_of(events: Iterable[Recorded]) -> Appraiser:
-    appraiser = Appraiser(NODE, BestLately(LIMIT), limit_bytes=LIMIT)
+    appraiser = Appraiser(NODE, BestLately(Footprint(LIMIT)), limit_bytes=Footprint(LIMIT))
     for event in events:
         appraiser.fold(event)
     return appraiser
@@ -165,8 +166,8 @@ def test_the_same_events_and_moment_give_the_same_worth() -> None:
 
 def test_only_what_this_node_did_and_uses_that_say_no_node_count() -> None:
     mine, all_ = GreedyDual(), GreedyDual()
-    appraiser = Appraiser(NODE, mine, limit_bytes=LIMIT)
-    elsewhere = Appraiser("else", all_, limit_bytes=LIMIT)
+    appraiser = Appraiser(NODE, mine, limit_bytes=Footprint(LIMIT))
+    elsewhere = Appraiser("else", all_, limit_bytes=Footprint(LIMIT))
     for event in log_of([*load("a", 3.0), generated("a"), use("a"), evicted("a")]):
         appraiser.fold(event)
         elsewhere.fold(event)

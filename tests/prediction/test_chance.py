@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from suite.domain.footprint import Footprint
 from suite.prediction import recent
 from suite.prediction.bets import WORK_SHARE, bets, weigh
 from suite.prediction.chance import Calibration, UseChance
@@ -80,16 +81,26 @@ def taken(
     absent: list[Candidate], idle: list[Candidate], free_bytes: int
 ) -> list[tuple[str, tuple[str, ...]]]:
     return [
-        (bet.candidate.model_id, bet.evicting) for bet in bets(absent, idle, free_bytes, CHANCES.__getitem__)
+        (bet.candidate.model_id, bet.evicting)
+        for bet in bets(absent, idle, Footprint(free_bytes), CHANCES.__getitem__)
     ]
 
 
 def test_bets_go_into_free_memory_the_likeliest_first_and_none_is_taken_without_a_chance() -> None:
     assert taken([SELDOM, NEVER, MAYBE, LIKELY], [], 25) == [("likely", ()), ("maybe", ())]
     assert taken([NEVER], [], 100) == []
-    [bet] = bets([LIKELY], [], 10, CHANCES.__getitem__)
+    [bet] = bets([LIKELY], [], Footprint(10), CHANCES.__getitem__)
     costs = [bet.chance, bet.saves_seconds, bet.costs_seconds]
     assert costs == pytest.approx([0.8, 16.0, 20.0 * WORK_SHARE])
+
+
+def test_a_bet_has_only_those_leave_that_free_the_memory_it_needs() -> None:
+    on_gpu = Candidate(model_id="likely", bytes=10, gpus={"gpu0": 8}, reload_seconds=20.0)
+    there = Candidate(model_id="maybe", bytes=10, gpus={"gpu0": 9}, reload_seconds=20.0)
+    free = Footprint(2, {"gpu0": 0})
+    [bet] = bets([on_gpu], [SELDOM, there], free, CHANCES.__getitem__)
+    assert bet.evicting == ("maybe",), "though the other is less likely to be used"
+    assert bets([on_gpu], [SELDOM], free, CHANCES.__getitem__) == []
 
 
 def test_a_bet_has_others_leave_only_if_they_are_less_likely_to_be_needed() -> None:
@@ -100,6 +111,6 @@ def test_a_bet_has_others_leave_only_if_they_are_less_likely_to_be_needed() -> N
 
 
 def test_models_that_no_bet_is_taken_on_are_told_with_their_costs() -> None:
-    weighed = weigh([MAYBE, LIKELY, NEVER, SELDOM], [], 15, CHANCES.__getitem__)
+    weighed = weigh([MAYBE, LIKELY, NEVER, SELDOM], [], Footprint(15), CHANCES.__getitem__)
     assert [bet.candidate for bet in weighed.taken] == [LIKELY]
     assert [(bet.candidate, bet.costs_seconds) for bet in weighed.passed] == [(MAYBE, None), (SELDOM, None)]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from suite.domain.footprint import Footprint
 from suite.prediction import recent
 from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.frequency import DecayedFrequency
@@ -21,7 +22,7 @@ from suite.prediction.replay.history import History
 from suite.prediction.replay.node import VirtualNode
 from support.histories import SIZE, history_of, made_up
 
-POLICIES = (LeastRecentlyUsed, DecayedFrequency, GreedyDual, RelaxedBelady, lambda: BestLately(3))
+POLICIES = (LeastRecentlyUsed, DecayedFrequency, GreedyDual, RelaxedBelady, lambda: BestLately(Footprint(3)))
 MODELS = ("a", "b", "c", "d")
 
 
@@ -106,12 +107,12 @@ def cold_starts(policy: EvictionPolicy, history: History, room: int) -> int:
 def test_the_default_is_about_as_good_as_the_best_of_those_that_it_can_follow(room: int) -> None:
     history = history_of(made_up(3_000))
     best = min(cold_starts(make(), history, room) for make in POLICIES[:-1])
-    assert cold_starts(BestLately(room * SIZE), history, room) <= 1.03 * best
+    assert cold_starts(BestLately(Footprint(room * SIZE)), history, room) <= 1.03 * best
 
 
 def test_the_default_follows_whoever_does_better_and_changes_when_that_does() -> None:
     frequent, recent = DecayedFrequency(half_life_seconds=1e9), LeastRecentlyUsed()
-    policy = BestLately(2, (recent, frequent))
+    policy = BestLately(Footprint(2), (recent, frequent))
     pairs = ("ef", "gh", "ij", "kl", "mn", "op", "qr", "st", "uv", "wx")
     for model_id in "".join(("abcd", *pairs)):
         policy.fold(Loaded(at=0.0, candidate=candidate(model_id)))

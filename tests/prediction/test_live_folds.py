@@ -11,6 +11,7 @@ import pytest
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.config import Settings
+from suite.domain.footprint import Footprint
 from suite.errors import InvalidConfiguration
 from suite.identity import new_id, utc_now
 from suite.log import Log
@@ -150,7 +151,9 @@ class Nonsense(LeastRecentlyUsed):
 @asynccontextmanager
 async def learning(log: Log, policy: str, told: list[tuple[str, str]]) -> AsyncIterator[Learning]:
     settings = Settings(node="box", eviction_policy=policy)
-    learning = Learning(settings, log, 100, report=lambda kind, message: told.append((kind, message)))
+    learning = Learning(
+        settings, log, Footprint(100), report=lambda kind, message: told.append((kind, message))
+    )
     async with background() as tasks:
         tasks.start_soon(learning.run)
         yield learning

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from bets import after_restarts, second_week
+from suite.domain.footprint import Footprint
 from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.policy import EvictionPolicy
 from suite.prediction.eviction.recency import LeastRecentlyUsed
@@ -49,7 +50,7 @@ def replayed(
 
 @pytest.mark.parametrize(("room", "most", "of_lru"), [(2, 54.6, 58.9), (4, 32.4, 35.3), (8, 14.7, 16.2)])
 def test_the_default_has_fewer_cold_starts(trace: History, room: int, most: float, of_lru: float) -> None:
-    outcome = replayed(trace, BestLately(room * SIZE), room)
+    outcome = replayed(trace, BestLately(Footprint(room * SIZE)), room)
     assert outcome.cold_percent <= most
     assert round(replayed(trace, LeastRecentlyUsed(), room).cold_percent, 1) == of_lru
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET, UnsetType
 
+from suite.domain.footprint import Footprint
 from suite.errors import InvalidRequest
 from suite.messages.events import Generated, InstanceLoaded, UsageRecorded
 from suite.prediction.eviction.policies import POLICIES
@@ -313,9 +314,9 @@ def test_a_bet_whose_model_leaves_after_its_time_was_not_used() -> None:
     for number in range(400):
         bettor.used("a", number * 300.0, conversation="")
     at = 400 * 300.0
-    bet = bettor.take((), (), SIZE, at)
+    bet = bettor.take((), (), Footprint(SIZE), at)
     assert bet is not None
-    assert bettor.take((), (), SIZE, at) is None  # none on a model with an open bet
+    assert bettor.take((), (), Footprint(SIZE), at) is None  # none on a model with an open bet
     told = bettor.chance("a", at)
     bettor.left("a", at + 7_200.0)
     assert (bettor.won, bettor.lost) == (0, 1)

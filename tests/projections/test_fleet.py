@@ -87,6 +87,7 @@ def loaded(
     *,
     load_ms: float = 100.0,
     size: int = 5,
+    gpus: dict[str, int] | None = None,
     content: str = "",
 ) -> InstanceLoaded:
     return InstanceLoaded(
@@ -95,6 +96,8 @@ def loaded(
         instance_id=life,
         pid=1,
         resident_bytes=size,
+        gpu_bytes=sum((gpus or {}).values()),
+        gpus=gpus or {},
         load_ms=load_ms,
         content=content,
         settings_key="k",
@@ -114,9 +117,16 @@ def unloaded(
     *,
     reason: UnloadReason = "idle",
     peak: int = 0,
+    gpus: dict[str, int] | None = None,
 ) -> InstanceUnloaded:
     return InstanceUnloaded(
-        node=node, model_id=model_id, instance_id=life, reason=reason, freed_bytes=5, peak_bytes=peak
+        node=node,
+        model_id=model_id,
+        instance_id=life,
+        reason=reason,
+        freed_bytes=5,
+        peak_bytes=peak,
+        gpus=gpus or {},
     )
 
 
@@ -297,8 +307,15 @@ def test_every_load_was_unloaded_or_crashed_or_is_loaded_now(log: list[Recorded]
     anyio.run(check, log)
 
 
+on_gpus = st.dictionaries(st.sampled_from(["gpu0", "gpu1"]), st.integers(1, 9))
 measured_loads = st.lists(
-    st.tuples(nodes, st.sampled_from(["", "5e", "c4"]), st.integers(1, 9), st.none() | st.integers(0, 99)),
+    st.tuples(
+        nodes,
+        st.sampled_from(["", "5e", "c4"]),
+        st.integers(1, 9),
+        on_gpus,
+        st.none() | st.tuples(st.integers(0, 99), on_gpus),
+    ),
     max_size=30,
 )
 
@@ -306,13 +323,15 @@ measured_loads = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(measured_loads)
 def test_the_read_model_remembers_the_sizes_that_a_node_remembers(
-    loads: list[tuple[str, str, int, int | None]],
+    loads: list[tuple[str, str, int, dict[str, int], tuple[int, dict[str, int]] | None]],
 ) -> None:
     facts: list[Event] = []
-    for number, (node, content, size, peak) in enumerate(loads):
-        facts.append(loaded(node=node, life=f"i{number}", size=size, content=content))
+    for number, (node, content, size, gpus, peak) in enumerate(loads):
+        facts.append(loaded(node=node, life=f"i{number}", size=size, gpus=gpus, content=content))
         if peak is not None:
-            facts.append(unloaded(node=node, life=f"i{number}", peak=peak))
+            ram, there = peak
+            total = ram + sum(there.values())
+            facts.append(unloaded(node=node, life=f"i{number}", peak=total, gpus=there))
     known: Sizes = {}
     for fact in facts:
         if fact.ids[0] == "box1":

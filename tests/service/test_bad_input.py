@@ -123,7 +123,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "generate_text",
         msgspec.json.encode({**ASK, "tool_choice": "required"}),
         "invalid_request",
-        "'required'",
+        "needs tools",
     ),
     "cut and continued": (
         "generate_text",

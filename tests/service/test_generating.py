@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
+from msgspec import UNSET
 
 import suite
 from suite.bus.connection import Connection
@@ -196,3 +197,61 @@ async def test_the_service_is_found_by_its_environment(
             health = await client.health_check()
             assert health.status == "HEALTHY"
             assert health.models_tracked == 1
+
+
+THINKING_TEMPLATE = CHAT_TEMPLATE.replace("{{ '[assistant] ' }}", "{{ '[assistant] <think>\n' }}") + (
+    "{# </think> #}"
+)
+"""Opens the reasoning in the prompt."""
+
+
+async def test_what_a_model_thinks_comes_apart_in_chunks_and_replies(tmp_path: Path) -> None:
+    """The model of random weights never ends its reasoning, unless its answer is begun for it."""
+    tiny_model(tmp_path / "tiny.gguf", chat_template=THINKING_TEMPLATE)
+    async with service_and_client(tmp_path, tmp_path / "data") as (_, client):
+        generation = client.generate("tiny", messages=[USER], max_tokens=12, stop="e", requester="key-1")
+        chunks = [chunk async for chunk in generation]
+        reply = generation.reply
+        assert reply.text == "".join(chunk.text for chunk in chunks) == ""
+        assert reply.reasoning is not None
+        assert reply.reasoning == "".join(chunk.reasoning or "" for chunk in chunks)
+        assert reply.usage.reasoning_tokens == reply.usage.completion_tokens == 12
+        begun = [USER, {"role": "assistant", "content": "Red", "reasoning_content": "Some three."}]
+        answer = await client.generate_text("tiny", messages=begun, max_tokens=12)
+        assert answer.reasoning is None
+        assert answer.text
+        assert answer.usage.reasoning_tokens == 0
+        both = await client.generate_text("tiny", messages=[USER], max_tokens=5, n=2)
+        assert all(choice.reasoning and not choice.text for choice in both.choices)
+        events = [event.data for event in await history(client, "usage")]
+        assert [getattr(event, "requester", None) for event in events] == ["key-1", UNSET, UNSET]
+
+
+async def test_the_shapes_of_other_apis_are_taken_and_nothing_is_lost_in_silence(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "tiny.gguf", chat_template=CHAT_TEMPLATE)
+    async with service_and_client(tmp_path, tmp_path / "data") as (service, client):
+        reply = await client.generate_text(
+            "tiny",
+            messages=[
+                {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": None, "tool_calls": []},
+                {"role": "user", "content": "So?"},
+            ],
+            max_completion_tokens=3,
+            logprobs=True,
+            top_logprobs=2,
+            seed=-1,
+        )
+        assert reply.usage.completion_tokens == 3
+        assert reply.seed >= 0
+        assert reply.logprobs is not None
+        assert [len(token.top_logprobs) for token in reply.logprobs] == [2, 2, 2]
+        assert not reply.warnings
+        nulls = dict.fromkeys(("stop", "temperature", "tools", "logit_bias", "max_tokens", "n", "user"))
+        asked = {"model_id": "tiny", "messages": [USER], **nulls, "max_completion_tokens": 4, "store": True}
+        async with Connection.open(service.connection_file().access, name="bare") as bare:
+            single = await bare.request("suite.action.generate_text", msgspec.json.encode(asked), timeout=20)
+        body = msgspec.json.decode(single.data)
+        assert body["usage"]["completion_tokens"] == 4
+        assert body["warnings"] == ["unknown field 'store' ignored"]

@@ -17,6 +17,7 @@ from suite.errors import ActorCrashed
 from suite.messages.envelope import Recorded
 from suite.messages.events import Event, Generated, InstanceCrashed, InstanceLoadStarted, InstanceUnloaded
 from suite.prediction.replay.decisions import DecidedAgain, decide_again
+from support.command import Command
 from support.models import tiny_model
 from support.service import history, service_and_client
 
@@ -101,6 +102,7 @@ async def test_its_log_alone_gives_the_same_evictions_again_event_for_event(tmp_
             tasks.start_soon(kill_one, client)
         eviction = (await client.get_model_status()).eviction
         events = await history(client)
+        checked = await Command(tmp_path / "data").output("replay", "--check", "--node", "box")
     assert eviction is not None
     assert eviction.policy == "best_lately"
     assert eviction.follows
@@ -111,6 +113,7 @@ async def test_its_log_alone_gives_the_same_evictions_again_event_for_event(tmp_
     assert {each.seq for each in decisions} <= loads.keys()
     assert len(decisions) > len(loads) / 2
     assert [each for each in decisions if not each.agrees] == []
+    assert checked.startswith(f"box: made {len(decisions)} decisions again, and each came out as it stands")
     assert any(isinstance(event.data, InstanceCrashed) for event in events)
 
     left = Counter(id for load in loads.values() for id in load.evicting)

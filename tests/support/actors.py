@@ -156,6 +156,10 @@ class Actor:
         assert not accepted.code, accepted
         return client, subscription
 
+    async def listen_again(self, client: Client, left: Subscription) -> Subscription:
+        """Listen to the inbox that a client has left, as one does that was disconnected."""
+        return await self._client.subscribe(left.subject, client.receive)
+
     async def cancel(self, generation_id: str) -> bool:
         answer = await self._node.request(
             SUBJECTS.actor(NODE, INSTANCE, "cancel"),

@@ -9,6 +9,7 @@ import pytest
 
 from suite.engine.engine import Engine
 from suite.engine.generation import EngineRequest, Generation
+from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams
 from suite.errors import SuiteError
 from suite.messages.events import Outcome
@@ -21,8 +22,8 @@ class Heard:
     """A listener that keeps what it is told, and takes nothing after the end."""
 
     text: str = ""
-    ends: int = 0
     reasoning: str = ""
+    ends: int = 0
     error: SuiteError | None = None
 
     def on_text(self, text: str, logprobs: TokenLogprobs | None = None, *, reasoning: str = "") -> None:
@@ -69,6 +70,7 @@ def asked(
     reuse: bool = True,
     prompt_logprobs: int | None = None,
     is_forgotten: bool = False,
+    reasoning: Reasoning | None = None,
     clock: Clock | None = None,
 ) -> Asked:
     order = EngineRequest(
@@ -83,6 +85,7 @@ def asked(
         reuse=reuse and prompt_logprobs is None,
         prompt_logprobs=prompt_logprobs,
         is_forgotten=is_forgotten,
+        reasoning=reasoning,
     )
     return Asked(Generation(order, clock or Clock()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Residency
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
@@ -38,12 +39,19 @@ from suite.prediction.replay.decisions import evicted_again, is_whole
 
 NODE = "box1"
 
+Size = int | Footprint
+"""Bytes of RAM, or in several memories."""
+
+
+def footprint(size: Size) -> Footprint:
+    return Footprint(size) if isinstance(size, int) else size
+
 
 class Memory:
     """The state, what uses the models, and the processes that are there."""
 
-    def __init__(self, limit: int, *, queue_limit: int = 64, turn_seconds: float | None = None) -> None:
-        residency = Residency(limit_bytes=limit)
+    def __init__(self, limit: Size, *, queue_limit: int = 64, turn_seconds: float | None = None) -> None:
+        residency = Residency(limit_bytes=footprint(limit))
         self.state = Turns(residency=residency, queue_limit=queue_limit, turn_seconds=turn_seconds)
         self.now = 0.0
         self.plan = Plan(closing=frozenset())
@@ -55,7 +63,7 @@ class Memory:
         self.begun: dict[str, float] = {}
         """The loads that have been started, with when their process began; absent while they wait for it."""
         self.victims: dict[str, tuple[str, ...]] = {}
-        self.processes: dict[str, int] = {}
+        self.processes: dict[str, Footprint] = {}
         """The bytes of each process."""
         self.served: dict[str, Request] = {}
         """Every request that was served, by id."""
@@ -78,7 +86,7 @@ class Memory:
 
     @property
     def waiting(self) -> list[Request]:
-        return [request for queue in self.state.waiting.values() for request in queue]
+        return [request for queue in self.state.waiting.values() for request in queue.requests]
 
     def occupancy(self) -> dict[str, Occupancy]:
         return {
@@ -101,9 +109,9 @@ class Memory:
     def ask(
         self,
         model: str,
-        size: int,
+        size: Size,
         *,
-        growth: int = 0,
+        growth: Size = NOTHING,
         wait: float = 1e6,
         priority: int = 0,
         only_evicting: tuple[str, ...] | None = None,
@@ -114,8 +122,8 @@ class Memory:
         request = Request(
             request_id=f"r{self._count}",
             model_id=model,
-            need_bytes=size,
-            growth_bytes=growth,
+            need_bytes=footprint(size),
+            growth_bytes=footprint(growth),
             since=self.now,
             deadline=self.now + wait,
             priority=priority,
@@ -144,14 +152,14 @@ class Memory:
 
     # --- what processes do ----------------------------------------------------------------------------------
 
-    def finish_load(self, model: str, measured: int | None = None) -> None:
+    def finish_load(self, model: str, measured: Size | None = None) -> None:
         resident = self.state.residency.residents[model]
         seconds = self.now - self.begun.pop(model)
-        size = resident.reserved_bytes if measured is None else measured
-        if measured is not None and measured > resident.reserved_bytes:
-            known = Measured(model_id=model, estimated_bytes=resident.reserved_bytes, resident_bytes=measured)
+        size = resident.reserved_bytes if measured is None else footprint(measured)
+        if not size.is_within(resident.reserved_bytes):
+            known = Measured(model_id=model, estimated_bytes=resident.reserved_bytes, resident_bytes=size)
             self.state = evolve(self.state, known)
-            if never_fits(self.state, model, measured) is not None:
+            if never_fits(self.state, model, size) is not None:
                 self._fail(model)
                 return
         self.processes[model] = size
@@ -160,7 +168,9 @@ class Memory:
             model_id=model,
             instance_id=resident.instance_id,
             pid=1,
-            resident_bytes=size,
+            resident_bytes=size.ram,
+            gpu_bytes=sum(size.gpus.values()),
+            gpus=dict(size.gpus),
             load_ms=0.0,
         )
         self.state = evolve(self.state, fact)
@@ -168,16 +178,23 @@ class Memory:
         self.last_used[model] = self.now
         self.settle()
 
-    def grow(self, model: str, size: int) -> None:
+    def grow(self, model: str, size: Size) -> None:
         """A loaded model was measured to need more."""
-        fact = InstanceGrew(node=NODE, model_id=model, instance_id=self._instance(model), reserved_bytes=size)
+        needed = footprint(size)
+        fact = InstanceGrew(
+            node=NODE,
+            model_id=model,
+            instance_id=self._instance(model),
+            reserved_bytes=needed.total,
+            gpus=dict(needed.gpus),
+        )
         self.state = evolve(self.state, fact)
-        self.processes[model] = size
+        self.processes[model] = needed
         self.settle()
 
-    def others_leave(self, size: int) -> None:
+    def others_leave(self, size: Size) -> None:
         """Other programs use so much of the machine that this is left for all models together."""
-        self.state = evolve(self.state, Available(bytes=size))
+        self.state = evolve(self.state, Available(bytes=footprint(size)))
         self.settle()
 
     def fail_load(self, model: str) -> None:
@@ -236,8 +253,8 @@ class Memory:
 
     # --- pins and time --------------------------------------------------------------------------------------
 
-    def pin(self, model: str, size: int) -> None:
-        self.state = evolve(self.state, Pinned(model_id=model, need_bytes=size))
+    def pin(self, model: str, size: Size) -> None:
+        self.state = evolve(self.state, Pinned(model_id=model, need_bytes=footprint(size)))
         self.settle()
 
     def unpin(self, model: str) -> None:
@@ -296,8 +313,8 @@ class Memory:
         """Whether the machine does not have what the models that stay need."""
         available = self.state.residency.available_bytes
         residents = self.state.residency.residents
-        staying = sum(each.reserved_bytes for id, each in residents.items() if id not in self.leaving)
-        return available is not None and staying > available
+        staying = total_of(each.reserved_bytes for id, each in residents.items() if id not in self.leaving)
+        return available is not None and not staying.is_within(available)
 
     def _weigh(self, start: Start) -> None:
         decision = self.weighed(start.model_id)
@@ -315,13 +332,14 @@ class Memory:
         assert start.model_id not in self.state.residency.residents, "it is there already"
         for model in start.evicting:
             self._evict(model)
-        waited = self.state.waiting[start.model_id]
+        waited = self.state.queue(start.model_id)
         self.starts.append(start)
         fact = InstanceLoadStarted(
             node=NODE,
             model_id=start.model_id,
             instance_id=f"{start.model_id}-{len(self.starts)}",
-            reserved_bytes=start.reserved_bytes,
+            reserved_bytes=start.reserved_bytes.total,
+            gpus=dict(start.reserved_bytes.gpus),
             context_tokens=8,
             evicting=start.evicting,
         )

@@ -13,6 +13,7 @@ from suite.actions.best_effort import best_effort_read
 from suite.actions.id_pages import cursor_of, ids_after
 from suite.bus.service import Call, action
 from suite.catalogue import Model
+from suite.domain.footprint import NOTHING
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.actions.status import (
     GetModelStatusReply,
@@ -128,6 +129,7 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     """Describe a model for clients."""
     instance = node.supervisor.instances.get(model.model_id)
     info = model.info
+    need = node.supervisor.need_bytes(model) if model.error is None else NOTHING
     place = node.supervisor.admission.place(model.model_id)
     if instance is not None and instance.last_used_at is not None:
         here = parse_time(instance.last_used_at, "last_used")
@@ -157,7 +159,8 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         quarantine=_quarantine(node, model) if instance is None else None,
         has_chat_template=bool(model.settings.chat_template or (info and info.chat_template)),
         estimate=model.estimate,
-        need_bytes=node.supervisor.need_bytes(model) if model.error is None else 0,
+        need_bytes=need.total,
+        need_gpus=dict(need.gpus),
         is_measured=node.supervisor.sizes.is_measured(model),
         estimated_vram_mb=-(-model.need_bytes // _MIB),
         loaded=instance is not None and instance.phase == "loaded",
@@ -220,16 +223,18 @@ def _status(model: Model, instance: Instance | None) -> ModelStatus:
 
 def _describe_instance(node: Node, instance: Instance) -> InstanceInfo:
     resident = node.supervisor.residency.residents.get(instance.model.model_id)
+    reserved = resident.reserved_bytes if resident else NOTHING
     return InstanceInfo(
         node=node.name,
         instance_id=instance.instance_id,
         pid=instance.process.pid if instance.process else None,
         sha256=instance.sha256,
         resident_bytes=instance.resident_bytes,
-        reserved_bytes=resident.reserved_bytes if resident else 0,
+        reserved_bytes=reserved.total,
+        gpus=dict(reserved.gpus),
         measured_bytes=instance.memory.resident_bytes,
         file_bytes=instance.memory.file_bytes,
-        peak_bytes=instance.peak_bytes,
+        peak_bytes=instance.peak.total,
         load_progress=instance.progress,
         load_ms=instance.load_ms,
         running=instance.running,

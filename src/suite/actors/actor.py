@@ -20,6 +20,7 @@ from suite.actors.generation import ClientGeneration, GenerationResources
 from suite.actors.metrics import SlotTurnover, StepMetrics
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.actors.tokens import Tokens
+from suite.bus.absence import NO_RESPONDERS
 from suite.bus.connection import Connection, Message
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
@@ -65,7 +66,6 @@ FLUSH_SECONDS = 0.5
 """How long sending them to NATS may take."""
 SNAPSHOT_SECONDS = 1.5
 """How long writing the snapshots of conversations may take at the end."""
-_NO_RESPONDERS = "503"
 
 _encode = msgspec.json.Encoder().encode
 _decode_handover = msgspec.json.Decoder(Handover).decode
@@ -201,11 +201,10 @@ class ModelActor:
     # --- messages -------------------------------------------------------------------------------------------
 
     async def _on_receipt(self, message: Message) -> None:
-        """Cancel a generation when the server says that nobody received its chunk or heartbeat."""
-        if message.headers.get("Status") == _NO_RESPONDERS:
-            generation = self._receipts.get(message.subject)
-            if generation is not None:
-                generation.cancel("client_gone")
+        """Tell a generation when the server says that nobody received its chunk or heartbeat."""
+        generation = self._receipts.get(message.subject)
+        if generation is not None and message.headers.get("Status") == NO_RESPONDERS:
+            generation.note_unheard()
 
     async def _on_cancel(self, message: Message) -> None:
         generation_id = _decode_cancel(message.data).generation_id

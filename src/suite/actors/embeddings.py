@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeAlias, TypeVar
 
 import anyio
@@ -16,7 +16,7 @@ from suite.actors.pipe import resident_bytes
 from suite.engine.embedding import Embedder
 from suite.engine.engine import Engine
 from suite.engine.llama_model import LlamaModel
-from suite.engine.ranking import Ranker, pair
+from suite.engine.ranking import Pairs, Ranker
 from suite.errors import RequestTimeout, SuiteError
 from suite.messages.actor import Embed, Embedded, Rank, Ranked
 
@@ -78,12 +78,15 @@ class Embeddings:
         return Embedded(embeddings=vectors, tokens=sum(map(len, inputs)), resident_bytes=resident_bytes())
 
     async def _ranked(self, request: Rank) -> Ranked:
-        vocabulary = self._resources.prompter.vocabulary
         inputs = await self._tokens(
-            lambda: [pair(vocabulary, request.query, document) for document in request.documents]
+            lambda: [self._pairs.tokens(request.query, document) for document in request.documents]
         )
         scores = await self._computed(partial(self._scores, request, inputs))
         return Ranked(scores=scores, tokens=sum(map(len, inputs)), resident_bytes=resident_bytes())
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        return Pairs(self._resources.prompter.vocabulary)
 
     async def _tokens(self, make: Callable[[], list[list[int]]]) -> list[list[int]]:
         return await anyio.to_thread.run_sync(make, abandon_on_cancel=True)

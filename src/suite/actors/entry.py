@@ -91,6 +91,7 @@ def _settings(spec: ActorSpec) -> ContextSettings:
         flash_attention=spec.flash_attention,
         batch_tokens=spec.batch_tokens,
         gpu_layers=spec.gpu_layers,
+        tensor_split=spec.tensor_split,
         threads=spec.threads,
         prompt_step_tokens=spec.prompt_step_tokens,
         max_step_seconds=spec.max_step_ms / 1000,

@@ -22,6 +22,7 @@ from suite.actors.choice import PendingChoice
 from suite.actors.feed import Feed, TextDelta
 from suite.actors.metrics import timings, usage
 from suite.actors.preparation import engine_request, prepare
+from suite.bus.absence import Absence
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
 from suite.engine.generation import EngineRequest, Generation
@@ -79,6 +80,7 @@ class ClientGeneration:
         self._seed = resources.new_seed() if seed is None or seed < 0 else seed
         self._choices: list[PendingChoice] = []
         self._cancelled: Outcome | None = None
+        self._absence = Absence()
         self._feed = Feed(stream=handover.request.stream, choices=handover.request.n)
         self._preparing = anyio.CancelScope()
         self._truncated_tokens = 0
@@ -118,6 +120,11 @@ class ClientGeneration:
         self._cancelled = self._cancelled or outcome
         self._preparing.cancel()
         self._cancel_in_engine(self._cancelled)
+
+    def note_unheard(self) -> None:
+        """Note that nobody received a signal. A client that stays away ends it."""
+        if self._absence.note_unheard(self._resources.clock()):
+            self.cancel("client_gone")
 
     def abort(self, error: SuiteError, outcome: Outcome) -> None:
         """End it now, without waiting for the engine; the client gets the error."""

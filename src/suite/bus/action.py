@@ -12,19 +12,16 @@ from typing import Any, Generic, TypeVar, get_type_hints
 import anyio
 import msgspec
 
+from suite.bus.absence import Absence
 from suite.bus.connection import Connection
 from suite.bus.decoding import Shape
 from suite.identity import NewId
 from suite.messages.actions.base import CLIENT_HEADER
-from suite.messages.signals import HEARTBEAT_SECONDS, Signal
+from suite.messages.signals import Signal
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
 
-AWAY_SECONDS = 2 * HEARTBEAT_SECONDS
-"""A requester is gone when nobody has received its signals for so long."""
-SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
-"""Signals that were not received are not of one absence when they are further apart."""
 _NAME_LIMIT = 100
 """The longest name of a client that is shown."""
 _encode = msgspec.json.Encoder().encode
@@ -38,11 +35,11 @@ class Call:
     """The context of one request: its reply subject, headers, warnings and id."""
 
     __slots__ = (
+        "_absence",
         "_connection",
         "_new_id",
         "_receipt",
         "_request_id",
-        "_unheard",
         "given",
         "gone",
         "headers",
@@ -65,7 +62,7 @@ class Call:
         self._new_id = new_id
         self._request_id = ""
         self._receipt = receipt
-        self._unheard: tuple[float, float] | None = None
+        self._absence = Absence()
         self.reply = reply
         """The subject that the answer goes to; empty if nobody waits for one."""
         self.headers = headers
@@ -90,16 +87,8 @@ class Call:
         return "".join(filter(str.isprintable, name)) or None
 
     def note_unheard(self, at: float) -> None:
-        """Note that nobody received a signal (clock time in seconds).
-
-        A requester that connects again misses a few, and lives. It is gone when it has missed those of
-        `AWAY_SECONDS`.
-        """
-        first, last = self._unheard or (at, at)
-        if at - last > SILENCE_SECONDS:
-            first = at  # it was there meanwhile
-        self._unheard = (first, at)
-        if at - first >= AWAY_SECONDS:
+        """Note that nobody received a signal (clock time in seconds)."""
+        if self._absence.note_unheard(at):
             self.gone.set()
 
     async def send(self, signal: Signal) -> None:

@@ -68,9 +68,10 @@ class Shape(Generic[R]):
         it. A null field counts as not given.
         """
         flat, clash = self._unwrapped(fields)
-        return {
-            name: value for name, value in flat.items() if value is not None or name not in self._not_null
-        }, clash
+        nulls = {name for name, value in flat.items() if value is None and name in self._not_null}
+        if nulls:
+            flat = {name: value for name, value in flat.items() if name not in nulls}
+        return flat, clash
 
     def _unwrapped(self, fields: dict[str, Any]) -> tuple[dict[str, Any], InvalidRequest | None]:
         if self._old.isdisjoint(fields):

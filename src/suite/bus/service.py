@@ -23,6 +23,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from opentelemetry.trace import SpanKind
 
 from suite import telemetry
+from suite.bus.absence import NO_RESPONDERS
 from suite.bus.action import Action, Call, HandedOver, action
 from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.decoding import parse
@@ -47,7 +48,6 @@ RESTING_LIMIT = 64
 """How many idle tasks are kept for the next requests."""
 
 _CONSUMER = SpanKind.CONSUMER
-_NO_RESPONDERS = "503"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -297,7 +297,7 @@ class Service(Generic[T]):
     async def _on_receipt(self, message: Message) -> None:
         """Tell a request when the server says that nobody received its signal."""
         call = self._streaming.get(message.subject)
-        if call is not None and message.headers.get("Status") == _NO_RESPONDERS:
+        if call is not None and message.headers.get("Status") == NO_RESPONDERS:
             call.note_unheard(anyio.current_time())
 
     # --- answers ------------------------------------------------------------------------------------------

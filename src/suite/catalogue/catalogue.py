@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from suite.catalogue.names import printable
 from suite.catalogue.outage import Outage, outage_problems
 from suite.catalogue.watch import identities, ticks
 from suite.config import FollowLinks, ModelSettings
+from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.signature import Signature
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid, ModelNotFound, SuiteError
 
@@ -63,18 +64,20 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         digests: DigestCache,
         clock: Callable[[], float],
-        memory_limit_bytes: int,
+        limits: Footprint,
     ) -> None:
         self._directories = directories
         self._settings = settings
         self._digests = digests
-        self._inspection = Inspection(settings, digests, memory_limit_bytes)
+        self._inspection = Inspection(settings, digests, limits)
         self._clock = clock
         self._models: dict[str, Model] = {}
         self._aliases: dict[str, str] = {}
         self._missing: dict[str, str] = {}
         self._outages = directories.unlisted()
         self._unsettled: dict[str, tuple[Signature, float]] = {}
+        self._changed = False
+        """Whether something has changed since the last scan that a change has caused."""
         self._scanning = anyio.Lock()
         self._hashing = anyio.Lock()
         self._looks = Looks()
@@ -93,18 +96,18 @@ class Catalogue:
         settings: Mapping[str, ModelSettings],
         data_dir: Path,
         *,
-        memory_limit_bytes: int = 0,
+        limits: Footprint = NOTHING,
         follow_links: FollowLinks = "inside",
         clock: Callable[[], float] = time.monotonic,
     ) -> Catalogue:
         """A catalogue of these directories, empty until its first scan.
 
         `data_dir` keeps the digests of files and which id means which file. Default KV caches depend on
-        `memory_limit_bytes`, the node's.
+        `limits`, those of the node's memories.
         """
         ids = Ids(data_dir / "ids.json")
         found = Directories(directories, ids, follow_links)
-        return cls(found, settings, DigestCache(data_dir / "digests.json"), clock, memory_limit_bytes)
+        return cls(found, settings, DigestCache(data_dir / "digests.json"), clock, limits)
 
     @property
     def models(self) -> Mapping[str, Model]:
@@ -236,21 +239,26 @@ class Catalogue:
 
     async def watch(self) -> AsyncGenerator[Changes, None]:
         """Scan whenever files change, and yield what changed. Never ends by itself."""
-        scanned, changed = -math.inf, True  # so that the first tick scans
+        scanned, self._changed = -math.inf, True  # so that the first tick scans
         while True:
             watched = await self._identities()
-            async with aclosing(ticks(list(watched))) as told:
+            async with aclosing(ticks(list(watched), partial(self._patience, watched))) as told:
                 async for something in told:
                     # a directory that came, went, or is another one now is watched anew
                     other = watched != await self._identities()
-                    changed = changed or something or other or bool(self._unsettled)
-                    if self._clock() - scanned < (SETTLE_SECONDS if changed else IDLE_SECONDS):
+                    self._changed = self._changed or something or other or bool(self._unsettled)
+                    if self._clock() - scanned < (SETTLE_SECONDS if self._changed else IDLE_SECONDS):
                         continue
-                    scanned, changed = self._clock(), False
+                    scanned, self._changed = self._clock(), False
                     if changes := await self.scan(settle_seconds=SETTLE_SECONDS):
                         yield changes
                     if other:
                         break
+
+    def _patience(self, watched: Collection[Path]) -> int:
+        """How many seconds to wait for a change: one while a scan is due, or a directory is missing."""
+        is_expected = self._changed or self._unsettled or len(watched) < len(self._directories.paths)
+        return 1 if is_expected else round(IDLE_SECONDS)
 
     async def _identities(self) -> dict[Path, tuple[int, int]]:
         return await self._ask(math.inf, identities, self._directories.paths)

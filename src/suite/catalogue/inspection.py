@@ -11,9 +11,10 @@ import msgspec
 from suite.catalogue.digests import DigestCache, fingerprint
 from suite.catalogue.entry import Entry
 from suite.catalogue.files import ModelFile, gone
-from suite.catalogue.kv_cache import KvCache, estimated, kv_cache
+from suite.catalogue.kv_cache import KvCache, budget, estimated, kv_cache
 from suite.catalogue.model import Model, with_claim_checked
 from suite.config import ModelSettings
+from suite.domain.footprint import Footprint
 from suite.engine.gguf.file import GgufInfo, inspect
 from suite.errors import (
     InvalidConfiguration,
@@ -30,11 +31,11 @@ class Inspection:
     """Makes models of files that were found."""
 
     def __init__(
-        self, settings: Mapping[str, ModelSettings], digests: DigestCache, memory_limit_bytes: int
+        self, settings: Mapping[str, ModelSettings], digests: DigestCache, limits: Footprint
     ) -> None:
         self._settings = settings
         self._digests = digests
-        self._memory_limit_bytes = memory_limit_bytes
+        self._limits = limits
 
     def inspect(self, model_id: str, file: ModelFile) -> Model | None:
         """Read a file and describe it as a model; None if it is gone meanwhile."""
@@ -98,7 +99,7 @@ class Inspection:
 
     def _kv_cache(self, model_id: str, settings: ModelSettings, info: GgufInfo) -> KvCache:
         """Raises InvalidConfiguration."""
-        cache = kv_cache(settings, info, self._memory_limit_bytes)
+        cache = kv_cache(settings, info, budget(settings, self._limits))
         if cache.warning is not None:
             logger.warning("model %s: %s", model_id, cache.warning)
         return cache

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from suite.config import DEFAULT_SLOTS, ModelSettings
+from suite.domain.footprint import Footprint
 from suite.engine.gguf.estimate import cells_of, estimate, kv_bytes_per_token, uses_flash_attention
 from suite.engine.gguf.file import GgufInfo
 from suite.errors import InvalidConfiguration
@@ -61,6 +62,15 @@ class KvCache(msgspec.Struct, frozen=True, kw_only=True):
     def stream_tokens(self) -> int:
         """The tokens that each of these has room for."""
         return self.cache_tokens // self.streams
+
+
+def budget(settings: ModelSettings, limits: Footprint) -> int:
+    """What a model with these settings may have at most, in bytes: of GPUs if it is there, of RAM, or of
+    both."""
+    if not settings.n_gpu_layers or not limits.gpus:
+        return limits.ram
+    on_gpus = sum(limits.gpus.values())
+    return on_gpus if settings.n_gpu_layers < 0 else limits.ram + on_gpus
 
 
 def context_tokens(settings: ModelSettings, info: GgufInfo) -> int:

@@ -9,12 +9,15 @@ from pathlib import Path
 import msgspec
 
 from suite.catalogue.files import ModelFile
-from suite.catalogue.kv_cache import KvCache, smaller
+from suite.catalogue.kv_cache import KvCache, budget, smaller
 from suite.catalogue.outage import Outage
 from suite.config import ModelSettings
+from suite.domain.footprint import NOTHING, Footprint
 from suite.engine.gguf.file import GgufInfo
+from suite.engine.gguf.placement import place
 from suite.errors import ModelFileIncomplete, ModelFileInvalid, SuiteError
 from suite.messages.actions.status import FileState, MemoryEstimate
+from suite.messages.decisions import RAM
 
 _KEY_CHARACTERS = 16
 
@@ -96,14 +99,42 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def need_bytes(self) -> int:
-        """The estimated memory of loading it, in bytes."""
+        """The estimated memory of loading it where RAM is the only memory, in bytes."""
         return self.estimate.total_bytes if self.estimate else 0
 
-    def smaller(self, limit_bytes: int) -> str:
-        """Which of its settings would make it fit into this limit; empty if it does, or if none would."""
-        if self.need_bytes <= limit_bytes or self.info is None:
+    def footprint(self, limits: Footprint) -> Footprint:
+        """The estimated memory of loading it on a node with these memories."""
+        return self._footprint(limits, self.settings.n_gpu_layers)
+
+    def smaller(self, limits: Footprint) -> str:
+        """Which of its settings would make it fit into these limits; empty if it does, or if none would."""
+        if self.info is None or self.footprint(limits).is_within(limits):
             return ""
-        return smaller(self.settings, self.info, limit_bytes)
+        limit_bytes = budget(self.settings, limits)
+        ways = [smaller(self.settings, self.info, limit_bytes)] if self.need_bytes > limit_bytes else []
+        if limits.gpus and self.settings.n_gpu_layers:
+            ways.append(self._fewer_gpu_layers(limits))
+        return " or ".join(filter(None, ways))
+
+    def _fewer_gpu_layers(self, limits: Footprint) -> str:
+        """The most layers on GPUs with which it fits, as in TOML; empty if it does with none."""
+        layers = self.info.block_count if self.info else 0
+        fitting = (each for each in range(layers, -1, -1) if self._footprint(limits, each).is_within(limits))
+        most = next(fitting, None)
+        return "" if most is None else f"n_gpu_layers = {most}"
+
+    def _footprint(self, limits: Footprint, gpu_layers: int) -> Footprint:
+        if self.estimate is None or self.info is None or self.kv_cache is None:
+            return NOTHING
+        placed = place(
+            self.info,
+            self.estimate,
+            cache_tokens=self.kv_cache.stream_tokens,
+            batch_tokens=self.settings.batch_tokens,
+            gpu_layers=gpu_layers,
+            gpus=limits.gpus,
+        )
+        return Footprint(placed.pop(RAM), placed)
 
 
 def with_claim_checked(model: Model) -> Model:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import threading
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
-import anyio
+import anyio.to_thread
 import watchfiles
+
+from suite.ticks import tick
 
 logger = logging.getLogger("suite.catalogue")
 
 TICK_SECONDS = 1.0
-_TOGETHER_MS = 300
-"""Changes within this time are told together."""
+_STEP_MS = 250
+"""How often the thread that watches looks for news. It tells changes once a step has brought no more."""
 _POLLED_TICKS = 60
 
 
@@ -33,27 +36,37 @@ def identities(directories: Sequence[Path]) -> dict[Path, tuple[int, int]]:
     return found
 
 
-async def ticks(directories: Sequence[Path]) -> AsyncGenerator[bool, None]:
-    """Yield True when something changed below the directories, and False after each second without a change.
+async def ticks(
+    directories: Sequence[Path], patience: Callable[[], int] = lambda: 1
+) -> AsyncGenerator[bool, None]:
+    """Yield True when something changed below the directories, and False after seconds without a change.
 
-    Where the system cannot watch files, it yields False each second and ends after some time, to be tried
-    again.
+    `patience` says after how many; it is asked each time. Where the system cannot watch files, it yields
+    False each second and ends after some time, to be tried again.
     """
-    if directories:
-        changes = watchfiles.awatch(
-            *directories,
-            watch_filter=None,
-            debounce=_TOGETHER_MS,
-            rust_timeout=int(TICK_SECONDS * 1000),
-            yield_on_timeout=True,
-            ignore_permission_denied=True,
-        )
-        try:
-            async with aclosing(changes):
-                async for seen in changes:
-                    yield bool(seen)
-        except (OSError, RuntimeError, UnicodeEncodeError, ExceptionGroup) as error:
-            logger.warning("files cannot be watched, so they are scanned every few seconds: %s", error)
+    stop = threading.Event()
+    told = watchfiles.watch(
+        *directories,
+        watch_filter=None,
+        debounce=_STEP_MS,
+        step=_STEP_MS,
+        stop_event=stop,
+        rust_timeout=int(TICK_SECONDS * 1000) - _STEP_MS // 2,
+        yield_on_timeout=True,
+        ignore_permission_denied=True,
+    )
+    try:
+        while directories:
+            yield await anyio.to_thread.run_sync(_is_told, told, patience(), abandon_on_cancel=True)
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:
+        logger.warning("files cannot be watched, so they are scanned every few seconds: %s", error)
+    finally:
+        stop.set()
     for _ in range(_POLLED_TICKS):
-        await anyio.sleep(TICK_SECONDS)
+        await tick(TICK_SECONDS)
         yield False
+
+
+def _is_told(told: Iterator[Collection[object]], ticks: int) -> bool:
+    """Whether a change is told within so many ticks. Blocks."""
+    return any(islice(told, ticks))

@@ -162,7 +162,7 @@ class _Chat:
         await for_model(client, self._model, partial(self._answer_from, client, messages))
 
     async def _answer_from(self, client: Client, messages: list[dict[str, str]], model_id: str) -> None:
-        from suite.cli.output import Bar, json_line, note, text
+        from suite.cli.output import AnswerPrinter, Bar, json_line, note, text
 
         self._model = model_id
         as_json = self._target.as_json
@@ -170,12 +170,13 @@ class _Chat:
             generation = client.generate(
                 model_id, messages=messages, on_progress=bar.advance, on_waiting=bar.wait, **self._options
             )
+            printer = AnswerPrinter()
             async with generation:
                 async for chunk in generation:
                     self._answer.append(chunk.text)
                     bar.close()
                     if not as_json:
-                        text(chunk.text)
+                        printer.add(chunk)
         reply: GenerateTextReply = generation.reply
         if as_json:
             json_line(reply)

@@ -49,8 +49,13 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--memory-limit-gb",
             type=float,
-            help="Memory limit for all loaded models, in GiB (2**30 bytes).  "
+            help="Limit of RAM for all loaded models, in GiB (2**30 bytes).  "
             "[default: 0.8 of what this process may use]",
+        ),
+        click.option(
+            "--vram-limit-gb",
+            type=float,
+            help="Limit of each GPU's memory for all loaded models, in GiB.  [default: 0.9 of what it has]",
         ),
         click.option(
             "--trace",
@@ -133,12 +138,10 @@ class _Found(msgspec.Struct, frozen=True):
 
 def _about_machine(settings: Settings) -> list[str]:
     """Warnings about settings that this machine cannot fulfil."""
-    from suite import machine
+    from suite.gpus import Gpus
+    from suite.memory_limits import warnings
 
-    if settings.memory_limit_gb is None:
-        return []
-    warning = machine.warning_about_limit(int(settings.memory_limit_gb * 2**30), machine.memory())
-    return [] if warning is None else [warning]
+    return list(warnings(settings, Gpus.open().read()))
 
 
 def _in_force(configuration: Configuration) -> dict[str, _Found]:
@@ -146,20 +149,34 @@ def _in_force(configuration: Configuration) -> dict[str, _Found]:
     from suite import machine
 
     settings, origins = configuration.settings, configuration.origins
-    threads, memory = machine.cores(), machine.default_memory_limit()
-    if settings.memory_limit_gb is not None:
-        memory = machine.Bound(int(settings.memory_limit_gb * 2**30), origins["memory_limit_gb"])
+    threads = machine.cores()
     data_dir = settings.data_dir.absolute()
     directories = os.pathsep.join(_printable(each.absolute()) for each in settings.models_directories)
     database = settings.sqlite_db_path or data_dir / "projections" / "model_evaluation.db"
     return {
         "threads": _Found(threads.value, threads.origin),
-        "memory_limit_bytes": _Found(memory.value, memory.origin),
+        **_limits(configuration),
         "data_dir": _Found(_printable(data_dir), origins["data_dir"]),
         "models_directories": _Found(directories, origins["models_directories"]),
         "sqlite_db_path": _Found(_printable(database.absolute()), origins["sqlite_db_path"]),
         "nats": _Found(settings.nats.url or "a server of its own", origins["nats.url"]),
     }
+
+
+def _limits(configuration: Configuration) -> dict[str, _Found]:
+    """The limit of each memory: of RAM, and of each GPU."""
+    from suite.gpus import Gpus
+    from suite.machine import MEMORY_SHARE
+    from suite.memory_limits import GPU_SHARE, memory_limits
+    from suite.messages.decisions import RAM
+
+    found = {}
+    for name, limit in memory_limits(configuration.settings, Gpus.open().read()).items():
+        share = MEMORY_SHARE if name == RAM else GPU_SHARE
+        default = f"{share} of {limit.whole.origin}"
+        origin = configuration.origins[limit.setting] if limit.setting else default
+        found["memory_limit_bytes" if name == RAM else f"{name}_limit_bytes"] = _Found(limit.bytes, origin)
+    return found
 
 
 def _values(settings: Settings) -> dict[str, Any]:
@@ -188,7 +205,7 @@ def _in_words(name: str, value: int | str) -> str:
     """Format a value that is in force for people."""
     from suite.units import size
 
-    return size(value) if name == "memory_limit_bytes" and isinstance(value, int) else str(value)
+    return size(value) if name.endswith("_limit_bytes") and isinstance(value, int) else str(value)
 
 
 def _text(value: object) -> str:

@@ -130,7 +130,7 @@ async def _generated(
     client: Client, target: Target, prompt: str, chat: bool, options: dict[str, Any], model_id: str
 ) -> GenerateTextReply:
     """Generate; the text is printed, unless the whole reply will be."""
-    from suite.cli.output import Bar, note, text  # slow to import, and not needed for --help
+    from suite.cli.output import AnswerPrinter, Bar, note, text  # slow to import, and not needed for --help
 
     content: dict[str, Any] = (
         {"messages": [{"role": "user", "content": prompt}]} if chat and prompt else {"prompt": prompt}
@@ -141,9 +141,10 @@ async def _generated(
     with Bar(f"loading {model_id}") as bar:
         generation = client.generate(model_id, on_progress=bar.advance, on_waiting=bar.wait, **arguments)
         async with generation:
+            printer = AnswerPrinter()
             async for chunk in generation:
                 bar.close()
-                text(chunk.text)
+                printer.add(chunk)
     text("\n")
     note(summary_line(generation.reply))
     return generation.reply

@@ -21,17 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from suite.client import Client
+    from suite.messages.actions.base import Reply
     from suite.messages.actions.generation import ClearKvCacheReply
-    from suite.messages.actions.residency import (
-        LoadModelReply,
-        PinModelReply,
-        ReleaseModelReply,
-        UnloadModelReply,
-        UnpinModelReply,
-    )
+    from suite.messages.actions.residency import LoadModelReply, UnloadModelReply
     from suite.messages.actions.status import ModelInfo
 
-    _Reply = TypeVar("_Reply", PinModelReply, UnpinModelReply, ReleaseModelReply)
+    _Reply = TypeVar("_Reply", bound=Reply)
 
 
 class LoadOptions(TypedDict, total=False):
@@ -161,14 +156,9 @@ def load(
       suite load smollm2 --no-wait --json
       suite load smollm2 --keep-alive forever
     """
-    from suite.cli.output import json_line
-
     wait_ms = None if memory_wait is None else round(memory_wait * 1000)
     reply = loaded(target, model, wait=not no_wait, load_wait_ms=wait_ms, keep_alive=keep_alive)
-    if target.as_json:
-        json_line(reply)
-    else:
-        click.echo(load_line(reply))
+    _tell(target, reply, load_line(reply))
 
 
 def loaded(target: Target, model: str, **options: Unpack[LoadOptions]) -> LoadModelReply:
@@ -208,7 +198,8 @@ def pin(target: Target, model: str) -> None:
       suite pin smollm2
       suite pin smollm2 --json
     """
-    _tell(target, model, lambda client: client.pin_model)
+    reply = _asked(target, model, lambda client, id: client.pin_model(id))
+    _tell(target, reply, reply.message)
 
 
 @click.command()
@@ -222,7 +213,8 @@ def unpin(target: Target, model: str) -> None:
       suite unpin smollm2
       suite unpin smollm2 --json
     """
-    _tell(target, model, lambda client: client.unpin_model)
+    reply = _asked(target, model, lambda client, id: client.unpin_model(id))
+    _tell(target, reply, reply.message)
 
 
 @click.command()
@@ -239,21 +231,27 @@ def release(target: Target, model: str) -> None:
       suite release smollm2
       suite release smollm2 --json
     """
-    _tell(target, model, lambda client: client.release_model)
+    reply = _asked(target, model, lambda client, id: client.release_model(id))
+    _tell(target, reply, reply.message)
 
 
-def _tell(target: Target, model: str, action: Callable[[Client], Callable[[str], Awaitable[_Reply]]]) -> None:
-    """Have an action done for a model, and print what it replies."""
-    from suite.cli.output import json_line
+def _asked(target: Target, model: str, ask: Callable[[Client, str], Awaitable[_Reply]]) -> _Reply:
+    """The reply to a request about a model."""
 
     async def work(client: Client) -> _Reply:
-        return await for_model(client, model, action(client))
+        return await for_model(client, model, partial(ask, client))
 
-    reply = target.run(work)
+    return target.run(work)
+
+
+def _tell(target: Target, reply: Reply, line: str) -> None:
+    """Print a reply, or a line about it."""
+    from suite.cli.output import json_line
+
     if target.as_json:
         json_line(reply)
     else:
-        click.echo(reply.message)
+        click.echo(line)
 
 
 def load_line(reply: LoadModelReply) -> str:
@@ -291,18 +289,9 @@ def unload(target: Target, model: str, drain: float) -> None:
       suite unload smollm2
       suite unload smollm2 --drain 0
     """
-    from suite.cli.output import json_line
-
-    async def work(client: Client) -> UnloadModelReply:
-        return await for_model(
-            client, model, lambda id: client.unload_model(id, drain_ms=round(drain * 1000))
-        )
-
-    reply = target.run(work)
-    if target.as_json:
-        json_line(reply)
-    else:
-        click.echo(unload_line(reply))
+    drain_ms = round(drain * 1000)
+    reply = _asked(target, model, lambda client, id: client.unload_model(id, drain_ms=drain_ms))
+    _tell(target, reply, unload_line(reply))
 
 
 @click.command()
@@ -322,8 +311,6 @@ def clear(target: Target, only: str | None, model: str | None, conversation: str
       suite clear smollm2
       suite clear --model smollm2 --conversation support-42 --json
     """
-    from suite.cli.output import json_line
-
     if only is not None and model is not None:
         raise click.UsageError("MODEL and --model are both given: use one of them")
     model = only or model
@@ -336,7 +323,4 @@ def clear(target: Target, only: str | None, model: str | None, conversation: str
         )
 
     reply = target.run(work)
-    if target.as_json:
-        json_line(reply)
-    else:
-        click.echo(reply.message)
+    _tell(target, reply, reply.message)

@@ -23,7 +23,7 @@ from suite.cli.layout import GAP, laid_out
 from suite.cli.streams import controls, harmless
 
 if TYPE_CHECKING:
-    from suite.messages.signals import Waiting
+    from suite.messages.signals import Chunk, Waiting
 
 
 def json_line(value: Any) -> None:
@@ -41,6 +41,29 @@ def text(piece: str) -> None:
         piece = harmless(piece, instead="")
     click.echo(piece, nl=False)
     sys.stdout.flush()
+
+
+class AnswerPrinter:
+    """Prints an answer as it comes. What the model thinks before it goes to stderr, if that is a terminal."""
+
+    def __init__(self) -> None:
+        self._thinks = False
+
+    def add(self, chunk: Chunk) -> None:
+        """Print a piece."""
+        if chunk.reasoning and sys.stderr.isatty():
+            self._thinks = True
+            thought = Text(harmless(chunk.reasoning, instead=""), style="dim")
+            console(stderr=True).print(thought, soft_wrap=True, end="")
+        if chunk.text:
+            self.end_thoughts()
+            text(chunk.text)
+
+    def end_thoughts(self) -> None:
+        """Go on in a line below what the model thought."""
+        if self._thinks:
+            console(stderr=True).print("\n")
+            self._thinks = False
 
 
 def note(message: str) -> None:

@@ -50,8 +50,9 @@ def _limits(node: Node) -> str:
     counts = sorted(map(node.threads, node.catalogue.models.values())) or [machine.cores().value]
     threads = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     noun = "thread" if threads == "1" else "threads"
-    memory = size(node.supervisor.residency.limit_bytes)
-    return f"{memory} of memory for all loaded models, {threads} {noun} for each"
+    limits = node.supervisor.residency.limit_bytes
+    gpus = "".join(f" and {size(count)} on {name}" for name, count in limits.gpus.items())
+    return f"{size(limits.ram)} of memory{gpus} for all loaded models, {threads} {noun} for each"
 
 
 def _next(node: Node) -> str:

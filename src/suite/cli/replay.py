@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
+from suite.cli.exit import REFUSED
 from suite.cli.options import Target, client_command
 from suite.errors import InvalidRequest
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from suite.client import Client
+    from suite.messages.envelope import Recorded
     from suite.prediction.eviction.policy import Candidate
     from suite.prediction.replay.history import History
     from suite.prediction.replay.outcome import Outcome
@@ -97,6 +100,12 @@ def _list(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     help="Also write a page with plots.  [default: none]",
 )
 @click.option("--recommend", is_flag=True, help="Say what would have served this history best.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Compare nothing: make the decisions of the log again, and say whether each comes out as it stands "
+    "there. The exit code is 1 if one does not.",
+)
 @client_command
 def replay(
     target: Target,
@@ -112,7 +121,8 @@ def replay(
     node: str | None,
     html: Path | None,
     recommend: bool,
-) -> None:
+    check: bool,
+) -> int:
     """Replay a history of requests in virtual time, and compare who would have been in memory when.
 
     HISTORY is a CSV file with the columns timestamp_s, model_id, group_id and duration_s; without it, the
@@ -128,14 +138,19 @@ def replay(
       suite replay requests.csv --held --memory 24 --bets
       suite replay requests.csv --memory unlimited --keep-alive 120,600
       suite replay requests.csv --policy my_policies:Mine --json
+      suite replay --check
     """
     from suite.cli.output import Bar, json_line
     from suite.prediction.eviction.policy import Candidate
     from suite.prediction.replay.contest import Contest
     from suite.prediction.replay.history import GIGABYTE, read_csv
 
+    if check:
+        if history is not None:
+            raise click.UsageError("--check is about the decisions in the log: leave HISTORY out")
+        return _check(target, node)
     if any(":" in name for name in policies):
-        sys.path.insert(0, str(Path.cwd()))  # where somebody's own policy is
+        _add_own_policies()
     instant = history is not None if held is None else not held
     ttls = [_positive(each, "--keep-alive") for each in keep_alive]
     default = Candidate(model_id="", bytes=math.ceil(model_gb * GIGABYTE), reload_seconds=load_seconds)
@@ -163,6 +178,39 @@ def replay(
         _show(report, outcomes)
     if html is not None:
         _write_page(html, f"Replay of {history.name if history else 'the log'}", report, outcomes)
+    return 0
+
+
+def _check(target: Target, node: str | None) -> int:
+    """Make the decisions of the log again. Returns the exit code."""
+    from suite.cli.output import json_line
+    from suite.prediction.replay.check import check, nodes_of, sentences
+
+    _add_own_policies()  # of some node, one may have decided
+    events = target.run(_decided_from)
+    nodes = nodes_of(events)
+    if node is not None and node not in nodes:
+        raise InvalidRequest(f"the log has no loads of the node {node}; it has those of: {', '.join(nodes)}")
+    checked = [check(events, each) for each in ([node] if node is not None else nodes)]
+    if target.as_json:
+        json_line({"nodes": checked})
+    else:
+        for line in (line for each in checked for line in sentences(each)):
+            click.echo(line)
+        if not checked:
+            click.echo("the log has no loads: there is nothing to check")
+    return REFUSED if any(each.difference is not None for each in checked) else 0
+
+
+async def _decided_from(client: Client) -> list[Recorded]:
+    """All events of the log that decisions about memory are in, or are made from."""
+    events = [event for filter in ("instance", "usage") async for event in client.events(filter)]
+    return sorted(events, key=attrgetter("seq"))
+
+
+def _add_own_policies() -> None:
+    """Have policies of somebody's own found in the working directory."""
+    sys.path.insert(0, str(Path.cwd()))
 
 
 async def _log_history(client: Client, node: str | None, default: Candidate) -> History:
@@ -170,14 +218,14 @@ async def _log_history(client: Client, node: str | None, default: Candidate) -> 
     from suite.prediction.replay.history import LogHistory
 
     reading = LogHistory(node=node, default=default)
-    for events in ("instance.loaded", "usage"):
+    for events in ("node.started", "instance.loaded", "usage"):
         async for event in client.events(events):
             reading.fold(event)
     return reading.history()
 
 
 def _budgets(memory: Sequence[str], resident: Sequence[str], history: History) -> list[Budget]:
-    sizes = [candidate.bytes for candidate in history.candidates.values()]
+    sizes = [candidate.footprint.ram for candidate in history.candidates.values()]
     mean = sum(sizes) / len(sizes)
     counts = resident or (() if memory else ("2", "4", "8"))
     budgets: list[Budget] = [math.ceil(_positive(count, "--resident") * mean) for count in counts]

@@ -12,7 +12,7 @@ from suite.cli.model_ids import for_model
 from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from suite.client import Client
     from suite.messages.actions.status import (
@@ -199,7 +199,10 @@ def _show_one(model: ModelInfo) -> None:
             )
         )
     if model.is_measured:
-        lines.append(("measured", f"{size(model.need_bytes)}, which its next load reserves"))
+        needed = _with_gpus(model.need_bytes, model.need_gpus)
+        lines.append(("measured", f"{needed}, which its next load reserves"))
+    elif model.need_gpus:
+        lines.append(("reserves", _with_gpus(model.need_bytes, model.need_gpus)))
     if model.instance is not None:
         instance = model.instance
         lines += [
@@ -218,7 +221,16 @@ def _resident(instance: InstanceInfo) -> str:
     if not instance.measured_bytes:
         return size(instance.resident_bytes)
     pages = f"{size(instance.file_bytes)} of it pages of files"
-    return f"{size(instance.measured_bytes)}, {pages}; {size(instance.reserved_bytes)} reserved"
+    reserved = _with_gpus(instance.reserved_bytes, instance.gpus)
+    return f"{size(instance.measured_bytes)}, {pages}; {reserved} reserved"
+
+
+def _with_gpus(count: int, gpus: Mapping[str, int]) -> str:
+    """A number of bytes, with the parts of it on GPUs."""
+    from suite.units import size
+
+    on_gpus = ", ".join(f"{size(each)} on {name}" for name, each in gpus.items())
+    return f"{size(count)} ({on_gpus})" if on_gpus else size(count)
 
 
 def _show_generations(generations: Iterable[GenerationInfo]) -> None:

@@ -40,6 +40,7 @@ class GenerationOptions(TypedDict, total=False):
     suffix: str | None
     truncate: Literal["left"] | None
     max_tokens: int
+    max_completion_tokens: int | None
     n: int
     temperature: float
     top_p: float

@@ -23,7 +23,7 @@ from suite.errors import InvalidConfiguration
 Key: TypeAlias = tuple[str, ...]
 Table: TypeAlias = Mapping[str, Any]
 
-OLD_NAMES: Final = {"vram_limit_gb": "memory_limit_gb", "models_directory": "models_directories"}
+OLD_NAMES: Final = {"models_directory": "models_directories"}
 """Names of old installations, and the current names of these settings."""
 
 _FLAGS: Final = {"models_directories": "--models-dir", "nats.port": "--port", "http.listen": "--http"}

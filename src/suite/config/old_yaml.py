@@ -37,7 +37,7 @@ _CONFIG: Final[_Names] = {
     "enable_backward_compatibility": ("enable_backward_compatibility",),
     "sqlite_db_path": ("sqlite_db_path",),
     "models_directory": ("models_directories",),
-    "vram_limit_gb": ("memory_limit_gb",),
+    "vram_limit_gb": ("vram_limit_gb",),
     "prediction_interval_seconds": ("prediction_interval_seconds",),
 }
 _STARTUP: Final[_Names] = {"wait_for_dependencies": ("wait_for_dependencies",)}

@@ -260,11 +260,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     subject_root: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+\Z")] = "suite"
     """The first token of every subject; two suites on one NATS need two."""
     memory_limit_gb: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
-    """The memory limit for all loaded models, in GiB (2**30 bytes).
+    """The limit of RAM for all loaded models, in GiB (2**30 bytes).
 
     Default: four fifths of the memory that the process may use, which `suite config` shows.
+    """
+    vram_limit_gb: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    """The limit of each GPU's memory for all loaded models, in GiB.
 
-    Also called `vram_limit_gb`.
+    Default: nine tenths of what the GPU has. Where no GPU is found, this counts as `memory_limit_gb` if that
+    is not set.
     """
     idle_timeout_seconds: Seconds = 300.0
     """When a model that nobody uses is unloaded; 0: never."""

@@ -8,10 +8,12 @@ are kept. So the largest of the last loads counts, and what was seen once does n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
+from suite.domain.footprint import Footprint, gpu_name
 from suite.messages.events import (
     Event,
     InstanceCrashed,
@@ -36,18 +38,18 @@ class SizeKey(NamedTuple):
 class MeasuredLoad(msgspec.Struct, frozen=True, kw_only=True):
     """What one load needed."""
 
-    ready_bytes: int
+    ready_bytes: Footprint
     """When it was ready. With less it cannot be loaded."""
-    peak_bytes: int
-    """At most."""
+    peak_bytes: Footprint
+    """At most, in each memory."""
 
 
 class Need(NamedTuple):
     """What a load is to have."""
 
-    ready_bytes: int
+    ready_bytes: Footprint
     """At least: with less it cannot be loaded."""
-    peak_bytes: int
+    peak_bytes: Footprint
     """If it can have so much. Without it, caches give way."""
 
 
@@ -62,17 +64,27 @@ def evolve(sizes: Sizes, event: Event) -> Sizes:
             size = ready_bytes(event)
             load = MeasuredLoad(ready_bytes=size, peak_bytes=size)
             return remember(sizes, SizeKey(event.content, event.settings_key), event.instance_id, load)
-        case InstanceGrew(reserved_bytes=peak_bytes):
-            return _raise(sizes, event.instance_id, peak_bytes)
-        case InstanceUnloaded(peak_bytes=peak_bytes) | InstanceCrashed(peak_bytes=peak_bytes):
-            return _raise(sizes, event.instance_id, peak_bytes)
+        case InstanceGrew() | InstanceUnloaded() | InstanceCrashed():
+            return _raise(sizes, event.instance_id, peak_bytes(event))
         case _:
             return sizes
 
 
-def ready_bytes(event: InstanceLoaded | InstanceLoadFailed) -> int:
-    """What a load was measured to need when it was ready, in RAM and on GPUs."""
-    return event.resident_bytes + (event.gpu_bytes if isinstance(event, InstanceLoaded) else 0)
+def ready_bytes(event: InstanceLoaded | InstanceLoadFailed) -> Footprint:
+    """What a load was measured to need when it was ready, in RAM and on GPUs.
+
+    Versions that knew one memory did not say on which GPU: it counts for the first.
+    """
+    if isinstance(event, InstanceLoadFailed):
+        return Footprint.of(event.resident_bytes, event.gpus)
+    gpus = event.gpus or ({gpu_name(0): event.gpu_bytes} if event.gpu_bytes else {})
+    return Footprint(event.resident_bytes, gpus)
+
+
+def peak_bytes(event: InstanceGrew | InstanceUnloaded | InstanceCrashed) -> Footprint:
+    """The most that an instance was measured to need, in RAM and on GPUs."""
+    total = event.reserved_bytes if isinstance(event, InstanceGrew) else event.peak_bytes
+    return Footprint.of(total, event.gpus)
 
 
 def remember(sizes: Sizes, key: SizeKey, instance_id: str, load: MeasuredLoad) -> Sizes:
@@ -90,19 +102,19 @@ def merged(earlier: Sizes, later: Sizes) -> Sizes:
     return sizes
 
 
-def _raise(sizes: Sizes, instance_id: str, peak_bytes: int) -> Sizes:
+def _raise(sizes: Sizes, instance_id: str, peak: Footprint) -> Sizes:
     for key, loads in sizes.items():
         load = loads.get(instance_id)
-        if load is not None and load.peak_bytes < peak_bytes:
-            raised = msgspec.structs.replace(load, peak_bytes=peak_bytes)
+        if load is not None and not peak.is_within(load.peak_bytes):
+            raised = msgspec.structs.replace(load, peak_bytes=load.peak_bytes.at_least(peak))
             return {**sizes, key: {**loads, instance_id: raised}}
     return sizes
 
 
-def need(sizes: Sizes, key: SizeKey, *, estimated_bytes: int) -> Need:
-    """The memory for a load: what the last ones needed, or else the estimate."""
+def need(sizes: Sizes, key: SizeKey) -> Need | None:
+    """The memory for a load: what the last ones needed; None if there were none."""
     loads = sizes.get(key)
     if not loads:
-        return Need(estimated_bytes, estimated_bytes)
-    ready = max(load.ready_bytes for load in loads.values())
-    return Need(ready, max(load.peak_bytes for load in loads.values()))
+        return None
+    ready = reduce(Footprint.at_least, (load.ready_bytes for load in loads.values()))
+    return Need(ready, reduce(Footprint.at_least, (load.peak_bytes for load in loads.values())))

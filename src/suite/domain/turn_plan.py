@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
-from operator import attrgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Resident
 from suite.domain.turns import (
     UNUSED,
     Occupancies,
-    Occupancy,
     Place,
     Plan,
     Queue,
@@ -30,7 +29,8 @@ from suite.domain.turns import (
 )
 from suite.errors import SuiteError
 
-_DEADLINE = attrgetter("deadline")
+EXCESS: Final = ""
+"""Stands for the model that models leave for if all together need more than the limit."""
 
 
 def plan(state: Turns, *, now: float, occupancy: Occupancies) -> Plan:
@@ -41,8 +41,8 @@ def plan(state: Turns, *, now: float, occupancy: Occupancies) -> Plan:
 class Considered(NamedTuple):
     """What was weighed for one need of memory."""
 
-    need_bytes: int
-    free_bytes: int
+    need_bytes: Footprint
+    free_bytes: Footprint
     """What nobody had, nor anybody in front needed."""
     able_to_leave: Sequence[Resident]
     """The models that could leave, in their order, without those that leave for others in front."""
@@ -55,23 +55,27 @@ class Planning:
     def __init__(
         self, state: Turns, now: float, occupancy: Occupancies, *, watched: str | None = None
     ) -> None:
-        """`watched`: the model whose need of memory is to be remembered; empty: that of the excess."""
+        """`watched`: the model whose need of memory is to be remembered, or `EXCESS`."""
         self._state = state
         self._now = now
         self._occupancy = occupancy
         residents = state.residency.residents
-        self._staying = {id: each for id, each in residents.items() if not self._use(id).leaving}
-        in_use = (id for id in residents.keys() - self._staying if self._use(id).holds)
-        self._draining = {id: residents[id] for id in in_use}
+        self._uses = {id: occupancy.get(id, UNUSED) for id in residents}
+        self._staying = {id: each for id, each in residents.items() if not self._uses[id].leaving}
+        leaving = [id for id in residents if id not in self._staying]
+        self._draining = {id: residents[id] for id in leaving if self._uses[id].holds}
         """What leaves once it is unused: that may take long."""
-        kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
+        kept = total_of([bytes_ for id, bytes_ in state.pinned.items() if id not in residents])
         reserved = _bytes_of(self._staying.values())
-        self._pinned_bytes = sum(map(state.pinned_bytes, state.pinned))
-        self._excess = reserved - state.residency.limit_bytes
+        self._pinned_bytes = total_of(map(state.pinned_bytes, state.pinned))
+        self._reserved = reserved
+        """By those that stay."""
         draining = _bytes_of(self._draining.values())
         self._admissible_bytes = state.residency.admissible_bytes
         self.free_bytes = self._admissible_bytes - reserved - draining - kept
         """Bytes that nobody uses now."""
+        self._attainable_bytes = self._admissible_bytes - self._pinned_bytes
+        """Bytes that there would be once all have left that may ever leave."""
         self._room = self.free_bytes
         """Bytes that nobody in front needs, once those who leave for them have left."""
         self._waits_for: dict[str, tuple[str, ...]] = {}
@@ -83,9 +87,11 @@ class Planning:
         self._watched = watched
         self.considered: Considered | None = None
         """What was weighed for the watched model."""
-        present = chain(self._staying.items(), self._draining.items())
-        able = (each for id, each in present if id not in state.pinned)
-        self._able = {each.model_id: each for each in sorted(able, key=self.order_of_leaving)}
+        present = self._staying | self._draining
+        self._idle_at = {id: self._when_idle(each) for id, each in present.items()}
+        """From when on models may leave for whoever waits, as they are used now; infinite: for nobody."""
+        able = [each for id, each in present.items() if id not in state.pinned]
+        self._able = {each.model_id: each for each in sorted(able, key=self._order_of_leaving)}
 
     @property
     def able_to_leave(self) -> Sequence[Resident]:
@@ -95,7 +101,7 @@ class Planning:
     def plan(self) -> Plan:
         """Decide; once for each planning."""
         self._give_back_excess()
-        queues = sorted(self._state.waiting.items(), key=lambda item: item[1][0].rank)
+        queues = sorted(self._state.waiting.items(), key=lambda item: item[1].rank)
         for model_id, queue in queues:
             if model_id in self._staying:
                 continue
@@ -107,7 +113,7 @@ class Planning:
         served = {id: queue for id, queue in queues if id in self._staying and id not in self._closing}
         left = [id for id, queue in queues if id not in served and self._goes_on(queue)]
         return Plan(
-            served=tuple(chain(*served.values())),
+            served=tuple(chain.from_iterable(queue.requests for queue in served.values())),
             refused=tuple(self._refused),
             evict=tuple(self._evict),
             closing=frozenset(self._closing),
@@ -123,17 +129,20 @@ class Planning:
 
         Each stays for its least time first, unless the machine does not have what they need.
         """
-        if self._excess <= 0:
+        limit_bytes = self._state.residency.limit_bytes
+        excess = self._reserved.beyond(limit_bytes)
+        if not excess:
             return
-        chosen = self._choose(self._excess, among=self._staying)
-        self._note("", 0, -self._excess, chosen)
+        chosen, _ = self._choose(excess, NOTHING, among=self._staying)
+        if self._watched == EXCESS:
+            self._note(NOTHING, limit_bytes - self._reserved, chosen)
         self._take(chosen)
         self._room += _bytes_of(chosen)
         for each in chosen:
             self._give_back(each)
 
     def _give_back(self, resident: Resident) -> None:
-        model_id, use = resident.model_id, self._use(resident.model_id)
+        model_id, use = resident.model_id, self._uses[resident.model_id]
         tenure = self._state.tenures.get(model_id)
         if self.may_leave(resident, math.inf):
             self._evict.append(model_id)
@@ -149,79 +158,101 @@ class Planning:
     def _is_short_of_memory(self) -> bool:
         """Whether the machine does not have what the models that stay need."""
         available = self._state.residency.available_bytes
-        return available is not None and self._state.residency.limit_bytes + self._excess > available
+        return available is not None and not self._reserved.is_within(available)
 
     def _consider(self, model_id: str, queue: Queue) -> Start | None:
         """Load the model if that is possible now, or else see to it that it will be."""
-        need_bytes = self._state.need_bytes(queue[0])
+        need_bytes = self._state.need_bytes(queue.requests[0])
         could_fit = self._could_fit(model_id, need_bytes)
         if not could_fit and self._refuse_for_ever(model_id, need_bytes, queue):
             return None
         is_gone = model_id not in self._state.residency.residents
-        kept_bytes = self._state.pinned.get(model_id, 0) if is_gone else 0
-        free_bytes = min(self.free_bytes, self._room) + kept_bytes
-        missing = need_bytes - free_bytes
+        kept_bytes = self._state.pinned.get(model_id) if is_gone else None
+        free_bytes = self.free_bytes.at_most(self._room)
+        if kept_bytes is not None:
+            free_bytes += kept_bytes
         if model_id in self._able:  # it is draining, and has the memory that it needs
             self._able = {model_id: self._able[model_id], **self._able}
-        chosen = self._choose(missing, among=only_evicting(queue))
-        self._note(model_id, need_bytes, free_bytes, chosen)
-        chosen_bytes = _bytes_of(chosen)
-        is_enough = chosen_bytes >= missing
-        since = queue[0].rank
-        if is_enough and is_gone and all(self.may_leave(each, since) for each in chosen):
+        chosen, is_enough = self._choose(need_bytes, free_bytes, among=only_evicting(queue))
+        if model_id == self._watched:
+            self._note(need_bytes, free_bytes, chosen)
+        if is_enough and is_gone and all(self.may_leave(each, queue.rank) for each in chosen):
             return self._start(model_id, need_bytes, chosen)
-        if not any(each.deadline > self._now for each in queue):
+        if queue.last_deadline <= self._now:
             return None  # it will be refused, so nobody has to leave for it
         if not could_fit:
             return None  # other programs use too much, so that it keeps no place from those behind it
         self._take(chosen)
         if is_enough:
-            self._room += chosen_bytes - max(0, need_bytes - kept_bytes)
+            taken_bytes = need_bytes if kept_bytes is None else need_bytes.beyond(kept_bytes)
+            self._room = self._room + _bytes_of(chosen) - taken_bytes
             for each in chosen:
-                self._close(each, since)
+                self._close(each, queue.rank)
         self._waits_for[model_id] = tuple([each.model_id for each in chosen])
         return None
 
-    def _note(self, model_id: str, need_bytes: int, free_bytes: int, chosen: Sequence[Resident]) -> None:
-        if model_id == self._watched:
-            self.considered = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
+    def _note(self, need_bytes: Footprint, free_bytes: Footprint, chosen: Sequence[Resident]) -> None:
+        self.considered = Considered(need_bytes, free_bytes, self.able_to_leave, chosen)
 
-    def _could_fit(self, model_id: str, need_bytes: int) -> bool:
+    def _could_fit(self, model_id: str, need_bytes: Footprint) -> bool:
         """Whether there would be memory once all have left that may ever leave."""
-        pinned = self._pinned_bytes - self._state.pinned_bytes(model_id)
-        return need_bytes <= self._admissible_bytes - pinned
+        if model_id not in self._state.pinned:
+            return need_bytes.is_within(self._attainable_bytes)
+        return need_bytes.is_within(self._attainable_bytes + self._state.pinned_bytes(model_id))
 
-    def _start(self, model_id: str, need_bytes: int, chosen: list[Resident]) -> Start:
+    def _start(self, model_id: str, need_bytes: Footprint, chosen: list[Resident]) -> Start:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
         residents = self._state.residency.residents
-        missing = self._state.residency.reserved_bytes + need_bytes - self._state.residency.admissible_bytes
-        missing -= _bytes_of(chosen)
+        room = self._admissible_bytes - self._state.residency.reserved_bytes + _bytes_of(chosen)
         leaving = []
         for each in residents.values():
+            missing = need_bytes.beyond(room)
+            if not missing:
+                break
             is_staying = each.model_id in self._staying or each.model_id in self._draining
-            if missing > 0 and (not is_staying or each.model_id in self._evict):
+            is_leaving = not is_staying or each.model_id in self._evict
+            if is_leaving and each.reserved_bytes.eases(missing):
                 leaving.append(each.model_id)
-                missing -= each.reserved_bytes
+                room += each.reserved_bytes
         evicting = (*leaving, *(each.model_id for each in chosen))
         return Start(model_id=model_id, reserved_bytes=need_bytes, evicting=evicting)
 
     # --- who leaves -----------------------------------------------------------------------------------------
 
-    def _choose(self, missing: int, *, among: Collection[str] | None = None) -> list[Resident]:
-        """The models that leave for so many bytes; all that could leave if they are not enough."""
-        chosen = []
-        for each in self._able.values():
-            if among is not None and each.model_id not in among:
-                continue
-            if missing <= 0:
-                break
-            chosen.append(each)
-            missing -= each.reserved_bytes
-        for each in tuple(chosen):  # a large one may make small ones in front of it unnecessary
-            if each.reserved_bytes <= -missing:
-                chosen.remove(each)
-                missing += each.reserved_bytes
-        return chosen
+    def _choose(
+        self, need_bytes: Footprint, room: Footprint, *, among: Collection[str] | None = None
+    ) -> tuple[list[Resident], bool]:
+        """The models that leave so that there is room for so many bytes, and whether they are enough: if not,
+        all that could help. One that frees nothing where memory is missing does not help.
+        """
+        chosen: list[Resident] = []
+        if need_bytes.is_within(room):
+            return chosen, True
+        missing = need_bytes.beyond(room)
+        able = self._able.values()
+        for each in able if among is None else [each for each in able if each.model_id in among]:
+            if each.reserved_bytes.eases(missing):
+                chosen.append(each)
+                room += each.reserved_bytes
+                if need_bytes.is_within(room):
+                    return self._without_the_unnecessary(chosen, need_bytes, room), True
+                missing = need_bytes.beyond(room)
+        return chosen, False
+
+    def _without_the_unnecessary(
+        self, chosen: list[Resident], need_bytes: Footprint, room: Footprint
+    ) -> list[Resident]:
+        """Those without which there would not be room: a large one may make small ones in front needless."""
+        if len(chosen) == 1:
+            return chosen
+        kept = []
+        for each in chosen:
+            left = room - each.reserved_bytes
+            if need_bytes.is_within(left):
+                room = left
+            else:
+                kept.append(each)
+        return kept
 
     def _take(self, chosen: Collection[Resident]) -> None:
         """Have these leave for nobody else."""
@@ -239,65 +270,68 @@ class Planning:
             self._closing.add(resident.model_id)
         else:
             self._look_again_at(ends_at)
-            use = self._use(resident.model_id)
-            if not use.holds:
-                self._look_again_at(tenure.is_idle_at(use.last_used))
+            self._look_again_at(self._idle_at[resident.model_id])
 
-    def order_of_leaving(self, resident: Resident) -> tuple[int, float]:
+    def _order_of_leaving(self, resident: Resident) -> tuple[int, float]:
         """What leaves first: what can at once, the load of a bet, what is leaving or closes already, what is
         unused, what is used, another load.
         """
-        tenure, use = self._state.tenures.get(resident.model_id), self._use(resident.model_id)
-        if resident.model_id in self._draining:
+        model_id = resident.model_id
+        tenure, use = self._state.tenures.get(model_id), self._uses[model_id]
+        idle_at = self._idle_at[model_id]
+        if model_id in self._draining:
             return 2, -math.inf
         if tenure is None:
             return 1 if use.gives_way else 5, 0.0
-        if self.may_leave(resident, waiting_since=math.inf):
+        if idle_at <= self._now:
             return 0, use.last_used if use.worth is None else use.worth
-        if resident.model_id in self._state.closing:
+        if model_id in self._state.closing:
             return 2, tenure.ready_at
         if use.holds:
             return 4, tenure.turn_ends_at(-math.inf)
-        return 3, tenure.is_idle_at(use.last_used)
+        return 3, idle_at
 
     def may_leave(self, resident: Resident, waiting_since: float) -> bool:
         """Whether a model may leave now for one that has been waiting since then."""
-        tenure, use = self._state.tenures.get(resident.model_id), self._use(resident.model_id)
-        if tenure is None:
-            return use.gives_way and not use.leaving
-        return not use.holds and (
-            resident.model_id in self._state.closing
-            or tenure.is_idle_at(use.last_used) <= self._now
-            or tenure.turn_ends_at(waiting_since) <= self._now
-        )
+        idle_at = self._idle_at[resident.model_id]
+        if idle_at <= self._now:
+            return True
+        tenure = self._state.tenures.get(resident.model_id)
+        return idle_at < math.inf and tenure is not None and tenure.turn_ends_at(waiting_since) <= self._now
 
-    def _use(self, model_id: str) -> Occupancy:
-        return self._occupancy.get(model_id, UNUSED)
+    def _when_idle(self, resident: Resident) -> float:
+        tenure, use = self._state.tenures.get(resident.model_id), self._uses[resident.model_id]
+        if tenure is None:
+            return -math.inf if use.gives_way and not use.leaving else math.inf
+        if use.holds:
+            return math.inf
+        return -math.inf if resident.model_id in self._state.closing else tenure.is_idle_at(use.last_used)
 
     # --- who has waited in vain -----------------------------------------------------------------------------
 
     def _goes_on(self, queue: Queue) -> bool:
         """Refuse the requests whose time is over. Returns whether others wait for this model."""
-        if queue[0].model_id in self._never_fits:
+        requests = queue.requests
+        if requests[0].model_id in self._never_fits:
             return False
-        if (first := min(map(_DEADLINE, queue))) > self._now:
-            self._look_again_at(first)
+        if queue.first_deadline > self._now:
+            self._look_again_at(queue.first_deadline)
             return True
         self._refuse(
-            (each for each in queue if each.deadline <= self._now),
-            refusal(self._state, queue[0], self._occupancy),
+            (each for each in requests if each.deadline <= self._now),
+            refusal(self._state, requests[0], self._occupancy),
         )
-        left = [each.deadline for each in queue if each.deadline > self._now]
+        left = [each.deadline for each in requests if each.deadline > self._now]
         self._look_again_at(min(left, default=math.inf))
         return bool(left)
 
-    def _refuse_for_ever(self, model_id: str, need_bytes: int, queue: Queue) -> bool:
+    def _refuse_for_ever(self, model_id: str, need_bytes: Footprint, queue: Queue) -> bool:
         """Refuse all who wait for a model if it can never be loaded, as things stand. Returns whether."""
-        error = never_fits(self._state, model_id, need_bytes, smaller=queue[0].smaller)
+        error = never_fits(self._state, model_id, need_bytes, smaller=queue.requests[0].smaller)
         if error is None:
             return False
         self._never_fits.add(model_id)
-        self._refuse(queue, error)
+        self._refuse(queue.requests, error)
         return True
 
     def _refuse(self, requests: Iterable[Request], error: SuiteError) -> None:
@@ -311,12 +345,13 @@ class Planning:
 def only_evicting(queue: Queue) -> tuple[str, ...] | None:
     """Which models may leave for those who wait for a model; None: any, as one of them may have any leave."""
     allowed: dict[str, None] = {}
-    for each in queue:
+    for each in queue.requests:
         if each.only_evicting is None:
             return None
         allowed.update(dict.fromkeys(each.only_evicting))
     return tuple(allowed)
 
 
-def _bytes_of(residents: Iterable[Resident]) -> int:
-    return sum(each.reserved_bytes for each in residents)
+def _bytes_of(residents: Iterable[Resident]) -> Footprint:
+    each_bytes = [each.reserved_bytes for each in residents]
+    return each_bytes[0] if len(each_bytes) == 1 else total_of(each_bytes)

@@ -23,16 +23,17 @@ from __future__ import annotations
 
 import math
 from bisect import insort_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from suite.domain import residency as residents
+from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Residency, Resident
 from suite.errors import NotEnoughMemory, Overloaded, SuiteError
-from suite.messages.decisions import Decision, Purpose
+from suite.messages.decisions import RAM, Decision, Purpose
 from suite.messages.events import Event, InstanceEvent, InstanceLoaded, InstanceLoadStarted
 from suite.units import size
 
@@ -59,9 +60,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     request_id: str
     model_id: str
-    need_bytes: int
+    need_bytes: Footprint
     """The memory of the model: estimated, or what it was measured to grow to."""
-    growth_bytes: int = 0
+    growth_bytes: Footprint = NOTHING
     """The part of it that the model was measured to need only after it was ready: it can do without."""
     smaller: str = ""
     """Which settings of the model would make it fit into the limit, as in TOML; empty if none does."""
@@ -79,8 +80,37 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return self.since - PRIORITY_SECONDS * self.priority
 
 
-Queue: TypeAlias = tuple[Request, ...]
-"""The requests that wait for one model, in the order of their ranks; never empty."""
+class Queue(msgspec.Struct, frozen=True):
+    """Those who wait for one model, and what each plan needs to know of all of them."""
+
+    requests: tuple[Request, ...]
+    """In the order of their ranks; never empty."""
+    rank: float
+    """That of the first."""
+    first_deadline: float
+    last_deadline: float
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> Queue:
+        """Requests that are in their order already."""
+        deadlines = [each.deadline for each in requests]
+        return cls(tuple(requests), requests[0].rank, min(deadlines), max(deadlines))
+
+    def joined_by(self, request: Request) -> Queue:
+        """With one more, behind those of the same rank."""
+        requests = list(self.requests)
+        insort_right(requests, request, key=attrgetter("rank"))
+        return Queue(
+            tuple(requests),
+            requests[0].rank,
+            min(self.first_deadline, request.deadline),
+            max(self.last_deadline, request.deadline),
+        )
+
+    def without(self, request_ids: Collection[str]) -> Queue | None:
+        """Those that are left; None if nobody is."""
+        left = [each for each in self.requests if each.request_id not in request_ids]
+        return Queue.of(left) if left else None
 
 
 class Tenure(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +141,7 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     """Of the loaded models."""
     closing: frozenset[str] = frozenset()
     """The models in use that leave as soon as what they have begun is done."""
-    pinned: Mapping[str, int] = {}
+    pinned: Mapping[str, Footprint] = {}
     """The memory that the pinned models need at least. It is kept for them also while they are not loaded."""
     measured: Mapping[str, Measured] = {}
     queue_limit: int
@@ -119,26 +149,34 @@ class Turns(msgspec.Struct, frozen=True, kw_only=True):
     turn_seconds: float | None = None
     """How long a turn is; None: see `LOADS_A_TURN`."""
 
-    def need_bytes(self, request: Request) -> int:
+    def queue(self, model_id: str) -> tuple[Request, ...]:
+        """Those who wait for a model, in their order."""
+        queue = self.waiting.get(model_id)
+        return () if queue is None else queue.requests
+
+    def need_bytes(self, request: Request) -> Footprint:
         """The memory to reserve for a request's model: estimated, or measured if that was more."""
-        ready_bytes, peak_bytes = request.need_bytes - request.growth_bytes, request.need_bytes
+        peak_bytes = request.need_bytes
         measured = self.measured.get(request.model_id)
+        if measured is None and not request.growth_bytes:
+            return peak_bytes
+        ready_bytes = peak_bytes - request.growth_bytes
         if measured is not None and measured.estimated_bytes == request.need_bytes:
-            ready_bytes = max(ready_bytes, measured.resident_bytes)
+            ready_bytes = ready_bytes.at_least(measured.resident_bytes)
         return self.granted_bytes(request.model_id, ready_bytes, peak_bytes)
 
-    def granted_bytes(self, model_id: str, ready_bytes: int, peak_bytes: int) -> int:
+    def granted_bytes(self, model_id: str, ready_bytes: Footprint, peak_bytes: Footprint) -> Footprint:
         """The memory to reserve for a model that grows: what pins and other programs leave of its peak.
 
         So it is not kept out by what it grew to, as long as it fits when it is ready: caches give way.
         """
-        pinned = sum(self.pinned_bytes(each) for each in self.pinned if each != model_id)
-        return max(ready_bytes, min(peak_bytes, self.residency.admissible_bytes - pinned))
+        pinned = total_of([self.pinned_bytes(each) for each in self.pinned if each != model_id])
+        return ready_bytes.at_least(peak_bytes.at_most(self.residency.admissible_bytes - pinned))
 
-    def pinned_bytes(self, model_id: str) -> int:
-        """The memory that is kept for a pinned model; 0 if it is not pinned."""
+    def pinned_bytes(self, model_id: str) -> Footprint:
+        """The memory that is kept for a pinned model; nothing if it is not pinned."""
         if model_id not in self.pinned:
-            return 0
+            return NOTHING
         resident = self.residency.residents.get(model_id)
         return self.pinned[model_id] if resident is None else resident.reserved_bytes
 
@@ -198,14 +236,14 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """A model turned out to need other memory than was estimated."""
 
     model_id: str
-    estimated_bytes: int
-    resident_bytes: int
+    estimated_bytes: Footprint
+    resident_bytes: Footprint
 
 
 class Available(msgspec.Struct, frozen=True, kw_only=True):
     """Other programs use more or less memory than before."""
 
-    bytes: int
+    bytes: Footprint
     """What they leave for all models together."""
 
 
@@ -213,7 +251,7 @@ class Pinned(msgspec.Struct, frozen=True, kw_only=True):
     """A model is to stay loaded."""
 
     model_id: str
-    need_bytes: int
+    need_bytes: Footprint
 
 
 class Unpinned(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,7 +264,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     """A model is to be loaded for all that wait for it."""
 
     model_id: str
-    reserved_bytes: int
+    reserved_bytes: Footprint
     evicting: tuple[str, ...]
     """The models whose memory it gets; some may be leaving already."""
     decision: Decision | None = None
@@ -272,10 +310,12 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
     """The state after one event, of the log or of this module."""
     replace = msgspec.structs.replace
     match event:
+        case InstanceEvent():
+            return _after_fact(state, event)
         case Queued(request=request):
-            queue = list(state.waiting.get(request.model_id, ()))
-            insort_right(queue, request, key=attrgetter("rank"))
-            return replace(state, waiting={**state.waiting, request.model_id: tuple(queue)})
+            queue = state.waiting.get(request.model_id)
+            queue = Queue.of([request]) if queue is None else queue.joined_by(request)
+            return replace(state, waiting={**state.waiting, request.model_id: queue})
         case Withdrawn(requests=requests):
             return replace(state, waiting=_without(state.waiting, requests))
         case Plan():
@@ -292,8 +332,6 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
             return replace(state, pinned={**state.pinned, event.model_id: event.need_bytes})
         case Unpinned():
             return replace(state, pinned=_less(state.pinned, event.model_id))
-        case InstanceEvent():
-            return _after_fact(state, event)
         case _:
             return state
 
@@ -331,8 +369,8 @@ def _without(waiting: Mapping[str, Queue], ended: Iterable[Request]) -> Mapping[
         return waiting
     left = dict(waiting)
     for model_id, ids in gone.items():
-        queue = tuple(each for each in left.get(model_id, ()) if each.request_id not in ids)
-        if queue:
+        queue = left[model_id].without(ids) if model_id in left else None
+        if queue is not None:
             left[model_id] = queue  # in its place: of equal ranks the first one stays the first
         else:
             left.pop(model_id, None)
@@ -343,7 +381,11 @@ V = TypeVar("V")
 
 
 def _less(mapping: Mapping[str, V], key: str) -> Mapping[str, V]:
-    return {each: value for each, value in mapping.items() if each != key} if key in mapping else mapping
+    if key not in mapping:
+        return mapping
+    left = dict(mapping)
+    del left[key]
+    return left
 
 
 # --- a request comes --------------------------------------------------------------------------------------
@@ -368,7 +410,7 @@ def decide(state: Turns, command: Ask) -> Served | Queued:
     error = never_fits(state, request.model_id, state.need_bytes(request), smaller=request.smaller)
     if error is not None:
         raise error
-    waiting = len(state.waiting.get(request.model_id, ()))
+    waiting = len(state.queue(request.model_id))
     if waiting >= state.queue_limit:
         raise Overloaded(
             f"{waiting} requests wait until {request.model_id} can be loaded: try again later, "
@@ -377,25 +419,56 @@ def decide(state: Turns, command: Ask) -> Served | Queued:
     return Queued(request=request)
 
 
-def never_fits(state: Turns, model_id: str, need_bytes: int, *, smaller: str = "") -> NotEnoughMemory | None:
+def never_fits(
+    state: Turns, model_id: str, need_bytes: Footprint, *, smaller: str = ""
+) -> NotEnoughMemory | None:
     """Why a model of this size can never be loaded, as things stand; None if it can.
 
     `smaller` is as that of a request.
     """
     limit_bytes = state.residency.limit_bytes
-    if need_bytes > limit_bytes:
+    if not need_bytes.is_within(limit_bytes):
+        memory = need_bytes.beyond(limit_bytes).largest
         return NotEnoughMemory(
-            f"{model_id} needs {size(need_bytes)}, the limit is {size(limit_bytes)}: raise memory_limit_gb"
+            f"{model_id} needs {size(need_bytes[memory])}{_on(memory)}, the limit is "
+            f"{size(limit_bytes[memory])}: raise {limit_setting(memory)}"
             + (f', or set in models."{model_id}" {smaller}' if smaller else "")
         )
     others = {each: state.pinned_bytes(each) for each in state.pinned if each != model_id}
-    if need_bytes > limit_bytes - sum(others.values()):
-        pinned = ", ".join(f"{each} {size(bytes_)}" for each, bytes_ in others.items())
+    left = limit_bytes - total_of(others.values())
+    if not need_bytes.is_within(left):
+        memory = need_bytes.beyond(left).largest
+        pinned = ", ".join(f"{id} {size(each[memory])}" for id, each in others.items() if each[memory])
         return NotEnoughMemory(
-            f"{model_id} needs {size(need_bytes)} of {size(limit_bytes)}, and these models are pinned: "
-            f"{pinned}; unpin one of them, or raise memory_limit_gb"
+            f"{model_id} needs {size(need_bytes[memory])} of {size(limit_bytes[memory])}{_on(memory)}, and "
+            f"these models are pinned: {pinned}; unpin one of them, or raise {limit_setting(memory)}"
         )
     return None
+
+
+def _on(memory: str) -> str:
+    """Where that is, as the end of a clause. RAM is not named: most nodes have no other memory."""
+    return "" if memory == RAM else f" on {memory}"
+
+
+def limit_setting(memory: str) -> str:
+    """The setting that limits a memory."""
+    return "memory_limit_gb" if memory == RAM else "vram_limit_gb"
+
+
+def scarcest(state: Turns) -> str:
+    """The memory by which models are compared that may leave: the scarcest for the first of those who wait.
+
+    If nobody waits, the one that is over its limit the most.
+    """
+    residency = state.residency
+    if not residency.limit_bytes.gpus:
+        return RAM
+    free = residency.admissible_bytes - residency.reserved_bytes
+    if not state.waiting:
+        return (NOTHING - free).largest
+    first = min(state.waiting.values(), key=attrgetter("rank"))
+    return state.need_bytes(first.requests[0]).scarcest(free)
 
 
 def is_open(state: Turns, model_id: str, occupancy: Occupancies) -> bool:
@@ -416,7 +489,7 @@ def may_leave(state: Turns, model_id: str, *, now: float, use: Occupancy) -> boo
 
 
 def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnoughMemory:
-    """What a request gets that has waited in vain: what uses the memory."""
+    """What a request gets that has waited in vain: what uses the memory that is the scarcest for it."""
 
     def use(resident: Resident) -> str:
         now = occupancy.get(resident.model_id, UNUSED)
@@ -428,20 +501,23 @@ def refusal(state: Turns, request: Request, occupancy: Occupancies) -> NotEnough
             return "pinned"
         return "in use" if now.holds else "idle"
 
-    residency = state.residency
+    residency, need_bytes = state.residency, state.need_bytes(request)
+    memory = need_bytes.scarcest(residency.admissible_bytes - residency.reserved_bytes)
     used = ", ".join(
-        f"{each.model_id} {size(each.reserved_bytes)} ({use(each)})" for each in residency.residents.values()
+        f"{each.model_id} {size(each.reserved_bytes[memory])} ({use(each)})"
+        for each in residency.residents.values()
+        if each.reserved_bytes[memory] or memory == RAM
     )
-    left = residency.admissible_bytes
-    is_squeezed = left < residency.limit_bytes
-    memory = size(residency.limit_bytes)
-    memory += f", of which other programs leave {size(left)}" if is_squeezed else ""
-    memory += f", which is used by {used}" if used else ""
+    left, limit = residency.admissible_bytes[memory], residency.limit_bytes[memory]
+    is_squeezed = left < limit
+    told = f"{size(limit)}{_on(memory)}"
+    told += f", of which other programs leave {size(left)}" if is_squeezed else ""
+    told += f", which is used by {used}" if used else ""
     ways = [
         *(["unload one of them when it is free"] if used else []),
-        "end other programs" if is_squeezed else "raise memory_limit_gb",
+        "end other programs" if is_squeezed else f"raise {limit_setting(memory)}",
         "or allow a longer load_wait_ms",
     ]
     return NotEnoughMemory(
-        f"{request.model_id} needs {size(state.need_bytes(request))} of {memory}: {', '.join(ways)}"
+        f"{request.model_id} needs {size(need_bytes[memory])} of {told}: {', '.join(ways)}"
     )

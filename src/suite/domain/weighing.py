@@ -17,13 +17,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Residency, Resident
-from suite.domain.turn_plan import Considered, Planning, only_evicting
-from suite.domain.turns import PAUSE_SECONDS, UNUSED, Occupancies, Occupancy, Queue, Turns
+from suite.domain.turn_plan import EXCESS, Considered, Planning, only_evicting
+from suite.domain.turns import PAUSE_SECONDS, UNUSED, Occupancies, Occupancy, Queue, Request, Turns
 from suite.messages.decisions import (
+    RAM,
     AnyAlternative,
     Candidate,
     Decision,
+    GpuRoom,
     MoreMemory,
     NotPinned,
     NotUsed,
@@ -38,8 +41,6 @@ MOST_CANDIDATES: Final = 32
 MOST_ALTERNATIVES: Final = 4
 """For how many models of a kind it is tried what would have changed the decision."""
 
-_EXCESS: Final = ""
-
 
 def weigh(state: Turns, model_id: str, *, now: float, occupancy: Occupancies, policy: str = "") -> Decision:
     """What is weighed for a model that somebody waits for, as `plan` decides it for the same arguments."""
@@ -48,7 +49,7 @@ def weigh(state: Turns, model_id: str, *, now: float, occupancy: Occupancies, po
 
 def weigh_excess(state: Turns, *, now: float, occupancy: Occupancies, policy: str = "") -> Decision:
     """What is weighed when all models together need more than the limit."""
-    return _Weighing(_briefly(state), _EXCESS, now, occupancy).decision(state, policy)
+    return _Weighing(_briefly(state), EXCESS, now, occupancy).decision(state, policy)
 
 
 class _Answer(NamedTuple):
@@ -62,17 +63,14 @@ class _Answer(NamedTuple):
 
 def _briefly(state: Turns) -> Turns:
     """The state with one request for all that wait for the same model: it is decided by models."""
-    waiting = {
-        model_id: (
-            msgspec.structs.replace(
-                queue[0],
-                deadline=max(each.deadline for each in queue),
-                only_evicting=only_evicting(queue),
-            ),
-        )
-        for model_id, queue in state.waiting.items()
-    }
+    waiting = {model_id: Queue.of([_one_for_all(queue)]) for model_id, queue in state.waiting.items()}
     return msgspec.structs.replace(state, waiting=waiting)
+
+
+def _one_for_all(queue: Queue) -> Request:
+    return msgspec.structs.replace(
+        queue.requests[0], deadline=queue.last_deadline, only_evicting=only_evicting(queue)
+    )
 
 
 class _Weighing:
@@ -88,41 +86,60 @@ class _Weighing:
         self._answer = self._answer_of(self._planning)
         self._considered = self._planning.considered or self._not_considered()
         queue = state.waiting.get(model_id)
-        self._since = queue[0].rank if queue else math.inf
+        self._since = queue.rank if queue else math.inf
 
     def decision(self, whole: Turns, policy: str) -> Decision:
-        queue = whole.waiting.get(self._model_id, ())
+        queue, requests = whole.waiting.get(self._model_id), whole.queue(self._model_id)
         candidates = tuple(self._candidates())
+        need_bytes, free_bytes = self._considered.need_bytes, self._considered.free_bytes
         return Decision(
-            purpose=self._purpose(queue),
-            need_bytes=self._considered.need_bytes,
-            free_bytes=self._considered.free_bytes,
-            limit_bytes=self._state.residency.limit_bytes,
-            left_by_others_bytes=self._left_by_others(),
+            purpose=self._purpose(requests),
+            need_bytes=need_bytes.ram,
+            free_bytes=free_bytes.ram,
+            limit_bytes=self._state.residency.limit_bytes.ram,
+            left_by_others_bytes=self._left_by_others(RAM),
+            gpus=tuple(self._gpu_rooms()),
+            scarcest=self._scarcest(),
             policy=policy,
             candidates=_at_most(candidates, MOST_CANDIDATES),
             only_evicting=only_evicting(queue) if queue else None,
             more_candidates=max(0, len(candidates) - MOST_CANDIDATES),
-            alternatives=tuple(self._alternatives()) if self._model_id != _EXCESS else (),
-            waiting=len(queue),
-            waited_seconds=round(max((self._now - each.since for each in queue), default=0.0), 3),
+            alternatives=tuple(self._alternatives()) if self._model_id != EXCESS else (),
+            waiting=len(requests),
+            waited_seconds=round(max((self._now - each.since for each in requests), default=0.0), 3),
         )
 
-    def _left_by_others(self) -> int | None:
+    def _left_by_others(self, memory: str) -> int | None:
         residency = self._state.residency
-        left = residency.admissible_bytes
-        return left if left < residency.limit_bytes else None
+        left = residency.admissible_bytes[memory]
+        return left if left < residency.limit_bytes[memory] else None
 
-    def _purpose(self, queue: Queue) -> Purpose:
-        if self._model_id == _EXCESS:
+    def _gpu_rooms(self) -> Iterator[GpuRoom]:
+        for name, limit_bytes in self._state.residency.limit_bytes.gpus.items():
+            yield GpuRoom(
+                name=name,
+                need_bytes=self._considered.need_bytes[name],
+                free_bytes=self._considered.free_bytes[name],
+                limit_bytes=limit_bytes,
+                left_by_others_bytes=self._left_by_others(name),
+            )
+
+    def _scarcest(self) -> str:
+        """Of a load, the memory of which it lacks the most; of an excess, that which is over its limit
+        most."""
+        need_bytes, free_bytes = self._considered.need_bytes, self._considered.free_bytes
+        return need_bytes.scarcest(free_bytes) if need_bytes else (NOTHING - free_bytes).largest
+
+    def _purpose(self, requests: Iterable[Request]) -> Purpose:
+        if self._model_id == EXCESS:
             return "excess"
-        purposes = {each.purpose for each in queue}
+        purposes = {each.purpose for each in requests}
         return purposes.pop() if len(purposes) == 1 else "request"
 
     def _not_considered(self) -> Considered:
         """Of a model that can never be loaded, or that is there already."""
         queue = self._state.waiting.get(self._model_id)
-        need_bytes = self._state.need_bytes(queue[0]) if queue else 0
+        need_bytes = self._state.need_bytes(queue.requests[0]) if queue else NOTHING
         return Considered(need_bytes, self._planning.free_bytes, self._able, ())
 
     # --- who could leave ------------------------------------------------------------------------------------
@@ -143,7 +160,8 @@ class _Weighing:
         standing = self._standing(resident, use)
         return Candidate(
             model_id=resident.model_id,
-            bytes=resident.reserved_bytes,
+            bytes=resident.reserved_bytes.total,
+            gpus=dict(resident.reserved_bytes.gpus),
             standing=standing,
             chosen=is_chosen,
             worth=use.worth,
@@ -197,20 +215,25 @@ class _Weighing:
 
     def _with_more_memory(self) -> Iterator[AnyAlternative]:
         missing = self._missing_bytes()
-        if missing > 0:
+        if missing:
             answer = self._ask(residency=_enlarged(self._state.residency, missing))
             if self._differs(answer):
-                yield MoreMemory(bytes=missing, starts=answer.starts, evicting=_sorted(answer.evicting))
+                yield MoreMemory(
+                    bytes=missing.total,
+                    gpus=dict(missing.gpus),
+                    starts=answer.starts,
+                    evicting=_sorted(answer.evicting),
+                )
 
-    def _missing_bytes(self) -> int:
+    def _missing_bytes(self) -> Footprint:
         """How much more memory would have loaded it without an eviction, or at all."""
         need_bytes, free_bytes = self._considered.need_bytes, self._considered.free_bytes
         if self._answer.starts:
-            return need_bytes - free_bytes
-        pinned = sum(self._state.pinned_bytes(id) for id in self._state.pinned if id != self._model_id)
-        never = need_bytes + pinned - self._state.residency.limit_bytes
-        idle = sum(each.reserved_bytes for each in self._able if self._may_leave_now(each))
-        return never if never > 0 else need_bytes - free_bytes - idle
+            return need_bytes.beyond(free_bytes)
+        pinned = (self._state.pinned_bytes(id) for id in self._state.pinned if id != self._model_id)
+        never = need_bytes.beyond(self._state.residency.limit_bytes - total_of(pinned))
+        idle = total_of(each.reserved_bytes for each in self._able if self._may_leave_now(each))
+        return never or need_bytes.beyond(free_bytes + idle)
 
     def _may_leave_now(self, resident: Resident) -> bool:
         return self._standing(resident, self._use(resident.model_id)) in ("idle", "preloading")
@@ -290,7 +313,7 @@ class _Weighing:
         )
 
 
-def _enlarged(residency: Residency, more_bytes: int) -> Residency:
+def _enlarged(residency: Residency, more_bytes: Footprint) -> Residency:
     """With so much more memory, of which other programs take nothing."""
     available = residency.available_bytes
     return msgspec.structs.replace(

@@ -51,6 +51,8 @@ class ContextSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long running answers may wait for a step, if their own tokens alone do not take longer."""
     gpu_layers: int
     """Layers to put on the GPU; -1: all."""
+    tensor_split: tuple[float, ...] = ()
+    """The share of each GPU in these layers; empty: llama.cpp divides them by the memory that is free."""
     threads: int
     slots: int
 
@@ -127,10 +129,13 @@ class LlamaModel:
 
         params = lib.llama_model_default_params()
         params.n_gpu_layers = settings.gpu_layers
+        shares = _shares(settings.tensor_split)
+        if settings.tensor_split:
+            params.tensor_split = shares
         params.progress_callback = callback = lib.llama_progress_callback(report)
         last_messages()
         model = lib.llama_model_load_from_file(path.encode(), params)
-        del callback  # llama.cpp used it until here
+        del callback, shares  # llama.cpp used them until here
         if not model:
             raise LoadFailed(f"llama.cpp could not load the model: {last_messages() or 'it gave no reason'}")
         context = lib.llama_init_from_model(model, _context_params(settings))
@@ -357,6 +362,12 @@ class LlamaModel:
         """Free model and context. Nothing of it may be used afterwards."""
         lib.llama_free(self.context)
         lib.llama_model_free(self._model)
+
+
+def _shares(tensor_split: Sequence[float]) -> ctypes.Array[ctypes.c_float]:
+    """The shares of as many devices as llama.cpp reads: 0 for those of which nothing is said."""
+    most: int = lib.llama_max_devices()
+    return (ctypes.c_float * most)(*tensor_split[:most])
 
 
 def flash_attention_type(settings: ContextSettings) -> int:

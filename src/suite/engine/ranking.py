@@ -10,6 +10,7 @@ from suite.engine.backend import Cores
 from suite.engine.bindings import lib
 from suite.engine.llama_model import ContextSettings, LlamaModel
 from suite.engine.pooling import Pooler, architecture, named_pooling
+from suite.engine.prompts.markers import Markers
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import CannotRerank, PromptTooLong
 
@@ -47,7 +48,7 @@ class Ranker:
         raw: bool = False,
         spare_seconds: Callable[[], float] = lambda: math.inf,
     ) -> Generator[None, None, tuple[float, ...]]:
-        """Return a score for each pair of query and document, the tokens that `pair` makes of them.
+        """Return a score for each pair of query and document, the tokens that `Pairs` makes of them.
 
         It is between 0 and 1, or with `raw` what the model's head says. The generator yields between two
         steps; `spare_seconds` says how long the next one may take (`Pooler.pool`).
@@ -67,20 +68,29 @@ class Ranker:
         return tuple(_sigmoid(value) for value, *_ in values)
 
 
-def pair(vocabulary: Vocabulary, query: str, document: str) -> list[int]:
-    """The tokens of a query and a document as a ranking head expects them.
+class Pairs:
+    """Makes the input of a ranking head from a query and a document, for one model.
 
-    By the template in the model's file, or else as a BERT is trained: both texts, each with what the model
-    puts at the end of one.
+    By the template in the model's file, or else of both texts with what the model expects after a text.
+    Names of control tokens in query and document are text.
     """
-    template = vocabulary.rerank_template
-    if template is not None:
-        texts = {"query": query, "document": document}
-        return vocabulary.tokenize(_PLACE.sub(lambda place: texts[place[1]], template), begins=False)
-    query_tokens, document_tokens = (
-        vocabulary.tokenize(text, begins=False, special=False) for text in (query, document)
-    )
-    return vocabulary.pair(query_tokens, document_tokens)
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._template = vocabulary.rerank_template
+        self._markers = None if self._template is None else Markers(vocabulary, self._template)
+
+    def tokens(self, query: str, document: str) -> list[int]:
+        """The tokens of a query with a document."""
+        if self._template is None or self._markers is None:
+            texts = (
+                self._vocabulary.tokenize(each, begins=False, special=False) for each in (query, document)
+            )
+            return self._vocabulary.pair(*texts)
+        broken = self._markers.broken([{"role": "user", "query": query, "document": document}], ())
+        (given,) = broken.messages
+        text = _PLACE.sub(lambda place: given[place[1]], self._template)
+        return self._markers.tokens(text, broken.mark, begins=False)
 
 
 def _sigmoid(value: float) -> float:

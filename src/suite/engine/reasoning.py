@@ -12,7 +12,7 @@ already, at the end of the prompt; then the answer begins within it::
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -93,6 +93,10 @@ def marker_tokens(form: ReasoningFormat, named: Mapping[str, int]) -> dict[int, 
     }
 
 
+Phase: TypeAlias = Literal["begin", "reasoning", "header", "answer"]
+"""Where an answer is: at its beginning, within its reasoning, between that and the answer proper, there."""
+
+
 class Piece(NamedTuple):
     """The next piece of an answer, and of the reasoning before it."""
 
@@ -112,10 +116,11 @@ class AnswerStream:
         """How many tokens were reasoning, its markers included."""
         self._text = TextStream(stops)
         self._thought = TextStream()
-        self._names: Mapping[int, bytes] = {}
+        self._names: dict[Phase, dict[int, bytes]] = {}
+        """The names of control tokens that count in each phase."""
         self._start = self._end = b""
         self._headers: tuple[bytes, ...] = ()
-        self._phase: Literal["begin", "reasoning", "header", "answer"] = "answer"
+        self._phase: Phase = "answer"
         self._held = b""
         """Bytes of which it is not known yet what they are."""
         self._space = ""
@@ -125,10 +130,16 @@ class AnswerStream:
         self._tokens = 0
         if reasoning is not None:
             form = reasoning.form
-            self._names = reasoning.tokens
             self._start, self._end = form.start.strip().encode(), form.end.encode()
             self._headers = tuple(header.encode() for header in form.headers)
             self._phase = "reasoning" if reasoning.opened else "begin"
+            markers: dict[Phase, tuple[bytes, ...]] = {
+                "begin": (self._start, *self._headers),
+                "reasoning": (self._end,),
+                "header": self._headers,
+            }
+            for phase, names in markers.items():
+                self._names[phase] = _parts(reasoning.tokens, names)
 
     @property
     def stopped(self) -> bool:
@@ -148,16 +159,15 @@ class AnswerStream:
         if self._phase == "reasoning" or self._held.strip():
             return None
         openers = (*self._headers, self._start) if self._phase == "begin" else self._headers
-        return {
-            token for token, name in self._names.items() if any(each.startswith(name) for each in openers)
-        }
+        names = self._names[self._phase]
+        return {token for token, name in names.items() if any(each.startswith(name) for each in openers)}
 
     def push(self, token: int, data: bytes) -> Piece:
         """Add a token and its bytes; return what is certain by now, which is often empty."""
         if self._phase == "answer":
             return Piece(self._text.push(data))
         self._tokens += 1
-        self._held += self._names.get(token, data)
+        self._held += self._names[self._phase].get(token, data)
         return self._advance()
 
     def finish(self) -> Piece:
@@ -229,6 +239,11 @@ class AnswerStream:
         shown = thought.rstrip()
         self._space = thought[len(shown) :]
         return shown
+
+
+def _parts(tokens: Mapping[int, bytes], markers: Sequence[bytes]) -> dict[int, bytes]:
+    """The tokens that these markers are made of."""
+    return {token: name for token, name in tokens.items() if any(name in marker for marker in markers)}
 
 
 def _overlap(data: bytes, marker: bytes) -> int:

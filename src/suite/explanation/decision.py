@@ -8,9 +8,11 @@ from typing import Literal, TypeAlias
 
 from suite.explanation.words import before, counted, listed, span
 from suite.messages.decisions import (
+    RAM,
     AnyAlternative,
     Candidate,
     Decision,
+    GpuRoom,
     MoreMemory,
     NotPinned,
     NotUsed,
@@ -20,18 +22,42 @@ from suite.messages.decisions import (
 )
 from suite.units import size
 
+Room: TypeAlias = Decision | GpuRoom
+"""What was weighed of one memory; a decision's own numbers are those of RAM."""
 Outcome: TypeAlias = Literal["loads", "waits", "refused"]
 """What was decided: the model was loaded, its requests went on waiting, or they were refused."""
 
 
 def memory(decision: Decision) -> str:
-    """What was needed and what was free."""
-    free = size(decision.free_bytes) if decision.free_bytes > 0 else "nothing"
-    left = decision.left_by_others_bytes
+    """What was needed and what was free: of each memory that it needed, the scarcest first."""
+    rooms: list[Room] = [each for each in decision.gpus if each.need_bytes]
+    rooms.sort(key=lambda each: name_of(each) != decision.scarcest)
+    rooms.insert(0 if decision.scarcest == RAM else 1, decision)
+    if len(rooms) == 1 and not decision.gpus:
+        return f"It needed {_needed(decision)}."
+    return " ".join(f"It needed {_needed(each, name_of(each))}." for each in rooms)
+
+
+def _needed(room: Room, memory: str = "") -> str:
+    free = size(room.free_bytes) if room.free_bytes > 0 else "nothing"
+    left = room.left_by_others_bytes
     others = f"; other programs left only {size(max(left, 0))} of that" if left is not None else ""
-    return (
-        f"It needed {size(decision.need_bytes)}, and {free} of {size(decision.limit_bytes)} was free{others}."
-    )
+    return f"{size(room.need_bytes)}{_in(memory)}, and {free} of {size(room.limit_bytes)} was free{others}"
+
+
+def name_of(room: Room) -> str:
+    """The name of the memory that these numbers are of."""
+    return room.name if isinstance(room, GpuRoom) else RAM
+
+
+def scarcest(decision: Decision) -> Room:
+    """The numbers of the memory that was the scarcest."""
+    return next((each for each in decision.gpus if each.name == decision.scarcest), decision)
+
+
+def _in(memory: str) -> str:
+    """Where that is, as the end of a clause; empty where nothing is said of it: there is only one memory."""
+    return "" if not memory else " of RAM" if memory == RAM else f" on {memory}"
 
 
 def leaving(decision: Decision, evicting: Sequence[str]) -> Iterator[str]:
@@ -40,17 +66,20 @@ def leaving(decision: Decision, evicting: Sequence[str]) -> Iterator[str]:
     if not evicting:
         yield "Nobody had to leave for it."
     else:
-        yield f"{listed([_who_left(id, known.get(id)) for id in evicting])} left for it."
+        told = [_who_left(id, known.get(id), decision.scarcest) for id in evicting]
+        yield f"{listed(told)} left for it."
         yield from _order(decision)
     yield from others([each for each in decision.candidates if each.model_id not in evicting], decision)
 
 
-def _who_left(model_id: str, candidate: Candidate | None) -> str:
+def _who_left(model_id: str, candidate: Candidate | None, memory: str) -> str:
     if candidate is None:
         return model_id
+    there = candidate.gpus.get(memory)
+    had = size(candidate.bytes) if there is None else f"{size(there)}{_in(memory)}"
     if candidate.standing == "unloading":
-        return f"{model_id} ({size(candidate.bytes)}, which was leaving already)"
-    return f"{model_id} ({size(candidate.bytes)}, not used for {span(candidate.unused_seconds)})"
+        return f"{model_id} ({had}, which was leaving already)"
+    return f"{model_id} ({had}, not used for {span(candidate.unused_seconds)})"
 
 
 def _order(decision: Decision) -> Iterator[str]:
@@ -130,7 +159,7 @@ def _alternative(alternative: AnyAlternative, time: datetime, outcome: Outcome) 
     then = _then(alternative, outcome)
     match alternative:
         case MoreMemory():
-            return f"With {size(alternative.bytes)} more memory, {then}."
+            return f"With {_more(alternative)}, {then}."
         case NotPinned():
             return f"Had {alternative.model_id} not been pinned, {then}."
         case NotUsed():
@@ -140,6 +169,14 @@ def _alternative(alternative: AnyAlternative, time: datetime, outcome: Outcome) 
             return f"Had {alternative.model_id} been used after {since}, {then}."
         case WorthMore():
             return f"Had the policy found {alternative.model_id} worth more, {then}."
+
+
+def _more(alternative: MoreMemory) -> str:
+    if not alternative.gpus:
+        return f"{size(alternative.bytes)} more memory"
+    ram = alternative.bytes - sum(alternative.gpus.values())
+    more = [f"{size(count)} more{_in(name)}" for name, count in alternative.gpus.items()]
+    return listed([*more, *([f"{size(ram)} more{_in(RAM)}"] if ram else [])])
 
 
 def _then(alternative: AnyAlternative, outcome: Outcome) -> str:

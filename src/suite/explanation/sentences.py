@@ -7,7 +7,7 @@ They say what the event says and no more. Events of older versions say less, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -17,7 +17,7 @@ from suite.errors import LoadCancelled
 from suite.explanation import bets
 from suite.explanation import decision as decisions
 from suite.explanation.words import counted, listed, moment, span
-from suite.messages.decisions import Decision
+from suite.messages.decisions import RAM, Decision
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     Event,
@@ -134,10 +134,17 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
 
 
 def _loaded(event: InstanceLoaded) -> str:
-    taken = f"it takes {size(ready_bytes(event))}"
+    taken = f"it takes {size(ready_bytes(event).total)}"
+    if event.gpus:
+        taken += f" ({_by_gpu(event.gpus)})"
     if event.estimated_bytes:
         taken += f", and {size(event.estimated_bytes)} had been estimated"
     return f"{event.model_id} was loaded on {event.node} in {span(event.load_ms / 1000)}: {taken}."
+
+
+def _by_gpu(gpus: Mapping[str, int]) -> str:
+    """What of a number of bytes is on GPUs."""
+    return listed([f"{size(count)} on {name}" for name, count in gpus.items()])
 
 
 def _load_started(event: InstanceLoadStarted, time: datetime) -> Iterator[str]:
@@ -201,10 +208,11 @@ def _idle(event: InstanceUnloaded) -> str:
 def _evicted(event: InstanceUnloaded, cause: Recorded | None) -> Iterator[str]:
     model, node = event.model_id, event.node
     if event.decision is not None:
-        over = size(-event.decision.free_bytes)
+        room = decisions.scarcest(event.decision)
+        where = f" on {event.decision.scarcest}" if event.decision.scarcest != RAM else ""
         yield (
-            f"{model} left {node}: the models there needed {over} more together than the limit of "
-            f"{size(event.decision.limit_bytes)}."
+            f"{model} left {node}: the models there needed {size(-room.free_bytes)} more together than the "
+            f"limit of {size(room.limit_bytes)}{where}."
         )
         yield from decisions.others(
             [each for each in event.decision.candidates if not each.chosen], event.decision

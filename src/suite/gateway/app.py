@@ -20,12 +20,24 @@ from suite import telemetry
 from suite.errors import SuiteError
 from suite.gateway import health
 from suite.gateway.access import AccessMiddleware
+from suite.gateway.anthropic import endpoints as anthropic
 from suite.gateway.context import Context, put_context
 from suite.gateway.documents import with_documents
 from suite.gateway.errors import answer_error
 from suite.gateway.gateway import Gateway
+from suite.gateway.ollama import endpoints as ollama
 from suite.gateway.openai import endpoints as openai
 
+SESSION_HEADERS: Final = (
+    "session_id",
+    "session-id",
+    "x-session-id",
+    "conversation_id",
+    "x-conversation-id",
+    "x-claude-code-session-id",
+    "x-openwebui-chat-id",
+)
+"""How clients send what they call the conversation."""
 _LONGEST_ID: Final = 200
 _PREFLIGHT_SECONDS: Final = 600
 _EXPOSED: Final = (
@@ -44,7 +56,14 @@ _CLIENT_GONE: Final = 499
 
 def application(gateway: Gateway, *, cors_origins: Sequence[str] = ()) -> Starlette:
     """The application that serves all dialects, also to pages of these origins."""
-    operations = with_documents([*openai.operations(gateway), *health.operations(gateway)])
+    operations = with_documents(
+        [
+            *openai.operations(gateway),
+            *anthropic.operations(gateway),
+            *ollama.operations(gateway),
+            *health.operations(gateway),
+        ]
+    )
     return Starlette(
         routes=[each.route for each in operations],
         middleware=[
@@ -86,6 +105,7 @@ class ContextMiddleware:
             return await self._app(scope, receive, send)
         headers, clock = Headers(scope=scope), self._gateway.clock
         context = Context(_request_id(headers) or self._gateway.new_id(), began=clock())
+        context.note_session(*map(headers.get, SESSION_HEADERS))
         put_context(scope, context)
 
         async def send_with_headers(message: Message) -> None:

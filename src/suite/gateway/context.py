@@ -22,6 +22,8 @@ class Context:
         """The id of the key that it was sent with; None: keys are off."""
         self.model: str | None = None
         """The model that it is for, as the request names it."""
+        self.session: str | None = None
+        """What the client calls the conversation or the user; None: nothing."""
         self.node: str | None = None
         """The node that answers it, once that is known."""
         self.loading: Loading | None = None
@@ -30,6 +32,10 @@ class Context:
         """The status of its answer, once that begins."""
         self.first_byte_seconds: float | None = None
         """How long its answer took to begin."""
+
+    def note_session(self, *names: str | None) -> None:
+        """Note how the client calls the conversation or the user: the first name that there is."""
+        self.session = next((each for each in (self.session, *names) if each), None)
 
     def begin_answer(self, status: int, now: float) -> None:
         """Note that the answer begins."""

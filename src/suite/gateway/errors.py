@@ -95,11 +95,9 @@ async def answer_error(request: Request, error: Exception) -> Response:
 
 def invalid(body: bytes, error: Exception) -> SuiteError:
     """The refusal of a body that is no JSON, or not of its type, in the words of the service."""
-    return (
-        InvalidRequest(explained(error))
-        if isinstance(error, msgspec.ValidationError)
-        else refusal(body, error)
-    )
+    if isinstance(error, msgspec.ValidationError):
+        return InvalidRequest(explained(error))
+    return refusal(body, error)
 
 
 def _param(error: SuiteError) -> str | None:

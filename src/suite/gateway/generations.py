@@ -8,7 +8,8 @@ error keeps its status as long as nothing was sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol, TypeAlias, TypeVar
 
 import anyio
@@ -19,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from suite.client import Client
 from suite.errors import Cancelled, NotEnoughMemory, SuiteError
 from suite.gateway.context import Context, context_of
+from suite.gateway.conversations import Conversations
 from suite.gateway.loading import Loading
 from suite.gateway.metrics import Metrics
 from suite.gateway.sse import PieceStream, gone
@@ -68,6 +70,7 @@ class Generations:
         self._metrics = metrics
         self._load_seconds = load_seconds
         self._clock = clock
+        self._conversations = Conversations()
 
     async def whole(self, request: Request, fields: Fields) -> GenerateTextReply:
         """Generate, and return all of it. Raises Cancelled if the request's client is gone meanwhile."""
@@ -114,7 +117,7 @@ class Generations:
 
         if context.requester is not None:
             fields = {**fields, "requester": context.requester}
-        with anyio.CancelScope() as limit:
+        with self._in_conversation(context, fields) as fields, anyio.CancelScope() as limit:
             try:
                 reply = await self._client.answer(fields, hear_all)
                 self._metrics.count_tokens(reply.model_id, reply.usage)
@@ -123,6 +126,16 @@ class Generations:
                 if not loading.is_cold:
                     raise
         raise loading.over_limit()
+
+    @contextmanager
+    def _in_conversation(self, context: Context, fields: Fields) -> Iterator[Fields]:
+        """The fields with the id of the conversation that a chat goes on with, unless they have one."""
+        if "messages" not in fields or "conversation_id" in fields or fields.get("n", 1) != 1:
+            yield fields
+            return
+        scope = (str(fields["model_id"]), context.requester or "", context.session or "")
+        with self._conversations.taken(scope, fields["messages"]) as id:
+            yield fields if id is None else {**fields, "conversation_id": id}
 
 
 class StreamedAnswer:

@@ -9,12 +9,15 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
+import anyio
+
 from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused, StreamInfo
 from suite.errors import ServerUnsuitable, SuiteError
 from suite.identity import NewId
 from suite.log.consumer import Consumer, Lost, consumer_config, consumer_name
 from suite.log.reader import Patience, Unreadable, read_delivered
 from suite.messages.envelope import Recorded
+from suite.ticks import next_tick
 
 logger = logging.getLogger("suite.log")
 
@@ -105,12 +108,12 @@ class Follower:
         return self._patience.trouble(seconds)
 
     async def next(self, wait: float = TICK_SECONDS) -> Batch:
-        """The next events. The batch is empty after ``wait`` seconds without any, or after `settle`.
+        """The next events. The batch is empty at the next tick of ``wait`` seconds, or after `settle`.
 
         Waits for as long as the log cannot be reached. Raises ServerUnsuitable if the stream is gone, was
         replaced by another one of the same name, or has lost events.
         """
-        until = time.monotonic() + wait
+        until = next_tick(wait)
         gone_at: float | None = None
         while True:
             try:
@@ -143,7 +146,7 @@ class Follower:
         if self._asked and not consumer.buffered:
             self._asked = False
             return await self._settle(consumer)
-        if await consumer.wait(max(0.0, until - time.monotonic())):
+        if await consumer.wait(max(0.0, until - anyio.current_time())):
             delivered = await consumer.take(self._batch_events)
             self._place = delivered[-1].seq
             self._pending = delivered[-1].pending + consumer.buffered
@@ -152,7 +155,7 @@ class Follower:
                 [each for each in read if isinstance(each, Recorded)],
                 [each for each in read if isinstance(each, Unreadable)],
             )
-        if self._asked or time.monotonic() < until:
+        if self._asked or anyio.current_time() < until:
             return None
         self._asked = self._pending > 0  # the pending events may have expired in the meantime
         return self._batch()

@@ -21,10 +21,14 @@ from suite.errors import SuiteError
 from suite.identity import NewId
 from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
+from suite.ticks import tick
 
 logger = logging.getLogger("suite.log")
 
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 5.0
+"""How long the mirror may be missing, or of another log, once it was kept."""
+RETRY_SECONDS: Final = 1.0
+"""The pause after a look that failed."""
 LOG_CREATED: Final = "suite.log.created"
 """The key in the mirror's metadata for the creation time of the log that it copies."""
 
@@ -50,10 +54,10 @@ async def keep_mirror(
                 mirror = Mirror(log, JetStream(readers, subjects.stream, new_id=new_id), subjects)
                 while True:
                     tell(await mirror.problem())
-                    await anyio.sleep(LOOK_SECONDS)
+                    await tick(LOOK_SECONDS)
         except SuiteError as error:
             tell(error.message)
-        await anyio.sleep(LOOK_SECONDS)
+        await anyio.sleep(RETRY_SECONDS)
 
 
 class Mirror:

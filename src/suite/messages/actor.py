@@ -75,6 +75,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     prompt_step_tokens: int
     max_step_ms: int
     gpu_layers: int
+    tensor_split: tuple[float, ...] = ()
+    """The share of each GPU in the layers that are put on GPUs; empty: llama.cpp divides them."""
     threads: int
     slots: int
     """How many conversations have their tokens in the KV cache at once."""

@@ -8,9 +8,12 @@ needs no calendar: the time of the event says when that was.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
+
+RAM: Final = "ram"
+"""The name of the memory that every node has; those of GPUs are called ``gpu0``, ``gpu1`` and so on."""
 
 Purpose: TypeAlias = Literal["request", "preload", "pin", "excess"]
 """What memory is needed for: a request that waits, a model that is likely to be used, a model that is pinned,
@@ -30,7 +33,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     model_id: str
     bytes: int
-    """The memory that it counted for."""
+    """The memory that it counted for, in all memories together."""
+    gpus: dict[str, int] = {}
+    """The part of it on each GPU, ``gpu0`` and so on."""
     standing: Standing
     chosen: bool = False
     """Whether it leaves for this decision."""
@@ -58,9 +63,12 @@ class Alternative(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class MoreMemory(Alternative, frozen=True, kw_only=True, omit_defaults=True, tag="more_memory"):
-    """If the limit had been higher by so much."""
+    """If the limits had been higher by so much."""
 
     bytes: int
+    """In all memories together."""
+    gpus: dict[str, int] = {}
+    """The part of it on each GPU."""
 
 
 class NotPinned(Alternative, frozen=True, kw_only=True, omit_defaults=True, tag="not_pinned"):
@@ -101,9 +109,24 @@ class PolicyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     last_seq: int = 0
     """The first and the last event of the log that it had learned from; 0: none yet."""
     limit_bytes: int
-    """The memory for which it was made."""
+    """The memory for which it was made: RAM."""
+    gpus: dict[str, int] = {}
+    """The limit of each GPU for which it was made."""
+    memory: str = RAM
+    """The memory that models were to leave: it was asked with the bytes that each of them had there."""
     at: datetime
     """For which moment it was asked."""
+
+
+class GpuRoom(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a decision weighed of the memory of one GPU, as `Decision` has it for RAM."""
+
+    name: str
+    """``gpu0``, ``gpu1`` and so on."""
+    need_bytes: int
+    free_bytes: int
+    limit_bytes: int
+    left_by_others_bytes: int | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -116,6 +139,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit_bytes: int
     left_by_others_bytes: int | None = None
     """What all models could have beside what other programs used, if that was less than the limit."""
+    gpus: tuple[GpuRoom, ...] = ()
+    """The same for each GPU; the numbers above are those of RAM. Empty where RAM was the only memory."""
+    scarcest: str = RAM
+    """The memory that was the scarcest for the load: ``ram``, or the name of a GPU's."""
     policy: str = ""
     """The eviction policy that ordered those that could leave; empty: the least recently used first."""
     policy_state: PolicyState | None = None

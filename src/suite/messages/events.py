@@ -68,13 +68,16 @@ class NodeEvent(Event, frozen=True, kw_only=True):
 
 
 @event("node", "started")
-class NodeStarted(NodeEvent, frozen=True, kw_only=True):
+class NodeStarted(NodeEvent, frozen=True, kw_only=True, omit_defaults=True):
     """A node has started. The event's sequence is the epoch that fences older processes of the same name."""
 
     version: str
     host: str
     pid: int
     memory_limit_bytes: int
+    """What all models together may have in RAM."""
+    gpus: dict[str, int] = {}
+    """What they may have on each GPU, ``gpu0`` and so on, in bytes. Empty: its only memory is RAM."""
 
 
 @event("node", "stopped")
@@ -196,6 +199,9 @@ class InstanceLoadStarted(InstanceEvent, frozen=True, kw_only=True, omit_default
     """Memory was reserved, and the model's process has started to load."""
 
     reserved_bytes: int
+    """In all memories together."""
+    gpus: dict[str, int] = {}
+    """The part of it on each GPU, ``gpu0`` and so on, in bytes."""
     context_tokens: int
     evicting: tuple[str, ...] = ()
     """The models that are unloaded to make room."""
@@ -233,7 +239,10 @@ class InstanceLoaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tru
     compute_bytes: int = 0
     """What llama.cpp has allocated to compute in."""
     gpu_bytes: int = 0
-    """The part of these three that is in the memory of GPUs. It counts as much as resident memory."""
+    """The part of these three that is in the memory of GPUs."""
+    gpus: dict[str, int] = {}
+    """What it has on each GPU, ``gpu0`` and so on, in bytes: as the driver says, or at least what llama.cpp
+    has allocated there. Empty in events of versions that did not tell GPUs apart."""
     process_ms: float | None = None
     """The part of ``load_ms`` since its process was begun: without the wait for the memory of others that had
     to leave first. None in events of versions that did not say it."""
@@ -257,6 +266,8 @@ class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True, omit_defaults
     start one. None: neither, or not known."""
     resident_bytes: int = 0
     """What it was measured to need, on GPUs too, if that was more than it can have."""
+    gpus: dict[str, int] = {}
+    """The part of it on each GPU, in bytes."""
     content: str = ""
     """The SHA-256 of the files that it was measured with."""
     settings_key: str = ""
@@ -264,11 +275,13 @@ class InstanceLoadFailed(InstanceEvent, frozen=True, kw_only=True, omit_defaults
 
 
 @event("instance", "grew")
-class InstanceGrew(InstanceEvent, frozen=True, kw_only=True):
+class InstanceGrew(InstanceEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The model's processes were measured to need more memory than it counted for."""
 
     reserved_bytes: int
-    """What it counts for from now on."""
+    """What it counts for from now on, in all memories together."""
+    gpus: dict[str, int] = {}
+    """The part of it on each GPU, in bytes."""
 
 
 @event("instance", "unloaded")
@@ -279,6 +292,8 @@ class InstanceUnloaded(InstanceEvent, frozen=True, kw_only=True, omit_defaults=T
     freed_bytes: int
     peak_bytes: int = 0
     """The most memory that its processes had together, on GPUs too."""
+    gpus: dict[str, int] = {}
+    """The part of it on each GPU, in bytes."""
     evicted_for: str = ""
     """The model that was loaded into its memory; empty: none, or not known."""
     decision_seq: int = 0
@@ -306,6 +321,8 @@ class InstanceCrashed(InstanceEvent, frozen=True, kw_only=True, omit_defaults=Tr
     """`out_of_memory`: the kernel killed it for lack of memory. None: not known."""
     peak_bytes: int = 0
     """The most memory that its processes had together, on GPUs too."""
+    gpus: dict[str, int] = {}
+    """The part of it on each GPU, in bytes."""
 
 
 # --- admission ---------------------------------------------------------------------------------------------

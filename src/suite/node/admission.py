@@ -19,6 +19,7 @@ from opentelemetry.context import Context
 
 from suite import telemetry
 from suite.catalogue import Model
+from suite.domain.footprint import Footprint, total_of
 from suite.domain.sizes import Need
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
@@ -35,6 +36,7 @@ from suite.domain.turns import (
     Withdrawn,
     decide,
     evolve,
+    scarcest,
 )
 from suite.domain.weighing import weigh, weigh_excess
 from suite.errors import NodeStopping, NotEnoughMemory, Overloaded, Quarantined, SuiteError
@@ -180,11 +182,11 @@ class Admission:
         self._is_closed = False
 
     @property
-    def free_bytes(self) -> int:
+    def free_bytes(self) -> Footprint:
         """The memory that nobody has, and that is not kept for what is pinned."""
         state = self.state
         residents = state.residency.residents
-        kept = sum(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
+        kept = total_of(bytes_ for id, bytes_ in state.pinned.items() if id not in residents)
         return state.residency.admissible_bytes - state.residency.reserved_bytes - kept
 
     def place(self, model_id: str) -> Place | None:
@@ -193,7 +195,7 @@ class Admission:
 
     def waiting(self, model_id: str) -> int:
         """How many requests wait for a model to get memory."""
-        return len(self.state.waiting.get(model_id, ()))
+        return len(self.state.queue(model_id))
 
     def note(self, event: Event | TurnEvent) -> None:
         """Take notice of something that has happened."""
@@ -202,13 +204,13 @@ class Admission:
 
     def wake(self) -> None:
         """Decide again, because the use of a model has changed."""
-        if self._is_undecided:
+        if self.is_undecided:
             self._news.set()
 
     @property
-    def _is_undecided(self) -> bool:
+    def is_undecided(self) -> bool:
         """Whether anybody waits, or must leave."""
-        return bool(self.state.waiting) or self.state.residency.excess_bytes > 0
+        return bool(self.state.waiting) or bool(self.state.residency.excess_bytes)
 
     def close(self) -> None:
         """Let nobody wait any more: the node stops."""
@@ -221,7 +223,7 @@ class Admission:
     def check_again(self, model_id: str) -> None:
         """Refuse those who wait for a model if it must not be loaded any more."""
         refused = []
-        for request in self.state.waiting.get(model_id, ()):
+        for request in self.state.queue(model_id):
             try:
                 self._check(self._tickets[request.request_id].model)
             except SuiteError as error:
@@ -319,7 +321,7 @@ class Admission:
 
     async def _decide(self) -> float:
         """Do what is to be done now. Returns when to decide again if nothing changes."""
-        while self._is_undecided:
+        while self.is_undecided:
             (appraisal, occupancy), now, before = self._use(), self._clock(), self.state
             turn = plan(before, now=now, occupancy=occupancy)
             self.state = evolve(before, turn)
@@ -341,7 +343,7 @@ class Admission:
 
     async def _start(self, start: Start) -> None:
         """Load a model for all who wait for it by then; if that is not possible, all are told why."""
-        first = self._tickets[self.state.waiting[start.model_id][0].request_id]
+        first = self._tickets[self.state.queue(start.model_id)[0].request_id]
         try:
             # What is decided is carried out, also if those who waited have left meanwhile.
             with anyio.CancelScope(shield=True), telemetry.within(first.trace):
@@ -350,12 +352,12 @@ class Admission:
             if not isinstance(error, SuiteError):
                 logger.exception("the load of %s could not be started", start.model_id)
                 error = SuiteError("the service failed on this request: its log has the cause")
-            requests = self.state.waiting.get(start.model_id, ())
+            requests = self.state.queue(start.model_id)
             for request in requests:
                 self._refuse(request, error.copy(), "refused")
             self.state = evolve(self.state, Withdrawn(requests=requests))
             return
-        waiting = self.state.waiting.get(start.model_id, ())
+        waiting = self.state.queue(start.model_id)
         self.state = evolve(self.state, started)
         for request in waiting:
             self._serve(request, instance)
@@ -398,7 +400,7 @@ class Admission:
 
     def _line(self, model_id: str) -> _Line:
         """That of those who wait for a model; a new one if nobody does."""
-        queue = self.state.waiting.get(model_id)
+        queue = self.state.queue(model_id)
         ticket = self._tickets.get(queue[0].request_id) if queue else None
         return _Line() if ticket is None else ticket.line
 
@@ -415,11 +417,12 @@ class Admission:
 
     def _use(self) -> tuple[Appraisal, Occupancies]:
         """What the models are worth now, and how they are used."""
-        appraisal = self._appraise(self._held())
+        memory = scarcest(self.state)
+        appraisal = self._appraise(self._held(memory), memory)
         return appraisal, self._occupancy(*self._instances, appraisal=appraisal)
 
-    def _held(self) -> Iterator[Held]:
+    def _held(self, memory: str) -> Iterator[Held]:
         """The models that are loaded, of which a policy may say which leave."""
         for id, resident in self.state.residency.residents.items():
             if resident.phase == "loaded" and id in self._instances:
-                yield Held(self._instances[id], resident.reserved_bytes)
+                yield Held(self._instances[id], resident.reserved_bytes[memory])

@@ -17,6 +17,7 @@ from suite.identity import NewId
 from suite.messages.events import AdmissionEvent
 from suite.node.admission import Admission
 from suite.node.journal import Journal
+from suite.ticks import tick
 
 logger = logging.getLogger("suite.node")
 
@@ -39,7 +40,7 @@ class AdmissionLog:
     async def run(self) -> None:
         """Append what is due every second, until cancelled."""
         while True:
-            await anyio.sleep(INTERVAL_SECONDS)
+            await tick(INTERVAL_SECONDS)
             await self._write(is_last=False)
 
     async def close(self) -> None:

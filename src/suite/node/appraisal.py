@@ -15,7 +15,7 @@ from suite.prediction.eviction.policy import Candidate
 
 
 class Held(NamedTuple):
-    """An instance and the memory that it counts for."""
+    """An instance and the memory that it counts for, where memory is short."""
 
     instance: Instance
     bytes: int
@@ -36,7 +36,8 @@ class Appraisal(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(decision, policy=self.policy, policy_state=self.policy_state)
 
 
-Appraise: TypeAlias = Callable[[Iterable[Held]], Appraisal]
+Appraise: TypeAlias = Callable[[Iterable[Held], str], Appraisal]
+"""Says what models are worth in the memory of this name."""
 
 
 NO_APPRAISAL: Final = Appraisal()
@@ -50,7 +51,7 @@ class Appraisals:
         self._appraiser = appraiser
         self._now = now
 
-    def __call__(self, held: Iterable[Held]) -> Appraisal:
+    def __call__(self, held: Iterable[Held], memory: str) -> Appraisal:
         """What the policy says now, and what it says it from."""
         appraiser, now = self._appraiser, self._now()
         candidates = [self._candidate(each) for each in held]
@@ -62,7 +63,9 @@ class Appraisals:
                 follows=appraiser.follows,
                 first_seq=appraiser.first_seq,
                 last_seq=appraiser.last_seq,
-                limit_bytes=appraiser.limit_bytes,
+                limit_bytes=appraiser.limit_bytes.ram,
+                gpus=dict(appraiser.limit_bytes.gpus),
+                memory=memory,
                 at=now,
             ),
         )

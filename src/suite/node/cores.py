@@ -13,8 +13,9 @@ import psutil
 from suite.core_table import CoreTable
 from suite.machine import Processors
 from suite.messages.actor import CoreSeat
+from suite.ticks import tick
 
-STOPPED_SECONDS: Final = 0.4
+STOPPED_SECONDS: Final = 0.5
 """How often it is looked for processes that have been stopped, while more than one model is loaded."""
 COUNT_SECONDS: Final = 5.0
 """How often cores are counted again: affinity and quota can change at any time."""
@@ -30,6 +31,7 @@ class NodeCores:
         self.table = CoreTable.create()
         self._count = count
         self._processes: dict[int, psutil.Process] = {}
+        self._several = anyio.Event()
         self.processors = count()
         """What there is to compute with, as it was last counted."""
         self._set_cores()
@@ -54,6 +56,8 @@ class NodeCores:
         """Look whether the process that has this seat is stopped, until the seat is given back."""
         with suppress(psutil.NoSuchProcess):
             self._processes[seat.row] = psutil.Process(pid)
+        if len(self._processes) > 1:
+            self._several.set()
 
     def threads(self, seat: CoreSeat | None) -> int:
         """How many threads the process that has this seat computes with now; 0: it is idle, or waits."""
@@ -67,16 +71,19 @@ class NodeCores:
 
     async def _watch_processes(self) -> None:
         while True:
-            await anyio.sleep(STOPPED_SECONDS)
+            await self._several.wait()
+            await tick(STOPPED_SECONDS)
             several = len(self._processes) > 1
             for row, process in self._processes.items():
                 # What is alone keeps no cores from others, and what is idle uses none.
                 matters = several and self.table.activity(row).limit > 0
                 self.table.set_stopped(row, matters and _is_stopped(process))
+            if not several:
+                self._several = anyio.Event()
 
     async def _watch_cores(self) -> None:
         while True:
-            await anyio.sleep(COUNT_SECONDS)
+            await tick(COUNT_SECONDS)
             # In a thread, because this reads two files for each CPU of the machine.
             self.processors = await anyio.to_thread.run_sync(self._count)
             self._set_cores()

@@ -7,10 +7,8 @@ Read models count those on the subjects that they follow, as they skip them. Tho
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
-
-import anyio
 
 from suite.errors import SuiteError
 from suite.log import Log, Unreadable, told
@@ -18,7 +16,9 @@ from suite.messages.events import ErrorReported
 from suite.messages.subjects import aggregate_of
 from suite.projections.errors import has_error
 from suite.projections.projections import Projections
+from suite.projections.projector import Projector
 from suite.projections.unreadable import Skipped, skipped
+from suite.ticks import tick
 
 logger = logging.getLogger("suite.node")
 
@@ -56,6 +56,8 @@ class ForeignMessages:
             for aggregate in projector.projection.aggregates
         }
         self._reported = False
+        self._read: dict[str, tuple[int, Sequence[Skipped]]] = {}
+        """What each read model had skipped, and the event up to which it had read then."""
         self._subjects = 0
         self._verdicts: dict[str, Unreadable | None] = {}
         """The first message of each unfollowed subject; None if it is an event of a later version."""
@@ -69,7 +71,7 @@ class ForeignMessages:
                 await self._look()
             except SuiteError as error:
                 logger.debug("foreign messages are looked for later: %s", error.message)
-            await anyio.sleep(LOOK_SECONDS)
+            await tick(LOOK_SECONDS)
 
     async def _look(self) -> None:
         finds = [*(await self._in_read_models()).values(), *await self._elsewhere()]
@@ -84,12 +86,22 @@ class ForeignMessages:
         """The skipped messages by aggregate; the highest count, if several read models follow one."""
         finds: dict[str, Skipped] = {}
         for projector in self._projections.by_name.values():
-            async with projector.reading() as db:
-                for find in await skipped(db):
-                    known = finds.get(find.aggregate)
-                    if known is None or known.messages < find.messages:
-                        finds[find.aggregate] = find
+            for find in await self._skipped_by(projector):
+                known = finds.get(find.aggregate)
+                if known is None or known.messages < find.messages:
+                    finds[find.aggregate] = find
         return finds
+
+    async def _skipped_by(self, projector: Projector) -> Sequence[Skipped]:
+        """What a read model has skipped. Its file is only read when it has read on in the log."""
+        name, seq = projector.projection.name, projector.seq
+        known_at, known = self._read.get(name, (-1, ()))
+        if known_at == seq:
+            return known
+        async with projector.reading() as db:
+            found = await skipped(db)
+        self._read[name] = (seq, found)
+        return found
 
     async def _elsewhere(self) -> list[Skipped]:
         extent = await self._log.extent()

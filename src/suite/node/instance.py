@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import anyio
@@ -10,6 +12,7 @@ from opentelemetry.context import Context
 
 from suite import telemetry
 from suite.catalogue import Model
+from suite.domain.footprint import NOTHING, Footprint, gpu_name
 from suite.domain.turns import Occupancy
 from suite.errors import SuiteError
 from suite.messages.actor import Buffer, CoreSeat
@@ -109,7 +112,9 @@ class Instance:
         """What llama.cpp has allocated for it, as far as it says."""
         self.memory = ProcessMemory()
         """What its processes had when they were measured last."""
-        self.peak_bytes = 0
+        self.driver_bytes: Mapping[str, int] = {}
+        """What the driver of the GPUs says that they had on each, by the name of its memory."""
+        self.peak = NOTHING
         """The most that they had."""
         self.freed_bytes = 0
         self.unsaved_tokens = 0
@@ -164,16 +169,33 @@ class Instance:
         self.waiting -= 1
         self._bets -= purpose == "preload"
 
-    def measured(self, memory: ProcessMemory) -> None:
-        """Note what its processes have; nothing if they have ended."""
+    def measured(self, memory: ProcessMemory, driver_bytes: Mapping[str, int] | None = None) -> None:
+        """Note what its processes have; nothing if they have ended. `driver_bytes`: what their GPUs' driver
+        says, by the name of a GPU's memory; None: it was not asked.
+        """
         if memory.resident_bytes:
-            self.memory = msgspec.structs.replace(memory, gpu_bytes=self.gpu_bytes)
-            self.peak_bytes = max(self.peak_bytes, memory.peak_bytes + self.gpu_bytes)
+            self.memory = memory
+            self.driver_bytes = self.driver_bytes if driver_bytes is None else driver_bytes
+            self.peak = self.peak.at_least(Footprint(memory.peak_bytes, self.gpus))
 
     @property
-    def gpu_bytes(self) -> int:
-        """What llama.cpp has allocated for it on GPUs."""
-        return sum(buffer.bytes for buffer in self.buffers if buffer.gpu is not None)
+    def gpus(self) -> Mapping[str, int]:
+        """What it has on each GPU: as the driver says, or at least what llama.cpp has allocated there."""
+        allocated: Counter[str] = Counter()
+        for buffer in self.buffers:
+            if buffer.gpu is not None:
+                allocated[gpu_name(buffer.gpu)] += buffer.bytes
+        return Footprint(0, allocated).at_least(Footprint(0, self.driver_bytes)).gpus
+
+    @property
+    def footprint(self) -> Footprint:
+        """What its processes had when they were measured last, in each memory."""
+        return Footprint(self.memory.resident_bytes, self.gpus)
+
+    @property
+    def ready_footprint(self) -> Footprint:
+        """The same when it was ready: nothing if it was not measured."""
+        return Footprint(self.resident_bytes, self.gpus) if self.resident_bytes else NOTHING
 
     def recorded(self, seq: int) -> None:
         """Note that its newest event is in the log."""

@@ -26,6 +26,7 @@ from suite.projections.ledger import NEVER as NEVER_EXPIRES
 from suite.projections.ledger import Extract, Kind, missing
 from suite.projections.projections import Projections
 from suite.projections.projector import Projector
+from suite.ticks import tick_or
 
 logger = logging.getLogger("suite.node")
 
@@ -78,8 +79,7 @@ class Integrity:
             while not self._asked.is_set() and self._connection.connections == life:
                 if self._clock() - since >= AGAIN_SECONDS:
                     break
-                with anyio.move_on_after(LOOK_SECONDS):
-                    await self._asked.wait()
+                await tick_or(self._asked, LOOK_SECONDS)
 
     def ask(self, *, accept: bool = False) -> None:
         """Request a check soon, because something has changed.

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 from suite.config import Settings
+from suite.domain.footprint import Footprint
 from suite.errors import InvalidConfiguration, InvalidRequest
 from suite.log import Log
 from suite.messages.actions.status import EvictionInfo
@@ -32,7 +33,7 @@ class Learning:
     """The folds of a node, which follow the log in memory."""
 
     def __init__(
-        self, settings: Settings, log: Log, limit_bytes: int, *, report: Callable[[str, str], None]
+        self, settings: Settings, log: Log, limit_bytes: Footprint, *, report: Callable[[str, str], None]
     ) -> None:
         """`report` gets the type of an error, and the error. Raises InvalidConfiguration for a policy that
         cannot be made.
@@ -83,7 +84,7 @@ class Learning:
             stack.enter_context(self._watch.armed())
         return stack
 
-    def _appraiser(self, node: str, limit_bytes: int, on_failure: Callable[[str], None]) -> Appraiser:
+    def _appraiser(self, node: str, limit_bytes: Footprint, on_failure: Callable[[str], None]) -> Appraiser:
         if ":" in self._chosen and "" not in sys.path:
             sys.path.append("")  # as for `suite replay`, it may be in the working directory
         try:

@@ -18,6 +18,7 @@ import msgspec
 
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
+from suite.domain.footprint import Footprint
 from suite.errors import (
     AccessDenied,
     Conflict,
@@ -37,6 +38,7 @@ from suite.messages.events import NodeEvent, NodeLost, NodeStarted, NodeStopped
 from suite.messages.subjects import Subjects
 from suite.node.journal import Journal
 from suite.tasks import background
+from suite.ticks import tick
 from suite.version import __version__
 
 logger = logging.getLogger("suite.membership")
@@ -67,7 +69,7 @@ class Membership:
         self._seen = 0
         """The sequence up to which the node's own aggregate was checked."""
 
-    async def enter(self, *, take_over: bool, memory_limit_bytes: int) -> int:
+    async def enter(self, *, take_over: bool, limits: Footprint) -> int:
         """Take the node's name and append its start. Returns the epoch.
 
         Raises NodeNameTaken while another process of that name answers, unless ``take_over``; Conflict when
@@ -82,7 +84,8 @@ class Membership:
             version=__version__,
             host=socket.gethostname(),
             pid=os.getpid(),
-            memory_limit_bytes=memory_limit_bytes,
+            memory_limit_bytes=limits.ram,
+            gpus=dict(limits.gpus),
         )
         aggregate = self._subjects.aggregate("node", self._node)
         attempts = Attempts(f"the start of node {self._node}")
@@ -152,7 +155,7 @@ class Membership:
             # somebody changes the users of this NATS.
             except (Unavailable, AccessDenied, RequestTimeout, NoService, ServerUnsuitable):
                 pass
-            await anyio.sleep(RENEW_SECONDS)
+            await tick(RENEW_SECONDS)
 
     async def watch(self, leases: Leases) -> None:
         """Append the loss of each node that neither holds a lease nor answers a ping."""

@@ -11,6 +11,7 @@ from suite.bus.connection import Connection
 from suite.bus.service import Service
 from suite.catalogue import Catalogue, Model
 from suite.config import Settings
+from suite.domain.footprint import Footprint
 from suite.engine.gguf.signature import Signature
 from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, SuiteError
 from suite.identity import Clock, NewId, Now
@@ -217,6 +218,7 @@ async def actor_spec(
     access: NatsAccess,
     catalogue: Catalogue,
     cores: NodeCores,
+    limits: Footprint,
     model: Model,
     instance_id: str,
 ) -> ActorSpec:
@@ -246,6 +248,7 @@ async def actor_spec(
         max_step_ms=model.settings.max_step_ms,
         batch_tokens=model.settings.batch_tokens,
         gpu_layers=model.settings.n_gpu_layers,
+        tensor_split=tuple(limits.gpus.values()),
         threads=cores.processors.threads(model.settings.n_threads),
         slots=cache.slots,
         queue_limit=settings.queue_limit,

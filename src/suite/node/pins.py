@@ -20,6 +20,7 @@ from suite.node.generations import wait_loaded
 from suite.node.instance import Instance
 from suite.node.journal import Journal
 from suite.node.supervisor import Supervisor
+from suite.ticks import tick_or
 
 logger = logging.getLogger("suite.node")
 
@@ -88,8 +89,7 @@ class Pins:
                 for model_id in self._ids:
                     if (model := self._missing(model_id)) is not None:
                         self._begin(model, tasks)
-                with anyio.move_on_after(LOOK_SECONDS):
-                    await self._news.wait()
+                await tick_or(self._news, LOOK_SECONDS)
 
     def id_of(self, id_or_alias: str) -> str:
         """The id of a model that is pinned or in the catalogue. Raises as `Catalogue.resolve` does."""
@@ -169,7 +169,7 @@ class Pins:
         if resident is not None:
             if supervisor.is_pinned(model_id):
                 return None
-            need_bytes = max(need_bytes, resident.reserved_bytes)
+            need_bytes = need_bytes.at_least(resident.reserved_bytes)
         smaller = model.smaller(supervisor.residency.limit_bytes)
         return never_fits(supervisor.admission.state, model_id, need_bytes, smaller=smaller)
 

@@ -17,6 +17,7 @@ import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from suite.errors import SuiteError
+from suite.gpus import DEVICE_ORDER
 from suite.messages.actor import ActorSpec, AnyReport, End, Imported
 from suite.process_memory import ProcessMemory, process_memory
 from suite.tasks import background
@@ -47,7 +48,8 @@ async def open_process(inherited: Sequence[int] = ()) -> anyio.abc.Process:
         stdin=PIPE,
         stdout=PIPE,
         stderr=PIPE,
-        env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # else an abort waits for a debugger's backtrace
+        # Else an abort waits for a debugger's backtrace.
+        env={**DEVICE_ORDER, **os.environ, "GGML_NO_BACKTRACE": "1"},
         start_new_session=True,
         pass_fds=inherited,
     )

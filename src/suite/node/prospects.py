@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from suite.catalogue import Model
+from suite.domain.footprint import Footprint
 from suite.domain.turns import may_leave
 from suite.messages.events import Loser, PredictionMade
 from suite.node.node import Node
@@ -71,10 +72,12 @@ class Prospects:
             if instance.keep_alive != math.inf and may_leave(state, id, now=now, use=instance.occupancy):
                 yield self._candidate(instance.model, state.residency.residents[id].reserved_bytes)
 
-    def _candidate(self, model: Model, bytes_: int) -> Candidate:
+    def _candidate(self, model: Model, footprint: Footprint) -> Candidate:
         measured = self._learning.appraiser.costs.candidate(model.model_id)
-        seconds = bytes_ / GUESSED_BYTES_A_SECOND if measured is None else measured.reload_seconds
-        return Candidate(model_id=model.model_id, bytes=bytes_, reload_seconds=seconds)
+        seconds = footprint.total / GUESSED_BYTES_A_SECOND if measured is None else measured.reload_seconds
+        return Candidate(
+            model_id=model.model_id, bytes=footprint.total, gpus=footprint.gpus, reload_seconds=seconds
+        )
 
     def _estimate(self, model_id: str) -> float:
         return self._learning.chances.chance(model_id, now=self._node.now())

@@ -7,15 +7,13 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from datetime import timedelta
 from functools import partial
-from typing import NamedTuple
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 
-from suite import data_directory, machine, telemetry
+from suite import data_directory, telemetry
 from suite.actions.catalogue import get_model_status, list_models
 from suite.actions.embedding import embed
 from suite.actions.evaluation import (
@@ -39,55 +37,46 @@ from suite.actions.tokens import apply_template, detokenize, tokenize
 from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
-from suite.bus.embedded import EmbeddedServer
 from suite.bus.kv import Leases
-from suite.bus.service import Service, terminate
-from suite.catalogue import Catalogue
-from suite.cgroups import Cgroups
+from suite.bus.service import Service
 from suite.config import Settings
-from suite.config.settings import RetentionSettings
-from suite.domain.residency import Residency
-from suite.domain.turns import Turns
 from suite.errors import LogNotWritable, ReadModelUnavailable, SuiteError
 from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now, new_id, utc_now
 from suite.legacy.service import serve_legacy
 from suite.log import Log
 from suite.log.mirror import keep_mirror
-from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects
 from suite.node.address import Address
-from suite.node.appraisal import Appraisals
+from suite.node.assembly import (
+    Environment,
+    limits_of_memories,
+    make_node,
+    make_pins,
+    make_supervisor,
+    reached_nats,
+    scanned_catalogue,
+    warn_of_small_limit,
+)
 from suite.node.content import ContentWatch
-from suite.node.cores import NodeCores
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
-from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import Gateway
-from suite.node.generations import Generations
-from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
-from suite.node.memory_kills import MemoryKills
-from suite.node.node import Node, actor_spec
-from suite.node.past import Past, read_past
-from suite.node.pins import Pins
+from suite.node.node import Node
+from suite.node.past import read_past
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
-from suite.node.quarantine import Quarantine
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
-from suite.node.sizes import ModelSizes
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
-from suite.node.supervisor import Supervisor
 from suite.node.users import UsersWatch
-from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.tasks import background
-from suite.units import size
 from suite.version import __version__
 
 logger = logging.getLogger("suite.node")
@@ -160,8 +149,6 @@ _NEEDS_EVALUATION = (
     compare_models,
 )
 
-_GIB = 2**30
-
 SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint's metadata names"
 """Where the JSON schemas of requests and replies are, as `$SRV.INFO` says it."""
 
@@ -220,7 +207,7 @@ async def running_node(
     ):
         Address(settings, None).withdraw()  # of a node that was killed
         async with (
-            _nats(settings) as nats,
+            reached_nats(settings) as nats,
             # Wait for NATS: when both are started together, the node may be up first.
             Connection.open(
                 nats.access, name=f"suite-{settings.node}", wait=settings.nats.url is not None
@@ -235,23 +222,24 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            env = _Environment(settings, subjects, nats, connection, log, tasks, gateway, new_id, now, clock)
+            env = Environment(settings, subjects, nats, connection, log, tasks, gateway, new_id, now, clock)
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
-            limit_bytes = _memory_limit(settings)
-            catalogue = await _catalogue(settings, limit_bytes)
+            gpus = Gpus.open()
+            limits = await limits_of_memories(settings, gpus)
+            catalogue = await scanned_catalogue(settings, limits)
             on_step(f"taking the name {settings.node}, and reading what its last run left in the log")
-            learning = Learning(settings, log, limit_bytes, report=reporter.report)
+            learning = Learning(settings, log, limits, report=reporter.report)
             membership = Membership(connection, log, subjects, settings.node)
-            epoch = await membership.enter(take_over=take_over, memory_limit_bytes=limit_bytes)
+            epoch = await membership.enter(take_over=take_over, limits=limits)
             journal = Journal(log, subjects, settings.node, epoch, new_id)
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
             await close_open_instances(log, journal, subjects, settings.node)
             past = await read_past(log, subjects, settings.node, now())
-            supervisor = _supervisor(env, journal, catalogue, past, limit_bytes, learning)
-            pins = _pins(env, reporter, journal, catalogue, past, supervisor)
+            supervisor = make_supervisor(env, journal, catalogue, past, limits, gpus, learning)
+            pins = make_pins(env, reporter, journal, catalogue, past, supervisor)
             leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
             async with (
@@ -267,8 +255,8 @@ async def running_node(
             ):
                 tasks.start_soon(supervisor.sizes.recall, projections.catalogue, epoch)
                 await supervisor.sizes.wait_recalled()
-                _warn_of_small_limit(supervisor, catalogue)
-                node = _node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
+                warn_of_small_limit(supervisor, catalogue)
+                node = make_node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
                 async with _service(env, node, reporter) as service:
                     nats.address.publish(http=None if gateway is None else gateway.url)
@@ -289,22 +277,7 @@ async def running_node(
             await membership.leave(leases)
 
 
-class _Environment(NamedTuple):
-    """What every part of a node is put together from."""
-
-    settings: Settings
-    subjects: Subjects
-    nats: _Nats
-    connection: Connection
-    log: Log
-    tasks: anyio.abc.TaskGroup
-    gateway: Gateway | None
-    new_id: NewId
-    now: Now
-    clock: Clock
-
-
-async def _prepare(env: _Environment) -> Reporter:
+async def _prepare(env: Environment) -> Reporter:
     """Start what needs only NATS and the log, and wait for other services. Returns who reports errors."""
     settings, tasks = env.settings, env.tasks
     if env.nats.mirror is not None:
@@ -330,101 +303,7 @@ async def _prepare(env: _Environment) -> Reporter:
     return reporter
 
 
-def _supervisor(
-    env: _Environment,
-    journal: Journal,
-    catalogue: Catalogue,
-    past: Past,
-    limit_bytes: int,
-    learning: Learning,
-) -> Supervisor:
-    settings, connection = env.settings, env.connection
-    cores, cgroups = NodeCores(machine.processors), Cgroups()
-    return Supervisor(
-        settings.node,
-        journal,
-        turns=Turns(
-            residency=Residency(limit_bytes=limit_bytes),
-            queue_limit=settings.queue_limit,
-            turn_seconds=settings.turn_seconds,
-        ),
-        quarantine=Quarantine(past.experience, node=settings.node, journal=journal, now=env.now),
-        sizes=ModelSizes(settings.node),
-        machine_memory=machine.memory(),
-        available_memory=partial(machine.available_memory, cgroups=cgroups),
-        gpus=Gpus.open().read,
-        standby=settings.standby and settings.enable_gguf_management,
-        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores),
-        terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
-        cores=cores,
-        memory_kills=MemoryKills(cgroups.out_of_memory_kills),
-        appraise=Appraisals(learning.appraiser, now=env.now),
-        new_id=env.new_id,
-        now=env.now,
-        clock=env.clock,
-    )
-
-
-def _pins(
-    env: _Environment,
-    reporter: Reporter,
-    journal: Journal,
-    catalogue: Catalogue,
-    past: Past,
-    supervisor: Supervisor,
-) -> Pins:
-    return Pins(
-        past.pinned,
-        journal=journal,
-        node=env.settings.node,
-        catalogue=catalogue,
-        supervisor=supervisor,
-        report=reporter.report,
-        new_id=env.new_id,
-        clock=env.clock,
-    )
-
-
-def _node(
-    env: _Environment,
-    reporter: Reporter,
-    catalogue: Catalogue,
-    journal: Journal,
-    projections: Projections,
-    learning: Learning,
-    supervisor: Supervisor,
-    pins: Pins,
-) -> Node:
-    settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
-    return Node(
-        settings,
-        connection=connection,
-        catalogue=catalogue,
-        log=log,
-        journal=journal,
-        projections=projections,
-        foreign=ForeignMessages(log, projections, settings.node),
-        integrity=Integrity(
-            connection,
-            log,
-            projections,
-            shortest_retention=_shortest(settings.retention),
-            clock=clock,
-            on_problem=partial(reporter.report, EVENTS_LOST),
-        ),
-        policy=MostUsedLastHour(),
-        learning=learning,
-        supervisor=supervisor,
-        generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
-        pins=pins,
-        gateway=env.gateway,
-        new_id=env.new_id,
-        now=env.now,
-        clock=clock,
-    )
-
-
-def _start_background(env: _Environment, node: Node) -> None:
+def _start_background(env: Environment, node: Node) -> None:
     """Start what a node does by itself, without a request."""
     settings, tasks = env.settings, env.tasks
     tasks.start_soon(node.foreign.run)
@@ -443,7 +322,7 @@ def _start_background(env: _Environment, node: Node) -> None:
         tasks.start_soon(_take_bets, env, preloader)
 
 
-async def _take_bets(env: _Environment, preloader: Preloader) -> None:
+async def _take_bets(env: Environment, preloader: Preloader) -> None:
     bucket = f"{env.subjects.stream}_PREDICTOR"
     try:
         leases = await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS)
@@ -460,7 +339,7 @@ def _running_work(node: Node, service: Service[Node]) -> RunningWork:
 
 
 @asynccontextmanager
-async def _service(env: _Environment, node: Node, reporter: Reporter) -> AsyncIterator[Service[Node]]:
+async def _service(env: Environment, node: Node, reporter: Reporter) -> AsyncIterator[Service[Node]]:
     """Answer requests, those of older clients too, until the block ends."""
     settings = env.settings
     async with Service.serve(
@@ -503,79 +382,6 @@ def _disabled(settings: Settings) -> dict[str, str]:
         if not getattr(settings, setting)
         for each in actions
     }
-
-
-class _Nats(NamedTuple):
-    """How the node and its clients connect to NATS."""
-
-    access: NatsAccess
-    mirror: NatsAccess | None
-    """Access for keeping the readers' mirror (ADR 18); None if the server is not the node's own."""
-    address: Address
-    server: EmbeddedServer | None
-    """The node's own server; None if it uses an existing one."""
-
-
-@asynccontextmanager
-async def _nats(settings: Settings) -> AsyncIterator[_Nats]:
-    """Use the configured NATS server, or run an embedded one until the block ends."""
-    if settings.nats.url is not None:
-        access = NatsAccess(
-            url=settings.nats.url,
-            user=settings.nats.user,
-            password=settings.nats.password,
-            credentials_file=settings.nats.credentials,
-            inbox_prefix=settings.nats.inbox_prefix,
-        )
-        yield _Nats(access, None, Address(settings, None), None)
-        return
-    known = await anyio.to_thread.run_sync(credentials.change, credentials.path(settings.data_dir))
-    async with EmbeddedServer.start(
-        settings.data_dir / "nats",
-        subjects_root=settings.subject_root,
-        port=settings.nats.port,
-        users=known.listed(),
-    ) as server:
-        yield _Nats(server.access, server.mirror, Address(settings, server), server)
-
-
-async def _catalogue(settings: Settings, memory_limit_bytes: int) -> Catalogue:
-    catalogue = Catalogue.open(
-        settings.models_directories,
-        settings.models,
-        settings.data_dir,
-        memory_limit_bytes=memory_limit_bytes,
-        follow_links=settings.follow_links,
-    )
-    await catalogue.scan_first()
-    return catalogue
-
-
-def _shortest(retention: RetentionSettings) -> timedelta | None:
-    """The shortest retention of any kind of event; None if no event expires."""
-    seconds = [each for each in retention.seconds().values() if each]
-    return timedelta(seconds=min(seconds)) if seconds else None
-
-
-def _memory_limit(settings: Settings) -> int:
-    if settings.memory_limit_gb is None:
-        return machine.default_memory_limit().value
-    limit_bytes = int(settings.memory_limit_gb * _GIB)
-    if (warning := machine.warning_about_limit(limit_bytes, machine.memory())) is not None:
-        logger.warning("%s", warning)
-    return limit_bytes
-
-
-def _warn_of_small_limit(supervisor: Supervisor, catalogue: Catalogue) -> None:
-    """Say so if no model of the catalogue fits into the limit."""
-    needs = [supervisor.need_bytes(each) for each in catalogue.models.values() if each.error is None]
-    limit_bytes = supervisor.residency.limit_bytes
-    if needs and min(needs) > limit_bytes:
-        logger.warning(
-            "no model fits into the memory limit of %s, the smallest needs %s: raise memory_limit_gb",
-            size(limit_bytes),
-            size(min(needs)),
-        )
 
 
 async def _follow_files(node: Node, registrar: Registrar, content: ContentWatch) -> None:

@@ -6,14 +6,13 @@ import logging
 from collections import deque
 from typing import Final
 
-import anyio
-
 from suite.errors import InvalidRequest, LogNotWritable, SuiteError, TooLarge
 from suite.identity import Now
 from suite.messages.events import PredictionSettled
 from suite.node.journal import Journal
 from suite.node.supervisor import Supervisor
 from suite.prediction.bet_book import BetBook
+from suite.ticks import tick
 
 logger = logging.getLogger("suite.node")
 
@@ -38,7 +37,7 @@ class Settlement:
     async def run(self) -> None:
         """Settle bets as soon as their outcome is known, until cancelled."""
         while True:
-            await anyio.sleep(INTERVAL_SECONDS)
+            await tick(INTERVAL_SECONDS)
             in_use = {id for id, instance in self._supervisor.instances.items() if instance.holds}
             now = self._now().timestamp()
             for settled in tuple(self._book.due(self._node, now=now, in_use=in_use)):

@@ -7,6 +7,7 @@ import logging
 import anyio
 
 from suite.catalogue import Model
+from suite.domain.footprint import Footprint
 from suite.domain.sizes import Need, SizeKey, Sizes, evolve, merged, need
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.messages.events import Event
@@ -23,14 +24,20 @@ _RETRY_SECONDS = 1.0
 class ModelSizes:
     """The sizes of models, with what earlier runs of the node measured once that was read."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, limits: Footprint) -> None:
+        """`limits` says which memories the node has."""
         self._node = node
+        self._limits = limits
         self._sizes: Sizes = {}
         self._is_recalled = anyio.Event()
 
     def need(self, model: Model) -> Need:
         """The memory for a load of this model."""
-        return need(self._sizes, _key(model), estimated_bytes=model.need_bytes)
+        measured = need(self._sizes, _key(model))
+        if measured is None:
+            estimated = model.footprint(self._limits)
+            return Need(estimated, estimated)
+        return Need(*(each.counted_in(self._limits) for each in measured))
 
     def is_measured(self, model: Model) -> bool:
         """Whether its size is known from an earlier load."""

@@ -11,12 +11,12 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-import anyio
 import anyio.to_thread
 
 from suite.bus.embedded import EmbeddedServer
 from suite.identity import Clock
 from suite.log.writability import Writability
+from suite.ticks import tick
 
 logger = logging.getLogger("suite.node")
 
@@ -53,7 +53,7 @@ class StorageWatch:
         """Check the disk every `LOOK_SECONDS`, and restart the server when necessary."""
         restart_after = 0.0
         while True:
-            await anyio.to_thread.run_sync(self._look)
+            await self._look()
             self._tell()
             stopped = self._was_full or self._writability.failure is not None
             if stopped and not self._writability.is_short and self._clock() >= restart_after:
@@ -61,17 +61,19 @@ class StorageWatch:
                 self._was_full = False
                 restart_after = self._clock() + RESTART_PAUSE_SECONDS
                 await self._server.restart()
-            await anyio.sleep(LOOK_SECONDS)
+            await tick(LOOK_SECONDS)
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         try:
             free, total = self._server.free_bytes(), self._server.total_bytes()
         except OSError as error:
             self._writability.note_space(f"the directory of nats-server cannot be looked at ({error})")
             return
-        if self._writability.failure is not None and (path := self._server.unwritable()) is not None:
-            self._writability.note_space(f"{path} cannot be written")
-            return
+        if self._writability.failure is not None:
+            path = await anyio.to_thread.run_sync(self._server.unwritable)
+            if path is not None:
+                self._writability.note_space(f"{path} cannot be written")
+                return
         self._was_full = self._was_full or free < FULL_BYTES
         reserve = min(RESERVE_BYTES, int(total * RESERVE_SHARE))
         short = free < reserve

@@ -6,7 +6,6 @@ happens to a process is recorded when it happens. All tasks run in the superviso
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,18 +17,16 @@ import msgspec
 
 from suite import telemetry
 from suite.catalogue import Model
-from suite.domain.exit_codes import FILE_CUT, described, was_file_cut
+from suite.domain.footprint import Footprint
 from suite.domain.quarantine import Lived
 from suite.domain.residency import Residency
 from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
 from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
-    LoadCancelled,
     LoadFailed,
     LogNotWritable,
     ModelFileInvalid,
-    ModelUnloading,
     NodeStopping,
     SuiteError,
     UnknownOutcome,
@@ -41,7 +38,6 @@ from suite.machine import Bound
 from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
 from suite.messages.decisions import Decision
 from suite.messages.events import (
-    CrashReason,
     InstanceCrashed,
     InstanceEvent,
     InstanceGrew,
@@ -49,7 +45,6 @@ from suite.messages.events import (
     InstanceLoadFailed,
     InstanceLoadStarted,
     InstanceUnloaded,
-    LoadFailureReason,
     UnloadReason,
 )
 from suite.node.admission import Admission, Tell, Terms
@@ -57,6 +52,7 @@ from suite.node.admission_log import AdmissionLog
 from suite.node.appraisal import Appraise
 from suite.node.cores import NodeCores
 from suite.node.instance import Departure, Instance, Lease
+from suite.node.instance_end import InstanceEnd, InstanceEnds
 from suite.node.journal import Journal
 from suite.node.memory_kills import MemoryKills
 from suite.node.memory_watch import MemoryWatch
@@ -65,10 +61,10 @@ from suite.node.process import STOP_SECONDS, ActorProcess, end_process
 from suite.node.quarantine import Quarantine
 from suite.node.sizes import ModelSizes
 from suite.node.standby import Standby
+from suite.node.unloads import Unloads
 from suite.process_memory import process_memory
 from suite.tasks import background
-
-logger = logging.getLogger("suite.supervisor")
+from suite.ticks import tick
 
 SWEEP_SECONDS = 1.0
 GROWTH_BYTES = 16 << 20
@@ -77,16 +73,6 @@ _LAST_WORDS_SECONDS = 1.0
 
 MakeSpec = Callable[[Model, str], Awaitable[ActorSpec]]
 Terminate = Callable[[Lease, SuiteError], Awaitable[None]]
-
-_OUT_OF_MEMORY = (
-    "the kernel killed it for lack of memory: set memory_limit_gb lower, give models a smaller "
-    "context_length, or end what else uses memory"
-)
-_FILE_CHANGED = "the model's file has changed, so it is being unloaded: try again, which uses the new file"
-_FILE_CUT = (
-    f"the process that ran the model died: {FILE_CUT}; move a whole new file into the place of the old one "
-    "(mv) instead of writing into it, then send the request again"
-)
 
 
 class Supervisor:
@@ -145,6 +131,7 @@ class Supervisor:
         self.cores = cores
         """Who computes with how many threads."""
         self._memory_kills = memory_kills
+        self._ends = InstanceEnds(node, memory_kills, lambda: self._stopping)
         self._new_id, self._now, self._clock = new_id, now, clock
         self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
         self._keeps_standby = standby
@@ -155,13 +142,14 @@ class Supervisor:
             total=machine_memory,
             available=available_memory,
             gpus=gpus,
+            is_changing=self._is_changing,
             on_size=self._measured,
             on_available=self._squeezed,
         )
         """What memory was measured to be in use."""
         self._admission_log = AdmissionLog(self.admission, journal, new_id)
         self._stopping = False
-        self._process_stop_seconds = STOP_SECONDS
+        self._unloads: Unloads
         self._tasks: anyio.abc.TaskGroup
 
     @asynccontextmanager
@@ -169,6 +157,7 @@ class Supervisor:
         """Run until the block ends. For an orderly shutdown call `drain` and `stop` before that."""
         try:
             async with background() as self._tasks:
+                self._unloads = Unloads(self._tasks, self._ends.why_cut, self._clock)
                 self._tasks.start_soon(self.cores.run)
                 await self.memory.look()
                 self._tasks.start_soon(self.memory.run)
@@ -191,7 +180,7 @@ class Supervisor:
         """Which models have memory."""
         return self.admission.state.residency
 
-    def need_bytes(self, model: Model) -> int:
+    def need_bytes(self, model: Model) -> Footprint:
         """The memory that a load of this model reserves: measured by its last loads, or else estimated."""
         return self.admission.state.granted_bytes(model.model_id, *self.sizes.need(model))
 
@@ -241,7 +230,7 @@ class Supervisor:
         deadline = self._clock() + drain_seconds
         departure = Departure(requested_by=requested_by)
         while instance.phase != "gone":
-            self._begin_unload(instance, reason, deadline, departure)
+            self._unloads.begin(instance, reason, deadline, departure)
             await instance.wait_change()
         return instance
 
@@ -261,13 +250,13 @@ class Supervisor:
         """Admit no more loads, and end every instance. Processes are killed after ``process_seconds``."""
         self._stopping = True
         self.admission.close()
-        self._process_stop_seconds = process_seconds
+        self._unloads.process_seconds = process_seconds
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._admission_log.close)
             for model_id in list(self.instances):
                 tasks.start_soon(partial(self.unload, model_id, "shutdown", drain_seconds=0.0))
 
-    def pin(self, model_id: str, need_bytes: int | None) -> None:
+    def pin(self, model_id: str, need_bytes: Footprint | None) -> None:
         """Keep a model loaded once it is, and so many bytes for it until then; None: no longer."""
         if self.admission.state.pinned.get(model_id) == need_bytes:
             return
@@ -284,7 +273,7 @@ class Supervisor:
     async def sweep_idle(self, keep_alive: Callable[[Model], float]) -> None:
         """Unload what was not used for as long as it is kept, until cancelled. `keep_alive`: in seconds."""
         while True:
-            await anyio.sleep(SWEEP_SECONDS)
+            await tick(SWEEP_SECONDS)
             for instance in list(self.instances.values()):
                 own = instance.keep_alive
                 self._unload_idle(instance, keep_alive(instance.model) if own is None else own)
@@ -294,51 +283,7 @@ class Supervisor:
             return
         if keep_alive <= self._clock() - instance.last_used:
             departure = Departure(keep_alive_seconds=keep_alive)
-            self._begin_unload(instance, "idle", self._clock(), departure)
-
-    def _begin_unload(
-        self, instance: Instance, reason: UnloadReason, deadline: float, departure: Departure
-    ) -> None:
-        if instance.leave_by is not None:
-            if deadline < instance.leave_by:
-                instance.leave_by = deadline
-                instance.changed()
-        elif instance.unloading is None:
-            instance.unloading = reason
-            instance.departure = departure
-            self._begin_end(instance, deadline)
-        # else an eviction is being decided: `_begin_load` begins the end, or `_leaving` resets `unloading`
-
-    def _begin_end(self, instance: Instance, deadline: float) -> None:
-        instance.leave_by = deadline
-        instance.unused_seconds = 0.0 if instance.holds else round(self._clock() - instance.last_used, 3)
-        instance.trace = telemetry.current()
-        instance.changed()
-        self._tasks.start_soon(self._end, instance)
-
-    async def _end(self, instance: Instance) -> None:
-        """Wait for the instance's generations until its deadline, then end its process."""
-        while instance.leases and instance.phase in ("loading", "loaded"):
-            assert instance.leave_by is not None
-            left = instance.leave_by - self._clock()
-            if left <= 0:
-                break
-            with anyio.move_on_after(left):
-                await instance.wait_change()
-        instance.told_to_end = True
-        if instance.process is not None:
-            instance.measured(instance.process.memory())
-            instance.freed_bytes = instance.memory.resident_bytes
-            reason = self._why_cut(instance) if instance.phase == "loaded" else None  # a load has no clients
-            await instance.process.stop(reason, seconds=self._process_stop_seconds)
-
-    def _why_cut(self, instance: Instance) -> SuiteError:
-        """What a client gets whose generation an unload has cut."""
-        if self._stopping:
-            return NodeStopping()
-        if instance.unloading == "file_changed":
-            return ModelUnloading(_FILE_CHANGED)
-        return ModelUnloading()
+            self._unloads.begin(instance, "idle", self._clock(), departure)
 
     # --- admission ----------------------------------------------------------------------------------------
 
@@ -354,7 +299,8 @@ class Supervisor:
             node=self._node,
             model_id=model.model_id,
             instance_id=instance.instance_id,
-            reserved_bytes=start.reserved_bytes,
+            reserved_bytes=start.reserved_bytes.total,
+            gpus=dict(start.reserved_bytes.gpus),
             context_tokens=model.context_tokens,
             evicting=start.evicting,
             content=model.sha256 or "",
@@ -376,8 +322,7 @@ class Supervisor:
         self.load_errors.pop(model.model_id, None)
         departure = Departure(evicted_for=model.model_id, decision_seq=instance.seq)
         for victim in evicted:
-            victim.departure = departure
-            self._begin_end(victim, self._clock())
+            self._unloads.begin_evicted(victim, departure)
         self._tasks.start_soon(self._live, instance, victims)
         return instance, started
 
@@ -399,14 +344,14 @@ class Supervisor:
             raise
 
     def _evict(self, instance: Instance, decision: Decision) -> None:
-        self._begin_unload(instance, "evicted", self._clock(), Departure(decision=decision))
+        self._unloads.begin(instance, "evicted", self._clock(), Departure(decision=decision))
 
     def _may_prepare(self) -> bool:
         """Whether to start a standby process now: a load waits, or else it takes no cores from others.
 
         The memory limit must have room for it; nothing is evicted.
         """
-        has_room = self.admission.free_bytes >= PROCESS_BYTES
+        has_room = self.admission.free_bytes.ram >= PROCESS_BYTES
         return has_room and (bool(self.admission.state.waiting) or not self.cores.table.busy)
 
     # --- life cycle ---------------------------------------------------------------------------------------
@@ -473,6 +418,7 @@ class Supervisor:
                 instance.was_used = True
                 self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
                 self.release(instance, report.generation_id)
+                self.memory.look_soon()
         instance.changed()
 
     async def _loaded(self, instance: Instance, ready: Ready) -> None:
@@ -509,27 +455,29 @@ class Supervisor:
             resident_bytes=instance.resident_bytes,
             load_ms=round(load_ms, 3),
             process_ms=round(process_ms, 3),
-            estimated_bytes=instance.model.need_bytes,
+            estimated_bytes=instance.model.footprint(self.residency.limit_bytes).total,
             anonymous_bytes=instance.memory.anonymous_bytes,
             file_bytes=instance.memory.file_bytes,
             weights_bytes=parts["weights"],
             kv_bytes=parts["kv"],
             compute_bytes=parts["compute"],
-            gpu_bytes=instance.gpu_bytes,
+            gpu_bytes=sum(instance.gpus.values()),
+            gpus=dict(instance.gpus),
             content=instance.sha256 or "",
             settings_key=instance.model.settings_key,
         )
 
     def _is_too_large(self, instance: Instance) -> bool:
         """Remember what a model really needs; whether that is more than it can ever have."""
-        model, resident_bytes = instance.model, instance.resident_bytes + instance.gpu_bytes
+        model, limits = instance.model, self.residency.limit_bytes
+        resident_bytes = instance.ready_footprint.counted_in(limits)
         reserved_bytes = self.residency.residents[model.model_id].reserved_bytes
-        if resident_bytes <= reserved_bytes:
+        if resident_bytes.is_within(reserved_bytes):
             return False
         self.admission.note(
             Measured(model_id=model.model_id, estimated_bytes=reserved_bytes, resident_bytes=resident_bytes)
         )
-        smaller = model.smaller(self.residency.limit_bytes)
+        smaller = model.smaller(limits)
         instance.failure = never_fits(self.admission.state, model.model_id, resident_bytes, smaller=smaller)
         return instance.failure is not None
 
@@ -543,9 +491,11 @@ class Supervisor:
         resident = self.residency.residents.get(instance.model.model_id)
         if resident is None or resident.instance_id != instance.instance_id or instance.phase != "loaded":
             return
-        needed, before = instance.memory.total_bytes, resident.reserved_bytes
-        reserved_bytes = min(-(-needed // GROWTH_BYTES) * GROWTH_BYTES, self.residency.limit_bytes)
-        if needed <= before or reserved_bytes <= before:
+        limits, before = self.residency.limit_bytes, resident.reserved_bytes
+        grown = instance.footprint.counted_in(limits).beyond(before)
+        reserved_bytes = before + grown.in_steps_of(GROWTH_BYTES)
+        reserved_bytes = before.at_least(reserved_bytes.at_most(limits))
+        if reserved_bytes == before:
             return
         await self._record(
             instance,
@@ -553,14 +503,19 @@ class Supervisor:
                 node=self._node,
                 model_id=instance.model.model_id,
                 instance_id=instance.instance_id,
-                reserved_bytes=reserved_bytes,
+                reserved_bytes=reserved_bytes.total,
+                gpus=dict(reserved_bytes.gpus),
             ),
         )
 
-    def _squeezed(self, available_bytes: int) -> None:
+    def _is_changing(self) -> bool:
+        """Whether memory changes hands: somebody loads, or waits for it."""
+        return self.admission.is_undecided or any(each.phase == "loading" for each in self.instances.values())
+
+    def _squeezed(self, available_bytes: Footprint) -> None:
         """Heed what other programs leave. A standby process gives way when there is no memory for it."""
         self.admission.note(Available(bytes=available_bytes))
-        if self.admission.free_bytes < 0 and self._standby.pid is not None:
+        if self.admission.free_bytes.ram < 0 and self._standby.pid is not None:
             self._tasks.start_soon(self._end_standby)
 
     async def _end_standby(self) -> None:
@@ -570,7 +525,8 @@ class Supervisor:
 
     async def _ended(self, instance: Instance, exit_code: int) -> None:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
-        fact = self._end_of(instance, exit_code)
+        fact = self._ends.of(instance, exit_code)
+        self._count(fact)
         instance.phase = "ending"
         instance.changed()
         await self._terminate_leases(instance, instance.failure or ActorCrashed())
@@ -587,86 +543,17 @@ class Supervisor:
             del self.instances[instance.model.model_id]
         instance.phase = "gone"
         instance.changed()
+        self.memory.look_soon()
         self.admission.wake()
 
-    def _end_of(self, instance: Instance, exit_code: int) -> InstanceEvent:
-        """The event that ends the instance. Also sets the error for those who wait for it."""
-        if instance.phase == "loading":
-            return self._load_failed(instance, exit_code)
-        if instance.unloading is not None and instance.told_to_end:
-            instance.failure = self._why_cut(instance)
-            self.counts["unloads"] += 1
-            return self._unloaded(instance, instance.unloading)
-        return self._crashed(instance, exit_code)
-
-    def _unloaded(self, instance: Instance, reason: UnloadReason) -> InstanceUnloaded:
-        departure = instance.departure
-        return InstanceUnloaded(
-            node=self._node,
-            model_id=instance.model.model_id,
-            instance_id=instance.instance_id,
-            reason=reason,
-            freed_bytes=instance.freed_bytes,
-            peak_bytes=instance.peak_bytes,
-            evicted_for=departure.evicted_for,
-            decision_seq=departure.decision_seq,
-            decision=departure.decision,
-            requested_by=departure.requested_by,
-            unused_seconds=instance.unused_seconds,
-            keep_alive_seconds=departure.keep_alive_seconds,
-        )
-
-    def _load_failed(self, instance: Instance, exit_code: int) -> InstanceLoadFailed:
-        model_id = instance.model.model_id
-        reason: LoadFailureReason | None = None
-        if instance.unloading is not None:
-            instance.failure = LoadCancelled()
-        elif instance.failure is None and self._memory_kills.explain(exit_code, instance.kills_before):
-            reason = "out_of_memory"
-            instance.failure = LoadFailed(f"the process that loaded {model_id} died: {_OUT_OF_MEMORY}")
-        elif instance.failure is None:
-            instance.failure = LoadFailed(
-                f"the process that loaded {model_id} died with {described(exit_code)}: "
-                f"{_last_errors(instance)}; check the file, or load it with other settings"
-            )
-        elif instance.process is None and isinstance(instance.failure, LoadFailed):
-            reason = "not_started"
-        failure = instance.failure
-        self.load_errors[model_id] = failure.message
-        return InstanceLoadFailed(
-            node=self._node,
-            model_id=model_id,
-            instance_id=instance.instance_id,
-            code=failure.code,
-            message=failure.message,
-            reason=reason,
-            resident_bytes=instance.resident_bytes and instance.resident_bytes + instance.gpu_bytes,
-            content=instance.sha256 or "" if instance.resident_bytes else "",
-            settings_key=instance.model.settings_key if instance.resident_bytes else "",
-        )
-
-    def _crashed(self, instance: Instance, exit_code: int) -> InstanceCrashed:
-        model_id = instance.model.model_id
-        if self._memory_kills.explain(exit_code, instance.kills_before):
-            reason: CrashReason | None = "out_of_memory"
-            logger.error("the process of %s has died: %s", model_id, _OUT_OF_MEMORY)
-            instance.failure = ActorCrashed(
-                f"the process that ran the model died: {_OUT_OF_MEMORY}; then send the request again"
-            )
-        else:
-            reason = None
-            logger.error("%s crashed with %s: %s", model_id, described(exit_code), _last_errors(instance))
-            instance.failure = ActorCrashed(_FILE_CUT if was_file_cut(exit_code) else None)
-        self.counts["crashes"] += 1
-        return InstanceCrashed(
-            node=self._node,
-            model_id=model_id,
-            instance_id=instance.instance_id,
-            exit_code=exit_code,
-            generations=len(instance.leases),
-            reason=reason,
-            peak_bytes=instance.peak_bytes,
-        )
+    def _count(self, end: InstanceEnd) -> None:
+        match end:
+            case InstanceLoadFailed():
+                self.load_errors[end.model_id] = end.message
+            case InstanceUnloaded():
+                self.counts["unloads"] += 1
+            case InstanceCrashed():
+                self.counts["crashes"] += 1
 
     async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
         """Send the terminal message of each generation that the actor had accepted and can no longer end."""
@@ -701,7 +588,3 @@ class Supervisor:
         if instance.keep_alive is not None:
             self._unload_idle(instance, instance.keep_alive)
         self.admission.wake()
-
-
-def _last_errors(instance: Instance) -> str:
-    return (instance.process and instance.process.last_errors) or "it said nothing"

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Final
 
-import anyio
 import anyio.to_thread
 
 from suite.bus import credentials
@@ -14,10 +13,12 @@ from suite.bus.accounts import User
 from suite.bus.embedded import EmbeddedServer
 from suite.errors import DataDirUnusable, Unavailable
 from suite.node.address import Address
+from suite.ticks import tick
 
 logger = logging.getLogger("suite.node")
 
-LOOK_SECONDS: Final = 0.25
+LOOK_SECONDS: Final = 1.0
+"""How long a change of users may go unnoticed."""
 
 
 class UsersWatch:
@@ -37,7 +38,7 @@ class UsersWatch:
                 await self._look()
             except (DataDirUnusable, Unavailable, OSError) as error:
                 self._tell(f"changes of users are not in force: {error}")
-            await anyio.sleep(LOOK_SECONDS)
+            await tick(LOOK_SECONDS)
 
     async def _look(self) -> None:
         if (seen := self._signature()) == self._seen:
@@ -49,8 +50,7 @@ class UsersWatch:
         self._told = ""
 
     def _signature(self) -> tuple[int, ...]:
-        # Not in a thread: four times a second, two switches of threads cost a node more than all else it
-        # does while nobody asks for anything.
+        # Not in a thread: two switches of threads cost more than the look.
         status = self._file.stat()
         return status.st_ino, status.st_mtime_ns, status.st_size
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import exp, log, log1p
 from typing import Final, TypeAlias
 
@@ -32,20 +32,20 @@ class Clock:
 class Activity:
     """The uses of one model, decayed by several half-lives in seconds and in requests of the whole node."""
 
-    __slots__ = ("_counts", "last_at", "last_request")
+    __slots__ = ("counts", "last_at", "last_request")
 
     def __init__(self) -> None:
         self.last_at = 0.0
         self.last_request = 0
-        self._counts: _Counts = (0.0, 0.0, 0.0, 0.0, 0.0)
+        self.counts: _Counts = (0.0, 0.0, 0.0, 0.0, 0.0)
 
     def use(self, clock: Clock) -> None:
         """Count a use by the request that the clock was advanced for."""
         # Written out, here and below: this runs several times a use, and for each model that might leave.
-        minutes, hours, days, few, many = self._counts
+        minutes, hours, days, few, many = self.counts
         seconds = clock.now - self.last_at if clock.now > self.last_at else 0.0
         requests = clock.requests - self.last_request
-        self._counts = (
+        self.counts = (
             minutes * exp(_MINUTES * seconds) + 1.0,
             hours * exp(_HOURS * seconds) + 1.0,
             days * exp(_DAYS * seconds) + 1.0,
@@ -57,7 +57,7 @@ class Activity:
 
     def features(self, clock: Clock, now: float) -> list[float]:
         """What is known of it now: `FEATURES` numbers, all but the first logarithms."""
-        minutes, hours, days, few, many = self._counts
+        minutes, hours, days, few, many = self.counts
         seconds = now - self.last_at if now > self.last_at else 0.0
         requests = clock.requests - self.last_request
         return [
@@ -71,13 +71,16 @@ class Activity:
             log1p(many * exp(_MANY * requests)),
         ]
 
-    def score(self, weights: Sequence[float], clock: Clock, now: float) -> float:
-        """The sum of the features, each times its weight: in one go, as decisions consist of this."""
-        one, since, between, of_minutes, of_hours, of_days, of_few, of_many = weights
-        minutes, hours, days, few, many = self._counts
-        seconds = now - self.last_at if now > self.last_at else 0.0
-        requests = clock.requests - self.last_request
-        return (
+
+def scores(activities: Iterable[Activity], weights: Sequence[float], clock: Clock, now: float) -> list[float]:
+    """Of each, the sum of its features, each times its weight: in one go, as decisions consist of this."""
+    one, since, between, of_minutes, of_hours, of_days, of_few, of_many = weights
+    all_requests, told = clock.requests, []
+    for activity in activities:
+        minutes, hours, days, few, many = activity.counts
+        seconds = now - activity.last_at if now > activity.last_at else 0.0
+        requests = all_requests - activity.last_request
+        told.append(
             one
             + since * log1p(seconds)
             + between * log1p(requests)
@@ -87,3 +90,4 @@ class Activity:
             + of_few * log1p(few * exp(_FEW * requests))
             + of_many * log1p(many * exp(_MANY * requests))
         )
+    return told

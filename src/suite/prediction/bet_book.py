@@ -45,7 +45,7 @@ from suite.messages.events import (
     UsageRecorded,
 )
 from suite.prediction.chance import Calibration
-from suite.prediction.recent_ids import RecentIds
+from suite.prediction.recent import RecentIds
 from suite.prediction.uses import seconds_of
 
 LOADED_ALREADY: Final = "loaded_already"
@@ -209,7 +209,7 @@ class BetBook:
         record.last, record.last_at, record.last_settled = made, at, None
 
     def _settled(self, settled: PredictionSettled, at: float) -> None:
-        self._ended.add(settled.prediction_id)
+        self._ended.use(settled.prediction_id, None)
         bet = self._close(settled.prediction_id)
         if bet is None:
             return
@@ -255,7 +255,7 @@ class BetBook:
     def _happened(self, bet: OpenBet, fact: InstanceEvent, at: float) -> None:
         match fact:
             case InstanceLoaded():
-                bet.ready_at, bet.bytes = at, max(bet.bytes, ready_bytes(fact))
+                bet.ready_at, bet.bytes = at, max(bet.bytes, ready_bytes(fact).total)
             case InstanceLoadFailed():
                 bet.fate = Fate("failed", at, fact.code)
             case InstanceUnloaded():

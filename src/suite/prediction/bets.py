@@ -8,11 +8,12 @@ is free.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import msgspec
 
+from suite.domain.footprint import Footprint, total_of
 from suite.prediction.eviction.policy import Candidate
 
 WORK_SHARE: Final = 0.1
@@ -57,7 +58,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 def bets(
     absent: Collection[Candidate],
     idle: Collection[Candidate],
-    free_bytes: int,
+    free_bytes: Footprint,
     chance: Callable[[str], float],
 ) -> list[Bet]:
     """The bets to take now, the best first. The arguments are those of `weigh`."""
@@ -67,7 +68,7 @@ def bets(
 def weigh(
     absent: Collection[Candidate],
     idle: Collection[Candidate],
-    free_bytes: int,
+    free_bytes: Footprint,
     chance: Callable[[str], float],
 ) -> Round:
     """Weigh a bet on each model.
@@ -80,16 +81,23 @@ def weigh(
     def density(candidate: Candidate) -> float:
         return chances[candidate.model_id] * candidate.density
 
-    leaving = sorted(idle, key=density)
+    def order(memory: str) -> list[Candidate]:
+        return sorted(idle, key=lambda each: density(each.in_memory(memory)))
+
+    orders: dict[str, list[Candidate]] = {}
+    """In which models leave for one that is short of a memory: those first that are worth the least there."""
+    gone: set[str] = set()
     taken: list[Bet] = []
     passed: list[Bet] = []
     for candidate in sorted(absent, key=lambda each: (-density(each), each.model_id)):
-        chosen = _leave(leaving, candidate.bytes - free_bytes)
+        memory = candidate.footprint.scarcest(free_bytes)
+        leaving = orders[memory] = orders.get(memory) or order(memory)
+        chosen = _leave((each for each in leaving if each.model_id not in gone), candidate, free_bytes)
         bet = _bet(candidate, chosen, chances)
         if chosen is not None and bet.pays:
             taken.append(bet)
-            free_bytes += sum(each.bytes for each in chosen) - candidate.bytes
-            leaving = leaving[len(chosen) :]
+            free_bytes += total_of(each.footprint for each in chosen) - candidate.footprint
+            gone.update(bet.evicting)
         elif bet.chance > 0.0:
             passed.append(bet)
     return Round(taken=tuple(taken), passed=tuple(passed[:MOST_LOSERS]))
@@ -110,12 +118,16 @@ def _bet(candidate: Candidate, leaving: list[Candidate] | None, chances: dict[st
     )
 
 
-def _leave(leaving: list[Candidate], missing: int) -> list[Candidate] | None:
+def _leave(leaving: Iterable[Candidate], candidate: Candidate, room: Footprint) -> list[Candidate] | None:
     """The first of those that may leave, as many as it takes; None if all are not enough."""
-    chosen = []
+    chosen: list[Candidate] = []
+    need_bytes = candidate.footprint
+    missing = need_bytes.beyond(room)
     for each in leaving:
-        if missing <= 0:
+        if not missing:
             break
-        chosen.append(each)
-        missing -= each.bytes
-    return chosen if missing <= 0 else None
+        if each.footprint.eases(missing):
+            chosen.append(each)
+            room += each.footprint
+            missing = need_bytes.beyond(room)
+    return None if missing else chosen

@@ -95,8 +95,9 @@ class Costs:
             key = LoadKey(event.model_id, event.content, event.settings_key)
         loads = self._loads.setdefault(key, deque(maxlen=LOADS))
         loads.append(load_seconds(event))
+        ready = ready_bytes(event)
         self._newest[event.model_id] = Candidate(
-            model_id=event.model_id, bytes=ready_bytes(event), reload_seconds=median(loads)
+            model_id=event.model_id, bytes=ready.total, gpus=ready.gpus, reload_seconds=median(loads)
         )
 
 

@@ -26,7 +26,7 @@ from suite.log import Log
 from suite.log.follower import Follower
 from suite.messages.envelope import Recorded
 from suite.messages.events import UnknownEvent
-from suite.prediction.recent_ids import RecentIds
+from suite.prediction.recent import RecentIds
 
 logger = logging.getLogger("suite.prediction")
 

@@ -44,5 +44,5 @@ class OnlineLogistic:
         squares, weights, rate = self._squares, self.weights, self._rate
         for index, feature in enumerate(features):
             gradient = error * feature
-            squares[index] += gradient * gradient
-            weights[index] -= rate * gradient / sqrt(squares[index])
+            squares[index] = square = squares[index] + gradient * gradient
+            weights[index] -= rate * gradient / sqrt(square)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from suite.messages.envelope import Recorded
@@ -44,6 +45,7 @@ class SteadyTime:
         return max(self._latest, time.timestamp() + self._ahead.get(self._own, 0.0))
 
 
+@lru_cache(maxsize=1024)
 def _clock_of(source: str) -> str:
     """The node of a source: its models' processes, `/node/box1/llama`, have its clock."""
     return "/".join(source.split("/", 3)[:3])

@@ -49,7 +49,7 @@ class CatalogueProjection(Projection):
     """Folds the events ``model.*``, ``instance.*`` and ``node.*``."""
 
     name: ClassVar[str] = "catalogue"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     aggregates: ClassVar[tuple[str, ...]] = ("model", "instance", "node")
     schema: ClassVar[str] = f"""{sizes.SCHEMA}
         CREATE TABLE nodes (

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 import aiosqlite
 
-from suite.domain.sizes import LOADS, MeasuredLoad, SizeKey, Sizes, ready_bytes, remember
+from suite.domain.footprint import Footprint
+from suite.domain.sizes import LOADS, MeasuredLoad, SizeKey, Sizes, peak_bytes, ready_bytes, remember
+from suite.messages.decisions import RAM
 from suite.messages.envelope import Recorded
 from suite.messages.events import (
     InstanceCrashed,
@@ -19,21 +23,28 @@ from suite.messages.events import (
 
 SCHEMA: Final = """
     CREATE TABLE sizes (
-        seq INTEGER PRIMARY KEY,
+        seq INTEGER NOT NULL,
         node TEXT NOT NULL,
         instance_id TEXT NOT NULL,
         content TEXT NOT NULL,
         settings_key TEXT NOT NULL,
+        memory TEXT NOT NULL,
         ready_bytes INTEGER NOT NULL,
-        peak_bytes INTEGER NOT NULL
+        peak_bytes INTEGER NOT NULL,
+        PRIMARY KEY (seq, memory)
     );
     CREATE INDEX sizes_by_content ON sizes (node, content, settings_key, seq);
     CREATE INDEX sizes_by_instance ON sizes (instance_id);
 """
 
+_SELECT = """
+    SELECT seq, content, settings_key, instance_id, memory, ready_bytes, peak_bytes FROM sizes
+    WHERE node = ? ORDER BY seq
+"""
+
 _FORGET = """
     DELETE FROM sizes WHERE seq IN (
-        SELECT seq FROM sizes WHERE node = ? AND content = ? AND settings_key = ?
+        SELECT DISTINCT seq FROM sizes WHERE node = ? AND content = ? AND settings_key = ?
         ORDER BY seq DESC LIMIT -1 OFFSET ?
     )
 """
@@ -45,38 +56,43 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
         match recorded.data:
             case InstanceLoaded() | InstanceLoadFailed() as fact if fact.resident_bytes and fact.content:
                 await _insert(db, recorded.seq, fact)
-            case InstanceGrew(reserved_bytes=peak_bytes) as fact:
-                await _raise(db, fact.instance_id, peak_bytes)
-            case InstanceUnloaded(peak_bytes=peak_bytes) | InstanceCrashed(peak_bytes=peak_bytes) as fact:
-                await _raise(db, fact.instance_id, peak_bytes)
+            case InstanceGrew() | InstanceUnloaded() | InstanceCrashed() as fact:
+                await _raise(db, fact.instance_id, peak_bytes(fact))
 
 
 async def _insert(db: aiosqlite.Connection, seq: int, fact: InstanceLoaded | InstanceLoadFailed) -> None:
     key = (fact.node, fact.content, fact.settings_key)
     size = ready_bytes(fact)
-    await db.execute(
-        "INSERT INTO sizes VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (seq, key[0], fact.instance_id, *key[1:], size, size),
+    await db.executemany(
+        "INSERT INTO sizes VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(seq, key[0], fact.instance_id, *key[1:], name, size[name], size[name]) for name in size.names],
     )
     await db.execute(_FORGET, (*key, LOADS))
 
 
-async def _raise(db: aiosqlite.Connection, instance_id: str, peak_bytes: int) -> None:
-    if peak_bytes:
+async def _raise(db: aiosqlite.Connection, instance_id: str, peak: Footprint) -> None:
+    for name in peak.names if peak else ():
         await db.execute(
-            "UPDATE sizes SET peak_bytes = max(peak_bytes, ?) WHERE instance_id = ?",
-            (peak_bytes, instance_id),
+            "INSERT INTO sizes SELECT seq, node, instance_id, content, settings_key, ?, 0, ? FROM sizes "
+            "WHERE instance_id = ? AND memory = ? "
+            "ON CONFLICT (seq, memory) DO UPDATE SET peak_bytes = max(peak_bytes, excluded.peak_bytes)",
+            (name, peak[name], instance_id, RAM),
         )
 
 
 async def sizes(db: aiosqlite.Connection, node: str) -> Sizes:
     """What models were measured to need on a node."""
     found: Sizes = {}
-    for content, settings_key, instance_id, ready, peak in await db.execute_fetchall(
-        "SELECT content, settings_key, instance_id, ready_bytes, peak_bytes FROM sizes WHERE node = ? "
-        "ORDER BY seq",
-        (node,),
-    ):
-        load = MeasuredLoad(ready_bytes=ready, peak_bytes=peak)
-        found = remember(found, SizeKey(content, settings_key), instance_id, load)
+    for _, rows in groupby(await db.execute_fetchall(_SELECT, (node,)), key=itemgetter(0)):
+        load = list(rows)
+        _, content, settings_key, instance_id, *_ = load[0]
+        measured = MeasuredLoad(
+            ready_bytes=_footprint({row[4]: row[5] for row in load}),
+            peak_bytes=_footprint({row[4]: row[6] for row in load}),
+        )
+        found = remember(found, SizeKey(content, settings_key), instance_id, measured)
     return found
+
+
+def _footprint(by_memory: Mapping[str, int]) -> Footprint:
+    return Footprint.of(sum(by_memory.values()), {id: count for id, count in by_memory.items() if id != RAM})

@@ -73,15 +73,23 @@ def estimate(
     cells = cells_of(cache_tokens)
     micro_batch = min(batch_tokens, MICRO_BATCH_TOKENS)
     return MemoryEstimate(
-        weights_bytes=_weights(info),
+        weights_bytes=weights_bytes(info, info.tensor_bytes),
         kv_bytes=_kv(info, streams * cells),
         compute_bytes=_compute(info, cells, micro_batch, slots, flash_attention=flash_attention),
     )
 
 
-def _weights(info: GgufInfo) -> int:
+def weights_bytes(info: GgufInfo, tensor_bytes: int) -> int:
+    """The RAM for so many bytes of a model's tensors: those that a CPU computes with."""
     repacked = sum(size for name, size in info.tensor_bytes_by_type.items() if name in REPACKED_TYPES)
-    return info.tensor_bytes + repacked + info.vocabulary * _TOKEN_BYTES + info.merges * _MERGE_BYTES
+    repacked = repacked * tensor_bytes // info.tensor_bytes
+    return tensor_bytes + repacked + info.vocabulary * _TOKEN_BYTES + info.merges * _MERGE_BYTES
+
+
+def host_bytes(info: GgufInfo, *, cache_tokens: int, batch_tokens: int) -> int:
+    """The RAM to compute in where every layer is on a GPU: a batch's embeddings and its mask."""
+    micro_batch = min(batch_tokens, MICRO_BATCH_TOKENS)
+    return micro_batch * (_FLOAT_BYTES * info.embedding_length + _HALF_BYTES * cells_of(cache_tokens))
 
 
 def kv_bytes_per_token(info: GgufInfo) -> int:

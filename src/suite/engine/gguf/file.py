@@ -10,8 +10,10 @@ node.
 
 from __future__ import annotations
 
+import re
 import stat
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +21,7 @@ import msgspec
 
 from suite.engine.gguf.gaps import find_gap
 from suite.engine.gguf.ggml import FILE_TYPE_GUESSED, FILE_TYPES
-from suite.engine.gguf.header import Header, Malformed, Truncated, read_header
+from suite.engine.gguf.header import Header, Malformed, Tensor, Truncated, read_header
 from suite.engine.gguf.keys import Keys
 from suite.engine.gguf.names import MAX_PARTS, part_names, split_name
 from suite.errors import ModelFileGone, ModelFileIncomplete, ModelFileInvalid
@@ -39,6 +41,11 @@ _OTHER_FILES: Final = {
     "vocab": "a vocabulary",
 }
 _NORMS: Final = (".attn_norm.weight", ".ffn_norm.weight")
+_LAYER: Final = re.compile(r"(?:\A|\.)blk\.(\d{1,5})\.")
+_INPUT_NAMES: Final = ("token_embd", "position_embd", "token_types")
+_INPUT: Final = -1
+_OUTPUT: Final = -2
+"""Stand for layers: what embeds tokens, and what makes logits."""
 _ENCODERS: Final = frozenset(
     (
         "bert",
@@ -97,6 +104,13 @@ class GgufInfo(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int
     tensor_bytes: int
     tensor_bytes_by_type: dict[str, int]
+    layer_bytes: tuple[int, ...]
+    """The bytes of each layer's tensors."""
+    input_bytes: int
+    """The bytes of the tensors that embed tokens."""
+    output_bytes: int
+    """The bytes of all other tensors, which make logits of what the last layer says. A model without an
+    output of its own uses the embeddings of tokens for that: they count here too."""
     parts: tuple[str, ...]
     """The file names of all parts."""
 
@@ -237,6 +251,7 @@ def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) ->
     bytes_by_type: Counter[str] = Counter()
     for tensor in tensors:
         bytes_by_type[tensor.type.name] += tensor.bytes
+    by_place = _bytes_by_place(tensors, layers)
     tokenizer = keys.text("tokenizer.ggml.model")
     vocabulary = _vocabulary(keys)
     if tokenizer in _NO_TOKENIZER or not vocabulary:
@@ -268,8 +283,24 @@ def _describe(headers: list[Header], file_bytes: int, parts: tuple[str, ...]) ->
         file_bytes=file_bytes,
         tensor_bytes=bytes_by_type.total(),
         tensor_bytes_by_type=dict(bytes_by_type),
+        layer_bytes=tuple(by_place[each] for each in range(layers)),
+        input_bytes=by_place[_INPUT],
+        output_bytes=by_place[_OUTPUT],
         parts=parts,
     )
+
+
+def _bytes_by_place(tensors: Sequence[Tensor], layers: int) -> Counter[int]:
+    """The bytes of tensors by the number of their layer, `_INPUT` or `_OUTPUT`."""
+    found: Counter[int] = Counter()
+    for tensor in tensors:
+        if (layer := _LAYER.search(tensor.name)) is not None:
+            found[min(int(layer[1]), layers - 1)] += tensor.bytes
+        else:
+            found[_INPUT if tensor.name.startswith(_INPUT_NAMES) else _OUTPUT] += tensor.bytes
+    if all(tensor.name != "output.weight" for tensor in tensors):
+        found[_OUTPUT] += sum(tensor.bytes for tensor in tensors if tensor.name == "token_embd.weight")
+    return found
 
 
 def _capabilities(*, chats: bool, embeds: bool, ranks: bool) -> tuple[str, ...]:

@@ -152,8 +152,8 @@ class ChatWriter:
         """The chat up to where an assistant goes on that has thought already, and perhaps begun to answer."""
         chat = self._to_answer(before, wishes, patient)
         text = chat.text if chat.thinks else f"{form.without_empty(chat.text)}{form.start.rstrip()}\n"
-        said = f"{last.thoughts}\n{form.end}\n\n{last.text}" if last.text else last.thoughts
-        return chat._replace(text=text + said, thinks=not last.text)
+        answer = f"\n{form.end}\n\n{last.text}" if last.text else ""
+        return chat._replace(text=f"{text}{last.thoughts}{answer}", thinks=not last.text)
 
     # --- the template ---------------------------------------------------------------------------------------
 

@@ -15,9 +15,9 @@ from suite.gateway.encoding import encode
 from suite.gateway.generations import Fields
 from suite.gateway.openai.form import DONE, OpenAIForm
 from suite.gateway.openai.sampling import MOST_TOKENS, JsonObject, Sampled
-from suite.gateway.openai.tool_text import TextBeforeCalls
 from suite.gateway.openai.usage import Usage, finish_reason, usage_of
 from suite.gateway.sse import event
+from suite.gateway.tool_text import TextBeforeCalls
 from suite.messages.actions.chat import ChatMessage, ResponseFormat, Tool, ToolCall
 from suite.messages.actions.generation import Choice, GenerateTextReply
 from suite.messages.logprobs import TokenLogprobs

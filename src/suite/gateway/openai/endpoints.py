@@ -34,6 +34,13 @@ from suite.gateway.openai.completions import (
 from suite.gateway.openai.embeddings import EmbeddingList, EmbeddingRequest, embedding_list, read_embedding
 from suite.gateway.openai.models import Model, ModelList, model
 from suite.gateway.openai.rerank import Ranking, RerankQuery, ranking, read_rerank
+from suite.gateway.openai.response import (
+    ResponseAnswer,
+    ResponseDocument,
+    ResponseEvent,
+    Responses,
+)
+from suite.gateway.openai.responses import ResponsesRequest, read_responses
 from suite.gateway.operations import Operation, json_response
 from suite.messages.actions.embedding import EmbedReply
 from suite.messages.actions.ranking import RerankReply
@@ -55,6 +62,15 @@ def operations(gateway: Gateway) -> list[Operation]:
             request=ChatRequest,
             reply=ChatCompletion,
             event=ChatChunk,
+        ),
+        Operation(
+            path="/v1/responses",
+            method="POST",
+            answer=api.responses,
+            summary="The answer to a conversation that comes as items.",
+            request=ResponsesRequest,
+            reply=ResponseDocument,
+            event=ResponseEvent,
         ),
         Operation(
             path="/v1/completions",
@@ -93,6 +109,7 @@ class _OpenAI:
     async def chat_completions(self, request: Request) -> ASGIApp:
         """Answer a chat."""
         asked = await self._gateway.read(request, read_chat)
+        context_of(request.scope).note_session(asked.prompt_cache_key, asked.user)
         id, created = self._gateway.new_id(), self._created()
         fields = {**asked.fields, "generation_id": id}
         if asked.stream:
@@ -100,6 +117,18 @@ class _OpenAI:
             return self._gateway.generations.streamed(fields, answer)
         reply = await self._gateway.generations.whole(request, fields)
         return json_response(chat_completion(reply, id=f"chatcmpl-{id}", created=created))
+
+    async def responses(self, request: Request) -> ASGIApp:
+        """Answer a conversation that comes as items."""
+        asked = await self._gateway.read(request, read_responses)
+        context_of(request.scope).note_session(asked.prompt_cache_key, asked.user)
+        id, created_at = self._gateway.new_id(), self._created()
+        fields = {**asked.fields, "generation_id": id}
+        if asked.stream:
+            answer = ResponseAnswer(asked, id=id, created_at=created_at)
+            return self._gateway.generations.streamed(fields, answer)
+        reply = await self._gateway.generations.whole(request, fields)
+        return json_response(Responses(asked, id=id, created_at=created_at).whole(reply))
 
     async def completions(self, request: Request) -> ASGIApp:
         """Go on from prompts."""

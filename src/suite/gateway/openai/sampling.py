@@ -38,7 +38,9 @@ class StreamOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     """A request for text. Unknown parameters are ignored, and null counts as left out."""
 
-    own: ClassVar[frozenset[str]] = frozenset(("model", "stream", "stream_options"))
+    own: ClassVar[frozenset[str]] = frozenset(
+        ("model", "stream", "stream_options", "user", "prompt_cache_key")
+    )
     """The parameters that do not go to the service under their names."""
 
     model: Annotated[str, Meta(min_length=1)]
@@ -53,6 +55,9 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: JsonObject | UnsetType = UNSET
     seed: int | None = None
     stop: Stop | UnsetType = UNSET
+    user: str | None = None
+    """This and ``prompt_cache_key`` tell conversations apart that begin alike."""
+    prompt_cache_key: str | None = None
     top_k: int | None = None
     """This and what follows is not in OpenAI's API; it is as in the service's ``generate_text``."""
     min_p: float | None = None

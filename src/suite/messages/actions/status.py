@@ -45,11 +45,12 @@ class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True):
     limit_bytes: int
     """What all models together may have."""
     reserved_bytes: int
-    """What those count for that are loaded or loading; on a GPU, what llama.cpp has allocated there. What is
-    on GPUs counts for ``ram`` too."""
+    """What those count for that are loaded or loading. Where no GPU is known, what llama.cpp has allocated
+    on one counts for ``ram``."""
     measured_bytes: int
     """What the models' processes were measured to use, with their helpers, and with a process that stands
-    ready for the next load. Pages of files count too."""
+    ready for the next load. Pages of files count too. On a GPU, at least what llama.cpp has allocated
+    there."""
     others_bytes: int | None = None
     """What other programs use of the machine, and this node itself beside its models; page cache does not
     count. Null: not known."""
@@ -78,7 +79,9 @@ class InstanceInfo(msgspec.Struct, frozen=True, kw_only=True):
     resident_bytes: int
     """Measured after loading; 0 while it loads."""
     reserved_bytes: int
-    """The memory that it counts for in the memory limit."""
+    """The memory that it counts for, in all memories together."""
+    gpus: dict[str, int] = {}
+    """The part of it on each GPU, ``gpu0`` and so on, in bytes."""
     measured_bytes: int = 0
     """What its processes were measured to use last, with their helpers; pages of files count too."""
     file_bytes: int = 0
@@ -165,7 +168,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     has_chat_template: bool
     estimate: MemoryEstimate | None
     need_bytes: int = 0
-    """The memory that a load reserves: what its last loads were measured to need, or else the estimate."""
+    """The memory that a load reserves: what its last loads were measured to need, or else the estimate. In
+    all memories together."""
+    need_gpus: dict[str, int] = {}
+    """The part of it on each GPU, ``gpu0`` and so on, in bytes."""
     is_measured: bool = False
     """Whether ``need_bytes`` was measured."""
     estimated_vram_mb: int
@@ -331,9 +337,11 @@ class GetStatsReply(Reply, frozen=True, kw_only=True):
     reused_tokens: int
     completion_tokens: int
     memory_limit_bytes: int
+    """Of RAM."""
     memory_reserved_bytes: int
+    """Of RAM."""
     memories: tuple[MemoryInfo, ...] = ()
-    """The same by memory, with what was measured."""
+    """RAM and each GPU, with what was measured."""
     last_seq: int
     """The newest event about this node or its instances that it knows."""
     metrics: OldStats

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 
+from suite.domain.footprint import Footprint
 from suite.messages.envelope import Recorded
 from suite.messages.events import InstanceLoaded, InstanceUnloaded
 from suite.prediction.costs import Costs
@@ -31,7 +32,7 @@ class Appraiser:
         node: str,
         policy: EvictionPolicy,
         *,
-        limit_bytes: int,
+        limit_bytes: Footprint,
         on_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`limit_bytes` is the memory that the policy was made for. `on_failure` gets what a policy of
@@ -77,7 +78,9 @@ class Appraiser:
     def worth(self, candidates: Iterable[Candidate], now: datetime) -> dict[str, float]:
         """What the memory of each of these models is worth, by its id: the lowest leaves first."""
         at = self._time.at(now)
-        worth = {each.model_id: self._policy.worth(each, now=at) for each in candidates}
+        known = list(candidates)
+        worths = self._policy.worths(known, now=at)
+        worth = {each.model_id: told for each, told in zip(known, worths, strict=True)}
         self._tell_failure()
         return worth
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from suite.domain.footprint import Footprint
 from suite.prediction.eviction.frequency import DecayedFrequency
 from suite.prediction.eviction.greedy_dual import GreedyDual
 from suite.prediction.eviction.policy import Candidate, EvictionPolicy, Fact, Loaded, Used
@@ -27,9 +28,10 @@ class BestLately:
 
     name = "best_lately"
 
-    def __init__(self, limit_bytes: int, policies: Sequence[EvictionPolicy] | None = None) -> None:
+    def __init__(self, limit_bytes: Footprint, policies: Sequence[EvictionPolicy] | None = None) -> None:
         experts = policies or (LeastRecentlyUsed(), DecayedFrequency(), GreedyDual(), RelaxedBelady())
         self._shadows = [ShadowCache(policy, limit_bytes) for policy in experts]
+        self._limit_bytes = limit_bytes
         self._followed = self._shadows[0]
         self._candidates: dict[str, Candidate] = {}
         """By model: what it cost when it was last loaded."""
@@ -48,13 +50,17 @@ class BestLately:
                 if any(cold):  # otherwise all costs have only decayed, by the same share
                     self._follow()
             case Loaded():
-                self._candidates[fact.candidate.model_id] = fact.candidate
+                self._candidates[fact.candidate.model_id] = fact.candidate.counted_in(self._limit_bytes)
             case _:
                 pass
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """What the policy says that is followed now."""
         return self._followed.policy.worth(candidate, now=now)
+
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """The same of each."""
+        return self._followed.policy.worths(candidates, now=now)
 
     def _follow(self) -> None:
         best = min(self._shadows, key=lambda shadow: shadow.cost_seconds)

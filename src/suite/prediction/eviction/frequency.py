@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp2
 from typing import Final
 
@@ -28,7 +29,11 @@ class DecayedFrequency:
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """Expected seconds saved per byte, up to a factor that is the same for all models."""
-        return self._count(candidate.model_id, now) * candidate.density
+        return self.worths([candidate], now=now)[0]
+
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """The same of each."""
+        return [self._count(each.model_id, now) * each.density for each in candidates]
 
     def _count(self, model_id: str, now: float) -> float:
         count, at = self._uses.get(model_id, (0.0, now))

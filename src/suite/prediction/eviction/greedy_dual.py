@@ -7,6 +7,8 @@ number of uses outlives an eviction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from suite.prediction.eviction.policy import Candidate, Evicted, Fact, Used
 from suite.prediction.recent import Recent
 
@@ -34,6 +36,12 @@ class GreedyDual:
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """Its value, in seconds per byte."""
+        return self.worths([candidate], now=now)[0]
+
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """The same of each."""
         del now  # evictions move its clock, not time
-        uses = self._uses.get(candidate.model_id, 0)
-        return self._clock_at_use.get(candidate.model_id, 0.0) + uses * candidate.density
+        uses, clock_at_use = self._uses.get, self._clock_at_use.get
+        return [
+            clock_at_use(each.model_id, 0.0) + uses(each.model_id, 0) * each.density for each in candidates
+        ]

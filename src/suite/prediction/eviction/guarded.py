@@ -6,12 +6,12 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-from suite.prediction.eviction.policy import Candidate, EvictionPolicy, Fact
+from suite.prediction.eviction.policy import Candidate, EvictionPolicy, Fact, OwnPolicy
 
 _LONGEST_TEXT: Final = 200
 """Characters of what an error says."""
@@ -77,7 +77,7 @@ class Watch:
 class Guarded:
     """Asks a policy as long as it answers well, and the default from its first failure on."""
 
-    def __init__(self, own: EvictionPolicy, default: EvictionPolicy, watch: Watch, *, name: str) -> None:
+    def __init__(self, own: OwnPolicy, default: EvictionPolicy, watch: Watch, *, name: str) -> None:
         self.name = name
         self.failure: str | None = None
         """What the policy did wrong, and who goes on instead; None: nothing so far."""
@@ -105,6 +105,10 @@ class Guarded:
             with self._failing("worth"), self._watch.call():
                 return _number(self._own.worth(candidate, now=now))
         return self._default.worth(candidate, now=now)
+
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """The same of each, one after the other: a policy of somebody's own may fail at any."""
+        return [self.worth(each, now=now) for each in candidates]
 
     @contextmanager
     def _failing(self, method: str) -> Iterator[None]:

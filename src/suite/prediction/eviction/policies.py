@@ -6,17 +6,18 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
+from suite.domain.footprint import Footprint
 from suite.errors import InvalidRequest
 from suite.prediction.eviction.best_lately import BestLately
 from suite.prediction.eviction.frequency import DecayedFrequency
 from suite.prediction.eviction.greedy_dual import GreedyDual
 from suite.prediction.eviction.guarded import Guarded, PolicyLoops, Watch, told
-from suite.prediction.eviction.policy import EvictionPolicy
+from suite.prediction.eviction.policy import EvictionPolicy, OwnPolicy
 from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.eviction.relaxed_belady import RelaxedBelady
 
-Make: TypeAlias = Callable[[int], EvictionPolicy]
-"""Makes a policy for a budget in bytes."""
+Make: TypeAlias = Callable[[Footprint], EvictionPolicy]
+"""Makes a policy for a budget."""
 
 POLICIES: Final[Mapping[str, Make]] = {
     BestLately.name: BestLately,
@@ -28,55 +29,44 @@ POLICIES: Final[Mapping[str, Make]] = {
 DEFAULT: Final = BestLately.name
 
 
-def maker(name: str) -> Make:
-    """What makes the policy of this name; ``module:Class`` is one of somebody's own, made without arguments.
+def policy(name: str, limit_bytes: Footprint, watch: Watch) -> EvictionPolicy:
+    """The policy of this name; ``module:Class`` is one of somebody's own, made without arguments.
 
-    Raises InvalidRequest for a name that nothing has.
+    That one is guarded, and interrupted while `watch` is armed. Raises InvalidRequest for a name that nothing
+    has, and for a class that cannot be made.
     """
     if name in POLICIES:
-        return POLICIES[name]
+        return POLICIES[name](limit_bytes)
     if ":" not in name:
         raise InvalidRequest(
             f"there is no policy {name!r}: use {', '.join(POLICIES)}, or module:Class for your own"
         )
-    return _own(name)
-
-
-def policy(name: str, limit_bytes: int, watch: Watch) -> EvictionPolicy:
-    """The policy of this name; one of somebody's own is guarded, and interrupted while `watch` is armed.
-
-    Raises InvalidRequest for a name that nothing has, and for a class that cannot be made.
-    """
-    make = maker(name)
-    if name in POLICIES:
-        return make(limit_bytes)
+    kind = _imported(name)
     try:
         with watch.call():
-            own = make(limit_bytes)
+            own = _made(name, kind)
     except PolicyLoops:
         raise InvalidRequest(f"the policy {name} does not end being made") from None
     return Guarded(own, POLICIES[DEFAULT](limit_bytes), watch, name=name)
 
 
-def _own(name: str) -> Make:
+def _imported(name: str) -> Callable[[], OwnPolicy]:
     module, _, attribute = name.partition(":")
     try:
-        made = getattr(importlib.import_module(module), attribute)
+        kind: Callable[[], OwnPolicy] = getattr(importlib.import_module(module), attribute)
     except BaseException as error:
         raise InvalidRequest(f"the policy {name} cannot be imported: {told(error)}") from error
+    return kind
 
-    def make(_: int) -> EvictionPolicy:
-        try:
-            policy: EvictionPolicy = made()
-        except PolicyLoops:
-            raise
-        except BaseException as error:
-            raise InvalidRequest(
-                f"the policy {name} cannot be made without arguments: {told(error)}"
-            ) from error
-        for method in ("fold", "worth"):
-            if not callable(getattr(policy, method, None)):
-                raise InvalidRequest(f"the policy {name} has no method {method}")
-        return policy
 
-    return make
+def _made(name: str, kind: Callable[[], OwnPolicy]) -> OwnPolicy:
+    try:
+        own = kind()
+    except PolicyLoops:
+        raise
+    except BaseException as error:
+        raise InvalidRequest(f"the policy {name} cannot be made without arguments: {told(error)}") from error
+    for method in ("fold", "worth"):
+        if not callable(getattr(own, method, None)):
+            raise InvalidRequest(f"the policy {name} has no method {method}")
+    return own

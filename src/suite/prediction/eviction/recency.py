@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from suite.prediction.eviction.policy import Candidate, Fact, Used
 from suite.prediction.recent import Recent
 
@@ -23,5 +25,10 @@ class LeastRecentlyUsed:
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """The number of its last use; 0 for a model that was never used."""
+        return self.worths([candidate], now=now)[0]
+
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """The same of each."""
         del now
-        return self._order.get(candidate.model_id, 0)
+        last = self._order.get
+        return [last(each.model_id, 0) for each in candidates]

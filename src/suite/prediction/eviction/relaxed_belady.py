@@ -11,16 +11,18 @@ cold starts at 2 to 12 resident models (ADR 41), so there is one for all sizes o
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-from suite.prediction.activity import FEATURES, Activity, Clock
+from suite.prediction.activity import FEATURES, Activity, Clock, scores
 from suite.prediction.eviction.policy import Candidate, Fact, Used
 from suite.prediction.logistic import OnlineLogistic, chance
 from suite.prediction.recent import Recent
 
 HORIZON: Final = 64
 """How many requests ahead it looks."""
+_NEVER_USED: Final = Activity()
 _GOLDEN: Final = 0.6180339887498949
 """Multiples of it, modulo 1, are spread evenly: samples without randomness."""
 
@@ -47,15 +49,11 @@ class RelaxedBelady:
         self._activities = Recent[Activity]()
         self._regression = OnlineLogistic(FEATURES)
         self._samples: deque[_Sample] = deque()
-        self._told: dict[str, float] = {}
-        """The chances that were asked for at one moment since the last use: some are asked for twice."""
-        self._told_at = 0.0
 
     def fold(self, fact: Fact) -> None:
         """Count a use, put one sample aside, and learn from the one whose horizon is over."""
         if not isinstance(fact, Used):
             return
-        self._told.clear()
         self._clock.advance(fact.at)
         self._learn()
         self._put_aside()
@@ -65,21 +63,25 @@ class RelaxedBelady:
 
     def worth(self, candidate: Candidate, *, now: float) -> float:
         """Expected seconds saved per byte; a model that was never used has no chance."""
-        return self.chance(candidate.model_id, now=now) * candidate.density
+        return self.worths([candidate], now=now)[0]
+
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """The same of each."""
+        chances = self._chances([each.model_id for each in candidates], now)
+        return [told * each.density for told, each in zip(chances, candidates, strict=True)]
 
     def chance(self, model_id: str, *, now: float) -> float:
         """The chance that the model is used within the horizon."""
-        if now != self._told_at:
-            self._told.clear()
-            self._told_at = now
-        told = self._told.get(model_id)
-        if told is None:
-            activity = self._activities.get(model_id)
-            if activity is None:
-                return 0.0
-            told = chance(activity.score(self._regression.weights, self._clock, now))
-            self._told[model_id] = told
-        return told
+        return self._chances([model_id], now)[0]
+
+    def _chances(self, model_ids: Iterable[str], now: float) -> list[float]:
+        known = self._activities.get
+        activities = [known(each, _NEVER_USED) for each in model_ids]
+        told = scores(activities, self._regression.weights, self._clock, now)
+        return [
+            0.0 if activity is _NEVER_USED else chance(score)
+            for activity, score in zip(activities, told, strict=True)
+        ]
 
     def _put_aside(self) -> None:
         """Sample a model, of those used lately more often: they are the ones that may have to leave."""

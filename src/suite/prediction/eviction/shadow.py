@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Used
+from suite.domain.footprint import Footprint
+from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Used, in_memory
 
 HALF_LIFE_REQUESTS: Final = 2_000
 """The half-life of the cost of a load in the shadow, in requests: what "lately" means."""
@@ -12,9 +13,12 @@ _DECAY: Final = 0.5 ** (1 / HALF_LIFE_REQUESTS)
 
 
 class ShadowCache:
-    """Loads and evicts nothing: it only counts."""
+    """Loads and evicts nothing: it only counts.
 
-    def __init__(self, policy: EvictionPolicy, limit_bytes: int) -> None:
+    What its candidates have on GPUs is on those of the limit.
+    """
+
+    def __init__(self, policy: EvictionPolicy, limit_bytes: Footprint) -> None:
         self.policy = policy
         self.cost_seconds = 0.0
         """The seconds that loads would have taken lately, decayed."""
@@ -36,19 +40,23 @@ class ShadowCache:
         return is_cold
 
     def _load(self, candidate: Candidate, now: float) -> None:
-        if candidate.bytes > self._limit_bytes:
+        need_bytes = candidate.footprint
+        if not need_bytes.is_within(self._limit_bytes):
             return
-        if candidate.bytes > self._free_bytes:
-            self._make_room(candidate.bytes, now)
+        if not need_bytes.is_within(self._free_bytes):
+            self._make_room(need_bytes, now)
         self._residents[candidate.model_id] = candidate
-        self._free_bytes -= candidate.bytes
+        self._free_bytes -= need_bytes
 
-    def _make_room(self, need_bytes: int, now: float) -> None:
-        worth = self.policy.worth
-        worths = {id: worth(each, now=now) for id, each in self._residents.items()}
-        while need_bytes > self._free_bytes:
-            least = min(worths, key=worths.__getitem__)
+    def _make_room(self, need_bytes: Footprint, now: float) -> None:
+        memory = need_bytes.scarcest(self._free_bytes)
+        residents = [*self._residents.values()]
+        worths = self.policy.worths(in_memory(residents, memory), now=now)
+        while not need_bytes.is_within(self._free_bytes):
+            least = worths.index(min(worths))
             del worths[least]
-            evicted = self._residents.pop(least)
-            self._free_bytes += evicted.bytes
-            self.policy.fold(Evicted(at=now, candidate=evicted))
+            evicted = residents.pop(least)
+            if evicted.footprint.eases(need_bytes.beyond(self._free_bytes)):
+                del self._residents[evicted.model_id]
+                self._free_bytes += evicted.footprint
+                self.policy.fold(Evicted(at=now, candidate=evicted))

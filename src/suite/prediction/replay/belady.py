@@ -39,3 +39,7 @@ class Belady:
         while future and self._times[future[-1]] < now:  # refused
             future.pop()
         return -float(future[-1]) if future else -math.inf
+
+    def worths(self, candidates: Sequence[Candidate], *, now: float) -> list[float]:
+        """The same of each."""
+        return [self.worth(each, now=now) for each in candidates]

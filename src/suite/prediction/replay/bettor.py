@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from suite.domain.footprint import Footprint
 from suite.prediction.bets import Bet, bets, is_likely
 from suite.prediction.chance import Calibration, UseChance
 from suite.prediction.eviction.policy import Candidate
@@ -84,7 +85,7 @@ class Bettor:
         return model_id in self._likely or (bet is not None and now <= bet.until)
 
     def take(
-        self, resident: Collection[str], idle: Collection[str], free_bytes: int, now: float
+        self, resident: Collection[str], idle: Collection[str], free_bytes: Footprint, now: float
     ) -> Bet | None:
         """Take the bet that pays most; None if none pays."""
         estimates = self._chance.chances(now=now)

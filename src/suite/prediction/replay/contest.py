@@ -56,12 +56,12 @@ class Contest:
         Raises InvalidRequest for a budget that is smaller than every model, a class that is no policy, or if
         there is nothing to compare.
         """
-        smallest = min(history.candidates.values(), key=lambda each: each.bytes)
+        smallest = min(history.candidates.values(), key=lambda each: each.footprint.ram)
         for budget in self._budgets:
-            if budget is not None and budget < smallest.bytes:
+            if budget is not None and budget < smallest.footprint.ram:
                 raise InvalidRequest(
                     f"a budget of {budget / 1e9:g} GB has room for none of the models: the smallest, "
-                    f"{smallest.model_id}, takes {smallest.bytes / 1e9:g} GB"
+                    f"{smallest.model_id}, takes {smallest.footprint.ram / 1e9:g} GB"
                 )
         runs = [run for budget in self._budgets for run in self._runs(budget)]
         if not runs:

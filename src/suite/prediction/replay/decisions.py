@@ -8,22 +8,24 @@ is not deterministic, or the log has lost events.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
+from suite.domain.footprint import Footprint, total_of
 from suite.domain.residency import Residency, Resident
 from suite.domain.turn_plan import plan
-from suite.domain.turns import Occupancy, Request, Tenure, Turns
-from suite.messages.decisions import Candidate, Decision, PolicyState
+from suite.domain.turns import Occupancy, Queue, Request, Tenure, Turns
+from suite.messages.decisions import Candidate, Decision, GpuRoom, PolicyState
 from suite.messages.envelope import Recorded
 from suite.messages.events import InstanceLoadStarted, UnknownEvent
 from suite.prediction.eviction import policy as eviction
 from suite.prediction.eviction.appraiser import Appraiser
 from suite.prediction.eviction.guarded import Watch
 from suite.prediction.eviction.policies import policy
-from suite.prediction.recent_ids import RecentIds
+from suite.prediction.recent import RecentIds
 
 CALL_SECONDS: Final = 2.0
 _LONG_SECONDS: Final = 1e9
@@ -35,6 +37,7 @@ class DecidedAgain(msgspec.Struct, frozen=True, kw_only=True):
     """A decision of a log and what comes of it when it is made again."""
 
     seq: int
+    time: datetime
     model_id: str
     policy: str
     recorded: tuple[str, ...]
@@ -55,15 +58,16 @@ def decide_again(events: Sequence[Recorded], node: str) -> Iterator[DecidedAgain
     """Every decision of a node to load a model, with the policies' names as they were then.
 
     `events` is the whole log, or all of it that is left. Left out are decisions that cannot be made again
-    (see `is_whole`), and those of versions that did not record what they weighed.
+    (see `is_whole`), those of versions that did not record what they weighed, and those from before the log
+    lost what their policy had learned from.
     """
     learning = _Learning(events, node)
     for event in events:
         match event.data:
-            case InstanceLoadStarted(node=at, decision=Decision(policy_state=PolicyState()) as decision) if (
-                at == node and is_whole(decision)
-            ):
-                yield _again(event.seq, event.data, decision, learning)
+            case InstanceLoadStarted(
+                node=at, decision=Decision(policy_state=PolicyState() as state) as decision
+            ) if at == node and is_whole(decision) and learning.has(state):
+                yield _again(event, event.data, decision, learning)
 
 
 def is_whole(decision: Decision) -> bool:
@@ -72,8 +76,8 @@ def is_whole(decision: Decision) -> bool:
     It has not if more models were in memory than it lists, or if they needed more than the limit together, so
     that some had to leave for nobody in particular.
     """
-    staying = sum(each.bytes for each in decision.candidates if each.standing != "unloading")
-    return not decision.more_candidates and staying <= decision.limit_bytes
+    staying = total_of(_bytes_of(each) for each in decision.candidates if each.standing != "unloading")
+    return not decision.more_candidates and staying.is_within(_limit(decision))
 
 
 def evicted_again(model_id: str, decision: Decision, worth: Mapping[str, float]) -> tuple[str, ...] | None:
@@ -83,10 +87,13 @@ def evicted_again(model_id: str, decision: Decision, worth: Mapping[str, float])
     return None if start is None else start.evicting
 
 
-def _again(seq: int, started: InstanceLoadStarted, decision: Decision, learning: _Learning) -> DecidedAgain:
+def _again(
+    event: Recorded, started: InstanceLoadStarted, decision: Decision, learning: _Learning
+) -> DecidedAgain:
     worth = learning.worth(decision)
     return DecidedAgain(
-        seq=seq,
+        seq=event.seq,
+        time=event.time,
         model_id=started.model_id,
         policy=decision.policy,
         recorded=started.evicting,
@@ -112,10 +119,15 @@ class _Learning:
             and each.data.aggregate in Appraiser.aggregates
             and not seen.is_copy(each.id)
         ]
+        self._seqs = {each.seq for each in self._events}
         self._node = node
         self._appraiser: Appraiser | None = None
-        self._made: tuple[str, int, int] | None = None
+        self._made: tuple[str, Footprint, int] | None = None
         self._next = 0
+
+    def has(self, state: PolicyState) -> bool:
+        """Whether the first event is there that a policy had learned from: those after it live longer."""
+        return not state.first_seq or state.first_seq in self._seqs
 
     def worth(self, decision: Decision) -> Mapping[str, float]:
         """What the policy says of the candidates that it was asked about."""
@@ -123,17 +135,20 @@ class _Learning:
         appraiser = self._at(decision.policy, decision.policy_state)
         candidates = [
             eviction.Candidate(
-                model_id=each.model_id, bytes=each.bytes, reload_seconds=each.reload_seconds or 0.0
+                model_id=each.model_id,
+                bytes=_bytes_of(each)[decision.policy_state.memory],
+                reload_seconds=each.reload_seconds or 0.0,
             )
             for each in _appraised(decision)
         ]
         return appraiser.worth(candidates, decision.policy_state.at)
 
     def _at(self, name: str, state: PolicyState) -> Appraiser:
-        made = (name, state.limit_bytes, state.first_seq)
+        limit = Footprint(state.limit_bytes, state.gpus)
+        made = (name, limit, state.first_seq)
         if self._appraiser is None or made != self._made or self._appraiser.last_seq > state.last_seq:
-            made_again = policy(name, state.limit_bytes, Watch(CALL_SECONDS))
-            self._appraiser = Appraiser(self._node, made_again, limit_bytes=state.limit_bytes)
+            made_again = policy(name, limit, Watch(CALL_SECONDS))
+            self._appraiser = Appraiser(self._node, made_again, limit_bytes=limit)
             self._made, self._next = made, 0
         while self._next < len(self._events) and self._events[self._next].seq <= state.last_seq:
             event = self._events[self._next]
@@ -151,7 +166,7 @@ def _state(model_id: str, decision: Decision) -> Turns:
     request = Request(
         request_id="",
         model_id=model_id,
-        need_bytes=decision.need_bytes,
+        need_bytes=_room(decision, lambda each: each.need_bytes),
         since=-decision.waited_seconds,
         deadline=math.inf,
         only_evicting=decision.only_evicting,
@@ -160,11 +175,11 @@ def _state(model_id: str, decision: Decision) -> Turns:
     residents = {each.model_id: _resident(each) for each in candidates}
     return Turns(
         residency=Residency(
-            limit_bytes=decision.limit_bytes,
+            limit_bytes=_limit(decision),
             residents=residents,
-            available_bytes=decision.left_by_others_bytes,
+            available_bytes=_admissible(decision),
         ),
-        waiting={model_id: (request,)},
+        waiting={model_id: Queue.of([request])},
         tenures={each.model_id: _tenure(each) for each in candidates if not _is_loading(each)},
         closing=frozenset(each.model_id for each in candidates if _is_closed(each)),
         pinned=_pinned(decision),
@@ -177,7 +192,7 @@ def _resident(candidate: Candidate) -> Resident:
         model_id=candidate.model_id,
         instance_id="",
         phase="loading" if _is_loading(candidate) else "loaded",
-        reserved_bytes=candidate.bytes,
+        reserved_bytes=_bytes_of(candidate),
     )
 
 
@@ -201,19 +216,42 @@ def _is_closed(candidate: Candidate) -> bool:
     return is_free_to_leave or candidate.standing == "closing"
 
 
-def _pinned(decision: Decision) -> dict[str, int]:
+def _pinned(decision: Decision) -> dict[str, Footprint]:
     """What cannot leave, and the memory that was kept for others."""
     candidates = decision.candidates
-    pinned = {each.model_id: each.bytes for each in candidates if each.standing in ("pinned", "promised")}
-    left = decision.left_by_others_bytes
-    admissible = decision.limit_bytes if left is None else left
-    kept = admissible - _present_bytes(decision) - decision.free_bytes
-    return pinned | ({_KEPT: kept} if kept > 0 else {})
+    pinned = {
+        each.model_id: _bytes_of(each) for each in candidates if each.standing in ("pinned", "promised")
+    }
+    free = _room(decision, lambda each: each.free_bytes)
+    kept = (_admissible(decision) - _present_bytes(decision)).beyond(free)
+    return pinned | ({_KEPT: kept} if kept else {})
 
 
-def _present_bytes(decision: Decision) -> int:
+def _present_bytes(decision: Decision) -> Footprint:
     """What was not about to be freed."""
-    return sum(each.bytes for each in decision.candidates if each.standing != "unloading" or each.uses)
+    present = (each for each in decision.candidates if each.standing != "unloading" or each.uses)
+    return total_of(_bytes_of(each) for each in present)
+
+
+def _bytes_of(candidate: Candidate) -> Footprint:
+    return Footprint.of(candidate.bytes, candidate.gpus)
+
+
+def _room(decision: Decision, bytes_of: Callable[[Decision | GpuRoom], int]) -> Footprint:
+    """A number of each memory."""
+    return Footprint(bytes_of(decision), {each.name: bytes_of(each) for each in decision.gpus})
+
+
+def _limit(decision: Decision) -> Footprint:
+    return _room(decision, lambda each: each.limit_bytes)
+
+
+def _admissible(decision: Decision) -> Footprint:
+    def left(room: Decision | GpuRoom) -> int:
+        left = room.left_by_others_bytes
+        return room.limit_bytes if left is None else left
+
+    return _room(decision, left)
 
 
 def _occupancy(candidate: Candidate, worth: float | None) -> Occupancy:

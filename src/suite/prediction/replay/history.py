@@ -22,13 +22,14 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from suite.domain.footprint import Footprint
 from suite.domain.sizes import ready_bytes
 from suite.errors import InvalidRequest
 from suite.messages.envelope import Recorded
-from suite.messages.events import Generated, InstanceLoaded, UsageRecorded
+from suite.messages.events import Generated, InstanceLoaded, NodeStarted, UsageRecorded
 from suite.prediction.costs import load_seconds
 from suite.prediction.eviction.policy import Candidate
-from suite.prediction.recent_ids import RecentIds
+from suite.prediction.recent import RecentIds
 from suite.prediction.uses import seconds_of
 
 GIGABYTE: Final = 1_000_000_000
@@ -66,6 +67,8 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """By model, what it costs. Every model of a request is there."""
     remarks: tuple[str, ...] = ()
     """What a person should know of how it was read."""
+    gpus: Mapping[str, int] = {}
+    """What all models may have on each GPU, in bytes; empty: RAM was the only memory."""
 
     @property
     def period_seconds(self) -> float:
@@ -180,6 +183,8 @@ class LogHistory:
         self._default = default
         self._requests: list[Request] = []
         self._costs: dict[str, Candidate] = {}
+        self._gpus: Mapping[str, int] = {}
+        """The limit of each GPU of the node that started last."""
         self._nodes: set[str] = set()
         self._seen = RecentIds()
         self._old = 0
@@ -197,16 +202,24 @@ class LogHistory:
                 self._use(use, event.time.timestamp() - seconds - _waited_seconds(use), seconds)
             case UsageRecorded() as use if not use.node or self._node in (None, use.node):
                 self._use(use, event.time.timestamp(), 0.0)
+            case NodeStarted() as start if self._node in (None, start.node):
+                self._gpus = start.gpus
             case InstanceLoaded() as load if self._node in (None, load.node):
+                ready = ready_bytes(load)
                 self._costs[load.model_id] = Candidate(
-                    model_id=load.model_id, bytes=ready_bytes(load), reload_seconds=load_seconds(load)
+                    model_id=load.model_id,
+                    bytes=ready.total,
+                    gpus=ready.gpus,
+                    reload_seconds=load_seconds(load),
                 )
             case _:
                 pass
 
     def history(self) -> History:
         """What it has seen so far. Raises InvalidRequest if that has no uses."""
-        default = _mean(self._costs.values(), self._default)
+        limits = Footprint(0, self._gpus)
+        costs = {id: each.counted_in(limits) for id, each in self._costs.items()}
+        default = _mean(costs.values(), self._default)
         remarks = []
         if len(self._nodes) > 1:
             nodes = ", ".join(sorted(self._nodes))
@@ -216,7 +229,9 @@ class LogHistory:
                 f"{self._old:,} requests are of versions that did not record for how long they had waited "
                 "for memory and loads: they are replayed as if they had come after that, so waits are missing"
             )
-        return history(self._requests, self._costs, default=default, remarks=remarks, source="the log")
+        return history(
+            self._requests, costs, default=default, remarks=remarks, source="the log", gpus=self._gpus
+        )
 
     def _use(self, use: Generated | UsageRecorded, at: float, seconds: float) -> None:
         self._requests.append(
@@ -236,6 +251,7 @@ def history(
     default: Candidate,
     remarks: Iterable[str] = (),
     source: str,
+    gpus: Mapping[str, int] | None = None,
 ) -> History:
     """Requests in any order, put in order. Raises InvalidRequest if there are none."""
     if not requests:
@@ -253,7 +269,7 @@ def history(
     }
     if len(candidates) == 1:
         told.append("there is only one model: no policy can do better or worse than another")
-    return History(requests=tuple(requests), candidates=candidates, remarks=tuple(told))
+    return History(requests=tuple(requests), candidates=candidates, remarks=tuple(told), gpus=gpus or {})
 
 
 def _mean(costs: Iterable[Candidate], default: Candidate) -> Candidate:
@@ -264,5 +280,9 @@ def _mean(costs: Iterable[Candidate], default: Candidate) -> Candidate:
     return msgspec.structs.replace(
         default,
         bytes=round(sum(each.bytes for each in known) / len(known)),
+        gpus={
+            name: round(sum(each.footprint[name] for each in known) / len(known))
+            for name in {name: None for each in known for name in each.gpus}
+        },
         reload_seconds=sum(each.reload_seconds for each in known) / len(known),
     )

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from suite.domain.footprint import Footprint, total_of
 from suite.domain.residency import Residency
 from suite.domain.turn_plan import plan
 from suite.domain.turns import Ask, BecameReady, Occupancy, Queued, Start, Turns, decide, evolve, may_leave
 from suite.domain.turns import Request as Demand
 from suite.errors import NotEnoughMemory, Overloaded
 from suite.messages.events import InstanceLoaded, InstanceLoadStarted, InstanceUnloaded, UnloadReason
-from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Loaded, Used
+from suite.prediction.eviction.policy import Candidate, Evicted, EvictionPolicy, Loaded, Used, in_memory
 from suite.prediction.keep_alive import KeepAlive
 from suite.prediction.replay.agenda import Agenda
 from suite.prediction.replay.bettor import RETRY_SECONDS, Bettor
@@ -35,6 +36,14 @@ LOAD_WAIT_SECONDS: Final = 300.0
 QUEUE_LIMIT: Final = 64
 """How many requests wait for one model: the service's default."""
 _NODE: Final = "replay"
+
+
+def limits(history: History, limit_bytes: int | None) -> Footprint:
+    """What all models may have of each memory: so much RAM, and the GPUs that the history tells of.
+
+    Without a limit there is one memory, in which everything counts.
+    """
+    return Footprint(UNLIMITED) if limit_bytes is None else Footprint(limit_bytes, history.gpus)
 
 
 class _Instance:
@@ -75,7 +84,7 @@ class VirtualNode:
         self._bettor = bettor
         self._limit_bytes = limit_bytes
         self._is_instant = instant
-        residency = Residency(limit_bytes=UNLIMITED if limit_bytes is None else limit_bytes)
+        residency = Residency(limit_bytes=limits(history, limit_bytes))
         turn_seconds = 0.0 if instant else None
         self._state = Turns(residency=residency, queue_limit=QUEUE_LIMIT, turn_seconds=turn_seconds)
         self._tally = Tally(history)
@@ -116,7 +125,7 @@ class VirtualNode:
         demand = Demand(
             request_id=request_id,
             model_id=request.model_id,
-            need_bytes=self._history.candidates[request.model_id].bytes,
+            need_bytes=self._need_bytes(request.model_id),
             since=now,
             deadline=now + LOAD_WAIT_SECONDS,
         )
@@ -131,6 +140,9 @@ class VirtualNode:
             self._decide(now)
         else:
             self._let_in(request, now)
+
+    def _need_bytes(self, model_id: str) -> Footprint:
+        return self._history.candidates[model_id].footprint.counted_in(self._state.residency.limit_bytes)
 
     def _let_in(self, request: Request, now: float) -> None:
         instance = self._instances[request.model_id]
@@ -197,16 +209,18 @@ class VirtualNode:
     def _occupancy(self, now: float) -> dict[str, Occupancy]:
         """What the decider is told of the residents, with the order in which the policy has them leave."""
         residency = self._state.residency
-        candidates = self._history.candidates
-        needed = sum(candidates[model_id].bytes for model_id in self._state.waiting)
-        if residency.reserved_bytes + needed <= residency.limit_bytes:
+        free_bytes = residency.limit_bytes - residency.reserved_bytes
+        needs = [self._need_bytes(model_id) for model_id in self._state.waiting]
+        if total_of(needs).is_within(free_bytes):
             return {}  # nobody has to leave
-        return {
-            model_id: self._use_of(
-                instance, None if instance.holds else self._policy.worth(instance.candidate, now=now)
-            )
-            for model_id, instance in self._instances.items()
-        }
+        memory = needs[0].scarcest(free_bytes)
+        idle = [each.candidate for each in self._instances.values() if not each.holds]
+        worths = self._policy.worths(in_memory(idle, memory), now=now)
+        worth = {each.model_id: told for each, told in zip(idle, worths, strict=True)}
+        return {id: self._use_of(each, worth.get(id)) for id, each in self._instances.items()}
+
+    def _worth(self, instance: _Instance, memory: str, now: float) -> float:
+        return self._policy.worth(instance.candidate.in_memory(memory), now=now)
 
     def _use_of(self, instance: _Instance, worth: float | None = None) -> Occupancy:
         last_used = -math.inf if self._is_instant else instance.last_used
@@ -216,7 +230,7 @@ class VirtualNode:
 
     def _start(self, start: Start, now: float) -> None:
         """Load a model for all that wait for it, and evict whom the decider chose."""
-        waiting = [self._queued.pop(each.request_id) for each in self._state.waiting[start.model_id]]
+        waiting = [self._queued.pop(each.request_id) for each in self._state.queue(start.model_id)]
         self._tally.cold_start(waiting[0])
         self._load(start, waiting, now)
         self._is_undecided = True
@@ -240,7 +254,11 @@ class VirtualNode:
             self._agenda.add(now + self._bettor.pause_seconds(now), self._take_bets)
             return
         candidate = bet.candidate
-        start = Start(model_id=candidate.model_id, reserved_bytes=candidate.bytes, evicting=bet.evicting)
+        start = Start(
+            model_id=candidate.model_id,
+            reserved_bytes=self._need_bytes(candidate.model_id),
+            evicting=bet.evicting,
+        )
         self._load(start, [], now)
         self._agenda.add(now if self._is_instant else now + candidate.reload_seconds, self._take_bets)
 
@@ -258,7 +276,8 @@ class VirtualNode:
                 node=_NODE,
                 model_id=start.model_id,
                 instance_id=instance.id,
-                reserved_bytes=start.reserved_bytes,
+                reserved_bytes=start.reserved_bytes.total,
+                gpus=dict(start.reserved_bytes.gpus),
                 context_tokens=0,
                 evicting=start.evicting,
             ),
@@ -276,7 +295,9 @@ class VirtualNode:
                 model_id=candidate.model_id,
                 instance_id=instance.id,
                 pid=0,
-                resident_bytes=candidate.bytes,
+                resident_bytes=candidate.footprint.ram,
+                gpu_bytes=sum(candidate.gpus.values()),
+                gpus=dict(candidate.gpus),
                 load_ms=candidate.reload_seconds * 1000,
             ),
             BecameReady(model_id=candidate.model_id, now=now, load_seconds=candidate.reload_seconds),

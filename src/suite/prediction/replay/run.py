@@ -15,7 +15,7 @@ from suite.prediction.keep_alive import KeepAlive, LearnedKeepAlive, TimeToLive
 from suite.prediction.replay.belady import Belady
 from suite.prediction.replay.bettor import Bettor
 from suite.prediction.replay.history import History
-from suite.prediction.replay.node import UNLIMITED, VirtualNode
+from suite.prediction.replay.node import VirtualNode, limits
 from suite.prediction.replay.outcome import Outcome
 
 Budget: TypeAlias = int | None
@@ -71,7 +71,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     def _decider(self, history: History, watch: Watch) -> EvictionPolicy:
         if self.policy == Belady.name:
             return Belady(history.requests)
-        return policy(self.policy, UNLIMITED if self.budget is None else self.budget, watch)
+        return policy(self.policy, limits(history, self.budget), watch)
 
     def _keep_alive(self) -> KeepAlive | None:
         if self.ttl_seconds is None:

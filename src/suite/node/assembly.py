@@ -1,0 +1,244 @@
+"""Makes the parts of a node from its settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from typing import NamedTuple
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from suite import machine
+from suite.bus import credentials
+from suite.bus.connection import Connection
+from suite.bus.embedded import EmbeddedServer
+from suite.bus.service import terminate
+from suite.catalogue import Catalogue
+from suite.cgroups import Cgroups
+from suite.config import Settings
+from suite.config.settings import RetentionSettings
+from suite.domain.footprint import Footprint
+from suite.domain.residency import Residency
+from suite.domain.turns import Turns, limit_setting
+from suite.gpus import Gpus
+from suite.identity import Clock, NewId, Now
+from suite.log import Log
+from suite.memory_limits import footprint_of, memory_limits, warnings
+from suite.messages.actor import NatsAccess
+from suite.messages.subjects import Subjects
+from suite.node.address import Address
+from suite.node.appraisal import Appraisals
+from suite.node.cores import NodeCores
+from suite.node.foreign_messages import ForeignMessages
+from suite.node.gateway import Gateway
+from suite.node.generations import Generations
+from suite.node.integrity import EVENTS_LOST, Integrity
+from suite.node.journal import Journal
+from suite.node.learning import Learning
+from suite.node.memory_kills import MemoryKills
+from suite.node.node import Node, actor_spec
+from suite.node.past import Past
+from suite.node.pins import Pins
+from suite.node.quarantine import Quarantine
+from suite.node.reporter import Reporter
+from suite.node.sizes import ModelSizes
+from suite.node.supervisor import Supervisor
+from suite.prediction.frequency import MostUsedLastHour
+from suite.projections.projections import Projections
+from suite.units import size
+
+logger = logging.getLogger("suite.node")
+
+
+class Nats(NamedTuple):
+    """How the node and its clients connect to NATS."""
+
+    access: NatsAccess
+    mirror: NatsAccess | None
+    """Access for keeping the readers' mirror (ADR 18); None if the server is not the node's own."""
+    address: Address
+    server: EmbeddedServer | None
+    """The node's own server; None if it uses an existing one."""
+
+
+@asynccontextmanager
+async def reached_nats(settings: Settings) -> AsyncIterator[Nats]:
+    """Use the configured NATS server, or run an embedded one until the block ends."""
+    if settings.nats.url is not None:
+        access = NatsAccess(
+            url=settings.nats.url,
+            user=settings.nats.user,
+            password=settings.nats.password,
+            credentials_file=settings.nats.credentials,
+            inbox_prefix=settings.nats.inbox_prefix,
+        )
+        yield Nats(access, None, Address(settings, None), None)
+        return
+    known = await anyio.to_thread.run_sync(credentials.change, credentials.path(settings.data_dir))
+    async with EmbeddedServer.start(
+        settings.data_dir / "nats",
+        subjects_root=settings.subject_root,
+        port=settings.nats.port,
+        users=known.listed(),
+    ) as server:
+        yield Nats(server.access, server.mirror, Address(settings, server), server)
+
+
+class Environment(NamedTuple):
+    """What every part of a node is put together from."""
+
+    settings: Settings
+    subjects: Subjects
+    nats: Nats
+    connection: Connection
+    log: Log
+    tasks: anyio.abc.TaskGroup
+    gateway: Gateway | None
+    new_id: NewId
+    now: Now
+    clock: Clock
+
+
+def make_supervisor(
+    env: Environment,
+    journal: Journal,
+    catalogue: Catalogue,
+    past: Past,
+    limits: Footprint,
+    gpus: Gpus,
+    learning: Learning,
+) -> Supervisor:
+    """What loads models and ends them. `limits`: what all of them may have of each memory."""
+    settings, connection = env.settings, env.connection
+    cores, cgroups = NodeCores(machine.processors), Cgroups()
+    return Supervisor(
+        settings.node,
+        journal,
+        turns=Turns(
+            residency=Residency(limit_bytes=limits),
+            queue_limit=settings.queue_limit,
+            turn_seconds=settings.turn_seconds,
+        ),
+        quarantine=Quarantine(past.experience, node=settings.node, journal=journal, now=env.now),
+        sizes=ModelSizes(settings.node, limits),
+        machine_memory=machine.memory(),
+        available_memory=partial(machine.available_memory, cgroups=cgroups),
+        gpus=gpus.read,
+        standby=settings.standby and settings.enable_gguf_management,
+        make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
+        terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        cores=cores,
+        memory_kills=MemoryKills(cgroups.out_of_memory_kills),
+        appraise=Appraisals(learning.appraiser, now=env.now),
+        new_id=env.new_id,
+        now=env.now,
+        clock=env.clock,
+    )
+
+
+def make_pins(
+    env: Environment,
+    reporter: Reporter,
+    journal: Journal,
+    catalogue: Catalogue,
+    past: Past,
+    supervisor: Supervisor,
+) -> Pins:
+    """The models that stay loaded: at first those that were pinned before."""
+    return Pins(
+        past.pinned,
+        journal=journal,
+        node=env.settings.node,
+        catalogue=catalogue,
+        supervisor=supervisor,
+        report=reporter.report,
+        new_id=env.new_id,
+        clock=env.clock,
+    )
+
+
+def make_node(
+    env: Environment,
+    reporter: Reporter,
+    catalogue: Catalogue,
+    journal: Journal,
+    projections: Projections,
+    learning: Learning,
+    supervisor: Supervisor,
+    pins: Pins,
+) -> Node:
+    """What every action gets."""
+    settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
+    return Node(
+        settings,
+        connection=connection,
+        catalogue=catalogue,
+        log=log,
+        journal=journal,
+        projections=projections,
+        foreign=ForeignMessages(log, projections, settings.node),
+        integrity=Integrity(
+            connection,
+            log,
+            projections,
+            shortest_retention=_shortest(settings.retention),
+            clock=clock,
+            on_problem=partial(reporter.report, EVENTS_LOST),
+        ),
+        policy=MostUsedLastHour(),
+        learning=learning,
+        supervisor=supervisor,
+        generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
+        pins=pins,
+        gateway=env.gateway,
+        new_id=env.new_id,
+        now=env.now,
+        clock=clock,
+    )
+
+
+async def scanned_catalogue(settings: Settings, limits: Footprint) -> Catalogue:
+    """The models in the configured directories, as far as their drives answer."""
+    catalogue = Catalogue.open(
+        settings.models_directories,
+        settings.models,
+        settings.data_dir,
+        limits=limits,
+        follow_links=settings.follow_links,
+    )
+    await catalogue.scan_first()
+    return catalogue
+
+
+def _shortest(retention: RetentionSettings) -> timedelta | None:
+    """The shortest retention of any kind of event; None if no event expires."""
+    seconds = [each for each in retention.seconds().values() if each]
+    return timedelta(seconds=min(seconds)) if seconds else None
+
+
+async def limits_of_memories(settings: Settings, gpus: Gpus) -> Footprint:
+    """What all models may have of each memory; warns of what this machine cannot fulfil."""
+    found = await anyio.to_thread.run_sync(gpus.read)
+    for warning in warnings(settings, found):
+        logger.warning("%s", warning)
+    return footprint_of(memory_limits(settings, found))
+
+
+def warn_of_small_limit(supervisor: Supervisor, catalogue: Catalogue) -> None:
+    """Say so if no model of the catalogue fits into the limit."""
+    needs = [supervisor.need_bytes(each) for each in catalogue.models.values() if each.error is None]
+    limits = supervisor.residency.limit_bytes
+    if needs and not any(each.is_within(limits) for each in needs):
+        smallest = min(needs, key=lambda each: each.total)
+        memory = smallest.beyond(limits).largest
+        logger.warning(
+            "no model fits into the memory limit of %s, the smallest needs %s: raise %s",
+            size(limits[memory]),
+            size(smallest[memory]),
+            limit_setting(memory),
+        )
