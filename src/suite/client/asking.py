@@ -8,10 +8,10 @@ from typing import TypeVar
 import msgspec
 
 from suite.bus.connection import Connection
-from suite.bus.decoding import half_character
 from suite.client.replies import read_answer, read_reply
 from suite.errors import InvalidRequest, NodeLost
 from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
+from suite.messages.broken_json import half_character
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
 from suite.telemetry import traceparent

@@ -133,12 +133,13 @@ class AnswerStream:
             self._start, self._end = form.start.strip().encode(), form.end.encode()
             self._headers = tuple(header.encode() for header in form.headers)
             self._phase = "reasoning" if reasoning.opened else "begin"
-            for phase, markers in (
-                ("begin", (self._start, *self._headers)),
-                ("reasoning", (self._end,)),
-                ("header", self._headers),
-            ):
-                self._names[phase] = _parts(reasoning.tokens, markers)
+            markers: dict[Phase, tuple[bytes, ...]] = {
+                "begin": (self._start, *self._headers),
+                "reasoning": (self._end,),
+                "header": self._headers,
+            }
+            for phase, names in markers.items():
+                self._names[phase] = _parts(reasoning.tokens, names)
 
     @property
     def stopped(self) -> bool:
