@@ -32,7 +32,7 @@ class PendingChoice:
     def finished(self, asked: GenerateTextRequest, generation_id: str, outcome: Outcome) -> Choice:
         """The whole answer, with the calls of tools that it has."""
         text, calls = "".join(self._parts), None
-        if asked.grammar is None and (tools := offered_tools(asked)):
+        if tools := offered_tools(asked):
             text, calls = extract_tool_calls(
                 text,
                 tools,

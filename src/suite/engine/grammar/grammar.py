@@ -31,9 +31,7 @@ MAX_BYTES = 64 * 1024
 """The largest grammar or schema."""
 MAX_CALLS_BYTES = 1024 * 1024
 """The largest schemas of all tools together."""
-_NO_CALL = (
-    "the answer is no call of a tool: it follows the {}, and this model's calls could not be told from it"
-)
+_NO_CALL = "the answer is no call of a tool: it follows the schema, and this model's calls look like any JSON"
 _MAX_CONCURRENT = 2
 """The most grammars that are compiled at the same time, since each takes a core."""
 _MAX_REMEMBERED = 256
@@ -166,11 +164,14 @@ class Grammars:
 
 def _check(source: _Source) -> None:
     refusal = InvalidGrammar if source.kind == "grammar" else InvalidSchema
-    most, name = (MAX_CALLS_BYTES, "tools") if source.kind == "calls" else (MAX_BYTES, f"{source.kind}")
+    if source.kind == "calls":
+        most, has = MAX_CALLS_BYTES, "the schemas of the tools have"
+    else:
+        most, has = MAX_BYTES, f"the {source.kind} has"
     if len(source.text.encode("utf-8", "replace")) > most:
-        raise refusal(f"the {name} has more than {most // 1024} KiB")
+        raise refusal(f"{has} more than {most // 1024} KiB")
     if "\0" in source.text:
-        raise refusal(f"the {name} has a NUL character")
+        raise refusal(f"{has} a NUL character")
 
 
 def _wanted(
@@ -184,11 +185,11 @@ def _wanted(
     if request.grammar is not None:
         if has_to_call:
             raise InvalidRequest("tool_choice and grammar: send one of them")
-        return answer, (_NO_CALL.format("grammar"),)
+        return answer, ()
     if answer is None or has_to_call:
         return _calls(call_source(request, form())), ()
     if not form().is_told_apart:
-        return answer, (_NO_CALL.format("schema"),)
+        return answer, (_NO_CALL,)
     schema = {"type": "object"} if answer.kind == "grammar" else msgspec.json.decode(answer.text)
     return _calls(call_source(request, form(), schema, strict=answer.strict)), ()
 
