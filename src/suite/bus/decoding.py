@@ -6,7 +6,6 @@ Both forms are accepted as if the arguments were at the top level (``Shape.flatt
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -30,7 +29,6 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _parse = msgspec.json.Decoder().decode
 _located = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL).fullmatch
-_surrogate = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]").search
 _missing = re.compile(r"Object missing required field `(?P<name>.*)`").fullmatch
 
 
@@ -44,8 +42,6 @@ def parse(body: bytes) -> dict[str, Any]:
     try:
         fields = _parse(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        if (refusal := _half_character(body)) is not None:
-            raise refusal from None
         raise InvalidJson(complaint(body, error)) from None
     if not isinstance(fields, dict):
         raise InvalidRequest("the body is JSON but not an object: send one like {}")
@@ -111,46 +107,6 @@ class Shape(Generic[R]):
             return ()
         unknown = islice(self._known.unknown(fields, ""), WARNING_LIMIT)
         return tuple(f"unknown field {path[-NAME_LIMIT:]!r} ignored" for path in unknown)
-
-
-def half_character(fields: object) -> InvalidRequest | None:
-    """The error for the first text or name with half of a surrogate pair in it; None if there is none.
-
-    JavaScript has such halves when it cuts a text within a character.
-    """
-    path = next(_half_characters(fields, ""), None)
-    return (
-        path
-        if path is None
-        else InvalidRequest(
-            f"field '{path}': half of a surrogate pair, which is no character: send whole ones"
-        )
-    )
-
-
-def _half_character(body: bytes) -> InvalidRequest | None:
-    """The error for a body that would be JSON, were it not for half of a surrogate pair."""
-    if not _surrogate(body):
-        return None
-    try:
-        return half_character(json.loads(body.decode("utf-8", "surrogatepass")))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _half_characters(value: object, path: str) -> Iterator[str]:
-    if isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            yield path
-    elif isinstance(value, dict):
-        for name, below in value.items():
-            inner = f"{path}{'.' if path else ''}{name}"
-            if next(_half_characters(name, inner), None):
-                yield inner.encode("utf-8", "replace").decode()
-            yield from _half_characters(below, inner)
-    elif isinstance(value, list | tuple):
-        for index, below in enumerate(value):
-            yield from _half_characters(below, f"{path}[{index}]")
 
 
 def _explained(text: str) -> str:

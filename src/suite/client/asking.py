@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
 
 from suite.bus.connection import Connection
-from suite.bus.decoding import half_character
 from suite.client.replies import read_answer, read_reply
 from suite.errors import InvalidRequest, NodeLost
 from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
+from suite.messages.broken_json import complaint
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
 from suite.telemetry import traceparent
@@ -19,12 +20,13 @@ from suite.telemetry import traceparent
 R = TypeVar("R", bound=Reply)
 
 
-def _encoded(request: Request | Mapping[str, object]) -> bytes:
+def encoded(request: Request | Mapping[str, object]) -> bytes:
     """The body of a request. Raises InvalidRequest for a text that is none."""
     try:
         return msgspec.json.encode(request)
     except UnicodeEncodeError as error:
-        raise half_character(msgspec.to_builtins(request)) or InvalidRequest(str(error)) from None
+        escaped = json.dumps(msgspec.to_builtins(request)).encode()
+        raise InvalidRequest(complaint(escaped, error)) from None
 
 
 class Asking:
@@ -42,7 +44,7 @@ class Asking:
         """Request an action that sends one reply."""
         message = await self._connection.request(
             self._subjects.action(action),
-            _encoded(request),
+            encoded(request),
             headers=self._headers(),
             timeout=seconds or self._request_seconds,
         )
@@ -58,7 +60,7 @@ class Asking:
         """Request an action that sends signals before its reply; `hear` is called with each."""
         async with self._connection.request_many(
             self._subjects.action(action),
-            _encoded(request),
+            encoded(request),
             headers=self._headers(),
             idle_timeout=self._silence_seconds,
         ) as messages:

@@ -133,12 +133,11 @@ class AnswerStream:
             self._start, self._end = form.start.strip().encode(), form.end.encode()
             self._headers = tuple(header.encode() for header in form.headers)
             self._phase = "reasoning" if reasoning.opened else "begin"
-            for phase, markers in (
-                ("begin", (self._start, *self._headers)),
-                ("reasoning", (self._end,)),
-                ("header", self._headers),
-            ):
-                self._names[phase] = _parts(reasoning.tokens, markers)
+            self._names = {
+                "begin": _parts(reasoning.tokens, (self._start, *self._headers)),
+                "reasoning": _parts(reasoning.tokens, (self._end,)),
+                "header": _parts(reasoning.tokens, self._headers),
+            }
 
     @property
     def stopped(self) -> bool:
