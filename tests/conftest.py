@@ -3,6 +3,25 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+
+import pytest
+
+from support.gateway import RunningGateway, running_gateway
+from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
 
 # What a shell without job control starts in the background ignores Ctrl-C; so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway]:
+    """A gateway before a node with SmolLM2 as `smollm2`, and models of random weights: `tiny` and `slow`."""
+    directory = tmp_path_factory.mktemp("gateway")
+    models = directory / "models"
+    models.mkdir()
+    (models / "smollm2.gguf").symlink_to(smollm2().absolute())
+    tiny_model(models / "tiny.gguf", chat_template=CHAT_TEMPLATE)
+    slow_model(models / "slow.gguf")
+    with running_gateway(models, directory / "data") as running:
+        yield running

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from suite import ticks
 from suite.ticks import next_tick, tick, tick_or
 
 MILLISECONDS = st.integers(1, 60_000)
@@ -18,7 +17,7 @@ NOW = st.floats(0, 1e7)
 def test_a_tick_is_a_multiple_of_its_period_and_comes_within_it(now: float, milliseconds: int) -> None:
     period = milliseconds / 1000
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ticks.anyio, "current_time", lambda: now)
+        patch.setattr(anyio, "current_time", lambda: now)
         due = next_tick(period)
     assert due / period == pytest.approx(round(due / period), abs=1e-3)
     assert 0 < due - now <= 1.1 * period + 1e-6
@@ -28,11 +27,11 @@ def test_a_tick_is_a_multiple_of_its_period_and_comes_within_it(now: float, mill
 def test_who_looks_seldom_looks_with_those_who_look_often(now: float, times: int) -> None:
     """Whenever they began: a second's tick is there with each tick of several seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ticks.anyio, "current_time", lambda: now)
+        patch.setattr(anyio, "current_time", lambda: now)
         seldom = next_tick(times * 1.0)
-        patch.setattr(ticks.anyio, "current_time", lambda: seldom - 0.5)
+        patch.setattr(anyio, "current_time", lambda: seldom - 0.5)
         assert next_tick(1.0) == seldom
-        patch.setattr(ticks.anyio, "current_time", lambda: seldom - 0.001)  # a timer that fired early
+        patch.setattr(anyio, "current_time", lambda: seldom - 0.001)  # a timer that fired early
         assert next_tick(1.0) == seldom + 1.0
 
 

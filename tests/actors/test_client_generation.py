@@ -185,11 +185,15 @@ async def test_one_answer_that_fails_ends_the_others(
 async def test_tools_that_may_not_be_called_are_not_called(
     tmp_path: Path, path: Path, engine: EngineThread
 ) -> None:
-    call = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
+    call = '{"name": "add", "arguments": {}}'
     grammar = 'root ::= "' + call.replace('"', '\\"') + '"'
+    add = {"name": "add", "parameters": {"type": "object", "additionalProperties": False}}
+    chat = {"messages": X, "tools": [{"type": "function", "function": add}], "max_tokens": 60}
     async with stage(tmp_path) as on, resources_of(on, path, engine) as resources:
-        chat = {"messages": X, "tools": ADD, "max_tokens": 60, "grammar": grammar}
-        called = await (await answer(on, resources, "g1", **chat))[0].success()
+        one = {"tool_choice": "required", "parallel_tool_calls": False}
+        called = await (await answer(on, resources, "g1", **chat, **one))[0].success()
         assert called.tool_calls is not None and called.text == ""
-        silent = await (await answer(on, resources, "g2", **chat, tool_choice="none"))[0].success()
+        silent = await (await answer(on, resources, "g2", **chat, grammar=grammar, tool_choice="none"))[
+            0
+        ].success()
         assert (silent.tool_calls, silent.text) == (None, call)

@@ -172,6 +172,7 @@ async def test_grammars_outlive_the_process_that_forks_for_them(tiny: Bare) -> N
         grammars.close()
         async with grammars.open("grammar", 'root ::= "c"') as second:
             for following, letter in ((first, "b"), (second, "c")):
+                assert following.session is not None
                 permitted = following.session.permitted(np.arange(tiny.vocabulary.size))
                 assert {tiny.vocabulary.visible_bytes(int(token)) for token in permitted} == {letter.encode()}
     grammars.close()

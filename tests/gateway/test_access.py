@@ -43,8 +43,11 @@ def test_this_machine_is_served_under_its_own_names(host: str) -> None:
         "127.0.0.1.evil.example",
         "10.0.0.1",
         "[::1",
-    ]
-    + ["127.0.0.1@evil.example", "evil.example#localhost", "0x7f000001", "notlocalhost"],
+        "127.0.0.1@evil.example",
+        "evil.example#localhost",
+        "0x7f000001",
+        "notlocalhost",
+    ],
 )
 def test_a_name_that_leads_here_from_elsewhere_is_refused(host: str) -> None:
     with pytest.raises(HostNotAllowed, match="--require-keys"):

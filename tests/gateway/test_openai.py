@@ -13,6 +13,7 @@ from openapi_spec_validator import validate
 from support.gateway import RunningGateway
 
 USER = {"role": "user", "content": "Name three colours."}
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
 
 
 def chat(**more: Any) -> dict[str, Any]:
@@ -80,8 +81,19 @@ def test_a_prompt_over_the_context_is_told_with_openais_code(gateway: RunningGat
 def test_what_is_no_request_is_refused_with_its_parameter(gateway: RunningGateway) -> None:
     broken = gateway.post("/v1/chat/completions", b'{"model": "smollm2", ')
     assert (broken.status, broken.error["code"]) == (400, "invalid_json")
-    wrong = gateway.post("/v1/chat/completions", chat(temperature="hot"))
-    assert (wrong.status, wrong.error["param"]) == (400, "temperature")
+    for wrong, param in (
+        (chat(temperature="hot"), "temperature"),
+        (chat(temperature=99), "temperature"),
+        (chat(messages=[{"role": "user", "content": 5}]), "messages[0].content"),
+        (chat(messages=[{"role": "user", "content": [PICTURE]}]), "messages[0].content[0]"),
+        ({"messages": [USER]}, "model"),
+    ):
+        answer = gateway.post("/v1/chat/completions", wrong)
+        assert (answer.status, answer.error["param"]) == (400, param)
+    for body in (b"", b"[" * 100_000, b'{"model": "smollm2", "temperature": NaN}', b"\xff"):
+        assert gateway.post("/v1/chat/completions", body).error["code"] in ("invalid_json", "invalid_request")
+    half = b'{"model": "smollm2", "messages": [{"role": "user", "content": "\\ud800"}]}'
+    assert gateway.post("/v1/chat/completions", half).error["param"] == "messages[0].content"
     early = gateway.post("/v1/chat/completions", chat(stream_options={"include_usage": True}))
     assert (early.status, early.error["code"]) == (400, "invalid_request")
 

@@ -17,8 +17,8 @@ from suite.engine.prompts.tool_calls import extract_tool_calls
 from suite.errors import ModelLoading, NotEnoughMemory, Overloaded, PromptTooLong
 from suite.gateway.errors import error_response
 from suite.gateway.openai.chat import ChatAnswer, read_chat
-from suite.gateway.tool_text import TextBeforeCalls
 from suite.gateway.sse import PieceStream, comment
+from suite.gateway.tool_text import TextBeforeCalls
 from suite.messages.actions.chat import Function, FunctionCall, ToolCall
 from suite.messages.actions.generation import GenerateTextReply, Timings, Usage
 from suite.messages.signals import Chunk

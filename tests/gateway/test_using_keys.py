@@ -233,14 +233,17 @@ def test_pages_of_other_origins_may_ask_if_they_were_allowed(place: Place) -> No
         assert "access-control-allow-origin" not in refused.headers
         refused = gateway.get("/v1/models", {"Host": "evil.example"})
         assert (refused.status, place.code(refused)) == (403, "host_not_allowed")
-        for body, told in {
-            b'{"model": "tiny", "temperature": NaN}': "field 'temperature': JSON has no NaN",
-            b'{"model": "tiny", "messages": [{"content": "\\ud800"}]}': "field 'messages[0].content'",
-            b'{"model": "tiny",\n "messages": [}': "line 2, column 15",
-            b"": "the body is empty",
+        for body, (code, told) in {
+            b'{"model": "tiny", "temperature": NaN}': ("invalid_json", "field 'temperature' is NaN"),
+            b'{"model": "tiny",\n "messages": [}': ("invalid_json", "line 2, column 15"),
+            b"": ("invalid_json", "it is empty"),
+            b'{"model": "tiny", "messages": [{"content": "\\ud800"}]}': (
+                "invalid_request",
+                "field 'messages[0].content': half of a surrogate pair",
+            ),
         }.items():
             broken = gateway.post("/v1/chat/completions", body)
-            assert (broken.status, place.code(broken)) == (400, "invalid_json")
+            assert (broken.status, place.code(broken)) == (400, code)
             assert told in broken.error["message"]
         large = gateway.post("/v1/chat/completions", b"{" + b" " * 11_000_000)
         assert (large.status, place.code(large)) == (413, "too_large")

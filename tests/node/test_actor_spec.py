@@ -8,6 +8,7 @@ import pytest
 
 from suite.catalogue import Catalogue
 from suite.config import Settings
+from suite.domain.footprint import Footprint
 from suite.engine.gguf.signature import Signature
 from suite.machine import Bound, Processors
 from suite.messages.actor import ActorSpec, NatsAccess
@@ -31,11 +32,13 @@ async def test_nothing_is_kept_on_disk_under_a_digest_that_is_not_known(
 
     async def spec() -> ActorSpec:
         settings = Settings(data_dir=tmp_path)
-        return await actor_spec(settings, NatsAccess(url="nats://127.0.0.1"), catalogue, CORES, seen, "i")
+        access, gpus = NatsAccess(url="nats://127.0.0.1"), Footprint(9, {"gpu0": 3, "gpu1": 1})
+        return await actor_spec(settings, access, catalogue, CORES, gpus, seen, "i")
 
     unknown = await spec()
     assert unknown.snapshots is not None
     assert (unknown.model_digest, unknown.snapshots.directory) == (None, None)
+    assert unknown.tensor_split == (3, 1), "layers are divided by the limits of the GPUs, as it was estimated"
 
     digest = await catalogue.digest("m")
     known = await spec()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from suite.domain.footprint import Footprint
 from suite.domain.turns import Place, Request
 from suite.errors import NotEnoughMemory, TooLarge
 from suite.messages.decisions import Decision
@@ -27,7 +28,11 @@ class Line:
     def ask(self, model_id: str = "m") -> Request:
         self._count += 1
         request = Request(
-            request_id=f"r{self._count}", model_id=model_id, need_bytes=2, since=self.now, deadline=1e9
+            request_id=f"r{self._count}",
+            model_id=model_id,
+            need_bytes=Footprint(2),
+            since=self.now,
+            deadline=1e9,
         )
         self.outcomes.queued(request)
         return request

@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import inspect
 
-from suite.errors import InvalidJson, InvalidRequest
-from suite.messages.broken_json import complaint
+from suite.errors import InvalidRequest
+from suite.messages.broken_json import refusal
 
 WARNING_LIMIT = 16
 """A reply names at most this many unknown fields."""
@@ -42,7 +42,11 @@ def parse(body: bytes) -> dict[str, Any]:
     try:
         fields = _parse(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+<<<<<<< HEAD
         raise InvalidJson(complaint(body, error)) from None
+=======
+        raise refusal(body, error) from None
+>>>>>>> lead
     if not isinstance(fields, dict):
         raise InvalidRequest("the body is JSON but not an object: send one like {}")
     return fields
@@ -99,7 +103,7 @@ class Shape(Generic[R]):
         try:
             return msgspec.convert(fields, self._kind)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(_explained(str(error))) from None
+            raise InvalidRequest(explained(error)) from None
 
     def warnings(self, fields: dict[str, Any]) -> tuple[str, ...]:
         """One warning for each field that the type does not have, nested fields included."""
@@ -109,8 +113,14 @@ class Shape(Generic[R]):
         return tuple(f"unknown field {path[-NAME_LIMIT:]!r} ignored" for path in unknown)
 
 
+<<<<<<< HEAD
 def _explained(text: str) -> str:
     located = _located(text)
+=======
+def explained(error: msgspec.ValidationError) -> str:
+    """What is wrong with a body, beginning with the path of the field: ``field 'messages[0].role': ...``."""
+    located = _located(str(error))
+>>>>>>> lead
     assert located is not None
     what, path = located["what"], located["path"]
     if missing := _missing(what):

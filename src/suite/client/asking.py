@@ -12,7 +12,11 @@ from suite.bus.connection import Connection
 from suite.client.replies import read_answer, read_reply
 from suite.errors import InvalidRequest, NodeLost
 from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
+<<<<<<< HEAD
 from suite.messages.broken_json import complaint
+=======
+from suite.messages.broken_json import half_character
+>>>>>>> lead
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
 from suite.telemetry import traceparent

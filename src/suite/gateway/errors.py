@@ -8,6 +8,7 @@ A dialect that has error bodies of its own registers them with the beginning of 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -16,11 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from suite.bus.decoding import explained
 from suite.errors import (
     Cancelled,
     ExpiredApiKey,
     InvalidApiKey,
-    InvalidJson,
     InvalidRequest,
     ModelLoading,
     ModelNotFound,
@@ -35,7 +36,7 @@ from suite.errors import (
     WrongMethod,
 )
 from suite.gateway.encoding import encode
-from suite.messages.broken_json import complaint
+from suite.messages.broken_json import refusal
 
 ErrorBody: TypeAlias = Callable[[SuiteError], dict[str, Any]]
 
@@ -46,6 +47,7 @@ _STATUS: Final[dict[type[SuiteError], int]] = {PromptTooLong: 400}
 """Where OpenAI's API has another status than the service."""
 _CODES: Final[dict[type[SuiteError], str]] = {PromptTooLong: "context_length_exceeded"}
 _PARAMS: Final[dict[type[SuiteError], str]] = {ModelNotFound: "model", PromptTooLong: "messages"}
+_field: Final = re.compile("field '([^']+)'").search
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -57,7 +59,7 @@ def openai_error(error: SuiteError) -> dict[str, Any]:
         "error": {
             "message": error.message,
             "type": kind,
-            "param": error.details.get("param") or _PARAMS.get(type(error)),
+            "param": _param(error),
             "code": _CODES.get(type(error), error.code),
         }
     }
@@ -92,12 +94,18 @@ async def answer_error(request: Request, error: Exception) -> Response:
 
 
 def invalid(body: bytes, error: Exception) -> SuiteError:
-    """The refusal of a body that is no JSON, or not of its type. The parameter that is wrong is named."""
-    if not isinstance(error, msgspec.ValidationError):
-        return InvalidJson(complaint(body, error))
-    reason, _, path = str(error).partition(" - at `")
-    param = path.removesuffix("`").removeprefix("$").removeprefix(".")
-    return InvalidRequest(f"{param}: {reason}" if param else reason, **({"param": param} if param else {}))
+    """The refusal of a body that is no JSON, or not of its type, in the words of the service."""
+    if isinstance(error, msgspec.ValidationError):
+        return InvalidRequest(explained(error))
+    return refusal(body, error)
+
+
+def _param(error: SuiteError) -> str | None:
+    """The parameter that is wrong, where one is."""
+    if error.status >= 500:
+        return None
+    named = _field(error.message)
+    return named[1] if named else _PARAMS.get(type(error))
 
 
 def _headers(error: SuiteError) -> dict[str, str]:

@@ -30,7 +30,7 @@ def operations(gateway: Gateway) -> list[Operation]:
     return [
         Operation(path="/health", answer=probes.health, summary="How the service is.", reply=Health),
         Operation(path="/livez", answer=probes.live, summary="Whether the gateway answers.", reply=Health),
-        Operation(path="/readyz", answer=probes.health, summary="Whether the service answers.", reply=Health),
+        Operation(path="/readyz", answer=probes.ready, summary="Whether the service answers.", reply=Health),
         Operation(
             path="/metrics",
             answer=probes.metrics,
@@ -53,6 +53,10 @@ class _Probes:
         except (SuiteError, TimeoutError):
             return json_response(Health(status="unavailable"), status=503)
         return json_response(Health(status="degraded" if health.problems else "ok"))
+
+    async def ready(self, request: Request) -> Response:
+        """Say whether requests can be answered, which takes the service."""
+        return await self.health(request)
 
     async def live(self, request: Request) -> Response:
         """Answer."""

@@ -55,7 +55,7 @@ class Loading:
         """The refusal of a request that has waited for as long as it may."""
         seconds = self._eta_seconds
         return ModelLoading(
-            f"{self.told}: send the request again, the load goes on",
+            f"{self.told}: send the request again later",
             retry_after_ms=round(1000 * (_UNKNOWN_RETRY_SECONDS if seconds is None else seconds)),
             state="waiting" if self._waiting is not None else "loading",
             progress=self._fraction,
@@ -97,8 +97,9 @@ async def loaded_within(
 
 
 def _not_loaded(model: str, progress: float | None) -> ModelLoading:
+    doing = "waits for memory" if progress is None else f"is being loaded, {progress:.0%}"
     return ModelLoading(
-        f"{model} {'waits for memory' if progress is None else 'is being loaded'}: send the request again",
+        f"{model} {doing}: send the request again later",
         retry_after_ms=round(1000 * _UNKNOWN_RETRY_SECONDS),
         state="waiting" if progress is None else "loading",
         progress=progress,

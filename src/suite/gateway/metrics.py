@@ -77,8 +77,8 @@ _OF_NODE: Final = {
     "models_tracked": "Models of the catalogue.",
     "models_loaded": "Models in memory.",
     "generations_running": "Generations that run or wait in loaded models.",
-    "memory_limit_bytes": "What all loaded models together may have.",
-    "memory_reserved_bytes": "What the loaded models count for.",
+    "memory_limit_bytes": "What all loaded models together may have of RAM.",
+    "memory_reserved_bytes": "What the loaded models count for in RAM.",
     "loads": "Loads since the node's start.",
     "crashes": "Crashes of models' processes since the node's start.",
 }

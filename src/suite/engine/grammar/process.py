@@ -92,6 +92,7 @@ class Parent:
         self._vocabulary = vocabulary
         self._unseen = np.zeros(vocabulary.size, np.bool_)
         self._unseen[vocabulary.invisible_tokens()] = True
+        vocabulary.control_tokens  # noqa: B018 - known before the fork, so that each child need not find them
         self._children: dict[int, _ChildRecord] = {}
 
     def run(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -131,10 +132,10 @@ class MessageAnswer:
 
     media_type = EVENT_STREAM
 
-    def __init__(self, *, id: str, model: str, may_call_tools: bool) -> None:
+    def __init__(self, *, id: str, model: str, callable_names: Collection[str]) -> None:
         self._id = id
         self._model = model
-        self._text = TextBeforeCalls(may_call=may_call_tools)
+        self._text = TextBeforeCalls(callable_names)
         self._has_begun = False
         self._blocks = 0
         self._open: BlockKind | None = None

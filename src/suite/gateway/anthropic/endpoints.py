@@ -66,7 +66,7 @@ class _Anthropic:
         generation_id = self._gateway.new_id()
         id, fields = f"msg_{generation_id}", {**asked.fields, "generation_id": generation_id}
         if asked.stream:
-            answer = MessageAnswer(id=id, model=asked.model, may_call_tools=asked.may_call_tools)
+            answer = MessageAnswer(id=id, model=asked.model, callable_names=asked.callable_names)
             return self._gateway.generations.streamed(fields, answer)
         return json_response(output_message(await self._gateway.generations.whole(request, fields), id=id))
 

@@ -172,9 +172,11 @@ class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True):
     output_config: OutputConfig | None = None
 
     @property
-    def may_call_tools(self) -> bool:
-        """Whether the answer may have calls."""
-        return bool(self.tools) and (self.tool_choice is None or self.tool_choice.type != "none")
+    def callable_names(self) -> tuple[str, ...]:
+        """The functions that the answer may call."""
+        if self.tool_choice is not None and self.tool_choice.type == "none":
+            return ()
+        return tuple(each.name for each in self.tools or ())
 
     @property
     def fields(self) -> Fields:

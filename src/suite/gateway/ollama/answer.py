@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -112,9 +112,9 @@ class OllamaAnswer:
 
     media_type = NDJSON
 
-    def __init__(self, lines: Lines, *, may_call_tools: bool) -> None:
+    def __init__(self, lines: Lines, *, callable_names: Collection[str]) -> None:
         self._lines = lines
-        self._text = TextBeforeCalls(may_call=may_call_tools)
+        self._text = TextBeforeCalls(callable_names)
 
     def error(self, error: SuiteError) -> bytes:
         """A line with the error; it is the last."""

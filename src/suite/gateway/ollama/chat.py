@@ -72,6 +72,11 @@ class OllamaChatRequest(OllamaRequest, frozen=True, kw_only=True):
     tools: tuple[OllamaTool, ...] | None = None
 
     @property
+    def callable_names(self) -> tuple[str, ...]:
+        """The functions that the answer may call."""
+        return tuple(str(each.function.get("name", "")) for each in self.tools or ())
+
+    @property
     def fields(self) -> Fields:
         """The request as the service takes it. Raises InvalidRequest and UnsupportedContent."""
         fields = self.common_fields

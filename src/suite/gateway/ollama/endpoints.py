@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -127,8 +127,8 @@ class _Ollama:
         asked = await self._gateway.read(request, read_chat)
         if not asked.messages:
             return await self._move(request, asked, in_message)
-        may_call = bool(asked.tools)
-        return await self._generate(request, asked, asked.fields, in_message, may_call_tools=may_call)
+        names = asked.callable_names
+        return await self._generate(request, asked, asked.fields, in_message, callable_names=names)
 
     async def generate(self, request: Request) -> ASGIApp:
         """Answer a prompt."""
@@ -137,7 +137,7 @@ class _Ollama:
             return await self._move(request, asked, in_response)
         info = await self._info(asked.model)
         fields = asked.fields(has_template=info.has_chat_template)
-        return await self._generate(request, asked, fields, in_response, may_call_tools=False)
+        return await self._generate(request, asked, fields, in_response, callable_names=())
 
     async def embed(self, request: Request) -> Response:
         """Make vectors of texts."""
@@ -194,13 +194,19 @@ class _Ollama:
         return json_response(Version(version=API_VERSION))
 
     async def _generate(
-        self, request: Request, asked: OllamaRequest, fields: Fields, write: Write, *, may_call_tools: bool
+        self,
+        request: Request,
+        asked: OllamaRequest,
+        fields: Fields,
+        write: Write,
+        *,
+        callable_names: Collection[str],
     ) -> ASGIApp:
         fields = {**fields, "generation_id": self._gateway.new_id()}
         lines = self._lines(request, asked, write)
         if asked.is_streamed:
             return self._gateway.generations.streamed(
-                fields, OllamaAnswer(lines, may_call_tools=may_call_tools)
+                fields, OllamaAnswer(lines, callable_names=callable_names)
             )
         return json_response(whole(lines, await self._gateway.generations.whole(request, fields)))
 

@@ -113,7 +113,7 @@ def loaded(info: ModelInfo, instance: InstanceInfo, *, now: datetime) -> LoadedM
         digest=instance.sha256 or "",
         details=Details.of(info),
         expires_at=(now + left if stays else FOREVER).isoformat(),
-        size_vram=0,
+        size_vram=sum(instance.gpus.values()),
         context_length=info.n_ctx,
     )
 

@@ -249,7 +249,7 @@ class ResponseAnswer:
 
     def __init__(self, asked: ResponsesRequest, *, id: str, created_at: int) -> None:
         self._responses = Responses(asked, id=id, created_at=created_at)
-        self._text = TextBeforeCalls(may_call=asked.may_call_tools)
+        self._text = TextBeforeCalls(asked.callable_names)
         self._number = 0
         self._has_begun = False
         self._items: list[AnyItem] = []

@@ -127,9 +127,11 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(each for each in self.tools or () if each.type == "function")
 
     @property
-    def may_call_tools(self) -> bool:
-        """Whether the answer may have calls."""
-        return bool(self.functions) and self.tool_choice != "none"
+    def callable_names(self) -> tuple[str, ...]:
+        """The functions that the answer may call."""
+        if self.tool_choice == "none":
+            return ()
+        return tuple(each.name for each in self.functions if each.name)
 
     @property
     def warnings(self) -> tuple[str, ...]:
