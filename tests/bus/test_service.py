@@ -151,8 +151,20 @@ BAD: Mapping[str, tuple[str, bytes, str, tuple[str, ...]]] = {
     "half of a character": (
         "ask",
         rb'{"text": "", "messages": [{"role": "user", "content": "a\ud83d"}]}',
-        "invalid_json",
-        ("'messages[0].content'", "half of a character"),
+        "invalid_request",
+        ("'messages[0].content'", "half of a surrogate pair"),
+    ),
+    "half of a character in UTF-8": (
+        "ask",
+        b'{"text": "\xed\xa0\x80"}',
+        "invalid_request",
+        ("'text'", "half of a surrogate pair"),
+    ),
+    "half of a character in a name": (
+        "ask",
+        rb'{"text": "", "a\udc00b": 1}',
+        "invalid_request",
+        ("'a?b'", "half of a surrogate pair"),
     ),
     "cut short after an escape": ("ask", rb'{"text": "\ud83d', "invalid_json", ()),
     "too deep": ("ask", b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json", ()),

@@ -107,5 +107,5 @@ def test_inputs_are_texts_or_token_ids() -> None:
 
 @pytest.mark.parametrize("prompt", ["a\ud83d", ["a", {"b": "\udc00"}]])
 def test_half_of_a_character_is_told_before_it_is_sent(prompt: object) -> None:
-    with pytest.raises(InvalidRequest, match=r"field 'prompt.*half of a character"):
+    with pytest.raises(InvalidRequest, match=r"field 'prompt.*half of a surrogate pair"):
         encoded({"prompt": prompt})

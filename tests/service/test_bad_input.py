@@ -62,7 +62,7 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "half of a character": (
         "generate_text",
         rb'{"model_id": "tiny", "prompt": "a\ud83d"}',
-        "invalid_json",
+        "invalid_request",
         "'prompt'",
     ),
     "negative wait": (

@@ -42,11 +42,7 @@ def parse(body: bytes) -> dict[str, Any]:
     try:
         fields = _parse(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-<<<<<<< HEAD
-        raise InvalidJson(complaint(body, error)) from None
-=======
         raise refusal(body, error) from None
->>>>>>> lead
     if not isinstance(fields, dict):
         raise InvalidRequest("the body is JSON but not an object: send one like {}")
     return fields
@@ -113,14 +109,9 @@ class Shape(Generic[R]):
         return tuple(f"unknown field {path[-NAME_LIMIT:]!r} ignored" for path in unknown)
 
 
-<<<<<<< HEAD
-def _explained(text: str) -> str:
-    located = _located(text)
-=======
 def explained(error: msgspec.ValidationError) -> str:
     """What is wrong with a body, beginning with the path of the field: ``field 'messages[0].role': ...``."""
     located = _located(str(error))
->>>>>>> lead
     assert located is not None
     what, path = located["what"], located["path"]
     if missing := _missing(what):

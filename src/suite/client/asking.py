@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -12,11 +11,7 @@ from suite.bus.connection import Connection
 from suite.client.replies import read_answer, read_reply
 from suite.errors import InvalidRequest, NodeLost
 from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
-<<<<<<< HEAD
-from suite.messages.broken_json import complaint
-=======
 from suite.messages.broken_json import half_character
->>>>>>> lead
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
 from suite.telemetry import traceparent
@@ -29,8 +24,7 @@ def encoded(request: Request | Mapping[str, object]) -> bytes:
     try:
         return msgspec.json.encode(request)
     except UnicodeEncodeError as error:
-        escaped = json.dumps(msgspec.to_builtins(request)).encode()
-        raise InvalidRequest(complaint(escaped, error)) from None
+        raise half_character(msgspec.to_builtins(request)) or InvalidRequest(str(error)) from None
 
 
 class Asking:

@@ -133,13 +133,6 @@ class AnswerStream:
             self._start, self._end = form.start.strip().encode(), form.end.encode()
             self._headers = tuple(header.encode() for header in form.headers)
             self._phase = "reasoning" if reasoning.opened else "begin"
-<<<<<<< HEAD
-            self._names = {
-                "begin": _parts(reasoning.tokens, (self._start, *self._headers)),
-                "reasoning": _parts(reasoning.tokens, (self._end,)),
-                "header": _parts(reasoning.tokens, self._headers),
-            }
-=======
             markers: dict[Phase, tuple[bytes, ...]] = {
                 "begin": (self._start, *self._headers),
                 "reasoning": (self._end,),
@@ -147,7 +140,6 @@ class AnswerStream:
             }
             for phase, names in markers.items():
                 self._names[phase] = _parts(reasoning.tokens, names)
->>>>>>> lead
 
     @property
     def stopped(self) -> bool:
