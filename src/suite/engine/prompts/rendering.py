@@ -225,9 +225,9 @@ class Renderer:
         """Render a chat; with `opens_answer`, up to where the assistant's answer begins.
 
         Raises TakesNoTools, or InvalidChat with the template's own message if it refuses the chat, or with
-        the limit that the chat exceeded. Once a template has failed to end even for the shortest chat, every chat is refused.
-        Raises GenerationFailed if there is no working process, and SlowChat if this renderer is for quick
-        chats and this chat is slow.
+        the limit that the chat exceeded. Once a template has failed to end even for the shortest chat, every
+        chat is refused. Raises GenerationFailed if there is no working process, and SlowChat if this renderer
+        is for quick chats and this chat is slow.
         """
         render = Render(
             messages=list(messages),
