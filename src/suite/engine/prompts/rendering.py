@@ -226,8 +226,8 @@ class Renderer:
 
         Raises TakesNoTools, or InvalidChat with the template's own message if it refuses the chat, or with
         the limit that the chat exceeded. Once a template has failed to end even for the shortest chat, every
-        chat is refused. Raises GenerationFailed if there is no working process, and SlowChat if this renderer is for quick
-        chats and this chat is slow.
+        chat is refused. Raises GenerationFailed if there is no working process, and SlowChat if this renderer
+        is for quick chats and this chat is slow.
         """
         render = Render(
             messages=list(messages),
