@@ -189,6 +189,60 @@ def python_server(url: str) -> Server:
     return ask
 
 
+# --- OpenAI's API, of whoever has it ---------------------------------------------------------------------
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int = 0
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+class _CompletionEvent(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+
+
+class _CompletionAnswer(Answer):
+    def __init__(self, url: str, model_id: str, prompt: str, max_tokens: int) -> None:
+        super().__init__()
+        self._url = url
+        self._body = {
+            "model": model_id,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+
+    async def _pieces(self) -> AsyncGenerator[str, None]:
+        decode = msgspec.json.Decoder(_CompletionEvent).decode
+        async with aclosing(_events(f"{self._url}/v1/completions", self._body)) as events:
+            async for event in events:
+                if event == b"[DONE]":
+                    break
+                completion = decode(event)
+                if (usage := completion.usage) is not None:
+                    self.prompt_tokens, self.tokens = usage.prompt_tokens, usage.completion_tokens
+                    details = usage.prompt_tokens_details
+                    self.reused_tokens = 0 if details is None else details.cached_tokens
+                yield "".join(choice.text for choice in completion.choices)
+
+
+def completions(url: str, model_id: str) -> Server:
+    """`/v1/completions`, which tells its usage at the end."""
+
+    def ask(prompt: str, max_tokens: int, conversation_id: str | None = None) -> Answer:  # noqa: ARG001
+        return _CompletionAnswer(url, model_id, prompt, max_tokens)
+
+    return ask
+
+
 # --- HTTP ---------------------------------------------------------------------------------------------------
 
 

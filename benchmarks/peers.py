@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
@@ -54,15 +54,17 @@ class LlamaServer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def running_llama_server(settings: LlamaServer) -> AsyncIterator[Server]:
-    """Its `/completion`, of a process of its own."""
+async def running_llama_server(
+    settings: LlamaServer, *, api: Callable[[str], Server] = llama_server
+) -> AsyncIterator[Server]:
+    """Its `/completion`, or another of its APIs by the URL, of a process of its own."""
     command = parent.command(sys.executable, __file__, msgspec.json.encode(settings).decode())
     async with await anyio.open_process(command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL) as process:
         assert process.stdout is not None
         try:
             with anyio.fail_after(START_SECONDS):
                 url = await BufferedByteReceiveStream(process.stdout).receive_until(b"\n", 256)
-            yield llama_server(url.decode())
+            yield api(url.decode())
         finally:
             process.kill()
 
@@ -107,7 +109,7 @@ async def running_router(program: Path, settings: Router) -> AsyncIterator[Mappi
 
     The cache of sliding windows is whole, as ours is: what a conversation goes on with is not read again.
     """
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         for model in settings.models:
             (Path(directory) / model.name).symlink_to(model)
@@ -157,7 +159,7 @@ async def _end(process: Process) -> None:
 @asynccontextmanager
 async def running_python_server(model: Path, context_tokens: int) -> AsyncIterator[Server]:
     """`llama_cpp.server`, which answers one after the other."""
-    port = _free_port()
+    port = free_port()
     settings = {
         "model": model,
         "host": "127.0.0.1",
@@ -182,7 +184,7 @@ async def running_python_server(model: Path, context_tokens: int) -> AsyncIterat
             process.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
         return port
