@@ -88,7 +88,7 @@ async def test_as_json_with_warnings_on_stderr(tmp_path: Path) -> None:
     file = written(tmp_path, "startup_config.yaml", OLD)
     done = await suite("config", "--config", file, "--json", SUITE_DATA_DIR=os.fsdecode(b"data\xff"))
     document = json.loads(done.stdout)
-    assert document["settings"]["memory_limit_gb"] == {"value": 24.0, "origin": file}
+    assert document["settings"]["vram_limit_gb"] == {"value": 24.0, "origin": file}
     assert document["settings"]["dependencies"] == {"value": [], "origin": "default"}
     assert document["settings"]["data_dir"]["value"] == "data\ufffd"
     assert document["in_force"]["memory_limit_bytes"] == {"value": 24 << 30, "origin": file}

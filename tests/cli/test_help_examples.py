@@ -96,6 +96,8 @@ def _ends_by(line: str) -> tuple[str, bytes, int] | None:
     """What an example shows that does not end by itself, the keys that end it, and its exit code."""
     if line.startswith("suite events --follow"):
         return "suite.event.", CTRL_C, 130
+    if line.startswith("suite gateway"):
+        return "the models are at http://", CTRL_C, 0
     if re.fullmatch(r"suite chat .*|suite run \S+", line):
         return ">", b"/exit\r", 0
     return None

@@ -56,6 +56,7 @@ def test_a_key_is_known_from_its_making_until_it_is_revoked_and_never_again(
     assert {key.key_id for key in keys} == {f"id{number}" for number in there}
     for number in range(6):
         assert (keys.with_secret(f"secret{number}") is not None) == (number in there)
+        assert keys.with_id(f"id{number}") == keys.with_secret(f"secret{number}")
 
 
 def test_a_secret_names_its_key_until_that_expires() -> None:

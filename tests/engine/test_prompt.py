@@ -90,14 +90,32 @@ def test_without_any_template_messages_are_refused(make: Make) -> None:
     assert prompter.prompt(ask(prompt="hi")).tokens
 
 
-def test_tools_need_messages_and_a_template_that_knows_of_them(make: Make) -> None:
+def test_tools_need_messages(make: Make) -> None:
     tools = [{"type": "function", "function": {"name": "add"}}]
-    with pytest.raises(InvalidChat, match="knows of no tools"):
-        make().prompt(ask(messages=turns("hi"), tools=tools))
     with pytest.raises(InvalidChat, match="need messages"):
         make().prompt(ask(prompt="hi", tools=tools))
     told = make("{{ tools | tojson }}").text(ask(messages=turns("hi"), tools=tools))
     assert told == '[{"type": "function", "function": {"name": "add"}}]'
+
+
+SAYS_EACH = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+TAKES_NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + SAYS_EACH
+
+
+@pytest.mark.parametrize("template", [SAYS_EACH, TAKES_NO_SYSTEM])
+@pytest.mark.parametrize("system", [None, "Be short."])
+def test_tools_are_text_where_the_template_has_no_place_for_them(
+    make: Make, template: str, system: str | None
+) -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}]
+    prompter = make(template)
+    asked = ask(messages=turns("hi"), tools=tools, system_prompt=system)
+    text = prompter.text(asked)
+    assert (system or "") in text
+    assert text.index('{"type": "function", "function": {"name": "add"}}') < text.index("hi\n")
+    truncated = msgspec.structs.replace(asked, truncate="left")
+    assert "no place for tools" in prompter.prompt(truncated).warnings[0]
+    assert prompter.call_form().marker == "<tool_call>"
 
 
 def test_tools_that_may_not_be_called_are_not_told(make: Make) -> None:

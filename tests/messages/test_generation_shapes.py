@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from suite.bus.decoding import Shape
+from suite.client.asking import encoded
+from suite.errors import InvalidRequest
 from suite.messages.actions.chat import ChatMessage, FunctionCall, NamedToolChoice, ToolCall
 from suite.messages.actions.embedding import EmbedRequest
 from suite.messages.actions.generation import GenerateTextRequest
@@ -101,3 +103,9 @@ def test_inputs_are_texts_or_token_ids() -> None:
         inputs(["a", 1])
     with pytest.raises(msgspec.ValidationError, match="several requests"):
         inputs(["a"] * 257)
+
+
+@pytest.mark.parametrize("prompt", ["a\ud83d", ["a", {"b": "\udc00"}]])
+def test_half_of_a_character_is_told_before_it_is_sent(prompt: object) -> None:
+    with pytest.raises(InvalidRequest, match=r"field 'prompt.*half of a surrogate pair"):
+        encoded({"prompt": prompt})

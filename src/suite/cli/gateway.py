@@ -53,9 +53,8 @@ def gateway(
 
     \b
     Examples:
-      suite gateway
-      suite gateway --listen 127.0.0.1:8000 --require-keys
-      suite gateway --nats-url nats://nats.example:4222 --nats-user box1
+      suite gateway --listen 127.0.0.1:11435
+      suite gateway --listen 127.0.0.1:11435 --config suite.toml
     """
     require("http", "suite gateway")
     from suite import telemetry

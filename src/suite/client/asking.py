@@ -19,7 +19,7 @@ from suite.telemetry import traceparent
 R = TypeVar("R", bound=Reply)
 
 
-def _encoded(request: Request | Mapping[str, object]) -> bytes:
+def encoded(request: Request | Mapping[str, object]) -> bytes:
     """The body of a request. Raises InvalidRequest for a text that is none."""
     try:
         return msgspec.json.encode(request)
@@ -42,7 +42,7 @@ class Asking:
         """Request an action that sends one reply."""
         message = await self._connection.request(
             self._subjects.action(action),
-            _encoded(request),
+            encoded(request),
             headers=self._headers(),
             timeout=seconds or self._request_seconds,
         )
@@ -58,7 +58,7 @@ class Asking:
         """Request an action that sends signals before its reply; `hear` is called with each."""
         async with self._connection.request_many(
             self._subjects.action(action),
-            _encoded(request),
+            encoded(request),
             headers=self._headers(),
             idle_timeout=self._silence_seconds,
         ) as messages:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -24,19 +23,18 @@ def gpu_name(index: int) -> str:
     return f"gpu{index}"
 
 
-_NO_GPUS: Final[Mapping[str, int]] = MappingProxyType({})
-
-
 class Footprint(msgspec.Struct, frozen=True, gc=False):
     """Bytes by memory. As a room that is left, it may be negative where too much is used."""
 
     ram: int = 0
-    gpus: Mapping[str, int] = _NO_GPUS
+    gpus: Mapping[str, int] = {}
     """By the name of the GPU's memory; 0 on those that are left out."""
 
     @classmethod
     def of(cls, total_bytes: int, gpus: Mapping[str, int]) -> Footprint:
         """So many bytes in all, of which these are on GPUs."""
+        if not gpus:
+            return cls(total_bytes)
         return cls(total_bytes - sum(gpus.values()), {name: count for name, count in gpus.items() if count})
 
     @property
@@ -56,6 +54,8 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
         return self.ram if memory == RAM else self.gpus.get(memory, 0)
 
     def __add__(self, other: Footprint) -> Footprint:
+        if other is NOTHING:
+            return self
         if not other.gpus:
             return Footprint(self.ram + other.ram, self.gpus)
         return Footprint(
@@ -63,6 +63,8 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
         )
 
     def __sub__(self, other: Footprint) -> Footprint:
+        if other is NOTHING:
+            return self
         if not other.gpus:
             return Footprint(self.ram - other.ram, self.gpus)
         return Footprint(
@@ -71,16 +73,16 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
 
     def at_least(self, other: Footprint) -> Footprint:
         """In each memory what is more."""
-        ram = max(self.ram, other.ram)
         if not self.gpus and not other.gpus:
-            return Footprint(ram)
+            return self if self.ram >= other.ram else other
+        ram = max(self.ram, other.ram)
         return Footprint(ram, {id: max(self[id], other[id]) for id in {**self.gpus, **other.gpus}})
 
     def at_most(self, other: Footprint) -> Footprint:
         """In RAM and on its GPUs what is less."""
+        if not self.gpus and not other.gpus:
+            return self if self.ram <= other.ram else other
         ram = min(self.ram, other.ram)
-        if not self.gpus:
-            return Footprint(ram)
         return Footprint(ram, {id: min(count, other[id]) for id, count in self.gpus.items()})
 
     def in_steps_of(self, step: int) -> Footprint:
@@ -96,9 +98,9 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
 
     def beyond(self, room: Footprint) -> Footprint:
         """What of it there is no room for; nothing if it is within."""
-        ram = max(0, self.ram - room.ram)
         if not self.gpus:
-            return Footprint(ram)
+            return Footprint(self.ram - room.ram) if self.ram > room.ram else NOTHING
+        ram = max(0, self.ram - room.ram)
         return Footprint(
             ram, {id: count - room[id] for id, count in self.gpus.items() if count > max(0, room[id])}
         )
@@ -134,6 +136,8 @@ NOTHING: Final = Footprint()
 def total_of(footprints: Iterable[Footprint]) -> Footprint:
     """The sum of all."""
     every = list(footprints)
+    if not every:
+        return NOTHING
     ram = sum([each.ram for each in every])
     on_gpus = [each.gpus for each in every if each.gpus]
     if not on_gpus:

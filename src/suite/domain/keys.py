@@ -56,6 +56,10 @@ class Keys:
         """How many there are."""
         return len(self._by_digest)
 
+    def with_id(self, key_id: str) -> KeyCreated | None:
+        """The key with this id."""
+        return self._by_digest.get(self._digests.get(key_id, ""))
+
     def with_secret(self, secret: str) -> KeyCreated | None:
         """The key with this secret. How long the look takes says nothing of secrets: it is for a digest."""
         return self._by_digest.get(digest(secret))

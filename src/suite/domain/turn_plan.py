@@ -130,10 +130,9 @@ class Planning:
         Each stays for its least time first, unless the machine does not have what they need.
         """
         limit_bytes = self._state.residency.limit_bytes
-        excess = self._reserved.beyond(limit_bytes)
-        if not excess:
+        if self._reserved.is_within(limit_bytes):
             return
-        chosen, _ = self._choose(excess, NOTHING, among=self._staying)
+        chosen, _ = self._choose(self._reserved.beyond(limit_bytes), NOTHING, among=self._staying)
         if self._watched == EXCESS:
             self._note(NOTHING, limit_bytes - self._reserved, chosen)
         self._take(chosen)
@@ -204,11 +203,11 @@ class Planning:
         """A load, and all whose memory it has to wait for: those that are leaving already come first."""
         residents = self._state.residency.residents
         room = self._admissible_bytes - self._state.residency.reserved_bytes + _bytes_of(chosen)
-        leaving = []
+        leaving: list[str] = []
         for each in residents.values():
-            missing = need_bytes.beyond(room)
-            if not missing:
+            if need_bytes.is_within(room):
                 break
+            missing = need_bytes.beyond(room)
             is_staying = each.model_id in self._staying or each.model_id in self._draining
             is_leaving = not is_staying or each.model_id in self._evict
             if is_leaving and each.reserved_bytes.eases(missing):

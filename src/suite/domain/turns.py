@@ -434,6 +434,8 @@ def never_fits(
             f"{size(limit_bytes[memory])}: raise {limit_setting(memory)}"
             + (f', or set in models."{model_id}" {smaller}' if smaller else "")
         )
+    if not state.pinned:
+        return None
     others = {each: state.pinned_bytes(each) for each in state.pinned if each != model_id}
     left = limit_bytes - total_of(others.values())
     if not need_bytes.is_within(left):

@@ -17,7 +17,7 @@ from suite.errors import InvalidApiKey, KeysMissing, RateLimited
 from suite.gateway.access import endpoint_of
 from suite.identity import Clock, Now
 from suite.messages.envelope import Recorded
-from suite.messages.events import Generated, KeyCreated
+from suite.messages.events import Generated, KeyCreated, KeyRevoked
 
 _KEYS: Final = "key"
 _USES: Final = "usage.generated"
@@ -59,7 +59,6 @@ class KeyRing:
 
     def __init__(self, *, now: Now, clock: Clock) -> None:
         self._keys = Keys()
-        self._by_id: dict[str, KeyCreated] = {}
         self._limits: dict[str, KeyLimits] = {}
         self._now, self._clock = now, clock
 
@@ -91,10 +90,11 @@ class KeyRing:
         match event.data:
             case Generated(requester=str() as requester) as use:
                 self.charge(requester, use.prompt_tokens + use.completion_tokens)
+            case KeyRevoked() as end:
+                self._keys.apply(end)
+                self._limits.pop(end.key_id, None)
             case fact:
                 self._keys.apply(fact)
-                self._by_id = {key.key_id: key for key in self._keys}
-                self._limits = {id: kept for id, kept in self._limits.items() if id in self._by_id}
 
     # --- Access -------------------------------------------------------------------------------------------
 
@@ -118,18 +118,18 @@ class KeyRing:
 
     def limits(self, requester: str | None) -> Mapping[str, str]:
         """What is left of the limits of a key."""
-        key = self._by_id.get(requester or "")
+        key = self._keys.with_id(requester or "")
         return {} if key is None else self._limits_of(key).headers(self._clock())
 
     def charge(self, requester: str | None, tokens: int) -> None:
         """Count tokens that a key has used."""
-        key = self._by_id.get(requester or "")
+        key = self._keys.with_id(requester or "")
         if key is not None and (bucket := self._limits_of(key).tokens) is not None:
             bucket.take(tokens, self._clock())
 
     def _key(self, requester: str | None) -> KeyCreated:
         """The key that a request was sent with. Raises InvalidApiKey if it was revoked meanwhile."""
-        if (key := self._by_id.get(requester or "")) is None:
+        if (key := self._keys.with_id(requester or "")) is None:
             raise InvalidApiKey("this key was revoked: `suite keys create` makes one")
         return key
 

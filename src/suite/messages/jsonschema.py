@@ -131,7 +131,8 @@ def schema_of(kind: Any, path: str | None = None) -> Document:
     return {"$schema": DIALECT, **identity, **root, **({"$defs": parts} if parts else {})}
 
 
-def _field_notes() -> dict[str, dict[str, str]]:
+@cache  # the modules' sources, which do not change while they are in use, take long to read
+def _field_notes() -> Mapping[str, Mapping[str, str]]:
     """The docstring under each field, by class and field; a base class's if the class has none."""
     own: dict[str, dict[str, str]] = {}
     for module in _DESCRIBED:

@@ -9,7 +9,7 @@ calls of tools, the messages of a role that they do not know. So a chat is rende
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 Message: TypeAlias = dict[str, Any]
@@ -24,6 +24,16 @@ class Adaptation(NamedTuple):
     warnings: tuple[str, ...]
 
 
+_TOOLS = """\
+You may call functions. Each is a line of JSON here, with the JSON schema of its arguments:
+<tools>
+{tools}
+</tools>
+To call one, write its name and arguments as one JSON object, like this:
+<tool_call>
+{{"name": "the name", "arguments": {{"an argument": "its value"}}}}
+</tool_call>"""
+_TOOLS_AS_TEXT = "the model's chat template has no place for tools: they are in the prompt as text"
 _CALLS_AS_TEXT = "the model's chat template has no place for calls of tools: they are in the prompt as text"
 _SYSTEM_AS_USER = (
     "the model's chat template takes no system message there: it is in the prompt as a user's message"
@@ -42,6 +52,18 @@ def adaptations(messages: Sequence[Message]) -> Iterator[Adaptation]:
         yield Adaptation(
             _joined(_without_system(texts)), (_CALLS_AS_TEXT, *((_SYSTEM_AS_USER,) if system else ()))
         )
+
+
+def with_tools_as_text(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Adaptation:
+    """The chat with its tools as a text of the system, for a template that has no place for them.
+
+    The form is that of Hermes, as in `adaptations`.
+    """
+    told = _TOOLS.format(tools="\n".join(json.dumps(each, ensure_ascii=False) for each in tools))
+    first, *rest = messages
+    if first["role"] not in _SYSTEM:
+        return Adaptation([{"role": "system", "content": told}, *messages], (_TOOLS_AS_TEXT,))
+    return Adaptation([{**first, "content": f"{first['content']}\n\n{told}"}, *rest], (_TOOLS_AS_TEXT,))
 
 
 def missing(messages: Sequence[Message], text: str) -> list[str]:

@@ -70,6 +70,9 @@ def _list_after(marker: str) -> CallForm:
     )
 
 
+_HERMES = CallForm(
+    before=f"<tool_call>\n{_BEFORE}", between=_ARGUMENTS, after="}\n</tool_call>", marker="<tool_call>"
+)
 _LLAMA = CallForm(before=_BEFORE, between=_PARAMETERS, after="}", separator="; ")
 _FORMS: tuple[tuple[tuple[str, ...], CallForm], ...] = (
     (
@@ -78,15 +81,7 @@ _FORMS: tuple[tuple[tuple[str, ...], CallForm], ...] = (
     ),
     (("[TOOL_CALLS]",), _list_after("[TOOL_CALLS]")),
     (("<|tool_call|>",), _list_after("<|tool_call|>")),
-    (
-        ("<tool_call>",),
-        CallForm(
-            before=f"<tool_call>\n{_BEFORE}",
-            between=_ARGUMENTS,
-            after="}\n</tool_call>",
-            marker="<tool_call>",
-        ),
-    ),
+    (("<tool_call>",), _HERMES),
     (
         ("<function=", "</function>"),
         CallForm(before="<function=", between=">", after="</function>", marker="<function="),
@@ -100,5 +95,6 @@ and Qwen; Functionary; Llama 3.1 and 3.2. The first that fits counts."""
 
 def call_form(template: str, tokens: Collection[str]) -> CallForm:
     """The form of a chat template; `tokens` are the names of the tokens that answers do not show."""
-    form = next((form for names, form in _FORMS if all(name in template for name in names)), PLAIN)
+    other = PLAIN if "tools" in template else _HERMES  # as `with_tools_as_text` teaches it
+    form = next((form for names, form in _FORMS if all(name in template for name in names)), other)
     return msgspec.structs.replace(form, has_hidden_marker=form.marker in tokens)

@@ -12,10 +12,17 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from suite.engine.prompts.adaptation import adaptations, missing
+from suite.engine.prompts.adaptation import adaptations, missing, with_tools_as_text
 from suite.engine.prompts.call_form import CallForm, call_form
 from suite.engine.prompts.markers import Broken, Markers, unmarked
-from suite.engine.prompts.rendering import PATIENT_NICE, QUICK_SECONDS, ChatTooLong, Rendered, Renderer
+from suite.engine.prompts.rendering import (
+    PATIENT_NICE,
+    QUICK_SECONDS,
+    ChatTooLong,
+    Rendered,
+    Renderer,
+    TakesNoTools,
+)
 from suite.engine.reasoning import Reasoning, ReasoningFormat, format_of, marker_tokens
 from suite.engine.vocabulary import Vocabulary
 from suite.errors import InvalidChat, InvalidConfiguration, InvalidRequest, NoChatTemplate
@@ -168,12 +175,24 @@ class ChatWriter:
         broken = self._markers.broken(
             [self._message(each) for each in messages], [_tool(each) for each in wishes.tools]
         )
-        rendered, warnings = self._adapted(broken, wishes.variables, patient, opens_answer)
+        rendered, warnings = self._with_tools(broken, wishes.variables, patient, opens_answer)
         warnings += tuple(
             f"field 'chat_template_kwargs.{name}' ignored: the model's chat template does not use it"
             for name in rendered.unused
         )
         return ChatText(self._without_bos(rendered.text), broken.mark, warnings)
+
+    def _with_tools(
+        self, chat: Broken, variables: Mapping[str, Any], patient: bool, opens_answer: bool
+    ) -> tuple[Rendered, tuple[str, ...]]:
+        """Render a chat, with its tools as text where the template has no place for them."""
+        try:
+            return self._adapted(chat, variables, patient, opens_answer)
+        except TakesNoTools:
+            told = with_tools_as_text(chat.messages, chat.tools)
+            chat = chat._replace(messages=told.messages, tools=[])
+            rendered, warnings = self._adapted(chat, variables, patient, opens_answer)
+            return rendered, (*told.warnings, *warnings)
 
     def _adapted(
         self, chat: Broken, variables: Mapping[str, Any], patient: bool, opens_answer: bool
@@ -188,7 +207,7 @@ class ChatWriter:
         rendered: Rendered | None = None
         try:
             rendered = render(chat.messages)
-        except ChatTooLong:
+        except (ChatTooLong, TakesNoTools):
             raise
         except InvalidChat as error:
             refusal = error

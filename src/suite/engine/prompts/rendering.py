@@ -89,6 +89,8 @@ class Rendered(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str | None = None
     unused: tuple[str, ...] = ()
     """Those of the variables that the template does not use."""
+    takes_no_tools: bool = False
+    """Whether that is why it was refused."""
     was_slow: bool = False
     """Whether the process gave up after `Render.quick_seconds`."""
 
@@ -103,6 +105,10 @@ class SlowChat(Exception):
 
 class ChatTooLong(InvalidChat):
     """The chat takes more time or memory than a chat may: another form of it would too."""
+
+
+class TakesNoTools(InvalidChat):
+    """The template has no place for tools, in whatever form the chat is."""
 
 
 class _OverTime(Exception):
@@ -218,10 +224,10 @@ class Renderer:
     ) -> Rendered:
         """Render a chat; with `opens_answer`, up to where the assistant's answer begins.
 
-        Raises InvalidChat with the template's own message if it refuses the chat, or with the limit that the
-        chat exceeded. Once a template has failed to end even for the shortest chat, every chat is refused.
-        Raises GenerationFailed if there is no working process, and SlowChat if this renderer is for quick
-        chats and this chat is slow.
+        Raises TakesNoTools, or InvalidChat with the template's own message if it refuses the chat, or with
+        the limit that the chat exceeded. Once a template has failed to end even for the shortest chat, every
+        chat is refused. Raises GenerationFailed if there is no working process, and SlowChat if this renderer
+        is for quick chats and this chat is slow.
         """
         render = Render(
             messages=list(messages),
@@ -240,7 +246,7 @@ class Renderer:
         if answer.was_slow:
             raise SlowChat
         if answer.refusal is not None:
-            raise InvalidChat(answer.refusal)
+            raise (TakesNoTools if answer.takes_no_tools else InvalidChat)(answer.refusal)
         return answer
 
     def close(self) -> None:

@@ -112,7 +112,7 @@ def _rendered(request: Render, templates: list[ChatTemplate]) -> Rendered:
     if request.tools:
         able = next((each for each in templates if each.takes_tools), None)
         if able is None:
-            return Rendered(refusal=_NO_TOOLS)
+            return Rendered(refusal=_NO_TOOLS, takes_no_tools=True)
         template = able
     text = template.render(
         request.messages,

@@ -43,6 +43,7 @@ from suite.gateway.ollama.models import LoadedModels, Shown, ShowRequest, Tags, 
 from suite.gateway.ollama.names import reader
 from suite.gateway.ollama.options import OllamaRequest
 from suite.gateway.operations import Operation, json_response
+from suite.messages.actions.embedding import EmbedReply
 from suite.messages.actions.status import ModelInfo
 
 API_VERSION: Final = "0.13.0"
@@ -142,12 +143,7 @@ class _Ollama:
     async def embed(self, request: Request) -> Response:
         """Make vectors of texts."""
         asked = await self._gateway.read(request, read_embed)
-        reply = await while_connected(
-            request,
-            lambda: self._gateway.client.embed(
-                asked.model, asked.input, dimensions=asked.dimensions, keep_alive=asked.stay
-            ),
-        )
+        reply = await self._embed(request, asked, asked.input, dimensions=asked.dimensions)
         return json_response(
             OllamaEmbedded(
                 model=asked.model,
@@ -160,12 +156,7 @@ class _Ollama:
     async def embedding(self, request: Request) -> Response:
         """Make the vector of one text."""
         asked = await self._gateway.read(request, read_embedding)
-        reply = await while_connected(
-            request,
-            lambda: self._gateway.client.embed(
-                asked.model, asked.prompt, normalize=False, keep_alive=asked.stay
-            ),
-        )
+        reply = await self._embed(request, asked, asked.prompt, normalize=False)
         return json_response(OllamaEmbedding(embedding=reply.embeddings[0]))
 
     async def show(self, request: Request) -> Response:
@@ -175,16 +166,16 @@ class _Ollama:
 
     async def tags(self, request: Request) -> Response:
         """List all models."""
-        del request
         now = self._gateway.now()
-        infos = (await self._gateway.client.list_models()).models
-        return json_response(Tags(models=tuple(tag(each, now=now) for each in infos if not each.error)))
+        infos = await self._infos(request)
+        return json_response(
+            Tags(models=tuple(tag(each, now=now) for each in infos if each.status != "invalid"))
+        )
 
     async def loaded(self, request: Request) -> Response:
         """List the models that are loaded."""
-        del request
         now = self._gateway.now()
-        infos = (await self._gateway.client.list_models()).models
+        infos = await self._infos(request)
         models = tuple(loaded(each, each.instance, now=now) for each in infos if each.instance is not None)
         return json_response(LoadedModels(models=models))
 
@@ -225,6 +216,38 @@ class _Ollama:
             )
         else:
             await client.unload_model(model_id)
+
+    async def _embed(
+        self,
+        request: Request,
+        asked: OllamaEmbedRequest | OllamaEmbeddingRequest,
+        texts: str | tuple[str, ...],
+        *,
+        dimensions: int | None = None,
+        normalize: bool = True,
+    ) -> EmbedReply:
+        requester = context_of(request.scope).requester
+
+        async def embed(load_wait_ms: int) -> EmbedReply:
+            return await self._gateway.client.embed(
+                asked.model,
+                texts,
+                dimensions=dimensions,
+                normalize=normalize,
+                load_wait_ms=load_wait_ms,
+                keep_alive=asked.stay,
+                requester=requester,
+            )
+
+        reply = await self._gateway.patiently(request, asked.model, None, embed)
+        self._gateway.access.charge(requester, reply.usage.prompt_tokens)
+        return reply
+
+    async def _infos(self, request: Request) -> list[ModelInfo]:
+        """The models that the sender of a request may use."""
+        requester, access = context_of(request.scope).requester, self._gateway.access
+        infos = (await self._gateway.client.list_models()).models
+        return [each for each in infos if access.shows(requester, each.model_id)]
 
     async def _info(self, model_id: str) -> ModelInfo:
         status = await self._gateway.client.get_model_status(model_id)

@@ -48,7 +48,8 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     """
     messages: tuple[ChatMessage, ...] | None = None
     tools: Annotated[tuple[Tool, ...], Meta(max_length=128)] = ()
-    """Functions that the model may call; refused if the model's chat template does not support tools."""
+    """Functions that the model may call; told in a system message where the chat template has no place for
+    them."""
     tool_choice: ToolChoice = "auto"
     """``none``: the model does not see the ``tools``, and nothing that it writes counts as a call.
 

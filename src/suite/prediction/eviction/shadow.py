@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from suite.domain.footprint import Footprint
@@ -49,9 +50,11 @@ class ShadowCache:
         self._free_bytes -= need_bytes
 
     def _make_room(self, need_bytes: Footprint, now: float) -> None:
-        memory = need_bytes.scarcest(self._free_bytes)
         residents = [*self._residents.values()]
-        worths = self.policy.worths(in_memory(residents, memory), now=now)
+        compared: Sequence[Candidate] = residents
+        if self._limit_bytes.gpus:
+            compared = in_memory(residents, need_bytes.scarcest(self._free_bytes))
+        worths = self.policy.worths(compared, now=now)
         while not need_bytes.is_within(self._free_bytes):
             least = worths.index(min(worths))
             del worths[least]

@@ -12,7 +12,7 @@ and only the policy decides who leaves, as in the literature on caches, whose fi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -85,6 +85,10 @@ class VirtualNode:
         self._limit_bytes = limit_bytes
         self._is_instant = instant
         residency = Residency(limit_bytes=limits(history, limit_bytes))
+        self._needs = {
+            model_id: each.footprint.counted_in(residency.limit_bytes)
+            for model_id, each in history.candidates.items()
+        }
         turn_seconds = 0.0 if instant else None
         self._state = Turns(residency=residency, queue_limit=QUEUE_LIMIT, turn_seconds=turn_seconds)
         self._tally = Tally(history)
@@ -125,7 +129,7 @@ class VirtualNode:
         demand = Demand(
             request_id=request_id,
             model_id=request.model_id,
-            need_bytes=self._need_bytes(request.model_id),
+            need_bytes=self._needs[request.model_id],
             since=now,
             deadline=now + LOAD_WAIT_SECONDS,
         )
@@ -140,9 +144,6 @@ class VirtualNode:
             self._decide(now)
         else:
             self._let_in(request, now)
-
-    def _need_bytes(self, model_id: str) -> Footprint:
-        return self._history.candidates[model_id].footprint.counted_in(self._state.residency.limit_bytes)
 
     def _let_in(self, request: Request, now: float) -> None:
         instance = self._instances[request.model_id]
@@ -210,17 +211,16 @@ class VirtualNode:
         """What the decider is told of the residents, with the order in which the policy has them leave."""
         residency = self._state.residency
         free_bytes = residency.limit_bytes - residency.reserved_bytes
-        needs = [self._need_bytes(model_id) for model_id in self._state.waiting]
+        needs = [self._needs[model_id] for model_id in self._state.waiting]
         if total_of(needs).is_within(free_bytes):
             return {}  # nobody has to leave
-        memory = needs[0].scarcest(free_bytes)
         idle = [each.candidate for each in self._instances.values() if not each.holds]
-        worths = self._policy.worths(in_memory(idle, memory), now=now)
+        compared: Sequence[Candidate] = idle
+        if free_bytes.gpus:
+            compared = in_memory(idle, needs[0].scarcest(free_bytes))
+        worths = self._policy.worths(compared, now=now)
         worth = {each.model_id: told for each, told in zip(idle, worths, strict=True)}
         return {id: self._use_of(each, worth.get(id)) for id, each in self._instances.items()}
-
-    def _worth(self, instance: _Instance, memory: str, now: float) -> float:
-        return self._policy.worth(instance.candidate.in_memory(memory), now=now)
 
     def _use_of(self, instance: _Instance, worth: float | None = None) -> Occupancy:
         last_used = -math.inf if self._is_instant else instance.last_used
@@ -256,7 +256,7 @@ class VirtualNode:
         candidate = bet.candidate
         start = Start(
             model_id=candidate.model_id,
-            reserved_bytes=self._need_bytes(candidate.model_id),
+            reserved_bytes=self._needs[candidate.model_id],
             evicting=bet.evicting,
         )
         self._load(start, [], now)
