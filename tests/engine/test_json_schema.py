@@ -10,6 +10,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from suite.engine.schema.json_schema import to_grammar
 from suite.errors import InvalidSchema
@@ -179,6 +181,69 @@ def test_what_follows_a_schema_validates(walker: Walker, name: str) -> None:
 def test_more_than_llama_cpp_counts_is_counted(walker: Walker, schema: dict[str, Any]) -> None:
     text = walker.walk(to_grammar(schema).grammar, Random(0), ",1ab")
     jsonschema.validate(json.loads(text), schema)
+
+
+def _objects(smaller: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    members = st.dictionaries(st.sampled_from("abc"), smaller, min_size=1, max_size=3)
+    required = st.lists(st.sampled_from("abc"), max_size=2)
+    beside = {
+        "type": st.just("object"),
+        "required": required,
+        "additionalProperties": st.booleans() | smaller,
+        "minProperties": st.just(1),
+        "dependentRequired": st.dictionaries(st.sampled_from("abc"), required, max_size=1),
+        "anyOf": st.lists(smaller, min_size=1, max_size=2),
+        "oneOf": st.lists(smaller, min_size=1, max_size=2),
+        "allOf": st.lists(smaller, min_size=1, max_size=2),
+    }
+    return st.fixed_dictionaries({"properties": members}, optional=beside)
+
+
+_INTEGERS = st.fixed_dictionaries(
+    {"type": st.just("integer")},
+    optional={name: st.integers(-120, 1200) for name in ("minimum", "maximum", "exclusiveMinimum")},
+)
+_NUMBERS = st.fixed_dictionaries(
+    {"type": st.just("number")},
+    optional={name: st.decimals(-9, 99, places=2).map(float) for name in ("minimum", "exclusiveMaximum")},
+)
+_SCHEMAS = st.recursive(
+    _INTEGERS
+    | _NUMBERS
+    | st.sampled_from(
+        [NULL, BOOLEAN, {"type": "string", "maxLength": 2}, {"$ref": "#/$defs/x"}, {"$ref": "#"}]
+    )
+    | st.just({"enum": [1, "a", "ab", None, {"a": 1}]}),
+    lambda smaller: (
+        _objects(smaller)
+        | st.fixed_dictionaries(
+            {"type": st.just("array")},
+            optional={
+                "items": smaller,
+                "prefixItems": st.lists(smaller, min_size=1, max_size=2),
+                "minItems": st.integers(0, 2),
+                "maxItems": st.integers(1, 3),
+            },
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(_SCHEMAS, _SCHEMAS, st.integers(0, 1000))
+def test_what_follows_any_schema_validates(walker: Walker, schema: Any, other: Any, seed: int) -> None:
+    schema = {**schema, "$defs": {"x": other}}
+    try:
+        made = to_grammar(schema)
+        text = "" if made.warnings else walker.walk(made.grammar, Random(seed), "abc01:,")
+    except InvalidSchema:
+        return
+    except AssertionError as error:
+        assert "has no end" in str(error)  # a random walk may go on where a model would not
+        return
+    if text:
+        jsonschema.validate(json.loads(text, object_pairs_hook=unlike), schema)
 
 
 def unlike(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
