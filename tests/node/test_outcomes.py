@@ -12,7 +12,7 @@ from suite.messages.events import AdmissionEvent, RequestsRefused, WaitEnded, Wa
 from suite.node.admission_log import AdmissionLog
 from suite.node.outcomes import QUIET_SECONDS, REFUSALS_SECONDS, End, Outcomes
 
-DECISION = Decision(need_bytes=Footprint(2), free_bytes=1, limit_bytes=3)
+DECISION = Decision(need_bytes=2, free_bytes=1, limit_bytes=3)
 
 
 class Line:
