@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 import struct
 from base64 import b64decode
 from typing import Any
 
+import msgspec
 import pytest
 from openapi_spec_validator import validate
 
@@ -96,6 +98,18 @@ def test_what_is_no_request_is_refused_with_its_parameter(gateway: RunningGatewa
     assert gateway.post("/v1/chat/completions", half).error["param"] == "messages[0].content"
     early = gateway.post("/v1/chat/completions", chat(stream_options={"include_usage": True}))
     assert (early.status, early.error["code"]) == (400, "invalid_request")
+
+
+def test_a_large_body_that_comes_at_once_is_read(gateway: RunningGateway) -> None:
+    """In one read with its headers, which have a smaller limit."""
+    body = msgspec.json.encode(chat(messages=[{"role": "user", "content": "word " * 40_000}]))
+    request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
+    for _ in range(5):
+        with socket.create_connection((gateway.host, gateway.port), timeout=20) as connection:
+            connection.sendall(request + body)
+            assert connection.recv(12) == b"HTTP/1.1 400"  # it is over the context
 
 
 def test_what_is_not_there_is_told_in_the_same_form(gateway: RunningGateway) -> None:

@@ -70,6 +70,7 @@ class GuardedConnection(HttpToolsProtocol):
         self._limits = limits
         self._phase: Phase = "idle"
         self._phase_bytes = 0
+        self._requests = 0
         self._body_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._found: SuiteError | None = None
@@ -96,9 +97,9 @@ class GuardedConnection(HttpToolsProtocol):
             return
         if self._phase == "idle" and self._deadline is None:
             self._expect("idle", self._limits.head_seconds)
-        phase = self._phase
+        phase, requests = self._phase, self._requests
         super().data_received(data)
-        if self._phase == phase:
+        if self._phase == phase and self._requests == requests:  # not a whole request at once
             self._phase_bytes += len(data)
             if self._phase_bytes > self._most_bytes and not self.transport.is_closing():
                 self._refuse(_too_large(phase, self._limits))
@@ -111,6 +112,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins: its headers have to come in time."""
+        self._requests += 1
         self._expect("head", self._limits.head_seconds)
         super().on_message_begin()
 
