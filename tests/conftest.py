@@ -20,7 +20,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGateway
     directory = tmp_path_factory.mktemp("gateway")
     models = directory / "models"
     models.mkdir()
-    (models / "smollm2.gguf").hardlink_to(smollm2())  # a link out of the directory is not followed
+    shutil.copyfile(smollm2(), models / "smollm2.gguf")  # a link would change the time of the file
     tiny_model(models / "tiny.gguf", chat_template=CHAT_TEMPLATE)
     slow_model(models / "slow.gguf")
     with running_gateway(models, directory / "data") as running:
