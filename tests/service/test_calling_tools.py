@@ -82,7 +82,7 @@ async def test_there_are_as_many_calls_as_may_be(data_dir: Path) -> None:
     going_on = {"logit_bias": {"0": -100.0, "2": -100.0}}  # the model would rather not end its answer
     async with suite.connect(data_dir=data_dir) as client:
         short = (tool("now", None), tool("today", None))
-        reply = await ask(client, tools=short, tool_choice="required", max_tokens=50, **going_on)
+        reply = await ask(client, tools=short, tool_choice="required", max_tokens=80, **going_on)
         assert len(called(reply)) >= 2
         single = await ask(client, tool_choice="required", parallel_tool_calls=False, **going_on)
     assert len(called(single)) == 1
