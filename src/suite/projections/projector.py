@@ -50,7 +50,7 @@ from suite.projections.rebuilding import Fresh, Handover, OnProgress, Rebuilt
 logger = logging.getLogger("suite.projections")
 
 RETRY_SECONDS: Final = 2.0
-EXPIRE_SECONDS: Final = 60.0
+EXPIRE_SECONDS: Final = 20.0
 """How long rows may outlive their events."""
 TROUBLE_SECONDS: Final = 10.0
 """How long the log may be unreachable before that is reported as a problem. A server restarts in less."""
