@@ -244,7 +244,7 @@ class Available(msgspec.Struct, frozen=True, kw_only=True):
     """Other programs use more or less memory than before."""
 
     bytes: Footprint
-    """What they leave for all models together."""
+    """What they leave for all models together. A GPU that is left out is not known: it counts as free."""
 
 
 class Pinned(msgspec.Struct, frozen=True, kw_only=True):
@@ -326,7 +326,8 @@ def evolve(state: Turns, event: Event | TurnEvent) -> Turns:
         case Measured():
             return replace(state, measured={**state.measured, event.model_id: event})
         case Available(bytes=available):
-            residency = replace(state.residency, available_bytes=available)
+            gpus = {**state.residency.limit_bytes.gpus, **available.gpus}
+            residency = replace(state.residency, available_bytes=Footprint(available.ram, gpus))
             return replace(state, residency=residency)
         case Pinned():
             return replace(state, pinned={**state.pinned, event.model_id: event.need_bytes})

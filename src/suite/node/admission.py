@@ -163,11 +163,14 @@ class Admission:
         evict: Callable[[Instance, Decision], None],
         appraise: Appraise,
         check: Callable[[Model], None],
+        look: Callable[[], Awaitable[None]],
         outcomes: Outcomes,
         new_id: NewId,
         clock: Clock,
     ) -> None:
-        """`check` raises the error for a model that must not be loaded now."""
+        """`check` raises the error for a model that must not be loaded now. `look` has the state know what
+        other programs use at this moment.
+        """
         self.state = state
         self._instances = instances
         self._need = need
@@ -175,6 +178,7 @@ class Admission:
         self._evict = evict
         self._appraise = appraise
         self._check = check
+        self._look = look
         self._outcomes = outcomes
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
@@ -322,6 +326,7 @@ class Admission:
     async def _decide(self) -> float:
         """Do what is to be done now. Returns when to decide again if nothing changes."""
         while self.is_undecided:
+            await self._look()
             (appraisal, occupancy), now, before = self._use(), self._clock(), self.state
             turn = plan(before, now=now, occupancy=occupancy)
             self.state = evolve(before, turn)

@@ -114,6 +114,7 @@ class Supervisor:
             evict=self._evict,
             appraise=appraise,
             check=quarantine.check,
+            look=self._look,
             outcomes=Outcomes(node),
             new_id=new_id,
             clock=clock,
@@ -507,6 +508,10 @@ class Supervisor:
                 gpus=dict(reserved_bytes.gpus),
             ),
         )
+
+    async def _look(self) -> None:
+        """Have a decision made of what memory is used now."""
+        await self.memory.look_if_old()
 
     def _is_changing(self) -> bool:
         """Whether memory changes hands: somebody loads, or waits for it."""
