@@ -3,9 +3,10 @@
     gpus = Gpus.open()
     for gpu in gpus.read(): print(gpu.name, gpu.used_bytes)
 
-Without the package, the driver, a GPU or a llama.cpp that can use GPUs there is none. GPUs have the numbers by which llama.cpp knows them:
-those that ``CUDA_VISIBLE_DEVICES`` names, in its order, or else all in the order of their PCI addresses
-(`DEVICE_ORDER`). This has been tried with recorded answers only, not on a machine with a GPU.
+Without the package, the driver, a GPU or a llama.cpp that can use GPUs there is none. GPUs have the numbers
+by which llama.cpp knows them: those that ``CUDA_VISIBLE_DEVICES`` names, in its order, or else all in the
+order of their PCI addresses (`DEVICE_ORDER`). This has been tried with recorded answers only, not on a
+machine with a GPU.
 """
 
 from __future__ import annotations

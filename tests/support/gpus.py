@@ -1,6 +1,7 @@
 """A table of GPUs in the place of NVIDIA's driver: what a process reads that imports `pynvml`.
 
-No machine with a GPU is at hand, so it also answers for llama.cpp that it can use GPUs. The table is a file, so that a test changes what other programs use.
+No machine with a GPU is at hand, so it also answers for llama.cpp that it can use them. The table is a file,
+so that a test changes what other programs use.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Resident
+from suite.domain.turn_answer import never_fits, refusal
 from suite.domain.turns import (
     UNUSED,
     Occupancies,
@@ -24,8 +25,6 @@ from suite.domain.turns import (
     Request,
     Start,
     Turns,
-    never_fits,
-    refusal,
 )
 from suite.errors import SuiteError
 

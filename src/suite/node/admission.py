@@ -21,9 +21,9 @@ from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.footprint import Footprint, total_of
 from suite.domain.sizes import Need
+from suite.domain.turn_answer import Ask, decide
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
-    Ask,
     Occupancies,
     Place,
     Queued,
@@ -34,7 +34,6 @@ from suite.domain.turns import (
     TurnEvent,
     Turns,
     Withdrawn,
-    decide,
     evolve,
     scarcest,
 )

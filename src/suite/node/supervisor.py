@@ -20,7 +20,8 @@ from suite.catalogue import Model
 from suite.domain.footprint import Footprint
 from suite.domain.quarantine import Lived
 from suite.domain.residency import Residency
-from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
+from suite.domain.turn_answer import never_fits
+from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned
 from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
