@@ -26,8 +26,9 @@ from collections.abc import Iterator
 from harness import quick, report
 from suite.domain.footprint import Footprint
 from suite.domain.residency import Residency, Resident
+from suite.domain.turn_answer import Ask, decide
 from suite.domain.turn_plan import plan
-from suite.domain.turns import Ask, BecameReady, Occupancy, Request, Turns, Withdrawn, decide, evolve
+from suite.domain.turns import BecameReady, Occupancy, Request, Turns, Withdrawn, evolve
 
 MODELS, REQUESTS = 100, 1000
 DECISIONS, QUICK_DECISIONS = 5000, 500

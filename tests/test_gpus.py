@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
-from typing import TypeVar
+from types import ModuleType
+from typing import TypeVar, cast
 
 import pytest
 
+import suite.gpus
+from suite.engine.bindings import lib
 from suite.engine.buffers import Buffers
 from suite.gpus import GpuMemory, Gpus
 from suite.messages.actor import Buffer
@@ -108,6 +112,13 @@ def test_gpus_have_the_numbers_by_which_llama_cpp_knows_them(visible: str | None
     found = Gpus(nvml, visible).read()
     assert [each.name for each in found] == names
     assert [each.memory for each in found] == [f"gpu{index}" for index in range(len(names))]
+
+
+def test_gpus_that_llama_cpp_cannot_use_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", cast(ModuleType, Recorded(names=["A"], processes=[[]])))
+    assert bool(Gpus.open({}).read()) == lib.llama_supports_gpu_offload()
+    monkeypatch.setattr(suite.gpus, "llama_cpp_offloads", lambda: True)
+    assert [each.name for each in Gpus.open({}).read()] == ["A"]
 
 
 def test_without_a_driver_or_its_package_there_is_none() -> None:

@@ -3,9 +3,10 @@
     gpus = Gpus.open()
     for gpu in gpus.read(): print(gpu.name, gpu.used_bytes)
 
-Without the package, the driver or a GPU there is none. GPUs have the numbers by which llama.cpp knows them:
-those that ``CUDA_VISIBLE_DEVICES`` names, in its order, or else all in the order of their PCI addresses
-(`DEVICE_ORDER`). This has been tried with recorded answers only, not on a machine with a GPU.
+Without the package, the driver, a GPU or a llama.cpp that can use GPUs there is none. GPUs have the numbers
+by which llama.cpp knows them: those that ``CUDA_VISIBLE_DEVICES`` names, in its order, or else all in the
+order of their PCI addresses (`DEVICE_ORDER`). This has been tried with recorded answers only, not on a
+machine with a GPU.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from itertools import takewhile
 from typing import Final, Protocol, cast
 
@@ -28,6 +32,8 @@ VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 DEVICE_ORDER: Final = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Has CUDA count GPUs as NVML does. By default it puts the fastest first."""
 _UUIDS: Final = ("GPU-", "MIG-")
+_ANSWER_SECONDS: Final = 60.0
+"""How long llama.cpp may take to say whether it can use GPUs: at first a driver may have to compile."""
 
 
 class MemoryUse(Protocol):
@@ -88,7 +94,7 @@ class Gpus:
 
     @classmethod
     def open(cls, environ: Mapping[str, str] = os.environ) -> Gpus:
-        """Ask the driver whether there are GPUs."""
+        """Ask the driver whether there are GPUs, and if so llama.cpp whether it can use them. Blocks."""
         try:
             nvml = cast(Nvml, importlib.import_module("pynvml"))
         except ImportError:
@@ -98,7 +104,14 @@ class Gpus:
         except nvml.NVMLError as error:
             logger.debug("no GPU is measured: %s", error)
             return cls(None)
-        return cls(nvml, environ.get(VISIBLE))
+        found = cls(nvml, environ.get(VISIBLE))
+        if found.read() and not llama_cpp_offloads():
+            logger.warning(
+                "the GPUs of this machine are not used: llama-cpp-python was built without them, so that all "
+                "models are in RAM"
+            )
+            return cls(None)
+        return found
 
     def read(self) -> tuple[GpuMemory, ...]:
         """The memory of each GPU now; a GPU that does not answer is left out. Blocks."""
@@ -121,6 +134,23 @@ class Gpus:
         named = (each.strip() for each in self._visible.split(","))
         known = takewhile(lambda each: each.isdecimal() or each.startswith(_UUIDS), named)
         return [int(each) if each.isdecimal() else each for each in known]
+
+
+@cache
+def llama_cpp_offloads() -> bool:
+    """Whether the llama.cpp that models run in can use GPUs. A helper process finds out. Blocks."""
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-m", "suite.engine.offload"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_ANSWER_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.stdout.strip() == b"yes"
 
 
 def _read(nvml: Nvml, index: int, device: int | str) -> GpuMemory:

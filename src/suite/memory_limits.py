@@ -50,8 +50,8 @@ def warnings(settings: Settings, gpus: Sequence[GpuMemory]) -> Iterator[str]:
     """What this machine cannot fulfil of the configured limits."""
     if settings.vram_limit_gb is not None and settings.memory_limit_gb is not None and not gpus:
         yield (
-            "vram_limit_gb says nothing here, as no GPU is found: take it out, or install the extra [gpu], "
-            "which finds NVIDIA's"
+            "vram_limit_gb says nothing here, as no GPU is found that llama.cpp can use: take it out, or "
+            "install the extra [gpu], which finds NVIDIA's, and build llama-cpp-python for them"
         )
     for limit in memory_limits(settings, gpus).values():
         if limit.warning is not None:

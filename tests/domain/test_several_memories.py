@@ -123,7 +123,10 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def an_idle_model_gives_way(self) -> None:
-        """To the first of those who wait that could ever have the memory, as things stand."""
+        """To the first of those who wait that could ever have the memory, as things stand.
+
+        What a pinned model needs beyond that which is kept for it, it waits for like any other.
+        """
         memory, state = self.memory, self.memory.state
         residents = state.residency.residents
         stays = [id for id in residents if id not in memory.leaving or memory.using.get(id)]
@@ -134,7 +137,7 @@ class AnyOrder(RuleBasedStateMachine):
             others = total_of(state.pinned_bytes(each) for each in state.pinned if each != model)
             need = state.need_bytes(state.queue(model)[0])
             if need.is_within(state.residency.admissible_bytes - others):
-                kept = need if state.pinned.get(model) else NOTHING
+                kept = state.pinned.get(model, NOTHING)
                 assert model in residents or not need.is_within(free + kept + idle)
                 return
 
@@ -216,6 +219,14 @@ def test_what_needs_none_of_a_full_gpu_does_not_wait_for_it() -> None:
     node.ask("ram", SIZES["ram"])
     assert node.starts[-1].model_id == "ram"
     assert node.evicted == []
+
+
+def test_a_gpu_of_which_is_not_known_what_others_use_counts_as_free() -> None:
+    node = memory()
+    node.others_leave(Footprint(100, {"gpu1": 0}))
+    assert node.state.residency.admissible_bytes == Footprint(100, {"gpu0": 100, "gpu1": 0})
+    node.ask("gpu", SIZES["gpu"])
+    assert node.residents == {"gpu"}
 
 
 def test_an_excess_on_a_gpu_has_only_those_leave_that_are_there() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from suite.domain.footprint import Footprint
 from suite.domain.sizes import LOADS, Need, SizeKey, Sizes, evolve, merged
 from suite.domain.sizes import need as need_of
@@ -64,6 +66,14 @@ def test_what_was_used_at_most_counts() -> None:
     )
     assert need(loaded("1", 60), crashed) == 70
     assert need(loaded("1", 60), unloaded("2", 90)) == 60, "another load, of which nothing is known"
+
+
+def test_what_versions_that_knew_one_memory_said_in_one_total_counts_once() -> None:
+    ready = msgspec.structs.replace(loaded("1", 20), gpu_bytes=40)
+    expected = Need(Footprint(20, {"gpu0": 40}), Footprint(35, {"gpu0": 40}))
+    assert sized(ready, unloaded("1", 75)) == expected
+    assert sized(ready, unloaded("1", 75), loaded("2", 10)) == expected
+    assert sized(ready, unloaded("1", 0)) == Need(expected.ready_bytes, expected.ready_bytes), "not known"
 
 
 def test_another_content_or_other_settings_are_another_size() -> None:

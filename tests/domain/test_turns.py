@@ -128,7 +128,10 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def an_idle_model_gives_way(self) -> None:
-        """To the first of those who wait that could ever have the memory, as things stand."""
+        """To the first of those who wait that could ever have the memory, as things stand.
+
+        What a pinned model needs beyond that which is kept for it, it waits for like any other.
+        """
         memory, state = self.memory, self.memory.state
         residents, admissible = state.residency.residents, state.residency.admissible_bytes.ram
         free = admissible - sum(

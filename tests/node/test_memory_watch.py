@@ -95,6 +95,13 @@ async def test_a_load_of_which_the_driver_tells_nothing_is_not_taken_for_another
     assert (await machine.look(600))["gpu0"] == 900
 
 
+async def test_a_decision_is_made_of_what_was_measured_just_before() -> None:
+    machine = Machine()
+    await machine.watch.look_if_old()
+    await machine.watch.look_if_old()
+    assert len(machine.available) == 1
+
+
 async def test_a_gpu_that_does_not_answer_is_as_it_was() -> None:
     machine = Machine(ram=None)
     assert await machine.look(300) == Footprint(UNKNOWN_BYTES, {"gpu0": 700})

@@ -22,6 +22,8 @@ from suite.prediction.eviction.recency import LeastRecentlyUsed
 from suite.prediction.keep_alive import LearnedKeepAlive, TimeToLive
 from suite.prediction.replay.belady import Belady
 from suite.prediction.replay.bettor import Bettor
+from suite.prediction.replay.check import check
+from suite.prediction.replay.check import sentences as sentences_of_check
 from suite.prediction.replay.contest import Contest
 from suite.prediction.replay.history import History, LogHistory, Request, read_csv
 from suite.prediction.replay.node import VirtualNode
@@ -50,6 +52,11 @@ def test_it_counts_cold_starts_evictions_waiting_and_memory_over_time() -> None:
     assert (outcome.waited_p50_seconds, outcome.waited_seconds) == (20.0, 80.0)
     assert outcome.model_hours == pytest.approx((400 + 300) / 3600)  # one since 0 s, two since 100 s
     assert outcome.gb_hours == pytest.approx(6 * outcome.model_hours)
+
+
+def test_a_log_without_events_has_no_decision_to_make_again() -> None:
+    (told,) = sentences_of_check(check([], "box1"))
+    assert told == "box1: the log has no decision that can be made again"
 
 
 def test_nothing_depends_on_where_time_begins() -> None:

@@ -1,6 +1,7 @@
 """A table of GPUs in the place of NVIDIA's driver: what a process reads that imports `pynvml`.
 
-No machine with a GPU is at hand. The table is a file, so that a test changes what other programs use.
+No machine with a GPU is at hand, so it also answers for llama.cpp that it can use them. The table is a file,
+so that a test changes what other programs use.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from pathlib import Path
 _MODULE = """
 import json, pathlib
 from types import SimpleNamespace
+import suite.gpus
+
+suite.gpus.llama_cpp_offloads = lambda: True
 
 class NVMLError(Exception): pass
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Residency
+from suite.domain.turn_answer import Ask, decide, never_fits
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
-    Ask,
     Available,
     BecameReady,
     Measured,
@@ -19,9 +19,7 @@ from suite.domain.turns import (
     Turns,
     Unpinned,
     Withdrawn,
-    decide,
     evolve,
-    never_fits,
 )
 from suite.domain.weighing import weigh
 from suite.errors import SuiteError

@@ -72,14 +72,16 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
         )
 
     def at_least(self, other: Footprint) -> Footprint:
-        """In each memory what is more."""
+        """In each memory what is more, on every GPU that either names."""
         if not self.gpus and not other.gpus:
             return self if self.ram >= other.ram else other
         ram = max(self.ram, other.ram)
         return Footprint(ram, {id: max(self[id], other[id]) for id in {**self.gpus, **other.gpus}})
 
     def at_most(self, other: Footprint) -> Footprint:
-        """In RAM and on its GPUs what is less."""
+        """In each memory what is less. On a GPU that it does not name it has nothing, however much the other
+        has there.
+        """
         if not self.gpus and not other.gpus:
             return self if self.ram <= other.ram else other
         ram = min(self.ram, other.ram)

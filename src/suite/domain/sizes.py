@@ -65,7 +65,7 @@ def evolve(sizes: Sizes, event: Event) -> Sizes:
             load = MeasuredLoad(ready_bytes=size, peak_bytes=size)
             return remember(sizes, SizeKey(event.content, event.settings_key), event.instance_id, load)
         case InstanceGrew() | InstanceUnloaded() | InstanceCrashed():
-            return _raise(sizes, event.instance_id, peak_bytes(event))
+            return _raise(sizes, event)
         case _:
             return sizes
 
@@ -81,10 +81,16 @@ def ready_bytes(event: InstanceLoaded | InstanceLoadFailed) -> Footprint:
     return Footprint(event.resident_bytes, gpus)
 
 
-def peak_bytes(event: InstanceGrew | InstanceUnloaded | InstanceCrashed) -> Footprint:
-    """The most that an instance was measured to need, in RAM and on GPUs."""
+def peak_bytes(
+    event: InstanceGrew | InstanceUnloaded | InstanceCrashed, ready_on_gpus: Mapping[str, int]
+) -> Footprint:
+    """The most that an instance was measured to need, in RAM and on GPUs.
+
+    `ready_on_gpus` is what it had on each GPU when it was ready. Versions that knew one memory said a total
+    only: so much of it was on GPUs.
+    """
     total = event.reserved_bytes if isinstance(event, InstanceGrew) else event.peak_bytes
-    return Footprint.of(total, event.gpus)
+    return Footprint.of(total, event.gpus or ready_on_gpus)
 
 
 def remember(sizes: Sizes, key: SizeKey, instance_id: str, load: MeasuredLoad) -> Sizes:
@@ -102,12 +108,15 @@ def merged(earlier: Sizes, later: Sizes) -> Sizes:
     return sizes
 
 
-def _raise(sizes: Sizes, instance_id: str, peak: Footprint) -> Sizes:
+def _raise(sizes: Sizes, event: InstanceGrew | InstanceUnloaded | InstanceCrashed) -> Sizes:
     for key, loads in sizes.items():
-        load = loads.get(instance_id)
-        if load is not None and not peak.is_within(load.peak_bytes):
+        load = loads.get(event.instance_id)
+        if load is None:
+            continue
+        peak = peak_bytes(event, load.ready_bytes.gpus)
+        if not peak.is_within(load.peak_bytes):
             raised = msgspec.structs.replace(load, peak_bytes=load.peak_bytes.at_least(peak))
-            return {**sizes, key: {**loads, instance_id: raised}}
+            return {**sizes, key: {**loads, event.instance_id: raised}}
     return sizes
 
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from suite.domain.footprint import NOTHING, Footprint, total_of
 from suite.domain.residency import Resident
+from suite.domain.turn_answer import never_fits, refusal
 from suite.domain.turns import (
     UNUSED,
     Occupancies,
@@ -24,8 +25,6 @@ from suite.domain.turns import (
     Request,
     Start,
     Turns,
-    never_fits,
-    refusal,
 )
 from suite.errors import SuiteError
 
@@ -274,6 +273,9 @@ class Planning:
     def _order_of_leaving(self, resident: Resident) -> tuple[int, float]:
         """What leaves first: what can at once, the load of a bet, what is leaving or closes already, what is
         unused, what is used, another load.
+
+        What can leave at once goes by its worth, which is that of the memory that is the scarcest for the
+        first of those who wait (`scarcest`). For those behind it the same order holds.
         """
         model_id = resident.model_id
         tenure, use = self._state.tenures.get(model_id), self._uses[model_id]

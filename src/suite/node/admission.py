@@ -21,9 +21,9 @@ from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.footprint import Footprint, total_of
 from suite.domain.sizes import Need
+from suite.domain.turn_answer import Ask, decide
 from suite.domain.turn_plan import plan
 from suite.domain.turns import (
-    Ask,
     Occupancies,
     Place,
     Queued,
@@ -34,7 +34,6 @@ from suite.domain.turns import (
     TurnEvent,
     Turns,
     Withdrawn,
-    decide,
     evolve,
     scarcest,
 )
@@ -163,11 +162,14 @@ class Admission:
         evict: Callable[[Instance, Decision], None],
         appraise: Appraise,
         check: Callable[[Model], None],
+        look: Callable[[], Awaitable[None]],
         outcomes: Outcomes,
         new_id: NewId,
         clock: Clock,
     ) -> None:
-        """`check` raises the error for a model that must not be loaded now."""
+        """`check` raises the error for a model that must not be loaded now. `look` has the state know what
+        other programs use at this moment.
+        """
         self.state = state
         self._instances = instances
         self._need = need
@@ -175,6 +177,7 @@ class Admission:
         self._evict = evict
         self._appraise = appraise
         self._check = check
+        self._look = look
         self._outcomes = outcomes
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
@@ -322,6 +325,7 @@ class Admission:
     async def _decide(self) -> float:
         """Do what is to be done now. Returns when to decide again if nothing changes."""
         while self.is_undecided:
+            await self._look()
             (appraisal, occupancy), now, before = self._use(), self._clock(), self.state
             turn = plan(before, now=now, occupancy=occupancy)
             self.state = evolve(before, turn)

@@ -24,7 +24,8 @@ from suite.config import Settings
 from suite.config.settings import RetentionSettings
 from suite.domain.footprint import Footprint
 from suite.domain.residency import Residency
-from suite.domain.turns import Turns, limit_setting
+from suite.domain.turn_answer import limit_setting
+from suite.domain.turns import Turns
 from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now
 from suite.log import Log

@@ -25,6 +25,8 @@ LOOK_SECONDS = 1.0
 """How often to measure while memory changes hands: somebody loads, waits, or has just been answered."""
 QUIET_SECONDS = 5.0
 """How often to measure otherwise: what a model has changes little, and others may use more."""
+_EARLY_SECONDS: Final = 0.5
+"""So much earlier a measurement may come: a tick that is too early by a hair would put it off to the next."""
 
 Measure = Callable[[int], ProcessMemory]
 """The memory of a process, by its id, with its helpers. Blocks."""
@@ -91,9 +93,19 @@ class MemoryWatch:
         """Measure again and again, until cancelled."""
         while True:
             await tick(LOOK_SECONDS)
-            is_old = anyio.current_time() - self._looked_at >= QUIET_SECONDS
+            is_old = self._age >= QUIET_SECONDS - _EARLY_SECONDS
             if is_old or self._is_due or self._is_changing():
                 await self.look()
+
+    async def look_if_old(self) -> None:
+        """Measure before a decision about memory if that was not done just before."""
+        if self._age > LOOK_SECONDS:
+            await self.look()
+
+    @property
+    def _age(self) -> float:
+        """How many seconds ago was measured last."""
+        return anyio.current_time() - self._looked_at
 
     def look_soon(self) -> None:
         """Measure at the next tick, because a model was used or has ended."""
@@ -101,7 +113,7 @@ class MemoryWatch:
 
     async def look(self) -> None:
         """Measure once, and tell what was found."""
-        self._is_due, self._looked_at = False, anyio.current_time()
+        self._is_due, began = False, anyio.current_time()
         processes = {each: each.process.pid for each in self._instances() if each.process is not None}
         standby = self._standby()
         pids = [*processes.values(), *(() if standby is None else (standby,))]
@@ -110,6 +122,7 @@ class MemoryWatch:
         for instance, pid in processes.items():
             instance.measured(look.processes[pid], look.on_gpus(pid))
         self._tell_available(look, processes)
+        self._looked_at = began
         for instance in processes:
             await self._on_size(instance)
 

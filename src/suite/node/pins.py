@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 
 from suite.catalogue import Catalogue, Model
-from suite.domain.turns import never_fits
+from suite.domain.turn_answer import never_fits
 from suite.errors import NotEnoughMemory, SuiteError
 from suite.identity import Clock, NewId
 from suite.messages.events import ModelPinned, ModelUnpinned

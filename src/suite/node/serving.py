@@ -226,7 +226,7 @@ async def running_node(
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
-            gpus = Gpus.open()
+            gpus = await anyio.to_thread.run_sync(Gpus.open)
             limits = await limits_of_memories(settings, gpus)
             catalogue = await scanned_catalogue(settings, limits)
             on_step(f"taking the name {settings.node}, and reading what its last run left in the log")

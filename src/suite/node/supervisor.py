@@ -20,7 +20,8 @@ from suite.catalogue import Model
 from suite.domain.footprint import Footprint
 from suite.domain.quarantine import Lived
 from suite.domain.residency import Residency
-from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned, never_fits
+from suite.domain.turn_answer import never_fits
+from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, Turns, Unpinned
 from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
@@ -114,6 +115,7 @@ class Supervisor:
             evict=self._evict,
             appraise=appraise,
             check=quarantine.check,
+            look=self._look,
             outcomes=Outcomes(node),
             new_id=new_id,
             clock=clock,
@@ -507,6 +509,10 @@ class Supervisor:
                 gpus=dict(reserved_bytes.gpus),
             ),
         )
+
+    async def _look(self) -> None:
+        """Have a decision made of what memory is used now."""
+        await self.memory.look_if_old()
 
     def _is_changing(self) -> bool:
         """Whether memory changes hands: somebody loads, or waits for it."""

@@ -42,6 +42,10 @@ _SELECT = """
     WHERE node = ? ORDER BY seq
 """
 
+_READY_ON_GPUS = """
+    SELECT memory, ready_bytes FROM sizes WHERE instance_id = ? AND memory <> ? AND ready_bytes > 0
+"""
+
 _FORGET = """
     DELETE FROM sizes WHERE seq IN (
         SELECT DISTINCT seq FROM sizes WHERE node = ? AND content = ? AND settings_key = ?
@@ -57,7 +61,7 @@ async def fold(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
             case InstanceLoaded() | InstanceLoadFailed() as fact if fact.resident_bytes and fact.content:
                 await _insert(db, recorded.seq, fact)
             case InstanceGrew() | InstanceUnloaded() | InstanceCrashed() as fact:
-                await _raise(db, fact.instance_id, peak_bytes(fact))
+                await _raise(db, fact)
 
 
 async def _insert(db: aiosqlite.Connection, seq: int, fact: InstanceLoaded | InstanceLoadFailed) -> None:
@@ -70,13 +74,17 @@ async def _insert(db: aiosqlite.Connection, seq: int, fact: InstanceLoaded | Ins
     await db.execute(_FORGET, (*key, LOADS))
 
 
-async def _raise(db: aiosqlite.Connection, instance_id: str, peak: Footprint) -> None:
+async def _raise(db: aiosqlite.Connection, fact: InstanceGrew | InstanceUnloaded | InstanceCrashed) -> None:
+    ready_on_gpus = {
+        row[0]: row[1] for row in await db.execute_fetchall(_READY_ON_GPUS, (fact.instance_id, RAM))
+    }
+    peak = peak_bytes(fact, ready_on_gpus)
     for name in peak.names if peak else ():
         await db.execute(
             "INSERT INTO sizes SELECT seq, node, instance_id, content, settings_key, ?, 0, ? FROM sizes "
             "WHERE instance_id = ? AND memory = ? "
             "ON CONFLICT (seq, memory) DO UPDATE SET peak_bytes = max(peak_bytes, excluded.peak_bytes)",
-            (name, peak[name], instance_id, RAM),
+            (name, peak[name], fact.instance_id, RAM),
         )
 
 

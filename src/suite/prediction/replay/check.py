@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
@@ -36,7 +37,7 @@ def check(events: Sequence[Recorded], node: str) -> Checked:
         if not again.agrees:
             difference = again
             break
-    last = events[-1].seq if difference is None else difference.seq
+    last = math.inf if difference is None else difference.seq
     loads = sum(each.seq <= last and _node_of(each) == node for each in events)
     return Checked(node=node, decisions=decisions, left_out=loads - decisions, difference=difference)
 

@@ -18,8 +18,9 @@ from typing import Final
 
 from suite.domain.footprint import Footprint, total_of
 from suite.domain.residency import Residency
+from suite.domain.turn_answer import Ask, decide
 from suite.domain.turn_plan import plan
-from suite.domain.turns import Ask, BecameReady, Occupancy, Queued, Start, Turns, decide, evolve, may_leave
+from suite.domain.turns import BecameReady, Occupancy, Queued, Start, Turns, evolve, may_leave
 from suite.domain.turns import Request as Demand
 from suite.errors import NotEnoughMemory, Overloaded
 from suite.messages.events import InstanceLoaded, InstanceLoadStarted, InstanceUnloaded, UnloadReason
