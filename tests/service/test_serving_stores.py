@@ -96,6 +96,11 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
             (0.0, ("x",), None),
         ),
         (
+            GenerateTextRequest(model_id="m", messages=(ChatMessage(role="developer", content="x"), *CHAT)),
+            ("messages",),
+            (0.0, ("x",), None),
+        ),
+        (
             GenerateTextRequest(model_id="m", messages=CHAT, conversation_id="c", continue_=True),
             ("messages", "conversation_id", "continue"),
             (0.0, ("x",), None),
@@ -106,7 +111,7 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
             (0.0, ("x",), "Be brief."),
         ),
     ],
-    ids=["chat", "text", "all given", "a system message", "a turn that follows", "null"],
+    ids=["chat", "text", "all given", "a system message", "a developer's", "a turn that follows", "null"],
 )
 def test_what_a_model_comes_with_stands_in_for_what_a_request_leaves_out(
     request_: GenerateTextRequest,

@@ -86,6 +86,8 @@ async def test_tokens_and_prompts_are_those_that_a_generation_has(tmp_path: Path
         assert long.tokens > long.context_tokens == 512, "it is counted though it does not fit"
         with pytest.raises(NoChatTemplate):
             await client.apply_template("plain", chat)
+        begun = [{"role": "developer", "content": "be kind"}, *chat]
+        assert "kind" in (await client.apply_template("tiny", begun)).text
         picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
         with pytest.raises(UnsupportedContent):
             await client.apply_template("tiny", picture)

@@ -137,7 +137,10 @@ class Prompter:
             self._make_later(made, make)
         except Exception as error:
             if made.set_running_or_notify_cancel():
-                made.set_exception(error)
+                # An event loop's future refuses a StopIteration, and whoever awaits it would wait for ever.
+                made.set_exception(
+                    RuntimeError("the prompt cannot be made") if isinstance(error, StopIteration) else error
+                )
         else:
             if made.set_running_or_notify_cancel():
                 made.set_result(result)
