@@ -70,6 +70,7 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
                 for model_id in ("tiny", "studied")
             ]
             assert asked[0] > asked[1], "its system prompt is a message of the chat"
+            assert (await client.apply_template("tiny", chat)).tokens == asked[0]
             table = await Command(tmp_path / "data").lines("models")
             assert [line.rpartition("  ")[2] for line in table[2:]] == [
                 "lmstudio publisher/tiny-GGUF",

@@ -317,7 +317,7 @@ def _call(call: SentToolCall) -> dict[str, Any]:
         with suppress(msgspec.DecodeError, RecursionError):  # what is no JSON goes as the model wrote it
             arguments = msgspec.json.decode(arguments)
     function = {"name": call.function.name, "arguments": arguments}
-    return {"id": call.id, "type": call.type, "function": function}
+    return {"id": call.id, "type": call.type or "function", "function": function}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -327,6 +327,6 @@ def _tool(tool: Tool) -> dict[str, Any]:
         "parameters": tool.function.parameters,
     }
     return {
-        "type": tool.type,
+        "type": tool.type or "function",
         "function": {name: value for name, value in function.items() if value is not None},
     }
