@@ -83,7 +83,9 @@ class Pairs:
 
         Raises PromptTooLong for a query that is too long alone, or at the first document that is with it.
         """
-        _check("the query", self._vocabulary.tokenize(query, begins=False, special=False), self._context_tokens)
+        _check(
+            "the query", self._vocabulary.tokenize(query, begins=False, special=False), self._context_tokens
+        )
         for index, document in enumerate(documents):
             tokens = self.tokens(query, document)
             _check(f"document {index} with the query", tokens, self._context_tokens)

@@ -223,7 +223,9 @@ class Prompter:
         """The tokens of a text with a gap between the prompt and the suffix. Names in both are text."""
         before, vocabulary = self._ids(request), self._vocabulary
         if not request.prompt and (request.system_prompt or request.tools):
-            raise InvalidRequest("system_prompt and tools with a suffix need a prompt before the gap: send one")
+            raise InvalidRequest(
+                "system_prompt and tools with a suffix need a prompt before the gap: send one"
+            )
         text = _plain_text(request) if before is None and request.prompt else ""
         if self._surplus(text + suffix):
             raise self._too_long(f"{len(text) + len(suffix)} characters")
