@@ -107,3 +107,15 @@ async def test_a_cancel_is_the_outcome_though_the_first_one_had_ended(tmp_path: 
         assert final.finish_reason == "stop"
         (event,) = await events(on, "g2")
         assert event.outcome == "cancelled"
+
+
+async def test_in_one_slot_a_conversation_is_not_kept_and_that_is_told(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf", context=LONG)
+    async with stage(tmp_path) as on, on.actor(path, context_tokens=LONG, slots=1) as actor:
+        grammar = 'root ::= "a" | "b" | "c"'
+        client = await actor.generate("g1", prompt="the sea", n=4, grammar=grammar, conversation_id="c")
+        final = await client.success()
+        assert {choice.text for choice in final.choices} <= {"a", "b", "c"}
+        assert "the conversation is not kept" in final.warnings[-1]
+        further = await actor.generate("g2", prompt=" and", conversation_id="c", **{"continue": True})
+        assert (await further.error()).code == "conversation_gone"

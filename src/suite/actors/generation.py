@@ -45,6 +45,9 @@ logger = logging.getLogger("suite.actor")
 _NOTHING = Usage(prompt_tokens=0, reused_tokens=0, completion_tokens=0)
 _LEAST_SCORE_BYTES = 48
 """A message has no fewer for a token with its log probability."""
+_FORGOTTEN = (
+    "the conversation is not kept: the model has one slot, which the other answers take; send n: 1 to keep it"
+)
 _INTERNAL_ERROR = "an internal error ended the generation: see the node's log"
 
 _encode = msgspec.json.Encoder().encode
@@ -205,13 +208,19 @@ class ClientGeneration:
             )
             self._check_scores(len(prepared.requests[0].prompt))
             self._truncated_tokens = prepared.truncated_tokens
-            self._warnings += prepared.warnings
+            self._warnings += (*prepared.warnings, *self._forgets())
             return prepared.requests
         # It ends like a generation that never got a slot.
         self._begin([engine_request(request, [], SamplingParams(), deadline)] * request.n)
         for generation in self._generations:
             generation.end(self._cancelled or "deadline")
         return ()
+
+    def _forgets(self) -> tuple[str, ...]:
+        """A warning if the other answers take the only slot from the conversation."""
+        asked, spec = self._request, self._resources.spec
+        is_kept = spec.slots > 1 or spec.snapshots is not None
+        return () if is_kept or asked.n == 1 or asked.conversation_id is None else (_FORGOTTEN,)
 
     def _check_scores(self, tokens: int) -> None:
         """Raise TooLarge if the log probabilities of so many tokens of a prompt fit into no message."""
@@ -220,8 +229,8 @@ class ClientGeneration:
             return
         if (tokens + (tokens - 1) * alternatives) * _LEAST_SCORE_BYTES > limit:
             raise TooLarge(
-                f"prompt_logprobs of {tokens} tokens with {alternatives} alternatives each are over the {limit} "
-                "bytes that a message can have: ask for fewer alternatives, or send a shorter prompt"
+                f"prompt_logprobs of {tokens} tokens with {alternatives} alternatives each are over the "
+                f"{limit} bytes that a message can have: ask for fewer alternatives, or send a shorter prompt"
             )
 
     async def _forward(self) -> None:

@@ -12,7 +12,6 @@ from suite.engine.prompts.prompt import Prompter
 from suite.engine.vocabulary import Vocabulary
 from suite.messages.actor import ApplyTemplate, Detokenize, Detokenized, TemplateApplied, Tokenize, Tokenized
 
-
 MAX_CONCURRENT = 2
 """The most texts that are tokenized or detokenized at the same time, since each takes a core."""
 
