@@ -82,7 +82,40 @@ async def test_the_prompt_is_scored_where_that_is_asked_for(tmp_path: Path) -> N
         assert final.prompt_logprobs[0].logprob is None
         assert (final.finish_reason, final.text, final.usage.completion_tokens) == ("length", "", 0)
         long = await (
-            await actor.generate("g2", prompt="the sea " * 1500, max_tokens=1, prompt_logprobs=20)
+            await actor.generate("g2", prompt="the sea " * 230, max_tokens=1, prompt_logprobs=20)
         ).success()
         assert (long.prompt_logprobs, long.usage.completion_tokens) == (None, 1)
         assert "log probabilities are left out" in long.warnings[-1]
+        never = await (
+            await actor.generate("g3", prompt="the sea " * 1500, max_tokens=1, prompt_logprobs=20)
+        ).error()
+        assert never.code == "too_large"
+        assert "fewer alternatives" in never.message
+
+
+async def test_a_cancel_is_the_outcome_though_the_first_one_had_ended(tmp_path: Path) -> None:
+    async with acting(tmp_path) as (on, actor):
+        asked = {"prompt": "the sea", "n": 2, "seed": 7, **SAMPLED}
+        known = await (await actor.generate("g1", max_tokens=12, **asked)).success()
+        end = known.text[-6:]
+        client = await actor.generate("g2", max_tokens=50_000, stop=[end], stream=True, **asked)
+        while sum(len(chunk.text) for chunk in client.chunks if chunk.choice == 1) < 400:
+            await client.until(len(client.messages) + 1)
+        assert await actor.cancel("g2")
+        final = await client.success()
+        assert [choice.finish_reason for choice in final.choices] == ["stop", "cancelled"]
+        assert final.finish_reason == "stop"
+        (event,) = await events(on, "g2")
+        assert event.outcome == "cancelled"
+
+
+async def test_in_one_slot_a_conversation_is_not_kept_and_that_is_told(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf", context=LONG)
+    async with stage(tmp_path) as on, on.actor(path, context_tokens=LONG, slots=1) as actor:
+        grammar = 'root ::= "a" | "b" | "c"'
+        client = await actor.generate("g1", prompt="the sea", n=4, grammar=grammar, conversation_id="c")
+        final = await client.success()
+        assert {choice.text for choice in final.choices} <= {"a", "b", "c"}
+        assert "the conversation is not kept" in final.warnings[-1]
+        further = await actor.generate("g2", prompt=" and", conversation_id="c", **{"continue": True})
+        assert (await further.error()).code == "conversation_gone"

@@ -126,13 +126,18 @@ def test_tools_that_may_not_be_called_are_not_told(make: Make) -> None:
 
 def test_a_call_and_its_answer_reach_the_template_in_transformers_shape(make: Make) -> None:
     call = {"id": "abcdefghi", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "content": "2", "tool_call_id": "abcdefghi", "name": "add"},
     ]
     seen = msgspec.json.decode(make("{{ messages | tojson }}").text(ask(messages=messages)))
-    call = {**call, "function": {"name": "add", "arguments": {"a": 1}}}
-    assert seen == [{"role": "assistant", "content": "", "tool_calls": [call]}, messages[1]]
+    shown = {**call, "function": {"name": "add", "arguments": {"a": 1}}}
+    assert seen == [{"role": "assistant", "content": "", "tool_calls": [shown]}, messages[1]]
+    messages[0]["tool_calls"] = [{**call, "type": None}]
+    tools = [{"type": None, "function": {"name": "add"}}]
+    prompter = make("{{ [messages, tools] | tojson }}")
+    again, told = msgspec.json.decode(prompter.text(ask(messages=messages, tools=tools)))
+    assert (again, told[0]["type"]) == (seen, "function"), "null counts as left out"
 
 
 def test_a_message_has_content_or_calls() -> None:
@@ -314,6 +319,8 @@ def test_a_gap_is_put_between_the_marks_of_a_model_that_has_them(make: Make, tmp
     assert prompter.prompt(ask(prompt="a = <|fim_middle|>", suffix="\nreturn a")).tokens == whole
     assert prompter.prompt(ask(prompt=before, suffix="\nreturn a")).tokens == whole
     assert prompter.prompt(ask(suffix="\nreturn a")).tokens == [*bos, prefix, suffix, *after, middle]
+    with pytest.raises(InvalidRequest, match="need a prompt before the gap"):
+        prompter.prompt(ask(suffix="\nreturn a", system_prompt="be brief"))
     with pytest.raises(PromptTooLong):
         prompter.prompt(ask(prompt="a" * CONTEXT, suffix="b"))
     prompter.close()

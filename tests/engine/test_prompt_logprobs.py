@@ -20,7 +20,7 @@ from support.models import tiny_model
 ALIKE = 0.02
 """How far they may be from each other: keys and values are of 16 bits, and batches of other shapes."""
 SETTINGS = ContextSettings(
-    context_tokens=128, cache_tokens=256, batch_tokens=64, gpu_layers=0, threads=1, slots=2
+    context_tokens=128, cache_tokens=256, batch_tokens=64, gpu_layers=0, threads=1, slots=3
 )
 
 
@@ -84,3 +84,23 @@ def test_a_prompt_may_be_only_read(model: LlamaModel) -> None:
     drain(engine)
     assert (only.generation.outcome, only.generation.completion_tokens, only.heard.text) == ("length", 0, "")
     assert len(only.generation.prompt_logprobs) == 4
+
+
+def test_a_prompt_is_read_beside_two_that_are_scored(
+    model: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama_model, "SCORED_BYTES", 4 * model.vocabulary.size)
+    engine = Engine(model, Slots(3), prompt_step_tokens=256)
+    first, second = (
+        asked([1, *range(begin, begin + 20)], max_tokens=0, prompt_logprobs=0) for begin in (5, 40)
+    )
+    other = asked([1, 80, 81, 82], max_tokens=1)
+    for each in (first, second, other):
+        engine.submit(each.generation, each.heard)
+    while other.generation.outcome is None:
+        engine.step()
+    assert first.generation.outcome is None, "it is read a token a step"
+    drain(engine)
+    assert len(second.generation.prompt_logprobs) == 21
+    engine.clear(None)
+    engine.step()

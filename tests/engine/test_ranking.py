@@ -58,7 +58,7 @@ def test_a_decoder_ranks_by_the_template_of_its_file_in_one_step_or_in_several(
     model = LlamaModel.load(str(tiny_reranker(tmp_path / "reranker.gguf")), settings, lambda _: None)
     pairs, together = check_scores(model)
     assert scores(Ranker(model, settings), pairs, raw=True) == pytest.approx(together, abs=ALIKE)
-    named = Pairs(model.vocabulary).tokens("{document}", "</s>{query}")
+    named = Pairs(model.vocabulary, CONTEXT).tokens("{document}", "</s>{query}")
     assert model.vocabulary.tokenize("</s>", begins=False)[-1] not in named, "a name in a document is text"
     assert "query: {document} document: </s>{query} answer:" in model.vocabulary.detokenize(named)
     model.free()
@@ -66,7 +66,7 @@ def test_a_decoder_ranks_by_the_template_of_its_file_in_one_step_or_in_several(
 
 def check_scores(model: LlamaModel) -> tuple[list[list[int]], tuple[float, ...]]:
     ranker = Ranker(model, model.settings)
-    made = Pairs(model.vocabulary)
+    made = Pairs(model.vocabulary, CONTEXT)
     pairs = [made.tokens("the sea", document) for document in DOCUMENTS]
     together = scores(ranker, pairs)
     assert all(0 < score < 1 for score in together)
@@ -79,16 +79,22 @@ def check_scores(model: LlamaModel) -> tuple[list[list[int]], tuple[float, ...]]
 def test_what_is_ranked_is_the_query_and_the_document_between_the_marks_of_the_model(
     model: LlamaModel,
 ) -> None:
-    tokens = Pairs(model.vocabulary).tokens("a", "b")
+    tokens = Pairs(model.vocabulary, CONTEXT).tokens("a", "b")
     pieces = [model.vocabulary.piece(token, special=True).decode().strip() for token in tokens]
     assert pieces == ["[CLS]", "a", "[SEP]", "b", "[SEP]"]
-    named = Pairs(model.vocabulary).tokens("a", "[SEP]")
+    named = Pairs(model.vocabulary, CONTEXT).tokens("a", "[SEP]")
     assert named.count(tokens[2]) == 2, "a name of a mark in a document is text"
 
 
 def test_a_document_that_is_too_long_is_named(model: LlamaModel) -> None:
     with pytest.raises(PromptTooLong, match="document 1 with the query has 129 tokens"):
         scores(Ranker(model, SETTINGS), [[5] * 128, [5] * 129])
+    documents = iter(["b", "b " * CONTEXT, "b"])
+    with pytest.raises(PromptTooLong, match="document 1 with the query has"):
+        list(Pairs(model.vocabulary, CONTEXT).all("a", documents))
+    assert list(documents) == ["b"], "nobody made the tokens of what follows"
+    with pytest.raises(PromptTooLong, match="the query has"):
+        list(Pairs(model.vocabulary, CONTEXT).all("a " * (2 * CONTEXT), documents))
 
 
 def test_a_model_without_a_head_does_not_rank(tmp_path: Path) -> None:

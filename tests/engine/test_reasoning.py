@@ -99,6 +99,20 @@ def test_a_grammar_begins_with_the_answer() -> None:
     assert stream.exempt is not None
 
 
+@pytest.mark.parametrize("first", [b"<", b"<thi"])
+def test_a_grammar_that_saw_the_beginning_of_a_marker_sees_the_rest(first: bytes) -> None:
+    """A schema's ``[`` may be that of ``[THINK]``, and the ``<`` of a call that of ``<think>``."""
+    stream = AnswerStream(Reasoning(form=THINK, opened=False, tokens={7: b"<think>", 8: b"</think>"}))
+    stream.push(9, b"\n")
+    assert stream.exempt == {7}
+    stream.push(9, first)
+    assert stream.exempt is not None
+    assert not stream.exempt
+    channels = AnswerStream(Reasoning(form=HARMONY, opened=False, tokens={1: b"<|channel|>"}))
+    channels.push(1, b"")
+    assert channels.exempt is None, "the grammar saw nothing of it"
+
+
 @settings(deadline=None)
 @given(prompt=st.lists(st.integers(1, 4), min_size=1, max_size=8), end=st.integers(1, WORDS - 1))
 def test_the_engine_tells_reasoning_apart_and_frees_it_of_the_grammar(prompt: list[int], end: int) -> None:

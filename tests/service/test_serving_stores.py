@@ -70,6 +70,7 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
                 for model_id in ("tiny", "studied")
             ]
             assert asked[0] > asked[1], "its system prompt is a message of the chat"
+            assert (await client.apply_template("tiny", chat)).tokens == asked[0]
             table = await Command(tmp_path / "data").lines("models")
             assert [line.rpartition("  ")[2] for line in table[2:]] == [
                 "lmstudio publisher/tiny-GGUF",
@@ -96,6 +97,11 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
             (0.0, ("x",), None),
         ),
         (
+            GenerateTextRequest(model_id="m", messages=(ChatMessage(role="developer", content="x"), *CHAT)),
+            ("messages",),
+            (0.0, ("x",), None),
+        ),
+        (
             GenerateTextRequest(model_id="m", messages=CHAT, conversation_id="c", continue_=True),
             ("messages", "conversation_id", "continue"),
             (0.0, ("x",), None),
@@ -106,7 +112,7 @@ async def test_models_of_three_programs_answer_and_their_folders_stay_as_they_ar
             (0.0, ("x",), "Be brief."),
         ),
     ],
-    ids=["chat", "text", "all given", "a system message", "a turn that follows", "null"],
+    ids=["chat", "text", "all given", "a system message", "a developer's", "a turn that follows", "null"],
 )
 def test_what_a_model_comes_with_stands_in_for_what_a_request_leaves_out(
     request_: GenerateTextRequest,

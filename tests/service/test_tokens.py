@@ -77,6 +77,9 @@ async def test_tokens_and_prompts_are_those_that_a_generation_has(tmp_path: Path
         with pytest.raises(InvalidRequest, match="vectors have 64"):
             await client.embed("tiny", "the sea", dimensions=65)
 
+        with pytest.raises(InvalidRequest, match="ask for a token at least"):
+            await client.generate_text("tiny", "the sea", max_completion_tokens=0)
+
         chat = [{"role": "user", "content": "the sea"}]
         prompt = await client.apply_template("tiny", chat, system_prompt="be brief")
         assert prompt.text == "[system] be brief\n[user] the sea\n[assistant] "
@@ -86,6 +89,8 @@ async def test_tokens_and_prompts_are_those_that_a_generation_has(tmp_path: Path
         assert long.tokens > long.context_tokens == 512, "it is counted though it does not fit"
         with pytest.raises(NoChatTemplate):
             await client.apply_template("plain", chat)
+        begun = [{"role": "developer", "content": "be kind"}, *chat]
+        assert "kind" in (await client.apply_template("tiny", begun)).text
         picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
         with pytest.raises(UnsupportedContent):
             await client.apply_template("tiny", picture)

@@ -35,6 +35,7 @@ from suite.node.snapshots import forget_snapshots
 )
 async def generate_text(node: Node, request: GenerateTextRequest, call: Call) -> HandedOver:
     """Hand the generation over to the model's actor, which answers the client. Loads the model first."""
+    request, given = _one_limit(request, call.given)
     _check(request, call)
     model = await node.loadable(request.model_id)
     if model.info is not None and not model.info.generates:
@@ -43,7 +44,6 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     generation_id = request.generation_id or node.new_id()
     if request.stream:
         await call.send(Accepted(generation_id=generation_id, node=node.name))
-    request, given = _one_limit(request, call.given)
     request = completed(request, model.file.entry.parameters, given)
     handover = Handover(generation_id=generation_id, request=request, warnings=warnings)
     terms = node.terms(
@@ -95,7 +95,7 @@ def completed(
     if (
         request.continue_
         or request.messages is None
-        or any(each.role == "system" for each in request.messages)
+        or any(each.role in ("system", "developer") for each in request.messages)
     ):
         left_out.pop("system_prompt", None)
     return msgspec.structs.replace(request, **left_out)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from suite.actions.generation import check_content
+from suite.actions.generation import check_content, completed
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, action
 from suite.catalogue import Model
@@ -67,6 +67,7 @@ async def apply_template(node: Node, request: ApplyTemplateRequest, call: Call) 
     check_content(request.messages)
     model = await node.loadable(request.model_id)
     chat = msgspec.convert(request, GenerateTextRequest, from_attributes=True)
+    chat = completed(chat, model.file.entry.parameters, call.given)
     wanted = ApplyTemplate(request=chat)
     made = await _ask(node, model, "template", wanted, TemplateApplied, request, call)
     return ApplyTemplateReply(

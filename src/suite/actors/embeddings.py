@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+import itertools
+import threading
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import cached_property, partial
 from typing import TypeAlias, TypeVar
 
@@ -13,7 +15,7 @@ import anyio.to_thread
 from suite.actors.generation import GenerationResources
 from suite.actors.metrics import SlotTurnover
 from suite.actors.pipe import resident_bytes
-from suite.engine.embedding import Embedder
+from suite.engine.embedding import Embedder, too_long
 from suite.engine.engine import Engine
 from suite.engine.llama_model import LlamaModel
 from suite.engine.ranking import Pairs, Ranker
@@ -73,23 +75,27 @@ class Embeddings:
         raise RequestTimeout(f"the vectors took more than {seconds:g} s: send fewer texts at once")
 
     async def _embedded(self, request: Embed) -> Embedded:
-        inputs = await self._tokens(lambda: [self._input(each) for each in request.inputs])
+        inputs = await _made(self._inputs(request))
         vectors = await self._computed(partial(self._vectors, request, inputs))
         return Embedded(embeddings=vectors, tokens=sum(map(len, inputs)), resident_bytes=resident_bytes())
 
     async def _ranked(self, request: Rank) -> Ranked:
-        inputs = await self._tokens(
-            lambda: [self._pairs.tokens(request.query, document) for document in request.documents]
-        )
+        inputs = await _made(self._pairs.all(request.query, request.documents))
         scores = await self._computed(partial(self._scores, request, inputs))
         return Ranked(scores=scores, tokens=sum(map(len, inputs)), resident_bytes=resident_bytes())
 
     @cached_property
     def _pairs(self) -> Pairs:
-        return Pairs(self._resources.prompter.vocabulary)
+        return Pairs(self._resources.prompter.vocabulary, self._resources.spec.context_tokens)
 
-    async def _tokens(self, make: Callable[[], list[list[int]]]) -> list[list[int]]:
-        return await anyio.to_thread.run_sync(make, abandon_on_cancel=True)
+    def _inputs(self, request: Embed) -> Iterator[list[int]]:
+        """The tokens of each input, made one at a time. Raises PromptTooLong or InvalidRequest."""
+        most = self._resources.spec.context_tokens
+        for index, given in enumerate(request.inputs):
+            tokens = self._input(given)
+            if len(tokens) > most:
+                raise too_long(index, len(tokens), most)
+            yield tokens
 
     def _input(self, given: str | tuple[int, ...]) -> list[int]:
         vocabulary = self._resources.prompter.vocabulary
@@ -123,3 +129,16 @@ class Embeddings:
         if self._ranker is None:
             self._ranker = Ranker(model, model.settings, self._resources.engine.cores)
         return self._ranker.rank(inputs, raw=request.raw, spare_seconds=engine.spare_seconds)
+
+
+async def _made(inputs: Iterator[list[int]]) -> list[list[int]]:
+    """The tokens of all inputs, made in a thread. It stops after the next one when nobody waits any more."""
+    given_up = threading.Event()
+
+    def make() -> list[list[int]]:
+        return list(itertools.takewhile(lambda _: not given_up.is_set(), inputs))
+
+    try:
+        return await anyio.to_thread.run_sync(make, abandon_on_cancel=True)
+    finally:
+        given_up.set()

@@ -43,6 +43,11 @@ from suite.tasks import background
 logger = logging.getLogger("suite.actor")
 
 _NOTHING = Usage(prompt_tokens=0, reused_tokens=0, completion_tokens=0)
+_LEAST_SCORE_BYTES = 48
+"""A message has no fewer for a token with its log probability."""
+_FORGOTTEN = (
+    "the conversation is not kept: the model has one slot, which the other answers take; send n: 1 to keep it"
+)
 _INTERNAL_ERROR = "an internal error ended the generation: see the node's log"
 
 _encode = msgspec.json.Encoder().encode
@@ -201,14 +206,32 @@ class ClientGeneration:
             prepared = await prepare(
                 request, resources.prompter, resources.grammars, session, seed=self._seed, deadline=deadline
             )
+            self._check_scores(len(prepared.requests[0].prompt))
             self._truncated_tokens = prepared.truncated_tokens
-            self._warnings += prepared.warnings
+            self._warnings += (*prepared.warnings, *self._forgets())
             return prepared.requests
         # It ends like a generation that never got a slot.
         self._begin([engine_request(request, [], SamplingParams(), deadline)] * request.n)
         for generation in self._generations:
             generation.end(self._cancelled or "deadline")
         return ()
+
+    def _forgets(self) -> tuple[str, ...]:
+        """A warning if the other answers take the only slot from the conversation."""
+        asked, spec = self._request, self._resources.spec
+        is_kept = spec.slots > 1 or spec.snapshots is not None
+        return () if is_kept or asked.n == 1 or asked.conversation_id is None else (_FORGOTTEN,)
+
+    def _check_scores(self, tokens: int) -> None:
+        """Raise TooLarge if the log probabilities of so many tokens of a prompt fit into no message."""
+        alternatives, limit = self._request.prompt_logprobs, self._resources.connection.max_payload
+        if alternatives is None:
+            return
+        if (tokens + (tokens - 1) * alternatives) * _LEAST_SCORE_BYTES > limit:
+            raise TooLarge(
+                f"prompt_logprobs of {tokens} tokens with {alternatives} alternatives each are over the "
+                f"{limit} bytes that a message can have: ask for fewer alternatives, or send a shorter prompt"
+            )
 
     async def _forward(self) -> None:
         """Send the text as it comes, until the engine has ended the generation."""
@@ -262,6 +285,8 @@ class ClientGeneration:
             return self._cancelled or "failed"
         if self._feed.failure is not None and self._cancelled is None:
             return "failed"
+        if self._cancelled is not None and any(each.outcome == self._cancelled for each in self._generations):
+            return self._cancelled  # also where the first choice had ended before
         return self._choices[0].generation.outcome or self._cancelled or "failed"
 
     async def _append(self) -> int | None:
@@ -357,7 +382,7 @@ class ClientGeneration:
             generation_id=self._id,
             conversation_id=asked.conversation_id,
             using_kv_cache=tokens.reused_tokens > 0,
-            finish_reason=self._outcome,
+            finish_reason=first.finish_reason,
             seed=self._seed,
             usage=tokens,
             timings=self._timings(),

@@ -10,8 +10,10 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import NamedTuple
 
+import anyio
+
 from suite.engine.generation import EngineRequest
-from suite.engine.grammar.grammar import Grammars
+from suite.engine.grammar.grammar import Grammars, OpenGrammar
 from suite.engine.prompts.prompt import Prompter
 from suite.engine.reasoning import Reasoning
 from suite.engine.sampler import SamplingParams, sampling_params
@@ -46,10 +48,7 @@ async def prepare(
     Each choice has a grammar of its own; they stay open, in another process, until `session` is closed. The
     seeds of the choices follow each other.
     """
-    opened = [
-        await session.enter_async_context(grammars.for_request(request, prompter.call_form))
-        for _ in range(request.n)
-    ]
+    opened = await _grammars(request, prompter, grammars, session)
     prompt = await asyncio.wrap_future(prompter.submit(request))
     samplings = [
         sampling_params(
@@ -71,6 +70,25 @@ async def prepare(
         prompt.truncated_tokens,
         (*prompt.warnings, *(() if opened[0] is None else opened[0].warnings)),
     )
+
+
+async def _grammars(
+    request: GenerateTextRequest, prompter: Prompter, grammars: Grammars, session: AsyncExitStack
+) -> list[OpenGrammar | None]:
+    """A grammar for each choice: one that cannot be used is refused once, the others come together."""
+    opened: list[OpenGrammar | None] = []
+
+    async def open_one() -> None:
+        opened.append(await session.enter_async_context(grammars.for_request(request, prompter.call_form)))
+
+    await open_one()
+    try:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(request.n - 1):
+                tasks.start_soon(open_one)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return opened
 
 
 def engine_request(

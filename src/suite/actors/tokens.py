@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import anyio
 import anyio.to_thread
 
 from suite.engine.prompts.prompt import Prompter
 from suite.engine.vocabulary import Vocabulary
 from suite.messages.actor import ApplyTemplate, Detokenize, Detokenized, TemplateApplied, Tokenize, Tokenized
+
+MAX_CONCURRENT = 2
+"""The most texts that are tokenized or detokenized at the same time, since each takes a core."""
 
 
 class Tokens:
@@ -17,14 +21,17 @@ class Tokens:
 
     def __init__(self, prompter: Prompter) -> None:
         self._prompter = prompter
+        self._limiter = anyio.CapacityLimiter(MAX_CONCURRENT)
 
     async def tokenize(self, request: Tokenize) -> Tokenized:
         """The tokens of a text. Raises GenerationFailed when llama.cpp's tokenizer fails."""
-        return await anyio.to_thread.run_sync(_tokenized, self._prompter.vocabulary, request)
+        vocabulary = self._prompter.vocabulary
+        return await anyio.to_thread.run_sync(_tokenized, vocabulary, request, limiter=self._limiter)
 
     async def detokenize(self, request: Detokenize) -> Detokenized:
         """The text of tokens. Raises InvalidRequest for an id that is no token of the model."""
-        text = await anyio.to_thread.run_sync(self._prompter.vocabulary.detokenize, request.tokens)
+        vocabulary = self._prompter.vocabulary
+        text = await anyio.to_thread.run_sync(vocabulary.detokenize, request.tokens, limiter=self._limiter)
         return Detokenized(text=text)
 
     async def apply_template(self, request: ApplyTemplate) -> TemplateApplied:

@@ -72,10 +72,14 @@ class Embedder:
             if not tokens:
                 raise EmptyPrompt(f"input {index} is empty: send a text")
             if len(tokens) > self.context_tokens:
-                raise PromptTooLong(
-                    f"input {index} has {len(tokens)} tokens and this model embeds at most "
-                    f"{self.context_tokens}: shorten it, or split it"
-                )
+                raise too_long(index, len(tokens), self.context_tokens)
+
+
+def too_long(index: int, tokens: int, most: int) -> PromptTooLong:
+    """The error for an input with so many tokens, of a model that takes at most `most`."""
+    return PromptTooLong(
+        f"input {index} has {tokens} tokens and this model embeds at most {most}: shorten it, or split it"
+    )
 
 
 def _scaled(vector: Sequence[float], *, normalize: bool) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from suite.engine.backend import Cores
 from suite.engine.bindings import lib
@@ -57,11 +57,7 @@ class Ranker:
         document, or GenerationFailed.
         """
         for index, tokens in enumerate(pairs):
-            if len(tokens) > self.context_tokens:
-                raise PromptTooLong(
-                    f"document {index} with the query has {len(tokens)} tokens and this model reads at most "
-                    f"{self.context_tokens}: shorten it, or split it"
-                )
+            _check(f"document {index} with the query", tokens, self.context_tokens)
         values = yield from self._pooler.pool(pairs, spare_seconds=spare_seconds)
         if raw or self._says_probability:
             return tuple(value for value, *_ in values)
@@ -75,10 +71,25 @@ class Pairs:
     Names of control tokens in query and document are text.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, context_tokens: int) -> None:
+        """`context_tokens`: the longest query with its document."""
         self._vocabulary = vocabulary
+        self._context_tokens = context_tokens
         self._template = vocabulary.rerank_template
         self._markers = None if self._template is None else Markers(vocabulary, self._template)
+
+    def all(self, query: str, documents: Iterable[str]) -> Iterator[list[int]]:
+        """The tokens of a query with each document, made one at a time.
+
+        Raises PromptTooLong for a query that is too long alone, or at the first document that is with it.
+        """
+        _check(
+            "the query", self._vocabulary.tokenize(query, begins=False, special=False), self._context_tokens
+        )
+        for index, document in enumerate(documents):
+            tokens = self.tokens(query, document)
+            _check(f"document {index} with the query", tokens, self._context_tokens)
+            yield tokens
 
     def tokens(self, query: str, document: str) -> list[int]:
         """The tokens of a query with a document."""
@@ -91,6 +102,14 @@ class Pairs:
         (given,) = broken.messages
         text = _PLACE.sub(lambda place: given[place[1]], self._template)
         return self._markers.tokens(text, broken.mark, begins=False)
+
+
+def _check(what: str, tokens: Sequence[int], most: int) -> None:
+    """Raise PromptTooLong if this is more than the model reads."""
+    if len(tokens) > most:
+        raise PromptTooLong(
+            f"{what} has {len(tokens)} tokens and this model reads at most {most}: shorten it, or split it"
+        )
 
 
 def _sigmoid(value: float) -> float:

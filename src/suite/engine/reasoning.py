@@ -123,6 +123,8 @@ class AnswerStream:
         self._phase: Phase = "answer"
         self._held = b""
         """Bytes of which it is not known yet what they are."""
+        self._is_held_unseen = False
+        """Whether they began with the token of a marker, which the grammar of the answer has not seen."""
         self._space = ""
         """White space of the reasoning that is left out if the reasoning ends with it."""
         self._began = False
@@ -153,11 +155,16 @@ class AnswerStream:
 
     @property
     def exempt(self) -> Collection[int] | None:
-        """The tokens that come next without counting for the grammar of the answer; None: any does."""
+        """The tokens that come next without counting for the grammar of the answer; None: any does.
+
+        Once the grammar has seen the first token of what may be a marker, it sees the rest of it too.
+        """
         if self._phase == "answer":
             return NO_TOKENS
-        if self._phase == "reasoning" or self._held.strip():
+        if self._phase == "reasoning":
             return None
+        if self._held.strip():
+            return None if self._is_held_unseen else NO_TOKENS
         openers = (*self._headers, self._start) if self._phase == "begin" else self._headers
         names = self._names[self._phase]
         return {token for token, name in names.items() if any(each.startswith(name) for each in openers)}
@@ -167,6 +174,8 @@ class AnswerStream:
         if self._phase == "answer":
             return Piece(self._text.push(data))
         self._tokens += 1
+        if not self._held.strip():
+            self._is_held_unseen = token in (self.exempt or ())
         self._held += self._names[self._phase].get(token, data)
         return self._advance()
 
@@ -206,7 +215,7 @@ class AnswerStream:
         """Take what is certain to be reasoning."""
         thought, end, rest = self._held.partition(self._end)
         if end:
-            self._phase, self._held = "header", rest
+            self._phase, self._held, self._is_held_unseen = "header", rest, True
             self.reasoning_tokens = self._tokens
             said = self._shown(self._thought.push(thought) + self._thought.finish())
             self._space = ""

@@ -262,11 +262,13 @@ class Scheduler:
             fitting = max(self._step_time.tokens_within(seconds, position), 0 if pieces else 1)
             led = followers.get(run, ())
             tokens = min(room, fitting, len(run.pending), _longest_piece(run, led))
-            if run.is_scored:
-                tokens = min(tokens, scored)
-                scored -= tokens
             if tokens <= 0 or urgency[run] > last:
                 break
+            if run.is_scored:
+                if not scored:
+                    continue  # others may be read meanwhile
+                tokens = min(tokens, scored)
+                scored -= tokens
             pieces.append(BatchShare(run, tokens))
             room -= tokens
             seconds -= self._step_time.prompts([Piece(position, tokens)])

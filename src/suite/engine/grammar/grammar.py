@@ -100,7 +100,10 @@ class Grammars:
         for a request with several grammars, InvalidGrammar, InvalidSchema or SchemaNotSupported for one that
         cannot be used, and GenerationFailed when the process that compiles it fails.
         """
-        wanted, warnings = _wanted(request, form)
+        if request.tools:  # then the model's template may have to be read, which takes a while
+            wanted, warnings = await anyio.to_thread.run_sync(_wanted, request, form)
+        else:
+            wanted, warnings = _wanted(request, form)
         if wanted is None:
             yield None
             return

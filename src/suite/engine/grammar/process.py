@@ -52,6 +52,8 @@ from suite.errors import InvalidGrammar, InvalidSchema, SuiteError
 _ERRORS_BYTES = 4096
 _LONGEST_MARKER = 256
 """How many of the last characters may be the beginning of a call's marker."""
+_LONGEST_BEGINNING = 1024
+"""How many of an answer's first characters may be the beginning of its call: the name is far shorter."""
 _TRIED_FIRST = 4096
 """For most grammars, this many tokens are enough to find one that it permits at the start."""
 
@@ -291,7 +293,15 @@ class SleepingGrammar:
                 return woken
         if not any(trigger.is_start for _, trigger in self._triggers):
             self._said = self._said[-_LONGEST_MARKER:]
+        elif not self._may_begin:
+            self._triggers, self._said = [], ""
         return None
+
+    @property
+    def _may_begin(self) -> bool:
+        """Whether the answer, which has to begin with its call, may still be the beginning of one."""
+        said = self._said.lstrip()
+        return len(said) <= _LONGEST_BEGINNING and said[:1] in ("", "{", "<")
 
     def _woken(self, root: str, rest: str) -> int | None:
         """The grammar, after the part of a call that came with its beginning.

@@ -60,9 +60,9 @@ def with_tools_as_text(messages: Sequence[Message], tools: Sequence[Mapping[str,
     The form is that of Hermes, as in `adaptations`.
     """
     told = _TOOLS.format(tools="\n".join(json.dumps(each, ensure_ascii=False) for each in tools))
-    first, *rest = messages
-    if first["role"] not in _SYSTEM:
+    if not messages or messages[0]["role"] not in _SYSTEM:
         return Adaptation([{"role": "system", "content": told}, *messages], (_TOOLS_AS_TEXT,))
+    first, *rest = messages
     return Adaptation([{**first, "content": f"{first['content']}\n\n{told}"}, *rest], (_TOOLS_AS_TEXT,))
 
 

@@ -34,10 +34,13 @@ class ChatTemplate:
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _GenerationTag]
         )
         environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = self._strftime_now
-        environment.globals["bos_token"] = bos
-        environment.globals["eos_token"] = eos
+        self._environment = {
+            "raise_exception": _refuse,
+            "strftime_now": self._strftime_now,
+            "bos_token": bos,
+            "eos_token": eos,
+        }
+        environment.globals.update(self._environment)
         try:
             parsed = environment.parse(source)
             self.variables = find_undeclared_variables(parsed)
@@ -72,6 +75,7 @@ class ChatTemplate:
         self._now = now
         given = {
             **(variables or {}),
+            **self._environment,
             "documents": None,
             # None where there are none, as transformers gives it: templates ask `tools is not none`.
             "tools": list(tools) or None,

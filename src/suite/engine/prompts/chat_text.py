@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -127,7 +127,7 @@ class ChatWriter:
     # --- where the answer begins ----------------------------------------------------------------------------
 
     def _to_answer(self, messages: Sequence[ChatMessage], wishes: Wishes, patient: bool) -> ChatText:
-        chat = self._rendered(messages, wishes, patient)
+        chat = self._rendered(self._broken(map(self._message, messages), wishes), patient)
         return chat._replace(thinks=self.reasoning is not None and self.reasoning.opens(chat.text))
 
     def _within_answer(self, messages: Sequence[ChatMessage], wishes: Wishes, patient: bool) -> ChatText:
@@ -135,11 +135,13 @@ class ChatWriter:
         *before, last = messages
         end = self._new_id()
         ended = msgspec.structs.replace(last, content=last.text + end, tool_calls=None)
-        chat = self._rendered([*before, ended], wishes, patient, opens_answer=False)
+        broken = self._broken(map(self._message, [*before, ended]), wishes)
+        chat = self._rendered(broken, patient, opens_answer=False)
         text, found, _ = chat.text.rpartition(end)
         if not found:
             raise InvalidChat("the chat template cannot go on with the last message: send one of the user")
-        return chat._replace(text=text, thinks=self._is_thinking(text, last.text))
+        chat = chat._replace(text=text)
+        return chat._replace(thinks=self._is_thinking(chat.unmarked, last.text))
 
     def _is_thinking(self, text: str, said: str) -> bool:
         form = self.reasoning
@@ -157,51 +159,47 @@ class ChatWriter:
         patient: bool,
     ) -> ChatText:
         """The chat up to where an assistant goes on that has thought already, and perhaps begun to answer."""
-        chat = self._to_answer(before, wishes, patient)
-        text = chat.text if chat.thinks else f"{form.without_empty(chat.text)}{form.start.rstrip()}\n"
-        answer = f"\n{form.end}\n\n{last.text}" if last.text else ""
-        return chat._replace(text=f"{text}{last.thoughts}{answer}", thinks=not last.text)
+        said = {"role": last.role, "content": last.text, "reasoning_content": last.thoughts}
+        broken = self._broken([*map(self._message, before), said], wishes)
+        *messages, said = broken.messages
+        chat = self._rendered(broken._replace(messages=messages), patient)
+        text = (
+            chat.text if form.opens(chat.text) else f"{form.without_empty(chat.text)}{form.start.rstrip()}\n"
+        )
+        answer = f"\n{form.end}\n\n{said['content']}" if last.text else ""
+        return chat._replace(text=f"{text}{said['reasoning_content']}{answer}", thinks=not last.text)
 
     # --- the template ---------------------------------------------------------------------------------------
 
-    def _rendered(
-        self,
-        messages: Sequence[ChatMessage],
-        wishes: Wishes,
-        patient: bool,
-        *,
-        opens_answer: bool = True,
-    ) -> ChatText:
-        broken = self._markers.broken(
-            [self._message(each) for each in messages], [_tool(each) for each in wishes.tools]
-        )
-        rendered, warnings = self._with_tools(broken, wishes.variables, patient, opens_answer)
+    def _broken(self, messages: Iterable[dict[str, Any]], wishes: Wishes) -> Broken:
+        return self._markers.broken(list(messages), list(map(_tool, wishes.tools)), wishes.variables)
+
+    def _rendered(self, chat: Broken, patient: bool, *, opens_answer: bool = True) -> ChatText:
+        rendered, warnings = self._with_tools(chat, patient, opens_answer)
         warnings += tuple(
             f"field 'chat_template_kwargs.{name}' ignored: the model's chat template does not use it"
             for name in rendered.unused
         )
-        return ChatText(self._without_bos(rendered.text), broken.mark, warnings)
+        return ChatText(self._without_bos(rendered.text), chat.mark, warnings)
 
     def _with_tools(
-        self, chat: Broken, variables: Mapping[str, Any], patient: bool, opens_answer: bool
+        self, chat: Broken, patient: bool, opens_answer: bool
     ) -> tuple[Rendered, tuple[str, ...]]:
         """Render a chat, with its tools as text where the template has no place for them."""
         try:
-            return self._adapted(chat, variables, patient, opens_answer)
+            return self._adapted(chat, patient, opens_answer)
         except TakesNoTools:
             told = with_tools_as_text(chat.messages, chat.tools)
             chat = chat._replace(messages=told.messages, tools=[])
-            rendered, warnings = self._adapted(chat, variables, patient, opens_answer)
+            rendered, warnings = self._adapted(chat, patient, opens_answer)
             return rendered, (*told.warnings, *warnings)
 
-    def _adapted(
-        self, chat: Broken, variables: Mapping[str, Any], patient: bool, opens_answer: bool
-    ) -> tuple[Rendered, tuple[str, ...]]:
+    def _adapted(self, chat: Broken, patient: bool, opens_answer: bool) -> tuple[Rendered, tuple[str, ...]]:
         """Render a chat in the first form of which nothing is missing, else as it is."""
         renderer = self._rendering(patient=patient)
 
         def render(messages: Sequence[dict[str, Any]]) -> Rendered:
-            return renderer.render(messages, chat.tools, variables=variables, opens_answer=opens_answer)
+            return renderer.render(messages, chat.tools, variables=chat.variables, opens_answer=opens_answer)
 
         refusal: InvalidChat | None = None
         rendered: Rendered | None = None
@@ -247,7 +245,7 @@ class ChatWriter:
     @cached_property
     def _markers(self) -> Markers:
         names = () if self.reasoning is None else self.reasoning.names
-        return Markers(self._vocabulary, self._source, names)
+        return Markers(self._vocabulary, self._source, names, self.call_form.text)
 
     @cached_property
     def _marker_tokens(self) -> Mapping[int, bytes]:
@@ -319,7 +317,7 @@ def _call(call: SentToolCall) -> dict[str, Any]:
         with suppress(msgspec.DecodeError, RecursionError):  # what is no JSON goes as the model wrote it
             arguments = msgspec.json.decode(arguments)
     function = {"name": call.function.name, "arguments": arguments}
-    return {"id": call.id, "type": call.type, "function": function}
+    return {"id": call.id, "type": call.type or "function", "function": function}
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -329,6 +327,6 @@ def _tool(tool: Tool) -> dict[str, Any]:
         "parameters": tool.function.parameters,
     }
     return {
-        "type": tool.type,
+        "type": tool.type or "function",
         "function": {name: value for name, value in function.items() if value is not None},
     }

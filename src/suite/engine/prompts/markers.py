@@ -20,9 +20,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from suite.engine.vocabulary import Vocabulary
+from suite.errors import InvalidChat
 
 _MARKS = range(0x10FF00, 0x10FFFE)
 """Characters for private use: the first one that a chat does not have breaks its markers."""
+_HERMES = frozenset({"<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"})
+"""The markers of calls and their answers that many models know, whatever their templates teach."""
+_SAID = frozenset({"content", "reasoning_content", "reasoning", "thinking"})
+"""The fields of an assistant's message that have what it wrote."""
 _LOOKS_LIKE_A_MARKER = re.compile(r"[<\[]\S+[>\]]").fullmatch
 _Tree: TypeAlias = "dict[str, _Tree]"
 """The names that begin alike, by their next character; an empty one ends a name."""
@@ -30,52 +35,68 @@ _NOTHING = re.compile(r"(?!)")
 
 
 class Broken(NamedTuple):
-    """Messages and tools without a whole marker in them."""
+    """Messages, tools and variables without a whole marker in them."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]]
     mark: str | None
     """What breaks the markers; None: there are none."""
+    variables: Mapping[str, Any] = {}
 
 
 class Markers:
     """The markers of one model with one chat template."""
 
-    def __init__(self, vocabulary: Vocabulary, template: str, reasoning: Collection[str] = ()) -> None:
-        """`reasoning`: what stands around a model's reasoning, which an assistant's message may have too."""
+    def __init__(
+        self, vocabulary: Vocabulary, template: str, reasoning: Collection[str] = (), calls: str = ""
+    ) -> None:
+        """`reasoning`: what stands around a model's reasoning, and `calls` around its calls of tools.
+
+        An assistant's message may have both.
+        """
         added = [name for name in vocabulary.added_tokens if name in template and _LOOKS_LIKE_A_MARKER(name)]
         self._vocabulary = vocabulary
         self._control = _any_of(vocabulary.control_tokens)
+        spoken = {*reasoning, *_HERMES}
+        turns = [name for name in added if name not in spoken and name not in calls]
+        self._said = _any_of([*vocabulary.control_tokens, *turns])
         self._all = _any_of([*vocabulary.control_tokens, *added, *reasoning])
         self._added = added
 
-    def broken(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> Broken:
-        """Break all markers in messages and tools.
+    def broken(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]],
+        variables: Mapping[str, Any] | None = None,
+    ) -> Broken:
+        """Break all markers in messages, tools and the variables of the template.
 
-        What an assistant said may have the markers of its calls and its reasoning, which are no control
-        tokens: some templates look for them.
+        What an assistant said may have the markers of its calls and its reasoning where they are no control
+        tokens: some templates look for them. Raises InvalidChat if no character is left to break markers.
         """
-        if not any(map(self._all.search, _texts([messages, tools]))):
-            return Broken(list(messages), list(tools), None)
-        mark = _unused([messages, tools])
+        given = variables or {}
+        if not any(map(self._all.search, _texts([messages, tools, given]))):
+            return Broken(list(messages), list(tools), None, given)
+        mark = _unused([messages, tools, given])
         return Broken(
             [self._broken_message(message, mark) for message in messages],
             [_changed(tool, self._all, mark) for tool in tools],
             mark,
+            {name: _changed(value, self._all, mark) for name, value in given.items()},
         )
 
     def _broken_message(self, message: dict[str, Any], mark: str) -> dict[str, Any]:
-        said = ("content", "reasoning_content") if message["role"] == "assistant" else ()
+        said = _SAID if message["role"] == "assistant" else ()
         return {
-            name: _changed(value, self._control if name in said else self._all, mark)
+            name: _changed(value, self._said if name in said else self._all, mark)
             for name, value in message.items()
         }
 
     def tokens(self, text: str, mark: str | None, *, begins: bool) -> list[int]:
         """The tokens of a rendered chat whose markers were broken by `mark`."""
+        text = text if mark is None else text.replace(_escaped(mark), mark)
         if mark is None or mark not in text:
             return self._vocabulary.tokenize(text, begins=begins)
-        text = text.replace(_escaped(mark), mark)
         tokens: list[int] = []
         for stretch, is_plain in self._stretches(text, mark):
             if is_plain:
@@ -160,7 +181,12 @@ def _texts(value: object) -> Iterator[str]:
 
 def _unused(value: object) -> str:
     used = {character for text in _texts(value) for character in text if ord(character) >= _MARKS.start}
-    return next(mark for mark in map(chr, _MARKS) if mark not in used)
+    mark = next((mark for mark in map(chr, _MARKS) if mark not in used), None)
+    if mark is None:
+        raise InvalidChat(
+            "the chat has a marker of the model and all characters from U+10FF00 to U+10FFFD: leave one out"
+        )
+    return mark
 
 
 def _changed(value: Any, names: re.Pattern[str], mark: str) -> Any:

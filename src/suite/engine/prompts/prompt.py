@@ -137,7 +137,10 @@ class Prompter:
             self._make_later(made, make)
         except Exception as error:
             if made.set_running_or_notify_cancel():
-                made.set_exception(error)
+                # An event loop's future refuses a StopIteration, and whoever awaits it would wait for ever.
+                made.set_exception(
+                    RuntimeError("the prompt cannot be made") if isinstance(error, StopIteration) else error
+                )
         else:
             if made.set_running_or_notify_cancel():
                 made.set_result(result)
@@ -219,6 +222,10 @@ class Prompter:
     def _gap(self, request: GenerateTextRequest, suffix: str) -> list[int]:
         """The tokens of a text with a gap between the prompt and the suffix. Names in both are text."""
         before, vocabulary = self._ids(request), self._vocabulary
+        if not request.prompt and (request.system_prompt or request.tools):
+            raise InvalidRequest(
+                "system_prompt and tools with a suffix need a prompt before the gap: send one"
+            )
         text = _plain_text(request) if before is None and request.prompt else ""
         if self._surplus(text + suffix):
             raise self._too_long(f"{len(text) + len(suffix)} characters")

@@ -53,7 +53,7 @@ class SentToolCall(msgspec.Struct, frozen=True, kw_only=True):
     """A tool call in a message that a client sends: what an earlier reply had, as it was."""
 
     id: Annotated[str, Meta(min_length=1, max_length=200)]
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = "function"
     function: SentFunctionCall
 
 
@@ -121,7 +121,7 @@ class Function(msgspec.Struct, frozen=True, kw_only=True):
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """A tool that the model may use."""
 
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = "function"
     function: Function
 
 
@@ -134,7 +134,7 @@ class FunctionName(msgspec.Struct, frozen=True, kw_only=True):
 class NamedToolChoice(msgspec.Struct, frozen=True, kw_only=True):
     """The function that the model has to call."""
 
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = "function"
     function: FunctionName
 
 

@@ -106,7 +106,8 @@ class GenerateTextRequest(Request, frozen=True, kw_only=True):
     prompt_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     """Report the log probability of each token of the prompt, and of this many alternatives.
 
-    The whole prompt is decoded then, also where its tokens are in memory.
+    The whole prompt is decoded then, also where its tokens are in memory. Refused with ``too_large`` where no
+    message can hold them all.
     """
     grammar: Annotated[str, Meta(min_length=1, max_length=65_536)] | None = None
     """A grammar for the answer, in llama.cpp's GBNF. Send at most one of this and the next two."""

@@ -41,7 +41,7 @@ class DetokenizeRequest(Request, frozen=True, kw_only=True):
     """Turn tokens into their text; the model is loaded first if it is not."""
 
     model_id: ModelId
-    tokens: tuple[TokenId, ...]
+    tokens: Annotated[tuple[TokenId, ...], Meta(max_length=262_144)]
     load_wait_ms: LoadWait = None
     keep_alive: KeepAlive = None
 
