@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import anyio
@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import suite
 from suite.client import Client
-from suite.messages.actions.status import InstanceInfo
+from suite.messages.actions.status import GenerationInfo
 from support.gateway import RunningGateway, gateway_of
 
 SECONDS = 30.0
@@ -35,7 +35,12 @@ class City(BaseModel):
 
 
 def function(name: str, **properties: Any) -> ChatCompletionFunctionToolParam:
-    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
@@ -45,13 +50,6 @@ WEATHER = function("weather", city={"type": "string", "enum": ["Paris", "Rome"]}
 @pytest.fixture
 async def client(gateway: RunningGateway) -> AsyncIterator[openai.AsyncOpenAI]:
     async with client_of(gateway) as client:
-        yield client
-
-
-@pytest.fixture
-async def service(gateway: RunningGateway) -> AsyncIterator[Client]:
-    """The node behind the gateway, as it tells of itself."""
-    async with suite.connect(data_dir=gateway.data_dir) as client:
         yield client
 
 
@@ -156,49 +154,44 @@ async def test_models_are_listed_and_an_unknown_one_gets_a_suggestion(client: op
 
 
 async def test_a_stream_that_is_closed_ends_its_generation(
-    client: openai.AsyncOpenAI, service: Client
+    gateway: RunningGateway, client: openai.AsyncOpenAI
 ) -> None:
-    stream = await endless(client)
-    await anext(stream)
-    await running(service, lambda number: number == 1)
-    await stream.close()
-    await running(service, lambda number: number == 0)
+    async with suite.connect(data_dir=gateway.data_dir) as service:
+        stream = await endless(client)
+        await anext(stream)
+        assert len(await generations(service)) == 1
+        await stream.close()
+        with anyio.fail_after(SECONDS):
+            while await generations(service):
+                await anyio.sleep(0.02)
 
 
 async def test_a_model_that_is_killed_in_mid_stream_is_an_error(
-    client: openai.AsyncOpenAI, service: Client
+    gateway: RunningGateway, client: openai.AsyncOpenAI
 ) -> None:
-    stream = await endless(client)
-    await anext(stream)
-    instance = await instance_of(service, "slow")
-    assert instance.pid is not None
-    os.kill(instance.pid, signal.SIGKILL)
-    assert await error_of(stream) == "actor_crashed"
+    async with suite.connect(data_dir=gateway.data_dir) as service:
+        stream = await endless(client)
+        await anext(stream)
+        model = (await service.get_model_status("slow")).model
+        assert model is not None and model.instance is not None and model.instance.pid is not None
+        os.kill(model.instance.pid, signal.SIGKILL)
+        assert await error_of(stream) == "actor_crashed"
 
 
 async def test_a_model_that_is_unloaded_in_mid_stream_is_an_error(
-    client: openai.AsyncOpenAI, service: Client
+    gateway: RunningGateway, client: openai.AsyncOpenAI
 ) -> None:
-    stream = await endless(client)
-    await anext(stream)
-    await service.unload_model("slow", drain_ms=0)
-    assert await error_of(stream) == "cancelled"
-
-
-async def test_a_generation_that_is_cancelled_elsewhere_is_an_error(
-    client: openai.AsyncOpenAI, service: Client
-) -> None:
-    stream = await endless(client)
-    await anext(stream)
-    (generation,) = (await service.get_model_status("slow")).generations
-    await service.cancel_generation(generation.generation_id)
-    assert await error_of(stream) == "cancelled"
+    async with suite.connect(data_dir=gateway.data_dir) as service:
+        stream = await endless(client)
+        await anext(stream)
+        await service.unload_model("slow", drain_ms=0)
+        assert await error_of(stream) == "model_unloading"
 
 
 async def test_a_gateway_that_is_stopped_in_mid_stream_sends_the_rest_of_it(gateway: RunningGateway) -> None:
     with gateway_of(gateway.data_dir) as another:
         client = client_of(another)
-        stream = await client.completions.create(model="slow", prompt="Once", max_tokens=200, stream=True)
+        stream = await client.completions.create(model="tiny", prompt="Once", max_tokens=100, stream=True)
         await anext(stream)
     *_, last = [chunk async for chunk in stream]
     assert last.choices[0].finish_reason == "length"
@@ -218,15 +211,6 @@ async def error_of(stream: openai.AsyncStream[openai.types.Completion]) -> str |
     return error.value.code
 
 
-async def running(service: Client, holds: Callable[[int], bool]) -> None:
-    """Wait until something holds for the number of generations."""
-    with anyio.fail_after(SECONDS):
-        while not holds(len((await service.get_model_status("slow")).generations)):
-            await anyio.sleep(0.02)
-
-
-async def instance_of(service: Client, model_id: str) -> InstanceInfo:
-    model = (await service.get_model_status(model_id)).model
-    assert model is not None
-    assert model.instance is not None
-    return model.instance
+async def generations(service: Client) -> tuple[GenerationInfo, ...]:
+    """Those of the slow model that have not ended."""
+    return (await service.get_model_status("slow")).generations
