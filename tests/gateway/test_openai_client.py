@@ -109,7 +109,7 @@ async def test_two_functions_are_called_at_once(client: openai.AsyncOpenAI, stre
         "messages": [USER],
         "tools": [function("now"), function("today")],
         "tool_choice": "required",
-        "max_tokens": 50,
+        "max_tokens": 80,
         "temperature": 0,
         "logit_bias": GOING_ON,
     }

@@ -23,7 +23,7 @@ CHECKS = [
     response_schema_conformance,
     status_code_conformance,
 ]
-EXAMPLES = 5
+EXAMPLES = 4
 """Of each operation."""
 SHORT = {"model": "tiny", "max_tokens": 2, "max_output_tokens": 2, "options": {"num_predict": 2}, "n": 1}
 """What a request that is made at random gets, where it has such a field."""
@@ -35,6 +35,7 @@ def document(gateway: RunningGateway) -> Any:
     return gateway.get("/openapi.json").document
 
 
+@pytest.mark.timeout(180)
 def test_requests_at_random_get_what_the_document_says(gateway: RunningGateway, document: Any) -> None:
     api = schemathesis.openapi.from_dict(document)
     for found in api.get_all_operations():
