@@ -85,17 +85,15 @@ async def test_a_function_that_is_named_is_called_and_its_result_is_taken(client
         max_tokens=60,
     )
     message = answer.choices[0].message
-    (call,) = message.tool_calls or ()
+    assert message.tool_calls is not None
+    (call,) = message.tool_calls
     assert isinstance(call, ChatCompletionMessageFunctionToolCall)
     assert call.function.name == "weather"
     assert json.loads(call.function.arguments)["city"] in ("Paris", "Rome")
     result: Any = {"role": "tool", "tool_call_id": call.id, "content": "Sunny"}
+    turns: Any = [USER, message.to_dict(), result]
     after = await client.chat.completions.create(
-        model="smollm2",
-        messages=[USER, message.to_dict(), result],  # type: ignore[list-item]
-        tools=[WEATHER],
-        tool_choice="none",
-        max_tokens=4,
+        model="smollm2", messages=turns, tools=[WEATHER], tool_choice="none", max_tokens=4
     )
     assert after.choices[0].message.tool_calls is None
     assert after.usage is not None
