@@ -9,6 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -25,7 +26,13 @@ CHECKS = [
 ]
 EXAMPLES = 4
 """Of each operation."""
-SHORT = {"model": "tiny", "max_tokens": 2, "max_output_tokens": 2, "options": {"num_predict": 2}, "n": 1}
+SHORT: dict[str, Any] = {
+    "model": "tiny",
+    "max_tokens": 2,
+    "max_output_tokens": 2,
+    "options": {"num_predict": 2},
+    "n": 1,
+}
 """What a request that is made at random gets, where it has such a field."""
 USER = {"role": "user", "content": "Hello"}
 
@@ -39,6 +46,7 @@ def document(gateway: RunningGateway) -> Any:
 def test_requests_at_random_get_what_the_document_says(gateway: RunningGateway, document: Any) -> None:
     api = schemathesis.openapi.from_dict(document)
     for found in api.get_all_operations():
+        assert isinstance(found, Ok), found
         operation = found.ok()
 
         @settings(
@@ -50,7 +58,7 @@ def test_requests_at_random_get_what_the_document_says(gateway: RunningGateway, 
             suppress_health_check=list(HealthCheck),
         )
         @given(case=operation.as_strategy())
-        def ask(case: schemathesis.Case) -> None:
+        def ask(case: schemathesis.Case[Any]) -> None:
             if isinstance(case.body, dict):
                 case.body |= {name: value for name, value in SHORT.items() if name in case.body}
             case.call_and_validate(base_url=gateway.url, checks=CHECKS)
