@@ -87,10 +87,10 @@ $(ROUTER)/.installed: benchmarks/router.txt
 $(MODEL) $(TEST_MODEL): | $(VENV)/.installed
 	$(BIN)/python deploy/fetch_model.py $@
 
-# The wheel's npm, where there is no other. What cannot be fetched fails one test, the others run all the same.
+# The wheel's npm, where there is no other. What cannot be fetched fails two tests, the others run all the same.
 $(NODE_MODULES): examples/package.json examples/.npmrc | $(VENV)/.dev-installed
 	@$$(command -v npm || echo $(BIN)/npm) install --prefix examples > /dev/null && touch $@ \
-		|| echo "npm cannot fetch the packages of the JavaScript example: its test fails." >&2
+		|| echo "npm cannot fetch the packages of the JavaScript examples: their tests fail." >&2
 
 clean:
 	rm -rf $(VENV) $(ROUTER) build .models examples/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

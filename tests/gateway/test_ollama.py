@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,8 +29,9 @@ WEATHER = {
 
 
 @pytest.fixture(scope="module")
-def client(gateway: RunningGateway) -> Client:
-    return Client(gateway.url)
+def client(gateway: RunningGateway) -> Iterator[Client]:
+    with Client(gateway.url) as client:
+        yield client
 
 
 def test_a_chat_is_answered(client: Client) -> None:

@@ -17,7 +17,7 @@ def python(name: str, *arguments: object) -> list[str]:
 
 def javascript(name: str, *arguments: object) -> list[str]:
     """With the node of the machine, else with the one that came as a wheel."""
-    if not (EXAMPLES / "node_modules" / "@nats-io").is_dir():
+    if not all((EXAMPLES / "node_modules" / name).is_dir() for name in ("@nats-io", "ai", "openai")):
         pytest.fail("the packages are not there: `make test` fetches them, and says why if npm cannot")
     node = shutil.which("node") or str(Path(sys.executable).with_name("node"))
     return [node, str(EXAMPLES / name), *map(str, arguments)]

@@ -75,7 +75,7 @@ class _Documents:
 
 def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these operations."""
-    bodies = [kind for each in operations for kind in (each.request, each.reply, each.event) if kind]
+    bodies = [kind for each in operations for kind in _bodies(each) if kind is not None]
     kinds: list[type[msgspec.Struct]] = list(dict.fromkeys((*bodies, *PARTS, ErrorBody)))
     references, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     reference = dict(zip(kinds, references, strict=True))
@@ -87,7 +87,8 @@ def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {
             "title": "Model Manager Suite",
             "version": __version__,
-            "description": "Local models, as OpenAI's API has them.",
+            "description": "Local models, as the APIs of OpenAI, Anthropic and Ollama have them. "
+            "Of a streamed answer the schema is that of each event or line.",
         },
         "paths": paths,
         "components": {"schemas": schemas},
@@ -120,6 +121,10 @@ class ErrorBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     loading: LoadingState | None = None
 
 
+def _bodies(operation: Operation) -> tuple[type[msgspec.Struct] | None, ...]:
+    return operation.request, operation.reply, operation.event, operation.error
+
+
 def _path(operation: Operation) -> str:
     return operation.path.replace(":path}", "}")
 
@@ -129,8 +134,8 @@ def _operation(operation: Operation, reference: dict[type[msgspec.Struct], Any])
     if operation.reply is not None:
         content = {operation.media_type: {"schema": reference[operation.reply]}}
     if operation.event is not None:
-        content["text/event-stream"] = {"schema": reference[operation.event]}
-    error = {"application/json": {"schema": reference[ErrorBody]}}
+        content[operation.stream_type] = {"schema": reference[operation.event]}
+    error = {"application/json": {"schema": reference[operation.error or ErrorBody]}}
     described: dict[str, Any] = {
         "summary": operation.summary,
         "operationId": operation.name,

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from suite.gateway.encoding import encode
+from suite.gateway.sse import EVENT_STREAM
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +28,13 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     reply: type[msgspec.Struct] | None = None
     """What its answer is; None: ``media_type`` says all that can be said."""
     event: type[msgspec.Struct] | None = None
-    """What the events of a streamed answer are; None: it is never streamed."""
+    """What the events or lines of a streamed answer are; None: it is never streamed."""
+    error: type[msgspec.Struct] | None = None
+    """What a refusal is; None: as OpenAI's API has it."""
     media_type: str = "application/json"
     """That of an answer that is not streamed."""
+    stream_type: str = EVENT_STREAM
+    """That of one that is."""
 
     @property
     def name(self) -> str:

@@ -101,6 +101,22 @@ class CountedTokens(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
 
 
+class MessageErrorObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong, and what to do about it."""
+
+    type: str
+    message: str
+    code: str
+    """Not in Anthropic's API: the code of the service."""
+
+
+class MessageError(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request that is refused or has failed."""
+
+    type: Literal["error"] = "error"
+    error: MessageErrorObject
+
+
 def anthropic_error(error: SuiteError) -> dict[str, Any]:
     """The body of an error."""
     return {

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp
 from suite.gateway.anthropic.answer import (
     CountedTokens,
     MessageAnswer,
+    MessageError,
     MessageEvent,
     OutputMessage,
     anthropic_error,
@@ -43,6 +44,7 @@ def operations(gateway: Gateway) -> list[Operation]:
             request=MessagesRequest,
             reply=OutputMessage,
             event=MessageEvent,
+            error=MessageError,
         ),
         Operation(
             path=f"{_PATH}/count_tokens",
@@ -51,6 +53,7 @@ def operations(gateway: Gateway) -> list[Operation]:
             summary="How many tokens a conversation has.",
             request=CountTokensRequest,
             reply=CountedTokens,
+            error=MessageError,
         ),
     ]
 

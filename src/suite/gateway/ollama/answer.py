@@ -63,6 +63,44 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class AnswerLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What lines of both endpoints have in common; times in nanoseconds. Counts come only with the last."""
+
+    model: str
+    created_at: str
+    done: bool
+    done_reason: DoneReason | UnsetType = UNSET
+    total_duration: int | UnsetType = UNSET
+    load_duration: int | UnsetType = UNSET
+    prompt_eval_count: int | UnsetType = UNSET
+    prompt_eval_duration: int | UnsetType = UNSET
+    eval_count: int | UnsetType = UNSET
+    eval_duration: int | UnsetType = UNSET
+    warnings: tuple[str, ...] | UnsetType = UNSET
+    """Not in Ollama's API: what of the request could not be done as asked."""
+
+
+class ChatLine(AnswerLine, frozen=True, kw_only=True):
+    """A line of ``/api/chat``, and the whole of an answer that is not streamed."""
+
+    message: ChatPiece
+
+
+class GenerateLine(AnswerLine, frozen=True, kw_only=True):
+    """A line of ``/api/generate``, and the whole of an answer that is not streamed."""
+
+    response: str
+    thinking: str | UnsetType = UNSET
+
+
+class OllamaError(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request that is refused or has failed, and the last line of an answer that fails."""
+
+    error: str
+    code: str
+    """Not in Ollama's API: the code of the service."""
+
+
 Write: TypeAlias = Callable[[Piece], dict[str, Any]]
 """The fields by which a line has a piece of the answer: they differ between the two endpoints."""
 

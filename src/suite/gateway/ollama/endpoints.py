@@ -16,9 +16,12 @@ from suite.gateway.gateway import Gateway
 from suite.gateway.generations import Fields, while_connected
 from suite.gateway.ollama.answer import (
     NDJSON,
+    ChatLine,
     DoneReason,
+    GenerateLine,
     Lines,
     OllamaAnswer,
+    OllamaError,
     Write,
     in_message,
     in_response,
@@ -69,7 +72,10 @@ def operations(gateway: Gateway) -> list[Operation]:
             answer=api.chat,
             summary="The answer to a chat, as Ollama has it.",
             request=OllamaChatRequest,
-            media_type=NDJSON,
+            reply=ChatLine,
+            event=ChatLine,
+            stream_type=NDJSON,
+            error=OllamaError,
         ),
         Operation(
             path="/api/generate",
@@ -77,7 +83,10 @@ def operations(gateway: Gateway) -> list[Operation]:
             answer=api.generate,
             summary="The answer to a prompt, as Ollama has it.",
             request=OllamaGenerateRequest,
-            media_type=NDJSON,
+            reply=GenerateLine,
+            event=GenerateLine,
+            stream_type=NDJSON,
+            error=OllamaError,
         ),
         Operation(
             path="/api/embed",
@@ -86,6 +95,7 @@ def operations(gateway: Gateway) -> list[Operation]:
             summary="Vectors of texts, as Ollama has them.",
             request=OllamaEmbedRequest,
             reply=OllamaEmbedded,
+            error=OllamaError,
         ),
         Operation(
             path="/api/embeddings",
@@ -94,6 +104,7 @@ def operations(gateway: Gateway) -> list[Operation]:
             summary="The vector of a text, as older versions of Ollama have it.",
             request=OllamaEmbeddingRequest,
             reply=OllamaEmbedding,
+            error=OllamaError,
         ),
         Operation(
             path="/api/show",
@@ -102,19 +113,28 @@ def operations(gateway: Gateway) -> list[Operation]:
             summary="One model, as Ollama describes it.",
             request=ShowRequest,
             reply=Shown,
+            error=OllamaError,
         ),
-        Operation(path="/api/tags", answer=api.tags, summary="All models, as Ollama lists them.", reply=Tags),
+        Operation(
+            path="/api/tags",
+            answer=api.tags,
+            summary="All models, as Ollama lists them.",
+            reply=Tags,
+            error=OllamaError,
+        ),
         Operation(
             path="/api/ps",
             answer=api.loaded,
             summary="The models that are loaded, as Ollama lists them.",
             reply=LoadedModels,
+            error=OllamaError,
         ),
         Operation(
             path="/api/version",
             answer=api.version,
             summary="The version of Ollama's API that this follows.",
             reply=Version,
+            error=OllamaError,
         ),
     ]
 
