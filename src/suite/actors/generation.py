@@ -358,6 +358,7 @@ class ClientGeneration:
             conversation_id=asked.conversation_id,
             using_kv_cache=tokens.reused_tokens > 0,
             finish_reason=self._outcome,
+            stop_text=first.stop_text,
             seed=self._seed,
             usage=tokens,
             timings=self._timings(),
