@@ -109,6 +109,11 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
+def named_event(name: str, data: bytes) -> bytes:
+    """One server-sent event with a name."""
+    return b"event: " + name.encode() + b"\n" + event(data)
+
+
 def comment(text: str) -> bytes:
     """A server-sent comment, which clients ignore."""
     return f": {' '.join(text.split())}\n\n".encode()

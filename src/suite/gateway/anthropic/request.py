@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from suite.errors import InvalidRequest, UnsupportedContent
+from suite.gateway.fields import function_tool
 from suite.gateway.generations import Fields
 
 SentMessage: TypeAlias = dict[str, Any]
@@ -61,8 +62,8 @@ class ToolResultBlock(msgspec.Struct, frozen=True, kw_only=True, tag="tool_resul
     """The answer to a call."""
 
     tool_use_id: str
-    content: str | tuple[TextBlock | ImageBlock | DocumentBlock, ...] = ""
-    is_error: bool = False
+    content: str | tuple[TextBlock | ImageBlock | DocumentBlock, ...] | None = None
+    is_error: bool | None = None
 
 
 Block: TypeAlias = (
@@ -234,9 +235,10 @@ def _sent(message: InputMessage) -> Iterator[SentMessage]:
 
 
 def _result(result: ToolResultBlock) -> SentMessage:
-    if not isinstance(result.content, str) and not all(isinstance(e, TextBlock) for e in result.content):
+    content = result.content or ""
+    if not isinstance(content, str) and not all(isinstance(each, TextBlock) for each in content):
         raise UnsupportedContent
-    text = _joined(result.content)
+    text = _joined(content)
     return {
         "role": "tool",
         "tool_call_id": result.tool_use_id,
@@ -260,16 +262,12 @@ def _tool(tool: InputTool) -> dict[str, Any]:
             f"tools: {tool.name!r} runs on Anthropic's servers ({tool.type}): send tools of the type custom",
             param="tools",
         )
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.input_schema,
-        "strict": tool.strict,
-    }
-    return {
-        "type": "function",
-        "function": {name: value for name, value in function.items() if value is not None},
-    }
+    return function_tool(
+        name=tool.name,
+        description=tool.description,
+        parameters=tool.input_schema,
+        strict=tool.strict,
+    )
 
 
 def _tool_choice(choice: InputToolChoice) -> Fields:

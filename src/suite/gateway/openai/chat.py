@@ -12,9 +12,10 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from suite.gateway.encoding import encode
+from suite.gateway.fields import MOST_TOKENS
 from suite.gateway.generations import Fields
 from suite.gateway.openai.form import DONE, OpenAIForm
-from suite.gateway.openai.sampling import MOST_TOKENS, JsonObject, Sampled
+from suite.gateway.openai.sampling import JsonObject, Sampled
 from suite.gateway.openai.usage import Usage, finish_reason, usage_of
 from suite.gateway.sse import event
 from suite.gateway.tool_text import TextBeforeCalls

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from suite.gateway.generations import Fields
 from suite.messages.actions.ranking import RankedDocument, RerankReply
 
 
@@ -31,6 +32,11 @@ class RerankQuery(msgspec.Struct, frozen=True, kw_only=True):
     load_wait_ms: int | None = None
     """As in the service's ``rerank``, like the next one."""
     keep_alive: float | Literal["forever", "now"] | None = None
+
+    @property
+    def wishes(self) -> Fields:
+        """The fields for the service that may need rights."""
+        return {"keep_alive": self.keep_alive}
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -7,15 +7,12 @@ they came, and are checked there.
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from suite.gateway.generations import Fields
-
-MOST_TOKENS: Final = 2**31 - 1
-"""More than any context has room for."""
 
 Stop = Annotated[
     Raw,
@@ -82,6 +79,11 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     def includes_usage(self) -> bool:
         """Whether the stream ends with a chunk that has the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def wishes(self) -> Fields:
+        """The fields for the service that may need rights."""
+        return {"keep_alive": self.keep_alive, "priority": self.priority}
 
     @property
     def given(self) -> dict[str, Any]:
