@@ -96,6 +96,9 @@ def test_what_is_no_request_is_refused_with_its_parameter(gateway: RunningGatewa
         assert gateway.post("/v1/chat/completions", body).error["code"] in ("invalid_json", "invalid_request")
     half = b'{"model": "smollm2", "messages": [{"role": "user", "content": "\\ud800"}]}'
     assert gateway.post("/v1/chat/completions", half).error["param"] == "messages[0].content"
+    many = gateway.post("/v1/completions", completion(prompt=["a"] * 129, n=2))
+    assert (many.status, many.error["code"]) == (400, "invalid_request")
+    assert "258 texts" in many.error["message"]
     early = gateway.post("/v1/chat/completions", chat(stream_options={"include_usage": True}))
     assert (early.status, early.error["code"]) == (400, "invalid_request")
 
