@@ -7,6 +7,7 @@ error keeps its status as long as nothing was sent.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from suite.client import Client
 from suite.errors import Cancelled, NotEnoughMemory, SuiteError
 from suite.gateway.context import Context, context_of
 from suite.gateway.conversations import Conversations
+from suite.gateway.errors import bug
 from suite.gateway.loading import Loading
 from suite.gateway.metrics import Metrics
 from suite.gateway.sse import PieceStream, gone
@@ -29,6 +31,8 @@ from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.logprobs import TokenLogprobs
 from suite.messages.signals import Accepted, Chunk, Signal
 from suite.tasks import background
+
+logger = logging.getLogger("suite.gateway")
 
 T = TypeVar("T")
 
@@ -117,15 +121,16 @@ class Generations:
 
         if context.requester is not None:
             fields = {**fields, "requester": context.requester}
-        with self._in_conversation(context, fields) as fields, anyio.CancelScope() as limit:
-            try:
-                reply = await self._client.answer(fields, hear_all)
-                self._metrics.count_tokens(reply.model_id, reply.usage)
-                return reply
-            except NotEnoughMemory:
-                if not loading.is_cold:
-                    raise
-        raise loading.over_limit()
+        with self._in_conversation(context, fields) as fields:
+            with anyio.CancelScope() as limit:
+                try:
+                    reply = await self._client.answer(fields, hear_all)
+                    self._metrics.count_tokens(reply.model_id, reply.usage)
+                    return reply
+                except NotEnoughMemory:
+                    if not loading.is_cold:
+                        raise
+            raise loading.over_limit()
 
     @contextmanager
     def _in_conversation(self, context: Context, fields: Fields) -> Iterator[Fields]:
@@ -168,6 +173,11 @@ class StreamedAnswer:
             if not stream.has_begun:
                 raise
             stream.put(self._form.error(error))
+        except Exception:
+            if not stream.has_begun:
+                raise
+            logger.exception("an answer failed by a bug amid its stream")
+            stream.put(self._form.error(bug()))
         stream.end()
 
 
