@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import NamedTuple
 
 import anyio
+import anyio.lowlevel
 import psutil
 import pytest
 from anyio.abc import SocketStream
@@ -112,7 +113,7 @@ async def place(limits: Limits) -> AsyncIterator[Place]:
             try:
                 while True:
                     yield b"x" * 100_000
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
             finally:
                 seen.append((b"cut off", {}))
 

@@ -22,7 +22,7 @@ from suite.errors import SuiteError
 from suite.gateway import health
 from suite.gateway.access import AccessMiddleware
 from suite.gateway.anthropic import endpoints as anthropic
-from suite.gateway.context import Context, put_context
+from suite.gateway.context import Context, context_of, put_context
 from suite.gateway.documents import with_documents
 from suite.gateway.errors import answer_error, bug, error_response
 from suite.gateway.gateway import Gateway
@@ -165,9 +165,8 @@ class BugMiddleware:
             await self._app(scope, receive, send)
         except Exception:
             logger.exception("a request failed by a bug")
-            if context_of(scope).status is not None:
-                raise  # so that the connection is closed
-            await error_response(bug(), scope["path"])(scope, receive, send)
+            if context_of(scope).status is None:  # else the server closes the connection
+                await error_response(bug(), scope["path"])(scope, receive, send)
 
 
 def _request_id(headers: Headers) -> str | None:

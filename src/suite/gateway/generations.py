@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from suite.client import Client
-from suite.errors import Cancelled, NotEnoughMemory, SuiteError
+from suite.errors import Cancelled, NotEnoughMemory, SuiteError, Unavailable
 from suite.gateway.context import Context, context_of
 from suite.gateway.conversations import Conversations
 from suite.gateway.errors import bug
@@ -75,6 +75,14 @@ class Generations:
         self._load_seconds = load_seconds
         self._clock = clock
         self._conversations = Conversations()
+        self._running: set[anyio.CancelScope] = set()
+        self._has_ended = False
+
+    def end(self) -> None:
+        """Refuse all that run, so that their clients are told: the gateway ends."""
+        self._has_ended = True
+        for each in self._running:
+            each.cancel()
 
     async def whole(self, request: Request, fields: Fields) -> GenerateTextReply:
         """Generate, and return all of it. Raises Cancelled if the request's client is gone meanwhile."""
@@ -122,7 +130,7 @@ class Generations:
         if context.requester is not None:
             fields = {**fields, "requester": context.requester}
         with self._in_conversation(context, fields) as fields:
-            with anyio.CancelScope() as limit:
+            with anyio.CancelScope() as limit, self._cancelled_by_end(limit):
                 try:
                     reply = await self._client.answer(fields, hear_all)
                     self._metrics.count_tokens(reply.model_id, reply.usage)
@@ -130,7 +138,17 @@ class Generations:
                 except NotEnoughMemory:
                     if not loading.is_cold:
                         raise
+            if self._has_ended:
+                raise Unavailable("the gateway ends: send the request again")
             raise loading.over_limit()
+
+    @contextmanager
+    def _cancelled_by_end(self, scope: anyio.CancelScope) -> Iterator[None]:
+        self._running.add(scope)
+        try:
+            yield
+        finally:
+            self._running.discard(scope)
 
     @contextmanager
     def _in_conversation(self, context: Context, fields: Fields) -> Iterator[Fields]:

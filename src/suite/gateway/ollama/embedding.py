@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from suite.gateway.encoding import Integer
 from suite.gateway.ollama.keep_alive import Stay, stay
 from suite.gateway.ollama.names import reader
 
@@ -25,7 +26,7 @@ class OllamaEmbedRequest(_EmbeddingRequest, frozen=True, kw_only=True):
     """A request to ``/api/embed``. Unknown fields are ignored."""
 
     input: str | tuple[str, ...]
-    dimensions: int | None = None
+    dimensions: Integer | None = None
 
 
 class OllamaEmbedded(msgspec.Struct, frozen=True, kw_only=True):

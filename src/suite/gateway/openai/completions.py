@@ -24,7 +24,7 @@ DEFAULT_TOKENS: Final = 16
 """What OpenAI's API generates unless it is told otherwise."""
 MOST_PROMPTS: Final = 2048
 
-TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 TokenIds: TypeAlias = Annotated[tuple[TokenId, ...], Meta(min_length=1)]
 OnePrompt: TypeAlias = str | tuple[int, ...]
 
