@@ -143,7 +143,7 @@ class MessageAnswer:
 
     def error(self, error: SuiteError) -> bytes:
         """An event with the error; no `message_stop` follows it."""
-        return _event("error", **anthropic_error(error))
+        return _event(**anthropic_error(error))
 
     def keep_alive(self, told: str) -> bytes:
         """A ping."""

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from suite.errors import InvalidRequest, UnsupportedContent
+from suite.gateway.encoding import Integer
 from suite.gateway.fields import function_tool
 from suite.gateway.generations import Fields
 
@@ -161,12 +162,12 @@ class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True):
 class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True):
     """A request to ``/v1/messages``. Unknown parameters are ignored."""
 
-    max_tokens: Annotated[int, Meta(ge=1)]
+    max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     stream: bool | None = None
     metadata: Metadata | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
+    top_k: Integer | None = None
     stop_sequences: tuple[str, ...] | None = None
     output_format: OutputFormat | None = None
     """An older place of ``output_config.format``."""

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from suite.gateway.encoding import Integer
 from suite.gateway.generations import Fields
 from suite.gateway.ollama.keep_alive import Stay, stay
 from suite.gateway.ollama.names import reader
@@ -33,7 +34,7 @@ class OllamaEmbedRequest(_EmbeddingRequest, frozen=True, kw_only=True):
     """A request to ``/api/embed``. Unknown fields are ignored."""
 
     input: str | tuple[str, ...]
-    dimensions: int | None = None
+    dimensions: Integer | None = None
 
     @property
     def batches(self) -> Iterator[Batch]:

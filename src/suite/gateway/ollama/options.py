@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from suite.gateway.encoding import Integer
 from suite.gateway.fields import MOST_TOKENS
 from suite.gateway.generations import Fields
 from suite.gateway.ollama.keep_alive import stay
@@ -17,18 +18,18 @@ _NAMES = {"num_predict": "max_tokens", "num_ctx": "context_length"}
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of a generation. Unknown ones are ignored, as Ollama does."""
 
-    num_predict: int | None = None
-    num_ctx: int | None = None
+    num_predict: Integer | None = None
+    num_ctx: Integer | None = None
     """The context that the client counts on; refused if the model is configured with less."""
     temperature: float | None = None
-    top_k: int | None = None
+    top_k: Integer | None = None
     top_p: float | None = None
     min_p: float | None = None
     typical_p: float | None = None
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    seed: int | None = None
+    seed: Integer | None = None
     stop: str | tuple[str, ...] | None = None
 
     @property

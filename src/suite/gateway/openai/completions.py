@@ -25,7 +25,7 @@ DEFAULT_TOKENS: Final = 16
 MOST_TEXTS: Final = 256
 """How many texts one request may have generated: its prompts, times ``n``."""
 
-TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 TokenIds: TypeAlias = Annotated[tuple[TokenId, ...], Meta(min_length=1)]
 OnePrompt: TypeAlias = str | tuple[int, ...]
 

@@ -12,9 +12,10 @@ from msgspec import Meta
 
 from suite.gateway.generations import Fields
 from suite.gateway.vectors import Batch, batches
+from suite.messages.actions.base import LoadWait
 from suite.messages.actions.embedding import EmbedReply
 
-TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Input: TypeAlias = str | tuple[int, ...]
 
 
@@ -36,9 +37,9 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     )
     """A text, token ids, or a list of either."""
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     """Keep only so many numbers of each vector, for models that were made for that."""
-    load_wait_ms: int | None = None
+    load_wait_ms: LoadWait = None
     """As in the service's ``embed``, like the next one."""
     keep_alive: float | Literal["forever", "now"] | None = None
 

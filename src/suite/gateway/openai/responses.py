@@ -108,7 +108,7 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
     tools: tuple[ResponseTool, ...] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     text: TextConfig | None = None

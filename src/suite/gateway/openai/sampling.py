@@ -12,7 +12,9 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from suite.gateway.encoding import Integer
 from suite.gateway.generations import Fields
+from suite.messages.actions.base import LoadWait
 
 Stop = Annotated[
     Raw,
@@ -43,19 +45,19 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
+    max_tokens: Integer | None = None
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: JsonObject | UnsetType = UNSET
-    seed: int | None = None
+    seed: Integer | None = None
     stop: Stop | UnsetType = UNSET
     user: str | None = None
     """This and ``prompt_cache_key`` tell conversations apart that begin alike."""
     prompt_cache_key: str | None = None
-    top_k: int | None = None
+    top_k: Integer | None = None
     """This and what follows is not in OpenAI's API; it is as in the service's ``generate_text``."""
     min_p: float | None = None
     typical_p: float | None = None
@@ -63,11 +65,11 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     grammar: str | None = None
     json_schema: JsonObject | UnsetType = UNSET
     truncate: str | None = None
-    priority: int | None = None
-    deadline_ms: int | None = None
-    load_wait_ms: int | None = None
+    priority: Integer | None = None
+    deadline_ms: Integer | None = None
+    load_wait_ms: LoadWait = None
     keep_alive: KeepAlive | UnsetType = UNSET
-    context_length: int | None = None
+    context_length: Integer | None = None
     conversation_id: str | None = None
     reuse: bool | None = None
 
