@@ -36,6 +36,8 @@ def test_a_stop_string_ends_the_text_at_the_same_place_however_the_bytes_are_cut
     expected, _ = all_of(reference, [char.encode() for char in text])
     assert whole == expected
     assert stream.stopped == any(stop and stop in text for stop in stops)
+    assert stream.stop_text == reference.stop_text
+    assert not stream.stopped or (stream.stop_text in stops and text.startswith(f"{whole}{stream.stop_text}"))
     assert stream.stopped or whole == text
     assert not any(stop and stop in whole for stop in stops)
 

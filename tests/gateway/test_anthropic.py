@@ -58,6 +58,19 @@ def test_a_stream_builds_up_the_message(client: anthropic.Anthropic) -> None:
 
 
 @pytest.mark.parametrize("streams", [False, True])
+def test_the_stop_sequence_that_ended_a_message_is_told(client: anthropic.Anthropic, streams: bool) -> None:
+    stops = [" ", "e", "a", "o"]
+    asked: Any = {"model": "smollm2", "max_tokens": 60, "messages": [USER], "stop_sequences": stops}
+    if streams:
+        with client.messages.stream(**asked) as stream:
+            message = stream.get_final_message()
+    else:
+        message = client.messages.create(**asked)
+    assert message.stop_reason == "stop_sequence"
+    assert message.stop_sequence in stops
+
+
+@pytest.mark.parametrize("streams", [False, True])
 def test_a_tool_is_called_and_its_result_is_taken(client: anthropic.Anthropic, streams: bool) -> None:
     asked: Any = {
         "model": "smollm2",
@@ -128,6 +141,13 @@ def test_errors_have_anthropics_form(client: anthropic.Anthropic) -> None:
             messages=[USER],
             tools=[server_tool],
         )
+
+
+def test_a_result_without_content_is_an_empty_text() -> None:
+    block = '{"type": "tool_result", "tool_use_id": "c", "content": null, "is_error": null}'
+    body = f'{{"model": "m", "max_tokens": 1, "messages": [{{"role": "user", "content": [{block}]}}]}}'
+    messages = read_messages(body.encode()).fields["messages"]
+    assert messages == [{"role": "tool", "tool_call_id": "c", "content": ""}]
 
 
 def test_an_attribution_line_is_no_part_of_the_prompt() -> None:

@@ -11,27 +11,30 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import NamedTuple
 
 import anyio
+import anyio.lowlevel
 import psutil
 import pytest
 from anyio.abc import SocketStream
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from suite.gateway.connection import Limits
 from suite.gateway.server import serving
+from suite.gateway.sse import gone
 from suite.listening import listening
 
 pytestmark = pytest.mark.asyncio
 
 BODY_BYTES = 100_000
-BRIEF = Limits(body_bytes=BODY_BYTES, head_bytes=8192, head_seconds=0.5, body_seconds=0.5)
+BRIEF = Limits(body_bytes=BODY_BYTES, head_bytes=8192, head_seconds=0.5, body_seconds=0.5, unread_seconds=0.5)
 PATIENT = Limits(body_bytes=BODY_BYTES, connections=1200, head_bytes=8192)
 IDLE = 500
 MOST_IDLE_BYTES = 20_000_000
 SECONDS = 20.0
 POST = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
+WAIT = b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
 GET = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -43,6 +46,12 @@ class Place(NamedTuple):
 
     async def connect(self) -> SocketStream:
         return await anyio.connect_tcp("127.0.0.1", self.port)
+
+    async def has_seen(self, what: bytes) -> None:
+        """Wait until a request has got so far."""
+        with anyio.fail_after(SECONDS / 4):
+            while what not in (body for body, _ in self.seen):
+                await anyio.sleep(0.01)
 
     async def ask(self, *pieces: bytes) -> bytes:
         """All that comes until the server closes the connection."""
@@ -92,11 +101,34 @@ async def place(limits: Limits) -> AsyncIterator[Place]:
         seen.append((body, dict(request.headers)))
         return PlainTextResponse(f"got {len(body)}")
 
+    async def wait(request: Request) -> PlainTextResponse:
+        seen.append((b"begun", {}))
+        await request.body()
+        await gone(request.receive)
+        seen.append((b"gone", {}))
+        return PlainTextResponse("nobody reads this")
+
+    async def endless(_: Request) -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 100_000
+                    await anyio.lowlevel.checkpoint()
+            finally:
+                seen.append((b"cut off", {}))
+
+        return StreamingResponse(pieces())
+
     async def left(_: Request, __: Exception) -> PlainTextResponse:
         return PlainTextResponse("nobody reads this")
 
     app = Starlette(
-        routes=[Route("/echo", echo, methods=["GET", "POST"])], exception_handlers={ClientDisconnect: left}
+        routes=[
+            Route("/echo", echo, methods=["GET", "POST"]),
+            Route("/wait", wait, methods=["POST"]),
+            Route("/endless", endless),
+        ],
+        exception_handlers={ClientDisconnect: left},
     )
     with listening("127.0.0.1", 0) as bound:
         async with serving(app, bound, limits=limits, drain_seconds=1.0):
@@ -218,6 +250,32 @@ async def test_who_does_not_send_a_request_in_time_is_closed() -> None:
             tasks.start_soon(half, sent)
         tasks.start_soon(drop_by_drop)
         tasks.start_soon(again_and_again)
+
+
+@pytest.mark.parametrize("behind", [b"", GET, POST + b"Content-Length: 90000\r\n\r\n" + b"x" * 90_000])
+async def test_a_client_that_is_gone_is_noticed_whatever_it_has_sent_behind_its_request(
+    behind: bytes,
+) -> None:
+    async with place(PATIENT) as server:
+        async with await server.connect() as stream:
+            await stream.send(WAIT)
+            await server.has_seen(b"begun")
+            await stream.send(behind or b"\r\n")
+            await anyio.sleep(0.05)
+        await server.has_seen(b"gone")
+
+
+async def test_a_request_behind_an_unfinished_one_is_to_be_sent_again() -> None:
+    async with place(PATIENT) as server:
+        answer = await server.ask(GET + GET + GET)
+        assert answer.count(b"HTTP/1.1 200") == 1
+        assert b"connection: close" in answer
+
+
+async def test_a_client_that_reads_nothing_is_cut_off() -> None:
+    async with place(BRIEF) as server, await server.connect() as stream:
+        await stream.send(GET.replace(b"/echo", b"/endless"))
+        await server.has_seen(b"cut off")
 
 
 async def test_a_thousand_connections_that_send_nothing_leave_room_for_others() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,9 +78,20 @@ def test_raw_messages_count_as_they_stand() -> None:
 
 
 def test_what_is_no_list_of_messages_has_no_conversation() -> None:
-    for raw in (b"1", b'"text"', b"[1]", b"[", b'[{"role": 1}]'):
+    for raw in (b"1", b'"text"', b"[1]", b"[", b'[{"role": 1}]', b'[{"role": "\xff"}]'):
         with Conversations().taken(SCOPE, msgspec.Raw(raw)) as id:
             assert id is None
+
+
+def test_a_request_that_fails_is_not_remembered() -> None:
+    known = Conversations(most_known=2)
+    first = asked(known, user("1"))
+    for number in range(3):
+        for messages in ([user(f"other {number}")], [user("1"), answer("-"), user(f"{number}")]):
+            with pytest.raises(ZeroDivisionError), known.taken(SCOPE, messages):
+                raise ZeroDivisionError
+    assert asked(known, user("1"), answer("-"), user("again")) == first
+    assert len(known._ids) == 1
 
 
 def test_the_conversation_that_was_silent_for_the_longest_is_forgotten() -> None:

@@ -99,6 +99,24 @@ def test_models_are_loaded_kept_and_unloaded_without_a_prompt(client: Client) ->
     assert "tiny" not in {each.model for each in client.ps().models}
 
 
+def test_null_counts_as_left_out(gateway: RunningGateway) -> None:
+    call = {"function": {"name": "weather", "arguments": None}}
+    messages = [USER, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    messages += [{"role": "tool", "content": "Sunny"}]
+    chat = {"model": "smollm2", "messages": messages, "options": SHORT, "stream": False}
+    assert gateway.post("/api/chat", chat).document["eval_count"] > 0
+    nothing = {"model": "tiny", "messages": None, "prompt": None, "raw": None, "options": None}
+    for path in ("/api/chat", "/api/generate"):
+        assert gateway.post(path, nothing).document["done_reason"] == "load"
+
+
+def test_many_texts_become_vectors_in_batches(gateway: RunningGateway) -> None:
+    answer = gateway.post("/api/embed", {"model": "tiny", "input": ["a"] * 300})
+    assert len(answer.document["embeddings"]) == 300
+    assert answer.document["prompt_eval_count"] >= 300
+    assert gateway.post("/api/embed", {"model": "tiny", "input": ["a"] * 2049}).status == 400
+
+
 def test_errors_have_ollamas_form(client: Client) -> None:
     with pytest.raises(ResponseError, match="smolm2") as unknown:
         client.chat("smolm2", [USER])

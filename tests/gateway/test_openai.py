@@ -92,10 +92,26 @@ def test_what_is_no_request_is_refused_with_its_parameter(gateway: RunningGatewa
     ):
         answer = gateway.post("/v1/chat/completions", wrong)
         assert (answer.status, answer.error["param"]) == (400, param)
+    tool = b'"tools": [{"type": "function", "function": {"name": "\xff"}}], "stream": true'
+    for name in (b'"messages": [{"role": "\xff", "content": ""}]', b'"messages": [], ' + tool):
+        answer = gateway.post("/v1/chat/completions", b'{"model": "smollm2", ' + name + b"}")
+        assert (answer.status, answer.error["code"]) == (400, "invalid_json")
+    for path, given in (
+        ("/v1/chat/completions", chat()),
+        ("/v1/chat/completions", chat(stream=True)),
+        ("/v1/embeddings", {"input": "a"}),
+        ("/v1/rerank", {"query": "a", "documents": ["b"]}),
+    ):
+        for parameter in ("load_wait_ms", "seed", "max_tokens", "dimensions", "top_n"):
+            sent = {"model": "smollm2", **given, parameter: 10**400}
+            assert gateway.post(path, sent).status < 500, (path, parameter)
     for body in (b"", b"[" * 100_000, b'{"model": "smollm2", "temperature": NaN}', b"\xff"):
         assert gateway.post("/v1/chat/completions", body).error["code"] in ("invalid_json", "invalid_request")
     half = b'{"model": "smollm2", "messages": [{"role": "user", "content": "\\ud800"}]}'
     assert gateway.post("/v1/chat/completions", half).error["param"] == "messages[0].content"
+    many = gateway.post("/v1/completions", completion(prompt=["a"] * 129, n=2))
+    assert (many.status, many.error["code"]) == (400, "invalid_request")
+    assert "258 texts" in many.error["message"]
     early = gateway.post("/v1/chat/completions", chat(stream_options={"include_usage": True}))
     assert (early.status, early.error["code"]) == (400, "invalid_request")
 

@@ -73,15 +73,36 @@ async def test_pieces_that_wait_go_out_in_one_write_and_too_many_are_told() -> N
     stream = stream_to(connection, overflows, most_unsent_bytes=100)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stream.run)
-        for _ in range(10):
+        for _ in range(20):
             stream.put(b"0123456789")
-        assert overflows == []
+        assert overflows == [], "the client had no chance to read yet"
+        await anyio.wait_all_tasks_blocked()  # on the client
         stream.put(b"x")
         assert overflows == [1]
         stream.end()
         connection.open.set()
     assert len(connection.sent) == 2
-    assert len(connection.body) == 101
+    assert len(connection.body) == 201
+
+
+async def test_one_large_piece_is_not_too_much() -> None:
+    connection, overflows = Connection(), list[int]()
+    connection.open.set()
+    stream = stream_to(connection, overflows, most_unsent_bytes=100)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stream.run)
+        stream.put(b"x")
+        await anyio.wait_all_tasks_blocked()
+        connection.open = anyio.Event()
+        for large in (b"0" * 1000, b"1" * 1000):  # one that is being sent, and one that waits for that
+            stream.put(large)
+            await anyio.wait_all_tasks_blocked()
+        assert overflows == []
+        stream.put(b"y")
+        assert overflows == [1]
+        stream.end()
+        connection.open.set()
+    assert len(connection.body) == 2002
 
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'

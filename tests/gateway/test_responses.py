@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -15,6 +17,11 @@ from openai.types.responses import (
 )
 from pydantic import BaseModel
 
+from suite.gateway.openai.responses import read_responses
+from suite.gateway.openai.responses_answer import ResponseAnswer
+from suite.messages.actions.generation import GenerateTextReply, Timings, Usage
+from suite.messages.events import Outcome
+from suite.messages.signals import Chunk
 from support.gateway import RunningGateway
 
 ASKED = "What is the weather in Paris?"
@@ -117,3 +124,65 @@ def test_what_needs_storage_is_refused_and_foreign_tools_are_left_out(client: op
     assert "web_search" in response.to_json()
     with pytest.raises(openai.NotFoundError):
         client.responses.create(model="smolm2", input=ASKED)
+
+
+def test_what_means_nothing_here_is_left_out_with_a_warning(gateway: RunningGateway) -> None:
+    items: list[dict[str, Any]] = [
+        {"type": "item_reference", "id": "msg_1"},
+        {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}},
+        {"type": "custom_tool_call", "call_id": "c", "name": "sh", "input": "ls"},
+        {"type": "custom_tool_call_output", "call_id": "c", "output": "a.txt"},
+        {"role": "user", "content": ASKED},
+    ]
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "weather"}]}
+    body = {"model": "smollm2", "input": items, "tools": [WEATHER], "tool_choice": allowed}
+    response = gateway.post("/v1/responses", body | {"max_output_tokens": 4}).document
+    assert response["tool_choice"] == "auto"
+    told = " ".join(response["warnings"])
+    assert all(each.get("type", "allowed_tools") in told for each in items)
+    nameless = gateway.post("/v1/responses", body | {"tool_choice": {"type": "function"}})
+    assert nameless.status == 400
+
+
+THOUGHT, TEXT = Chunk(index=0, text="", reasoning="Hm."), Chunk(index=0, text="Yes.")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "outcome", "kinds", "reason"),
+    [
+        ([THOUGHT], "length", ["reasoning"], "max_output_tokens"),
+        ([TEXT, THOUGHT, TEXT], "deadline", ["message", "reasoning", "message"], "deadline"),
+        ([THOUGHT, TEXT], "cancelled", ["reasoning", "message"], "cancelled"),
+        ([], "stop", ["message"], None),
+    ],
+)
+def test_the_last_response_has_the_items_that_the_events_built(
+    chunks: list[Chunk], outcome: Outcome, kinds: list[str], reason: str | None
+) -> None:
+    asked = read_responses(b'{"model": "m", "input": "Hi", "stream": true}')
+    answer = ResponseAnswer(asked, id="1", created_at=1)
+    sent = b"".join(map(answer.chunk, chunks)) + answer.end(generated(outcome))
+    events = [json.loads(line[6:]) for line in sent.decode().splitlines() if line.startswith("data: ")]
+    done = [each["item"] for each in events if each["type"] == "response.output_item.done"]
+    response = events[-1]["response"]
+    assert response["output"] == done
+    assert [each["type"] for each in done] == kinds
+    assert len({each["id"] for each in done}) == len(done)
+    assert response["incomplete_details"] == (reason and {"reason": reason})
+
+
+def generated(outcome: Outcome) -> GenerateTextReply:
+    return GenerateTextReply(
+        text="",
+        model_id="m",
+        generation_id="g",
+        conversation_id=None,
+        using_kv_cache=False,
+        finish_reason=outcome,
+        seed=1,
+        usage=Usage(prompt_tokens=1, reused_tokens=0, completion_tokens=1),
+        timings=Timings(
+            queue_ms=0, prompt_ms=0, time_to_first_token_ms=0, generation_ms=0, tokens_per_second=None
+        ),
+        seq=1,
+    )

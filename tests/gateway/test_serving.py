@@ -146,6 +146,23 @@ async def test_a_model_that_is_killed_in_mid_stream_ends_it_with_an_error(gatewa
         assert "[DONE]" not in rest
 
 
+async def test_a_gateway_that_ends_tells_the_clients_that_still_wait(gateway: RunningGateway) -> None:
+    async with suite.connect(data_dir=gateway.data_dir) as client:
+        await client.load_model("a")
+        connection = gateway.connect()
+        connection.request("POST", "/v1/chat/completions", msgspec.json.encode(endless("a", stream=True)))
+        response = await anyio.to_thread.run_sync(connection.getresponse)
+        await anyio.to_thread.run_sync(response.readline)
+        (process,) = gateways(gateway.data_dir)
+        process.terminate()
+        rest = (await anyio.to_thread.run_sync(response.read)).decode()
+        connection.close()
+        last = rest.strip().split("\n\n")[-1]
+        assert msgspec.json.decode(last.removeprefix("data: "))["error"]["code"] == "unavailable"
+        await until(client, "a", lambda model: not runs(model))
+        await is_back(gateway, client)
+
+
 def test_a_body_over_the_limit_is_refused(gateway: RunningGateway) -> None:
     answer = gateway.post("/v1/chat/completions", b'"' + b"x" * 200_000 + b'"')
     assert (answer.status, answer.error["code"]) == (413, "too_large")
@@ -161,11 +178,16 @@ async def test_a_gateway_that_dies_is_started_again_and_meanwhile_requests_wait(
         with anyio.fail_after(SECONDS):
             while not any("HTTP" in problem for problem in (await client.health_check()).problems):
                 await anyio.sleep(0.01)
-        answer = await anyio.to_thread.run_sync(gateway.get, "/v1/models")
-        assert answer.status == 200
-        with anyio.fail_after(SECONDS):
-            while (await client.health_check()).problems:
-                await anyio.sleep(0.02)
+        await is_back(gateway, client)
+
+
+async def is_back(gateway: RunningGateway, client: Client) -> None:
+    """Wait until the gateway was started again."""
+    answer = await anyio.to_thread.run_sync(gateway.get, "/v1/models")
+    assert answer.status == 200
+    with anyio.fail_after(SECONDS):
+        while (await client.health_check()).problems:
+            await anyio.sleep(0.02)
 
 
 def gateways(data_dir: Path) -> list[psutil.Process]:

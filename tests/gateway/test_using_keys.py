@@ -71,7 +71,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     models.mkdir()
     for name in ("tiny", "other"):
         tiny_model(models / f"{name}.gguf", chat_template=CHAT_TEMPLATE)
-    with running_node(models, data):
+    config = directory / "suite.toml"
+    config.write_text('[models.tiny]\naliases = ["nick"]\n[models.other]\naliases = ["tony"]\n')
+    with running_node(models, data, "--config", str(config)):
         where = ("--data-dir", str(data))
         refused = run_command("gateway", "--listen", "0.0.0.0:0", *where)
         assert refused.returncode == 1
@@ -162,6 +164,50 @@ def test_a_key_may_do_what_it_was_made_for(place: Place) -> None:
     assert [each["id"] for each in place.models(secret).document["data"]] == ["tiny"]
     admin = place.create("admin", "--endpoint", "admin")
     assert place.gateway.get("/metrics", bearer(admin)).status == 200
+
+
+def test_a_key_learns_nothing_of_models_that_it_may_not_use(place: Place) -> None:
+    secret = place.create("curious", "--model", "t?ny", "--endpoint", "chat", "--endpoint", "models")
+    assert place.chat(secret, model="nick").document["model"] == "tiny", "an alias of what the key may use"
+    for name in ("othe", "other"):
+        refused = place.chat(secret, model=name)
+        assert (refused.status, place.code(refused)) == (403, "key_not_permitted")
+        assert "x-suite-model-digest" not in refused.headers
+    for answer in (
+        place.chat(secret, model="tony"),
+        place.chat(secret, model="tyny"),
+        place.gateway.get("/v1/models/tony", bearer(secret)),
+        place.gateway.post("/api/show", {"name": "tony"}, bearer(secret)),
+    ):
+        assert answer.status == 404
+        assert b"other" not in answer.body
+        assert b"tiny" not in answer.body
+        assert "x-suite-model-digest" not in answer.headers
+    assert place.gateway.post("/api/show", {"name": "nick"}, bearer(secret)).status == 200
+
+
+def test_what_changes_things_for_all_is_for_admins(place: Place) -> None:
+    secret = place.create("user")
+    requests: list[tuple[str, dict[str, Any]]] = [
+        ("/api/chat", {"model": "tiny", "keep_alive": 0}),
+        ("/api/chat", {"model": "tiny", "keep_alive": -1}),
+        ("/api/generate", {"model": "tiny", "keep_alive": "1ms"}),
+        ("/api/embed", {"model": "tiny", "input": "a", "keep_alive": "0s"}),
+        ("/v1/chat/completions", CHAT | {"keep_alive": "forever", "stream": True}),
+        ("/v1/chat/completions", CHAT | {"priority": 1}),
+        ("/v1/completions", {"model": "tiny", "prompt": "a", "keep_alive": "now"}),
+        ("/v1/embeddings", {"model": "tiny", "input": "a", "keep_alive": "forever"}),
+        ("/v1/rerank", {"model": "tiny", "query": "a", "documents": ["b"], "keep_alive": 0}),
+    ]
+    for path, body in requests:
+        answer = place.gateway.post(path, body, bearer(secret))
+        assert answer.status == 403, path
+        assert b"--endpoint admin" in answer.body
+    assert place.chat(secret, keep_alive=300, priority=-1).status == 200
+    admin = place.create("root", "--endpoint", "admin", "--endpoint", "chat")
+    assert place.chat(admin, priority=1).status == 200
+    unloaded = place.gateway.post("/api/chat", {"model": "tiny", "keep_alive": 0}, bearer(admin))
+    assert unloaded.document["done_reason"] == "unload"
 
 
 def test_a_revoked_or_expired_key_is_refused_within_a_moment(place: Place) -> None:

@@ -46,6 +46,7 @@ class PendingChoice:
             reasoning="".join(self._reasoning) or None,
             tool_calls=calls or None,
             finish_reason=self.generation.outcome or outcome,
+            stop_text=self.generation.stop_text,
             # A stream had them in its chunks, and all of them may not fit into one message.
             logprobs=None if asked.stream or asked.alternatives is None else tuple(self._logprobs),
         )

@@ -383,6 +383,7 @@ class ClientGeneration:
             conversation_id=asked.conversation_id,
             using_kv_cache=tokens.reused_tokens > 0,
             finish_reason=first.finish_reason,
+            stop_text=first.stop_text,
             seed=self._seed,
             usage=tokens,
             timings=self._timings(),

@@ -123,6 +123,15 @@ def require(key: KeyCreated, endpoint: KeyEndpoint) -> None:
         raise KeyNotPermitted(f"the key {key.name} may not be used for {endpoint}, only for: {may}")
 
 
+def require_admin(key: KeyCreated, wish: str) -> None:
+    """Raise KeyNotPermitted unless the key may do what changes things for all."""
+    if "admin" not in key.endpoints:
+        raise KeyNotPermitted(
+            f"the key {key.name} may not {wish}: leave that out, or use a key that was made with "
+            "`--endpoint admin`"
+        )
+
+
 def require_model(key: KeyCreated, model_id: str) -> None:
     """Raise KeyNotPermitted unless the key may be used with this model."""
     if not covers(key, model_id):

@@ -180,6 +180,7 @@ class Engine:
         """End a run at a stop string. What the string hid is forgotten: `continue` goes on from the text."""
         assert run.slot is not None
         slot, hidden = run.slot, run.answer.hidden
+        run.generation.stop_text = run.answer.stop_text
         self._end(run, "stop")
         answer = [*slot.tokens, token][-run.generation.completion_tokens :]
         visible = visible_tokens(answer, hidden, self._backend.vocabulary)

@@ -45,6 +45,8 @@ class Generation:
         self.request = request
         self.prompt_tokens = len(request.prompt)
         self.outcome: Outcome | None = None
+        self.stop_text: str | None = None
+        """The stop string that ended it; None: none did."""
         self.reused_tokens = 0
         """Prompt tokens that were reused from the KV cache."""
         self.completion_tokens = 0

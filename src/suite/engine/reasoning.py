@@ -149,6 +149,11 @@ class AnswerStream:
         return self._text.stopped
 
     @property
+    def stop_text(self) -> str | None:
+        """The stop string that was found."""
+        return self._text.stop_text
+
+    @property
     def hidden(self) -> bytes:
         """The bytes from the stop string on, which are not part of the text."""
         return self._text.hidden

@@ -25,10 +25,15 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = [stop for stop in stops if stop]
         self._held = ""
-        self.stopped = False
-        """Whether a stop string was found; the text ends before it, and later bytes are ignored."""
+        self.stop_text: str | None = None
+        """The stop string that was found; the text ends before it, and later bytes are ignored."""
         self.hidden = b""
         """The bytes from the stop string on, which are not part of the text."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self.stop_text is not None
 
     def push(self, data: bytes) -> str:
         """Add bytes; return the text that is certain by now, which is often empty."""
@@ -46,11 +51,11 @@ class TextStream:
         if not self._stops:
             return text
         held = self._held + text
-        ends = [(at + len(stop), at) for stop in self._stops if (at := held.find(stop)) >= 0]
+        ends = [(at + len(stop), at, stop) for stop in self._stops if (at := held.find(stop)) >= 0]
         if ends:
             # The stop string that is complete first, as if the characters had come one by one.
-            at = min(ends)[1]
-            self.stopped, self._held = True, ""
+            _, at, self.stop_text = min(ends)
+            self._held = ""
             self.hidden = held[at:].encode() + self._decoder.getstate()[0]
             return held[:at]
         keep = max(_overlap(held, stop) for stop in self._stops)

@@ -58,6 +58,9 @@ class Access(Protocol):
     def check_model(self, requester: str | None, model: str) -> None:
         """Raise the error that refuses a model to a requester."""
 
+    def check_admin(self, requester: str | None, wish: str) -> None:
+        """Raise the error that refuses to a requester what only admins may: ``wish`` says what."""
+
     def shows(self, requester: str | None, model: str) -> bool:
         """Whether a requester may know that there is this model."""
 
@@ -100,6 +103,10 @@ class Everybody:
     def check_model(self, requester: str | None, model: str) -> None:
         """Refuse nothing."""
         del requester, model
+
+    def check_admin(self, requester: str | None, wish: str) -> None:
+        """Refuse nothing."""
+        del requester, wish
 
     def shows(self, requester: str | None, model: str) -> bool:
         """Show everything."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from typing import Final
@@ -21,12 +22,14 @@ from suite.errors import SuiteError
 from suite.gateway import health
 from suite.gateway.access import AccessMiddleware
 from suite.gateway.anthropic import endpoints as anthropic
-from suite.gateway.context import Context, put_context
+from suite.gateway.context import Context, context_of, put_context
 from suite.gateway.documents import with_documents
-from suite.gateway.errors import answer_error
+from suite.gateway.errors import answer_error, bug, error_response
 from suite.gateway.gateway import Gateway
 from suite.gateway.ollama import endpoints as ollama
 from suite.gateway.openai import endpoints as openai
+
+logger = logging.getLogger("suite.gateway")
 
 SESSION_HEADERS: Final = (
     "session_id",
@@ -69,13 +72,13 @@ def application(gateway: Gateway, *, cors_origins: Sequence[str] = ()) -> Starle
         middleware=[
             Middleware(ContextMiddleware, gateway=gateway),
             *([_cors(cors_origins)] if cors_origins else []),
+            Middleware(BugMiddleware),
             Middleware(AccessMiddleware, access=gateway.access),
         ],
         exception_handlers={
             SuiteError: answer_error,
             HTTPException: answer_error,
             ClientDisconnect: answer_error,
-            Exception: answer_error,
         },
     )
 
@@ -145,6 +148,25 @@ class ContextMiddleware:
             seconds=self._gateway.clock() - context.began,
             first_byte_seconds=context.first_byte_seconds,
         )
+
+
+class BugMiddleware:
+    """Answers requests that a bug has made fail, and logs it.
+
+    Starlette would do that outside of all middleware, so without the headers that each answer has.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle an ASGI request."""
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            logger.exception("a request failed by a bug")
+            if context_of(scope).status is None:  # else the server closes the connection
+                await error_response(bug(), scope["path"])(scope, receive, send)
 
 
 def _request_id(headers: Headers) -> str | None:

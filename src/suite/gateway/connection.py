@@ -4,6 +4,9 @@ uvicorn waits for ever for the rest of a request, and keeps headers of any size.
 request does not come in time or is too large, and there are only so many. What a proxy could understand
 otherwise than this server is refused: httptools (llhttp, strict) refuses two lengths, folded headers and bad
 chunks; here it is a missing or second ``Host``, and the fields after a body are left out (RFC 9112).
+
+A client is read from as long as its answer is made, so that its end shows. So no request is kept that comes
+behind an unfinished one: the connection ends with the first answer, and the client sends the other again.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ class Limits(NamedTuple):
     head_seconds: float = 15.0
     """From the first byte of a request, or from the connection, until all of its headers are there."""
     body_seconds: float = 120.0
+    unread_seconds: float = 60.0
+    """How long a client may take to read what is in the buffers, before the connection is cut off."""
 
 
 def room_for_connections(wanted: int) -> int:
@@ -73,13 +78,16 @@ class GuardedConnection(HttpToolsProtocol):
         self._requests = 0
         self._body_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread_deadline: asyncio.TimerHandle | None = None
+        self._is_last = False
+        """Whether the request that is answered is the last one, and nothing that comes is read any more."""
         self._found: SuiteError | None = None
 
     # --- the connection -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, or close at once what is one connection too many."""
-        super().connection_made(_Lingering(transport, self))  # type: ignore[arg-type]
+        super().connection_made(_Lingering(transport, self, self._limits.unread_seconds))  # type: ignore[arg-type]
         if len(self.connections) > self._limits.connections:
             self._refuse(Overloaded("too many connections: close those that you do not use, and try again"))
         else:
@@ -89,11 +97,28 @@ class GuardedConnection(HttpToolsProtocol):
         """Wait for nothing any more."""
         self._stop_waiting()
         self._unset_keepalive_if_required()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """Tell the request that its client is gone: what is still to be sent may hold the connection up."""
+        self._disconnect()
+
+    def pause_writing(self) -> None:
+        """Have the answer wait for its client to read, but not for ever."""
+        super().pause_writing()
+        self._unread_deadline = self.loop.call_later(self._limits.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on with the answer."""
+        super().resume_writing()
+        if self._unread_deadline is not None:
+            self._unread_deadline.cancel()
+            self._unread_deadline = None
 
     def data_received(self, data: bytes) -> None:
         """Take what came, if it is not too much."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_last:
             return
         if self._phase == "idle" and self._deadline is None:
             self._expect("idle", self._limits.head_seconds)
@@ -112,6 +137,10 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins: its headers have to come in time."""
+        if self._is_answering:
+            self._is_last, self.cycle.keep_alive = True, False
+            self._stop_waiting()
+            raise _UNCLEAR.copy()  # has the parser stop
         self._requests += 1
         self._expect("head", self._limits.head_seconds)
         super().on_message_begin()
@@ -143,7 +172,8 @@ class GuardedConnection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser has refused, or what was found while it parsed."""
         del msg
-        self._refuse(self._found or _UNCLEAR.copy())
+        if not self._is_last:
+            self._refuse(self._found or _UNCLEAR.copy())
 
     def _check_head(self) -> None:
         hosts = sum(name == b"host" for name, _ in self.headers)
@@ -174,7 +204,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     def _give_up(self, seconds: float) -> None:
         self._deadline = None
-        if self._answers_an_earlier_request:
+        if self._is_answering:
             self._expect(self._phase, seconds)
         elif self._phase != "idle" or self._phase_bytes:
             self._refuse(SlowRequest(f"the request is not whole after {seconds:g} s: send it without pauses"))
@@ -182,22 +212,25 @@ class GuardedConnection(HttpToolsProtocol):
             self.transport.close()
 
     @property
-    def _answers_an_earlier_request(self) -> bool:
-        if self._phase == "body":
-            return bool(self.pipeline)
-        return self.cycle is not None and not self.cycle.response_complete
+    def _is_answering(self) -> bool:
+        """Whether a request is whole, and its answer not."""
+        return self._phase != "body" and self.cycle is not None and not self.cycle.response_complete
 
     # --- the end ------------------------------------------------------------------------------------------
 
     def _refuse(self, error: SuiteError) -> None:
         """Close the connection, and say why if no answer is on its way in which that would be read."""
-        silent = self._answers_an_earlier_request or (self.cycle is not None and self._is_answered)
+        silent = self._is_answering or (self.cycle is not None and self._is_answered)
         if not silent and not self.transport.is_closing():
             self.transport.write(_response(error, self._path))
-        if self.cycle is not None:
+        self._disconnect()
+        self.transport.close()
+
+    def _disconnect(self) -> None:
+        """Tell the request that is answered that nobody waits for it."""
+        if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        self.transport.close()
 
     @property
     def _path(self) -> str:
@@ -211,18 +244,22 @@ class GuardedConnection(HttpToolsProtocol):
     @property
     def is_amid_request(self) -> bool:
         """Whether the client is likely to send more, and to read only then."""
-        return self._phase != "idle"
+        return self._is_last or self._phase != "idle"
 
 
 class _Lingering:
     """A transport that throws away for a moment what comes, if it is closed amid a request.
 
-    If it closed at once, the system would cut the client off, which then might not read the answer.
+    If it closed at once, the system would cut the client off, which then might not read the answer. A client
+    that does not read what is still to be sent is cut off after `unread_seconds`.
     """
 
-    def __init__(self, transport: asyncio.Transport, connection: GuardedConnection) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, connection: GuardedConnection, unread_seconds: float
+    ) -> None:
         self._transport = transport
         self._connection = connection
+        self._unread_seconds = unread_seconds
         self._closing = False
 
     def __getattr__(self, name: str) -> Any:
@@ -233,13 +270,18 @@ class _Lingering:
 
     def close(self) -> None:
         if self.is_closing() or not self._connection.is_amid_request:
-            self._transport.close()
+            self._finish()
             return
         self._closing = True
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._transport.resume_reading()
-        self._connection.loop.call_later(_LINGER_SECONDS, self._transport.close)
+        self._connection.loop.call_later(_LINGER_SECONDS, self._finish)
+
+    def _finish(self) -> None:
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._connection.loop.call_later(self._unread_seconds, self._transport.abort)
 
 
 def _too_large(phase: Phase, limits: Limits) -> SuiteError:

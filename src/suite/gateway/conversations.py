@@ -51,18 +51,21 @@ class Conversations:
         """
         try:
             digests, opening = _digests(scope, messages)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             yield None
             return
-        id = self._find(digests) or self._new(digests, opening)
-        self._remember(digests[-1], id)
+        found = self._find(digests)
+        id = self._new(digests, opening) if found is None else self._ids[found]
         self._running.add(id)
         try:
             yield id
+            self._remember(digests[-1], id, instead_of=found)
         finally:
             self._running.discard(id)
 
-    def _remember(self, digest: bytes, id: str) -> None:
+    def _remember(self, digest: bytes, id: str, *, instead_of: bytes | None) -> None:
+        if instead_of is not None and self._ids.get(instead_of) == id:
+            del self._ids[instead_of]
         replaced = self._ids.pop(digest, id)
         self._ids[digest] = id
         self._known.add(id)
@@ -70,14 +73,15 @@ class Conversations:
         if len(self._ids) > self._most_known:
             self._known.discard(self._ids.popitem(last=False)[1])
 
-    def _find(self, digests: Sequence[bytes]) -> str | None:
-        """The conversation whose last request is the longest beginning of this one, if it is not running.
+    def _find(self, digests: Sequence[bytes]) -> bytes | None:
+        """The digest of the last request that is the longest beginning of this one, if it is not running.
 
         A conversation that is running is not gone on with: this is another one that has begun alike.
         """
         for digest in reversed(digests):
-            if self._ids.get(digest) not in (None, *self._running):
-                return self._ids.pop(digest)
+            id = self._ids.get(digest)
+            if id is not None and id not in self._running:
+                return digest
         return None
 
     def _new(self, digests: Sequence[bytes], opening: bytes) -> str:

@@ -1,14 +1,15 @@
-"""The digests of the models' files, for the headers of answers. An answer never waits for them."""
+"""Which ids the models have, and the digests of their files, for rights and for the headers of answers."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Final
 
 import anyio
 
 from suite.client import Client
-from suite.errors import SuiteError
+from suite.errors import ModelNotFound, SuiteError
 from suite.identity import Clock
 
 logger = logging.getLogger("suite.gateway")
@@ -18,36 +19,58 @@ FRESH_SECONDS: Final = 10.0
 
 
 class Digests:
-    """Knows the digest of each model by its ids. It asks the service only while answers want to know."""
+    """Knows the id and the digest of each model. It asks the service only while someone wants to know."""
 
     def __init__(self, client: Client, clock: Clock) -> None:
         self._client = client
         self._clock = clock
         self._known: dict[str, str] = {}
+        self._ids: dict[str, str] = {}
+        """By the ids themselves, and by the aliases that only one model has."""
+        self._told: float | None = None
+        """When the service told what is known."""
         self._asked: float | None = None
         self._wanted = anyio.Event()
 
     def of(self, model: str) -> str | None:
-        """The SHA-256 of a model's file; None: it is not known, or not yet."""
+        """The SHA-256 of a model's file; None: it is not known, or not yet. No answer waits for it."""
         if self._asked is None or self._clock() - self._asked > FRESH_SECONDS:
             self._wanted.set()
         return self._known.get(model)
+
+    async def id_of(self, name: str) -> str | None:
+        """The id of the model with this id or alias; None: there is none. Raises the service's errors."""
+        if name in self._ids and self._told is not None and self._clock() - self._told < FRESH_SECONDS:
+            return self._ids[name]
+        self._wanted.set()
+        try:
+            model = (await self._client.get_model_status(name)).model
+        except ModelNotFound:
+            return None
+        return None if model is None else model.model_id
 
     async def run(self) -> None:
         """Ask whenever what is known is too old for an answer."""
         while True:
             self._asked = self._clock()
             try:
-                self._known = await self._ask()
+                await self._ask()
             except SuiteError as error:
                 logger.debug("the digests of the models are not known: %s", error.message)
             self._wanted = anyio.Event()
             await self._wanted.wait()
 
-    async def _ask(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for info in (await self._client.list_models()).models:
+    async def _ask(self) -> None:
+        began = self._clock()
+        infos = (await self._client.list_models()).models
+        claims = Counter(alias for info in infos for alias in info.aliases)
+        ids: dict[str, str] = {}
+        digests: dict[str, str] = {}
+        for info in infos:
+            names = (*(each for each in info.aliases if claims[each] == 1), info.model_id)
+            ids |= dict.fromkeys(names, info.model_id)
             digest = info.sha256 if info.instance is None else info.instance.sha256 or info.sha256
             if digest is not None:
-                found |= dict.fromkeys((info.model_id, *info.aliases), digest)
-        return found
+                digests |= dict.fromkeys(names, digest)
+        self._ids = ids | {info.model_id: info.model_id for info in infos}
+        self._known, self._told = digests, began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from html import escape
 from typing import Any, Final
 
@@ -70,7 +71,11 @@ class _Documents:
     async def openapi(self, request: Request) -> Response:
         """The document for programs."""
         del request
-        return Response(encode(openapi(self.operations)), media_type="application/json")
+        return Response(self._openapi, media_type="application/json")
+
+    @cached_property
+    def _openapi(self) -> bytes:  # takes as long as some dozen other requests
+        return encode(openapi(self.operations))
 
 
 def openapi(operations: Sequence[Operation]) -> dict[str, Any]:

@@ -89,8 +89,13 @@ def error_response(error: SuiteError, path: str) -> Response:
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """Starlette's handler of every exception: also of its own, and of bugs."""
+    """Starlette's handler of the exceptions that are no bugs, also of its own."""
     return error_response(_as_suite_error(error), request.url.path)
+
+
+def bug() -> SuiteError:
+    """What is told of an error in the gateway itself, which has to be logged."""
+    return SuiteError("an error in the gateway itself: its log has the cause")
 
 
 def invalid(body: bytes, error: Exception) -> SuiteError:
@@ -136,4 +141,4 @@ def _as_suite_error(error: Exception) -> SuiteError:
         case HTTPException():
             return InvalidRequest(error.detail)
         case _:
-            return SuiteError("an error in the gateway itself: its log has the cause")
+            return bug()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import msgspec
 from starlette.requests import Request
 
 from suite.client import Client
+from suite.errors import ModelNotFound, SuiteError
 from suite.gateway.access import Access
 from suite.gateway.context import context_of
 from suite.gateway.digests import Digests
@@ -17,7 +18,9 @@ from suite.gateway.errors import invalid
 from suite.gateway.generations import Generations, while_connected
 from suite.gateway.loading import loaded_within
 from suite.gateway.metrics import Metrics
+from suite.gateway.privileges import privilege_of
 from suite.identity import Clock, NewId, Now
+from suite.messages.actions.status import ModelInfo
 
 
 class ForModel(Protocol):
@@ -26,6 +29,15 @@ class ForModel(Protocol):
     @property
     def model(self) -> str:
         """Its id, or one of its aliases."""
+
+
+@runtime_checkable
+class WithWishes(Protocol):
+    """A request that may ask for what needs rights."""
+
+    @property
+    def wishes(self) -> Mapping[str, object]:
+        """The fields for the service that may need rights."""
 
 
 T = TypeVar("T")
@@ -55,9 +67,10 @@ class Gateway:
         self._load_seconds = load_seconds
 
     async def read(self, request: Request, decode: Callable[[bytes], M]) -> M:
-        """Read the body of a request for a model, and check that its sender may use that.
+        """Read the body of a request for a model, and check that its sender may ask for that.
 
-        Raises InvalidJson, InvalidRequest, TooLarge, or the refusal of the model.
+        Where keys are on, the request then names the model by its id. Raises InvalidJson, InvalidRequest,
+        TooLarge, ModelNotFound, KeyNotPermitted.
         """
         body = await request.body()
         try:
@@ -65,19 +78,52 @@ class Gateway:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise invalid(body, error) from None
         context = context_of(request.scope)
-        context.model = asked.model
-        self.access.check_model(context.requester, asked.model)
+        model_id = await self.resolve(context.requester, asked.model)
+        if model_id != asked.model:
+            asked = msgspec.structs.replace(asked, model=model_id)  # type: ignore[type-var]
+        context.model = model_id
+        self._check_wishes(context.requester, asked)
         return asked
+
+    def _check_wishes(self, requester: str | None, asked: ForModel) -> None:
+        if requester is None or not isinstance(asked, WithWishes):
+            return
+        if (wish := privilege_of(asked.wishes)) is not None:
+            self.access.check_admin(requester, wish)
+
+    async def resolve(self, requester: str | None, name: str) -> str:
+        """The id of the model that a requester asks for; without keys, the service finds out what it means.
+
+        A requester learns nothing about models that it may not use: an alias of one of them means nothing.
+        Raises ModelNotFound, KeyNotPermitted.
+        """
+        if requester is None:
+            return name
+        try:
+            model_id = await self.digests.id_of(name)
+        except SuiteError:
+            self.access.check_model(requester, name)
+            raise
+        if model_id is None or not self.access.shows(requester, model_id):
+            self.access.check_model(requester, name)
+            raise ModelNotFound(f"no model {name[:255]!r}: GET /v1/models lists those that this key may use")
+        return model_id
+
+    async def models(self, requester: str | None) -> list[ModelInfo]:
+        """The models that a requester may know of."""
+        infos = (await self.client.list_models()).models
+        return [each for each in infos if self.access.shows(requester, each.model_id)]
 
     async def patiently(
         self, request: Request, model: str, load_wait_ms: int | None, work: Callable[[int], Awaitable[T]]
     ) -> T:
         """Do work with a model that may have to be loaded first, as long as the request's client waits.
 
-        ``work`` gets how long the model may wait for memory: ``load_wait_ms``, if that was given. Raises
-        Cancelled, and ModelLoading when the model is not loaded in time.
+        ``work`` gets how long the model may wait for memory: ``load_wait_ms``, if that was given and is not
+        longer than any request waits. Raises Cancelled, and ModelLoading when it is not loaded in time.
         """
-        seconds = self._load_seconds if load_wait_ms is None else load_wait_ms / 1000
+        most = self._load_seconds
+        seconds = most if load_wait_ms is None else min(most, load_wait_ms / 1000)
         return await while_connected(
             request, partial(loaded_within, seconds, self.client, model, work, self.clock)
         )

@@ -7,6 +7,7 @@ error keeps its status as long as nothing was sent.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from suite.client import Client
-from suite.errors import Cancelled, NotEnoughMemory, SuiteError
+from suite.errors import Cancelled, NotEnoughMemory, SuiteError, Unavailable
 from suite.gateway.context import Context, context_of
 from suite.gateway.conversations import Conversations
+from suite.gateway.errors import bug
 from suite.gateway.loading import Loading
 from suite.gateway.metrics import Metrics
 from suite.gateway.sse import PieceStream, gone
@@ -29,6 +31,8 @@ from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.logprobs import TokenLogprobs
 from suite.messages.signals import Accepted, Chunk, Signal
 from suite.tasks import background
+
+logger = logging.getLogger("suite.gateway")
 
 T = TypeVar("T")
 
@@ -71,6 +75,14 @@ class Generations:
         self._load_seconds = load_seconds
         self._clock = clock
         self._conversations = Conversations()
+        self._running: set[anyio.CancelScope] = set()
+        self._has_ended = False
+
+    def end(self) -> None:
+        """Refuse all that run, so that their clients are told: the gateway ends."""
+        self._has_ended = True
+        for each in self._running:
+            each.cancel()
 
     async def whole(self, request: Request, fields: Fields) -> GenerateTextReply:
         """Generate, and return all of it. Raises Cancelled if the request's client is gone meanwhile."""
@@ -117,15 +129,26 @@ class Generations:
 
         if context.requester is not None:
             fields = {**fields, "requester": context.requester}
-        with self._in_conversation(context, fields) as fields, anyio.CancelScope() as limit:
-            try:
-                reply = await self._client.answer(fields, hear_all)
-                self._metrics.count_tokens(reply.model_id, reply.usage)
-                return reply
-            except NotEnoughMemory:
-                if not loading.is_cold:
-                    raise
-        raise loading.over_limit()
+        with self._in_conversation(context, fields) as fields:
+            with anyio.CancelScope() as limit, self._cancelled_by_end(limit):
+                try:
+                    reply = await self._client.answer(fields, hear_all)
+                    self._metrics.count_tokens(reply.model_id, reply.usage)
+                    return reply
+                except NotEnoughMemory:
+                    if not loading.is_cold:
+                        raise
+            if self._has_ended:
+                raise Unavailable("the gateway ends: send the request again")
+            raise loading.over_limit()
+
+    @contextmanager
+    def _cancelled_by_end(self, scope: anyio.CancelScope) -> Iterator[None]:
+        self._running.add(scope)
+        try:
+            yield
+        finally:
+            self._running.discard(scope)
 
     @contextmanager
     def _in_conversation(self, context: Context, fields: Fields) -> Iterator[Fields]:
@@ -168,6 +191,11 @@ class StreamedAnswer:
             if not stream.has_begun:
                 raise
             stream.put(self._form.error(error))
+        except Exception:
+            if not stream.has_begun:
+                raise
+            logger.exception("an answer failed by a bug amid its stream")
+            stream.put(self._form.error(bug()))
         stream.end()
 
 

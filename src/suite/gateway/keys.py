@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from starlette.datastructures import Headers
 
 from suite.client import Client
-from suite.domain.keys import Keys, covers, identify, is_expired, require, require_model
+from suite.domain.keys import Keys, covers, identify, is_expired, require, require_admin, require_model
 from suite.domain.rate_limit import Bucket
 from suite.errors import InvalidApiKey, KeysMissing, RateLimited
 from suite.gateway.access import endpoint_of
@@ -111,6 +111,10 @@ class KeyRing:
     def check_model(self, requester: str | None, model: str) -> None:
         """Raises KeyNotPermitted if the key may not use the model."""
         require_model(self._key(requester), model)
+
+    def check_admin(self, requester: str | None, wish: str) -> None:
+        """Raises KeyNotPermitted if the key is not for admins."""
+        require_admin(self._key(requester), wish)
 
     def shows(self, requester: str | None, model: str) -> bool:
         """Whether the key may use the model."""

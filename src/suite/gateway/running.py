@@ -32,7 +32,11 @@ logger = logging.getLogger("suite.gateway")
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 DRAIN_SECONDS: Final = 10.0
-"""How long the end of the gateway waits for answers that are being sent."""
+"""How long the end of the gateway waits for answers that are being sent. Then they end with an error."""
+NODE_DRAIN_SECONDS: Final = 1.0
+"""The same for a gateway that ends with its node, which has waited already for the answers that it makes."""
+_LAST_WORDS_SECONDS: Final = 1.0
+"""How long the errors may take to be sent."""
 _MIB: Final = 2**20
 
 
@@ -67,9 +71,17 @@ async def run_gateway(
             if certificate is not None:
                 tasks.start_soon(certificate.watch)
             tls = None if certificate is None else certificate.context
-            async with serving(app, opened, limits=_limits(settings), tls=tls, drain_seconds=DRAIN_SECONDS):
+            drain = DRAIN_SECONDS if inherited is None else NODE_DRAIN_SECONDS
+            limit = drain + _LAST_WORDS_SECONDS
+            async with serving(app, opened, limits=_limits(settings), tls=tls, drain_seconds=limit):
                 on_ready(url_of(opened, secure=tls is not None))
                 await stop.wait()
+                tasks.start_soon(_end_after, drain, gateway)
+
+
+async def _end_after(seconds: float, gateway: Gateway) -> None:
+    await anyio.sleep(seconds)
+    gateway.generations.end()
 
 
 async def _access(settings: HttpSettings, opened: socket.socket, client: Client, tasks: TaskGroup) -> Access:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 import anyio
-from starlette.types import Receive, Send
+from starlette.types import Message, Receive, Send
 
 from suite.tasks import background
 
@@ -35,8 +35,11 @@ class PieceStream:
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
         most_unsent_bytes: int = MOST_UNSENT_BYTES,
     ) -> None:
-        """``on_overflow`` is called when the client leaves too much unread."""
-        self._send = send
+        """``on_overflow`` is called when the client leaves too much unread.
+
+        One piece is never too much: it counts once another one comes behind it.
+        """
+        self._write = send
         self._media_type = media_type
         self._keep_alive = keep_alive
         self._on_overflow = on_overflow
@@ -46,6 +49,8 @@ class PieceStream:
         self._unsent_bytes = 0
         self._news = asyncio.Event()  # anyio's cannot be cleared, and there is one piece for each token
         self._writes = 0
+        self._is_blocked = False
+        """Whether the client has to read before more can be sent."""
         self._ended = False
         self.has_begun = False
         """Whether the status is decided: something was sent, or is about to be."""
@@ -55,9 +60,10 @@ class PieceStream:
         if not piece:
             return
         self.has_begun = True
+        left = len(self._unsent)
         self._unsent.append(piece)
         self._unsent_bytes += len(piece)
-        if self._unsent_bytes > self._most_unsent_bytes:
+        if left and self._is_blocked and self._unsent_bytes > self._most_unsent_bytes:
             self._on_overflow()
         self._news.set()
 
@@ -78,6 +84,11 @@ class PieceStream:
                 await self._news.wait()
                 more = not self._ended
                 await self._send({"type": "http.response.body", "body": self._take(), "more_body": more})
+
+    async def _send(self, message: Message) -> None:
+        self._is_blocked = True  # others see it only if this waits
+        await self._write(message)
+        self._is_blocked = False
 
     async def _stay_alive(self) -> None:
         """Put signs of life while nothing else is sent."""
@@ -107,6 +118,11 @@ class PieceStream:
 def event(data: bytes) -> bytes:
     """One server-sent event without a name."""
     return b"data: " + data + b"\n\n"
+
+
+def named_event(name: str, data: bytes) -> bytes:
+    """One server-sent event with a name."""
+    return b"event: " + name.encode() + b"\n" + event(data)
 
 
 def comment(text: str) -> bytes:

@@ -36,7 +36,7 @@ from suite.node.address import Address
 from suite.node.appraisal import Appraisals
 from suite.node.cores import NodeCores
 from suite.node.foreign_messages import ForeignMessages
-from suite.node.gateway import Gateway
+from suite.node.gateway import GatewayProcess
 from suite.node.generations import Generations
 from suite.node.integrity import EVENTS_LOST, Integrity
 from suite.node.journal import Journal
@@ -99,7 +99,7 @@ class Environment(NamedTuple):
     connection: Connection
     log: Log
     tasks: anyio.abc.TaskGroup
-    gateway: Gateway | None
+    gateway: GatewayProcess | None
     new_id: NewId
     now: Now
     clock: Clock

@@ -28,13 +28,13 @@ from suite.listening import listening, url_of
 logger = logging.getLogger("suite.node")
 
 STOP_SECONDS: Final = 2.0
-"""How long the process may take to end in order before it is killed."""
+"""How long the process may take to end in order before it is killed: it needs less (`NODE_DRAIN_SECONDS`)."""
 FIRST_PAUSE_SECONDS: Final = 0.2
 LAST_PAUSE_SECONDS: Final = 30.0
 """The longest pause before a process is started again that dies again and again."""
 
 
-class Gateway:
+class GatewayProcess:
     """Keeps one process of ``suite gateway`` running."""
 
     def __init__(self, settings: Settings, opened: socket.socket) -> None:
@@ -49,7 +49,7 @@ class Gateway:
 
     @classmethod
     @contextmanager
-    def opened(cls, settings: Settings) -> Iterator[Gateway | None]:
+    def opened(cls, settings: Settings) -> Iterator[GatewayProcess | None]:
         """The gateway that the settings ask for, with its socket open; None if they ask for none.
 
         Raises PortTaken, InvalidConfiguration, and NotInstalled without the extra ``http``.

@@ -22,7 +22,7 @@ from suite.messages.events import Generated
 from suite.node.admission import Terms
 from suite.node.cores import NodeCores
 from suite.node.foreign_messages import ForeignMessages
-from suite.node.gateway import Gateway
+from suite.node.gateway import GatewayProcess
 from suite.node.generations import Generations
 from suite.node.integrity import Integrity
 from suite.node.journal import Journal
@@ -59,7 +59,7 @@ class Node:
         supervisor: Supervisor,
         generations: Generations,
         pins: Pins,
-        gateway: Gateway | None,
+        gateway: GatewayProcess | None,
         new_id: NewId,
         now: Now,
         clock: Clock,

@@ -61,7 +61,7 @@ from suite.node.assembly import (
 from suite.node.content import ContentWatch
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
-from suite.node.gateway import Gateway
+from suite.node.gateway import GatewayProcess
 from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
@@ -203,7 +203,7 @@ async def running_node(
     with (
         data_directory.held(settings.data_dir),
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
-        Gateway.opened(settings) as gateway,
+        GatewayProcess.opened(settings) as gateway,
     ):
         Address(settings, None).withdraw()  # of a node that was killed
         async with (

@@ -11,14 +11,14 @@ from msgspec import UNSET, UnsetType
 from suite.errors import SuiteError
 from suite.gateway.encoding import encode
 from suite.gateway.errors import status_of
-from suite.gateway.sse import EVENT_STREAM
+from suite.gateway.sse import EVENT_STREAM, named_event
 from suite.gateway.tool_text import TextBeforeCalls
 from suite.messages.actions.chat import ToolCall
 from suite.messages.actions.generation import GenerateTextReply
 from suite.messages.actions.generation import Usage as Tokens
 from suite.messages.signals import Chunk
 
-StopReason: TypeAlias = Literal["end_turn", "max_tokens", "tool_use"]
+StopReason: TypeAlias = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 BlockKind: TypeAlias = Literal["thinking", "text"]
 
 _ERROR_TYPES: Final = {
@@ -83,7 +83,7 @@ class OutputMessage(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     content: tuple[OutputBlock, ...]
     stop_reason: StopReason | None
-    stop_sequence: None = None
+    stop_sequence: str | None = None
     usage: MessageUsage
     warnings: tuple[str, ...] | UnsetType = UNSET
     """Not in Anthropic's API: what of the request could not be done as asked."""
@@ -138,6 +138,7 @@ def output_message(reply: GenerateTextReply, *, id: str) -> OutputMessage:
         model=reply.model_id,
         content=(*thoughts, *texts, *map(_tool_use, reply.tool_calls or ())),
         stop_reason=_stop_reason(reply),
+        stop_sequence=_stop_sequence(reply),
         usage=MessageUsage.of(reply.usage),
         warnings=reply.warnings or UNSET,
     )
@@ -158,7 +159,7 @@ class MessageAnswer:
 
     def error(self, error: SuiteError) -> bytes:
         """An event with the error; no `message_stop` follows it."""
-        return _event("error", **anthropic_error(error))
+        return _event(**anthropic_error(error))
 
     def keep_alive(self, told: str) -> bytes:
         """A ping."""
@@ -177,7 +178,7 @@ class MessageAnswer:
         rest = self._text.rest(reply.text if calls else None)
         events = self._piece("text", rest) if rest or not (calls or self._blocks) else b""
         events += self._close() + b"".join(map(self._call, calls))
-        delta = {"stop_reason": _stop_reason(reply), "stop_sequence": None}
+        delta = {"stop_reason": _stop_reason(reply), "stop_sequence": _stop_sequence(reply)}
         usage = MessageUsage.of(reply.usage)
         return (
             self._begin()
@@ -226,7 +227,7 @@ class MessageAnswer:
 
 
 def _event(type: str, **data: object) -> bytes:
-    return b"event: " + type.encode() + b"\ndata: " + encode({"type": type, **data}) + b"\n\n"
+    return named_event(type, encode({"type": type, **data}))
 
 
 def _tool_use(call: ToolCall) -> ToolUse:
@@ -236,4 +237,11 @@ def _tool_use(call: ToolCall) -> ToolUse:
 def _stop_reason(reply: GenerateTextReply) -> StopReason:
     if reply.tool_calls:
         return "tool_use"
+    if reply.stop_text is not None:
+        return "stop_sequence"
     return "end_turn" if reply.finish_reason == "stop" else "max_tokens"
+
+
+def _stop_sequence(reply: GenerateTextReply) -> str | None:
+    """The stop sequence that is the reason of the end."""
+    return None if reply.tool_calls else reply.stop_text

@@ -14,6 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from suite.errors import InvalidRequest, UnsupportedContent
+from suite.gateway.encoding import Integer
+from suite.gateway.fields import function_tool
 from suite.gateway.generations import Fields
 
 SentMessage: TypeAlias = dict[str, Any]
@@ -61,8 +63,8 @@ class ToolResultBlock(msgspec.Struct, frozen=True, kw_only=True, tag="tool_resul
     """The answer to a call."""
 
     tool_use_id: str
-    content: str | tuple[TextBlock | ImageBlock | DocumentBlock, ...] = ""
-    is_error: bool = False
+    content: str | tuple[TextBlock | ImageBlock | DocumentBlock, ...] | None = None
+    is_error: bool | None = None
 
 
 Block: TypeAlias = (
@@ -160,12 +162,12 @@ class CountTokensRequest(msgspec.Struct, frozen=True, kw_only=True):
 class MessagesRequest(CountTokensRequest, frozen=True, kw_only=True):
     """A request to ``/v1/messages``. Unknown parameters are ignored."""
 
-    max_tokens: Annotated[int, Meta(ge=1)]
+    max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     stream: bool | None = None
     metadata: Metadata | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
+    top_k: Integer | None = None
     stop_sequences: tuple[str, ...] | None = None
     output_format: OutputFormat | None = None
     """An older place of ``output_config.format``."""
@@ -234,9 +236,10 @@ def _sent(message: InputMessage) -> Iterator[SentMessage]:
 
 
 def _result(result: ToolResultBlock) -> SentMessage:
-    if not isinstance(result.content, str) and not all(isinstance(e, TextBlock) for e in result.content):
+    content = result.content or ""
+    if not isinstance(content, str) and not all(isinstance(each, TextBlock) for each in content):
         raise UnsupportedContent
-    text = _joined(result.content)
+    text = _joined(content)
     return {
         "role": "tool",
         "tool_call_id": result.tool_use_id,
@@ -260,16 +263,12 @@ def _tool(tool: InputTool) -> dict[str, Any]:
             f"tools: {tool.name!r} runs on Anthropic's servers ({tool.type}): send tools of the type custom",
             param="tools",
         )
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.input_schema,
-        "strict": tool.strict,
-    }
-    return {
-        "type": "function",
-        "function": {name: value for name, value in function.items() if value is not None},
-    }
+    return function_tool(
+        name=tool.name,
+        description=tool.description,
+        parameters=tool.input_schema,
+        strict=tool.strict,
+    )
 
 
 def _tool_choice(choice: InputToolChoice) -> Fields:

@@ -16,7 +16,12 @@ class OllamaFunctionCall(msgspec.Struct, frozen=True, kw_only=True):
     """The function that the model called, and its arguments."""
 
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] | None = None
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The call as the service takes it."""
+        return {"name": self.name, "arguments": self.arguments or {}}
 
 
 class OllamaToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,7 +35,7 @@ class OllamaMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message of a chat."""
 
     role: str
-    content: str = ""
+    content: str | None = None
     thinking: str | None = None
     images: tuple[str, ...] | None = None
     tool_calls: tuple[OllamaToolCall, ...] | None = None
@@ -41,10 +46,14 @@ class OllamaMessage(msgspec.Struct, frozen=True, kw_only=True):
         """The message as the service takes it. ``number`` makes ids for calls without one."""
         if self.images:
             raise UnsupportedContent
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        message: dict[str, Any] = {"role": self.role, "content": self.content or ""}
         if self.tool_calls:
             message["tool_calls"] = [
-                {"id": call.id or f"call_{number}_{index}", "type": "function", "function": call.function}
+                {
+                    "id": call.id or f"call_{number}_{index}",
+                    "type": "function",
+                    "function": call.function.sent,
+                }
                 for index, call in enumerate(self.tool_calls)
             ]
         given = {
@@ -68,7 +77,7 @@ class OllamaChatRequest(OllamaRequest, frozen=True, kw_only=True):
     Without messages it loads the model, or unloads it with ``keep_alive: 0``.
     """
 
-    messages: tuple[OllamaMessage, ...] = ()
+    messages: tuple[OllamaMessage, ...] | None = None
     tools: tuple[OllamaTool, ...] | None = None
 
     @property
@@ -80,7 +89,7 @@ class OllamaChatRequest(OllamaRequest, frozen=True, kw_only=True):
     def fields(self) -> Fields:
         """The request as the service takes it. Raises InvalidRequest and UnsupportedContent."""
         fields = self.common_fields
-        fields["messages"] = [message.sent(number) for number, message in enumerate(self.messages)]
+        fields["messages"] = [message.sent(number) for number, message in enumerate(self.messages or ())]
         if self.tools:
             fields["tools"] = self.tools
         return fields
@@ -93,11 +102,11 @@ class OllamaGenerateRequest(OllamaRequest, frozen=True, kw_only=True):
     The prompt is one message of a user, unless it is ``raw``, has a ``suffix``, or the model has no template.
     """
 
-    prompt: str = ""
+    prompt: str | None = None
     suffix: str | None = None
     system: str | None = None
     images: tuple[str, ...] | None = None
-    raw: bool = False
+    raw: bool | None = None
 
     def fields(self, *, has_template: bool) -> Fields:
         """The request as the service takes it. Raises InvalidRequest and UnsupportedContent."""
@@ -106,11 +115,12 @@ class OllamaGenerateRequest(OllamaRequest, frozen=True, kw_only=True):
         fields = self.common_fields
         if self.system:
             fields["system_prompt"] = self.system
+        prompt = self.prompt or ""
         if self.suffix:
-            return fields | {"prompt": self.prompt, "suffix": self.suffix}
+            return fields | {"prompt": prompt, "suffix": self.suffix}
         if self.raw or not has_template:
-            return fields | {"prompt": self.prompt}
-        return fields | {"messages": [{"role": "user", "content": self.prompt}]}
+            return fields | {"prompt": prompt}
+        return fields | {"messages": [{"role": "user", "content": prompt}]}
 
 
 read_chat: Final = reader(OllamaChatRequest)

@@ -46,7 +46,8 @@ from suite.gateway.ollama.models import LoadedModels, Shown, ShowRequest, Tags, 
 from suite.gateway.ollama.names import reader
 from suite.gateway.ollama.options import OllamaRequest
 from suite.gateway.operations import Operation, json_response
-from suite.messages.actions.embedding import EmbedReply
+from suite.gateway.vectors import batches, embedded
+from suite.messages.actions.residency import LoadModelReply
 from suite.messages.actions.status import ModelInfo
 
 API_VERSION: Final = "0.13.0"
@@ -163,20 +164,34 @@ class _Ollama:
     async def embed(self, request: Request) -> Response:
         """Make vectors of texts."""
         asked = await self._gateway.read(request, read_embed)
-        reply = await self._embed(request, asked, asked.input, dimensions=asked.dimensions)
+        replies = await embedded(
+            self._gateway,
+            request,
+            asked.model,
+            asked.batches,
+            dimensions=asked.dimensions,
+            keep_alive=asked.stay,
+        )
         return json_response(
             OllamaEmbedded(
                 model=asked.model,
-                embeddings=reply.embeddings,
+                embeddings=tuple(vector for reply in replies for vector in reply.embeddings),
                 total_duration=round(self._elapsed(request) * 1e9),
-                prompt_eval_count=reply.usage.prompt_tokens,
+                prompt_eval_count=sum(reply.usage.prompt_tokens for reply in replies),
             )
         )
 
     async def embedding(self, request: Request) -> Response:
         """Make the vector of one text."""
         asked = await self._gateway.read(request, read_embedding)
-        reply = await self._embed(request, asked, asked.prompt, normalize=False)
+        (reply,) = await embedded(
+            self._gateway,
+            request,
+            asked.model,
+            batches((asked.prompt or "",)),
+            normalize=False,
+            keep_alive=asked.stay,
+        )
         return json_response(OllamaEmbedding(embedding=reply.embeddings[0]))
 
     async def show(self, request: Request) -> Response:
@@ -187,7 +202,7 @@ class _Ollama:
     async def tags(self, request: Request) -> Response:
         """List all models."""
         now = self._gateway.now()
-        infos = await self._infos(request)
+        infos = await self._gateway.models(context_of(request.scope).requester)
         return json_response(
             Tags(models=tuple(tag(each, now=now) for each in infos if each.status != "invalid"))
         )
@@ -195,7 +210,7 @@ class _Ollama:
     async def loaded(self, request: Request) -> Response:
         """List the models that are loaded."""
         now = self._gateway.now()
-        infos = await self._infos(request)
+        infos = await self._gateway.models(context_of(request.scope).requester)
         models = tuple(loaded(each, each.instance, now=now) for each in infos if each.instance is not None)
         return json_response(LoadedModels(models=models))
 
@@ -225,49 +240,22 @@ class _Ollama:
         """Load the model of a request that has nothing to answer, or unload it if it is not to stay."""
         fields = asked.common_fields
         reason: DoneReason = "unload" if fields.get("keep_alive") == "now" else "load"
-        await while_connected(request, lambda: self._load_or_unload(asked.model, fields, reason))
+        if reason == "load":
+            await self._load(request, asked.model, fields)
+        else:
+            await while_connected(request, lambda: self._gateway.client.unload_model(asked.model))
         return json_response(self._lines(request, asked, write).without_text(reason))
 
-    async def _load_or_unload(self, model_id: str, fields: Mapping[str, Any], reason: DoneReason) -> None:
-        client = self._gateway.client
-        if reason == "load":
-            await client.load_model(
-                model_id, keep_alive=fields.get("keep_alive"), context_length=fields.get("context_length")
-            )
-        else:
-            await client.unload_model(model_id)
-
-    async def _embed(
-        self,
-        request: Request,
-        asked: OllamaEmbedRequest | OllamaEmbeddingRequest,
-        texts: str | tuple[str, ...],
-        *,
-        dimensions: int | None = None,
-        normalize: bool = True,
-    ) -> EmbedReply:
-        requester = context_of(request.scope).requester
-
-        async def embed(load_wait_ms: int) -> EmbedReply:
-            return await self._gateway.client.embed(
-                asked.model,
-                texts,
-                dimensions=dimensions,
-                normalize=normalize,
+    async def _load(self, request: Request, model_id: str, fields: Mapping[str, Any]) -> None:
+        async def load(load_wait_ms: int) -> LoadModelReply:
+            return await self._gateway.client.load_model(
+                model_id,
                 load_wait_ms=load_wait_ms,
-                keep_alive=asked.stay,
-                requester=requester,
+                keep_alive=fields.get("keep_alive"),
+                context_length=fields.get("context_length"),
             )
 
-        reply = await self._gateway.patiently(request, asked.model, None, embed)
-        self._gateway.access.charge(requester, reply.usage.prompt_tokens)
-        return reply
-
-    async def _infos(self, request: Request) -> list[ModelInfo]:
-        """The models that the sender of a request may use."""
-        requester, access = context_of(request.scope).requester, self._gateway.access
-        infos = (await self._gateway.client.list_models()).models
-        return [each for each in infos if access.shows(requester, each.model_id)]
+        await self._gateway.patiently(request, model_id, None, load)
 
     async def _info(self, model_id: str) -> ModelInfo:
         status = await self._gateway.client.get_model_status(model_id)

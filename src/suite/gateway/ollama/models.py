@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta
 
 from suite.messages.actions.status import InstanceInfo, ModelInfo
 
@@ -75,7 +74,14 @@ class LoadedModels(msgspec.Struct, frozen=True, kw_only=True):
 class ShowRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request to ``/api/show``."""
 
-    model: Annotated[str, Meta(min_length=1)]
+    model: str = ""
+    name: str = ""
+    """What older clients call ``model``."""
+
+    def __post_init__(self) -> None:
+        if not (self.model or self.name):
+            raise ValueError("model is missing: send its id")
+        msgspec.structs.force_setattr(self, "model", self.model or self.name)
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,28 +7,29 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from suite.gateway.encoding import Integer
+from suite.gateway.fields import MOST_TOKENS
+from suite.gateway.generations import Fields
 from suite.gateway.ollama.keep_alive import stay
 
 _NAMES = {"num_predict": "max_tokens", "num_ctx": "context_length"}
-_MOST_TOKENS = 2**31 - 1
-"""More than any context has room for; what Ollama means by a number below 0."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of a generation. Unknown ones are ignored, as Ollama does."""
 
-    num_predict: int | None = None
-    num_ctx: int | None = None
+    num_predict: Integer | None = None
+    num_ctx: Integer | None = None
     """The context that the client counts on; refused if the model is configured with less."""
     temperature: float | None = None
-    top_k: int | None = None
+    top_k: Integer | None = None
     top_p: float | None = None
     min_p: float | None = None
     typical_p: float | None = None
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    seed: int | None = None
+    seed: Integer | None = None
     stop: str | tuple[str, ...] | None = None
 
     @property
@@ -36,7 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """Those that are given, as the service names them."""
         given = {_NAMES.get(name, name): value for name, value in msgspec.structs.asdict(self).items()}
         if given["max_tokens"] is None or given["max_tokens"] < 0:
-            given["max_tokens"] = _MOST_TOKENS
+            given["max_tokens"] = MOST_TOKENS
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -48,7 +49,7 @@ class OllamaRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Null: true."""
     format: Literal["json", ""] | dict[str, Any] | None = None
     """``json``, or the JSON schema of the answer."""
-    options: Options = Options()
+    options: Options | None = None
     keep_alive: float | str | None = None
     think: bool | str | None = None
     """Whether the model thinks before it answers, if it can be told, or how much."""
@@ -59,9 +60,14 @@ class OllamaRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.stream is not False
 
     @property
+    def wishes(self) -> Fields:
+        """The fields for the service that may need rights. Raises InvalidRequest."""
+        return {} if self.keep_alive is None else {"keep_alive": stay(self.keep_alive)}
+
+    @property
     def common_fields(self) -> dict[str, Any]:
         """The fields of a GenerateTextRequest that every request has. Raises InvalidRequest."""
-        fields: dict[str, Any] = {"model_id": self.model, **self.options.fields}
+        fields: dict[str, Any] = {"model_id": self.model, **(self.options or Options()).fields}
         if self.format == "json":
             fields["response_format"] = {"type": "json_object"}
         elif isinstance(self.format, dict):

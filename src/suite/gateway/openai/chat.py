@@ -11,10 +11,11 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from suite.gateway.encoding import encode
+from suite.gateway.encoding import Integer, encode
+from suite.gateway.fields import MOST_TOKENS
 from suite.gateway.generations import Fields
 from suite.gateway.openai.form import DONE, OpenAIForm
-from suite.gateway.openai.sampling import MOST_TOKENS, JsonObject, Sampled
+from suite.gateway.openai.sampling import JsonObject, Sampled
 from suite.gateway.openai.usage import Usage, finish_reason, usage_of
 from suite.gateway.sse import event
 from suite.gateway.tool_text import TextBeforeCalls
@@ -60,14 +61,14 @@ class ChatRequest(Sampled, frozen=True, kw_only=True):
     """A request to ``/v1/chat/completions``. Unknown parameters are ignored, and null counts as left out."""
 
     messages: Messages
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Integer | None = None
     """Another name of ``max_tokens``. Default: as many as the context has room for."""
     tools: Tools | UnsetType = UNSET
     tool_choice: ToolChoice | UnsetType = UNSET
     parallel_tool_calls: bool | None = None
     response_format: Format | UnsetType = UNSET
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Integer | None = None
     chat_template_kwargs: JsonObject | UnsetType = UNSET
     continue_final_message: bool | None = None
 
@@ -78,7 +79,7 @@ class ChatRequest(Sampled, frozen=True, kw_only=True):
             return frozenset()
         try:
             return frozenset(tool.function.name for tool in _read_tools(self.tools) or ())
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return frozenset()
 
     @property

@@ -22,9 +22,10 @@ from suite.messages.signals import Chunk
 
 DEFAULT_TOKENS: Final = 16
 """What OpenAI's API generates unless it is told otherwise."""
-MOST_PROMPTS: Final = 2048
+MOST_TEXTS: Final = 256
+"""How many texts one request may have generated: its prompts, times ``n``."""
 
-TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 TokenIds: TypeAlias = Annotated[tuple[TokenId, ...], Meta(min_length=1)]
 OnePrompt: TypeAlias = str | tuple[int, ...]
 
@@ -50,8 +51,11 @@ class CompletionRequest(Sampled, frozen=True, kw_only=True):
             return
         if len({type(each) for each in self.prompt}) > 1:
             raise ValueError("prompt has texts and token ids mixed: send texts, or lists of token ids")
-        if len(self.prompts) > MOST_PROMPTS:
-            raise ValueError(f"prompt has over {MOST_PROMPTS} prompts: send several requests")
+        if (texts := len(self.prompts) * self.answers) > MOST_TEXTS:
+            raise ValueError(
+                f"{len(self.prompts)} prompts x n {self.answers} are {texts} texts, and {MOST_TEXTS} are the "
+                "most: send several requests"
+            )
 
     @property
     def prompts(self) -> tuple[OnePrompt, ...]:

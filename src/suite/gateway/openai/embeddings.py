@@ -10,11 +10,12 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from suite.messages.actions.embedding import INPUT_LIMIT, EmbedReply
+from suite.gateway.generations import Fields
+from suite.gateway.vectors import Batch, batches
+from suite.messages.actions.base import LoadWait
+from suite.messages.actions.embedding import EmbedReply
 
-MOST_INPUTS: Final = 2048
-
-TokenId: TypeAlias = Annotated[int, Meta(ge=0)]
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Input: TypeAlias = str | tuple[int, ...]
 
 
@@ -36,9 +37,9 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     )
     """A text, token ids, or a list of either."""
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     """Keep only so many numbers of each vector, for models that were made for that."""
-    load_wait_ms: int | None = None
+    load_wait_ms: LoadWait = None
     """As in the service's ``embed``, like the next one."""
     keep_alive: float | Literal["forever", "now"] | None = None
 
@@ -48,19 +49,20 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
         kinds = {type(each) for each in self.input}
         if len(kinds) > 1:
             raise ValueError("input has texts and token ids mixed: send texts, or lists of token ids")
-        if kinds != {int} and len(self.input) > MOST_INPUTS:
-            raise ValueError(f"input has over {MOST_INPUTS} inputs: send several requests")
 
     @property
-    def batches(self) -> Iterator[Sequence[str] | Sequence[int] | Sequence[Sequence[int]]]:
-        """The inputs, as many at once as the service takes."""
+    def batches(self) -> Iterator[Batch]:
+        """The inputs, as many at once as the service takes. Raises InvalidRequest for too many."""
         if isinstance(self.input, str):
-            yield (self.input,)
-        elif isinstance(self.input[0], int):
-            yield self.input  # type: ignore[misc]  # all are ids
-        else:
-            for start in range(0, len(self.input), INPUT_LIMIT):
-                yield self.input[start : start + INPUT_LIMIT]  # type: ignore[misc]  # none is an id
+            return batches((self.input,))
+        if isinstance(self.input[0], int):
+            return iter((self.input,))  # type: ignore[arg-type]  # all are ids
+        return batches(self.input)  # type: ignore[return-value]  # all are texts, or all are lists
+
+    @property
+    def wishes(self) -> Fields:
+        """The fields for the service that may need rights."""
+        return {"keep_alive": self.keep_alive}
 
 
 read_embedding: Final = msgspec.json.Decoder(EmbeddingRequest).decode

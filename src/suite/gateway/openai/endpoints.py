@@ -34,15 +34,15 @@ from suite.gateway.openai.completions import (
 from suite.gateway.openai.embeddings import EmbeddingList, EmbeddingRequest, embedding_list, read_embedding
 from suite.gateway.openai.models import Model, ModelList, model
 from suite.gateway.openai.rerank import Ranking, RerankQuery, ranking, read_rerank
-from suite.gateway.openai.response import (
+from suite.gateway.openai.responses import ResponsesRequest, read_responses
+from suite.gateway.openai.responses_answer import (
     ResponseAnswer,
     ResponseDocument,
     ResponseEvent,
     Responses,
 )
-from suite.gateway.openai.responses import ResponsesRequest, read_responses
 from suite.gateway.operations import Operation, json_response
-from suite.messages.actions.embedding import EmbedReply
+from suite.gateway.vectors import embedded
 from suite.messages.actions.ranking import RerankReply
 from suite.messages.signals import Chunk
 
@@ -145,23 +145,15 @@ class _OpenAI:
     async def embeddings(self, request: Request) -> Response:
         """Turn texts into vectors."""
         asked = await self._gateway.read(request, read_embedding)
-        requester = context_of(request.scope).requester
-
-        async def embed(load_wait_ms: int) -> list[EmbedReply]:
-            return [
-                await self._gateway.client.embed(
-                    asked.model,
-                    batch,
-                    dimensions=asked.dimensions,
-                    load_wait_ms=load_wait_ms,
-                    keep_alive=asked.keep_alive,
-                    requester=requester,
-                )
-                for batch in asked.batches
-            ]
-
-        replies = await self._gateway.patiently(request, asked.model, asked.load_wait_ms, embed)
-        self._gateway.access.charge(requester, sum(reply.usage.prompt_tokens for reply in replies))
+        replies = await embedded(
+            self._gateway,
+            request,
+            asked.model,
+            asked.batches,
+            dimensions=asked.dimensions,
+            load_wait_ms=asked.load_wait_ms,
+            keep_alive=asked.keep_alive,
+        )
         return json_response(embedding_list(replies, as_base64=asked.encoding_format == "base64"))
 
     async def rerank(self, request: Request) -> Response:
@@ -187,16 +179,15 @@ class _OpenAI:
 
     async def models(self, request: Request) -> Response:
         """List all models that can be used."""
-        requester, shows = context_of(request.scope).requester, self._gateway.access.shows
-        infos = (await self._gateway.client.list_models()).models
-        usable = (each for each in infos if each.status != "invalid" and shows(requester, each.model_id))
+        infos = await self._gateway.models(context_of(request.scope).requester)
+        usable = (each for each in infos if each.status != "invalid")
         return json_response(ModelList(data=tuple(map(model, usable))))
 
     async def model(self, request: Request) -> Response:
         """Show one model."""
-        asked = request.path_params["model"]
-        self._gateway.access.check_model(context_of(request.scope).requester, asked)
-        status = await self._gateway.client.get_model_status(asked)
+        requester = context_of(request.scope).requester
+        model_id = await self._gateway.resolve(requester, request.path_params["model"])
+        status = await self._gateway.client.get_model_status(model_id)
         assert status.model is not None
         return json_response(model(status.model))
 

@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from suite.gateway.generations import Fields
+from suite.messages.actions.base import LoadWait
 from suite.messages.actions.ranking import RankedDocument, RerankReply
 
 
@@ -24,13 +26,18 @@ class RerankQuery(msgspec.Struct, frozen=True, kw_only=True):
     documents: Annotated[
         tuple[Annotated[str, Meta(min_length=1)] | Document, ...], Meta(min_length=1, max_length=1000)
     ]
-    top_n: Annotated[int, Meta(ge=1)] | None = None
+    top_n: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     """Answer only with the best so many."""
     return_documents: bool | None = None
     """True: with the texts of the documents."""
-    load_wait_ms: int | None = None
+    load_wait_ms: LoadWait = None
     """As in the service's ``rerank``, like the next one."""
     keep_alive: float | Literal["forever", "now"] | None = None
+
+    @property
+    def wishes(self) -> Fields:
+        """The fields for the service that may need rights."""
+        return {"keep_alive": self.keep_alive}
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -12,11 +12,16 @@ import msgspec
 from msgspec import Meta, Raw
 
 from suite.errors import InvalidRequest, UnsupportedContent
+from suite.gateway.fields import MOST_TOKENS, function_tool
 from suite.gateway.generations import Fields
 
-_MOST_TOKENS: Final = 2**31 - 1
-"""More than any context has room for."""
 _TEXTS: Final = frozenset(("input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"))
+
+
+_LEFT_OUT: Final = frozenset(
+    ("item_reference", "custom_tool_call", "custom_tool_call_output", "web_search_call")
+)
+"""Items of a history that say nothing to a model here."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,11 +86,16 @@ class Reasoning(msgspec.Struct, frozen=True, kw_only=True):
     effort: str | None = None
 
 
-class NamedChoice(msgspec.Struct, frozen=True, kw_only=True):
-    """The function that the model has to call."""
+class ToolChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The function that the model has to call; a choice of another type counts as ``auto``."""
 
-    type: Literal["function"]
-    name: str
+    type: str
+    name: str | None = None
+    """Of a function."""
+
+    def __post_init__(self) -> None:
+        if self.type == "function" and not self.name:
+            raise ValueError("tool_choice: name is missing: send that of a function")
 
 
 class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,9 +106,9 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
     instructions: str | None = None
     stream: bool | None = None
     tools: tuple[ResponseTool, ...] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedChoice | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     text: TextConfig | None = None
@@ -136,14 +146,28 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What of the request cannot be done here, and is left out."""
-        others = sorted({each.type for each in self.tools or ()} - {"function"})
-        return tuple(f"tools of the type {each} run on OpenAI's servers: left out" for each in others)
+        tools = sorted({each.type for each in self.tools or ()} - {"function"})
+        items = sorted({each.type for each in self._items if each.type in _LEFT_OUT})
+        choices = [choice.type] if isinstance(choice := self.tool_choice, ToolChoice) else []
+        return (
+            *(f"tools of the type {each} run on OpenAI's servers: left out" for each in tools),
+            *(f"items of the type {each} are not supported: left out" for each in items),
+            *(f"tool_choice of the type {each} counts as auto" for each in choices if each != "function"),
+        )
+
+    @property
+    def known_tool_choice(self) -> Literal["auto", "none", "required"] | ToolChoice:
+        """Whether the model may or has to call a function, as it is done here."""
+        choice = self.tool_choice
+        if choice is None or (isinstance(choice, ToolChoice) and choice.type != "function"):
+            return "auto"
+        return choice
 
     @property
     def fields(self) -> Fields:
         """The request as the service takes it. Raises InvalidRequest and UnsupportedContent."""
         given = {
-            "max_tokens": self.max_output_tokens or _MOST_TOKENS,
+            "max_tokens": self.max_output_tokens or MOST_TOKENS,
             "temperature": self.temperature,
             "top_p": self.top_p,
             "tools": [_tool(each) for each in self.functions] or None,
@@ -163,15 +187,20 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
         first = [{"role": "system", "content": self.instructions}] if self.instructions else []
         if isinstance(self.input, str):
             return [*first, {"role": "user", "content": self.input}]
-        return [*first, *_messages(self.input)]
+        return [*first, *_messages(each for each in self._items if each.type not in _LEFT_OUT)]
+
+    @property
+    def _items(self) -> tuple[Item, ...]:
+        return () if isinstance(self.input, str) else self.input
 
     @property
     def _tool_choice(self) -> object:
         if not self.functions:
             return None
-        if isinstance(self.tool_choice, NamedChoice):
-            return {"type": "function", "function": {"name": self.tool_choice.name}}
-        return self.tool_choice
+        choice = self.known_tool_choice
+        if isinstance(choice, ToolChoice):
+            return {"type": "function", "function": {"name": choice.name}}
+        return choice
 
     @property
     def _response_format(self) -> dict[str, Any] | None:
@@ -254,13 +283,6 @@ def _text(content: Content | None) -> str:
 
 
 def _tool(tool: ResponseTool) -> dict[str, Any]:
-    function = {
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": tool.strict,
-    }
-    return {
-        "type": "function",
-        "function": {name: value for name, value in function.items() if value is not None},
-    }
+    return function_tool(
+        name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict
+    )

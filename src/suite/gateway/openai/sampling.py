@@ -7,15 +7,14 @@ they came, and are checked there.
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from suite.gateway.encoding import Integer
 from suite.gateway.generations import Fields
-
-MOST_TOKENS: Final = 2**31 - 1
-"""More than any context has room for."""
+from suite.messages.actions.base import LoadWait
 
 Stop = Annotated[
     Raw,
@@ -46,19 +45,19 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(min_length=1)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
+    max_tokens: Integer | None = None
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     temperature: float | None = None
     top_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: JsonObject | UnsetType = UNSET
-    seed: int | None = None
+    seed: Integer | None = None
     stop: Stop | UnsetType = UNSET
     user: str | None = None
     """This and ``prompt_cache_key`` tell conversations apart that begin alike."""
     prompt_cache_key: str | None = None
-    top_k: int | None = None
+    top_k: Integer | None = None
     """This and what follows is not in OpenAI's API; it is as in the service's ``generate_text``."""
     min_p: float | None = None
     typical_p: float | None = None
@@ -66,11 +65,11 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     grammar: str | None = None
     json_schema: JsonObject | UnsetType = UNSET
     truncate: str | None = None
-    priority: int | None = None
-    deadline_ms: int | None = None
-    load_wait_ms: int | None = None
+    priority: Integer | None = None
+    deadline_ms: Integer | None = None
+    load_wait_ms: LoadWait = None
     keep_alive: KeepAlive | UnsetType = UNSET
-    context_length: int | None = None
+    context_length: Integer | None = None
     conversation_id: str | None = None
     reuse: bool | None = None
 
@@ -82,6 +81,11 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     def includes_usage(self) -> bool:
         """Whether the stream ends with a chunk that has the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def wishes(self) -> Fields:
+        """The fields for the service that may need rights."""
+        return {"keep_alive": self.keep_alive, "priority": self.priority}
 
     @property
     def given(self) -> dict[str, Any]:

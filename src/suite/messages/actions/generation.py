@@ -189,6 +189,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] | None = None
     finish_reason: Outcome
+    stop_text: str | None = None
+    """The stop string that ended it, which is not in the text; null if none did."""
     logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
@@ -214,6 +216,8 @@ class GenerateTextReply(Reply, frozen=True, kw_only=True):
     using_kv_cache: bool
     """True if any token was reused."""
     finish_reason: Outcome
+    stop_text: str | None = None
+    """The stop string that ended the answer, which is not in the text; null if none did."""
     seed: int
     logprobs: tuple[TokenLogprobs, ...] | None = None
     """The log probabilities of all generated tokens, if requested.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -12,7 +13,7 @@ from suite.errors import SuiteError
 from suite.gateway.encoding import encode
 from suite.gateway.errors import openai_error
 from suite.gateway.openai.responses import ResponsesRequest
-from suite.gateway.sse import EVENT_STREAM
+from suite.gateway.sse import EVENT_STREAM, named_event
 from suite.gateway.tool_text import TextBeforeCalls
 from suite.messages.actions.chat import ToolCall
 from suite.messages.actions.generation import GenerateTextReply
@@ -159,25 +160,29 @@ class Responses:
 
     def whole(self, reply: GenerateTextReply) -> ResponseDocument:
         """The response with all of a reply."""
-        is_whole = reply.finish_reason == "stop"
+        return self.ended(reply, self._items(reply))
+
+    def ended(self, reply: GenerateTextReply, output: tuple[AnyItem, ...]) -> ResponseDocument:
+        """The response with the items that a reply has become."""
+        reason = _incomplete_reason(reply)
         warnings = (*self._asked.warnings, *reply.warnings)
         return msgspec.structs.replace(
-            self._response("completed" if is_whole else "incomplete", self._items(reply)),
+            self._response(end_of(reply), output),
             model=reply.model_id,
-            incomplete_details=None if is_whole else {"reason": "max_output_tokens"},
+            incomplete_details=None if reason is None else {"reason": reason},
             usage=ResponseUsage.of(reply),
             warnings=warnings or UNSET,
         )
 
-    def thought(self, text: str | None, status: State) -> ReasoningItem:
-        """What was thought; None: not yet anything."""
+    def thought(self, index: int, text: str | None, status: State) -> ReasoningItem:
+        """What was thought, as the item of this number; None: not yet anything."""
         content = () if text is None else (ReasoningText(text=text),)
-        return ReasoningItem(id=f"rs_{self.id}", status=status, content=content)
+        return ReasoningItem(id=f"rs_{self.id}_{index}", status=status, content=content)
 
-    def message(self, text: str | None, status: State) -> MessageItem:
-        """The text; None: not yet any."""
+    def message(self, index: int, text: str | None, status: State) -> MessageItem:
+        """The text, as the item of this number; None: not yet any."""
         content = () if text is None else (OutputText(text=text),)
-        return MessageItem(id=f"msg_{self.id}", status=status, content=content)
+        return MessageItem(id=f"msg_{self.id}_{index}", status=status, content=content)
 
     def call(self, call: ToolCall) -> CallItem:
         """A call."""
@@ -191,10 +196,13 @@ class Responses:
         )
 
     def _items(self, reply: GenerateTextReply) -> tuple[AnyItem, ...]:
-        thoughts = (self.thought(reply.reasoning, "completed"),) if reply.reasoning else ()
-        ended: State = "completed" if reply.finish_reason == "stop" else "incomplete"
-        texts = (self.message(reply.text, ended),) if reply.text or not reply.tool_calls else ()
-        return (*thoughts, *texts, *map(self.call, reply.tool_calls or ()))
+        items: list[AnyItem] = []
+        if reply.reasoning:
+            goes_on = bool(reply.text or reply.tool_calls)
+            items.append(self.thought(0, reply.reasoning, "completed" if goes_on else end_of(reply)))
+        if reply.text or not (items or reply.tool_calls):
+            items.append(self.message(len(items), reply.text, end_of(reply)))
+        return (*items, *map(self.call, reply.tool_calls or ()))
 
     def _response(self, status: State, output: tuple[AnyItem, ...]) -> ResponseDocument:
         asked = self._asked
@@ -211,18 +219,32 @@ class Responses:
             parallel_tool_calls=asked.parallel_tool_calls is not False,
             temperature=asked.temperature,
             text={"format": format or {"type": "text"}},
-            tool_choice=asked.tool_choice or "auto",
+            tool_choice=asked.known_tool_choice,
             tools=asked.functions,
             top_p=asked.top_p,
         )
 
 
+def end_of(reply: GenerateTextReply) -> State:
+    """The state of a response, and of its last text, at the end of a reply."""
+    return "completed" if reply.finish_reason == "stop" else "incomplete"
+
+
+def _incomplete_reason(reply: GenerateTextReply) -> str | None:
+    """Why there is no more of an answer; None: it is whole."""
+    if reply.finish_reason in ("length", "context_full"):
+        return "max_output_tokens"
+    return None if reply.finish_reason == "stop" else reply.finish_reason
+
+
 class _OpenItem:
     """An item that grows while it is streamed: how its events are called, and its text so far."""
 
-    def __init__(self, index: int, item: Callable[[str | None, State], AnyItem], *, part: PartKind) -> None:
+    def __init__(
+        self, index: int, make: Callable[[int, str | None, State], AnyItem], *, part: PartKind
+    ) -> None:
         self.index = index
-        self.item = item
+        self.item = partial(make, index)
         self.part = part
         self.text = ""
 
@@ -276,9 +298,9 @@ class ResponseAnswer:
         calls = reply.tool_calls or ()
         rest = self._text.rest(reply.text if calls else None)
         events = self._piece(OutputText, rest) if rest or not (calls or self._open) else b""
-        whole = self._responses.whole(reply)
-        events = self._begin() + events + self._close(whole.status) + b"".join(map(self._call, calls))
-        return events + self._event(f"response.{whole.status}", response=whole)
+        events = self._begin() + events + self._close(end_of(reply)) + b"".join(map(self._call, calls))
+        response = self._responses.ended(reply, tuple(self._items))
+        return events + self._event(f"response.{response.status}", response=response)
 
     def _begin(self) -> bytes:
         if self._has_begun:
@@ -331,4 +353,4 @@ class ResponseAnswer:
     def _event(self, type: str, **data: object) -> bytes:
         number, self._number = self._number, self._number + 1
         body = encode({"type": type, "sequence_number": number, **data})
-        return b"event: " + type.encode() + b"\ndata: " + body + b"\n\n"
+        return named_event(type, body)

@@ -1,0 +1,105 @@
+"""What clients and operators see of an error in the gateway itself. It takes a client that has one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from suite.client import Client
+from suite.gateway.access import Everybody
+from suite.gateway.app import application
+from suite.gateway.gateway import Gateway
+from suite.identity import new_id, utc_now
+from suite.messages.signals import Chunk, Signal
+
+ORIGIN = "http://localhost:3000"
+
+
+class Broken:
+    """A client of the service with a bug."""
+
+    async def answer(self, fields: Mapping[str, object], hear: Callable[[Signal], None]) -> None:
+        if fields["max_tokens"] == 2:
+            hear(Chunk(index=0, text="Once"))
+            await anyio.lowlevel.checkpoint()
+        raise ZeroDivisionError(fields["model_id"])
+
+
+class Asked:
+    """What came back for one chat, and the gateway that was asked."""
+
+    def __init__(self) -> None:
+        client = cast("Client", Broken())
+        self.gateway = Gateway(
+            client, Everybody([ORIGIN]), load_seconds=1, new_id=new_id, now=utc_now, clock=time.monotonic
+        )
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+
+    async def chat(self, path: str = "/v1/chat/completions", **fields: object) -> None:
+        messages = [{"role": "user", "content": "Hello"}]
+        bodies = [json.dumps({"model": "m", "messages": messages, **fields}).encode()]
+
+        async def receive() -> MutableMapping[str, Any]:
+            if bodies:
+                return {"type": "http.request", "body": bodies.pop(), "more_body": False}
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+                self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            else:
+                self.body += message["body"]
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "query_string": b"",
+            "headers": [(b"host", b"localhost"), (b"origin", ORIGIN.encode()), (b"x-request-id", b"mine")],
+        }
+        with anyio.fail_after(20):
+            await application(self.gateway, cors_origins=[ORIGIN])(scope, receive, send)
+
+    @property
+    def counted(self) -> str:
+        return self.gateway.metrics.exposition(None).decode()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_to_a_bug_has_the_headers_of_each_answer_and_is_counted(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = Asked()
+    await asked.chat(max_tokens=1, stream=stream)
+    assert (asked.status, json.loads(asked.body)["error"]["type"]) == (500, "server_error")
+    assert asked.headers["x-request-id"] == "mine"
+    assert "date" in asked.headers
+    assert asked.headers["access-control-allow-origin"] == ORIGIN
+    assert 'status="500"' in asked.counted
+    assert [record.exc_info is not None for record in caplog.records if record.levelno == logging.ERROR] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
+async def test_a_stream_that_a_bug_breaks_ends_with_an_error(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = Asked()
+    await asked.chat(path, max_tokens=2, options={"num_predict": 2}, stream=True)
+    assert asked.status == 200
+    assert b"Once" in asked.body
+    assert b"an error in the gateway itself" in asked.body
+    assert b"[DONE]" not in asked.body
+    assert any(record.exc_info for record in caplog.records)
