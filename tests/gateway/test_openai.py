@@ -132,6 +132,8 @@ def test_what_is_not_there_is_told_in_the_same_form(gateway: RunningGateway) -> 
     assert gateway.get("/v1/nothing").error["code"] == "unknown_path"
     wrong = gateway.get("/v1/chat/completions")
     assert (wrong.status, wrong.error["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "POST"
+    assert gateway.get("/v1/models/").document == gateway.get("/v1/models").document
 
 
 def test_a_request_gets_its_id_its_node_and_the_digest_of_the_model_back(gateway: RunningGateway) -> None:

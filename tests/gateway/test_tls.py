@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from suite.errors import InvalidConfiguration
+from suite.gateway import server
 from suite.gateway.connection import Limits
 from suite.gateway.server import serving
 from suite.gateway.tls import Certificate
@@ -55,6 +56,18 @@ async def answered(port: int, name: str) -> bytes:
 
 async def scheme(request: Request) -> PlainTextResponse:
     return PlainTextResponse(request.url.scheme)
+
+
+async def test_a_handshake_does_not_take_for_ever(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_HANDSHAKE_SECONDS", 0.2)
+    served = Certificate(*files)
+    with listening("127.0.0.1", 0) as opened:
+        async with serving(Starlette(), opened, limits=LIMITS, tls=served.context, drain_seconds=1.0):
+            async with await anyio.connect_tcp("127.0.0.1", opened.getsockname()[1]) as silent:
+                with anyio.fail_after(SECONDS), pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                    await silent.receive()
 
 
 async def test_a_new_certificate_is_served_without_a_restart_and_a_broken_one_never(

@@ -103,7 +103,12 @@ def test_only_who_has_a_key_is_let_in_and_all_may_look_whether_it_lives(place: P
         assert (answer.status, place.code(answer)) == (401, "invalid_api_key")
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.error["type"] == "authentication_error"
-    for headers in ({"x-api-key": secret}, {"authorization": f"bearer {secret}"}):
+    for headers in (
+        {"x-api-key": secret},
+        {"authorization": f"bearer {secret}"},
+        {"x-api-key": secret, **bearer("of another service")},
+        {"x-api-key": "of another service", **bearer(secret)},
+    ):
         assert place.gateway.get("/v1/models", headers).status == 200
     for path in ("/", "/livez", "/health", "/openapi.json"):
         assert place.gateway.get(path).status == 200

@@ -38,6 +38,9 @@ _ENDPOINTS: Final[Mapping[str, KeyEndpoint]] = {
 }
 """What a key needs for a path, and for those under it. For all others it needs the right of an admin."""
 
+_NOT_IN_HOSTS: Final = frozenset("@/?#\\")
+"""What separates a host from other parts of a URL: programs differ on which part is the host then."""
+
 
 def endpoint_of(path: str) -> KeyEndpoint:
     """What a key has to be made for, so that it may ask for this path."""
@@ -127,6 +130,8 @@ class Everybody:
 
 
 def _is_loopback(host: str) -> bool:
+    if not _NOT_IN_HOSTS.isdisjoint(host):
+        return False
     try:
         name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         return name == "localhost" or name.endswith(".localhost") or ip_address(name).is_loopback

@@ -67,7 +67,7 @@ def application(gateway: Gateway, *, cors_origins: Sequence[str] = ()) -> Starle
             *health.operations(gateway),
         ]
     )
-    return Starlette(
+    app = Starlette(
         routes=[each.route for each in operations],
         middleware=[
             Middleware(ContextMiddleware, gateway=gateway),
@@ -81,6 +81,8 @@ def application(gateway: Gateway, *, cors_origins: Sequence[str] = ()) -> Starle
             ClientDisconnect: answer_error,
         },
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 def _cors(origins: Sequence[str]) -> Middleware:
@@ -110,6 +112,7 @@ class ContextMiddleware:
         context = Context(_request_id(headers) or self._gateway.new_id(), began=clock())
         context.note_session(*map(headers.get, SESSION_HEADERS))
         put_context(scope, context)
+        scope["path"] = scope["path"].rstrip("/") or "/"  # a slash at the end means nothing
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -279,9 +279,9 @@ class _Lingering:
         self._connection.loop.call_later(_LINGER_SECONDS, self._finish)
 
     def _finish(self) -> None:
-        self._transport.close()
-        if self._transport.get_write_buffer_size():
+        if not self._transport.is_closing() and self._transport.get_write_buffer_size():
             self._connection.loop.call_later(self._unread_seconds, self._transport.abort)
+        self._transport.close()
 
 
 def _too_large(phase: Phase, limits: Limits) -> SuiteError:

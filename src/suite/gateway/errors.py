@@ -90,7 +90,10 @@ def error_response(error: SuiteError, path: str) -> Response:
 
 async def answer_error(request: Request, error: Exception) -> Response:
     """Starlette's handler of the exceptions that are no bugs, also of its own."""
-    return error_response(_as_suite_error(error), request.url.path)
+    response = error_response(_as_suite_error(error), request.url.path)
+    if isinstance(error, HTTPException):
+        response.headers.update(error.headers or {})
+    return response
 
 
 def bug() -> SuiteError:

@@ -113,7 +113,8 @@ class Generations:
         Raises the service's error, and ModelLoading when the model is not ready after `load_seconds`.
         """
         context.model = str(fields["model_id"])
-        context.loading = loading = Loading(context.model, self._clock)
+        # One for all prompts of a request, which wait for the same model.
+        context.loading = loading = context.loading or Loading(context.model, self._clock)
         until = anyio.current_time() + self._load_seconds
 
         def hear_all(signal: Signal) -> None:

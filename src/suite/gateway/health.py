@@ -16,6 +16,8 @@ from suite.messages.actions.status import GetStatsReply
 
 ANSWER_SECONDS: Final = 2.0
 """How long the service may take to say how it is."""
+FRESH_SECONDS: Final = 1.0
+"""How long what it said is told to others: everybody may ask, and as often as they like."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,16 +45,26 @@ def operations(gateway: Gateway) -> list[Operation]:
 class _Probes:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._asking = anyio.Lock()
+        self._known = Health(status="unavailable")
+        self._asked: float | None = None
 
     async def health(self, request: Request) -> Response:
         """Say how the service is; 503 if it does not answer."""
         del request
+        async with self._asking:
+            if self._asked is None or self._gateway.clock() - self._asked > FRESH_SECONDS:
+                self._known = await self._ask()
+                self._asked = self._gateway.clock()
+        return json_response(self._known, status=503 if self._known.status == "unavailable" else 200)
+
+    async def _ask(self) -> Health:
         try:
             with anyio.fail_after(ANSWER_SECONDS):
                 health = await self._gateway.client.health_check()
         except (SuiteError, TimeoutError):
-            return json_response(Health(status="unavailable"), status=503)
-        return json_response(Health(status="degraded" if health.problems else "ok"))
+            return Health(status="unavailable")
+        return Health(status="degraded" if health.problems else "ok")
 
     async def ready(self, request: Request) -> Response:
         """Say whether requests can be answered, which takes the service."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from suite.client import Client
 from suite.domain.keys import Keys, covers, identify, is_expired, require, require_admin, require_model
 from suite.domain.rate_limit import Bucket
-from suite.errors import InvalidApiKey, KeysMissing, RateLimited
+from suite.errors import ExpiredApiKey, InvalidApiKey, KeysMissing, RateLimited, SuiteError
 from suite.gateway.access import endpoint_of
 from suite.identity import Clock, Now
 from suite.messages.envelope import Recorded
@@ -100,7 +100,14 @@ class KeyRing:
 
     def identify(self, headers: Headers) -> str:
         """The id of the key of a request. Raises InvalidApiKey, ExpiredApiKey."""
-        return identify(self._keys, _secret(headers), self._now()).key_id
+        refused: SuiteError | None = None
+        for secret in _secrets(headers):
+            try:
+                return identify(self._keys, secret, self._now()).key_id
+            except (InvalidApiKey, ExpiredApiKey) as error:
+                refused = refused or error
+        assert refused is not None
+        raise refused
 
     def admit(self, requester: str | None, path: str) -> None:
         """Count a request for this path. Raises KeyNotPermitted, RateLimited."""
@@ -147,7 +154,11 @@ def _bucket(per_minute: int | None, now: float) -> Bucket | None:
     return None if per_minute is None else Bucket(per_minute, now)
 
 
-def _secret(headers: Headers) -> str | None:
-    """The key that a request has: as OpenAI's API takes it, or as Anthropic's does."""
+def _secrets(headers: Headers) -> Sequence[str | None]:
+    """The keys that a request has: as OpenAI's API takes it, and as Anthropic's does. None: it has none.
+
+    Programs may send both, one of which they were not told to send: it is that of another service.
+    """
     scheme, _, secret = headers.get("authorization", "").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
+    found = (secret.strip() if scheme.lower() == "bearer" else None, headers.get("x-api-key"))
+    return [each for each in found if each is not None] or [None]

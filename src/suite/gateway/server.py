@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -18,6 +19,8 @@ from suite.tasks import background
 
 _KEEP_ALIVE_SECONDS = 75
 """How long a connection may be unused. Clients give theirs up sooner, so none is closed as they use it."""
+_HANDSHAKE_SECONDS = 10.0
+"""How long TLS may take to begin. Until then a connection counts for nothing, so it should not be long."""
 
 
 @asynccontextmanager
@@ -72,6 +75,24 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._stopping = anyio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, as uvicorn does, with a limit for handshakes."""
+        config = self.config
+        connection = partial(
+            config.http_protocol_class, config=config, server_state=self.server_state, app_state={}
+        )
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                connection,  # type: ignore[arg-type]
+                sock=each,
+                ssl=config.ssl,
+                ssl_handshake_timeout=None if config.ssl is None else _HANDSHAKE_SECONDS,
+                backlog=config.backlog,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
 
     def stop(self) -> None:
         """Have it end in order."""

@@ -1,4 +1,4 @@
-"""What clients and operators see of an error in the gateway itself. It takes a client that has one."""
+"""The application called by hand, before a client of the service that has a bug, and counts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from suite.gateway.access import Everybody
 from suite.gateway.app import application
 from suite.gateway.gateway import Gateway
 from suite.identity import new_id, utc_now
+from suite.messages.actions.status import HealthCheckReply
 from suite.messages.signals import Chunk, Signal
 
 ORIGIN = "http://localhost:3000"
@@ -24,6 +25,22 @@ ORIGIN = "http://localhost:3000"
 
 class Broken:
     """A client of the service with a bug."""
+
+    def __init__(self) -> None:
+        self.health_checks = 0
+
+    async def health_check(self) -> HealthCheckReply:
+        self.health_checks += 1
+        await anyio.lowlevel.checkpoint()
+        return HealthCheckReply(
+            node="n",
+            version="1",
+            uptime=1,
+            timestamp="",
+            models_loaded=0,
+            models_tracked=0,
+            commands_processed=0,
+        )
 
     async def answer(self, fields: Mapping[str, object], hear: Callable[[Signal], None]) -> None:
         if fields["max_tokens"] == 2:
@@ -36,17 +53,22 @@ class Asked:
     """What came back for one chat, and the gateway that was asked."""
 
     def __init__(self) -> None:
-        client = cast("Client", Broken())
+        self.client = Broken()
+        client = cast("Client", self.client)
         self.gateway = Gateway(
             client, Everybody([ORIGIN]), load_seconds=1, new_id=new_id, now=utc_now, clock=time.monotonic
         )
+        self.app = application(self.gateway, cors_origins=[ORIGIN])
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
 
     async def chat(self, path: str = "/v1/chat/completions", **fields: object) -> None:
         messages = [{"role": "user", "content": "Hello"}]
-        bodies = [json.dumps({"model": "m", "messages": messages, **fields}).encode()]
+        await self.send("POST", path, json.dumps({"model": "m", "messages": messages, **fields}).encode())
+
+    async def send(self, method: str, path: str, body: bytes = b"") -> None:
+        bodies = [body]
 
         async def receive() -> MutableMapping[str, Any]:
             if bodies:
@@ -63,13 +85,13 @@ class Asked:
 
         scope = {
             "type": "http",
-            "method": "POST",
+            "method": method,
             "path": path,
             "query_string": b"",
             "headers": [(b"host", b"localhost"), (b"origin", ORIGIN.encode()), (b"x-request-id", b"mine")],
         }
         with anyio.fail_after(20):
-            await application(self.gateway, cors_origins=[ORIGIN])(scope, receive, send)
+            await self.app(scope, receive, send)
 
     @property
     def counted(self) -> str:
@@ -103,3 +125,12 @@ async def test_a_stream_that_a_bug_breaks_ends_with_an_error(
     assert b"an error in the gateway itself" in asked.body
     assert b"[DONE]" not in asked.body
     assert any(record.exc_info for record in caplog.records)
+
+
+async def test_the_service_is_asked_for_its_health_once_a_second_at_most() -> None:
+    asked = Asked()
+    async with anyio.create_task_group() as tasks:
+        for path in ("/health", "/readyz", "/health"):
+            tasks.start_soon(asked.send, "GET", path)
+    assert (asked.status, json.loads(asked.body[:15])) == (200, {"status": "ok"})
+    assert asked.client.health_checks == 1
