@@ -80,11 +80,14 @@ class _Server(uvicorn.Server):
         """Listen, as uvicorn does, with a limit for handshakes."""
         config = self.config
         connection = partial(
-            config.http_protocol_class, config=config, server_state=self.server_state, app_state={}
+            config.http_protocol_class,
+            config=config,  # type: ignore[call-arg]
+            server_state=self.server_state,
+            app_state={},
         )
         self.servers = [
             await asyncio.get_running_loop().create_server(
-                connection,  # type: ignore[arg-type]
+                connection,
                 sock=each,
                 ssl=config.ssl,
                 ssl_handshake_timeout=None if config.ssl is None else _HANDSHAKE_SECONDS,
