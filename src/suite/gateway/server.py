@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
@@ -79,8 +79,12 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, as uvicorn does, with a limit for handshakes."""
         config = self.config
-        protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
-        connection = partial(protocol, config=config, server_state=self.server_state, app_state={})
+        connection = partial(
+            config.http_protocol_class,
+            config=config,  # type: ignore[call-arg]
+            server_state=self.server_state,
+            app_state={},
+        )
         self.servers = [
             await asyncio.get_running_loop().create_server(
                 connection,
