@@ -14,7 +14,7 @@ README = REPOSITORY / "README.md"
 WORDS = 1200
 SECONDS = 50.0
 COLUMNS = 260
-ANSWERS = re.compile(r"(?<=^> )(.*)\n(.*)$", re.MULTILINE)
+ANSWERS = re.compile(r"^(> .*|\$ curl .*)\n(.*)$", re.MULTILINE)
 """In the demo, a question and the line below it, which a model wrote."""
 
 

@@ -179,9 +179,9 @@ class _Demo:
         messages = [{"role": "user", "content": HTTP_QUESTION}]
         body = {"model": model, "messages": messages, "max_tokens": MAX_TOKENS, "temperature": 0}
         url = f"{ConnectionFile.read(self._data_dir).http}/v1/chat/completions"
-        self._say(f"curl {url} -d {shlex.quote(json.dumps(body))}")
-        answer = await _post(url, json.dumps(body))
-        self._tell("http", f"{answer}\n", msgspec.json.decode(answer))
+        self._say(f"curl {url} -d {shlex.quote(json.dumps(body))} | jq -r '.choices[0].message.content'")
+        answer = msgspec.json.decode(await _post(url, json.dumps(body)))
+        self._tell("http", f"{answer['choices'][0]['message']['content']}\n", answer)
 
     async def _show_status(self, client: Client) -> None:
         from suite.cli.output import json_line
