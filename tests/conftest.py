@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.cpus import keep_to_own_cpus
 from support.gateway import RunningGateway, running_gateway
 from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
 
 # What a shell without job control starts in the background ignores Ctrl-C; so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+keep_to_own_cpus()
 
 
 @pytest.fixture(scope="session")

@@ -5,23 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
 import psutil
+import pytest
 
 from suite import machine
 from suite.client import Client
 from suite.domain.cores import Claim, share
 from suite.errors import SuiteError
+from support.cpus import every_cpu
 from support.models import smollm2
 from support.service import service_and_client
 
-ALL = machine.cores().value
+with every_cpu():
+    ALL = machine.cores().value
 _CLAIM = Claim(ALL, reading=False, priority=0)
 ONE_HALF, OTHER_HALF = share(ALL, {0: _CLAIM, 1: _CLAIM}).values()
+
+
+@pytest.fixture(autouse=True)
+def with_every_cpu() -> Iterator[None]:
+    with every_cpu():
+        yield
 
 
 @asynccontextmanager
