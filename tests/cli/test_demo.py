@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import psutil
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from support.cpus import every_cpu
 from support.examples import help_examples
 from support.models import CHAT_TEMPLATE, tiny_model
 
@@ -38,6 +39,13 @@ def home(directory: Path) -> dict[str, str]:
     (directory / "tmp").mkdir()
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     return {MARK: str(directory), "HOME": str(directory), "TMPDIR": str(directory / "tmp"), "PATH": path}
+
+
+@pytest.fixture(autouse=True)
+def with_every_cpu() -> Iterator[None]:
+    """A demo with a tiny model ends so soon that a signal from the same CPU may come too late."""
+    with every_cpu():
+        yield
 
 
 @asynccontextmanager

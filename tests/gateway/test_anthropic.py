@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
 import pytest
@@ -26,7 +26,7 @@ WEATHER: anthropic.types.ToolParam = {
 
 
 class City(BaseModel):
-    name: str
+    name: Literal["Paris", "Rome"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,13 @@ def test_a_stream_builds_up_the_message(client: anthropic.Anthropic) -> None:
 @pytest.mark.parametrize("streams", [False, True])
 def test_the_stop_sequence_that_ended_a_message_is_told(client: anthropic.Anthropic, streams: bool) -> None:
     stops = [" ", "e", "a", "o"]
-    asked: Any = {"model": "smollm2", "max_tokens": 60, "messages": [USER], "stop_sequences": stops}
+    asked: Any = {
+        "model": "smollm2",
+        "max_tokens": 200,
+        "extra_body": {"temperature": 0},
+        "messages": [USER],
+        "stop_sequences": stops,
+    }
     if streams:
         with client.messages.stream(**asked) as stream:
             message = stream.get_final_message()
@@ -74,10 +80,11 @@ def test_the_stop_sequence_that_ended_a_message_is_told(client: anthropic.Anthro
 def test_a_tool_is_called_and_its_result_is_taken(client: anthropic.Anthropic, streams: bool) -> None:
     asked: Any = {
         "model": "smollm2",
-        "max_tokens": 60,
+        "max_tokens": 200,
+        "extra_body": {"temperature": 0},
         "messages": [USER],
         "tools": [WEATHER],
-        "tool_choice": {"type": "tool", "name": "weather"},
+        "tool_choice": {"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
     }
     if streams:
         with client.messages.stream(**asked) as stream:
@@ -104,7 +111,7 @@ def test_a_tool_is_called_and_its_result_is_taken(client: anthropic.Anthropic, s
 
 
 def test_structured_output_follows_its_schema(client: anthropic.Anthropic) -> None:
-    message = client.messages.parse(model="smollm2", max_tokens=60, messages=[USER], output_format=City)
+    message = client.messages.parse(model="smollm2", max_tokens=200, messages=[USER], output_format=City)
     assert isinstance(message.parsed_output, City)
 
 

@@ -82,7 +82,9 @@ async def test_a_function_that_is_named_is_called_and_its_result_is_taken(client
         messages=[USER],
         tools=[function("now"), WEATHER],
         tool_choice={"type": "function", "function": {"name": "weather"}},
-        max_tokens=60,
+        parallel_tool_calls=False,
+        max_tokens=200,
+        temperature=0,
     )
     message = answer.choices[0].message
     assert message.tool_calls is not None
@@ -125,7 +127,7 @@ async def test_two_functions_are_called_at_once(client: openai.AsyncOpenAI, stre
 
 async def test_an_answer_is_an_object_of_its_pydantic_model(client: openai.AsyncOpenAI) -> None:
     answer = await client.chat.completions.parse(
-        model="smollm2", messages=[USER], response_format=City, max_tokens=60
+        model="smollm2", messages=[USER], response_format=City, max_tokens=200, temperature=0
     )
     assert isinstance(answer.choices[0].message.parsed, City)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
@@ -40,7 +40,7 @@ WEATHER: FunctionToolParam = {
 
 
 class City(BaseModel):
-    name: str
+    name: Literal["Paris", "Rome"]
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +88,24 @@ def test_a_function_is_called_and_its_output_is_taken(client: openai.OpenAI, str
     response: Response
     if streams:
         with client.responses.stream(
-            model="smollm2", input=ASKED, tools=[WEATHER], tool_choice="required", max_output_tokens=60
+            model="smollm2",
+            input=ASKED,
+            tools=[WEATHER],
+            tool_choice="required",
+            parallel_tool_calls=False,
+            max_output_tokens=200,
+            temperature=0,
         ) as stream:
             response = stream.get_final_response()
     else:
         response = client.responses.create(
-            model="smollm2", input=ASKED, tools=[WEATHER], tool_choice="required", max_output_tokens=60
+            model="smollm2",
+            input=ASKED,
+            tools=[WEATHER],
+            tool_choice="required",
+            parallel_tool_calls=False,
+            max_output_tokens=200,
+            temperature=0,
         )
     call = next(each for each in response.output if isinstance(each, ResponseFunctionToolCall))
     assert call.name == "weather"
@@ -109,7 +121,9 @@ def test_a_function_is_called_and_its_output_is_taken(client: openai.OpenAI, str
 
 
 def test_structured_output_follows_its_schema(client: openai.OpenAI) -> None:
-    response = client.responses.parse(model="smollm2", input=ASKED, text_format=City, max_output_tokens=60)
+    response = client.responses.parse(
+        model="smollm2", input=ASKED, text_format=City, max_output_tokens=200, temperature=0
+    )
     assert isinstance(response.output_parsed, City)
 
 
