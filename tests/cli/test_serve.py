@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -22,12 +22,20 @@ from suite.messages.actions.status import GenerationInfo
 from suite.node import progress
 from suite.node.progress import StartProgress
 from suite.tasks import background
+from support.cpus import every_cpu
 from support.models import CHAT_TEMPLATE, slow_model, tiny_model
 from support.nats import eventually
 from support.raw_gguf import KEYS, gguf_bytes
 from support.service import Serving
 
 SUITE = str(Path(sys.executable).with_name("suite"))
+
+
+@pytest.fixture(autouse=True)
+def with_every_cpu() -> Iterator[None]:
+    """What is shown tells of several threads."""
+    with every_cpu():
+        yield
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.cpus import every_cpu
 from support.documents import (
     REPOSITORY,
     WRITING,
@@ -33,6 +34,13 @@ COLUMNS = 260
 SECONDS = 90.0
 QUIET_SECONDS = 2.0
 """While the tutorial is written: nothing more comes of what has printed nothing for so long."""
+
+
+@pytest.fixture(autouse=True)
+def with_every_cpu() -> Iterator[None]:
+    """What is shown tells of several threads."""
+    with every_cpu():
+        yield
 
 
 class Desk:
