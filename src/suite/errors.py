@@ -312,6 +312,13 @@ class NodeLost(SuiteError):
     status = 504
 
 
+class NodeNotFound(SuiteError):
+    """No node of this name is there: `suite fleet` shows those that are."""
+
+    code = "node_not_found"
+    status = 404
+
+
 class NodeStopping(SuiteError):
     """The node is shutting down: send the request to another one, or again when it is back."""
 

@@ -15,7 +15,7 @@ from suite.node.node import Node
 USAGE_TYPE = "embedding"
 
 
-@action("embed", limit=WAITING, queue=0)
+@action("embed", limit=WAITING, queue=0, route="model")
 async def embed(node: Node, request: EmbedRequest, call: Call) -> EmbedReply:
     """Turn texts into vectors."""
     model = await node.loadable(request.model_id)

@@ -32,6 +32,7 @@ from suite.node.snapshots import forget_snapshots
     queue=0,
     aliases=("generate",),
     wrappers=("params",),
+    route="model",
 )
 async def generate_text(node: Node, request: GenerateTextRequest, call: Call) -> HandedOver:
     """Hand the generation over to the model's actor, which answers the client. Loads the model first."""

@@ -60,6 +60,7 @@ def health(node: Node) -> HealthCheckReply:
         commands_processed=node.commands_processed,
         foreign_messages=foreign.messages,
         first_foreign_message=None if foreign.first is None else told(foreign.first),
+        nodes=tuple(sorted({node.name, *node.fleet.others})),
     )
 
 

@@ -15,7 +15,7 @@ from suite.node.node import Node
 USAGE_TYPE = "rerank"
 
 
-@action("rerank", limit=WAITING, queue=0)
+@action("rerank", limit=WAITING, queue=0, route="model")
 async def rerank(node: Node, request: RerankRequest, call: Call) -> RerankReply:
     """Score documents by how well they fit a query, the best first."""
     model = await node.loadable(request.model_id)

@@ -27,7 +27,7 @@ WAITING = 1024
 """The most requests that wait for loads. Each costs only a task; those of one model must not block others."""
 
 
-@action("load_model", limit=WAITING, queue=0)
+@action("load_model", limit=WAITING, queue=0, route="model")
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
     signalled = call if request.stream else None

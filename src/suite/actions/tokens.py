@@ -36,7 +36,7 @@ SECONDS = 60.0
 """Timeout for an answer of the model's process; a chat with a slow template may wait for others."""
 
 
-@action("tokenize", limit=WAITING, queue=0)
+@action("tokenize", limit=WAITING, queue=0, route="model")
 async def tokenize(node: Node, request: TokenizeRequest, call: Call) -> TokenizeReply:
     """Turn a text into tokens."""
     model = await node.loadable(request.model_id)
@@ -52,7 +52,7 @@ async def tokenize(node: Node, request: TokenizeRequest, call: Call) -> Tokenize
     )
 
 
-@action("detokenize", limit=WAITING, queue=0)
+@action("detokenize", limit=WAITING, queue=0, route="model")
 async def detokenize(node: Node, request: DetokenizeRequest, call: Call) -> DetokenizeReply:
     """Turn tokens into text."""
     model = await node.loadable(request.model_id)
@@ -61,7 +61,7 @@ async def detokenize(node: Node, request: DetokenizeRequest, call: Call) -> Deto
     return DetokenizeReply(model_id=model.model_id, text=made.text)
 
 
-@action("apply_template", limit=WAITING, queue=0)
+@action("apply_template", limit=WAITING, queue=0, route="model")
 async def apply_template(node: Node, request: ApplyTemplateRequest, call: Call) -> ApplyTemplateReply:
     """Make the prompt of a chat, and generate nothing."""
     check_content(request.messages)

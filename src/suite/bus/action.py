@@ -7,7 +7,7 @@ async def health_check(node: Node, request: HealthCheckRequest, call: Call) -> H
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_type_hints
 
 import anyio
 import msgspec
@@ -21,6 +21,9 @@ from suite.messages.signals import Signal
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
+
+Route: TypeAlias = Literal["any", "model", "each"]
+"""Who serves a request: any node, the one that is best for its model, or each, and one gathers it all."""
 
 _NAME_LIMIT = 100
 """The longest name of a client that is shown."""
@@ -43,6 +46,7 @@ class Call:
         "given",
         "gone",
         "headers",
+        "is_forwarded",
         "reply",
         "warnings",
     )
@@ -56,6 +60,8 @@ class Call:
         new_id: NewId,
         given: Collection[str] = (),
         receipt: str = "",
+        *,
+        is_forwarded: bool = False,
     ) -> None:
         """`receipt`: the subject on which the server says that nobody received a signal."""
         self._connection = connection
@@ -70,6 +76,8 @@ class Call:
         """Warnings for the sender about fields that were ignored."""
         self.given = given
         """The names of the fields that the sender sent; all others of the request have their defaults."""
+        self.is_forwarded = is_forwarded
+        """Whether another node has handed it over: this one then answers only for itself."""
         self.gone = anyio.Event()
         """Set when nobody receives the signals any more."""
 
@@ -111,6 +119,7 @@ class Action(Generic[T]):
         queue: int,
         aliases: tuple[str, ...] = (),
         wrappers: tuple[str, ...] = (),
+        route: Route = "any",
     ) -> None:
         self.name = name
         self.spellings = tuple(f"{slash}{each}" for each in (name, *aliases) for slash in ("", "/"))
@@ -122,6 +131,7 @@ class Action(Generic[T]):
         """How many requests may run at once."""
         self.queue = queue
         """How many more requests may wait. Any above that are refused with `overloaded`."""
+        self.route = route
         self.shape = Shape(request_type, wrappers)
         self.description = (handler.__doc__ or name).strip().partition("\n")[0]
 
@@ -138,12 +148,14 @@ def action(
     queue: int = 1024,
     aliases: tuple[str, ...] = (),
     wrappers: tuple[str, ...] = (),
+    route: Route = "any",
 ) -> Callable[[Callable[[T, R, Call], Awaitable[msgspec.Struct]]], Action[T]]:
     """Turn a handler into an action. Its annotations give the request and reply types.
 
     ``reply`` is the reply type of a handler that returns `HandedOver`. Up to ``limit`` requests run at once,
     and ``queue`` more wait. ``aliases`` are older names of the action. Older clients put the arguments into
     an object, in the field ``data`` or one of ``wrappers``; they are read as if they were at the top level.
+    ``route`` says which node serves it, where there are several.
     """
 
     def declare(handler: Callable[[T, R, Call], Awaitable[msgspec.Struct]]) -> Action[T]:
@@ -159,6 +171,7 @@ def action(
             queue=queue,
             aliases=aliases,
             wrappers=wrappers,
+            route=route,
         )
 
     return declare

@@ -25,6 +25,7 @@ from opentelemetry.trace import SpanKind
 from suite import telemetry
 from suite.bus.absence import NO_RESPONDERS
 from suite.bus.action import Action, Call, HandedOver, action
+from suite.bus.arrival import Arrival, Router
 from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.decoding import parse
 from suite.bus.endpoint import QUEUE_GROUP, Endpoint, Endpoints
@@ -67,6 +68,7 @@ class Service(Generic[T]):
         now: Now,
         disabled: Mapping[str, str],
         on_failure: OnFailure,
+        router: Router | None,
     ) -> None:
         self._connection = connection
         self._context = context
@@ -76,6 +78,7 @@ class Service(Generic[T]):
         self._not_to_answer = (f"{subjects.root}.", "$")
         self._endpoints = Endpoints(actions, subjects, disabled)
         self._on_failure = on_failure
+        self._router = router
         self._new_id = new_id
         self._identity = {"name": NAME, "id": new_id(), "version": version, "metadata": dict(metadata)}
         self._started = now()
@@ -109,13 +112,15 @@ class Service(Generic[T]):
         drain_seconds: float = DRAIN_SECONDS,
         disabled: Mapping[str, str] = {},
         on_failure: OnFailure = lambda _: None,
+        router: Router | None = None,
     ) -> AsyncIterator[Service[T]]:
         """Serve until the block is left, then give running requests ``drain_seconds`` to finish.
 
         Requests that have not finished by then are cancelled, and their senders get `node_stopping`.
         ``disabled`` maps the name of an action that is switched off to the setting that switches it on;
         the refusal names that setting. ``on_failure`` is called with the name of an action whose handler
-        raised an unexpected exception.
+        raised an unexpected exception. ``router`` finds the node that serves a request; without one it is
+        always this.
         """
         service = cls(
             connection,
@@ -128,6 +133,7 @@ class Service(Generic[T]):
             now=now,
             disabled=disabled,
             on_failure=on_failure,
+            router=router,
         )
         async with background() as tasks:
             await tasks.start(service._run_handlers)
@@ -157,7 +163,7 @@ class Service(Generic[T]):
     async def _listen(self) -> None:
         # One subscription for all actions, so that unknown actions get an answer and no message comes twice.
         self._requests = await self._connection.listen(
-            self._subjects.action(">"), self._receive, queue=QUEUE_GROUP
+            self._subjects.action(">"), self.receive, queue=QUEUE_GROUP
         )
         await self._connection.listen(f"{self._receipts}.*", self._on_receipt)
         await self._connection.flush()
@@ -187,7 +193,8 @@ class Service(Generic[T]):
 
     # --- requests -----------------------------------------------------------------------------------------
 
-    async def _receive(self, message: Message) -> None:
+    async def receive(self, message: Message) -> None:
+        """Answer a request, now or when it is its turn."""
         if message.reply.startswith(self._not_to_answer):
             log.warning("a request on %s wants its answer on %s: dropped", message.subject, message.reply)
             return
@@ -241,6 +248,8 @@ class Service(Generic[T]):
         stream = False
         error: SuiteError | None = None
         receipt = ""
+        request: msgspec.Struct | None = None
+        reply: msgspec.Struct | None = None
         try:
             with telemetry.span(endpoint.span, kind=_CONSUMER, headers=message.headers):
                 fields, clash = endpoint.action.shape.flattened(parse(message.data))
@@ -249,6 +258,9 @@ class Service(Generic[T]):
                 if clash is not None:
                     raise clash
                 request = endpoint.action.shape.read(fields)
+                if self._router is not None and await self._router.route(endpoint.action, request, message):
+                    self._count(endpoint, time.perf_counter_ns() - began, "")
+                    return
                 receipt = f"{self._receipts}.{next(self._numbers)}" if stream else ""
                 call = Call(
                     self._connection,
@@ -258,6 +270,7 @@ class Service(Generic[T]):
                     self._new_id,
                     given=fields.keys(),
                     receipt=receipt,
+                    is_forwarded=isinstance(message, Arrival),
                 )
                 if stream:
                     self._streaming[receipt] = call
@@ -281,8 +294,20 @@ class Service(Generic[T]):
         finally:
             self._streaming.pop(receipt, None)
         if error is not None:
+            if isinstance(error, NodeStopping) and await self._is_rescued(endpoint, request, message):
+                return
             await self._refuse(message, error, warnings, stream=stream)
+        if self._router is not None:
+            await self._router.end(message, is_handed_over=isinstance(reply, HandedOver))
         self._count(endpoint, time.perf_counter_ns() - began, error.code if error else "")
+
+    async def _is_rescued(
+        self, endpoint: Endpoint[T], request: msgspec.Struct | None, message: Message
+    ) -> bool:
+        """Whether another node serves a request that this one cannot serve any more."""
+        if self._router is None or request is None:
+            return False
+        return await self._router.rescue(endpoint.action, request, message)
 
     def _count(self, endpoint: Endpoint[T] | None, busy_ns: int, error: str) -> None:
         self.commands_processed += 1

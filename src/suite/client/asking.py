@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from copy import copy
+from typing import Self, TypeVar
 
 import msgspec
 
@@ -37,12 +38,19 @@ class Asking:
         self._subjects = subjects
         self._request_seconds = request_seconds
         self._silence_seconds = silence_seconds
+        self._node: str | None = None
+
+    def on_node(self, node: str) -> Self:
+        """The same client, whose requests this node of a fleet is to answer."""
+        named = copy(self)
+        named._node = node
+        return named
 
     async def _ask(self, action: str, request: Request, kind: type[R], *, seconds: float | None = None) -> R:
         """Request an action that sends one reply."""
         message = await self._connection.request(
             self._subjects.action(action),
-            encoded(request),
+            encoded(self._addressed(request)),
             headers=self._headers(),
             timeout=seconds or self._request_seconds,
         )
@@ -58,7 +66,7 @@ class Asking:
         """Request an action that sends signals before its reply; `hear` is called with each."""
         async with self._connection.request_many(
             self._subjects.action(action),
-            encoded(request),
+            encoded(self._addressed(request)),
             headers=self._headers(),
             idle_timeout=self._silence_seconds,
         ) as messages:
@@ -69,6 +77,14 @@ class Asking:
                 if isinstance(answer, Signal):
                     hear(answer)
         raise NodeLost(f"the answer of {action} ended without a reply: send the request again")
+
+    def _addressed(self, request: Request | Mapping[str, object]) -> Request | Mapping[str, object]:
+        """The request, for the node that is to answer it if one is named."""
+        if self._node is None:
+            return request
+        if isinstance(request, Request):
+            return msgspec.structs.replace(request, node=self._node)
+        return {**request, "node": self._node}
 
     def _headers(self) -> dict[str, str]:
         current = traceparent()

@@ -70,7 +70,7 @@ class Log:
         self._end = End(self._ask_end)
         self.writability = writability
         self.newest = 0
-        """The highest sequence that an append of this process has returned."""
+        """The highest sequence that this process knows of, by its own appends or by those of others."""
 
     @classmethod
     @asynccontextmanager
@@ -218,6 +218,14 @@ class Log:
         Raises Unavailable.
         """
         return await self._reader.extent()
+
+    def see(self, seq: int) -> None:
+        """Know of an event that somebody else has appended."""
+        self.newest = max(self.newest, seq)
+
+    async def catch_up(self) -> None:
+        """Know of everything that was acknowledged until now, whoever appended it. Raises Unavailable."""
+        self.see((await self.extent()).last_seq)
 
     async def reaches(self, seq: int) -> bool:
         """Whether the log has reached this sequence, even if the message has expired since.

@@ -85,3 +85,7 @@ class Subjects:
     def node(self, node: str, operation: str) -> str:
         """The subject of an operation of one node process."""
         return f"{self.root}.actor.{escape(node)}.{operation}"
+
+    def every_node(self, operation: str) -> str:
+        """The subject filter of an operation of all node processes."""
+        return f"{self.root}.actor.*.{operation}"

@@ -182,6 +182,8 @@ class Admission:
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
         self._news = anyio.Event()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when memory or the use of a model has changed."""
         self._is_closed = False
 
     @property
@@ -207,6 +209,7 @@ class Admission:
 
     def wake(self) -> None:
         """Decide again, because the use of a model has changed."""
+        self.on_change()
         if self.is_undecided:
             self._news.set()
 

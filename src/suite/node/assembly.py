@@ -35,6 +35,7 @@ from suite.messages.subjects import Subjects
 from suite.node.address import Address
 from suite.node.appraisal import Appraisals
 from suite.node.cores import NodeCores
+from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import GatewayProcess
 from suite.node.generations import Generations
@@ -196,6 +197,17 @@ def make_node(
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
         pins=pins,
+        fleet=Fleet(
+            settings.node,
+            journal.epoch,
+            connection=connection,
+            subjects=env.subjects,
+            log=log,
+            catalogue=catalogue,
+            supervisor=supervisor,
+            tasks=env.tasks,
+            clock=clock,
+        ),
         gateway=env.gateway,
         new_id=env.new_id,
         now=env.now,

@@ -21,6 +21,7 @@ from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.node.admission import Terms
 from suite.node.cores import NodeCores
+from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import GatewayProcess
 from suite.node.generations import Generations
@@ -59,6 +60,7 @@ class Node:
         supervisor: Supervisor,
         generations: Generations,
         pins: Pins,
+        fleet: Fleet,
         gateway: GatewayProcess | None,
         new_id: NewId,
         now: Now,
@@ -78,6 +80,7 @@ class Node:
         self.supervisor = supervisor
         self.generations = generations
         self.pins = pins
+        self.fleet = fleet
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()

@@ -258,7 +258,7 @@ async def running_node(
                 warn_of_small_limit(supervisor, catalogue)
                 node = make_node(env, reporter, catalogue, journal, projections, learning, supervisor, pins)
                 _start_background(env, node)
-                async with _service(env, node, reporter) as service:
+                async with node.fleet.joined(), _service(env, node, reporter) as service:
                     nats.address.publish(http=None if gateway is None else gateway.url)
                     if gateway is not None:
                         tasks.start_soon(gateway.run)
@@ -267,6 +267,7 @@ async def running_node(
                         yield node
                     finally:
                         nats.address.withdraw()
+                        await node.fleet.withdraw()
                         supervisor.admission.close()
                     async with ending.draining(tasks, partial(_running_work, node, service)):
                         await service.drain()
@@ -355,8 +356,10 @@ async def _service(env: Environment, node: Node, reporter: Reporter) -> AsyncIte
         on_failure=lambda name: reporter.report(
             SuiteError.code, f"{name} failed unforeseen: the node's own log has the cause"
         ),
+        router=node.fleet.routing,
     ) as service:
         node.service = service
+        await node.fleet.serve(service.receive)
         if settings.enable_backward_compatibility:
             await env.tasks.start(
                 partial(

@@ -31,6 +31,11 @@ class ModelSizes:
         self._sizes: Sizes = {}
         self._is_recalled = anyio.Event()
 
+    @property
+    def known(self) -> Sizes:
+        """What models were measured to need: another object whenever that has changed."""
+        return self._sizes
+
     def need(self, model: Model) -> Need:
         """The memory for a load of this model."""
         measured = need(self._sizes, _key(model))

@@ -46,6 +46,13 @@ ContextLength: TypeAlias = Annotated[
         "asks for more is refused."
     ),
 ]
+NodeName: TypeAlias = Annotated[
+    Annotated[str, Meta(min_length=1, max_length=255)] | None,
+    Meta(
+        description="The node that is to answer, where there are several. Null: the one that serves the "
+        "request best, or the whole fleet."
+    ),
+]
 Limit: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 Sequence: TypeAlias = Annotated[int, Meta(ge=0)]
 
@@ -56,6 +63,8 @@ CLIENT_HEADER = "Suite-Client"
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all requests."""
+
+    node: NodeName = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

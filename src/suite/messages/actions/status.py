@@ -272,6 +272,8 @@ class HealthCheckReply(Reply, frozen=True, kw_only=True):
     """Messages in the log that are no events of the suite; they are skipped, and the status stays."""
     first_foreign_message: str | None = None
     """Where the first of them stands, and why it is none."""
+    nodes: tuple[str, ...] = ()
+    """The nodes of the fleet that this one works with, and itself."""
 
 
 class GetStatsRequest(Request, frozen=True, kw_only=True):

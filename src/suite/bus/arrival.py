@@ -1,0 +1,38 @@
+"""A request that came from another node, and the interface of what finds nodes for requests (ADR 57)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from suite.bus.wire import Message
+
+
+class Arrival(Message, frozen=True, kw_only=True):
+    """A request as its client sent it, which another node has handed over."""
+
+    token: str
+    """The subject on which the first node hears what becomes of it."""
+    last_seq: int = 0
+    """The newest event that the first node knows of."""
+    instance_id: str = ""
+    """The instance that it is for; empty if the model is to be loaded first."""
+    sha256: str = ""
+    """The digest of the model's file; empty if it is not known."""
+
+
+class Router(Protocol):
+    """Finds the node that serves a request."""
+
+    async def route(self, action: Any, request: msgspec.Struct, message: Message) -> bool:
+        """Hand a request over to another node if that serves it better. Returns whether it did.
+
+        Raises the error for a request that names a node which is not there.
+        """
+
+    async def rescue(self, action: Any, request: msgspec.Struct, message: Message) -> bool:
+        """Hand a request over that this node cannot serve because it stops. Returns whether it did."""
+
+    async def end(self, message: Message, *, is_handed_over: bool) -> None:
+        """Note that this node has answered a request, or that a model's process answers it."""

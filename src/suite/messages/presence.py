@@ -1,0 +1,103 @@
+"""What the nodes of a fleet tell each other of themselves (ADR 57). Only nodes send and read this.
+
+Each node sends its `NodeState` whenever it changes, and once a second besides. States are whole, so one that
+is lost does no harm; only conversations are told once, so a gap in `number` has the listener ask for all of
+them. What a node could load changes rarely and may be long: a state has only its id, and who does not know it
+asks for the pages.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+PROTOCOL: Final = 1
+"""Nodes work together only with those of the same protocol."""
+
+
+class HostedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model that is in memory, or on its way there."""
+
+    instance_id: str
+    sha256: str = ""
+    """The digest of the content that is loaded; empty while it is not known."""
+    is_ready: bool = False
+    holds: int = 0
+    """How many generations run or wait there."""
+    slots: int = 1
+    """How many generations run at the same time."""
+    memory: dict[str, int] = {}
+    """The bytes that it has of each memory, by its name: `ram`, `gpu0`."""
+    may_leave: bool = False
+    """Whether it could be unloaded for another model now."""
+    idle_seconds: float = 0.0
+    """For how long nobody has used it, when this was told."""
+    load_seconds: float = 0.0
+    """How long its load took; 0 while it is not known."""
+
+
+class NodeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one node is, and does, at the moment."""
+
+    node: str
+    epoch: int
+    """The sequence of the event of its start: a higher one is a later life."""
+    number: int
+    """Counts the states of this life."""
+    protocol: int = PROTOCOL
+    version: str = ""
+    host: str = ""
+    is_draining: bool = False
+    """Whether it wants no new work."""
+    is_leaving: bool = False
+    """Whether it stops: the last state of a life."""
+    limits: dict[str, int] = {}
+    """The bytes that all models may have, by memory."""
+    free: dict[str, int] = {}
+    """The bytes of it that no model has."""
+    waiting: dict[str, int] = {}
+    """How many requests wait for memory for a model."""
+    models: dict[str, HostedModel] = {}
+    catalogue: str = ""
+    """The id of what it could load: the same for nodes with the same models and settings."""
+    conversations: tuple[int, ...] = ()
+    """The hashes of conversations that came here since the last state."""
+
+
+class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model that a node could load."""
+
+    sha256: str = ""
+    """The digest of its file; empty while it is not known."""
+    memory: dict[str, int] = {}
+    """The bytes that it needs of each memory."""
+    aliases: tuple[str, ...] = ()
+    settings: str = ""
+    """A short digest of the settings that change how it loads."""
+
+
+class GetPresence(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks a node for its state with all its conversations, or for a page of what it could load."""
+
+    catalogue_after: str | None = None
+    """The last model of the page before; an empty text for the first page; null for the state."""
+
+
+class CataloguePage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of what a node could load, in the order of the ids."""
+
+    catalogue: str
+    models: dict[str, OfferedModel]
+    is_last: bool
+
+
+ForwardedState: TypeAlias = Literal["handed_over", "ended", "misplaced"]
+"""`handed_over`: a model's process answers it. `ended`: it is answered. `misplaced`: what it was for is not
+there any more, and nothing was done."""
+
+
+class Forwarded(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a request that one node has forwarded to another, as that one tells the first."""
+
+    state: ForwardedState

@@ -1,0 +1,189 @@
+"""What a node knows of the other nodes, by what they tell of themselves."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from suite.domain.footprint import Footprint
+from suite.domain.placement import Hosted, NodeView, Offered, loss
+from suite.identity import Clock
+from suite.messages.decisions import RAM
+from suite.messages.presence import PROTOCOL, HostedModel, NodeState, OfferedModel
+
+LOST_SECONDS: Final = 2.5
+"""A node that has told nothing for so long gets no work. It tells something every second."""
+MOST_CONVERSATIONS: Final = 200_000
+"""Of so many conversations it is remembered which node had them last, about 20 MB."""
+
+_HASH_BYTES: Final = 6  # a JSON number that every reader can hold
+
+
+class Peers:
+    """The other nodes of the fleet, as this one knows them."""
+
+    def __init__(self, node: str, clock: Clock) -> None:
+        self._node = node
+        self._clock = clock
+        self._views: dict[str, NodeView] = {}
+        self._states: dict[str, NodeState] = {}
+        self._heard: dict[str, float] = {}
+        self._catalogues: dict[str, Mapping[str, Offered]] = {}
+        self._aliases: dict[str, Mapping[str, str]] = {}
+        self._conversations: OrderedDict[int, str] = OrderedDict()
+        self.strangers: dict[str, NodeState] = {}
+        """Nodes that speak another protocol, by name: nothing is forwarded to them."""
+
+    @property
+    def states(self) -> Mapping[str, NodeState]:
+        """What each node that is there has told last."""
+        return self._states
+
+    def views(self, own: NodeView) -> dict[str, NodeView]:
+        """All nodes that may get work, with the own one."""
+        return {self._node: own, **self._views}
+
+    def hear(self, state: NodeState) -> bool:
+        """Take notice of what a node tells. Returns whether something that it told before was missed."""
+        node = state.node
+        if node == self._node:
+            return False
+        if state.protocol != PROTOCOL:
+            self.strangers[node] = state
+            self.forget(node)
+            return False
+        self.strangers.pop(node, None)
+        before = self._states.get(node)
+        if before is not None and (state.epoch, state.number) <= (before.epoch, before.number):
+            return False
+        if state.is_leaving:
+            self.forget(node)
+            return False
+        self._heard[node] = self._clock()
+        self._states[node] = state
+        self._views[node] = self._view(state)
+        for conversation in state.conversations:
+            self.note_conversation(conversation, node)
+        return before is None or before.epoch != state.epoch or state.number != before.number + 1
+
+    def knows_catalogue(self, catalogue: str) -> bool:
+        """Whether it is known what a node with this id of a catalogue could load."""
+        return not catalogue or catalogue in self._catalogues
+
+    def learn_catalogue(self, catalogue: str, models: Mapping[str, OfferedModel]) -> None:
+        """Note what nodes with this id of a catalogue could load; forget those that nobody has any more."""
+        self._catalogues[catalogue] = {id: offered_of(each) for id, each in models.items()}
+        self._aliases[catalogue] = {
+            alias: id for id, each in models.items() for alias in each.aliases if alias not in models
+        }
+        used = {each.catalogue for each in self._states.values()} | {catalogue}
+        for unused in self._catalogues.keys() - used:
+            del self._catalogues[unused], self._aliases[unused]
+        for node, state in self._states.items():
+            if state.catalogue == catalogue:
+                self._views[node] = self._view(state)
+
+    def id_of(self, id_or_alias: str) -> str | None:
+        """The id of a model that some node has, by id or alias; None if none has it."""
+        for view in self._views.values():
+            if id_or_alias in view.hosted or id_or_alias in view.offered:
+                return id_or_alias
+        found = (aliases.get(id_or_alias) for aliases in self._aliases.values())
+        return next((id for id in found if id is not None), None)
+
+    def note_conversation(self, conversation: int, node: str) -> None:
+        """Note that a conversation has come to a node, by its hash (`conversation_hash`)."""
+        self._conversations[conversation] = node
+        self._conversations.move_to_end(conversation)
+        if len(self._conversations) > MOST_CONVERSATIONS:
+            self._conversations.popitem(last=False)
+
+    def conversation_node(self, conversation: int) -> str:
+        """The node that a conversation came to last; empty if it is not known."""
+        return self._conversations.get(conversation, "")
+
+    def conversations_of(self, node: str, most: int) -> tuple[int, ...]:
+        """The last conversations that came to a node, the newest last."""
+        found = []
+        for conversation in reversed(self._conversations):
+            if self._conversations[conversation] == node:
+                found.append(conversation)
+                if len(found) == most:
+                    break
+        return tuple(reversed(found))
+
+    def note_sent(self, node: str, model_id: str) -> None:
+        """Count a request that was just sent to a node, until it tells its own count."""
+        view = self._views.get(node)
+        hosted = view.hosted.get(model_id) if view is not None else None
+        if view is None or hosted is None:
+            return
+        more = msgspec.structs.replace(hosted, holds=hosted.holds + 1, may_leave=False)
+        self._views[node] = msgspec.structs.replace(view, hosted={**view.hosted, model_id: more})
+
+    def silent(self) -> list[str]:
+        """The nodes that have told nothing for too long."""
+        since = self._clock() - LOST_SECONDS
+        return [node for node, heard in self._heard.items() if heard < since]
+
+    def forget(self, node: str) -> None:
+        """Give a node no work any more, until it tells something."""
+        for known in (self._views, self._states, self._heard):
+            known.pop(node, None)
+
+    def give_time(self) -> None:
+        """Wait anew for all: this process itself was stopped, and could hear nothing meanwhile."""
+        self._heard = dict.fromkeys(self._heard, self._clock())
+
+    def _view(self, state: NodeState) -> NodeView:
+        return view_of(state, self._catalogues.get(state.catalogue, {}))
+
+
+def view_of(state: NodeState, offered: Mapping[str, Offered]) -> NodeView:
+    """What a node has told, as it is decided about."""
+    hosted = {id: _hosted(each) for id, each in state.models.items()}
+    losses: Iterable[float] = (each.loss for each in hosted.values() if each.may_leave)
+    return NodeView(
+        node=state.node,
+        limits=footprint_of(state.limits),
+        free=footprint_of(state.free),
+        waiting=sum(state.waiting.values()),
+        hosted=hosted,
+        offered=offered,
+        is_draining=state.is_draining,
+        least_loss=min(losses, default=math.inf),
+    )
+
+
+def footprint_of(memory: Mapping[str, int]) -> Footprint:
+    """Bytes by the name of a memory, as they stand in messages."""
+    return Footprint(memory.get(RAM, 0), {name: count for name, count in memory.items() if name != RAM})
+
+
+def offered_of(told: OfferedModel) -> Offered:
+    """A model that a node could load, as it is decided about."""
+    return Offered(sha256=told.sha256, footprint=footprint_of(told.memory), settings=told.settings)
+
+
+def conversation_hash(model_id: str, conversation_id: str) -> int:
+    """What nodes call a conversation among themselves: it tells nobody what its id is."""
+    digest = blake2b(f"{model_id}\0{conversation_id}".encode(), digest_size=_HASH_BYTES)
+    return int.from_bytes(digest.digest())
+
+
+def _hosted(told: HostedModel) -> Hosted:
+    return Hosted(
+        instance_id=told.instance_id,
+        sha256=told.sha256,
+        is_ready=told.is_ready,
+        holds=told.holds,
+        slots=max(1, told.slots),
+        footprint=footprint_of(told.memory),
+        may_leave=told.may_leave,
+        loss=loss(told.load_seconds, told.idle_seconds),
+    )

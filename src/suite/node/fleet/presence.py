@@ -1,0 +1,209 @@
+"""Tells the other nodes what this one is and does, and hears what they tell (ADR 57).
+
+Nothing waits for it: a state that is lost is followed by the next one, a second later at most. Conversations
+are told once; who has missed a state asks for all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import anyio.abc
+import msgspec
+
+from suite.bus.connection import Connection, Message
+from suite.domain.placement import NodeView
+from suite.errors import NoService, RequestTimeout, SuiteError, TooLarge, Unavailable
+from suite.identity import Clock
+from suite.messages.presence import CataloguePage, GetPresence, NodeState, OfferedModel
+from suite.messages.subjects import Subjects
+from suite.node.fleet.peers import LOST_SECONDS, Peers, view_of
+from suite.node.fleet.state import OwnState
+from suite.ticks import next_tick
+
+logger = logging.getLogger("suite.fleet")
+
+TELL_SECONDS: Final = 1.0
+"""How often a node tells what it is when nothing has changed."""
+LEAST_PAUSE_SECONDS: Final = 0.02
+"""The pause from one state to the next: what changes meanwhile is told together."""
+ASK_SECONDS: Final = 2.0
+MOST_TOLD: Final = 20_000
+"""How many conversations a node tells one that asks: so many fit into a message."""
+
+_encode = msgspec.json.Encoder().encode
+_state_of = msgspec.json.Decoder(NodeState).decode
+_asked = msgspec.json.Decoder(GetPresence).decode
+_page_of = msgspec.json.Decoder(CataloguePage).decode
+
+
+class Presence:
+    """The part of a node that tells and hears."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        subjects: Subjects,
+        own: OwnState,
+        peers: Peers,
+        *,
+        clock: Clock,
+        on_lost: Callable[[str], None] = lambda _: None,
+        on_frozen: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_lost` is called with a node that is silent or has left; `on_frozen` when this process itself
+        was stopped for so long that the others count it as lost.
+        """
+        self._connection = connection
+        self._subjects = subjects
+        self._own = own
+        self._peers = peers
+        self._clock = clock
+        self._on_lost = on_lost
+        self._on_frozen = on_frozen
+        self._came: list[int] = []
+        self._changed = anyio.Event()
+        self._asking: set[str] = set()
+        self._tasks: anyio.abc.TaskGroup
+
+    @property
+    def view(self) -> NodeView:
+        """This node, as it is decided about here."""
+        state = self._own.again((), now=self._clock())
+        return view_of(state, self._own.offered)
+
+    def change(self) -> None:
+        """Tell the others soon that something has changed, if there are any."""
+        if self._peers.states:
+            self._changed.set()
+
+    def note_conversation(self, conversation: int) -> None:
+        """Note that a conversation has come to this node, by its hash."""
+        self._peers.note_conversation(conversation, self._own.node)
+        self._came.append(conversation)
+        self.change()
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Tell and hear until cancelled, and say in the end that the node leaves."""
+        async with anyio.create_task_group() as self._tasks:
+            await self._connection.listen(self._subjects.every_node("state"), self._hear)
+            await self._connection.listen(self._subjects.node(self._own.node, "presence"), self._answer)
+            self._own.look()
+            await self._tell()
+            task_status.started()
+            try:
+                await self._keep_telling()
+            finally:
+                with anyio.move_on_after(TELL_SECONDS, shield=True):
+                    await self._tell(is_leaving=True)
+
+    async def _keep_telling(self) -> None:
+        until = self._clock()
+        while True:
+            with anyio.CancelScope(deadline=next_tick(TELL_SECONDS)) as waiting:
+                await self._changed.wait()
+            now = self._clock()
+            if now - until > LOST_SECONDS:
+                logger.warning("this process was stopped for %.1f s: other nodes have its work", now - until)
+                self._peers.give_time()
+                self._on_frozen()
+            until = now
+            self._changed = anyio.Event()
+            if waiting.cancelled_caught:
+                self._own.look()
+                self._look_for_lost()
+            await self._tell()
+            await anyio.sleep(LEAST_PAUSE_SECONDS)
+
+    def _look_for_lost(self) -> None:
+        for node in self._peers.silent():
+            logger.warning("node %s has told nothing for %g s: it gets no work", node, LOST_SECONDS)
+            self._lose(node)
+
+    def _lose(self, node: str) -> None:
+        self._peers.forget(node)
+        self._on_lost(node)
+
+    async def _tell(self, *, is_leaving: bool = False) -> None:
+        came, self._came = self._came, []
+        state = self._own.state(came, now=self._clock(), is_leaving=is_leaving)
+        try:
+            await self._connection.publish(self._subjects.node(self._own.node, "state"), _encode(state))
+        except (Unavailable, TooLarge) as error:
+            logger.debug("what this node does is not told: %s", error)
+
+    async def _hear(self, message: Message) -> None:
+        try:
+            state = _state_of(message.data)
+        except msgspec.MsgspecError as error:
+            logger.debug("a state of a node that nobody understands: %s", error)
+            return
+        is_new = state.node not in self._peers.states
+        missed = self._peers.hear(state)
+        if state.is_leaving:
+            self._on_lost(state.node)
+            return
+        if is_new and state.node in self._peers.states:
+            self._changed.set()  # it may not have heard of this one
+        is_known = not missed and self._peers.knows_catalogue(state.catalogue)
+        if state.node in self._peers.states and not is_known and state.node not in self._asking:
+            self._asking.add(state.node)
+            self._tasks.start_soon(self._ask, state.node, missed)
+
+    async def _ask(self, node: str, missed: bool) -> None:
+        """Ask a node for what it told before, and for what it could load."""
+        try:
+            if missed:
+                for conversation in (await self._state_of(node)).conversations:
+                    self._peers.note_conversation(conversation, node)
+            state = self._peers.states.get(node)
+            if state is not None and not self._peers.knows_catalogue(state.catalogue):
+                catalogue, models = await self._catalogue_of(node)
+                self._peers.learn_catalogue(catalogue, models)
+        except (NoService, RequestTimeout, SuiteError, msgspec.MsgspecError) as error:
+            logger.debug("node %s does not tell all of itself: %s", node, error)
+        finally:
+            self._asking.discard(node)
+
+    async def _state_of(self, node: str) -> NodeState:
+        return _state_of(await self._request(node, GetPresence()))
+
+    async def _catalogue_of(self, node: str) -> tuple[str, dict[str, OfferedModel]]:
+        """What a node could load, with the id of that. Pages of a catalogue that has changed begin again."""
+        models: dict[str, OfferedModel] = {}
+        catalogue, after = "", ""
+        while True:
+            page = _page_of(await self._request(node, GetPresence(catalogue_after=after)))
+            if page.catalogue != catalogue and after:
+                models, catalogue, after = {}, "", ""
+                continue
+            catalogue = page.catalogue
+            models |= page.models
+            if page.is_last or not page.models:
+                return catalogue, models
+            after = max(page.models)
+
+    async def _request(self, node: str, request: GetPresence) -> bytes:
+        subject = self._subjects.node(node, "presence")
+        answer = await self._connection.request(subject, _encode(request), timeout=ASK_SECONDS)
+        return answer.data
+
+    async def _answer(self, message: Message) -> None:
+        """Tell another node all that it asks for."""
+        try:
+            request = _asked(message.data)
+        except msgspec.MsgspecError:
+            return
+        answer: NodeState | CataloguePage
+        if request.catalogue_after is None:
+            known = self._peers.conversations_of(self._own.node, MOST_TOLD)
+            answer = self._own.again(known, now=self._clock())
+        else:
+            answer = self._own.page(request.catalogue_after)
+        try:
+            await self._connection.publish(message.reply, _encode(answer))
+        except SuiteError as error:
+            logger.debug("what another node asks for is not told: %s", error)

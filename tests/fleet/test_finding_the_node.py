@@ -1,0 +1,24 @@
+"""Whichever node takes a request, the one serves it that can do so best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from suite.errors import NodeNotFound
+from support.fleet import fleet
+from support.models import tiny_model
+
+
+async def test_a_model_that_only_one_node_has_is_served_whoever_takes_the_request(tmp_path: Path) -> None:
+    models = {name: tmp_path / f"models-{name}" for name in ("box1", "box2", "box3")}
+    for name, directory in models.items():
+        directory.mkdir()
+        tiny_model(directory / f"of-{name}.gguf")
+    async with fleet(models, tmp_path) as found:
+        for name in [*models] * 10:
+            reply = await found.client.generate_text(f"of-{name}", "Once", max_tokens=2)
+            assert reply.usage.completion_tokens == 2
+        with pytest.raises(NodeNotFound, match="there are box1, box2, box3"):
+            await found.client.on_node("box9").health_check()
