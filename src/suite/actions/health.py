@@ -41,6 +41,7 @@ def health(node: Node) -> HealthCheckReply:
         *node.catalogue.problems,
         *node.learning.problems,
         *node.pins.problems,
+        *node.fleet.peers.problems,
         *(() if node.gateway is None or node.gateway.problem is None else (node.gateway.problem,)),
     )
     if not node.connection.is_connected:  # NATS clients cannot see this, but ZeroMQ clients can
@@ -61,6 +62,7 @@ def health(node: Node) -> HealthCheckReply:
         foreign_messages=foreign.messages,
         first_foreign_message=None if foreign.first is None else told(foreign.first),
         nodes=tuple(sorted({node.name, *node.fleet.others})),
+        draining=node.fleet.draining,
     )
 
 

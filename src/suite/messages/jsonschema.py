@@ -15,6 +15,7 @@ from suite.messages import events, signals
 from suite.messages.actions import (
     base,
     chat,
+    drain,
     embedding,
     evaluation,
     explanation,
@@ -43,6 +44,7 @@ ACTIONS = (
     projections,
     explanation,
     keys,
+    drain,
     status,
 )
 """The modules with the types of the actions."""

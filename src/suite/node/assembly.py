@@ -35,6 +35,7 @@ from suite.messages.subjects import Subjects
 from suite.node.address import Address
 from suite.node.appraisal import Appraisals
 from suite.node.cores import NodeCores
+from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import GatewayProcess
@@ -176,6 +177,17 @@ def make_node(
 ) -> Node:
     """What every action gets."""
     settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
+    fleet = Fleet(
+        settings.node,
+        journal.epoch,
+        connection=connection,
+        subjects=env.subjects,
+        log=log,
+        catalogue=catalogue,
+        supervisor=supervisor,
+        tasks=env.tasks,
+        clock=clock,
+    )
     return Node(
         settings,
         connection=connection,
@@ -197,14 +209,12 @@ def make_node(
         supervisor=supervisor,
         generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
         pins=pins,
-        fleet=Fleet(
+        fleet=fleet,
+        drain=Drain(
             settings.node,
-            journal.epoch,
-            connection=connection,
-            subjects=env.subjects,
-            log=log,
-            catalogue=catalogue,
+            fleet=fleet,
             supervisor=supervisor,
+            journal=journal,
             tasks=env.tasks,
             clock=clock,
         ),

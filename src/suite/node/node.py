@@ -21,6 +21,7 @@ from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.node.admission import Terms
 from suite.node.cores import NodeCores
+from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import GatewayProcess
@@ -61,6 +62,7 @@ class Node:
         generations: Generations,
         pins: Pins,
         fleet: Fleet,
+        drain: Drain,
         gateway: GatewayProcess | None,
         new_id: NewId,
         now: Now,
@@ -81,6 +83,7 @@ class Node:
         self.generations = generations
         self.pins = pins
         self.fleet = fleet
+        self.drain = drain
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()

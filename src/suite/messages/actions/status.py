@@ -274,6 +274,8 @@ class HealthCheckReply(Reply, frozen=True, kw_only=True):
     """Where the first of them stands, and why it is none."""
     nodes: tuple[str, ...] = ()
     """The nodes of the fleet that this one works with, and itself."""
+    draining: tuple[str, ...] = ()
+    """Those of them that take no new work: they are being drained, or they stop."""
 
 
 class GetStatsRequest(Request, frozen=True, kw_only=True):

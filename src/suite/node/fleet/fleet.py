@@ -11,7 +11,7 @@ import msgspec
 
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue
-from suite.errors import SuiteError
+from suite.errors import SuiteError, error_from_reply
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.presence import NodeState
@@ -25,6 +25,17 @@ from suite.tasks import background
 
 ASK_SECONDS: Final = 2.0
 """How long another node may take to answer for itself."""
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    """What is read of an answer to see whether it is an error."""
+
+    status: str
+    code: str = ""
+    message: str = ""
+
+
+_refusal_of = msgspec.json.Decoder(_Refusal).decode
 
 
 class Fleet:
@@ -85,18 +96,38 @@ class Fleet:
 
     async def stop(self) -> None:
         """Take no new work: the node stops. What it has goes on."""
-        self.own.is_draining = True
-        self.presence.change()
+        self.take_work(False)
         await self.routing.stop()
 
     async def settle(self) -> None:
         """Wait until no other node can give anything back that this one has forwarded."""
         await self.routing.settle()
 
+    def take_work(self, is_taken: bool) -> None:
+        """Have the others send new work here, or not."""
+        self.own.is_draining = not is_taken
+        self.presence.change()
+
+    @property
+    def draining(self) -> tuple[str, ...]:
+        """The nodes that take no new work, this one too."""
+        states = {**self.others}
+        names = {name for name, state in states.items() if state.is_draining}
+        return tuple(sorted(names | ({self._node} if self.own.is_draining else set())))
+
     @property
     def others(self) -> Mapping[str, NodeState]:
         """What the other nodes have told of themselves last, by name."""
         return self.peers.states
+
+    async def ask(self, node: str, action: str, request: msgspec.Struct, *, seconds: float) -> bytes:
+        """Have another node answer a request for itself. Raises its error, NoService or RequestTimeout."""
+        subject = self._subjects.node(node, f"action.{action}")
+        answer = await self._connection.request(subject, msgspec.json.encode(request), timeout=seconds)
+        refusal = _refusal_of(answer.data)
+        if refusal.status == "error":
+            raise error_from_reply(refusal.code, refusal.message)
+        return answer.data
 
     async def ask_each(
         self, action: str, request: msgspec.Struct, *, seconds: float = ASK_SECONDS
