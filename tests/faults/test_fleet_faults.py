@@ -119,7 +119,7 @@ class Nodes:
         )
 
     async def end(self, name: str) -> None:
-        del self.running[name]
+        self.running.pop(name, None)  # it may have died in its start
         await self._lives.pop(name).aclose()
 
     async def end_all(self) -> None:
