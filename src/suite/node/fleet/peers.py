@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
 
 from suite.domain.footprint import Footprint
-from suite.domain.placement import Hosted, NodeView, Offered, loss
+from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
+from suite.domain.placement import loss
 from suite.identity import Clock
 from suite.messages.decisions import RAM
 from suite.messages.presence import PROTOCOL, HostedModel, NodeState, OfferedModel
@@ -30,7 +30,7 @@ class Peers:
     def __init__(self, node: str, clock: Clock) -> None:
         self._node = node
         self._clock = clock
-        self._views: dict[str, NodeView] = {}
+        self._nodes = Nodes()
         self._states: dict[str, NodeState] = {}
         self._heard: dict[str, float] = {}
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
@@ -44,9 +44,10 @@ class Peers:
         """What each node that is there has told last."""
         return self._states
 
-    def views(self, own: NodeView) -> dict[str, NodeView]:
+    def views(self, own: NodeView) -> Nodes:
         """All nodes that may get work, with the own one."""
-        return {self._node: own, **self._views}
+        self._nodes.put(own)
+        return self._nodes
 
     def hear(self, state: NodeState) -> bool:
         """Take notice of what a node tells. Returns whether something that it told before was missed."""
@@ -66,7 +67,7 @@ class Peers:
             return False
         self._heard[node] = self._clock()
         self._states[node] = state
-        self._views[node] = self._view(state)
+        self._nodes.put(self._view(state))
         for conversation in state.conversations:
             self.note_conversation(conversation, node)
         return before is None or before.epoch != state.epoch or state.number != before.number + 1
@@ -84,15 +85,14 @@ class Peers:
         used = {each.catalogue for each in self._states.values()} | {catalogue}
         for unused in self._catalogues.keys() - used:
             del self._catalogues[unused], self._aliases[unused]
-        for node, state in self._states.items():
+        for state in self._states.values():
             if state.catalogue == catalogue:
-                self._views[node] = self._view(state)
+                self._nodes.put(self._view(state))
 
     def id_of(self, id_or_alias: str) -> str | None:
         """The id of a model that some node has, by id or alias; None if none has it."""
-        for view in self._views.values():
-            if id_or_alias in view.hosted or id_or_alias in view.offered:
-                return id_or_alias
+        if self._nodes.knows(id_or_alias):
+            return id_or_alias
         found = (aliases.get(id_or_alias) for aliases in self._aliases.values())
         return next((id for id in found if id is not None), None)
 
@@ -119,12 +119,12 @@ class Peers:
 
     def note_sent(self, node: str, model_id: str) -> None:
         """Count a request that was just sent to a node, until it tells its own count."""
-        view = self._views.get(node)
+        view = self._nodes.get(node)
         hosted = view.hosted.get(model_id) if view is not None else None
         if view is None or hosted is None:
             return
         more = msgspec.structs.replace(hosted, holds=hosted.holds + 1, may_leave=False)
-        self._views[node] = msgspec.structs.replace(view, hosted={**view.hosted, model_id: more})
+        self._nodes.put(msgspec.structs.replace(view, hosted={**view.hosted, model_id: more}))
 
     def silent(self) -> list[str]:
         """The nodes that have told nothing for too long."""
@@ -133,8 +133,9 @@ class Peers:
 
     def forget(self, node: str) -> None:
         """Give a node no work any more, until it tells something."""
-        for known in (self._views, self._states, self._heard):
-            known.pop(node, None)
+        self._nodes.remove(node)
+        self._states.pop(node, None)
+        self._heard.pop(node, None)
 
     def give_time(self) -> None:
         """Wait anew for all: this process itself was stopped, and could hear nothing meanwhile."""
@@ -146,17 +147,14 @@ class Peers:
 
 def view_of(state: NodeState, offered: Mapping[str, Offered]) -> NodeView:
     """What a node has told, as it is decided about."""
-    hosted = {id: _hosted(each) for id, each in state.models.items()}
-    losses: Iterable[float] = (each.loss for each in hosted.values() if each.may_leave)
     return NodeView(
         node=state.node,
         limits=footprint_of(state.limits),
         free=footprint_of(state.free),
         waiting=sum(state.waiting.values()),
-        hosted=hosted,
+        hosted={id: _hosted(each) for id, each in state.models.items()},
         offered=offered,
         is_draining=state.is_draining,
-        least_loss=min(losses, default=math.inf),
     )
 
 

@@ -15,7 +15,7 @@ import anyio.abc
 import msgspec
 
 from suite.bus.connection import Connection, Message
-from suite.domain.placement import NodeView
+from suite.domain.nodes import NodeView
 from suite.errors import NoService, RequestTimeout, SuiteError, TooLarge, Unavailable
 from suite.identity import Clock
 from suite.messages.presence import CataloguePage, GetPresence, NodeState, OfferedModel

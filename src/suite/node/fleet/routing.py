@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import anyio.abc
@@ -15,7 +15,8 @@ from suite.bus.refusal import terminate
 from suite.bus.service import Action
 from suite.bus.subscription import Subscription
 from suite.catalogue import Catalogue
-from suite.domain.placement import NodeView, Placement, Wanted, place
+from suite.domain.nodes import Nodes
+from suite.domain.placement import Placement, Wanted, place
 from suite.errors import NodeLost, NodeNotFound, SuiteError
 from suite.log import Log
 from suite.messages.actions.base import Query
@@ -126,7 +127,7 @@ class Routing:
         if isinstance(message, Arrival):
             await self._tell(message, "handed_over" if is_handed_over else "ended")
 
-    def views(self) -> Mapping[str, NodeView]:
+    def views(self) -> Nodes:
         """All nodes that may get work, as they are decided about."""
         return self._peers.views(self._presence.view)
 
