@@ -1,4 +1,4 @@
-"""Downloads a model into a folder: parts that can be gone on with, and names that only whole files get."""
+"""Brings a model into a folder: parts that can be gone on with, and names that only whole files get."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple, Protocol
 
-from suite.errors import DigestMismatch, DiskFull, InvalidRequest, PullRunning
+from suite.errors import DigestMismatch, DiskFull, FileNameTaken, InvalidRequest, PullRunning
 from suite.hub.offers import HubFile
 from suite.units import size
 
@@ -42,19 +42,24 @@ class Downloaded(NamedTuple):
     """Those of them that had other content before, as those of another revision."""
 
 
-def download(origin: Origin, files: Sequence[HubFile], folder: Path, on_bytes: OnBytes) -> Downloaded:
+def download(
+    origin: Origin, files: Sequence[HubFile], folder: Path, on_bytes: OnBytes, *, replace: bool = True
+) -> Downloaded:
     """Bring files into a folder, which is made, under their paths in the repository. Blocks.
 
     A file gets its name when all files are here and have the right digest; the first one is named last, since
     a model that is split is found by it. Until then, and if this is interrupted, each stands beside its name
-    with `.part` behind it, and the next call goes on with that.
+    with `.part` behind it, and the next call goes on with that. Without `replace`, a file of the same name
+    that has other content stays, and nothing is brought.
 
-    Raises DigestMismatch, DiskFull, PullRunning, InvalidRequest, and whatever `origin` raises.
+    Raises DigestMismatch, DiskFull, PullRunning, FileNameTaken, InvalidRequest, and whatever `origin` raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         targets = [(file, _target(file, folder)) for file in files]
         missing = [(file, path) for file, path in targets if not _has_digest(file, path)]
+        if not replace:
+            _check_names([path for _, path in missing])
         _check_space(missing, folder)
         here = sum(file.bytes for file in files) - sum(file.bytes for file, _ in missing)
         for file, path in missing:
@@ -87,7 +92,7 @@ def _target(file: HubFile, folder: Path) -> Path:
     """Where a file goes. Raises InvalidRequest for a path that would lead out of the folder."""
     path = PurePosixPath(file.path)
     if path.is_absolute() or ".." in path.parts:
-        raise InvalidRequest(f"the hub names a file {file.path!r}, which may not be written: choose another")
+        raise InvalidRequest(f"a file is named {file.path!r}, which may not be written: choose another")
     return folder / path
 
 
@@ -97,6 +102,11 @@ def _counted_from(before: int, on_bytes: OnBytes) -> OnBytes:
 
 def _part(path: Path) -> Path:
     return path.with_name(f"{path.name}{PART_SUFFIX}")
+
+
+def _check_names(paths: Iterable[Path]) -> None:
+    if (taken := next((path for path in paths if path.exists()), None)) is not None:
+        raise FileNameTaken(f"{taken} has other content, and stays: rename or remove it, then try again")
 
 
 def _check_space(missing: Sequence[tuple[HubFile, Path]], folder: Path) -> None:
@@ -124,7 +134,7 @@ def _bring(origin: Origin, file: HubFile, part: Path, on_bytes: OnBytes) -> None
     part.unlink()
     if not resumed:
         name = PurePosixPath(file.path).name
-        raise DigestMismatch(f"{name} has another SHA-256 than the hub says, and was removed: try again")
+        raise DigestMismatch(f"{name} has another SHA-256 than it should have, and was removed: try again")
     _bring(origin, file, part, on_bytes)  # what was there may have been of another version
 
 
@@ -160,7 +170,7 @@ class _Reporting(BufferedWriter):
 
 
 def _has_digest(file: HubFile, path: Path) -> bool:
-    """Whether the content is that of the hub, as far as the hub says what it is."""
+    """Whether the content is what it should be, as far as that is known."""
     if not path.is_file() or _size(path) != file.bytes:
         return False
     if file.sha256 is None:
