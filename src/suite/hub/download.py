@@ -20,10 +20,12 @@ from suite.units import size
 PART_SUFFIX = ".part"
 """What a file's name ends in until all of it is there and checked."""
 
+_READ_BYTES: Final = 1 << 20
 _NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 OnBytes = Callable[[int], None]
 """Called with how many bytes of all files are here."""
+Check = Callable[[], None]
 
 
 class Origin(Protocol):
@@ -43,27 +45,34 @@ class Downloaded(NamedTuple):
 
 
 def download(
-    origin: Origin, files: Sequence[HubFile], folder: Path, on_bytes: OnBytes, *, replace: bool = True
+    origin: Origin,
+    files: Sequence[HubFile],
+    folder: Path,
+    on_bytes: OnBytes,
+    *,
+    replace: bool = True,
+    check: Check = lambda: None,
 ) -> Downloaded:
     """Bring files into a folder, which is made, under their paths in the repository. Blocks.
 
     A file gets its name when all files are here and have the right digest; the first one is named last, since
     a model that is split is found by it. Until then, and if this is interrupted, each stands beside its name
     with `.part` behind it, and the next call goes on with that. Without `replace`, a file of the same name
-    that has other content stays, and nothing is brought.
+    that has other content stays, and nothing is brought. `check` is called while files are read, and
+    may raise to end it.
 
     Raises DigestMismatch, DiskFull, PullRunning, FileNameTaken, InvalidRequest, and whatever `origin` raises.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         targets = [(file, _target(file, folder)) for file in files]
-        missing = [(file, path) for file, path in targets if not _has_digest(file, path)]
+        missing = [(file, path) for file, path in targets if not _has_digest(file, path, check)]
         if not replace:
             _check_names([path for _, path in missing])
         _check_space(missing, folder)
         here = sum(file.bytes for file in files) - sum(file.bytes for file, _ in missing)
         for file, path in missing:
-            _bring(origin, file, _part(path), _counted_from(here, on_bytes))
+            _bring(origin, file, _part(path), _counted_from(here, on_bytes), check)
             here += file.bytes
         replaced = [path for _, path in missing if path.exists()]
         for _, path in reversed(missing):
@@ -125,17 +134,17 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _bring(origin: Origin, file: HubFile, part: Path, on_bytes: OnBytes) -> None:
+def _bring(origin: Origin, file: HubFile, part: Path, on_bytes: OnBytes, check: Check) -> None:
     """Complete a part and check it."""
     part.parent.mkdir(parents=True, exist_ok=True)
     resumed = _append(origin, file, part, on_bytes)
-    if _has_digest(file, part):
+    if _has_digest(file, part, check):
         return
     part.unlink()
     if not resumed:
         name = PurePosixPath(file.path).name
         raise DigestMismatch(f"{name} has another SHA-256 than it should have, and was removed: try again")
-    _bring(origin, file, part, on_bytes)  # what was there may have been of another version
+    _bring(origin, file, part, on_bytes, check)  # what was there may have been of another version
 
 
 def _append(origin: Origin, file: HubFile, part: Path, on_bytes: OnBytes) -> bool:
@@ -169,11 +178,15 @@ class _Reporting(BufferedWriter):
         return written
 
 
-def _has_digest(file: HubFile, path: Path) -> bool:
+def _has_digest(file: HubFile, path: Path, check: Check) -> bool:
     """Whether the content is what it should be, as far as that is known."""
     if not path.is_file() or _size(path) != file.bytes:
         return False
     if file.sha256 is None:
         return True
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as content:
+        while chunk := content.read(_READ_BYTES):
+            check()
+            digest.update(chunk)
+    return digest.hexdigest() == file.sha256
