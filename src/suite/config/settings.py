@@ -91,9 +91,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     prompt_step_tokens: Count = 256
     """The most prompt tokens in one step while answers are generated, however little time they take."""
     max_step_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
-    """How long running answers wait at most for their next token while prompts are read, in milliseconds;
-    with less, prompts are read more slowly. Where their tokens alone take more than half of it, prompts get
-    as much time as they."""
+    """How long running answers wait at most for their next token while a prompt is read, in milliseconds; up
+    to four times as long while several are. With less, prompts are read more slowly. Where their tokens alone
+    take more than half of it, prompts get as much time as they."""
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
     keep_alive: KeepAlive | None = None
