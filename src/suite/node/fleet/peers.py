@@ -21,6 +21,9 @@ LOST_SECONDS: Final = 2.5
 MOST_CONVERSATIONS: Final = 200_000
 """Of so many conversations it is remembered which node had them last, about 20 MB."""
 
+LOST_TOLD_SECONDS: Final = 3600.0
+"""For so long a node that fell silent is named as missing; after that it is not expected back."""
+
 _HASH_BYTES: Final = 6  # a JSON number that every reader can hold
 
 
@@ -33,6 +36,7 @@ class Peers:
         self._nodes = Nodes()
         self._states: dict[str, NodeState] = {}
         self._heard: dict[str, float] = {}
+        self._lost: dict[str, float] = {}
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
         self._conversations: OrderedDict[int, str] = OrderedDict()
@@ -43,6 +47,17 @@ class Peers:
     def states(self) -> Mapping[str, NodeState]:
         """What each node that is there has told last."""
         return self._states
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The nodes that fell silent without having said that they leave, and have not come back."""
+        since = self._clock() - LOST_TOLD_SECONDS
+        return tuple(sorted(node for node, at in self._lost.items() if at > since))
+
+    @property
+    def offered(self) -> Mapping[str, Mapping[str, Offered]]:
+        """What each node that is there could load."""
+        return {node: self._nodes[node].offered for node in self._states}
 
     def views(self, own: NodeView) -> Nodes:
         """All nodes that may get work, with the own one."""
@@ -63,9 +78,11 @@ class Peers:
         if before is not None and (state.epoch, state.number) <= (before.epoch, before.number):
             return False
         if state.is_leaving:
+            self._lost.pop(node, None)
             self.forget(node)
             return False
         self._heard[node] = self._clock()
+        self._lost.pop(node, None)
         self._states[node] = state
         self._nodes.put(self._view(state))
         for conversation in state.conversations:
@@ -136,6 +153,11 @@ class Peers:
         self._nodes.remove(node)
         self._states.pop(node, None)
         self._heard.pop(node, None)
+
+    def lose(self, node: str) -> None:
+        """Give a node that has told nothing for too long no work, and remember that it is missing."""
+        self.forget(node)
+        self._lost[node] = self._clock()
 
     def give_time(self) -> None:
         """Wait anew for all: this process itself was stopped, and could hear nothing meanwhile."""

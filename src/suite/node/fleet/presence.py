@@ -124,7 +124,7 @@ class Presence:
             self._lose(node)
 
     def _lose(self, node: str) -> None:
-        self._peers.forget(node)
+        self._peers.lose(node)
         self._on_lost(node)
 
     async def _tell(self, *, is_leaving: bool = False) -> None:

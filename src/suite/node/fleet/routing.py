@@ -112,7 +112,7 @@ class Routing:
         """Hand a request over that this node cannot serve because it stops. Returns whether it did."""
         if isinstance(message, Arrival):
             await self._tell(message, "misplaced")
-            return True
+            return bool(message.token)
         if action.route != "model" or getattr(request, "node", None) is not None:
             return False
         placement = self._placement(request, excluded=frozenset({self._node}))
@@ -131,11 +131,15 @@ class Routing:
         """All nodes that may get work, as they are decided about."""
         return self._peers.views(self._presence.view)
 
+    def node_of_generation(self, generation_id: str) -> str | None:
+        """The node that has got a generation from here, and has not said yet that a process has it."""
+        return self._forwarding.node_of_generation(generation_id)
+
     def _placement(self, request: msgspec.Struct, excluded: frozenset[str] = frozenset()) -> Placement | None:
         asked = getattr(request, "model_id", None)
         if asked is None:
             return None
-        model_id = self._id_of(asked)
+        model_id = self.id_of(asked)
         conversation_id = getattr(request, "conversation_id", None)
         holder = (
             self._peers.conversation_node(conversation_hash(model_id, conversation_id))
@@ -145,7 +149,7 @@ class Routing:
         wanted = Wanted(model_id=model_id, conversation_node=holder, excluded=excluded)
         return place(wanted, self.views(), here=self._node)
 
-    def _id_of(self, id_or_alias: str) -> str:
+    def id_of(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
         here = self._catalogue.canonical(id_or_alias)
         if here in self._catalogue.models or here in self._supervisor.instances:
@@ -156,7 +160,7 @@ class Routing:
         conversation_id = getattr(request, "conversation_id", None)
         model_id = getattr(request, "model_id", None)
         if conversation_id is not None and model_id is not None:
-            self._presence.note_conversation(conversation_hash(self._id_of(model_id), conversation_id))
+            self._presence.note_conversation(conversation_hash(self.id_of(model_id), conversation_id))
 
     async def _send(
         self,
@@ -171,7 +175,7 @@ class Routing:
             sent, last_seq=self._log.newest, instance_id=placement.instance_id, sha256=placement.sha256
         )
         if (model_id := getattr(request, "model_id", None)) is not None:
-            self._peers.note_sent(placement.node, self._id_of(model_id))
+            self._peers.note_sent(placement.node, self.id_of(model_id))
 
     async def _again(self, sent: Sent) -> None:
         """Have a request served elsewhere that another node has not served."""
@@ -179,7 +183,7 @@ class Routing:
             await self._place_again(sent)
         except SuiteError as error:
             stream = getattr(sent.request, "stream", False)
-            await terminate(self._connection, sent.message.reply, error, stream=stream)
+            await terminate(self._connection, sent.message.reply, error, stream=stream, node=self._node)
 
     async def _place_again(self, sent: Sent) -> None:
         is_bound = sent.action.route != "model" or getattr(sent.request, "node", None) is not None
