@@ -59,7 +59,9 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
     )
     signalled = call if request.stream else None
-    await node.generations.start(model, handover, call.reply, signalled, terms=terms, client=call.client)
+    await node.generations.start(
+        model, handover, call.reply, signalled, terms=terms, client=call.client, commit=call.commit
+    )
     return HandedOver()
 
 
