@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from contextlib import aclosing, suppress
 from functools import partial
 from itertools import chain
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeAlias, TypeVar, Unpack
 
 import anyio
 import msgspec
@@ -74,10 +74,21 @@ from suite.messages.actions.status import (
     ListModelsRequest,
     ModelsPage,
 )
+from suite.messages.actions.transfers import PushModelReply, PushModelRequest
 from suite.messages.envelope import Recorded
 from suite.messages.event_filter import event_filters, events_of_model
-from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Draining, Progress, Signal, Waiting
+from suite.messages.signals import (
+    HEARTBEAT_SECONDS,
+    Chunk,
+    Copying,
+    Draining,
+    Progress,
+    Signal,
+    Waiting,
+)
 from suite.messages.subjects import Subjects
+
+OnCopying: TypeAlias = Callable[[Copying], None]
 
 SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
 """A node that must send a heartbeat every second counts as lost after this long without a message."""
@@ -202,6 +213,22 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
 
         request = DrainNodeRequest(node=node, undo=undo, wait=wait, stream=True)
         return await self._exchange("drain_node", request, DrainNodeReply, hear)
+
+    async def push_model(
+        self, model_id: str, nodes: Sequence[str] = (), *, on_progress: OnCopying | None = None
+    ) -> PushModelReply:
+        """Copy the files of a model to nodes that have not got them; to all if no nodes are named.
+
+        ``on_progress`` is called with how far each node is. The reply says what became of it on each. Raises
+        NodeNotFound and ModelNotFound. What was cut goes on where it was when the same is asked for again.
+        """
+
+        def hear(signal: Signal) -> None:
+            if on_progress is not None and isinstance(signal, Copying):
+                on_progress(signal)
+
+        request = PushModelRequest(model_id=model_id, nodes=tuple(nodes), stream=True)
+        return await self._exchange("push_model", request, PushModelReply, hear)
 
     async def preload_models(self, model_ids: Sequence[str]) -> PreloadModelsReply:
         """Load models before they are needed, and return the outcome of each."""

@@ -27,6 +27,7 @@ from suite.messages.actions import (
     residency,
     status,
     tokens,
+    transfers,
     usage,
 )
 
@@ -45,6 +46,7 @@ ACTIONS = (
     explanation,
     keys,
     drain,
+    transfers,
     status,
 )
 """The modules with the types of the actions."""

@@ -13,7 +13,7 @@ from suite.domain.placement import Wanted, place
 from suite.errors import SuiteError
 from suite.identity import Clock
 from suite.messages.actions.drain import MovedModel
-from suite.messages.actions.residency import LoadModelRequest
+from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
 from suite.messages.events import NodeDraining, NodeResumed
 from suite.node.fleet.fleet import Fleet
 from suite.node.instance import Instance
@@ -121,12 +121,15 @@ class Drain:
             return MovedModel(model_id=model_id, node=placement.node)
         if placement.reason != "fits":
             return MovedModel(model_id=model_id, node=None, problem="no other node has room for it now")
-        try:
-            request = LoadModelRequest(model_id=model_id, node=placement.node)
-            await self._fleet.ask(placement.node, "load_model", request, seconds=LOAD_SECONDS)
-        except SuiteError as error:
-            logger.warning("%s does not load %s: %s", placement.node, model_id, error.message)
-            return MovedModel(
-                model_id=model_id, node=None, problem=f"{placement.node} does not load it: {error.message}"
-            )
+        answer = await self._load(model_id, placement.node)
+        if isinstance(answer, SuiteError):
+            problem = f"{placement.node} does not load it: {answer.message}"
+            return MovedModel(model_id=model_id, node=None, problem=problem)
         return MovedModel(model_id=model_id, node=placement.node)
+
+    async def _load(self, model_id: str, node: str) -> LoadModelReply | SuiteError:
+        request = LoadModelRequest(model_id=model_id, node=node)
+        answers = await self._fleet.ask_each(
+            "load_model", {node: request}, LoadModelReply, headers={}, seconds=LOAD_SECONDS
+        )
+        return answers[node]

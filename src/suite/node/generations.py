@@ -289,6 +289,7 @@ class Generations:
             completion_tokens=tokens,
             conversation_id=asked.conversation_id,
             client=asked.client,
+            node=self._node,
         )
 
     async def _progress(self, instance: Instance) -> Mapping[str, GenerationProgress]:

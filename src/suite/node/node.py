@@ -32,6 +32,7 @@ from suite.node.learning import Learning
 from suite.node.pins import Pins
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
+from suite.node.transfers.transfers import Transfers
 from suite.prediction.policy import Policy
 from suite.projections.projections import Projections
 from suite.projections.usage import UsageHistory
@@ -63,6 +64,7 @@ class Node:
         pins: Pins,
         fleet: Fleet,
         drain: Drain,
+        transfers: Transfers,
         gateway: GatewayProcess | None,
         new_id: NewId,
         now: Now,
@@ -84,6 +86,7 @@ class Node:
         self.pins = pins
         self.fleet = fleet
         self.drain = drain
+        self.transfers = transfers
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()

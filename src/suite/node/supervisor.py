@@ -128,7 +128,7 @@ class Supervisor:
         """Why the last load of a model failed, by model id; removed when the next load begins."""
         self.quarantine = quarantine
         """Which models must not be loaded now."""
-        self._node = node
+        self.node = node
         self._journal = journal
         self._make_spec = make_spec
         self._terminate = terminate
@@ -300,7 +300,7 @@ class Supervisor:
         instance = Instance(model, self._new_id(), now=self._clock())
         instance.correlation_id = correlation_id
         started = InstanceLoadStarted(
-            node=self._node,
+            node=self.node,
             model_id=model.model_id,
             instance_id=instance.instance_id,
             reserved_bytes=start.reserved_bytes.total,
@@ -314,7 +314,7 @@ class Supervisor:
         victims = [self.instances[id] for id in start.evicting]
         with telemetry.span("decide load", model=model.model_id), self._leaving(victims) as evicted:
             undone = InstanceLoadFailed(
-                node=self._node,
+                node=self.node,
                 model_id=model.model_id,
                 instance_id=instance.instance_id,
                 code=UnknownOutcome.code,
@@ -453,7 +453,7 @@ class Supervisor:
         for buffer in instance.buffers:
             parts[buffer.part] += buffer.bytes
         return InstanceLoaded(
-            node=self._node,
+            node=self.node,
             model_id=instance.model.model_id,
             instance_id=instance.instance_id,
             pid=instance.process.pid,
@@ -505,7 +505,7 @@ class Supervisor:
         await self._record(
             instance,
             InstanceGrew(
-                node=self._node,
+                node=self.node,
                 model_id=instance.model.model_id,
                 instance_id=instance.instance_id,
                 reserved_bytes=reserved_bytes.total,

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 import msgspec
 
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue
-from suite.errors import SuiteError, error_from_reply
+from suite.client.replies import read_reply
+from suite.domain.spreading import spread
+from suite.errors import NodeLost, SuiteError
 from suite.identity import Clock
 from suite.log import Log
+from suite.messages.actions.base import Reply, Request
+from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
 from suite.messages.presence import NodeState
 from suite.messages.subjects import Subjects
+from suite.node.fleet.inventory import Inventory
 from suite.node.fleet.peers import Peers
 from suite.node.fleet.presence import Presence
 from suite.node.fleet.routing import Routing
@@ -23,19 +28,10 @@ from suite.node.fleet.state import OwnState
 from suite.node.supervisor import Supervisor
 from suite.tasks import background
 
-ASK_SECONDS: Final = 2.0
-"""How long another node may take to answer for itself."""
+ASK_SECONDS: Final = 1.0
+"""How long another node may take to answer for itself. Probes of the gateway wait for twice as long."""
 
-
-class _Refusal(msgspec.Struct, frozen=True):
-    """What is read of an answer to see whether it is an error."""
-
-    status: str
-    code: str = ""
-    message: str = ""
-
-
-_refusal_of = msgspec.json.Decoder(_Refusal).decode
+R = TypeVar("R", bound=Reply)
 
 
 class Fleet:
@@ -57,8 +53,11 @@ class Fleet:
         self._node = node
         self._connection = connection
         self._subjects = subjects
+        self._asking: dict[str, set[anyio.CancelScope]] = {}
+        """The requests that each node has not answered."""
         self.own = OwnState(node, epoch, supervisor, catalogue)
         self.peers = Peers(node, clock)
+        self.inventory = Inventory(node, self.own, self.peers)
         self.presence = Presence(
             connection,
             subjects,
@@ -120,35 +119,74 @@ class Fleet:
         """What the other nodes have told of themselves last, by name."""
         return self.peers.states
 
-    async def ask(self, node: str, action: str, request: msgspec.Struct, *, seconds: float) -> bytes:
-        """Have another node answer a request for itself. Raises its error, NoService or RequestTimeout."""
-        subject = self._subjects.node(node, f"action.{action}")
-        answer = await self._connection.request(subject, msgspec.json.encode(request), timeout=seconds)
-        refusal = _refusal_of(answer.data)
-        if refusal.status == "error":
-            raise error_from_reply(refusal.code, refusal.message)
-        return answer.data
+    def spread(self, model_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Which node loads which of these models, by id or alias, so that all are where they are best."""
+        asked = {self.canonical(each): each for each in model_ids}
+        placed = spread(asked, self.routing.views(), here=self._node)
+        return {node: [asked[each] for each in ids] for node, ids in placed.items()}
+
+    def canonical(self, id_or_alias: str) -> str:
+        """The id of a model: as it is called here, or else on another node."""
+        return self.routing.id_of(id_or_alias)
+
+    async def cancel_sent(self, generation_id: str) -> bool:
+        """Cancel a generation that is on its way to another node. Returns whether it was there."""
+        node = self.routing.node_of_generation(generation_id)
+        if node is None:
+            return False
+        request = CancelGenerationRequest(generation_id=generation_id)
+        answers = await self.ask_each("cancel_generation", {node: request}, CancelGenerationReply, headers={})
+        return isinstance(answers.get(node), CancelGenerationReply)
 
     async def ask_each(
-        self, action: str, request: msgspec.Struct, *, seconds: float = ASK_SECONDS
-    ) -> dict[str, bytes | SuiteError]:
-        """Have each other node answer a request for itself. An error stands in the place of its answer."""
-        answers: dict[str, bytes | SuiteError] = {}
-        body = msgspec.json.encode(request)
+        self,
+        action: str,
+        requests: Mapping[str, Request],
+        kind: type[R],
+        *,
+        headers: Mapping[str, str],
+        seconds: float = ASK_SECONDS,
+    ) -> dict[str, R | SuiteError]:
+        """Have other nodes answer requests for themselves, each its own, by node.
 
-        async def ask(node: str) -> None:
-            subject = self._subjects.node(node, f"action.{action}")
+        The error stands in the place of an answer: RequestTimeout after `seconds`, NodeLost, or the node's.
+        """
+        answers: dict[str, R | SuiteError] = {}
+
+        async def ask(node: str, request: Request) -> None:
             try:
-                answers[node] = (await self._connection.request(subject, body, timeout=seconds)).data
+                answers[node] = await self._ask(node, action, request, kind, headers, seconds)
             except SuiteError as error:
                 answers[node] = error
 
         async with anyio.create_task_group() as tasks:
-            for node in self.others:
-                tasks.start_soon(ask, node)
+            for node, request in requests.items():
+                tasks.start_soon(ask, node, request)
         return answers
 
+    async def _ask(
+        self,
+        node: str,
+        action: str,
+        request: Request,
+        kind: type[R],
+        headers: Mapping[str, str],
+        seconds: float,
+    ) -> R:
+        subject, body = self._subjects.node(node, f"action.{action}"), msgspec.json.encode(request)
+        with anyio.CancelScope() as scope:
+            scopes = self._asking.setdefault(node, set())
+            scopes.add(scope)
+            try:
+                answer = await self._connection.request(subject, body, headers=headers, timeout=seconds)
+            finally:
+                scopes.discard(scope)
+            return read_reply(answer.data, kind)
+        raise NodeLost(f"node {node} was lost before it answered")
+
     def _lose(self, node: str) -> None:
+        for scope in self._asking.pop(node, ()):
+            scope.cancel()
         self.routing.lose(node)
 
     def _leave(self, node: str) -> None:

@@ -18,7 +18,7 @@ import anyio.abc
 import msgspec
 
 from suite.bus.connection import Connection, Message
-from suite.domain.placement import NodeView
+from suite.domain.nodes import NodeView
 from suite.errors import NoService, RequestTimeout, SuiteError, TooLarge, Unavailable
 from suite.identity import Clock
 from suite.messages.presence import (
@@ -175,7 +175,7 @@ class Presence:
             self._lose(node)
 
     def _lose(self, node: str) -> None:
-        self._peers.forget(node)
+        self._peers.lose(node)
         self._on_lost(node)
 
     async def _tell(self, *, is_leaving: bool = False) -> None:

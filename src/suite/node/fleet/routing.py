@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ from suite.bus.refusal import terminate
 from suite.bus.service import Action
 from suite.bus.subscription import Subscription
 from suite.catalogue import Catalogue
-from suite.domain.placement import NodeView, Placement, Wanted, place
+from suite.domain.nodes import Nodes
+from suite.domain.placement import Placement, Wanted, place
 from suite.errors import NodeLost, NodeNotFound, NodeStopping, NoService, SuiteError
 from suite.log import Log
 from suite.messages.actions.base import Query
@@ -211,7 +212,7 @@ class Routing:
         if (token := self._generated.pop(generation_id, None)) is not None:
             self._tasks.start_soon(tell, self._connection, token, _ENDED)
 
-    def views(self) -> Mapping[str, NodeView]:
+    def views(self) -> Nodes:
         """All nodes that may get work, as they are decided about."""
         return self._peers.views(self._presence.view)
 
@@ -223,11 +224,15 @@ class Routing:
             placement = self._placement(request)
         return placement
 
+    def node_of_generation(self, generation_id: str) -> str | None:
+        """The node that has got a generation from here, and has not said yet that a process has it."""
+        return self._forwarding.node_of_generation(generation_id)
+
     def _placement(self, request: msgspec.Struct, excluded: frozenset[str] = frozenset()) -> Placement | None:
         asked = getattr(request, "model_id", None)
         if asked is None:
             return None
-        model_id = self._id_of(asked)
+        model_id = self.id_of(asked)
         conversation_id = getattr(request, "conversation_id", None)
         holder = (
             self._peers.conversation_node(conversation_hash(model_id, conversation_id))
@@ -237,7 +242,7 @@ class Routing:
         wanted = Wanted(model_id=model_id, conversation_node=holder, excluded=excluded)
         return place(wanted, self.views(), here=self._node)
 
-    def _id_of(self, id_or_alias: str) -> str:
+    def id_of(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
         here = self._catalogue.canonical(id_or_alias)
         if here in self._catalogue.models or here in self._supervisor.instances:
@@ -248,7 +253,7 @@ class Routing:
         conversation_id = getattr(request, "conversation_id", None)
         model_id = getattr(request, "model_id", None)
         if conversation_id is not None and model_id is not None:
-            self._presence.note_conversation(conversation_hash(self._id_of(model_id), conversation_id))
+            self._presence.note_conversation(conversation_hash(self.id_of(model_id), conversation_id))
 
     async def _send(
         self,
@@ -267,7 +272,7 @@ class Routing:
             sha256=placement.sha256,
         )
         if (model_id := getattr(request, "model_id", None)) is not None:
-            self._peers.note_sent(placement.node, self._id_of(model_id))
+            self._peers.note_sent(placement.node, self.id_of(model_id))
 
     async def _again(self, sent: Sent) -> None:
         """Have a request served elsewhere that another node has not served."""
@@ -284,7 +289,7 @@ class Routing:
 
     async def _refuse(self, sent: Sent, error: SuiteError) -> None:
         stream = getattr(sent.request, "stream", False)
-        await terminate(self._connection, sent.message.reply, error, stream=stream)
+        await terminate(self._connection, sent.message.reply, error, stream=stream, node=self._node)
 
     async def _is_abandoned(self, request: msgspec.Struct, message: Message) -> bool:
         """Whether nobody waits for the answer of a request any more that was read late.

@@ -11,7 +11,7 @@ import msgspec
 
 from suite.catalogue import Catalogue, Model
 from suite.domain.footprint import NOTHING, Footprint
-from suite.domain.placement import Offered
+from suite.domain.nodes import Offered
 from suite.messages.decisions import RAM
 from suite.messages.presence import PROTOCOL, CataloguePage, HostedModel, NodeState, OfferedModel
 from suite.node.fleet.peers import offered_of
