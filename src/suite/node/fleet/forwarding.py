@@ -129,7 +129,7 @@ class Forwarding:
             raise
 
     def node_of_generation(self, generation_id: str) -> str | None:
-        """The node that has got a generation from here and has not said yet that a process has it."""
+        """The node that has a generation from here which has not ended yet."""
         for sent in self._sent.values():
             if getattr(sent.request, "generation_id", None) == generation_id:
                 return sent.node

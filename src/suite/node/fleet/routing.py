@@ -225,7 +225,7 @@ class Routing:
         return placement
 
     def node_of_generation(self, generation_id: str) -> str | None:
-        """The node that has got a generation from here, and has not said yet that a process has it."""
+        """The node that has a generation from here which has not ended yet."""
         return self._forwarding.node_of_generation(generation_id)
 
     def _placement(self, request: msgspec.Struct, excluded: frozenset[str] = frozenset()) -> Placement | None:
