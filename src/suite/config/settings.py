@@ -173,6 +173,10 @@ class TransferSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     store_mb: Annotated[int, Meta(ge=16, le=1 << 24)] = 1024
     """The most that parts of model files take in the object store, in MiB (2**20 bytes). It counts when the
     store is made, with the first model that is pushed."""
+    conversations_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
+    """The most that conversations on their way to another node take in the memory of NATS, in MiB; 0: none
+    travels, and the other node reads the prompt again. What travels has the conversation as token ids, which
+    are gone within a minute, and only nodes may read."""
 
 
 _is_origin = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch

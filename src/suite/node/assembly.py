@@ -210,11 +210,11 @@ def make_node(
             clock=clock,
         ),
         transfers=Transfers(
-            settings.node,
-            settings.transfers,
+            settings,
             connection,
             env.subjects,
             catalogue,
+            supervisor,
             tasks=env.tasks,
             new_id=env.new_id,
         ),

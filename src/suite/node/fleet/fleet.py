@@ -16,7 +16,7 @@ from suite.identity import Clock
 from suite.log import Log
 from suite.messages.presence import NodeState
 from suite.messages.subjects import Subjects
-from suite.node.fleet.peers import Peers
+from suite.node.fleet.peers import Peers, conversation_hash
 from suite.node.fleet.presence import Presence
 from suite.node.fleet.routing import Routing
 from suite.node.fleet.state import OwnState
@@ -85,6 +85,12 @@ class Fleet:
     def others(self) -> Mapping[str, NodeState]:
         """What the other nodes have told of themselves last, by name."""
         return self.peers.states
+
+    def take_former_node(self, model_id: str, conversation_id: str | None) -> str:
+        """The node that has had a conversation until it came here; empty if none has. It is told once."""
+        if conversation_id is None or not self.others:
+            return ""
+        return self.peers.take_former_node(conversation_hash(model_id, conversation_id))
 
     async def ask_each(
         self, action: str, request: msgspec.Struct, *, seconds: float = ASK_SECONDS

@@ -21,6 +21,9 @@ LOST_SECONDS: Final = 2.5
 MOST_CONVERSATIONS: Final = 200_000
 """Of so many conversations it is remembered which node had them last, about 20 MB."""
 
+MOST_MOVED: Final = 10_000
+"""Of so many conversations that have come here it is remembered from which node, until that is asked."""
+
 _HASH_BYTES: Final = 6  # a JSON number that every reader can hold
 
 
@@ -36,6 +39,7 @@ class Peers:
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
         self._conversations: OrderedDict[int, str] = OrderedDict()
+        self._moved: OrderedDict[int, str] = OrderedDict()
         self.strangers: dict[str, NodeState] = {}
         """Nodes that speak another protocol, by name: nothing is forwarded to them."""
 
@@ -98,6 +102,9 @@ class Peers:
 
     def note_conversation(self, conversation: int, node: str) -> None:
         """Note that a conversation has come to a node, by its hash (`conversation_hash`)."""
+        former = self._conversations.get(conversation, node)
+        if former != node:
+            self._note_moved(conversation, former, node)
         self._conversations[conversation] = node
         self._conversations.move_to_end(conversation)
         if len(self._conversations) > MOST_CONVERSATIONS:
@@ -106,6 +113,11 @@ class Peers:
     def conversation_node(self, conversation: int) -> str:
         """The node that a conversation came to last; empty if it is not known."""
         return self._conversations.get(conversation, "")
+
+    def take_former_node(self, conversation: int) -> str:
+        """The node that had a conversation before it came here; empty if none had. It is told once."""
+        node = self._moved.pop(conversation, "")
+        return node if node in self._states else ""
 
     def conversations_of(self, node: str, most: int) -> tuple[int, ...]:
         """The last conversations that came to a node, the newest last."""
@@ -139,6 +151,14 @@ class Peers:
     def give_time(self) -> None:
         """Wait anew for all: this process itself was stopped, and could hear nothing meanwhile."""
         self._heard = dict.fromkeys(self._heard, self._clock())
+
+    def _note_moved(self, conversation: int, former: str, node: str) -> None:
+        if node != self._node:
+            self._moved.pop(conversation, None)
+            return
+        self._moved[conversation] = former
+        if len(self._moved) > MOST_MOVED:
+            self._moved.popitem(last=False)
 
     def _view(self, state: NodeState) -> NodeView:
         return view_of(state, self._catalogues.get(state.catalogue, {}))

@@ -97,9 +97,9 @@ class Routing:
             return False
         if isinstance(request, Query):
             await self._log.catch_up()
-        if action.route != "model" or named is not None:
+        if action.route != "model":
             return False
-        placement = self._placement(request)
+        placement = self._placement(request) if named is None else None
         if placement is None or placement.node == self._node:
             self._note_conversation(request)
             self._presence.change()

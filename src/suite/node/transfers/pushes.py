@@ -13,6 +13,7 @@ import anyio.abc
 import anyio.to_thread
 import msgspec
 
+from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue, Model
 from suite.errors import Cancelled, ModelFileGone, NodeLost, NoService, SuiteError
@@ -31,7 +32,6 @@ from suite.messages.transfers import (
     PartRefused,
     TransferFile,
 )
-from suite.node.transfers.bucket import Bucket
 from suite.node.transfers.names import names_elsewhere
 from suite.node.transfers.parts import Parts, Place
 
