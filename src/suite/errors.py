@@ -26,6 +26,8 @@ class SuiteError(Exception):
         super().__init__(message or (type(self).__doc__ or self.code).strip())
         self.details = details
         """Additional fields of the error reply, such as ``event_id``."""
+        self.node = ""
+        """The node that refused; empty if it is this process, or not known."""
 
     @property
     def message(self) -> str:

@@ -26,7 +26,7 @@ from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.client.texts import Texts
-from suite.errors import InvalidRequest, SuiteError
+from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, Unavailable
 from suite.identity import NewId
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage
@@ -304,7 +304,7 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         body = {**request, "generation_id": generation_id, "stream": True}
         settled = False
         try:
-            reply = await self._exchange("generate_text", body, GenerateTextReply, hear_in_order)
+            reply = await self._exchange_again(body, hear_in_order)
             settled = True
             return reply
         except SuiteError:
@@ -410,7 +410,31 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         """Send the fields that the caller gave: for others a model may come with defaults of its own."""
         fields = msgspec.structs.fields(request)
         body = {each.encode_name: getattr(request, each.name) for each in fields if each.name in given}
-        return await self._exchange("generate_text", body, GenerateTextReply, hear)
+        return await self._exchange_again(body, hear)
+
+    async def _exchange_again(
+        self, body: Mapping[str, object], hear: Callable[[Signal], None]
+    ) -> GenerateTextReply:
+        """Request a generation, and once more under the same id if its node is lost before any text came.
+
+        What the lost node may still send then goes to an inbox that is gone.
+        """
+        begun = False
+
+        def note(signal: Signal) -> None:
+            nonlocal begun
+            begun = begun or isinstance(signal, Chunk)
+            hear(signal)
+
+        try:
+            return await self._exchange("generate_text", body, GenerateTextReply, note)
+        except NodeLost as lost:
+            if begun:
+                raise
+            try:
+                return await self._exchange("generate_text", body, GenerateTextReply, hear)
+            except (GenerationExists, Unavailable):  # it was not lost after all, or NATS is
+                raise lost from None
 
     async def _cancel(self, generation_id: str) -> None:
         """Try to cancel a generation on the server, within `CANCEL_SECONDS`."""

@@ -134,7 +134,9 @@ def make_supervisor(
         gpus=gpus.read,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
-        terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        terminate=lambda lease, error: terminate(
+            connection, lease.reply, error, stream=lease.stream, node=settings.node
+        ),
         cores=cores,
         memory_kills=MemoryKills(cgroups.out_of_memory_kills),
         appraise=Appraisals(learning.appraiser, now=env.now),

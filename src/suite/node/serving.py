@@ -270,11 +270,12 @@ async def running_node(
                         yield node
                     finally:
                         nats.address.withdraw()
-                        await node.fleet.withdraw()
+                        await node.fleet.stop()
                         supervisor.admission.close()
                     async with ending.draining(tasks, partial(_running_work, node, service)):
                         await service.drain()
                         await supervisor.drain()
+                        await node.fleet.settle()
                 # Instances whose end is not in the log by the deadline are closed at the next start.
                 with ending.all_the_rest():
                     await supervisor.stop(PROCESS_SECONDS)
