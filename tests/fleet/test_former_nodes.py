@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from suite.messages.presence import NodeState
+from suite.messages.presence import PROTOCOL, NodeState
 from suite.node.fleet.peers import Peers
 
 
 def peers(*others: str) -> Peers:
     found = Peers("here", lambda: 0.0)
     for node in others:
-        found.hear(NodeState(node=node, epoch=1, number=1))
+        found.hear(NodeState(protocol=PROTOCOL, node=node, epoch=1, number=1))
     return found
 
 
