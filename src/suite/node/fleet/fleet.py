@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 import msgspec
 
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue
+from suite.client.replies import read_reply
+from suite.domain.nodes import Nodes
 from suite.errors import SuiteError
 from suite.identity import Clock
 from suite.log import Log
+from suite.messages.actions.base import Reply
 from suite.messages.presence import NodeState
 from suite.messages.subjects import Subjects
 from suite.node.fleet.peers import Peers
@@ -22,6 +25,8 @@ from suite.node.fleet.routing import Routing
 from suite.node.fleet.state import OwnState
 from suite.node.supervisor import Supervisor
 from suite.tasks import background
+
+R = TypeVar("R", bound=Reply)
 
 ASK_SECONDS: Final = 2.0
 """How long another node may take to answer for itself."""
@@ -104,6 +109,27 @@ class Fleet:
             for node in self.others:
                 tasks.start_soon(ask, node)
         return answers
+
+    async def ask(
+        self,
+        node: str,
+        action: str,
+        request: msgspec.Struct,
+        kind: type[R],
+        *,
+        seconds: float = ASK_SECONDS,
+    ) -> R:
+        """Have one node, which may be this one, answer a request.
+
+        Raises its error, or NoService, RequestTimeout, Unavailable where it does not answer.
+        """
+        subject = self._subjects.node(node, f"action.{action}")
+        body = msgspec.json.encode(request)
+        return read_reply((await self._connection.request(subject, body, timeout=seconds)).data, kind)
+
+    def views(self) -> Nodes:
+        """All nodes that may get work, as they are decided about."""
+        return self.routing.views()
 
     def _lose(self, node: str) -> None:
         self.routing.lose(node)
