@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 
 from suite.bus.kv import Leases
-from suite.messages.presence import NodeState
+from suite.messages.presence import PROTOCOL, NodeState
 from suite.node.fleet.leadership import CANDIDATES, LEASE_SECONDS, Leadership
 from suite.node.fleet.peers import Peers
 from support.nats import running_nats
@@ -29,7 +29,7 @@ async def leaderships(directory: Path, names: list[str]) -> AsyncIterator[dict[s
         for name in names:
             peers = Peers(name, time.monotonic)
             for other in names:
-                peers.hear(NodeState(node=other, epoch=1, number=1))
+                peers.hear(NodeState(node=other, epoch=1, number=1, protocol=PROTOCOL))
             made[name] = Leadership("predictor", name, peers, leases, time.monotonic)
         yield made
 

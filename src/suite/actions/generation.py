@@ -6,10 +6,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
+from suite.actions.gathering import gathered
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
 from suite.catalogue.entry import ParameterValue
-from suite.errors import CannotGenerate, EmptyPrompt, InvalidRequest, UnsupportedContent
+from suite.errors import (
+    CannotGenerate,
+    EmptyPrompt,
+    GenerationNotFound,
+    InvalidRequest,
+    UnsupportedContent,
+)
 from suite.messages.actions.chat import TEXT_PARTS, ChatMessage
 from suite.messages.actions.generation import (
     CancelGenerationReply,
@@ -21,6 +28,7 @@ from suite.messages.actions.generation import (
 )
 from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
+from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
 
@@ -51,18 +59,49 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
     )
     signalled = call if request.stream else None
-    await node.generations.start(model, handover, call.reply, signalled, terms=terms, client=call.client)
+    await node.generations.start(
+        model, handover, call.reply, signalled, terms=terms, client=call.client, commit=call.commit
+    )
     return HandedOver()
 
 
-@action("cancel_generation")
+def _cancelled(
+    _: CancelGenerationRequest, replies: Mapping[str, CancelGenerationReply]
+) -> CancelGenerationReply:
+    """The reply of the node that had it."""
+    node, reply = next(iter(replies.items()))
+    return msgspec.structs.replace(reply, node=node)
+
+
+@action("cancel_generation", route="each")
+@gathered("cancel_generation", _cancelled, seconds=lambda _: HANDOVER_SECONDS)
 async def cancel_generation(node: Node, request: CancelGenerationRequest, _: Call) -> CancelGenerationReply:
     """End a generation early."""
-    await node.generations.cancel(request.generation_id)
+    try:
+        await node.generations.cancel(request.generation_id)
+    except GenerationNotFound:
+        # It may be on its way from here to another node, which then did not find it either.
+        if not await node.fleet.cancel_sent(request.generation_id):
+            raise
     return CancelGenerationReply(generation_id=request.generation_id, cancelled=True)
 
 
-@action("clear_kv_cache")
+def _cleared(_: ClearKvCacheRequest, replies: Mapping[str, ClearKvCacheReply]) -> ClearKvCacheReply:
+    """The reply for all nodes."""
+    done = [each for each in replies.values() if each.cleared_conversations]
+    conversations = sum(each.cleared_conversations for each in done)
+    tokens = sum(each.cleared_tokens for each in done)
+    if len(done) <= 1:
+        return done[0] if done else next(iter(replies.values()))
+    return ClearKvCacheReply(
+        message=f"{tokens} tokens of {conversations} conversations are forgotten on {len(done)} nodes",
+        cleared_conversations=conversations,
+        cleared_tokens=tokens,
+    )
+
+
+@action("clear_kv_cache", route="each")
+@gathered("clear_kv_cache", _cleared, seconds=lambda _: CLEAR_SECONDS, changes=True)
 async def clear_kv_cache(node: Node, request: ClearKvCacheRequest, _: Call) -> ClearKvCacheReply:
     """Clear the tokens that models keep for reuse, whether they are loaded or not."""
     model_id = None if request.model_id is None else node.model(request.model_id).model_id

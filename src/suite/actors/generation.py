@@ -337,6 +337,7 @@ class ClientGeneration:
                     self._reply,
                     failure,
                     stream=self._request.stream,
+                    node=self._resources.spec.node,
                     warnings=self._warnings,
                 )
         except Exception:
@@ -371,6 +372,7 @@ class ClientGeneration:
         choices = tuple(choice.finished(asked, self._id, self._outcome) for choice in self._choices)
         first = choices[0]
         return GenerateTextReply(
+            node=self._resources.spec.node,
             text=first.text,
             reasoning=first.reasoning,
             tool_calls=first.tool_calls,

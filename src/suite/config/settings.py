@@ -167,6 +167,14 @@ class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """When a snapshot that nobody used is removed."""
 
 
+class TransferSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What travels from node to node, through an object store on NATS."""
+
+    store_mb: Annotated[int, Meta(ge=16, le=1 << 24)] = 1024
+    """The most that parts of model files take in the object store, in MiB (2**20 bytes). It counts when the
+    store is made, with the first model that is pushed."""
+
+
 _is_origin = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
 
 
@@ -351,6 +359,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     replicas: ReplicaSettings = ReplicaSettings()
     retention: RetentionSettings = RetentionSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
+    transfers: TransferSettings = TransferSettings()
     models: dict[str, ModelSettings] = {}
 
     def for_model(self, model_id: str) -> ModelSettings:

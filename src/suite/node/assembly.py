@@ -50,6 +50,7 @@ from suite.node.quarantine import Quarantine
 from suite.node.reporter import Reporter
 from suite.node.sizes import ModelSizes
 from suite.node.supervisor import Supervisor
+from suite.node.transfers.transfers import Transfers
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.units import size
@@ -133,7 +134,9 @@ def make_supervisor(
         gpus=gpus.read,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
-        terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        terminate=lambda lease, error: terminate(
+            connection, lease.reply, error, stream=lease.stream, node=settings.node
+        ),
         cores=cores,
         memory_kills=MemoryKills(cgroups.out_of_memory_kills),
         appraise=Appraisals(learning.appraiser, now=env.now),
@@ -207,6 +210,15 @@ def make_node(
             supervisor=supervisor,
             tasks=env.tasks,
             clock=clock,
+        ),
+        transfers=Transfers(
+            settings.node,
+            settings.transfers,
+            connection,
+            env.subjects,
+            catalogue,
+            tasks=env.tasks,
+            new_id=env.new_id,
         ),
         gateway=env.gateway,
         new_id=env.new_id,

@@ -17,7 +17,7 @@ import anyio.abc
 import msgspec
 
 from suite import telemetry
-from suite.bus.action import Call
+from suite.bus.action import Call, Commit
 from suite.bus.connection import Connection
 from suite.catalogue import Model
 from suite.errors import (
@@ -148,11 +148,13 @@ class Generations:
         *,
         terms: Terms,
         client: str | None = None,
+        commit: Commit | None = None,
     ) -> None:
         """Have an actor accept the generation. The model is loaded first if necessary, on these terms.
 
-        `call` gets the signals, if any are wanted. `client` is how the requester calls itself. Raises the
-        error of the load or the actor's refusal, GenerationExists, Cancelled or ActorCrashed.
+        `call` gets the signals, if any are wanted. `client` is how the requester calls itself. `commit` is
+        called before the actor gets it. Raises the error of the load or the actor's refusal,
+        GenerationExists, Cancelled, ActorCrashed, or what `commit` raises.
         """
         generation_id = handover.generation_id
         if generation_id in self._pending or self._supervisor.find_generation(generation_id):
@@ -164,7 +166,7 @@ class Generations:
             with scope:
                 async with beating(call, scope.cancel):
                     send = call.send if call is not None else None
-                    await self._start(model, handover, reply, send, asked, terms)
+                    await self._start(model, handover, reply, send, asked, terms, commit)
         finally:
             del self._pending[generation_id]
         if scope.cancelled_caught:
@@ -287,6 +289,7 @@ class Generations:
             completion_tokens=tokens,
             conversation_id=asked.conversation_id,
             client=asked.client,
+            node=self._node,
         )
 
     async def _progress(self, instance: Instance) -> Mapping[str, GenerationProgress]:
@@ -307,11 +310,14 @@ class Generations:
         send: Send | None,
         asked: Asked,
         terms: Terms,
+        commit: Commit | None,
     ) -> None:
         id = handover.generation_id
         for _ in range(_ATTEMPTS):
             async with self._supervisor.hold(model, terms, correlation_id=id, tell=send) as instance:
                 await wait_loaded(instance, send)
+                if commit is not None:
+                    await commit(instance.instance_id, id)
                 if await self._hand_over(instance, handover, reply, asked):
                     return
                 await instance.wait_gone()

@@ -14,12 +14,15 @@ from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
 from suite.domain.placement import loss
 from suite.identity import Clock
 from suite.messages.decisions import RAM
-from suite.messages.presence import PROTOCOL, HostedModel, NodeState, OfferedModel
+from suite.messages.presence import HostedModel, Introduction, NodeState, OfferedModel
 
 LOST_SECONDS: Final = 2.5
 """A node that has told nothing for so long gets no work. It tells something every second."""
 MOST_CONVERSATIONS: Final = 200_000
 """Of so many conversations it is remembered which node had them last, about 20 MB."""
+
+LOST_TOLD_SECONDS: Final = 3600.0
+"""For so long a node that fell silent is named as missing; after that it is not expected back."""
 
 _HASH_BYTES: Final = 6  # a JSON number that every reader can hold
 
@@ -33,16 +36,28 @@ class Peers:
         self._nodes = Nodes()
         self._states: dict[str, NodeState] = {}
         self._heard: dict[str, float] = {}
+        self._lost: dict[str, float] = {}
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
         self._conversations: OrderedDict[int, str] = OrderedDict()
-        self.strangers: dict[str, NodeState] = {}
+        self.strangers: dict[str, Introduction] = {}
         """Nodes that speak another protocol, by name: nothing is forwarded to them."""
 
     @property
     def states(self) -> Mapping[str, NodeState]:
         """What each node that is there has told last."""
         return self._states
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The nodes that fell silent without having said that they leave, and have not come back."""
+        since = self._clock() - LOST_TOLD_SECONDS
+        return tuple(sorted(node for node, at in self._lost.items() if at > since))
+
+    @property
+    def offered(self) -> Mapping[str, Mapping[str, Offered]]:
+        """What each node that is there could load."""
+        return {node: self._nodes[node].offered for node in self._states}
 
     def views(self, own: NodeView) -> Nodes:
         """All nodes that may get work, with the own one."""
@@ -54,23 +69,41 @@ class Peers:
         node = state.node
         if node == self._node:
             return False
-        if state.protocol != PROTOCOL:
-            self.strangers[node] = state
-            self.forget(node)
-            return False
         self.strangers.pop(node, None)
         before = self._states.get(node)
         if before is not None and (state.epoch, state.number) <= (before.epoch, before.number):
             return False
         if state.is_leaving:
+            self._lost.pop(node, None)
             self.forget(node)
             return False
         self._heard[node] = self._clock()
+        self._lost.pop(node, None)
         self._states[node] = state
         self._nodes.put(self._view(state))
         for conversation in state.conversations:
             self.note_conversation(conversation, node)
         return before is None or before.epoch != state.epoch or state.number != before.number + 1
+
+    def meet(self, stranger: Introduction) -> None:
+        """Take notice of a node that speaks another protocol."""
+        self.forget(stranger.node)
+        self.strangers[stranger.node] = stranger
+        self._heard[stranger.node] = self._clock()
+
+    def is_new_life(self, state: NodeState) -> bool:
+        """Whether it comes from a later process of a node that is known: the one before is no more."""
+        before = self._states.get(state.node)
+        return before is not None and state.epoch > before.epoch
+
+    def why_not(self, node: str) -> str:
+        """Why a node that a request names cannot get it, and what to do."""
+        if (stranger := self.strangers.get(node)) is not None:
+            return (
+                f"node {node!r} runs version {stranger.version}, which does not work together with this one: "
+                "bring all nodes to the same version"
+            )
+        return f"there is no node {node!r}: there are {', '.join(sorted({self._node, *self._states}))}"
 
     def knows_catalogue(self, catalogue: str) -> bool:
         """Whether it is known what a node with this id of a catalogue could load."""
@@ -134,11 +167,16 @@ class Peers:
     def forget(self, node: str) -> None:
         """Give a node no work any more, until it tells something."""
         self._nodes.remove(node)
-        self._states.pop(node, None)
-        self._heard.pop(node, None)
+        for known in (self._states, self._heard, self.strangers):
+            known.pop(node, None)
+
+    def lose(self, node: str) -> None:
+        """Give a node that has told nothing for too long no work, and remember that it is missing."""
+        self.forget(node)
+        self._lost[node] = self._clock()
 
     def give_time(self) -> None:
-        """Wait anew for all: this process itself was stopped, and could hear nothing meanwhile."""
+        """Wait anew for all: this node itself was stopped or cut off, and could hear nothing meanwhile."""
         self._heard = dict.fromkeys(self._heard, self._clock())
 
     def _view(self, state: NodeState) -> NodeView:
