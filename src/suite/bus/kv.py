@@ -81,26 +81,12 @@ class Leases:
         """Delete a value before it expires. Raises the same errors as put."""
         await self._store(name, b"", DELETE_HEADERS)
 
-    @asynccontextmanager
-    async def held(self, name: str, value: bytes) -> AsyncGenerator[None, None]:
-        """Wait until nobody else has set a value, and set it for the block. Raises the same errors as put.
+    async def take(self, name: str, value: bytes) -> bool:
+        """Set a value, or renew it, if nobody else has set another. Returns whether it is set.
 
-        ``value`` says who it is: the same value is one's own, of a life before. It is not renewed: who stays
-        in the block for longer than values live may no longer be alone.
+        ``value`` says who it is: the same value is one's own. Raises the same errors as put.
         """
-        while True:
-            taken = await self._take(name, value)
-            if taken is not None:
-                break
-            await anyio.sleep(RETRY_SECONDS)
-        try:
-            yield
-        finally:
-            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-                try:
-                    await self._store_after(name, b"", DELETE_HEADERS, taken)
-                except SuiteError as error:
-                    log.debug("the lease %s is left to expire: %s", name, error)
+        return await self._take(name, value) is not None
 
     async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
         """Yield every existing value, then each change; None means that a value expired or was deleted.

@@ -230,6 +230,21 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
+class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a model that is asked for more than its nodes can serve gets a copy on one more node."""
+
+    enabled: bool = True
+    """Whether this node may decide for the fleet about copies: one of those that may does so at a time."""
+    max_copies: Annotated[int, Meta(ge=0)] = 0
+    """On how many nodes a model may be loaded because of the load; 0 for all."""
+    waiting: Annotated[float, Meta(gt=0)] = 1.0
+    """How many requests must wait on average for each copy that there is."""
+    add_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 5.0
+    """The time over which those who wait are averaged."""
+    remove_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 60.0
+    """The time over which use is averaged before a copy goes, and the least time that it stays."""
+
+
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many days such events are kept, in the log and in the read models; 0: for ever. Others stay."""
 
@@ -345,6 +360,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nats: NatsSettings = NatsSettings()
     http: HttpSettings = HttpSettings()
     legacy: LegacySettings = LegacySettings()
+    replicas: ReplicaSettings = ReplicaSettings()
     retention: RetentionSettings = RetentionSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     transfers: TransferSettings = TransferSettings()

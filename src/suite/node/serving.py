@@ -62,16 +62,18 @@ from suite.node.assembly import (
 from suite.node.content import ContentWatch
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
+from suite.node.fleet.leadership import LEASE_SECONDS, Leadership
 from suite.node.gateway import GatewayProcess
 from suite.node.journal import Journal
 from suite.node.learning import Learning
-from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.membership import Membership
 from suite.node.node import Node
 from suite.node.past import read_past
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
+from suite.node.replication import Replication
 from suite.node.reporter import Reporter
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
@@ -323,18 +325,23 @@ def _start_background(env: Environment, node: Node) -> None:
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
-    if settings.enable_predictive_loading and settings.enable_gguf_management:
-        tasks.start_soon(_take_bets, env, preloader)
+    if settings.enable_gguf_management:
+        tasks.start_soon(_lead, env, node, preloader)
 
 
-async def _take_bets(env: Environment, preloader: Preloader) -> None:
+async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
+    """Do what only one node of a fleet does at a time, whenever this is the one."""
     bucket = f"{env.subjects.stream}_PREDICTOR"
-    try:
-        leases = await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS)
-    except SuiteError as error:
-        logger.warning("nothing is loaded in advance until the next start: %s", error.message)
-    else:
-        await preloader.run(leases)
+    leases = partial(Leases.open, env.connection, bucket, ttl_seconds=LEASE_SECONDS)
+    async with anyio.create_task_group() as tasks:
+        if env.settings.enable_predictive_loading:
+            predictor = Leadership("predictor", node.name, node.fleet.peers, leases, env.clock)
+            tasks.start_soon(predictor.run)
+            tasks.start_soon(preloader.run, predictor)
+        if env.settings.replicas.enabled:
+            replicas = Leadership("replicas", node.name, node.fleet.peers, leases, env.clock)
+            tasks.start_soon(replicas.run)
+            tasks.start_soon(Replication(node, replicas).run)
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:

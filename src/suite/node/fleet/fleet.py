@@ -12,6 +12,7 @@ import msgspec
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue
 from suite.client.replies import read_reply
+from suite.domain.nodes import Nodes
 from suite.domain.spreading import spread
 from suite.errors import NodeLost, SuiteError
 from suite.identity import Clock
@@ -150,7 +151,7 @@ class Fleet:
 
         async def ask(node: str, request: Request) -> None:
             try:
-                answers[node] = await self._ask(node, action, request, kind, headers, seconds)
+                answers[node] = await self.ask(node, action, request, kind, headers=headers, seconds=seconds)
             except SuiteError as error:
                 answers[node] = error
 
@@ -159,15 +160,20 @@ class Fleet:
                 tasks.start_soon(ask, node, request)
         return answers
 
-    async def _ask(
+    async def ask(
         self,
         node: str,
         action: str,
         request: Request,
         kind: type[R],
-        headers: Mapping[str, str],
-        seconds: float,
+        *,
+        headers: Mapping[str, str] = {},
+        seconds: float = ASK_SECONDS,
     ) -> R:
+        """Have one node, which may be this one, answer a request for itself.
+
+        Raises its error, or NodeLost, NoService, RequestTimeout, Unavailable where it does not answer.
+        """
         subject, body = self._subjects.node(node, f"action.{action}"), msgspec.json.encode(request)
         with anyio.CancelScope() as scope:
             scopes = self._asking.setdefault(node, set())
@@ -178,6 +184,10 @@ class Fleet:
                 scopes.discard(scope)
             return read_reply(answer.data, kind)
         raise NodeLost(f"node {node} was lost before it answered")
+
+    def views(self) -> Nodes:
+        """All nodes that may get work, as they are decided about."""
+        return self.routing.views()
 
     def _lose(self, node: str) -> None:
         for scope in self._asking.pop(node, ()):

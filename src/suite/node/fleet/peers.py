@@ -240,5 +240,6 @@ def _hosted(told: HostedModel) -> Hosted:
         slots=max(1, told.slots),
         footprint=footprint_of(told.memory),
         may_leave=told.may_leave,
+        is_replica=told.is_replica,
         loss=loss(told.load_seconds, told.idle_seconds),
     )
