@@ -5,9 +5,9 @@
     async def get_stats(node: Node, request: GetStatsRequest, call: Call) -> GetStatsReply:
         ...  # of this node alone
 
-`merged_stats(request, replies)` is pure, and gets the replies by node without their warnings: that of the node
-that gathers first, the others by name. A request that names a node, or that another node asks, is answered by the handler alone; so
-is every request in a fleet of one.
+`merged_stats(request, replies)` is pure, and gets the replies by node without their warnings: that of the
+node that gathers first, the others by name. A request that names a node, or that another node asks, is
+answered by the handler alone; so is every request in a fleet of one.
 """
 
 from __future__ import annotations

@@ -94,13 +94,6 @@ class Forwarding:
             self._sent.pop(token, None)
             raise
 
-    def node_of_generation(self, generation_id: str) -> str | None:
-        """The node that has got a generation from here and has not said yet that a process has it."""
-        for sent in self._sent.values():
-            if getattr(sent.request, "generation_id", None) == generation_id:
-                return sent.node
-        return None
-
     def lose(self, node: str) -> None:
         """Have what a lost node had served elsewhere."""
         for token in [token for token, sent in self._sent.items() if sent.node == node]:

@@ -130,10 +130,6 @@ class Routing:
         """All nodes that may get work, as they are decided about."""
         return self._peers.views(self._presence.view)
 
-    def node_of_generation(self, generation_id: str) -> str | None:
-        """The node that has got a generation from here, and has not said yet that a process has it."""
-        return self._forwarding.node_of_generation(generation_id)
-
     def _placement(self, request: msgspec.Struct, excluded: frozenset[str] = frozenset()) -> Placement | None:
         asked = getattr(request, "model_id", None)
         if asked is None:
