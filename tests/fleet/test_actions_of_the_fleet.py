@@ -36,7 +36,7 @@ async def three(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet
     models = {name: directory / f"models-{name}" for name in NODES}
     for name, each in models.items():
         each.mkdir()
-        tiny_model(each / f"of-{name}.gguf")
+        tiny_model(each / f"of-{name}.gguf", context=4096)
         tiny_model(each / "shared.gguf", chat_template=CHAT_TEMPLATE, context=4096)
         tiny_model(each / "odd.gguf", seed=int(name == "box3"))
     async with lasting(fleet(models, directory)) as found:
@@ -98,12 +98,13 @@ async def test_a_cancel_reaches_the_generation_wherever_it_is(three: Fleet) -> N
 
         async def cancel(number: int) -> None:
             id, inbox, is_over = f"cancel-{number}", connection.new_inbox(), anyio.Event()
-            body = {"model_id": f"of-{NODES[number % 3]}", "prompt": "Once", "max_tokens": 400}
+            body = {"model_id": f"of-{NODES[number % 3]}", "prompt": "Once", "max_tokens": 3900}
 
             async def hear(message: Message) -> None:
-                answer = msgspec.json.decode(message.data)
-                ends.append(answer.get("code") or answer["finish_reason"])
-                is_over.set()
+                if not is_over.is_set():  # the first terminal message wins
+                    answer = msgspec.json.decode(message.data)
+                    ends.append(answer.get("code") or answer["finish_reason"])
+                    is_over.set()
 
             subscription = await connection.listen(inbox, hear)
             generate = msgspec.json.encode({**body, "generation_id": id})
@@ -132,21 +133,20 @@ async def test_a_generation_id_counts_once(three: Fleet) -> None:
         outcomes: list[str] = []
 
         async def generate(name: str) -> None:
+            client, id = three.client.on_node(name), f"once-{number}"
             try:
-                client = three.client.on_node(name)
-                reply = await client.generate_text(
-                    "shared", "Once", max_tokens=40, generation_id=f"once-{number}"
-                )
+                reply = await client.generate_text("shared", "Once", max_tokens=3000, generation_id=id)
                 assert reply.node == name
-                outcomes.append("answered")
+                outcomes.append(reply.finish_reason)
             except GenerationExists as error:
-                outcomes.append(error.code)
                 assert error.node == name
+                outcomes.append(error.code)
+                await three.client.cancel_generation(id)
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(generate, NODES[number % 3])
             tasks.start_soon(generate, NODES[(number + 1) % 3])
-        assert sorted(outcomes) == ["answered", "generation_exists"]
+        assert sorted(outcomes) == ["cancelled", "generation_exists"]
         # It has ended, so it may be used again, on another node too.
         await three.client.on_node(NODES[(number + 2) % 3]).generate_text(
             "shared", "Once", max_tokens=1, generation_id=f"once-{number}"
@@ -259,7 +259,7 @@ async def test_another_file_under_the_same_id_is_told(three: Fleet) -> None:
     assert any("odd stands for different files" in each for each in listed.warnings)
     assert not any("shared" in each for each in listed.warnings)
     served = {(await three.client.generate_text("odd", "Once", max_tokens=1)).node for _ in range(20)}
-    assert not ({"box3"} < served)  # never some of both
+    assert served <= {"box1", "box2"}  # what most have, and never some of both
     await unloaded(three.client, "odd")
 
 

@@ -114,7 +114,7 @@ def place(wanted: Wanted, nodes: Mapping[str, NodeView], *, here: str) -> Placem
     `here`: the node that decides, which serves the request where nothing speaks for another.
     """
     every = _candidates(wanted, nodes)
-    content = _content(every, here)
+    content = _content(every)
     able = [each for each in every if _is_same(each.sha256, content)]
     others = tuple(sorted(each.view.node for each in every if not _is_same(each.sha256, content)))
 
@@ -186,14 +186,9 @@ def _candidates(wanted: Wanted, nodes: Mapping[str, NodeView]) -> list[_Candidat
     return found
 
 
-def _content(candidates: Iterable[_Candidate], here: str) -> str:
-    """The digest of the content that the id stands for: what the node here has, else what most have."""
-    counts: Counter[str] = Counter()
-    for each in candidates:
-        if each.sha256:
-            if each.view.node == here:
-                return each.sha256
-            counts[each.sha256] += 1
+def _content(candidates: Iterable[_Candidate]) -> str:
+    """The digest of the content that the id stands for: what most have, so that all nodes decide alike."""
+    counts = Counter(each.sha256 for each in candidates if each.sha256)
     if not counts:
         return ""
     most = max(counts.values())
