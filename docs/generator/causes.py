@@ -44,6 +44,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "unpin_model": ("model_not_found", *_APPEND),
     "release_model": ("model_not_found", *_APPEND),
     "preload_models": (),
+    "push_model": (*_MODEL, "node_not_found", "cancelled"),
     "generate_text": (
         *_LOAD,
         "cannot_generate",
@@ -125,9 +126,11 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "hub_choice_unclear": "`suite pull`",
     "hub_access_denied": "`suite pull`",
     "hub_unreachable": "`suite pull`",
-    "digest_mismatch": "`suite pull`",
-    "disk_full": "`suite pull`",
-    "pull_running": "`suite pull`",
+    "digest_mismatch": "`suite pull`, `suite push`",
+    "disk_full": "`suite pull`, `suite push`",
+    "pull_running": "`suite pull`, `suite push`",
+    "file_name_taken": "`suite push`",
+    "store_full": "`suite push`",
 }
 """Errors that no action answers with, and where they come from."""
 

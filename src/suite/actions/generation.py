@@ -68,7 +68,9 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
             request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
         )
         signalled = call if request.stream else None
-        await node.generations.start(pending, model, handover, call.reply, signalled, terms=terms)
+        await node.generations.start(
+            pending, model, handover, call.reply, signalled, terms=terms, commit=call.commit
+        )
     return HandedOver()
 
 

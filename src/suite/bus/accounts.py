@@ -120,7 +120,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
 def roles(subjects: Subjects) -> dict[str, Role]:
     """All roles by name."""
     actions = (subjects.action(">"), "$SRV.>")
-    everything = (f"{subjects.root}.>", "$SRV.>", "$JS.>", "$KV.>")
+    everything = (f"{subjects.root}.>", "$SRV.>", "$JS.>", "$KV.>", "$O.>")
     return {
         "suite": Role(
             what="The suite's own processes: all of its subjects, and the answers to everybody.",

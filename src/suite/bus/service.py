@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -25,7 +26,7 @@ from opentelemetry.trace import SpanKind
 
 from suite import telemetry
 from suite.bus.absence import NO_RESPONDERS
-from suite.bus.action import Action, Call, HandedOver, action
+from suite.bus.action import Action, Call, Commit, HandedOver, action
 from suite.bus.arrival import Arrival, Router
 from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.decoding import parse
@@ -281,11 +282,11 @@ class Service(Generic[T]):
                     self._new_id,
                     given=fields.keys(),
                     receipt=receipt,
-                    is_forwarded=isinstance(message, Arrival),
+                    commit=self._commit(message),
                 )
                 if stream:
                     self._streaming[receipt] = call
-                reply = await endpoint.action.handler(self._context, request, call)
+                reply = await self._handle(endpoint, request, call, message)
             if not isinstance(reply, HandedOver):
                 await self._reply(message, self._completed(reply, warnings), stream=stream)
         except SuiteError as refused:
@@ -311,6 +312,24 @@ class Service(Generic[T]):
         if self._router is not None:
             await self._router.end(message, is_handed_over=isinstance(reply, HandedOver))
         self._count(endpoint, time.perf_counter_ns() - began, error.code if error else "")
+
+    async def _handle(
+        self, endpoint: Endpoint[T], request: msgspec.Struct, call: Call, message: Message
+    ) -> msgspec.Struct:
+        """Have the handler work on a request. One of another node can be withdrawn until it is answered."""
+        handler = endpoint.action.handler
+        if self._router is None or not isinstance(message, Arrival):
+            return await handler(self._context, request, call)
+        with self._router.serving(message):
+            reply = await handler(self._context, request, call)
+            if not isinstance(reply, HandedOver):
+                await self._router.commit(message)
+        return reply
+
+    def _commit(self, message: Message) -> Commit | None:
+        if self._router is None or not isinstance(message, Arrival):
+            return None
+        return partial(self._router.commit, message)
 
     async def _is_rescued(
         self, endpoint: Endpoint[T], request: msgspec.Struct | None, message: Message

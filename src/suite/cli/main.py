@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "keys": ("suite.cli.keys", "List, make and revoke the keys of the gateway."),
     "demo": ("suite.cli.demo", "Show everything once, with a temporary service."),
     "pull": ("suite.cli.pull", "Download a model from the Hugging Face Hub."),
+    "push": ("suite.cli.push", "Copy a model to other nodes."),
     "models": ("suite.cli.models", "List the models and their states."),
     "load": ("suite.cli.models", "Load a model."),
     "unload": ("suite.cli.models", "Unload a model."),

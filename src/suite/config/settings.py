@@ -91,9 +91,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     prompt_step_tokens: Count = 256
     """The most prompt tokens in one step while answers are generated, however little time they take."""
     max_step_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
-    """How long running answers wait at most for their next token while prompts are read, in milliseconds;
-    with less, prompts are read more slowly. Where their tokens alone take more than half of it, prompts get
-    as much time as they."""
+    """How long running answers wait at most for their next token while a prompt is read, in milliseconds; up
+    to four times as long while several are. With less, prompts are read more slowly. Where their tokens alone
+    take more than half of it, prompts get as much time as they."""
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
     keep_alive: KeepAlive | None = None
@@ -165,6 +165,14 @@ class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """The most snapshots of one model; the oldest make room."""
     max_age_seconds: Seconds = 3600.0
     """When a snapshot that nobody used is removed."""
+
+
+class TransferSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What travels from node to node, through an object store on NATS."""
+
+    store_mb: Annotated[int, Meta(ge=16, le=1 << 24)] = 1024
+    """The most that parts of model files take in the object store, in MiB (2**20 bytes). It counts when the
+    store is made, with the first model that is pushed."""
 
 
 _is_origin = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
@@ -335,6 +343,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     legacy: LegacySettings = LegacySettings()
     retention: RetentionSettings = RetentionSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
+    transfers: TransferSettings = TransferSettings()
     models: dict[str, ModelSettings] = {}
 
     def for_model(self, model_id: str) -> ModelSettings:

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from suite.domain.placement import Offered
+from suite.domain.nodes import Offered
 
 DIGEST_DIGITS: Final = 12
 """So many digits of a digest tell two files apart for a person."""

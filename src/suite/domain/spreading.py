@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from suite.domain.placement import Hosted, NodeView, Wanted, place
+from suite.domain.nodes import Hosted, Nodes, NodeView
+from suite.domain.placement import Wanted, place
 
 
 def spread(model_ids: Iterable[str], nodes: Mapping[str, NodeView], *, here: str) -> dict[str, list[str]]:
@@ -15,14 +16,14 @@ def spread(model_ids: Iterable[str], nodes: Mapping[str, NodeView], *, here: str
     Each is placed as if those before it were loaded already, so that they do not all go where only one fits.
     What no node has is left to the node `here`, which says so.
     """
-    views = dict(nodes)
+    views = Nodes(nodes.values())
     placed: dict[str, list[str]] = {}
     for model_id in model_ids:
         placement = place(Wanted(model_id=model_id), views, here=here)
         node = here if placement is None else placement.node
         placed.setdefault(node, []).append(model_id)
         if node in views:
-            views[node] = _with_model(views[node], model_id)
+            views.put(_with_model(views[node], model_id))
     return placed
 
 

@@ -26,6 +26,7 @@ from suite.messages.actions import (
     residency,
     status,
     tokens,
+    transfers,
     usage,
 )
 
@@ -43,6 +44,7 @@ ACTIONS = (
     projections,
     explanation,
     keys,
+    transfers,
     status,
 )
 """The modules with the types of the actions."""

@@ -48,6 +48,14 @@ class Folded(Signal, frozen=True, kw_only=True, tag="folded"):
     fraction: float
 
 
+class Copying(Signal, frozen=True, kw_only=True, tag="copying"):
+    """How much of a model a node has of which it gets a copy."""
+
+    node: str
+    bytes: int
+    total_bytes: int
+
+
 class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
     """The next piece of the text or the reasoning; ``index`` counts from 0 without gaps, over all choices."""
 
@@ -65,6 +73,6 @@ class Heartbeat(Signal, frozen=True, kw_only=True, tag="heartbeat"):
     """The work goes on without news; sent every second while nothing else is sent."""
 
 
-AnySignal: TypeAlias = Accepted | Waiting | Progress | Folded | Chunk | Heartbeat
+AnySignal: TypeAlias = Accepted | Waiting | Progress | Folded | Copying | Chunk | Heartbeat
 
 HEARTBEAT_SECONDS = 1.0

@@ -52,6 +52,7 @@ from suite.node.quarantine import Quarantine
 from suite.node.reporter import Reporter
 from suite.node.sizes import ModelSizes
 from suite.node.supervisor import Supervisor
+from suite.node.transfers.transfers import Transfers
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.units import size
@@ -217,6 +218,15 @@ def make_node(
         ),
         pins=pins,
         fleet=fleet,
+        transfers=Transfers(
+            settings.node,
+            settings.transfers,
+            connection,
+            env.subjects,
+            catalogue,
+            tasks=env.tasks,
+            new_id=env.new_id,
+        ),
         gateway=env.gateway,
         new_id=env.new_id,
         now=env.now,

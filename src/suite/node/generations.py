@@ -17,7 +17,7 @@ import anyio.abc
 import msgspec
 
 from suite import telemetry
-from suite.bus.action import Call
+from suite.bus.action import Call, Commit
 from suite.bus.claims import Taken
 from suite.bus.connection import Connection
 from suite.catalogue import Model
@@ -193,15 +193,16 @@ class Generations:
         call: Call | None,
         *,
         terms: Terms,
+        commit: Commit | None = None,
     ) -> None:
         """Have an actor accept the generation. The model is loaded first if necessary, on these terms.
 
-        `call` gets the signals, if any are wanted. Raises the error of the load or the actor's refusal, or
-        ActorCrashed.
+        `call` gets the signals, if any are wanted. `commit` is called before the actor gets it. Raises the
+        error of the load or the actor's refusal, ActorCrashed, or what `commit` raises.
         """
         async with beating(call, pending.scope.cancel):
             send = call.send if call is not None else None
-            await self._start(model, handover, reply, send, pending.asked, terms)
+            await self._start(model, handover, reply, send, pending.asked, terms, commit)
 
     @property
     def pending(self) -> int:
@@ -344,11 +345,14 @@ class Generations:
         send: Send | None,
         asked: Asked,
         terms: Terms,
+        commit: Commit | None,
     ) -> None:
         id = handover.generation_id
         for _ in range(_ATTEMPTS):
             async with self._supervisor.hold(model, terms, correlation_id=id, tell=send) as instance:
                 await wait_loaded(instance, send)
+                if commit is not None:
+                    await commit(instance.instance_id, id)
                 if await self._hand_over(instance, handover, reply, asked):
                     return
                 await instance.wait_gone()

@@ -31,6 +31,7 @@ from suite.node.learning import Learning
 from suite.node.pins import Pins
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
+from suite.node.transfers.transfers import Transfers
 from suite.prediction.policy import Policy
 from suite.projections.projections import Projections
 from suite.projections.usage import UsageHistory
@@ -61,6 +62,7 @@ class Node:
         generations: Generations,
         pins: Pins,
         fleet: Fleet,
+        transfers: Transfers,
         gateway: GatewayProcess | None,
         new_id: NewId,
         now: Now,
@@ -81,6 +83,7 @@ class Node:
         self.generations = generations
         self.pins = pins
         self.fleet = fleet
+        self.transfers = transfers
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()

@@ -34,6 +34,7 @@ from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.ranking import rerank
 from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
 from suite.actions.tokens import apply_template, detokenize, tokenize
+from suite.actions.transfers import push_model
 from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
@@ -95,6 +96,7 @@ ACTIONS = (
     apply_template,
     cancel_generation,
     clear_kv_cache,
+    push_model,
     list_models,
     get_model_status,
     health_check,
@@ -136,6 +138,7 @@ _NEEDS_MODELS = (
     apply_template,
     cancel_generation,
     clear_kv_cache,
+    push_model,
     preload_models,
     select_model,
 )
@@ -267,11 +270,12 @@ async def running_node(
                         yield node
                     finally:
                         nats.address.withdraw()
-                        await node.fleet.withdraw()
+                        await node.fleet.stop()
                         supervisor.admission.close()
                     async with ending.draining(tasks, partial(_running_work, node, service)):
                         await service.drain()
                         await supervisor.drain()
+                        await node.fleet.settle()
                 # Instances whose end is not in the log by the deadline are closed at the next start.
                 with ending.all_the_rest():
                     await supervisor.stop(PROCESS_SECONDS)
@@ -359,6 +363,7 @@ async def _service(env: Environment, node: Node, reporter: Reporter) -> AsyncIte
         router=node.fleet.routing,
     ) as service:
         node.service = service
+        await node.transfers.listen()
         await node.fleet.serve(service.receive)
         if settings.enable_backward_compatibility:
             await env.tasks.start(

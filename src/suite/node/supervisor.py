@@ -122,6 +122,8 @@ class Supervisor:
         )
         self.counts: Counter[str] = Counter()
         """Counts of loads, unloads, crashes, generations and tokens since the start."""
+        self.on_answered: Callable[[str], None] = lambda _: None
+        """Called with the id of a generation that an actor had, once its requester has the last message."""
         self.load_errors: dict[str, str] = {}
         """Why the last load of a model failed, by model id; removed when the next load begins."""
         self.quarantine = quarantine
@@ -422,6 +424,7 @@ class Supervisor:
                 instance.was_used = True
                 self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
                 self.release(instance, report.generation_id)
+                self.on_answered(report.generation_id)
                 self.memory.look_soon()
         instance.changed()
 
@@ -570,6 +573,7 @@ class Supervisor:
             self.on_generation_end(generation_id)
             if lease.accepted:
                 await self._terminate(lease, error)
+                self.on_answered(generation_id)
 
     async def _record(self, instance: Instance, fact: InstanceEvent) -> None:
         try:

@@ -58,10 +58,18 @@ class Fleet:
         self.peers = Peers(node, clock)
         self.inventory = Inventory(node, self.own, self.peers)
         self.presence = Presence(
-            connection, subjects, self.own, self.peers, clock=clock, on_lost=self._lose, on_frozen=self._thaw
+            connection,
+            subjects,
+            self.own,
+            self.peers,
+            clock=clock,
+            on_lost=self._lose,
+            on_left=self._leave,
+            on_cut_off=self._withdraw,
         )
         self.routing = Routing(
             node,
+            epoch,
             connection,
             subjects,
             log,
@@ -84,11 +92,15 @@ class Fleet:
         """Take requests from other nodes, and have them served as those of clients are."""
         await self.routing.listen(serve)
 
-    async def withdraw(self) -> None:
+    async def stop(self) -> None:
         """Take no new work: the node stops. What it has goes on."""
         self.own.is_draining = True
         self.presence.change()
         await self.routing.stop()
+
+    async def settle(self) -> None:
+        """Wait until no other node can give anything back that this one has forwarded."""
+        await self.routing.settle()
 
     @property
     def others(self) -> Mapping[str, NodeState]:
@@ -156,5 +168,8 @@ class Fleet:
             scope.cancel()
         self.routing.lose(node)
 
-    def _thaw(self) -> None:
-        """This process was stopped for so long that others have its work."""
+    def _leave(self, node: str) -> None:
+        self.routing.leave(node)
+
+    def _withdraw(self) -> None:
+        self.routing.withdraw()

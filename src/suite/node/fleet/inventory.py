@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from suite.domain.differences import Differences, differences
-from suite.domain.placement import Offered
+from suite.domain.nodes import Offered
 from suite.node.fleet.peers import Peers
 from suite.node.fleet.state import OwnState
 

@@ -11,9 +11,9 @@ import msgspec
 
 from suite.catalogue import Catalogue, Model
 from suite.domain.footprint import NOTHING, Footprint
-from suite.domain.placement import Offered
+from suite.domain.nodes import Offered
 from suite.messages.decisions import RAM
-from suite.messages.presence import CataloguePage, HostedModel, NodeState, OfferedModel
+from suite.messages.presence import PROTOCOL, CataloguePage, HostedModel, NodeState, OfferedModel
 from suite.node.fleet.peers import offered_of
 from suite.node.instance import Instance
 from suite.node.supervisor import Supervisor
@@ -74,6 +74,7 @@ class OwnState:
             node=self.node,
             epoch=self.epoch,
             number=self._number,
+            protocol=PROTOCOL,
             version=__version__,
             host=socket.gethostname(),
             is_draining=self.is_draining,
