@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from suite import machine
 from suite.bus import credentials
+from suite.bus.claims import Claims
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.bus.service import terminate
@@ -36,6 +37,7 @@ from suite.node.address import Address
 from suite.node.appraisal import Appraisals
 from suite.node.cores import NodeCores
 from suite.node.fleet.fleet import Fleet
+from suite.node.fleet.generation_ids import CLAIM_SECONDS, GenerationIds
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import GatewayProcess
 from suite.node.generations import Generations
@@ -179,6 +181,19 @@ def make_node(
 ) -> Node:
     """What every action gets."""
     settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
+    fleet = Fleet(
+        settings.node,
+        journal.epoch,
+        connection=connection,
+        subjects=env.subjects,
+        log=log,
+        catalogue=catalogue,
+        supervisor=supervisor,
+        tasks=env.tasks,
+        clock=clock,
+    )
+    claims = Claims(connection, f"{env.subjects.stream}_GENERATIONS", seconds=CLAIM_SECONDS)
+    ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
     return Node(
         settings,
         connection=connection,
@@ -198,19 +213,11 @@ def make_node(
         policy=MostUsedLastHour(),
         learning=learning,
         supervisor=supervisor,
-        generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
-        pins=pins,
-        fleet=Fleet(
-            settings.node,
-            journal.epoch,
-            connection=connection,
-            subjects=env.subjects,
-            log=log,
-            catalogue=catalogue,
-            supervisor=supervisor,
-            tasks=env.tasks,
-            clock=clock,
+        generations=Generations(
+            connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids
         ),
+        pins=pins,
+        fleet=fleet,
         transfers=Transfers(
             settings,
             connection,

@@ -18,7 +18,6 @@ from suite.errors import NodeLost, SuiteError
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.actions.base import Reply, Request
-from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
 from suite.messages.presence import NodeState
 from suite.messages.subjects import Subjects
 from suite.node.fleet.inventory import Inventory
@@ -124,15 +123,6 @@ class Fleet:
     def canonical(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
         return self.routing.id_of(id_or_alias)
-
-    async def cancel_sent(self, generation_id: str) -> bool:
-        """Cancel a generation that is on its way to another node. Returns whether it was there."""
-        node = self.routing.node_of_generation(generation_id)
-        if node is None:
-            return False
-        request = CancelGenerationRequest(generation_id=generation_id)
-        answers = await self.ask_each("cancel_generation", {node: request}, CancelGenerationReply, headers={})
-        return isinstance(answers.get(node), CancelGenerationReply)
 
     async def ask_each(
         self,

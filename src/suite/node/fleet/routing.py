@@ -216,10 +216,6 @@ class Routing:
         """All nodes that may get work, as they are decided about."""
         return self._peers.views(self._presence.view)
 
-    def node_of_generation(self, generation_id: str) -> str | None:
-        """The node that has got a generation from here, and has not said yet that a process has it."""
-        return self._forwarding.node_of_generation(generation_id)
-
     def _placement(self, request: msgspec.Struct, excluded: frozenset[str] = frozenset()) -> Placement | None:
         asked = getattr(request, "model_id", None)
         if asked is None:
@@ -309,6 +305,14 @@ class Routing:
         else:
             await self._send(sent.message, sent.action, sent.request, placement, sent.tried)
 
+    def _is_still_best(self, request: msgspec.Struct) -> bool:
+        """Whether a request would be served here though the instance that it is for is gone.
+
+        Given back, it would be served anywhere but here, where others that come now are served: twice loaded.
+        """
+        placement = self._placement(request)
+        return placement is not None and placement.node == self._node
+
     async def _is_misplaced(self, action: Action[Any], request: msgspec.Struct, arrival: Arrival) -> bool:
         """Check whether what a request is for is still here. If not, the first node decides again.
 
@@ -328,7 +332,8 @@ class Routing:
         known = instance.sha256 if instance is not None else None
         digest = known or (model.sha256 if model is not None else None)
         is_other = bool(arrival.sha256 and digest) and digest != arrival.sha256
-        if (is_gone and arrival.instance_id) or is_other:
+        is_elsewhere = bool(is_gone and arrival.instance_id) and not self._is_still_best(request)
+        if is_elsewhere or is_other:
             return await hand_back(self._connection, arrival.token)
         self._note_conversation(request)
         self._presence.change()
