@@ -61,6 +61,7 @@ def health(node: Node) -> HealthCheckReply:
         *node.catalogue.problems,
         *node.learning.problems,
         *node.pins.problems,
+        *node.fleet.peers.problems,
         *node.fleet.inventory.differences.files,
         *(() if node.gateway is None or node.gateway.problem is None else (node.gateway.problem,)),
     )
@@ -90,6 +91,7 @@ def health(node: Node) -> HealthCheckReply:
         foreign_messages=foreign.messages,
         first_foreign_message=None if foreign.first is None else told(foreign.first),
         nodes=tuple(sorted({node.name, *node.fleet.others})),
+        draining=node.fleet.draining,
         node_health=(own,),
         fleet_models=_fleet_models(node),
         warnings=node.fleet.inventory.differences.settings,

@@ -30,7 +30,14 @@ READERS_ACCOUNT: Final = "SUITE_READERS"
 ANY_INBOX: Final = "_INBOX"
 """The inbox prefix of clients that choose none."""
 
-FOR_OPERATORS: Final = ("rebuild_projection", "create_key", "list_keys", "revoke_key", "push_model")
+FOR_OPERATORS: Final = (
+    "rebuild_projection",
+    "drain_node",
+    "push_model",
+    "create_key",
+    "list_keys",
+    "revoke_key",
+)
 """The actions that the role `client` may not request."""
 
 READERS_LIMITS: Final[Mapping[str, int]] = {
@@ -137,7 +144,7 @@ def roles(subjects: Subjects) -> dict[str, Role]:
             subscribe=("_INBOX.operator.>",),
         ),
         "client": Role(
-            what="Programs that use models: every action but push, rebuild and those about keys.",
+            what="Programs that use models: every action but those about files, read models, nodes and keys.",
             account=LOG_ACCOUNT,
             inbox_prefix="_INBOX.client",
             publish=actions,

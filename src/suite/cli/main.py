@@ -55,6 +55,7 @@ COMMANDS: Final = {
     "retract": ("suite.cli.evaluations", "Retract an evaluation."),
     "compare": ("suite.cli.evaluations", "Compare models."),
     "fleet": ("suite.cli.projections", "Show which models are on which nodes."),
+    "drain": ("suite.cli.drain", "Take a node out of service, and back."),
     "errors": ("suite.cli.projections", "List what went wrong."),
     "explain": ("suite.cli.explain", "Say why a model is loaded, waits or left."),
     "events": ("suite.cli.events", "Show the events in the log."),

@@ -36,6 +36,7 @@ from suite.messages.subjects import Subjects
 from suite.node.address import Address
 from suite.node.appraisal import Appraisals
 from suite.node.cores import NodeCores
+from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.fleet.generation_ids import CLAIM_SECONDS, GenerationIds
 from suite.node.foreign_messages import ForeignMessages
@@ -218,6 +219,14 @@ def make_node(
         ),
         pins=pins,
         fleet=fleet,
+        drain=Drain(
+            settings.node,
+            fleet=fleet,
+            supervisor=supervisor,
+            journal=journal,
+            tasks=env.tasks,
+            clock=clock,
+        ),
         transfers=Transfers(
             settings,
             connection,

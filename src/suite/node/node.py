@@ -22,6 +22,7 @@ from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
 from suite.node.cores import NodeCores
+from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import GatewayProcess
@@ -63,6 +64,7 @@ class Node:
         generations: Generations,
         pins: Pins,
         fleet: Fleet,
+        drain: Drain,
         transfers: Transfers,
         gateway: GatewayProcess | None,
         new_id: NewId,
@@ -84,6 +86,7 @@ class Node:
         self.generations = generations
         self.pins = pins
         self.fleet = fleet
+        self.drain = drain
         self.transfers = transfers
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock

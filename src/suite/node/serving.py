@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from suite import data_directory, telemetry
 from suite.actions.catalogue import get_model_status, list_models
+from suite.actions.drain import drain_node
 from suite.actions.embedding import embed
 from suite.actions.evaluation import (
     compare_models,
@@ -121,6 +122,7 @@ ACTIONS = (
     get_fleet,
     explain,
     rebuild_projection,
+    drain_node,
     create_key,
     list_keys,
     revoke_key,

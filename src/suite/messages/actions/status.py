@@ -308,6 +308,8 @@ class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
     """Where the first of them stands, and why it is none."""
     nodes: tuple[str, ...] = ()
     """The nodes of the fleet that this one works with, and itself."""
+    draining: tuple[str, ...] = ()
+    """Those of them that take no new work: they are being drained, or they stop."""
     node_health: tuple[NodeHealth, ...] = ()
     """The health of each node that was asked, first of the one that answers."""
     fleet_models: int = 0

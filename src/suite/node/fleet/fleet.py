@@ -95,13 +95,24 @@ class Fleet:
 
     async def stop(self) -> None:
         """Take no new work: the node stops. What it has goes on."""
-        self.own.is_draining = True
-        self.presence.change()
+        self.take_work(False)
         await self.routing.stop()
 
     async def settle(self) -> None:
         """Wait until no other node can give anything back that this one has forwarded."""
         await self.routing.settle()
+
+    def take_work(self, is_taken: bool) -> None:
+        """Have the others send new work here, or not."""
+        self.own.is_draining = not is_taken
+        self.presence.change()
+
+    @property
+    def draining(self) -> tuple[str, ...]:
+        """The nodes that take no new work, this one too."""
+        states = {**self.others}
+        names = {name for name, state in states.items() if state.is_draining}
+        return tuple(sorted(names | ({self._node} if self.own.is_draining else set())))
 
     @property
     def others(self) -> Mapping[str, NodeState]:

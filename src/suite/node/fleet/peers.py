@@ -88,6 +88,11 @@ class Peers:
             self.note_conversation(conversation, node)
         return before is None or before.epoch != state.epoch or state.number != before.number + 1
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Which nodes this one cannot work with, and what to do."""
+        return tuple(self.why_not(node) for node in sorted(self.strangers))
+
     def meet(self, stranger: Introduction) -> None:
         """Take notice of a node that speaks another protocol."""
         self.forget(stranger.node)
