@@ -15,6 +15,7 @@ from suite.messages.actions.status import (
     GetStatsRequest,
     HealthCheckReply,
     HealthCheckRequest,
+    LogServers,
     OldStats,
 )
 from suite.node.memories import memories
@@ -33,7 +34,7 @@ async def health_check(node: Node, _: HealthCheckRequest, __: Call) -> HealthChe
 
 def health(node: Node) -> HealthCheckReply:
     """The health of this node (a request may reach any of several nodes)."""
-    of_the_log = (node.log.writability.problem, node.integrity.problem)
+    of_the_log = (node.log.writability.problem, node.cluster.problem, node.integrity.problem)
     problems = (
         *(problem for problem in of_the_log if problem is not None),
         *node.projections.problems,
@@ -61,6 +62,19 @@ def health(node: Node) -> HealthCheckReply:
         foreign_messages=foreign.messages,
         first_foreign_message=None if foreign.first is None else told(foreign.first),
         nodes=tuple(sorted({node.name, *node.fleet.others})),
+        log_servers=_log_servers(node),
+    )
+
+
+def _log_servers(node: Node) -> LogServers | None:
+    if (found := node.cluster.log) is None:
+        return None
+    return LogServers(
+        replicas=found.replicas,
+        leader=found.leader,
+        current=found.current,
+        missing=found.missing,
+        survives_loss=found.survives_loss,
     )
 
 

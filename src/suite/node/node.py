@@ -20,6 +20,7 @@ from suite.messages.actions.base import KeepAlive
 from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.node.admission import Terms
+from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
 from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
@@ -48,6 +49,7 @@ class Node:
         self,
         settings: Settings,
         *,
+        cluster: ClusterWatch,
         connection: Connection,
         catalogue: Catalogue,
         log: Log,
@@ -68,6 +70,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.name = settings.node
+        self.cluster = cluster
         self.connection = connection
         self.catalogue = catalogue
         self.log = log
