@@ -6,11 +6,13 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
 import anyio
+from anyio import TASK_STATUS_IGNORED
+from anyio.abc import TaskGroup, TaskStatus
 
 from suite.bus.accounts import User
 from suite.bus.cluster import Cluster, ClusterFile
@@ -20,8 +22,8 @@ from suite.bus.embedded import EmbeddedServer
 from suite.bus.jetstream import JetStream, NoAnswer, NotSent, Refused, StreamInfo
 from suite.errors import SuiteError
 from suite.identity import new_id
-from suite.messages.actor import NatsAccess
 from suite.node.cluster import wait_for_cluster
+from suite.tasks import background
 
 PATIENCE_SECONDS = 40.0
 
@@ -47,9 +49,9 @@ def free_ports(number: int) -> list[int]:
 class NatsCluster:
     """Servers that know each other's addresses. Each can be started on its own."""
 
-    def __init__(self, directory: Path, stack: AsyncExitStack, names: Sequence[str]) -> None:
+    def __init__(self, directory: Path, tasks: TaskGroup, names: Sequence[str]) -> None:
         self.directory = directory
-        self._stack = stack
+        self._tasks = tasks
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.users = tuple(
             User(name, each.role, each.password) for name, each in Credentials.new().users.items()
@@ -64,21 +66,22 @@ class NatsCluster:
             listen=f"127.0.0.1:{self.ports[name]}",
             join=tuple(f"127.0.0.1:{port}" for other, port in self.ports.items() if other != name),
         )
-        self.servers[name] = await self._stack.enter_async_context(
-            EmbeddedServer.start(self.directory / name, users=self.users, cluster=cluster)
-        )
+        self.servers[name] = await self._tasks.start(self._run, name, cluster)
         return self.servers[name]
 
-    def access(self, *names: str) -> NatsAccess:
-        """Access for a node of these servers; each has the same password for it in tests."""
-        return self.servers[names[0]].access
+    async def _run(
+        self, name: str, cluster: Cluster, *, task_status: TaskStatus[EmbeddedServer] = TASK_STATUS_IGNORED
+    ) -> None:
+        async with EmbeddedServer.start(self.directory / name, users=self.users, cluster=cluster) as server:
+            task_status.started(server)
+            await anyio.sleep_forever()
 
     async def leader(self, connection: Connection, stream: str = "SUITE") -> str:
         """The name of the server that leads a stream."""
         with anyio.fail_after(PATIENCE_SECONDS):
             while True:
                 info = await stream_info(connection, stream)
-                if info is not None and info.cluster is not None and info.cluster.leader:
+                if info is not None and info.cluster.leader:
                     return info.cluster.leader
                 await anyio.sleep(0.05)
         raise AssertionError
@@ -104,13 +107,25 @@ async def stream_info(connection: Connection, stream: str = "SUITE") -> StreamIn
         return None
 
 
+async def _all_known(connection: Connection, number: int) -> None:
+    """Wait until a stream can be on all of so many servers."""
+    probe = JetStream(connection, "PROBE", new_id=new_id)
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while True:
+            try:
+                await probe.create({"name": "PROBE", "subjects": ["suite.probe"], "num_replicas": number})
+                return await probe.delete()
+            except (Refused, NotSent, NoAnswer):
+                await anyio.sleep(0.05)
+
+
 @asynccontextmanager
 async def nats_cluster(
     directory: Path, names: Sequence[str] = ("n1", "n2", "n3"), *, started: int | None = None
 ) -> AsyncIterator[NatsCluster]:
     """A cluster of which the first `started` servers run; all, if not said. It is ready to be used then."""
-    async with AsyncExitStack() as stack:
-        cluster = NatsCluster(directory, stack, names)
+    async with background() as tasks:
+        cluster = NatsCluster(directory, tasks, names)
         try:
             for name in names[:started]:
                 await cluster.start(name)
@@ -118,6 +133,7 @@ async def nats_cluster(
                 access = cluster.servers[names[0]].access
                 async with Connection.open(access, name="test") as connection:
                     await wait_for_cluster(connection, ())
+                    await _all_known(connection, len(cluster.servers))
             yield cluster
         finally:
             for name in cluster.servers:

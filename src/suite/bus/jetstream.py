@@ -162,8 +162,10 @@ class StreamReplica(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamCluster(msgspec.Struct, frozen=True, kw_only=True):
-    """The servers of a cluster that have a stream."""
+    """The servers that have a stream."""
 
+    name: str = ""
+    """The name of the cluster; empty at a server that is alone."""
     leader: str = ""
     """Empty while there is none."""
     replicas: tuple[StreamReplica, ...] = ()
@@ -175,8 +177,7 @@ class StreamInfo(_Reply, frozen=True, kw_only=True):
 
     config: dict[str, Any] = {}
     state: StreamState = StreamState()
-    cluster: StreamCluster | None = None
-    """None on a server that is alone."""
+    cluster: StreamCluster = StreamCluster()
     created: str = ""
     total: int = 0
     """How many of the requested subjects exist in total; one answer holds only a part of them."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from suite.bus.jetstream import NAME_IN_USE, TOO_FEW_SERVERS, JetStream, Refused, StreamCluster, StreamInfo
+from suite.bus.jetstream import NAME_IN_USE, TOO_FEW_SERVERS, JetStream, Refused, StreamInfo
 
 
 async def create_replicated(jetstream: JetStream, config: Mapping[str, Any], *, replicas: int) -> StreamInfo:
@@ -69,17 +69,17 @@ class Replication(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, info: StreamInfo, *, wanted: int) -> Replication:
         """From what the stream's leader, or for want of one any server, says."""
-        cluster = info.cluster or StreamCluster()
-        led = bool(cluster.leader)
+        cluster = info.cluster
+        is_clustered, led = bool(cluster.name), bool(cluster.name and cluster.leader)
         current = [each.name for each in cluster.replicas if led and each.is_there]
         return cls(
             stream=str(info.config.get("name", "")),
             wanted=wanted,
             replicas=int(info.config.get("num_replicas", 1)),
-            leader=cluster.leader or None,
+            leader=cluster.leader if led else None,
             current=(cluster.leader, *current) if led else (),
             missing=tuple(each.name for each in cluster.replicas if each.name not in current),
-            is_clustered=info.cluster is not None,
+            is_clustered=is_clustered,
         )
 
     @property

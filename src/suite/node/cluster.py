@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 
 from suite.bus.connection import Connection
-from suite.bus.jetstream import NO_JETSTREAM_LEADER, JetStream, NoAnswer, NotSent, Refused, StreamInfo
+from suite.bus.jetstream import NO_JETSTREAM_LEADER, JetStream, NoAnswer, NotSent, Refused
 from suite.bus.replicas import Replication, raise_replicas
 from suite.errors import SuiteError
 from suite.identity import NewId
@@ -91,7 +91,7 @@ class ClusterWatch:
     async def run(self) -> None:
         """Look every `LOOK_SECONDS`, until cancelled; only once at a server that is alone."""
         while True:
-            await self._look()
+            await self.look()
             if self._problem != self._told:
                 if self._problem is None:
                     logger.info("all replicas that are wanted are there")
@@ -102,7 +102,8 @@ class ClusterWatch:
             while self.log is not None and not self._connection.is_clustered:  # a message saved each time
                 await tick(LOOK_SECONDS)
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Look now, and give what has too few replicas more, where there are servers for them."""
         try:
             names = await self._names()
             found = [await self._replication(name) for name in names]
@@ -126,14 +127,11 @@ class ClusterWatch:
         stream = self._of(name)
         info = await stream.info(timeout=ASK_SECONDS)
         if self._connection.is_clustered:
-            info = await self._raised(stream, info)
+            # The answer to a change has no leader yet: what became of it is seen at the next look.
+            raised = await raise_replicas(stream, info, replicas=self._wanted)
+            if raised is not info:
+                logger.info("%s gets %s replicas", name, raised.config.get("num_replicas"))
         return Replication.of(info, wanted=self._wanted)
-
-    async def _raised(self, stream: JetStream, info: StreamInfo) -> StreamInfo:
-        raised = await raise_replicas(stream, info, replicas=self._wanted)
-        if raised is not info:
-            logger.info("%s has %s replicas now", stream.stream, raised.config.get("num_replicas"))
-        return raised
 
     def _of(self, stream: str) -> JetStream:
         return JetStream(self._connection, stream, new_id=self._new_id)
