@@ -224,16 +224,16 @@ def doors(subjects: Subjects) -> tuple[Door, ...]:
     )
 
 
-def mirror_config(subjects: Subjects) -> dict[str, Any]:
+def mirror_config(subjects: Subjects, *, replicated: bool = False) -> dict[str, Any]:
     """The configuration of the mirror: same stream name, sequences, subjects and headers as the log.
 
-    It syncs lazily, because it can be rebuilt at any time. What expires in the log expires here too.
+    It syncs lazily, because it can be rebuilt at any time; the server does that only for one that is not
+    ``replicated``. What expires in the log expires here too. The number of replicas is not in it.
     """
     return {
         "name": subjects.stream,
         "storage": "file",
-        "num_replicas": 1,
-        "persist_mode": "async",
+        **({} if replicated else {"persist_mode": "async"}),
         "compression": "s2",
         "mirror": {
             "name": subjects.stream,

@@ -21,6 +21,7 @@ from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
+from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
 from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
@@ -51,6 +52,7 @@ class Node:
         self,
         settings: Settings,
         *,
+        cluster: ClusterWatch,
         connection: Connection,
         catalogue: Catalogue,
         log: Log,
@@ -73,6 +75,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.name = settings.node
+        self.cluster = cluster
         self.connection = connection
         self.catalogue = catalogue
         self.log = log
