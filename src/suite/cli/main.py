@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "run": ("suite.cli.run", "Answer a prompt, or chat with a model."),
     "config": ("suite.cli.config", "Show all settings, and where each value comes from."),
     "credentials": ("suite.cli.credentials", "Show, add, rotate and revoke who may connect."),
+    "cluster": ("suite.cli.cluster", "Make the NATS servers of several nodes one cluster."),
     "keys": ("suite.cli.keys", "List, make and revoke the keys of the gateway."),
     "demo": ("suite.cli.demo", "Show everything once, with a temporary service."),
     "pull": ("suite.cli.pull", "Download a model from the Hugging Face Hub."),

@@ -178,6 +178,8 @@ def _why_it_loads(decision: Decision) -> str:
             return "because it was likely to be used soon: nobody had asked for it yet"
         case "pin":
             return "because it is pinned"
+        case "replica":
+            return "as a replica: requests for it waited on other nodes"
         case _:
             requests = counted(decision.waiting, "request")
             waited = decision.waited_seconds
@@ -205,6 +207,8 @@ def _unloaded(event: InstanceUnloaded, cause: Recorded | None) -> Iterator[str]:
             yield f"{model} was unloaded on {node}: its file was deleted."
         case "file_changed":
             yield f"{model} was unloaded on {node}: its file has other content than was loaded."
+        case "spare":
+            yield f"{model} was unloaded on {node}: it was a replica, and those on other nodes are enough."
 
 
 def _idle(event: InstanceUnloaded) -> str:

@@ -200,8 +200,9 @@ class ModelReleased(ModelEvent, frozen=True, kw_only=True):
 # --- instance ---------------------------------------------------------------------------------------------
 
 UnloadReason = Literal[
-    "requested", "idle", "evicted", "shutdown", "node_lost", "file_removed", "file_changed"
+    "requested", "idle", "evicted", "shutdown", "node_lost", "file_removed", "file_changed", "spare"
 ]
+"""Why a model was unloaded; `spare`: it was a copy, and those on other nodes are enough."""
 
 
 class InstanceEvent(Event, frozen=True, kw_only=True):

@@ -144,9 +144,9 @@ class Routing:
             return False
         if isinstance(request, Query):
             await self._log.catch_up()
-        if action.route != "model" or named is not None:
+        if action.route != "model":
             return False
-        placement = await self._settled_placement(request)
+        placement = await self._settled_placement(request) if named is None else None
         if placement is None or placement.node == self._node:
             self._note_conversation(request)
             self._presence.change()
@@ -223,10 +223,6 @@ class Routing:
             await self._presence.acquaint()
             placement = self._placement(request)
         return placement
-
-    def node_of_generation(self, generation_id: str) -> str | None:
-        """The node that has a generation from here which has not ended yet."""
-        return self._forwarding.node_of_generation(generation_id)
 
     def _placement(self, request: msgspec.Struct, excluded: frozenset[str] = frozenset()) -> Placement | None:
         asked = getattr(request, "model_id", None)
@@ -319,6 +315,14 @@ class Routing:
         else:
             await self._send(sent.message, sent.action, sent.request, placement, sent.tried)
 
+    def _is_still_best(self, request: msgspec.Struct) -> bool:
+        """Whether a request would be served here though the instance that it is for is gone.
+
+        Given back, it would be served anywhere but here, where others that come now are served: twice loaded.
+        """
+        placement = self._placement(request)
+        return placement is not None and placement.node == self._node
+
     async def _is_misplaced(self, action: Action[Any], request: msgspec.Struct, arrival: Arrival) -> bool:
         """Check whether what a request is for is still here. If not, the first node decides again.
 
@@ -338,7 +342,8 @@ class Routing:
         known = instance.sha256 if instance is not None else None
         digest = known or (model.sha256 if model is not None else None)
         is_other = bool(arrival.sha256 and digest) and digest != arrival.sha256
-        if (is_gone and arrival.instance_id) or is_other:
+        is_elsewhere = bool(is_gone and arrival.instance_id) and not self._is_still_best(request)
+        if is_elsewhere or is_other:
             return await hand_back(self._connection, arrival.token)
         self._note_conversation(request)
         self._presence.change()
