@@ -329,22 +329,26 @@ async def test_an_error_after_pieces_is_raised_after_them(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("second", "code"),
-    [("answers", ""), ("node_lost", "node_lost"), ("generation_exists", "node_lost")],
-    ids=["answered", "lost-again", "not-lost"],
+    ("answers", "code"),
+    [
+        (("node_lost", ""), ""),
+        (("node_lost", "generation_exists", ""), ""),
+        (("node_lost", "node_lost"), "node_lost"),
+    ],
+    ids=["answered", "abandoned-first", "lost-again"],
 )
 async def test_what_a_lost_node_had_not_begun_is_sent_once_more_under_its_id(
-    tmp_path: Path, second: str, code: str
+    tmp_path: Path, answers: tuple[str, ...], code: str
 ) -> None:
     ids: list[str] = []
 
     async def generate_text(call: Call) -> None:
         ids.append(call.body["generation_id"])
-        if len(ids) == 2 and second == "answers":
-            await say(call, "one ", "two")
-        else:
+        if refusal := answers[len(ids) - 1]:
             await call.send(Accepted(generation_id=ids[-1], node="n"), Heartbeat())
-            await call.refuse("node_lost" if len(ids) == 1 else second, "gone")
+            await call.refuse(refusal, "gone")
+        else:
+            await say(call, "one ", "two")
 
     async with service(tmp_path, generate_text=generate_text) as (client, _, _):
         pieces: list[str] = []
@@ -355,8 +359,8 @@ async def test_what_a_lost_node_had_not_begun_is_sent_once_more_under_its_id(
             assert (error.code, pieces) == (code, [])
         else:
             assert pieces == ["one ", "two"]
-    assert len(ids) == 2
-    assert ids[0] == ids[1]
+    assert len(ids) == len(answers)
+    assert len(set(ids)) == 1
 
 
 async def test_what_a_lost_node_had_begun_is_not_sent_again(tmp_path: Path) -> None:
