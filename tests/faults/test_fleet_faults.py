@@ -48,6 +48,8 @@ END_SECONDS = 40.0
 PATIENCE_SECONDS = 60.0
 GONE_SECONDS = 3.2
 """After so long a node that stands still gets nothing any more."""
+ASKED_SECONDS = 2.0
+"""For so long it is asked at most, well before the loss of the node stands in the log."""
 
 
 class Answer(NamedTuple):
@@ -157,16 +159,25 @@ class Nodes:
             await self.end(name)
 
     async def acquainted(self) -> None:
-        """Wait until each node works with all others."""
-        for name in self.running:
+        """Wait until each node works with all others. One whose loss stands in the log has to start again."""
+        for name in list(self.running):
             with anyio.fail_after(PATIENCE_SECONDS):
                 while set(await self._known_to(name)) != set(self.running):
+                    await self._revive()
                     await anyio.sleep(0.1)
+
+    async def _revive(self) -> None:
+        for name, node in list(self.running.items()):
+            if node.process.returncode is not None:
+                await self.end(name)
+                await self.start(name)
 
     async def all_answer(self) -> None:
         """Each request is answered, whichever node gets it: a frozen one gets none any more."""
+        until = anyio.current_time() + ASKED_SECONDS
         for _ in range(20):
-            await self._client.usage()
+            if anyio.current_time() < until:
+                await self._client.usage()
 
     async def _known_to(self, name: str) -> tuple[str, ...]:
         try:
