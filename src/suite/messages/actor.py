@@ -25,6 +25,8 @@ class NatsAccess(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     password: str | None = None
     credentials_file: str | None = None
+    ca_file: str | None = None
+    """The certificate authority of the server, as PEM; None: those that this machine trusts."""
     inbox_prefix: str = "_INBOX"
 
 

@@ -21,7 +21,9 @@ from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
+from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
+from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import GatewayProcess
@@ -50,6 +52,7 @@ class Node:
         self,
         settings: Settings,
         *,
+        cluster: ClusterWatch,
         connection: Connection,
         catalogue: Catalogue,
         log: Log,
@@ -63,6 +66,7 @@ class Node:
         generations: Generations,
         pins: Pins,
         fleet: Fleet,
+        drain: Drain,
         transfers: Transfers,
         gateway: GatewayProcess | None,
         new_id: NewId,
@@ -71,6 +75,7 @@ class Node:
     ) -> None:
         self.settings = settings
         self.name = settings.node
+        self.cluster = cluster
         self.connection = connection
         self.catalogue = catalogue
         self.log = log
@@ -84,6 +89,7 @@ class Node:
         self.generations = generations
         self.pins = pins
         self.fleet = fleet
+        self.drain = drain
         self.transfers = transfers
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock

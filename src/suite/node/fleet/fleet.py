@@ -12,12 +12,12 @@ import msgspec
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue
 from suite.client.replies import read_reply
+from suite.domain.nodes import Nodes
 from suite.domain.spreading import spread
 from suite.errors import NodeLost, SuiteError
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.actions.base import Reply, Request
-from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
 from suite.messages.presence import NodeState
 from suite.messages.subjects import Subjects
 from suite.node.fleet.inventory import Inventory
@@ -95,13 +95,24 @@ class Fleet:
 
     async def stop(self) -> None:
         """Take no new work: the node stops. What it has goes on."""
-        self.own.is_draining = True
-        self.presence.change()
+        self.take_work(False)
         await self.routing.stop()
 
     async def settle(self) -> None:
         """Wait until no other node can give anything back that this one has forwarded."""
         await self.routing.settle()
+
+    def take_work(self, is_taken: bool) -> None:
+        """Have the others send new work here, or not."""
+        self.own.is_draining = not is_taken
+        self.presence.change()
+
+    @property
+    def draining(self) -> tuple[str, ...]:
+        """The nodes that take no new work, this one too."""
+        states = {**self.others}
+        names = {name for name, state in states.items() if state.is_draining}
+        return tuple(sorted(names | ({self._node} if self.own.is_draining else set())))
 
     @property
     def others(self) -> Mapping[str, NodeState]:
@@ -124,15 +135,6 @@ class Fleet:
         """The id of a model: as it is called here, or else on another node."""
         return self.routing.id_of(id_or_alias)
 
-    async def cancel_sent(self, generation_id: str) -> bool:
-        """Cancel a generation that is on its way to another node. Returns whether it was there."""
-        node = self.routing.node_of_generation(generation_id)
-        if node is None:
-            return False
-        request = CancelGenerationRequest(generation_id=generation_id)
-        answers = await self.ask_each("cancel_generation", {node: request}, CancelGenerationReply, headers={})
-        return isinstance(answers.get(node), CancelGenerationReply)
-
     async def ask_each(
         self,
         action: str,
@@ -150,7 +152,7 @@ class Fleet:
 
         async def ask(node: str, request: Request) -> None:
             try:
-                answers[node] = await self._ask(node, action, request, kind, headers, seconds)
+                answers[node] = await self.ask(node, action, request, kind, headers=headers, seconds=seconds)
             except SuiteError as error:
                 answers[node] = error
 
@@ -159,15 +161,20 @@ class Fleet:
                 tasks.start_soon(ask, node, request)
         return answers
 
-    async def _ask(
+    async def ask(
         self,
         node: str,
         action: str,
         request: Request,
         kind: type[R],
-        headers: Mapping[str, str],
-        seconds: float,
+        *,
+        headers: Mapping[str, str] = {},
+        seconds: float = ASK_SECONDS,
     ) -> R:
+        """Have one node, which may be this one, answer a request for itself.
+
+        Raises its error, or NodeLost, NoService, RequestTimeout, Unavailable where it does not answer.
+        """
         subject, body = self._subjects.node(node, f"action.{action}"), msgspec.json.encode(request)
         with anyio.CancelScope() as scope:
             scopes = self._asking.setdefault(node, set())
@@ -178,6 +185,10 @@ class Fleet:
                 scopes.discard(scope)
             return read_reply(answer.data, kind)
         raise NodeLost(f"node {node} was lost before it answered")
+
+    def views(self) -> Nodes:
+        """All nodes that may get work, as they are decided about."""
+        return self.routing.views()
 
     def _lose(self, node: str) -> None:
         for scope in self._asking.pop(node, ()):

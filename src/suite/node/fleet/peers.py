@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from suite.domain.footprint import Footprint
+from suite.domain.footprint import Footprint, total_of
 from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
 from suite.domain.placement import loss
 from suite.identity import Clock
@@ -87,6 +87,11 @@ class Peers:
         for conversation in state.conversations:
             self.note_conversation(conversation, node)
         return before is None or before.epoch != state.epoch or state.number != before.number + 1
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Which nodes this one cannot work with, and what to do."""
+        return tuple(self.why_not(node) for node in sorted(self.strangers))
 
     def meet(self, stranger: Introduction) -> None:
         """Take notice of a node that speaks another protocol."""
@@ -199,20 +204,46 @@ class Peers:
             self._moved.popitem(last=False)
 
     def _view(self, state: NodeState) -> NodeView:
-        return view_of(state, self._catalogues.get(state.catalogue, {}))
+        """What a node tells. Until its new catalogue is known, it offers what it offered before: a node that
+        offered nothing would not get what it gets before and after.
+        """
+        offered = self._catalogues.get(state.catalogue)
+        if offered is None:
+            offered = self._nodes[state.node].offered if state.node in self._nodes else {}
+        return view_of(state, offered)
 
 
 def view_of(state: NodeState, offered: Mapping[str, Offered]) -> NodeView:
     """What a node has told, as it is decided about."""
+    hosted, free = {id: _hosted(each) for id, each in state.models.items()}, footprint_of(state.free)
+    coming = _coming(state.waiting, hosted, free, offered) if state.waiting else {}
     return NodeView(
         node=state.node,
         limits=footprint_of(state.limits),
-        free=footprint_of(state.free),
-        waiting=sum(state.waiting.values()),
-        hosted={id: _hosted(each) for id, each in state.models.items()},
+        free=free,
+        waiting=sum(count for id, count in state.waiting.items() if id not in coming),
+        hosted={**hosted, **coming},
         offered=offered,
         is_draining=state.is_draining,
     )
+
+
+def _coming(
+    waiting: Mapping[str, int],
+    hosted: Mapping[str, Hosted],
+    free: Footprint,
+    offered: Mapping[str, Offered],
+) -> dict[str, Hosted]:
+    """The models that requests wait for and that there is room for: they are on their way into memory.
+
+    Until their loads have begun they must not begin elsewhere too.
+    """
+    room = free + total_of([each.footprint for each in hosted.values() if each.may_leave])
+    return {
+        id: Hosted(is_ready=False, holds=count)
+        for id, count in waiting.items()
+        if id not in hosted and id in offered and offered[id].footprint.is_within(room)
+    }
 
 
 def footprint_of(memory: Mapping[str, int]) -> Footprint:
@@ -240,5 +271,6 @@ def _hosted(told: HostedModel) -> Hosted:
         slots=max(1, told.slots),
         footprint=footprint_of(told.memory),
         may_leave=told.may_leave,
+        is_replica=told.is_replica,
         loss=loss(told.load_seconds, told.idle_seconds),
     )
