@@ -111,6 +111,11 @@ class Fetches:
             except SuiteError as error:
                 logger.warning("%s was not fetched from %s: %s", request.model_id, request.source, error)
                 outcome = failed(self._node, error)
+            except Exception:
+                logger.exception("%s was not fetched from %s", request.model_id, request.source)
+                outcome = failed(
+                    self._node, SuiteError(f"{self._node} failed on this: its log has the cause")
+                )
         await news.end(outcome)
 
     async def _fetch(self, request: FetchModel, news: _News) -> PushedModel:
