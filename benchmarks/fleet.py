@@ -40,6 +40,7 @@ from subprocess import DEVNULL
 
 import anyio
 import nats
+from nats.aio.msg import Msg
 
 import suite
 from harness import choice, report
@@ -93,7 +94,7 @@ class Fleet:
         command = [sys.executable, str(WAITING), "serve", "--config", str(self._directory / "suite.toml")]
         command += ["--data-dir", str(self._directory / name)]
         command += [part for each in directories() for part in ("--models-dir", str(each))]
-        environ = access(self.server) | {"SUITE_NODE": name, "SUITE_BENCH_STEP_MS": str(self._step_ms)}
+        environ = access(self.server) | {"SUITE_NODE": name, "BENCH_STEP_MS": str(self._step_ms)}
         async with await anyio.open_process(
             command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, env={**os.environ, **environ}
         ) as process:
@@ -104,7 +105,8 @@ class Fleet:
             finally:
                 self.nodes.remove(name)
                 with anyio.CancelScope(shield=True):
-                    process.send_signal(signal.SIGTERM)
+                    if process.returncode is None:
+                        process.send_signal(signal.SIGTERM)
                     await process.wait()
 
     async def _acquainted(self) -> None:
@@ -175,7 +177,7 @@ async def asked(server: EmbeddedServer, requests: int) -> Mapping[bool, Sequence
     client = await nats.connect(own.url, user=own.user, password=own.password, inbox_prefix=own.inbox_prefix)
     forwarded: set[str] = set()
 
-    async def hear(message: nats.aio.msg.Msg) -> None:
+    async def hear(message: Msg) -> None:
         forwarded.add((message.headers or {}).get("Suite-Reply", ""))
 
     await client.subscribe("suite.actor.*.action.tokenize", cb=hear)

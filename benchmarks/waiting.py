@@ -1,7 +1,7 @@
 """`suite serve` whose models take as long for each step as a big model on a GPU of its own::
 
     python benchmarks/waiting.py serve ...      # all that `suite serve` takes
-    SUITE_BENCH_STEP_MS=100                     # how long a step takes
+    BENCH_STEP_MS=100                     # how long a step takes
 
 A few cores cannot compute what three machines do. So a model's process computes its step, of a model that is
 small enough, and waits for the rest of the time. All else is what it always is: nodes, processes, tokens.
@@ -18,7 +18,7 @@ from subprocess import PIPE
 import anyio
 import anyio.abc
 
-STEP_SECONDS = float(os.environ.get("SUITE_BENCH_STEP_MS", "100")) / 1000
+STEP_SECONDS = float(os.environ.get("BENCH_STEP_MS", "100")) / 1000
 
 
 async def open_process(inherited: Sequence[int] = ()) -> anyio.abc.Process:
@@ -40,9 +40,9 @@ def serve_model() -> None:
 
     compute = LlamaModel.decode
 
-    def decode(model: LlamaModel, entries: Sequence[BatchEntry]) -> bool:
+    def decode(self: LlamaModel, entries: Sequence[BatchEntry]) -> bool:
         began = time.monotonic()
-        is_done = compute(model, entries)
+        is_done = compute(self, entries)
         time.sleep(max(0.0, STEP_SECONDS - (time.monotonic() - began)))
         return is_done
 
@@ -52,11 +52,10 @@ def serve_model() -> None:
 
 def serve_node() -> None:
     from suite.cli.main import main
-    from suite.node import process, standby
+    from suite.node import process
 
     process.open_process = open_process
-    standby.open_process = open_process
-    main()
+    sys.exit(main())
 
 
 if __name__ == "__main__":

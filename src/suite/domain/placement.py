@@ -275,7 +275,7 @@ def _least_losses(views: list[NodeView], need: Footprint) -> list[float]:
     else:
         missing = [need.ram - each.free.ram for each in views]
     return [
-        loss if (loss := each.least_density * count) > each.least_loss else each.least_loss
+        by_size if (by_size := each.least_density * count) > each.least_loss else each.least_loss
         for each, count in zip(views, missing, strict=True)
     ]
 
