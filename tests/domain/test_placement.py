@@ -243,7 +243,7 @@ def test_nodes_with_another_file_are_left_out_and_named(
     if placed is None:
         return
     digests = {each.node: digest(each) for each in views if has(each) and each.node not in wanted.excluded}
-    content = digests.get(here) or most_frequent(digests.values())
+    content = most_frequent(digests.values())
     assert digests[placed.node] in ("", content)
     assert placed.sha256 == (digests[placed.node] or content)
     different = [name for name, each in digests.items() if content and each not in ("", content)]

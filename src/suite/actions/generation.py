@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import anyio
 import msgspec
 
 from suite.actions.gathering import gathered
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
+from suite.catalogue import Model
 from suite.catalogue.entry import ParameterValue
 from suite.errors import (
     CannotGenerate,
@@ -31,6 +33,7 @@ from suite.messages.signals import Accepted
 from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
+from suite.tasks import background
 
 
 @action(
@@ -46,23 +49,54 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     """Hand the generation over to the model's actor, which answers the client. Loads the model first."""
     request, given = _one_limit(request, call.given)
     _check(request, call)
-    model = await node.loadable(request.model_id)
-    if model.info is not None and not model.info.generates:
-        raise CannotGenerate
-    warnings = (*call.warnings, *context_warnings(model, request.context_length))
     generation_id = request.generation_id or node.new_id()
-    if request.stream:
-        await call.send(Accepted(generation_id=generation_id, node=node.name))
-    request = completed(request, model.file.entry.parameters, given)
-    handover = Handover(generation_id=generation_id, request=request, warnings=warnings)
-    terms = node.terms(
-        request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
-    )
-    signalled = call if request.stream else None
-    await node.generations.start(
-        model, handover, call.reply, signalled, terms=terms, client=call.client, commit=call.commit
-    )
+    async with node.generations.begun(
+        generation_id,
+        node.catalogue.canonical(request.model_id),
+        conversation_id=request.conversation_id,
+        client=call.client,
+    ) as pending:
+        model = await _loadable(node, request, call)
+        if model.info is not None and not model.info.generates:
+            raise CannotGenerate
+        warnings = (*call.warnings, *context_warnings(model, request.context_length))
+        if request.stream:
+            await call.send(Accepted(generation_id=generation_id, node=node.name))
+        request = completed(request, model.file.entry.parameters, given)
+        handover = Handover(
+            generation_id=generation_id,
+            request=request,
+            warnings=warnings,
+            former_node=node.fleet.take_former_node(model.model_id, request.conversation_id),
+        )
+        terms = node.terms(
+            request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
+        )
+        signalled = call if request.stream else None
+        await node.generations.start(
+            pending, model, handover, call.reply, signalled, terms=terms, commit=call.commit
+        )
     return HandedOver()
+
+
+async def _loadable(node: Node, request: GenerateTextRequest, call: Call) -> Model:
+    """The model of a request, while the other nodes are asked whether the id that it gives is free.
+
+    Raises GenerationExists, and what `Node.loadable` raises.
+    """
+    generation_id, is_free = request.generation_id, anyio.Event()
+    if generation_id is None or not node.fleet.others:
+        return await node.loadable(request.model_id)
+
+    async def take_id(generation_id: str) -> None:
+        await node.generations.take_id(generation_id, call.reply)
+        is_free.set()
+
+    async with background() as tasks:
+        tasks.start_soon(take_id, generation_id)
+        model = await node.loadable(request.model_id)
+        await is_free.wait()
+    return model
 
 
 def _cancelled(
@@ -74,15 +108,23 @@ def _cancelled(
 
 
 @action("cancel_generation", route="each")
-@gathered("cancel_generation", _cancelled, seconds=lambda _: HANDOVER_SECONDS)
-async def cancel_generation(node: Node, request: CancelGenerationRequest, _: Call) -> CancelGenerationReply:
+async def cancel_generation(
+    node: Node, request: CancelGenerationRequest, call: Call
+) -> CancelGenerationReply:
     """End a generation early."""
     try:
-        await node.generations.cancel(request.generation_id)
+        return await _cancel(node, request, call)
     except GenerationNotFound:
-        # It may be on its way from here to another node, which then did not find it either.
-        if not await node.fleet.cancel_sent(request.generation_id):
+        if call.is_forwarded or request.node is not None or not node.fleet.others:
             raise
+        # It may have been on its way from a node that had not got it yet to one that was asked before. That
+        # node has sent it on before it answered, so it is there by now.
+        return await _cancel(node, request, call)
+
+
+@gathered("cancel_generation", _cancelled, seconds=lambda _: HANDOVER_SECONDS)
+async def _cancel(node: Node, request: CancelGenerationRequest, _: Call) -> CancelGenerationReply:
+    await node.generations.cancel(request.generation_id)
     return CancelGenerationReply(generation_id=request.generation_id, cancelled=True)
 
 

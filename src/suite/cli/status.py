@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         GetStatsReply,
         InstanceInfo,
         KvCacheInfo,
+        LogServers,
         MemoryInfo,
         ModelInfo,
         QuarantineInfo,
@@ -272,11 +273,24 @@ def health(target: Target) -> int:
         f"{reply.models_loaded} of {reply.models_tracked} models loaded",
         indent=4,
     )
+    if len(reply.nodes) > 1 or reply.draining:
+        nodes = (f"{name} (draining)" if name in reply.draining else name for name in reply.nodes)
+        folded(f"nodes: {', '.join(nodes)}", indent=4)
+    if reply.log_servers is not None and reply.log_servers.leader is not None:
+        folded(f"log: {_log_servers(reply.log_servers)}", indent=4)
     for problem in reply.problems:
         folded(f"problem: {problem}", indent=4)
     if reply.foreign_messages:
         folded(f"skipped: {reply.foreign_messages} foreign messages; {reply.first_foreign_message}", indent=4)
     return REFUSED if reply.status == "degraded" else 0
+
+
+def _log_servers(servers: LogServers) -> str:
+    leader, *others = servers.current
+    there = ", ".join((f"{leader} (leader)", *others))
+    missing = f", not on {', '.join(servers.missing)}" if servers.missing else ""
+    loss = "survives" if servers.survives_loss else "would not survive"
+    return f"on {there}{missing}; it {loss} the loss of a server now"
 
 
 @click.command()

@@ -90,7 +90,7 @@ def place(wanted: Wanted, nodes: Nodes, *, here: str) -> Placement | None:
 
     `here`: the node that decides, which serves the request where nothing speaks for another.
     """
-    options = _options(wanted, nodes, here)
+    options = _options(wanted, nodes)
     hosts = [each for each in options.hosts if not each.view.is_draining]
     opens = [] if hosts else _opens(options)
     if not opens:
@@ -141,14 +141,13 @@ def loss(load_seconds: float, idle_seconds: float) -> float:
 # --- which file the id stands for ---------------------------------------------------------------------------
 
 
-def _options(wanted: Wanted, nodes: Nodes, here: str) -> _Options:
+def _options(wanted: Wanted, nodes: Nodes) -> _Options:
     model_id, excluded = wanted.model_id, wanted.excluded
     hosting = [each for each in nodes.hosting(model_id) if each.node not in excluded]
     offers = nodes.offering(model_id)
     closed = excluded.union([each.node for each in hosting])
-    is_served_here = here in nodes and here not in excluded
-    content = _digest(nodes[here], model_id) if is_served_here else ""
-    content = content or _most_frequent(hosting, offers, closed, model_id)
+    # What most have, so that the id stands for one file, whichever node decides.
+    content = _most_frequent(hosting, offers, closed, model_id)
 
     def is_meant(digest: str) -> bool:
         # What is not known yet cannot be told apart.

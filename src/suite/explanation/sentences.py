@@ -33,7 +33,9 @@ from suite.messages.events import (
     ModelReleased,
     ModelRemoved,
     ModelUnpinned,
+    NodeDraining,
     NodeLost,
+    NodeResumed,
     NodeStarted,
     NodeStopped,
     PredictionMade,
@@ -126,6 +128,10 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
             yield f"The service on {event.node} started."
         case NodeStopped():
             yield f"The service on {event.node} stopped."
+        case NodeDraining():
+            yield f"{event.node} is being drained{_asked(event.requested_by)}: it gets no new work."
+        case NodeResumed():
+            yield f"{event.node} takes work again{_asked(event.requested_by)}: it is not drained any more."
         case NodeLost():
             yield f"The service on {event.node} ended without a stop, as {event.observer} noticed."
 
@@ -140,6 +146,10 @@ def _loaded(event: InstanceLoaded) -> str:
     if event.estimated_bytes:
         taken += f", and {size(event.estimated_bytes)} had been estimated"
     return f"{event.model_id} was loaded on {event.node} in {span(event.load_ms / 1000)}: {taken}."
+
+
+def _asked(requested_by: str) -> str:
+    return f", as {requested_by} asked" if requested_by else ""
 
 
 def _by_gpu(gpus: Mapping[str, int]) -> str:

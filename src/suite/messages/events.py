@@ -95,6 +95,24 @@ class NodeLost(NodeEvent, frozen=True, kw_only=True):
     observer: str
 
 
+@event("node", "draining")
+class NodeDraining(NodeEvent, frozen=True, kw_only=True):
+    """A node is being taken out of service: it gets no new work, until it is started again or has resumed."""
+
+    epoch: int
+    requested_by: str
+    """How the requester calls itself; empty if it does not."""
+
+
+@event("node", "resumed")
+class NodeResumed(NodeEvent, frozen=True, kw_only=True):
+    """A node that was being drained takes work again."""
+
+    epoch: int
+    requested_by: str
+    """How the requester calls itself; empty if it does not."""
+
+
 # --- model ------------------------------------------------------------------------------------------------
 
 

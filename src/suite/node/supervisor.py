@@ -129,6 +129,8 @@ class Supervisor:
         self.quarantine = quarantine
         """Which models must not be loaded now."""
         self.node = node
+        self.on_generation_end: Callable[[str], None] = lambda _: None
+        """Called with the id of a generation that a process has no more."""
         self._journal = journal
         self._make_spec = make_spec
         self._terminate = terminate
@@ -569,6 +571,7 @@ class Supervisor:
         """Send the terminal message of each generation that the actor had accepted and can no longer end."""
         while instance.leases:
             generation_id, lease = instance.leases.popitem()
+            self.on_generation_end(generation_id)
             if lease.accepted:
                 await self._terminate(lease, error)
                 self.on_answered(generation_id)
@@ -590,6 +593,7 @@ class Supervisor:
     def release(self, instance: Instance, generation_id: str) -> None:
         """Release the lease of a generation that has ended."""
         if instance.leases.pop(generation_id, None) is not None:
+            self.on_generation_end(generation_id)
             self._touch(instance)
             instance.changed()
 

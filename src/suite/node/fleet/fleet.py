@@ -18,11 +18,10 @@ from suite.errors import NodeLost, SuiteError
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.actions.base import Reply, Request
-from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
 from suite.messages.presence import NodeState
 from suite.messages.subjects import Subjects
 from suite.node.fleet.inventory import Inventory
-from suite.node.fleet.peers import Peers
+from suite.node.fleet.peers import Peers, conversation_hash
 from suite.node.fleet.presence import Presence
 from suite.node.fleet.routing import Routing
 from suite.node.fleet.state import OwnState
@@ -96,18 +95,35 @@ class Fleet:
 
     async def stop(self) -> None:
         """Take no new work: the node stops. What it has goes on."""
-        self.own.is_draining = True
-        self.presence.change()
+        self.take_work(False)
         await self.routing.stop()
 
     async def settle(self) -> None:
         """Wait until no other node can give anything back that this one has forwarded."""
         await self.routing.settle()
 
+    def take_work(self, is_taken: bool) -> None:
+        """Have the others send new work here, or not."""
+        self.own.is_draining = not is_taken
+        self.presence.change()
+
+    @property
+    def draining(self) -> tuple[str, ...]:
+        """The nodes that take no new work, this one too."""
+        states = {**self.others}
+        names = {name for name, state in states.items() if state.is_draining}
+        return tuple(sorted(names | ({self._node} if self.own.is_draining else set())))
+
     @property
     def others(self) -> Mapping[str, NodeState]:
         """What the other nodes have told of themselves last, by name."""
         return self.peers.states
+
+    def take_former_node(self, model_id: str, conversation_id: str | None) -> str:
+        """The node that has had a conversation until it came here; empty if none has. It is told once."""
+        if conversation_id is None or not self.others:
+            return ""
+        return self.peers.take_former_node(conversation_hash(model_id, conversation_id))
 
     def spread(self, model_ids: Iterable[str]) -> dict[str, list[str]]:
         """Which node loads which of these models, by id or alias, so that all are where they are best."""
@@ -118,15 +134,6 @@ class Fleet:
     def canonical(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
         return self.routing.id_of(id_or_alias)
-
-    async def cancel_sent(self, generation_id: str) -> bool:
-        """Cancel a generation that is on its way to another node. Returns whether it was there."""
-        node = self.routing.node_of_generation(generation_id)
-        if node is None:
-            return False
-        request = CancelGenerationRequest(generation_id=generation_id)
-        answers = await self.ask_each("cancel_generation", {node: request}, CancelGenerationReply, headers={})
-        return isinstance(answers.get(node), CancelGenerationReply)
 
     async def ask_each(
         self,

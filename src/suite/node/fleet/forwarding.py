@@ -128,13 +128,6 @@ class Forwarding:
             self._forget(token)
             raise
 
-    def node_of_generation(self, generation_id: str) -> str | None:
-        """The node that has got a generation from here and has not said yet that a process has it."""
-        for sent in self._sent.values():
-            if getattr(sent.request, "generation_id", None) == generation_id:
-                return sent.node
-        return None
-
     def lose(self, node: str) -> None:
         """Have what waited on a lost node served elsewhere, and see to the end of what it generates."""
         for token, sent in self._sent_to(node):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
 
-from suite.domain.footprint import Footprint
+from suite.domain.footprint import Footprint, total_of
 from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
 from suite.domain.placement import loss
 from suite.identity import Clock
@@ -18,6 +19,8 @@ from suite.node.fleet.conversations import Conversations
 
 LOST_SECONDS: Final = 2.5
 """A node that has told nothing for so long gets no work. It tells something every second."""
+MOST_MOVED: Final = 10_000
+"""Of so many conversations that have come here it is remembered from which node, until that is asked."""
 LOST_TOLD_SECONDS: Final = 3600.0
 """For so long a node that fell silent is named as missing; after that it is not expected back."""
 
@@ -37,6 +40,7 @@ class Peers:
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
         self._conversations = Conversations()
+        self._moved: OrderedDict[int, str] = OrderedDict()
         self.strangers: dict[str, Introduction] = {}
         """Nodes that speak another protocol, by name: nothing is forwarded to them."""
 
@@ -81,6 +85,11 @@ class Peers:
         for conversation in state.conversations:
             self.note_conversation(conversation, node)
         return before is None or before.epoch != state.epoch or state.number != before.number + 1
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Which nodes this one cannot work with, and what to do."""
+        return tuple(self.why_not(node) for node in sorted(self.strangers))
 
     def meet(self, stranger: Introduction) -> None:
         """Take notice of a node that speaks another protocol."""
@@ -128,11 +137,19 @@ class Peers:
 
     def note_conversation(self, conversation: int, node: str) -> None:
         """Note that a conversation has come to a node, by its hash (`conversation_hash`)."""
+        former = self._conversations.node_of(conversation)
+        if former and former != node:
+            self._note_moved(conversation, former, node)
         self._conversations.note(conversation, node)
 
     def conversation_node(self, conversation: int) -> str:
         """The node that a conversation came to last; empty if it is not known."""
         return self._conversations.node_of(conversation)
+
+    def take_former_node(self, conversation: int) -> str:
+        """The node that had a conversation before it came here; empty if none had. It is told once."""
+        node = self._moved.pop(conversation, "")
+        return node if node in self._states else ""
 
     def conversations_of(self, node: str, most: int) -> tuple[int, ...]:
         """The last conversations that came to a node, the newest last."""
@@ -167,21 +184,55 @@ class Peers:
         """Wait anew for all: this node itself was stopped or cut off, and could hear nothing meanwhile."""
         self._heard = dict.fromkeys(self._heard, self._clock())
 
+    def _note_moved(self, conversation: int, former: str, node: str) -> None:
+        if node != self._node:
+            self._moved.pop(conversation, None)
+            return
+        self._moved[conversation] = former
+        if len(self._moved) > MOST_MOVED:
+            self._moved.popitem(last=False)
+
     def _view(self, state: NodeState) -> NodeView:
-        return view_of(state, self._catalogues.get(state.catalogue, {}))
+        """What a node tells. Until its new catalogue is known, it offers what it offered before: a node that
+        offered nothing would not get what it gets before and after.
+        """
+        offered = self._catalogues.get(state.catalogue)
+        if offered is None:
+            offered = self._nodes[state.node].offered if state.node in self._nodes else {}
+        return view_of(state, offered)
 
 
 def view_of(state: NodeState, offered: Mapping[str, Offered]) -> NodeView:
     """What a node has told, as it is decided about."""
+    hosted, free = {id: _hosted(each) for id, each in state.models.items()}, footprint_of(state.free)
+    coming = _coming(state.waiting, hosted, free, offered) if state.waiting else {}
     return NodeView(
         node=state.node,
         limits=footprint_of(state.limits),
-        free=footprint_of(state.free),
-        waiting=sum(state.waiting.values()),
-        hosted={id: _hosted(each) for id, each in state.models.items()},
+        free=free,
+        waiting=sum(count for id, count in state.waiting.items() if id not in coming),
+        hosted={**hosted, **coming},
         offered=offered,
         is_draining=state.is_draining,
     )
+
+
+def _coming(
+    waiting: Mapping[str, int],
+    hosted: Mapping[str, Hosted],
+    free: Footprint,
+    offered: Mapping[str, Offered],
+) -> dict[str, Hosted]:
+    """The models that requests wait for and that there is room for: they are on their way into memory.
+
+    Until their loads have begun they must not begin elsewhere too.
+    """
+    room = free + total_of([each.footprint for each in hosted.values() if each.may_leave])
+    return {
+        id: Hosted(is_ready=False, holds=count)
+        for id, count in waiting.items()
+        if id not in hosted and id in offered and offered[id].footprint.is_within(room)
+    }
 
 
 def footprint_of(memory: Mapping[str, int]) -> Footprint:

@@ -140,13 +140,13 @@ class Routing:
                 raise NodeNotFound(self._peers.why_not(named))
             await self._send(message, action, request, Placement(node=named, reason="named"))
             return True
-        if not self._peers.states:
+        if not self._peers.states and self._presence.is_acquainted:
             return False
         if isinstance(request, Query):
             await self._log.catch_up()
-        if action.route != "model" or named is not None:
+        if action.route != "model":
             return False
-        placement = self._placement(request)
+        placement = await self._settled_placement(request) if named is None else None
         if placement is None or placement.node == self._node:
             self._note_conversation(request)
             self._presence.change()
@@ -216,9 +216,13 @@ class Routing:
         """All nodes that may get work, as they are decided about."""
         return self._peers.views(self._presence.view)
 
-    def node_of_generation(self, generation_id: str) -> str | None:
-        """The node that has got a generation from here, and has not said yet that a process has it."""
-        return self._forwarding.node_of_generation(generation_id)
+    async def _settled_placement(self, request: msgspec.Struct) -> Placement | None:
+        """Where a request is to be served. What nobody seems to have, a node that has just come may have."""
+        placement = self._placement(request)
+        if placement is None and not self._presence.is_acquainted:
+            await self._presence.acquaint()
+            placement = self._placement(request)
+        return placement
 
     def _placement(self, request: msgspec.Struct, excluded: frozenset[str] = frozenset()) -> Placement | None:
         asked = getattr(request, "model_id", None)
@@ -303,11 +307,21 @@ class Routing:
         if is_bound or len(sent.tried) >= MOST_TRIES:
             raise NodeLost
         placement = self._placement(sent.request, excluded=sent.tried)
-        if placement is None or placement.node == self._node:
+        if placement is None:
+            raise NodeLost
+        if placement.node == self._node:
             # As if it came from another node: it is not routed again.
             await self._serve(Arrival(**msgspec.structs.asdict(sent.message), token=""))
         else:
             await self._send(sent.message, sent.action, sent.request, placement, sent.tried)
+
+    def _is_still_best(self, request: msgspec.Struct) -> bool:
+        """Whether a request would be served here though the instance that it is for is gone.
+
+        Given back, it would be served anywhere but here, where others that come now are served: twice loaded.
+        """
+        placement = self._placement(request)
+        return placement is not None and placement.node == self._node
 
     async def _is_misplaced(self, action: Action[Any], request: msgspec.Struct, arrival: Arrival) -> bool:
         """Check whether what a request is for is still here. If not, the first node decides again.
@@ -328,7 +342,8 @@ class Routing:
         known = instance.sha256 if instance is not None else None
         digest = known or (model.sha256 if model is not None else None)
         is_other = bool(arrival.sha256 and digest) and digest != arrival.sha256
-        if (is_gone and arrival.instance_id) or is_other:
+        is_elsewhere = bool(is_gone and arrival.instance_id) and not self._is_still_best(request)
+        if is_elsewhere or is_other:
             return await hand_back(self._connection, arrival.token)
         self._note_conversation(request)
         self._presence.change()
