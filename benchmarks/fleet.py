@@ -7,6 +7,8 @@ flight. NATS gives each request to either node; those that the other one got wer
 the same run and of the same client; which ones were forwarded is told by the subject on which nodes hand
 requests over. Prints both medians, and their difference beside what that may be.
 
+The model is a tiny one of random weights, which hardly computes.
+
 `throughput` generates with 1, 2 and 3 nodes, each with a copy of the model. A step of a model takes 100 ms,
 as that of a big model on a GPU of its own, most of which it waits (`waiting.py`): a few cores cannot compute
 what three machines do. Prints the tokens a second of 2 and of 3 nodes beside those of one.
@@ -44,7 +46,6 @@ from nats.aio.msg import Msg
 
 import suite
 from harness import choice, report
-from models import MODEL_IDS, directories, model_file
 from prompts import openings
 from scale import simulated_nodes
 from suite.bus.connection import Connection
@@ -56,8 +57,12 @@ from suite.identity import new_id
 from suite.log.mirror import keep_mirror
 from suite.messages.subjects import Subjects
 
-MODEL_ID = MODEL_IDS["smollm2"]
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from support.models import tiny_model
+
+MODEL_ID = "tiny"
 WAITING = Path(__file__).parent / "waiting.py"
+CONTEXT = 8192
 SETTINGS = f"""
 standby = false
 
@@ -65,7 +70,7 @@ standby = false
 enabled = false
 
 [models."{MODEL_ID}"]
-context_length = 1024
+context_length = {CONTEXT}
 n_gpu_layers = 0
 n_threads = 1
 slots = 8
@@ -93,7 +98,7 @@ class Fleet:
         name = f"box{len(self.nodes) + 1}"
         command = [sys.executable, str(WAITING), "serve", "--config", str(self._directory / "suite.toml")]
         command += ["--data-dir", str(self._directory / name)]
-        command += [part for each in directories() for part in ("--models-dir", str(each))]
+        command += ["--models-dir", str(self._directory / "models")]
         environ = access(self.server) | {"SUITE_NODE": name, "BENCH_STEP_MS": str(self._step_ms)}
         async with await anyio.open_process(
             command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, env={**os.environ, **environ}
@@ -129,9 +134,10 @@ class Fleet:
 @asynccontextmanager
 async def fleet(*, nodes: int, step_ms: int = 0) -> AsyncIterator[Fleet]:
     """So many nodes, which have the model loaded if the caller has it loaded."""
-    model_file(MODEL_ID)
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (directory / "models").mkdir()
+        tiny_model(directory / "models" / f"{MODEL_ID}.gguf", context=CONTEXT)
         (directory / "suite.toml").write_text(SETTINGS)
         server = await stack.enter_async_context(EmbeddedServer.start(directory / "nats"))
         connection = await stack.enter_async_context(Connection.open(server.access, name="bench"))

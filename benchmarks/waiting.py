@@ -4,7 +4,7 @@
     BENCH_STEP_MS=100                     # how long a step takes
 
 A few cores cannot compute what three machines do. So a model's process computes its step, of a model that is
-small enough, and waits for the rest of the time. All else is what it always is: nodes, processes, tokens.
+tiny, and waits for the rest of the time. All else is what it always is: nodes, processes, tokens.
 """
 
 from __future__ import annotations
