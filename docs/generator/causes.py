@@ -85,6 +85,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "explain": ("model_not_found", "not_a_decision", "event_gone", "time_before_log", *_QUERY),
     "get_fleet": _QUERY,
     "rebuild_projection": ("conflict", "rebuild_would_lose", "read_model_unavailable"),
+    "drain_node": ("node_not_found", "cancelled", *_APPEND),
     "create_key": ("key_exists", "conflict", *_APPEND),
     "revoke_key": ("key_not_found", "conflict", *_APPEND),
 }
@@ -94,7 +95,7 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "unknown_action": "old clients over ZeroMQ",
     "access_denied": "a client that connects, or reads the log",
     "no_service": "a client, when no node answers",
-    "node_lost": "a client, when a node that answered falls silent",
+    "node_lost": "a client, when a node that answered falls silent; a node, for another that had a request",
     "timeout": "a client that waits",
     "port_taken": "`suite serve`, `suite gateway`",
     "model_loading": "`suite gateway`, over HTTP",

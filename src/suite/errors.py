@@ -600,6 +600,24 @@ class ServerNotFound(SuiteError):
     code = "server_not_found"
 
 
+class ClusterFileUnusable(SuiteError):
+    """The cluster file cannot be read or written: `suite cluster create` makes one."""
+
+    code = "cluster_file_unusable"
+
+
+class OpensslNotFound(SuiteError):
+    """The program openssl, which makes a cluster's key, is missing: install it, or run this elsewhere."""
+
+    code = "openssl_not_found"
+
+
+class LogOfOtherKind(SuiteError):
+    """The log in the data directory is a single server's, and a cluster is to be joined, or the reverse."""
+
+    code = "log_of_other_kind"
+
+
 class ServerUnsuitable(SuiteError):
     """The NATS server lacks something that the log needs."""
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from suite.bus.connection import Connection
+from suite.bus.connection import Connection, Message
+from suite.bus.credentials import Credentials
+from suite.bus.embedded import EmbeddedServer
 from suite.bus.object_store import CHUNK_BYTES, ObjectStore
-from suite.errors import ServerUnsuitable, StoreFull
+from suite.errors import AccessDenied, ServerUnsuitable, StoreFull
 from suite.identity import new_id
 from support.nats import running_nats
 
@@ -83,3 +85,18 @@ async def test_a_bucket_that_cannot_hold_objects_is_refused_and_left_as_it_is(tm
         await connection.request(f"$JS.API.STREAM.CREATE.OBJ_{BUCKET}", msgspec.json.encode(other), timeout=5)
         with pytest.raises(ServerUnsuitable, match="cannot hold objects"):
             await opened(connection)
+
+
+async def test_only_nodes_reach_what_travels(tmp_path: Path) -> None:
+    async with EmbeddedServer.start(tmp_path / "nats", users=Credentials.new().listed()) as server:
+        for role in ("client", "operator", "consumer"):
+            async with Connection.open(server.access_of(role), name=role) as connection:
+                for subject in (f"$O.{BUCKET}.C.1", f"$JS.API.DIRECT.GET.OBJ_{BUCKET}"):
+                    with pytest.raises(AccessDenied):
+                        await connection.request(subject, timeout=5)
+                with pytest.raises(AccessDenied):
+                    await connection.subscribe("$O.>", nobody)
+
+
+async def nobody(_: Message) -> None:
+    raise AssertionError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NODES = ("box1", "box2", "box3")
 SUBJECTS = Subjects("suite")
-REQUESTS = 200
+REQUESTS = int(os.environ.get("SUITE_FLEET_REQUESTS", "200"))
 AT_ONCE = 8
 
 

@@ -63,7 +63,12 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         if request.stream:
             await call.send(Accepted(generation_id=generation_id, node=node.name))
         request = completed(request, model.file.entry.parameters, given)
-        handover = Handover(generation_id=generation_id, request=request, warnings=warnings)
+        handover = Handover(
+            generation_id=generation_id,
+            request=request,
+            warnings=warnings,
+            former_node=node.fleet.take_former_node(model.model_id, request.conversation_id),
+        )
         terms = node.terms(
             request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
         )

@@ -20,6 +20,7 @@ from suite.messages.actions.status import (
     GetStatsRequest,
     HealthCheckReply,
     HealthCheckRequest,
+    LogServers,
     NodeHealth,
     NodeStats,
     OldStats,
@@ -53,7 +54,7 @@ def _with_missing(reply: HealthCheckReply) -> HealthCheckReply:
 
 def health(node: Node) -> HealthCheckReply:
     """The health of this node alone."""
-    of_the_log = (node.log.writability.problem, node.integrity.problem)
+    of_the_log = (node.log.writability.problem, node.cluster.problem, node.integrity.problem)
     problems = (
         *(problem for problem in of_the_log if problem is not None),
         *node.projections.problems,
@@ -61,6 +62,7 @@ def health(node: Node) -> HealthCheckReply:
         *node.catalogue.problems,
         *node.learning.problems,
         *node.pins.problems,
+        *node.fleet.peers.problems,
         *node.fleet.inventory.differences.files,
         *(() if node.gateway is None or node.gateway.problem is None else (node.gateway.problem,)),
     )
@@ -90,9 +92,23 @@ def health(node: Node) -> HealthCheckReply:
         foreign_messages=foreign.messages,
         first_foreign_message=None if foreign.first is None else told(foreign.first),
         nodes=tuple(sorted({node.name, *node.fleet.others})),
+        draining=node.fleet.draining,
         node_health=(own,),
         fleet_models=_fleet_models(node),
         warnings=node.fleet.inventory.differences.settings,
+        log_servers=_log_servers(node),
+    )
+
+
+def _log_servers(node: Node) -> LogServers | None:
+    if (found := node.cluster.log) is None:
+        return None
+    return LogServers(
+        replicas=found.replicas,
+        leader=found.leader,
+        current=found.current,
+        missing=found.missing,
+        survives_loss=found.survives_loss,
     )
 
 

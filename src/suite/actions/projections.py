@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain
 from typing import Final
 
@@ -42,7 +42,20 @@ async def get_errors(node: Node, request: GetErrorsRequest, _: Call) -> GetError
 async def get_fleet(node: Node, request: GetFleetRequest, _: Call) -> GetFleetReply:
     """Get the models of all nodes, with statistics of their loads."""
     async with node.projections.catalogue.reading(request.min_seq, own_seq=node.last_seq) as db:
-        return await fleet(db, request)
+        return _with_draining(await fleet(db, request), node.fleet.draining)
+
+
+def _with_draining(reply: GetFleetReply, draining: Collection[str]) -> GetFleetReply:
+    """The reply with the nodes marked that take no new work."""
+    if not draining:
+        return reply
+    models = (
+        replace(
+            model, files=tuple(replace(file, node_draining=file.node in draining) for file in model.files)
+        )
+        for model in reply.models
+    )
+    return replace(reply, models=tuple(models))
 
 
 def _rebuilt(

@@ -48,7 +48,11 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
 
 async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call) -> LoadModelReply:
     send = call.send if request.stream else None
-    terms = node.terms(request.load_wait_ms, request.keep_alive, stream=request.stream)
+    terms = msgspec.structs.replace(
+        node.terms(request.load_wait_ms, request.keep_alive, stream=request.stream),
+        purpose=request.purpose,
+        only_evicting=request.only_evicting,
+    )
     async with node.supervisor.hold(model, terms, correlation_id=call.request_id, tell=send) as instance:
         if request.wait:
             await wait_loaded(instance, send)
@@ -91,7 +95,7 @@ async def unload_model(node: Node, request: UnloadModelRequest, call: Call) -> U
     model = node.model(request.model_id)
     instance = await node.supervisor.unload(
         model.model_id,
-        "requested",
+        request.reason,
         drain_seconds=request.drain_ms / 1000,
         requested_by=call.client or "",
     )

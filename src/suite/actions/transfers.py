@@ -29,14 +29,14 @@ async def _push(node: Node, request: PushModelRequest, call: Call) -> PushModelR
     nodes = _targets(node, request.nodes)
     model = await node.loadable(request.model_id)
     pushes = node.transfers.pushes
-    files = await pushes.files(model)
+    content = await pushes.content(model)
     here = [PushedModel(node=node.name, state="present", model_id=model.model_id, path=str(model.path))]
-    outcomes = await pushes.push(model, files, [each for each in nodes if each != node.name], tell)
+    outcomes = await pushes.push(model, content, [each for each in nodes if each != node.name], tell)
     return PushModelReply(
         model_id=model.model_id,
         node=node.name,
-        bytes=sum(file.bytes for file in files),
-        sha256=await node.catalogue.digest(model.model_id),
+        bytes=content.bytes,
+        sha256=content.sha256,
         nodes=tuple(sorted((here if node.name in nodes else []) + outcomes, key=lambda each: each.node)),
     )
 
@@ -49,4 +49,4 @@ def _targets(node: Node, asked: tuple[str, ...]) -> tuple[str, ...]:
         raise NodeNotFound(f"there is no node {unknown[0]!r}: there are {', '.join(there)}")
     if not asked and not others:
         raise NodeNotFound(f"there is no node but {node.name}, which has the model: start another one")
-    return asked or tuple(sorted(others))
+    return asked or tuple(there)

@@ -30,7 +30,14 @@ READERS_ACCOUNT: Final = "SUITE_READERS"
 ANY_INBOX: Final = "_INBOX"
 """The inbox prefix of clients that choose none."""
 
-FOR_OPERATORS: Final = ("rebuild_projection", "create_key", "list_keys", "revoke_key")
+FOR_OPERATORS: Final = (
+    "rebuild_projection",
+    "drain_node",
+    "push_model",
+    "create_key",
+    "list_keys",
+    "revoke_key",
+)
 """The actions that the role `client` may not request."""
 
 READERS_LIMITS: Final[Mapping[str, int]] = {
@@ -137,7 +144,7 @@ def roles(subjects: Subjects) -> dict[str, Role]:
             subscribe=("_INBOX.operator.>",),
         ),
         "client": Role(
-            what="Programs that use models: every action but rebuilding a read model and those about keys.",
+            what="Programs that use models: every action but those about files, read models, nodes and keys.",
             account=LOG_ACCOUNT,
             inbox_prefix="_INBOX.client",
             publish=actions,
@@ -217,16 +224,16 @@ def doors(subjects: Subjects) -> tuple[Door, ...]:
     )
 
 
-def mirror_config(subjects: Subjects) -> dict[str, Any]:
+def mirror_config(subjects: Subjects, *, replicated: bool = False) -> dict[str, Any]:
     """The configuration of the mirror: same stream name, sequences, subjects and headers as the log.
 
-    It syncs lazily, because it can be rebuilt at any time. What expires in the log expires here too.
+    It syncs lazily, because it can be rebuilt at any time; the server does that only for one that is not
+    ``replicated``. What expires in the log expires here too. The number of replicas is not in it.
     """
     return {
         "name": subjects.stream,
         "storage": "file",
-        "num_replicas": 1,
-        "persist_mode": "async",
+        **({} if replicated else {"persist_mode": "async"}),
         "compression": "s2",
         "mirror": {
             "name": subjects.stream,

@@ -104,6 +104,8 @@ class Connection:
         self.max_payload = 0
         """The server's limit for payload and headers together, in bytes."""
         self.server_version = ""
+        self.is_clustered = False
+        """Whether the server is one of a cluster."""
 
     @classmethod
     @asynccontextmanager
@@ -379,6 +381,7 @@ class Connection:
             await client.subscribe(self._replies.subject, cb=self._replies.deliver)
             self.max_payload = client.max_payload
             self.server_version = str(client._server_info.get("version", ""))
+            self.is_clustered = bool(client._server_info.get("cluster"))
             self._denied.clear()
             self._told.clear()
             for subscription in list(self._subscriptions):

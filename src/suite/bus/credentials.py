@@ -90,6 +90,10 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise InvalidRequest(f"{name} is used by whoever can read connection.json: rotate it instead")
         return Credentials(users={each: kept for each, kept in self.users.items() if each != name})
 
+    def sharing(self, users: Mapping[str, Credential]) -> Credentials:
+        """With the users that all servers of a cluster have, whoever had their names here."""
+        return Credentials(users={**self.users, **users})
+
     def get(self, name: str) -> Credential:
         """The credential of a user. Raises UserNotFound."""
         if (found := self.users.get(name)) is None:
@@ -131,7 +135,7 @@ def read(file: Path) -> Credentials:
     """
     try:
         with file.open("rb") as opened:
-            _make_private(opened.fileno(), file)
+            make_private(opened.fileno(), file)
             content = opened.read()
         return msgspec.json.decode(content, type=Credentials)
     except FileNotFoundError:
@@ -168,7 +172,11 @@ def _completed(known: Credentials) -> Credentials:
     return Credentials(users={**known.users, **missing})
 
 
-def _make_private(descriptor: int, file: Path) -> None:
+def make_private(descriptor: int, file: Path) -> None:
+    """Take from others what rights they have to an open file.
+
+    Raises DataDirUnusable if it is another user's.
+    """
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid():
         raise DataDirUnusable(

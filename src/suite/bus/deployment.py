@@ -72,7 +72,7 @@ def rendered() -> dict[str, str]:
     subjects = Subjects()
     return {
         "suite.conf": HEAD + "\n".join(_accounts(subjects)) + "\n}\n",
-        "mirror.json": json.dumps(mirror_config(subjects), indent=2) + "\n",
+        "mirror.json": json.dumps(mirror_config(subjects) | {"num_replicas": 1}, indent=2) + "\n",
     }
 
 

@@ -1,4 +1,4 @@
-"""An embedded nats-server: a child process on loopback, with JetStream, two accounts and the users of both.
+"""An embedded nats-server: a child process with JetStream, two accounts and the users of both.
 
     async with EmbeddedServer.start(data / "nats") as server:
         async with Connection.open(server.access, name="box1") as connection: ...
@@ -30,6 +30,7 @@ from anyio.abc import Process, TaskGroup
 
 from suite.bus import parent, store
 from suite.bus.accounts import User, accounts, role_of
+from suite.bus.cluster import Cluster, is_loopback
 from suite.bus.credentials import Credentials, new_password
 from suite.bus.staging import Staging
 from suite.data_directory import write_private
@@ -65,6 +66,8 @@ LAST_RETRY_SECONDS = 5.0
 PORT_SECONDS = 1.0
 """How long a port may still be taken at the start: the server of a killed process takes a moment to die."""
 HOST = "127.0.0.1"
+ANY_HOST = ("0.0.0.0", "::")
+"""Addresses to listen on that mean all of the machine's, loopback included."""
 
 _reloaded = re.compile(
     r"Reloaded server configuration|Failed to reload server configuration: (?P<reason>.+)\n"
@@ -74,8 +77,20 @@ _reloaded = re.compile(
 class EmbeddedServer:
     """A running nats-server, and the access data of its users."""
 
-    def __init__(self, directory: Path, program: str, subjects: Subjects, users: Sequence[User]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        program: str,
+        subjects: Subjects,
+        users: Sequence[User],
+        *,
+        host: str = HOST,
+        cluster: Cluster | None = None,
+    ) -> None:
         self._directory = directory
+        self._host = host
+        self.cluster = cluster
+        """Its part in a cluster; None: it is alone."""
         self._log_file = directory / "nats-server.log"
         self._program = program
         self._subjects = subjects
@@ -88,7 +103,7 @@ class EmbeddedServer:
         self._process: Process
         self._stopping = False
         self.port = 0
-        """The port on loopback. It stays the same when the server is started again."""
+        """The port for clients. It stays the same when the server is started again."""
 
     @classmethod
     @asynccontextmanager
@@ -99,18 +114,23 @@ class EmbeddedServer:
         subjects_root: str = "suite",
         port: int = 0,
         users: Sequence[User] | None = None,
+        host: str = HOST,
+        cluster: Cluster | None = None,
     ) -> AsyncIterator[EmbeddedServer]:
         """Start a server, and stop it when the block is left.
 
         Its store, configuration and log are in ``directory``. ``port`` 0 takes the one of the last start
-        there, or a free one. Without ``users`` there is one for each role, with a new password. Start it from
-        the main thread: the kernel kills it when the thread that started it ends. Raises ServerNotFound,
-        PortTaken, DataDirUnusable, and Unavailable if the server does not start.
+        there, or a free one. Without ``users`` there is one for each role, with a new password. ``host`` is
+        where it listens for clients: on anything but loopback their connections are encrypted, with the
+        certificate of its ``cluster``. Start it from the main thread: the kernel kills it when the thread
+        that started it ends. Raises ServerNotFound, PortTaken, DataDirUnusable, LogOfOtherKind, and
+        Unavailable if the server does not start.
         """
         program = await find_server()
         admitted = Credentials.new().listed() if users is None else users
-        server = cls(directory, program, Subjects(subjects_root), admitted)
+        server = cls(directory, program, Subjects(subjects_root), admitted, host=host, cluster=cluster)
         await anyio.to_thread.run_sync(store.adopt, directory / "jetstream")
+        store.require_kind(directory / "jetstream", clustered=cluster is not None)
         await anyio.to_thread.run_sync(server._prepare_directory)
         async with background() as tasks:
             try:
@@ -155,12 +175,22 @@ class EmbeddedServer:
     def access_of(self, name: str) -> NatsAccess:
         """Access for the user of this name. Raises KeyError if there is none."""
         user = {each.name: each for each in (*self._own, *self.users)}[name]
+        scheme = "nats" if self._ca is None else "tls"
+        host = HOST if self._host in ANY_HOST else self._host
         return NatsAccess(
-            url=f"nats://{HOST}:{self.port}",
+            url=f"{scheme}://{host}:{self.port}",
             user=user.name,
             password=user.password,
+            ca_file=self._ca,
             inbox_prefix=role_of(user, self._subjects).inbox_prefix,
         )
+
+    @property
+    def _ca(self) -> str | None:
+        """The certificate with which clients check the server; None where connections are not encrypted."""
+        if self.cluster is None or is_loopback(self._host):
+            return None
+        return str(self.cluster.files(self._directory)[0])
 
     async def admit(self, users: Sequence[User], announce: Callable[[], None] = lambda: None) -> None:
         """Replace the users, and wait until the server has taken the change.
@@ -253,6 +283,8 @@ class EmbeddedServer:
 
     def _write_configuration(self) -> None:
         try:
+            if self.cluster is not None:
+                self.cluster.write_files(self._directory)
             write_private(
                 self._directory / "nats-server.conf", json.dumps(self._configuration(), indent=2).encode()
             )
@@ -262,7 +294,8 @@ class EmbeddedServer:
     def _configuration(self) -> dict[str, Any]:
         # The server's configuration format is a superset of JSON, so nothing has to be quoted by hand.
         return {
-            "host": HOST,
+            "host": self._host,
+            **self._clustering(),
             "max_payload": MAX_PAYLOAD_BYTES,
             "max_pending": MAX_PENDING_BYTES,
             "ping_interval": PING_INTERVAL,
@@ -279,6 +312,12 @@ class EmbeddedServer:
             "logfile_size_limit": 1024 * 1024,
             "logfile_max_num": 3,
         }
+
+    def _clustering(self) -> dict[str, Any]:
+        if self.cluster is None:
+            return {}
+        tls = {} if self._ca is None else self.cluster.client_tls(self._directory)
+        return {**self.cluster.configuration(self._directory), **tls}
 
     def _unusable(self, error: OSError) -> DataDirUnusable:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -30,13 +30,17 @@ EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
 EXPECTED_STREAM: Final = "Nats-Expected-Stream"
 
 NO_MESSAGE: Final = 10037
+NO_JETSTREAM_LEADER: Final = 10008
+"""The servers of a cluster have no leader at the moment."""
+NAME_IN_USE: Final = 10058
 STREAM_NOT_FOUND: Final = 10059
 STREAM_NOT_MATCH: Final = 10060
 WRONG_LAST_SEQUENCE: Final = 10071
 DUPLICATE_IN_BATCH: Final = 10201
 TRANSIENT: Final = frozenset(
     {
-        10008,  # JetStream has no leader at the moment
+        NO_JETSTREAM_LEADER,
+        10158,  # the servers still agree on an earlier attempt with this id
         10164,  # another publish with an expectation on this subject is under way
         10176,  # some messages of the batch did not arrive
         10210,  # too many batches are open
@@ -44,6 +48,15 @@ TRANSIENT: Final = frozenset(
     }
 )
 """Error codes of refusals that are temporary. Nothing was stored."""
+TOO_FEW_SERVERS: Final = frozenset(
+    {
+        10005,  # the cluster has no server for another replica
+        10074,  # a server alone has no replicas
+    }
+)
+"""Error codes of refusals that last until there are more servers."""
+HEARD_NS: Final = 5_000_000_000
+"""A leader hears of each follower every second. One that it has not heard of for so long counts as gone."""
 NO_STORAGE: Final = frozenset(
     {
         10002,  # the account's limit is reached
@@ -132,11 +145,39 @@ class StreamState(msgspec.Struct, frozen=True, kw_only=True):
     """How many messages each subject has, if the request asked for it."""
 
 
+class StreamReplica(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that follows a stream's leader, as the leader sees it."""
+
+    name: str
+    current: bool = False
+    """Whether it has everything. The leader goes on believing so for some seconds after it has died."""
+    offline: bool = False
+    active: int = 0
+    """Nanoseconds since the leader heard of it."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has everything and was heard of lately."""
+        return self.current and not self.offline and self.active < HEARD_NS
+
+
+class StreamCluster(msgspec.Struct, frozen=True, kw_only=True):
+    """The servers that have a stream."""
+
+    name: str = ""
+    """The name of the cluster; empty at a server that is alone."""
+    leader: str = ""
+    """Empty while there is none."""
+    replicas: tuple[StreamReplica, ...] = ()
+    """The others; all of them while there is no leader."""
+
+
 class StreamInfo(_Reply, frozen=True, kw_only=True):
     """A stream's configuration, as the server sent it, and its state."""
 
     config: dict[str, Any] = {}
     state: StreamState = StreamState()
+    cluster: StreamCluster = StreamCluster()
     created: str = ""
     total: int = 0
     """How many of the requested subjects exist in total; one answer holds only a part of them."""
@@ -171,6 +212,11 @@ class _MessageReply(_Reply, frozen=True, kw_only=True):
     message: _StoredMessage = _StoredMessage()
 
 
+class _Names(_Reply, frozen=True, kw_only=True):
+    streams: tuple[str, ...] | None = None
+    total: int = 0
+
+
 class _Deleted(_Reply, frozen=True, kw_only=True):
     success: bool = False
 
@@ -201,15 +247,24 @@ class JetStream:
         """The stream as it is now, from its leader."""
         return await self._api(f"STREAM.INFO.{self.stream}", None, StreamInfo, timeout)
 
-    async def subjects(self, *, timeout: float = 5.0) -> dict[str, int]:
-        """Every subject and how many messages it has."""
+    async def subjects(self, subject_filter: str = ">", *, timeout: float = 5.0) -> dict[str, int]:
+        """Every subject under the filter and how many messages it has."""
         found: dict[str, int] = {}
         while True:
-            asked = {"subjects_filter": ">", "offset": len(found)}
+            asked = {"subjects_filter": subject_filter, "offset": len(found)}
             info = await self._api(f"STREAM.INFO.{self.stream}", asked, StreamInfo, timeout)
             some = info.state.subjects or {}
             found |= some
             if not some or len(found) >= info.total:
+                return found
+
+    async def names(self, *, timeout: float = 5.0) -> list[str]:
+        """The names of all streams of the account, buckets and object stores included."""
+        found: list[str] = []
+        while True:
+            some = await self._api("STREAM.NAMES", {"offset": len(found)}, _Names, timeout)
+            found += some.streams or ()
+            if not some.streams or len(found) >= some.total:
                 return found
 
     async def create(self, config: Mapping[str, Any], *, timeout: float = 5.0) -> StreamInfo:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,16 @@ import anyio
 import msgspec
 
 from suite.bus.connection import Connection, Message
+from suite.bus.jetstream import (
+    STREAM_NOT_FOUND,
+    TRANSIENT,
+    WRONG_LAST_SEQUENCE,
+    JetStream,
+    NoAnswer,
+    NotSent,
+    Refused,
+)
+from suite.bus.replicas import create_replicated
 from suite.bus.stream_config import require
 from suite.errors import (
     AccessDenied,
@@ -29,6 +39,7 @@ from suite.errors import (
     SuiteError,
     Unavailable,
 )
+from suite.identity import new_id
 from suite.messages.subjects import escape, unescape
 
 log = logging.getLogger("suite.bus")
@@ -42,9 +53,10 @@ ACK_TOKENS = 9
 WAITING_LIMIT = 4096
 RETRY_SECONDS = 0.5
 DELETE_HEADERS = {"KV-Operation": "DEL"}
-STREAM_NOT_FOUND = 10059
+PREPARE_SECONDS = 10.0
+"""How long opening a bucket waits for JetStream: a cluster may be choosing its leader."""
+PREPARE_PAUSE_SECONDS = 0.1
 MESSAGE_NOT_FOUND = 10037
-WRONG_LAST_SEQUENCE = 10071
 VALUE_BYTES = 1024
 """The size of message that the bucket must at least allow, in bytes."""
 
@@ -56,20 +68,24 @@ class _Interrupted(Exception):
 class Leases:
     """One bucket of leases, through one connection."""
 
-    def __init__(self, connection: Connection, bucket: str, ttl_seconds: float) -> None:
+    def __init__(self, connection: Connection, bucket: str, ttl_seconds: float, *, replicas: int = 1) -> None:
         self._connection = connection
         self._stream = f"KV_{bucket}"
         self._subject = f"$KV.{bucket}"
         self._ttl_seconds = ttl_seconds
+        self._replicas = replicas
 
     @classmethod
-    async def open(cls, connection: Connection, bucket: str, ttl_seconds: float) -> Leases:
+    async def open(
+        cls, connection: Connection, bucket: str, ttl_seconds: float, *, replicas: int = 1
+    ) -> Leases:
         """Open the bucket and create it if it does not exist. A value lives ``ttl_seconds``, at least 1 s.
 
-        An existing bucket is used unchanged. Raises ServerUnsuitable if its configuration does not fit,
-        Unavailable, RequestTimeout, and NoService without JetStream.
+        A new bucket gets as many ``replicas`` as there are servers for; an existing one is used unchanged.
+        Waits for a while if JetStream is choosing its leader. Raises ServerUnsuitable if the bucket's
+        configuration does not fit, and Unavailable, also without JetStream.
         """
-        leases = cls(connection, bucket, ttl_seconds)
+        leases = cls(connection, bucket, ttl_seconds, replicas=replicas)
         await leases._prepare()
         return leases
 
@@ -81,26 +97,12 @@ class Leases:
         """Delete a value before it expires. Raises the same errors as put."""
         await self._store(name, b"", DELETE_HEADERS)
 
-    @asynccontextmanager
-    async def held(self, name: str, value: bytes) -> AsyncGenerator[None, None]:
-        """Wait until nobody else has set a value, and set it for the block. Raises the same errors as put.
+    async def take(self, name: str, value: bytes) -> bool:
+        """Set a value, or renew it, if nobody else has set another. Returns whether it is set.
 
-        ``value`` says who it is: the same value is one's own, of a life before. It is not renewed: who stays
-        in the block for longer than values live may no longer be alone.
+        ``value`` says who it is: the same value is one's own. Raises the same errors as put.
         """
-        while True:
-            taken = await self._take(name, value)
-            if taken is not None:
-                break
-            await anyio.sleep(RETRY_SECONDS)
-        try:
-            yield
-        finally:
-            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-                try:
-                    await self._store_after(name, b"", DELETE_HEADERS, taken)
-                except SuiteError as error:
-                    log.debug("the lease %s is left to expire: %s", name, error)
+        return await self._take(name, value) is not None
 
     async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
         """Yield every existing value, then each change; None means that a value expired or was deleted.
@@ -134,27 +136,50 @@ class Leases:
     # --- the server's API -----------------------------------------------------------------------------------
 
     async def _prepare(self) -> None:
-        answer = await self._api(f"STREAM.INFO.{self._stream}", None)
-        if answer.get("error", {}).get("err_code") == STREAM_NOT_FOUND:
-            answer = await self._create()
-        if "error" in answer:
-            raise ServerUnsuitable(f"the bucket {self._stream} cannot be used: {answer['error']}")
-        ttl_ns = self._ttl_ns
+        config = await self._found_or_created()
         require(
-            answer["config"],
-            {"subjects": [f"{self._subject}.>"], "max_age": ttl_ns, "max_msgs": -1, "max_bytes": -1}
+            config,
+            {"subjects": [f"{self._subject}.>"], "max_age": self._ttl_ns, "max_msgs": -1, "max_bytes": -1}
             | {"allow_msg_ttl": True, "sealed": False, "no_ack": False, "mirror": None, "sources": None},
             at_least={"subject_delete_marker_ttl": int(1e9), "max_msg_size": VALUE_BYTES},
             purpose="hold the leases of nodes",
         )
 
+    async def _found_or_created(self) -> Mapping[str, Any]:
+        """The bucket's configuration. Raises ServerUnsuitable and Unavailable."""
+        jetstream = JetStream(self._connection, self._stream, new_id=new_id)
+        reason = "JetStream does not answer"
+        with anyio.move_on_after(PREPARE_SECONDS):
+            while True:
+                try:
+                    return await self._looked_up(jetstream)
+                except Refused as refused:
+                    if refused.code not in TRANSIENT:
+                        raise ServerUnsuitable(
+                            f"the bucket {self._stream} cannot be used: {refused}"
+                        ) from refused
+                    reason = str(refused)
+                except (NotSent, NoAnswer) as error:
+                    reason = str(error)
+                await anyio.sleep(PREPARE_PAUSE_SECONDS)
+        raise Unavailable(f"the bucket {self._stream} cannot be opened: {reason}")
+
+    async def _looked_up(self, jetstream: JetStream) -> Mapping[str, Any]:
+        try:
+            return (await jetstream.info()).config
+        except Refused as refused:
+            if refused.code != STREAM_NOT_FOUND:
+                raise
+        return (await create_replicated(jetstream, self._configuration, replicas=self._replicas)).config
+
     @property
     def _ttl_ns(self) -> int:
         return int(max(self._ttl_seconds, 1.0) * 1e9)
 
-    async def _create(self) -> dict[str, Any]:
+    @property
+    def _configuration(self) -> dict[str, Any]:
         ttl_ns = self._ttl_ns
-        configuration = {
+        return {
             "name": self._stream,
             "subjects": [f"{self._subject}.>"],
             "max_msgs_per_subject": 1,
@@ -162,14 +187,12 @@ class Leases:
             "duplicate_window": ttl_ns,
             "discard": "new",
             "storage": "file",
-            "num_replicas": 1,
             "allow_rollup_hdrs": True,
             "allow_direct": True,
             "deny_delete": True,
             "allow_msg_ttl": True,
             "subject_delete_marker_ttl": ttl_ns,
         }
-        return await self._api(f"STREAM.CREATE.{self._stream}", configuration)
 
     async def _store(self, name: str, value: bytes, headers: dict[str, str]) -> None:
         if (error := (await self._publish(name, value, headers)).get("error")) is not None:
@@ -189,13 +212,16 @@ class Leases:
         return await self._store_after(name, value, {}, message["seq"])
 
     async def _store_after(self, name: str, value: bytes, headers: dict[str, str], seq: int) -> int | None:
-        """Set a value if the last of its name has this sequence. Returns the new one; None if it has not."""
+        """Set a value if the last of its name has this sequence. Returns the new one.
+
+        Returns None if it has not, or if somebody else is setting one in this moment.
+        """
         expected = {"Nats-Expected-Last-Subject-Sequence": str(seq)}
         answer = await self._publish(name, value, headers | expected)
         error = answer.get("error")
         if error is None:
             return int(answer["seq"])
-        if error.get("err_code") == WRONG_LAST_SEQUENCE:
+        if error.get("err_code") in {WRONG_LAST_SEQUENCE, *TRANSIENT}:
             return None
         raise _not_stored(name, error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import ssl
 from collections.abc import Callable
 
 import anyio
@@ -54,6 +55,7 @@ class NatsClient(Client):
             user=access.user,
             password=access.password,
             user_credentials=access.credentials_file,
+            tls=None if access.ca_file is None else ssl.create_default_context(cafile=access.ca_file),
             inbox_prefix=access.inbox_prefix,
             error_cb=tell,
             allow_reconnect=False,

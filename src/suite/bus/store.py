@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from suite.bus.accounts import LOG_ACCOUNT
-from suite.errors import DataDirUnusable
+from suite.errors import DataDirUnusable, LogOfOtherKind
 
 log = logging.getLogger("suite.bus")
 
@@ -18,6 +18,25 @@ GLOBAL_ACCOUNT = "$G"
 def streams(store: Path) -> Path:
     """The directory that holds the streams of the log's account."""
     return store / "jetstream" / LOG_ACCOUNT / "streams"
+
+
+def require_kind(store: Path, *, clustered: bool) -> None:
+    """Raises LogOfOtherKind if a server of the other kind has stored the log there.
+
+    nats-server deletes what it finds when it joins a cluster for the first time, for the cluster does not
+    know it. A server that has left a cluster has a part of the log, at best.
+    """
+    was_clustered = (store / "jetstream" / "$SYS" / "_js_" / "_meta_").is_dir()
+    if was_clustered and not clustered:
+        raise LogOfOtherKind(
+            f"the log in {store} is a cluster's: start the node with --join and --cluster-file, as before, "
+            "or with another --data-dir"
+        )
+    if clustered and not was_clustered and _holds_streams(store / "jetstream" / LOG_ACCOUNT):
+        raise LogOfOtherKind(
+            f"the log in {store} is a single server's, and would be deleted when that joins a cluster: join "
+            "with another --data-dir, or take the log along as docs/how-to/fleet.md says"
+        )
 
 
 def adopt(store: Path) -> None:

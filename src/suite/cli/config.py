@@ -43,6 +43,18 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Port of the node's own NATS server. Default: the one of its last start, or a free one.",
         ),
         click.option(
+            "--join",
+            multiple=True,
+            metavar="HOST[:PORT]",
+            help="A machine with another node, for one cluster of NATS; may be given more than once.  "
+            "[default: a server alone]",
+        ),
+        click.option(
+            "--cluster-file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Only with --join: the file of `suite cluster create`, the same on each machine.",
+        ),
+        click.option(
             "--http",
             help="Serve the models over HTTP on this address, such as 127.0.0.1:8080.  [default: no HTTP]",
         ),
@@ -73,7 +85,8 @@ def load_configured(file: Path | None, flags: Mapping[str, Any]) -> Configuratio
     from suite.config import load_configuration
 
     given = {name: value for name, value in flags.items() if value not in (None, ())}
-    nats = {"url": given.pop("nats_url", None), "port": given.pop("port", None)}
+    nats = {"url": given.pop("nats_url", None)}
+    nats |= {name: given.pop(name, None) for name in ("port", "join", "cluster_file")}
     http = {"listen": given.pop("http", None)}
     configuration = load_configuration(file, flags={**given, "nats": nats, "http": http})
     warnings = (*configuration.warnings, *_too_many_threads(configuration.settings))

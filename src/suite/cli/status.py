@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         HealthCheckReply,
         InstanceInfo,
         KvCacheInfo,
+        LogServers,
         MemoryInfo,
         ModelInfo,
         QuarantineInfo,
@@ -324,6 +325,8 @@ def health(target: Target) -> int:
             f"{reply.models_loaded} of {reply.models_tracked} models loaded",
             indent=4,
         )
+    if reply.log_servers is not None and reply.log_servers.leader is not None:
+        folded(f"log: {_log_servers(reply.log_servers)}", indent=4)
     for problem in reply.problems:
         folded(f"problem: {problem}", indent=4)
     if reply.foreign_messages:
@@ -340,7 +343,7 @@ def _show_nodes(reply: HealthCheckReply) -> None:
     rows: list[tuple[str, ...]] = [
         (
             each.node,
-            each.status,
+            each.status + (", draining" if each.node in reply.draining else ""),
             each.version,
             duration(each.uptime * 1000),
             f"{each.models_loaded} of {each.models_tracked}",
@@ -349,6 +352,14 @@ def _show_nodes(reply: HealthCheckReply) -> None:
     ]
     rows += [(name, "does not answer", "", "", "") for name in reply.missing_nodes]
     table(["node", "health", "version", "up>", "models loaded>"], sorted(rows))
+
+
+def _log_servers(servers: LogServers) -> str:
+    leader, *others = servers.current
+    there = ", ".join((f"{leader} (leader)", *others))
+    missing = f", not on {', '.join(servers.missing)}" if servers.missing else ""
+    loss = "survives" if servers.survives_loss else "would not survive"
+    return f"on {there}{missing}; it {loss} the loss of a server now"
 
 
 @click.command()

@@ -72,9 +72,9 @@ def find(
 
     The default is ``SUITE_DATA_DIR`` or the platform's directory. Without an inbox prefix the replies to a
     user go to ``_INBOX.<user>``, which the roles of the suite's own server may subscribe to. With a URL, the
-    log is read as ``SUITE_NATS_READER_USER``, if there is one. Raises Unavailable when no node serves from
-    the data directory, AccessDenied when its connection.json may not be read, and InvalidConfiguration when
-    that file is broken.
+    log is read as ``SUITE_NATS_READER_USER``, if there is one, and ``SUITE_NATS_CA`` is the file of the
+    server's certificate authority. Raises Unavailable when no node serves from the data directory,
+    AccessDenied when its connection.json may not be read, and InvalidConfiguration when that file is broken.
     """
     if url is None and data_dir is None and (url := environ.get("SUITE_NATS_URL")):
         return _by_url(
@@ -118,18 +118,24 @@ def _by_url(
             user=user,
             password=password,
             credentials_file=credentials,
+            ca_file=_ca(environ),
             inbox_prefix=inbox_prefix or _inbox_prefix(user),
         ),
-        reader=_reader(bare, environ),
+        reader=_reader(bare, environ, _ca(environ)),
         subject_root=environ.get("SUITE_SUBJECT_ROOT") or "suite",
         found_in=found_in,
     )
 
 
-def _reader(url: str, environ: Mapping[str, str]) -> NatsAccess | None:
+def _reader(url: str, environ: Mapping[str, str], ca_file: str | None) -> NatsAccess | None:
     user = environ.get("SUITE_NATS_READER_USER")
     password = environ.get("SUITE_NATS_READER_PASSWORD")
-    return NatsAccess(url=url, user=user, password=password) if user else None
+    return NatsAccess(url=url, user=user, password=password, ca_file=ca_file) if user else None
+
+
+def _ca(environ: Mapping[str, str]) -> str | None:
+    """The certificate authority of a server that was found by its URL."""
+    return environ.get("SUITE_NATS_CA") or None
 
 
 def _inbox_prefix(user: str | None) -> str:
@@ -155,13 +161,14 @@ def _by_file(
         user, password = environ.get("SUITE_NATS_USER"), environ.get("SUITE_NATS_PASSWORD")
         inbox_prefix = inbox_prefix or environ.get("SUITE_NATS_INBOX_PREFIX")
         credentials = environ.get("SUITE_NATS_CREDENTIALS")
-        reader = _reader(access.url, environ)
+        reader = _reader(access.url, environ, access.ca_file)
     if user is not None or credentials is not None:
         access = NatsAccess(
             url=access.url,
             user=user,
             password=password,
             credentials_file=credentials,
+            ca_file=access.ca_file,
             inbox_prefix=inbox_prefix or _inbox_prefix(user),
         )
     return Target(

@@ -30,6 +30,7 @@ from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError,
 from suite.identity import NewId
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage
+from suite.messages.actions.drain import DrainNodeReply, DrainNodeRequest
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -76,7 +77,15 @@ from suite.messages.actions.status import (
 from suite.messages.actions.transfers import PushModelReply, PushModelRequest
 from suite.messages.envelope import Recorded
 from suite.messages.event_filter import event_filters, events_of_model
-from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Copying, Progress, Signal, Waiting
+from suite.messages.signals import (
+    HEARTBEAT_SECONDS,
+    Chunk,
+    Copying,
+    Draining,
+    Progress,
+    Signal,
+    Waiting,
+)
 from suite.messages.subjects import Subjects
 
 OnCopying: TypeAlias = Callable[[Copying], None]
@@ -182,6 +191,28 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         request = UnloadModelRequest(model_id=model_id, drain_ms=drain_ms)
         limit = max(drain_ms, 0) / 1000 + UNLOAD_MARGIN_SECONDS
         return await self._ask("unload_model", request, UnloadModelReply, seconds=limit)
+
+    async def drain_node(
+        self,
+        node: str,
+        *,
+        undo: bool = False,
+        wait: bool = True,
+        on_progress: Callable[[Draining], None] | None = None,
+    ) -> DrainNodeReply:
+        """Take a node out of service, and return when it has nothing to do any more; ``undo`` takes it back.
+
+        Its pinned models and those that were used lately are loaded on other nodes first. ``on_progress`` is
+        called with what it still does. It goes on when this call is cancelled. Requires the role operator.
+        Raises NodeNotFound, and NodeLost when the node ends meanwhile.
+        """
+
+        def hear(signal: Signal) -> None:
+            if on_progress is not None and isinstance(signal, Draining):
+                on_progress(signal)
+
+        request = DrainNodeRequest(node=node, undo=undo, wait=wait, stream=True)
+        return await self._exchange("drain_node", request, DrainNodeReply, hear)
 
     async def push_model(
         self, model_id: str, nodes: Sequence[str] = (), *, on_progress: OnCopying | None = None

@@ -24,6 +24,8 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     url: str
     user: str | None = None
     password: str | None = None
+    ca: str | None = None
+    """The file of the certificate authority of the server; None: those that this machine trusts."""
     inbox_prefix: str = "_INBOX"
     reader: ReaderCredentials | None = None
     """None: the log is read as the same user."""
@@ -51,7 +53,11 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     def access(self) -> NatsAccess:
         """The address and credentials for a connection."""
         return NatsAccess(
-            url=self.url, user=self.user, password=self.password, inbox_prefix=self.inbox_prefix
+            url=self.url,
+            user=self.user,
+            password=self.password,
+            ca_file=self.ca,
+            inbox_prefix=self.inbox_prefix,
         )
 
     @property
@@ -63,5 +69,6 @@ class ConnectionFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             url=self.url,
             user=self.reader.user,
             password=self.reader.password,
+            ca_file=self.ca,
             inbox_prefix=self.reader.inbox_prefix,
         )

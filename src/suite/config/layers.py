@@ -26,7 +26,13 @@ Table: TypeAlias = Mapping[str, Any]
 OLD_NAMES: Final = {"models_directory": "models_directories"}
 """Names of old installations, and the current names of these settings."""
 
-_FLAGS: Final = {"models_directories": "--models-dir", "nats.port": "--port", "http.listen": "--http"}
+_FLAGS: Final = {
+    "models_directories": "--models-dir",
+    "nats.port": "--port",
+    "nats.join": "--join",
+    "nats.cluster_file": "--cluster-file",
+    "http.listen": "--http",
+}
 """Flags whose name differs from their setting's."""
 
 _TRUTHS: Final = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False} | {
@@ -59,7 +65,7 @@ class Given(NamedTuple):
 Layer: TypeAlias = dict[Key, Given]
 
 
-_WITH_COLONS: Final[frozenset[Key]] = frozenset({("http", "cors_origins")})
+_WITH_COLONS: Final[frozenset[Key]] = frozenset({("http", "cors_origins"), ("nats", "join")})
 
 
 def dotted(key: Key) -> str:

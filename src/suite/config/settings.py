@@ -129,8 +129,38 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The path of a NATS credentials file."""
     inbox_prefix: str = "_INBOX"
     """The subject prefix under which this user may receive replies."""
+    ca: Path | None = None
+    """The file of the server's certificate authority, as PEM. Default: those that this machine trusts."""
+    replicas: Annotated[int, Meta(ge=1, le=5)] | None = None
+    """How many servers of a cluster keep a copy of the log and the buckets: 3 survive the loss of one.
+
+    With too few servers there are fewer copies, and more as soon as there are more servers. Where there are
+    more than this, they stay. Default: 3 with `join`, otherwise 1.
+    """
     port: Port = 0
     """The port of the node's own server; 0: the one of its last start, or a free one if that is taken."""
+    listen: str = "127.0.0.1"
+    """The address on which the node's own server listens for clients.
+
+    On one that other machines reach, connections are encrypted, which needs a `cluster_file`.
+    """
+    join: tuple[str, ...] = ()
+    """The other nodes' machines, such as `box2` or `box2:6222`: their servers and this one become a cluster.
+
+    None of them needs to be there yet, and this machine may be among them. In the variable, commas are
+    between them.
+    """
+    cluster_file: Path | None = None
+    """The file of `suite cluster create`, which all nodes of the cluster have."""
+    cluster_listen: str = "0.0.0.0:6222"
+    """The address and the port on which the node's own server listens for the others."""
+    cluster_advertise: str | None = None
+    """At which address and port the others reach it, if that is another one, as behind a NAT."""
+
+    @property
+    def wanted_replicas(self) -> int:
+        """How many servers are to keep what the node makes."""
+        return self.replicas or (3 if self.join else 1)
 
 
 class LegacySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -173,6 +203,10 @@ class TransferSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     store_mb: Annotated[int, Meta(ge=16, le=1 << 24)] = 1024
     """The most that parts of model files take in the object store, in MiB (2**20 bytes). It counts when the
     store is made, with the first model that is pushed."""
+    conversations_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
+    """The most that conversations on their way to another node take in the memory of NATS, in MiB; 0: none
+    travels, and the other node reads the prompt again. What travels has the conversation as token ids, which
+    are gone within a minute, and only nodes may read."""
 
 
 _is_origin = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
@@ -224,6 +258,21 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"{self.listen!r} is no address to listen on: write it as 127.0.0.1:8080"
             )
         return host.strip("[]") or "127.0.0.1", int(port)
+
+
+class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a model that is asked for more than its nodes can serve gets a copy on one more node."""
+
+    enabled: bool = True
+    """Whether this node may decide for the fleet about copies: one of those that may does so at a time."""
+    max_copies: Annotated[int, Meta(ge=0)] = 0
+    """On how many nodes a model may be loaded because of the load; 0 for all."""
+    waiting: Annotated[float, Meta(gt=0)] = 1.0
+    """How many requests must wait on average for each copy that there is."""
+    add_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 5.0
+    """The time over which those who wait are averaged."""
+    remove_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 60.0
+    """The time over which use is averaged before a copy goes, and the least time that it stays."""
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -341,6 +390,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nats: NatsSettings = NatsSettings()
     http: HttpSettings = HttpSettings()
     legacy: LegacySettings = LegacySettings()
+    replicas: ReplicaSettings = ReplicaSettings()
     retention: RetentionSettings = RetentionSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     transfers: TransferSettings = TransferSettings()

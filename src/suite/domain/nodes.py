@@ -30,6 +30,8 @@ class Hosted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     slots: int = 1
     footprint: Footprint = NOTHING
     may_leave: bool = False
+    is_replica: bool = False
+    """Whether it was loaded because the load was too much for other nodes."""
     loss: float = 0.0
     """What is lost if it leaves: the seconds that its load takes, less the longer nobody has used it."""
 

@@ -242,6 +242,10 @@ class Scheduler:
         """Take account of how long a step took."""
         self._step_time.learn(work, seconds)
 
+    def reading_seconds(self, tokens: int) -> float | None:
+        """How long it takes to decode so many tokens of a prompt; None before any was."""
+        return self._step_time.reading(tokens)
+
     def _seconds_for_prompts(self, answers: int, spent: float) -> float:
         """What is left of a step's time, and at least as much as its answers take.
 

@@ -44,7 +44,8 @@ async def inventory(
 ) -> AsyncGenerator[Entry, None]:
     """Yield every message up to the current end of the log, in order. Raises Unavailable."""
     patience = Patience(jetstream.connection, follow=False)
-    place, end = 0, (await Reader(jetstream, new_id=new_id).extent()).last_seq
+    reader = Reader(jetstream, new_id=new_id)
+    place, end = 0, (await reader.extent()).last_seq
     while place < end:
         config = consumer_config(consumer_name(new_id), [subjects.events], after=place)
         consumer = Consumer(jetstream, {**config, "headers_only": True})
@@ -55,9 +56,10 @@ async def inventory(
                 skipped, place = delivered.seq - place - 1, delivered.seq
                 yield _entry(delivered, skipped)
                 if place == end or not delivered.pending:
-                    return
+                    break
                 if delivered.number % PAUSE_MESSAGES == 0:
                     await anyio.sleep(PAUSE_SECONDS)
+            await reader.require_read([subjects.events], after=place, end=end)
             return
         except (Lost, Refused, NotSent, NoAnswer, Unavailable) as error:
             patience.excuse(error)
@@ -69,7 +71,12 @@ async def inventory(
 async def count(
     jetstream: JetStream, subject_filters: Sequence[str], *, after: int = 0, new_id: NewId
 ) -> int:
-    """The number of messages under the filters after a sequence, as the server counts. Raises Unavailable."""
+    """The number of messages under the filters after a sequence, as the server counts. Raises Unavailable.
+
+    In a cluster the number after a sequence may be behind by what is just being stored: see `require_read`.
+    """
+    if jetstream.connection.is_clustered and not after:
+        return await _count_of_leader(jetstream, subject_filters)
     consumer = Consumer(jetstream, consumer_config(consumer_name(new_id), subject_filters, after=after))
     try:
         await consumer.start()
@@ -78,6 +85,13 @@ async def count(
         raise Unavailable(f"the log cannot be counted: {error}") from error
     finally:
         await consumer.stop()
+
+
+async def _count_of_leader(jetstream: JetStream, subject_filters: Sequence[str]) -> int:
+    try:
+        return sum([sum((await jetstream.subjects(each)).values()) for each in subject_filters])
+    except (Refused, NotSent, NoAnswer, SuiteError) as error:
+        raise Unavailable(f"the log cannot be counted: {error}") from error
 
 
 async def place_of_newest(

@@ -84,10 +84,12 @@ class Log:
         now: Now,
         retention: Mapping[str, int] | None = None,
         create: bool = True,
+        replicas: int = 1,
         attempt_seconds: float = ATTEMPT_SECONDS,
         settle_seconds: float = SETTLE_SECONDS,
     ) -> AsyncIterator[Log]:
-        """Open the log on this connection. Its stream is created if it is missing, unless `create` is False.
+        """Open the log on this connection. Its stream is created if it is missing, unless `create` is False,
+        on as many servers as ``replicas`` says, or as there are.
 
         ``retention`` gives, by aggregate, after how many seconds its events expire; at 0, or without an
         entry, they never do. ``attempt_seconds`` is how long one publish waits for its answer,
@@ -97,7 +99,9 @@ class Log:
         if settle_seconds > DEDUPLICATION_SECONDS / 2:
             raise ValueError("an append must settle while the server still knows its id")
         jetstream = JetStream(connection, subjects.stream, new_id=new_id)
-        await prepare_stream(jetstream, subjects.events, create=create, seconds=settle_seconds)
+        await prepare_stream(
+            jetstream, subjects.events, create=create, seconds=settle_seconds, replicas=replicas
+        )
         async with background() as tasks:
             writability = Writability(connection)
             publisher = Publisher(

@@ -17,6 +17,7 @@ from anyio.abc import TaskStatus
 from suite.bus.accounts import mirror_config
 from suite.bus.connection import Connection
 from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused, StreamInfo
+from suite.bus.replicas import create_replicated, raise_replicas
 from suite.errors import SuiteError
 from suite.identity import NewId
 from suite.messages.actor import NatsAccess
@@ -39,19 +40,21 @@ async def keep_mirror(
     subjects: Subjects,
     *,
     new_id: NewId,
+    replicas: int = 1,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Maintain the mirror of the log on ``connection`` until cancelled.
 
-    ``access`` is access to the readers' account. The task counts as started after the first try, even a
-    failed one: no problem of the readers stops a node.
+    ``access`` is access to the readers' account, ``replicas`` how many servers are to have the mirror. The
+    task counts as started after the first try, even a failed one: no problem of the readers stops a node.
     """
     log = JetStream(connection, subjects.stream, new_id=new_id)
     tell = _Told(task_status)
     while True:
         try:
             async with Connection.open(access, name="suite-mirror") as readers:
-                mirror = Mirror(log, JetStream(readers, subjects.stream, new_id=new_id), subjects)
+                copy = JetStream(readers, subjects.stream, new_id=new_id)
+                mirror = Mirror(log, copy, subjects, replicas=replicas)
                 while True:
                     tell(await mirror.problem())
                     await tick(LOOK_SECONDS)
@@ -63,9 +66,10 @@ async def keep_mirror(
 class Mirror:
     """The readers' copy of one log."""
 
-    def __init__(self, log: JetStream, copy: JetStream, subjects: Subjects) -> None:
+    def __init__(self, log: JetStream, copy: JetStream, subjects: Subjects, *, replicas: int = 1) -> None:
         self._log = log
         self._copy = copy
+        self._replicas = replicas
         self._subjects = subjects
         self._was_there = False
 
@@ -80,20 +84,32 @@ class Mirror:
     async def _set_right(self) -> None:
         found = await self._found()
         log = await self._log.info()  # asked after the mirror, so that the mirror cannot seem to be ahead
-        config = mirror_config(self._subjects) | {"metadata": {LOG_CREATED: log.created}}
+        config = mirror_config(self._subjects, replicated=self._replicas > 1)
+        config |= {"metadata": {LOG_CREATED: log.created}}
         if found is None:
             if self._was_there:
                 logger.warning("somebody has removed the readers' mirror: it is made anew")
-            await self._copy.create(config)
+            await self._create(config)
         elif found.config.get("metadata", {}).get(LOG_CREATED) != log.created or (
             found.state.last_seq > log.state.last_seq
         ):
             logger.warning("the log is another one than the readers' mirror has: the mirror is made anew")
-            await self._copy.delete()
-            await self._copy.create(config)
+            await self._create_anew(config)
+        elif self._replicas > 1 and found.config.get("persist_mode") == "async":
+            logger.warning("the readers' mirror is made anew: as it is, it cannot have replicas")
+            await self._create_anew(config)
         elif _lacks(found.config, config):
             await self._copy.update(found.config | config)
+        elif int(found.config.get("num_replicas", 1)) < self._replicas:
+            await raise_replicas(self._copy, found, replicas=self._replicas)
         self._was_there = True
+
+    async def _create(self, config: Mapping[str, Any]) -> None:
+        await create_replicated(self._copy, config, replicas=self._replicas)
+
+    async def _create_anew(self, config: Mapping[str, Any]) -> None:
+        await self._copy.delete()
+        await self._create(config)
 
     async def _found(self) -> StreamInfo | None:
         try:

@@ -12,7 +12,8 @@ window. The server's answers to a repeated attempt, as tested on nats-server 2.1
 After a failed write to its disk, a server no longer answers publishes that it would store, but still refuses
 others. So when an answer does not come, a probe follows: a publish that can only be refused. If the probe is
 refused, the server has processed the first publish and not stored it. If the probe gets no answer either, the
-server is slow.
+server is slow. That is so for a stream on one server. Where it has replicas, the leader answers a probe
+before the others have agreed on what came earlier, so there the attempt is just repeated.
 """
 
 from __future__ import annotations
@@ -280,9 +281,17 @@ class Publisher:
         """Whether the server has processed all earlier messages on this connection, answered or not."""
         try:
             await self._jetstream.probe(subject, timeout=_PROBE_SECONDS)
+            if await self._is_replicated():
+                return False
         except (NoAnswer, NotSent, Refused, SuiteError):
             return False
         return life == self._jetstream.connection.connections
+
+    async def _is_replicated(self) -> bool:
+        if not self._jetstream.connection.is_clustered:
+            return False
+        info = await self._jetstream.info(timeout=_PROBE_SECONDS)
+        return int(info.config.get("num_replicas", 1)) > 1
 
     async def _publish(self, messages: Sequence[Outgoing], seconds: float) -> PubAck:
         return await self._jetstream.publish(messages, timeout=seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
 
@@ -87,7 +87,9 @@ class Reader:
                     if not left:
                         policy = _policy(False)
                     delivered = await consumer.next(follow=follow)
-                    if delivered is None or (end is not None and delivered.seq > end):
+                    if delivered is None:
+                        break
+                    if end is not None and delivered.seq > end:
                         return
                     patience.reset()
                     left = delivered.pending
@@ -102,6 +104,7 @@ class Reader:
                     skipped |= isinstance(event, Unreadable)
                     if place == end:
                         return
+                await self.require_read(subject_filters, after=place, end=end)
                 return
             except Lost as lost:
                 logger.info("reading on after event %d with a new consumer: %s", place, lost)
@@ -116,6 +119,18 @@ class Reader:
                 await consumer.stop()
             self._require_access(patience)
             await patience.pause()
+
+    async def require_read(self, subject_filters: Sequence[str], *, after: int, end: int | None) -> None:
+        """Raises Lost if there are messages under the filters after a sequence and up to the end.
+
+        In a cluster a consumer is on any of the stream's servers, which may not have yet what the leader has.
+        """
+        if end is None or after >= end or not self._jetstream.connection.is_clustered:
+            return
+        for subject_filter in subject_filters:
+            found = await self._jetstream.next(subject_filter, after=after)
+            if found is not None and found.seq <= end:
+                raise Lost(f"its server has not got event {found.seq} yet")
 
     def _require_access(self, patience: Patience) -> None:
         """Raises CredentialsRefused after PATIENCE_SECONDS without access, also to a reader that follows."""

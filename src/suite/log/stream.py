@@ -8,6 +8,7 @@ from typing import Any, Final
 import anyio
 
 from suite.bus.jetstream import STREAM_NOT_FOUND, TRANSIENT, JetStream, NoAnswer, NotSent, Refused
+from suite.bus.replicas import create_replicated
 from suite.bus.stream_config import require
 from suite.errors import ServerUnsuitable, Unavailable
 
@@ -55,18 +56,20 @@ def wanted_config(name: str, subject_filter: str) -> dict[str, Any]:
         "duplicate_window": DEDUPLICATION_SECONDS * 10**9,
         "allow_direct": False,
         "discard": "new",
-        "num_replicas": 1,
         "max_consumers": -1,
         "max_msg_size": -1,
         **_WANTED,
     }
 
 
-async def prepare_stream(jetstream: JetStream, subject_filter: str, *, create: bool, seconds: float) -> None:
+async def prepare_stream(
+    jetstream: JetStream, subject_filter: str, *, create: bool, seconds: float, replicas: int = 1
+) -> None:
     """Create the stream if it is missing and `create` is set, then check that its configuration fits.
 
-    Retries for up to `seconds` while JetStream is not ready. An existing stream is never changed: replicas,
-    placement, compression and the like are its operator's choice. Raises ServerUnsuitable if the stream is
+    A new stream gets as many `replicas` as there are servers for. Retries for up to `seconds` while JetStream
+    is not ready. An existing stream is not changed: placement, compression and the like are its operator's
+    choice. Raises ServerUnsuitable if the stream is
     missing or does not fit (naming the fields), or Unavailable if nothing answers.
     """
     _check_version(jetstream.connection.server_version)
@@ -74,7 +77,7 @@ async def prepare_stream(jetstream: JetStream, subject_filter: str, *, create: b
     with anyio.move_on_after(seconds):
         while True:
             try:
-                return await _prepare(jetstream, subject_filter, create=create)
+                return await _prepare(jetstream, subject_filter, create=create, replicas=replicas)
             except Refused as refused:
                 if refused.code in TRANSIENT:
                     reason = str(refused)
@@ -90,7 +93,7 @@ async def prepare_stream(jetstream: JetStream, subject_filter: str, *, create: b
     raise Unavailable(f"the log cannot be opened: {reason}; check that the server has JetStream enabled")
 
 
-async def _prepare(jetstream: JetStream, subject_filter: str, *, create: bool) -> None:
+async def _prepare(jetstream: JetStream, subject_filter: str, *, create: bool, replicas: int) -> None:
     name = jetstream.stream
     try:
         config = (await jetstream.info()).config
@@ -99,7 +102,8 @@ async def _prepare(jetstream: JetStream, subject_filter: str, *, create: bool) -
             raise
         if not create:
             raise ServerUnsuitable(f"there is no stream {name}: start a node first") from refused
-        config = (await jetstream.create(wanted_config(name, subject_filter))).config
+        wanted = wanted_config(name, subject_filter)
+        config = (await create_replicated(jetstream, wanted, replicas=replicas)).config
     require(
         config,
         {"subjects": [subject_filter], **_WANTED, **_ABSENT},

@@ -15,6 +15,7 @@ from suite.messages import events, signals
 from suite.messages.actions import (
     base,
     chat,
+    drain,
     embedding,
     evaluation,
     explanation,
@@ -44,6 +45,7 @@ ACTIONS = (
     projections,
     explanation,
     keys,
+    drain,
     transfers,
     status,
 )

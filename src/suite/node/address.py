@@ -36,13 +36,21 @@ class Address:
         root, node, pid = self._settings.subject_root, self._settings.node, os.getpid()
         if self._server is None:
             # What the node connects with is its own: on this server clients are users of their own.
-            url = self._settings.nats.url or ""
-            return ConnectionFile(url=url, subject_root=root, http=self._http, node=node, pid=pid)
+            url, ca = self._settings.nats.url or "", self._settings.nats.ca
+            return ConnectionFile(
+                url=url,
+                ca=None if ca is None else str(ca.absolute()),
+                subject_root=root,
+                http=self._http,
+                node=node,
+                pid=pid,
+            )
         operator, consumer = self._server.operator, self._server.consumer
         return ConnectionFile(
             url=operator.url,
             user=operator.user,
             password=operator.password,
+            ca=operator.ca_file,
             inbox_prefix=operator.inbox_prefix,
             reader=ReaderCredentials(user=consumer.user, password=consumer.password),
             subject_root=root,

@@ -16,6 +16,7 @@ import anyio.to_thread
 from suite import machine
 from suite.bus import credentials
 from suite.bus.claims import Claims
+from suite.bus.cluster import Cluster, ClusterFile, address_of, is_loopback, split_address
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
 from suite.bus.service import terminate
@@ -27,15 +28,18 @@ from suite.domain.footprint import Footprint
 from suite.domain.residency import Residency
 from suite.domain.turn_answer import limit_setting
 from suite.domain.turns import Turns
+from suite.errors import InvalidConfiguration
 from suite.gpus import Gpus
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.memory_limits import footprint_of, memory_limits, warnings
 from suite.messages.actor import NatsAccess
-from suite.messages.subjects import Subjects
+from suite.messages.subjects import Subjects, escape
 from suite.node.address import Address
 from suite.node.appraisal import Appraisals
+from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
+from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.fleet.generation_ids import CLAIM_SECONDS, GenerationIds
 from suite.node.foreign_messages import ForeignMessages
@@ -80,18 +84,56 @@ async def reached_nats(settings: Settings) -> AsyncIterator[Nats]:
             user=settings.nats.user,
             password=settings.nats.password,
             credentials_file=settings.nats.credentials,
+            ca_file=None if settings.nats.ca is None else str(settings.nats.ca.absolute()),
             inbox_prefix=settings.nats.inbox_prefix,
         )
         yield Nats(access, None, Address(settings, None), None)
         return
-    known = await anyio.to_thread.run_sync(credentials.change, credentials.path(settings.data_dir))
+    cluster = await anyio.to_thread.run_sync(part_in_cluster, settings)
+    shared = {} if cluster is None else cluster.shared.users
+    known = await anyio.to_thread.run_sync(
+        credentials.change, credentials.path(settings.data_dir), lambda known: known.sharing(shared)
+    )
     async with EmbeddedServer.start(
         settings.data_dir / "nats",
         subjects_root=settings.subject_root,
         port=settings.nats.port,
         users=known.listed(),
+        host=settings.nats.listen,
+        cluster=cluster,
     ) as server:
         yield Nats(server.access, server.mirror, Address(settings, server), server)
+
+
+def part_in_cluster(settings: Settings) -> Cluster | None:
+    """The part of the node's own server in a cluster; None if it is alone.
+
+    Raises ClusterFileUnusable, and InvalidConfiguration for settings that do not go together.
+    """
+    nats = settings.nats
+    if not nats.join:
+        if nats.cluster_file is not None:
+            raise InvalidConfiguration(
+                "nats.cluster_file without nats.join: name the other machines with --join"
+            )
+        if not is_loopback(nats.listen):
+            raise InvalidConfiguration(
+                f"nats.listen is {nats.listen}, which other machines reach: passwords would cross the "
+                "network in the clear. Use --join and --cluster-file, or a NATS of your own with TLS"
+            )
+        return None
+    if nats.cluster_file is None:
+        raise InvalidConfiguration(
+            "--join needs --cluster-file: make one with `suite cluster create`, and copy it to each machine"
+        )
+    split_address(nats.cluster_listen)
+    return Cluster(
+        shared=ClusterFile.read(nats.cluster_file),
+        server=escape(settings.node),
+        listen=nats.cluster_listen,
+        advertise=None if nats.cluster_advertise is None else address_of(nats.cluster_advertise),
+        join=tuple(map(address_of, nats.join)),
+    )
 
 
 class Environment(NamedTuple):
@@ -196,6 +238,9 @@ def make_node(
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
     return Node(
         settings,
+        cluster=ClusterWatch(
+            connection, env.subjects, replicas=settings.nats.wanted_replicas, new_id=env.new_id
+        ),
         connection=connection,
         catalogue=catalogue,
         log=log,
@@ -218,12 +263,20 @@ def make_node(
         ),
         pins=pins,
         fleet=fleet,
-        transfers=Transfers(
+        drain=Drain(
             settings.node,
-            settings.transfers,
+            fleet=fleet,
+            supervisor=supervisor,
+            journal=journal,
+            tasks=env.tasks,
+            clock=clock,
+        ),
+        transfers=Transfers(
+            settings,
             connection,
             env.subjects,
             catalogue,
+            supervisor,
             tasks=env.tasks,
             new_id=env.new_id,
         ),

@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from suite import data_directory, telemetry
 from suite.actions.catalogue import get_model_status, list_models
+from suite.actions.drain import drain_node
 from suite.actions.embedding import embed
 from suite.actions.evaluation import (
     compare_models,
@@ -59,19 +60,22 @@ from suite.node.assembly import (
     scanned_catalogue,
     warn_of_small_limit,
 )
+from suite.node.cluster import joined_cluster
 from suite.node.content import ContentWatch
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
+from suite.node.fleet.leadership import LEASE_SECONDS, Leadership
 from suite.node.gateway import GatewayProcess
 from suite.node.journal import Journal
 from suite.node.learning import Learning
-from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.membership import Membership
 from suite.node.node import Node
 from suite.node.past import read_past
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
+from suite.node.replication import Replication
 from suite.node.reporter import Reporter
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
@@ -119,6 +123,7 @@ ACTIONS = (
     get_fleet,
     explain,
     rebuild_projection,
+    drain_node,
     create_key,
     list_keys,
     revoke_key,
@@ -215,6 +220,7 @@ async def running_node(
             Connection.open(
                 nats.access, name=f"suite-{settings.node}", wait=settings.nats.url is not None
             ) as connection,
+            joined_cluster(connection, settings.nats.join),
             Log.open(
                 connection,
                 subjects,
@@ -222,6 +228,7 @@ async def running_node(
                 new_id=new_id,
                 now=now,
                 retention=settings.retention.seconds(),
+                replicas=settings.nats.wanted_replicas,
             ) as log,
             background() as tasks,
         ):
@@ -243,7 +250,12 @@ async def running_node(
             past = await read_past(log, subjects, settings.node, now())
             supervisor = make_supervisor(env, journal, catalogue, past, limits, gpus, learning)
             pins = make_pins(env, reporter, journal, catalogue, past, supervisor)
-            leases = await Leases.open(connection, f"{subjects.stream}_NODES", ttl_seconds=LEASE_SECONDS)
+            leases = await Leases.open(
+                connection,
+                f"{subjects.stream}_NODES",
+                ttl_seconds=LEASE_SECONDS,
+                replicas=settings.nats.wanted_replicas,
+            )
             ending = Ending(connection, log, journal, drain_seconds=settings.drain_seconds, clock=clock)
             async with (
                 membership.present(leases, journal),
@@ -286,8 +298,16 @@ async def _prepare(env: Environment) -> Reporter:
     """Start what needs only NATS and the log, and wait for other services. Returns who reports errors."""
     settings, tasks = env.settings, env.tasks
     if env.nats.mirror is not None:
-        keep = partial(keep_mirror, env.connection, env.nats.mirror, env.subjects, new_id=env.new_id)
-        await tasks.start(keep)
+        await tasks.start(
+            partial(
+                keep_mirror,
+                env.connection,
+                env.nats.mirror,
+                env.subjects,
+                new_id=env.new_id,
+                replicas=settings.nats.wanted_replicas,
+            )
+        )
     if settings.wait_for_dependencies:
         await wait_for_dependencies(
             env.connection,
@@ -311,6 +331,7 @@ async def _prepare(env: Environment) -> Reporter:
 def _start_background(env: Environment, node: Node) -> None:
     """Start what a node does by itself, without a request."""
     settings, tasks = env.settings, env.tasks
+    tasks.start_soon(node.cluster.run)
     tasks.start_soon(node.foreign.run)
     tasks.start_soon(node.integrity.run)
     tasks.start_soon(node.learning.run)
@@ -323,18 +344,29 @@ def _start_background(env: Environment, node: Node) -> None:
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
-    if settings.enable_predictive_loading and settings.enable_gguf_management:
-        tasks.start_soon(_take_bets, env, preloader)
+    if settings.enable_gguf_management:
+        tasks.start_soon(_lead, env, node, preloader)
 
 
-async def _take_bets(env: Environment, preloader: Preloader) -> None:
+async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
+    """Do what only one node of a fleet does at a time, whenever this is the one."""
     bucket = f"{env.subjects.stream}_PREDICTOR"
-    try:
-        leases = await Leases.open(env.connection, bucket, ttl_seconds=LEASE_SECONDS)
-    except SuiteError as error:
-        logger.warning("nothing is loaded in advance until the next start: %s", error.message)
-    else:
-        await preloader.run(leases)
+    leases = partial(
+        Leases.open,
+        env.connection,
+        bucket,
+        ttl_seconds=LEASE_SECONDS,
+        replicas=env.settings.nats.wanted_replicas,
+    )
+    async with anyio.create_task_group() as tasks:
+        if env.settings.enable_predictive_loading:
+            predictor = Leadership("predictor", node.name, node.fleet.peers, leases, env.clock)
+            tasks.start_soon(predictor.run)
+            tasks.start_soon(preloader.run, predictor)
+        if env.settings.replicas.enabled:
+            replicas = Leadership("replicas", node.name, node.fleet.peers, leases, env.clock)
+            tasks.start_soon(replicas.run)
+            tasks.start_soon(Replication(node, replicas).run)
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:

@@ -301,6 +301,7 @@ class Supervisor:
             raise NodeStopping
         instance = Instance(model, self._new_id(), now=self._clock())
         instance.correlation_id = correlation_id
+        instance.purpose = start.decision.purpose if start.decision is not None else "request"
         started = InstanceLoadStarted(
             node=self.node,
             model_id=model.model_id,

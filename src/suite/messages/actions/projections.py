@@ -80,6 +80,8 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     node_up: bool
     """False: the node stopped or was lost."""
+    node_draining: bool = False
+    """True: the node takes no new work."""
     file_name: str
     file_bytes: int
     sha256: str

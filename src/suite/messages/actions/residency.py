@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -31,6 +31,10 @@ class LoadModelRequest(Request, frozen=True, kw_only=True):
     load_wait_ms: LoadWait = None
     keep_alive: KeepAlive = None
     context_length: ContextLength = None
+    purpose: Literal["request", "preload", "pin", "replica"] = "request"
+    """What for, as the events of the load say it. Nodes of a fleet send the others to each other."""
+    only_evicting: tuple[str, ...] | None = None
+    """Only these models may leave for it; null: any that may leave at all."""
 
 
 class LoadModelReply(Reply, frozen=True, kw_only=True):
@@ -51,6 +55,8 @@ class UnloadModelRequest(Request, frozen=True, kw_only=True):
     model_id: ModelId
     drain_ms: Annotated[int, Meta(ge=0, le=600_000)] = 30_000
     """How long to wait for running generations before they are cancelled."""
+    reason: Literal["requested", "spare"] = "requested"
+    """Why, as the event says it; `spare`: copies on other nodes are enough."""
 
 
 class UnloadModelReply(FleetReply, frozen=True, kw_only=True):

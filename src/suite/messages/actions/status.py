@@ -268,6 +268,21 @@ class HealthCheckRequest(Request, frozen=True, kw_only=True):
     """Check the health of the service."""
 
 
+class LogServers(msgspec.Struct, frozen=True, kw_only=True):
+    """The NATS servers that store the log, as its leader sees them, some seconds ago at most."""
+
+    replicas: int
+    """How many servers are to have a copy of it."""
+    leader: str | None
+    """None: a server that is alone, or one of a cluster that has lost its leader, which stores nothing."""
+    current: tuple[str, ...] = ()
+    """The servers that have all of it and answer, the leader first."""
+    missing: tuple[str, ...] = ()
+    """Those that cannot be reached or are catching up."""
+    survives_loss: bool
+    """Whether any one of these servers may be lost now, and events are still stored and none is gone."""
+
+
 class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The health of one node."""
 
@@ -308,10 +323,14 @@ class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
     """Where the first of them stands, and why it is none."""
     nodes: tuple[str, ...] = ()
     """The nodes of the fleet that this one works with, and itself."""
+    draining: tuple[str, ...] = ()
+    """Those of them that take no new work: they are being drained, or they stop."""
     node_health: tuple[NodeHealth, ...] = ()
     """The health of each node that was asked, first of the one that answers."""
     fleet_models: int = 0
     """How many models all nodes of the fleet have together."""
+    log_servers: LogServers | None = None
+    """The servers that have the log; null before the node knows them."""
 
 
 class GetStatsRequest(Request, frozen=True, kw_only=True):

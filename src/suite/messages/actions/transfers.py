@@ -42,11 +42,9 @@ class PushedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushModelReply(Reply, frozen=True, kw_only=True):
-    """The model was copied, as far as the nodes could take it."""
+    """The model was copied, as far as the nodes could take it, from the node that gives this reply."""
 
     model_id: str
-    node: str
-    """The node that the files came from."""
     bytes: int
     """The size of all files."""
     sha256: str

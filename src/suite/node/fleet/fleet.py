@@ -12,6 +12,7 @@ import msgspec
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue
 from suite.client.replies import read_reply
+from suite.domain.nodes import Nodes
 from suite.domain.spreading import spread
 from suite.errors import NodeLost, SuiteError
 from suite.identity import Clock
@@ -20,7 +21,7 @@ from suite.messages.actions.base import Reply, Request
 from suite.messages.presence import NodeState
 from suite.messages.subjects import Subjects
 from suite.node.fleet.inventory import Inventory
-from suite.node.fleet.peers import Peers
+from suite.node.fleet.peers import Peers, conversation_hash
 from suite.node.fleet.presence import Presence
 from suite.node.fleet.routing import Routing
 from suite.node.fleet.state import OwnState
@@ -94,18 +95,35 @@ class Fleet:
 
     async def stop(self) -> None:
         """Take no new work: the node stops. What it has goes on."""
-        self.own.is_draining = True
-        self.presence.change()
+        self.take_work(False)
         await self.routing.stop()
 
     async def settle(self) -> None:
         """Wait until no other node can give anything back that this one has forwarded."""
         await self.routing.settle()
 
+    def take_work(self, is_taken: bool) -> None:
+        """Have the others send new work here, or not."""
+        self.own.is_draining = not is_taken
+        self.presence.change()
+
+    @property
+    def draining(self) -> tuple[str, ...]:
+        """The nodes that take no new work, this one too."""
+        states = {**self.others}
+        names = {name for name, state in states.items() if state.is_draining}
+        return tuple(sorted(names | ({self._node} if self.own.is_draining else set())))
+
     @property
     def others(self) -> Mapping[str, NodeState]:
         """What the other nodes have told of themselves last, by name."""
         return self.peers.states
+
+    def take_former_node(self, model_id: str, conversation_id: str | None) -> str:
+        """The node that has had a conversation until it came here; empty if none has. It is told once."""
+        if conversation_id is None or not self.others:
+            return ""
+        return self.peers.take_former_node(conversation_hash(model_id, conversation_id))
 
     def spread(self, model_ids: Iterable[str]) -> dict[str, list[str]]:
         """Which node loads which of these models, by id or alias, so that all are where they are best."""
@@ -134,7 +152,7 @@ class Fleet:
 
         async def ask(node: str, request: Request) -> None:
             try:
-                answers[node] = await self._ask(node, action, request, kind, headers, seconds)
+                answers[node] = await self.ask(node, action, request, kind, headers=headers, seconds=seconds)
             except SuiteError as error:
                 answers[node] = error
 
@@ -143,15 +161,20 @@ class Fleet:
                 tasks.start_soon(ask, node, request)
         return answers
 
-    async def _ask(
+    async def ask(
         self,
         node: str,
         action: str,
         request: Request,
         kind: type[R],
-        headers: Mapping[str, str],
-        seconds: float,
+        *,
+        headers: Mapping[str, str] = {},
+        seconds: float = ASK_SECONDS,
     ) -> R:
+        """Have one node, which may be this one, answer a request for itself.
+
+        Raises its error, or NodeLost, NoService, RequestTimeout, Unavailable where it does not answer.
+        """
         subject, body = self._subjects.node(node, f"action.{action}"), msgspec.json.encode(request)
         with anyio.CancelScope() as scope:
             scopes = self._asking.setdefault(node, set())
@@ -162,6 +185,10 @@ class Fleet:
                 scopes.discard(scope)
             return read_reply(answer.data, kind)
         raise NodeLost(f"node {node} was lost before it answered")
+
+    def views(self) -> Nodes:
+        """All nodes that may get work, as they are decided about."""
+        return self.routing.views()
 
     def _lose(self, node: str) -> None:
         for scope in self._asking.pop(node, ()):

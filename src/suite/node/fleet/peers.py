@@ -21,6 +21,8 @@ LOST_SECONDS: Final = 2.5
 MOST_CONVERSATIONS: Final = 200_000
 """Of so many conversations it is remembered which node had them last, about 20 MB."""
 
+MOST_MOVED: Final = 10_000
+"""Of so many conversations that have come here it is remembered from which node, until that is asked."""
 LOST_TOLD_SECONDS: Final = 3600.0
 """For so long a node that fell silent is named as missing; after that it is not expected back."""
 
@@ -40,6 +42,7 @@ class Peers:
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
         self._conversations: OrderedDict[int, str] = OrderedDict()
+        self._moved: OrderedDict[int, str] = OrderedDict()
         self.strangers: dict[str, Introduction] = {}
         """Nodes that speak another protocol, by name: nothing is forwarded to them."""
 
@@ -84,6 +87,11 @@ class Peers:
         for conversation in state.conversations:
             self.note_conversation(conversation, node)
         return before is None or before.epoch != state.epoch or state.number != before.number + 1
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Which nodes this one cannot work with, and what to do."""
+        return tuple(self.why_not(node) for node in sorted(self.strangers))
 
     def meet(self, stranger: Introduction) -> None:
         """Take notice of a node that speaks another protocol."""
@@ -131,6 +139,9 @@ class Peers:
 
     def note_conversation(self, conversation: int, node: str) -> None:
         """Note that a conversation has come to a node, by its hash (`conversation_hash`)."""
+        former = self._conversations.get(conversation, node)
+        if former != node:
+            self._note_moved(conversation, former, node)
         self._conversations[conversation] = node
         self._conversations.move_to_end(conversation)
         if len(self._conversations) > MOST_CONVERSATIONS:
@@ -139,6 +150,11 @@ class Peers:
     def conversation_node(self, conversation: int) -> str:
         """The node that a conversation came to last; empty if it is not known."""
         return self._conversations.get(conversation, "")
+
+    def take_former_node(self, conversation: int) -> str:
+        """The node that had a conversation before it came here; empty if none had. It is told once."""
+        node = self._moved.pop(conversation, "")
+        return node if node in self._states else ""
 
     def conversations_of(self, node: str, most: int) -> tuple[int, ...]:
         """The last conversations that came to a node, the newest last."""
@@ -178,6 +194,14 @@ class Peers:
     def give_time(self) -> None:
         """Wait anew for all: this node itself was stopped or cut off, and could hear nothing meanwhile."""
         self._heard = dict.fromkeys(self._heard, self._clock())
+
+    def _note_moved(self, conversation: int, former: str, node: str) -> None:
+        if node != self._node:
+            self._moved.pop(conversation, None)
+            return
+        self._moved[conversation] = former
+        if len(self._moved) > MOST_MOVED:
+            self._moved.popitem(last=False)
 
     def _view(self, state: NodeState) -> NodeView:
         """What a node tells. Until its new catalogue is known, it offers what it offered before: a node that
@@ -247,5 +271,6 @@ def _hosted(told: HostedModel) -> Hosted:
         slots=max(1, told.slots),
         footprint=footprint_of(told.memory),
         may_leave=told.may_leave,
+        is_replica=told.is_replica,
         loss=loss(told.load_seconds, told.idle_seconds),
     )

@@ -45,6 +45,8 @@ CUT_OFF_SECONDS: Final = 2.0
 that what it has told until then reaches them."""
 LATE_SECONDS: Final = 0.5
 """A node that wakes so much too late could not hear the others meanwhile, and gives them time."""
+ACQUAINTED_SECONDS: Final = 1.2
+"""So long after its start a node has heard of all others: they tell something every second."""
 ASK_SECONDS: Final = 2.0
 MOST_TOLD: Final = 20_000
 """How many conversations a node tells one that asks: so many fit into a message."""
@@ -85,7 +87,7 @@ class Presence:
         self._was_cut_off = False
         self._unheard: dict[int, float] = {}
         """When the states were told that have not come back yet, by their numbers."""
-        self._heard_at = clock()
+        self._began = self._heard_at = clock()
         """When the newest state was told that has come back."""
         self._came: list[int] = []
         self._changed = anyio.Event()
@@ -102,6 +104,19 @@ class Presence:
     def is_cut_off(self) -> bool:
         """Whether others may count this node as lost: its own states do not come back to it."""
         return self._clock() - self._heard_at > CUT_OFF_SECONDS
+
+    @property
+    def is_acquainted(self) -> bool:
+        """Whether this node has heard of all others, and knows what they could load."""
+        is_early = self._clock() - self._began < ACQUAINTED_SECONDS
+        states = self._peers.states.values()
+        return not is_early and all(self._peers.knows_catalogue(each.catalogue) for each in states)
+
+    async def acquaint(self) -> None:
+        """Wait until this node knows the others, for as long as that takes if they answer."""
+        with anyio.move_on_after(ACQUAINTED_SECONDS + ASK_SECONDS):
+            while not self.is_acquainted:  # noqa: ASYNC110 - time is one of the reasons
+                await anyio.sleep(LEAST_PAUSE_SECONDS)
 
     def change(self) -> None:
         """Tell the others soon that something has changed, if there are any."""
@@ -129,7 +144,7 @@ class Presence:
                     await self._tell(is_leaving=True)
 
     async def _keep_telling(self) -> None:
-        self._heard_at = self._clock()
+        self._began = self._heard_at = self._clock()
         while True:
             due = next_tick(TELL_SECONDS)
             with anyio.CancelScope(deadline=due) as waiting:

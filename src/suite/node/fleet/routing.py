@@ -140,13 +140,13 @@ class Routing:
                 raise NodeNotFound(self._peers.why_not(named))
             await self._send(message, action, request, Placement(node=named, reason="named"))
             return True
-        if not self._peers.states:
+        if not self._peers.states and self._presence.is_acquainted:
             return False
         if isinstance(request, Query):
             await self._log.catch_up()
-        if action.route != "model" or named is not None:
+        if action.route != "model":
             return False
-        placement = self._placement(request)
+        placement = await self._settled_placement(request) if named is None else None
         if placement is None or placement.node == self._node:
             self._note_conversation(request)
             self._presence.change()
@@ -215,6 +215,14 @@ class Routing:
     def views(self) -> Nodes:
         """All nodes that may get work, as they are decided about."""
         return self._peers.views(self._presence.view)
+
+    async def _settled_placement(self, request: msgspec.Struct) -> Placement | None:
+        """Where a request is to be served. What nobody seems to have, a node that has just come may have."""
+        placement = self._placement(request)
+        if placement is None and not self._presence.is_acquainted:
+            await self._presence.acquaint()
+            placement = self._placement(request)
+        return placement
 
     def _placement(self, request: msgspec.Struct, excluded: frozenset[str] = frozenset()) -> Placement | None:
         asked = getattr(request, "model_id", None)
@@ -299,7 +307,9 @@ class Routing:
         if is_bound or len(sent.tried) >= MOST_TRIES:
             raise NodeLost
         placement = self._placement(sent.request, excluded=sent.tried)
-        if placement is None or placement.node == self._node:
+        if placement is None:
+            raise NodeLost
+        if placement.node == self._node:
             # As if it came from another node: it is not routed again.
             await self._serve(Arrival(**msgspec.structs.asdict(sent.message), token=""))
         else:

@@ -102,6 +102,7 @@ class OwnState:
             slots=model.kv_cache.slots if model.kv_cache is not None else 1,
             memory=memory_of(resident.reserved_bytes if resident is not None else NOTHING),
             may_leave=instance.is_idle and not self._supervisor.is_pinned(model.model_id),
+            is_replica=instance.purpose == "replica",
             idle_seconds=0.0 if instance.holds else round(max(0.0, now - instance.last_used), 1),
             load_seconds=round((instance.load_ms or 0.0) / 1000, 3),
         )

@@ -16,6 +16,7 @@ import anyio.from_thread
 import anyio.to_thread
 import msgspec
 
+from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue, Model
 from suite.catalogue.stores import is_of_a_store
@@ -41,7 +42,6 @@ from suite.messages.transfers import (
     PartAnswer,
     PartRefused,
 )
-from suite.node.transfers.bucket import Bucket
 from suite.node.transfers.parts import PART_BYTES
 from suite.node.transfers.pushes import failed
 from suite.tasks import background

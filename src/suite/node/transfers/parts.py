@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 import anyio
 import anyio.to_thread
 
+from suite.bus.bucket import Bucket
 from suite.errors import ModelFileGone
-from suite.node.transfers.bucket import Bucket
 
 PART_BYTES: Final = 4 << 20
 """How long a part is; the last one of a file is shorter."""

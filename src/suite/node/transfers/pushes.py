@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import msgspec
 
+from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue, Model
 from suite.errors import Cancelled, ModelFileGone, NodeLost, NoService, SuiteError
@@ -31,7 +32,6 @@ from suite.messages.transfers import (
     PartRefused,
     TransferFile,
 )
-from suite.node.transfers.bucket import Bucket
 from suite.node.transfers.names import names_elsewhere
 from suite.node.transfers.parts import Parts, Place
 
@@ -46,6 +46,19 @@ Tell: TypeAlias = Callable[[Copying], Awaitable[None]]
 _encode = msgspec.json.Encoder().encode
 _news_of = msgspec.json.Decoder(FetchNews).decode
 _asked = msgspec.json.Decoder(GetPart).decode
+
+
+class Content(NamedTuple):
+    """What of a model is copied."""
+
+    files: tuple[TransferFile, ...]
+    sha256: str
+    """The digest of all files, one after the other."""
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(file.bytes for file in self.files)
 
 
 class Pushes:
@@ -75,22 +88,25 @@ class Pushes:
         """Answer the nodes that ask for parts."""
         await self._connection.listen(self._subjects.node(self._node, "part"), self._receive)
 
-    async def files(self, model: Model) -> tuple[TransferFile, ...]:
-        """The files of a model, as they travel. Reads them, as far as their digests are not known.
+    async def content(self, model: Model) -> Content:
+        """What is to be copied. Reads the files, as far as their digests are not known.
 
         Raises ModelFileGone and ModelFileInvalid.
         """
         paths = model.file.parts
         digest = await self._catalogue.digest(model.model_id)
-        names = names_elsewhere(model, self._catalogue.directories)
         digests = [digest] if len(paths) == 1 else [await _digest(path) for path in paths]
-        return tuple(
-            TransferFile(path=name, bytes=part.size, sha256=sha256)
-            for name, part, sha256 in zip(names, model.file.signature.parts, digests, strict=True)
+        named = zip(
+            names_elsewhere(model, self._catalogue.directories),
+            model.file.signature.parts,
+            digests,
+            strict=True,
         )
+        files = (TransferFile(path=name, bytes=part.size, sha256=sha256) for name, part, sha256 in named)
+        return Content(tuple(files), digest)
 
     async def push(
-        self, model: Model, files: Sequence[TransferFile], nodes: Iterable[str], tell: Tell
+        self, model: Model, content: Content, nodes: Iterable[str], tell: Tell
     ) -> list[PushedModel]:
         """Have nodes fetch a model, and return what became of it on each. `tell` is called with news."""
         nodes = sorted(set(nodes))
@@ -99,8 +115,8 @@ class Pushes:
             transfer_id=self._new_id(),
             source=self._node,
             model_id=model.model_id,
-            sha256=await self._catalogue.digest(model.model_id),
-            files=tuple(files),
+            sha256=content.sha256,
+            files=content.files,
         )
         outcomes: dict[str, PushedModel] = {}
 
