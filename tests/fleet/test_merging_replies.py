@@ -121,7 +121,8 @@ def test_other_files_and_other_settings_under_one_id_are_told() -> None:
     }
     found = differences(offers)
     assert found.files == (
-        "m stands for different files: aa on box1; bb on box2: give all nodes the same file, or one another id",
+        "m stands for different files: aa on box1; bb on box2: "
+        "give all nodes the same file, or one another id",
     )
     assert found.settings == ("n is loaded with other settings on box1 than on box2, box3",)
 
