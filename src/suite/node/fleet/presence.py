@@ -90,8 +90,9 @@ class Presence:
         self._was_cut_off = False
         self._unheard: dict[int, float] = {}
         """When the states were told that have not come back yet, by their numbers."""
-        self._began = self._heard_at = clock()
+        self._heard_at = clock()
         """When the newest state was told that has come back."""
+        self._began = clock()
         self._came: list[int] = []
         self._changed = anyio.Event()
         self._asking: set[str] = set()
@@ -166,8 +167,9 @@ class Presence:
         """Heed that this node was cut off, before the others hear of it again."""
         was_cut_off, self._was_cut_off = self._was_cut_off, self.is_cut_off
         if self._was_cut_off and not was_cut_off:
-            seconds = self._clock() - self._heard_at
-            logger.warning("this node was stopped, or without NATS, for %.1f s: others do its work", seconds)
+            if self._peers.states:
+                away = self._clock() - self._heard_at
+                logger.warning("this node was stopped, or without NATS, for %.1f s: others do its work", away)
             self._on_cut_off()
         elif was_cut_off and not self._was_cut_off:
             logger.info("this node is heard again")
