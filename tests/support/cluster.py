@@ -107,7 +107,7 @@ async def stream_info(connection: Connection, stream: str = "SUITE") -> StreamIn
         return None
 
 
-async def _all_known(connection: Connection, number: int) -> None:
+async def all_known(connection: Connection, number: int) -> None:
     """Wait until a stream can be on all of so many servers."""
     probe = JetStream(connection, "PROBE", new_id=new_id)
     with anyio.fail_after(PATIENCE_SECONDS):
@@ -133,7 +133,7 @@ async def nats_cluster(
                 access = cluster.servers[names[0]].access
                 async with Connection.open(access, name="test") as connection:
                     await wait_for_cluster(connection, ())
-                    await _all_known(connection, len(cluster.servers))
+                    await all_known(connection, len(cluster.servers))
             yield cluster
         finally:
             for name in cluster.servers:

@@ -20,7 +20,9 @@ from suite.ticks import tick
 logger = logging.getLogger("suite.node")
 
 LOOK_SECONDS: Final = 5.0
-"""How long it may take until a new server is used, or a lost one is noticed."""
+"""How long it may take until a lost server is noticed, beside the 5 s for which its leader waits for it."""
+SOON_SECONDS: Final = 2.0
+"""The same while something is missing, which may come back."""
 ASK_SECONDS: Final = 2.0
 SAY_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.2
@@ -79,26 +81,22 @@ class ClusterWatch:
         self._wanted = replicas
         self._new_id = new_id
         self._told: str | None = None
-        self._problem: str | None = None
+        self.problem: str | None = None
+        """What the loss of a server would do now, or has done; None if all is as wanted."""
         self.log: Replication | None = None
         """What is known of the log's servers; None before the first look."""
-
-    @property
-    def problem(self) -> str | None:
-        """What the loss of a server would do now, or has done; None if all is as wanted."""
-        return self._problem
 
     async def run(self) -> None:
         """Look every `LOOK_SECONDS`, until cancelled; only once at a server that is alone."""
         while True:
             await self.look()
-            if self._problem != self._told:
-                if self._problem is None:
+            if self.problem != self._told:
+                if self.problem is None:
                     logger.info("all replicas that are wanted are there")
                 else:
-                    logger.warning("%s", self._problem)
-                self._told = self._problem
-            await tick(LOOK_SECONDS)
+                    logger.warning("%s", self.problem)
+                self._told = self.problem
+            await tick(LOOK_SECONDS if self.problem is None else SOON_SECONDS)
             while self.log is not None and not self._connection.is_clustered:  # a message saved each time
                 await tick(LOOK_SECONDS)
 
@@ -109,11 +107,11 @@ class ClusterWatch:
             found = [await self._replication(name) for name in names]
         except (NotSent, NoAnswer, Refused, SuiteError) as error:
             if self._connection.is_connected:
-                self._problem = f"JetStream has no leader, or does not answer ({error}): see to its servers"
+                self.problem = f"JetStream has no leader, or does not answer ({error}): see to its servers"
                 self.log = None
             return
         self.log = next((each for each in found if each.stream == self._subjects.stream), None)
-        self._problem = next((each.problem for each in found if each.problem is not None), None)
+        self.problem = next((each.problem for each in found if each.problem is not None), None)
 
     async def _names(self) -> list[str]:
         """The log first, then its buckets and object stores."""
