@@ -1,8 +1,8 @@
 """The servers of a NATS cluster die, freeze and are restarted under load; then the log is judged.
 
 `SUITE_FAULT_ROUNDS=20` makes so many rounds of each fault, and `SUITE_FAULT_SEED` names the chance.
-`SUITE_FAULTS` says which of them; there is `hide_follower` too. A server that is stopped (SIGSTOP) is one that
-a cut network hides: nobody hears of it, its connections stay, and when it goes on it has what it knew before.
+`SUITE_FAULTS` says which of them; there is `hide_follower` too. A server that is stopped (SIGSTOP) is one
+that a cut network hides: nobody hears of it, its connections stay, and it goes on with what it knew before.
 """
 
 from __future__ import annotations
