@@ -44,6 +44,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "unpin_model": ("model_not_found", *_APPEND),
     "release_model": ("model_not_found", *_APPEND),
     "preload_models": (),
+    "push_model": (*_MODEL, "node_not_found", "cancelled"),
     "generate_text": (
         *_LOAD,
         "cannot_generate",
@@ -84,6 +85,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "explain": ("model_not_found", "not_a_decision", "event_gone", "time_before_log", *_QUERY),
     "get_fleet": _QUERY,
     "rebuild_projection": ("conflict", "rebuild_would_lose", "read_model_unavailable"),
+    "drain_node": ("node_not_found", "cancelled", *_APPEND),
     "create_key": ("key_exists", "conflict", *_APPEND),
     "revoke_key": ("key_not_found", "conflict", *_APPEND),
 }
@@ -93,7 +95,7 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "unknown_action": "old clients over ZeroMQ",
     "access_denied": "a client that connects, or reads the log",
     "no_service": "a client, when no node answers",
-    "node_lost": "a client, when a node that answered falls silent",
+    "node_lost": "a client, when a node that answered falls silent; a node, for another that had a request",
     "timeout": "a client that waits",
     "port_taken": "`suite serve`, `suite gateway`",
     "model_loading": "`suite gateway`, over HTTP",
@@ -128,9 +130,11 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "hub_choice_unclear": "`suite pull`",
     "hub_access_denied": "`suite pull`",
     "hub_unreachable": "`suite pull`",
-    "digest_mismatch": "`suite pull`",
-    "disk_full": "`suite pull`",
-    "pull_running": "`suite pull`",
+    "digest_mismatch": "`suite pull`, `suite push`",
+    "disk_full": "`suite pull`, `suite push`",
+    "pull_running": "`suite pull`, `suite push`",
+    "file_name_taken": "`suite push`",
+    "store_full": "`suite push`",
 }
 """Errors that no action answers with, and where they come from."""
 

@@ -26,6 +26,8 @@ class SuiteError(Exception):
         super().__init__(message or (type(self).__doc__ or self.code).strip())
         self.details = details
         """Additional fields of the error reply, such as ``event_id``."""
+        self.node = ""
+        """The node that refused; empty if it is this process, or not known."""
 
     @property
     def message(self) -> str:
@@ -665,14 +667,14 @@ class HubUnreachable(SuiteError):
 
 
 class DigestMismatch(SuiteError):
-    """What was downloaded is not what the hub says it is, and was removed: pull it again."""
+    """What has come is not what it should be, and was removed: pull or push it again."""
 
     code = "digest_mismatch"
     status = 422
 
 
 class DiskFull(SuiteError):
-    """There is no space left on the disk: make room, then pull again; it goes on where it stopped."""
+    """There is no space left on the disk: make room, then try again; it goes on where it stopped."""
 
     code = "disk_full"
     status = 507
@@ -683,6 +685,20 @@ class PullRunning(SuiteError):
 
     code = "pull_running"
     status = 409
+
+
+class FileNameTaken(SuiteError):
+    """Another file has the name that the model's file would get, and stays: rename or remove it first."""
+
+    code = "file_name_taken"
+    status = 409
+
+
+class StoreFull(SuiteError):
+    """The object store that files travel through is full: wait until other transfers have ended."""
+
+    code = "store_full"
+    status = 507
 
 
 class LegacyDatabaseUnusable(SuiteError):

@@ -115,6 +115,7 @@ async def resources_of(on: Stage, path: Path, engine: EngineThread) -> AsyncIter
     prompter = Prompter(engine.loaded.result().vocabulary, 256, utc_now, new_id)
     grammars = Grammars(str(path))
     yield GenerationResources(
+        moving=None,
         spec=spec(path, nats=on.server.access),
         connection=on.node,
         log=on.log,

@@ -10,7 +10,6 @@ import anyio
 import msgspec
 import pytest
 
-from suite.bus import cluster
 from suite.bus.cluster import Cluster, ClusterFile, address_of, split_address
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
@@ -216,7 +215,7 @@ def test_what_is_no_cluster_file_is_said_in_one_line(tmp_path: Path, content: st
 
 
 def test_without_openssl_the_refusal_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster.shutil, "which", lambda _: None)
+    monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(OpensslNotFound, match="install it"):
         ClusterFile.new("x")
 

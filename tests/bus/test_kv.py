@@ -94,28 +94,26 @@ async def test_a_watch_tells_after_a_restart_what_it_missed(tmp_path: Path) -> N
         assert ("kept", None) not in told
 
 
-async def test_one_at_a_time_holds_a_lease_until_it_ends_or_expires(tmp_path: Path) -> None:
+async def test_one_at_a_time_takes_a_lease_until_it_is_deleted_or_expires(tmp_path: Path) -> None:
     async with running_nats(tmp_path) as (_, connection):
         one, other = [await Leases.open(connection, "SUITE_PREDICTOR", 1.0) for _ in range(2)]
-        inside: list[str] = []
+        taken: list[str] = []
 
-        async def hold(leases: Leases, name: str) -> None:
-            async with leases.held("predictor", name.encode()):
-                inside.append(name)
-                assert inside == [name]
-                await anyio.sleep(0.1)
-                inside.remove(name)
+        async def take(leases: Leases, name: str) -> None:
+            if await leases.take("predictor", name.encode()):
+                taken.append(name)
 
+        async with anyio.create_task_group() as tasks:
+            for number in range(4):
+                tasks.start_soon(take, one if number % 2 else other, f"node {number}")
+        [holder] = taken
+        assert await one.take("predictor", holder.encode())  # it renews it
+        assert not await one.take("predictor", b"another")
+        await other.delete("predictor")
+        assert await one.take("predictor", b"of a node that dies now")
         with anyio.fail_after(20):
-            async with anyio.create_task_group() as tasks:
-                for number in range(4):
-                    tasks.start_soon(hold, one if number % 2 else other, f"node {number}")
-            await one.put("predictor", b"of a node that has died meanwhile")
-            async with other.held("predictor", b"other"):
-                pass
-            await one.put("predictor", b"one")
-            async with one.held("predictor", b"one"):  # it had it in a life before
-                pass
+            while not await other.take("predictor", b"another"):
+                await anyio.sleep(0.1)
 
 
 async def api(connection: Connection, what: str, body: object) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from suite.engine.engine import Engine
 from suite.engine.slots import Slots
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.text import visible_tokens
-from suite.errors import GenerationFailed, SuiteError
+from suite.errors import ConversationGone, GenerationFailed, SuiteError
 from suite.identity import new_id, utc_now
 from support.backend import FakeBackend, FakeTokenizer
 from support.generations import Asked, Clock, Heard, alone, asked, code, drain
@@ -422,7 +422,8 @@ def test_prompts_are_fed_in_the_order_in_which_they_came() -> None:
     while len(backend.batches) < 4:
         engine.step()
     fed = [[(part.sequence, len(part.tokens)) for part in batch] for batch in backend.batches]
-    assert fed == [[(0, 16)], [(0, 4), (1, 12)], [(0, 1), (1, 4)], [(0, 1), (1, 4)]]
+    # Two prompts that wait get twice as much of a step as one.
+    assert fed == [[(0, 16)], [(0, 4), (1, 12)], [(0, 1), (1, 8)], [(0, 1), (1, 1), (2, 4)]]
 
 
 def test_the_newest_makes_way_for_the_oldest() -> None:
@@ -506,6 +507,30 @@ def turn(
     engine.submit(each.generation, each.heard)
     drain(engine)
     return each
+
+
+def test_a_conversation_goes_on_in_another_engine_and_only_there() -> None:
+    here, _ = with_snapshots(kept())
+    there, backend = with_snapshots(kept())
+    story = [1, 2, 3] * 20
+    first = turn(here, story, "chat")
+    assert here.export("another") is None
+    exported = here.export("chat")
+    assert exported is not None and exported.saved.token_count > len(story)
+    there.adopt(exported.saved)
+    second = turn(there, [4], "chat", continues=True)
+    assert second.heard.error is None
+    assert second.generation.reused_tokens == exported.saved.token_count
+    assert second.generation.prompt_tokens == len(story) + first.generation.completion_tokens + 1
+    assert code(turn(here, [4], "chat", continues=True)) == ConversationGone.code
+
+    # Back again: what is here of it is older, and is not gone on with.
+    back = there.export("chat")
+    assert back is not None
+    here.adopt(back.saved)
+    third = turn(here, [5], "chat", continues=True)
+    assert third.generation.reused_tokens == back.saved.token_count > exported.saved.token_count
+    assert backend.open_samplers == 0
 
 
 @pytest.mark.parametrize(

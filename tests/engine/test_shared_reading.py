@@ -94,7 +94,7 @@ def test_what_shares_nothing_is_not_held_up() -> None:
     engine.step()
     assert [len(entry.tokens) for entry in backend.batches[-1]] == [101]
     engine.step()
-    assert sorted(len(entry.tokens) for entry in backend.batches[-1]) == [1, 1, 7]
+    assert sorted(len(entry.tokens) for entry in backend.batches[-1]) == [1, 1, 15]
     assert other.generation.started_at is not None
     drain(engine)
     assert_right(other)

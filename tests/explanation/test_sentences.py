@@ -36,7 +36,9 @@ from suite.messages.events import (
     ModelReleased,
     ModelRemoved,
     ModelUnpinned,
+    NodeDraining,
     NodeLost,
+    NodeResumed,
     NodeStarted,
     NodeStopped,
     PredictionMade,
@@ -513,6 +515,14 @@ TABLE: tuple[tuple[Event, tuple[str, ...]], ...] = (
     (
         NodeLost(node="box1", epoch=1, observer="box2"),
         ("The service on box1 ended without a stop, as box2 noticed.",),
+    ),
+    (
+        NodeDraining(node="box1", epoch=1, requested_by="ci"),
+        ("box1 is being drained, as ci asked: it gets no new work.",),
+    ),
+    (
+        NodeResumed(node="box1", epoch=1, requested_by=""),
+        ("box1 takes work again: it is not drained any more.",),
     ),
     (UsageRecorded(model_id="tiny", usage_type="inference"), ()),
 )

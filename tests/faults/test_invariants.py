@@ -20,18 +20,8 @@ import suite
 from suite.domain.footprint import Footprint
 from suite.domain.residency import Residency, evolve
 from suite.errors import SuiteError
-from suite.messages.envelope import Recorded
-from suite.messages.events import (
-    Generated,
-    InstanceCrashed,
-    InstanceEvent,
-    InstanceGrew,
-    InstanceLoaded,
-    InstanceLoadFailed,
-    InstanceLoadStarted,
-    InstanceUnloaded,
-    NodeStarted,
-)
+from suite.messages.events import Generated, InstanceLoaded, NodeStarted
+from support.invariants import check_fencing, check_instances, check_once
 from support.models import tiny_model
 from support.service import Serving, history, serving
 
@@ -82,38 +72,6 @@ def kill_something(service: Serving, chance: random.Random) -> None:
             os.kill(chance.choice(children).pid, signal.SIGKILL)
 
 
-def check_instances(events: list[Recorded]) -> None:
-    """Each instance lived one life: began once, was ready at most once, ended at most once, in this order."""
-    lives: dict[str, list[Recorded]] = {}
-    for event in events:
-        if isinstance(event.data, InstanceEvent) and not isinstance(event.data, InstanceGrew):
-            lives.setdefault(event.data.instance_id, []).append(event)
-    for life in lives.values():
-        kinds = [type(event.data) for event in life]
-        assert kinds[0] is InstanceLoadStarted
-        was_loaded = kinds[1:2] == [InstanceLoaded]
-        endings = kinds[2:] if was_loaded else kinds[1:]
-        allowed = {InstanceUnloaded, InstanceCrashed if was_loaded else InstanceLoadFailed}
-        assert len(endings) <= 1
-        assert set(endings) <= allowed
-
-
-def check_fencing(events: list[Recorded]) -> None:
-    """No process wrote of an instance that another process of its name had begun, but to close it."""
-    epoch = 0
-    begun_in: dict[str, int] = {}
-    for event in events:
-        match event.data:
-            case NodeStarted():
-                epoch = event.seq
-            case InstanceLoadStarted(instance_id=instance_id):
-                begun_in[instance_id] = epoch
-            case InstanceUnloaded(reason="node_lost"):
-                pass
-            case InstanceEvent(instance_id=instance_id):
-                assert begun_in[instance_id] == epoch, event
-
-
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(tmp_path: Path, seed: int) -> None:
@@ -146,9 +104,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(tmp_path:
         assert fact.generation_id == generation_id
     for seq in acknowledged.loads:
         assert isinstance(by_seq[seq].data, InstanceLoaded)
-    generated = [event.data.generation_id for event in events if isinstance(event.data, Generated)]
-    assert len(set(generated)) == len(generated)
-    assert len({event.id for event in events}) == len(events)
+    check_once(events)
     check_instances(events)
     check_fencing(events)
     assert sum(isinstance(event.data, NodeStarted) for event in events) == LIVES + 1

@@ -246,3 +246,16 @@ async def test_switched_off_there_is_none(tmp_path: Path) -> None:
     async with serving(tmp_path, tmp_path / "data", environ={"SUITE_STANDBY": "false"}) as service:
         await anyio.sleep(2 * PAUSE_SECONDS)
         assert model_processes(service) == set()
+
+
+async def test_a_ctrl_c_that_comes_before_it_can_ignore_it_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept(monkeypatch) as standby:
+        with anyio.fail_after(20):
+            while (pid := standby.pid) is None:
+                await anyio.sleep(0.001)
+            os.kill(pid, signal.SIGINT)  # it still imports, and ignores nothing yet
+            while standby.pid == pid:
+                await anyio.sleep(0.01)
+    assert not caplog.records

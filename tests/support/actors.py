@@ -105,6 +105,8 @@ class Actor:
     def __init__(self, process: ActorProcess, node: Connection, client: Connection) -> None:
         self.process = process
         self.reports: list[AnyReport] = []
+        self.former_node = ""
+        """Where the conversations of generations that are handed over were before."""
         self._node = node
         self._client = client
         self._news = anyio.Event()
@@ -137,7 +139,14 @@ class Actor:
             headers["traceparent"] = traceparent
         answer = await self._node.request(
             SUBJECTS.actor(NODE, INSTANCE, "generate"),
-            msgspec.json.encode(Handover(generation_id=generation_id, request=request, warnings=("w",))),
+            msgspec.json.encode(
+                Handover(
+                    generation_id=generation_id,
+                    request=request,
+                    warnings=("w",),
+                    former_node=self.former_node,
+                )
+            ),
             headers=headers,
             timeout=SECONDS,
         )

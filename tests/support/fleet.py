@@ -10,6 +10,7 @@ import anyio
 
 from suite.bus.embedded import EmbeddedServer
 from suite.client import Client
+from suite.errors import NodeNotFound
 from support.nats import mirrored_nats, operator_of
 from support.service import Serving, serving
 
@@ -37,8 +38,14 @@ class Fleet:
         """Wait until each node knows all others with what they could load."""
         for name in self.nodes:
             with anyio.fail_after(PATIENCE_SECONDS):
-                while set((await self.client.on_node(name).health_check()).nodes) < set(self.nodes):
+                while not await self._knows_all(name):
                     await anyio.sleep(0.05)
+
+    async def _knows_all(self, name: str) -> bool:
+        try:
+            return set((await self.client.on_node(name).health_check()).nodes) >= set(self.nodes)
+        except NodeNotFound:  # whoever was asked does not know it yet
+            return False
 
 
 @asynccontextmanager

@@ -86,7 +86,7 @@ async def serving(
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=stderr,
-            env={**os.environ, **(environ or {})},
+            env=_environment() | (environ or {}),
             umask=umask,
         )
     service = Serving(process, data_dir, errors)
@@ -101,6 +101,11 @@ async def serving(
                     await process.wait()
             await service.kill()
             await process.aclose()
+
+
+def _environment() -> dict[str, str]:
+    """The environment without what is for the tests: the service refuses variables that it does not know."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SUITE_FAULT")}
 
 
 @asynccontextmanager

@@ -8,9 +8,12 @@ from contextlib import suppress
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from suite.actions.best_effort import best_effort_read
+from suite.actions.gathering import gathered
 from suite.actions.id_pages import cursor_of, ids_after
+from suite.actions.merged_models import GENERATIONS_BYTES, merged_list, merged_status
 from suite.bus.service import Call, action
 from suite.catalogue import Model
 from suite.domain.footprint import NOTHING
@@ -39,26 +42,34 @@ _SPARE_BYTES = 4096
 """Of a message, for what a reply has beside models and warnings."""
 _MAX_WARNINGS = 100
 _AT_ONCE_SECONDS = 0.001
-_GENERATIONS_BYTES = 256 * 1024
-"""The most bytes of unfinished generations in a reply, which leaves room for models."""
 
 
-@action("list_models")
-async def list_models(node: Node, request: ListModelsRequest, _: Call) -> ListModelsReply:
+@action("list_models", route="each")
+async def list_models(node: Node, request: ListModelsRequest, call: Call) -> ListModelsReply:
     """List the models of the catalogue; the warnings say which files were left out, and why."""
+    reply = await _listed(node, request, call)
+    return replace(reply, warnings=(*reply.warnings, *_more(request, reply.next_cursor, call)))
+
+
+@gathered("list_models", merged_list)
+async def _listed(node: Node, request: ListModelsRequest, _: Call) -> ListModelsReply:
     warnings = _warnings(node)
     models, next_cursor = await _page(node, request, other_bytes=len(msgspec.json.encode(warnings)))
-    return ListModelsReply(
-        models=models, next_cursor=next_cursor, warnings=(*warnings, *_more(request, next_cursor))
-    )
+    return ListModelsReply(models=models, next_cursor=next_cursor, warnings=warnings)
 
 
-@action("get_model_status")
-async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) -> GetModelStatusReply:
+@action("get_model_status", route="each")
+async def get_model_status(node: Node, request: GetModelStatusRequest, call: Call) -> GetModelStatusReply:
     """Get the status of one model, or of all by id."""
+    reply = await _status_of(node, request, call)
+    return replace(reply, warnings=(*reply.warnings, *_more(request, reply.next_cursor, call)))
+
+
+@gathered("get_model_status", merged_status)
+async def _status_of(node: Node, request: GetModelStatusRequest, _: Call) -> GetModelStatusReply:
     if request.model_id is None:
         running = await node.generations.running(None)
-        generations = as_many_as_fit(running, room_bytes=_GENERATIONS_BYTES)
+        generations = as_many_as_fit(running, room_bytes=GENERATIONS_BYTES)
         other_bytes = len(msgspec.json.encode(generations))
         models, next_cursor = await _page(node, request, other_bytes=other_bytes)
         return GetModelStatusReply(
@@ -67,12 +78,12 @@ async def get_model_status(node: Node, request: GetModelStatusRequest, _: Call) 
             memories=memories(node.supervisor),
             eviction=node.learning.eviction,
             next_cursor=next_cursor,
-            warnings=(*_not_told(running, generations), *_more(request, next_cursor)),
+            warnings=_not_told(running, generations),
         )
     model = node.model(request.model_id)
     used = await _last_used(node, [model.model_id])
     running = await node.generations.running(model.model_id)
-    generations = as_many_as_fit(running, room_bytes=_GENERATIONS_BYTES)
+    generations = as_many_as_fit(running, room_bytes=GENERATIONS_BYTES)
     return GetModelStatusReply(
         model=describe(node, model, used.get(model.model_id)),
         generations=generations,
@@ -102,9 +113,9 @@ async def _page(
     return page, cursor_of(page[-1].model_id) if len(page) < len(ids) else None
 
 
-def _more(request: ModelsPage, next_cursor: str | None) -> tuple[str, ...]:
+def _more(request: ModelsPage, next_cursor: str | None, call: Call) -> tuple[str, ...]:
     """A word to clients that do not know of pages."""
-    if next_cursor is None or request.cursor is not None or request.limit is not None:
+    if call.is_forwarded or next_cursor is None or request.cursor is not None or request.limit is not None:
         return ()
     return ("there are more models than fit into one reply: ask again with next_cursor as cursor",)
 
@@ -131,6 +142,8 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
     info = model.info
     need = node.supervisor.need_bytes(model) if model.error is None else NOTHING
     place = node.supervisor.admission.place(model.model_id)
+    is_pinned = node.supervisor.is_pinned(model.model_id)
+    described = _describe_instance(node, instance) if instance else None
     if instance is not None and instance.last_used_at is not None:
         here = parse_time(instance.last_used_at, "last_used")
         used = here if used is None else max(used, here)
@@ -153,7 +166,8 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         n_threads=node.threads(model),
         priority=model.settings.priority,
         idle_timeout_seconds=_idle_timeout(node, model, instance),
-        pinned=node.supervisor.is_pinned(model.model_id),
+        pinned=is_pinned,
+        pinned_on=(node.name,) if is_pinned else (),
         waiting=node.supervisor.admission.waiting(model.model_id),
         place=place.place if place is not None else None,
         quarantine=_quarantine(node, model) if instance is None else None,
@@ -168,7 +182,10 @@ def describe(node: Node, model: Model, used: datetime | None) -> ModelInfo:
         error=_error(node, model),
         last_used=rfc3339(used) if used else None,
         idle_time=_idle_seconds(node, used, instance) if used else None,
-        instance=_describe_instance(node, instance) if instance else None,
+        instance=described,
+        instances=() if described is None else (described,),
+        nodes=(node.name,),
+        settings=model.settings_key,
         source=model.file.entry.source,
         repository=model.file.entry.repository,
         defaults=dict(model.file.entry.parameters),

@@ -74,8 +74,10 @@ async def _moment(node: Node, db: Database, request: ExplainRequest) -> datetime
 
 async def _known(node: Node, db: Database, id_or_alias: str) -> str:
     """The id of a model that is there or was. Raises ModelNotFound, with similar names."""
-    model_id = node.catalogue.canonical(id_or_alias)
-    return model_id if await history.is_known(db, model_id) else node.model(id_or_alias).model_id
+    model_id = node.fleet.canonical(id_or_alias)
+    if model_id in node.fleet.inventory.model_ids or await history.is_known(db, model_id):
+        return model_id
+    return node.model(id_or_alias).model_id
 
 
 def _places(

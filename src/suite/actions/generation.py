@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import anyio
 import msgspec
 
+from suite.actions.gathering import gathered
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, HandedOver, action
+from suite.catalogue import Model
 from suite.catalogue.entry import ParameterValue
-from suite.errors import CannotGenerate, EmptyPrompt, InvalidRequest, UnsupportedContent
+from suite.errors import (
+    CannotGenerate,
+    EmptyPrompt,
+    GenerationNotFound,
+    InvalidRequest,
+    UnsupportedContent,
+)
 from suite.messages.actions.chat import TEXT_PARTS, ChatMessage
 from suite.messages.actions.generation import (
     CancelGenerationReply,
@@ -21,8 +30,10 @@ from suite.messages.actions.generation import (
 )
 from suite.messages.actor import Cleared, Handover
 from suite.messages.signals import Accepted
+from suite.node.generations import CLEAR_SECONDS, HANDOVER_SECONDS
 from suite.node.node import Node, context_warnings
 from suite.node.snapshots import forget_snapshots
+from suite.tasks import background
 
 
 @action(
@@ -38,31 +49,101 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
     """Hand the generation over to the model's actor, which answers the client. Loads the model first."""
     request, given = _one_limit(request, call.given)
     _check(request, call)
-    model = await node.loadable(request.model_id)
-    if model.info is not None and not model.info.generates:
-        raise CannotGenerate
-    warnings = (*call.warnings, *context_warnings(model, request.context_length))
     generation_id = request.generation_id or node.new_id()
-    if request.stream:
-        await call.send(Accepted(generation_id=generation_id, node=node.name))
-    request = completed(request, model.file.entry.parameters, given)
-    handover = Handover(generation_id=generation_id, request=request, warnings=warnings)
-    terms = node.terms(
-        request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
-    )
-    signalled = call if request.stream else None
-    await node.generations.start(model, handover, call.reply, signalled, terms=terms, client=call.client)
+    async with node.generations.begun(
+        generation_id,
+        node.catalogue.canonical(request.model_id),
+        conversation_id=request.conversation_id,
+        client=call.client,
+    ) as pending:
+        model = await _loadable(node, request, call)
+        if model.info is not None and not model.info.generates:
+            raise CannotGenerate
+        warnings = (*call.warnings, *context_warnings(model, request.context_length))
+        if request.stream:
+            await call.send(Accepted(generation_id=generation_id, node=node.name))
+        request = completed(request, model.file.entry.parameters, given)
+        handover = Handover(
+            generation_id=generation_id,
+            request=request,
+            warnings=warnings,
+            former_node=node.fleet.take_former_node(model.model_id, request.conversation_id),
+        )
+        terms = node.terms(
+            request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
+        )
+        signalled = call if request.stream else None
+        await node.generations.start(
+            pending, model, handover, call.reply, signalled, terms=terms, commit=call.commit
+        )
     return HandedOver()
 
 
-@action("cancel_generation")
-async def cancel_generation(node: Node, request: CancelGenerationRequest, _: Call) -> CancelGenerationReply:
+async def _loadable(node: Node, request: GenerateTextRequest, call: Call) -> Model:
+    """The model of a request, while the other nodes are asked whether the id that it gives is free.
+
+    Raises GenerationExists, and what `Node.loadable` raises.
+    """
+    generation_id, is_free = request.generation_id, anyio.Event()
+    if generation_id is None or not node.fleet.others:
+        return await node.loadable(request.model_id)
+
+    async def take_id(generation_id: str) -> None:
+        await node.generations.take_id(generation_id, call.reply)
+        is_free.set()
+
+    async with background() as tasks:
+        tasks.start_soon(take_id, generation_id)
+        model = await node.loadable(request.model_id)
+        await is_free.wait()
+    return model
+
+
+def _cancelled(
+    _: CancelGenerationRequest, replies: Mapping[str, CancelGenerationReply]
+) -> CancelGenerationReply:
+    """The reply of the node that had it."""
+    node, reply = next(iter(replies.items()))
+    return msgspec.structs.replace(reply, node=node)
+
+
+@action("cancel_generation", route="each")
+async def cancel_generation(
+    node: Node, request: CancelGenerationRequest, call: Call
+) -> CancelGenerationReply:
     """End a generation early."""
+    try:
+        return await _cancel(node, request, call)
+    except GenerationNotFound:
+        if call.is_forwarded or request.node is not None or not node.fleet.others:
+            raise
+        # It may have been on its way from a node that had not got it yet to one that was asked before. That
+        # node has sent it on before it answered, so it is there by now.
+        return await _cancel(node, request, call)
+
+
+@gathered("cancel_generation", _cancelled, seconds=lambda _: HANDOVER_SECONDS)
+async def _cancel(node: Node, request: CancelGenerationRequest, _: Call) -> CancelGenerationReply:
     await node.generations.cancel(request.generation_id)
     return CancelGenerationReply(generation_id=request.generation_id, cancelled=True)
 
 
-@action("clear_kv_cache")
+def _cleared(_: ClearKvCacheRequest, replies: Mapping[str, ClearKvCacheReply]) -> ClearKvCacheReply:
+    """The reply for all nodes."""
+    done = [each for each in replies.values() if each.cleared_conversations]
+    conversations = sum(each.cleared_conversations for each in done)
+    tokens = sum(each.cleared_tokens for each in done)
+    if len(done) <= 1:
+        return done[0] if done else next(iter(replies.values()))
+    return ClearKvCacheReply(
+        message=f"{tokens} tokens of {conversations} conversations are forgotten on {len(done)} nodes",
+        cleared_conversations=conversations,
+        cleared_tokens=tokens,
+    )
+
+
+@action("clear_kv_cache", route="each")
+@gathered("clear_kv_cache", _cleared, seconds=lambda _: CLEAR_SECONDS, changes=True)
 async def clear_kv_cache(node: Node, request: ClearKvCacheRequest, _: Call) -> ClearKvCacheReply:
     """Clear the tokens that models keep for reuse, whether they are loaded or not."""
     model_id = None if request.model_id is None else node.model(request.model_id).model_id

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import msgspec
+from msgspec.structs import replace
+
 from suite.actions.best_effort import best_effort_read
+from suite.actions.gathering import gathered
+from suite.actions.merged_health import merged_health, merged_stats
 from suite.bus.service import Call, action
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.log import told
@@ -16,6 +21,8 @@ from suite.messages.actions.status import (
     HealthCheckReply,
     HealthCheckRequest,
     LogServers,
+    NodeHealth,
+    NodeStats,
     OldStats,
 )
 from suite.node.memories import memories
@@ -26,14 +33,27 @@ from suite.projections.scores import count_evaluations
 from suite.version import __version__
 
 
-@action("health_check")
-async def health_check(node: Node, _: HealthCheckRequest, __: Call) -> HealthCheckReply:
-    """Check the node's health: it is HEALTHY, or degraded with the problems."""
+@action("health_check", route="each")
+async def health_check(node: Node, request: HealthCheckRequest, call: Call) -> HealthCheckReply:
+    """Check the health of the nodes: it is HEALTHY, or degraded with the problems."""
+    return _with_missing(await _health(node, request, call))
+
+
+@gathered("health_check", merged_health)
+async def _health(node: Node, _: HealthCheckRequest, __: Call) -> HealthCheckReply:
     return health(node)
 
 
+def _with_missing(reply: HealthCheckReply) -> HealthCheckReply:
+    """The health of a fleet some nodes of which are missing."""
+    if not reply.missing_nodes:
+        return reply
+    problems = [f"node {name} does not answer: see whether it runs" for name in reply.missing_nodes]
+    return replace(reply, status="degraded", problems=(*reply.problems, *problems))
+
+
 def health(node: Node) -> HealthCheckReply:
-    """The health of this node (a request may reach any of several nodes)."""
+    """The health of this node alone."""
     of_the_log = (node.log.writability.problem, node.cluster.problem, node.integrity.problem)
     problems = (
         *(problem for problem in of_the_log if problem is not None),
@@ -42,6 +62,8 @@ def health(node: Node) -> HealthCheckReply:
         *node.catalogue.problems,
         *node.learning.problems,
         *node.pins.problems,
+        *node.fleet.peers.problems,
+        *node.fleet.inventory.differences.files,
         *(() if node.gateway is None or node.gateway.problem is None else (node.gateway.problem,)),
     )
     if not node.connection.is_connected:  # NATS clients cannot see this, but ZeroMQ clients can
@@ -49,19 +71,31 @@ def health(node: Node) -> HealthCheckReply:
             "NATS cannot be reached: it is tried again until it can, and nothing is answered till then",
         )
     foreign = node.foreign.found
-    return HealthCheckReply(
+    own = NodeHealth(
+        node=node.name,
         status="degraded" if problems else "HEALTHY",
+        version=__version__,
+        uptime=node.clock() - node.started,
+        models_loaded=node.models_loaded,
+        models_tracked=len(node.catalogue.models),
+    )
+    return HealthCheckReply(
+        status=own.status,
         problems=problems,
         node=node.name,
         version=__version__,
-        uptime=node.clock() - node.started,
+        uptime=own.uptime,
         timestamp=node.now().strftime("%Y-%m-%d %H:%M:%S"),
-        models_loaded=node.models_loaded,
-        models_tracked=len(node.catalogue.models),
+        models_loaded=own.models_loaded,
+        models_tracked=own.models_tracked,
         commands_processed=node.commands_processed,
         foreign_messages=foreign.messages,
         first_foreign_message=None if foreign.first is None else told(foreign.first),
         nodes=tuple(sorted({node.name, *node.fleet.others})),
+        draining=node.fleet.draining,
+        node_health=(own,),
+        fleet_models=_fleet_models(node),
+        warnings=node.fleet.inventory.differences.settings,
         log_servers=_log_servers(node),
     )
 
@@ -78,11 +112,25 @@ def _log_servers(node: Node) -> LogServers | None:
     )
 
 
-@action("get_stats")
+@action("get_stats", route="each")
+@gathered("get_stats", merged_stats)
 async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
-    """Get counts since the node's start, and its memory; ``metrics`` has the counts of the older services."""
-    counts, residency = node.supervisor.counts, node.supervisor.residency
+    """Get counts since the nodes' start, and their memory; ``metrics`` has the counts of older services."""
+    own = _stats(node)
     return GetStatsReply(
+        **msgspec.structs.asdict(own),
+        memories=memories(node.supervisor),
+        last_seq=node.last_seq,
+        metrics=await _old_stats(node),
+        projections=tuple(each.info for each in node.projections.by_name.values()),
+        node_stats=(own,),
+        fleet_models=_fleet_models(node),
+    )
+
+
+def _stats(node: Node) -> NodeStats:
+    counts, residency = node.supervisor.counts, node.supervisor.residency
+    return NodeStats(
         node=node.name,
         epoch=node.journal.epoch,
         uptime_ms=(node.clock() - node.started) * 1000,
@@ -93,17 +141,18 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         unloads=counts["unloads"],
         crashes=counts["crashes"],
         generations=counts["generations"],
-        generations_running=sum(each.running for each in node.supervisor.instances.values()),
+        generations_running=node.supervisor.generations,
         prompt_tokens=counts["prompt_tokens"],
         reused_tokens=counts["reused_tokens"],
         completion_tokens=counts["completion_tokens"],
         memory_limit_bytes=residency.limit_bytes.ram,
         memory_reserved_bytes=residency.reserved_bytes.ram,
-        memories=memories(node.supervisor),
-        last_seq=node.last_seq,
-        metrics=await _old_stats(node),
-        projections=tuple(each.info for each in node.projections.by_name.values()),
     )
+
+
+def _fleet_models(node: Node) -> int:
+    """How many models all nodes have together."""
+    return len(node.fleet.inventory.model_ids | node.catalogue.models.keys())
 
 
 @action("get_log_end")

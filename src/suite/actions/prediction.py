@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
+from typing import Final, TypeVar
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from suite.actions.gathering import ask_all, gathered
 from suite.actions.residency import WAITING
 from suite.bus.service import Call, action
 from suite.errors import ModelNotFound, SuiteError
@@ -22,12 +28,13 @@ from suite.messages.actions.prediction import (
     PreloadModelsRequest,
     PreloadOutcome,
     ReliabilityBin,
+    SelectableModel,
     SelectModelReply,
     SelectModelRequest,
 )
 from suite.messages.times import rfc3339
 from suite.node.generations import wait_loaded
-from suite.node.node import Node
+from suite.node.node import LEARNING_SECONDS, Node
 from suite.prediction.bet_book import Record
 from suite.prediction.chance import Calibration
 from suite.projections.reply_size import as_many_as_fit, left_out
@@ -35,9 +42,50 @@ from suite.projections.trust import trusts
 
 UNKNOWN_TRUST = 0.5
 """The trust assumed for a model about which nothing is known: neither good nor bad."""
+PRELOAD_SECONDS: Final = 600.0
+"""How long other nodes may take for each model; one that is lost is not waited for."""
+
+C = TypeVar("C", ModelChance, ModelPrediction)
 
 
-@action("predict_models")
+def _merged_forecast(
+    request: PredictModelsRequest, replies: Mapping[str, PredictModelsReply]
+) -> PredictModelsReply:
+    """The prediction for all nodes: they predict from one log, but may have different models."""
+    first = next(iter(replies.values()))
+    every = [each for reply in replies.values() if reply.chances is not UNSET for each in reply.chances]
+    if not every:
+        return first
+    chances = sorted(_likeliest(every).values(), key=lambda each: (-each.chance, each.model_id))
+    return replace(first, chances=tuple(chances[: request.limit]))
+
+
+def _merged_predictions(
+    request: GetPredictionsRequest, replies: Mapping[str, GetPredictionsReply]
+) -> GetPredictionsReply:
+    """The predictions for all nodes: they are made from one log, for the models of each."""
+    every = [each for reply in replies.values() for each in reply.predictions]
+    found = sorted(_likeliest(every).values(), key=lambda each: (-each.chance, each.model_id))
+    kept = as_many_as_fit(found[: request.limit])
+    return replace(
+        next(iter(replies.values())),
+        predictions=kept,
+        warnings=left_out(found[: request.limit], kept, "models after these"),
+    )
+
+
+def _likeliest(every: Iterable[C]) -> dict[str, C]:
+    """What is told of each model, as loaded if some node has it loaded."""
+    found: dict[str, C] = {}
+    for each in every:
+        known = found.get(each.model_id)
+        if known is None or (each.loaded and not known.loaded):
+            found[each.model_id] = each
+    return found
+
+
+@action("predict_models", route="each")
+@gathered("predict_models", _merged_forecast, seconds=lambda _: LEARNING_SECONDS)
 async def predict_models(node: Node, request: PredictModelsRequest, _: Call) -> PredictModelsReply:
     """Predict which models will be used next, the likeliest first."""
     predicted = tuple(await node.predict(limit=request.limit, min_seq=request.min_seq))
@@ -56,7 +104,8 @@ async def predict_models(node: Node, request: PredictModelsRequest, _: Call) -> 
     )
 
 
-@action("get_predictions")
+@action("get_predictions", route="each")
+@gathered("get_predictions", _merged_predictions, seconds=lambda _: LEARNING_SECONDS)
 async def get_predictions(node: Node, request: GetPredictionsRequest, _: Call) -> GetPredictionsReply:
     """Show how likely models are to be used, and what became of bets on them."""
     await node.learned(request.min_seq)
@@ -116,9 +165,41 @@ def _calibration(calibration: Calibration) -> CalibrationInfo:
     )
 
 
-@action("preload_models", limit=WAITING, queue=0)
+@action("preload_models", limit=WAITING, queue=0, route="each")
 async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) -> PreloadModelsReply:
-    """Load models one after the other; none of them is evicted for another one of them.
+    """Load models, each on the node that is best for it; none is evicted for another one of them."""
+    if call.is_forwarded or request.node is not None or not node.fleet.others:
+        return await _preload(node, request, call)
+    ids = dict.fromkeys(request.model_ids)
+    placed = node.fleet.spread(ids)
+    requests = {name: replace(request, model_ids=tuple(each)) for name, each in placed.items()}
+    own = requests.pop(node.name, None)
+    answers = await ask_all(
+        node,
+        "preload_models",
+        requests,
+        PreloadModelsReply,
+        call,
+        own=None if own is None else partial(_preload, node, own, call),
+        seconds=PRELOAD_SECONDS * len(ids),
+    )
+    results: dict[str, PreloadOutcome] = {}
+    for name, answer in answers.items():
+        if isinstance(answer, SuiteError):
+            failed = PreloadOutcome(loaded=False, message=answer.message, code=answer.code, node=name)
+            results |= dict.fromkeys(placed.get(name, ()), failed)
+        else:
+            results |= answer.results
+    return _preloaded({id: results[id] for id in ids if id in results})
+
+
+def _preloaded(results: dict[str, PreloadOutcome]) -> PreloadModelsReply:
+    loaded = sum(outcome.loaded for outcome in results.values())
+    return PreloadModelsReply(message=f"{loaded} of {len(results)} models are loaded", results=results)
+
+
+async def _preload(node: Node, request: PreloadModelsRequest, call: Call) -> PreloadModelsReply:
+    """Load models on this node one after the other; none of them is evicted for another one of them.
 
     So none of them waits for memory while others of them have some: it would be waiting for these.
     """
@@ -135,18 +216,55 @@ async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) 
                 await wait_loaded(instance, None)
                 may_wait = False
             except SuiteError as error:
-                results[model_id] = PreloadOutcome(loaded=False, message=error.message, code=error.code)
+                results[model_id] = PreloadOutcome(
+                    loaded=False, message=error.message, node=node.name, code=error.code
+                )
             else:
                 results[model_id] = PreloadOutcome(
-                    loaded=True, message=f"{instance.model.model_id} is loaded", seq=instance.seq
+                    loaded=True,
+                    message=f"{instance.model.model_id} is loaded",
+                    node=node.name,
+                    seq=instance.seq,
                 )
-    loaded = sum(outcome.loaded for outcome in results.values())
-    return PreloadModelsReply(message=f"{loaded} of {len(results)} models are loaded", results=results)
+    return _preloaded(results)
 
 
-@action("select_model")
-async def select_model(node: Node, request: SelectModelRequest, _: Call) -> SelectModelReply:
+@action("select_model", route="each")
+async def select_model(node: Node, request: SelectModelRequest, call: Call) -> SelectModelReply:
     """Select a model with a capability: loaded models come first, then the most trusted."""
+    reply = await _selected(node, request, call)
+    return reply if call.is_forwarded else replace(reply, candidates=UNSET)
+
+
+def _merged_selection(_: SelectModelRequest, replies: Mapping[str, SelectModelReply]) -> SelectModelReply:
+    """The selection among the models of all nodes."""
+    found: dict[str, SelectableModel] = {}
+    for reply in replies.values():
+        for each in () if reply.candidates is UNSET else reply.candidates:
+            known = found.get(each.model_id)
+            if known is None or _rank(each) < _rank(known):
+                found[each.model_id] = each
+    return _selection(sorted(found.values(), key=_rank))
+
+
+def _rank(model: SelectableModel) -> tuple[bool, bool, float, str]:
+    trust = UNKNOWN_TRUST if model.trust is None else model.trust
+    return not model.loaded, model.quarantined, -trust, model.model_id
+
+
+def _selection(ranked: Sequence[SelectableModel]) -> SelectModelReply:
+    first, *rest = ranked
+    return SelectModelReply(
+        model_id=first.model_id,
+        loaded=first.loaded,
+        trust=first.trust,
+        others=tuple(each.model_id for each in rest),
+        candidates=as_many_as_fit(ranked),
+    )
+
+
+@gathered("select_model", _merged_selection, seconds=lambda _: LEARNING_SECONDS)
+async def _selected(node: Node, request: SelectModelRequest, _: Call) -> SelectModelReply:
     able = [
         model
         for model in node.catalogue.models.values()
@@ -163,18 +281,13 @@ async def select_model(node: Node, request: SelectModelRequest, _: Call) -> Sele
         )
     async with node.projections.evaluation.reading(request.min_seq, own_seq=node.last_seq) as db:
         trust = await trusts(db, [model.model_id for model in able])
-    able.sort(
-        key=lambda model: (
-            not node.is_loaded(model.model_id),
-            node.supervisor.quarantine.pause_of(model) is not None,
-            -trust.get(model.model_id, UNKNOWN_TRUST),
-            model.model_id,
+    ranked = (
+        SelectableModel(
+            model_id=model.model_id,
+            loaded=node.is_loaded(model.model_id),
+            quarantined=node.supervisor.quarantine.pause_of(model) is not None,
+            trust=trust.get(model.model_id),
         )
+        for model in able
     )
-    chosen = able[0].model_id
-    return SelectModelReply(
-        model_id=chosen,
-        loaded=node.is_loaded(chosen),
-        trust=trust.get(chosen),
-        others=tuple(model.model_id for model in able[1:]),
-    )
+    return _selection(sorted(ranked, key=_rank))

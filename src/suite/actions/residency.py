@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import anyio
 import msgspec
+from msgspec.structs import replace
 
+from suite.actions.gathering import gathered
 from suite.bus.service import Call, action
 from suite.catalogue import Model
 from suite.errors import Cancelled, LogNotWritable, SuiteError
@@ -23,6 +27,8 @@ from suite.messages.actions.residency import (
 from suite.node.generations import beating, wait_loaded
 from suite.node.node import Node, context_warnings
 
+UNLOAD_SECONDS = 30.0
+"""How long other nodes may take to unload a model when its generations have ended."""
 WAITING = 1024
 """The most requests that wait for loads. Each costs only a task; those of one model must not block others."""
 
@@ -42,7 +48,11 @@ async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadM
 
 async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call) -> LoadModelReply:
     send = call.send if request.stream else None
-    terms = node.terms(request.load_wait_ms, request.keep_alive, stream=request.stream)
+    terms = msgspec.structs.replace(
+        node.terms(request.load_wait_ms, request.keep_alive, stream=request.stream),
+        purpose=request.purpose,
+        only_evicting=request.only_evicting,
+    )
     async with node.supervisor.hold(model, terms, correlation_id=call.request_id, tell=send) as instance:
         if request.wait:
             await wait_loaded(instance, send)
@@ -59,13 +69,33 @@ async def _load(node: Node, model: Model, request: LoadModelRequest, call: Call)
         )
 
 
-@action("unload_model")
+def _unloaded(_: UnloadModelRequest, replies: Mapping[str, UnloadModelReply]) -> UnloadModelReply:
+    """The reply for all nodes: they have unloaded it, those where it was not loaded too."""
+    done = {node: each for node, each in replies.items() if each.seq is not None}
+    if not done:
+        return next(iter(replies.values()))
+    node, first = next(iter(done.items()))
+    return replace(
+        first,
+        node=node,
+        message=_where(first.message, done),
+        seq=max(each.seq or 0 for each in done.values()),
+        freed_bytes=sum(each.freed_bytes for each in done.values()),
+    )
+
+
+def _unload_seconds(request: UnloadModelRequest) -> float:
+    return request.drain_ms / 1000 + UNLOAD_SECONDS
+
+
+@action("unload_model", route="each")
+@gathered("unload_model", _unloaded, seconds=_unload_seconds, changes=True)
 async def unload_model(node: Node, request: UnloadModelRequest, call: Call) -> UnloadModelReply:
     """Unload a model and answer when its memory is freed."""
     model = node.model(request.model_id)
     instance = await node.supervisor.unload(
         model.model_id,
-        "requested",
+        request.reason,
         drain_seconds=request.drain_ms / 1000,
         requested_by=call.client or "",
     )
@@ -88,7 +118,7 @@ async def unload_model(node: Node, request: UnloadModelRequest, call: Call) -> U
     )
 
 
-@action("pin_model")
+@action("pin_model", route="model")
 async def pin_model(node: Node, request: PinModelRequest, _: Call) -> PinModelReply:
     """Keep a model loaded, also after a restart."""
     model = await node.loadable(request.model_id)
@@ -102,7 +132,19 @@ async def pin_model(node: Node, request: PinModelRequest, _: Call) -> PinModelRe
     )
 
 
-@action("unpin_model")
+def _unpinned(_: UnpinModelRequest, replies: Mapping[str, UnpinModelReply]) -> UnpinModelReply:
+    """The reply for all nodes: where it was pinned, or else that it was nowhere."""
+    done = {node: each for node, each in replies.items() if each.seq is not None}
+    if not done:
+        first = next(iter(replies.values()))
+        return replace(first, message=f"{first.model_id} was not pinned on any node")
+    first = next(iter(done.values()))
+    message = f"{first.model_id} is not pinned on {', '.join(done)} any more"
+    return replace(first, message=message, seq=max(each.seq or 0 for each in done.values()))
+
+
+@action("unpin_model", route="each")
+@gathered("unpin_model", _unpinned, changes=True)
 async def unpin_model(node: Node, request: UnpinModelRequest, _: Call) -> UnpinModelReply:
     """Stop keeping a model loaded."""
     model_id = node.pins.id_of(request.model_id)
@@ -117,7 +159,19 @@ async def unpin_model(node: Node, request: UnpinModelRequest, _: Call) -> UnpinM
     )
 
 
-@action("release_model")
+def _released(_: ReleaseModelRequest, replies: Mapping[str, ReleaseModelReply]) -> ReleaseModelReply:
+    """The reply for all nodes: where it was quarantined, or else that it was nowhere."""
+    done = {node: each for node, each in replies.items() if each.seq is not None}
+    if not done:
+        first = next(iter(replies.values()))
+        return replace(first, message=f"{first.model_id} was not quarantined on any node")
+    first = next(iter(done.values()))
+    message = f"{first.model_id} is not quarantined on {', '.join(done)} any more: the next request loads it"
+    return replace(first, message=message, seq=max(each.seq or 0 for each in done.values()))
+
+
+@action("release_model", route="each")
+@gathered("release_model", _released, changes=True)
 async def release_model(node: Node, request: ReleaseModelRequest, _: Call) -> ReleaseModelReply:
     """End the quarantine of a model."""
     model_id = node.model(request.model_id).model_id
@@ -130,6 +184,10 @@ async def release_model(node: Node, request: ReleaseModelRequest, _: Call) -> Re
         else f"{model_id} is not quarantined on {node.name} any more: the next request loads it",
         seq=seq,
     )
+
+
+def _where(message: str, nodes: Iterable[str]) -> str:
+    return f"{message} on {', '.join(nodes)}"
 
 
 def _unrecorded(what: str, reason: SuiteError) -> LogNotWritable:

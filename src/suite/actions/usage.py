@@ -15,7 +15,7 @@ from suite.projections import usage as read_model
 async def record_usage(node: Node, request: RecordUsageRequest, call: Call) -> RecordUsageReply:
     """Record that a model was used; unknown models are accepted, because usage may precede registration."""
     event = UsageRecorded(
-        model_id=node.catalogue.canonical(request.model_id),
+        model_id=node.fleet.canonical(request.model_id),
         usage_type=request.usage_type,
         conversation_id=request.conversation_id,
     )
@@ -27,6 +27,6 @@ async def record_usage(node: Node, request: RecordUsageRequest, call: Call) -> R
 async def usage(node: Node, request: UsageRequest, _: Call) -> UsageReply:
     """Count the uses of models, grouped by model, time or conversation."""
     if request.model_id is not None:
-        request = msgspec.structs.replace(request, model_id=node.catalogue.canonical(request.model_id))
+        request = msgspec.structs.replace(request, model_id=node.fleet.canonical(request.model_id))
     async with node.projections.usage.reading(request.min_seq, own_seq=node.last_seq) as db:
         return await read_model.usage(db, request)

@@ -18,9 +18,11 @@ from suite import telemetry
 from suite.actors.embeddings import Embeddings
 from suite.actors.generation import ClientGeneration, GenerationResources
 from suite.actors.metrics import SlotTurnover, StepMetrics
+from suite.actors.moving import Moving
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.actors.tokens import Tokens
 from suite.bus.absence import NO_RESPONDERS
+from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection, Message
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
@@ -37,11 +39,13 @@ from suite.messages.actor import (
     Buffer,
     Clear,
     Cleared,
+    ConversationStored,
     Detokenize,
     Detokenized,
     Embed,
     Embedded,
     Failed,
+    GetConversation,
     Handover,
     HandoverReply,
     ProgressReply,
@@ -108,6 +112,12 @@ async def serve(
                     chat_template=spec.chat_template,
                     leave_core=leave_core,
                 )
+                moving: Moving | None = None
+                if spec.moving is not None:
+                    bucket = Bucket.of_conversations(connection, spec.moving, new_id=new_id)
+                    moving = Moving(
+                        spec, bucket, connection=connection, engine=engine, new_id=new_id, clock=clock
+                    )
                 resources = GenerationResources(
                     spec=spec,
                     connection=connection,
@@ -117,6 +127,7 @@ async def serve(
                     grammars=Grammars(spec.model_path, leave_core=leave_core),
                     clock=clock,
                     new_seed=new_seed,
+                    moving=moving,
                 )
                 actor = ModelActor(resources, subjects, pipe, buffers=model.buffers)
                 await actor.run()
@@ -169,6 +180,8 @@ class ModelActor:
                 await self._serve("tokenize", Tokenize, Tokenized, tokens.tokenize)
                 await self._serve("detokenize", Detokenize, Detokenized, tokens.detokenize)
                 await self._serve("template", ApplyTemplate, TemplateApplied, tokens.apply_template)
+                if (moving := self._resources.moving) is not None:
+                    await self._serve("export", GetConversation, ConversationStored, moving.export)
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "progress"), self._on_progress
                 )

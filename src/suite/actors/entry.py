@@ -22,10 +22,11 @@ from pathlib import Path
 from threading import Thread
 
 from suite.actors.pipe import NodePipe, exit_process
+from suite.actors.state_key import content_of, state_key
 from suite.core_table import SharedCores
 from suite.engine.gguf.signature import Signature
 from suite.engine.llama_model import ContextSettings
-from suite.engine.snapshots.folder import content_folder, key_of
+from suite.engine.snapshots.folder import content_folder
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.thread import EngineThread
 from suite.errors import LoadCancelled, ModelFileInvalid
@@ -124,14 +125,10 @@ def _snapshots(spec: ActorSpec) -> Snapshots | None:
     kept = spec.snapshots
     if kept is None:
         return None
-    content = spec.model_digest or spec.instance_id
+    directory = None if kept.directory is None else content_folder(Path(kept.directory), content_of(spec))
     return Snapshots(
-        directory=None if kept.directory is None else content_folder(Path(kept.directory), content),
-        key=key_of(
-            content,
-            streams=spec.slots if spec.kv_cache == "separate" else 1,
-            flash_attention=spec.flash_attention,
-        ),
+        directory=directory,
+        key=state_key(spec),
         memory_bytes=kept.memory_bytes,
         disk_bytes=kept.disk_bytes,
         max_conversations=kept.max_conversations,

@@ -21,6 +21,7 @@ from suite import telemetry
 from suite.actors.choice import PendingChoice
 from suite.actors.feed import Feed, TextDelta
 from suite.actors.metrics import timings, usage
+from suite.actors.moving import Moving
 from suite.actors.preparation import engine_request, prepare
 from suite.bus.absence import Absence
 from suite.bus.connection import Connection
@@ -64,6 +65,8 @@ class GenerationResources(msgspec.Struct, frozen=True, kw_only=True):
     grammars: Grammars
     clock: Clock
     new_seed: Callable[[], int]
+    moving: Moving | None
+    """None: conversations stay on their node."""
 
 
 class ClientGeneration:
@@ -77,6 +80,7 @@ class ClientGeneration:
         self._request = handover.request
         self._warnings = handover.warnings
         self._waited_ms = handover.waited_ms
+        self._former_node = handover.former_node
         self._reply = reply
         self._receipt = receipt
         self._resources = resources
@@ -209,12 +213,19 @@ class ClientGeneration:
             self._check_scores(len(prepared.requests[0].prompt))
             self._truncated_tokens = prepared.truncated_tokens
             self._warnings += (*prepared.warnings, *self._forgets())
+            await self._bring_conversation(prepared.requests[0])
             return prepared.requests
         # It ends like a generation that never got a slot.
         self._begin([engine_request(request, [], SamplingParams(), deadline)] * request.n)
         for generation in self._generations:
             generation.end(self._cancelled or "deadline")
         return ()
+
+    async def _bring_conversation(self, request: EngineRequest) -> None:
+        """Take over the conversation from the node that has had it, if that is another one."""
+        moving, id = self._resources.moving, request.conversation_id
+        if moving is not None and self._former_node and id is not None and request.reuse:
+            await moving.bring(self._former_node, id, request.prompt, is_needed=request.continues)
 
     def _forgets(self) -> tuple[str, ...]:
         """A warning if the other answers take the only slot from the conversation."""
@@ -337,6 +348,7 @@ class ClientGeneration:
                     self._reply,
                     failure,
                     stream=self._request.stream,
+                    node=self._resources.spec.node,
                     warnings=self._warnings,
                 )
         except Exception:
@@ -371,6 +383,7 @@ class ClientGeneration:
         choices = tuple(choice.finished(asked, self._id, self._outcome) for choice in self._choices)
         first = choices[0]
         return GenerateTextReply(
+            node=self._resources.spec.node,
             text=first.text,
             reasoning=first.reasoning,
             tool_calls=first.tool_calls,

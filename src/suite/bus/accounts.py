@@ -30,7 +30,14 @@ READERS_ACCOUNT: Final = "SUITE_READERS"
 ANY_INBOX: Final = "_INBOX"
 """The inbox prefix of clients that choose none."""
 
-FOR_OPERATORS: Final = ("rebuild_projection", "create_key", "list_keys", "revoke_key")
+FOR_OPERATORS: Final = (
+    "rebuild_projection",
+    "drain_node",
+    "push_model",
+    "create_key",
+    "list_keys",
+    "revoke_key",
+)
 """The actions that the role `client` may not request."""
 
 READERS_LIMITS: Final[Mapping[str, int]] = {
@@ -120,7 +127,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
 def roles(subjects: Subjects) -> dict[str, Role]:
     """All roles by name."""
     actions = (subjects.action(">"), "$SRV.>")
-    everything = (f"{subjects.root}.>", "$SRV.>", "$JS.>", "$KV.>")
+    everything = (f"{subjects.root}.>", "$SRV.>", "$JS.>", "$KV.>", "$O.>")
     return {
         "suite": Role(
             what="The suite's own processes: all of its subjects, and the answers to everybody.",
@@ -137,7 +144,7 @@ def roles(subjects: Subjects) -> dict[str, Role]:
             subscribe=("_INBOX.operator.>",),
         ),
         "client": Role(
-            what="Programs that use models: every action but rebuilding a read model and those about keys.",
+            what="Programs that use models: every action but those about files, read models, nodes and keys.",
             account=LOG_ACCOUNT,
             inbox_prefix="_INBOX.client",
             publish=actions,

@@ -22,6 +22,9 @@ from suite.messages.signals import Signal
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
 
+Commit: TypeAlias = Callable[[str, str], Awaitable[None]]
+"""Says that the process of an instance is about to answer a generation, both by their ids."""
+
 Route: TypeAlias = Literal["any", "model", "each"]
 """Who serves a request: any node, the one that is best for its model, or each, and one gathers it all."""
 
@@ -43,10 +46,10 @@ class Call:
         "_new_id",
         "_receipt",
         "_request_id",
+        "commit",
         "given",
         "gone",
         "headers",
-        "is_forwarded",
         "reply",
         "warnings",
     )
@@ -61,7 +64,7 @@ class Call:
         given: Collection[str] = (),
         receipt: str = "",
         *,
-        is_forwarded: bool = False,
+        commit: Commit | None = None,
     ) -> None:
         """`receipt`: the subject on which the server says that nobody received a signal."""
         self._connection = connection
@@ -76,8 +79,11 @@ class Call:
         """Warnings for the sender about fields that were ignored."""
         self.given = given
         """The names of the fields that the sender sent; all others of the request have their defaults."""
-        self.is_forwarded = is_forwarded
-        """Whether another node has handed it over: this one then answers only for itself."""
+        self.commit = commit
+        """What to call before a model's process gets a request that another node has handed over.
+
+        It raises NodeStopping if the request is served elsewhere by now.
+        """
         self.gone = anyio.Event()
         """Set when nobody receives the signals any more."""
 
@@ -87,6 +93,11 @@ class Call:
         if not self._request_id:
             self._request_id = self._new_id()
         return self._request_id
+
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether another node has handed it over: this one then answers only for itself."""
+        return self.commit is not None
 
     @property
     def client(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import msgspec
@@ -33,6 +34,18 @@ class Router(Protocol):
 
     async def rescue(self, action: Any, request: msgspec.Struct, message: Message) -> bool:
         """Hand a request over that this node cannot serve because it stops. Returns whether it did."""
+
+    def serving(self, arrival: Arrival) -> AbstractContextManager[None]:
+        """A block in which this node works on another node's request.
+
+        Raises NodeStopping if that one has it served elsewhere by now.
+        """
+
+    async def commit(self, message: Message, instance_id: str = "", generation_id: str = "") -> None:
+        """Say that a request is answered now, or that the process of an instance is about to answer it.
+
+        Raises NodeStopping for one that another node may have by now.
+        """
 
     async def end(self, message: Message, *, is_handed_over: bool) -> None:
         """Note that this node has answered a request, or that a model's process answers it."""

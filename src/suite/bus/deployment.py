@@ -43,6 +43,11 @@ listen: 127.0.0.1:4222
 max_payload: 1MB
 max_pending: 32MB  # what may wait for a connection that does not read; then the server ends it
 
+# A node that is frozen or out of reach goes on getting its share of the requests until the server notices:
+# with this within 3 s, with the defaults after minutes.
+ping_interval: 750ms
+ping_max: 2
+
 jetstream {
   store_dir: "jetstream"
   # An event that is acknowledged is on the disk. The default syncs every two minutes.

@@ -50,6 +50,11 @@ is stored already counts against it: a store that fills half of a disk could not
 """
 MAX_PENDING_BYTES = 32 * 1024 * 1024
 """How much may wait for a connection that does not read. Above that, the server closes the connection."""
+PING_INTERVAL = "750ms"
+"""How often a silent connection is asked whether it is still there."""
+PINGS_UNANSWERED = 2
+"""So many may be unanswered. A process that is frozen or out of reach is disconnected within 3 s, and gets no
+requests any more (ADR 59)."""
 START_SECONDS = 30.0
 """Time limit for a start. The server reads its whole store when it starts, which may be large."""
 STOP_SECONDS = 1.0
@@ -293,6 +298,8 @@ class EmbeddedServer:
             **self._clustering(),
             "max_payload": MAX_PAYLOAD_BYTES,
             "max_pending": MAX_PENDING_BYTES,
+            "ping_interval": PING_INTERVAL,
+            "ping_max": PINGS_UNANSWERED,
             "jetstream": {
                 "store_dir": str(self._directory / "jetstream"),
                 "sync_interval": "always",

@@ -279,6 +279,10 @@ class JetStream:
         """Delete the stream with all its messages."""
         await self._api(f"STREAM.DELETE.{self.stream}", None, _Deleted, timeout)
 
+    async def purge(self, subject_filter: str, *, timeout: float = 5.0) -> None:
+        """Remove all messages under the filter."""
+        await self._api(f"STREAM.PURGE.{self.stream}", {"filter": subject_filter}, _Deleted, timeout)
+
     # --- publishing ---------------------------------------------------------------------------------------
 
     async def publish(self, messages: Sequence[Outgoing], *, timeout: float) -> PubAck:

@@ -21,6 +21,7 @@ import msgspec
 
 from suite.bus.connection import Connection, Message
 from suite.bus.jetstream import (
+    NO_MESSAGE,
     STREAM_NOT_FOUND,
     TRANSIENT,
     WRONG_LAST_SEQUENCE,
@@ -56,7 +57,6 @@ DELETE_HEADERS = {"KV-Operation": "DEL"}
 PREPARE_SECONDS = 10.0
 """How long opening a bucket waits for JetStream: a cluster may be choosing its leader."""
 PREPARE_PAUSE_SECONDS = 0.1
-MESSAGE_NOT_FOUND = 10037
 VALUE_BYTES = 1024
 """The size of message that the bucket must at least allow, in bytes."""
 
@@ -97,26 +97,12 @@ class Leases:
         """Delete a value before it expires. Raises the same errors as put."""
         await self._store(name, b"", DELETE_HEADERS)
 
-    @asynccontextmanager
-    async def held(self, name: str, value: bytes) -> AsyncGenerator[None, None]:
-        """Wait until nobody else has set a value, and set it for the block. Raises the same errors as put.
+    async def take(self, name: str, value: bytes) -> bool:
+        """Set a value, or renew it, if nobody else has set another. Returns whether it is set.
 
-        ``value`` says who it is: the same value is one's own, of a life before. It is not renewed: who stays
-        in the block for longer than values live may no longer be alone.
+        ``value`` says who it is: the same value is one's own. Raises the same errors as put.
         """
-        while True:
-            taken = await self._take(name, value)
-            if taken is not None:
-                break
-            await anyio.sleep(RETRY_SECONDS)
-        try:
-            yield
-        finally:
-            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-                try:
-                    await self._store_after(name, b"", DELETE_HEADERS, taken)
-                except SuiteError as error:
-                    log.debug("the lease %s is left to expire: %s", name, error)
+        return await self._take(name, value) is not None
 
     async def watch(self) -> AsyncGenerator[tuple[str, bytes | None], None]:
         """Yield every existing value, then each change; None means that a value expired or was deleted.
@@ -217,7 +203,7 @@ class Leases:
         subject = f"{self._subject}.{escape(name)}"
         last = await self._api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
         if (message := last.get("message")) is None:
-            if last.get("error", {}).get("err_code") != MESSAGE_NOT_FOUND:
+            if last.get("error", {}).get("err_code") != NO_MESSAGE:
                 raise Unavailable(f"the lease {name} cannot be read: {last.get('error')}")
             return await self._store_after(name, value, {}, 0)
         is_removed = _is_removed(base64.b64decode(message.get("hdrs", "")))

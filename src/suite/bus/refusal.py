@@ -18,14 +18,15 @@ HEADER_LIMIT = 512
 _encode = msgspec.json.Encoder().encode
 
 
-def error_reply(error: SuiteError, warnings: tuple[str, ...] = ()) -> ErrorReply:
-    """The reply that tells a client about an error."""
+def error_reply(error: SuiteError, warnings: tuple[str, ...] = (), *, node: str = "") -> ErrorReply:
+    """The reply that tells a client about an error. `node`: who tells it, if the error does not say."""
     event_id = error.details.get("event_id")
     return ErrorReply(
         code=error.code,
         message=error.message,
         event_id=None if event_id is None else str(event_id),
         retry_after_ms=error.retry_after_ms if isinstance(error, Overloaded | Quarantined) else None,
+        node=error.node or node,
         warnings=warnings,
     )
 
@@ -36,6 +37,7 @@ async def terminate(
     error: SuiteError,
     *,
     stream: bool,
+    node: str = "",
     warnings: tuple[str, ...] = (),
 ) -> None:
     """Send an error as the last message of a request. If it cannot be sent, that is logged.
@@ -51,7 +53,7 @@ async def terminate(
         "Nats-Service-Error-Code": str(error.status),
     }
     try:
-        await connection.publish(reply, _encode(error_reply(error, warnings)), headers=headers)
+        await connection.publish(reply, _encode(error_reply(error, warnings, node=node)), headers=headers)
         if stream:
             await connection.publish(reply)
     except (Unavailable, InvalidRequest, TooLarge) as lost:

@@ -14,17 +14,19 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import anyio
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec.structs import replace
 from opentelemetry.trace import SpanKind
 
 from suite import telemetry
 from suite.bus.absence import NO_RESPONDERS
-from suite.bus.action import Action, Call, HandedOver, action
+from suite.bus.action import Action, Call, Commit, HandedOver, action
 from suite.bus.arrival import Arrival, Router
 from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.decoding import parse
@@ -32,6 +34,7 @@ from suite.bus.endpoint import QUEUE_GROUP, Endpoint, Endpoints
 from suite.bus.refusal import terminate
 from suite.errors import InvalidRequest, NodeStopping, Overloaded, SuiteError, TooLarge, Unavailable
 from suite.identity import NewId, Now, utc_now
+from suite.messages.actions.base import Reply
 from suite.messages.subjects import Subjects
 from suite.tasks import background
 
@@ -50,6 +53,13 @@ RESTING_LIMIT = 64
 
 _CONSUMER = SpanKind.CONSUMER
 _encode = msgspec.json.Encoder().encode
+
+
+def _is_for_another_node(endpoint: Endpoint[Any], message: Message) -> bool:
+    """Whether another node gathers the answer. It would wait for a node that waits for it, if both were full:
+    how many of these come at once, the limits of the other nodes say.
+    """
+    return endpoint.action.route == "each" and isinstance(message, Arrival)
 
 
 class Service(Generic[T]):
@@ -80,6 +90,7 @@ class Service(Generic[T]):
         self._on_failure = on_failure
         self._router = router
         self._new_id = new_id
+        self._node = metadata.get("node", "")
         self._identity = {"name": NAME, "id": new_id(), "version": version, "metadata": dict(metadata)}
         self._started = now()
         self._handlers: TaskGroup
@@ -117,6 +128,7 @@ class Service(Generic[T]):
         """Serve until the block is left, then give running requests ``drain_seconds`` to finish.
 
         Requests that have not finished by then are cancelled, and their senders get `node_stopping`.
+        ``node`` of the ``metadata`` is the name that stands in every answer.
         ``disabled`` maps the name of an action that is switched off to the setting that switches it on;
         the refusal names that setting. ``on_failure`` is called with the name of an action whose handler
         raised an unexpected exception. ``router`` finds the node that serves a request; without one it is
@@ -204,7 +216,7 @@ class Service(Generic[T]):
             known, error = self._endpoints.refusal(name)
             self._count(known, 0, error.code)
             await self._refuse(message, error)
-        elif endpoint.running < endpoint.action.limit:
+        elif endpoint.running < endpoint.action.limit or _is_for_another_node(endpoint, message):
             endpoint.running += 1
             self._running += 1
             while self._resting:
@@ -270,13 +282,13 @@ class Service(Generic[T]):
                     self._new_id,
                     given=fields.keys(),
                     receipt=receipt,
-                    is_forwarded=isinstance(message, Arrival),
+                    commit=self._commit(message),
                 )
                 if stream:
                     self._streaming[receipt] = call
-                reply = await endpoint.action.handler(self._context, request, call)
+                reply = await self._handle(endpoint, request, call, message)
             if not isinstance(reply, HandedOver):
-                await self._reply(message, _with_warnings(reply, warnings), stream=stream)
+                await self._reply(message, self._completed(reply, warnings), stream=stream)
         except SuiteError as refused:
             error = refused
         except asyncio.CancelledError:
@@ -300,6 +312,24 @@ class Service(Generic[T]):
         if self._router is not None:
             await self._router.end(message, is_handed_over=isinstance(reply, HandedOver))
         self._count(endpoint, time.perf_counter_ns() - began, error.code if error else "")
+
+    async def _handle(
+        self, endpoint: Endpoint[T], request: msgspec.Struct, call: Call, message: Message
+    ) -> msgspec.Struct:
+        """Have the handler work on a request. One of another node can be withdrawn until it is answered."""
+        handler = endpoint.action.handler
+        if self._router is None or not isinstance(message, Arrival):
+            return await handler(self._context, request, call)
+        with self._router.serving(message):
+            reply = await handler(self._context, request, call)
+            if not isinstance(reply, HandedOver):
+                await self._router.commit(message)
+        return reply
+
+    def _commit(self, message: Message) -> Commit | None:
+        if self._router is None or not isinstance(message, Arrival):
+            return None
+        return partial(self._router.commit, message)
 
     async def _is_rescued(
         self, endpoint: Endpoint[T], request: msgspec.Struct | None, message: Message
@@ -327,6 +357,12 @@ class Service(Generic[T]):
 
     # --- answers ------------------------------------------------------------------------------------------
 
+    def _completed(self, reply: msgspec.Struct, warnings: tuple[str, ...]) -> msgspec.Struct:
+        """The reply with the node that gives it, and the warnings of its request."""
+        if not isinstance(reply, Reply):
+            return reply
+        return replace(reply, node=reply.node or self._node, warnings=(*reply.warnings, *warnings))
+
     async def _reply(self, message: Message, reply: msgspec.Struct, *, stream: bool) -> None:
         """Send the answer. Raises TooLarge if it does not fit."""
         if not message.reply:
@@ -342,7 +378,9 @@ class Service(Generic[T]):
     async def _refuse(
         self, message: Message, error: SuiteError, warnings: tuple[str, ...] = (), *, stream: bool = False
     ) -> None:
-        await terminate(self._connection, message.reply, error, stream=stream, warnings=warnings)
+        await terminate(
+            self._connection, message.reply, error, stream=stream, node=self._node, warnings=warnings
+        )
 
     async def _discover(self, message: Message) -> None:
         if not message.reply or message.reply.startswith(self._not_to_answer):
@@ -359,9 +397,3 @@ class Service(Generic[T]):
             await self._connection.publish(message.reply, _encode(answer))
         except (Unavailable, InvalidRequest, TooLarge) as error:
             log.debug("an answer to $SRV.%s is lost: %s", verb, error)
-
-
-def _with_warnings(reply: msgspec.Struct, warnings: tuple[str, ...]) -> msgspec.Struct:
-    if not warnings or not hasattr(reply, "warnings"):
-        return reply
-    return msgspec.structs.replace(reply, warnings=(*reply.warnings, *warnings))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from suite.client import Client
     from suite.client.records import ProjectionName
-    from suite.messages.actions.projections import ErrorEntry, FleetModel, GetErrorsReply
+    from suite.messages.actions.projections import ErrorEntry, FleetFile, FleetModel, GetErrorsReply
     from suite.messages.events import Severity
 
 NAMES: tuple[ProjectionName, ...] = ("catalogue", "usage", "evaluation", "errors", "history")
@@ -107,7 +107,7 @@ def _show_fleet(models: Iterable[FleetModel]) -> None:
 
     rows = []
     for model in models:
-        nodes = ", ".join(file.node if file.node_up else f"{file.node} (down)" for file in model.files)
+        nodes = ", ".join(map(_node, model.files))
         file = model.files[0] if model.files else None
         rows.append(
             (
@@ -124,6 +124,12 @@ def _show_fleet(models: Iterable[FleetModel]) -> None:
         )
     columns = ["model", "nodes", "loaded on", "quant", "file>", "loads>", "failed>", "crashes>", "loads in>"]
     table(columns, rows)
+
+
+def _node(file: FleetFile) -> str:
+    if not file.node_up:
+        return f"{file.node} (down)"
+    return f"{file.node} (draining)" if file.node_draining else file.node
 
 
 @click.command()

@@ -273,6 +273,9 @@ def health(target: Target) -> int:
         f"{reply.models_loaded} of {reply.models_tracked} models loaded",
         indent=4,
     )
+    if len(reply.nodes) > 1 or reply.draining:
+        nodes = (f"{name} (draining)" if name in reply.draining else name for name in reply.nodes)
+        folded(f"nodes: {', '.join(nodes)}", indent=4)
     if reply.log_servers is not None and reply.log_servers.leader is not None:
         folded(f"log: {_log_servers(reply.log_servers)}", indent=4)
     for problem in reply.problems:

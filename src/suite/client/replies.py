@@ -54,6 +54,7 @@ def read_answer(data: bytes, kind: type[R]) -> R | Signal | None:
 
 def _error(reply: ErrorReply) -> SuiteError:
     error = error_from_reply(reply.code, reply.message, retry_after_ms=reply.retry_after_ms)
+    error.node = reply.node
     if reply.event_id is not None:
         error.details["event_id"] = reply.event_id
     return error

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from contextlib import aclosing, suppress
 from functools import partial
 from itertools import chain
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeAlias, TypeVar, Unpack
 
 import anyio
 import msgspec
@@ -26,10 +26,11 @@ from suite.client.keys import GatewayKeys
 from suite.client.opened_log import OpenedLog
 from suite.client.records import Records
 from suite.client.texts import Texts
-from suite.errors import InvalidRequest, SuiteError
+from suite.errors import GenerationExists, InvalidRequest, NodeLost, SuiteError, Unavailable
 from suite.identity import NewId
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actions.chat import ChatMessage
+from suite.messages.actions.drain import DrainNodeReply, DrainNodeRequest
 from suite.messages.actions.generation import (
     CancelGenerationReply,
     CancelGenerationRequest,
@@ -73,10 +74,21 @@ from suite.messages.actions.status import (
     ListModelsRequest,
     ModelsPage,
 )
+from suite.messages.actions.transfers import PushModelReply, PushModelRequest
 from suite.messages.envelope import Recorded
 from suite.messages.event_filter import event_filters, events_of_model
-from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Progress, Signal, Waiting
+from suite.messages.signals import (
+    HEARTBEAT_SECONDS,
+    Chunk,
+    Copying,
+    Draining,
+    Progress,
+    Signal,
+    Waiting,
+)
 from suite.messages.subjects import Subjects
+
+OnCopying: TypeAlias = Callable[[Copying], None]
 
 SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
 """A node that must send a heartbeat every second counts as lost after this long without a message."""
@@ -179,6 +191,44 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         request = UnloadModelRequest(model_id=model_id, drain_ms=drain_ms)
         limit = max(drain_ms, 0) / 1000 + UNLOAD_MARGIN_SECONDS
         return await self._ask("unload_model", request, UnloadModelReply, seconds=limit)
+
+    async def drain_node(
+        self,
+        node: str,
+        *,
+        undo: bool = False,
+        wait: bool = True,
+        on_progress: Callable[[Draining], None] | None = None,
+    ) -> DrainNodeReply:
+        """Take a node out of service, and return when it has nothing to do any more; ``undo`` takes it back.
+
+        Its pinned models and those that were used lately are loaded on other nodes first. ``on_progress`` is
+        called with what it still does. It goes on when this call is cancelled. Requires the role operator.
+        Raises NodeNotFound, and NodeLost when the node ends meanwhile.
+        """
+
+        def hear(signal: Signal) -> None:
+            if on_progress is not None and isinstance(signal, Draining):
+                on_progress(signal)
+
+        request = DrainNodeRequest(node=node, undo=undo, wait=wait, stream=True)
+        return await self._exchange("drain_node", request, DrainNodeReply, hear)
+
+    async def push_model(
+        self, model_id: str, nodes: Sequence[str] = (), *, on_progress: OnCopying | None = None
+    ) -> PushModelReply:
+        """Copy the files of a model to nodes that have not got them; to all if no nodes are named.
+
+        ``on_progress`` is called with how far each node is. The reply says what became of it on each. Raises
+        NodeNotFound and ModelNotFound. What was cut goes on where it was when the same is asked for again.
+        """
+
+        def hear(signal: Signal) -> None:
+            if on_progress is not None and isinstance(signal, Copying):
+                on_progress(signal)
+
+        request = PushModelRequest(model_id=model_id, nodes=tuple(nodes), stream=True)
+        return await self._exchange("push_model", request, PushModelReply, hear)
 
     async def preload_models(self, model_ids: Sequence[str]) -> PreloadModelsReply:
         """Load models before they are needed, and return the outcome of each."""
@@ -285,7 +335,7 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         body = {**request, "generation_id": generation_id, "stream": True}
         settled = False
         try:
-            reply = await self._exchange("generate_text", body, GenerateTextReply, hear_in_order)
+            reply = await self._exchange_again(body, hear_in_order)
             settled = True
             return reply
         except SuiteError:
@@ -391,7 +441,31 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         """Send the fields that the caller gave: for others a model may come with defaults of its own."""
         fields = msgspec.structs.fields(request)
         body = {each.encode_name: getattr(request, each.name) for each in fields if each.name in given}
-        return await self._exchange("generate_text", body, GenerateTextReply, hear)
+        return await self._exchange_again(body, hear)
+
+    async def _exchange_again(
+        self, body: Mapping[str, object], hear: Callable[[Signal], None]
+    ) -> GenerateTextReply:
+        """Request a generation, and once more under the same id if its node is lost before any text came.
+
+        What the lost node may still send then goes to an inbox that is gone.
+        """
+        begun = False
+
+        def note(signal: Signal) -> None:
+            nonlocal begun
+            begun = begun or isinstance(signal, Chunk)
+            hear(signal)
+
+        try:
+            return await self._exchange("generate_text", body, GenerateTextReply, note)
+        except NodeLost as lost:
+            if begun:
+                raise
+            try:
+                return await self._exchange("generate_text", body, GenerateTextReply, hear)
+            except (GenerationExists, Unavailable):  # it was not lost after all, or NATS is
+                raise lost from None
 
     async def _cancel(self, generation_id: str) -> None:
         """Try to cancel a generation on the server, within `CANCEL_SECONDS`."""

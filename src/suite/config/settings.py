@@ -91,9 +91,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     prompt_step_tokens: Count = 256
     """The most prompt tokens in one step while answers are generated, however little time they take."""
     max_step_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
-    """How long running answers wait at most for their next token while prompts are read, in milliseconds;
-    with less, prompts are read more slowly. Where their tokens alone take more than half of it, prompts get
-    as much time as they."""
+    """How long running answers wait at most for their next token while a prompt is read, in milliseconds; up
+    to four times as long while several are. With less, prompts are read more slowly. Where their tokens alone
+    take more than half of it, prompts get as much time as they."""
     idle_timeout_seconds: Seconds | None = None
     """0: never unloaded when idle. Default: the service's `idle_timeout_seconds`."""
     keep_alive: KeepAlive | None = None
@@ -197,6 +197,18 @@ class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """When a snapshot that nobody used is removed."""
 
 
+class TransferSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What travels from node to node, through an object store on NATS."""
+
+    store_mb: Annotated[int, Meta(ge=16, le=1 << 24)] = 1024
+    """The most that parts of model files take in the object store, in MiB (2**20 bytes). It counts when the
+    store is made, with the first model that is pushed."""
+    conversations_mb: Annotated[int, Meta(ge=0, le=1 << 20)] = 256
+    """The most that conversations on their way to another node take in the memory of NATS, in MiB; 0: none
+    travels, and the other node reads the prompt again. What travels has the conversation as token ids, which
+    are gone within a minute, and only nodes may read."""
+
+
 _is_origin = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
 
 
@@ -246,6 +258,21 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"{self.listen!r} is no address to listen on: write it as 127.0.0.1:8080"
             )
         return host.strip("[]") or "127.0.0.1", int(port)
+
+
+class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a model that is asked for more than its nodes can serve gets a copy on one more node."""
+
+    enabled: bool = True
+    """Whether this node may decide for the fleet about copies: one of those that may does so at a time."""
+    max_copies: Annotated[int, Meta(ge=0)] = 0
+    """On how many nodes a model may be loaded because of the load; 0 for all."""
+    waiting: Annotated[float, Meta(gt=0)] = 1.0
+    """How many requests must wait on average for each copy that there is."""
+    add_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 5.0
+    """The time over which those who wait are averaged."""
+    remove_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 60.0
+    """The time over which use is averaged before a copy goes, and the least time that it stays."""
 
 
 class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -363,8 +390,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nats: NatsSettings = NatsSettings()
     http: HttpSettings = HttpSettings()
     legacy: LegacySettings = LegacySettings()
+    replicas: ReplicaSettings = ReplicaSettings()
     retention: RetentionSettings = RetentionSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
+    transfers: TransferSettings = TransferSettings()
     models: dict[str, ModelSettings] = {}
 
     def for_model(self, model_id: str) -> ModelSettings:

@@ -1,6 +1,6 @@
 """Which node of a fleet serves a request: a pure decision over what the nodes tell of themselves (ADR 57)::
 
-    placed = place(Wanted(model_id="tiny", conversation_node="box2"), nodes, here="box1")
+    placed = place(Wanted(model_id="tiny", conversation_node="box2"), Nodes(views), here="box1")
     placed.node, placed.reason
 
 In this order: the node that has the conversation, else one that has the model and the least to do, else one
@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Final, Literal, TypeAlias
-from zlib import crc32
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from suite.domain.footprint import NOTHING, Footprint
+from suite.domain.footprint import Footprint
+from suite.domain.nodes import Hosted, Nodes, NodeView, Offer, Offered, seed_of
 
 Reason: TypeAlias = Literal["named", "conversation", "loaded", "fits", "evicts", "waits"]
 
@@ -29,47 +29,10 @@ tokens again takes less time than waiting there."""
 IDLE_HALF_LIFE_SECONDS: Final = 600.0
 """After so long without a use, the load of a model is worth half of what it took."""
 
-
-class Hosted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A model in the memory of a node."""
-
-    instance_id: str = ""
-    sha256: str = ""
-    is_ready: bool = True
-    holds: int = 0
-    slots: int = 1
-    footprint: Footprint = NOTHING
-    may_leave: bool = False
-    loss: float = 0.0
-    """What is lost if it leaves: the seconds that its load takes, less the longer nobody has used it."""
-
-    @property
-    def load(self) -> float:
-        """How many generations it has for each of its slots."""
-        return self.holds / self.slots
-
-
-class Offered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A model that a node could load."""
-
-    sha256: str = ""
-    footprint: Footprint = NOTHING
-    settings: str = ""
-
-
-class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """One node, as another knows it."""
-
-    node: str
-    limits: Footprint = NOTHING
-    free: Footprint = NOTHING
-    waiting: int = 0
-    """How many requests wait for memory."""
-    hosted: Mapping[str, Hosted] = {}
-    offered: Mapping[str, Offered] = {}
-    is_draining: bool = False
-    least_loss: float = math.inf
-    """The loss of the model that is cheapest to unload; infinite if none may leave."""
+_ROUNDED_DOWN: Final = 1 - 1e-9
+"""What a bound is multiplied by, for what sums of fractions lose."""
+_MIX: Final = 0x9E3779B97F4A7C15
+_MASK: Final = 2**64 - 1
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,57 +58,54 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes that have another file under the same id, and were left out."""
 
 
-class _Candidate(msgspec.Struct, frozen=True, gc=False):
+class _Host(NamedTuple):
+    """A node that has the model in memory, or on its way there."""
+
     view: NodeView
-    hosted: Hosted | None
-    offered: Offered | None
-
-    @property
-    def sha256(self) -> str:
-        """The digest of what it has loaded, or would load; empty if it is not known."""
-        if self.hosted is not None and self.hosted.sha256:
-            return self.hosted.sha256
-        return self.offered.sha256 if self.offered is not None else ""
+    hosted: Hosted
 
 
-def place(wanted: Wanted, nodes: Mapping[str, NodeView], *, here: str) -> Placement | None:
+class _Open(NamedTuple):
+    """Nodes that could load the model, and take new work."""
+
+    offered: Offered
+    views: list[NodeView]
+
+
+class _Options(NamedTuple):
+    """The nodes that have the content which the model's id stands for."""
+
+    content: str
+    """The digest of it; empty if no node knows it."""
+    hosts: list[_Host]
+    offers: list[Offer]
+    closed: frozenset[str]
+    """Nodes with such an offer that are left out: they are excluded, or have the model loaded."""
+    others: tuple[str, ...]
+
+
+def place(wanted: Wanted, nodes: Nodes, *, here: str) -> Placement | None:
     """Decide which node serves a request. None if no node has the model.
 
     `here`: the node that decides, which serves the request where nothing speaks for another.
     """
-    every = _candidates(wanted, nodes)
-    content = _content(every, here)
-    able = [each for each in every if _is_same(each.sha256, content)]
-    others = tuple(sorted(each.view.node for each in every if not _is_same(each.sha256, content)))
-
-    def placed(candidate: _Candidate, reason: Reason) -> Placement:
-        instance = candidate.hosted.instance_id if candidate.hosted is not None else ""
-        return Placement(
-            node=candidate.view.node,
-            reason=reason,
-            sha256=candidate.sha256 or content,
-            instance_id=instance,
-            others=others,
-        )
-
-    settled = [each for each in able if not each.view.is_draining] or [
-        each for each in able if each.hosted is not None
-    ]
-    loaded = [each for each in settled if each.hosted is not None]
-    least = min(loaded, key=lambda each: _business(each, wanted.model_id, here), default=None)
-    own = next((each for each in settled if each.view.node == wanted.conversation_node), None)
-    if own is not None and _stays(own, least):
-        return placed(own, "conversation")
-    if least is not None:
-        return placed(least, "loaded")
-    offers = [each for each in settled if each.offered is not None]
-    if (fitting := _fitting(offers, wanted.model_id)) is not None:
-        return placed(fitting, "fits")
-    if (evicting := _evicting(offers, wanted.model_id)) is not None:
-        return placed(evicting, "evicts")
-    if (waiting := _waiting(offers, wanted.model_id)) is not None:
-        return placed(waiting, "waits")
-    return None
+    options = _options(wanted, nodes)
+    hosts = [each for each in options.hosts if not each.view.is_draining]
+    opens = [] if hosts else _opens(options)
+    if not opens:
+        hosts = hosts or options.hosts  # all of them drain: what is loaded there still answers
+    found = _among(hosts, wanted, here) if hosts else _first(opens, wanted)
+    if found is None:
+        return None
+    view, reason = found
+    hosted = view.hosted.get(wanted.model_id)
+    return Placement(
+        node=view.node,
+        reason=reason,
+        sha256=_digest(view, wanted.model_id) or options.content,
+        instance_id=hosted.instance_id if hosted is not None else "",
+        others=options.others,
+    )
 
 
 def eviction(view: NodeView, need: Footprint) -> tuple[float, tuple[str, ...]] | None:
@@ -158,7 +118,7 @@ def eviction(view: NodeView, need: Footprint) -> tuple[float, tuple[str, ...]] |
     leaving: list[tuple[str, Hosted]] = []
     room = view.free
     able = [(id, each) for id, each in view.hosted.items() if each.may_leave and each.footprint.eases(short)]
-    for id, each in sorted(able, key=lambda pair: pair[1].loss / max(1, pair[1].footprint.total)):
+    for id, each in sorted(able, key=lambda pair: pair[1].density):
         if need.is_within(room):
             break
         leaving.append((id, each))
@@ -177,88 +137,169 @@ def loss(load_seconds: float, idle_seconds: float) -> float:
     return load_seconds * math.exp2(-idle_seconds / IDLE_HALF_LIFE_SECONDS)
 
 
-def _candidates(wanted: Wanted, nodes: Mapping[str, NodeView]) -> list[_Candidate]:
-    found = []
-    for node, view in nodes.items():
-        hosted, offered = view.hosted.get(wanted.model_id), view.offered.get(wanted.model_id)
-        if (hosted is not None or offered is not None) and node not in wanted.excluded:
-            found.append(_Candidate(view, hosted, offered))
-    return found
+# --- which file the id stands for ---------------------------------------------------------------------------
 
 
-def _content(candidates: Iterable[_Candidate], here: str) -> str:
-    """The digest of the content that the id stands for: what the node here has, else what most have."""
-    counts: Counter[str] = Counter()
-    for each in candidates:
-        if each.sha256:
-            if each.view.node == here:
-                return each.sha256
-            counts[each.sha256] += 1
-    if not counts:
-        return ""
-    most = max(counts.values())
-    return min(digest for digest, count in counts.items() if count == most)
+def _options(wanted: Wanted, nodes: Nodes) -> _Options:
+    model_id, excluded = wanted.model_id, wanted.excluded
+    hosting = [each for each in nodes.hosting(model_id) if each.node not in excluded]
+    offers = nodes.offering(model_id)
+    closed = excluded.union([each.node for each in hosting])
+    # What most have, so that the id stands for one file, whichever node decides.
+    content = _most_frequent(hosting, offers, closed, model_id)
+
+    def is_meant(digest: str) -> bool:
+        # What is not known yet cannot be told apart.
+        return digest == content or not digest or not content
+
+    others = {each.node for each in hosting if not is_meant(_digest(each, model_id))}
+    for offered, views in offers:
+        if not is_meant(offered.sha256):
+            others |= views.keys() - closed
+    return _Options(
+        content=content,
+        hosts=[_Host(each, each.hosted[model_id]) for each in hosting if each.node not in others],
+        offers=[each for each in offers if is_meant(each.offered.sha256)],
+        closed=closed,
+        others=tuple(sorted(others)),
+    )
 
 
-def _is_same(digest: str, content: str) -> bool:
-    """Whether it may be the same content: what is not known yet cannot be told apart."""
-    return digest == content or not digest or not content
+def _most_frequent(
+    hosting: Iterable[NodeView], offers: Iterable[Offer], closed: frozenset[str], model_id: str
+) -> str:
+    """The digest that most nodes have, or would load; empty if none knows it."""
+    counts = Counter(_digest(each, model_id) for each in hosting)
+    for offered, views in offers:
+        counts[offered.sha256] += len(views) - sum(node in views for node in closed)
+    del counts[""]
+    most = max(counts.values(), default=0)
+    return min((digest for digest, count in counts.items() if count == most > 0), default="")
 
 
-def _stays(own: _Candidate, least: _Candidate | None) -> bool:
+def _digest(view: NodeView, model_id: str) -> str:
+    """The digest of what a node has loaded, or would load; empty if it is not known."""
+    hosted, offered = view.hosted.get(model_id), view.offered.get(model_id)
+    if hosted is not None and hosted.sha256:
+        return hosted.sha256
+    return offered.sha256 if offered is not None else ""
+
+
+# --- nodes that have it loaded ------------------------------------------------------------------------------
+
+
+def _among(hosts: list[_Host], wanted: Wanted, here: str) -> tuple[NodeView, Reason]:
+    def business(host: _Host) -> tuple[bool, float, bool, int]:
+        view, hosted = host
+        return not hosted.is_ready, hosted.load, view.node != here, lot(view, wanted.model_id)
+
+    least = min(hosts, key=business)
+    own = next((each for each in hosts if each.view.node == wanted.conversation_node), None)
+    if own is not None and _stays(own, least):
+        return own.view, "conversation"
+    return least.view, "loaded"
+
+
+def _stays(own: _Host, least: _Host) -> bool:
     """Whether a conversation goes on where it was."""
-    if own.hosted is None:
-        # Its tokens are in a file at best. That is worth a load, but not that others leave.
-        return least is None and own.offered is not None and own.offered.footprint.is_within(own.view.free)
-    if least is None or least is own or least.hosted is None or not least.hosted.is_ready:
+    if own is least or not least.hosted.is_ready:
         return True
     return own.hosted.load < CROWDED or least.hosted.load >= 1
 
 
-def _business(candidate: _Candidate, model_id: str, here: str) -> tuple[bool, float, bool, int]:
-    hosted, node = candidate.hosted, candidate.view.node
-    assert hosted is not None
-    return not hosted.is_ready, hosted.load, node != here, _lot(node, model_id)
+# --- nodes that could load it -------------------------------------------------------------------------------
 
 
-def _fitting(offers: Iterable[_Candidate], model_id: str) -> _Candidate | None:
-    fitting = [
-        each
-        for each in offers
-        if each.offered is not None
-        and not each.view.waiting
-        and each.offered.footprint.is_within(each.view.free)
-    ]
-    return min(fitting, key=lambda each: _lot(each.view.node, model_id), default=None)
+def _opens(options: _Options) -> list[_Open]:
+    closed, opens = options.closed, []
+    for offered, all_views in options.offers:
+        views = [each for each in all_views.values() if not each.is_draining and each.node not in closed]
+        if views:
+            opens.append(_Open(offered, views))
+    return opens
 
 
-def _evicting(offers: Iterable[_Candidate], model_id: str) -> _Candidate | None:
+def _first(opens: list[_Open], wanted: Wanted) -> tuple[NodeView, Reason] | None:
+    """The first way to load it that there is, in the order that the module tells."""
+    at_once = [_Open(offered, [each for each in views if not each.waiting]) for offered, views in opens]
+    fitting = [view for offered, views in at_once for view in _with_room(offered.footprint, views)]
+    for view in fitting:
+        if view.node == wanted.conversation_node:
+            # Its tokens are in a file at best. That is worth a load, but not that others leave.
+            return view, "conversation"
+    if fitting:
+        return _drawn(fitting, wanted.model_id), "fits"
+    if (evicting := _evicting(at_once, wanted.model_id)) is not None:
+        return evicting, "evicts"
+    if (waiting := _waiting(opens, wanted.model_id)) is not None:
+        return waiting, "waits"
+    return None
+
+
+def _with_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
+    ram = need.ram
+    found = [each for each in views if ram <= each.free.ram]
+    return [each for each in found if need.is_within(each.free)] if need.gpus else found
+
+
+def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     """The node that loses the least; those are looked at first that could lose less than any yet."""
-    best: _Candidate | None = None
+    able = [_Open(offered, _that_could_make_room(offered.footprint, views)) for offered, views in opens]
+    each_able = [(view, offered.footprint) for offered, views in able for view in views]
+    bounds = [bound for offered, views in able for bound in _least_losses(views, offered.footprint)]
+    best: NodeView | None = None
     least = (math.inf, 0)
-    for each in sorted(offers, key=lambda each: each.view.least_loss):
-        if each.view.least_loss > least[0] or math.isinf(each.view.least_loss):
-            break
-        if each.offered is None or each.view.waiting:
-            continue
-        if (found := eviction(each.view, each.offered.footprint)) is not None:
-            cost = (found[0], _lot(each.view.node, model_id))
-            if cost < least:
-                best, least = each, cost
+    while (bound := min(bounds, default=math.inf)) <= least[0] and not math.isinf(bound):
+        index = bounds.index(bound)
+        bounds[index] = math.inf
+        view, need = each_able[index]
+        found = eviction(view, need)
+        if found is not None and (cost := (found[0], lot(view, model_id))) < least:
+            best, least = view, cost
     return best
 
 
-def _waiting(offers: Iterable[_Candidate], model_id: str) -> _Candidate | None:
+def _that_could_make_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
+    found = [each for each in views if need.ram <= each.room.ram]
+    return [each for each in found if need.is_within(each.room)] if need.gpus else found
+
+
+def _least_losses(views: list[NodeView], need: Footprint) -> list[float]:
+    """What each node loses at the least if models leave for one that needs this."""
+    if need.gpus:
+        missing = [need.beyond(each.free).total for each in views]
+    else:
+        missing = [need.ram - each.free.ram for each in views]
+    return [
+        by_size
+        if (by_size := each.least_density * count * _ROUNDED_DOWN) > each.least_loss
+        else each.least_loss
+        for each, count in zip(views, missing, strict=True)
+    ]
+
+
+def _waiting(opens: list[_Open], model_id: str) -> NodeView | None:
     """Of the nodes where it fits at all the one where fewest wait; if it fits nowhere, one that says so."""
 
-    def order(each: _Candidate) -> tuple[bool, int, int]:
-        assert each.offered is not None
-        fits = each.offered.footprint.is_within(each.view.limits)
-        return not fits, each.view.waiting, _lot(each.view.node, model_id)
+    def order(each: tuple[Offered, NodeView]) -> tuple[bool, int, int]:
+        offered, view = each
+        return not offered.footprint.is_within(view.limits), view.waiting, lot(view, model_id)
 
-    return min(offers, key=order, default=None)
+    every = ((offered, view) for offered, views in opens for view in views)
+    found = min(every, key=order, default=None)
+    return found[1] if found is not None else None
 
 
-def _lot(node: str, model_id: str) -> int:
+# --- what settles what is equal -----------------------------------------------------------------------------
+
+
+def lot(view: NodeView, model_id: str) -> int:
     """A number that is as good as random, and the same wherever it is asked."""
-    return crc32(f"{node}\0{model_id}".encode())
+    return (view.seed ^ seed_of(model_id)) * _MIX & _MASK
+
+
+def _drawn(views: list[NodeView], model_id: str) -> NodeView:
+    """The node with the least lot, as `lot` has it."""
+    of_model = seed_of(model_id)
+    drawn = [(each.seed ^ of_model) * _MIX & _MASK for each in views]
+    return views[drawn.index(min(drawn))]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from suite.engine.backend import Backend
 from suite.engine.slots import Plan, Slot, Slots
-from suite.engine.snapshots.file import pack
+from suite.engine.snapshots.file import Saved, pack, unpack
 from suite.engine.snapshots.snapshot import PrefixMatch
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.window import closing
@@ -77,6 +77,11 @@ class Conversations:
         plan = self._plan(prompt, conversation_id)
         found = self._find(prompt, conversation_id, besides=plan.reused_tokens)
         return plan.reused_tokens if found is None else found.tokens
+
+    def missing_tokens(self, prompt: list[int], conversation_id: str | None) -> int:
+        """How many tokens of a prompt would have to be decoded now."""
+        reusable = self.reusable_tokens(prompt, conversation_id) if self.free_slots else 0
+        return len(prompt) - reusable
 
     def can_lend(self, slot: Slot, tokens: int) -> bool:
         """Whether `assign_slot` can copy the first `tokens` of a slot once they are decoded."""
@@ -231,6 +236,41 @@ class Conversations:
         """Remove all tokens from a slot."""
         self._backend.truncate(slot.sequence, 0)
         self._slots.mark_empty(slot)
+
+    # --- to other nodes and from them -----------------------------------------------------------------------
+
+    def export(self, conversation_id: str) -> Saved | None:
+        """The state of a conversation that goes on elsewhere; None: there is none.
+
+        It stays here to be reused, but cannot be continued from here any more.
+        """
+        slot = self._slots.find(conversation_id)
+        if slot is not None and not slot.generating:
+            self._save(slot)
+            slot.tail = None
+        if self._snapshots is None:
+            return None
+        saved = self._snapshots.saved(conversation_id)
+        self._snapshots.supersede(conversation_id)
+        return saved
+
+    def adopt(self, saved: Saved) -> None:
+        """Take over a conversation that was elsewhere until now, in place of what is here of it.
+
+        While it generates here, or without snapshots, nothing is taken over.
+        """
+        slot = self._slots.find(saved.conversation_id)
+        if self._snapshots is None or (slot is not None and slot.generating):
+            return
+        if slot is not None:
+            self.empty(slot)
+        self._snapshots.put(
+            saved.conversation_id,
+            unpack(saved.tokens),
+            saved.payload,
+            min_prefix=saved.min_prefix,
+            tail=saved.tail,
+        )
 
     # --- eviction -------------------------------------------------------------------------------------------
 

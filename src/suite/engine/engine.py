@@ -21,6 +21,7 @@ from suite.engine.generation import Generation
 from suite.engine.listener import Listener
 from suite.engine.scheduler import BatchShare, Lead, Run, Scheduler, batch_entries, by_sequence, step_work
 from suite.engine.slots import Slots
+from suite.engine.snapshots.file import Saved
 from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.text import visible_tokens
 from suite.errors import GenerationFailed, PromptTooLong, SuiteError
@@ -50,6 +51,14 @@ class StepStats(NamedTuple):
 
 
 OnStep: TypeAlias = Callable[[StepStats], None]
+
+
+class Exported(NamedTuple):
+    """The state of a conversation that goes on elsewhere."""
+
+    saved: Saved
+    reading_seconds: float | None
+    """How long it would take here to decode its tokens anew; None: nothing was decoded yet."""
 
 
 class Engine:
@@ -159,6 +168,21 @@ class Engine:
     def snapshot_all(self, seconds: float) -> None:
         """Make snapshots of all conversations and write them to disk, taking at most this many seconds."""
         self._conversations.snapshot_all(seconds)
+
+    # --- between nodes --------------------------------------------------------------------------------------
+
+    def reading_seconds(self, prompt: list[int], conversation_id: str | None) -> float | None:
+        """How long it takes to decode what of a prompt is not to be reused; None: nothing was decoded yet."""
+        return self._scheduler.reading_seconds(self._conversations.missing_tokens(prompt, conversation_id))
+
+    def export(self, conversation_id: str) -> Exported | None:
+        """The state of a conversation that goes on elsewhere; None: there is none."""
+        saved = self._conversations.export(conversation_id)
+        return None if saved is None else Exported(saved, self._scheduler.reading_seconds(saved.token_count))
+
+    def adopt(self, saved: Saved) -> None:
+        """Take over a conversation that was elsewhere until now."""
+        self._conversations.adopt(saved)
 
     # --- ends -----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,9 @@ from suite.engine.step_time import Piece, StepTime, StepWork
 
 PRIORITY_SECONDS = 10.0
 """Each step of priority moves a generation forward in the queue as if it had arrived this much earlier."""
+MOST_PATIENCE = 4
+"""With so many prompts that are being read, or more, a step may take so many times as long: each step also
+decodes the running answers, which costs the same for a long step as for a short one."""
 
 
 class Run:
@@ -95,7 +98,8 @@ class Scheduler:
         scored_tokens: int | None = None,
     ) -> None:
         """While answers are being generated, a step has at most `prompt_step_tokens` of prompts, and no more
-        of them than let it take `max_step_seconds`; but prompts get as much time as answers.
+        of them than let it take `max_step_seconds`, each times the number of prompts up to `MOST_PATIENCE`;
+        but prompts get as much time as answers.
 
         Of prompts whose log probabilities are wanted, a step has at most `scored_tokens`; None: no limit.
         """
@@ -230,7 +234,7 @@ class Scheduler:
             return answers
         room, seconds = self._batch_tokens - len(answers), math.inf
         if answers:
-            room = min(room, self._prompt_step_tokens)
+            room = min(room, self._prompt_step_tokens * self._patience)
             seconds = self._seconds_for_prompts(len(answers), spent)
         return answers + self._pieces(room, seconds)
 
@@ -238,13 +242,22 @@ class Scheduler:
         """Take account of how long a step took."""
         self._step_time.learn(work, seconds)
 
+    def reading_seconds(self, tokens: int) -> float | None:
+        """How long it takes to decode so many tokens of a prompt; None before any was."""
+        return self._step_time.reading(tokens)
+
     def _seconds_for_prompts(self, answers: int, spent: float) -> float:
         """What is left of a step's time, and at least as much as its answers take.
 
         Otherwise a prompt would hardly be read beside many answers, or on a slow machine.
         """
         answering = self._step_time.answers(answers)
-        return max(self._max_step_seconds - spent - answering, answering)
+        return max(self._max_step_seconds * self._patience - spent - answering, answering)
+
+    @property
+    def _patience(self) -> int:
+        """How many times longer a step may take: as many as wait for their first token, up to a limit."""
+        return min(max(1, sum(not run.prefilled for run in self.running)), MOST_PATIENCE)
 
     def _pieces(self, room: int, seconds: float) -> list[BatchShare]:
         """Pieces of prompts, in the order in which they are to be read: at least a token of the first."""

@@ -56,6 +56,13 @@ class StepTime:
         """Seconds that these pieces add to a step."""
         return sum(piece.tokens * self._per_token(_range(piece)) for piece in pieces)
 
+    def reading(self, tokens: int) -> float | None:
+        """Seconds that a prompt of so many tokens takes; None before any was measured."""
+        if not self._token:
+            return None
+        starts = range(0, tokens, _FIRST_RANGE)
+        return self.prompts(Piece(start, min(_FIRST_RANGE, tokens - start)) for start in starts)
+
     def tokens_within(self, seconds: float, position: int) -> int:
         """How many tokens of a prompt can be decoded in this time, from a position on."""
         return int(min(seconds / self._per_token(_range(Piece(position, 1))), 1e9))

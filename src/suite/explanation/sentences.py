@@ -33,7 +33,9 @@ from suite.messages.events import (
     ModelReleased,
     ModelRemoved,
     ModelUnpinned,
+    NodeDraining,
     NodeLost,
+    NodeResumed,
     NodeStarted,
     NodeStopped,
     PredictionMade,
@@ -126,6 +128,10 @@ def _sentences(event: Event, time: datetime, cause: Recorded | None) -> Iterator
             yield f"The service on {event.node} started."
         case NodeStopped():
             yield f"The service on {event.node} stopped."
+        case NodeDraining():
+            yield f"{event.node} is being drained{_asked(event.requested_by)}: it gets no new work."
+        case NodeResumed():
+            yield f"{event.node} takes work again{_asked(event.requested_by)}: it is not drained any more."
         case NodeLost():
             yield f"The service on {event.node} ended without a stop, as {event.observer} noticed."
 
@@ -140,6 +146,10 @@ def _loaded(event: InstanceLoaded) -> str:
     if event.estimated_bytes:
         taken += f", and {size(event.estimated_bytes)} had been estimated"
     return f"{event.model_id} was loaded on {event.node} in {span(event.load_ms / 1000)}: {taken}."
+
+
+def _asked(requested_by: str) -> str:
+    return f", as {requested_by} asked" if requested_by else ""
 
 
 def _by_gpu(gpus: Mapping[str, int]) -> str:
@@ -168,6 +178,8 @@ def _why_it_loads(decision: Decision) -> str:
             return "because it was likely to be used soon: nobody had asked for it yet"
         case "pin":
             return "because it is pinned"
+        case "replica":
+            return "as a replica: requests for it waited on other nodes"
         case _:
             requests = counted(decision.waiting, "request")
             waited = decision.waited_seconds
@@ -195,6 +207,8 @@ def _unloaded(event: InstanceUnloaded, cause: Recorded | None) -> Iterator[str]:
             yield f"{model} was unloaded on {node}: its file was deleted."
         case "file_changed":
             yield f"{model} was unloaded on {node}: its file has other content than was loaded."
+        case "spare":
+            yield f"{model} was unloaded on {node}: it was a replica, and those on other nodes are enough."
 
 
 def _idle(event: InstanceUnloaded) -> str:

@@ -41,6 +41,14 @@ class SnapshotSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_age_seconds: float
 
 
+class MovingSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The bucket of the object store through which conversations go to other nodes, and come from them."""
+
+    bucket: str
+    max_bytes: int
+    ttl_seconds: float
+
+
 class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
     """The files of a model as the node saw them, so that its process notices if it has loaded others."""
 
@@ -88,6 +96,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of these files; None while it is not known."""
     snapshots: SnapshotSpec | None
     """None: no snapshots are made."""
+    moving: MovingSpec | None = None
+    """None: no conversation goes to another node."""
     usage_retention_seconds: int
     """After this time its usage events expire in the log; 0: never."""
     tracing: str
@@ -185,6 +195,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     waited_ms: float = 0.0
     """For memory and the load, until the actor was asked."""
+    former_node: str = ""
+    """The node that has had its conversation until now; empty if that is this one, or not known."""
 
 
 class ActorReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +241,31 @@ class ProgressReply(ActorReply, frozen=True, kw_only=True):
     """How far the generations of an actor are, by their ids. The request has no body."""
 
     generations: dict[str, GenerationProgress] = {}
+
+
+class GetConversation(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks the node that has had a conversation for its state, and that node asks its actor with the same.
+
+    Whatever the answer, the conversation goes on where it is asked for.
+    """
+
+    model_id: str
+    content: str
+    """The digest of the model's content."""
+    key: str
+    """What states must be of to be restored: see `suite.engine.snapshots.folder.key_of`."""
+    conversation_id: str
+    reading_seconds: float | None
+    """How long the actor that asks would take to read the prompt instead; None if it has not read any yet."""
+    is_needed: bool = False
+    """Whether it cannot read the prompt instead, as only the new turn was sent."""
+
+
+class ConversationStored(ActorReply, frozen=True, kw_only=True):
+    """The state of the conversation is in the object store."""
+
+    name: str = ""
+    """Under this name; empty: there is none, or its tokens are read sooner than it is moved."""
 
 
 class Embed(msgspec.Struct, frozen=True, kw_only=True):

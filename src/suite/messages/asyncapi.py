@@ -17,6 +17,8 @@ from suite.version import __version__
 SIGNALS: Mapping[str, tuple[type[signals.Signal], ...]] = {
     "load_model": (signals.Progress, signals.Heartbeat),
     "rebuild_projection": (signals.Folded, signals.Heartbeat),
+    "drain_node": (signals.Draining, signals.Heartbeat),
+    "push_model": (signals.Copying, signals.Heartbeat),
     "generate_text": (signals.Accepted, signals.Progress, signals.Chunk, signals.Heartbeat),
 }
 """The signals that an action with ``stream: true`` sends before its reply."""

@@ -95,6 +95,24 @@ class NodeLost(NodeEvent, frozen=True, kw_only=True):
     observer: str
 
 
+@event("node", "draining")
+class NodeDraining(NodeEvent, frozen=True, kw_only=True):
+    """A node is being taken out of service: it gets no new work, until it is started again or has resumed."""
+
+    epoch: int
+    requested_by: str
+    """How the requester calls itself; empty if it does not."""
+
+
+@event("node", "resumed")
+class NodeResumed(NodeEvent, frozen=True, kw_only=True):
+    """A node that was being drained takes work again."""
+
+    epoch: int
+    requested_by: str
+    """How the requester calls itself; empty if it does not."""
+
+
 # --- model ------------------------------------------------------------------------------------------------
 
 
@@ -178,8 +196,9 @@ class ModelReleased(ModelEvent, frozen=True, kw_only=True):
 # --- instance ---------------------------------------------------------------------------------------------
 
 UnloadReason = Literal[
-    "requested", "idle", "evicted", "shutdown", "node_lost", "file_removed", "file_changed"
+    "requested", "idle", "evicted", "shutdown", "node_lost", "file_removed", "file_changed", "spare"
 ]
+"""Why a model was unloaded; `spare`: it was a copy, and those on other nodes are enough."""
 
 
 class InstanceEvent(Event, frozen=True, kw_only=True):

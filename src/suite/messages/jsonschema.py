@@ -15,6 +15,7 @@ from suite.messages import events, signals
 from suite.messages.actions import (
     base,
     chat,
+    drain,
     embedding,
     evaluation,
     explanation,
@@ -26,6 +27,7 @@ from suite.messages.actions import (
     residency,
     status,
     tokens,
+    transfers,
     usage,
 )
 
@@ -43,6 +45,8 @@ ACTIONS = (
     projections,
     explanation,
     keys,
+    drain,
+    transfers,
     status,
 )
 """The modules with the types of the actions."""

@@ -16,6 +16,14 @@ PROTOCOL: Final = 1
 """Nodes work together only with those of the same protocol."""
 
 
+class Introduction(msgspec.Struct, frozen=True, kw_only=True):
+    """What can be read of a node's state whatever protocol it speaks."""
+
+    node: str
+    protocol: int
+    version: str = ""
+
+
 class HostedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A model that is in memory, or on its way there."""
 
@@ -31,6 +39,8 @@ class HostedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The bytes that it has of each memory, by its name: `ram`, `gpu0`."""
     may_leave: bool = False
     """Whether it could be unloaded for another model now."""
+    is_replica: bool = False
+    """Whether it was loaded as a copy, because the load was too much for other nodes."""
     idle_seconds: float = 0.0
     """For how long nobody has used it, when this was told."""
     load_seconds: float = 0.0
@@ -45,7 +55,7 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The sequence of the event of its start: a higher one is a later life."""
     number: int
     """Counts the states of this life."""
-    protocol: int = PROTOCOL
+    protocol: int
     version: str = ""
     host: str = ""
     is_draining: bool = False
@@ -93,11 +103,14 @@ class CataloguePage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ForwardedState: TypeAlias = Literal["handed_over", "ended", "misplaced"]
-"""`handed_over`: a model's process answers it. `ended`: it is answered. `misplaced`: what it was for is not
-there any more, and nothing was done."""
+"""`handed_over`: a model's process is about to answer it. `ended`: it is answered. `misplaced`: what it was
+for is not there any more, or the node stops or was cut off, and no answer has begun."""
 
 
-class Forwarded(msgspec.Struct, frozen=True, kw_only=True):
+class Forwarded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of a request that one node has forwarded to another, as that one tells the first."""
 
     state: ForwardedState
+    instance_id: str = ""
+    """With `handed_over`: the instance whose process answers it."""
+    generation_id: str = ""

@@ -48,6 +48,14 @@ class Folded(Signal, frozen=True, kw_only=True, tag="folded"):
     fraction: float
 
 
+class Copying(Signal, frozen=True, kw_only=True, tag="copying"):
+    """How much of a model a node has of which it gets a copy."""
+
+    node: str
+    bytes: int
+    total_bytes: int
+
+
 class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
     """The next piece of the text or the reasoning; ``index`` counts from 0 without gaps, over all choices."""
 
@@ -61,10 +69,20 @@ class Chunk(Signal, frozen=True, kw_only=True, tag="chunk"):
     """Those of the tokens since the previous chunk, if requested. The text of the last may still follow."""
 
 
+class Draining(Signal, frozen=True, kw_only=True, tag="draining"):
+    """What a node that is being drained still does; sent whenever it changes."""
+
+    node: str
+    generations: int
+    """How many run or wait there."""
+    loading: str | None = None
+    """The model that another node is loading in its place."""
+
+
 class Heartbeat(Signal, frozen=True, kw_only=True, tag="heartbeat"):
     """The work goes on without news; sent every second while nothing else is sent."""
 
 
-AnySignal: TypeAlias = Accepted | Waiting | Progress | Folded | Chunk | Heartbeat
+AnySignal: TypeAlias = Accepted | Waiting | Progress | Folded | Draining | Copying | Chunk | Heartbeat
 
 HEARTBEAT_SECONDS = 1.0

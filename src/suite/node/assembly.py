@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from suite import machine
 from suite.bus import credentials
+from suite.bus.claims import Claims
 from suite.bus.cluster import Cluster, ClusterFile, address_of, is_loopback, split_address
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
@@ -38,7 +39,9 @@ from suite.node.address import Address
 from suite.node.appraisal import Appraisals
 from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
+from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
+from suite.node.fleet.generation_ids import CLAIM_SECONDS, GenerationIds
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import GatewayProcess
 from suite.node.generations import Generations
@@ -53,6 +56,7 @@ from suite.node.quarantine import Quarantine
 from suite.node.reporter import Reporter
 from suite.node.sizes import ModelSizes
 from suite.node.supervisor import Supervisor
+from suite.node.transfers.transfers import Transfers
 from suite.prediction.frequency import MostUsedLastHour
 from suite.projections.projections import Projections
 from suite.units import size
@@ -174,7 +178,9 @@ def make_supervisor(
         gpus=gpus.read,
         standby=settings.standby and settings.enable_gguf_management,
         make_spec=partial(actor_spec, settings, env.nats.access, catalogue, cores, limits),
-        terminate=lambda lease, error: terminate(connection, lease.reply, error, stream=lease.stream),
+        terminate=lambda lease, error: terminate(
+            connection, lease.reply, error, stream=lease.stream, node=settings.node
+        ),
         cores=cores,
         memory_kills=MemoryKills(cgroups.out_of_memory_kills),
         appraise=Appraisals(learning.appraiser, now=env.now),
@@ -217,6 +223,19 @@ def make_node(
 ) -> Node:
     """What every action gets."""
     settings, connection, log, clock = env.settings, env.connection, env.log, env.clock
+    fleet = Fleet(
+        settings.node,
+        journal.epoch,
+        connection=connection,
+        subjects=env.subjects,
+        log=log,
+        catalogue=catalogue,
+        supervisor=supervisor,
+        tasks=env.tasks,
+        clock=clock,
+    )
+    claims = Claims(connection, f"{env.subjects.stream}_GENERATIONS", seconds=CLAIM_SECONDS)
+    ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
     return Node(
         settings,
         cluster=ClusterWatch(
@@ -239,18 +258,27 @@ def make_node(
         policy=MostUsedLastHour(),
         learning=learning,
         supervisor=supervisor,
-        generations=Generations(connection, env.subjects, settings.node, supervisor, env.tasks, clock),
+        generations=Generations(
+            connection, env.subjects, settings.node, supervisor, env.tasks, clock, ids=ids
+        ),
         pins=pins,
-        fleet=Fleet(
+        fleet=fleet,
+        drain=Drain(
             settings.node,
-            journal.epoch,
-            connection=connection,
-            subjects=env.subjects,
-            log=log,
-            catalogue=catalogue,
+            fleet=fleet,
             supervisor=supervisor,
+            journal=journal,
             tasks=env.tasks,
             clock=clock,
+        ),
+        transfers=Transfers(
+            settings,
+            connection,
+            env.subjects,
+            catalogue,
+            supervisor,
+            tasks=env.tasks,
+            new_id=env.new_id,
         ),
         gateway=env.gateway,
         new_id=env.new_id,

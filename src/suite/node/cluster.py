@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 
 from suite.bus.connection import Connection
-from suite.bus.jetstream import NO_JETSTREAM_LEADER, JetStream, NoAnswer, NotSent, Refused
+from suite.bus.jetstream import NO_JETSTREAM_LEADER, JetStream, NoAnswer, NotSent, Refused, StreamInfo
 from suite.bus.replicas import Replication, raise_replicas
 from suite.errors import SuiteError
 from suite.identity import NewId
@@ -26,8 +26,9 @@ SOON_SECONDS: Final = 2.0
 ASK_SECONDS: Final = 2.0
 SAY_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.2
-_OF_THE_SUITE: Final = ("KV_{}_", "OBJ_{}_")
-"""What the names of the suite's buckets and object stores begin with."""
+_BUCKET: Final = "KV_{}_"
+"""What the names of the suite's buckets begin with. What is in its object stores only passes through: they
+stay on one server each (ADR 61)."""
 
 
 @asynccontextmanager
@@ -114,22 +115,31 @@ class ClusterWatch:
         self.problem = next((each.problem for each in found if each.problem is not None), None)
 
     async def _names(self) -> list[str]:
-        """The log first, then its buckets and object stores."""
+        """The log first, then its buckets."""
         log = self._subjects.stream
         if not self._connection.is_clustered:
             return [log]
-        prefixes = tuple(each.format(log) for each in _OF_THE_SUITE)
-        return [log, *(name for name in await self._of(log).names() if name.startswith(prefixes))]
+        bucket = _BUCKET.format(log)
+        return [log, *(name for name in await self._of(log).names() if name.startswith(bucket))]
 
     async def _replication(self, name: str) -> Replication:
         stream = self._of(name)
         info = await stream.info(timeout=ASK_SECONDS)
         if self._connection.is_clustered:
-            # The answer to a change has no leader yet: what became of it is seen at the next look.
-            raised = await raise_replicas(stream, info, replicas=self._wanted)
-            if raised is not info:
-                logger.info("%s gets %s replicas", name, raised.config.get("num_replicas"))
+            await self._raise(stream, info)
         return Replication.of(info, wanted=self._wanted)
+
+    async def _raise(self, stream: JetStream, info: StreamInfo) -> None:
+        """Give a stream more replicas. It has no leader for a moment then, so the next look sees them."""
+        try:
+            raised = await raise_replicas(stream, info, replicas=self._wanted)
+        except Refused as refused:
+            logger.debug(
+                "%s gets no more replicas: %s", stream.stream, refused
+            )  # health says how many it has
+        else:
+            if raised is not info:
+                logger.info("%s gets %s replicas", stream.stream, raised.config.get("num_replicas"))
 
     def _of(self, stream: str) -> JetStream:
         return JetStream(self._connection, stream, new_id=self._new_id)

@@ -17,7 +17,8 @@ import anyio.abc
 import msgspec
 
 from suite import telemetry
-from suite.bus.action import Call
+from suite.bus.action import Call, Commit
+from suite.bus.claims import Taken
 from suite.bus.connection import Connection
 from suite.catalogue import Model
 from suite.errors import (
@@ -48,6 +49,7 @@ from suite.messages.actor import (
 from suite.messages.signals import HEARTBEAT_SECONDS, AnySignal, Heartbeat, Progress
 from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
+from suite.node.fleet.generation_ids import GenerationIds
 from suite.node.instance import Asked, Instance, Lease
 from suite.node.supervisor import Supervisor
 from suite.tasks import background
@@ -111,9 +113,10 @@ def failure_of(instance: Instance) -> SuiteError:
     return instance.failure.copy() if instance.failure else ActorCrashed()
 
 
-class _Pending(NamedTuple):
+class Pending(NamedTuple):
     """A generation that no actor has yet."""
 
+    generation_id: str
     scope: anyio.CancelScope
     model_id: str
     asked: Asked
@@ -130,6 +133,8 @@ class Generations:
         supervisor: Supervisor,
         tasks: anyio.abc.TaskGroup,
         clock: Clock,
+        *,
+        ids: GenerationIds,
     ) -> None:
         self._connection = connection
         self._subjects = subjects
@@ -137,40 +142,67 @@ class Generations:
         self._supervisor = supervisor
         self._tasks = tasks
         self._clock = clock
-        self._pending: dict[str, _Pending] = {}
+        self._ids = ids
+        self._pending: dict[str, Pending] = {}
+        self._taken: dict[str, Taken] = {}
+        """The ids that clients chose, of generations that have not ended."""
+        supervisor.on_generation_end = self._let_go
+
+    @asynccontextmanager
+    async def begun(
+        self, generation_id: str, model_id: str, *, conversation_id: str | None, client: str | None
+    ) -> AsyncIterator[Pending]:
+        """Have a generation known from now on, so that it can be cancelled while the block starts it.
+
+        `client` is how the requester calls itself. Raises GenerationExists, and Cancelled if it was cancelled
+        in the block.
+        """
+        if generation_id in self._pending or self._supervisor.find_generation(generation_id):
+            raise GenerationExists
+        asked = Asked(since=self._clock(), conversation_id=conversation_id, client=client)
+        pending = Pending(generation_id, anyio.CancelScope(), model_id, asked)
+        self._pending[generation_id] = pending
+        try:
+            with pending.scope:
+                yield pending
+        finally:
+            del self._pending[generation_id]
+            instance = self._supervisor.find_generation(generation_id)
+            if instance is None:
+                self._let_go(generation_id)
+        if pending.scope.cancelled_caught:
+            if instance is not None:
+                self._tasks.start_soon(self._settle, instance, generation_id)  # the actor may have it
+            raise Cancelled
+
+    async def take_id(self, generation_id: str, reply: str) -> None:
+        """Take the id that a client chose for a generation that has begun. Raises GenerationExists.
+
+        `reply`: where the generation's answer goes.
+        """
+        with anyio.CancelScope(shield=True):  # what is taken is known, and so is let go
+            if (taken := await self._ids.take(generation_id, reply)) is not None:
+                self._taken[generation_id] = taken
 
     async def start(
         self,
+        pending: Pending,
         model: Model,
         handover: Handover,
         reply: str,
         call: Call | None,
         *,
         terms: Terms,
-        client: str | None = None,
+        commit: Commit | None = None,
     ) -> None:
         """Have an actor accept the generation. The model is loaded first if necessary, on these terms.
 
-        `call` gets the signals, if any are wanted. `client` is how the requester calls itself. Raises the
-        error of the load or the actor's refusal, GenerationExists, Cancelled or ActorCrashed.
+        `call` gets the signals, if any are wanted. `commit` is called before the actor gets it. Raises the
+        error of the load or the actor's refusal, ActorCrashed, or what `commit` raises.
         """
-        generation_id = handover.generation_id
-        if generation_id in self._pending or self._supervisor.find_generation(generation_id):
-            raise GenerationExists
-        asked = Asked(since=self._clock(), conversation_id=handover.request.conversation_id, client=client)
-        scope = anyio.CancelScope()
-        self._pending[generation_id] = _Pending(scope, model.model_id, asked)
-        try:
-            with scope:
-                async with beating(call, scope.cancel):
-                    send = call.send if call is not None else None
-                    await self._start(model, handover, reply, send, asked, terms)
-        finally:
-            del self._pending[generation_id]
-        if scope.cancelled_caught:
-            if (instance := self._supervisor.find_generation(generation_id)) is not None:
-                self._tasks.start_soon(self._settle, instance, generation_id)  # the actor may have it
-            raise Cancelled
+        async with beating(call, pending.scope.cancel):
+            send = call.send if call is not None else None
+            await self._start(model, handover, reply, send, pending.asked, terms, commit)
 
     @property
     def pending(self) -> int:
@@ -276,6 +308,11 @@ class Generations:
         instance.was_used = True
         return reply
 
+    def _let_go(self, generation_id: str) -> None:
+        """Let others have the id of a generation that has ended."""
+        if generation_id not in self._pending and (taken := self._taken.pop(generation_id, None)) is not None:
+            self._tasks.start_soon(self._ids.let_go, taken)
+
     def _info(
         self, generation_id: str, model_id: str, asked: Asked, *, state: GenerationState, tokens: int | None
     ) -> GenerationInfo:
@@ -287,6 +324,7 @@ class Generations:
             completion_tokens=tokens,
             conversation_id=asked.conversation_id,
             client=asked.client,
+            node=self._node,
         )
 
     async def _progress(self, instance: Instance) -> Mapping[str, GenerationProgress]:
@@ -307,11 +345,14 @@ class Generations:
         send: Send | None,
         asked: Asked,
         terms: Terms,
+        commit: Commit | None,
     ) -> None:
         id = handover.generation_id
         for _ in range(_ATTEMPTS):
             async with self._supervisor.hold(model, terms, correlation_id=id, tell=send) as instance:
                 await wait_loaded(instance, send)
+                if commit is not None:
+                    await commit(instance.instance_id, id)
                 if await self._hand_over(instance, handover, reply, asked):
                     return
                 await instance.wait_gone()
@@ -343,7 +384,7 @@ class Generations:
             self._tasks.start_soon(self._settle, instance, generation_id)
             raise
         except anyio.get_cancelled_exc_class():
-            raise  # `start` calls `_settle`
+            raise  # `begun` calls `_settle`
         except BaseException:
             self._supervisor.release(instance, generation_id)
             raise

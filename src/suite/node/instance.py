@@ -89,6 +89,8 @@ class Instance:
         self.leases: dict[str, Lease] = {}
         self.waiting = 0
         """How many requests wait for the load, or are about to hand over a generation."""
+        self.purpose: Purpose = "request"
+        """What it was loaded for."""
         self._bets = 0
         """How many of these are bets on its use."""
         self.keep_alive: float | None = None

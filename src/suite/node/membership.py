@@ -34,7 +34,7 @@ from suite.errors import (
 from suite.errors import NodeLost as NodeLostError
 from suite.log import Attempts, Expectation, Log
 from suite.messages.envelope import Recorded
-from suite.messages.events import NodeEvent, NodeLost, NodeStarted, NodeStopped
+from suite.messages.events import NodeLost, NodeStarted, NodeStopped
 from suite.messages.subjects import Subjects
 from suite.node.journal import Journal
 from suite.tasks import background
@@ -208,16 +208,17 @@ class Membership:
         return undecided
 
     async def _newest(self, subject_filter: str) -> dict[str, Recorded]:
-        """The newest event of each node.
+        """The newest event of each node that begins or ends a life.
 
         Reads all events rather than the last ones, because a foreign message or a copy could hide an event.
         """
         newest: dict[str, Recorded] = {}
         known: set[str] = set()
         async for recorded in self._log.read(subject_filter):
-            if isinstance(recorded.data, NodeEvent) and recorded.id not in known:
+            fact = recorded.data
+            if isinstance(fact, NodeStarted | NodeStopped | NodeLost) and recorded.id not in known:
                 known.add(recorded.id)
-                newest[recorded.data.node] = recorded
+                newest[fact.node] = recorded
         return newest
 
     async def _bury(self, name: str, *, epoch: int) -> bool:

@@ -16,6 +16,7 @@ def _memory(supervisor: Supervisor, name: str) -> MemoryInfo:
     residency, watch = supervisor.residency, supervisor.memory
     measured = sum(each.footprint[name] for each in supervisor.instances.values())
     return MemoryInfo(
+        node=supervisor.node,
         name=name,
         limit_bytes=residency.limit_bytes[name],
         reserved_bytes=residency.reserved_bytes[name],

@@ -19,9 +19,11 @@ from suite.log import Log
 from suite.messages.actions.base import KeepAlive
 from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
+from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
 from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
+from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
 from suite.node.foreign_messages import ForeignMessages
 from suite.node.gateway import GatewayProcess
@@ -32,6 +34,7 @@ from suite.node.learning import Learning
 from suite.node.pins import Pins
 from suite.node.snapshots import snapshots_of
 from suite.node.supervisor import Supervisor
+from suite.node.transfers.transfers import Transfers, moving_spec
 from suite.prediction.policy import Policy
 from suite.projections.projections import Projections
 from suite.projections.usage import UsageHistory
@@ -63,6 +66,8 @@ class Node:
         generations: Generations,
         pins: Pins,
         fleet: Fleet,
+        drain: Drain,
+        transfers: Transfers,
         gateway: GatewayProcess | None,
         new_id: NewId,
         now: Now,
@@ -84,6 +89,8 @@ class Node:
         self.generations = generations
         self.pins = pins
         self.fleet = fleet
+        self.drain = drain
+        self.transfers = transfers
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
@@ -261,6 +268,8 @@ async def actor_spec(
         model_files=ModelFiles(paths=tuple(map(str, model.file.parts)), signature=signature.text),
         model_digest=digest,
         snapshots=_snapshots(settings, model.model_id, digest),
+        # A state is known by the digest of its model, here and on other nodes.
+        moving=moving_spec(settings, Subjects(settings.subject_root)) if digest is not None else None,
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
         tracing=settings.trace,
         chat_template=model.settings.chat_template,

@@ -9,11 +9,11 @@ from typing import Final
 
 import anyio
 
-from suite.bus.kv import Leases
 from suite.catalogue import Model
 from suite.errors import SuiteError, UnknownOutcome
 from suite.messages.events import PredictionMade
 from suite.node.admission import Terms
+from suite.node.fleet.leadership import Leadership
 from suite.node.generations import wait_loaded
 from suite.node.instance import Instance
 from suite.node.node import Node
@@ -23,8 +23,8 @@ from suite.prediction.bet_book import LOADED_ALREADY, not_loaded
 
 logger = logging.getLogger("suite.node")
 
-LEASE: Final = "predictor"
-"""What a node holds while it takes a bet: only one in the fleet does so at a time."""
+LEAST_PAUSE_SECONDS: Final = 0.5
+"""How often it is looked whether this node is the one of the fleet that takes bets."""
 RETRY_SECONDS: Final = 10.0
 """After how long it looks again where a round was not possible."""
 
@@ -42,16 +42,19 @@ class Preloader:
         self._likely: frozenset[str] = frozenset()
         """The models in memory that are likely to be used."""
 
-    async def run(self, leases: Leases) -> None:
+    async def run(self, leadership: Leadership) -> None:
         """Take the bets that pay, first as soon as the history is known and then after every interval.
 
-        `leases`: of the fleet, so that only one node takes a bet at a time.
+        `leadership`: of the fleet, so that only one node takes bets at a time.
         """
         while True:
-            is_over = await self._round(leases)
-            await anyio.sleep(
-                self._interval_seconds if is_over else min(RETRY_SECONDS, self._interval_seconds)
-            )
+            if not leadership.is_held:
+                pause_seconds = LEAST_PAUSE_SECONDS
+            elif await self._round(leadership):
+                pause_seconds = self._interval_seconds
+            else:
+                pause_seconds = min(RETRY_SECONDS, self._interval_seconds)
+            await anyio.sleep(pause_seconds)
 
     def keep_alive(self, model: Model) -> float:
         """The idle time in seconds after which the model is unloaded; infinite for one that is likely used.
@@ -64,28 +67,27 @@ class Preloader:
         is_likely = model.model_id in self._likely or self._prospects.is_bet_on(model.model_id)
         return math.inf if is_out_of_reach or is_likely else self._node.keep_alive(model)
 
-    async def _round(self, leases: Leases) -> bool:
+    async def _round(self, leadership: Leadership) -> bool:
         """Take the bets that pay now. Returns False if others wait, or the log cannot be reached."""
         try:
-            while (made := await self._take(leases)) is not None and await self._load(made):
-                pass
+            while leadership.is_held and (made := await self._take()) is not None:
+                if not await self._load(made):
+                    break
         except SuiteError as error:
             logger.warning("no bets are taken at the moment: %s", error.message)
             return False
         return not self._node.supervisor.admission.state.waiting
 
-    async def _take(self, leases: Leases) -> PredictionMade | None:
-        """Take the best bet, in the log, while no other node takes one; None if none pays now."""
+    async def _take(self) -> PredictionMade | None:
+        """Take the best bet, in the log; None if none pays now."""
         await self._catch_up()
-        async with leases.held(LEASE, self._node.name.encode()):
-            await self._catch_up()  # with the bets of other nodes
-            self._likely = self._prospects.likely()
-            made = self._prospects.best()
-            if made is not None:
-                undone = not_loaded(made, UnknownOutcome.code)
-                await self._node.journal.decide(made, undone=undone, correlation_id=made.prediction_id)
-                self._node.predictions_made += 1
-            return made
+        self._likely = self._prospects.likely()
+        made = self._prospects.best()
+        if made is not None:
+            undone = not_loaded(made, UnknownOutcome.code)
+            await self._node.journal.decide(made, undone=undone, correlation_id=made.prediction_id)
+            self._node.predictions_made += 1
+        return made
 
     async def _catch_up(self) -> None:
         await self._node.learning.reach((await self._node.log.extent()).last_seq)

@@ -15,6 +15,7 @@ import anyio.to_thread
 
 from suite import data_directory, telemetry
 from suite.actions.catalogue import get_model_status, list_models
+from suite.actions.drain import drain_node
 from suite.actions.embedding import embed
 from suite.actions.evaluation import (
     compare_models,
@@ -34,6 +35,7 @@ from suite.actions.projections import get_errors, get_fleet, rebuild_projection
 from suite.actions.ranking import rerank
 from suite.actions.residency import load_model, pin_model, release_model, unload_model, unpin_model
 from suite.actions.tokens import apply_template, detokenize, tokenize
+from suite.actions.transfers import push_model
 from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
@@ -62,16 +64,18 @@ from suite.node.cluster import joined_cluster
 from suite.node.content import ContentWatch
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
+from suite.node.fleet.leadership import LEASE_SECONDS, Leadership
 from suite.node.gateway import GatewayProcess
 from suite.node.journal import Journal
 from suite.node.learning import Learning
-from suite.node.membership import LEASE_SECONDS, Membership
+from suite.node.membership import Membership
 from suite.node.node import Node
 from suite.node.past import read_past
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
+from suite.node.replication import Replication
 from suite.node.reporter import Reporter
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
@@ -96,6 +100,7 @@ ACTIONS = (
     apply_template,
     cancel_generation,
     clear_kv_cache,
+    push_model,
     list_models,
     get_model_status,
     health_check,
@@ -118,6 +123,7 @@ ACTIONS = (
     get_fleet,
     explain,
     rebuild_projection,
+    drain_node,
     create_key,
     list_keys,
     revoke_key,
@@ -137,6 +143,7 @@ _NEEDS_MODELS = (
     apply_template,
     cancel_generation,
     clear_kv_cache,
+    push_model,
     preload_models,
     select_model,
 )
@@ -275,11 +282,12 @@ async def running_node(
                         yield node
                     finally:
                         nats.address.withdraw()
-                        await node.fleet.withdraw()
+                        await node.fleet.stop()
                         supervisor.admission.close()
                     async with ending.draining(tasks, partial(_running_work, node, service)):
                         await service.drain()
                         await supervisor.drain()
+                        await node.fleet.settle()
                 # Instances whose end is not in the log by the deadline are closed at the next start.
                 with ending.all_the_rest():
                     await supervisor.stop(PROCESS_SECONDS)
@@ -336,23 +344,29 @@ def _start_background(env: Environment, node: Node) -> None:
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
-    if settings.enable_predictive_loading and settings.enable_gguf_management:
-        tasks.start_soon(_take_bets, env, preloader)
+    if settings.enable_gguf_management:
+        tasks.start_soon(_lead, env, node, preloader)
 
 
-async def _take_bets(env: Environment, preloader: Preloader) -> None:
+async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
+    """Do what only one node of a fleet does at a time, whenever this is the one."""
     bucket = f"{env.subjects.stream}_PREDICTOR"
-    try:
-        leases = await Leases.open(
-            env.connection,
-            bucket,
-            ttl_seconds=LEASE_SECONDS,
-            replicas=env.settings.nats.wanted_replicas,
-        )
-    except SuiteError as error:
-        logger.warning("nothing is loaded in advance until the next start: %s", error.message)
-    else:
-        await preloader.run(leases)
+    leases = partial(
+        Leases.open,
+        env.connection,
+        bucket,
+        ttl_seconds=LEASE_SECONDS,
+        replicas=env.settings.nats.wanted_replicas,
+    )
+    async with anyio.create_task_group() as tasks:
+        if env.settings.enable_predictive_loading:
+            predictor = Leadership("predictor", node.name, node.fleet.peers, leases, env.clock)
+            tasks.start_soon(predictor.run)
+            tasks.start_soon(preloader.run, predictor)
+        if env.settings.replicas.enabled:
+            replicas = Leadership("replicas", node.name, node.fleet.peers, leases, env.clock)
+            tasks.start_soon(replicas.run)
+            tasks.start_soon(Replication(node, replicas).run)
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:
@@ -381,6 +395,7 @@ async def _service(env: Environment, node: Node, reporter: Reporter) -> AsyncIte
         router=node.fleet.routing,
     ) as service:
         node.service = service
+        await node.transfers.listen()
         await node.fleet.serve(service.receive)
         if settings.enable_backward_compatibility:
             await env.tasks.start(

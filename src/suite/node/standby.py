@@ -11,6 +11,7 @@ none, it starts its own. Like every model's process it ends with its node, when 
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 
@@ -87,6 +88,9 @@ class Standby:
                 await process.wait()
             if self._process is None:
                 return True
+            if process.returncode == -signal.SIGINT:
+                # A Ctrl-C came before the process had its own session: the node stops.
+                return False
             logger.warning(
                 "the process that stood ready ended with exit code %s: %s",
                 process.returncode,

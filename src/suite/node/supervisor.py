@@ -122,11 +122,15 @@ class Supervisor:
         )
         self.counts: Counter[str] = Counter()
         """Counts of loads, unloads, crashes, generations and tokens since the start."""
+        self.on_answered: Callable[[str], None] = lambda _: None
+        """Called with the id of a generation that an actor had, once its requester has the last message."""
         self.load_errors: dict[str, str] = {}
         """Why the last load of a model failed, by model id; removed when the next load begins."""
         self.quarantine = quarantine
         """Which models must not be loaded now."""
-        self._node = node
+        self.node = node
+        self.on_generation_end: Callable[[str], None] = lambda _: None
+        """Called with the id of a generation that a process has no more."""
         self._journal = journal
         self._make_spec = make_spec
         self._terminate = terminate
@@ -297,8 +301,9 @@ class Supervisor:
             raise NodeStopping
         instance = Instance(model, self._new_id(), now=self._clock())
         instance.correlation_id = correlation_id
+        instance.purpose = start.decision.purpose if start.decision is not None else "request"
         started = InstanceLoadStarted(
-            node=self._node,
+            node=self.node,
             model_id=model.model_id,
             instance_id=instance.instance_id,
             reserved_bytes=start.reserved_bytes.total,
@@ -312,7 +317,7 @@ class Supervisor:
         victims = [self.instances[id] for id in start.evicting]
         with telemetry.span("decide load", model=model.model_id), self._leaving(victims) as evicted:
             undone = InstanceLoadFailed(
-                node=self._node,
+                node=self.node,
                 model_id=model.model_id,
                 instance_id=instance.instance_id,
                 code=UnknownOutcome.code,
@@ -420,6 +425,7 @@ class Supervisor:
                 instance.was_used = True
                 self._journal.last_seq = max(self._journal.last_seq, report.seq or 0)
                 self.release(instance, report.generation_id)
+                self.on_answered(report.generation_id)
                 self.memory.look_soon()
         instance.changed()
 
@@ -450,7 +456,7 @@ class Supervisor:
         for buffer in instance.buffers:
             parts[buffer.part] += buffer.bytes
         return InstanceLoaded(
-            node=self._node,
+            node=self.node,
             model_id=instance.model.model_id,
             instance_id=instance.instance_id,
             pid=instance.process.pid,
@@ -502,7 +508,7 @@ class Supervisor:
         await self._record(
             instance,
             InstanceGrew(
-                node=self._node,
+                node=self.node,
                 model_id=instance.model.model_id,
                 instance_id=instance.instance_id,
                 reserved_bytes=reserved_bytes.total,
@@ -564,9 +570,11 @@ class Supervisor:
     async def _terminate_leases(self, instance: Instance, error: SuiteError) -> None:
         """Send the terminal message of each generation that the actor had accepted and can no longer end."""
         while instance.leases:
-            _, lease = instance.leases.popitem()
+            generation_id, lease = instance.leases.popitem()
+            self.on_generation_end(generation_id)
             if lease.accepted:
                 await self._terminate(lease, error)
+                self.on_answered(generation_id)
 
     async def _record(self, instance: Instance, fact: InstanceEvent) -> None:
         try:
@@ -585,6 +593,7 @@ class Supervisor:
     def release(self, instance: Instance, generation_id: str) -> None:
         """Release the lease of a generation that has ended."""
         if instance.leases.pop(generation_id, None) is not None:
+            self.on_generation_end(generation_id)
             self._touch(instance)
             instance.changed()
 

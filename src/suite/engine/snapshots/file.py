@@ -16,9 +16,9 @@ import sys
 from array import array
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, BinaryIO, NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -59,6 +59,28 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     tokens_digest: bytes
     payload_bytes: int
     payload_checksum: int
+
+
+class Saved(NamedTuple):
+    """The saved state of a conversation, as it travels to another node."""
+
+    conversation_id: str
+    tokens: bytes
+    """Packed by `pack`."""
+    tail: tuple[int, ...] | None
+    """Sampled after the tokens, not part of the state; None: the conversation cannot be continued from it."""
+    min_prefix: int
+    payload: Payload
+
+    @property
+    def token_count(self) -> int:
+        """How many tokens it has."""
+        return len(self.tokens) // TOKEN_BYTES
+
+    @property
+    def size(self) -> int:
+        """Its bytes, without those of the header."""
+        return len(self.payload) + len(self.tokens)
 
 
 class Preamble(NamedTuple):
@@ -122,6 +144,29 @@ def encode(
     return _FIXED_HEADER.pack(_MAGIC, VERSION, len(header), digest(header)) + header + tokens
 
 
+def to_bytes(key: str, saved: Saved) -> bytes:
+    """All bytes of a file."""
+    beginning = encode(
+        key,
+        saved.conversation_id,
+        saved.tokens,
+        saved.payload,
+        min_prefix=saved.min_prefix,
+        tail=saved.tail,
+    )
+    return b"".join((beginning, saved.payload))
+
+
+def from_bytes(key: str, data: bytes) -> Saved:
+    """Read and verify all bytes of a file of this key. Raises InvalidSnapshotFile."""
+    file = BytesIO(data)
+    header, tokens = _read_preamble(file, len(data), key)
+    payload = memoryview(data)[file.tell() :]
+    if crc32(payload) != header.payload_checksum:
+        raise InvalidSnapshotFile("its state is damaged")
+    return Saved(header.conversation_id, tokens, header.tail, header.min_prefix, payload)
+
+
 def write(path: Path, pieces: Sequence[Payload], *, used: float, go_on: Callable[[], bool]) -> bool:
     """Write a new private file (0600) of these pieces, modified at `used` (epoch seconds).
 
@@ -142,19 +187,19 @@ def write(path: Path, pieces: Sequence[Payload], *, used: float, go_on: Callable
 def read_header(path: Path) -> Header:
     """Read a file's header, even of an incomplete file. Raises InvalidSnapshotFile or OSError."""
     with _opened(path) as file:
-        return _read_header(file)
+        return _read_header(file, _size(file))
 
 
 def read_preamble(path: Path, key: str) -> Preamble:
     """Read the header and the tokens of a file of this key. Raises InvalidSnapshotFile or OSError."""
     with _opened(path) as file:
-        return _read_preamble(file, key)
+        return _read_preamble(file, _size(file), key)
 
 
 def read_payload(path: Path, key: str, tokens: bytes) -> Payload:
     """Read and verify llama.cpp's state of these tokens. Raises InvalidSnapshotFile or OSError."""
     with _opened(path) as file:
-        preamble = _read_preamble(file, key)
+        preamble = _read_preamble(file, _size(file), key)
         if preamble.tokens != tokens:
             raise InvalidSnapshotFile("it holds other tokens than it did")
         payload = uninitialised(preamble.header.payload_bytes)
@@ -175,7 +220,11 @@ def _opened(path: Path) -> BufferedReader:
         raise
 
 
-def _read_header(file: BufferedReader) -> Header:
+def _size(file: BufferedReader) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _read_header(file: BinaryIO, size: int) -> Header:
     fixed = file.read(_FIXED_HEADER.size)
     if len(fixed) < _FIXED_HEADER.size:
         raise InvalidSnapshotFile("it is truncated")
@@ -184,7 +233,7 @@ def _read_header(file: BufferedReader) -> Header:
         raise InvalidSnapshotFile("it is not a snapshot")
     if version != VERSION:
         raise InvalidSnapshotFile(f"it is of version {version}, not {VERSION}")
-    if length > os.fstat(file.fileno()).st_size:
+    if length > size:
         raise InvalidSnapshotFile("its header is damaged")
     raw = file.read(length)
     if digest(raw) != checksum:
@@ -195,12 +244,12 @@ def _read_header(file: BufferedReader) -> Header:
         raise InvalidSnapshotFile("its header has other fields") from None
 
 
-def _read_preamble(file: BufferedReader, key: str) -> Preamble:
-    header = _read_header(file)
+def _read_preamble(file: BinaryIO, size: int, key: str) -> Preamble:
+    header = _read_header(file, size)
     if header.key != key:
         raise InvalidSnapshotFile("it is of another model or of other settings")
     token_bytes = header.tokens * TOKEN_BYTES
-    if os.fstat(file.fileno()).st_size != file.tell() + token_bytes + header.payload_bytes:
+    if size != file.tell() + token_bytes + header.payload_bytes:
         raise InvalidSnapshotFile("it is truncated, or has grown")
     tokens = file.read(token_bytes)
     if digest(tokens) != header.tokens_digest:

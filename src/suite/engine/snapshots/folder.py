@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from suite.engine.snapshots import file as snapshot_file
-from suite.engine.snapshots.file import InvalidSnapshotFile
+from suite.engine.snapshots.file import InvalidSnapshotFile, Saved
 
 _log = logging.getLogger("suite.engine")
 
@@ -93,6 +93,27 @@ def remove_snapshots(directory: Path, conversation_id: str | None = None) -> tup
             files += 1
             tokens += header.tokens
     return files, tokens
+
+
+def take_conversation(directory: Path, key: str, conversation_id: str) -> Saved | None:
+    """The state that files of a key have of a conversation which goes on elsewhere; None: they have none.
+
+    `directory` is that of the content. This is for models that are not loaded. The file stays, but the
+    conversation cannot be continued from it any more. Raises InvalidSnapshotFile and OSError. Blocks.
+    """
+    found: list[tuple[bool, float, Path]] = []
+    for path in _files(folder_of(directory, key)):
+        with contextlib.suppress(InvalidSnapshotFile, OSError):
+            if path.suffix != PARTIAL and snapshot_file.read_header(path).conversation_id == conversation_id:
+                found.append((path.suffix == WHOLE, path.stat().st_mtime, path))
+    if not found:
+        return None
+    is_latest, _, path = max(found)
+    saved = snapshot_file.from_bytes(key, path.read_bytes())
+    if not is_latest:
+        return saved._replace(tail=None)
+    path.rename(path.with_suffix(SUPERSEDED))
+    return saved
 
 
 def remove_expired(directory: Path, *, expired_before: float) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from suite.engine.snapshots.directory import ExistingFile, SnapshotDirectory
-from suite.engine.snapshots.file import Payload, pack, unpack
+from suite.engine.snapshots.file import Payload, Saved, pack, unpack
 from suite.engine.snapshots.index import SnapshotIndex
 from suite.engine.snapshots.snapshot import PrefixMatch, Snapshot
 from suite.identity import NewId, Now
@@ -52,6 +52,7 @@ class Snapshots:
         most `max_conversations` snapshots are kept, counting those without a conversation, each for
         `max_age_seconds` after its last use.
         """
+        self.key = key
         self._memory_bytes = memory_bytes
         self._max_conversations = max_conversations
         self._max_age = max_age_seconds
@@ -192,6 +193,15 @@ class Snapshots:
         if entry is None or entry.tail is None or not self._still_exists(entry):
             return None
         return [*unpack(entry.tokens), *entry.tail]
+
+    def saved(self, conversation_id: str) -> Saved | None:
+        """The state of a conversation, to be restored elsewhere; None: none is kept. May block."""
+        self.expire()
+        entry = self._index.of_conversation(conversation_id)
+        payload = None if entry is None else self.load(PrefixMatch(entry.count, entry.count, entry))
+        if entry is None or payload is None:
+            return None
+        return Saved(conversation_id, entry.tokens, entry.tail, entry.min_prefix, payload)
 
     def supersede(self, conversation_id: str) -> None:
         """Record that a conversation continues now, so that its snapshot is no longer its latest state.

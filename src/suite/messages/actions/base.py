@@ -71,7 +71,16 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all successful replies."""
 
     status: Literal["success", "HEALTHY", "degraded"] = "success"
+    node: str = ""
+    """The node that gave it; empty from older nodes."""
     warnings: tuple[str, ...] = ()
+
+
+class FleetReply(Reply, frozen=True, kw_only=True):
+    """The base of replies that are made of those of all nodes, unless the request names one."""
+
+    missing_nodes: tuple[str, ...] = ()
+    """The nodes that did not answer in time, or that are lost: what they know is not in it."""
 
 
 class Query(Request, frozen=True, kw_only=True):
@@ -102,4 +111,6 @@ class ErrorReply(msgspec.Struct, frozen=True, kw_only=True):
     """For ``unknown_outcome``: the id of the event in question."""
     retry_after_ms: int | None = None
     """For ``overloaded``: when there is likely to be room again; for ``model_quarantined``: when it ends."""
+    node: str = ""
+    """The node that refused it; empty if that is not known."""
     warnings: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from msgspec import Meta
 from suite.messages.actions.base import (
     ContextLength,
     ConversationId,
+    FleetReply,
     GenerationId,
     KeepAlive,
     LoadWait,
@@ -239,7 +240,7 @@ class CancelGenerationRequest(Request, frozen=True, kw_only=True):
     generation_id: GenerationId
 
 
-class CancelGenerationReply(Reply, frozen=True, kw_only=True):
+class CancelGenerationReply(FleetReply, frozen=True, kw_only=True):
     """The generation is being ended."""
 
     generation_id: str
@@ -247,7 +248,7 @@ class CancelGenerationReply(Reply, frozen=True, kw_only=True):
 
 
 class ClearKvCacheRequest(Request, frozen=True, kw_only=True):
-    """Clear the tokens that the answering node's models keep for reuse, in memory and on disk.
+    """Clear the tokens that models keep for reuse, in memory and on disk, on all nodes.
 
     Those of a conversation, of a model, of both together, or all, whether the models are loaded or not. It
     does not wait for generations: a running one goes on unchanged, and its tokens are cleared when it ends.
@@ -257,7 +258,7 @@ class ClearKvCacheRequest(Request, frozen=True, kw_only=True):
     conversation_id: ConversationId | None = None
 
 
-class ClearKvCacheReply(Reply, frozen=True, kw_only=True):
+class ClearKvCacheReply(FleetReply, frozen=True, kw_only=True):
     """From now on, no new generation reuses any of these tokens."""
 
     message: str

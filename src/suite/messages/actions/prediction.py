@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from suite.messages.actions.base import Limit, LoadWait, ModelId, Name, Query, Reply, Request
+from suite.messages.actions.base import FleetReply, Limit, LoadWait, ModelId, Name, Query, Request
 
 
 class PredictModelsRequest(Query, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class ModelChance(msgspec.Struct, frozen=True, kw_only=True):
     loaded: bool
 
 
-class PredictModelsReply(Reply, frozen=True, kw_only=True):
+class PredictModelsReply(FleetReply, frozen=True, kw_only=True):
     """The predicted models, the likeliest first; fewer than requested if fewer were used."""
 
     predicted_models: tuple[str, ...]
@@ -102,7 +102,7 @@ class CalibrationInfo(msgspec.Struct, frozen=True, kw_only=True):
     """In ten bins by the size of the chance; empty ones are left out."""
 
 
-class GetPredictionsReply(Reply, frozen=True, kw_only=True):
+class GetPredictionsReply(FleetReply, frozen=True, kw_only=True):
     """The models that were ever used or bet on, the likeliest first."""
 
     horizon_seconds: float
@@ -126,12 +126,14 @@ class PreloadOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     loaded: bool
     message: str
+    node: str = ""
+    """The node that it is loaded on, or that refused it."""
     code: str | None = None
     """The error code, if it could not be loaded."""
     seq: int | None = None
 
 
-class PreloadModelsReply(Reply, frozen=True, kw_only=True):
+class PreloadModelsReply(FleetReply, frozen=True, kw_only=True):
     """The outcome of each model, by the id that was sent."""
 
     message: str
@@ -145,7 +147,16 @@ class SelectModelRequest(Query, frozen=True, kw_only=True):
     """One of the ``capabilities`` in list_models; null: any."""
 
 
-class SelectModelReply(Reply, frozen=True, kw_only=True):
+class SelectableModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model that could be selected, as one node sees it."""
+
+    model_id: str
+    loaded: bool = False
+    quarantined: bool = False
+    trust: float | None = None
+
+
+class SelectModelReply(FleetReply, frozen=True, kw_only=True):
     """The selected model, and the others in order."""
 
     model_id: str
@@ -153,3 +164,5 @@ class SelectModelReply(Reply, frozen=True, kw_only=True):
     trust: float | None
     """Null: nothing is known about it."""
     others: tuple[str, ...]
+    candidates: tuple[SelectableModel, ...] | UnsetType = UNSET
+    """All of them; only nodes tell that, to each other."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from suite.messages.actions.base import ModelId, Page, Query, Reply, Request
+from suite.messages.actions.base import FleetReply, ModelId, Page, Query, Reply, Request
 from suite.messages.events import Severity
 
 
@@ -37,7 +37,7 @@ class GetErrorsReply(Reply, frozen=True, kw_only=True):
 
 
 class RebuildProjectionRequest(Request, frozen=True, kw_only=True):
-    """Rebuild a read model from the log beside the live one, then replace that."""
+    """Rebuild a read model from the log beside the live one, then replace that. Each node has its own."""
 
     name: Literal["catalogue", "usage", "evaluation", "errors", "history"]
     stream: bool = False
@@ -46,14 +46,28 @@ class RebuildProjectionRequest(Request, frozen=True, kw_only=True):
     """True: also when the log has lost events that the read model has; its file is then kept aside."""
 
 
-class RebuildProjectionReply(Reply, frozen=True, kw_only=True):
-    """The rebuilt read model is in use."""
+class NodeRebuild(msgspec.Struct, frozen=True, kw_only=True):
+    """The rebuilt read model of one node."""
 
-    name: str
+    node: str
     events: int
     seconds: float
     seq: int
     """The last event that it includes."""
+
+
+class RebuildProjectionReply(FleetReply, frozen=True, kw_only=True):
+    """The rebuilt read model is in use, on all nodes."""
+
+    name: str
+    events: int
+    """On the node that answers."""
+    seconds: float
+    """On the node that took longest."""
+    seq: int
+    """The last event that it includes on all nodes."""
+    rebuilt: tuple[NodeRebuild, ...] = ()
+    """What each node has rebuilt, first the one that answers."""
 
 
 class GetFleetRequest(Query, frozen=True, kw_only=True):
@@ -66,6 +80,8 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     node_up: bool
     """False: the node stopped or was lost."""
+    node_draining: bool = False
+    """True: the node takes no new work."""
     file_name: str
     file_bytes: int
     sha256: str

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from suite.messages.actions.base import ContextLength, KeepAlive, LoadWait, ModelId, Reply, Request
+from suite.messages.actions.base import (
+    ContextLength,
+    FleetReply,
+    KeepAlive,
+    LoadWait,
+    ModelId,
+    Reply,
+    Request,
+)
 
 
 class LoadModelRequest(Request, frozen=True, kw_only=True):
@@ -23,6 +31,10 @@ class LoadModelRequest(Request, frozen=True, kw_only=True):
     load_wait_ms: LoadWait = None
     keep_alive: KeepAlive = None
     context_length: ContextLength = None
+    purpose: Literal["request", "preload", "pin", "replica"] = "request"
+    """What for, as the events of the load say it. Nodes of a fleet send the others to each other."""
+    only_evicting: tuple[str, ...] | None = None
+    """Only these models may leave for it; null: any that may leave at all."""
 
 
 class LoadModelReply(Reply, frozen=True, kw_only=True):
@@ -38,21 +50,24 @@ class LoadModelReply(Reply, frozen=True, kw_only=True):
 
 
 class UnloadModelRequest(Request, frozen=True, kw_only=True):
-    """Unload a model. If it is not loaded, that succeeds too."""
+    """Unload a model, from all nodes that have it loaded. If it is not loaded, that succeeds too."""
 
     model_id: ModelId
     drain_ms: Annotated[int, Meta(ge=0, le=600_000)] = 30_000
     """How long to wait for running generations before they are cancelled."""
+    reason: Literal["requested", "spare"] = "requested"
+    """Why, as the event says it; `spare`: copies on other nodes are enough."""
 
 
-class UnloadModelReply(Reply, frozen=True, kw_only=True):
-    """The model's process has ended, and its memory is freed."""
+class UnloadModelReply(FleetReply, frozen=True, kw_only=True):
+    """The model's process has ended, and its memory is freed; where several nodes had it, on all of them."""
 
     model_id: str
     unloaded: bool
     message: str
     seq: int | None
     freed_bytes: int
+    """On all nodes together."""
 
 
 class PinModelRequest(Request, frozen=True, kw_only=True):
@@ -76,23 +91,24 @@ class PinModelReply(Reply, frozen=True, kw_only=True):
 
 
 class UnpinModelRequest(Request, frozen=True, kw_only=True):
-    """Stop keeping a model loaded. It stays until it is idle or another model needs the memory."""
+    """Stop keeping a model loaded, on all nodes. It stays until it is idle or another needs the memory."""
 
     model_id: ModelId
 
 
-class UnpinModelReply(Reply, frozen=True, kw_only=True):
+class UnpinModelReply(FleetReply, frozen=True, kw_only=True):
     """The model is not pinned any more."""
 
     model_id: str
     node: str
+    """Where it was pinned; of several nodes the first. If it was pinned nowhere, the one that answers."""
     message: str
     seq: int | None
     """The sequence of the ``unpinned`` event; null if it was not pinned."""
 
 
 class ReleaseModelRequest(Request, frozen=True, kw_only=True):
-    """End the quarantine of a model on the node that answers: forget that it failed, so it is loaded again.
+    """End the quarantine of a model on all nodes: forget that it failed, so it is loaded again.
 
     A model that failed twice in a row or more, at its load or soon after, is left alone for a while:
     requests for it are refused with `model_quarantined`.
@@ -101,11 +117,12 @@ class ReleaseModelRequest(Request, frozen=True, kw_only=True):
     model_id: ModelId
 
 
-class ReleaseModelReply(Reply, frozen=True, kw_only=True):
+class ReleaseModelReply(FleetReply, frozen=True, kw_only=True):
     """The model is not quarantined. It is not loaded by this."""
 
     model_id: str
     node: str
+    """Where it was quarantined; of several nodes the first. If it was not, the one that answers."""
     message: str
     seq: int | None
     """The sequence of the ``released`` event; null if it was not quarantined."""

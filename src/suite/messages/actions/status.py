@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from suite.messages.actions.base import Limit, ModelId, Reply, Request
+from suite.messages.actions.base import FleetReply, Limit, ModelId, Reply, Request
 
 Source: TypeAlias = Literal["directory", "huggingface", "lmstudio", "ollama"]
 """Where a model's file is: a directory of files, or the folder of another program."""
@@ -40,6 +40,8 @@ class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
 class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A memory of a node, and who uses it, in bytes."""
 
+    node: str = ""
+    """The node that it belongs to; empty from older nodes."""
     name: str
     """``ram``, or a GPU: ``gpu0``."""
     limit_bytes: int
@@ -116,6 +118,8 @@ class GenerationInfo(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: str | None
     client: str | None
     """How its requester calls itself, in the header ``Suite-Client``; null if it does not."""
+    node: str = ""
+    """The node that has it; empty from older nodes."""
 
 
 class QuarantineInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +133,11 @@ class QuarantineInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of the catalogue, with its instance if it has one."""
+    """One model of the catalogue, with its instance if it has one.
+
+    Where several nodes have it, what is not about all of them is that of a node that has it loaded, or else
+    of the node that answers.
+    """
 
     model_id: str
     display_name: str
@@ -158,7 +166,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout_seconds: float
     """After how many unused seconds it is unloaded; 0: never."""
     pinned: bool = False
-    """Whether it is kept loaded on this node."""
+    """Whether it is kept loaded on this node, or on one of those that were asked."""
+    pinned_on: tuple[str, ...] = ()
+    """The nodes that keep it loaded."""
     waiting: int = 0
     """How many requests wait until there is memory for it."""
     place: int | None = None
@@ -185,6 +195,12 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     idle_time: float | None
     """Seconds since the last use; null if it was never used."""
     instance: InstanceInfo | None
+    instances: tuple[InstanceInfo, ...] = ()
+    """Those of all nodes that were asked."""
+    nodes: tuple[str, ...] = ()
+    """The nodes that have it, of those that were asked."""
+    settings: str = ""
+    """A short digest of the settings that change how it loads: alike on nodes that load it alike."""
     source: Source = "directory"
     repository: str | None = None
     """Where the program of the ``source`` has it from, such as ``bartowski/Llama-3.2-1B-Instruct-GGUF``."""
@@ -208,7 +224,7 @@ class ListModelsRequest(ModelsPage, frozen=True, kw_only=True):
     """List the models of the catalogue, and those that are loaded though their files are gone."""
 
 
-class ListModelsReply(Reply, frozen=True, kw_only=True):
+class ListModelsReply(FleetReply, frozen=True, kw_only=True):
     """A page of models, sorted by id; ``next_cursor`` is null on the last page."""
 
     models: tuple[ModelInfo, ...]
@@ -234,17 +250,17 @@ class EvictionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The newest event of the log that it has learned from; 0: none yet."""
 
 
-class GetModelStatusReply(Reply, frozen=True, kw_only=True):
+class GetModelStatusReply(FleetReply, frozen=True, kw_only=True):
     """``model`` if an id was given, otherwise a page of ``models`` by id."""
 
     model: ModelInfo | None = None
     models: dict[str, ModelInfo] | None = None
     generations: tuple[GenerationInfo, ...] = ()
-    """The unfinished generations of this model, or of all, on the node that answers; the oldest first."""
+    """The unfinished generations of this model, or of all; the oldest first."""
     memories: tuple[MemoryInfo, ...] = ()
-    """The memories of the node that answers."""
+    """The memories of all nodes that were asked, first those of the node that answers."""
     eviction: EvictionInfo | None = None
-    """Who decides on that node which models leave; null from older nodes."""
+    """Who decides on the node that answers which models leave; null from older nodes."""
     next_cursor: str | None = None
 
 
@@ -267,8 +283,24 @@ class LogServers(msgspec.Struct, frozen=True, kw_only=True):
     """Whether any one of these servers may be lost now, and events are still stored and none is gone."""
 
 
-class HealthCheckReply(Reply, frozen=True, kw_only=True):
-    """The health of the node that answered, with counts since its start."""
+class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The health of one node."""
+
+    node: str
+    status: Literal["HEALTHY", "degraded"]
+    version: str
+    uptime: float
+    """Seconds."""
+    models_loaded: int
+    models_tracked: int
+
+
+class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
+    """The health of all nodes, with counts since their start; it is degraded if one of them is or is missing.
+
+    ``node``, ``version``, ``uptime`` and ``timestamp`` are those of the node that answers. A problem that not
+    all nodes have begins with the names of those that have it.
+    """
 
     status: Literal["success", "HEALTHY", "degraded"] = "HEALTHY"
     problems: tuple[str, ...] = ()
@@ -281,7 +313,9 @@ class HealthCheckReply(Reply, frozen=True, kw_only=True):
     timestamp: str
     """``YYYY-MM-DD HH:MM:SS``, UTC."""
     models_loaded: int
+    """A model that several nodes have loaded counts for each of them."""
     models_tracked: int
+    """How many models there are."""
     commands_processed: int
     foreign_messages: int = 0
     """Messages in the log that are no events of the suite; they are skipped, and the status stays."""
@@ -289,12 +323,18 @@ class HealthCheckReply(Reply, frozen=True, kw_only=True):
     """Where the first of them stands, and why it is none."""
     nodes: tuple[str, ...] = ()
     """The nodes of the fleet that this one works with, and itself."""
+    draining: tuple[str, ...] = ()
+    """Those of them that take no new work: they are being drained, or they stop."""
+    node_health: tuple[NodeHealth, ...] = ()
+    """The health of each node that was asked, first of the one that answers."""
+    fleet_models: int = 0
+    """How many models all nodes of the fleet have together."""
     log_servers: LogServers | None = None
     """The servers that have the log; null before the node knows them."""
 
 
 class GetStatsRequest(Request, frozen=True, kw_only=True):
-    """Get counts and sizes of the answering node, since its start."""
+    """Get counts and sizes of the nodes, since their start."""
 
 
 class ProjectionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -337,8 +377,8 @@ class OldStats(msgspec.Struct, frozen=True, kw_only=True):
     models_unloaded: int | None
 
 
-class GetStatsReply(Reply, frozen=True, kw_only=True):
-    """Counts since the node's start, its current memory, and in ``metrics`` counts of the older services."""
+class NodeStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one node since its start, and its current memory."""
 
     node: str
     epoch: int
@@ -359,9 +399,43 @@ class GetStatsReply(Reply, frozen=True, kw_only=True):
     """Of RAM."""
     memory_reserved_bytes: int
     """Of RAM."""
+
+
+class GetStatsReply(FleetReply, frozen=True, kw_only=True):
+    """Counts since the nodes' start, their current memory, and in ``metrics`` counts of the older services.
+
+    Counts and sizes are sums over all nodes that were asked. ``node``, ``epoch``, ``uptime_ms``, ``metrics``
+    and ``projections`` are those of the node that answers.
+    """
+
+    node: str
+    epoch: int
+    """The sequence of the node's started event."""
+    uptime_ms: float
+    models_tracked: int
+    """How many models there are."""
+    models_loaded: int
+    """A model that several nodes have loaded counts for each of them."""
+    commands_processed: int
+    loads: int
+    unloads: int
+    crashes: int
+    generations: int
+    generations_running: int
+    prompt_tokens: int
+    reused_tokens: int
+    completion_tokens: int
+    memory_limit_bytes: int
+    """Of RAM."""
+    memory_reserved_bytes: int
+    """Of RAM."""
     memories: tuple[MemoryInfo, ...] = ()
-    """RAM and each GPU, with what was measured."""
+    """RAM and each GPU of each node, with what was measured."""
     last_seq: int
-    """The newest event about this node or its instances that it knows."""
+    """The newest event that it knows."""
     metrics: OldStats
     projections: tuple[ProjectionInfo, ...]
+    node_stats: tuple[NodeStats, ...] = ()
+    """The counts of each node that was asked, first of the one that answers."""
+    fleet_models: int = 0
+    """How many models all nodes of the fleet have together."""

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 import msgspec
 
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue
-from suite.errors import SuiteError
+from suite.client.replies import read_reply
+from suite.domain.nodes import Nodes
+from suite.domain.spreading import spread
+from suite.errors import NodeLost, SuiteError
 from suite.identity import Clock
 from suite.log import Log
+from suite.messages.actions.base import Reply, Request
 from suite.messages.presence import NodeState
 from suite.messages.subjects import Subjects
-from suite.node.fleet.peers import Peers
+from suite.node.fleet.inventory import Inventory
+from suite.node.fleet.peers import Peers, conversation_hash
 from suite.node.fleet.presence import Presence
 from suite.node.fleet.routing import Routing
 from suite.node.fleet.state import OwnState
 from suite.node.supervisor import Supervisor
 from suite.tasks import background
 
-ASK_SECONDS: Final = 2.0
-"""How long another node may take to answer for itself."""
+ASK_SECONDS: Final = 1.0
+"""How long another node may take to answer for itself. Probes of the gateway wait for twice as long."""
+
+R = TypeVar("R", bound=Reply)
 
 
 class Fleet:
@@ -46,13 +53,24 @@ class Fleet:
         self._node = node
         self._connection = connection
         self._subjects = subjects
+        self._asking: dict[str, set[anyio.CancelScope]] = {}
+        """The requests that each node has not answered."""
         self.own = OwnState(node, epoch, supervisor, catalogue)
         self.peers = Peers(node, clock)
+        self.inventory = Inventory(node, self.own, self.peers)
         self.presence = Presence(
-            connection, subjects, self.own, self.peers, clock=clock, on_lost=self._lose, on_frozen=self._thaw
+            connection,
+            subjects,
+            self.own,
+            self.peers,
+            clock=clock,
+            on_lost=self._lose,
+            on_left=self._leave,
+            on_cut_off=self._withdraw,
         )
         self.routing = Routing(
             node,
+            epoch,
             connection,
             subjects,
             log,
@@ -75,38 +93,110 @@ class Fleet:
         """Take requests from other nodes, and have them served as those of clients are."""
         await self.routing.listen(serve)
 
-    async def withdraw(self) -> None:
+    async def stop(self) -> None:
         """Take no new work: the node stops. What it has goes on."""
-        self.own.is_draining = True
-        self.presence.change()
+        self.take_work(False)
         await self.routing.stop()
+
+    async def settle(self) -> None:
+        """Wait until no other node can give anything back that this one has forwarded."""
+        await self.routing.settle()
+
+    def take_work(self, is_taken: bool) -> None:
+        """Have the others send new work here, or not."""
+        self.own.is_draining = not is_taken
+        self.presence.change()
+
+    @property
+    def draining(self) -> tuple[str, ...]:
+        """The nodes that take no new work, this one too."""
+        states = {**self.others}
+        names = {name for name, state in states.items() if state.is_draining}
+        return tuple(sorted(names | ({self._node} if self.own.is_draining else set())))
 
     @property
     def others(self) -> Mapping[str, NodeState]:
         """What the other nodes have told of themselves last, by name."""
         return self.peers.states
 
-    async def ask_each(
-        self, action: str, request: msgspec.Struct, *, seconds: float = ASK_SECONDS
-    ) -> dict[str, bytes | SuiteError]:
-        """Have each other node answer a request for itself. An error stands in the place of its answer."""
-        answers: dict[str, bytes | SuiteError] = {}
-        body = msgspec.json.encode(request)
+    def take_former_node(self, model_id: str, conversation_id: str | None) -> str:
+        """The node that has had a conversation until it came here; empty if none has. It is told once."""
+        if conversation_id is None or not self.others:
+            return ""
+        return self.peers.take_former_node(conversation_hash(model_id, conversation_id))
 
-        async def ask(node: str) -> None:
-            subject = self._subjects.node(node, f"action.{action}")
+    def spread(self, model_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Which node loads which of these models, by id or alias, so that all are where they are best."""
+        asked = {self.canonical(each): each for each in model_ids}
+        placed = spread(asked, self.routing.views(), here=self._node)
+        return {node: [asked[each] for each in ids] for node, ids in placed.items()}
+
+    def canonical(self, id_or_alias: str) -> str:
+        """The id of a model: as it is called here, or else on another node."""
+        return self.routing.id_of(id_or_alias)
+
+    async def ask_each(
+        self,
+        action: str,
+        requests: Mapping[str, Request],
+        kind: type[R],
+        *,
+        headers: Mapping[str, str],
+        seconds: float = ASK_SECONDS,
+    ) -> dict[str, R | SuiteError]:
+        """Have other nodes answer requests for themselves, each its own, by node.
+
+        The error stands in the place of an answer: RequestTimeout after `seconds`, NodeLost, or the node's.
+        """
+        answers: dict[str, R | SuiteError] = {}
+
+        async def ask(node: str, request: Request) -> None:
             try:
-                answers[node] = (await self._connection.request(subject, body, timeout=seconds)).data
+                answers[node] = await self.ask(node, action, request, kind, headers=headers, seconds=seconds)
             except SuiteError as error:
                 answers[node] = error
 
         async with anyio.create_task_group() as tasks:
-            for node in self.others:
-                tasks.start_soon(ask, node)
+            for node, request in requests.items():
+                tasks.start_soon(ask, node, request)
         return answers
 
+    async def ask(
+        self,
+        node: str,
+        action: str,
+        request: Request,
+        kind: type[R],
+        *,
+        headers: Mapping[str, str] = {},
+        seconds: float = ASK_SECONDS,
+    ) -> R:
+        """Have one node, which may be this one, answer a request for itself.
+
+        Raises its error, or NodeLost, NoService, RequestTimeout, Unavailable where it does not answer.
+        """
+        subject, body = self._subjects.node(node, f"action.{action}"), msgspec.json.encode(request)
+        with anyio.CancelScope() as scope:
+            scopes = self._asking.setdefault(node, set())
+            scopes.add(scope)
+            try:
+                answer = await self._connection.request(subject, body, headers=headers, timeout=seconds)
+            finally:
+                scopes.discard(scope)
+            return read_reply(answer.data, kind)
+        raise NodeLost(f"node {node} was lost before it answered")
+
+    def views(self) -> Nodes:
+        """All nodes that may get work, as they are decided about."""
+        return self.routing.views()
+
     def _lose(self, node: str) -> None:
+        for scope in self._asking.pop(node, ()):
+            scope.cancel()
         self.routing.lose(node)
 
-    def _thaw(self) -> None:
-        """This process was stopped for so long that others have its work."""
+    def _leave(self, node: str) -> None:
+        self.routing.leave(node)
+
+    def _withdraw(self) -> None:
+        self.routing.withdraw()

@@ -2,17 +2,20 @@
 
 A forwarded request goes out with a reply subject of the node's own, on which the other node tells how it
 goes, and with the client's reply subject in a header, to which the other node answers itself. Until it tells
-that the request has been handed over to a model's process or has ended, the first node can still have it
-served elsewhere: when nobody listens, when the model is not there any more, and when the other node is lost.
+that a model's process is about to have the request, the first node can still have it served elsewhere: when
+nobody listens, when the model is not there any more, and when the other node is lost. After that it only sees
+to it that the request has an end: when the node is lost, it asks the model's process, and when that is gone
+too, the client gets `node_lost` (ADR 59).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Container, Coroutine
 from itertools import count
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+import anyio
 import anyio.abc
 import msgspec
 
@@ -21,8 +24,9 @@ from suite.bus.absence import NO_RESPONDERS
 from suite.bus.action import Action
 from suite.bus.arrival import Arrival
 from suite.bus.connection import Connection, Message
-from suite.errors import SuiteError
-from suite.messages.presence import Forwarded, ForwardedState
+from suite.errors import NoService, RequestTimeout, SuiteError
+from suite.messages.actor import ProgressReply
+from suite.messages.presence import Forwarded
 from suite.messages.subjects import Subjects
 
 logger = logging.getLogger("suite.fleet")
@@ -35,10 +39,21 @@ INSTANCE: Final = "Suite-Instance"
 """The header with the instance that the request is for; without it, the model is to be loaded first."""
 DIGEST: Final = "Suite-Digest"
 """The header with the digest of the model's file."""
-_OWN: Final = (REPLY, SEQ, INSTANCE, DIGEST)
+EPOCH: Final = "Suite-Epoch"
+"""The header with the life of the node that it is for: another process of that name leaves it alone."""
+_OWN: Final = (REPLY, SEQ, INSTANCE, DIGEST, EPOCH)
+
+ASK_SECONDS: Final = 1.0
+"""How long the process of a model may take to say what it generates, and how often it is asked."""
+MOST_SILENT: Final = 3
+"""A process that does not answer so often in a row is lost with its node."""
+HAND_BACK_SECONDS: Final = 3.0
+"""How long the first node may take to take a request back."""
 
 _encode = msgspec.json.Encoder().encode
 _told = msgspec.json.Decoder(Forwarded).decode
+_progress = msgspec.json.Decoder(ProgressReply).decode
+_UNKNOWN: Final = Forwarded(state="handed_over")
 
 
 class Sent(NamedTuple):
@@ -51,6 +66,8 @@ class Sent(NamedTuple):
     node: str
     tried: frozenset[str]
     """The nodes that have had it, with this one."""
+    answered_by: Forwarded | None = None
+    """Whose process may answer it; None while it can still be served elsewhere."""
 
 
 Again: TypeAlias = Callable[[Sent], Coroutine[Any, Any, None]]
@@ -60,62 +77,159 @@ class Forwarding:
     """The requests that this node has handed over to others."""
 
     def __init__(
-        self, connection: Connection, subjects: Subjects, tasks: anyio.abc.TaskGroup, again: Again
+        self,
+        connection: Connection,
+        subjects: Subjects,
+        tasks: anyio.abc.TaskGroup,
+        again: Again,
+        give_up: Again,
     ) -> None:
-        """`again` has a request served elsewhere, or ends it."""
+        """`again` has a request served elsewhere, or ends it; `give_up` ends it with `node_lost`."""
         self._connection = connection
         self._subjects = subjects
         self._tasks = tasks
         self._again = again
+        self._give_up = give_up
         self._inbox = connection.new_inbox()
         self._numbers = count()
         self._sent: dict[str, Sent] = {}
+        self._watched: set[str] = set()
+        self._changed = anyio.Event()
 
     async def listen(self) -> None:
         """Listen to what other nodes tell of requests that they got from here."""
         await self._connection.listen(f"{self._inbox}.*", self._on_news)
 
-    async def send(self, sent: Sent, *, last_seq: int, instance_id: str = "", sha256: str = "") -> None:
+    async def send(
+        self, sent: Sent, *, epoch: int, last_seq: int, instance_id: str = "", sha256: str = ""
+    ) -> None:
         """Hand a request over to its node. Raises Unavailable, or TooLarge if it has no room for the headers.
 
-        `last_seq`: the newest event that this node knows of. `instance_id` and `sha256`: what it is for.
+        `epoch`: the life of that node. `last_seq`: the newest event that this one knows of. `instance_id` and
+        `sha256`: what it is for.
         """
         token = f"{self._inbox}.{next(self._numbers)}"
         headers = {name: value for name, value in sent.message.headers.items() if name not in _OWN}
         if (traceparent := telemetry.traceparent()) is not None:
             headers["traceparent"] = traceparent
-        given = {REPLY: sent.message.reply, SEQ: str(last_seq), INSTANCE: instance_id, DIGEST: sha256}
+        given = {
+            REPLY: sent.message.reply,
+            SEQ: str(last_seq),
+            INSTANCE: instance_id,
+            DIGEST: sha256,
+            EPOCH: str(epoch),
+        }
         headers |= {name: value for name, value in given.items() if value}
         subject = self._subjects.node(sent.node, f"action.{sent.action.name}")
         self._sent[token] = sent
         try:
             await self._connection.publish(subject, sent.message.data, headers=headers, reply=token)
         except BaseException:
-            self._sent.pop(token, None)
+            self._forget(token)
             raise
 
     def lose(self, node: str) -> None:
-        """Have what a lost node had served elsewhere."""
-        for token in [token for token, sent in self._sent.items() if sent.node == node]:
-            self._retry(token)
+        """Have what waited on a lost node served elsewhere, and see to the end of what it generates."""
+        for token, sent in self._sent_to(node):
+            if sent.answered_by is None:
+                self._retry(token)
+            elif token not in self._watched:
+                self._watched.add(token)
+                self._tasks.start_soon(self._watch, token)
+
+    def leave(self, node: str) -> None:
+        """Have what waited on a node that stops served elsewhere. What it generates, it ends in order."""
+        for token, sent in self._sent_to(node):
+            if sent.answered_by is None:
+                self._retry(token)
+            else:
+                self._forget(token)
+
+    def doubt(self) -> None:
+        """Send nothing again: this node was cut off, and may have missed that others have begun to answer."""
+        for token, sent in self._sent.items():
+            self._sent[token] = sent._replace(answered_by=sent.answered_by or _UNKNOWN)
+        self._changed.set()
+
+    async def settle(self) -> None:
+        """Wait until no other node can give anything back that this one has forwarded."""
+        while any(sent.answered_by is None for sent in self._sent.values()):
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    def _sent_to(self, node: str) -> list[tuple[str, Sent]]:
+        return [(token, sent) for token, sent in self._sent.items() if sent.node == node]
+
+    def _forget(self, token: str) -> Sent | None:
+        self._changed.set()
+        return self._sent.pop(token, None)
 
     def _retry(self, token: str) -> None:
-        if (sent := self._sent.pop(token, None)) is not None:
+        if (sent := self._forget(token)) is not None:
             self._tasks.start_soon(self._again, sent)
+
+    # --- generations on a lost node -----------------------------------------------------------------------
+
+    async def _watch(self, token: str) -> None:
+        """See to it that a generation ends whose node is lost."""
+        try:
+            while (sent := self._sent.get(token)) is not None:
+                match await self._fate(sent):
+                    case "generated":
+                        await anyio.sleep(ASK_SECONDS)
+                    case "ended":  # its client has the last message: that is sent first
+                        self._forget(token)
+                    case "lost":
+                        self._forget(token)
+                        await self._give_up(sent)
+        finally:
+            self._watched.discard(token)
+
+    async def _fate(self, sent: Sent) -> Literal["generated", "ended", "lost"]:
+        """What the process that answers a request says of it. One that says nothing is lost."""
+        told = sent.answered_by or _UNKNOWN
+        for _ in range(MOST_SILENT if told.instance_id else 0):
+            try:
+                generations = await self._generations_of(sent.node, told.instance_id)
+            except NoService:
+                break
+            except RequestTimeout:
+                continue
+            except SuiteError:  # this node cannot reach NATS itself
+                return "generated"
+            return "generated" if told.generation_id in generations else "ended"
+        return "lost"
+
+    async def _generations_of(self, node: str, instance_id: str) -> Container[str]:
+        subject = self._subjects.actor(node, instance_id, "progress")
+        answer = await self._connection.request(subject, timeout=ASK_SECONDS)
+        return _progress(answer.data).generations
+
+    # --- what the other nodes tell ------------------------------------------------------------------------
 
     async def _on_news(self, message: Message) -> None:
         if message.headers.get("Status") == NO_RESPONDERS:
             self._retry(message.subject)
             return
         try:
-            state = _told(message.data).state
+            told = _told(message.data)
         except msgspec.MsgspecError as error:
             logger.debug("another node tells what nobody understands: %s", error)
             return
-        if state == "misplaced":
-            self._retry(message.subject)
-        else:
-            self._sent.pop(message.subject, None)
+        match told.state:
+            case "misplaced":
+                self._retry(message.subject)
+            case "handed_over":
+                self._hand_over(message.subject, told)
+            case "ended":
+                self._forget(message.subject)
+        if message.reply:
+            await tell(self._connection, message.reply, told)
+
+    def _hand_over(self, token: str, told: Forwarded) -> None:
+        if (sent := self._sent.get(token)) is not None:
+            self._sent[token] = sent._replace(answered_by=told)
+            self._changed.set()
 
 
 def arrived(message: Message, subject: str) -> Arrival:
@@ -134,9 +248,24 @@ def arrived(message: Message, subject: str) -> Arrival:
     )
 
 
-async def tell(connection: Connection, token: str, state: ForwardedState) -> None:
+def is_for_another_life(message: Message, epoch: int) -> bool:
+    """Whether a request is for another process of this node's name, which has begun at another epoch."""
+    return message.headers.get(EPOCH, str(epoch)) != str(epoch)
+
+
+async def tell(connection: Connection, token: str, told: Forwarded) -> None:
     """Tell the node that a request came from what becomes of it. What cannot be told is logged."""
     try:
-        await connection.publish(token, _encode(Forwarded(state=state)))
+        await connection.publish(token, _encode(told))
     except SuiteError as error:
         logger.debug("what became of a request from another node is not told: %s", error)
+
+
+async def hand_back(connection: Connection, token: str) -> bool:
+    """Give a request back to the node that it came from. Returns whether that node has taken it."""
+    try:
+        await connection.request(token, _encode(Forwarded(state="misplaced")), timeout=HAND_BACK_SECONDS)
+    except SuiteError as error:
+        logger.debug("nobody takes a request back: %s", error)
+        return False
+    return True

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
 
-from suite.domain.footprint import Footprint
-from suite.domain.placement import Hosted, NodeView, Offered, loss
+from suite.domain.footprint import Footprint, total_of
+from suite.domain.nodes import Hosted, Nodes, NodeView, Offered
+from suite.domain.placement import loss
 from suite.identity import Clock
 from suite.messages.decisions import RAM
-from suite.messages.presence import PROTOCOL, HostedModel, NodeState, OfferedModel
+from suite.messages.presence import HostedModel, Introduction, NodeState, OfferedModel
 
 LOST_SECONDS: Final = 2.5
 """A node that has told nothing for so long gets no work. It tells something every second."""
 MOST_CONVERSATIONS: Final = 200_000
 """Of so many conversations it is remembered which node had them last, about 20 MB."""
+
+MOST_MOVED: Final = 10_000
+"""Of so many conversations that have come here it is remembered from which node, until that is asked."""
+LOST_TOLD_SECONDS: Final = 3600.0
+"""For so long a node that fell silent is named as missing; after that it is not expected back."""
 
 _HASH_BYTES: Final = 6  # a JSON number that every reader can hold
 
@@ -30,13 +35,15 @@ class Peers:
     def __init__(self, node: str, clock: Clock) -> None:
         self._node = node
         self._clock = clock
-        self._views: dict[str, NodeView] = {}
+        self._nodes = Nodes()
         self._states: dict[str, NodeState] = {}
         self._heard: dict[str, float] = {}
+        self._lost: dict[str, float] = {}
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
         self._conversations: OrderedDict[int, str] = OrderedDict()
-        self.strangers: dict[str, NodeState] = {}
+        self._moved: OrderedDict[int, str] = OrderedDict()
+        self.strangers: dict[str, Introduction] = {}
         """Nodes that speak another protocol, by name: nothing is forwarded to them."""
 
     @property
@@ -44,32 +51,67 @@ class Peers:
         """What each node that is there has told last."""
         return self._states
 
-    def views(self, own: NodeView) -> dict[str, NodeView]:
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """The nodes that fell silent without having said that they leave, and have not come back."""
+        since = self._clock() - LOST_TOLD_SECONDS
+        return tuple(sorted(node for node, at in self._lost.items() if at > since))
+
+    @property
+    def offered(self) -> Mapping[str, Mapping[str, Offered]]:
+        """What each node that is there could load."""
+        return {node: self._nodes[node].offered for node in self._states}
+
+    def views(self, own: NodeView) -> Nodes:
         """All nodes that may get work, with the own one."""
-        return {self._node: own, **self._views}
+        self._nodes.put(own)
+        return self._nodes
 
     def hear(self, state: NodeState) -> bool:
         """Take notice of what a node tells. Returns whether something that it told before was missed."""
         node = state.node
         if node == self._node:
             return False
-        if state.protocol != PROTOCOL:
-            self.strangers[node] = state
-            self.forget(node)
-            return False
         self.strangers.pop(node, None)
         before = self._states.get(node)
         if before is not None and (state.epoch, state.number) <= (before.epoch, before.number):
             return False
         if state.is_leaving:
+            self._lost.pop(node, None)
             self.forget(node)
             return False
         self._heard[node] = self._clock()
+        self._lost.pop(node, None)
         self._states[node] = state
-        self._views[node] = self._view(state)
+        self._nodes.put(self._view(state))
         for conversation in state.conversations:
             self.note_conversation(conversation, node)
         return before is None or before.epoch != state.epoch or state.number != before.number + 1
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Which nodes this one cannot work with, and what to do."""
+        return tuple(self.why_not(node) for node in sorted(self.strangers))
+
+    def meet(self, stranger: Introduction) -> None:
+        """Take notice of a node that speaks another protocol."""
+        self.forget(stranger.node)
+        self.strangers[stranger.node] = stranger
+        self._heard[stranger.node] = self._clock()
+
+    def is_new_life(self, state: NodeState) -> bool:
+        """Whether it comes from a later process of a node that is known: the one before is no more."""
+        before = self._states.get(state.node)
+        return before is not None and state.epoch > before.epoch
+
+    def why_not(self, node: str) -> str:
+        """Why a node that a request names cannot get it, and what to do."""
+        if (stranger := self.strangers.get(node)) is not None:
+            return (
+                f"node {node!r} runs version {stranger.version}, which does not work together with this one: "
+                "bring all nodes to the same version"
+            )
+        return f"there is no node {node!r}: there are {', '.join(sorted({self._node, *self._states}))}"
 
     def knows_catalogue(self, catalogue: str) -> bool:
         """Whether it is known what a node with this id of a catalogue could load."""
@@ -84,20 +126,22 @@ class Peers:
         used = {each.catalogue for each in self._states.values()} | {catalogue}
         for unused in self._catalogues.keys() - used:
             del self._catalogues[unused], self._aliases[unused]
-        for node, state in self._states.items():
+        for state in self._states.values():
             if state.catalogue == catalogue:
-                self._views[node] = self._view(state)
+                self._nodes.put(self._view(state))
 
     def id_of(self, id_or_alias: str) -> str | None:
         """The id of a model that some node has, by id or alias; None if none has it."""
-        for view in self._views.values():
-            if id_or_alias in view.hosted or id_or_alias in view.offered:
-                return id_or_alias
+        if self._nodes.knows(id_or_alias):
+            return id_or_alias
         found = (aliases.get(id_or_alias) for aliases in self._aliases.values())
         return next((id for id in found if id is not None), None)
 
     def note_conversation(self, conversation: int, node: str) -> None:
         """Note that a conversation has come to a node, by its hash (`conversation_hash`)."""
+        former = self._conversations.get(conversation, node)
+        if former != node:
+            self._note_moved(conversation, former, node)
         self._conversations[conversation] = node
         self._conversations.move_to_end(conversation)
         if len(self._conversations) > MOST_CONVERSATIONS:
@@ -106,6 +150,11 @@ class Peers:
     def conversation_node(self, conversation: int) -> str:
         """The node that a conversation came to last; empty if it is not known."""
         return self._conversations.get(conversation, "")
+
+    def take_former_node(self, conversation: int) -> str:
+        """The node that had a conversation before it came here; empty if none had. It is told once."""
+        node = self._moved.pop(conversation, "")
+        return node if node in self._states else ""
 
     def conversations_of(self, node: str, most: int) -> tuple[int, ...]:
         """The last conversations that came to a node, the newest last."""
@@ -119,12 +168,12 @@ class Peers:
 
     def note_sent(self, node: str, model_id: str) -> None:
         """Count a request that was just sent to a node, until it tells its own count."""
-        view = self._views.get(node)
+        view = self._nodes.get(node)
         hosted = view.hosted.get(model_id) if view is not None else None
         if view is None or hosted is None:
             return
         more = msgspec.structs.replace(hosted, holds=hosted.holds + 1, may_leave=False)
-        self._views[node] = msgspec.structs.replace(view, hosted={**view.hosted, model_id: more})
+        self._nodes.put(msgspec.structs.replace(view, hosted={**view.hosted, model_id: more}))
 
     def silent(self) -> list[str]:
         """The nodes that have told nothing for too long."""
@@ -133,31 +182,68 @@ class Peers:
 
     def forget(self, node: str) -> None:
         """Give a node no work any more, until it tells something."""
-        for known in (self._views, self._states, self._heard):
+        self._nodes.remove(node)
+        for known in (self._states, self._heard, self.strangers):
             known.pop(node, None)
 
+    def lose(self, node: str) -> None:
+        """Give a node that has told nothing for too long no work, and remember that it is missing."""
+        self.forget(node)
+        self._lost[node] = self._clock()
+
     def give_time(self) -> None:
-        """Wait anew for all: this process itself was stopped, and could hear nothing meanwhile."""
+        """Wait anew for all: this node itself was stopped or cut off, and could hear nothing meanwhile."""
         self._heard = dict.fromkeys(self._heard, self._clock())
 
+    def _note_moved(self, conversation: int, former: str, node: str) -> None:
+        if node != self._node:
+            self._moved.pop(conversation, None)
+            return
+        self._moved[conversation] = former
+        if len(self._moved) > MOST_MOVED:
+            self._moved.popitem(last=False)
+
     def _view(self, state: NodeState) -> NodeView:
-        return view_of(state, self._catalogues.get(state.catalogue, {}))
+        """What a node tells. Until its new catalogue is known, it offers what it offered before: a node that
+        offered nothing would not get what it gets before and after.
+        """
+        offered = self._catalogues.get(state.catalogue)
+        if offered is None:
+            offered = self._nodes[state.node].offered if state.node in self._nodes else {}
+        return view_of(state, offered)
 
 
 def view_of(state: NodeState, offered: Mapping[str, Offered]) -> NodeView:
     """What a node has told, as it is decided about."""
-    hosted = {id: _hosted(each) for id, each in state.models.items()}
-    losses: Iterable[float] = (each.loss for each in hosted.values() if each.may_leave)
+    hosted, free = {id: _hosted(each) for id, each in state.models.items()}, footprint_of(state.free)
+    coming = _coming(state.waiting, hosted, free, offered) if state.waiting else {}
     return NodeView(
         node=state.node,
         limits=footprint_of(state.limits),
-        free=footprint_of(state.free),
-        waiting=sum(state.waiting.values()),
-        hosted=hosted,
+        free=free,
+        waiting=sum(count for id, count in state.waiting.items() if id not in coming),
+        hosted={**hosted, **coming},
         offered=offered,
         is_draining=state.is_draining,
-        least_loss=min(losses, default=math.inf),
     )
+
+
+def _coming(
+    waiting: Mapping[str, int],
+    hosted: Mapping[str, Hosted],
+    free: Footprint,
+    offered: Mapping[str, Offered],
+) -> dict[str, Hosted]:
+    """The models that requests wait for and that there is room for: they are on their way into memory.
+
+    Until their loads have begun they must not begin elsewhere too.
+    """
+    room = free + total_of([each.footprint for each in hosted.values() if each.may_leave])
+    return {
+        id: Hosted(is_ready=False, holds=count)
+        for id, count in waiting.items()
+        if id not in hosted and id in offered and offered[id].footprint.is_within(room)
+    }
 
 
 def footprint_of(memory: Mapping[str, int]) -> Footprint:
@@ -185,5 +271,6 @@ def _hosted(told: HostedModel) -> Hosted:
         slots=max(1, told.slots),
         footprint=footprint_of(told.memory),
         may_leave=told.may_leave,
+        is_replica=told.is_replica,
         loss=loss(told.load_seconds, told.idle_seconds),
     )

@@ -2,6 +2,9 @@
 
 Nothing waits for it: a state that is lost is followed by the next one, a second later at most. Conversations
 are told once; who has missed a state asks for all of them.
+
+A node hears its own states too. When it has not for a while, it was stopped, or NATS did not reach it: the
+others count it as lost, and have its work done elsewhere (ADR 59).
 """
 
 from __future__ import annotations
@@ -15,10 +18,17 @@ import anyio.abc
 import msgspec
 
 from suite.bus.connection import Connection, Message
-from suite.domain.placement import NodeView
+from suite.domain.nodes import NodeView
 from suite.errors import NoService, RequestTimeout, SuiteError, TooLarge, Unavailable
 from suite.identity import Clock
-from suite.messages.presence import CataloguePage, GetPresence, NodeState, OfferedModel
+from suite.messages.presence import (
+    PROTOCOL,
+    CataloguePage,
+    GetPresence,
+    Introduction,
+    NodeState,
+    OfferedModel,
+)
 from suite.messages.subjects import Subjects
 from suite.node.fleet.peers import LOST_SECONDS, Peers, view_of
 from suite.node.fleet.state import OwnState
@@ -30,12 +40,20 @@ TELL_SECONDS: Final = 1.0
 """How often a node tells what it is when nothing has changed."""
 LEAST_PAUSE_SECONDS: Final = 0.02
 """The pause from one state to the next: what changes meanwhile is told together."""
+CUT_OFF_SECONDS: Final = 2.0
+"""A node that has not heard its own states for so long may be lost to others. They wait a little longer, so
+that what it has told until then reaches them."""
+LATE_SECONDS: Final = 0.5
+"""A node that wakes so much too late could not hear the others meanwhile, and gives them time."""
+ACQUAINTED_SECONDS: Final = 1.2
+"""So long after its start a node has heard of all others: they tell something every second."""
 ASK_SECONDS: Final = 2.0
 MOST_TOLD: Final = 20_000
 """How many conversations a node tells one that asks: so many fit into a message."""
 
 _encode = msgspec.json.Encoder().encode
 _state_of = msgspec.json.Decoder(NodeState).decode
+_introduction_of = msgspec.json.Decoder(Introduction).decode
 _asked = msgspec.json.Decoder(GetPresence).decode
 _page_of = msgspec.json.Decoder(CataloguePage).decode
 
@@ -52,10 +70,11 @@ class Presence:
         *,
         clock: Clock,
         on_lost: Callable[[str], None] = lambda _: None,
-        on_frozen: Callable[[], None] = lambda: None,
+        on_left: Callable[[str], None] = lambda _: None,
+        on_cut_off: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_lost` is called with a node that is silent or has left; `on_frozen` when this process itself
-        was stopped for so long that the others count it as lost.
+        """`on_lost` is called with a node that is silent, `on_left` with one that stops; `on_cut_off` when
+        this node itself was stopped, or without NATS, for so long that the others may count it as lost.
         """
         self._connection = connection
         self._subjects = subjects
@@ -63,7 +82,13 @@ class Presence:
         self._peers = peers
         self._clock = clock
         self._on_lost = on_lost
-        self._on_frozen = on_frozen
+        self._on_left = on_left
+        self._on_cut_off = on_cut_off
+        self._was_cut_off = False
+        self._unheard: dict[int, float] = {}
+        """When the states were told that have not come back yet, by their numbers."""
+        self._began = self._heard_at = clock()
+        """When the newest state was told that has come back."""
         self._came: list[int] = []
         self._changed = anyio.Event()
         self._asking: set[str] = set()
@@ -74,6 +99,24 @@ class Presence:
         """This node, as it is decided about here."""
         state = self._own.again((), now=self._clock())
         return view_of(state, self._own.offered)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether others may count this node as lost: its own states do not come back to it."""
+        return self._clock() - self._heard_at > CUT_OFF_SECONDS
+
+    @property
+    def is_acquainted(self) -> bool:
+        """Whether this node has heard of all others, and knows what they could load."""
+        is_early = self._clock() - self._began < ACQUAINTED_SECONDS
+        states = self._peers.states.values()
+        return not is_early and all(self._peers.knows_catalogue(each.catalogue) for each in states)
+
+    async def acquaint(self) -> None:
+        """Wait until this node knows the others, for as long as that takes if they answer."""
+        with anyio.move_on_after(ACQUAINTED_SECONDS + ASK_SECONDS):
+            while not self.is_acquainted:  # noqa: ASYNC110 - time is one of the reasons
+                await anyio.sleep(LEAST_PAUSE_SECONDS)
 
     def change(self) -> None:
         """Tell the others soon that something has changed, if there are any."""
@@ -101,22 +144,30 @@ class Presence:
                     await self._tell(is_leaving=True)
 
     async def _keep_telling(self) -> None:
-        until = self._clock()
+        self._began = self._heard_at = self._clock()
         while True:
-            with anyio.CancelScope(deadline=next_tick(TELL_SECONDS)) as waiting:
+            due = next_tick(TELL_SECONDS)
+            with anyio.CancelScope(deadline=due) as waiting:
                 await self._changed.wait()
-            now = self._clock()
-            if now - until > LOST_SECONDS:
-                logger.warning("this process was stopped for %.1f s: other nodes have its work", now - until)
-                self._peers.give_time()
-                self._on_frozen()
-            until = now
             self._changed = anyio.Event()
+            self._look_at_oneself()
+            if self._was_cut_off or anyio.current_time() > due + LATE_SECONDS:
+                self._peers.give_time()
             if waiting.cancelled_caught:
                 self._own.look()
                 self._look_for_lost()
             await self._tell()
             await anyio.sleep(LEAST_PAUSE_SECONDS)
+
+    def _look_at_oneself(self) -> None:
+        """Heed that this node was cut off, before the others hear of it again."""
+        was_cut_off, self._was_cut_off = self._was_cut_off, self.is_cut_off
+        if self._was_cut_off and not was_cut_off:
+            seconds = self._clock() - self._heard_at
+            logger.warning("this node was stopped, or without NATS, for %.1f s: others do its work", seconds)
+            self._on_cut_off()
+        elif was_cut_off and not self._was_cut_off:
+            logger.info("this node is heard again")
 
     def _look_for_lost(self) -> None:
         for node in self._peers.silent():
@@ -124,27 +175,56 @@ class Presence:
             self._lose(node)
 
     def _lose(self, node: str) -> None:
-        self._peers.forget(node)
+        self._peers.lose(node)
         self._on_lost(node)
 
     async def _tell(self, *, is_leaving: bool = False) -> None:
         came, self._came = self._came, []
-        state = self._own.state(came, now=self._clock(), is_leaving=is_leaving)
+        now = self._clock()
+        state = self._own.state(came, now=now, is_leaving=is_leaving)
+        self._unheard[state.number] = now
         try:
             await self._connection.publish(self._subjects.node(self._own.node, "state"), _encode(state))
         except (Unavailable, TooLarge) as error:
+            del self._unheard[state.number]
             logger.debug("what this node does is not told: %s", error)
 
     async def _hear(self, message: Message) -> None:
         try:
+            introduced = _introduction_of(message.data)
+            if introduced.protocol != PROTOCOL:
+                self._meet(introduced)
+                return
             state = _state_of(message.data)
         except msgspec.MsgspecError as error:
             logger.debug("a state of a node that nobody understands: %s", error)
             return
+        if state.node == self._own.node:
+            self._hear_oneself(state)
+        else:
+            self._hear_of(state)
+
+    def _hear_oneself(self, state: NodeState) -> None:
+        if state.epoch == self._own.epoch and (told := self._unheard.get(state.number)) is not None:
+            self._heard_at = told
+            self._unheard = {number: at for number, at in self._unheard.items() if number > state.number}
+
+    def _meet(self, stranger: Introduction) -> None:
+        if stranger.node not in self._peers.strangers:
+            logger.warning(
+                "node %s runs version %s, which does not work together with this one: it gets no work",
+                stranger.node,
+                stranger.version,
+            )
+        self._peers.meet(stranger)
+
+    def _hear_of(self, state: NodeState) -> None:
+        if self._peers.is_new_life(state):
+            self._lose(state.node)
         is_new = state.node not in self._peers.states
         missed = self._peers.hear(state)
         if state.is_leaving:
-            self._on_lost(state.node)
+            self._on_left(state.node)
             return
         if is_new and state.node in self._peers.states:
             self._changed.set()  # it may not have heard of this one

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
+import anyio
 import anyio.abc
 import msgspec
 
@@ -15,13 +17,22 @@ from suite.bus.refusal import terminate
 from suite.bus.service import Action
 from suite.bus.subscription import Subscription
 from suite.catalogue import Catalogue
-from suite.domain.placement import NodeView, Placement, Wanted, place
-from suite.errors import NodeLost, NodeNotFound, SuiteError
+from suite.domain.nodes import Nodes
+from suite.domain.placement import Placement, Wanted, place
+from suite.errors import NodeLost, NodeNotFound, NodeStopping, NoService, SuiteError
 from suite.log import Log
 from suite.messages.actions.base import Query
-from suite.messages.presence import ForwardedState
+from suite.messages.presence import Forwarded
+from suite.messages.signals import Heartbeat
 from suite.messages.subjects import Subjects
-from suite.node.fleet.forwarding import Forwarding, Sent, arrived, tell
+from suite.node.fleet.forwarding import (
+    Forwarding,
+    Sent,
+    arrived,
+    hand_back,
+    is_for_another_life,
+    tell,
+)
 from suite.node.fleet.peers import Peers, conversation_hash
 from suite.node.fleet.presence import Presence
 from suite.node.supervisor import Supervisor
@@ -30,6 +41,12 @@ logger = logging.getLogger("suite.fleet")
 
 MOST_TRIES: Final = 3
 """On so many nodes a request is tried, before its client gets `node_lost`."""
+ABANDONED_SECONDS: Final = 0.5
+"""Within this time the server says that nobody waits for an answer."""
+
+_CUT_OFF: Final = "this node was cut off: others may have the request by now"
+_ENDED: Final = Forwarded(state="ended")
+_HEARTBEAT: Final = msgspec.json.encode(Heartbeat())
 
 
 class Routing:
@@ -38,6 +55,7 @@ class Routing:
     def __init__(
         self,
         node: str,
+        epoch: int,
         connection: Connection,
         subjects: Subjects,
         log: Log,
@@ -49,6 +67,7 @@ class Routing:
         tasks: anyio.abc.TaskGroup,
     ) -> None:
         self._node = node
+        self._epoch = epoch
         self._connection = connection
         self._subjects = subjects
         self._log = log
@@ -56,7 +75,13 @@ class Routing:
         self._supervisor = supervisor
         self._peers = peers
         self._presence = presence
-        self._forwarding = Forwarding(connection, subjects, tasks, self._again)
+        self._tasks = tasks
+        self._forwarding = Forwarding(connection, subjects, tasks, self._again, self._give_up)
+        self._open: dict[str, anyio.CancelScope] = {}
+        """The requests of other nodes that nobody answers yet, by their tokens."""
+        self._generated: dict[str, str] = {}
+        """The tokens of those that a model's process answers, by the generation's id."""
+        supervisor.on_answered = self._answered
         self._serve: Callable[[Message], Awaitable[None]]
         self._arrivals: Subscription
 
@@ -67,6 +92,9 @@ class Routing:
         prefix = self._subjects.node(self._node, "action.")
 
         async def arrive(message: Message) -> None:
+            if is_for_another_life(message, self._epoch):
+                logger.debug("a request is for another process of this name: %s", message.subject)
+                return
             await serve(arrived(message, self._subjects.action(message.subject[len(prefix) :])))
 
         self._arrivals = await self._connection.listen(f"{prefix}>", arrive)
@@ -76,9 +104,26 @@ class Routing:
         if hasattr(self, "_arrivals"):
             await self._arrivals.drain()
 
+    async def settle(self) -> None:
+        """Wait until no other node can give anything back that this one has forwarded."""
+        await self._forwarding.settle()
+
     def lose(self, node: str) -> None:
-        """Have what a lost node had served elsewhere."""
+        """Have what waited on a lost node served elsewhere."""
         self._forwarding.lose(node)
+
+    def leave(self, node: str) -> None:
+        """Have what waited on a node that stops served elsewhere."""
+        self._forwarding.leave(node)
+
+    def withdraw(self) -> None:
+        """Give back what other nodes have sent and nobody answers yet: by now they have it served elsewhere.
+
+        This node was cut off, so it does not send again either what it has sent to them.
+        """
+        self._forwarding.doubt()
+        for scope in self._open.values():
+            scope.cancel()
 
     async def route(self, action: Action[Any], request: msgspec.Struct, message: Message) -> bool:
         """Hand a request over if another node serves it better, or is named in it. Returns whether it did.
@@ -87,19 +132,21 @@ class Routing:
         """
         if isinstance(message, Arrival):
             return await self._is_misplaced(action, request, message)
+        if self._presence.is_cut_off and await self._is_abandoned(request, message):
+            return True
         named = getattr(request, "node", None)
         if named is not None and named != self._node:
             if named not in self._peers.states:
-                raise NodeNotFound(self._unknown(named))
+                raise NodeNotFound(self._peers.why_not(named))
             await self._send(message, action, request, Placement(node=named, reason="named"))
             return True
-        if not self._peers.states:
+        if not self._peers.states and self._presence.is_acquainted:
             return False
         if isinstance(request, Query):
             await self._log.catch_up()
-        if action.route != "model" or named is not None:
+        if action.route != "model":
             return False
-        placement = self._placement(request)
+        placement = await self._settled_placement(request) if named is None else None
         if placement is None or placement.node == self._node:
             self._note_conversation(request)
             self._presence.change()
@@ -110,8 +157,7 @@ class Routing:
     async def rescue(self, action: Action[Any], request: msgspec.Struct, message: Message) -> bool:
         """Hand a request over that this node cannot serve because it stops. Returns whether it did."""
         if isinstance(message, Arrival):
-            await self._tell(message, "misplaced")
-            return True
+            return bool(message.token) and await hand_back(self._connection, message.token)
         if action.route != "model" or getattr(request, "node", None) is not None:
             return False
         placement = self._placement(request, excluded=frozenset({self._node}))
@@ -120,21 +166,69 @@ class Routing:
         await self._send(message, action, request, placement)
         return True
 
-    async def end(self, message: Message, *, is_handed_over: bool) -> None:
-        """Tell the node that a request came from that it is handed over, or has ended."""
-        self._presence.change()
-        if isinstance(message, Arrival):
-            await self._tell(message, "handed_over" if is_handed_over else "ended")
+    @contextmanager
+    def serving(self, arrival: Arrival) -> Iterator[None]:
+        """A block in which this node works on another node's request.
 
-    def views(self) -> Mapping[str, NodeView]:
+        Raises NodeStopping if that one has it served elsewhere by now.
+        """
+        if not arrival.token:
+            yield
+            return
+        with anyio.CancelScope() as scope:
+            self._open[arrival.token] = scope
+            try:
+                yield
+            finally:
+                self._open.pop(arrival.token, None)
+        if scope.cancelled_caught:
+            raise NodeStopping(_CUT_OFF)
+
+    async def commit(self, message: Message, instance_id: str = "", generation_id: str = "") -> None:
+        """Say that a request is answered now, or that the process of an instance is about to answer it.
+
+        Raises NodeStopping for one that another node may have by now.
+        """
+        if not isinstance(message, Arrival) or not message.token:
+            return
+        scope = self._open.pop(message.token, None)
+        if scope is not None and (scope.cancel_called or self._presence.is_cut_off):
+            raise NodeStopping(_CUT_OFF)
+        if generation_id:
+            self._generated[generation_id] = message.token
+            told = Forwarded(state="handed_over", instance_id=instance_id, generation_id=generation_id)
+            await tell(self._connection, message.token, told)
+
+    async def end(self, message: Message, *, is_handed_over: bool) -> None:
+        """Tell the node that a request came from that it has ended, unless a model's process answers it."""
+        self._presence.change()
+        if isinstance(message, Arrival) and message.token and not is_handed_over:
+            for generation_id in [id for id, token in self._generated.items() if token == message.token]:
+                del self._generated[generation_id]
+            await tell(self._connection, message.token, _ENDED)
+
+    def _answered(self, generation_id: str) -> None:
+        """Tell the node that a generation came from that its client has the last message."""
+        if (token := self._generated.pop(generation_id, None)) is not None:
+            self._tasks.start_soon(tell, self._connection, token, _ENDED)
+
+    def views(self) -> Nodes:
         """All nodes that may get work, as they are decided about."""
         return self._peers.views(self._presence.view)
+
+    async def _settled_placement(self, request: msgspec.Struct) -> Placement | None:
+        """Where a request is to be served. What nobody seems to have, a node that has just come may have."""
+        placement = self._placement(request)
+        if placement is None and not self._presence.is_acquainted:
+            await self._presence.acquaint()
+            placement = self._placement(request)
+        return placement
 
     def _placement(self, request: msgspec.Struct, excluded: frozenset[str] = frozenset()) -> Placement | None:
         asked = getattr(request, "model_id", None)
         if asked is None:
             return None
-        model_id = self._id_of(asked)
+        model_id = self.id_of(asked)
         conversation_id = getattr(request, "conversation_id", None)
         holder = (
             self._peers.conversation_node(conversation_hash(model_id, conversation_id))
@@ -144,7 +238,7 @@ class Routing:
         wanted = Wanted(model_id=model_id, conversation_node=holder, excluded=excluded)
         return place(wanted, self.views(), here=self._node)
 
-    def _id_of(self, id_or_alias: str) -> str:
+    def id_of(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
         here = self._catalogue.canonical(id_or_alias)
         if here in self._catalogue.models or here in self._supervisor.instances:
@@ -155,7 +249,7 @@ class Routing:
         conversation_id = getattr(request, "conversation_id", None)
         model_id = getattr(request, "model_id", None)
         if conversation_id is not None and model_id is not None:
-            self._presence.note_conversation(conversation_hash(self._id_of(model_id), conversation_id))
+            self._presence.note_conversation(conversation_hash(self.id_of(model_id), conversation_id))
 
     async def _send(
         self,
@@ -167,33 +261,76 @@ class Routing:
     ) -> None:
         sent = Sent(message, action, request, placement.node, tried | {placement.node})
         await self._forwarding.send(
-            sent, last_seq=self._log.newest, instance_id=placement.instance_id, sha256=placement.sha256
+            sent,
+            epoch=self._peers.states[placement.node].epoch,
+            last_seq=self._log.newest,
+            instance_id=placement.instance_id,
+            sha256=placement.sha256,
         )
         if (model_id := getattr(request, "model_id", None)) is not None:
-            self._peers.note_sent(placement.node, self._id_of(model_id))
+            self._peers.note_sent(placement.node, self.id_of(model_id))
 
     async def _again(self, sent: Sent) -> None:
         """Have a request served elsewhere that another node has not served."""
         try:
             await self._place_again(sent)
         except SuiteError as error:
-            stream = getattr(sent.request, "stream", False)
-            await terminate(self._connection, sent.message.reply, error, stream=stream)
+            await self._refuse(sent, error)
+
+    async def _give_up(self, sent: Sent) -> None:
+        """End a request that was lost with its node while that answered it."""
+        await self._refuse(
+            sent, NodeLost(f"node {sent.node} was lost while it answered: send the request again")
+        )
+
+    async def _refuse(self, sent: Sent, error: SuiteError) -> None:
+        stream = getattr(sent.request, "stream", False)
+        await terminate(self._connection, sent.message.reply, error, stream=stream, node=self._node)
+
+    async def _is_abandoned(self, request: msgspec.Struct, message: Message) -> bool:
+        """Whether nobody waits for the answer of a request any more that was read late.
+
+        It is asked by a signal, so only of who gets signals.
+        """
+        if not getattr(request, "stream", False) or not message.reply:
+            return False
+        try:
+            await self._connection.request(message.reply, _HEARTBEAT, timeout=ABANDONED_SECONDS)
+        except NoService:
+            return True
+        except SuiteError:
+            return False  # who is there does not answer a signal
+        return False
 
     async def _place_again(self, sent: Sent) -> None:
         is_bound = sent.action.route != "model" or getattr(sent.request, "node", None) is not None
         if is_bound or len(sent.tried) >= MOST_TRIES:
             raise NodeLost
         placement = self._placement(sent.request, excluded=sent.tried)
-        if placement is None or placement.node == self._node:
+        if placement is None:
+            raise NodeLost
+        if placement.node == self._node:
             # As if it came from another node: it is not routed again.
             await self._serve(Arrival(**msgspec.structs.asdict(sent.message), token=""))
         else:
             await self._send(sent.message, sent.action, sent.request, placement, sent.tried)
 
+    def _is_still_best(self, request: msgspec.Struct) -> bool:
+        """Whether a request would be served here though the instance that it is for is gone.
+
+        Given back, it would be served anywhere but here, where others that come now are served: twice loaded.
+        """
+        placement = self._placement(request)
+        return placement is not None and placement.node == self._node
+
     async def _is_misplaced(self, action: Action[Any], request: msgspec.Struct, arrival: Arrival) -> bool:
-        """Check whether what a request is for is still here. If not, the first node decides again."""
+        """Check whether what a request is for is still here. If not, the first node decides again.
+
+        That also holds for what was read late: the first node has it served elsewhere, or will.
+        """
         self._log.see(arrival.last_seq)
+        if arrival.token and self._presence.is_cut_off:
+            return await hand_back(self._connection, arrival.token)
         model_id = getattr(request, "model_id", None)
         if action.route != "model" or model_id is None:
             return False
@@ -205,17 +342,9 @@ class Routing:
         known = instance.sha256 if instance is not None else None
         digest = known or (model.sha256 if model is not None else None)
         is_other = bool(arrival.sha256 and digest) and digest != arrival.sha256
-        if (is_gone and arrival.instance_id) or is_other:
-            await self._tell(arrival, "misplaced")
-            return True
+        is_elsewhere = bool(is_gone and arrival.instance_id) and not self._is_still_best(request)
+        if is_elsewhere or is_other:
+            return await hand_back(self._connection, arrival.token)
         self._note_conversation(request)
         self._presence.change()
         return False
-
-    async def _tell(self, arrival: Arrival, state: ForwardedState) -> None:
-        if arrival.token:
-            await tell(self._connection, arrival.token, state)
-
-    def _unknown(self, name: str) -> str:
-        names = ", ".join(sorted({self._node, *self._peers.states}))
-        return f"there is no node {name!r}: there are {names}"

@@ -11,9 +11,9 @@ import msgspec
 
 from suite.catalogue import Catalogue, Model
 from suite.domain.footprint import NOTHING, Footprint
-from suite.domain.placement import Offered
+from suite.domain.nodes import Offered
 from suite.messages.decisions import RAM
-from suite.messages.presence import CataloguePage, HostedModel, NodeState, OfferedModel
+from suite.messages.presence import PROTOCOL, CataloguePage, HostedModel, NodeState, OfferedModel
 from suite.node.fleet.peers import offered_of
 from suite.node.instance import Instance
 from suite.node.supervisor import Supervisor
@@ -74,6 +74,7 @@ class OwnState:
             node=self.node,
             epoch=self.epoch,
             number=self._number,
+            protocol=PROTOCOL,
             version=__version__,
             host=socket.gethostname(),
             is_draining=self.is_draining,
@@ -101,6 +102,7 @@ class OwnState:
             slots=model.kv_cache.slots if model.kv_cache is not None else 1,
             memory=memory_of(resident.reserved_bytes if resident is not None else NOTHING),
             may_leave=instance.is_idle and not self._supervisor.is_pinned(model.model_id),
+            is_replica=instance.purpose == "replica",
             idle_seconds=0.0 if instance.holds else round(max(0.0, now - instance.last_used), 1),
             load_seconds=round((instance.load_ms or 0.0) / 1000, 3),
         )

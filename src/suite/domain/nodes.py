@@ -1,0 +1,179 @@
+"""The nodes of a fleet as one of them knows them, found by the models that they have::
+
+    nodes = Nodes([view])
+    nodes.hosting("tiny")      # the nodes that have it in memory
+    nodes.offering("tiny")     # those that could load it, by what their catalogues say of it
+
+A decision about one model looks at the nodes that matter for it, however many there are (ADR 62).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from suite.domain.footprint import NOTHING, Footprint, total_of
+
+
+class Hosted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A model in the memory of a node."""
+
+    instance_id: str = ""
+    sha256: str = ""
+    is_ready: bool = True
+    holds: int = 0
+    slots: int = 1
+    footprint: Footprint = NOTHING
+    may_leave: bool = False
+    is_replica: bool = False
+    """Whether it was loaded because the load was too much for other nodes."""
+    loss: float = 0.0
+    """What is lost if it leaves: the seconds that its load takes, less the longer nobody has used it."""
+
+    @property
+    def load(self) -> float:
+        """How many generations it has for each of its slots."""
+        return self.holds / self.slots
+
+    @property
+    def density(self) -> float:
+        """What is lost for each byte that it frees."""
+        return self.loss / max(1, self.footprint.total)
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A model that a node could load."""
+
+    sha256: str = ""
+    footprint: Footprint = NOTHING
+    settings: str = ""
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One node, as another knows it."""
+
+    node: str
+    limits: Footprint = NOTHING
+    free: Footprint = NOTHING
+    waiting: int = 0
+    """How many requests wait for memory."""
+    hosted: Mapping[str, Hosted] = {}
+    offered: Mapping[str, Offered] = {}
+    """Nodes with the same catalogue have the same object here: it is looked at once for all of them."""
+    is_draining: bool = False
+    room: Footprint = NOTHING
+    """What is free once all models have left that may. This and what follows is made of the rest."""
+    least_loss: float = math.inf
+    """The loss of the model that is cheapest to unload; infinite if none may leave."""
+    least_density: float = 0.0
+    """The least that is lost for each byte."""
+    seed: int = 0
+    """Of the numbers that settle what is equal."""
+
+    def __post_init__(self) -> None:
+        """Sum up at once what decisions look at first: a view is made once, and decided about often."""
+        leaving = [each for each in self.hosted.values() if each.may_leave]
+        made = {
+            "room": self.free + total_of([each.footprint for each in leaving]),
+            "least_loss": min([each.loss for each in leaving], default=math.inf),
+            "least_density": min([each.density for each in leaving], default=0.0),
+            "seed": seed_of(self.node),
+        }
+        for name, value in made.items():
+            msgspec.structs.force_setattr(self, name, value)
+
+
+@lru_cache(maxsize=65_536)
+def seed_of(name: str) -> int:
+    """A number for the name of a node or a model, the same wherever it is asked."""
+    return crc32(name.encode())
+
+
+class Offer(NamedTuple):
+    """A model as one catalogue has it, and the nodes with this catalogue."""
+
+    offered: Offered
+    views: Mapping[str, NodeView]
+
+
+class Nodes(Mapping[str, NodeView]):
+    """Nodes by name, with an index by what they have loaded and one by their catalogues."""
+
+    def __init__(self, views: Iterable[NodeView] = ()) -> None:
+        self._views: dict[str, NodeView] = {}
+        self._hosts: dict[str, set[str]] = {}
+        self._catalogues: dict[int, dict[str, NodeView]] = {}
+        """The nodes by the identity of what they offer, which their views keep alive."""
+        for each in views:
+            self.put(each)
+
+    def __getitem__(self, node: str) -> NodeView:
+        return self._views[node]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def hosting(self, model_id: str) -> list[NodeView]:
+        """The nodes that have a model in memory, or on its way there."""
+        return [self._views[node] for node in self._hosts.get(model_id, ())]
+
+    def offering(self, model_id: str) -> list[Offer]:
+        """The nodes that could load a model, together where they have the same catalogue."""
+        catalogues = ((next(iter(views.values())).offered, views) for views in self._catalogues.values())
+        return [
+            Offer(offered, views)
+            for catalogue, views in catalogues
+            if (offered := catalogue.get(model_id)) is not None
+        ]
+
+    def knows(self, model_id: str) -> bool:
+        """Whether any node has a model, or could load it."""
+        return model_id in self._hosts or bool(self.offering(model_id))
+
+    @property
+    def hosted(self) -> Collection[str]:
+        """The models that any node has in memory, or on their way there."""
+        return self._hosts.keys()
+
+    def put(self, view: NodeView) -> None:
+        """Know a node by this view from now on."""
+        before = self._views.get(view.node)
+        self._views[view.node] = view
+        if before is None or before.offered is not view.offered:
+            if before is not None:
+                self._forget_catalogue(before)
+            self._catalogues.setdefault(id(view.offered), {})
+        self._catalogues[id(view.offered)][view.node] = view
+        had = before.hosted.keys() if before is not None else set[str]()
+        if had != view.hosted.keys():
+            self._move(view.node, had - view.hosted.keys(), view.hosted.keys() - had)
+
+    def remove(self, node: str) -> None:
+        """Forget a node, if it is known."""
+        view = self._views.pop(node, None)
+        if view is not None:
+            self._forget_catalogue(view)
+            self._move(node, view.hosted.keys(), ())
+
+    def _forget_catalogue(self, view: NodeView) -> None:
+        views = self._catalogues[id(view.offered)]
+        del views[view.node]
+        if not views:
+            del self._catalogues[id(view.offered)]
+
+    def _move(self, node: str, gone: Iterable[str], come: Iterable[str]) -> None:
+        for model_id in gone:
+            hosts = self._hosts[model_id]
+            hosts.discard(node)
+            if not hosts:
+                del self._hosts[model_id]
+        for model_id in come:
+            self._hosts.setdefault(model_id, set()).add(node)

@@ -1,0 +1,206 @@
+"""Has other nodes fetch a model that this one has, and gives them its parts (ADR 61)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import msgspec
+
+from suite.bus.bucket import Bucket
+from suite.bus.connection import Connection, Message
+from suite.catalogue import Catalogue, Model
+from suite.errors import Cancelled, ModelFileGone, NodeLost, NoService, SuiteError
+from suite.identity import NewId
+from suite.messages.actions.transfers import PushedModel
+from suite.messages.signals import Copying
+from suite.messages.subjects import Subjects
+from suite.messages.transfers import (
+    Fetched,
+    Fetching,
+    FetchModel,
+    FetchNews,
+    GetPart,
+    Part,
+    PartAnswer,
+    PartRefused,
+    TransferFile,
+)
+from suite.node.transfers.names import names_elsewhere
+from suite.node.transfers.parts import Parts, Place
+
+logger = logging.getLogger("suite.transfers")
+
+SILENCE_SECONDS: Final = 10.0
+"""A node that fetches tells something every second. After so long without it counts as lost."""
+CLEAN_SECONDS: Final = 5.0
+
+Tell: TypeAlias = Callable[[Copying], Awaitable[None]]
+
+_encode = msgspec.json.Encoder().encode
+_news_of = msgspec.json.Decoder(FetchNews).decode
+_asked = msgspec.json.Decoder(GetPart).decode
+
+
+class Content(NamedTuple):
+    """What of a model is copied."""
+
+    files: tuple[TransferFile, ...]
+    sha256: str
+    """The digest of all files, one after the other."""
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(file.bytes for file in self.files)
+
+
+class Pushes:
+    """The models that go from this node to others."""
+
+    def __init__(
+        self,
+        node: str,
+        connection: Connection,
+        subjects: Subjects,
+        catalogue: Catalogue,
+        bucket: Bucket,
+        *,
+        tasks: anyio.abc.TaskGroup,
+        new_id: NewId,
+    ) -> None:
+        self._node = node
+        self._connection = connection
+        self._subjects = subjects
+        self._catalogue = catalogue
+        self._bucket = bucket
+        self._tasks = tasks
+        self._new_id = new_id
+        self._running: dict[str, Parts] = {}
+
+    async def listen(self) -> None:
+        """Answer the nodes that ask for parts."""
+        await self._connection.listen(self._subjects.node(self._node, "part"), self._receive)
+
+    async def content(self, model: Model) -> Content:
+        """What is to be copied. Reads the files, as far as their digests are not known.
+
+        Raises ModelFileGone and ModelFileInvalid.
+        """
+        paths = model.file.parts
+        digest = await self._catalogue.digest(model.model_id)
+        digests = [digest] if len(paths) == 1 else [await _digest(path) for path in paths]
+        named = zip(
+            names_elsewhere(model, self._catalogue.directories),
+            model.file.signature.parts,
+            digests,
+            strict=True,
+        )
+        files = (TransferFile(path=name, bytes=part.size, sha256=sha256) for name, part, sha256 in named)
+        return Content(tuple(files), digest)
+
+    async def push(
+        self, model: Model, content: Content, nodes: Iterable[str], tell: Tell
+    ) -> list[PushedModel]:
+        """Have nodes fetch a model, and return what became of it on each. `tell` is called with news."""
+        nodes = sorted(set(nodes))
+        parts = Parts(model.file.parts, nodes, self._bucket)
+        request = FetchModel(
+            transfer_id=self._new_id(),
+            source=self._node,
+            model_id=model.model_id,
+            sha256=content.sha256,
+            files=content.files,
+        )
+        outcomes: dict[str, PushedModel] = {}
+
+        async def have_fetched(node: str) -> None:
+            outcomes[node] = await self._push_to(node, request, parts, tell)
+
+        self._running[request.transfer_id] = parts
+        try:
+            async with anyio.create_task_group() as tasks:
+                for node in nodes:
+                    tasks.start_soon(have_fetched, node)
+        finally:
+            del self._running[request.transfer_id]
+            with anyio.move_on_after(CLEAN_SECONDS, shield=True):
+                await self._clean(parts)
+        return [outcomes[node] for node in nodes]
+
+    async def _push_to(self, node: str, request: FetchModel, parts: Parts, tell: Tell) -> PushedModel:
+        try:
+            outcome = await self._hear(node, request, tell)
+            await parts.end(node)
+        except NoService:
+            return failed(node, NodeLost(f"{node} takes no models: it has gone, or is of an older version"))
+        except SuiteError as error:
+            return failed(node, error)
+        return outcome
+
+    async def _hear(self, node: str, request: FetchModel, tell: Tell) -> PushedModel:
+        total = sum(file.bytes for file in request.files)
+        async with self._connection.request_many(
+            self._subjects.node(node, "fetch"), _encode(request), idle_timeout=SILENCE_SECONDS
+        ) as answers:
+            async for message in answers:
+                match _news_of(message.data):
+                    case Fetching(bytes=count):
+                        await tell(Copying(node=node, bytes=count, total_bytes=total))
+                    case Fetched(outcome=outcome):
+                        return outcome
+        raise NodeLost(f"{node} has stopped fetching: push it again, and it goes on where it was")
+
+    async def _clean(self, parts: Parts) -> None:
+        try:
+            await parts.remove_all()
+        except SuiteError as error:
+            logger.warning("parts of a model are left in the object store until they expire: %s", error)
+
+    # --- parts --------------------------------------------------------------------------------------------
+
+    async def _receive(self, message: Message) -> None:
+        self._tasks.start_soon(self._answer, message)
+
+    async def _answer(self, message: Message) -> None:
+        try:
+            answer = await self._part(_asked(message.data))
+        except SuiteError as error:
+            answer = PartRefused(code=error.code, message=error.message)
+        except msgspec.MsgspecError as error:
+            logger.debug("another node asks for what nobody understands: %s", error)
+            return
+        try:
+            await self._connection.publish(message.reply, _encode(answer))
+        except SuiteError as error:
+            logger.debug("a node is not told of its part: %s", error)
+
+    async def _part(self, asked: GetPart) -> PartAnswer:
+        parts = self._running.get(asked.transfer_id)
+        if parts is None:
+            raise Cancelled("nobody wants this model to be copied any more")
+        return Part(sha256=await parts.provide(Place(asked.file, asked.offset), asked.node))
+
+
+def failed(node: str, error: SuiteError) -> PushedModel:
+    """The outcome on a node that could not take the model."""
+    return PushedModel(node=node, state="failed", code=error.code, message=error.message)
+
+
+async def _digest(path: Path) -> str:
+    """The SHA-256 of a part of a split model. Raises ModelFileGone."""
+
+    def read() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    try:
+        return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+    except OSError as error:
+        raise ModelFileGone(f"{path.name} cannot be read any more: {error.strerror}") from None

@@ -1,0 +1,83 @@
+"""A node is taken out of service: others have its models first, then it gets no new work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from suite.client import Client
+from suite.errors import InvalidRequest, NodeNotFound
+from suite.messages.actions.drain import DrainNodeReply, DrainNodeRequest, MovedModel
+from suite.messages.events import Generated
+from suite.messages.signals import Draining
+from support.fleet import fleet
+from support.models import tiny_model
+from support.service import facts, history
+
+
+async def served_by(client: Client, model_id: str) -> str:
+    """The node that answers a generation."""
+    reply = await client.generate_text(model_id, "Once", max_tokens=2)
+    (event,) = [each.data for each in await history(client, "usage") if each.seq == reply.seq]
+    assert isinstance(event, Generated)
+    return event.node
+
+
+async def until_draining(client: Client, *nodes: str) -> None:
+    """Wait until each node knows who takes no new work."""
+    with anyio.fail_after(20):
+        for asked in ("box1", "box2"):
+            while (await client.on_node(asked).health_check()).draining != nodes:
+                await anyio.sleep(0.02)
+
+
+async def test_a_drained_node_gets_no_new_work_and_others_have_its_models(tmp_path: Path) -> None:
+    models = {name: tmp_path / f"models-{name}" for name in ("box1", "box2")}
+    for directory in models.values():
+        directory.mkdir()
+        tiny_model(directory / "red.gguf")
+        tiny_model(directory / "cold.gguf", seed=1)
+    tiny_model(models["box1"] / "own.gguf", seed=2)
+    async with fleet(models, tmp_path) as found:
+        client, box1 = found.client, found.client.on_node("box1")
+        for model_id in ("red", "own"):
+            await box1.generate_text(model_id, "Once", max_tokens=1)
+        await box1.load_model("cold")
+        progress: list[Draining] = []
+        generation = box1.generate("red", "Once", max_tokens=400)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(generation.finish)
+            with anyio.fail_after(20):
+                while not await generating(box1):
+                    await anyio.sleep(0.01)
+            drained = await client.drain_node("box1", on_progress=progress.append)
+        assert generation.reply.usage.completion_tokens == 400, "what runs there ends"
+        assert progress and all(each.node == "box1" for each in progress)
+        assert set(drained.models) == {
+            MovedModel(model_id="red", node="box2"),
+            MovedModel(model_id="own", node=None, problem="no other node has it"),
+        }
+        await until_draining(client, "box1")
+        assert {await served_by(client, "red") for _ in range(10)} == {"box2"}
+        assert await served_by(client, "cold") == "box2"
+        assert await served_by(client, "own") == "box1", "it is better than a refusal"
+        (red,) = [each for each in (await client.get_fleet()).models if each.model_id == "red"]
+        assert {file.node for file in red.files if file.node_draining} == {"box1"}
+
+        assert (await client.drain_node("box1")).seq is None, "it is being drained already"
+        undone = await client.drain_node("box1", undo=True)
+        assert (undone.draining, undone.models) == (False, ())
+        await until_draining(client)
+        await client.on_node("box2").unload_model("red")
+        assert await served_by(client, "red") == "box1"
+        assert facts(await history(client, "node.box1"))[-2:] == ["node.draining", "node.resumed"]
+        with pytest.raises(NodeNotFound):
+            await client.drain_node("box9")
+        with pytest.raises(InvalidRequest, match="name the node"):
+            await client._ask("drain_node", DrainNodeRequest(), DrainNodeReply)
+
+
+async def generating(client: Client) -> bool:
+    return (await client.get_stats()).generations_running > 0

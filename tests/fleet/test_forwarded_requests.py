@@ -1,0 +1,150 @@
+"""What becomes of requests that another node has: they end once, whatever dies (ADR 59).
+
+The first node is real, and so is NATS. The other node is played by the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from suite.actions.generation import generate_text
+from suite.bus.connection import Connection, Message
+from suite.bus.wire import Message as WireMessage
+from suite.messages.actions.generation import GenerateTextRequest
+from suite.messages.actor import GenerationProgress, ProgressReply
+from suite.messages.presence import Forwarded, ForwardedState
+from suite.messages.subjects import Subjects
+from suite.node.fleet.forwarding import Forwarding, Sent, hand_back, tell
+from support.nats import eventually, running_nats
+
+SUBJECTS = Subjects()
+REQUEST = GenerateTextRequest(model_id="tiny", prompt="Once")
+
+
+class Rig:
+    """A node that forwards to `box2`, and what it did in the end with each request."""
+
+    def __init__(self, connection: Connection, tasks: anyio.abc.TaskGroup) -> None:
+        self.connection = connection
+        self.again: list[Sent] = []
+        self.given_up: list[Sent] = []
+        self.tokens: list[str] = []
+        self.forwarding = Forwarding(connection, SUBJECTS, tasks, self._again, self._give_up)
+
+    async def _again(self, sent: Sent) -> None:
+        self.again.append(sent)
+
+    async def _give_up(self, sent: Sent) -> None:
+        self.given_up.append(sent)
+
+    async def send(self) -> str:
+        """Forward a request; the subject on which its node tells what becomes of it."""
+        message = WireMessage(subject="", data=b"{}", headers={}, reply="_INBOX.client.1")
+        count = len(self.tokens)
+        sent = Sent(message, generate_text, REQUEST, "box2", frozenset({"box2"}))
+        await self.forwarding.send(sent, epoch=1, last_seq=0)
+        await eventually(lambda: len(self.tokens) > count)
+        return self.tokens[-1]
+
+    async def tell(self, token: str, state: ForwardedState, generation_id: str = "") -> None:
+        instance_id = "i1" if generation_id else ""
+        told = Forwarded(state=state, instance_id=instance_id, generation_id=generation_id)
+        await tell(self.connection, token, told)
+        await self.connection.flush()
+        await anyio.sleep(0.05)  # it is delivered, and read in the next round of the loop
+
+
+@asynccontextmanager
+async def rig(directory: Path) -> AsyncIterator[Rig]:
+    async with running_nats(directory) as (_, connection), anyio.create_task_group() as tasks:
+        made = Rig(connection, tasks)
+
+        async def take(message: Message) -> None:
+            made.tokens.append(message.reply)
+
+        await made.forwarding.listen()
+        await connection.subscribe(SUBJECTS.node("box2", "action.>"), take)
+        yield made
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_waits_on_a_lost_node_goes_elsewhere_and_what_it_gives_back(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        given_back = await made.send()
+        assert await hand_back(made.connection, given_back)
+        await eventually(lambda: len(made.again) == 1)
+        await made.send()
+        made.forwarding.lose("box2")
+        await eventually(lambda: len(made.again) == 2)
+        made.forwarding.lose("box2")
+        assert await hand_back(made.connection, given_back), "the first node knows that it is settled"
+        await anyio.sleep(0.1)
+        assert (len(made.again), made.given_up) == (2, [])
+
+
+async def test_a_generation_ends_with_node_lost_when_its_process_is_lost_too(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        token = await made.send()
+        await made.tell(token, "handed_over", "g1")
+        asked = anyio.Event()
+
+        async def say(message: Message) -> None:
+            progress = GenerationProgress(has_slot=True, completion_tokens=3)
+            await made.connection.publish(
+                message.reply, msgspec.json.encode(ProgressReply(generations={"g1": progress}))
+            )
+            asked.set()
+
+        process = await made.connection.subscribe(SUBJECTS.actor("box2", "i1", "progress"), say)
+        made.forwarding.lose("box2")
+        await asked.wait()
+        assert (made.again, made.given_up) == ([], []), "its process goes on"
+        await process.unsubscribe()
+        await eventually(lambda: made.given_up)
+        assert not made.again, "some of its text may be with the client"
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "not-told"])
+async def test_a_generation_that_had_its_end_gets_no_other(tmp_path: Path, is_told: bool) -> None:
+    async with rig(tmp_path) as made:
+        token = await made.send()
+        await made.tell(token, "handed_over", "g1")
+        asked = anyio.Event()
+
+        async def say(message: Message) -> None:
+            await made.connection.publish(message.reply, msgspec.json.encode(ProgressReply(generations={})))
+            asked.set()
+
+        process = await made.connection.subscribe(SUBJECTS.actor("box2", "i1", "progress"), say)
+        if is_told:
+            await made.tell(token, "ended")
+        made.forwarding.lose("box2")
+        if not is_told:
+            await asked.wait()
+        await process.unsubscribe()
+        await anyio.sleep(0.2)
+        made.forwarding.lose("box2")
+        await anyio.sleep(0.2)
+        assert (made.again, made.given_up) == ([], [])
+
+
+async def test_a_node_that_was_cut_off_sends_nothing_again(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        await made.send()
+        made.forwarding.doubt()
+        with anyio.fail_after(5):
+            await made.forwarding.settle()
+        made.forwarding.lose("box2")
+        await eventually(lambda: made.given_up)
+        assert not made.again
+
+
+async def test_nobody_takes_back_what_a_node_sent_that_is_gone(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        assert not await hand_back(made.connection, made.connection.new_inbox())
