@@ -8,11 +8,14 @@ from pathlib import Path
 
 import anyio
 import psutil
+import pytest
 
 import suite
 from suite.client import Client
-from suite.errors import SuiteError
+from suite.config import load_settings
+from suite.errors import ClusterFileUnusable, InvalidConfiguration, SuiteError
 from suite.messages.events import MetricLogged
+from suite.node.assembly import part_in_cluster
 from support.cluster import cluster_file, free_ports
 from support.models import tiny_model
 from support.service import Serving, serving
@@ -83,6 +86,7 @@ def nats_server_of(service: Serving) -> psutil.Process:
     return found
 
 
+@pytest.mark.timeout(120)
 async def test_three_joined_nodes_are_one_fleet_that_outlives_any_server(tmp_path: Path) -> None:
     async with joined(tmp_path) as (services, clients):
         health = await clients["box1"].health_check()
@@ -122,3 +126,37 @@ async def use(client: Client, name: str, done: dict[str, int]) -> None:
                 except SuiteError:
                     await anyio.sleep(0.05)
         await anyio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("nats", "said"),
+    [
+        ({"join": ("box2",)}, "--join needs --cluster-file"),
+        ({"join": ("box2",), "cluster_file": "none"}, "the cluster file none cannot be read"),
+        ({"join": ("nats://box2",), "cluster_file": "{file}"}, "is no address"),
+        ({"join": ("box2",), "cluster_file": "{file}", "cluster_listen": "a b"}, "is no address"),
+        ({"cluster_file": "{file}"}, "without nats.join"),
+        ({"listen": "0.0.0.0"}, "passwords would cross the network in the clear"),
+    ],
+)
+def test_what_does_not_go_together_is_said_in_one_line(
+    tmp_path: Path, nats: dict[str, object], said: str
+) -> None:
+    file = tmp_path / "fleet.cluster"
+    cluster_file().write(file)
+    given = {key: value.format(file=file) if isinstance(value, str) else value for key, value in nats.items()}
+    settings = load_settings(environ={}, flags={"nats": given})
+    with pytest.raises((InvalidConfiguration, ClusterFileUnusable)) as raised:
+        part_in_cluster(settings)
+    assert said in raised.value.message and "\n" not in raised.value.message
+
+
+def test_this_machine_may_be_among_those_to_join_and_ports_are_the_usual_ones(tmp_path: Path) -> None:
+    file = tmp_path / "fleet.cluster"
+    cluster_file().write(file)
+    environ = {"SUITE_NATS_JOIN": "box1,box2:7000,[fd00::3]", "SUITE_NATS_CLUSTER_FILE": str(file)}
+    settings = load_settings(environ=environ, flags={"node": "box 1.local"})
+    part = part_in_cluster(settings)
+    assert part is not None
+    assert part.join == ("box1:6222", "box2:7000", "[fd00::3]:6222")
+    assert part.server == "box%201%2Elocal" and settings.nats.wanted_replicas == 3

@@ -120,7 +120,10 @@ class ClusterWatch:
         if not self._connection.is_clustered:
             return [log]
         bucket = _BUCKET.format(log)
-        return [log, *(name for name in await self._of(log).names() if name.startswith(bucket))]
+        return [
+            log,
+            *(name for name in await self._of(log).names(timeout=ASK_SECONDS) if name.startswith(bucket)),
+        ]
 
     async def _replication(self, name: str) -> Replication:
         stream = self._of(name)
