@@ -152,10 +152,12 @@ class ModelRemoved(ModelEvent, frozen=True, kw_only=True):
 
 
 @event("model", "pinned")
-class ModelPinned(ModelEvent, frozen=True, kw_only=True):
+class ModelPinned(ModelEvent, frozen=True, kw_only=True, omit_defaults=True):
     """The node keeps this model loaded from now on."""
 
     node: str
+    may_move: bool = False
+    """Whether another node keeps it instead when this one drains or is lost: nobody has named this one."""
 
 
 @event("model", "unpinned")

@@ -40,6 +40,9 @@ TELL_SECONDS: Final = 1.0
 """How often a node tells what it is when nothing has changed."""
 LEAST_PAUSE_SECONDS: Final = 0.02
 """The pause from one state to the next: what changes meanwhile is told together."""
+PAUSE_SECONDS_PER_NODE: Final = 0.001
+"""It is that long for each other node, so that what a node hears of changes does not grow with their square:
+a thousand states a second at most, besides those of each second."""
 CUT_OFF_SECONDS: Final = 2.0
 """A node that has not heard its own states for so long may be lost to others. They wait a little longer, so
 that what it has told until then reaches them."""
@@ -158,7 +161,7 @@ class Presence:
                 self._own.look()
                 self._look_for_lost()
             await self._tell()
-            await anyio.sleep(LEAST_PAUSE_SECONDS)
+            await anyio.sleep(pause_seconds(len(self._peers.states)))
 
     def _look_at_oneself(self) -> None:
         """Heed that this node was cut off, before the others hear of it again."""
@@ -289,3 +292,8 @@ class Presence:
             await self._connection.publish(message.reply, _encode(answer))
         except SuiteError as error:
             logger.debug("what another node asks for is not told: %s", error)
+
+
+def pause_seconds(others: int) -> float:
+    """How long a node with so many others waits from one state to the next."""
+    return max(LEAST_PAUSE_SECONDS, others * PAUSE_SECONDS_PER_NODE)
