@@ -14,7 +14,6 @@ import suite
 from suite.client import Client
 from suite.config import load_settings
 from suite.errors import ClusterFileUnusable, InvalidConfiguration, SuiteError
-from suite.messages.events import MetricLogged
 from suite.node.assembly import part_in_cluster
 from support.cluster import cluster_file, free_ports
 from support.models import tiny_model
@@ -109,12 +108,8 @@ async def test_three_joined_nodes_are_one_fleet_that_outlives_any_server(tmp_pat
         await survives(clients[others[0]])
         again = {name: (await client.health_check()).log_servers for name, client in clients.items()}
         assert all(found is not None and found.survives_loss for found in again.values())
-        samples = [
-            each.data.metric_id
-            async for each in clients[leader].events()
-            if isinstance(each.data, MetricLogged)
-        ]
-        assert sorted(samples) == sorted(done)
+        page = await clients[leader].get_performance_metrics(min_seq=max(done.values()))
+        assert sorted(each.metric_id for each in page.metrics) == sorted(done)
 
 
 async def use(client: Client, name: str, done: dict[str, int]) -> None:
