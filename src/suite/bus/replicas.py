@@ -118,9 +118,10 @@ class Replication(msgspec.Struct, frozen=True, kw_only=True):
         """Why nothing can be stored, and what to do; None if something can."""
         if self.has_leader:
             return None
+        missing = ", ".join(self.missing) or "more than half"
         return (
             f"the stream {self.stream} has no leader and stores nothing: of its {self.replicas} servers "
-            f"{', '.join(self.missing)} cannot be reached; start them, and it goes on by itself"
+            f"{missing} cannot be reached; start them, and it goes on by itself"
         )
 
     @property
