@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 import harness
 import models
+import scale
 import together
 from answers import Answer
 from generate import bare_settings
@@ -94,6 +96,19 @@ def test_a_model_that_was_not_fetched_is_asked_for(
     monkeypatch.setattr(models, "MADE", tmp_path / "made")
     with pytest.raises(SystemExit, match=r"SmolLM2.* is missing: run make bench-peers"):
         models.model_file(model_id)
+
+
+def test_a_simulated_fleet_serves_all_requests_and_goes_on_where_conversations_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scale, "REQUESTS_A_SECOND", 40)
+    simulation = scale.Simulation(random.Random("small"), nodes=20, models=100, conversations=200)
+    simulation.run(40)
+    counts = simulation.counts
+    placed = sum(counts[reason] for reason in ("conversation", "loaded", "fits", "evicts", "waits"))
+    assert placed == len(simulation.seconds["decision"]) == 40 * 40
+    assert counts["refused"] <= 0.01 * placed
+    assert counts["landed"] >= 0.9 * counts["turns"] > 0
 
 
 async def test_models_that_did_not_generate_at_once_are_asked_again_for_longer() -> None:

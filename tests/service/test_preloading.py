@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import msgspec
 
 import suite
 from suite.client import Client
@@ -144,10 +145,13 @@ async def a_load_gives_way_while_only_a_bet_waits_for_it(node: Node, model_id: s
         assert not instance.occupancy.gives_way
 
 
-async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp_path: Path) -> None:
+async def test_of_two_nodes_one_bets_for_both_and_each_model_is_loaded_once_where_it_can_be(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "models").mkdir()
-    for name in ("one", "two"):
-        tiny_model(tmp_path / "models" / f"{name}.gguf")
+    (tmp_path / "more").mkdir()
+    for path in ("models/one.gguf", "more/two.gguf"):
+        tiny_model(tmp_path / path)
     async with mirrored_nats(tmp_path) as server, operator_of(server) as client:
         access = server.access
         nats = NatsSettings(
@@ -156,16 +160,22 @@ async def test_of_two_nodes_one_at_a_time_bets_on_what_no_other_has_a_bet_on(tmp
             password=access.password,
             inbox_prefix=access.inbox_prefix,
         )
-        async with (
-            running_node(settings(tmp_path, node="box1", nats=nats)),
-            running_node(settings(tmp_path, node="box2", nats=nats)),
-        ):
+        both = settings(tmp_path, node="box2", nats=nats)
+        both = msgspec.structs.replace(both, models_directories=(tmp_path / "models", tmp_path / "more"))
+        async with running_node(settings(tmp_path, node="box1", nats=nats)), running_node(both):
             with anyio.fail_after(SECONDS):
                 for name in ("one", "two"):  # so there are many rounds after the first bet
                     await client.record_usage(name)
                     await happened(client, f"instance.*.{name}.loaded")
+            await client.generate("two", "Once", max_tokens=1).finish()
+            with anyio.fail_after(SECONDS):
+                won = await happened(client, "prediction.two.settled")
             every = made(await history(client, "prediction.*.made"))
+            loads = await history(client, "instance.*.*.load_started")
         assert sorted(each.model_id for each in every) == ["one", "two"]
+        assert isinstance(won, PredictionSettled)
+        assert (won.node, won.outcome) == ("box2", "hit")
+        assert len(loads) == 2
 
 
 async def happened(client: Client, filter: str, *, number: int = 1) -> Event:

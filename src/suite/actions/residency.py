@@ -122,7 +122,7 @@ async def unload_model(node: Node, request: UnloadModelRequest, call: Call) -> U
 async def pin_model(node: Node, request: PinModelRequest, _: Call) -> PinModelReply:
     """Keep a model loaded, also after a restart."""
     model = await node.loadable(request.model_id)
-    seq = await node.pins.pin(model)
+    seq = await node.pins.pin(model, may_move=request.node is None)
     was = " already" if seq is None else ""
     return PinModelReply(
         model_id=model.model_id,

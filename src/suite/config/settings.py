@@ -264,7 +264,7 @@ class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """When a model that is asked for more than its nodes can serve gets a copy on one more node."""
 
     enabled: bool = True
-    """Whether this node may decide for the fleet about copies: one of those that may does so at a time."""
+    """Whether there are copies while this node is the one that decides for the fleet. Set it alike on all."""
     max_copies: Annotated[int, Meta(ge=0)] = 0
     """On how many nodes a model may be loaded because of the load; 0 for all."""
     waiting: Annotated[float, Meta(gt=0)] = 1.0

@@ -127,12 +127,16 @@ class Nodes(Mapping[str, NodeView]):
 
     def offering(self, model_id: str) -> list[Offer]:
         """The nodes that could load a model, together where they have the same catalogue."""
-        catalogues = ((next(iter(views.values())).offered, views) for views in self._catalogues.values())
         return [
             Offer(offered, views)
-            for catalogue, views in catalogues
+            for catalogue, views in zip(self.catalogues, self._catalogues.values(), strict=True)
             if (offered := catalogue.get(model_id)) is not None
         ]
+
+    @property
+    def catalogues(self) -> Iterator[Mapping[str, Offered]]:
+        """What nodes could load, once for all with the same catalogue."""
+        return (next(iter(views.values())).offered for views in self._catalogues.values())
 
     def knows(self, model_id: str) -> bool:
         """Whether any node has a model, or could load it."""

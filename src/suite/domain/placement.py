@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from heapq import heapify, heappop
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -29,8 +30,8 @@ tokens again takes less time than waiting there."""
 IDLE_HALF_LIFE_SECONDS: Final = 600.0
 """After so long without a use, the load of a model is worth half of what it took."""
 
-_ROUNDED_DOWN: Final = 1 - 1e-9
-"""What a bound is multiplied by, for what sums of fractions lose."""
+_NEARLY: Final = 1 - 1e-9
+"""What is nearly as much counts as much: sums of fractions that should be equal are not quite."""
 _MIX: Final = 0x9E3779B97F4A7C15
 _MASK: Final = 2**64 - 1
 
@@ -228,7 +229,8 @@ def _first(opens: list[_Open], wanted: Wanted) -> tuple[NodeView, Reason] | None
             # Its tokens are in a file at best. That is worth a load, but not that others leave.
             return view, "conversation"
     if fitting:
-        return _drawn(fitting, wanted.model_id), "fits"
+        draws = _lots(fitting, wanted.model_id)
+        return fitting[draws.index(min(draws))], "fits"
     if (evicting := _evicting(at_once, wanted.model_id)) is not None:
         return evicting, "evicts"
     if (waiting := _waiting(opens, wanted.model_id)) is not None:
@@ -246,16 +248,17 @@ def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     """The node that loses the least; those are looked at first that could lose less than any yet."""
     able = [_Open(offered, _that_could_make_room(offered.footprint, views)) for offered, views in opens]
     each_able = [(view, offered.footprint) for offered, views in able for view in views]
-    bounds = [bound for offered, views in able for bound in _least_losses(views, offered.footprint)]
+    losses = [loss for offered, views in able for loss in _least_losses(views, offered.footprint)]
+    draws = [draw for _, views in able for draw in _lots(views, model_id)]
+    bounds = list(zip(losses, draws, range(len(losses)), strict=True))
+    heapify(bounds)
     best: NodeView | None = None
-    least = (math.inf, 0)
-    while (bound := min(bounds, default=math.inf)) <= least[0] and not math.isinf(bound):
-        index = bounds.index(bound)
-        bounds[index] = math.inf
-        view, need = each_able[index]
+    least = math.inf
+    while bounds and bounds[0][0] < least * _NEARLY:
+        view, need = each_able[heappop(bounds)[2]]
         found = eviction(view, need)
-        if found is not None and (cost := (found[0], lot(view, model_id))) < least:
-            best, least = view, cost
+        if found is not None and found[0] < least:
+            best, least = view, found[0]
     return best
 
 
@@ -271,9 +274,7 @@ def _least_losses(views: list[NodeView], need: Footprint) -> list[float]:
     else:
         missing = [need.ram - each.free.ram for each in views]
     return [
-        by_size
-        if (by_size := each.least_density * count * _ROUNDED_DOWN) > each.least_loss
-        else each.least_loss
+        by_size if (by_size := each.least_density * count) > each.least_loss else each.least_loss
         for each, count in zip(views, missing, strict=True)
     ]
 
@@ -298,8 +299,7 @@ def lot(view: NodeView, model_id: str) -> int:
     return (view.seed ^ seed_of(model_id)) * _MIX & _MASK
 
 
-def _drawn(views: list[NodeView], model_id: str) -> NodeView:
-    """The node with the least lot, as `lot` has it."""
+def _lots(views: list[NodeView], model_id: str) -> list[int]:
+    """The lot of each node."""
     of_model = seed_of(model_id)
-    drawn = [(each.seed ^ of_model) * _MIX & _MASK for each in views]
-    return views[drawn.index(min(drawn))]
+    return [(each.seed ^ of_model) * _MIX & _MASK for each in views]

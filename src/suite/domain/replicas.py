@@ -23,6 +23,8 @@ from suite.domain.placement import Wanted, eviction, lot, place
 
 LEAST_LEFT: Final = 0.5
 """A copy goes when the others would have this part of their slots left."""
+_HARDLY_WAITING: Final = 0.01
+"""An average that is as good as nothing."""
 AGAIN_SECONDS: Final = 60.0
 """For so long a node is asked for no copy of a model that it could not load."""
 
@@ -86,8 +88,8 @@ class Replicas:
         self._refused = {key: until for key, until in self._refused.items() if until > now}
         self._loads = {
             model_id: self._followed(model_id, hosts, now)
-            for model_id in nodes.hosted
-            if _matters(hosts := _taking(nodes, model_id), model_id)
+            for model_id in _replicated_or_waited_for(nodes).union(self._waited_for())
+            if (hosts := _taking(nodes, model_id))
         }
         decisions: list[Decision] = []
         for model_id in sorted(self._loads, key=lambda id: (-self._loads[id].waiting, id)):
@@ -119,6 +121,10 @@ class Replicas:
             waiting=_average(before.waiting, _waiting(hosted) / copies, passed, self._rule.add_seconds),
             used=_average(before.used, used, passed, self._rule.remove_seconds),
         )
+
+    def _waited_for(self) -> set[str]:
+        """The models for which somebody waited lately."""
+        return {model_id for model_id, load in self._loads.items() if load.waiting > _HARDLY_WAITING}
 
     def _begin_again(self, model_id: str, now: float) -> None:
         """Wait as long again before the next decision about a model."""
@@ -173,8 +179,13 @@ def _taking(nodes: Nodes, model_id: str) -> list[NodeView]:
     return [each for each in nodes.hosting(model_id) if not each.is_draining]
 
 
-def _matters(hosts: list[NodeView], model_id: str) -> bool:
-    return len(hosts) > 1 or any(_waiting([each.hosted[model_id]]) for each in hosts)
+def _replicated_or_waited_for(nodes: Nodes) -> set[str]:
+    return {
+        model_id
+        for view in nodes.values()
+        for model_id, each in view.hosted.items()
+        if each.is_replica or each.holds > each.slots
+    }
 
 
 def _waiting(hosted: Iterable[Hosted]) -> int:

@@ -69,6 +69,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     waiting: dict[str, int] = {}
     """How many requests wait for memory for a model."""
     models: dict[str, HostedModel] = {}
+    pins: tuple[str, ...] = ()
+    """The models that it keeps loaded, and another node would keep instead if it drained or was lost."""
     catalogue: str = ""
     """The id of what it could load: the same for nodes with the same models and settings."""
     conversations: tuple[int, ...] = ()

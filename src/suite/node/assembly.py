@@ -234,6 +234,7 @@ def make_node(
         tasks=env.tasks,
         clock=clock,
     )
+    fleet.own.pins = lambda: pins.movable
     claims = Claims(connection, f"{env.subjects.stream}_GENERATIONS", seconds=CLAIM_SECONDS)
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
     return Node(

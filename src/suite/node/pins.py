@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import anyio
@@ -44,7 +44,7 @@ class Pins:
 
     def __init__(
         self,
-        model_ids: Iterable[str],
+        pinned: Mapping[str, bool],
         *,
         journal: Journal,
         node: str,
@@ -54,10 +54,10 @@ class Pins:
         new_id: NewId,
         clock: Clock,
     ) -> None:
-        """`model_ids` are in the order in which they were pinned. `report` gets the type of an error, and the
-        error.
+        """`pinned` says of each model whether it may move, in the order in which they were pinned. `report`
+        gets the type of an error, and the error.
         """
-        self._ids = dict.fromkeys(model_ids)
+        self._ids = dict(pinned)
         self._journal = journal
         self._node = node
         self._catalogue = catalogue
@@ -78,6 +78,11 @@ class Pins:
         """Which models are pinned in vain, and what to do."""
         return tuple(f"pinned in vain: {error.message}" for error in self._left_out.values())
 
+    @property
+    def movable(self) -> tuple[str, ...]:
+        """The pinned models that another node may keep instead."""
+        return tuple(id for id, may_move in self._ids.items() if may_move)
+
     async def run(self) -> None:
         """Have what is pinned loaded, now and whenever it has left, until cancelled."""
         async with anyio.create_task_group() as tasks:
@@ -95,8 +100,10 @@ class Pins:
         """The id of a model that is pinned or in the catalogue. Raises as `Catalogue.resolve` does."""
         return id_or_alias if id_or_alias in self._ids else self._catalogue.resolve(id_or_alias).model_id
 
-    async def pin(self, model: Model) -> int | None:
+    async def pin(self, model: Model, *, may_move: bool) -> int | None:
         """Pin a model, and load it in the background. Returns the event's sequence; None if it was pinned.
+
+        `may_move`: whether another node may keep it instead when this one drains or is lost.
 
         Raises Quarantined, NotEnoughMemory if it does not fit beside the other pinned models, or what
         `Journal.decide` raises.
@@ -109,10 +116,10 @@ class Pins:
             if error is not None:
                 raise error
             seq = None
-            if model_id not in self._ids:
-                pinned, unpinned = self._facts(model_id)
+            if self._ids.get(model_id) is not may_move:
+                pinned, unpinned = self._facts(model_id, may_move)
                 seq = await self._journal.decide(pinned, undone=unpinned)
-                self._ids[model_id] = None
+                self._ids[model_id] = may_move
             self._supervisor.pin(model_id, self._supervisor.sizes.need(model).ready_bytes)
             self._left_out.pop(model_id, None)
         if model_id not in self._supervisor.instances:
@@ -129,7 +136,7 @@ class Pins:
         async with self._deciding:
             if model_id not in self._ids:
                 return None
-            pinned, unpinned = self._facts(model_id)
+            pinned, unpinned = self._facts(model_id, self._ids[model_id])
             seq = await self._journal.decide(unpinned, undone=pinned)
             del self._ids[model_id]
             self._supervisor.pin(model_id, None)
@@ -137,9 +144,9 @@ class Pins:
         self._news.set()
         return seq
 
-    def _facts(self, model_id: str) -> tuple[ModelPinned, ModelUnpinned]:
+    def _facts(self, model_id: str, may_move: bool) -> tuple[ModelPinned, ModelUnpinned]:
         return (
-            ModelPinned(model_id=model_id, node=self._node),
+            ModelPinned(model_id=model_id, node=self._node, may_move=may_move),
             ModelUnpinned(model_id=model_id, node=self._node),
         )
 

@@ -11,6 +11,7 @@ import anyio
 
 from suite.catalogue import Model
 from suite.errors import SuiteError, UnknownOutcome
+from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
 from suite.messages.events import PredictionMade
 from suite.node.admission import Terms
 from suite.node.fleet.leadership import Leadership
@@ -25,6 +26,8 @@ logger = logging.getLogger("suite.node")
 
 LEAST_PAUSE_SECONDS: Final = 0.5
 """How often it is looked whether this node is the one of the fleet that takes bets."""
+LOAD_SECONDS: Final = 600.0
+"""How long another node may take to load a model."""
 RETRY_SECONDS: Final = 10.0
 """After how long it looks again where a round was not possible."""
 
@@ -49,6 +52,7 @@ class Preloader:
         """
         while True:
             if not leadership.is_held:
+                self._likely = self._prospects.likely()
                 pause_seconds = LEAST_PAUSE_SECONDS
             elif await self._round(leadership):
                 pause_seconds = self._interval_seconds
@@ -93,7 +97,9 @@ class Preloader:
         await self._node.learning.reach((await self._node.log.extent()).last_seq)
 
     async def _load(self, made: PredictionMade) -> bool:
-        """Load what the bet is on. Returns whether that went well."""
+        """Load what the bet is on, where it is to be loaded. Returns whether that went well."""
+        if made.node != self._node.name:
+            return await self._have_loaded(made)
         async with AsyncExitStack() as held:
             try:
                 instance = await self._begin(made, held)
@@ -109,6 +115,21 @@ class Preloader:
             except SuiteError as error:
                 logger.warning("%s, likely to be used, is not loaded: %s", made.model_id, error.message)
                 return False
+        return True
+
+    async def _have_loaded(self, made: PredictionMade) -> bool:
+        """Have another node load what the bet is on, which then settles the bet."""
+        request = LoadModelRequest(
+            model_id=made.model_id, load_wait_ms=0, purpose="preload", only_evicting=made.evicting
+        )
+        try:
+            await self._node.fleet.ask(made.node, "load_model", request, LoadModelReply, seconds=LOAD_SECONDS)
+        except SuiteError as error:
+            await self.settlement.record(not_loaded(made, error.code))
+            logger.warning(
+                "%s, likely to be used, is not loaded on %s: %s", made.model_id, made.node, error.message
+            )
+            return False
         return True
 
     async def _begin(self, made: PredictionMade, held: AsyncExitStack) -> Instance | None:

@@ -71,6 +71,7 @@ from suite.node.learning import Learning
 from suite.node.membership import Membership
 from suite.node.node import Node
 from suite.node.past import read_past
+from suite.node.pin_moves import PinMoves
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
@@ -363,10 +364,11 @@ async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
             predictor = Leadership("predictor", node.name, node.fleet.peers, leases, env.clock)
             tasks.start_soon(predictor.run)
             tasks.start_soon(preloader.run, predictor)
+        placement = Leadership("placement", node.name, node.fleet.peers, leases, env.clock)
+        tasks.start_soon(placement.run)
+        tasks.start_soon(PinMoves(node, placement).run)
         if env.settings.replicas.enabled:
-            replicas = Leadership("replicas", node.name, node.fleet.peers, leases, env.clock)
-            tasks.start_soon(replicas.run)
-            tasks.start_soon(Replication(node, replicas).run)
+            tasks.start_soon(Replication(node, placement).run)
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:

@@ -8,6 +8,7 @@ is free.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
@@ -37,9 +38,14 @@ class Bet(msgspec.Struct, frozen=True, kw_only=True):
     evicting: tuple[str, ...] = ()
 
     @property
+    def gain(self) -> float:
+        """What it is expected to save, less what it costs, in seconds; none if there is no room for it."""
+        return -math.inf if self.costs_seconds is None else self.saves_seconds - self.costs_seconds
+
+    @property
     def pays(self) -> bool:
         """Whether it is expected to save more than it costs."""
-        return self.costs_seconds is not None and self.saves_seconds > self.costs_seconds
+        return self.gain > 0.0
 
 
 def is_likely(chance: float) -> bool:

@@ -16,13 +16,14 @@ from typing import Final
 import msgspec
 
 from suite.messages.envelope import Recorded
+from suite.messages.events import Generated, UsageRecorded
 from suite.prediction import habits
 from suite.prediction.activity import FEATURES, Activity, Clock
 from suite.prediction.habits import Conversations, LastUsers, TimeOfDay
 from suite.prediction.logistic import OnlineLogistic, chance
 from suite.prediction.recent import Recent
 from suite.prediction.steady_time import SteadyTime
-from suite.prediction.uses import conversation_of, use_of
+from suite.prediction.uses import conversation_of
 
 HORIZON_SECONDS: Final = 1_800.0
 BINS: Final = 10
@@ -223,13 +224,13 @@ class UseChance:
 
 
 class ChanceFold:
-    """The chances that one node's events tell of."""
+    """The chances of uses on any node: a request finds the node that has its model (ADR 62)."""
 
     name: Final = "the chances of use"
     aggregates: Final = ("usage",)
 
     def __init__(self, node: str, use_chance: UseChance) -> None:
-        self._node = node
+        """`node` is the one whose clock is read."""
         self._use_chance = use_chance
         self._time = SteadyTime(node)
 
@@ -245,10 +246,9 @@ class ChanceFold:
 
     def fold(self, event: Recorded) -> None:
         """Learn of one more event."""
-        model_id = use_of(event.data, self._node)
-        if model_id is not None:
+        if isinstance(event.data, Generated | UsageRecorded):
             self._use_chance.used(
-                model_id,
+                event.data.model_id,
                 self._time.advance(event),
                 conversation=conversation_of(event.data),
             )

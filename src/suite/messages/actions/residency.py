@@ -71,7 +71,8 @@ class UnloadModelReply(FleetReply, frozen=True, kw_only=True):
 
 
 class PinModelRequest(Request, frozen=True, kw_only=True):
-    """Keep a model loaded on the node that answers, also after a restart, until it is unpinned.
+    """Keep a model loaded, also after a restart, until it is unpinned: on the ``node`` that is named, or else
+    on the one where it is best, and on another one when that one drains or is lost.
 
     It is loaded as soon as there is memory. It is not unloaded for another model nor when it is idle, and
     memory is kept for it also while it is not loaded.

@@ -15,12 +15,10 @@ from suite.domain.placement import loss
 from suite.identity import Clock
 from suite.messages.decisions import RAM
 from suite.messages.presence import HostedModel, Introduction, NodeState, OfferedModel
+from suite.node.fleet.conversations import Conversations
 
 LOST_SECONDS: Final = 2.5
 """A node that has told nothing for so long gets no work. It tells something every second."""
-MOST_CONVERSATIONS: Final = 200_000
-"""Of so many conversations it is remembered which node had them last, about 20 MB."""
-
 MOST_MOVED: Final = 10_000
 """Of so many conversations that have come here it is remembered from which node, until that is asked."""
 LOST_TOLD_SECONDS: Final = 3600.0
@@ -41,7 +39,7 @@ class Peers:
         self._lost: dict[str, float] = {}
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
-        self._conversations: OrderedDict[int, str] = OrderedDict()
+        self._conversations = Conversations()
         self._moved: OrderedDict[int, str] = OrderedDict()
         self.strangers: dict[str, Introduction] = {}
         """Nodes that speak another protocol, by name: nothing is forwarded to them."""
@@ -139,17 +137,14 @@ class Peers:
 
     def note_conversation(self, conversation: int, node: str) -> None:
         """Note that a conversation has come to a node, by its hash (`conversation_hash`)."""
-        former = self._conversations.get(conversation, node)
-        if former != node:
+        former = self._conversations.node_of(conversation)
+        if former and former != node:
             self._note_moved(conversation, former, node)
-        self._conversations[conversation] = node
-        self._conversations.move_to_end(conversation)
-        if len(self._conversations) > MOST_CONVERSATIONS:
-            self._conversations.popitem(last=False)
+        self._conversations.note(conversation, node)
 
     def conversation_node(self, conversation: int) -> str:
         """The node that a conversation came to last; empty if it is not known."""
-        return self._conversations.get(conversation, "")
+        return self._conversations.node_of(conversation)
 
     def take_former_node(self, conversation: int) -> str:
         """The node that had a conversation before it came here; empty if none had. It is told once."""
@@ -158,13 +153,7 @@ class Peers:
 
     def conversations_of(self, node: str, most: int) -> tuple[int, ...]:
         """The last conversations that came to a node, the newest last."""
-        found = []
-        for conversation in reversed(self._conversations):
-            if self._conversations[conversation] == node:
-                found.append(conversation)
-                if len(found) == most:
-                    break
-        return tuple(reversed(found))
+        return self._conversations.newest_of(node, most)
 
     def note_sent(self, node: str, model_id: str) -> None:
         """Count a request that was just sent to a node, until it tells its own count."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Final
 
@@ -33,6 +33,8 @@ class OwnState:
         self.epoch = epoch
         self.is_draining = False
         """Whether the node wants no new work."""
+        self.pins: Callable[[], tuple[str, ...]] = tuple
+        """The pinned models that another node may keep instead."""
         self._supervisor = supervisor
         self._catalogue = catalogue
         self._number = 0
@@ -87,6 +89,7 @@ class OwnState:
                 for id, each in self._supervisor.instances.items()
                 if not each.occupancy.leaving
             },
+            pins=self.pins(),
             catalogue=self._offers.id,
             conversations=conversations,
         )

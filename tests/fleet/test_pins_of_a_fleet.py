@@ -1,0 +1,61 @@
+"""A pinned model stays loaded somewhere, whatever becomes of the node that kept it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from pathlib import Path
+
+import anyio
+
+from suite.client import Client
+from suite.messages.events import Event, ModelPinned, ModelUnpinned
+from support.fleet import fleet
+from support.models import tiny_model
+
+SECONDS = 40.0
+
+
+async def test_another_node_keeps_what_a_node_that_died_has_kept_and_one_copy_is_enough(
+    tmp_path: Path,
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    for name in ("any", "bound"):
+        tiny_model(models / f"{name}.gguf")
+    async with fleet({"box1": models, "box2": models}, tmp_path) as found:
+        first = (await found.client.pin_model("any")).node
+        other = "box2" if first == "box1" else "box1"
+        await found.client.on_node(first).pin_model("bound")
+        with anyio.fail_after(SECONDS):
+            await pinned_and_loaded(found.client, "any", first)
+            await found.nodes[first].kill()
+            moved = await happened(found.client, "model.any.pinned", number=2)
+            assert isinstance(moved, ModelPinned)
+            assert (moved.node, moved.may_move) == (other, True)
+            await pinned_and_loaded(found.client, "any", other)
+            async with found.node(first, models):
+                unpinned = await happened(found.client, "model.any.unpinned")
+                assert isinstance(unpinned, ModelUnpinned) and unpinned.node == first
+                await pinned_and_loaded(found.client, "any", other)
+                await pinned_and_loaded(found.client, "bound", first)
+
+
+async def pinned_and_loaded(client: Client, model_id: str, node: str) -> None:
+    """Wait until a model is pinned and loaded on this node, and pinned on no other."""
+    while True:
+        info = (await client.get_model_status(model_id)).model
+        if (
+            info is not None
+            and info.pinned_on == (node,)
+            and any(each.node == node for each in info.instances)
+        ):
+            return
+        await anyio.sleep(0.1)
+
+
+async def happened(client: Client, filter: str, *, number: int = 1) -> Event:
+    """The event of that number under a filter, once it is there."""
+    async with aclosing(client.events(filter, follow=True)) as events:
+        for _ in range(number - 1):
+            await anext(events)
+        return (await anext(events)).data
