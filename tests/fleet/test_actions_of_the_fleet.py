@@ -18,7 +18,8 @@ from suite.client import Client
 from suite.errors import Cancelled, GenerationExists, GenerationNotFound, ModelNotFound, RequestTimeout
 from suite.messages.subjects import Subjects
 from suite.node.fleet.peers import LOST_SECONDS
-from support.fleet import PATIENCE_SECONDS, Fleet, fleet
+from support.command import Command
+from support.fleet import PATIENCE_SECONDS, Fleet, access, fleet
 from support.lasting import lasting
 from support.models import CHAT_TEMPLATE, tiny_model
 
@@ -312,6 +313,33 @@ async def test_each_node_rebuilds_its_own_read_model(three: Fleet) -> None:
     assert len({each.events for each in reply.rebuilt}) == 1
     alone = await three.client.on_node("box2").rebuild_projection("usage")
     assert [each.node for each in alone.rebuilt] == ["box2"]
+
+
+async def test_commands_show_which_node_has_what_and_ask_one_alone(
+    three: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await three.client.load_model("of-box2")
+    await three.client.on_node("box1").load_model("shared")
+    await three.client.on_node("box3").load_model("shared")
+
+    for name, value in access(three.server).items():
+        monkeypatch.setenv(name, value)
+    suite = Command()
+    models = await suite.lines("models")
+    assert "nodes" in models[0]
+    assert any(line.split()[:3] == ["of-box2", "loaded", "box2"] for line in models)
+    assert any("loaded on box1, box3" in line and "box1, box2, box3" in line for line in models)
+    status = await suite.lines("status")
+    assert sum(line.startswith("shared ") for line in status) == 2
+    assert all(any(line.startswith(f"{name}, memory:") for line in status) for name in NODES)
+    health = (await suite.run("health")).stdout  # it is degraded, since the files of a model differ
+    assert "3 nodes, 5 models" in health
+    assert all(f"\n{name} " in health for name in NODES)
+    alone = await suite.output("models", "--on", "box2")
+    assert "of-box2" in alone
+    assert "of-box1" not in alone
+    assert "nodes" not in alone.splitlines()[0]
+    await unloaded(three.client, "of-box2", "shared")
 
 
 async def test_what_does_not_answer_is_named(three: Fleet) -> None:
