@@ -405,7 +405,7 @@ def _show_stats_of_nodes(reply: GetStatsReply) -> None:
         (
             "all",
             "",
-            f"{reply.models_loaded} of {reply.models_tracked}",
+            f"{reply.models_loaded:,}",
             f"{size(reply.memory_reserved_bytes)} of {size(reply.memory_limit_bytes)}",
             *(f"{getattr(reply, name):,}" for name in _COUNTS),
         )
