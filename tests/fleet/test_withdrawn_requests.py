@@ -43,9 +43,9 @@ class FirstNode:
         await self._connection.subscribe(self._token, self._hear)
         await self._connection.subscribe(self._reply, self._count)
 
-    async def forward(self, generation_id: str, *, epoch: int | None = None) -> None:
+    async def forward(self, generation_id: str, model_id: str = "tiny", *, epoch: int = 0) -> None:
         request = GenerateTextRequest(
-            model_id="tiny", prompt="Once", max_tokens=2, generation_id=generation_id
+            model_id=model_id, prompt="Once", max_tokens=2, generation_id=generation_id
         )
         headers = {REPLY: self._reply, SEQ: "0", EPOCH: str(epoch or self._epoch)}
         await self._connection.publish(
@@ -68,7 +68,8 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "models").mkdir()
-    tiny_model(tmp_path / "models" / "tiny.gguf")
+    for name in ("tiny", "other"):
+        tiny_model(tmp_path / "models" / f"{name}.gguf")
     async with running_nats(tmp_path) as (server, connection):
         own = server.access
         nats = NatsSettings(url=own.url, user=own.user, password=own.password, inbox_prefix=own.inbox_prefix)
@@ -94,9 +95,13 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
             await eventually(lambda: first.told == ["misplaced", "handed_over", "ended"])
             await eventually(lambda: first.heard() == 1)
 
+            node.supervisor.admission.close()
+            await first.forward("comes-when-it-stops", "other")
+            await eventually(lambda: first.told[3:] == ["misplaced"])
+
             monkeypatch.setattr(Presence, "is_cut_off", property(lambda _: True))
             await first.forward("is-read-late")
-            await eventually(lambda: first.told[3:] == ["misplaced"])
+            await eventually(lambda: first.told[4:] == ["misplaced"])
             abandoned = GenerateTextRequest(model_id="tiny", prompt="Once", max_tokens=2, stream=True)
             await connection.publish(
                 SUBJECTS.action("generate_text"),

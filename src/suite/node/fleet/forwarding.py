@@ -264,6 +264,7 @@ async def tell(connection: Connection, token: str, told: Forwarded) -> None:
 async def hand_back(connection: Connection, token: str) -> bool:
     """Give a request back to the node that it came from. Returns whether that node has taken it."""
     try:
+        await connection.wait_connected(HAND_BACK_SECONDS)
         await connection.request(token, _encode(Forwarded(state="misplaced")), timeout=HAND_BACK_SECONDS)
     except SuiteError as error:
         logger.debug("nobody takes a request back: %s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import anyio
@@ -19,7 +19,7 @@ from suite.bus.subscription import Subscription
 from suite.catalogue import Catalogue
 from suite.domain.nodes import Nodes
 from suite.domain.placement import Placement, Wanted, place
-from suite.errors import NodeLost, NodeNotFound, NodeStopping, NoService, SuiteError
+from suite.errors import NodeLost, NodeNotFound, NodeStopping, NoService, SuiteError, Unavailable
 from suite.log import Log
 from suite.messages.actions.base import Query
 from suite.messages.presence import Forwarded
@@ -41,10 +41,11 @@ logger = logging.getLogger("suite.fleet")
 
 MOST_TRIES: Final = 3
 """On so many nodes a request is tried, before its client gets `node_lost`."""
+RECONNECT_SECONDS: Final = 2.0
+"""How long a request that was read late waits for the connection to come back."""
 ABANDONED_SECONDS: Final = 0.5
 """Within this time the server says that nobody waits for an answer."""
 
-_CUT_OFF: Final = "this node was cut off: others may have the request by now"
 _ENDED: Final = Forwarded(state="ended")
 _HEARTBEAT: Final = msgspec.json.encode(Heartbeat())
 
@@ -81,6 +82,8 @@ class Routing:
         """The requests of other nodes that nobody answers yet, by their tokens."""
         self._generated: dict[str, str] = {}
         """The tokens of those that a model's process answers, by the generation's id."""
+        self._withdrawn: set[str] = set()
+        """The tokens of those that are given up because this node was cut off: others answer them."""
         supervisor.on_answered = self._answered
         self._serve: Callable[[Message], Awaitable[None]]
         self._arrivals: Subscription
@@ -157,7 +160,10 @@ class Routing:
     async def rescue(self, action: Action[Any], request: msgspec.Struct, message: Message) -> bool:
         """Hand a request over that this node cannot serve because it stops. Returns whether it did."""
         if isinstance(message, Arrival):
-            return bool(message.token) and await hand_back(self._connection, message.token)
+            is_taken = bool(message.token) and await hand_back(self._connection, message.token)
+            is_withdrawn = message.token in self._withdrawn
+            self._withdrawn.discard(message.token)
+            return is_taken or is_withdrawn
         if action.route != "model" or getattr(request, "node", None) is not None:
             return False
         placement = self._placement(request, excluded=frozenset({self._node}))
@@ -182,7 +188,7 @@ class Routing:
             finally:
                 self._open.pop(arrival.token, None)
         if scope.cancelled_caught:
-            raise NodeStopping(_CUT_OFF)
+            raise self._cut_off(arrival)
 
     async def commit(self, message: Message, instance_id: str = "", generation_id: str = "") -> None:
         """Say that a request is answered now, or that the process of an instance is about to answer it.
@@ -193,7 +199,7 @@ class Routing:
             return
         scope = self._open.pop(message.token, None)
         if scope is not None and (scope.cancel_called or self._presence.is_cut_off):
-            raise NodeStopping(_CUT_OFF)
+            raise self._cut_off(message)
         if generation_id:
             self._generated[generation_id] = message.token
             told = Forwarded(state="handed_over", instance_id=instance_id, generation_id=generation_id)
@@ -206,6 +212,11 @@ class Routing:
             for generation_id in [id for id, token in self._generated.items() if token == message.token]:
                 del self._generated[generation_id]
             await tell(self._connection, message.token, _ENDED)
+
+    def _cut_off(self, arrival: Arrival) -> NodeStopping:
+        """The error that has a request given up, of which its client must not hear."""
+        self._withdrawn.add(arrival.token)
+        return NodeStopping("this node was cut off: others may have the request by now")
 
     def _answered(self, generation_id: str) -> None:
         """Tell the node that a generation came from that its client has the last message."""
@@ -290,8 +301,10 @@ class Routing:
     async def _is_abandoned(self, request: msgspec.Struct, message: Message) -> bool:
         """Whether nobody waits for the answer of a request any more that was read late.
 
-        It is asked by a signal, so only of who gets signals.
+        It is asked by a signal, so only of who gets signals. The connection may have to come back first.
         """
+        with suppress(Unavailable):
+            await self._connection.wait_connected(RECONNECT_SECONDS)
         if not getattr(request, "stream", False) or not message.reply:
             return False
         try:
@@ -330,7 +343,8 @@ class Routing:
         """
         self._log.see(arrival.last_seq)
         if arrival.token and self._presence.is_cut_off:
-            return await hand_back(self._connection, arrival.token)
+            await hand_back(self._connection, arrival.token)
+            return True
         model_id = getattr(request, "model_id", None)
         if action.route != "model" or model_id is None:
             return False
