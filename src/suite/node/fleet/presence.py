@@ -41,8 +41,7 @@ TELL_SECONDS: Final = 1.0
 LEAST_PAUSE_SECONDS: Final = 0.02
 """The pause from one state to the next: what changes meanwhile is told together."""
 PAUSE_SECONDS_PER_NODE: Final = 0.001
-"""It is that long for each other node, so that what a node hears of changes does not grow with their square: a
-thousand states a second at most, besides those of each second."""
+"""It is that long for each other node, so that a node hears of a thousand changes a second at most."""
 CUT_OFF_SECONDS: Final = 2.0
 """A node that has not heard its own states for so long may be lost to others. They wait a little longer, so
 that what it has told until then reaches them."""
