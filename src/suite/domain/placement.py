@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -247,19 +247,31 @@ def _with_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
 def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     """The node that loses the least; those are looked at first that could lose less than any yet."""
     able = [_Open(offered, _that_could_make_room(offered.footprint, views)) for offered, views in opens]
-    each_able = [(view, offered.footprint) for offered, views in able for view in views]
-    losses = [loss for offered, views in able for loss in _least_losses(views, offered.footprint)]
-    draws = [draw for _, views in able for draw in _lots(views, model_id)]
-    bounds = list(zip(losses, draws, range(len(losses)), strict=True))
-    heapify(bounds)
+    views = [view for _, of_offer in able for view in of_offer]
+    losses = [loss for offered, of_offer in able for loss in _least_losses(of_offer, offered.footprint)]
     best: NodeView | None = None
     least = math.inf
-    while bounds and bounds[0][0] < least * _NEARLY:
-        view, need = each_able[heappop(bounds)[2]]
-        found = eviction(view, need)
+    for bound, view in _cheapest_first(views, losses, model_id):
+        if bound >= least * _NEARLY:
+            break
+        found = eviction(view, view.offered[model_id].footprint)
         if found is not None and found[0] < least:
             best, least = view, found[0]
     return best
+
+
+def _cheapest_first(
+    views: list[NodeView], losses: list[float], model_id: str
+) -> Iterator[tuple[float, NodeView]]:
+    """The nodes with what they lose at the least, where that is equal by lot."""
+    waiting = list(zip(losses, range(len(losses)), strict=True))
+    heapify(waiting)
+    while waiting:
+        bound, equal = waiting[0][0], []
+        while waiting and waiting[0][0] == bound:
+            equal.append(views[heappop(waiting)[1]])
+        for view in sorted(equal, key=lambda each: lot(each, model_id)):
+            yield bound, view
 
 
 def _that_could_make_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
