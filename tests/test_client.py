@@ -328,6 +328,54 @@ async def test_an_error_after_pieces_is_raised_after_them(tmp_path: Path) -> Non
         assert responder.cancelled == []
 
 
+@pytest.mark.parametrize(
+    ("answers", "code"),
+    [
+        (("node_lost", ""), ""),
+        (("node_lost", "generation_exists", ""), ""),
+        (("node_lost", "node_lost"), "node_lost"),
+    ],
+    ids=["answered", "abandoned-first", "lost-again"],
+)
+async def test_what_a_lost_node_had_not_begun_is_sent_once_more_under_its_id(
+    tmp_path: Path, answers: tuple[str, ...], code: str
+) -> None:
+    ids: list[str] = []
+
+    async def generate_text(call: Call) -> None:
+        ids.append(call.body["generation_id"])
+        if refusal := answers[len(ids) - 1]:
+            await call.send(Accepted(generation_id=ids[-1], node="n"), Heartbeat())
+            await call.refuse(refusal, "gone")
+        else:
+            await say(call, "one ", "two")
+
+    async with service(tmp_path, generate_text=generate_text) as (client, _, _):
+        pieces: list[str] = []
+        try:
+            async for chunk in client.generate("m", "p"):
+                pieces.append(chunk.text)  # noqa: PERF401 - it may fail on the way
+        except SuiteError as error:
+            assert (error.code, pieces) == (code, [])
+        else:
+            assert pieces == ["one ", "two"]
+    assert len(ids) == len(answers)
+    assert len(set(ids)) == 1
+
+
+async def test_what_a_lost_node_had_begun_is_not_sent_again(tmp_path: Path) -> None:
+    async def generate_text(call: Call) -> None:
+        await call.send(Chunk(index=0, text="a"))
+        await call.refuse("node_lost", "gone")
+
+    async with service(tmp_path, generate_text=generate_text) as (client, responder, _):
+        with pytest.raises(NodeLost):
+            await client.generate_text("m", "p")
+        with pytest.raises(NodeLost):
+            await client.answer({"model_id": "m", "prompt": "p"}, lambda _: None)
+    assert len([name for name, _ in responder.requests if name == "generate_text"]) == 2
+
+
 async def test_one_that_finds_a_queue_full_knows_when_to_come_again(tmp_path: Path) -> None:
     async def generate_text(call: Call) -> None:
         await call.send(ErrorReply(code="overloaded", message="full", retry_after_ms=2500))

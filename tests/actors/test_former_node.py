@@ -12,7 +12,7 @@ import msgspec
 from suite.bus.bucket import Bucket
 from suite.bus.connection import Message
 from suite.engine.snapshots.file import Saved, pack, to_bytes
-from suite.errors import StoreFull
+from suite.errors import ConversationGone, StoreFull
 from suite.identity import new_id
 from suite.messages.actor import ConversationStored, GetConversation, MovingSpec
 from support.actors import SUBJECTS, Actor, Stage, stage
@@ -100,3 +100,16 @@ async def test_whatever_the_former_node_does_the_prompt_is_read(tmp_path: Path) 
             assert [each.conversation_id for each in heard] == [name]
         async with Bucket.of_conversations(on.node, MOVING, new_id=new_id).opened() as store:
             assert await store.info("name") is None
+
+
+async def test_what_is_older_than_what_another_node_has_is_not_continued(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf", context=4096)
+    async with stage(tmp_path) as on:
+        for moving in (SETTINGS["moving"], None):
+            async with on.actor(path, **{**SETTINGS, "moving": moving}) as actor:
+                first = await actor.generate("first", prompt="Once", max_tokens=2, conversation_id="c")
+                await first.success()
+                async with asking(on, actor, refusing):
+                    fields = {"prompt": " upon", "max_tokens": 2, "conversation_id": "c", "continue": True}
+                    second = await actor.generate("second", **fields)
+                    assert (await second.error()).code == ConversationGone.code

@@ -11,7 +11,7 @@ import pytest
 
 from suite.bus import credentials
 from suite.bus.credentials import ESSENTIAL, OFFERED, Credentials, change, new_password, read
-from suite.errors import DataDirUnusable
+from suite.errors import DataDirUnusable, InvalidRequest
 
 
 def test_it_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
@@ -95,3 +95,20 @@ def test_the_passwords_are_not_in_what_is_printed_by_mistake() -> None:
     made = Credentials.new()
     printed = f"{made} {made!r} {made.listed()}"
     assert not [each.password for each in made.users.values() if each.password in printed]
+
+
+def test_users_of_a_cluster_come_from_its_file_and_are_changed_there() -> None:
+    own = Credentials.new().add("laptop", "client", "mine")
+    shared = Credentials.new().users
+    joined = own.sharing(shared)
+    assert {name: each.password for name, each in joined.users.items()} == {
+        "laptop": "mine",
+        **{name: each.password for name, each in shared.items()},
+    }
+    with pytest.raises(InvalidRequest, match="cluster file of each machine"):
+        joined.rotate("client", "x")
+    with pytest.raises(InvalidRequest, match="cluster file of each machine"):
+        joined.revoke("client")
+    assert joined.rotate("laptop", "x").get("laptop").password == "x"
+    without = {name: each for name, each in shared.items() if name != "client"}
+    assert set(joined.sharing(without).users) == {"laptop", *without}

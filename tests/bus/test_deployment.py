@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT
 
@@ -17,10 +17,13 @@ from suite.bus.connection import Connection
 from suite.bus.deployment import drift, main, write
 from suite.bus.embedded import find_server
 from suite.bus.jetstream import JetStream
+from suite.bus.replicas import raise_replicas
 from suite.errors import Unavailable
 from suite.identity import new_id
 from suite.log.reader import Reader
 from suite.messages.actor import NatsAccess
+from suite.node.cluster import wait_for_cluster
+from support.cluster import all_known, cluster_file, free_ports
 from support.faults import free_port
 from support.journal import SUBJECTS, generated, open_log
 from support.walk import Watched, harm
@@ -111,3 +114,68 @@ async def test_without_a_password_it_does_not_start() -> None:
     lacking = {name: value for name, value in ENVIRONMENT.items() if name != "SUITE_CLIENT_PASSWORD"}
     said = await output_of_check(FILES / "suite.conf", lacking)
     assert "SUITE_CLIENT_PASSWORD" in said
+
+
+@asynccontextmanager
+async def three_servers_by_the_file(directory: Path) -> AsyncIterator[tuple[NatsAccess, NatsAccess]]:
+    """Three servers, as on three machines; access for the suite and for the mirror to one of them."""
+    certificate, key = directory / "server.pem", directory / "key.pem"
+    certificate.write_text(cluster_file().certificate)
+    key.write_text(cluster_file().key)
+    text = (FILES / "cluster-of-three.conf").read_text()
+    ports = free_ports(6)
+    for number, port in enumerate(ports[:3], 1):
+        text = text.replace(f"nats{number}:6222", f"127.0.0.1:{port}")
+    for file, ours in (("server.pem", certificate), ("server-key.pem", key), ("ca.pem", certificate)):
+        text = text.replace(f"/etc/nats/{file}", str(ours))
+    async with AsyncExitStack() as stack:
+        for number, port in enumerate(ports[:3], 1):
+            own = directory / f"nats{number}"
+            own.mkdir()
+            (own / "suite.conf").write_text((FILES / "suite.conf").read_text())
+            (own / "three.conf").write_text(text.replace("0.0.0.0:6222", f"127.0.0.1:{port}"))
+            process = await stack.enter_async_context(
+                await anyio.open_process(
+                    [await find_server(), "-c", str(own / "three.conf"), "-p", str(ports[2 + number])],
+                    cwd=own,
+                    env=os.environ | ENVIRONMENT | {"SUITE_SERVER_NAME": f"nats{number}"},
+                    stdin=DEVNULL,
+                    stdout=DEVNULL,
+                    stderr=STDOUT,
+                )
+            )
+            stack.callback(process.kill)
+        by_name = roles(SUBJECTS)
+        suite, mirror = (
+            NatsAccess(
+                url=f"nats://127.0.0.1:{ports[3]}",
+                user=name,
+                password=PASSWORDS[name],
+                inbox_prefix=by_name[name].inbox_prefix,
+            )
+            for name in ("suite", "mirror")
+        )
+        yield suite, mirror
+
+
+async def test_three_servers_of_the_files_have_the_log_and_its_mirror_three_times(tmp_path: Path) -> None:
+    async with (
+        three_servers_by_the_file(tmp_path) as (suite, reader),
+        Connection.open(suite, name="test", wait=True) as connection,
+    ):
+        await wait_for_cluster(connection, ())
+        await all_known(connection, 3)
+        async with Connection.open(reader, name="mirror") as readers, open_log(suite) as (_, log):
+            await raised(JetStream(connection, "SUITE", new_id=new_id))
+            config = json.loads((FILES / "mirror-of-three.json").read_text())
+            copy = JetStream(readers, "SUITE", new_id=new_id)
+            assert (await copy.create(config)).config["num_replicas"] == 3
+            await log.append(generated("phi"))
+            with anyio.fail_after(20):
+                while (await copy.info()).state.last_seq < 1:
+                    await anyio.sleep(0.05)
+
+
+async def raised(jetstream: JetStream) -> None:
+    info = await raise_replicas(jetstream, await jetstream.info(), replicas=3)
+    assert info.config["num_replicas"] == 3

@@ -32,8 +32,8 @@ GENERATION = "0199c0de-7a52-7c3e-b2a4-1d9f6c1f0a11"
 HUB_REPOSITORY = "bartowski/Llama-3.2-1B-Instruct-GGUF"
 QUANTIZATIONS = ("Q4_K_M", "Q8_0", "IQ4_XS")
 """What the examples of `suite pull` download, from a hub of our own."""
-ELSEWHERE = ("serve", "demo")
-"""`serve` starts a service of its own, and `test_demo.py` runs the examples of `demo`."""
+ELSEWHERE = ("serve", "demo", "push")
+"""`serve` starts a service of its own, `test_demo.py` runs those of `demo`, and `push` needs a fleet."""
 
 _SHELL_SYNTAX = re.compile(r"""[|$~><]|^\w+=""")
 

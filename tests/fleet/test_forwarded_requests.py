@@ -20,7 +20,7 @@ from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.actor import GenerationProgress, ProgressReply
 from suite.messages.presence import Forwarded, ForwardedState
 from suite.messages.subjects import Subjects
-from suite.node.fleet.forwarding import Forwarding, Sent, hand_back, tell
+from suite.node.fleet.forwarding import Forwarding, Sent, hand_back, is_for_another_life, tell
 from support.nats import eventually, running_nats
 
 SUBJECTS = Subjects()
@@ -143,6 +143,20 @@ async def test_a_node_that_was_cut_off_sends_nothing_again(tmp_path: Path) -> No
         made.forwarding.lose("box2")
         await eventually(lambda: made.given_up)
         assert not made.again
+
+
+async def test_another_process_of_the_name_leaves_a_request_alone(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        came: list[Message] = []
+
+        async def take(message: Message) -> None:
+            came.append(message)
+
+        await made.connection.subscribe(SUBJECTS.node("box2", "action.>"), take)
+        await made.send()
+        await eventually(lambda: came)
+        assert not is_for_another_life(came[0], epoch=1)
+        assert is_for_another_life(came[0], epoch=2)
 
 
 async def test_nobody_takes_back_what_a_node_sent_that_is_gone(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from suite.messages.actions.transfers import PushModelReply
 from suite.messages.signals import Copying
 from suite.messages.transfers import GetPart
 from suite.node.transfers.parts import PART_BYTES
+from support.command import Command
 from support.fleet import Fleet, fleet
 from support.models import smollm2, tiny_model
 from support.raw_gguf import Tensor, gguf_bytes
@@ -99,11 +100,26 @@ async def small_models_are_copied(found: Fleet, models: Mapping[str, Path]) -> N
     (failure,) = (await client.on_node("box1").push_model("taken", ["box3"])).nodes
     assert failure.code == FileNameTaken.code
     assert f"remove {models['box3'] / 'taken.gguf'}" in str(failure.message)
+    await told_on_the_command_line(found, models)
 
     with pytest.raises(NodeNotFound, match="there are box1, box2, box3"):
         await client.push_model("shared", ["box9"])
     with pytest.raises(ModelNotFound):
         await client.push_model("nothing")
+
+
+async def told_on_the_command_line(found: Fleet, models: Mapping[str, Path]) -> None:
+    operator = found.server.operator
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("SUITE_NATS_URL", operator.url)
+        environ.setenv("SUITE_NATS_USER", str(operator.user))
+        environ.setenv("SUITE_NATS_PASSWORD", str(operator.password))
+        first = models["box2"] / "big-00001-of-00002.gguf"
+        assert await Command().lines("push", "big", "box2") == [f"box2: big was there already, as {first}"]
+        refused = await Command().run("push", "taken", "box2", "box3", "--from", "box1")
+    assert refused.returncode == 1
+    assert refused.stdout.startswith("box2: taken is there (") and "SHA-256 checked" in refused.stdout
+    assert refused.stderr.startswith("box3: box3 has another file under the id taken")
 
 
 async def what_is_cut_goes_on(found: Fleet, models: Mapping[str, Path]) -> None:

@@ -20,7 +20,7 @@ from huggingface_hub import constants
 
 from suite.catalogue import Catalogue
 from suite.cli import exit
-from suite.errors import HubUnreachable, InvalidRequest
+from suite.errors import FileNameTaken, HubUnreachable, InvalidRequest
 from suite.hub.download import download
 from suite.hub.offers import HubFile
 from suite.hub.reference import Reference
@@ -223,6 +223,17 @@ def test_an_empty_file_and_a_drive_without_locks_are_no_obstacle(
 class Nothing:
     def append(self, file: HubFile, part: BufferedWriter) -> None:
         raise AssertionError(f"{file} is not to be asked for, nor written to {part}")
+
+
+def test_a_file_of_other_content_stays_where_nothing_is_to_be_replaced(tmp_path: Path) -> None:
+    files = [HubFile(path=f"m-0000{part}-of-00002.gguf", bytes=3, sha256=sha256(b"abc")) for part in (1, 2)]
+    (tmp_path / files[1].path).write_bytes(b"other")
+    with pytest.raises(FileNameTaken, match=r"m-00002-of-00002\.gguf has other content, and stays"):
+        download(Nothing(), files, tmp_path, lambda _: None, replace=False)
+    assert names(tmp_path) == [files[1].path]
+    for file in files:
+        (tmp_path / file.path).write_bytes(b"abc")
+    assert len(download(Nothing(), files, tmp_path, lambda _: None, replace=False).paths) == 2
 
 
 # --- interrupted

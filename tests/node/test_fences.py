@@ -22,6 +22,7 @@ from suite.messages.events import (
     InstanceLoadStarted,
     ModelRegistered,
     ModelRemoved,
+    NodeDraining,
     NodeLost,
     NodeStopped,
 )
@@ -123,6 +124,7 @@ async def test_a_lost_node_is_buried_whatever_stands_behind_its_start(tmp_path: 
         gone = [await node.log.append(started(1, node=name)) for name in ("box2", "box3", "box4")]
         await node.garbage("node.box2.started")
         await node.garbage("node.box3.whatever")
+        await node.log.append(NodeDraining(node="box3", epoch=gone[1], requested_by=""))
         await node.log.append(NodeStopped(node="box4", epoch=gone[2]))
         await node.garbage("node.box4.stopped")
         assert not await node.membership._bury_missing(set())

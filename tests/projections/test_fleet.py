@@ -24,6 +24,7 @@ from suite.messages.events import (
     InstanceUnloaded,
     ModelRegistered,
     ModelRemoved,
+    NodeDraining,
     NodeLost,
     NodeStarted,
     NodeStopped,
@@ -169,6 +170,7 @@ async def test_a_model_is_told_with_all_its_files_and_where_it_is_loaded(db: aio
     assert msgspec.to_builtins(models["a"].files[1]) == {
         "node": "box2",
         "node_up": True,
+        "node_draining": False,
         "file_name": "a.gguf",
         "file_bytes": 98_000_000,
         "sha256": "c4",
@@ -192,6 +194,13 @@ async def test_the_files_of_a_node_that_is_down_are_told_as_such(
 ) -> None:
     models = await after(db, up(), up("box2"), registered(), registered(node="box2"), end)
     assert [(file.node, file.node_up) for file in models["a"].files] == [("box1", False), ("box2", True)]
+
+
+async def test_a_node_that_is_drained_keeps_what_it_has_loaded(db: aiosqlite.Connection) -> None:
+    draining = NodeDraining(node="box1", epoch=1, requested_by="")
+    models = await after(db, up(), registered(), begun(), loaded(), draining)
+    assert models["a"].loaded_on == ("box1",)
+    assert [file.node_up for file in models["a"].files] == [True]
 
 
 async def test_a_file_that_changed_is_there_once_and_one_that_went_is_not(db: aiosqlite.Connection) -> None:

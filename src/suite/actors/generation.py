@@ -7,6 +7,7 @@ generations for the engine, and one for all others: it has one id, one final mes
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
@@ -223,9 +224,17 @@ class ClientGeneration:
 
     async def _bring_conversation(self, request: EngineRequest) -> None:
         """Take over the conversation from the node that has had it, if that is another one."""
-        moving, id = self._resources.moving, request.conversation_id
-        if moving is not None and self._former_node and id is not None and request.reuse:
-            await moving.bring(self._former_node, id, request.prompt, is_needed=request.continues)
+        moving, node, id = self._resources.moving, self._former_node, request.conversation_id
+        if not node or id is None or not request.reuse:
+            return
+        has_come = moving is not None and await moving.bring(
+            node, id, request.prompt, is_needed=request.continues
+        )
+        if request.continues and not has_come:
+            # What is here of it may be from before it was there, and must not be gone on with.
+            await asyncio.wrap_future(
+                self._resources.engine.run_between_steps(lambda _, engine: engine.supersede(id))
+            )
 
     def _forgets(self) -> tuple[str, ...]:
         """A warning if the other answers take the only slot from the conversation."""

@@ -70,8 +70,6 @@ class Moving:
 
         Raises StoreFull and Unavailable.
         """
-        if asked.key != self._key:
-            return ConversationStored()
         async with self._exporting:  # one state is in memory twice at a time
             exported = await self._run(lambda engine: engine.export(asked.conversation_id))
             if exported is None or not self._is_worth(asked, exported):
@@ -81,6 +79,8 @@ class Moving:
             return ConversationStored(name=name)
 
     def _is_worth(self, asked: GetConversation, exported: Exported) -> bool:
+        if asked.key != self._key:
+            return False
         reading = exported.reading_seconds if asked.reading_seconds is None else asked.reading_seconds
         return asked.is_needed or is_worth_moving(
             exported.saved.size,
@@ -97,15 +97,15 @@ class Moving:
 
     # --- from other nodes -----------------------------------------------------------------------------------
 
-    async def bring(self, node: str, conversation_id: str, prompt: list[int], *, is_needed: bool) -> None:
-        """Take over a conversation from the node that has had it. Raises nothing but cancellation.
+    async def bring(self, node: str, conversation_id: str, prompt: list[int], *, is_needed: bool) -> bool:
+        """Take over a conversation from the node that has had it. Returns whether it came.
 
         `is_needed`: the prompt is only the new turn, and cannot be read without what was before.
         """
         reading = await self._run(lambda engine: engine.reading_seconds(prompt, conversation_id))
         patience = NEEDED_SECONDS if is_needed else patience_seconds(len(prompt), reading_seconds=reading)
         if patience <= LATENCY_SECONDS:
-            return
+            return False
         asked = GetConversation(
             model_id=self._spec.model_id,
             content=content_of(self._spec),
@@ -114,25 +114,31 @@ class Moving:
             reading_seconds=reading,
             is_needed=is_needed,
         )
-        began = self._clock()
         with anyio.move_on_after(patience) as waiting:
             try:
-                saved = await self._get(node, asked, patience)
+                return await self._take_over(node, asked, patience)
             except (SuiteError, InvalidSnapshotFile, msgspec.MsgspecError) as error:
                 logger.warning("a conversation does not come from %s, and is read again: %s", node, error)
-                return
-            if saved is not None:
-                await self._run(lambda engine: engine.adopt(saved))
-                milliseconds = (self._clock() - began) * 1000
-                logger.info(
-                    "%d tokens of a conversation came from %s: %d bytes in %.0f ms",
-                    saved.token_count,
-                    node,
-                    saved.size,
-                    milliseconds,
-                )
+            except Exception:
+                logger.exception("a conversation does not come from %s, and is read again", node)
         if waiting.cancelled_caught:
             logger.warning("a conversation does not come from %s in time, and is read again", node)
+        return False
+
+    async def _take_over(self, node: str, asked: GetConversation, seconds: float) -> bool:
+        began = self._clock()
+        saved = await self._get(node, asked, seconds)
+        if saved is None:
+            return False
+        await self._run(lambda engine: engine.adopt(saved))
+        logger.info(
+            "%d tokens of a conversation came from %s: %d bytes in %.0f ms",
+            saved.token_count,
+            node,
+            saved.size,
+            (self._clock() - began) * 1000,
+        )
+        return True
 
     async def _get(self, node: str, asked: GetConversation, seconds: float) -> Saved | None:
         subject = self._subjects.node(node, "conversation")

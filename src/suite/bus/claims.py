@@ -13,16 +13,22 @@ from __future__ import annotations
 import base64
 from typing import Any, Final
 
+import anyio
 import msgspec
 
 from suite.bus.connection import Connection
+from suite.bus.jetstream import (
+    NAME_IN_USE,
+    NO_MESSAGE,
+    STREAM_NOT_FOUND,
+    TRANSIENT,
+    WRONG_LAST_SEQUENCE,
+)
 from suite.errors import NoService, Unavailable
 from suite.messages.subjects import escape
 
 API_SECONDS: Final = 2.0
-MESSAGE_NOT_FOUND: Final = 10037
-STREAM_NOT_FOUND: Final = 10059
-WRONG_LAST_SEQUENCE: Final = 10071
+AGAIN_SECONDS: Final = 0.02
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -64,11 +70,7 @@ class Claims:
         await self._api(f"STREAM.MSG.DELETE.{self._stream}", {"seq": taken.seq, "no_erase": True})
 
     async def _take(self, name: str, value: bytes, *, after: int) -> Taken | bytes:
-        headers = {"Nats-Expected-Last-Subject-Sequence": str(after)}
-        answer = await self._connection.request(
-            f"{self._subject}.{escape(name)}", value, headers=headers, timeout=API_SECONDS
-        )
-        reply: dict[str, Any] = msgspec.json.decode(answer.data)
+        reply = await self._publish(name, value, after)
         error = reply.get("error")
         if error is None:
             return Taken(int(reply["seq"]))
@@ -77,12 +79,24 @@ class Claims:
         last = await self._last(name)
         return b"" if last is None else last[1]
 
+    async def _publish(self, name: str, value: bytes, after: int) -> dict[str, Any]:
+        """What the server says. In a cluster it may take a moment until it knows who was first."""
+        headers = {"Nats-Expected-Last-Subject-Sequence": str(after)}
+        subject, until = f"{self._subject}.{escape(name)}", anyio.current_time() + API_SECONDS
+        while True:
+            answer = await self._connection.request(subject, value, headers=headers, timeout=API_SECONDS)
+            reply: dict[str, Any] = msgspec.json.decode(answer.data)
+            code = reply.get("error", {}).get("err_code")
+            if code not in TRANSIENT or anyio.current_time() >= until:
+                return reply
+            await anyio.sleep(AGAIN_SECONDS)
+
     async def _last(self, name: str) -> tuple[int, bytes] | None:
         subject = f"{self._subject}.{escape(name)}"
         answer = await self._api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
         if (message := answer.get("message")) is not None:
             return message["seq"], base64.b64decode(message.get("data", ""))
-        if answer.get("error", {}).get("err_code") != MESSAGE_NOT_FOUND:
+        if answer.get("error", {}).get("err_code") != NO_MESSAGE:
             raise Unavailable(f"the name {name} cannot be read: {answer.get('error')}")
         return None
 
@@ -102,7 +116,7 @@ class Claims:
             "allow_direct": True,
         }
         answer = await self._api(f"STREAM.CREATE.{self._stream}", configuration)
-        if "error" in answer:
+        if answer.get("error", {}).get("err_code", NAME_IN_USE) != NAME_IN_USE:  # others make it too
             raise Unavailable(f"the bucket {self._stream} cannot be made: {answer['error']}")
 
     async def _api(self, subject: str, body: dict[str, Any] | None) -> dict[str, Any]:

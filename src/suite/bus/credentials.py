@@ -39,11 +39,13 @@ RESERVED: Final = frozenset({"suite", "mirror"})
 _is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII).fullmatch
 
 
-class Credential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Credential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The role and the password of one user."""
 
     role: OfferedRole
     password: Annotated[str, msgspec.Meta(min_length=1)]
+    shared: bool = False
+    """Whether all servers of a cluster have it, by the cluster file."""
 
     def __repr__(self) -> str:
         """Without the password: it may get into a log by mistake."""
@@ -80,19 +82,24 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self._with(name, Credential(role=role, password=password))
 
     def rotate(self, name: str, password: str) -> Credentials:
-        """Give a user another password. Raises UserNotFound."""
-        return self._with(name, Credential(role=self.get(name).role, password=password))
+        """Give a user another password. Raises UserNotFound, and InvalidRequest for a user of a cluster."""
+        return self._with(name, Credential(role=self._own(name).role, password=password))
 
     def revoke(self, name: str) -> Credentials:
-        """Remove a user. Raises UserNotFound, and InvalidRequest for one that connection.json needs."""
-        self.get(name)
+        """Remove a user.
+
+        Raises UserNotFound, and InvalidRequest for one that connection.json needs, or of a cluster.
+        """
+        self._own(name)
         if name in ESSENTIAL:
             raise InvalidRequest(f"{name} is used by whoever can read connection.json: rotate it instead")
         return Credentials(users={each: kept for each, kept in self.users.items() if each != name})
 
     def sharing(self, users: Mapping[str, Credential]) -> Credentials:
-        """With the users that all servers of a cluster have, whoever had their names here."""
-        return Credentials(users={**self.users, **users})
+        """With the users that all servers of a cluster have, in place of those that they had before."""
+        own = {name: each for name, each in self.users.items() if not each.shared}
+        shared = {name: msgspec.structs.replace(each, shared=True) for name, each in users.items()}
+        return Credentials(users={**own, **shared})
 
     def get(self, name: str) -> Credential:
         """The credential of a user. Raises UserNotFound."""
@@ -103,6 +110,14 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def listed(self) -> tuple[User, ...]:
         """The users as the server's configuration takes them."""
         return tuple(User(name, each.role, each.password) for name, each in self.users.items())
+
+    def _own(self, name: str) -> Credential:
+        if (found := self.get(name)).shared:
+            raise InvalidRequest(
+                f"{name} is a user of all nodes of the cluster: change its password in the cluster file of "
+                "each machine, and start their nodes again one after the other"
+            )
+        return found
 
     def _with(self, name: str, credential: Credential) -> Credentials:
         return Credentials(users={**self.users, name: credential})

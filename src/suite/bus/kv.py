@@ -21,6 +21,7 @@ import msgspec
 
 from suite.bus.connection import Connection, Message
 from suite.bus.jetstream import (
+    NO_MESSAGE,
     STREAM_NOT_FOUND,
     TRANSIENT,
     WRONG_LAST_SEQUENCE,
@@ -56,7 +57,6 @@ DELETE_HEADERS = {"KV-Operation": "DEL"}
 PREPARE_SECONDS = 10.0
 """How long opening a bucket waits for JetStream: a cluster may be choosing its leader."""
 PREPARE_PAUSE_SECONDS = 0.1
-MESSAGE_NOT_FOUND = 10037
 VALUE_BYTES = 1024
 """The size of message that the bucket must at least allow, in bytes."""
 
@@ -203,7 +203,7 @@ class Leases:
         subject = f"{self._subject}.{escape(name)}"
         last = await self._api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
         if (message := last.get("message")) is None:
-            if last.get("error", {}).get("err_code") != MESSAGE_NOT_FOUND:
+            if last.get("error", {}).get("err_code") != NO_MESSAGE:
                 raise Unavailable(f"the lease {name} cannot be read: {last.get('error')}")
             return await self._store_after(name, value, {}, 0)
         is_removed = _is_removed(base64.b64decode(message.get("hdrs", "")))

@@ -16,11 +16,13 @@ from suite.identity import new_id
 def cluster() -> None:
     """Make the NATS servers of several nodes one cluster, which survives the loss of a machine.
 
+    The file that `suite cluster create` writes is copied to each machine. There the node is started with it:
+    `suite serve --cluster-file fleet.cluster --join box1 --join box2 --join box3`.
+
     \b
-    Example, for three machines:
-      box1$ suite cluster create fleet.cluster --host box1 --host box2 --host box3
-      box1$ scp fleet.cluster box2: && scp fleet.cluster box3:
-      each$ suite serve --cluster-file fleet.cluster --join box1 --join box2 --join box3
+    Examples:
+      suite cluster create fleet.cluster
+      suite cluster create other.cluster --host box1 --host box2 --host box3
     """
 
 

@@ -9,15 +9,12 @@ import anyio
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from suite.cli.options import Target
+from suite.cli.options import COMPLETION_SECONDS, Target, target_of
 
 if TYPE_CHECKING:
     from suite.messages.actions.status import ListModelsReply
 
 SHELLS: Final = ("bash", "zsh", "fish")
-
-_SECONDS: Final = 1.0
-"""How long the service may take to list its models. A person waits for this after pressing Tab."""
 
 
 def model_ids(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -30,14 +27,12 @@ def model_ids(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[C
 
 def _names(ctx: click.Context) -> list[str]:
     """The ids and aliases of the models of the service that the command line so far says."""
-    given = ctx.params
-    target = Target(given.get("data_dir"), given.get("nats_url"), given.get("nats_user"), as_json=False)
-    models = anyio.run(_listed, target).models
+    models = anyio.run(_listed, target_of(ctx)).models
     return [name for model in models for name in (model.model_id, *model.aliases)]
 
 
 async def _listed(target: Target) -> ListModelsReply:
-    with anyio.fail_after(_SECONDS):
+    with anyio.fail_after(COMPLETION_SECONDS):
         async with target.connect() as client:
             return await client.list_models()
 

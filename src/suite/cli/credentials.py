@@ -74,7 +74,8 @@ class Users:
         if url is None:
             return None
         prefix = role_of(user, Subjects(self.subject_root)).inbox_prefix
-        return NatsAccess(url=url, user=user.name, password=user.password, inbox_prefix=prefix)
+        ca = self.connection.ca if self.connection else None
+        return NatsAccess(url=url, user=user.name, password=user.password, ca_file=ca, inbox_prefix=prefix)
 
     @property
     def subject_root(self) -> str:

@@ -12,6 +12,7 @@ import click
 from suite.cli.completion import model_ids
 from suite.cli.invocation import arguments
 from suite.cli.model_ids import for_model
+from suite.cli.nodes import named, nodes_of, tell_missing
 from suite.cli.options import Target, client_command
 
 KeepAlive: TypeAlias = float | Literal["forever", "now"] | None
@@ -66,7 +67,9 @@ def models(target: Target) -> None:
     reply = target.run(lambda client: client.list_models())
     if target.as_json:
         json_line(reply)
-    elif reply.models:
+        return
+    tell_missing(reply)
+    if reply.models:
         show_models(reply.models)
     else:
         click.echo("no models: put *.gguf files into a directory that `suite serve --models-dir` names,")
@@ -79,11 +82,13 @@ def show_models(models: Iterable[ModelInfo]) -> None:
     from suite.units import size
 
     models = tuple(models)
+    is_fleet = len(nodes_of(models)) > 1
     folders = [str(Path(model.model_path).parent) for model in models if model.source == "directory"]
     rows = [
         (
             model.model_id,
             _state(model),
+            *([named(model.nodes)] if is_fleet else []),
             model.architecture or "",
             parameters(model.parameters) if model.parameters else "",
             model.quantization or "",
@@ -94,8 +99,9 @@ def show_models(models: Iterable[ModelInfo]) -> None:
         )
         for model in models
     ]
-    columns = ["model", "state", "architecture", "parameters>", "quant", "context>", "file>", "needs>", ""]
-    table(columns, rows)
+    nodes = ["nodes"] if is_fleet else []
+    columns = ["architecture", "parameters>", "quant", "context>", "file>", "needs>", ""]
+    table(["model", "state", *nodes, *columns], rows)
 
 
 def _state(model: ModelInfo) -> str:
@@ -103,7 +109,8 @@ def _state(model: ModelInfo) -> str:
     if model.quarantine is not None:
         return "quarantined"
     if model.file_state == "present":
-        return model.status
+        loaded_on = [each.node for each in model.instances]
+        return f"{model.status} on {named(loaded_on)}" if len(model.nodes) > 1 and loaded_on else model.status
     return model.file_state if model.instance is None else f"{model.status}, {model.file_state}"
 
 
@@ -247,7 +254,10 @@ def _asked(target: Target, model: str, ask: Callable[[Client, str], Awaitable[_R
 def _tell(target: Target, reply: Reply, line: str) -> None:
     """Print a reply, or a line about it."""
     from suite.cli.output import json_line
+    from suite.messages.actions.base import FleetReply
 
+    if isinstance(reply, FleetReply) and not target.as_json:
+        tell_missing(reply)
     if target.as_json:
         json_line(reply)
     else:

@@ -7,8 +7,8 @@ import functools
 import math
 import os
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 import anyio
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from suite.errors import SuiteError
 
@@ -27,6 +28,8 @@ Callback: TypeAlias = Callable[..., Any]
 
 _IDS: Final = ("model", "models", "only")
 """The arguments that name a model."""
+COMPLETION_SECONDS: Final = 1.0
+"""How long the service may take to say what could be typed. A person waits for this after pressing Tab."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -36,16 +39,20 @@ class Target(NamedTuple):
     data_dir: Path | None
     nats_url: str | None
     nats_user: str | None
+    on_node: str | None
+    """The node whose answers are wanted; None: the fleet's."""
     as_json: bool
 
-    def connect(self) -> AbstractAsyncContextManager[Client]:
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Client]:
         """Connect a client to the service."""
         from suite.client import connect
 
         password = os.environ.get("SUITE_NATS_PASSWORD") if self.nats_user else None
-        return connect(
+        async with connect(
             self.nats_url, user=self.nats_user, password=password, data_dir=self.data_dir, name=_own_name()
-        )
+        ) as client:
+            yield client if self.on_node is None else client.on_node(self.on_node)
 
     def run(self, work: Callable[[Client], Awaitable[T]]) -> T:
         """Run an async function with a client, and return its result."""
@@ -61,6 +68,32 @@ class Target(NamedTuple):
                 raise
 
         return anyio.run(connected)
+
+
+def target_of(ctx: click.Context) -> Target:
+    """The service that the command line says, as far as it is typed."""
+    given = ctx.params
+    return Target(
+        given.get("data_dir"),
+        given.get("nats_url"),
+        given.get("nats_user"),
+        given.get("on_node"),
+        as_json=False,
+    )
+
+
+def node_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The nodes whose names begin like this; none if the service does not answer in time."""
+
+    async def nodes() -> tuple[str, ...]:
+        with anyio.fail_after(COMPLETION_SECONDS):
+            async with target_of(ctx)._replace(on_node=None).connect() as client:
+                return (await client.health_check()).nodes
+
+    # Whatever goes wrong: a message would stand in the middle of what is being typed.
+    with suppress(Exception):
+        return [CompletionItem(name) for name in anyio.run(nodes) if name.startswith(incomplete)]
+    return []
 
 
 def _own_name() -> str:
@@ -182,7 +215,13 @@ def client_command(command: Callback) -> Callback:
         target = Target(*(values.pop(name) for name in Target._fields))
         return command(target, *args, **values)
 
-    decorated = json_option(with_target)
+    decorated = click.option(
+        "--on",
+        "on_node",
+        metavar="NODE",
+        shell_complete=node_names,
+        help="Only this node answers, where there are several, and only for itself.  [default: all of them]",
+    )(json_option(with_target))
     decorated = click.option(
         "--nats-user",
         help="NATS user; the password is read from SUITE_NATS_PASSWORD.  [default: SUITE_NATS_USER]",

@@ -9,6 +9,7 @@ import click
 
 from suite.cli.completion import model_ids
 from suite.cli.model_ids import about_model
+from suite.cli.nodes import named, tell_missing
 from suite.cli.options import Target, client_command, limit_option, window_options
 
 if TYPE_CHECKING:
@@ -157,7 +158,11 @@ def rebuild(target: Target, name: ProjectionName | None, force: bool) -> None:
             if target.as_json:
                 json_line(reply)
             else:
+                tell_missing(reply)
                 took = duration(reply.seconds * 1000)
-                click.echo(f"{reply.name}: {reply.events:,} events in {took}, up to event {reply.seq}")
+                where = (
+                    f" on {named([each.node for each in reply.rebuilt])}" if len(reply.rebuilt) > 1 else ""
+                )
+                click.echo(f"{reply.name}: {reply.events:,} events in {took}{where}, up to event {reply.seq}")
 
     target.run(work)

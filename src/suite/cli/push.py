@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", shell_complete=model_ids)
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
+@click.option("--from", "source", metavar="NODE", help="Node to copy from.  [default: one that has it]")
 @client_command
-def push(target: Target, model: str, nodes: tuple[str, ...]) -> None:
+def push(target: Target, model: str, nodes: tuple[str, ...], source: str | None) -> int:
     """Copy MODEL from a node that has it to each NODE, or to all nodes if none is named.
 
     Each copy is checked by SHA-256 before it appears in the first model directory of its node. A node that
@@ -37,10 +38,13 @@ def push(target: Target, model: str, nodes: tuple[str, ...]) -> None:
     Examples:
       suite push smollm2
       suite push smollm2 box2 box3
+      suite push smollm2 box2 --from box1
     """
     from suite.cli.output import json_line
 
     async def work(client: Client, model_id: str) -> PushModelReply:
+        if source is not None:
+            client = client.on_node(source)
         with _shown(target.as_json) as on_progress:
             return await client.push_model(model_id, nodes, on_progress=on_progress)
 
@@ -50,8 +54,7 @@ def push(target: Target, model: str, nodes: tuple[str, ...]) -> None:
     else:
         for each in reply.nodes:
             click.echo(_line(reply, each), err=each.state == "failed")
-    if any(each.state == "failed" for each in reply.nodes):
-        raise SystemExit(REFUSED)
+    return REFUSED if any(each.state == "failed" for each in reply.nodes) else 0
 
 
 def _line(reply: PushModelReply, pushed: PushedModel) -> str:

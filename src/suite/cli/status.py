@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from suite.cli.completion import model_ids
 from suite.cli.exit import REFUSED
 from suite.cli.model_ids import for_model
+from suite.cli.nodes import tell_missing
 from suite.cli.options import Target, client_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from suite.client import Client
     from suite.messages.actions.status import (
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         GenerationInfo,
         GetModelStatusReply,
         GetStatsReply,
+        HealthCheckReply,
         InstanceInfo,
         KvCacheInfo,
         LogServers,
@@ -30,6 +32,17 @@ if TYPE_CHECKING:
 
 
 _MEMORIES = {"ram": "memory"}
+_COUNTS: Final = (
+    "commands_processed",
+    "loads",
+    "unloads",
+    "crashes",
+    "generations",
+    "generations_running",
+    "prompt_tokens",
+    "reused_tokens",
+    "completion_tokens",
+)
 
 
 @click.command()
@@ -56,6 +69,7 @@ def status(target: Target, model: str | None) -> None:
     if target.as_json:
         json_line(reply)
         return
+    tell_missing(reply)
     if reply.model is not None:
         _show_one(reply.model)
     else:
@@ -63,7 +77,8 @@ def status(target: Target, model: str | None) -> None:
         _show_waiting((reply.models or {}).values())
         show_memories(reply.memories)
         if reply.eviction is not None:
-            folded(f"who leaves first: {_eviction(reply.eviction)}", indent=4)
+            where = f" on {reply.node}" if _is_of_several(reply.memories) else ""
+            folded(f"who leaves first{where}: {_eviction(reply.eviction)}", indent=4)
         _show_quarantined((reply.models or {}).values())
     if reply.generations:
         click.echo()
@@ -76,11 +91,10 @@ def show_instances(models: Iterable[ModelInfo]) -> None:
     from suite.units import size
 
     rows = []
-    for model in models:
-        if (instance := model.instance) is None:
-            continue
-        state = f"loading {fraction(instance.load_progress)}" if model.status == "loading" else model.status
-        state += ", pinned" if model.pinned else ""
+    for model, instance in _instances(models):
+        state = instance_state(model, instance)
+        state = f"loading {fraction(instance.load_progress)}" if state == "loading" else state
+        state += ", pinned" if model.pinned and instance.node in (model.pinned_on or (instance.node,)) else ""
         rows.append(
             (
                 *(
@@ -98,6 +112,25 @@ def show_instances(models: Iterable[ModelInfo]) -> None:
         table(["model", "state", "node", "pid>", "resident>", "running>", "idle>", "loaded in>"], rows)
     else:
         click.echo("no model is loaded: `suite load MODEL` loads one, and so does the first generation")
+
+
+def _instances(models: Iterable[ModelInfo]) -> Iterator[tuple[ModelInfo, InstanceInfo]]:
+    """The processes of the models on all nodes."""
+    for model in models:
+        one = () if model.instance is None else (model.instance,)  # all that older nodes tell
+        for instance in model.instances or one:
+            yield model, instance
+
+
+def instance_state(model: ModelInfo, instance: InstanceInfo) -> str:
+    """The state of a model on one of its nodes."""
+    if model.instance is None or instance.instance_id == model.instance.instance_id:
+        return model.status
+    return "loading" if instance.loaded_at is None else "loaded"
+
+
+def _is_of_several(things: Iterable[MemoryInfo | GenerationInfo]) -> bool:
+    return len({each.node for each in things}) > 1
 
 
 def _show_waiting(models: Iterable[ModelInfo]) -> None:
@@ -146,8 +179,11 @@ def show_memories(memories: Iterable[MemoryInfo]) -> None:
     """Print what is used of each memory, by whom."""
     from suite.cli.output import folded
 
+    memories = tuple(memories)
+    is_of_several = _is_of_several(memories)
     for memory in memories:
-        folded(f"{_MEMORIES.get(memory.name, memory.name)}: {_memory(memory)}", indent=4)
+        where = f"{memory.node}, " if is_of_several else ""
+        folded(f"{where}{_MEMORIES.get(memory.name, memory.name)}: {_memory(memory)}", indent=4)
 
 
 def _memory(memory: MemoryInfo) -> str:
@@ -178,7 +214,7 @@ def _show_one(model: ModelInfo) -> None:
         ("state", _state(model)),
         ("waiting", _waits(model) if model.place is not None else ""),
         ("quarantined", _pause(model.quarantine) if model.quarantine is not None else ""),
-        ("pinned", "yes: it stays loaded" if model.pinned else ""),
+        ("pinned", _pinned(model)),
         ("file", f"{model.model_path}, {size(model.file_bytes)}"),
         ("sha256", model.sha256 or "not read yet"),
         ("architecture", model.architecture or ""),
@@ -204,8 +240,9 @@ def _show_one(model: ModelInfo) -> None:
         lines.append(("measured", f"{needed}, which its next load reserves"))
     elif model.need_gpus:
         lines.append(("reserves", _with_gpus(model.need_bytes, model.need_gpus)))
-    if model.instance is not None:
-        instance = model.instance
+    if len(model.nodes) > 1:
+        lines.append(("nodes", ", ".join(model.nodes)))
+    for _, instance in _instances([model]):
         lines += [
             ("node", f"{instance.node}, process {instance.pid}"),
             ("resident", _resident(instance)),
@@ -214,6 +251,13 @@ def _show_one(model: ModelInfo) -> None:
             ("last used at", instance.last_used_at or ""),
         ]
     facts(model.model_id, [line for line in lines if line[1]])
+
+
+def _pinned(model: ModelInfo) -> str:
+    if not model.pinned:
+        return ""
+    where = f" on {', '.join(model.pinned_on)}" if len(model.nodes) > 1 else ""
+    return f"yes: it stays loaded{where}"
 
 
 def _resident(instance: InstanceInfo) -> str:
@@ -237,10 +281,13 @@ def _with_gpus(count: int, gpus: Mapping[str, int]) -> str:
 def _show_generations(generations: Iterable[GenerationInfo]) -> None:
     from suite.cli.output import duration, table
 
+    generations = tuple(generations)
+    is_of_several = _is_of_several(generations)
     rows = [
         (
             each.generation_id,
             each.model_id,
+            *([each.node] if is_of_several else []),
             each.state,
             duration(each.elapsed_ms),
             "" if each.completion_tokens is None else f"{each.completion_tokens:,}",
@@ -249,7 +296,8 @@ def _show_generations(generations: Iterable[GenerationInfo]) -> None:
         )
         for each in generations
     ]
-    table(["generation", "model", "state", "since>", "tokens>", "conversation", "client"], rows)
+    node = ["node"] if is_of_several else []
+    table(["generation", "model", *node, "state", "since>", "tokens>", "conversation", "client"], rows)
 
 
 @click.command()
@@ -268,14 +316,15 @@ def health(target: Target) -> int:
     if target.as_json:
         json_line(reply)
         return REFUSED if reply.status == "degraded" else 0
-    folded(
-        f"{reply.status}: node {reply.node}, version {reply.version}, up {duration(reply.uptime * 1000)}, "
-        f"{reply.models_loaded} of {reply.models_tracked} models loaded",
-        indent=4,
-    )
-    if len(reply.nodes) > 1 or reply.draining:
-        nodes = (f"{name} (draining)" if name in reply.draining else name for name in reply.nodes)
-        folded(f"nodes: {', '.join(nodes)}", indent=4)
+    if len(reply.node_health) > 1 or reply.missing_nodes:
+        _show_nodes(reply)
+    else:
+        folded(
+            f"{reply.status}: node {reply.node}, version {reply.version}, "
+            f"up {duration(reply.uptime * 1000)}, "
+            f"{reply.models_loaded} of {reply.models_tracked} models loaded",
+            indent=4,
+        )
     if reply.log_servers is not None and reply.log_servers.leader is not None:
         folded(f"log: {_log_servers(reply.log_servers)}", indent=4)
     for problem in reply.problems:
@@ -283,6 +332,26 @@ def health(target: Target) -> int:
     if reply.foreign_messages:
         folded(f"skipped: {reply.foreign_messages} foreign messages; {reply.first_foreign_message}", indent=4)
     return REFUSED if reply.status == "degraded" else 0
+
+
+def _show_nodes(reply: HealthCheckReply) -> None:
+    """Print the health of each node of a fleet."""
+    from suite.cli.output import duration, table
+
+    count = len(reply.node_health) + len(reply.missing_nodes)
+    click.echo(f"{reply.status}: {count} nodes, {reply.models_tracked} models")
+    rows: list[tuple[str, ...]] = [
+        (
+            each.node,
+            each.status + (", draining" if each.node in reply.draining else ""),
+            each.version,
+            duration(each.uptime * 1000),
+            f"{each.models_loaded} of {each.models_tracked}",
+        )
+        for each in reply.node_health
+    ]
+    rows += [(name, "does not answer", "", "", "") for name in reply.missing_nodes]
+    table(["node", "health", "version", "up>", "models loaded>"], sorted(rows))
 
 
 def _log_servers(servers: LogServers) -> str:
@@ -296,7 +365,7 @@ def _log_servers(servers: LogServers) -> str:
 @click.command()
 @client_command
 def stats(target: Target) -> None:
-    """Show a node's counts since its start, and its memory use.
+    """Show the nodes' counts since their start, and their memory use.
 
     \b
     Examples:
@@ -308,8 +377,40 @@ def stats(target: Target) -> None:
     reply = target.run(lambda client: client.get_stats())
     if target.as_json:
         json_line(reply)
+        return
+    tell_missing(reply)
+    if len(reply.node_stats) > 1:
+        _show_stats_of_nodes(reply)
     else:
         _show_stats(reply)
+
+
+def _show_stats_of_nodes(reply: GetStatsReply) -> None:
+    """Print the counts of each node of a fleet, and their sums."""
+    from suite.cli.output import duration, table
+    from suite.units import size
+
+    rows = [
+        (
+            each.node,
+            duration(each.uptime_ms),
+            f"{each.models_loaded} of {each.models_tracked}",
+            f"{size(each.memory_reserved_bytes)} of {size(each.memory_limit_bytes)}",
+            *(f"{getattr(each, name):,}" for name in _COUNTS),
+        )
+        for each in sorted(reply.node_stats, key=lambda each: each.node)
+    ]
+    rows.append(
+        (
+            "all",
+            "",
+            f"{reply.models_loaded} of {reply.models_tracked}",
+            f"{size(reply.memory_reserved_bytes)} of {size(reply.memory_limit_bytes)}",
+            *(f"{getattr(reply, name):,}" for name in _COUNTS),
+        )
+    )
+    names = [f"{name.replace('_', ' ')}>" for name in _COUNTS]
+    table(["node", "up>", "models loaded>", "memory reserved>", *names], rows)
 
 
 def _stats_memory(reply: GetStatsReply) -> list[tuple[str, str]]:
@@ -324,13 +425,11 @@ def _stats_memory(reply: GetStatsReply) -> list[tuple[str, str]]:
 def _show_stats(reply: GetStatsReply) -> None:
     from suite.cli.output import duration, facts, table
 
-    counts = ("commands_processed", "loads", "unloads", "crashes", "generations", "generations_running")
-    tokens = ("prompt_tokens", "reused_tokens", "completion_tokens")
     rows = [
         ("up", duration(reply.uptime_ms)),
         ("models", f"{reply.models_loaded} of {reply.models_tracked} loaded"),
         *_stats_memory(reply),
-        *((name.replace("_", " "), f"{getattr(reply, name):,}") for name in (*counts, *tokens)),
+        *((name.replace("_", " "), f"{getattr(reply, name):,}") for name in _COUNTS),
         ("last event", str(reply.last_seq)),
     ]
     facts(reply.node, rows, numbers=True)

@@ -94,6 +94,9 @@ SILENCE_SECONDS = 5 * HEARTBEAT_SECONDS
 """A node that must send a heartbeat every second counts as lost after this long without a message."""
 REQUEST_SECONDS = 10.0
 """The time limit for an action that only looks something up."""
+ABANDONED_SECONDS = 4.0
+"""A node ends a generation within this time when nobody receives its signals any more."""
+ABANDONED_PAUSE_SECONDS = 0.5
 CANCEL_SECONDS = 2.0
 """How long leaving a generation early waits for the server to be told."""
 CLEAR_SECONDS = 70.0
@@ -462,9 +465,21 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         except NodeLost as lost:
             if begun:
                 raise
+            return await self._exchange_instead(lost, body, hear)
+
+    async def _exchange_instead(
+        self, lost: NodeLost, body: Mapping[str, object], hear: Callable[[Signal], None]
+    ) -> GenerateTextReply:
+        """Request a generation whose node is lost from another. Raises what was lost if that cannot be."""
+        until = anyio.current_time() + ABANDONED_SECONDS
+        while True:
             try:
                 return await self._exchange("generate_text", body, GenerateTextReply, hear)
-            except (GenerationExists, Unavailable):  # it was not lost after all, or NATS is
+            except GenerationExists:  # the node is back, and does not know yet that nobody listens there
+                if anyio.current_time() > until:
+                    raise lost from None
+                await anyio.sleep(ABANDONED_PAUSE_SECONDS)
+            except Unavailable:  # so NATS was lost
                 raise lost from None
 
     async def _cancel(self, generation_id: str) -> None:

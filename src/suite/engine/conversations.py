@@ -247,12 +247,17 @@ class Conversations:
         slot = self._slots.find(conversation_id)
         if slot is not None and not slot.generating:
             self._save(slot)
-            slot.tail = None
-        if self._snapshots is None:
-            return None
-        saved = self._snapshots.saved(conversation_id)
-        self._snapshots.supersede(conversation_id)
+        saved = None if self._snapshots is None else self._snapshots.saved(conversation_id)
+        self.supersede(conversation_id)
         return saved
+
+    def supersede(self, conversation_id: str) -> None:
+        """Note that a conversation has gone on elsewhere, so that it is not continued from what is here."""
+        slot = self._slots.find(conversation_id)
+        if slot is not None and not slot.generating:
+            slot.tail = None
+        if self._snapshots is not None:
+            self._snapshots.supersede(conversation_id)
 
     def adopt(self, saved: Saved) -> None:
         """Take over a conversation that was elsewhere until now, in place of what is here of it.

@@ -180,6 +180,10 @@ class Engine:
         saved = self._conversations.export(conversation_id)
         return None if saved is None else Exported(saved, self._scheduler.reading_seconds(saved.token_count))
 
+    def supersede(self, conversation_id: str) -> None:
+        """Note that a conversation has gone on elsewhere, so that it is not continued from what is here."""
+        self._conversations.supersede(conversation_id)
+
     def adopt(self, saved: Saved) -> None:
         """Take over a conversation that was elsewhere until now."""
         self._conversations.adopt(saved)

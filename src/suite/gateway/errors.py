@@ -35,6 +35,7 @@ from suite.errors import (
     UnknownPath,
     WrongMethod,
 )
+from suite.gateway.context import context_of
 from suite.gateway.encoding import encode
 from suite.messages.broken_json import refusal
 
@@ -90,7 +91,10 @@ def error_response(error: SuiteError, path: str) -> Response:
 
 async def answer_error(request: Request, error: Exception) -> Response:
     """Starlette's handler of the exceptions that are no bugs, also of its own."""
-    response = error_response(_as_suite_error(error), request.url.path)
+    told = _as_suite_error(error)
+    response = error_response(told, request.url.path)
+    if told.node:
+        context_of(request.scope).node = told.node
     if isinstance(error, HTTPException):
         response.headers.update(error.headers or {})
     return response

@@ -65,11 +65,11 @@ class Metrics:
         self._tokens.labels(model, "completion").inc(usage.completion_tokens)
 
     def exposition(self, stats: GetStatsReply | None) -> bytes:
-        """All metrics as Prometheus reads them. ``stats`` are those of the node; None: it does not answer."""
+        """All metrics as Prometheus reads them. ``stats`` are those of the nodes; None: nobody answers."""
         for name, gauge in self._node.items():
             gauge.clear()
-            if stats is not None:
-                gauge.labels(stats.node).set(getattr(stats, name))
+            for each in () if stats is None else stats.node_stats or (stats,):
+                gauge.labels(each.node).set(getattr(each, name))
         return generate_latest(self._registry)
 
 

@@ -43,7 +43,8 @@ async def embedded(
 
     Raises what `Gateway.patiently` raises.
     """
-    requester = context_of(request.scope).requester
+    context = context_of(request.scope)
+    requester = context.requester
 
     async def embed(load_wait_ms: int) -> list[EmbedReply]:
         replies = []
@@ -57,6 +58,7 @@ async def embedded(
                 keep_alive=keep_alive,
                 requester=requester,
             )
+            context.node = reply.node or None
             gateway.access.charge(requester, reply.usage.prompt_tokens)
             replies.append(reply)
         return replies

@@ -67,8 +67,12 @@ class NodeEvent(Event, frozen=True, kw_only=True):
         return (self.node,)
 
 
+class NodeLifeEvent(NodeEvent, frozen=True, kw_only=True):
+    """A fact that begins or ends a life of a node: what an earlier one had in memory is gone."""
+
+
 @event("node", "started")
-class NodeStarted(NodeEvent, frozen=True, kw_only=True, omit_defaults=True):
+class NodeStarted(NodeLifeEvent, frozen=True, kw_only=True, omit_defaults=True):
     """A node has started. The event's sequence is the epoch that fences older processes of the same name."""
 
     version: str
@@ -81,14 +85,14 @@ class NodeStarted(NodeEvent, frozen=True, kw_only=True, omit_defaults=True):
 
 
 @event("node", "stopped")
-class NodeStopped(NodeEvent, frozen=True, kw_only=True):
+class NodeStopped(NodeLifeEvent, frozen=True, kw_only=True):
     """A node has stopped in order."""
 
     epoch: int
 
 
 @event("node", "lost")
-class NodeLost(NodeEvent, frozen=True, kw_only=True):
+class NodeLost(NodeLifeEvent, frozen=True, kw_only=True):
     """A node's lease ran out although it had not stopped; ``observer`` is the node that noticed."""
 
     epoch: int

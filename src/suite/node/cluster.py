@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 
 from suite.bus.connection import Connection
-from suite.bus.jetstream import NO_JETSTREAM_LEADER, JetStream, NoAnswer, NotSent, Refused
+from suite.bus.jetstream import NO_JETSTREAM_LEADER, JetStream, NoAnswer, NotSent, Refused, StreamInfo
 from suite.bus.replicas import Replication, raise_replicas
 from suite.errors import SuiteError
 from suite.identity import NewId
@@ -20,12 +20,15 @@ from suite.ticks import tick
 logger = logging.getLogger("suite.node")
 
 LOOK_SECONDS: Final = 5.0
-"""How long it may take until a new server is used, or a lost one is noticed."""
+"""How long it may take until a lost server is noticed, beside the 5 s for which its leader waits for it."""
+SOON_SECONDS: Final = 2.0
+"""The same while something is missing, which may come back."""
 ASK_SECONDS: Final = 2.0
 SAY_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.2
-_OF_THE_SUITE: Final = ("KV_{}_", "OBJ_{}_")
-"""What the names of the suite's buckets and object stores begin with."""
+_BUCKET: Final = "KV_{}_"
+"""What the names of the suite's buckets begin with. What is in its object stores only passes through: they
+stay on one server each (ADR 61)."""
 
 
 @asynccontextmanager
@@ -79,26 +82,22 @@ class ClusterWatch:
         self._wanted = replicas
         self._new_id = new_id
         self._told: str | None = None
-        self._problem: str | None = None
+        self.problem: str | None = None
+        """What the loss of a server would do now, or has done; None if all is as wanted."""
         self.log: Replication | None = None
         """What is known of the log's servers; None before the first look."""
-
-    @property
-    def problem(self) -> str | None:
-        """What the loss of a server would do now, or has done; None if all is as wanted."""
-        return self._problem
 
     async def run(self) -> None:
         """Look every `LOOK_SECONDS`, until cancelled; only once at a server that is alone."""
         while True:
             await self.look()
-            if self._problem != self._told:
-                if self._problem is None:
+            if self.problem != self._told:
+                if self.problem is None:
                     logger.info("all replicas that are wanted are there")
                 else:
-                    logger.warning("%s", self._problem)
-                self._told = self._problem
-            await tick(LOOK_SECONDS)
+                    logger.warning("%s", self.problem)
+                self._told = self.problem
+            await tick(LOOK_SECONDS if self.problem is None else SOON_SECONDS)
             while self.log is not None and not self._connection.is_clustered:  # a message saved each time
                 await tick(LOOK_SECONDS)
 
@@ -109,29 +108,41 @@ class ClusterWatch:
             found = [await self._replication(name) for name in names]
         except (NotSent, NoAnswer, Refused, SuiteError) as error:
             if self._connection.is_connected:
-                self._problem = f"JetStream has no leader, or does not answer ({error}): see to its servers"
+                self.problem = f"JetStream has no leader, or does not answer ({error}): see to its servers"
                 self.log = None
             return
         self.log = next((each for each in found if each.stream == self._subjects.stream), None)
-        self._problem = next((each.problem for each in found if each.problem is not None), None)
+        self.problem = next((each.problem for each in found if each.problem is not None), None)
 
     async def _names(self) -> list[str]:
-        """The log first, then its buckets and object stores."""
+        """The log first, then its buckets."""
         log = self._subjects.stream
         if not self._connection.is_clustered:
             return [log]
-        prefixes = tuple(each.format(log) for each in _OF_THE_SUITE)
-        return [log, *(name for name in await self._of(log).names() if name.startswith(prefixes))]
+        bucket = _BUCKET.format(log)
+        return [
+            log,
+            *(name for name in await self._of(log).names(timeout=ASK_SECONDS) if name.startswith(bucket)),
+        ]
 
     async def _replication(self, name: str) -> Replication:
         stream = self._of(name)
         info = await stream.info(timeout=ASK_SECONDS)
         if self._connection.is_clustered:
-            # The answer to a change has no leader yet: what became of it is seen at the next look.
-            raised = await raise_replicas(stream, info, replicas=self._wanted)
-            if raised is not info:
-                logger.info("%s gets %s replicas", name, raised.config.get("num_replicas"))
+            await self._raise(stream, info)
         return Replication.of(info, wanted=self._wanted)
+
+    async def _raise(self, stream: JetStream, info: StreamInfo) -> None:
+        """Give a stream more replicas. It has no leader for a moment then, so the next look sees them."""
+        try:
+            raised = await raise_replicas(stream, info, replicas=self._wanted)
+        except Refused as refused:
+            logger.debug(
+                "%s gets no more replicas: %s", stream.stream, refused
+            )  # health says how many it has
+        else:
+            if raised is not info:
+                logger.info("%s gets %s replicas", stream.stream, raised.config.get("num_replicas"))
 
     def _of(self, stream: str) -> JetStream:
         return JetStream(self._connection, stream, new_id=self._new_id)

@@ -170,9 +170,11 @@ class Generations:
             instance = self._supervisor.find_generation(generation_id)
             if instance is None:
                 self._let_go(generation_id)
+        if pending.scope.cancel_called and instance is not None:
+            # The actor may have it, or has it: a cancel that came when nothing was waited for any more has
+            # not interrupted the block.
+            self._tasks.start_soon(self._settle, instance, generation_id)
         if pending.scope.cancelled_caught:
-            if instance is not None:
-                self._tasks.start_soon(self._settle, instance, generation_id)  # the actor may have it
             raise Cancelled
 
     async def take_id(self, generation_id: str, reply: str) -> None:

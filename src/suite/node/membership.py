@@ -34,7 +34,7 @@ from suite.errors import (
 from suite.errors import NodeLost as NodeLostError
 from suite.log import Attempts, Expectation, Log
 from suite.messages.envelope import Recorded
-from suite.messages.events import NodeLost, NodeStarted, NodeStopped
+from suite.messages.events import NodeLifeEvent, NodeLost, NodeStarted, NodeStopped
 from suite.messages.subjects import Subjects
 from suite.node.journal import Journal
 from suite.tasks import background
@@ -216,7 +216,7 @@ class Membership:
         known: set[str] = set()
         async for recorded in self._log.read(subject_filter):
             fact = recorded.data
-            if isinstance(fact, NodeStarted | NodeStopped | NodeLost) and recorded.id not in known:
+            if isinstance(fact, NodeLifeEvent) and recorded.id not in known:
                 known.add(recorded.id)
                 newest[fact.node] = recorded
         return newest

@@ -19,7 +19,7 @@ from suite.messages.events import (
     InstanceEvent,
     ModelRegistered,
     ModelRemoved,
-    NodeEvent,
+    NodeLifeEvent,
     NodeLost,
     NodeStarted,
     NodeStopped,
@@ -210,7 +210,7 @@ async def _fold_files(db: aiosqlite.Connection, events: Sequence[Recorded]) -> N
 
 
 async def _fold_lives(db: aiosqlite.Connection, events: Sequence[Recorded]) -> None:
-    own = [recorded for recorded in events if isinstance(recorded.data, InstanceEvent | NodeEvent)]
+    own = [recorded for recorded in events if isinstance(recorded.data, InstanceEvent | NodeLifeEvent)]
     if not own:
         return
     nodes = {recorded.data.ids[0] for recorded in own}

@@ -13,7 +13,7 @@ from typing import ClassVar, Final, TypeAlias
 import aiosqlite
 
 from suite.messages.envelope import Recorded
-from suite.messages.events import Event, InstanceLoadStarted, NodeEvent
+from suite.messages.events import Event, InstanceLoadStarted, NodeLifeEvent
 from suite.messages.times import from_sql, to_sql
 from suite.projections.projection import EXPIRE_ROWS, Projection, remove_expired
 
@@ -61,7 +61,7 @@ def _rows(recorded: Recorded) -> Iterator[Row]:
     node: str = getattr(event, "node", "")
     fact = f"{event.aggregate}.{event.fact}"
     expires = None if recorded.expires is None else int(recorded.expires.timestamp())
-    if isinstance(event, NodeEvent):
+    if isinstance(event, NodeLifeEvent):
         yield "", seq, node, fact, at, expires
     elif (model_id := _model_of(event)) is not None:
         yield model_id, seq, node, fact, at, expires

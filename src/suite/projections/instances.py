@@ -20,9 +20,7 @@ from suite.messages.events import (
     InstanceLoadFailed,
     InstanceLoadStarted,
     InstanceUnloaded,
-    NodeLost,
-    NodeStarted,
-    NodeStopped,
+    NodeLifeEvent,
 )
 from suite.messages.times import to_sql
 
@@ -72,7 +70,7 @@ class Instances:
         """Apply one event. An event of an instance that is not the current one changes nothing."""
         event, since = recorded.data, to_sql(recorded.time)
         match event:
-            case NodeStarted() | NodeStopped() | NodeLost():  # all instances of its process are gone
+            case NodeLifeEvent():  # started, stopped or lost: all instances of its process are gone
                 for instance in [instance for instance in self._now.values() if instance.node == event.node]:
                     self._end(instance, "node_lost", since)
             case InstanceLoadStarted():

@@ -159,7 +159,8 @@ class _OpenAI:
     async def rerank(self, request: Request) -> Response:
         """Rank documents."""
         asked = await self._gateway.read(request, read_rerank)
-        requester = context_of(request.scope).requester
+        context = context_of(request.scope)
+        requester = context.requester
 
         async def rerank(load_wait_ms: int) -> RerankReply:
             return await self._gateway.client.rerank(
@@ -175,6 +176,7 @@ class _OpenAI:
 
         reply = await self._gateway.patiently(request, asked.model, asked.load_wait_ms, rerank)
         self._gateway.access.charge(requester, reply.usage.prompt_tokens)
+        context.node = reply.node or None
         return json_response(ranking(reply, id=f"rerank-{self._gateway.new_id()}"))
 
     async def models(self, request: Request) -> Response:

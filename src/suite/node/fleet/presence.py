@@ -41,7 +41,8 @@ TELL_SECONDS: Final = 1.0
 LEAST_PAUSE_SECONDS: Final = 0.02
 """The pause from one state to the next: what changes meanwhile is told together."""
 PAUSE_SECONDS_PER_NODE: Final = 0.001
-"""It is that long for each other node, so that a node hears of a thousand changes a second at most."""
+"""It is that long for each other node, so that what a node hears of changes does not grow with their square:
+a thousand states a second at most, besides those of each second."""
 CUT_OFF_SECONDS: Final = 2.0
 """A node that has not heard its own states for so long may be lost to others. They wait a little longer, so
 that what it has told until then reaches them."""
@@ -89,8 +90,9 @@ class Presence:
         self._was_cut_off = False
         self._unheard: dict[int, float] = {}
         """When the states were told that have not come back yet, by their numbers."""
-        self._began = self._heard_at = clock()
+        self._heard_at = clock()
         """When the newest state was told that has come back."""
+        self._began = clock()
         self._came: list[int] = []
         self._changed = anyio.Event()
         self._asking: set[str] = set()
@@ -165,8 +167,9 @@ class Presence:
         """Heed that this node was cut off, before the others hear of it again."""
         was_cut_off, self._was_cut_off = self._was_cut_off, self.is_cut_off
         if self._was_cut_off and not was_cut_off:
-            seconds = self._clock() - self._heard_at
-            logger.warning("this node was stopped, or without NATS, for %.1f s: others do its work", seconds)
+            if self._peers.states:
+                away = self._clock() - self._heard_at
+                logger.warning("this node was stopped, or without NATS, for %.1f s: others do its work", away)
             self._on_cut_off()
         elif was_cut_off and not self._was_cut_off:
             logger.info("this node is heard again")

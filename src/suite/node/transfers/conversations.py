@@ -71,6 +71,9 @@ class Conversations:
         except (SuiteError, InvalidSnapshotFile, msgspec.MsgspecError, OSError) as error:
             logger.warning("a conversation cannot go to another node: %s", error)
             answer = _encode(ConversationStored(code=SuiteError.code, message=str(error)))
+        except Exception:
+            logger.exception("a conversation cannot go to another node")
+            answer = _encode(ConversationStored(code=SuiteError.code, message="its log has the cause"))
         try:
             await self._connection.publish(message.reply, answer)
         except SuiteError as error:

@@ -24,6 +24,7 @@ from suite.errors import (
     DiskFull,
     FileNameTaken,
     InvalidConfiguration,
+    ModelFileGone,
     Overloaded,
     SuiteError,
     Unavailable,
@@ -110,6 +111,11 @@ class Fetches:
             except SuiteError as error:
                 logger.warning("%s was not fetched from %s: %s", request.model_id, request.source, error)
                 outcome = failed(self._node, error)
+            except Exception:
+                logger.exception("%s was not fetched from %s", request.model_id, request.source)
+                outcome = failed(
+                    self._node, SuiteError(f"{self._node} failed on this: its log has the cause")
+                )
         await news.end(outcome)
 
     async def _fetch(self, request: FetchModel, news: _News) -> PushedModel:
@@ -120,7 +126,7 @@ class Fetches:
                 return PushedModel(
                     node=self._node, state="present", model_id=known.model_id, path=str(known.path)
                 )
-            self._check_id(request)
+            await self._check_id(request)
             path = await self._bring(request, news)
             logger.info("%s was fetched from %s: %s", request.model_id, request.source, path)
             return PushedModel(
@@ -136,19 +142,32 @@ class Fetches:
         return None
 
     async def _digest(self, model: Model) -> str | None:
+        """The digest of a model; None if its file has gone or changed, and the catalogue is to see that."""
         try:
+            await self._catalogue.look(model)
             return await self._catalogue.digest(model.model_id)
-        except SuiteError:  # it has just gone
+        except SuiteError:
             return None
 
-    def _check_id(self, request: FetchModel) -> None:
+    async def _check_id(self, request: FetchModel) -> None:
         """Check that no other file has the id. Raises FileNameTaken."""
         other = self._catalogue.models.get(request.model_id)
-        if other is not None and other.file.entry.unfinished is None:
-            raise FileNameTaken(
-                f"{self._node} has another file under the id {request.model_id}, which stays: rename or "
-                f"remove {other.path}, then try again"
-            )
+        if other is None or other.file.entry.unfinished is not None or await self._is_gone(other):
+            return
+        raise FileNameTaken(
+            f"{self._node} has another file under the id {request.model_id}, which stays: rename or "
+            f"remove {other.path}, then try again"
+        )
+
+    async def _is_gone(self, model: Model) -> bool:
+        """Whether a file has been removed, and the catalogue is to see that."""
+        try:
+            await self._catalogue.look(model)
+        except ModelFileGone:
+            return model.outage is None
+        except SuiteError:  # it cannot be used, but it is there
+            return False
+        return False
 
     async def _bring(self, request: FetchModel, news: _News) -> Path:
         directory = await anyio.to_thread.run_sync(_own_directory, list(self._catalogue.directories))

@@ -173,9 +173,11 @@ class Pushes:
             answer = await self._part(_asked(message.data))
         except SuiteError as error:
             answer = PartRefused(code=error.code, message=error.message)
-        except msgspec.MsgspecError as error:
-            logger.debug("another node asks for what nobody understands: %s", error)
-            return
+        except Exception:
+            logger.exception("a node gets no part of a model")
+            answer = PartRefused(
+                code=SuiteError.code, message=f"{self._node} failed on this: its log has the cause"
+            )
         try:
             await self._connection.publish(message.reply, _encode(answer))
         except SuiteError as error:

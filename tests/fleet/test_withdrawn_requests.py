@@ -1,0 +1,110 @@
+"""What a node does with the requests of another when it was cut off, and what it tells of them (ADR 59).
+
+The node is real. The first node, which forwards, is played by the test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from suite.bus.connection import Connection, Message
+from suite.config import NatsSettings, Settings
+from suite.messages.actions.generation import GenerateTextRequest
+from suite.messages.presence import Forwarded
+from suite.messages.subjects import Subjects
+from suite.node.fleet.forwarding import EPOCH, REPLY, SEQ
+from suite.node.fleet.presence import Presence
+from suite.node.serving import running_node
+from support.models import tiny_model
+from support.nats import eventually, running_nats
+
+SUBJECTS = Subjects()
+
+
+class FirstNode:
+    """Forwards requests to `box1`, and hears what becomes of them."""
+
+    def __init__(self, connection: Connection, epoch: int) -> None:
+        self._connection = connection
+        self._epoch = epoch
+        self._token, self._reply = connection.new_inbox(), connection.new_inbox()
+        self.told: list[str] = []
+        self._answers = 0
+
+    def heard(self) -> int:
+        """How many answers the client would have got."""
+        return self._answers
+
+    async def listen(self) -> None:
+        await self._connection.subscribe(self._token, self._hear)
+        await self._connection.subscribe(self._reply, self._count)
+
+    async def forward(self, generation_id: str, *, epoch: int | None = None) -> None:
+        request = GenerateTextRequest(
+            model_id="tiny", prompt="Once", max_tokens=2, generation_id=generation_id
+        )
+        headers = {REPLY: self._reply, SEQ: "0", EPOCH: str(epoch or self._epoch)}
+        await self._connection.publish(
+            SUBJECTS.node("box1", "action.generate_text"),
+            msgspec.json.encode(request),
+            headers=headers,
+            reply=self._token,
+        )
+
+    async def _hear(self, message: Message) -> None:
+        self.told.append(msgspec.json.decode(message.data, type=Forwarded).state)
+        if message.reply:
+            await self._connection.publish(message.reply, message.data)
+
+    async def _count(self, _: Message) -> None:
+        self._answers += 1
+
+
+async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    tiny_model(tmp_path / "models" / "tiny.gguf")
+    async with running_nats(tmp_path) as (server, connection):
+        own = server.access
+        nats = NatsSettings(url=own.url, user=own.user, password=own.password, inbox_prefix=own.inbox_prefix)
+        settings = Settings(
+            node="box1",
+            data_dir=tmp_path / "data",
+            models_directories=(tmp_path / "models",),
+            standby=False,
+            nats=nats,
+        )
+        async with running_node(settings) as node:
+            first = FirstNode(connection, node.journal.epoch)
+            await first.listen()
+            await first.forward("waits-for-its-load")
+            await eventually(lambda: node.generations.pending)
+            node.fleet.routing.withdraw()
+            await eventually(lambda: first.told == ["misplaced"])
+            await eventually(lambda: not node.generations.pending)
+            assert first.heard() == 0, "the first node has it answered"
+
+            await first.forward("of-another-life", epoch=1_000_000)
+            await first.forward("runs")
+            await eventually(lambda: first.told == ["misplaced", "handed_over", "ended"])
+            await eventually(lambda: first.heard() == 1)
+
+            monkeypatch.setattr(Presence, "is_cut_off", property(lambda _: True))
+            await first.forward("is-read-late")
+            await eventually(lambda: first.told[3:] == ["misplaced"])
+            abandoned = GenerateTextRequest(model_id="tiny", prompt="Once", max_tokens=2, stream=True)
+            await connection.publish(
+                SUBJECTS.action("generate_text"),
+                msgspec.json.encode(abandoned),
+                reply=connection.new_inbox(),
+            )
+            before = node.commands_processed
+            await eventually(lambda: node.commands_processed > before)
+            await anyio.sleep(0.2)
+            assert node.supervisor.counts["generations"] == 1, "nobody listens to the answer"
+            assert first.heard() == 1
