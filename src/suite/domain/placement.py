@@ -153,7 +153,9 @@ def _options(wanted: Wanted, nodes: Nodes) -> _Options:
         # What is not known yet cannot be told apart.
         return digest == content or not digest or not content
 
-    others = {each.node for each in hosting if not is_meant(_digest(each, model_id))}
+    others = {
+        each.node for each in hosting if not is_meant(each.hosted[model_id].sha256 or _digest(each, model_id))
+    }
     for offered, views in offers:
         if not is_meant(offered.sha256):
             others |= views.keys() - closed
@@ -190,22 +192,26 @@ def _digest(view: NodeView, model_id: str) -> str:
 
 
 def _among(hosts: list[_Host], wanted: Wanted, here: str) -> tuple[NodeView, Reason]:
-    def business(host: _Host) -> tuple[bool, float, bool, int]:
-        view, hosted = host
-        return not hosted.is_ready, hosted.load, view.node != here, lot(view, wanted.model_id)
-
-    least = min(hosts, key=business)
     own = next((each for each in hosts if each.view.node == wanted.conversation_node), None)
+    if own is not None and own.hosted.load < CROWDED:
+        return own.view, "conversation"
+    least = _least_busy(hosts, wanted.model_id, here)
     if own is not None and _stays(own, least):
         return own.view, "conversation"
     return least.view, "loaded"
 
 
+def _least_busy(hosts: list[_Host], model_id: str, here: str) -> _Host:
+    ready = [each for each in hosts if each.hosted.is_ready] or hosts
+    loads = [each.hosted.load for each in ready]
+    least = min(loads)
+    equal = [each for each, load in zip(ready, loads, strict=True) if load == least]
+    return min(equal, key=lambda each: (each.view.node != here, lot(each.view, model_id)))
+
+
 def _stays(own: _Host, least: _Host) -> bool:
-    """Whether a conversation goes on where it was."""
-    if own is least or not least.hosted.is_ready:
-        return True
-    return own.hosted.load < CROWDED or least.hosted.load >= 1
+    """Whether a conversation goes on where it was, though that is crowded."""
+    return own is least or not least.hosted.is_ready or least.hosted.load >= 1
 
 
 # --- nodes that could load it -------------------------------------------------------------------------------
