@@ -45,7 +45,7 @@ LOADED = 10
 SLOTS = 8
 NODES, MODELS, CONVERSATIONS = 1000, 100_000, 1_000_000
 REQUESTS_A_SECOND = 3000
-SECONDS, QUICK_SECONDS = 40, 8
+SECONDS, QUICK_SECONDS = 20, 5
 TURN_SHARE = 0.8
 """The part of the requests that go on with a conversation."""
 HOT_SHARE = 0.2
@@ -322,6 +322,16 @@ def main(short: bool) -> None:
         report(f"scale.decision.{name}", milliseconds, DECISION_LIMIT_MS, unit="ms", better="lower")
     landed = counts["landed"] / counts["turns"]
     report("scale.conversations.landed", landed, LANDING, unit="of all turns", better="higher")
+    for what in ("hear_all", "replicas"):
+        report(f"scale.{what}", statistics.median(seconds[what]) * 1e3, SECOND_MS, unit="ms", better="lower")
+    sizes = {
+        "state": (statistics.fmean(simulation.state_bytes) / 1e3, MESSAGE_KB, "kB"),
+        "catalogue": (simulation.catalogue_bytes / 1e6, MEMORY_MB, "MB"),
+        "memory.models": (simulation.bytes_of_models / 1e6, MEMORY_MB, "MB"),
+        "memory.conversations": (simulation.bytes_of_conversations / 1e6, MEMORY_MB, "MB"),
+    }
+    for name, (figure, limit, unit) in sizes.items():
+        report(f"scale.{name}", figure, limit, unit=unit, better="lower")
     for what in COUNTED:
         report(f"scale.{what}", counts[what], requests, unit="of so many requests", better="higher")
 

@@ -1,7 +1,7 @@
 """`suite serve` whose models take as long for each step as a big model on a GPU of its own::
 
     python benchmarks/waiting.py serve ...      # all that `suite serve` takes
-    BENCH_STEP_MS=100                     # how long a step takes
+    BENCH_STEP_MS=50                      # how long a step takes
 
 A few cores cannot compute what three machines do. So a model's process computes its step, of a model that is
 tiny, and waits for the rest of the time. All else is what it always is: nodes, processes, tokens.
@@ -18,7 +18,7 @@ from subprocess import PIPE
 import anyio
 import anyio.abc
 
-STEP_SECONDS = float(os.environ.get("BENCH_STEP_MS", "100")) / 1000
+STEP_SECONDS = float(os.environ.get("BENCH_STEP_MS", "50")) / 1000
 
 
 async def open_process(inherited: Sequence[int] = ()) -> anyio.abc.Process:

@@ -24,7 +24,7 @@ ANY_ACTION: Final = (
 """What any action may answer."""
 
 _MODEL: Final = ("model_not_found", "model_file_gone", "model_file_incomplete", "model_file_invalid")
-_APPEND: Final = ("log_not_writable", "unknown_outcome", "fenced", "log_gone")
+_APPEND: Final = ("log_not_writable", "unknown_outcome", "fenced", "log_gone", "no_leader")
 _LOAD: Final = (
     *_MODEL,
     *_APPEND,

@@ -369,6 +369,12 @@ class LogGone(Unavailable):
     code = "log_gone"
 
 
+class NoLeader(Unavailable):
+    """Too few servers of the log are there, so nothing was stored: the service's health names the missing."""
+
+    code = "no_leader"
+
+
 class AccessDenied(SuiteError):
     """NATS refused the credentials: check user and password, or connection.json."""
 

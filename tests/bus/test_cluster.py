@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -13,21 +13,25 @@ import pytest
 from suite.bus.cluster import Cluster, ClusterFile, address_of, split_address
 from suite.bus.connection import Connection
 from suite.bus.embedded import EmbeddedServer
+from suite.bus.jetstream import JetStream
 from suite.bus.kv import Leases
 from suite.errors import (
     AccessDenied,
     ClusterFileUnusable,
     InvalidConfiguration,
     LogOfOtherKind,
+    NoLeader,
     OpensslNotFound,
     Unavailable,
+    UnknownOutcome,
 )
 from suite.identity import new_id, utc_now
 from suite.log import Log
+from suite.log.mirror import Mirror
 from suite.messages.events import UsageRecorded
 from suite.messages.subjects import Subjects
 from suite.node.cluster import ClusterWatch, wait_for_cluster
-from support.cluster import cluster_file, free_ports, nats_cluster, stream_info
+from support.cluster import cluster_file, free_ports, lead, nats_cluster, stream_info
 from support.nats import running_nats
 
 USED = UsageRecorded(model_id="m", usage_type="x")
@@ -55,9 +59,13 @@ async def test_servers_join_one_after_the_other_and_the_log_gets_its_replicas(tm
             await servers.start("n2")
             await wait_for_cluster(connection, ("n2", "n3"))
             watch = ClusterWatch(connection, Subjects(), replicas=3, new_id=new_id)
-            async with log_of(connection) as log:
+            async with log_of(connection) as log, AsyncExitStack() as stack:
                 await Leases.open(connection, "SUITE_NODES", 5.0, replicas=3)
                 seq = await log.append(USED)
+                readers = await stack.enter_async_context(
+                    Connection.open(servers.servers["n1"].mirror, name="mirror")
+                )
+                assert await mirror(connection, readers, replicas=1) == ""
                 await watch.look()
                 assert watch.problem is not None and "1 of 3 replicas" in watch.problem
                 await servers.start("n3")
@@ -69,12 +77,48 @@ async def test_servers_join_one_after_the_other_and_the_log_gets_its_replicas(tm
                 assert await replicas_of(connection, "SUITE") == 3
                 assert await replicas_of(connection, "KV_SUITE_NODES") == 3
                 assert await log.append(USED) == seq + 1
+                assert await mirror(connection, readers, replicas=3) == ""
+                assert await replicas_of(readers, "SUITE") == 3
                 # What an operator has changed stays, whatever a node is set to.
                 found = await log._jetstream.info()
                 await log._jetstream.update(found.config | {"description": "mine"})
                 await ClusterWatch(connection, Subjects(), replicas=1, new_id=new_id).look()
                 config = (await log._jetstream.info()).config
                 assert (config["description"], config["num_replicas"]) == ("mine", 3)
+
+
+async def mirror(connection: Connection, readers: Connection, *, replicas: int) -> str:
+    """Make or mend the readers' mirror; the problem, if that fails."""
+    log, copy = (JetStream(each, "SUITE", new_id=new_id) for each in (connection, readers))
+    return await Mirror(log, copy, Subjects(), replicas=replicas).problem()
+
+
+async def test_without_a_leader_nothing_is_stored_and_the_code_says_so(tmp_path: Path) -> None:
+    async with (
+        nats_cluster(tmp_path) as servers,
+        Connection.open(servers.servers["n1"].access, name="n1") as connection,
+        Log.open(
+            connection,
+            Subjects(),
+            source="/test",
+            new_id=new_id,
+            now=utc_now,
+            replicas=3,
+            settle_seconds=1.0,
+        ) as log,
+    ):
+        await lead(connection, "n2")
+        for name in ("n2", "n3"):
+            servers.stop(name)
+        with anyio.fail_after(20):
+            while True:
+                try:
+                    await log.append(USED)
+                except UnknownOutcome:  # it was on its way to the leader that went
+                    continue
+                except Unavailable as error:
+                    assert isinstance(error, NoLeader) and error.code == "no_leader"
+                    break
 
 
 async def test_replicas_asked_of_one_server_are_one_and_health_says_so(tmp_path: Path) -> None:

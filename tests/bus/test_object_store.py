@@ -7,19 +7,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import msgspec
 import pytest
 
+from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection, Message
 from suite.bus.credentials import Credentials
 from suite.bus.embedded import EmbeddedServer
-from suite.bus.object_store import CHUNK_BYTES, ObjectStore
-from suite.errors import AccessDenied, ServerUnsuitable, StoreFull
+from suite.bus.object_store import CHUNK_BYTES, ObjectStore, Storage
+from suite.errors import AccessDenied, ServerUnsuitable, StoreFull, Unavailable
 from suite.identity import new_id
-from support.nats import running_nats
+from support.cluster import nats_cluster, stream_info
+from support.nats import PATIENCE_SECONDS, running_nats
 
 BUCKET = "SUITE_TEST"
 MAX_BYTES = 4 << 20
+STORAGES: tuple[Storage, ...] = ("file", "memory")
 
 
 @asynccontextmanager
@@ -100,3 +104,47 @@ async def test_only_nodes_reach_what_travels(tmp_path: Path) -> None:
 
 async def nobody(_: Message) -> None:
     raise AssertionError
+
+
+async def test_in_a_cluster_a_server_that_is_away_stops_nothing(tmp_path: Path) -> None:
+    data = os.urandom(2 * CHUNK_BYTES)
+    async with (
+        nats_cluster(tmp_path) as cluster,
+        Connection.open(cluster.servers["n1"].access, name="test") as connection,
+    ):
+        buckets = [
+            Bucket(
+                connection,
+                f"SUITE_{storage}",
+                ttl_seconds=60,
+                max_bytes=MAX_BYTES,
+                storage=storage,
+                replicas=3,
+                new_id=new_id,
+            )
+            for storage in STORAGES
+        ]
+        for bucket, storage in zip(buckets, STORAGES, strict=True):
+            async with bucket.opened() as store:
+                await store.put("part", data)
+                assert await store.get("part") == data
+            info = await stream_info(connection, f"OBJ_SUITE_{storage}")
+            assert info is not None and info.config["num_replicas"] == 3
+        leader = await cluster.leader(connection, f"OBJ_SUITE_{STORAGES[0]}")
+        away = leader if leader != "n1" else "n2"
+        cluster.freeze(away)
+        try:
+            assert [await patiently(bucket, "part") for bucket in buckets] == [data, data]
+        finally:
+            cluster.thaw(away)
+
+
+async def patiently(bucket: Bucket, name: str) -> bytes | None:
+    """An object, as soon as another server leads."""
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while True:
+            try:
+                async with bucket.opened() as store:
+                    return await store.get(name)
+            except Unavailable:
+                await anyio.sleep(0.1)

@@ -113,7 +113,14 @@ async def test_arguments_are_taken_in_every_shape(tmp_path: Path) -> None:
     async with serving(tmp_path) as (client, _):
         for shape, body in SHAPES.items():
             reply = await call(client, "write", body)
-            expected = {"status": "success", "warnings": [], "text": "hi", "temperature": 0.5, "seed": 7}
+            expected = {
+                "status": "success",
+                "node": "",
+                "warnings": [],
+                "text": "hi",
+                "temperature": 0.5,
+                "seed": 7,
+            }
             assert reply == expected, shape
 
 

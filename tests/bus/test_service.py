@@ -138,7 +138,12 @@ async def send(client: Connection, name: str, data: bytes) -> Message:
 
 async def test_an_action_is_answered_with_its_reply_type(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, client, _, service):
-        assert await call(client, "ask", text="hi") == {"status": "success", "warnings": [], "text": "hi"}
+        assert await call(client, "ask", text="hi") == {
+            "status": "success",
+            "node": "box1",
+            "warnings": [],
+            "text": "hi",
+        }
         assert service.commands_processed == 1
     assert (ask.name, ask.request_type, ask.reply_type) == ("ask", AskRequest, AskReply)
     assert hand_over.reply_type is AskReply

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
+import pytest
 
 from suite.errors import SuiteError
 from suite.messages.actions.transfers import PushedModel
@@ -67,6 +68,7 @@ class Lives:
                 await self.end(node)
 
 
+@pytest.mark.timeout(60 + 60 * ROUNDS)
 async def test_a_push_that_is_cut_goes_on_and_ends_whole(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     for node in ("box1", "box2"):

@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
-import msgspec
 import pytest
 
 from suite.bus.connection import Connection
@@ -29,6 +28,7 @@ from suite.node.cluster import ClusterWatch
 from support.cluster import (
     PATIENCE_SECONDS,
     NatsCluster,
+    lead,
     nats_cluster,
     nats_cluster_with_cable,
     stream_info,
@@ -226,18 +226,6 @@ async def test_a_server_that_is_cut_off_stores_nothing_and_the_others_go_on(tmp_
             await far.append(used("x"), id="far")
             ids = [event.id async for event in far.read()]
             assert ids == ["before", "near", "far"]
-
-
-async def lead(connection: Connection, server: str) -> None:
-    """Have a server lead the log."""
-    asked = msgspec.json.encode({"placement": {"preferred": server}})
-    with anyio.fail_after(PATIENCE_SECONDS):
-        while True:
-            info = await stream_info(connection)
-            if info is not None and info.cluster.leader == server:
-                return
-            await connection.request("$JS.API.STREAM.LEADER.STEPDOWN.SUITE", asked, timeout=5)
-            await anyio.sleep(0.2)
 
 
 async def test_what_is_read_has_all_that_was_acknowledged_also_from_a_server_that_lags(

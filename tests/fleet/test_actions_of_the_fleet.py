@@ -18,7 +18,8 @@ from suite.client import Client
 from suite.errors import Cancelled, GenerationExists, GenerationNotFound, ModelNotFound, RequestTimeout
 from suite.messages.subjects import Subjects
 from suite.node.fleet.peers import LOST_SECONDS
-from support.fleet import PATIENCE_SECONDS, Fleet, fleet
+from support.command import Command
+from support.fleet import PATIENCE_SECONDS, Fleet, access, fleet
 from support.lasting import lasting
 from support.models import CHAT_TEMPLATE, tiny_model
 
@@ -151,13 +152,20 @@ async def test_a_generation_id_counts_once(three: Fleet) -> None:
             tasks.start_soon(generate, NODES[number % 3])
             tasks.start_soon(generate, NODES[(number + 1) % 3])
         assert sorted(outcomes) == ["cancelled", "generation_exists"]
-        # It has ended, so it may be used again, on another node too.
-        await three.client.on_node(NODES[(number + 2) % 3]).generate_text(
-            "shared", "Once", max_tokens=1, generation_id=f"once-{number}"
-        )
+        # When it has ended, it may be used again, on another node too.
+        await free_again(three.client.on_node(NODES[(number + 2) % 3]), f"once-{number}")
 
     await many(twice, REQUESTS // 2)
     await unloaded(three.client, "shared")
+
+
+async def free_again(client: Client, generation_id: str) -> None:
+    """Wait until a generation with this id is taken."""
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while True:
+            with suppress(GenerationExists):
+                await client.generate_text("shared", "Once", max_tokens=1, generation_id=generation_id)
+                return
 
 
 async def test_a_clear_leaves_nothing_on_any_node(three: Fleet) -> None:
@@ -305,6 +313,42 @@ async def test_each_node_rebuilds_its_own_read_model(three: Fleet) -> None:
     assert len({each.events for each in reply.rebuilt}) == 1
     alone = await three.client.on_node("box2").rebuild_projection("usage")
     assert [each.node for each in alone.rebuilt] == ["box2"]
+
+
+async def test_commands_show_which_node_has_what_and_ask_one_alone(
+    three: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await three.client.load_model("of-box2")
+    await three.client.on_node("box1").load_model("shared")
+    await three.client.on_node("box3").load_model("shared")
+
+    for name, value in access(three.server).items():
+        monkeypatch.setenv(name, value)
+
+    models = await told("models")
+    assert "nodes" in models[0]
+    assert any(line.split()[:3] == ["of-box2", "loaded", "box2"] for line in models)
+    assert any("loaded on box1, box3" in line and "box1, box2, box3" in line for line in models)
+    status = await told("status")
+    assert sum(line.startswith("shared ") for line in status) == 2
+    assert all(any(line.startswith(f"{name}, memory:") for line in status) for name in NODES)
+    health = await told("health")  # it is degraded, since the files of a model differ
+    assert "3 nodes, 5 models" in health[0]
+    assert all(any(line.startswith(f"{name} ") for line in health) for name in NODES)
+    alone = "\n".join(await told("models", "--on", "box2"))
+    assert "of-box2" in alone
+    assert "of-box1" not in alone
+    assert "nodes" not in alone
+    await unloaded(three.client, "of-box2", "shared")
+
+
+async def told(*arguments: str) -> list[str]:
+    """What a command prints when all nodes have answered in time, which a busy machine may not let them."""
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while True:
+            done = await Command().run(*arguments)
+            if not done.stderr:
+                return [line.rstrip() for line in done.stdout.splitlines()]
 
 
 async def test_what_does_not_answer_is_named(three: Fleet) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -41,22 +41,24 @@ async def becomes(condition: Callable[[], bool]) -> None:
 
 
 async def test_one_at_a_time_holds_it_and_another_does_when_that_one_dies_or_leaves(tmp_path: Path) -> None:
-    async with leaderships(tmp_path, NAMES) as every, AsyncExitStack() as stack:
-        running: dict[str, anyio.abc.TaskGroup] = {}
+    async with leaderships(tmp_path, NAMES) as every, anyio.create_task_group() as tasks:
+        running = {name: anyio.CancelScope() for name in every}
 
         def holders() -> list[str]:
             return [name for name, each in every.items() if each.is_held]
 
-        for name, each in every.items():
-            running[name] = await stack.enter_async_context(anyio.create_task_group())
-            running[name].start_soon(each.run)
+        async def run(name: str) -> None:
+            with running[name]:
+                await every[name].run()
+
+        for name in every:
+            tasks.start_soon(run, name)
         await becomes(lambda: len(holders()) == 1)
         [first] = holders()
         assert first in NAMES[:CANDIDATES]
-        running[first].cancel_scope.cancel()
+        running[first].cancel()
         await becomes(lambda: len(holders()) == 1 and holders() != [first])
-        for name in NAMES:
-            running[name].cancel_scope.cancel()
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_node_that_has_died_holds_it_for_some_seconds_only(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import msgspec
+import pytest
 
 from suite.bus.connection import Connection, Message
 from suite.client import Client
@@ -22,6 +23,7 @@ CONTEXT = 16_384
 STORY = " ".join(f"Llama number {number} lives on a hill and eats grass." for number in range(20))
 
 
+@pytest.mark.timeout(180)
 async def test_conversations_take_their_tokens_along(tmp_path: Path) -> None:
     models = {name: tmp_path / f"models-{name}" for name in ("box1", "box2")}
     for each in models.values():

@@ -54,6 +54,7 @@ async def stored(found: Fleet) -> int:
     return count
 
 
+@pytest.mark.timeout(180)
 async def test_models_come_to_nodes_that_have_them_not_and_no_other_file_is_touched(tmp_path: Path) -> None:
     models = directories(tmp_path, "box1", "box2", "box3")
     (models["box1"] / "publisher").mkdir()

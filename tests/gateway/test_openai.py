@@ -40,6 +40,11 @@ def test_a_chat_has_the_form_of_openais_api(gateway: RunningGateway) -> None:
     assert int(answer.headers["openai-processing-ms"]) >= 0
 
 
+def test_an_error_says_which_node_gave_it(gateway: RunningGateway) -> None:
+    answer = gateway.post("/v1/chat/completions", chat(model="unheard-of"))
+    assert (answer.status, answer.headers["x-suite-node"]) == (404, "test")
+
+
 def test_a_stream_has_the_chunks_of_openais_api(gateway: RunningGateway) -> None:
     answer = gateway.post("/v1/chat/completions", chat(stream=True, stream_options={"include_usage": True}))
     assert answer.headers["content-type"] == "text/event-stream"

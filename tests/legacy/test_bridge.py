@@ -200,7 +200,7 @@ async def started(
 
 async def test_a_request_gets_the_reply_that_nats_gives(tmp_path: Path) -> None:
     async with bridged(tmp_path) as (old, _, _, _):
-        expected = {"status": "success", "warnings": [], "text": "hi"}
+        expected = {"status": "success", "node": "", "warnings": [], "text": "hi"}
         assert await old.ask("echo", text="hi") == expected
         assert await old.ask("/echo", data={"text": "hi"}) == expected
         assert await old.ask("echo", text="hi", times=None) == expected

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import anyio
+import msgspec
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
@@ -133,6 +134,7 @@ class NatsCluster:
             User(name, each.role, each.password) for name, each in Credentials.new().users.items()
         )
         self.servers: dict[str, EmbeddedServer] = {}
+        self._lives: dict[str, anyio.CancelScope] = {}
 
     async def start(self, name: str) -> EmbeddedServer:
         """Start one of the servers, until the end of the test."""
@@ -143,8 +145,14 @@ class NatsCluster:
             advertise=self._advertised(name),
             join=self._join(name),
         )
+        self._lives[name] = anyio.CancelScope()
         self.servers[name] = await self._tasks.start(self._run, name, cluster)
         return self.servers[name]
+
+    def stop(self, name: str) -> None:
+        """End a server in order; it stays away."""
+        del self.servers[name]
+        self._lives[name].cancel()
 
     def _advertised(self, name: str) -> str | None:
         """What a server tells the others of its address: none must find a way around the cable."""
@@ -164,9 +172,12 @@ class NatsCluster:
     async def _run(
         self, name: str, cluster: Cluster, *, task_status: TaskStatus[EmbeddedServer] = TASK_STATUS_IGNORED
     ) -> None:
-        async with EmbeddedServer.start(self.directory / name, users=self.users, cluster=cluster) as server:
-            task_status.started(server)
-            await anyio.sleep_forever()
+        with self._lives[name]:
+            async with EmbeddedServer.start(
+                self.directory / name, users=self.users, cluster=cluster
+            ) as server:
+                task_status.started(server)
+                await anyio.sleep_forever()
 
     async def leader(self, connection: Connection, stream: str = "SUITE") -> str:
         """The name of the server that leads a stream."""
@@ -197,6 +208,18 @@ async def stream_info(connection: Connection, stream: str = "SUITE") -> StreamIn
         return await JetStream(connection, stream, new_id=new_id).info(timeout=1.0)
     except (Refused, NotSent, NoAnswer, SuiteError):
         return None
+
+
+async def lead(connection: Connection, server: str) -> None:
+    """Have a server lead the log."""
+    asked = msgspec.json.encode({"placement": {"preferred": server}})
+    with anyio.fail_after(PATIENCE_SECONDS):
+        while True:
+            info = await stream_info(connection)
+            if info is not None and info.cluster.leader == server:
+                return
+            await connection.request("$JS.API.STREAM.LEADER.STEPDOWN.SUITE", asked, timeout=5)
+            await anyio.sleep(0.2)
 
 
 async def all_known(connection: Connection, number: int) -> None:

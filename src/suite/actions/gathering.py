@@ -36,6 +36,7 @@ from suite.messages.actions.base import CLIENT_HEADER, FleetReply, Query, Reques
 from suite.node.fleet.fleet import ASK_SECONDS
 from suite.node.generations import beating
 from suite.node.node import Node
+from suite.projections.reply_size import left_out
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=FleetReply)
@@ -45,6 +46,8 @@ Merge: TypeAlias = Callable[[Q, Mapping[str, R]], R]
 Seconds: TypeAlias = Callable[[Q], float]
 """How long the other nodes may take for a request."""
 
+MOST_WARNINGS: Final = 100
+"""So many warnings of nodes are told: a message has no room for those of many."""
 _MISSING: Final = (NodeLost, NodeStopping, NoService, RequestTimeout)
 """The errors of nodes that have not answered."""
 _WITHOUT: Final = (Disabled, GenerationNotFound, ModelFileGone, ModelNotFound)
@@ -139,10 +142,17 @@ def completed(
     merged = merge({name: replace(each, warnings=()) for name, each in replies.items()})
     warnings = said({name: each.warnings for name, each in replies.items()})
     told = tuple(f"{name} refused: {each.message}" for name, each in refusals.items())
+    kept = warnings[:MOST_WARNINGS]
     return replace(
         merged,
         missing_nodes=missing,
-        warnings=(*warnings, *merged.warnings, *told, *_did_not_answer(missing)),
+        warnings=(
+            *_did_not_answer(missing),
+            *told,
+            *merged.warnings,
+            *kept,
+            *left_out(warnings, kept, "more warnings"),
+        ),
     )
 
 

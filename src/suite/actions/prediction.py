@@ -233,7 +233,7 @@ async def _preload(node: Node, request: PreloadModelsRequest, call: Call) -> Pre
 async def select_model(node: Node, request: SelectModelRequest, call: Call) -> SelectModelReply:
     """Select a model with a capability: loaded models come first, then the most trusted."""
     reply = await _selected(node, request, call)
-    return reply if call.is_forwarded else replace(reply, candidates=UNSET)
+    return replace(reply, others=()) if call.is_forwarded else replace(reply, candidates=UNSET)
 
 
 def _merged_selection(_: SelectModelRequest, replies: Mapping[str, SelectModelReply]) -> SelectModelReply:

@@ -25,6 +25,7 @@ class Bucket:
         ttl_seconds: float,
         max_bytes: int,
         storage: Storage,
+        replicas: int,
         new_id: NewId,
     ) -> None:
         """What nobody has removed after `ttl_seconds` expires. Objects never take more than `max_bytes`."""
@@ -32,7 +33,8 @@ class Bucket:
         self._name = name
         self._ttl_seconds = ttl_seconds
         self._max_bytes = max_bytes
-        self._storage = storage
+        self._storage: Storage = storage
+        self._replicas = replicas
         self._new_id = new_id
         self._opening = anyio.Lock()
         self._store: ObjectStore | None = None
@@ -46,6 +48,7 @@ class Bucket:
             ttl_seconds=spec.ttl_seconds,
             max_bytes=spec.max_bytes,
             storage="memory",
+            replicas=spec.replicas,
             new_id=new_id,
         )
 
@@ -70,6 +73,7 @@ class Bucket:
                     ttl_seconds=self._ttl_seconds,
                     max_bytes=self._max_bytes,
                     storage=self._storage,
+                    replicas=self._replicas,
                     new_id=self._new_id,
                 )
             return self._store

@@ -18,13 +18,18 @@ import msgspec
 
 from suite.bus.connection import Connection
 from suite.bus.jetstream import (
-    NAME_IN_USE,
     NO_MESSAGE,
     STREAM_NOT_FOUND,
     TRANSIENT,
     WRONG_LAST_SEQUENCE,
+    JetStream,
+    NoAnswer,
+    NotSent,
+    Refused,
 )
+from suite.bus.replicas import create_replicated
 from suite.errors import NoService, Unavailable
+from suite.identity import new_id
 from suite.messages.subjects import escape
 
 API_SECONDS: Final = 2.0
@@ -40,12 +45,13 @@ class Taken(msgspec.Struct, frozen=True):
 class Claims:
     """One bucket of names, through one connection. It is made when a name is first taken."""
 
-    def __init__(self, connection: Connection, bucket: str, *, seconds: float) -> None:
-        """`seconds`: when a name that nobody releases is free again."""
+    def __init__(self, connection: Connection, bucket: str, *, seconds: float, replicas: int = 1) -> None:
+        """`seconds`: when a name that nobody releases is free again; `replicas`: of the bucket."""
         self._connection = connection
         self._stream = f"KV_{bucket}"
         self._subject = f"$KV.{bucket}"
         self._seconds = seconds
+        self._replicas = replicas
 
     async def take(self, name: str, value: bytes) -> Taken | bytes:
         """Take a name, or get the value of the one who has it.
@@ -112,12 +118,13 @@ class Claims:
             "max_age": int(self._seconds * 1e9),
             "discard": "new",
             "storage": "memory",
-            "num_replicas": 1,
             "allow_direct": True,
         }
-        answer = await self._api(f"STREAM.CREATE.{self._stream}", configuration)
-        if answer.get("error", {}).get("err_code", NAME_IN_USE) != NAME_IN_USE:  # others make it too
-            raise Unavailable(f"the bucket {self._stream} cannot be made: {answer['error']}")
+        try:
+            bucket = JetStream(self._connection, self._stream, new_id=new_id)
+            await create_replicated(bucket, configuration, replicas=self._replicas)
+        except (Refused, NotSent, NoAnswer) as error:
+            raise Unavailable(f"the bucket {self._stream} cannot be made: {error}") from error
 
     async def _api(self, subject: str, body: dict[str, Any] | None) -> dict[str, Any]:
         data = b"" if body is None else msgspec.json.encode(body)

@@ -65,6 +65,13 @@ class NatsClient(Client):
             ping_interval=PING_SECONDS,
             pending_size=0,
         )
+        self._tell_protocol_of_tls()
+
+    def _tell_protocol_of_tls(self) -> None:
+        # nats-py begins TLS on asyncio's protocol of a plain connection, which then warns at each end of one.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.get_extra_info("ssl_object") is not None:
+            writer.transport.get_protocol()._over_ssl = True
 
     @property
     def was_greeted(self) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, TypeAlias
 
@@ -34,6 +34,7 @@ from suite.bus.jetstream import (
     Refused,
     StreamInfo,
 )
+from suite.bus.replicas import create_replicated, raise_replicas
 from suite.bus.stream_config import require
 from suite.errors import NodeLost, NoService, StoreFull, SuiteError, Unavailable
 from suite.identity import NewId
@@ -47,6 +48,9 @@ HEADER_BYTES: Final = 1024
 READ_BATCH: Final = 1000
 """The most messages that a server sends for one direct get."""
 STORE_SECONDS: Final = 5.0
+LAG_TRIES: Final = 5
+LAG_SECONDS: Final = 0.05
+"""The pauses in which a server that is asked for chunks gets what the leader has already."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -83,16 +87,18 @@ class ObjectStore:
         max_bytes: int,
         new_id: NewId,
         storage: Storage = "file",
+        replicas: int = 1,
     ) -> ObjectStore:
-        """Open the bucket, and create it if it does not exist. An existing one is used as it is.
+        """Open the bucket, and create it if it does not exist. An existing one only gets more replicas.
 
-        An object lives `ttl_seconds`. Raises StoreFull if the server has no room for a bucket of `max_bytes`,
-        ServerUnsuitable, and Unavailable.
+        An object lives `ttl_seconds`. The bucket is on as many servers as `replicas` says, or as there are.
+        Raises StoreFull if they have no room for a bucket of `max_bytes`, ServerUnsuitable, and Unavailable.
         """
         store = cls(connection, bucket, new_id)
+        configuration = store._configuration(ttl_seconds, max_bytes, storage, replicas)
         with store._translated():
-            info = await store._found() or await store._jetstream.create(
-                store._configuration(ttl_seconds, max_bytes, storage)
+            info = await store._found(replicas) or await create_replicated(
+                store._jetstream, configuration, replicas=replicas
             )
         require(
             info.config,
@@ -108,13 +114,16 @@ class ObjectStore:
         )
         return store
 
-    async def _found(self) -> StreamInfo | None:
+    async def _found(self, replicas: int) -> StreamInfo | None:
         try:
-            return await self._jetstream.info()
+            info = await self._jetstream.info()
         except Refused as refused:
             if refused.code != STREAM_NOT_FOUND:
                 raise
             return None
+        with suppress(Refused):  # it works as it is
+            return await raise_replicas(self._jetstream, info, replicas=replicas)
+        return info
 
     async def put(self, name: str, data: bytes) -> None:
         """Store an object; one of the same name is replaced. Raises StoreFull and Unavailable."""
@@ -153,15 +162,7 @@ class ObjectStore:
         info = await self.info(name)
         if info is None:
             return None
-        chunks: list[bytes] = []
-        seq = 1
-        while len(chunks) < info.chunks:
-            more = await self._read(info.nuid, seq)
-            if not more:
-                return None
-            chunks += [message.data for message in more]
-            seq = int(more[-1].headers["Nats-Sequence"]) + 1
-        data = b"".join(chunks)
+        data = b"".join([chunk async for chunk in self._read_all(info)])
         is_whole = await anyio.to_thread.run_sync(_digest, data) == info.digest
         return data if is_whole else None
 
@@ -177,6 +178,18 @@ class ObjectStore:
     async def _put_chunks(self, nuid: str, data: bytes) -> None:
         for at in range(0, len(data), self._chunk_bytes):
             await self._publish(self._chunks(nuid), data[at : at + self._chunk_bytes], {})
+
+    async def _read_all(self, info: ObjectInfo) -> AsyncGenerator[bytes, None]:
+        """The chunks of an object, as far as they are there. A replica may have the last a moment later."""
+        seq, missing, tries = 1, info.chunks, LAG_TRIES
+        while missing > 0 and tries:
+            for message in await self._read(info.nuid, seq):
+                seq = int(message.headers["Nats-Sequence"]) + 1
+                missing -= 1
+                yield message.data
+            if missing > 0:
+                tries -= 1
+                await anyio.sleep(LAG_SECONDS)
 
     async def _read(self, nuid: str, seq: int) -> list[Message]:
         """The next chunks from a sequence on, as many as the server sends at once."""
@@ -227,7 +240,9 @@ class ObjectStore:
     def _meta(self, name: str) -> str:
         return f"$O.{self._bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
 
-    def _configuration(self, ttl_seconds: float, max_bytes: int, storage: Storage) -> dict[str, Any]:
+    def _configuration(
+        self, ttl_seconds: float, max_bytes: int, storage: Storage, replicas: int
+    ) -> dict[str, Any]:
         configuration = {
             "name": self._stream,
             "subjects": self._subjects,
@@ -235,12 +250,12 @@ class ObjectStore:
             "max_bytes": max_bytes,
             "discard": "new",
             "storage": storage,
-            "num_replicas": 1,  # what is lost is sent again
             "allow_rollup_hdrs": True,
             "allow_direct": True,
         }
-        # Nothing here has to survive a power failure, so the server need not sync it to its disk.
-        return configuration | ({"persist_mode": "async"} if storage == "file" else {})
+        # Nothing here has to survive a power failure, so a server need not sync it to its disk. With replicas
+        # it has to.
+        return configuration | ({"persist_mode": "async"} if storage == "file" and replicas == 1 else {})
 
 
 def _digest(data: bytes) -> str:

@@ -97,10 +97,7 @@ class Replication(msgspec.Struct, frozen=True, kw_only=True):
         """What is wrong, and what to do; None if it is as wanted."""
         name, missing = f"the stream {self.stream}", ", ".join(self.missing)
         if not self.has_leader:
-            return (
-                f"{name} has no leader and stores nothing: of its {self.replicas} servers {missing} cannot "
-                "be reached; start them, and it goes on by itself"
-            )
+            return self.no_leader
         if self.replicas < self.wanted:
             why = "there are too few servers" if self.is_clustered else "NATS is a single server"
             return (
@@ -115,6 +112,17 @@ class Replication(msgspec.Struct, frozen=True, kw_only=True):
                 "reached, or is catching up"
             )
         return None
+
+    @property
+    def no_leader(self) -> str | None:
+        """Why nothing can be stored, and what to do; None if something can."""
+        if self.has_leader:
+            return None
+        missing = ", ".join(self.missing) or "more than half"
+        return (
+            f"the stream {self.stream} has no leader and stores nothing: of its {self.replicas} servers "
+            f"{missing} cannot be reached; start them, and it goes on by itself"
+        )
 
     @property
     def _quorum(self) -> int:

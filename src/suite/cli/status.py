@@ -339,7 +339,8 @@ def _show_nodes(reply: HealthCheckReply) -> None:
     from suite.cli.output import duration, table
 
     count = len(reply.node_health) + len(reply.missing_nodes)
-    click.echo(f"{reply.status}: {count} nodes, {reply.models_tracked} models")
+    models = reply.models_tracked
+    click.echo(f"{reply.status}: {count} nodes, {models} model{'s' if models != 1 else ''}")
     rows: list[tuple[str, ...]] = [
         (
             each.node,
@@ -404,7 +405,7 @@ def _show_stats_of_nodes(reply: GetStatsReply) -> None:
         (
             "all",
             "",
-            f"{reply.models_loaded} of {reply.models_tracked}",
+            f"{reply.models_loaded:,}",
             f"{size(reply.memory_reserved_bytes)} of {size(reply.memory_limit_bytes)}",
             *(f"{getattr(reply, name):,}" for name in _COUNTS),
         )

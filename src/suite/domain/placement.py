@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -153,7 +153,9 @@ def _options(wanted: Wanted, nodes: Nodes) -> _Options:
         # What is not known yet cannot be told apart.
         return digest == content or not digest or not content
 
-    others = {each.node for each in hosting if not is_meant(_digest(each, model_id))}
+    others = {
+        each.node for each in hosting if not is_meant(each.hosted[model_id].sha256 or _digest(each, model_id))
+    }
     for offered, views in offers:
         if not is_meant(offered.sha256):
             others |= views.keys() - closed
@@ -190,22 +192,26 @@ def _digest(view: NodeView, model_id: str) -> str:
 
 
 def _among(hosts: list[_Host], wanted: Wanted, here: str) -> tuple[NodeView, Reason]:
-    def business(host: _Host) -> tuple[bool, float, bool, int]:
-        view, hosted = host
-        return not hosted.is_ready, hosted.load, view.node != here, lot(view, wanted.model_id)
-
-    least = min(hosts, key=business)
     own = next((each for each in hosts if each.view.node == wanted.conversation_node), None)
+    if own is not None and own.hosted.load < CROWDED:
+        return own.view, "conversation"
+    least = _least_busy(hosts, wanted.model_id, here)
     if own is not None and _stays(own, least):
         return own.view, "conversation"
     return least.view, "loaded"
 
 
+def _least_busy(hosts: list[_Host], model_id: str, here: str) -> _Host:
+    ready = [each for each in hosts if each.hosted.is_ready] or hosts
+    loads = [each.hosted.load for each in ready]
+    least = min(loads)
+    equal = [each for each, load in zip(ready, loads, strict=True) if load == least]
+    return min(equal, key=lambda each: (each.view.node != here, lot(each.view, model_id)))
+
+
 def _stays(own: _Host, least: _Host) -> bool:
-    """Whether a conversation goes on where it was."""
-    if own is least or not least.hosted.is_ready:
-        return True
-    return own.hosted.load < CROWDED or least.hosted.load >= 1
+    """Whether a conversation goes on where it was, though that is crowded."""
+    return own is least or not least.hosted.is_ready or least.hosted.load >= 1
 
 
 # --- nodes that could load it -------------------------------------------------------------------------------
@@ -247,19 +253,31 @@ def _with_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
 def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     """The node that loses the least; those are looked at first that could lose less than any yet."""
     able = [_Open(offered, _that_could_make_room(offered.footprint, views)) for offered, views in opens]
-    each_able = [(view, offered.footprint) for offered, views in able for view in views]
-    losses = [loss for offered, views in able for loss in _least_losses(views, offered.footprint)]
-    draws = [draw for _, views in able for draw in _lots(views, model_id)]
-    bounds = list(zip(losses, draws, range(len(losses)), strict=True))
-    heapify(bounds)
+    views = [view for _, of_offer in able for view in of_offer]
+    losses = [loss for offered, of_offer in able for loss in _least_losses(of_offer, offered.footprint)]
     best: NodeView | None = None
     least = math.inf
-    while bounds and bounds[0][0] < least * _NEARLY:
-        view, need = each_able[heappop(bounds)[2]]
-        found = eviction(view, need)
+    for bound, view in _cheapest_first(views, losses, model_id):
+        if bound >= least * _NEARLY:
+            break
+        found = eviction(view, view.offered[model_id].footprint)
         if found is not None and found[0] < least:
             best, least = view, found[0]
     return best
+
+
+def _cheapest_first(
+    views: list[NodeView], losses: list[float], model_id: str
+) -> Iterator[tuple[float, NodeView]]:
+    """The nodes with what they lose at the least, where that is equal by lot."""
+    waiting = list(zip(losses, range(len(losses)), strict=True))
+    heapify(waiting)
+    while waiting:
+        bound, equal = waiting[0][0], []
+        while waiting and waiting[0][0] == bound:
+            equal.append(views[heappop(waiting)[1]])
+        for view in sorted(equal, key=lambda each: lot(each, model_id)):
+            yield bound, view
 
 
 def _that_could_make_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:

@@ -11,6 +11,7 @@ from suite.bus.connection import Connection
 from suite.bus.jetstream import (
     BATCH_HEADER_BYTES,
     MAX_BATCH_MESSAGES,
+    NO_JETSTREAM_LEADER,
     STREAM_NOT_FOUND,
     JetStream,
     NoAnswer,
@@ -18,7 +19,8 @@ from suite.bus.jetstream import (
     Outgoing,
     Refused,
 )
-from suite.errors import InvalidRequest, LogGone, TooLarge, Unavailable
+from suite.bus.replicas import Replication
+from suite.errors import InvalidRequest, LogGone, NoLeader, TooLarge, Unavailable
 from suite.identity import NewId, Now
 from suite.log.end import End
 from suite.log.follower import BATCH_EVENTS, Follower
@@ -140,8 +142,8 @@ class Log:
         space that is kept in reserve.
 
         Raises Conflict (the expectation does not hold, nothing is stored), Unavailable or LogNotWritable
-        (nothing is stored; LogGone if the stream no longer exists), UnknownOutcome (with ``event_id``),
-        Overloaded, TooLarge, InvalidRequest.
+        (nothing is stored; LogGone if the stream no longer exists, NoLeader if most of its servers are away),
+        UnknownOutcome (with ``event_id``), Overloaded, TooLarge, InvalidRequest.
         """
         if not essential:
             self.writability.require_space()
@@ -269,19 +271,22 @@ class Log:
         return Follower.open(self._jetstream, filters, after=after, new_id=self._new_id, batch=batch)
 
     async def _explained(self, error: Unavailable) -> Unavailable:
-        """LogGone if the stream no longer exists, which explains the error; otherwise the error itself."""
-        if self._jetstream.connection.is_connected:
-            try:
-                await self._jetstream.info(timeout=EXPLAIN_SECONDS)
-            except (NotSent, NoAnswer):
-                pass
-            except Refused as refused:
-                if refused.code == STREAM_NOT_FOUND:
-                    return LogGone(
-                        f"nothing was stored: the stream {self._jetstream.stream}, which held the log, was "
-                        "deleted; a node that is started anew makes a new one, with a new history"
-                    )
-        return error
+        """LogGone or NoLeader if that explains the error; otherwise the error itself."""
+        connection = self._jetstream.connection
+        if not connection.is_connected:
+            return error
+        try:
+            problem = Replication.of(await self._jetstream.info(timeout=EXPLAIN_SECONDS), wanted=1).no_leader
+        except (NotSent, NoAnswer):
+            problem = "JetStream does not answer: see to its servers" if connection.is_clustered else None
+        except Refused as refused:
+            if refused.code == STREAM_NOT_FOUND:
+                return LogGone(
+                    f"nothing was stored: the stream {self._jetstream.stream}, which held the log, was "
+                    "deleted; a node that is started anew makes a new one, with a new history"
+                )
+            problem = f"{refused}: see to its servers" if refused.code == NO_JETSTREAM_LEADER else None
+        return error if problem is None else NoLeader(f"nothing was stored: {problem}")
 
     def _pack(
         self,

@@ -47,6 +47,7 @@ class MovingSpec(msgspec.Struct, frozen=True, kw_only=True):
     bucket: str
     max_bytes: int
     ttl_seconds: float
+    replicas: int = 1
 
 
 class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):

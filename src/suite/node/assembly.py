@@ -235,7 +235,12 @@ def make_node(
         clock=clock,
     )
     fleet.own.pins = lambda: pins.movable
-    claims = Claims(connection, f"{env.subjects.stream}_GENERATIONS", seconds=CLAIM_SECONDS)
+    claims = Claims(
+        connection,
+        f"{env.subjects.stream}_GENERATIONS",
+        seconds=CLAIM_SECONDS,
+        replicas=settings.nats.wanted_replicas,
+    )
     ids = GenerationIds(claims, settings.node, journal.epoch, fleet.others, clock=clock)
     return Node(
         settings,

@@ -28,8 +28,8 @@ from suite.node.fleet.state import OwnState
 from suite.node.supervisor import Supervisor
 from suite.tasks import background
 
-ASK_SECONDS: Final = 1.0
-"""How long another node may take to answer for itself. Probes of the gateway wait for twice as long."""
+ASK_SECONDS: Final = 1.5
+"""How long another node may take to answer for itself. Probes of the gateway wait half a second longer."""
 
 R = TypeVar("R", bound=Reply)
 

@@ -44,6 +44,7 @@ class Transfers:
             ttl_seconds=PARTS_TTL_SECONDS,
             max_bytes=settings.transfers.store_mb << 20,
             storage="file",
+            replicas=settings.nats.wanted_replicas,
             new_id=new_id,
         )
         node = settings.node
@@ -70,5 +71,8 @@ def moving_spec(settings: Settings, subjects: Subjects) -> MovingSpec | None:
     if not most or not settings.snapshots.enabled:
         return None
     return MovingSpec(
-        bucket=f"{subjects.stream}_CONVERSATIONS", max_bytes=most, ttl_seconds=CONVERSATIONS_TTL_SECONDS
+        bucket=f"{subjects.stream}_CONVERSATIONS",
+        max_bytes=most,
+        ttl_seconds=CONVERSATIONS_TTL_SECONDS,
+        replicas=settings.nats.wanted_replicas,
     )
