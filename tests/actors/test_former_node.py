@@ -109,7 +109,23 @@ async def test_what_is_older_than_what_another_node_has_is_not_continued(tmp_pat
             async with on.actor(path, **{**SETTINGS, "moving": moving}) as actor:
                 first = await actor.generate("first", prompt="Once", max_tokens=2, conversation_id="c")
                 await first.success()
+                fields = {"prompt": " upon", "max_tokens": 2, "conversation_id": "c", "continue": True}
                 async with asking(on, actor, refusing):
-                    fields = {"prompt": " upon", "max_tokens": 2, "conversation_id": "c", "continue": True}
                     second = await actor.generate("second", **fields)
                     assert (await second.error()).code == ConversationGone.code
+
+
+async def test_what_ends_before_it_has_come_over_leaves_nothing_that_could_be_continued(
+    tmp_path: Path,
+) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf", context=4096)
+    async with stage(tmp_path) as on, on.actor(path, **SETTINGS) as actor:
+        first = await actor.generate("first", prompt="Once", max_tokens=2, conversation_id="c")
+        await first.success()
+        fields = {"max_tokens": 2, "conversation_id": "c", "continue": True}
+        actor.former_node = FORMER  # which is not there
+        refused = await actor.generate("refused", prompt=STORY * 20, **fields)
+        await refused.error()
+        actor.former_node = ""
+        third = await actor.generate("third", prompt=" upon", **fields)
+        assert (await third.error()).code == ConversationGone.code

@@ -97,15 +97,15 @@ class Moving:
 
     # --- from other nodes -----------------------------------------------------------------------------------
 
-    async def bring(self, node: str, conversation_id: str, prompt: list[int], *, is_needed: bool) -> bool:
-        """Take over a conversation from the node that has had it. Returns whether it came.
+    async def bring(self, node: str, conversation_id: str, prompt: list[int], *, is_needed: bool) -> None:
+        """Take over a conversation from the node that has had it, if it comes.
 
         `is_needed`: the prompt is only the new turn, and cannot be read without what was before.
         """
         reading = await self._run(lambda engine: engine.reading_seconds(prompt, conversation_id))
         patience = NEEDED_SECONDS if is_needed else patience_seconds(len(prompt), reading_seconds=reading)
         if patience <= LATENCY_SECONDS:
-            return False
+            return
         asked = GetConversation(
             model_id=self._spec.model_id,
             content=content_of(self._spec),
@@ -116,20 +116,19 @@ class Moving:
         )
         with anyio.move_on_after(patience) as waiting:
             try:
-                return await self._take_over(node, asked, patience)
+                await self._take_over(node, asked, patience)
             except (SuiteError, InvalidSnapshotFile, msgspec.MsgspecError) as error:
                 logger.warning("a conversation does not come from %s, and is read again: %s", node, error)
             except Exception:
                 logger.exception("a conversation does not come from %s, and is read again", node)
         if waiting.cancelled_caught:
             logger.warning("a conversation does not come from %s in time, and is read again", node)
-        return False
 
-    async def _take_over(self, node: str, asked: GetConversation, seconds: float) -> bool:
+    async def _take_over(self, node: str, asked: GetConversation, seconds: float) -> None:
         began = self._clock()
         saved = await self._get(node, asked, seconds)
         if saved is None:
-            return False
+            return
         await self._run(lambda engine: engine.adopt(saved))
         logger.info(
             "%d tokens of a conversation came from %s: %d bytes in %.0f ms",
@@ -138,7 +137,6 @@ class Moving:
             saved.size,
             (self._clock() - began) * 1000,
         )
-        return True
 
     async def _get(self, node: str, asked: GetConversation, seconds: float) -> Saved | None:
         subject = self._subjects.node(node, "conversation")
