@@ -451,7 +451,8 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
     ) -> GenerateTextReply:
         """Request a generation, and once more under the same id if its node is lost before any text came.
 
-        What the lost node may still send then goes to an inbox that is gone.
+        What the lost node may still send then goes to an inbox that is gone. What continues a conversation is
+        not requested again: its tokens were on that node.
         """
         begun = False
 
@@ -463,7 +464,7 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         try:
             return await self._exchange("generate_text", body, GenerateTextReply, note)
         except NodeLost as lost:
-            if begun:
+            if begun or body.get("continue", False) is not False:
                 raise
             return await self._exchange_instead(lost, body, hear)
 
