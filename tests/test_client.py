@@ -649,7 +649,5 @@ async def test_only_what_another_node_can_generate_is_requested_again_when_a_nod
     ):
         for conversation_id, continue_ in (("whole", False), ("new turn", True)):
             with pytest.raises(NodeLost):
-                await client.generate_text(
-                    "m", "Once", conversation_id=conversation_id, continue_=continue_
-                )
+                await client.generate_text("m", "Once", conversation_id=conversation_id, continue_=continue_)
     assert asked == ["whole", "whole", "new turn"]
