@@ -201,20 +201,22 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         *,
         undo: bool = False,
         wait: bool = True,
+        wait_ms: int = 900_000,
         on_progress: Callable[[Draining], None] | None = None,
     ) -> DrainNodeReply:
         """Take a node out of service, and return when it has nothing to do any more; ``undo`` takes it back.
 
         Its pinned models and those that were used lately are loaded on other nodes first. ``on_progress`` is
         called with what it still does. It goes on when this call is cancelled. Requires the role operator.
-        Raises NodeNotFound, and NodeLost when the node ends meanwhile.
+        Raises NodeNotFound, NodeLost when the node ends meanwhile, and RequestTimeout with what it still does
+        after ``wait_ms``.
         """
 
         def hear(signal: Signal) -> None:
             if on_progress is not None and isinstance(signal, Draining):
                 on_progress(signal)
 
-        request = DrainNodeRequest(node=node, undo=undo, wait=wait, stream=True)
+        request = DrainNodeRequest(node=node, undo=undo, wait=wait, wait_ms=wait_ms, stream=True)
         return await self._exchange("drain_node", request, DrainNodeReply, hear)
 
     async def push_model(
