@@ -317,7 +317,7 @@ class Routing:
             raise NodeLost
         if placement.node == self._node:
             # As if it came from another node: it is not routed again.
-            await self._serve(Arrival(**msgspec.structs.asdict(sent.message), token=""))
+            await self._serve(Arrival(**msgspec.structs.asdict(sent.message), is_for_client=True, token=""))
         else:
             await self._send(sent.message, sent.action, sent.request, placement, sent.tried)
 
