@@ -49,12 +49,17 @@ class PinMoves:
         """Look every second, until cancelled."""
         while True:
             await tick(LOOK_SECONDS)
-            pinned = self._pinned()
-            self._follow(pinned)
-            if self._leadership.is_held:
-                for model_id, keeper in tuple(self._keepers.items()):
-                    if model_id in self._keepers:  # it may have been unpinned meanwhile
-                        await self._settle(model_id, keeper, pinned.get(model_id, ()))
+            await self.look()
+
+    async def look(self) -> None:
+        """Do what is to be done now."""
+        pinned = self._pinned()
+        self._follow(pinned)
+        if not self._leadership.is_held:
+            return
+        for model_id, keeper in tuple(self._keepers.items()):
+            if model_id in self._keepers:  # it may have been unpinned meanwhile
+                await self._settle(model_id, keeper, pinned.get(model_id, ()))
 
     def _forget(self, model_id: str) -> None:
         """Have no node keep any more what was unpinned while the one that did so was away."""
