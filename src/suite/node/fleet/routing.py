@@ -151,7 +151,6 @@ class Routing:
             return False
         placement = await self._settled_placement(request) if named is None else None
         if placement is None or placement.node == self._node:
-            self._note_conversation(request)
             self._presence.change()
             return False
         await self._send(message, action, request, placement)
@@ -256,12 +255,6 @@ class Routing:
             return here
         return self._peers.id_of(id_or_alias) or id_or_alias
 
-    def _note_conversation(self, request: msgspec.Struct) -> None:
-        conversation_id = getattr(request, "conversation_id", None)
-        model_id = getattr(request, "model_id", None)
-        if conversation_id is not None and model_id is not None:
-            self._presence.note_conversation(conversation_hash(self.id_of(model_id), conversation_id))
-
     async def _send(
         self,
         message: Message,
@@ -324,7 +317,7 @@ class Routing:
             raise NodeLost
         if placement.node == self._node:
             # As if it came from another node: it is not routed again.
-            await self._serve(Arrival(**msgspec.structs.asdict(sent.message), token=""))
+            await self._serve(Arrival(**msgspec.structs.asdict(sent.message), is_for_client=True, token=""))
         else:
             await self._send(sent.message, sent.action, sent.request, placement, sent.tried)
 
@@ -359,6 +352,5 @@ class Routing:
         is_elsewhere = bool(is_gone and arrival.instance_id) and not self._is_still_best(request)
         if is_elsewhere or is_other:
             return await hand_back(self._connection, arrival.token)
-        self._note_conversation(request)
         self._presence.change()
         return False
