@@ -138,6 +138,14 @@ def test_every_command_has_examples_and_json(name: str, capsys: pytest.CaptureFi
     assert "--json" in shown or name == "completion"  # which is for shells
 
 
+@pytest.mark.parametrize("name", ["drain", "events", "gateway", "keys", "push", "replay"])
+def test_what_no_single_node_could_answer_has_no_option_for_one(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--on", "box2"]) == 2
+    assert "No such option '--on'" in capsys.readouterr().err
+
+
 async def test_help_starts_without_what_only_work_needs() -> None:
     program = (
         "import sys; from suite.cli.main import main\n"

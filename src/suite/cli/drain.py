@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from suite.cli.invocation import arguments
-from suite.cli.options import Target, client_command
+from suite.cli.options import Target, fleet_command
 
 if TYPE_CHECKING:
     from suite.messages.actions.drain import DrainNodeReply
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("node")
 @click.option("--undo", is_flag=True, help="Let it take work again.")
 @click.option("--no-wait", is_flag=True, help="Return as soon as it has begun.")
-@client_command
+@fleet_command
 def drain(target: Target, node: str, undo: bool, no_wait: bool) -> None:
     """Take NODE out of service, and return when it has nothing to do any more.
 
