@@ -52,7 +52,9 @@ def drain(target: Target, node: str, undo: bool, no_wait: bool) -> None:
 
 
 def _line(progress: Draining) -> str:
-    doing = [f"{progress.generations} generation{'' if progress.generations == 1 else 's'} to go"]
+    from suite.explanation.words import counted
+
+    doing = [f"{counted(progress.generations, 'generation')} to go"]
     if progress.loading is not None:
         doing.append(f"{progress.loading} is being loaded elsewhere")
     return f"{progress.node}: {', '.join(doing)}"

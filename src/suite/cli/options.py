@@ -203,7 +203,7 @@ def _bad(name: str, problem: str) -> click.BadParameter:
 
 
 def client_command(command: Callback) -> Callback:
-    """Add the options that find the service, and ``--on``; the command gets them as its argument ``target``."""
+    """Add the options that find the service, and ``--on``; the command gets them first, as ``target``."""
     on_node = click.option(
         "--on",
         "on_node",
