@@ -131,7 +131,8 @@ def test_help_lists_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_examples_and_json(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([name, "--help"]) == 0
+    inner = ("create",) if name == "cluster" else ()  # which does nothing by itself
+    assert main([name, *inner, "--help"]) == 0
     shown = capsys.readouterr().out
     assert "Examples:" in shown
     assert f"suite {name}" in shown

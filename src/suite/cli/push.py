@@ -32,7 +32,7 @@ def push(target: Target, model: str, nodes: tuple[str, ...], source: str | None)
 
     Each copy is checked by SHA-256 before it appears in the first model directory of its node. A node that
     has the file already says so, and a file of another content under the same name stays. An interrupted copy
-    goes on when the same is typed again.
+    goes on when the same is typed again. Only the role operator may do this.
 
     \b
     Examples:
