@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from heapq import heapify, heappop
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -146,26 +145,29 @@ def _options(wanted: Wanted, nodes: Nodes) -> _Options:
     hosting = [each for each in nodes.hosting(model_id) if each.node not in excluded]
     offers = nodes.offering(model_id)
     closed = excluded.union([each.node for each in hosting])
-    # What most have, so that the id stands for one file, whichever node decides.
-    content = _most_frequent(hosting, offers, closed, model_id)
-
-    def is_meant(digest: str) -> bool:
-        # What is not known yet cannot be told apart.
-        return digest == content or not digest or not content
-
-    others = {
-        each.node for each in hosting if not is_meant(each.hosted[model_id].sha256 or _digest(each, model_id))
-    }
-    for offered, views in offers:
-        if not is_meant(offered.sha256):
-            others |= views.keys() - closed
+    known = {each.hosted[model_id].sha256 for each in hosting}
+    known.update([each.offered.sha256 for each in offers])
+    known.discard("")
+    others: set[str] = set()
+    content = next(iter(known), "")
+    if len(known) > 1 or excluded:
+        content = _most_frequent(hosting, offers, closed, model_id)
+        others = {each.node for each in hosting if not _is_same(_digest(each, model_id), content)}
+        for offered, views in offers:
+            if not _is_same(offered.sha256, content):
+                others |= views.keys() - closed
     return _Options(
         content=content,
         hosts=[_Host(each, each.hosted[model_id]) for each in hosting if each.node not in others],
-        offers=[each for each in offers if is_meant(each.offered.sha256)],
+        offers=[each for each in offers if _is_same(each.offered.sha256, content)],
         closed=closed,
         others=tuple(sorted(others)),
     )
+
+
+def _is_same(digest: str, content: str) -> bool:
+    """Whether it may be the same content: what is not known yet cannot be told apart."""
+    return digest == content or not digest or not content
 
 
 def _most_frequent(
@@ -257,27 +259,15 @@ def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     losses = [loss for offered, of_offer in able for loss in _least_losses(of_offer, offered.footprint)]
     best: NodeView | None = None
     least = math.inf
-    for bound, view in _cheapest_first(views, losses, model_id):
-        if bound >= least * _NEARLY:
-            break
+    while (bound := min(losses, default=math.inf)) < least * _NEARLY:
+        equal = [index for index, loss in enumerate(losses) if loss == bound]
+        index = min(equal, key=lambda index: lot(views[index], model_id))
+        losses[index] = math.inf
+        view = views[index]
         found = eviction(view, view.offered[model_id].footprint)
         if found is not None and found[0] < least:
             best, least = view, found[0]
     return best
-
-
-def _cheapest_first(
-    views: list[NodeView], losses: list[float], model_id: str
-) -> Iterator[tuple[float, NodeView]]:
-    """The nodes with what they lose at the least, where that is equal by lot."""
-    waiting = list(zip(losses, range(len(losses)), strict=True))
-    heapify(waiting)
-    while waiting:
-        bound, equal = waiting[0][0], []
-        while waiting and waiting[0][0] == bound:
-            equal.append(views[heappop(waiting)[1]])
-        for view in sorted(equal, key=lambda each: lot(each, model_id)):
-            yield bound, view
 
 
 def _that_could_make_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
