@@ -66,7 +66,7 @@ CONTEXT = 8192
 SETTINGS = f"""
 standby = false
 
-[replicas]
+[copies]
 enabled = false
 
 [models."{MODEL_ID}"]

@@ -34,6 +34,7 @@ from suite.errors import (
 from suite.identity import new_id, utc_now
 from suite.log import Log
 from suite.messages.actions.base import ErrorReply
+from suite.messages.actions.drain import DrainNodeReply
 from suite.messages.actions.residency import LoadModelReply
 from suite.messages.actions.status import GetModelStatusReply, HealthCheckReply, ListModelsReply
 from suite.messages.actor import NatsAccess
@@ -100,6 +101,27 @@ async def test_a_reply_comes_back_typed(tmp_path: Path) -> None:
         status = await client.get_model_status()
         assert list(status.models or {}) == [model.model_id for model in MODELS]
         assert status.warnings == ("not all generations",)
+
+
+async def test_a_client_for_one_node_leaves_requests_that_name_another(tmp_path: Path) -> None:
+    async def drain_node(call: Call) -> None:
+        await call.send(DrainNodeReply(node=call.body["node"], draining=True, message="done", seq=None))
+
+    async def generate_text(call: Call) -> None:
+        await call.send(spoken(call.body, "yes"))
+
+    async def health_check(call: Call) -> None:
+        await call.send(health())
+
+    async with service(
+        tmp_path, drain_node=drain_node, generate_text=generate_text, health_check=health_check
+    ) as (client, responder, _):
+        box2 = client.on_node("box2")
+        assert (await box2.drain_node("box1")).node == "box1"
+        await box2.answer({"model_id": "m", "prompt": "p", "node": "box1"}, lambda _: None)
+        await box2.answer({"model_id": "m", "prompt": "p"}, lambda _: None)
+        await box2.health_check()
+        assert [body["node"] for _, body in responder.requests] == ["box1", "box1", "box2", "box2"]
 
 
 async def test_a_refusal_is_raised_as_its_class_and_not_in_a_group(tmp_path: Path) -> None:

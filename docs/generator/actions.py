@@ -6,7 +6,7 @@ import inspect
 
 from generator import causes
 from generator.markdown import code, prose
-from generator.schemas import Shape, fields_table, shape_of
+from generator.schemas import Shape, fields_table, objects, shape_of
 from suite.messages import signals
 from suite.messages.actions.base import ErrorReply, Reply
 from suite.messages.asyncapi import SIGNALS
@@ -32,7 +32,15 @@ def page() -> str:
     shapes = {action.name: (shape_of(action.request), shape_of(action.reply)) for action in action_types()}
     sections = [_action(action, *shapes[action.name]) for action in action_types()]
     parts = {name: part for pair in shapes.values() for shape in pair for name, part in shape.parts.items()}
-    return "\n".join([_INTRODUCTION, *sections, _signals(parts), _error_reply(), _objects(parts)])
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            *sections,
+            _signals(parts),
+            _error_reply(),
+            objects(parts, "The objects that requests and replies contain."),
+        ]
+    )
 
 
 def _action(action: ActionTypes, request: Shape, reply: Shape) -> str:
@@ -69,13 +77,6 @@ def _error_reply() -> str:
         f"## Errors of any action\n\nAny action may answer with {names}. The reply then has these fields:\n\n"
         f"{fields_table(shape.fields)}"
     )
-
-
-def _objects(parts: dict[str, Shape]) -> str:
-    lines = ["## Objects\n\nThe objects that requests and replies contain.\n"]
-    for name, part in sorted(parts.items()):
-        lines.append(f"### {name}\n\n{part.description}\n\n{fields_table(part.fields)}")
-    return "\n".join(lines)
 
 
 def _tag(kind: type[signals.Signal]) -> str:

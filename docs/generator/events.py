@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from generator.markdown import prose
-from generator.schemas import Shape, fields_table, shape_of
+from generator.schemas import Shape, fields_table, objects, shape_of
 from suite.messages.asyncapi import asyncapi
 from suite.messages.events import Event
 from suite.messages.jsonschema import event_types
@@ -26,15 +26,16 @@ log](../how-to/consume-the-log.md) says how to read it.
 
 def page() -> str:
     """The page as Markdown."""
-    parts = [_INTRODUCTION]
+    shapes = {kind: shape_of(kind) for kind in event_types()}
+    sections = [_INTRODUCTION]
     for aggregate in sorted({kind.aggregate for kind in event_types()}):
-        parts.append(f"## {aggregate}\n\nSubject: `{_subject(aggregate)}`\n")
-        parts += [_section(kind) for kind in event_types() if kind.aggregate == aggregate]
-    return "\n".join(parts)
+        sections.append(f"## {aggregate}\n\nSubject: `{_subject(aggregate)}`\n")
+        sections += [_section(kind, shape) for kind, shape in shapes.items() if kind.aggregate == aggregate]
+    parts = {name: part for shape in shapes.values() for name, part in shape.parts.items()}
+    return "\n".join([*sections, objects(parts, "The objects that events contain.")])
 
 
-def _section(kind: type[Event]) -> str:
-    shape: Shape = shape_of(kind)
+def _section(kind: type[Event], shape: Shape) -> str:
     return f"### {kind.type}\n\n{prose(inspect.getdoc(kind))}\n\n{fields_table(shape.fields)}"
 
 

@@ -59,6 +59,14 @@ def fields_table(fields: tuple[Field, ...]) -> str:
     return table(("Field", "Type", "Default", "Meaning"), rows)
 
 
+def objects(parts: Mapping[str, Shape], introduction: str) -> str:
+    """A section with the objects that messages contain, to which the types of their fields link."""
+    lines = [f"## Objects\n\n{introduction}\n"]
+    for name, part in sorted(parts.items()):
+        lines.append(f"### {name}\n\n{part.description}\n\n{fields_table(part.fields)}")
+    return "\n".join(lines)
+
+
 def type_in_words(schema: Schema) -> str:
     """The type and limits of a value: ``integer, at least 1``."""
     if "$ref" in schema:

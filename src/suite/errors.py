@@ -315,7 +315,7 @@ class NodeLost(SuiteError):
 
 
 class NodeNotFound(SuiteError):
-    """No node of this name is there: `suite fleet` shows those that are."""
+    """No node of this name is there: `suite health` shows those that are."""
 
     code = "node_not_found"
     status = 404

@@ -99,6 +99,12 @@ def test_the_references_have_everything() -> None:
         assert page.startswith("# ")
 
 
+def test_what_a_reference_links_to_on_its_own_page_is_there() -> None:
+    for page in (actions.page(), events.page()):
+        titles = {title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", page, re.MULTILINE)}
+        assert {*re.findall(r"\]\(#([^)]+)\)", page)} <= titles
+
+
 def test_any_text_can_be_shown_as_code() -> None:
     assert [code(text) for text in ("", "a", "a`b", "``")] == ["", "`a`", "`` a`b ``", "``` `` ```"]
 

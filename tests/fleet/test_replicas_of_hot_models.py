@@ -27,7 +27,7 @@ from support.models import slow_model
 CONFIG = """
 standby = false
 
-[replicas]
+[copies]
 add_seconds = 0.5
 remove_seconds = 1
 

@@ -10,26 +10,14 @@ from msgspec.structs import replace
 
 from suite.actions.gathering import said
 from suite.messages.actions.status import (
+    COUNTS,
     GetStatsReply,
     GetStatsRequest,
     HealthCheckReply,
     HealthCheckRequest,
 )
 
-_SUMS: Final = (
-    "models_loaded",
-    "commands_processed",
-    "loads",
-    "unloads",
-    "crashes",
-    "generations",
-    "generations_running",
-    "prompt_tokens",
-    "reused_tokens",
-    "completion_tokens",
-    "memory_limit_bytes",
-    "memory_reserved_bytes",
-)
+_SUMS: Final = ("models_loaded", *COUNTS, "memory_limit_bytes", "memory_reserved_bytes")
 
 
 def merged_health(_: HealthCheckRequest, replies: Mapping[str, HealthCheckReply]) -> HealthCheckReply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import anyio
 import msgspec
@@ -26,6 +27,8 @@ from suite.messages.actions.residency import (
 )
 from suite.node.generations import beating, wait_loaded
 from suite.node.node import Node, context_warnings
+
+_Changed = TypeVar("_Changed", UnpinModelReply, ReleaseModelReply)
 
 UNLOAD_SECONDS = 30.0
 """How long other nodes may take to unload a model when its generations have ended."""
@@ -144,13 +147,7 @@ async def pin_model(node: Node, request: PinModelRequest, _: Call) -> PinModelRe
 
 def _unpinned(_: UnpinModelRequest, replies: Mapping[str, UnpinModelReply]) -> UnpinModelReply:
     """The reply for all nodes: where it was pinned, or else that it was nowhere."""
-    done = {node: each for node, each in replies.items() if each.seq is not None}
-    if not done:
-        first = next(iter(replies.values()))
-        return replace(first, message=f"{first.model_id} was not pinned on any node")
-    first = next(iter(done.values()))
-    message = f"{first.model_id} is not pinned on {', '.join(done)} any more"
-    return replace(first, message=message, seq=max(each.seq or 0 for each in done.values()))
+    return _changed(replies, "{} was not pinned on any node", "{} is not pinned on {} any more")
 
 
 @action("unpin_model", route="each")
@@ -172,13 +169,8 @@ async def unpin_model(node: Node, request: UnpinModelRequest, _: Call) -> UnpinM
 
 def _released(_: ReleaseModelRequest, replies: Mapping[str, ReleaseModelReply]) -> ReleaseModelReply:
     """The reply for all nodes: where it was quarantined, or else that it was nowhere."""
-    done = {node: each for node, each in replies.items() if each.seq is not None}
-    if not done:
-        first = next(iter(replies.values()))
-        return replace(first, message=f"{first.model_id} was not quarantined on any node")
-    first = next(iter(done.values()))
-    message = f"{first.model_id} is not quarantined on {', '.join(done)} any more: the next request loads it"
-    return replace(first, message=message, seq=max(each.seq or 0 for each in done.values()))
+    done = "{} is not quarantined on {} any more: the next request loads it"
+    return _changed(replies, "{} was not quarantined on any node", done)
 
 
 @action("release_model", route="each")
@@ -209,6 +201,16 @@ def _check_idle(node: Node, model_id: str) -> None:
     instance = node.supervisor.instances.get(model_id)
     if instance is not None and not instance.is_idle:
         raise Overloaded(f"{model_id} is in use on {node.name}: its copy stays")
+
+
+def _changed(replies: Mapping[str, _Changed], nowhere: str, done: str) -> _Changed:
+    """The reply of a node on which something changed, as one for all such nodes; else that nothing did."""
+    changed = {node: each for node, each in replies.items() if each.seq is not None}
+    first = next(iter(changed.values() or replies.values()))
+    if not changed:
+        return replace(first, message=nowhere.format(first.model_id))
+    message = done.format(first.model_id, ", ".join(changed))
+    return replace(first, message=message, seq=max(each.seq or 0 for each in changed.values()))
 
 
 def _where(message: str, nodes: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from suite.cli.invocation import arguments
-from suite.cli.options import Target, client_command
+from suite.cli.options import Target, fleet_command
 
 if TYPE_CHECKING:
     from suite.messages.actions.drain import DrainNodeReply
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds to wait; then it says what the node still does, which goes on.",
 )
-@client_command
+@fleet_command
 def drain(target: Target, node: str, undo: bool, no_wait: bool, timeout: float) -> None:
     """Take NODE out of service, and return when it has nothing to do any more.
 
@@ -61,7 +61,9 @@ def drain(target: Target, node: str, undo: bool, no_wait: bool, timeout: float) 
 
 
 def _line(progress: Draining) -> str:
-    doing = [f"{progress.generations} generation{'' if progress.generations == 1 else 's'} to go"]
+    from suite.explanation.words import counted
+
+    doing = [f"{counted(progress.generations, 'generation')} to go"]
     if progress.loading is not None:
         doing.append(f"{progress.loading} is being loaded elsewhere")
     return f"{progress.node}: {', '.join(doing)}"

@@ -11,7 +11,7 @@ import msgspec
 
 from suite.cli.completion import model_ids
 from suite.cli.model_ids import about_model, meant
-from suite.cli.options import Target, client_command, parsed_time
+from suite.cli.options import Target, fleet_command, parsed_time
 
 if TYPE_CHECKING:
     from suite.client import Client
@@ -39,7 +39,7 @@ def _since(_: click.Context, __: click.Parameter, value: str | None) -> int | da
 )
 @click.option("--filter", "subject", help="Only these events: AGGREGATE[.ID][.FACT], with ids as they are.")
 @click.option("--model", shell_complete=model_ids, help="Only events about this model.")
-@client_command
+@fleet_command
 def events(
     target: Target, follow: bool, since: int | datetime | None, subject: str | None, model: str | None
 ) -> None:

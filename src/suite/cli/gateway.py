@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import click
 
-from suite.cli.options import Target, client_command
+from suite.cli.options import Target, fleet_command
 from suite.extras import require
 
 
@@ -39,7 +39,7 @@ from suite.extras import require
     help="Key of the certificate (PEM).  [default: HTTP without TLS]",
 )
 @click.option("--socket", "inherited", type=int, hidden=True, help="Only for `suite serve`.")
-@client_command
+@fleet_command
 def gateway(
     target: Target, listen: str | None, file: Path | None, inherited: int | None, **given: object
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from suite.cli.options import Callback, Target, client_command, parsed_end
+from suite.cli.options import Callback, Target, fleet_command, parsed_end
 from suite.messages.events import KeyEndpoint
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _keys_command(command: Callback) -> Callback:
         both: dict[str, Any] = {name: own or before.get(name) for name, own in target._asdict().items()}
         return command(Target(**both), **given)
 
-    return client_command(with_both)
+    return fleet_command(with_both)
 
 
 def _end(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -33,7 +33,7 @@ def _end(_: click.Context, __: click.Parameter, value: str | None) -> str | None
 
 
 @click.group(invoke_without_command=True)
-@client_command
+@fleet_command
 def keys(target: Target) -> None:
     """List, make and revoke the keys with which programs use the gateway.
 

@@ -61,7 +61,7 @@ COMMANDS: Final = {
     "explain": ("suite.cli.explain", "Say why a model is loaded, waits or left."),
     "events": ("suite.cli.events", "Show the events in the log."),
     "health": ("suite.cli.status", "Check the health of the service."),
-    "stats": ("suite.cli.status", "Show counts and memory use of a node."),
+    "stats": ("suite.cli.status", "Show counts and memory use of the nodes."),
     "rebuild": ("suite.cli.projections", "Rebuild read models from the log."),
     "import-legacy": ("suite.cli.import_legacy", "Import an older service's database into the log."),
     "completion": ("suite.cli.completion", "Print a script that completes commands and model ids."),

@@ -198,7 +198,8 @@ def loaded(target: Target, model: str, **options: Unpack[LoadOptions]) -> LoadMo
 def pin(target: Target, model: str) -> None:
     """Keep MODEL loaded, also after a restart: it is not unloaded for another model, nor when it is idle.
 
-    `suite unpin` ends that.
+    Of several nodes the best one keeps it, and another one when that drains or is lost; with --on, that node
+    alone. `suite unpin` ends it.
 
     \b
     Examples:
@@ -213,7 +214,7 @@ def pin(target: Target, model: str) -> None:
 @click.argument("model", shell_complete=model_ids)
 @client_command
 def unpin(target: Target, model: str) -> None:
-    """Stop keeping MODEL loaded. It stays until it is idle or another model needs its memory.
+    """Stop keeping MODEL loaded, on all nodes. It stays until it is idle or another one needs its memory.
 
     \b
     Examples:
@@ -228,7 +229,7 @@ def unpin(target: Target, model: str) -> None:
 @click.argument("model", shell_complete=model_ids)
 @client_command
 def release(target: Target, model: str) -> None:
-    """End the quarantine of MODEL, so that the next request loads it.
+    """End the quarantine of MODEL on all nodes, so that the next request loads it.
 
     A model that failed twice in a row, at its load or soon after, is left alone for a while, and longer each
     time. A new file, or other settings, end that as well. `suite status MODEL` shows until when, and why.
@@ -292,7 +293,7 @@ def unload_line(reply: UnloadModelReply) -> str:
 )
 @client_command
 def unload(target: Target, model: str, drain: float) -> None:
-    """Unload MODEL and return when its memory is freed.
+    """Unload MODEL on all nodes, and return when its memory is freed.
 
     \b
     Examples:
@@ -312,8 +313,8 @@ def unload(target: Target, model: str, drain: float) -> None:
 def clear(target: Target, only: str | None, model: str | None, conversation: str | None) -> None:
     """Clear the tokens that models keep for reuse: of MODEL, of a conversation, of both together, or all.
 
-    This empties the KV cache and removes snapshots. Running generations go on, and their tokens are cleared
-    when they end.
+    This empties the KV cache and removes snapshots, on all nodes. Running generations go on, and their
+    tokens are cleared when they end.
 
     \b
     Examples:

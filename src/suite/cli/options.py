@@ -203,7 +203,25 @@ def _bad(name: str, problem: str) -> click.BadParameter:
 
 
 def client_command(command: Callback) -> Callback:
-    """Add the options that find the service; the command gets them as its first argument ``target``."""
+    """Add the options that find the service, and ``--on``; the command gets them first, as ``target``."""
+    on_node = click.option(
+        "--on",
+        "on_node",
+        metavar="NODE",
+        shell_complete=node_names,
+        help="Ask this node only, and only about itself.  "
+        "[default: the whole fleet, or the node that serves it best]",
+    )
+    return _found_by_options(on_node(json_option(_with_target(command))))
+
+
+def fleet_command(command: Callback) -> Callback:
+    """The same without ``--on``, for what no single node could answer, or what names its nodes itself."""
+    return _found_by_options(json_option(_with_target(command)))
+
+
+def _with_target(command: Callback) -> Callback:
+    """The command, with the options that find the service as its first argument."""
 
     @functools.wraps(command)
     def with_target(
@@ -211,21 +229,19 @@ def client_command(command: Callback) -> Callback:
         **given: Any,
     ) -> Any:
         warn_of_unknown_variables()
-        values = {name: _checked(name, value) for name, value in given.items()}
+        values = {"on_node": None} | {name: _checked(name, value) for name, value in given.items()}
         target = Target(*(values.pop(name) for name in Target._fields))
         return command(target, *args, **values)
 
-    decorated = click.option(
-        "--on",
-        "on_node",
-        metavar="NODE",
-        shell_complete=node_names,
-        help="Only this node answers, where there are several, and only for itself.  [default: all of them]",
-    )(json_option(with_target))
+    return with_target
+
+
+def _found_by_options(command: Callback) -> Callback:
+    """Add the options that say where the service is."""
     decorated = click.option(
         "--nats-user",
         help="NATS user; the password is read from SUITE_NATS_PASSWORD.  [default: SUITE_NATS_USER]",
-    )(decorated)
+    )(command)
     decorated = click.option(
         "--nats-url",
         help="URL of the NATS server of the service.  [default: SUITE_NATS_URL, or from the data directory]",

@@ -99,7 +99,7 @@ def fleet(target: Target) -> None:
     elif reply.models:
         _show_fleet(reply.models)
     else:
-        click.echo("no models are registered: `suite models` shows those of the node that answers")
+        click.echo("no models are registered: `suite models` shows those that nodes can load")
 
 
 def _show_fleet(models: Iterable[FleetModel]) -> None:

@@ -12,7 +12,7 @@ import click
 from suite.cli.completion import model_ids
 from suite.cli.exit import REFUSED
 from suite.cli.model_ids import for_model
-from suite.cli.options import Target, client_command
+from suite.cli.options import Target, fleet_command
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 @click.argument("model", shell_complete=model_ids)
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
 @click.option("--from", "source", metavar="NODE", help="Node to copy from.  [default: one that has it]")
-@client_command
+@fleet_command
 def push(target: Target, model: str, nodes: tuple[str, ...], source: str | None) -> int:
     """Copy MODEL from a node that has it to each NODE, or to all nodes if none is named.
 
     Each copy is checked by SHA-256 before it appears in the first model directory of its node. A node that
     has the file already says so, and a file of another content under the same name stays. An interrupted copy
-    goes on when the same is typed again.
+    goes on when the same is typed again. Only the role operator may do this.
 
     \b
     Examples:

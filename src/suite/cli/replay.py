@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from suite.cli.exit import REFUSED
-from suite.cli.options import Target, client_command
+from suite.cli.options import Target, fleet_command
 from suite.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _list(_: click.Context, __: click.Parameter, value: str) -> tuple[str, ...]:
     help="Compare nothing: make the decisions of the log again, and say whether each comes out as it stands "
     "there. The exit code is 1 if one does not.",
 )
-@client_command
+@fleet_command
 def replay(
     target: Target,
     history: Path | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -32,17 +32,6 @@ if TYPE_CHECKING:
 
 
 _MEMORIES = {"ram": "memory"}
-_COUNTS: Final = (
-    "commands_processed",
-    "loads",
-    "unloads",
-    "crashes",
-    "generations",
-    "generations_running",
-    "prompt_tokens",
-    "reused_tokens",
-    "completion_tokens",
-)
 
 
 @click.command()
@@ -166,8 +155,9 @@ def _pause(quarantine: QuarantineInfo) -> str:
 
 
 def _waits(model: ModelInfo) -> str:
-    requests = f"{model.waiting} request{'s' if model.waiting != 1 else ''}"
-    return f"waits for memory: place {model.place}, for {requests}"
+    from suite.explanation.words import counted
+
+    return f"waits for memory: place {model.place}, for {counted(model.waiting, 'request')}"
 
 
 def _state(model: ModelInfo) -> str:
@@ -337,10 +327,10 @@ def health(target: Target) -> int:
 def _show_nodes(reply: HealthCheckReply) -> None:
     """Print the health of each node of a fleet."""
     from suite.cli.output import duration, table
+    from suite.explanation.words import counted
 
     count = len(reply.node_health) + len(reply.missing_nodes)
-    models = reply.models_tracked
-    click.echo(f"{reply.status}: {count} nodes, {models} model{'s' if models != 1 else ''}")
+    click.echo(f"{reply.status}: {counted(count, 'node')}, {counted(reply.models_tracked, 'model')}")
     rows: list[tuple[str, ...]] = [
         (
             each.node,
@@ -389,6 +379,7 @@ def stats(target: Target) -> None:
 def _show_stats_of_nodes(reply: GetStatsReply) -> None:
     """Print the counts of each node of a fleet, and their sums."""
     from suite.cli.output import duration, table
+    from suite.messages.actions.status import COUNTS
     from suite.units import size
 
     rows = [
@@ -397,7 +388,7 @@ def _show_stats_of_nodes(reply: GetStatsReply) -> None:
             duration(each.uptime_ms),
             f"{each.models_loaded} of {each.models_tracked}",
             f"{size(each.memory_reserved_bytes)} of {size(each.memory_limit_bytes)}",
-            *(f"{getattr(each, name):,}" for name in _COUNTS),
+            *(f"{getattr(each, name):,}" for name in COUNTS),
         )
         for each in sorted(reply.node_stats, key=lambda each: each.node)
     ]
@@ -407,10 +398,10 @@ def _show_stats_of_nodes(reply: GetStatsReply) -> None:
             "",
             f"{reply.models_loaded:,}",
             f"{size(reply.memory_reserved_bytes)} of {size(reply.memory_limit_bytes)}",
-            *(f"{getattr(reply, name):,}" for name in _COUNTS),
+            *(f"{getattr(reply, name):,}" for name in COUNTS),
         )
     )
-    names = [f"{name.replace('_', ' ')}>" for name in _COUNTS]
+    names = [f"{name.replace('_', ' ')}>" for name in COUNTS]
     table(["node", "up>", "models loaded>", "memory reserved>", *names], rows)
 
 
@@ -425,12 +416,13 @@ def _stats_memory(reply: GetStatsReply) -> list[tuple[str, str]]:
 
 def _show_stats(reply: GetStatsReply) -> None:
     from suite.cli.output import duration, facts, table
+    from suite.messages.actions.status import COUNTS
 
     rows = [
         ("up", duration(reply.uptime_ms)),
         ("models", f"{reply.models_loaded} of {reply.models_tracked} loaded"),
         *_stats_memory(reply),
-        *((name.replace("_", " "), f"{getattr(reply, name):,}") for name in _COUNTS),
+        *((name.replace("_", " "), f"{getattr(reply, name):,}") for name in COUNTS),
         ("last event", str(reply.last_seq)),
     ]
     facts(reply.node, rows, numbers=True)

@@ -41,7 +41,7 @@ class Asking:
         self._node: str | None = None
 
     def on_node(self, node: str) -> Self:
-        """The same client, whose requests this node of a fleet is to answer."""
+        """The same client, whose requests this node of a fleet is to answer, if they name no other."""
         named = copy(self)
         named._node = node
         return named
@@ -79,12 +79,12 @@ class Asking:
         raise NodeLost(f"the answer of {action} ended without a reply: send the request again")
 
     def _addressed(self, request: Request | Mapping[str, object]) -> Request | Mapping[str, object]:
-        """The request, for the node that is to answer it if one is named."""
+        """The request, for the node of this client unless the request names one itself."""
         if self._node is None:
             return request
         if isinstance(request, Request):
-            return msgspec.structs.replace(request, node=self._node)
-        return {**request, "node": self._node}
+            return request if request.node is not None else msgspec.structs.replace(request, node=self._node)
+        return request if request.get("node") is not None else {**request, "node": self._node}
 
     def _headers(self) -> dict[str, str]:
         current = traceparent()

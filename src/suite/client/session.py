@@ -178,19 +178,23 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         return await self._exchange("load_model", request, LoadModelReply, hear)
 
     async def pin_model(self, model_id: str) -> PinModelReply:
-        """Keep a model loaded on the node that answers, also after a restart. Its load is not waited for."""
+        """Keep a model loaded, also after a restart. Its load is not waited for.
+
+        It is kept where it is best, and elsewhere when that node drains or is lost. With
+        `on_node` it stays on that node.
+        """
         return await self._ask("pin_model", PinModelRequest(model_id=model_id), PinModelReply)
 
     async def unpin_model(self, model_id: str) -> UnpinModelReply:
-        """Stop keeping a model loaded."""
+        """Stop keeping a model loaded, on all nodes."""
         return await self._ask("unpin_model", UnpinModelRequest(model_id=model_id), UnpinModelReply)
 
     async def release_model(self, model_id: str) -> ReleaseModelReply:
-        """End the quarantine of a model on the node that answers, so that the next request loads it."""
+        """End the quarantine of a model on all nodes, so that the next request loads it."""
         return await self._ask("release_model", ReleaseModelRequest(model_id=model_id), ReleaseModelReply)
 
     async def unload_model(self, model_id: str, *, drain_ms: int = 30_000) -> UnloadModelReply:
-        """Unload a model. Its running generations have ``drain_ms`` to end before they are cancelled."""
+        """Unload a model on all nodes. Its generations have ``drain_ms`` to end before they are cancelled."""
         request = UnloadModelRequest(model_id=model_id, drain_ms=drain_ms)
         limit = max(drain_ms, 0) / 1000 + UNLOAD_MARGIN_SECONDS
         return await self._ask("unload_model", request, UnloadModelReply, seconds=limit)
@@ -224,8 +228,9 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
     ) -> PushModelReply:
         """Copy the files of a model to nodes that have not got them; to all if no nodes are named.
 
-        ``on_progress`` is called with how far each node is. The reply says what became of it on each. Raises
-        NodeNotFound and ModelNotFound. What was cut goes on where it was when the same is asked for again.
+        ``on_progress`` is called with how far each node is. The reply says what became of it on each. What
+        was cut goes on where it was when the same is asked for again. Requires the role operator. Raises
+        NodeNotFound and ModelNotFound.
         """
 
         def hear(signal: Signal) -> None:
@@ -394,7 +399,7 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         return await self._ask("health_check", HealthCheckRequest(), HealthCheckReply)
 
     async def get_stats(self) -> GetStatsReply:
-        """Get counts and sizes of the node that answers."""
+        """Get counts and sizes of all nodes together, and of each."""
         return await self._ask("get_stats", GetStatsRequest(), GetStatsReply)
 
     # --- the log ------------------------------------------------------------------------------------------

@@ -260,7 +260,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
-class ReplicaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CopySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a model that is asked for more than its nodes can serve gets a copy on one more node."""
 
     enabled: bool = True
@@ -376,7 +376,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     enable_model_evaluation: bool = True
     """Whether this node accepts and answers requests for metrics and evaluations."""
     enable_predictive_loading: bool = False
-    """Whether models are loaded in advance that are likely to be used, where that is expected to pay."""
+    """Whether models are loaded in advance that are likely to be used, where that is expected to pay.
+
+    In a fleet, set it alike on all nodes.
+    """
     prediction_interval_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 300.0
     """How often to see which models to load in advance; the first time is at the start."""
     enable_backward_compatibility: bool = False
@@ -390,7 +393,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nats: NatsSettings = NatsSettings()
     http: HttpSettings = HttpSettings()
     legacy: LegacySettings = LegacySettings()
-    replicas: ReplicaSettings = ReplicaSettings()
+    copies: CopySettings = CopySettings()
     retention: RetentionSettings = RetentionSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     transfers: TransferSettings = TransferSettings()

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: of this gateway, and of the node that answers it."""
+"""Metrics for Prometheus: of this gateway, and of the nodes behind it."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ async def wait_for_cluster(connection: Connection, join: tuple[str, ...]) -> Non
         return
     others = f"start the other nodes ({', '.join(join)})" if join else "see to its servers"
     said_at = anyio.current_time()
-    while (reason := await _missing(connection)) is not None:
+    while (reason := await _why_not_ready(connection)) is not None:
         if anyio.current_time() - said_at >= SAY_SECONDS:
             logger.warning(
                 "waiting for the cluster of NATS, more than half of whose servers must be there: %s (%s)",
@@ -59,7 +59,7 @@ async def wait_for_cluster(connection: Connection, join: tuple[str, ...]) -> Non
         await anyio.sleep(_PAUSE_SECONDS)
 
 
-async def _missing(connection: Connection) -> str | None:
+async def _why_not_ready(connection: Connection) -> str | None:
     """Why JetStream has no leader; None if it has one, or if that is not what is wrong with it."""
     probe = JetStream(connection, "SUITE", new_id=lambda: "")
     try:
@@ -137,9 +137,8 @@ class ClusterWatch:
         try:
             raised = await raise_replicas(stream, info, replicas=self._wanted)
         except Refused as refused:
-            logger.debug(
-                "%s gets no more replicas: %s", stream.stream, refused
-            )  # health says how many it has
+            # Health says how many it has.
+            logger.debug("%s gets no more replicas: %s", stream.stream, refused)
         else:
             if raised is not info:
                 logger.info("%s gets %s replicas", stream.stream, raised.config.get("num_replicas"))

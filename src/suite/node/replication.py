@@ -29,7 +29,7 @@ class Replication:
     """The part of a node that decides about copies for all nodes, while it is the one that does."""
 
     def __init__(self, node: Node, leadership: Leadership) -> None:
-        settings = node.settings.replicas
+        settings = node.settings.copies
         self._node = node
         self._leadership = leadership
         self._rule = Rule(

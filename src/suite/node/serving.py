@@ -346,7 +346,6 @@ def _start_background(env: Environment, node: Node) -> None:
     tasks.start_soon(node.supervisor.sweep_idle, preloader.keep_alive)
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
-    if settings.enable_gguf_management:
         tasks.start_soon(_lead, env, node, preloader)
 
 
@@ -368,7 +367,7 @@ async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
         placement = Leadership("placement", node.name, node.fleet.peers, leases, env.clock)
         tasks.start_soon(placement.run)
         tasks.start_soon(PinMoves(node, placement).run)
-        if env.settings.replicas.enabled:
+        if env.settings.copies.enabled:
             tasks.start_soon(Replication(node, placement).run)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -399,6 +399,20 @@ class NodeStats(msgspec.Struct, frozen=True, kw_only=True):
     """Of RAM."""
     memory_reserved_bytes: int
     """Of RAM."""
+
+
+COUNTS: Final = (
+    "commands_processed",
+    "loads",
+    "unloads",
+    "crashes",
+    "generations",
+    "generations_running",
+    "prompt_tokens",
+    "reused_tokens",
+    "completion_tokens",
+)
+"""What `NodeStats` counts since the start of a node."""
 
 
 class GetStatsReply(FleetReply, frozen=True, kw_only=True):
