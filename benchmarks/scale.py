@@ -317,9 +317,10 @@ def main(short: bool) -> None:
     simulation.run(QUICK_SECONDS if short else SECONDS)
     counts, seconds = simulation.counts, simulation.seconds
     requests = len(seconds["decision"])
-    for name, figure in (("p99", p99_ms), ("mean", mean_ms)):
-        milliseconds = figure(seconds["decision"])
-        report(f"scale.decision.{name}", milliseconds, DECISION_LIMIT_MS, unit="ms", better="lower")
+    for name, of in (("p99", p99_ms), ("mean", mean_ms)):
+        report(
+            f"scale.decision.{name}", of(seconds["decision"]), DECISION_LIMIT_MS, unit="ms", better="lower"
+        )
     landed = counts["landed"] / counts["turns"]
     report("scale.conversations.landed", landed, LANDING, unit="of all turns", better="higher")
     for what in ("hear_all", "replicas"):
