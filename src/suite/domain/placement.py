@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from heapq import heapify, heappop
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -257,27 +256,15 @@ def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     losses = [loss for offered, of_offer in able for loss in _least_losses(of_offer, offered.footprint)]
     best: NodeView | None = None
     least = math.inf
-    for bound, view in _cheapest_first(views, losses, model_id):
-        if bound >= least * _NEARLY:
-            break
+    while (bound := min(losses, default=math.inf)) < least * _NEARLY:
+        equal = [index for index, loss in enumerate(losses) if loss == bound]
+        index = min(equal, key=lambda index: lot(views[index], model_id))
+        losses[index] = math.inf
+        view = views[index]
         found = eviction(view, view.offered[model_id].footprint)
         if found is not None and found[0] < least:
             best, least = view, found[0]
     return best
-
-
-def _cheapest_first(
-    views: list[NodeView], losses: list[float], model_id: str
-) -> Iterator[tuple[float, NodeView]]:
-    """The nodes with what they lose at the least, where that is equal by lot."""
-    waiting = list(zip(losses, range(len(losses)), strict=True))
-    heapify(waiting)
-    while waiting:
-        bound, equal = waiting[0][0], []
-        while waiting and waiting[0][0] == bound:
-            equal.append(views[heappop(waiting)[1]])
-        for view in sorted(equal, key=lambda each: lot(each, model_id)):
-            yield bound, view
 
 
 def _that_could_make_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:

@@ -283,9 +283,10 @@ async def running_node(
                         yield node
                     finally:
                         nats.address.withdraw()
-                        await node.fleet.stop()
+                        node.fleet.take_work(False)
                         supervisor.admission.close()
                     async with ending.draining(tasks, partial(_running_work, node, service)):
+                        await node.fleet.stop()
                         await service.drain()
                         await supervisor.drain()
                         await node.fleet.settle()

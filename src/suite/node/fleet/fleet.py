@@ -94,7 +94,7 @@ class Fleet:
         await self.routing.listen(serve)
 
     async def stop(self) -> None:
-        """Take no new work: the node stops. What it has goes on."""
+        """Take nothing from other nodes any more: the node stops. What it has goes on."""
         self.take_work(False)
         await self.routing.stop()
 
