@@ -246,7 +246,12 @@ class Routing:
             if conversation_id is not None
             else ""
         )
-        wanted = Wanted(model_id=model_id, conversation_node=holder, excluded=excluded)
+        wanted = Wanted(
+            model_id=model_id,
+            conversation_node=holder,
+            continues=getattr(request, "continue_", False),
+            excluded=excluded,
+        )
         return place(wanted, self.views(), here=self._node)
 
     def id_of(self, id_or_alias: str) -> str:
