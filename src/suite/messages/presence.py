@@ -57,7 +57,6 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counts the states of this life."""
     protocol: int
     version: str = ""
-    host: str = ""
     is_draining: bool = False
     """Whether it wants no new work."""
     is_leaving: bool = False
@@ -71,6 +70,12 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: dict[str, HostedModel] = {}
     pins: tuple[str, ...] = ()
     """The models that it keeps loaded, and another node would keep instead if it drained or was lost."""
+    stands_for: tuple[str, ...] = ()
+    """What only one node does at a time, and this one would do."""
+    paused: tuple[str, ...] = ()
+    """The models that it does not load for a while, because they failed again and again."""
+    needs: dict[str, dict[str, int]] = {}
+    """What models were measured to need, by id and memory, where that is far from what the catalogue says."""
     catalogue: str = ""
     """The id of what it could load: the same for nodes with the same models and settings."""
     conversations: tuple[int, ...] = ()
@@ -83,7 +88,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     sha256: str = ""
     """The digest of its file; empty while it is not known."""
     memory: dict[str, int] = {}
-    """The bytes that it needs of each memory."""
+    """The bytes that it needs of each memory, estimated from its file and settings: nodes with the same memories
+    say the same."""
     aliases: tuple[str, ...] = ()
     settings: str = ""
     """A short digest of the settings that change how it loads."""
