@@ -88,8 +88,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     sha256: str = ""
     """The digest of its file; empty while it is not known."""
     memory: dict[str, int] = {}
-    """The bytes that it needs of each memory, estimated from its file and settings: nodes with the same memories
-    say the same."""
+    """The bytes that it needs of each memory, estimated from its file and settings. Nodes with the same
+    memories estimate the same."""
     aliases: tuple[str, ...] = ()
     settings: str = ""
     """A short digest of the settings that change how it loads."""
