@@ -83,6 +83,9 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
         async with running_node(settings) as node:
             first = FirstNode(connection, node.journal.epoch)
             await first.listen()
+            own = node.fleet.own
+            offered = own.page("").models["tiny"].memory
+            assert not own.again(()).is_draining, "it serves"
             await first.forward("waits-for-its-load")
             await eventually(lambda: node.generations.pending)
             node.fleet.routing.withdraw()
@@ -94,6 +97,10 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
             await first.forward("runs")
             await eventually(lambda: first.told == ["misplaced", "handed_over", "ended"])
             await eventually(lambda: first.heard() == 1)
+
+            assert node.supervisor.sizes.is_measured(node.catalogue.models["tiny"])
+            own.look()
+            assert own.page("").models["tiny"].memory == offered, "what was measured stands elsewhere"
 
             node.supervisor.admission.close()
             await first.forward("comes-when-it-stops", "other")
