@@ -17,7 +17,7 @@ from suite.messages.decisions import RAM
 from suite.messages.presence import HostedModel, Introduction, NodeState, OfferedModel
 from suite.node.fleet.conversations import Conversations
 
-LOST_SECONDS: Final = 3.0
+LOST_SECONDS: Final = 2.8
 """A node that has told nothing for so long gets no work. It tells something every second."""
 MOST_TOLD: Final = 20_000
 """How many conversations a node tells one that asks: so many fit into a message."""

@@ -44,7 +44,7 @@ LEAST_PAUSE_SECONDS: Final = 0.02
 PAUSE_SECONDS_PER_NODE: Final = 0.001
 """It is that long for each other node, so that what a node hears of changes does not grow with their square:
 a thousand states a second at most, besides those of each second."""
-CUT_OFF_SECONDS: Final = 2.0
+CUT_OFF_SECONDS: Final = 1.8
 """A node that has not heard its own states for so long, or those of any other, may be lost to others. They
 wait longer (`LOST_SECONDS`): they may have heard it last up to `TELL_SECONDS` before it heard them."""
 SEVERAL: Final = 2

@@ -24,7 +24,7 @@ PAGE_MODELS: Final = 2_000
 """How many models a page of a catalogue has, which then fits into a message."""
 FAR_OFF: Final = 1 / 8
 """A measured need is told when it differs from the estimate by this part of it, in any memory."""
-MOST_NEEDS: Final = 200
+MOST_NEEDS: Final = 50
 """Of so many models the measured needs are told, those that are furthest from their estimates."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
