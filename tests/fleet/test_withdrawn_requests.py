@@ -14,10 +14,12 @@ import pytest
 from suite.bus.connection import Connection, Message
 from suite.config import NatsSettings, Settings
 from suite.messages.actions.generation import GenerateTextRequest
+from suite.messages.events import InstanceLoadFailed, InstanceLoadStarted
 from suite.messages.presence import Forwarded
 from suite.messages.subjects import Subjects
 from suite.node.fleet.forwarding import EPOCH, REPLY, SEQ
 from suite.node.fleet.presence import Presence
+from suite.node.node import Node
 from suite.node.serving import running_node
 from support.models import tiny_model
 from support.nats import eventually, running_nats
@@ -83,9 +85,9 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
         async with running_node(settings) as node:
             first = FirstNode(connection, node.journal.epoch)
             await first.listen()
-            own = node.fleet.own
-            offered = own.page("").models["tiny"].memory
-            assert not own.again(()).is_draining, "it serves"
+            itself = node.fleet.own
+            offered = itself.page("").models["tiny"].memory
+            assert not itself.again(()).is_draining, "it serves"
             await first.forward("waits-for-its-load")
             await eventually(lambda: node.generations.pending)
             node.fleet.routing.withdraw()
@@ -99,8 +101,8 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
             await eventually(lambda: first.heard() == 1)
 
             assert node.supervisor.sizes.is_measured(node.catalogue.models["tiny"])
-            own.look()
-            assert own.page("").models["tiny"].memory == offered, "what was measured stands elsewhere"
+            itself.look()
+            assert itself.page("").models["tiny"].memory == offered, "what was measured stands elsewhere"
 
             node.supervisor.admission.close()
             await first.forward("comes-when-it-stops", "other")
@@ -120,3 +122,31 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
             await anyio.sleep(0.2)
             assert node.supervisor.counts["generations"] == 1, "nobody listens to the answer"
             assert first.heard() == 1
+
+            assert itself.again(()).paused == ()
+            for number in range(2):
+                fails_to_load(node, "other", f"instance-{number}")
+            assert itself.again(()).paused == ("other",), "the others shall not send it here"
+
+
+def fails_to_load(node: Node, model_id: str, instance_id: str) -> None:
+    """What the node notes when a model cannot be loaded."""
+    key = node.catalogue.models[model_id].settings_key
+    for fact in (
+        InstanceLoadStarted(
+            node=node.name,
+            model_id=model_id,
+            instance_id=instance_id,
+            reserved_bytes=1,
+            context_tokens=1,
+            settings_key=key,
+        ),
+        InstanceLoadFailed(
+            node=node.name,
+            model_id=model_id,
+            instance_id=instance_id,
+            code="load_failed",
+            message="it is odd",
+        ),
+    ):
+        node.supervisor.quarantine.note(fact)
