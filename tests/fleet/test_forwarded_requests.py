@@ -16,6 +16,7 @@ import pytest
 from suite.actions.generation import generate_text
 from suite.bus.connection import Connection, Message
 from suite.bus.wire import Message as WireMessage
+from suite.errors import SuiteError
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.actor import GenerationProgress, ProgressReply
 from suite.messages.presence import Forwarded, ForwardedState
@@ -33,12 +34,14 @@ class Rig:
     def __init__(self, connection: Connection, tasks: anyio.abc.TaskGroup) -> None:
         self.connection = connection
         self.again: list[Sent] = []
+        self.reasons: list[str] = []
         self.given_up: list[Sent] = []
         self.tokens: list[str] = []
         self.forwarding = Forwarding(connection, SUBJECTS, tasks, self._again, self._give_up)
 
-    async def _again(self, sent: Sent) -> None:
+    async def _again(self, sent: Sent, reason: SuiteError) -> None:
         self.again.append(sent)
+        self.reasons.append(reason.code)
 
     async def _give_up(self, sent: Sent) -> None:
         self.given_up.append(sent)

@@ -183,6 +183,8 @@ class Fleet:
                 answer = await self._connection.request(subject, body, headers=headers, timeout=seconds)
             finally:
                 scopes.discard(scope)
+                if not scopes and self._asking.get(node) is scopes:
+                    del self._asking[node]
             return read_reply(answer.data, kind)
         raise NodeLost(f"node {node} was lost before it answered")
 
