@@ -57,6 +57,8 @@ class Arrivals:
         for held in self._held.values():
             if held.scope is not None:
                 held.scope.cancel()
+            elif held.handed_over is None:
+                held.is_withdrawn = True  # it waits for its turn
 
     def close(self, token: str) -> anyio.CancelScope | None:
         """Have a request not withdrawn any more. Returns what would have been cancelled, the first time."""

@@ -307,7 +307,7 @@ class Forwarding:
 
     async def _on_news(self, message: Message) -> None:
         if message.headers.get("Status") == NO_RESPONDERS:
-            self._retry(message.subject, NodeLost())
+            self._retry(message.subject, NodeStopping())
             return
         try:
             told = _told(message.data)

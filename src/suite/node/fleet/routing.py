@@ -434,7 +434,7 @@ class Routing:
         That also holds for what was read late: the first node has it served elsewhere, or will.
         """
         self._log.see(arrival.last_seq)
-        if arrival.token and self._presence.is_cut_off:
+        if arrival.token and (self._presence.is_cut_off or self._arrivals.is_withdrawn(arrival.token)):
             await self._hand_back(arrival)
             self._arrivals.end(arrival.token)
             return True
