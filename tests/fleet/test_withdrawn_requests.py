@@ -5,6 +5,7 @@ The node is real. The first node, which forwards, is played by the test.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
@@ -15,9 +16,9 @@ from suite.bus.connection import Connection, Message
 from suite.config import NatsSettings, Settings
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.events import InstanceLoadFailed, InstanceLoadStarted
-from suite.messages.presence import Forwarded
+from suite.messages.presence import Forwarded, GetArrivals, KnownArrivals
 from suite.messages.subjects import Subjects
-from suite.node.fleet.forwarding import EPOCH, REPLY, SEQ
+from suite.node.fleet.forwarding import ARRIVALS, EPOCH, MODEL, REPLY, SEQ
 from suite.node.fleet.presence import Presence
 from suite.node.node import Node
 from suite.node.serving import running_node
@@ -33,7 +34,7 @@ class FirstNode:
     def __init__(self, connection: Connection, epoch: int) -> None:
         self._connection = connection
         self._epoch = epoch
-        self._token, self._reply = connection.new_inbox(), connection.new_inbox()
+        self.token, self._reply = connection.new_inbox(), connection.new_inbox()
         self.told: list[str] = []
         self._answers = 0
 
@@ -42,19 +43,27 @@ class FirstNode:
         return self._answers
 
     async def listen(self) -> None:
-        await self._connection.subscribe(self._token, self._hear)
+        await self._connection.subscribe(self.token, self._hear)
         await self._connection.subscribe(self._reply, self._count)
 
-    async def forward(self, generation_id: str, model_id: str = "tiny", *, epoch: int = 0) -> None:
+    async def forward(
+        self,
+        generation_id: str,
+        model_id: str = "tiny",
+        *,
+        action: str = "generate_text",
+        epoch: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         request = GenerateTextRequest(
             model_id=model_id, prompt="Once", max_tokens=2, generation_id=generation_id
         )
-        headers = {REPLY: self._reply, SEQ: "0", EPOCH: str(epoch or self._epoch)}
+        own = {REPLY: self._reply, SEQ: "0", EPOCH: str(epoch or self._epoch)}
         await self._connection.publish(
-            SUBJECTS.node("box1", "action.generate_text"),
+            SUBJECTS.node("box1", f"action.{action}"),
             msgspec.json.encode(request),
-            headers=headers,
-            reply=self._token,
+            headers=own | dict(headers or {}),
+            reply=self.token,
         )
 
     async def _hear(self, message: Message) -> None:
@@ -104,13 +113,25 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
             itself.look()
             assert itself.page("").models["tiny"].memory == offered, "what was measured stands elsewhere"
 
+            await first.forward("by-an-alias", "nick", headers={MODEL: "tiny"})
+            await eventually(lambda: first.told[3:] == ["handed_over", "ended"])
+            await first.forward("nobody-knows-it", action="nosuch")
+            await eventually(lambda: first.told[5:] == ["ended"])
+            await eventually(lambda: first.heard() == 3)
+            question = GetArrivals(tokens=(first.token,))
+            answer = await connection.request(
+                SUBJECTS.node("box1", ARRIVALS), msgspec.json.encode(question), timeout=5
+            )
+            assert msgspec.json.decode(answer.data, type=KnownArrivals).requests == {}
+
+            first.told.clear()
             node.supervisor.admission.close()
             await first.forward("comes-when-it-stops", "other")
-            await eventually(lambda: first.told[3:] == ["misplaced"])
+            await eventually(lambda: first.told == ["misplaced"])
 
             monkeypatch.setattr(Presence, "is_cut_off", property(lambda _: True))
             await first.forward("is-read-late")
-            await eventually(lambda: first.told[4:] == ["misplaced"])
+            await eventually(lambda: first.told[1:] == ["misplaced"])
             abandoned = GenerateTextRequest(model_id="tiny", prompt="Once", max_tokens=2, stream=True)
             await connection.publish(
                 SUBJECTS.action("generate_text"),
@@ -120,8 +141,8 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
             before = node.commands_processed
             await eventually(lambda: node.commands_processed > before)
             await anyio.sleep(0.2)
-            assert node.supervisor.counts["generations"] == 1, "nobody listens to the answer"
-            assert first.heard() == 1
+            assert node.supervisor.counts["generations"] == 2, "nobody listens to the answer"
+            assert first.heard() == 3
 
             assert itself.again(()).paused == ()
             for number in range(2):

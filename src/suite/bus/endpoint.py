@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from copy import copy
 from typing import Any, Generic, TypeVar
-
-import msgspec
 
 from suite.bus.action import Action
 from suite.bus.wire import Message
@@ -61,34 +58,24 @@ class Endpoints(Generic[T]):
     """The endpoints of one service, found by any spelling of their names."""
 
     def __init__(self, actions: Sequence[Action[T]], subjects: Subjects, disabled: Mapping[str, str]) -> None:
-        routed = [each.name for each in actions if each.route == "model" and each.name in disabled]
-        self.all = tuple(
-            Endpoint(_refusing(each, disabled) if each.name in routed else each, subjects.action(each.name))
-            for each in actions
-        )
+        self.all = tuple(Endpoint(each, subjects.action(each.name)) for each in actions)
         spelled = {name: each for each in self.all for name in each.action.spellings}
-        off = disabled.keys() - routed
-        self.enabled = {name: each for name, each in spelled.items() if each.action.name not in off}
-        self._spelled = spelled
+        self.enabled = {name: each for name, each in spelled.items() if each.action.name not in disabled}
+        self.disabled = {name: each for name, each in spelled.items() if each.action.name in disabled}
         self._settings = disabled
 
     def refusal(self, name: str) -> tuple[Endpoint[T] | None, SuiteError]:
         """The endpoint of a name that is not enabled, None if it is unknown, and the error for its caller."""
-        if (endpoint := self._spelled.get(name)) is None:
+        if (endpoint := self.disabled.get(name)) is None:
             return None, UnknownAction(f"Unknown action: {name[:NAME_LIMIT]}")
-        return endpoint, _disabled(endpoint.action.name, self._settings)
+        return endpoint, self._switched_off(endpoint.action.name)
 
+    def check_enabled(self, endpoint: Endpoint[T]) -> None:
+        """Raise Disabled if an action is switched off."""
+        if endpoint.action.name in self._settings:
+            raise self._switched_off(endpoint.action.name)
 
-def _refusing(action: Action[T], settings: Mapping[str, str]) -> Action[T]:
-    """An action of models that is switched off: another node may serve it, but this one refuses it."""
-
-    async def refuse(*_: object) -> msgspec.Struct:
-        raise _disabled(action.name, settings)
-
-    refusing = copy(action)
-    refusing.handler = refuse
-    return refusing
-
-
-def _disabled(action: str, settings: Mapping[str, str]) -> Disabled:
-    return Disabled(f"{action} is switched off on this node: set {settings[action]} to true to have it")
+    def _switched_off(self, action: str) -> Disabled:
+        return Disabled(
+            f"{action} is switched off on this node: set {self._settings[action]} to true to have it"
+        )

@@ -12,6 +12,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from suite.messages.actions.base import ErrorReply
+
 PROTOCOL: Final = 1
 """Nodes work together only with those of the same protocol."""
 
@@ -122,3 +124,18 @@ class Forwarded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     instance_id: str = ""
     """With `handed_over`: the instance whose process answers it."""
     generation_id: str = ""
+    error: ErrorReply | None = None
+    """With `misplaced`: why it is given back. The client hears that if no other node can serve it."""
+
+
+class GetArrivals(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks a node which of these requests, which were forwarded to it, it still has."""
+
+    tokens: tuple[str, ...]
+
+
+class KnownArrivals(msgspec.Struct, frozen=True, kw_only=True):
+    """Those of the requests that the node has."""
+
+    requests: dict[str, Forwarded | None]
+    """Whose process may answer each; null while none does."""
