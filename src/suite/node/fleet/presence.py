@@ -190,7 +190,7 @@ class Presence:
                 logger.warning("this node was stopped, or cut off, for %.1f s: others do its work", away)
             self._on_cut_off()
         elif was_cut_off and not self._was_cut_off:
-            logger.info("this node is heard again")
+            logger.info("this node is not cut off any more")
 
     def _look_for_lost(self) -> None:
         for node in self._peers.silent():
