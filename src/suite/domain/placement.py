@@ -145,26 +145,29 @@ def _options(wanted: Wanted, nodes: Nodes) -> _Options:
     hosting = [each for each in nodes.hosting(model_id) if each.node not in excluded]
     offers = nodes.offering(model_id)
     closed = excluded.union([each.node for each in hosting])
-    # What most have, so that the id stands for one file, whichever node decides.
-    content = _most_frequent(hosting, offers, closed, model_id)
-
-    def is_meant(digest: str) -> bool:
-        # What is not known yet cannot be told apart.
-        return digest == content or not digest or not content
-
-    others = {
-        each.node for each in hosting if not is_meant(each.hosted[model_id].sha256 or _digest(each, model_id))
-    }
-    for offered, views in offers:
-        if not is_meant(offered.sha256):
-            others |= views.keys() - closed
+    known = {each.hosted[model_id].sha256 for each in hosting}
+    known.update([each.offered.sha256 for each in offers])
+    known.discard("")
+    others: set[str] = set()
+    content = next(iter(known), "")
+    if len(known) > 1 or excluded:
+        content = _most_frequent(hosting, offers, closed, model_id)
+        others = {each.node for each in hosting if not _is_same(_digest(each, model_id), content)}
+        for offered, views in offers:
+            if not _is_same(offered.sha256, content):
+                others |= views.keys() - closed
     return _Options(
         content=content,
         hosts=[_Host(each, each.hosted[model_id]) for each in hosting if each.node not in others],
-        offers=[each for each in offers if is_meant(each.offered.sha256)],
+        offers=[each for each in offers if _is_same(each.offered.sha256, content)],
         closed=closed,
         others=tuple(sorted(others)),
     )
+
+
+def _is_same(digest: str, content: str) -> bool:
+    """Whether it may be the same content: what is not known yet cannot be told apart."""
+    return digest == content or not digest or not content
 
 
 def _most_frequent(
