@@ -631,3 +631,23 @@ async def test_a_server_that_is_gone_is_named_with_where_its_address_is_from(tmp
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1.*connection\.json"):
         async with suite.connect(data_dir=tmp_path):
             pass
+
+
+async def test_only_what_another_node_can_generate_is_requested_again_when_a_node_is_lost(
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+
+    async def generate_text(call: Call) -> None:
+        asked.append(call.body["conversation_id"])
+        await call.send(Heartbeat())
+
+    async with (
+        KillableServer.start(tmp_path) as server,
+        responding(server.access, generate_text=generate_text),
+        suite.connect(server.access.url, silence_seconds=0.3) as client,
+    ):
+        for conversation_id, continue_ in (("whole", False), ("new turn", True)):
+            with pytest.raises(NodeLost):
+                await client.generate_text("m", "Once", conversation_id=conversation_id, continue_=continue_)
+    assert asked == ["whole", "whole", "new turn"]

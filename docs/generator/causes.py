@@ -85,7 +85,7 @@ BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {
     "explain": ("model_not_found", "not_a_decision", "event_gone", "time_before_log", *_QUERY),
     "get_fleet": _QUERY,
     "rebuild_projection": ("conflict", "rebuild_would_lose", "read_model_unavailable"),
-    "drain_node": ("node_not_found", "cancelled", *_APPEND),
+    "drain_node": ("node_not_found", "cancelled", "timeout", *_APPEND),
     "create_key": ("key_exists", "conflict", *_APPEND),
     "revoke_key": ("key_not_found", "conflict", *_APPEND),
 }

@@ -15,7 +15,7 @@ from suite.engine.snapshots.file import Saved, pack, to_bytes
 from suite.errors import ConversationGone, StoreFull
 from suite.identity import new_id
 from suite.messages.actor import ConversationStored, GetConversation, MovingSpec
-from support.actors import SUBJECTS, Actor, Stage, stage
+from support.actors import INSTANCE, MODEL, NODE, SECONDS, SUBJECTS, Actor, Stage, stage
 from support.models import tiny_model
 
 FORMER = "box9"
@@ -51,8 +51,20 @@ async def lying(_: Stage, __: GetConversation) -> ConversationStored:
     return ConversationStored(name="nothing")
 
 
+def bucket(on: Stage) -> Bucket:
+    return Bucket(
+        on.node,
+        MOVING.bucket,
+        ttl_seconds=MOVING.ttl_seconds,
+        max_bytes=MOVING.max_bytes,
+        storage="memory",
+        replicas=1,
+        new_id=new_id,
+    )
+
+
 async def stored(on: Stage, data: bytes) -> ConversationStored:
-    async with Bucket.of_conversations(on.node, MOVING, new_id=new_id).opened() as store:
+    async with bucket(on).opened() as store:
         await store.put("name", data)
     return ConversationStored(name="name")
 
@@ -98,7 +110,7 @@ async def test_whatever_the_former_node_does_the_prompt_is_read(tmp_path: Path) 
                 reply = await client.success()
             assert reply.usage.reused_tokens < FEW < reply.usage.prompt_tokens, name
             assert [each.conversation_id for each in heard] == [name]
-        async with Bucket.of_conversations(on.node, MOVING, new_id=new_id).opened() as store:
+        async with bucket(on).opened() as store:
             assert await store.info("name") is None
 
 
@@ -109,7 +121,44 @@ async def test_what_is_older_than_what_another_node_has_is_not_continued(tmp_pat
             async with on.actor(path, **{**SETTINGS, "moving": moving}) as actor:
                 first = await actor.generate("first", prompt="Once", max_tokens=2, conversation_id="c")
                 await first.success()
+                fields = {"prompt": " upon", "max_tokens": 2, "conversation_id": "c", "continue": True}
                 async with asking(on, actor, refusing):
-                    fields = {"prompt": " upon", "max_tokens": 2, "conversation_id": "c", "continue": True}
                     second = await actor.generate("second", **fields)
                     assert (await second.error()).code == ConversationGone.code
+
+
+async def test_what_ends_before_it_has_come_over_leaves_nothing_that_could_be_continued(
+    tmp_path: Path,
+) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf", context=4096)
+    async with stage(tmp_path) as on, on.actor(path, **SETTINGS) as actor:
+        first = await actor.generate("first", prompt="Once", max_tokens=2, conversation_id="c")
+        await first.success()
+        fields = {"max_tokens": 2, "conversation_id": "c", "continue": True}
+        actor.former_node = FORMER  # which is not there
+        refused = await actor.generate("refused", prompt=STORY * 20, **fields)
+        await refused.error()
+        actor.former_node = ""
+        third = await actor.generate("third", prompt=" upon", **fields)
+        assert (await third.error()).code == ConversationGone.code
+
+
+async def test_what_another_node_could_not_restore_stays_and_goes_on_here(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny.gguf", context=4096)
+    async with stage(tmp_path) as on, on.actor(path, **SETTINGS) as actor:
+        first = await actor.generate("first", prompt="Once", max_tokens=2, conversation_id="c")
+        await first.success()
+        asked = GetConversation(
+            model_id=MODEL,
+            content="0" * 64,
+            key="another",
+            conversation_id="c",
+            reading_seconds=None,
+            is_needed=True,
+        )
+        subject = SUBJECTS.actor(NODE, INSTANCE, "export")
+        answer = await on.node.request(subject, msgspec.json.encode(asked), timeout=SECONDS)
+        assert msgspec.json.decode(answer.data, type=ConversationStored) == ConversationStored()
+        fields = {"prompt": " upon", "max_tokens": 2, "conversation_id": "c", "continue": True}
+        second = await actor.generate("second", **fields)
+        assert (await second.success()).usage.reused_tokens

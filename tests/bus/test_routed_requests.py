@@ -103,7 +103,12 @@ class Rig:
         """Have a request come from another node."""
         await self.service.receive(
             Arrival(
-                subject=f"suite.action.{name}", data=b"{}", reply=self.reply, token=token, model_id=model_id
+                subject=f"suite.action.{name}",
+                data=b"{}",
+                reply=self.reply,
+                is_for_client=True,
+                token=token,
+                model_id=model_id,
             )
         )
 

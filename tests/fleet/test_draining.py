@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from suite.client import Client
-from suite.errors import InvalidRequest, NodeNotFound
+from suite.errors import InvalidRequest, NodeNotFound, RequestTimeout
 from suite.messages.actions.drain import DrainNodeReply, DrainNodeRequest, MovedModel
 from suite.messages.events import Generated
 from suite.messages.signals import Draining
@@ -71,6 +71,14 @@ async def test_a_drained_node_gets_no_new_work_and_others_have_its_models(tmp_pa
         assert {file.node for file in red.files if file.node_draining} == {"box1"}
 
         assert (await client.drain_node("box1")).seq is None, "it is being drained already"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.generate("own", "Once", max_tokens=100_000).finish)
+            with anyio.fail_after(20):
+                while not await generating(box1):
+                    await anyio.sleep(0.01)
+            with pytest.raises(RequestTimeout, match=r"own \(1 generation, no other node has it\)"):
+                await client.drain_node("box1", wait_ms=100)
+            tasks.cancel_scope.cancel()
         undone = await client.drain_node("box1", undo=True)
         assert (undone.draining, undone.models) == (False, ())
         await until_draining(client)

@@ -1,4 +1,4 @@
-"""A node knows from which other one a conversation has come to it, until it is asked."""
+"""A node knows which other one has a conversation, until that has come here."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ def peers(*others: str) -> Peers:
     return found
 
 
-def test_where_a_conversation_was_is_told_once() -> None:
+def test_where_a_conversation_is_it_stays_until_it_has_come_here() -> None:
     known = peers("box1", "box2")
+    known.note_conversation(1, "box2")
     known.note_conversation(1, "box1")
+    assert [known.former_node(1), known.former_node(1)] == ["box1", "box1"]
     known.note_conversation(1, "here")
-    known.note_conversation(1, "here")
-    assert known.take_former_node(1) == "box1"
-    assert known.take_former_node(1) == ""
+    assert [known.former_node(1), known.former_node(2)] == ["", ""]
+    known.note_conversation(1, "box2")
+    assert known.former_node(1) == "box2"
 
 
-def test_what_went_on_elsewhere_or_whose_node_is_gone_has_no_former_node() -> None:
-    known = peers("box1", "box2")
-    for conversation, node in ((1, "box2"), (2, "here")):
-        known.note_conversation(conversation, "box1")
-        known.note_conversation(conversation, "here")
-        known.note_conversation(conversation, node)
-    known.forget("box1")
-    assert (known.take_former_node(1), known.take_former_node(2), known.take_former_node(3)) == ("", "", "")
+def test_a_node_that_has_gone_has_had_its_conversations_nevertheless() -> None:
+    known = peers("box1")
+    known.note_conversation(1, "box1")
+    known.lose("box1")
+    assert known.former_node(1) == "box1"

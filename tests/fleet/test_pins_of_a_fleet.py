@@ -20,19 +20,24 @@ async def test_another_node_keeps_what_a_node_that_died_has_kept_and_one_copy_is
 ) -> None:
     models = tmp_path / "models"
     models.mkdir()
-    for name in ("any", "bound"):
+    for name in ("any", "bound", "dropped"):
         tiny_model(models / f"{name}.gguf")
     async with fleet({"box1": models, "box2": models}, tmp_path) as found:
         first = (await found.client.pin_model("any")).node
         other = "box2" if first == "box1" else "box1"
         await found.client.on_node(first).pin_model("bound")
+        await found.client.on_node(first).load_model("dropped")
+        assert (await found.client.pin_model("dropped")).node == first
         with anyio.fail_after(SECONDS):
             await pinned_and_loaded(found.client, "any", first)
             await found.nodes[first].kill()
+            await found.client.unpin_model("dropped")
             moved = await happened(found.client, "model.any.pinned", number=2)
             assert isinstance(moved, ModelPinned)
             assert (moved.node, moved.may_move) == (other, True)
             await pinned_and_loaded(found.client, "any", other)
+            dropped = (await found.client.get_model_status("dropped")).model
+            assert dropped is not None and dropped.pinned_on == (), "it was unpinned while its node was lost"
             async with found.node(first, models):
                 unpinned = await happened(found.client, "model.any.unpinned")
                 assert isinstance(unpinned, ModelUnpinned) and unpinned.node == first

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import anyio
 
 from suite.bus.service import Call, action
-from suite.errors import Cancelled, InvalidRequest
+from suite.errors import Cancelled, InvalidRequest, RequestTimeout
+from suite.explanation.words import counted
 from suite.messages.actions.drain import DrainNodeReply, DrainNodeRequest, MovedModel
 from suite.messages.signals import Draining
 from suite.node.generations import beating
@@ -31,7 +33,10 @@ async def drain_node(node: Node, request: DrainNodeRequest, call: Call) -> Drain
         return _reply(node, seq, f"{node.name} is being drained")
     with anyio.CancelScope() as scope:
         async with beating(call if request.stream else None, scope.cancel):
-            await _until_drained(node, call if request.stream else None)
+            with anyio.move_on_after(request.wait_ms / 1000) as waiting:
+                await _until_drained(node, call if request.stream else None)
+            if waiting.cancelled_caught:
+                raise RequestTimeout(await _left(node, request.wait_ms / 1000))
         return _reply(node, seq, _said(node))
     raise Cancelled("nobody waits for this any more: the node is still being drained")
 
@@ -51,6 +56,19 @@ def _now(node: Node) -> Draining | None:
     if not node.drain.is_moving and not generations:
         return None
     return Draining(node=node.name, generations=generations, loading=node.drain.loading)
+
+
+async def _left(node: Node, seconds: float) -> str:
+    """What a node still does, and why that may not end."""
+    left = f"{node.name} still has something to do after {seconds:g} s"
+    if node.drain.loading is not None:
+        return f"{left}: {node.drain.loading} is being loaded elsewhere; the drain goes on"
+    why = {each.model_id: f", {each.problem}" for each in node.drain.moved if each.problem is not None}
+    counts = Counter(each.model_id for each in await node.generations.running(None))
+    serves = "; ".join(
+        f"{id} ({counted(count, 'generation')}{why.get(id, '')})" for id, count in counts.items()
+    )
+    return f"{left}: it serves {serves}. It gets nothing new that another node has; the drain goes on"
 
 
 def _said(node: Node) -> str:

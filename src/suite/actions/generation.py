@@ -67,7 +67,7 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
             generation_id=generation_id,
             request=request,
             warnings=warnings,
-            former_node=node.fleet.take_former_node(model.model_id, request.conversation_id),
+            former_node=node.fleet.former_node(model.model_id, request.conversation_id),
         )
         terms = node.terms(
             request.load_wait_ms, request.keep_alive, stream=request.stream, priority=request.priority
@@ -76,6 +76,8 @@ async def generate_text(node: Node, request: GenerateTextRequest, call: Call) ->
         await node.generations.start(
             pending, model, handover, call.reply, signalled, terms=terms, commit=call.commit
         )
+        # Not before: until then the conversation is where it was.
+        node.fleet.note_conversation(model.model_id, request.conversation_id)
     return HandedOver()
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from suite.actions.gathering import gathered
 from suite.bus.service import Call, action
 from suite.catalogue import Model
-from suite.errors import Cancelled, LogNotWritable, SuiteError
+from suite.errors import Cancelled, InvalidRequest, LogNotWritable, Overloaded, SuiteError
 from suite.messages.actions.residency import (
     LoadModelReply,
     LoadModelRequest,
@@ -36,6 +36,9 @@ WAITING = 1024
 @action("load_model", limit=WAITING, queue=0, route="model")
 async def load_model(node: Node, request: LoadModelRequest, call: Call) -> LoadModelReply:
     """Load a model and answer when it is ready."""
+    _check_of_node(
+        call, purpose=request.purpose != "request", only_evicting=request.only_evicting is not None
+    )
     signalled = call if request.stream else None
     with anyio.CancelScope() as scope:
         async with beating(signalled, scope.cancel):
@@ -89,10 +92,17 @@ def _unload_seconds(request: UnloadModelRequest) -> float:
 
 
 @action("unload_model", route="each")
-@gathered("unload_model", _unloaded, seconds=_unload_seconds, changes=True)
 async def unload_model(node: Node, request: UnloadModelRequest, call: Call) -> UnloadModelReply:
     """Unload a model and answer when its memory is freed."""
+    _check_of_node(call, reason=request.reason != "requested")
+    return await _unload(node, request, call)
+
+
+@gathered("unload_model", _unloaded, seconds=_unload_seconds, changes=True)
+async def _unload(node: Node, request: UnloadModelRequest, call: Call) -> UnloadModelReply:
     model = node.model(request.model_id)
+    if request.reason == "spare":
+        _check_idle(node, model.model_id)
     instance = await node.supervisor.unload(
         model.model_id,
         request.reason,
@@ -147,6 +157,7 @@ def _unpinned(_: UnpinModelRequest, replies: Mapping[str, UnpinModelReply]) -> U
 @gathered("unpin_model", _unpinned, changes=True)
 async def unpin_model(node: Node, request: UnpinModelRequest, _: Call) -> UnpinModelReply:
     """Stop keeping a model loaded."""
+    node.pins.on_unpin(node.fleet.canonical(request.model_id))
     model_id = node.pins.id_of(request.model_id)
     seq = await node.pins.unpin(model_id)
     return UnpinModelReply(
@@ -184,6 +195,20 @@ async def release_model(node: Node, request: ReleaseModelRequest, _: Call) -> Re
         else f"{model_id} is not quarantined on {node.name} any more: the next request loads it",
         seq=seq,
     )
+
+
+def _check_of_node(call: Call, **given: bool) -> None:
+    """Check that a client has not given what only nodes send to each other. Raises InvalidRequest."""
+    for field, is_given in given.items():
+        if is_given and not call.is_of_node:
+            raise InvalidRequest(f"field {field!r} is only for what nodes ask of each other: leave it out")
+
+
+def _check_idle(node: Node, model_id: str) -> None:
+    """Check that nobody uses a spare copy: what is generated there would be cut. Raises Overloaded."""
+    instance = node.supervisor.instances.get(model_id)
+    if instance is not None and not instance.is_idle:
+        raise Overloaded(f"{model_id} is in use on {node.name}: its copy stays")
 
 
 def _where(message: str, nodes: Iterable[str]) -> str:

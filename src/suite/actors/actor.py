@@ -22,8 +22,8 @@ from suite.actors.moving import Moving
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.actors.tokens import Tokens
 from suite.bus.absence import NO_RESPONDERS
-from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection, Message
+from suite.conversation_store import ConversationStore
 from suite.engine.grammar.grammar import Grammars
 from suite.engine.prompts.prompt import Prompter
 from suite.engine.thread import EngineThread
@@ -114,10 +114,8 @@ async def serve(
                 )
                 moving: Moving | None = None
                 if spec.moving is not None:
-                    bucket = Bucket.of_conversations(connection, spec.moving, new_id=new_id)
-                    moving = Moving(
-                        spec, bucket, connection=connection, engine=engine, new_id=new_id, clock=clock
-                    )
+                    store = ConversationStore(connection, spec.moving, new_id=new_id, clock=clock)
+                    moving = Moving(spec, store, connection=connection, engine=engine, clock=clock)
                 resources = GenerationResources(
                     spec=spec,
                     connection=connection,

@@ -204,6 +204,7 @@ class ClientGeneration:
     async def _prepare(self, session: AsyncExitStack) -> Sequence[EngineRequest]:
         """Prepare a request for each choice; none: it was cancelled, or its deadline passed, meanwhile."""
         request, resources = self._request, self._resources
+        await self._supersede_conversation()
         deadline = None if request.deadline_ms is None else self._accepted + request.deadline_ms / 1000
         with self._preparing as preparing:
             if deadline is not None:
@@ -222,19 +223,22 @@ class ClientGeneration:
             generation.end(self._cancelled or "deadline")
         return ()
 
-    async def _bring_conversation(self, request: EngineRequest) -> None:
-        """Take over the conversation from the node that has had it, if that is another one."""
-        moving, node, id = self._resources.moving, self._former_node, request.conversation_id
-        if not node or id is None or not request.reuse:
-            return
-        has_come = moving is not None and await moving.bring(
-            node, id, request.prompt, is_needed=request.continues
-        )
-        if request.continues and not has_come:
-            # What is here of it may be from before it was there, and must not be gone on with.
+    async def _supersede_conversation(self) -> None:
+        """Have nothing go on from what is here of a conversation that was on another node since.
+
+        That holds also if this generation ends before it has brought the conversation from there.
+        """
+        id = self._request.conversation_id
+        if self._former_node and id is not None:
             await asyncio.wrap_future(
                 self._resources.engine.run_between_steps(lambda _, engine: engine.supersede(id))
             )
+
+    async def _bring_conversation(self, request: EngineRequest) -> None:
+        """Take over the conversation from the node that has had it, if that is another one."""
+        moving, node, id = self._resources.moving, self._former_node, request.conversation_id
+        if moving is not None and node and id is not None and request.reuse:
+            await moving.bring(node, id, request.prompt, is_needed=request.continues)
 
     def _forgets(self) -> tuple[str, ...]:
         """A warning if the other answers take the only slot from the conversation."""

@@ -13,18 +13,17 @@ from functools import partial
 from typing import Final, TypeVar
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from suite.actors.state_key import content_of, state_key
-from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection
-from suite.domain.moving import LATENCY_SECONDS, StoreSpeed, is_worth_moving, patience_seconds
-from suite.engine.engine import Engine, Exported
-from suite.engine.snapshots.file import InvalidSnapshotFile, Saved, from_bytes, to_bytes
+from suite.conversation_store import ConversationStore
+from suite.domain.moving import LATENCY_SECONDS, patience_seconds
+from suite.engine.engine import Engine
+from suite.engine.snapshots.file import InvalidSnapshotFile, Saved
 from suite.engine.thread import EngineThread
 from suite.errors import SuiteError
-from suite.identity import Clock, NewId
+from suite.identity import Clock
 from suite.messages.actor import ActorSpec, ConversationStored, GetConversation
 from suite.messages.subjects import Subjects
 
@@ -34,7 +33,6 @@ logger = logging.getLogger("suite.actor")
 
 NEEDED_SECONDS: Final = 10.0
 """How long a conversation is waited for that cannot be read again, as only its new turn was sent."""
-REMOVE_SECONDS: Final = 0.5
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,22 +43,19 @@ class Moving:
     def __init__(
         self,
         spec: ActorSpec,
-        bucket: Bucket,
+        store: ConversationStore,
         *,
         connection: Connection,
         engine: EngineThread,
-        new_id: NewId,
         clock: Clock,
     ) -> None:
         self._spec = spec
         self._key = state_key(spec)
-        self._bucket = bucket
+        self._store = store
         self._connection = connection
         self._subjects = Subjects(spec.subject_root)
         self._engine = engine
-        self._new_id = new_id
         self._clock = clock
-        self._speed = StoreSpeed()
         self._exporting = anyio.Lock()
 
     # --- to other nodes -------------------------------------------------------------------------------------
@@ -70,42 +65,26 @@ class Moving:
 
         Raises StoreFull and Unavailable.
         """
+        if asked.key != self._key:  # it cannot be restored there, and stays what it is here
+            return ConversationStored()
         async with self._exporting:  # one state is in memory twice at a time
             exported = await self._run(lambda engine: engine.export(asked.conversation_id))
-            if exported is None or not self._is_worth(asked, exported):
+            if exported is None:
                 return ConversationStored()
-            name = self._new_id()
-            await self._put(name, exported.saved)
-            return ConversationStored(name=name)
-
-    def _is_worth(self, asked: GetConversation, exported: Exported) -> bool:
-        if asked.key != self._key:
-            return False
-        reading = exported.reading_seconds if asked.reading_seconds is None else asked.reading_seconds
-        return asked.is_needed or is_worth_moving(
-            exported.saved.size,
-            reading_seconds=patience_seconds(exported.saved.token_count, reading_seconds=reading),
-            bytes_per_second=self._speed.bytes_per_second,
-        )
-
-    async def _put(self, name: str, saved: Saved) -> None:
-        data = await anyio.to_thread.run_sync(to_bytes, self._key, saved)
-        began = self._clock()
-        async with self._bucket.opened() as store:
-            await store.put(name, data)
-        self._speed.note(len(data), self._clock() - began)
+            reading = exported.reading_seconds if asked.reading_seconds is None else asked.reading_seconds
+            return await self._store.give(asked, exported.saved, reading_seconds=reading)
 
     # --- from other nodes -----------------------------------------------------------------------------------
 
-    async def bring(self, node: str, conversation_id: str, prompt: list[int], *, is_needed: bool) -> bool:
-        """Take over a conversation from the node that has had it. Returns whether it came.
+    async def bring(self, node: str, conversation_id: str, prompt: list[int], *, is_needed: bool) -> None:
+        """Take over a conversation from the node that has had it, if it comes.
 
         `is_needed`: the prompt is only the new turn, and cannot be read without what was before.
         """
         reading = await self._run(lambda engine: engine.reading_seconds(prompt, conversation_id))
         patience = NEEDED_SECONDS if is_needed else patience_seconds(len(prompt), reading_seconds=reading)
         if patience <= LATENCY_SECONDS:
-            return False
+            return
         asked = GetConversation(
             model_id=self._spec.model_id,
             content=content_of(self._spec),
@@ -116,20 +95,19 @@ class Moving:
         )
         with anyio.move_on_after(patience) as waiting:
             try:
-                return await self._take_over(node, asked, patience)
+                await self._take_over(node, asked, patience)
             except (SuiteError, InvalidSnapshotFile, msgspec.MsgspecError) as error:
                 logger.warning("a conversation does not come from %s, and is read again: %s", node, error)
             except Exception:
                 logger.exception("a conversation does not come from %s, and is read again", node)
         if waiting.cancelled_caught:
             logger.warning("a conversation does not come from %s in time, and is read again", node)
-        return False
 
-    async def _take_over(self, node: str, asked: GetConversation, seconds: float) -> bool:
+    async def _take_over(self, node: str, asked: GetConversation, seconds: float) -> None:
         began = self._clock()
         saved = await self._get(node, asked, seconds)
         if saved is None:
-            return False
+            return
         await self._run(lambda engine: engine.adopt(saved))
         logger.info(
             "%d tokens of a conversation came from %s: %d bytes in %.0f ms",
@@ -138,7 +116,6 @@ class Moving:
             saved.size,
             (self._clock() - began) * 1000,
         )
-        return True
 
     async def _get(self, node: str, asked: GetConversation, seconds: float) -> Saved | None:
         subject = self._subjects.node(node, "conversation")
@@ -148,30 +125,10 @@ class Moving:
             raise SuiteError(stored.message)
         if not stored.name:
             return None
-        try:
-            return await self._read(stored.name, asked.conversation_id)
-        finally:
-            with anyio.move_on_after(REMOVE_SECONDS, shield=True):
-                await self._remove(stored.name)
-
-    async def _read(self, name: str, conversation_id: str) -> Saved | None:
-        began = self._clock()
-        async with self._bucket.opened() as store:
-            data = await store.get(name)
-        if data is None:
-            return None
-        self._speed.note(len(data), self._clock() - began)
-        saved = await anyio.to_thread.run_sync(from_bytes, self._key, data)
-        if saved.conversation_id != conversation_id:
+        saved = await self._store.take(stored.name, self._key)
+        if saved is not None and saved.conversation_id != asked.conversation_id:
             raise InvalidSnapshotFile("it is of another conversation")
         return saved
-
-    async def _remove(self, name: str) -> None:
-        try:
-            async with self._bucket.opened() as store:
-                await store.delete(name)
-        except SuiteError as error:
-            logger.warning("a conversation is left in the object store until it expires: %s", error)
 
     async def _run(self, work: Callable[[Engine], T]) -> T:
         return await asyncio.wrap_future(self._engine.run_between_steps(partial(_with_engine, work)))

@@ -50,6 +50,7 @@ class Call:
         "given",
         "gone",
         "headers",
+        "is_of_node",
         "reply",
         "warnings",
     )
@@ -65,6 +66,7 @@ class Call:
         receipt: str = "",
         *,
         commit: Commit | None = None,
+        is_of_node: bool = False,
     ) -> None:
         """`receipt`: the subject on which the server says that nobody received a signal."""
         self._connection = connection
@@ -84,6 +86,8 @@ class Call:
 
         It raises NodeStopping if the request is served elsewhere by now.
         """
+        self.is_of_node = is_of_node
+        """Whether another node asks for itself, and not for a client."""
         self.gone = anyio.Event()
         """Set when nobody receives the signals any more."""
 

@@ -14,6 +14,8 @@ from suite.errors import SuiteError
 class Arrival(Message, frozen=True, kw_only=True):
     """A request as its client sent it, which another node has handed over."""
 
+    is_for_client: bool
+    """Whether a client waits for the answer, and not the other node itself."""
     token: str
     """The subject on which the first node hears what becomes of it; empty if nobody does."""
     last_seq: int = 0

@@ -11,7 +11,6 @@ from suite.bus.connection import Connection
 from suite.bus.object_store import ObjectStore, Storage
 from suite.errors import Unavailable
 from suite.identity import NewId
-from suite.messages.actor import MovingSpec
 
 
 class Bucket:
@@ -38,19 +37,6 @@ class Bucket:
         self._new_id = new_id
         self._opening = anyio.Lock()
         self._store: ObjectStore | None = None
-
-    @classmethod
-    def of_conversations(cls, connection: Connection, spec: MovingSpec, *, new_id: NewId) -> Bucket:
-        """The bucket through which conversations go. It is in memory only: they are on no other disk."""
-        return cls(
-            connection,
-            spec.bucket,
-            ttl_seconds=spec.ttl_seconds,
-            max_bytes=spec.max_bytes,
-            storage="memory",
-            replicas=spec.replicas,
-            new_id=new_id,
-        )
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[ObjectStore]:

@@ -310,6 +310,7 @@ class Service(Generic[T]):
                     given=fields.keys(),
                     receipt=receipt,
                     commit=self._commit(message),
+                    is_of_node=isinstance(message, Arrival) and not message.is_for_client,
                 )
                 if stream:
                     self._streaming[receipt] = call

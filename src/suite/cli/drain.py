@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 @click.argument("node")
 @click.option("--undo", is_flag=True, help="Let it take work again.")
 @click.option("--no-wait", is_flag=True, help="Return as soon as it has begun.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 86_400),
+    default=900.0,
+    show_default=True,
+    help="Seconds to wait; then it says what the node still does, which goes on.",
+)
 @client_command
-def drain(target: Target, node: str, undo: bool, no_wait: bool) -> None:
+def drain(target: Target, node: str, undo: bool, no_wait: bool, timeout: float) -> None:
     """Take NODE out of service, and return when it has nothing to do any more.
 
     Other nodes load its pinned models and those that were used in the last ten minutes, where they have room.
@@ -39,7 +46,9 @@ def drain(target: Target, node: str, undo: bool, no_wait: bool) -> None:
 
     try:
         reply = target.run(
-            lambda client: client.drain_node(node, undo=undo, wait=not no_wait, on_progress=tell)
+            lambda client: client.drain_node(
+                node, undo=undo, wait=not no_wait, wait_ms=round(timeout * 1000), on_progress=tell
+            )
         )
     except KeyboardInterrupt as interrupt:
         undone = arguments("drain", node, "--undo")

@@ -201,20 +201,22 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         *,
         undo: bool = False,
         wait: bool = True,
+        wait_ms: int = 900_000,
         on_progress: Callable[[Draining], None] | None = None,
     ) -> DrainNodeReply:
         """Take a node out of service, and return when it has nothing to do any more; ``undo`` takes it back.
 
         Its pinned models and those that were used lately are loaded on other nodes first. ``on_progress`` is
         called with what it still does. It goes on when this call is cancelled. Requires the role operator.
-        Raises NodeNotFound, and NodeLost when the node ends meanwhile.
+        Raises NodeNotFound, NodeLost when the node ends meanwhile, and RequestTimeout with what it still does
+        after ``wait_ms``.
         """
 
         def hear(signal: Signal) -> None:
             if on_progress is not None and isinstance(signal, Draining):
                 on_progress(signal)
 
-        request = DrainNodeRequest(node=node, undo=undo, wait=wait, stream=True)
+        request = DrainNodeRequest(node=node, undo=undo, wait=wait, wait_ms=wait_ms, stream=True)
         return await self._exchange("drain_node", request, DrainNodeReply, hear)
 
     async def push_model(
@@ -451,7 +453,8 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
     ) -> GenerateTextReply:
         """Request a generation, and once more under the same id if its node is lost before any text came.
 
-        What the lost node may still send then goes to an inbox that is gone.
+        What the lost node may still send then goes to an inbox that is gone. What continues a conversation is
+        not requested again: its tokens were on that node.
         """
         begun = False
 
@@ -463,7 +466,7 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         try:
             return await self._exchange("generate_text", body, GenerateTextReply, note)
         except NodeLost as lost:
-            if begun:
+            if begun or body.get("continue", False) is not False:
                 raise
             return await self._exchange_instead(lost, body, hear)
 

@@ -286,6 +286,7 @@ def make_node(
             supervisor,
             tasks=env.tasks,
             new_id=env.new_id,
+            clock=clock,
         ),
         gateway=env.gateway,
         new_id=env.new_id,

@@ -24,8 +24,8 @@ logger = logging.getLogger("suite.node")
 
 HOT_SECONDS: Final = 600.0
 """A model that was used within this time is loaded elsewhere before its node gets no more work."""
-LOAD_SECONDS: Final = 600.0
-"""How long another node may take to load a model."""
+MOVE_SECONDS: Final = 600.0
+"""How long other nodes may take to load all of them. What they have not loaded by then, they do not have."""
 
 
 class Drain:
@@ -97,9 +97,11 @@ class Drain:
 
     async def _run(self, moving: anyio.CancelScope) -> None:
         with moving:
+            until = self._clock() + MOVE_SECONDS
             for instance in list(self._hot()):
                 self.loading = instance.model.model_id
-                self.moved += (await self._move(instance.model.model_id),)
+                seconds = max(0.0, until - self._clock())
+                self.moved += (await self._move(instance.model.model_id, seconds),)
             self._fleet.take_work(False)
         self.loading = None
 
@@ -111,25 +113,22 @@ class Drain:
             if is_wanted and instance.phase in ("loading", "loaded"):
                 yield instance
 
-    async def _move(self, model_id: str) -> MovedModel:
+    async def _move(self, model_id: str, seconds: float) -> MovedModel:
         """Have another node load a model, unless one has it. Nothing leaves another node for it."""
         wanted = Wanted(model_id=model_id, excluded=frozenset({self._node}))
         placement = place(wanted, self._fleet.routing.views(), here=self._node)
         if placement is None:
             return MovedModel(model_id=model_id, node=None, problem="no other node has it")
+        if placement.node in self._fleet.draining:
+            return MovedModel(model_id=model_id, node=None, problem="no other node that takes work has it")
         if placement.reason == "loaded":
             return MovedModel(model_id=model_id, node=placement.node)
         if placement.reason != "fits":
             return MovedModel(model_id=model_id, node=None, problem="no other node has room for it now")
-        answer = await self._load(model_id, placement.node)
-        if isinstance(answer, SuiteError):
-            problem = f"{placement.node} does not load it: {answer.message}"
+        try:
+            request = LoadModelRequest(model_id=model_id, node=placement.node)
+            await self._fleet.ask(placement.node, "load_model", request, LoadModelReply, seconds=seconds)
+        except SuiteError as error:
+            problem = f"{placement.node} does not load it: {error.message}"
             return MovedModel(model_id=model_id, node=None, problem=problem)
         return MovedModel(model_id=model_id, node=placement.node)
-
-    async def _load(self, model_id: str, node: str) -> LoadModelReply | SuiteError:
-        request = LoadModelRequest(model_id=model_id, node=node)
-        answers = await self._fleet.ask_each(
-            "load_model", {node: request}, LoadModelReply, headers={}, seconds=LOAD_SECONDS
-        )
-        return answers[node]

@@ -57,6 +57,8 @@ class Pins:
         """`pinned` says of each model whether it may move, in the order in which they were pinned. `report`
         gets the type of an error, and the error.
         """
+        self.on_unpin: Callable[[str], None] = lambda _: None
+        """Called with the id of a model that is to be pinned nowhere, whether it is pinned here or not."""
         self._ids = dict(pinned)
         self._journal = journal
         self._node = node

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from suite.messages.actions.base import Reply, Request
 
@@ -17,6 +20,9 @@ class DrainNodeRequest(Request, frozen=True, kw_only=True):
     """True: the node takes work again."""
     wait: bool = True
     """False: reply as soon as it has begun."""
+    wait_ms: Annotated[int, Meta(ge=0, le=86_400_000)] = 900_000
+    """How long to wait. If the node still has something to do then, the error `timeout` says what; the drain
+    goes on."""
     stream: bool = False
     """True: send what it still does until the final reply."""
 

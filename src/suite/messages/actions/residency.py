@@ -32,9 +32,9 @@ class LoadModelRequest(Request, frozen=True, kw_only=True):
     keep_alive: KeepAlive = None
     context_length: ContextLength = None
     purpose: Literal["request", "preload", "pin", "replica"] = "request"
-    """What for, as the events of the load say it. Nodes of a fleet send the others to each other."""
+    """What for, as the events of the load say it. Only nodes may send the others, to each other."""
     only_evicting: tuple[str, ...] | None = None
-    """Only these models may leave for it; null: any that may leave at all."""
+    """Only these models may leave for it; null: any that may leave at all. Only nodes may send others."""
 
 
 class LoadModelReply(Reply, frozen=True, kw_only=True):
@@ -56,7 +56,8 @@ class UnloadModelRequest(Request, frozen=True, kw_only=True):
     drain_ms: Annotated[int, Meta(ge=0, le=600_000)] = 30_000
     """How long to wait for running generations before they are cancelled."""
     reason: Literal["requested", "spare"] = "requested"
-    """Why, as the event says it; `spare`: copies on other nodes are enough."""
+    """Why, as the event says it; `spare`: copies on other nodes are enough. Only nodes may send that one, and
+    it is refused while the model is in use."""
 
 
 class UnloadModelReply(FleetReply, frozen=True, kw_only=True):

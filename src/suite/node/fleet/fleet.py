@@ -121,11 +121,19 @@ class Fleet:
         """What the other nodes have told of themselves last, by name."""
         return self.peers.states
 
-    def take_former_node(self, model_id: str, conversation_id: str | None) -> str:
-        """The node that has had a conversation until it came here; empty if none has. It is told once."""
-        if conversation_id is None or not self.others:
+    def former_node(self, model_id: str, conversation_id: str | None) -> str:
+        """The other node that a conversation came to last, there or not; empty if it was this one or none."""
+        if conversation_id is None:
             return ""
-        return self.peers.take_former_node(conversation_hash(model_id, conversation_id))
+        return self.peers.former_node(conversation_hash(model_id, conversation_id))
+
+    def note_conversation(self, model_id: str, conversation_id: str | None) -> None:
+        """Note that a conversation has come here, as a model's process has accepted its next turn."""
+        if conversation_id is None:
+            return
+        conversation = conversation_hash(model_id, conversation_id)
+        if self.others or self.peers.former_node(conversation):
+            self.presence.note_conversation(conversation)
 
     def spread(self, model_ids: Iterable[str]) -> dict[str, list[str]]:
         """Which node loads which of these models, by id or alias, so that all are where they are best."""

@@ -344,6 +344,7 @@ def arrived(message: Message, subject: str) -> Arrival:
         headers={name: value for name, value in message.headers.items() if name not in _OWN},
         # A node that asks for itself, and not for a client, gets the answer where it waits.
         reply=message.headers.get(REPLY, "") if is_for_client else message.reply,
+        is_for_client=is_for_client,
         token=message.reply if is_for_client else "",
         last_seq=int(seq) if seq.isascii() and seq.isdigit() else 0,
         instance_id=message.headers.get(INSTANCE, ""),

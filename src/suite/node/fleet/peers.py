@@ -21,8 +21,6 @@ LOST_SECONDS: Final = 2.8
 """A node that has told nothing for so long gets no work. It tells something every second."""
 MOST_TOLD: Final = 20_000
 """How many conversations a node tells one that asks: so many fit into a message."""
-MOST_MOVED: Final = 10_000
-"""Of so many conversations that have come here it is remembered from which node, until that is asked."""
 LOST_TOLD_SECONDS: Final = 3600.0
 """For so long a node that fell silent is named as missing; after that it is not expected back."""
 
@@ -43,7 +41,6 @@ class Peers:
         self._aliases: dict[str, Mapping[str, str]] = {}
         self._conversations = Conversations()
         self._own_conversations: OrderedDict[int, None] = OrderedDict()
-        self._moved: OrderedDict[int, str] = OrderedDict()
         self.strangers: dict[str, Introduction] = {}
         """Nodes that speak another protocol, by name: nothing is forwarded to them."""
 
@@ -140,9 +137,6 @@ class Peers:
 
     def note_conversation(self, conversation: int, node: str) -> None:
         """Note that a conversation has come to a node, by its hash (`conversation_hash`)."""
-        former = self._conversations.node_of(conversation)
-        if former and former != node:
-            self._note_moved(conversation, former, node)
         self._conversations.note(conversation, node)
         self._own_conversations.pop(conversation, None)
         if node == self._node:
@@ -154,10 +148,10 @@ class Peers:
         """The node that a conversation came to last; empty if it is not known."""
         return self._conversations.node_of(conversation)
 
-    def take_former_node(self, conversation: int) -> str:
-        """The node that had a conversation before it came here; empty if none had. It is told once."""
-        node = self._moved.pop(conversation, "")
-        return node if node in self._states else ""
+    def former_node(self, conversation: int) -> str:
+        """The other node that a conversation came to last, there or not; empty if it was this one or none."""
+        node = self._conversations.node_of(conversation)
+        return "" if node == self._node else node
 
     @property
     def own_conversations(self) -> tuple[int, ...]:
@@ -194,14 +188,6 @@ class Peers:
     def give_time(self) -> None:
         """Wait anew for all: this node itself was stopped or cut off, and could hear nothing meanwhile."""
         self._heard = dict.fromkeys(self._heard, self._clock())
-
-    def _note_moved(self, conversation: int, former: str, node: str) -> None:
-        if node != self._node:
-            self._moved.pop(conversation, None)
-            return
-        self._moved[conversation] = former
-        if len(self._moved) > MOST_MOVED:
-            self._moved.popitem(last=False)
 
     def _view(self, state: NodeState) -> NodeView:
         """What a node tells. Until its new catalogue is known, it offers what it offered before: a node that

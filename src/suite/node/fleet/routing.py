@@ -177,7 +177,6 @@ class Routing:
                     raise
             else:
                 return True
-        self._note_conversation(request)
         self._presence.change()
         return False
 
@@ -329,12 +328,6 @@ class Routing:
         model_id = getattr(request, "model_id", None)
         return model_id is not None and self._has(self._catalogue.canonical(model_id))
 
-    def _note_conversation(self, request: msgspec.Struct) -> None:
-        conversation_id = getattr(request, "conversation_id", None)
-        model_id = getattr(request, "model_id", None)
-        if conversation_id is not None and model_id is not None:
-            self._presence.note_conversation(conversation_hash(self.id_of(model_id), conversation_id))
-
     async def _send(
         self,
         message: Message,
@@ -419,6 +412,7 @@ class Routing:
                 data=message.data,
                 headers=message.headers,
                 reply=message.reply,
+                is_for_client=True,
                 token="",
                 model_id=self.id_of(asked) if asked is not None else "",
                 tried=sent.tried,
@@ -447,7 +441,6 @@ class Routing:
             return False
         if self._is_for_something_else(request, arrival):
             return await self._hand_back(arrival)
-        self._note_conversation(request)
         self._presence.change()
         return False
 

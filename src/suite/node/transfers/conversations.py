@@ -11,14 +11,12 @@ import anyio.abc
 import anyio.to_thread
 import msgspec
 
-from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection, Message
 from suite.config import Settings
-from suite.domain.moving import StoreSpeed, is_worth_moving, patience_seconds
-from suite.engine.snapshots.file import InvalidSnapshotFile, Saved, to_bytes
+from suite.conversation_store import ConversationStore
+from suite.engine.snapshots.file import InvalidSnapshotFile
 from suite.engine.snapshots.folder import content_folder, take_conversation
 from suite.errors import SuiteError
-from suite.identity import NewId
 from suite.messages.actor import ConversationStored, GetConversation
 from suite.messages.subjects import Subjects
 from suite.node.snapshots import snapshots_of
@@ -42,19 +40,16 @@ class Conversations:
         connection: Connection,
         subjects: Subjects,
         supervisor: Supervisor,
-        bucket: Bucket,
+        store: ConversationStore,
         *,
         tasks: anyio.abc.TaskGroup,
-        new_id: NewId,
     ) -> None:
         self._settings = settings
         self._connection = connection
         self._subjects = subjects
         self._supervisor = supervisor
-        self._bucket = bucket
+        self._store = store
         self._tasks = tasks
-        self._new_id = new_id
-        self._speed = StoreSpeed()
         self._reading = anyio.Lock()
 
     async def listen(self) -> None:
@@ -82,8 +77,10 @@ class Conversations:
     async def _given(self, data: bytes) -> bytes:
         asked = _asked(data)
         instance = self._supervisor.instances.get(asked.model_id)
-        if instance is None or instance.phase != "loaded":
+        if instance is None:
             return _encode(await self._from_files(asked))
+        if instance.phase != "loaded":  # its process may be about to read or to write the files
+            return _encode(ConversationStored())
         subject = self._subjects.actor(self._settings.node, instance.instance_id, "export")
         return (await self._connection.request(subject, data, timeout=EXPORT_SECONDS)).data
 
@@ -92,17 +89,6 @@ class Conversations:
         async with self._reading:  # one state is in memory at a time
             take = partial(take_conversation, folder, asked.key, asked.conversation_id)
             saved = await anyio.to_thread.run_sync(take)
-            if saved is None or not self._is_worth(asked, saved):
+            if saved is None:
                 return ConversationStored()
-            data = await anyio.to_thread.run_sync(to_bytes, asked.key, saved)
-            name = self._new_id()
-            async with self._bucket.opened() as store:
-                await store.put(name, data)
-            return ConversationStored(name=name)
-
-    def _is_worth(self, asked: GetConversation, saved: Saved) -> bool:
-        return asked.is_needed or is_worth_moving(
-            saved.size,
-            reading_seconds=patience_seconds(saved.token_count, reading_seconds=asked.reading_seconds),
-            bytes_per_second=self._speed.bytes_per_second,
-        )
+            return await self._store.give(asked, saved, reading_seconds=asked.reading_seconds)

@@ -10,7 +10,8 @@ from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection
 from suite.catalogue import Catalogue
 from suite.config import Settings
-from suite.identity import NewId
+from suite.conversation_store import ConversationStore
+from suite.identity import Clock, NewId
 from suite.messages.actor import MovingSpec
 from suite.messages.subjects import Subjects
 from suite.node.supervisor import Supervisor
@@ -37,6 +38,7 @@ class Transfers:
         *,
         tasks: anyio.abc.TaskGroup,
         new_id: NewId,
+        clock: Clock,
     ) -> None:
         files = Bucket(
             connection,
@@ -52,9 +54,9 @@ class Transfers:
         self.fetches = Fetches(node, connection, subjects, catalogue, files, tasks=tasks)
         self._conversations: Conversations | None = None
         if (moving := moving_spec(settings, subjects)) is not None:
-            bucket = Bucket.of_conversations(connection, moving, new_id=new_id)
+            store = ConversationStore(connection, moving, new_id=new_id, clock=clock)
             self._conversations = Conversations(
-                settings, connection, subjects, supervisor, bucket, tasks=tasks, new_id=new_id
+                settings, connection, subjects, supervisor, store, tasks=tasks
             )
 
     async def listen(self) -> None:
