@@ -102,7 +102,7 @@ def losses(views: Iterable[NodeView]) -> list[float]:
 # --- the order of preference --------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fleets(), wanteds, heres)
 def test_a_node_is_found_whenever_one_has_the_model_and_never_one_that_has_not(
     views: list[NodeView], wanted: Wanted, here: str
@@ -115,7 +115,7 @@ def test_a_node_is_found_whenever_one_has_the_model_and_never_one_that_has_not(
         assert placed.others == ()
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fleets(), wanteds, heres)
 def test_each_reason_is_given_only_where_none_before_it_holds(
     views: list[NodeView], wanted: Wanted, here: str
@@ -144,7 +144,7 @@ def test_each_reason_is_given_only_where_none_before_it_holds(
             raise AssertionError("nobody has named a node")
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fleets(), wanteds, heres)
 def test_of_those_that_have_it_the_one_with_least_to_do_gets_it(
     views: list[NodeView], wanted: Wanted, here: str
@@ -159,7 +159,7 @@ def test_of_those_that_have_it_the_one_with_least_to_do_gets_it(
     assert placed.instance_id == chosen.instance_id
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fleets(), wanteds, heres)
 def test_a_conversation_leaves_a_node_that_has_it_only_where_that_is_crowded(
     views: list[NodeView], wanted: Wanted, here: str
@@ -173,7 +173,7 @@ def test_a_conversation_leaves_a_node_that_has_it_only_where_that_is_crowded(
     assert hosts[placed.node].is_ready and hosts[placed.node].load < 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fleets(), wanteds, heres)
 def test_who_waits_does_so_where_it_fits_at_all_and_the_fewest_wait(
     views: list[NodeView], wanted: Wanted, here: str
@@ -229,7 +229,7 @@ def test_what_a_model_was_measured_to_need_counts_more_than_what_is_offered() ->
 # --- nodes that decide at the same moment -------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fleets(most_hosts=0), wanteds, st.randoms(use_true_random=False))
 def test_nodes_that_decide_at_once_where_to_load_a_model_choose_the_same(
     views: list[NodeView], wanted: Wanted, random: Random
@@ -241,7 +241,7 @@ def test_nodes_that_decide_at_once_where_to_load_a_model_choose_the_same(
     assert len(decisions) == 1
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fleets(), wanteds, st.permutations(NODES))
 def test_the_order_in_which_nodes_were_heard_of_does_not_matter(
     views: list[NodeView], wanted: Wanted, order: list[str]
@@ -263,7 +263,7 @@ def test_models_that_nobody_has_are_spread_evenly() -> None:
 # --- which file it is ---------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fleets(digests=("x", "y", "")), wanteds, heres)
 def test_nodes_with_another_file_are_left_out_and_named(
     views: list[NodeView], wanted: Wanted, here: str
@@ -292,7 +292,7 @@ def most_frequent(digests: Iterable[str]) -> str:
 # --- evictions ----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fleets(), footprints)
 def test_nothing_leaves_in_vain(views: list[NodeView], need: Footprint) -> None:
     for view in views:
@@ -316,7 +316,7 @@ def room_without(view: NodeView, leaving: Iterable[str]) -> Footprint:
 # --- the index ----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.lists(fleets(digests=("x", "y")), min_size=1, max_size=4), st.sets(st.sampled_from(NODES)))
 def test_nodes_are_found_as_if_all_were_looked_at(rounds: list[list[NodeView]], removed: set[str]) -> None:
     nodes = Nodes()

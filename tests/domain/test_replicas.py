@@ -91,7 +91,7 @@ def test_a_copy_that_somebody_has_asked_for_stays() -> None:
     assert fleet.run(300, steady(0)) == []
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=15)
 @given(st.integers(0, 40), st.integers(1, 5))
 def test_a_steady_load_changes_nothing_for_long(requests: int, nodes: int) -> None:
     fleet = Fleet({f"box{number}": 1 for number in range(1, nodes + 1)})
@@ -103,7 +103,7 @@ def test_a_steady_load_changes_nothing_for_long(requests: int, nodes: int) -> No
 loads = st.lists(st.tuples(st.integers(1, 120), st.integers(0, 40)), max_size=8)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(loads, st.integers(1, 5), st.integers(0, 4))
 def test_there_is_always_a_copy_and_never_more_than_are_allowed(
     loads: Sequence[tuple[int, int]], nodes: int, most: int
@@ -116,7 +116,7 @@ def test_there_is_always_a_copy_and_never_more_than_are_allowed(
         assert len(fleet.copies) <= (most or nodes)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(loads)
 def test_a_pinned_copy_stays(loads: Sequence[tuple[int, int]]) -> None:
     fleet = Fleet({"box1": 1, "box2": 1})

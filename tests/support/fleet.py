@@ -10,7 +10,7 @@ import anyio
 
 from suite.bus.embedded import EmbeddedServer
 from suite.client import Client
-from suite.errors import NodeNotFound
+from suite.errors import NodeLost, NodeNotFound, NodeStopping
 from support.nats import mirrored_nats, operator_of
 from support.service import Serving, serving
 
@@ -44,7 +44,7 @@ class Fleet:
     async def _knows_all(self, name: str) -> bool:
         try:
             return set((await self.client.on_node(name).health_check()).nodes) >= set(self.nodes)
-        except NodeNotFound:  # whoever was asked does not know it yet
+        except (NodeNotFound, NodeLost, NodeStopping):  # it does not serve yet, or is not known
             return False
 
 

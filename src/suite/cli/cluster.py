@@ -22,7 +22,7 @@ def cluster() -> None:
     \b
     Examples:
       suite cluster create fleet.cluster
-      suite cluster create other.cluster --host box1 --host box2 --host box3
+      suite cluster create other.cluster --host box1 --host box2 --host box3 --json
     """
 
 
