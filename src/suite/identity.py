@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import uuid_utils
 
@@ -12,6 +13,13 @@ NewId: TypeAlias = Callable[[], str]
 Now: TypeAlias = Callable[[], datetime]
 Clock: TypeAlias = Callable[[], float]
 """Seconds that never go back, for lengths of time."""
+
+_BOOT: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def boot_clock() -> float:
+    """Seconds that go on while the machine is suspended, where the system counts them."""
+    return time.clock_gettime(_BOOT) if _BOOT is not None else time.monotonic()
 
 
 def new_id() -> str:

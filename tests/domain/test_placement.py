@@ -197,6 +197,35 @@ def test_a_conversation_does_not_wait_behind_others_where_its_model_is_not_loade
     assert place(wanted, Nodes([crowded, empty]), here="box1") == Placement(node="box2", reason="fits")
 
 
+def test_what_continues_a_conversation_stays_where_its_tokens_are() -> None:
+    full = Hosted(slots=1, holds=9)
+    offered = {MODEL: Offered()}
+    idle = NodeView(node="box2", hosted={MODEL: Hosted()}, offered=offered)
+    wanted = Wanted(model_id=MODEL, conversation_node="box1", continues=True)
+    for is_draining in (False, True):
+        holder = NodeView(node="box1", hosted={MODEL: full}, offered=offered, is_draining=is_draining)
+        placed = place(wanted, Nodes([holder, idle]), here="box2")
+        assert placed is not None and (placed.node, placed.reason) == ("box1", "conversation")
+
+
+def test_a_node_where_the_model_failed_gets_it_only_if_it_failed_on_all() -> None:
+    offered = {MODEL: Offered()}
+    sick = [NodeView(node=name, offered=offered, paused=frozenset({MODEL})) for name in ("box1", "box2")]
+    sound = NodeView(node="box3", waiting=1, offered=offered)
+    wanted = Wanted(model_id=MODEL, conversation_node="box1")
+    assert place(wanted, Nodes([*sick, sound]), here="box1") == Placement(node="box3", reason="waits")
+    assert place(wanted, Nodes(sick), here="box1") == Placement(node="box1", reason="conversation")
+
+
+def test_what_a_model_was_measured_to_need_counts_more_than_what_is_offered() -> None:
+    offered = {MODEL: Offered(footprint=Footprint(4))}
+    small = NodeView(node="box1", free=Footprint(2), offered=offered, needs={MODEL: Footprint(2)})
+    large = NodeView(node="box2", free=Footprint(5), offered=offered, needs={MODEL: Footprint(6)})
+    assert place(Wanted(model_id=MODEL), Nodes([small, large]), here="box2") == Placement(
+        node="box1", reason="fits"
+    )
+
+
 # --- nodes that decide at the same moment -------------------------------------------------------------------
 
 

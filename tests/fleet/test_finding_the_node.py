@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.errors import NodeNotFound
+from suite.errors import Disabled, NodeNotFound
 from support.fleet import fleet
 from support.models import tiny_model
 
@@ -22,3 +22,10 @@ async def test_a_model_that_only_one_node_has_is_served_whoever_takes_the_reques
             assert reply.usage.completion_tokens == 2
         with pytest.raises(NodeNotFound, match="there are box1, box2, box3"):
             await found.client.on_node("box9").health_check()
+        (tmp_path / "off.toml").write_text("enable_gguf_management = false\n")
+        async with found.node("box4", models["box1"], "--config", str(tmp_path / "off.toml")):
+            await found.acquainted()
+            for name in [*models] * 10:
+                assert (await found.client.tokenize(f"of-{name}", "Once")).tokens
+            with pytest.raises(Disabled, match="enable_gguf_management"):
+                await found.client.on_node("box4").load_model("of-box1")

@@ -5,7 +5,7 @@ The first node is real, and so is NATS. The other node is played by the test.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,11 +16,21 @@ import pytest
 from suite.actions.generation import generate_text
 from suite.bus.connection import Connection, Message
 from suite.bus.wire import Message as WireMessage
+from suite.errors import LoadFailed, Overloaded, SuiteError
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.actor import GenerationProgress, ProgressReply
-from suite.messages.presence import Forwarded, ForwardedState
+from suite.messages.presence import Forwarded, ForwardedState, GetArrivals, KnownArrivals
 from suite.messages.subjects import Subjects
-from suite.node.fleet.forwarding import Forwarding, Sent, hand_back, is_for_another_life, tell
+from suite.node.fleet import forwarding
+from suite.node.fleet.forwarding import (
+    ARRIVALS,
+    Forwarding,
+    Sent,
+    given_back,
+    hand_back,
+    is_for_another_life,
+    tell,
+)
 from support.nats import eventually, running_nats
 
 SUBJECTS = Subjects()
@@ -33,12 +43,16 @@ class Rig:
     def __init__(self, connection: Connection, tasks: anyio.abc.TaskGroup) -> None:
         self.connection = connection
         self.again: list[Sent] = []
+        self.reasons: list[str] = []
         self.given_up: list[Sent] = []
         self.tokens: list[str] = []
+        self.asked: set[str] = set()
+        """The requests that `box2` was asked for."""
         self.forwarding = Forwarding(connection, SUBJECTS, tasks, self._again, self._give_up)
 
-    async def _again(self, sent: Sent) -> None:
+    async def _again(self, sent: Sent, reason: SuiteError) -> None:
         self.again.append(sent)
+        self.reasons.append(reason.code)
 
     async def _give_up(self, sent: Sent) -> None:
         self.given_up.append(sent)
@@ -51,6 +65,16 @@ class Rig:
         await self.forwarding.send(sent, epoch=1, last_seq=0)
         await eventually(lambda: len(self.tokens) > count)
         return self.tokens[-1]
+
+    async def know(self, requests: Mapping[str, Forwarded | None]) -> None:
+        """Have `box2` say that it has these requests, whenever it is asked."""
+
+        async def answer(message: Message) -> None:
+            self.asked |= set(msgspec.json.decode(message.data, type=GetArrivals).tokens)
+            known = KnownArrivals(requests=dict(requests))
+            await self.connection.publish(message.reply, msgspec.json.encode(known))
+
+        await self.connection.subscribe(SUBJECTS.node("box2", ARRIVALS), answer)
 
     async def tell(self, token: str, state: ForwardedState, generation_id: str = "") -> None:
         instance_id = "i1" if generation_id else ""
@@ -162,3 +186,94 @@ async def test_another_process_of_the_name_leaves_a_request_alone(tmp_path: Path
 async def test_nobody_takes_back_what_a_node_sent_that_is_gone(tmp_path: Path) -> None:
     async with rig(tmp_path) as made:
         assert not await hand_back(made.connection, made.connection.new_inbox())
+
+
+async def test_only_a_request_that_nobody_listens_for_stays_with_a_node_that_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "HAND_BACK_SECONDS", 0.2)
+
+    async def say_nothing(_: Message) -> None:
+        pass
+
+    async with rig(tmp_path) as made:
+        token = made.connection.new_inbox()
+        await made.connection.subscribe(token, say_nothing)
+        assert await hand_back(made.connection, token), "the other has it served elsewhere, or will"
+
+
+async def test_the_client_hears_why_its_request_was_given_back(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        token = await made.send()
+        await hand_back(made.connection, token, given_back(LoadFailed("no memory for it"), "box2"))
+        await hand_back(made.connection, await made.send())
+        await made.send()
+        made.forwarding.leave("box2")
+        await made.send()
+        made.forwarding.lose("box2")
+        await eventually(lambda: len(made.again) == 4)
+        assert made.reasons == ["load_failed", "node_stopping", "node_stopping", "node_lost"]
+
+
+async def test_what_its_node_does_not_have_any_more_is_forgotten(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        gone, kept, generated = [await made.send() for _ in range(3)]
+        process = Forwarded(state="handed_over", instance_id="i1", generation_id="g1")
+        await made.know({kept: None, generated: process})
+        await made.forwarding.look(after_seconds=0.0)
+        assert made.asked == {gone, kept, generated}
+        await made.tell(generated, "ended")
+        made.forwarding.lose("box2")
+        await eventually(lambda: made.again)
+        await anyio.sleep(0.1)
+        assert (len(made.again), made.given_up) == (1, []), "one had ended, its last word was lost"
+        made.asked.clear()
+        await made.forwarding.look(after_seconds=0.0)
+        assert not made.asked
+
+
+async def test_a_node_that_was_cut_off_learns_whose_process_answers(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        generated, kept = [await made.send() for _ in range(2)]
+        process = Forwarded(state="handed_over", instance_id="i1", generation_id="g1")
+        await made.know({generated: process, kept: None})
+        asked = anyio.Event()
+
+        async def say(message: Message) -> None:
+            progress = GenerationProgress(has_slot=True, completion_tokens=3)
+            await made.connection.publish(
+                message.reply, msgspec.json.encode(ProgressReply(generations={"g1": progress}))
+            )
+            asked.set()
+
+        await made.connection.subscribe(SUBJECTS.actor("box2", "i1", "progress"), say)
+        made.forwarding.doubt()
+        await eventually(lambda: made.asked == {generated, kept})
+        await anyio.sleep(0.1)
+        made.forwarding.lose("box2")
+        await asked.wait()
+        await eventually(lambda: made.again)
+        assert (len(made.again), made.given_up) == (1, []), "the process goes on with the other"
+
+
+async def test_what_was_not_confirmed_for_long_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "UNCONFIRMED_SECONDS", 0.0)
+    async with rig(tmp_path) as made:
+        await made.send()
+        made.forwarding.lose("box2")
+        await eventually(lambda: made.given_up)
+        assert not made.again
+
+
+async def test_a_node_hands_over_only_so_many_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "MOST_SENT", 1)
+    async with rig(tmp_path) as made:
+        token = await made.send()
+        with pytest.raises(Overloaded):
+            await made.send()
+        await made.tell(token, "ended")
+        await made.send()

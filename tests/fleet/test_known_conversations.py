@@ -28,7 +28,3 @@ def test_the_newest_are_known_and_no_more_than_twice_as_many(noted: Sequence[tup
     remembered = [conversation for conversation in range(10) if known.node_of(conversation)]
     assert len(remembered) <= 2 * LEAST_KEPT
     assert all(known.node_of(each) == last[each] for each in remembered)
-    for name in ("box1", "box2"):
-        every = [each for each, node in last.items() if node == name and each in remembered]
-        assert known.newest_of(name, 100) == tuple(every)
-        assert known.newest_of(name, 2) == tuple(every[-2:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ import anyio
 
 from suite.bus.kv import Leases
 from suite.messages.presence import PROTOCOL, NodeState
-from suite.node.fleet.leadership import CANDIDATES, LEASE_SECONDS, Leadership
+from suite.node.fleet.leadership import CANDIDATES, Leadership
 from suite.node.fleet.peers import Peers
+from suite.node.membership import LEASE_SECONDS
 from support.nats import running_nats
 
 NAMES = [f"box{number}" for number in range(CANDIDATES + 1)]
@@ -21,15 +22,18 @@ SECONDS = 20.0
 
 
 @asynccontextmanager
-async def leaderships(directory: Path, names: list[str]) -> AsyncIterator[dict[str, Leadership]]:
-    """Of nodes that know each other. Nothing runs yet."""
+async def leaderships(
+    directory: Path, names: list[str], others: Sequence[str] = ()
+) -> AsyncIterator[dict[str, Leadership]]:
+    """Of nodes that know each other, and others that do not stand for it. Nothing runs yet."""
     async with running_nats(directory) as (_, connection):
         leases = partial(Leases.open, connection, "SUITE_PREDICTOR", LEASE_SECONDS)
         made = {}
         for name in names:
             peers = Peers(name, time.monotonic)
-            for other in names:
-                peers.hear(NodeState(node=other, epoch=1, number=1, protocol=PROTOCOL))
+            for other in (*names, *others):
+                stands_for = ("predictor",) if other in names else ("placement",)
+                peers.hear(NodeState(node=other, epoch=1, number=1, protocol=PROTOCOL, stands_for=stands_for))
             made[name] = Leadership("predictor", name, peers, leases, time.monotonic)
         yield made
 
@@ -71,6 +75,12 @@ async def test_a_node_that_has_died_holds_it_for_some_seconds_only(tmp_path: Pat
             await becomes(lambda: other.is_held)
             assert not dying.is_held
             tasks.cancel_scope.cancel()
+
+
+async def test_nodes_that_do_not_stand_for_it_are_in_nobodys_way(tmp_path: Path) -> None:
+    async with leaderships(tmp_path, ["box9"], others=NAMES) as every:
+        await every["box9"]._look()
+        assert every["box9"].is_held
 
 
 async def test_a_node_without_others_holds_it_and_asks_nobody() -> None:

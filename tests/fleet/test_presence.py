@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from suite.bus.connection import Connection
 from suite.messages.presence import PROTOCOL, NodeState
@@ -28,8 +29,7 @@ class Told(OwnState):
         self.node, self.epoch = node, epoch
         self._last = 0
 
-    def state(self, conversations: Iterable[int], *, now: float, is_leaving: bool = False) -> NodeState:
-        assert now > 0
+    def state(self, conversations: Iterable[int], *, is_leaving: bool = False) -> NodeState:
         self._last += 1
         return NodeState(
             node=self.node,
@@ -101,8 +101,39 @@ async def test_a_later_process_of_a_name_is_another_life(tmp_path: Path) -> None
                 async with second.there():
                     await eventually(lambda: box1.lost == ["box2"])
                     assert box1.peers.states["box2"].epoch == 2
-                assert box1.left == [] or box1.left == ["box2"]
                 await eventually(lambda: box1.left == ["box2"])
+
+
+async def test_the_last_words_of_an_earlier_life_are_not_those_of_a_later_one(tmp_path: Path) -> None:
+    async with running_nats(tmp_path) as (_, connection):
+        box1, second = Box(connection, "box1"), Box(connection, "box2", 2)
+        async with box1.there(), second.there():
+            await eventually(lambda: "box2" in box1.peers.states)
+            for each in (state("box2", 1, is_leaving=True), state("box3", 1)):
+                await connection.publish(SUBJECTS.node(each.node, "state"), msgspec.json.encode(each))
+            await eventually(lambda: "box3" in box1.peers.states)
+            assert not box1.left and box1.peers.states["box2"].epoch == 2
+
+
+async def test_a_node_that_hears_none_of_several_others_is_cut_off_until_they_are_given_up(
+    tmp_path: Path,
+) -> None:
+    async with running_nats(tmp_path) as (_, connection):
+        box1 = Box(connection, "box1")
+        async with box1.there():
+            await connection.publish(SUBJECTS.node("box2", "state"), msgspec.json.encode(state("box2", 1)))
+            await eventually(lambda: box1.lost == ["box2"])
+            assert box1.cut_off == 0, "the only other may as well have crashed"
+            for each in (state("box2", 2), state("box3", 1)):
+                await connection.publish(SUBJECTS.node(each.node, "state"), msgspec.json.encode(each))
+            await eventually(lambda: len(box1.peers.states) == 2)
+            assert not box1.presence.is_cut_off
+            await eventually(lambda: box1.cut_off == 1 and "box2" in box1.peers.states)
+            await eventually(lambda: not box1.peers.states and not box1.presence.is_cut_off)
+
+
+def state(node: str, epoch: int, *, is_leaving: bool = False) -> NodeState:
+    return NodeState(node=node, epoch=epoch, number=1, protocol=PROTOCOL, is_leaving=is_leaving)
 
 
 async def test_a_node_of_another_version_is_told_of_and_gets_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The node is real. The first node, which forwards, is played by the test.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
@@ -14,10 +15,12 @@ import pytest
 from suite.bus.connection import Connection, Message
 from suite.config import NatsSettings, Settings
 from suite.messages.actions.generation import GenerateTextRequest
-from suite.messages.presence import Forwarded
+from suite.messages.events import InstanceLoadFailed, InstanceLoadStarted
+from suite.messages.presence import Forwarded, GetArrivals, KnownArrivals
 from suite.messages.subjects import Subjects
-from suite.node.fleet.forwarding import EPOCH, REPLY, SEQ
+from suite.node.fleet.forwarding import ARRIVALS, EPOCH, MODEL, REPLY, SEQ
 from suite.node.fleet.presence import Presence
+from suite.node.node import Node
 from suite.node.serving import running_node
 from support.models import tiny_model
 from support.nats import eventually, running_nats
@@ -31,7 +34,7 @@ class FirstNode:
     def __init__(self, connection: Connection, epoch: int) -> None:
         self._connection = connection
         self._epoch = epoch
-        self._token, self._reply = connection.new_inbox(), connection.new_inbox()
+        self.token, self._reply = connection.new_inbox(), connection.new_inbox()
         self.told: list[str] = []
         self._answers = 0
 
@@ -40,19 +43,27 @@ class FirstNode:
         return self._answers
 
     async def listen(self) -> None:
-        await self._connection.subscribe(self._token, self._hear)
+        await self._connection.subscribe(self.token, self._hear)
         await self._connection.subscribe(self._reply, self._count)
 
-    async def forward(self, generation_id: str, model_id: str = "tiny", *, epoch: int = 0) -> None:
+    async def forward(
+        self,
+        generation_id: str,
+        model_id: str = "tiny",
+        *,
+        action: str = "generate_text",
+        epoch: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         request = GenerateTextRequest(
             model_id=model_id, prompt="Once", max_tokens=2, generation_id=generation_id
         )
-        headers = {REPLY: self._reply, SEQ: "0", EPOCH: str(epoch or self._epoch)}
+        own = {REPLY: self._reply, SEQ: "0", EPOCH: str(epoch or self._epoch)}
         await self._connection.publish(
-            SUBJECTS.node("box1", "action.generate_text"),
+            SUBJECTS.node("box1", f"action.{action}"),
             msgspec.json.encode(request),
-            headers=headers,
-            reply=self._token,
+            headers=own | dict(headers or {}),
+            reply=self.token,
         )
 
     async def _hear(self, message: Message) -> None:
@@ -83,6 +94,9 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
         async with running_node(settings) as node:
             first = FirstNode(connection, node.journal.epoch)
             await first.listen()
+            itself = node.fleet.own
+            offered = itself.page("").models["tiny"].memory
+            assert not itself.again(()).is_draining, "it serves"
             await first.forward("waits-for-its-load")
             await eventually(lambda: node.generations.pending)
             node.fleet.routing.withdraw()
@@ -95,13 +109,29 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
             await eventually(lambda: first.told == ["misplaced", "handed_over", "ended"])
             await eventually(lambda: first.heard() == 1)
 
+            assert node.supervisor.sizes.is_measured(node.catalogue.models["tiny"])
+            itself.look()
+            assert itself.page("").models["tiny"].memory == offered, "what was measured stands elsewhere"
+
+            await first.forward("by-an-alias", "nick", headers={MODEL: "tiny"})
+            await eventually(lambda: first.told[3:] == ["handed_over", "ended"])
+            await first.forward("nobody-knows-it", action="nosuch")
+            await eventually(lambda: first.told[5:] == ["ended"])
+            await eventually(lambda: first.heard() == 3)
+            question = GetArrivals(tokens=(first.token,))
+            answer = await connection.request(
+                SUBJECTS.node("box1", ARRIVALS), msgspec.json.encode(question), timeout=5
+            )
+            assert msgspec.json.decode(answer.data, type=KnownArrivals).requests == {}
+
+            first.told.clear()
             node.supervisor.admission.close()
             await first.forward("comes-when-it-stops", "other")
-            await eventually(lambda: first.told[3:] == ["misplaced"])
+            await eventually(lambda: first.told == ["misplaced"])
 
             monkeypatch.setattr(Presence, "is_cut_off", property(lambda _: True))
             await first.forward("is-read-late")
-            await eventually(lambda: first.told[4:] == ["misplaced"])
+            await eventually(lambda: first.told[1:] == ["misplaced"])
             abandoned = GenerateTextRequest(model_id="tiny", prompt="Once", max_tokens=2, stream=True)
             await connection.publish(
                 SUBJECTS.action("generate_text"),
@@ -111,5 +141,33 @@ async def test_what_was_cut_off_is_given_back_and_what_was_handed_over_is_answer
             before = node.commands_processed
             await eventually(lambda: node.commands_processed > before)
             await anyio.sleep(0.2)
-            assert node.supervisor.counts["generations"] == 1, "nobody listens to the answer"
-            assert first.heard() == 1
+            assert node.supervisor.counts["generations"] == 2, "nobody listens to the answer"
+            assert first.heard() == 3
+
+            assert itself.again(()).paused == ()
+            for number in range(2):
+                fails_to_load(node, "other", f"instance-{number}")
+            assert itself.again(()).paused == ("other",), "the others shall not send it here"
+
+
+def fails_to_load(node: Node, model_id: str, instance_id: str) -> None:
+    """What the node notes when a model cannot be loaded."""
+    key = node.catalogue.models[model_id].settings_key
+    for fact in (
+        InstanceLoadStarted(
+            node=node.name,
+            model_id=model_id,
+            instance_id=instance_id,
+            reserved_bytes=1,
+            context_tokens=1,
+            settings_key=key,
+        ),
+        InstanceLoadFailed(
+            node=node.name,
+            model_id=model_id,
+            instance_id=instance_id,
+            code="load_failed",
+            message="it is odd",
+        ),
+    ):
+        node.supervisor.quarantine.note(fact)

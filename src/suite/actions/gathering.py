@@ -169,7 +169,11 @@ def said(sentences: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
 
 
 def _asked(node: Node, request: Request) -> Request:
-    """The request as other nodes get it: they send no signals, and see what this one knows of the log."""
+    """The request as other nodes get it: they send no signals, see what this one knows of the log, and need
+    not know by which other name a model is called here.
+    """
+    if (model_id := getattr(request, "model_id", None)) is not None:
+        request = replace(request, model_id=node.fleet.canonical(model_id))
     if getattr(request, "stream", False):
         request = replace(request, stream=False)
     if isinstance(request, Query):

@@ -170,7 +170,8 @@ async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) 
     """Load models, each on the node that is best for it; none is evicted for another one of them."""
     if call.is_forwarded or request.node is not None or not node.fleet.others:
         return await _preload(node, request, call)
-    ids = dict.fromkeys(request.model_ids)
+    # Another node may not know by which other name a model is called here.
+    ids = {node.fleet.canonical(each): each for each in request.model_ids}
     placed = node.fleet.spread(ids)
     requests = {name: replace(request, model_ids=tuple(each)) for name, each in placed.items()}
     own = requests.pop(node.name, None)
@@ -190,7 +191,7 @@ async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) 
             results |= dict.fromkeys(placed.get(name, ()), failed)
         else:
             results |= answer.results
-    return _preloaded({id: results[id] for id in ids if id in results})
+    return _preloaded({asked: results[id] for id, asked in ids.items() if id in results})
 
 
 def _preloaded(results: dict[str, PreloadOutcome]) -> PreloadModelsReply:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import msgspec
 
 from suite.bus.wire import Message
+from suite.errors import SuiteError
 
 
 class Arrival(Message, frozen=True, kw_only=True):
@@ -16,13 +17,17 @@ class Arrival(Message, frozen=True, kw_only=True):
     is_for_client: bool
     """Whether a client waits for the answer, and not the other node itself."""
     token: str
-    """The subject on which the first node hears what becomes of it."""
+    """The subject on which the first node hears what becomes of it; empty if nobody does."""
     last_seq: int = 0
     """The newest event that the first node knows of."""
     instance_id: str = ""
     """The instance that it is for; empty if the model is to be loaded first."""
     sha256: str = ""
     """The digest of the model's file; empty if it is not known."""
+    model_id: str = ""
+    """The id of the model, where the client has called it by a name that only some nodes know."""
+    tried: frozenset[str] = frozenset()
+    """Of a client's request that has come back to its first node: the nodes that have not served it."""
 
 
 class Router(Protocol):
@@ -34,8 +39,14 @@ class Router(Protocol):
         Raises the error for a request that names a node which is not there.
         """
 
-    async def rescue(self, action: Any, request: msgspec.Struct, message: Message) -> bool:
-        """Hand a request over that this node cannot serve because it stops. Returns whether it did."""
+    async def rescue(self, action: Any, request: msgspec.Struct, message: Message, error: SuiteError) -> bool:
+        """Hand a request over that this node cannot serve, though another may. Returns whether it did."""
+
+    async def give_back(self, message: Message) -> bool:
+        """Give a request that is broken off back to the node that it came from, without waiting for that.
+
+        Returns whether that node has it served elsewhere, so that its client must hear nothing from here.
+        """
 
     def serving(self, arrival: Arrival) -> AbstractContextManager[None]:
         """A block in which this node works on another node's request.

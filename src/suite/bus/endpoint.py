@@ -61,14 +61,21 @@ class Endpoints(Generic[T]):
         self.all = tuple(Endpoint(each, subjects.action(each.name)) for each in actions)
         spelled = {name: each for each in self.all for name in each.action.spellings}
         self.enabled = {name: each for name, each in spelled.items() if each.action.name not in disabled}
-        self._spelled = spelled
+        self.disabled = {name: each for name, each in spelled.items() if each.action.name in disabled}
         self._settings = disabled
 
     def refusal(self, name: str) -> tuple[Endpoint[T] | None, SuiteError]:
         """The endpoint of a name that is not enabled, None if it is unknown, and the error for its caller."""
-        if (endpoint := self._spelled.get(name)) is None:
+        if (endpoint := self.disabled.get(name)) is None:
             return None, UnknownAction(f"Unknown action: {name[:NAME_LIMIT]}")
-        action = endpoint.action.name
-        return endpoint, Disabled(
+        return endpoint, self._switched_off(endpoint.action.name)
+
+    def check_enabled(self, endpoint: Endpoint[T]) -> None:
+        """Raise Disabled if an action is switched off."""
+        if endpoint.action.name in self._settings:
+            raise self._switched_off(endpoint.action.name)
+
+    def _switched_off(self, action: str) -> Disabled:
+        return Disabled(
             f"{action} is switched off on this node: set {self._settings[action]} to true to have it"
         )

@@ -10,18 +10,15 @@ The server decides by its own clock when a value expires, and publishes a marker
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
-import msgspec
 
 from suite.bus.connection import Connection, Message
 from suite.bus.jetstream import (
-    NO_MESSAGE,
     STREAM_NOT_FOUND,
     TRANSIENT,
     WRONG_LAST_SEQUENCE,
@@ -30,6 +27,7 @@ from suite.bus.jetstream import (
     NotSent,
     Refused,
 )
+from suite.bus.key_values import KeyValues
 from suite.bus.replicas import create_replicated
 from suite.bus.stream_config import require
 from suite.errors import (
@@ -41,7 +39,7 @@ from suite.errors import (
     Unavailable,
 )
 from suite.identity import new_id
-from suite.messages.subjects import escape, unescape
+from suite.messages.subjects import unescape
 
 log = logging.getLogger("suite.bus")
 
@@ -70,8 +68,7 @@ class Leases:
 
     def __init__(self, connection: Connection, bucket: str, ttl_seconds: float, *, replicas: int = 1) -> None:
         self._connection = connection
-        self._stream = f"KV_{bucket}"
-        self._subject = f"$KV.{bucket}"
+        self._values = KeyValues(connection, bucket, timeout=API_SECONDS)
         self._ttl_seconds = ttl_seconds
         self._replicas = replicas
 
@@ -130,7 +127,7 @@ class Leases:
                             present.discard(name)
                             yield name, None
             except (_Interrupted, Unavailable, AccessDenied, RequestTimeout, NoService) as error:
-                log.warning("the watch on %s begins again: %s", self._stream, error)
+                log.warning("the watch on %s begins again: %s", self._values.stream, error)
                 await anyio.sleep(RETRY_SECONDS)
 
     # --- the server's API -----------------------------------------------------------------------------------
@@ -139,7 +136,12 @@ class Leases:
         config = await self._found_or_created()
         require(
             config,
-            {"subjects": [f"{self._subject}.>"], "max_age": self._ttl_ns, "max_msgs": -1, "max_bytes": -1}
+            {
+                "subjects": [f"{self._values.prefix}>"],
+                "max_age": self._ttl_ns,
+                "max_msgs": -1,
+                "max_bytes": -1,
+            }
             | {"allow_msg_ttl": True, "sealed": False, "no_ack": False, "mirror": None, "sources": None},
             at_least={"subject_delete_marker_ttl": int(1e9), "max_msg_size": VALUE_BYTES},
             purpose="hold the leases of nodes",
@@ -147,7 +149,7 @@ class Leases:
 
     async def _found_or_created(self) -> Mapping[str, Any]:
         """The bucket's configuration. Raises ServerUnsuitable and Unavailable."""
-        jetstream = JetStream(self._connection, self._stream, new_id=new_id)
+        jetstream = JetStream(self._connection, self._values.stream, new_id=new_id)
         reason = "JetStream does not answer"
         with anyio.move_on_after(PREPARE_SECONDS):
             while True:
@@ -156,13 +158,13 @@ class Leases:
                 except Refused as refused:
                     if refused.code not in TRANSIENT:
                         raise ServerUnsuitable(
-                            f"the bucket {self._stream} cannot be used: {refused}"
+                            f"the bucket {self._values.stream} cannot be used: {refused}"
                         ) from refused
                     reason = str(refused)
                 except (NotSent, NoAnswer) as error:
                     reason = str(error)
                 await anyio.sleep(PREPARE_PAUSE_SECONDS)
-        raise Unavailable(f"the bucket {self._stream} cannot be opened: {reason}")
+        raise Unavailable(f"the bucket {self._values.stream} cannot be opened: {reason}")
 
     async def _looked_up(self, jetstream: JetStream) -> Mapping[str, Any]:
         try:
@@ -180,8 +182,8 @@ class Leases:
     def _configuration(self) -> dict[str, Any]:
         ttl_ns = self._ttl_ns
         return {
-            "name": self._stream,
-            "subjects": [f"{self._subject}.>"],
+            "name": self._values.stream,
+            "subjects": [f"{self._values.prefix}>"],
             "max_msgs_per_subject": 1,
             "max_age": ttl_ns,
             "duplicate_window": ttl_ns,
@@ -195,54 +197,38 @@ class Leases:
         }
 
     async def _store(self, name: str, value: bytes, headers: dict[str, str]) -> None:
-        if (error := (await self._publish(name, value, headers)).get("error")) is not None:
-            raise _not_stored(name, error)
+        try:
+            await self._values.put(name, value, headers=headers)
+        except Refused as refused:
+            raise _not_stored(name, refused) from refused
 
     async def _take(self, name: str, value: bytes) -> int | None:
         """Set a value if there is no other. Returns its sequence; None if somebody else has set one."""
-        subject = f"{self._subject}.{escape(name)}"
-        last = await self._api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
-        if (message := last.get("message")) is None:
-            if last.get("error", {}).get("err_code") != NO_MESSAGE:
-                raise Unavailable(f"the lease {name} cannot be read: {last.get('error')}")
-            return await self._store_after(name, value, {}, 0)
-        is_removed = _is_removed(base64.b64decode(message.get("hdrs", "")))
-        if not is_removed and base64.b64decode(message.get("data", "")) != value:
+        last = await self._values.last(name)
+        if last is None:
+            return await self._store_after(name, value, 0)
+        if not last.is_removed and last.value != value:
             return None
-        return await self._store_after(name, value, {}, message["seq"])
+        return await self._store_after(name, value, last.seq)
 
-    async def _store_after(self, name: str, value: bytes, headers: dict[str, str], seq: int) -> int | None:
+    async def _store_after(self, name: str, value: bytes, seq: int) -> int | None:
         """Set a value if the last of its name has this sequence. Returns the new one.
 
         Returns None if it has not, or if somebody else is setting one in this moment.
         """
-        expected = {"Nats-Expected-Last-Subject-Sequence": str(seq)}
-        answer = await self._publish(name, value, headers | expected)
-        error = answer.get("error")
-        if error is None:
-            return int(answer["seq"])
-        if error.get("err_code") in {WRONG_LAST_SEQUENCE, *TRANSIENT}:
-            return None
-        raise _not_stored(name, error)
-
-    async def _publish(self, name: str, value: bytes, headers: dict[str, str]) -> dict[str, Any]:
-        subject = f"{self._subject}.{escape(name)}"
-        answer = await self._connection.request(subject, value, headers=headers, timeout=API_SECONDS)
-        reply: dict[str, Any] = msgspec.json.decode(answer.data)
-        return reply
-
-    async def _api(self, subject: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        data = b"" if body is None else msgspec.json.encode(body)
-        answer = await self._connection.request(f"$JS.API.{subject}", data, timeout=API_SECONDS)
-        reply: dict[str, Any] = msgspec.json.decode(answer.data)
-        return reply
+        try:
+            return await self._values.put(name, value, after=seq)
+        except Refused as refused:
+            if refused.code in {WRONG_LAST_SEQUENCE, *TRANSIENT}:
+                return None
+            raise _not_stored(name, refused) from refused
 
     @asynccontextmanager
     async def _deliveries(self) -> AsyncGenerator[_Deliveries, None]:
         """Create a consumer that delivers the newest value of each name, then all later changes."""
         inbox = self._connection.new_inbox()
-        consumer = f"{self._stream}.{inbox.rpartition('.')[2]}"
-        deliveries = _Deliveries(self._connection, len(self._subject) + 1)
+        consumer = f"{self._values.stream}.{inbox.rpartition('.')[2]}"
+        deliveries = _Deliveries(self._connection, len(self._values.prefix))
         subscription = await self._connection.listen(inbox, deliveries.receive)
         try:
             configuration = {
@@ -250,13 +236,13 @@ class Leases:
                 "deliver_subject": inbox,
                 "deliver_policy": "last_per_subject",
                 "ack_policy": "none",
-                "filter_subject": f"{self._subject}.>",
+                "filter_subject": f"{self._values.prefix}>",
                 "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
                 "inactive_threshold": int(60 * 1e9),
                 "mem_storage": True,
             }
-            body = {"stream_name": self._stream, "config": configuration, "action": "create"}
-            answer = await self._api(f"CONSUMER.CREATE.{consumer}", body)
+            body = {"stream_name": self._values.stream, "config": configuration, "action": "create"}
+            answer = await self._values.api(f"CONSUMER.CREATE.{consumer}", body)
             if answer.get("error", {}).get("err_code") == STREAM_NOT_FOUND:
                 await self._prepare()
             if "error" in answer:
@@ -268,18 +254,13 @@ class Leases:
             with anyio.move_on_after(CLOSE_SECONDS, shield=True):
                 await subscription.unsubscribe()
                 try:
-                    await self._api(f"CONSUMER.DELETE.{consumer}", None)
+                    await self._values.api(f"CONSUMER.DELETE.{consumer}", None)
                 except SuiteError as error:
-                    log.debug("a consumer of %s is left to the server: %s", self._stream, error)
+                    log.debug("a consumer of %s is left to the server: %s", self._values.stream, error)
 
 
-def _is_removed(headers: bytes) -> bool:
-    """Whether a stored message says that a value was deleted or has expired."""
-    return b"KV-Operation:" in headers or b"Nats-Marker-Reason:" in headers
-
-
-def _not_stored(name: str, error: dict[str, Any]) -> Unavailable:
-    return Unavailable(f"the lease {name} is not stored: {error.get('description', error)}")
+def _not_stored(name: str, refused: Refused) -> Unavailable:
+    return Unavailable(f"the lease {name} is not stored: {refused}")
 
 
 class _Deliveries:

@@ -32,7 +32,17 @@ from suite.bus.connection import Connection, Message, Subscription
 from suite.bus.decoding import parse
 from suite.bus.endpoint import QUEUE_GROUP, Endpoint, Endpoints
 from suite.bus.refusal import terminate
-from suite.errors import InvalidRequest, NodeStopping, Overloaded, SuiteError, TooLarge, Unavailable
+from suite.errors import (
+    Disabled,
+    InvalidRequest,
+    LoadFailed,
+    NodeStopping,
+    Overloaded,
+    Quarantined,
+    SuiteError,
+    TooLarge,
+    Unavailable,
+)
 from suite.identity import NewId, Now, utc_now
 from suite.messages.actions.base import Reply
 from suite.messages.subjects import Subjects
@@ -51,6 +61,8 @@ LAST_WORDS_SECONDS = 1.0
 RESTING_LIMIT = 64
 """How many idle tasks are kept for the next requests."""
 
+_ELSEWHERE = (Disabled, LoadFailed, NodeStopping, Quarantined)
+"""The errors of requests that another node may serve all the same."""
 _CONSUMER = SpanKind.CONSUMER
 _encode = msgspec.json.Encoder().encode
 
@@ -60,6 +72,13 @@ def _is_for_another_node(endpoint: Endpoint[Any], message: Message) -> bool:
     how many of these come at once, the limits of the other nodes say.
     """
     return endpoint.action.route == "each" and isinstance(message, Arrival)
+
+
+def _resolved(request: msgspec.Struct, message: Message) -> msgspec.Struct:
+    """The request with the id of its model, where another node knew it by the name that the client used."""
+    if isinstance(message, Arrival) and message.model_id and hasattr(request, "model_id"):
+        return replace(request, model_id=message.model_id)
+    return request
 
 
 class Service(Generic[T]):
@@ -198,7 +217,7 @@ class Service(Generic[T]):
         self._handlers.cancel_scope.cancel()
         for endpoint in self._endpoints.all:
             while endpoint.waiting:
-                await self._refuse(endpoint.waiting.popleft(), NodeStopping())
+                await self._break_off(endpoint.waiting.popleft())
         self._over.set()
         for subscription in self._discovery:
             await subscription.unsubscribe()
@@ -209,13 +228,15 @@ class Service(Generic[T]):
         """Answer a request, now or when it is its turn."""
         if message.reply.startswith(self._not_to_answer):
             log.warning("a request on %s wants its answer on %s: dropped", message.subject, message.reply)
+            await self._end(message)
             return
         name = message.subject[len(self._prefix) :]
         endpoint = self._endpoints.enabled.get(name)
+        if endpoint is None and self._router is not None:
+            endpoint = self._endpoints.disabled.get(name)  # another node may have it switched on
         if endpoint is None:
             known, error = self._endpoints.refusal(name)
-            self._count(known, 0, error.code)
-            await self._refuse(message, error)
+            await self._turn_away(known, message, error)
         elif endpoint.running < endpoint.action.limit or _is_for_another_node(endpoint, message):
             endpoint.running += 1
             self._running += 1
@@ -229,8 +250,13 @@ class Service(Generic[T]):
         else:
             waiting = len(endpoint.waiting)
             full = f"{endpoint.running} requests of {name} run and {waiting} wait: try again in about 1 s"
-            self._count(endpoint, 0, Overloaded.code)
-            await self._refuse(message, Overloaded(full))
+            await self._turn_away(endpoint, message, Overloaded(full))
+
+    async def _turn_away(self, endpoint: Endpoint[T] | None, message: Message, error: SuiteError) -> None:
+        """Refuse a request that nobody works on."""
+        self._count(endpoint, 0, error.code)
+        await self._refuse(message, error)
+        await self._end(message)
 
     async def _work(self, endpoint: Endpoint[T], message: Message) -> None:
         """Answer a request, then those queued for its action, then wait for more.
@@ -269,10 +295,11 @@ class Service(Generic[T]):
                 warnings = endpoint.action.shape.warnings(fields)
                 if clash is not None:
                     raise clash
-                request = endpoint.action.shape.read(fields)
+                request = _resolved(endpoint.action.shape.read(fields), message)
                 if self._router is not None and await self._router.route(endpoint.action, request, message):
                     self._count(endpoint, time.perf_counter_ns() - began, "")
                     return
+                self._endpoints.check_enabled(endpoint)
                 receipt = f"{self._receipts}.{next(self._numbers)}" if stream else ""
                 call = Call(
                     self._connection,
@@ -296,7 +323,7 @@ class Service(Generic[T]):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 with anyio.move_on_after(LAST_WORDS_SECONDS, shield=True):
-                    await self._refuse(message, NodeStopping(), warnings, stream=stream)
+                    await self._break_off(message, warnings, stream=stream)
                 raise
             log.exception("the handler of %s gave up", endpoint.subject)
             error = SuiteError("the service failed on this request: its log has the cause")
@@ -307,11 +334,10 @@ class Service(Generic[T]):
         finally:
             self._streaming.pop(receipt, None)
         if error is not None:
-            if isinstance(error, NodeStopping) and await self._is_rescued(endpoint, request, message):
+            if isinstance(error, _ELSEWHERE) and await self._is_rescued(endpoint, request, message, error):
                 return
             await self._refuse(message, error, warnings, stream=stream)
-        if self._router is not None:
-            await self._router.end(message, is_handed_over=isinstance(reply, HandedOver))
+        await self._end(message, is_handed_over=isinstance(reply, HandedOver))
         self._count(endpoint, time.perf_counter_ns() - began, error.code if error else "")
 
     async def _handle(
@@ -333,12 +359,25 @@ class Service(Generic[T]):
         return partial(self._router.commit, message)
 
     async def _is_rescued(
-        self, endpoint: Endpoint[T], request: msgspec.Struct | None, message: Message
+        self, endpoint: Endpoint[T], request: msgspec.Struct | None, message: Message, error: SuiteError
     ) -> bool:
-        """Whether another node serves a request that this one cannot serve any more."""
+        """Whether another node serves a request that this one cannot serve."""
         if self._router is None or request is None:
             return False
-        return await self._router.rescue(endpoint.action, request, message)
+        return await self._router.rescue(endpoint.action, request, message, error)
+
+    async def _break_off(
+        self, message: Message, warnings: tuple[str, ...] = (), *, stream: bool = False
+    ) -> None:
+        """End a request because the service stops. One of another node is served elsewhere."""
+        if self._router is not None and await self._router.give_back(message):
+            return
+        await self._refuse(message, NodeStopping(), warnings, stream=stream)
+        await self._end(message)
+
+    async def _end(self, message: Message, *, is_handed_over: bool = False) -> None:
+        if self._router is not None:
+            await self._router.end(message, is_handed_over=is_handed_over)
 
     def _count(self, endpoint: Endpoint[T] | None, busy_ns: int, error: str) -> None:
         self.commands_processed += 1

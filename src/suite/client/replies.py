@@ -41,7 +41,7 @@ def read_answer(data: bytes, kind: type[R]) -> R | Signal | None:
     try:
         head = _head.decode(data)
         if head.status == "error":
-            raise _error(msgspec.json.decode(data, type=ErrorReply))
+            raise error_of(msgspec.json.decode(data, type=ErrorReply))
         if head.status is not None:
             return msgspec.json.decode(data, type=kind)
         return _signal.decode(data) if head.kind in _known else None
@@ -52,7 +52,8 @@ def read_answer(data: bytes, kind: type[R]) -> R | Signal | None:
         ) from None
 
 
-def _error(reply: ErrorReply) -> SuiteError:
+def error_of(reply: ErrorReply) -> SuiteError:
+    """The error that a service has told, to raise or to tell on."""
     error = error_from_reply(reply.code, reply.message, retry_after_ms=reply.retry_after_ms)
     error.node = reply.node
     if reply.event_id is not None:

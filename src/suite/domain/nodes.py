@@ -65,6 +65,10 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     hosted: Mapping[str, Hosted] = {}
     offered: Mapping[str, Offered] = {}
     """Nodes with the same catalogue have the same object here: it is looked at once for all of them."""
+    needs: Mapping[str, Footprint] = {}
+    """What models were measured to need here, where that is far from what is offered."""
+    paused: frozenset[str] = frozenset()
+    """The models that it does not load for a while, because they failed again and again."""
     is_draining: bool = False
     room: Footprint = NOTHING
     """What is free once all models have left that may. This and what follows is made of the rest."""
@@ -86,6 +90,11 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
         }
         for name, value in made.items():
             msgspec.structs.force_setattr(self, name, value)
+
+    def need_of(self, model_id: str) -> Footprint:
+        """The memory that a model takes here that it offers."""
+        measured = self.needs.get(model_id)
+        return measured if measured is not None else self.offered[model_id].footprint
 
 
 @lru_cache(maxsize=65_536)

@@ -19,7 +19,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from suite.domain.footprint import Footprint
-from suite.domain.nodes import Hosted, Nodes, NodeView, Offer, Offered, seed_of
+from suite.domain.nodes import Hosted, Nodes, NodeView, Offer, seed_of
 
 Reason: TypeAlias = Literal["named", "conversation", "loaded", "fits", "evicts", "waits"]
 
@@ -41,6 +41,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     model_id: str
     conversation_node: str = ""
     """The node that served its conversation last; empty if it has none."""
+    continues: bool = False
+    """Whether it needs the tokens that are kept where its conversation is: no other node could serve it."""
     excluded: frozenset[str] = frozenset()
     """Nodes on which it has failed already."""
 
@@ -68,7 +70,7 @@ class _Host(NamedTuple):
 class _Open(NamedTuple):
     """Nodes that could load the model, and take new work."""
 
-    offered: Offered
+    need: Footprint
     views: list[NodeView]
 
 
@@ -90,8 +92,8 @@ def place(wanted: Wanted, nodes: Nodes, *, here: str) -> Placement | None:
     `here`: the node that decides, which serves the request where nothing speaks for another.
     """
     options = _options(wanted, nodes)
-    hosts = [each for each in options.hosts if not each.view.is_draining]
-    opens = [] if hosts else _opens(options)
+    hosts = _that_continue(options, wanted) or [each for each in options.hosts if not each.view.is_draining]
+    opens = [] if hosts else _opens(options, wanted.model_id)
     if not opens:
         hosts = hosts or options.hosts  # all of them drain: what is loaded there still answers
     found = _among(hosts, wanted, here) if hosts else _first(opens, wanted)
@@ -193,6 +195,11 @@ def _digest(view: NodeView, model_id: str) -> str:
 # --- nodes that have it loaded ------------------------------------------------------------------------------
 
 
+def _that_continue(options: _Options, wanted: Wanted) -> list[_Host]:
+    """The only node that can serve the request, crowded or draining, while the model is loaded there."""
+    return [each for each in options.hosts if wanted.continues and each.view.node == wanted.conversation_node]
+
+
 def _among(hosts: list[_Host], wanted: Wanted, here: str) -> tuple[NodeView, Reason]:
     own = next((each for each in hosts if each.view.node == wanted.conversation_node), None)
     if own is not None and own.hosted.load < CROWDED:
@@ -219,19 +226,29 @@ def _stays(own: _Host, least: _Host) -> bool:
 # --- nodes that could load it -------------------------------------------------------------------------------
 
 
-def _opens(options: _Options) -> list[_Open]:
+def _opens(options: _Options, model_id: str) -> list[_Open]:
     closed, opens = options.closed, []
     for offered, all_views in options.offers:
         views = [each for each in all_views.values() if not each.is_draining and each.node not in closed]
+        measured = [each for each in views if model_id in each.needs]
+        if measured:
+            views = [each for each in views if model_id not in each.needs]
+            opens += [_Open(each.need_of(model_id), [each]) for each in measured]
         if views:
-            opens.append(_Open(offered, views))
-    return opens
+            opens.append(_Open(offered.footprint, views))
+    # If it failed on all of them, the client hears that from one, and when it may be tried again.
+    return _without_paused(opens, model_id) or opens
+
+
+def _without_paused(opens: list[_Open], model_id: str) -> list[_Open]:
+    able = [_Open(need, [each for each in views if model_id not in each.paused]) for need, views in opens]
+    return [each for each in able if each.views]
 
 
 def _first(opens: list[_Open], wanted: Wanted) -> tuple[NodeView, Reason] | None:
     """The first way to load it that there is, in the order that the module tells."""
-    at_once = [_Open(offered, [each for each in views if not each.waiting]) for offered, views in opens]
-    fitting = [view for offered, views in at_once for view in _with_room(offered.footprint, views)]
+    at_once = [_Open(need, [each for each in views if not each.waiting]) for need, views in opens]
+    fitting = [view for need, views in at_once for view in _with_room(need, views)]
     for view in fitting:
         if view.node == wanted.conversation_node:
             # Its tokens are in a file at best. That is worth a load, but not that others leave.
@@ -254,9 +271,9 @@ def _with_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
 
 def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     """The node that loses the least; those are looked at first that could lose less than any yet."""
-    able = [_Open(offered, _that_could_make_room(offered.footprint, views)) for offered, views in opens]
+    able = [_Open(need, _that_could_make_room(need, views)) for need, views in opens]
     views = [view for _, of_offer in able for view in of_offer]
-    losses = [loss for offered, of_offer in able for loss in _least_losses(of_offer, offered.footprint)]
+    losses = [loss for need, of_offer in able for loss in _least_losses(of_offer, need)]
     best: NodeView | None = None
     least = math.inf
     while (bound := min(losses, default=math.inf)) < least * _NEARLY:
@@ -264,7 +281,7 @@ def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
         index = min(equal, key=lambda index: lot(views[index], model_id))
         losses[index] = math.inf
         view = views[index]
-        found = eviction(view, view.offered[model_id].footprint)
+        found = eviction(view, view.need_of(model_id))
         if found is not None and found[0] < least:
             best, least = view, found[0]
     return best
@@ -290,11 +307,11 @@ def _least_losses(views: list[NodeView], need: Footprint) -> list[float]:
 def _waiting(opens: list[_Open], model_id: str) -> NodeView | None:
     """Of the nodes where it fits at all the one where fewest wait; if it fits nowhere, one that says so."""
 
-    def order(each: tuple[Offered, NodeView]) -> tuple[bool, int, int]:
-        offered, view = each
-        return not offered.footprint.is_within(view.limits), view.waiting, lot(view, model_id)
+    def order(each: tuple[Footprint, NodeView]) -> tuple[bool, int, int]:
+        need, view = each
+        return not need.is_within(view.limits), view.waiting, lot(view, model_id)
 
-    every = ((offered, view) for offered, views in opens for view in views)
+    every = ((need, view) for need, views in opens for view in views)
     found = min(every, key=order, default=None)
     return found[1] if found is not None else None
 

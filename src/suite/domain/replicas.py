@@ -157,7 +157,7 @@ class Replicas:
         if not any(_is_same(each.hosted[model_id].sha256, placed.sha256) for each in hosts):
             return None
         view = nodes[placed.node]
-        found = eviction(view, view.offered[model_id].footprint)
+        found = eviction(view, view.need_of(model_id))
         worth = max(each.hosted[model_id].loss for each in hosts)
         if found is None or (found[1] and found[0] >= worth):
             return None

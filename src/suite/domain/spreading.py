@@ -31,6 +31,6 @@ def _with_model(view: NodeView, model_id: str) -> NodeView:
     """The node when the model is loaded there."""
     if model_id in view.hosted or model_id not in view.offered:
         return view
-    need = view.offered[model_id].footprint
+    need = view.need_of(model_id)
     hosted = Hosted(is_ready=False, footprint=need)
     return replace(view, hosted={**view.hosted, model_id: hosted}, free=view.free - need)

@@ -12,6 +12,8 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from suite.messages.actions.base import ErrorReply
+
 PROTOCOL: Final = 1
 """Nodes work together only with those of the same protocol."""
 
@@ -57,7 +59,6 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Counts the states of this life."""
     protocol: int
     version: str = ""
-    host: str = ""
     is_draining: bool = False
     """Whether it wants no new work."""
     is_leaving: bool = False
@@ -71,6 +72,12 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: dict[str, HostedModel] = {}
     pins: tuple[str, ...] = ()
     """The models that it keeps loaded, and another node would keep instead if it drained or was lost."""
+    stands_for: tuple[str, ...] = ()
+    """What only one node does at a time, and this one would do."""
+    paused: tuple[str, ...] = ()
+    """The models that it does not load for a while, because they failed again and again."""
+    needs: dict[str, dict[str, int]] = {}
+    """What models were measured to need, by id and memory, where that is far from what the catalogue says."""
     catalogue: str = ""
     """The id of what it could load: the same for nodes with the same models and settings."""
     conversations: tuple[int, ...] = ()
@@ -83,7 +90,8 @@ class OfferedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     sha256: str = ""
     """The digest of its file; empty while it is not known."""
     memory: dict[str, int] = {}
-    """The bytes that it needs of each memory."""
+    """The bytes that it needs of each memory, estimated from its file and settings. Nodes with the same
+    memories estimate the same."""
     aliases: tuple[str, ...] = ()
     settings: str = ""
     """A short digest of the settings that change how it loads."""
@@ -116,3 +124,18 @@ class Forwarded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     instance_id: str = ""
     """With `handed_over`: the instance whose process answers it."""
     generation_id: str = ""
+    error: ErrorReply | None = None
+    """With `misplaced`: why it is given back. The client hears that if no other node can serve it."""
+
+
+class GetArrivals(msgspec.Struct, frozen=True, kw_only=True):
+    """Asks a node which of these requests, which were forwarded to it, it still has."""
+
+    tokens: tuple[str, ...]
+
+
+class KnownArrivals(msgspec.Struct, frozen=True, kw_only=True):
+    """Those of the requests that the node has."""
+
+    requests: dict[str, Forwarded | None]
+    """Whose process may answer each; null while none does."""

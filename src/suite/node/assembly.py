@@ -233,6 +233,7 @@ def make_node(
         supervisor=supervisor,
         tasks=env.tasks,
         clock=clock,
+        has_models=settings.enable_gguf_management,
     )
     fleet.own.pins = lambda: pins.movable
     claims = Claims(

@@ -44,6 +44,7 @@ from suite.version import __version__
 logger = logging.getLogger("suite.membership")
 
 LEASE_SECONDS = 5.0
+"""A node, or what only one node does at a time, counts as lost when its lease is so old."""
 RENEW_SECONDS = 1.0
 PING_SECONDS = 2.0
 GRACE_SECONDS = 2.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -40,6 +41,11 @@ class Quarantine:
     def pause_of(self, model: Model) -> ModelQuarantined | None:
         """Why a model must not be loaded now, and until when; None if it may be."""
         return pause_of(self._state, model.model_id, _attempt(model), self._now())
+
+    def paused(self, models: Mapping[str, Model]) -> tuple[str, ...]:
+        """Those of these models, by id, that must not be loaded now."""
+        failed = [models[id] for id in self._state.failures if id in models]
+        return tuple(each.model_id for each in failed if self.pause_of(each) is not None)
 
     def is_suspect(self, model: Model) -> bool:
         """Whether a model was quarantined and has not worked since, so that only a request should try it."""

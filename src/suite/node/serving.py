@@ -64,11 +64,11 @@ from suite.node.cluster import joined_cluster
 from suite.node.content import ContentWatch
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
-from suite.node.fleet.leadership import LEASE_SECONDS, Leadership
+from suite.node.fleet.leadership import Leadership
 from suite.node.gateway import GatewayProcess
 from suite.node.journal import Journal
 from suite.node.learning import Learning
-from suite.node.membership import Membership
+from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.node import Node
 from suite.node.past import read_past
 from suite.node.pin_moves import PinMoves
@@ -359,8 +359,10 @@ async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
         ttl_seconds=LEASE_SECONDS,
         replicas=env.settings.nats.wanted_replicas,
     )
+    is_predicting = env.settings.enable_predictive_loading
+    node.fleet.own.stands_for = ("placement", "predictor") if is_predicting else ("placement",)
     async with anyio.create_task_group() as tasks:
-        if env.settings.enable_predictive_loading:
+        if is_predicting:
             predictor = Leadership("predictor", node.name, node.fleet.peers, leases, env.clock)
             tasks.start_soon(predictor.run)
             tasks.start_soon(preloader.run, predictor)
@@ -398,7 +400,7 @@ async def _service(env: Environment, node: Node, reporter: Reporter) -> AsyncIte
     ) as service:
         node.service = service
         await node.transfers.listen()
-        await node.fleet.serve(service.receive)
+        await node.fleet.serve(service.receive)  # from now on others may send work here
         if settings.enable_backward_compatibility:
             await env.tasks.start(
                 partial(

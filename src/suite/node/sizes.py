@@ -40,9 +40,13 @@ class ModelSizes:
         """The memory for a load of this model."""
         measured = need(self._sizes, _key(model))
         if measured is None:
-            estimated = model.footprint(self._limits)
+            estimated = self.estimated(model)
             return Need(estimated, estimated)
         return Need(*(each.counted_in(self._limits) for each in measured))
+
+    def estimated(self, model: Model) -> Footprint:
+        """The memory for its first load, from its file and settings alone."""
+        return model.footprint(self._limits)
 
     def is_measured(self, model: Model) -> bool:
         """Whether its size is known from an earlier load."""

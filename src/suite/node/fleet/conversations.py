@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 
 LEAST_KEPT: Final = 1_000_000
@@ -32,16 +30,3 @@ class Conversations:
     def node_of(self, conversation: int) -> str:
         """The node that a conversation came to last; empty if it is not known."""
         return self._young.get(conversation) or self._old.get(conversation, "")
-
-    def newest_of(self, node: str, most: int) -> tuple[int, ...]:
-        """The last conversations that came to a node, the newest last."""
-        return tuple(reversed(list(islice(self._of(node), most))))
-
-    def _of(self, node: str) -> Iterator[int]:
-        """Those of a node, the newest first."""
-        for conversation, holder in reversed(self._young.items()):
-            if holder == node:
-                yield conversation
-        for conversation, holder in reversed(self._old.items()):
-            if holder == node and conversation not in self._young:
-                yield conversation

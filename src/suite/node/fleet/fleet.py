@@ -49,13 +49,15 @@ class Fleet:
         supervisor: Supervisor,
         tasks: anyio.abc.TaskGroup,
         clock: Clock,
+        has_models: bool = True,
     ) -> None:
+        """`has_models`: whether this node serves models at all."""
         self._node = node
         self._connection = connection
         self._subjects = subjects
         self._asking: dict[str, set[anyio.CancelScope]] = {}
         """The requests that each node has not answered."""
-        self.own = OwnState(node, epoch, supervisor, catalogue)
+        self.own = OwnState(node, epoch, supervisor, catalogue, clock=clock, has_models=has_models)
         self.peers = Peers(node, clock)
         self.inventory = Inventory(node, self.own, self.peers)
         self.presence = Presence(
@@ -63,7 +65,6 @@ class Fleet:
             subjects,
             self.own,
             self.peers,
-            clock=clock,
             on_lost=self._lose,
             on_left=self._leave,
             on_cut_off=self._withdraw,
@@ -92,6 +93,8 @@ class Fleet:
     async def serve(self, serve: Callable[[Message], Awaitable[None]]) -> None:
         """Take requests from other nodes, and have them served as those of clients are."""
         await self.routing.listen(serve)
+        self.own.is_serving = True
+        self.presence.change()
 
     async def stop(self) -> None:
         """Take nothing from other nodes any more: the node stops. What it has goes on."""
@@ -110,8 +113,7 @@ class Fleet:
     @property
     def draining(self) -> tuple[str, ...]:
         """The nodes that take no new work, this one too."""
-        states = {**self.others}
-        names = {name for name, state in states.items() if state.is_draining}
+        names = {name for name, state in self.others.items() if state.is_draining}
         return tuple(sorted(names | ({self._node} if self.own.is_draining else set())))
 
     @property
@@ -191,6 +193,8 @@ class Fleet:
                 answer = await self._connection.request(subject, body, headers=headers, timeout=seconds)
             finally:
                 scopes.discard(scope)
+                if not scopes and self._asking.get(node) is scopes:
+                    del self._asking[node]
             return read_reply(answer.data, kind)
         raise NodeLost(f"node {node} was lost before it answered")
 

@@ -25,6 +25,9 @@ CLAIM_SECONDS: Final = 24 * 3600.0
 PATIENCE_SECONDS: Final = 0.3
 """How long another node may take to let an id go whose generation has ended already."""
 PAUSE_SECONDS: Final = 0.05
+LET_GO_SECONDS: Final = 60.0
+"""For so long an id is let go again and again while that fails: NATS may be away, or without a leader."""
+LET_GO_PAUSE_SECONDS: Final = 2.0
 
 _encode = msgspec.json.Encoder().encode
 
@@ -69,11 +72,18 @@ class GenerationIds:
             return None
 
     async def let_go(self, taken: Taken) -> None:
-        """Let others have an id. If that fails, it stays until `CLAIM_SECONDS` are over."""
-        try:
-            await self._claims.release(taken)
-        except SuiteError as error:
-            logger.debug("the id of a generation is not let go: %s", error)
+        """Let others have an id. If that fails for `LET_GO_SECONDS`, it stays until its claim expires."""
+        until = self._clock() + LET_GO_SECONDS
+        while True:
+            try:
+                await self._claims.release(taken)
+            except SuiteError as error:
+                logger.debug("the id of a generation is not let go: %s", error)
+            else:
+                return
+            if self._clock() >= until:
+                return
+            await anyio.sleep(LET_GO_PAUSE_SECONDS)
 
     async def _take(self, generation_id: str, own: Holder) -> Taken:
         value, until = _encode(own), self._clock() + PATIENCE_SECONDS

@@ -23,18 +23,19 @@ from suite.bus.kv import Leases
 from suite.errors import SuiteError
 from suite.identity import Clock
 from suite.node.fleet.peers import Peers
+from suite.node.membership import LEASE_SECONDS
 from suite.ticks import tick
 
 logger = logging.getLogger("suite.fleet")
 
 ALONE_SECONDS: Final = 0.5
 """After so long without a sign of others there are none: they tell a new node of themselves at once."""
-LEASE_SECONDS: Final = 5.0
 RENEW_SECONDS: Final = 1.0
 MARGIN_SECONDS: Final = 1.0
 """So much before the lease expires, its holder does not count on it any more."""
 CANDIDATES: Final = 3
-"""So many nodes, the first by name, ask for the lease: that all of many do would be a load of its own."""
+"""So many of the nodes that would do it, the first by name, ask for the lease: that all of many do would be a
+load of its own."""
 
 
 class Leadership:
@@ -83,7 +84,8 @@ class Leadership:
             self._alone_since = self._clock() if self._alone_since is None else self._alone_since
             return
         self._alone_since = None
-        others_before = sum(name < self._node for name in self._peers.states)
+        others = self._peers.states.items()
+        others_before = sum(node < self._node and self._name in state.stands_for for node, state in others)
         if others_before >= CANDIDATES and self._clock() >= self._until:
             return
         asked = self._clock()

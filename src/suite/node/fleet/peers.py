@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
@@ -16,8 +17,10 @@ from suite.messages.decisions import RAM
 from suite.messages.presence import HostedModel, Introduction, NodeState, OfferedModel
 from suite.node.fleet.conversations import Conversations
 
-LOST_SECONDS: Final = 2.5
+LOST_SECONDS: Final = 2.8
 """A node that has told nothing for so long gets no work. It tells something every second."""
+MOST_TOLD: Final = 20_000
+"""How many conversations a node tells one that asks: so many fit into a message."""
 LOST_TOLD_SECONDS: Final = 3600.0
 """For so long a node that fell silent is named as missing; after that it is not expected back."""
 
@@ -37,6 +40,7 @@ class Peers:
         self._catalogues: dict[str, Mapping[str, Offered]] = {}
         self._aliases: dict[str, Mapping[str, str]] = {}
         self._conversations = Conversations()
+        self._own_conversations: OrderedDict[int, None] = OrderedDict()
         self.strangers: dict[str, Introduction] = {}
         """Nodes that speak another protocol, by name: nothing is forwarded to them."""
 
@@ -134,6 +138,11 @@ class Peers:
     def note_conversation(self, conversation: int, node: str) -> None:
         """Note that a conversation has come to a node, by its hash (`conversation_hash`)."""
         self._conversations.note(conversation, node)
+        self._own_conversations.pop(conversation, None)
+        if node == self._node:
+            self._own_conversations[conversation] = None
+            if len(self._own_conversations) > MOST_TOLD:
+                self._own_conversations.popitem(last=False)
 
     def conversation_node(self, conversation: int) -> str:
         """The node that a conversation came to last; empty if it is not known."""
@@ -144,9 +153,10 @@ class Peers:
         node = self._conversations.node_of(conversation)
         return "" if node == self._node else node
 
-    def conversations_of(self, node: str, most: int) -> tuple[int, ...]:
-        """The last conversations that came to a node, the newest last."""
-        return self._conversations.newest_of(node, most)
+    @property
+    def own_conversations(self) -> tuple[int, ...]:
+        """The last conversations that came to this node and went to no other, the newest last."""
+        return tuple(self._own_conversations)
 
     def note_sent(self, node: str, model_id: str) -> None:
         """Count a request that was just sent to a node, until it tells its own count."""
@@ -171,7 +181,9 @@ class Peers:
     def lose(self, node: str) -> None:
         """Give a node that has told nothing for too long no work, and remember that it is missing."""
         self.forget(node)
-        self._lost[node] = self._clock()
+        now = self._clock()
+        self._lost = {node: at for node, at in self._lost.items() if at > now - LOST_TOLD_SECONDS}
+        self._lost[node] = now
 
     def give_time(self) -> None:
         """Wait anew for all: this node itself was stopped or cut off, and could hear nothing meanwhile."""
@@ -190,7 +202,7 @@ class Peers:
 def view_of(state: NodeState, offered: Mapping[str, Offered]) -> NodeView:
     """What a node has told, as it is decided about."""
     hosted, free = {id: _hosted(each) for id, each in state.models.items()}, footprint_of(state.free)
-    coming = _coming(state.waiting, hosted, free, offered) if state.waiting else {}
+    coming = _coming(state, hosted, free, offered) if state.waiting else {}
     return NodeView(
         node=state.node,
         limits=footprint_of(state.limits),
@@ -198,12 +210,14 @@ def view_of(state: NodeState, offered: Mapping[str, Offered]) -> NodeView:
         waiting=sum(count for id, count in state.waiting.items() if id not in coming),
         hosted={**hosted, **coming},
         offered=offered,
+        needs={id: footprint_of(each) for id, each in state.needs.items()},
+        paused=frozenset(state.paused),
         is_draining=state.is_draining,
     )
 
 
 def _coming(
-    waiting: Mapping[str, int],
+    state: NodeState,
     hosted: Mapping[str, Hosted],
     free: Footprint,
     offered: Mapping[str, Offered],
@@ -213,10 +227,15 @@ def _coming(
     Until their loads have begun they must not begin elsewhere too.
     """
     room = free + total_of([each.footprint for each in hosted.values() if each.may_leave])
+
+    def fits(id: str) -> bool:
+        need = state.needs.get(id)
+        return (footprint_of(need) if need is not None else offered[id].footprint).is_within(room)
+
     return {
         id: Hosted(is_ready=False, holds=count)
-        for id, count in waiting.items()
-        if id not in hosted and id in offered and offered[id].footprint.is_within(room)
+        for id, count in state.waiting.items()
+        if id not in hosted and id in offered and fits(id)
     }
 
 

@@ -3,8 +3,9 @@
 Nothing waits for it: a state that is lost is followed by the next one, a second later at most. Conversations
 are told once; who has missed a state asks for all of them.
 
-A node hears its own states too. When it has not for a while, it was stopped, or NATS did not reach it: the
-others count it as lost, and have its work done elsewhere (ADR 59).
+A node hears its own states too. When it has not for a while, it was stopped, or NATS did not reach it; when
+it hears none of several others, it may reach its own server only. Either way the others count it as lost, and
+have its work done elsewhere (ADR 59).
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import msgspec
 
 from suite.bus.connection import Connection, Message
 from suite.domain.nodes import NodeView
-from suite.errors import NoService, RequestTimeout, SuiteError, TooLarge, Unavailable
-from suite.identity import Clock
+from suite.errors import SuiteError, TooLarge, Unavailable
+from suite.identity import Clock, boot_clock
 from suite.messages.presence import (
     PROTOCOL,
     CataloguePage,
@@ -30,7 +31,7 @@ from suite.messages.presence import (
     OfferedModel,
 )
 from suite.messages.subjects import Subjects
-from suite.node.fleet.peers import LOST_SECONDS, Peers, view_of
+from suite.node.fleet.peers import LOST_SECONDS, Peers
 from suite.node.fleet.state import OwnState
 from suite.ticks import next_tick
 
@@ -43,16 +44,19 @@ LEAST_PAUSE_SECONDS: Final = 0.02
 PAUSE_SECONDS_PER_NODE: Final = 0.001
 """It is that long for each other node, so that what a node hears of changes does not grow with their square:
 a thousand states a second at most, besides those of each second."""
-CUT_OFF_SECONDS: Final = 2.0
-"""A node that has not heard its own states for so long may be lost to others. They wait a little longer, so
-that what it has told until then reaches them."""
+CUT_OFF_SECONDS: Final = 1.8
+"""A node that has not heard its own states for so long, or those of any other, may be lost to others. They
+wait longer (`LOST_SECONDS`): they may have heard it last up to `TELL_SECONDS` before it heard them."""
+SEVERAL: Final = 2
+"""When so many others are silent at the same time, it is rather this node that does not hear. Of one other it
+cannot be told: that has rather crashed, and this one goes on."""
+MOST_UNHEARD: Final = 1_000
+"""So many states that have not come back are remembered, the newest ones."""
 LATE_SECONDS: Final = 0.5
 """A node that wakes so much too late could not hear the others meanwhile, and gives them time."""
 ACQUAINTED_SECONDS: Final = 1.2
 """So long after its start a node has heard of all others: they tell something every second."""
 ASK_SECONDS: Final = 2.0
-MOST_TOLD: Final = 20_000
-"""How many conversations a node tells one that asks: so many fit into a message."""
 
 _encode = msgspec.json.Encoder().encode
 _state_of = msgspec.json.Decoder(NodeState).decode
@@ -71,13 +75,14 @@ class Presence:
         own: OwnState,
         peers: Peers,
         *,
-        clock: Clock,
+        clock: Clock = boot_clock,
         on_lost: Callable[[str], None] = lambda _: None,
         on_left: Callable[[str], None] = lambda _: None,
         on_cut_off: Callable[[], None] = lambda: None,
     ) -> None:
         """`on_lost` is called with a node that is silent, `on_left` with one that stops; `on_cut_off` when
         this node itself was stopped, or without NATS, for so long that the others may count it as lost.
+        `clock` must go on while the machine is suspended.
         """
         self._connection = connection
         self._subjects = subjects
@@ -92,6 +97,8 @@ class Presence:
         """When the states were told that have not come back yet, by their numbers."""
         self._heard_at = clock()
         """When the newest state was told that has come back."""
+        self._heard_others_at = clock()
+        """When the last state of any other node came."""
         self._began = clock()
         self._came: list[int] = []
         self._changed = anyio.Event()
@@ -101,13 +108,23 @@ class Presence:
     @property
     def view(self) -> NodeView:
         """This node, as it is decided about here."""
-        state = self._own.again((), now=self._clock())
-        return view_of(state, self._own.offered)
+        return self._own.view
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether others may count this node as lost: its own states do not come back to it."""
+        """Whether others may count this node as lost: its own states do not come back to it, or it hears none
+        of several others.
+        """
+        return self._is_unheard or self._hears_nobody
+
+    @property
+    def _is_unheard(self) -> bool:
         return self._clock() - self._heard_at > CUT_OFF_SECONDS
+
+    @property
+    def _hears_nobody(self) -> bool:
+        is_silent = self._clock() - self._heard_others_at > CUT_OFF_SECONDS
+        return is_silent and len(self._peers.states) >= SEVERAL
 
     @property
     def is_acquainted(self) -> bool:
@@ -154,8 +171,9 @@ class Presence:
             with anyio.CancelScope(deadline=due) as waiting:
                 await self._changed.wait()
             self._changed = anyio.Event()
+            is_unheard = self._is_unheard
             self._look_at_oneself()
-            if self._was_cut_off or anyio.current_time() > due + LATE_SECONDS:
+            if is_unheard or anyio.current_time() > due + LATE_SECONDS:
                 self._peers.give_time()
             if waiting.cancelled_caught:
                 self._own.look()
@@ -168,11 +186,11 @@ class Presence:
         was_cut_off, self._was_cut_off = self._was_cut_off, self.is_cut_off
         if self._was_cut_off and not was_cut_off:
             if self._peers.states:
-                away = self._clock() - self._heard_at
-                logger.warning("this node was stopped, or without NATS, for %.1f s: others do its work", away)
+                away = self._clock() - min(self._heard_at, self._heard_others_at)
+                logger.warning("this node was stopped, or cut off, for %.1f s: others do its work", away)
             self._on_cut_off()
         elif was_cut_off and not self._was_cut_off:
-            logger.info("this node is heard again")
+            logger.info("this node is not cut off any more")
 
     def _look_for_lost(self) -> None:
         for node in self._peers.silent():
@@ -185,13 +203,14 @@ class Presence:
 
     async def _tell(self, *, is_leaving: bool = False) -> None:
         came, self._came = self._came, []
-        now = self._clock()
-        state = self._own.state(came, now=now, is_leaving=is_leaving)
-        self._unheard[state.number] = now
+        state = self._own.state(came, is_leaving=is_leaving)
+        self._unheard[state.number] = self._clock()
+        if len(self._unheard) > MOST_UNHEARD:
+            del self._unheard[next(iter(self._unheard))]
         try:
             await self._connection.publish(self._subjects.node(self._own.node, "state"), _encode(state))
         except (Unavailable, TooLarge) as error:
-            del self._unheard[state.number]
+            self._unheard.pop(state.number, None)
             logger.debug("what this node does is not told: %s", error)
 
     async def _hear(self, message: Message) -> None:
@@ -224,14 +243,16 @@ class Presence:
         self._peers.meet(stranger)
 
     def _hear_of(self, state: NodeState) -> None:
+        self._heard_others_at = self._clock()
         if self._peers.is_new_life(state):
             self._lose(state.node)
-        is_new = state.node not in self._peers.states
+        known = self._peers.states.get(state.node)
         missed = self._peers.hear(state)
         if state.is_leaving:
-            self._on_left(state.node)
+            if known is not None and known.epoch == state.epoch:
+                self._on_left(state.node)
             return
-        if is_new and state.node in self._peers.states:
+        if known is None and state.node in self._peers.states:
             self._changed.set()  # it may not have heard of this one
         is_known = not missed and self._peers.knows_catalogue(state.catalogue)
         if state.node in self._peers.states and not is_known and state.node not in self._asking:
@@ -248,7 +269,7 @@ class Presence:
             if state is not None and not self._peers.knows_catalogue(state.catalogue):
                 catalogue, models = await self._catalogue_of(node)
                 self._peers.learn_catalogue(catalogue, models)
-        except (NoService, RequestTimeout, SuiteError, msgspec.MsgspecError) as error:
+        except (SuiteError, msgspec.MsgspecError) as error:
             logger.debug("node %s does not tell all of itself: %s", node, error)
         finally:
             self._asking.discard(node)
@@ -284,8 +305,7 @@ class Presence:
             return
         answer: NodeState | CataloguePage
         if request.catalogue_after is None:
-            known = self._peers.conversations_of(self._own.node, MOST_TOLD)
-            answer = self._own.again(known, now=self._clock())
+            answer = self._own.again(self._peers.own_conversations)
         else:
             answer = self._own.page(request.catalogue_after)
         try:

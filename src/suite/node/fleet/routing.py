@@ -19,16 +19,28 @@ from suite.bus.subscription import Subscription
 from suite.catalogue import Catalogue
 from suite.domain.nodes import Nodes
 from suite.domain.placement import Placement, Wanted, place
-from suite.errors import NodeLost, NodeNotFound, NodeStopping, NoService, SuiteError, Unavailable
+from suite.errors import (
+    NodeLost,
+    NodeNotFound,
+    NodeStopping,
+    NoService,
+    Overloaded,
+    SuiteError,
+    TooLarge,
+    Unavailable,
+)
 from suite.log import Log
 from suite.messages.actions.base import Query
-from suite.messages.presence import Forwarded
+from suite.messages.presence import Forwarded, GetArrivals, KnownArrivals
 from suite.messages.signals import Heartbeat
 from suite.messages.subjects import Subjects
+from suite.node.fleet.arrivals import Arrivals
 from suite.node.fleet.forwarding import (
+    ARRIVALS,
     Forwarding,
     Sent,
     arrived,
+    given_back,
     hand_back,
     is_for_another_life,
     tell,
@@ -48,6 +60,8 @@ ABANDONED_SECONDS: Final = 0.5
 
 _ENDED: Final = Forwarded(state="ended")
 _HEARTBEAT: Final = msgspec.json.encode(Heartbeat())
+_asked_for = msgspec.json.Decoder(GetArrivals).decode
+_encode = msgspec.json.Encoder().encode
 
 
 class Routing:
@@ -78,15 +92,10 @@ class Routing:
         self._presence = presence
         self._tasks = tasks
         self._forwarding = Forwarding(connection, subjects, tasks, self._again, self._give_up)
-        self._open: dict[str, anyio.CancelScope] = {}
-        """The requests of other nodes that nobody answers yet, by their tokens."""
-        self._generated: dict[str, str] = {}
-        """The tokens of those that a model's process answers, by the generation's id."""
-        self._withdrawn: set[str] = set()
-        """The tokens of those that are given up because this node was cut off: others answer them."""
+        self._arrivals = Arrivals()
         supervisor.on_answered = self._answered
         self._serve: Callable[[Message], Awaitable[None]]
-        self._arrivals: Subscription
+        self._listening: Subscription | None = None
 
     async def listen(self, serve: Callable[[Message], Awaitable[None]]) -> None:
         """Take requests from other nodes, and have them served as those of clients are."""
@@ -98,14 +107,17 @@ class Routing:
             if is_for_another_life(message, self._epoch):
                 logger.debug("a request is for another process of this name: %s", message.subject)
                 return
-            await serve(arrived(message, self._subjects.action(message.subject[len(prefix) :])))
+            arrival = arrived(message, self._subjects.action(message.subject[len(prefix) :]))
+            self._arrivals.take(arrival.token)
+            await serve(arrival)
 
-        self._arrivals = await self._connection.listen(f"{prefix}>", arrive)
+        await self._connection.listen(self._subjects.node(self._node, ARRIVALS), self._tell_arrivals)
+        self._listening = await self._connection.listen(f"{prefix}>", arrive)
 
     async def stop(self) -> None:
         """Take no more requests from other nodes: they have them served elsewhere."""
-        if hasattr(self, "_arrivals"):
-            await self._arrivals.drain()
+        if self._listening is not None:
+            await self._listening.drain()
 
     async def settle(self) -> None:
         """Wait until no other node can give anything back that this one has forwarded."""
@@ -125,50 +137,95 @@ class Routing:
         This node was cut off, so it does not send again either what it has sent to them.
         """
         self._forwarding.doubt()
-        for scope in self._open.values():
-            scope.cancel()
+        self._arrivals.withdraw()
 
     async def route(self, action: Action[Any], request: msgspec.Struct, message: Message) -> bool:
         """Hand a request over if another node serves it better, or is named in it. Returns whether it did.
 
-        Raises NodeNotFound for a name that no node has, Unavailable and TooLarge.
+        Raises NodeNotFound for a name that no node has, Unavailable, TooLarge and Overloaded.
         """
         if isinstance(message, Arrival):
-            return await self._is_misplaced(action, request, message)
+            return await self._return(action, request, message)
         if self._presence.is_cut_off and await self._is_abandoned(request, message):
             return True
         named = getattr(request, "node", None)
-        if named is not None and named != self._node:
-            if named not in self._peers.states:
-                raise NodeNotFound(self._peers.why_not(named))
-            await self._send(message, action, request, Placement(node=named, reason="named"))
-            return True
+        elsewhere: str = named if named is not None and named != self._node else ""
+        if elsewhere and elsewhere not in self._peers.states:
+            raise NodeNotFound(self._peers.why_not(elsewhere))
         if not self._peers.states and self._presence.is_acquainted:
             return False
         if isinstance(request, Query):
             await self._log.catch_up()
-        if action.route != "model":
-            return False
-        placement = await self._settled_placement(request) if named is None else None
-        if placement is None or placement.node == self._node:
-            self._presence.change()
-            return False
-        await self._send(message, action, request, placement)
-        return True
+        if elsewhere:
+            await self._send(message, action, request, Placement(node=elsewhere, reason="named"))
+            return True
+        if action.route == "model":
+            return await self._is_placed_elsewhere(action, request, message)
+        return False
 
-    async def rescue(self, action: Action[Any], request: msgspec.Struct, message: Message) -> bool:
-        """Hand a request over that this node cannot serve because it stops. Returns whether it did."""
-        if isinstance(message, Arrival):
-            is_taken = bool(message.token) and await hand_back(self._connection, message.token)
-            is_withdrawn = message.token in self._withdrawn
-            self._withdrawn.discard(message.token)
-            return is_taken or is_withdrawn
-        if action.route != "model" or getattr(request, "node", None) is not None:
-            return False
-        placement = self._placement(request, excluded=frozenset({self._node}))
+    async def _is_placed_elsewhere(
+        self, action: Action[Any], request: msgspec.Struct, message: Message
+    ) -> bool:
+        """Hand a request over if another node serves its model better. Returns whether it did."""
+        is_bound = getattr(request, "node", None) is not None
+        placement = None if is_bound else await self._settled_placement(request)
+        if placement is not None and placement.node != self._node:
+            try:
+                await self._send(message, action, request, placement)
+            except (TooLarge, Overloaded):
+                if not self._is_here(request):
+                    raise
+            else:
+                return True
+        self._presence.change()
+        return False
+
+    async def rescue(
+        self, action: Action[Any], request: msgspec.Struct, message: Message, error: SuiteError
+    ) -> bool:
+        """Hand a request over that this node cannot serve, though another may. Returns whether it did."""
+        if isinstance(message, Arrival) and not message.tried:
+            return await self._hand_back(message, error)
+        tried = message.tried if isinstance(message, Arrival) else frozenset[str]()
+        return await self._is_sent_on(action, request, message, tried | {self._node})
+
+    async def _is_sent_on(
+        self, action: Action[Any], request: msgspec.Struct, message: Message, tried: frozenset[str]
+    ) -> bool:
+        """Hand a client's request over that these nodes could not serve. Returns whether it did."""
+        is_bound = action.route != "model" or getattr(request, "node", None) is not None
+        placement = None if is_bound or len(tried) >= MOST_TRIES else self._placement(request, excluded=tried)
         if placement is None:
             return False
-        await self._send(message, action, request, placement)
+        try:
+            await self._send(message, action, request, placement, tried)
+        except SuiteError as error:
+            logger.debug("a request cannot be sent on: %s", error)
+            return False
+        return True
+
+    async def _hand_back(self, arrival: Arrival, error: SuiteError | None = None) -> bool:
+        """Give a request back to the node that it came from. Returns whether it is no more this node's."""
+        if not arrival.token:
+            return False
+        told = given_back(error, self._node)
+        is_gone = await hand_back(self._connection, arrival.token, told)
+        is_gone = is_gone or self._arrivals.is_withdrawn(arrival.token)
+        if is_gone:
+            self._arrivals.end(arrival.token)
+        return is_gone
+
+    async def give_back(self, message: Message) -> bool:
+        """Give a request that is broken off back to the node that it came from, without waiting for that.
+
+        Returns whether that node has it served elsewhere, so that its client must hear nothing from here.
+        """
+        if not isinstance(message, Arrival) or not message.token:
+            return False
+        if self._arrivals.is_handed_over(message.token):
+            return False
+        self._arrivals.end(message.token)
+        await tell(self._connection, message.token, given_back(NodeStopping(), self._node))
         return True
 
     @contextmanager
@@ -180,12 +237,8 @@ class Routing:
         if not arrival.token:
             yield
             return
-        with anyio.CancelScope() as scope:
-            self._open[arrival.token] = scope
-            try:
-                yield
-            finally:
-                self._open.pop(arrival.token, None)
+        with self._arrivals.withdrawable(arrival.token) as scope:
+            yield
         if scope.cancelled_caught:
             raise self._cut_off(arrival)
 
@@ -196,31 +249,38 @@ class Routing:
         """
         if not isinstance(message, Arrival) or not message.token:
             return
-        scope = self._open.pop(message.token, None)
+        scope = self._arrivals.close(message.token)
         if scope is not None and (scope.cancel_called or self._presence.is_cut_off):
             raise self._cut_off(message)
         if generation_id:
-            self._generated[generation_id] = message.token
             told = Forwarded(state="handed_over", instance_id=instance_id, generation_id=generation_id)
+            self._arrivals.hand_over(message.token, told)
             await tell(self._connection, message.token, told)
 
     async def end(self, message: Message, *, is_handed_over: bool) -> None:
         """Tell the node that a request came from that it has ended, unless a model's process answers it."""
         self._presence.change()
         if isinstance(message, Arrival) and message.token and not is_handed_over:
-            for generation_id in [id for id, token in self._generated.items() if token == message.token]:
-                del self._generated[generation_id]
+            self._arrivals.end(message.token)
             await tell(self._connection, message.token, _ENDED)
 
     def _cut_off(self, arrival: Arrival) -> NodeStopping:
         """The error that has a request given up, of which its client must not hear."""
-        self._withdrawn.add(arrival.token)
+        self._arrivals.note_withdrawn(arrival.token)
         return NodeStopping("this node was cut off: others may have the request by now")
 
     def _answered(self, generation_id: str) -> None:
         """Tell the node that a generation came from that its client has the last message."""
-        if (token := self._generated.pop(generation_id, None)) is not None:
+        if (token := self._arrivals.end_generation(generation_id)) is not None:
             self._tasks.start_soon(tell, self._connection, token, _ENDED)
+
+    async def _tell_arrivals(self, message: Message) -> None:
+        """Tell another node which of its requests are here."""
+        try:
+            known = KnownArrivals(requests=self._arrivals.known(_asked_for(message.data).tokens))
+            await self._connection.publish(message.reply, _encode(known))
+        except (SuiteError, msgspec.MsgspecError) as error:
+            logger.debug("which requests are here is not told: %s", error)
 
     def views(self) -> Nodes:
         """All nodes that may get work, as they are decided about."""
@@ -245,15 +305,28 @@ class Routing:
             if conversation_id is not None
             else ""
         )
-        wanted = Wanted(model_id=model_id, conversation_node=holder, excluded=excluded)
+        wanted = Wanted(
+            model_id=model_id,
+            conversation_node=holder,
+            continues=getattr(request, "continue_", False),
+            excluded=excluded,
+        )
         return place(wanted, self.views(), here=self._node)
 
     def id_of(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
         here = self._catalogue.canonical(id_or_alias)
-        if here in self._catalogue.models or here in self._supervisor.instances:
+        if self._has(here):
             return here
         return self._peers.id_of(id_or_alias) or id_or_alias
+
+    def _has(self, model_id: str) -> bool:
+        return model_id in self._catalogue.models or model_id in self._supervisor.instances
+
+    def _is_here(self, request: msgspec.Struct) -> bool:
+        """Whether this node has the model of a request."""
+        model_id = getattr(request, "model_id", None)
+        return model_id is not None and self._has(self._catalogue.canonical(model_id))
 
     async def _send(
         self,
@@ -263,21 +336,30 @@ class Routing:
         placement: Placement,
         tried: frozenset[str] = frozenset(),
     ) -> None:
-        sent = Sent(message, action, request, placement.node, tried | {placement.node})
-        await self._forwarding.send(
-            sent,
-            epoch=self._peers.states[placement.node].epoch,
-            last_seq=self._log.newest,
-            instance_id=placement.instance_id,
-            sha256=placement.sha256,
-        )
-        if (model_id := getattr(request, "model_id", None)) is not None:
-            self._peers.note_sent(placement.node, self.id_of(model_id))
-
-    async def _again(self, sent: Sent) -> None:
-        """Have a request served elsewhere that another node has not served."""
+        node, asked = placement.node, getattr(request, "model_id", None)
+        model_id = self.id_of(asked) if asked is not None else ""
+        sent = Sent(message, action, request, node, tried | {node})
         try:
-            await self._place_again(sent)
+            await self._forwarding.send(
+                sent,
+                epoch=self._peers.states[node].epoch,
+                last_seq=self._log.newest,
+                instance_id=placement.instance_id,
+                sha256=placement.sha256,
+                model_id=model_id if model_id != asked else "",
+            )
+        except TooLarge as error:
+            raise TooLarge(
+                f"with what is added to send it on to node {node}, {error.message}: send less, or send it to "
+                "a node that has the model"
+            ) from None
+        if model_id:
+            self._peers.note_sent(node, model_id)
+
+    async def _again(self, sent: Sent, reason: SuiteError) -> None:
+        """Have a request served elsewhere that another node has not served, for this reason."""
+        try:
+            await self._place_again(sent, reason)
         except SuiteError as error:
             await self._refuse(sent, error)
 
@@ -308,18 +390,34 @@ class Routing:
             return False  # who is there does not answer a signal
         return False
 
-    async def _place_again(self, sent: Sent) -> None:
+    async def _place_again(self, sent: Sent, reason: SuiteError) -> None:
+        """Have a request served by another node. Raises the reason if there is none."""
         is_bound = sent.action.route != "model" or getattr(sent.request, "node", None) is not None
         if is_bound or len(sent.tried) >= MOST_TRIES:
-            raise NodeLost
+            raise reason
         placement = self._placement(sent.request, excluded=sent.tried)
         if placement is None:
-            raise NodeLost
+            raise reason
         if placement.node == self._node:
-            # As if it came from another node: it is not routed again.
-            await self._serve(Arrival(**msgspec.structs.asdict(sent.message), is_for_client=True, token=""))
+            await self._serve_here(sent)
         else:
             await self._send(sent.message, sent.action, sent.request, placement, sent.tried)
+
+    async def _serve_here(self, sent: Sent) -> None:
+        """Serve a request that others could not. As if it came from another node, it is not routed again."""
+        message, asked = sent.message, getattr(sent.request, "model_id", None)
+        await self._serve(
+            Arrival(
+                subject=message.subject,
+                data=message.data,
+                headers=message.headers,
+                reply=message.reply,
+                is_for_client=True,
+                token="",
+                model_id=self.id_of(asked) if asked is not None else "",
+                tried=sent.tried,
+            )
+        )
 
     def _is_still_best(self, request: msgspec.Struct) -> bool:
         """Whether a request would be served here though the instance that it is for is gone.
@@ -329,18 +427,26 @@ class Routing:
         placement = self._placement(request)
         return placement is not None and placement.node == self._node
 
-    async def _is_misplaced(self, action: Action[Any], request: msgspec.Struct, arrival: Arrival) -> bool:
-        """Check whether what a request is for is still here. If not, the first node decides again.
+    async def _return(self, action: Action[Any], request: msgspec.Struct, arrival: Arrival) -> bool:
+        """Give a request back if what it is for is not here any more. Returns whether it did.
 
         That also holds for what was read late: the first node has it served elsewhere, or will.
         """
         self._log.see(arrival.last_seq)
-        if arrival.token and self._presence.is_cut_off:
-            await hand_back(self._connection, arrival.token)
+        if arrival.token and (self._presence.is_cut_off or self._arrivals.is_withdrawn(arrival.token)):
+            await self._hand_back(arrival)
+            self._arrivals.end(arrival.token)
             return True
-        model_id = getattr(request, "model_id", None)
-        if action.route != "model" or model_id is None:
+        if action.route != "model" or getattr(request, "model_id", None) is None:
             return False
+        if self._is_for_something_else(request, arrival):
+            return await self._hand_back(arrival)
+        self._presence.change()
+        return False
+
+    def _is_for_something_else(self, request: msgspec.Struct, arrival: Arrival) -> bool:
+        """Whether the instance or the file that a request was sent here for is not here any more."""
+        model_id = getattr(request, "model_id", "")
         id = self._catalogue.canonical(model_id)
         instance, model = self._supervisor.instances.get(id), self._catalogue.models.get(id)
         is_gone = (
@@ -350,7 +456,4 @@ class Routing:
         digest = known or (model.sha256 if model is not None else None)
         is_other = bool(arrival.sha256 and digest) and digest != arrival.sha256
         is_elsewhere = bool(is_gone and arrival.instance_id) and not self._is_still_best(request)
-        if is_elsewhere or is_other:
-            return await hand_back(self._connection, arrival.token)
-        self._presence.change()
-        return False
+        return is_elsewhere or is_other
