@@ -227,6 +227,7 @@ class _Import:
         from suite.messages.actions.evaluation import LogPerformanceMetricRequest
 
         fields = msgspec.structs.asdict(request)
+        del fields["node"]  # any node may store it
         if isinstance(request, LogPerformanceMetricRequest):
             return (await self._client.log_performance_metric(**fields)).seq
         return (await self._client.log_model_evaluation(**fields)).seq

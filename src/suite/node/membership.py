@@ -71,7 +71,7 @@ class Membership:
         """The sequence up to which the node's own aggregate was checked."""
 
     async def enter(self, *, take_over: bool, limits: Footprint) -> int:
-        """Take the node's name and append its start. Returns the epoch.
+        """Take the node's name, append its start, and answer pings from then on. Returns the epoch.
 
         Raises NodeNameTaken while another process of that name answers, unless ``take_over``; Conflict when
         others keep writing to the node's aggregate; LogNotWritable.
@@ -101,15 +101,16 @@ class Membership:
                     raise LogNotWritable(problem) from None
                 raise
             else:
+                # Before the node has a lease: it may take a while to read what its last run left.
+                await self.answer_pings()
                 return self.epoch
 
     @asynccontextmanager
     async def present(self, leases: Leases, journal: Journal) -> AsyncIterator[None]:
-        """During the block: answer pings, renew the lease, and watch for the loss of other nodes.
+        """During the block: renew the lease, and watch for the loss of other nodes.
 
         The check of the name has ended when the block is left, so that it never sees the node's own stop.
         """
-        await self.answer_pings()
         async with background() as tasks:
             tasks.start_soon(self.renew, leases, journal)
             tasks.start_soon(self.watch, leases)
