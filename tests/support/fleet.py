@@ -52,7 +52,7 @@ class Fleet:
 async def fleet(models: Mapping[str, Path], directory: Path, *options: str) -> AsyncIterator[Fleet]:
     """Nodes by name, each with its directory of models, that know each other."""
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(mirrored_nats(directory))
+        server = await stack.enter_async_context(mirrored_nats(directory, is_shared=True))
         client = await stack.enter_async_context(operator_of(server))
         found = Fleet(server, client, directory)
         async with anyio.create_task_group() as tasks:

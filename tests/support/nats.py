@@ -25,19 +25,21 @@ PATIENCE_SECONDS = 20.0
 
 
 @asynccontextmanager
-async def running_nats(directory: Path) -> AsyncIterator[tuple[EmbeddedServer, Connection]]:
+async def running_nats(
+    directory: Path, *, is_shared: bool = False
+) -> AsyncIterator[tuple[EmbeddedServer, Connection]]:
     """An embedded server, and a connection of the suite's own role to it."""
     async with (
-        EmbeddedServer.start(directory / "nats") as server,
+        EmbeddedServer.start(directory / "nats", is_shared=is_shared) as server,
         Connection.open(server.access, name="test") as connection,
     ):
         yield server, connection
 
 
 @asynccontextmanager
-async def mirrored_nats(directory: Path) -> AsyncIterator[EmbeddedServer]:
+async def mirrored_nats(directory: Path, *, is_shared: bool = False) -> AsyncIterator[EmbeddedServer]:
     """A server for nodes to which it is an existing NATS; the mirror of their log is kept beside them."""
-    async with running_nats(directory) as (server, connection), background() as tasks:
+    async with running_nats(directory, is_shared=is_shared) as (server, connection), background() as tasks:
         tasks.start_soon(partial(keep_mirror, connection, server.mirror, Subjects(), new_id=new_id))
         yield server
 

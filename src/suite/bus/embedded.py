@@ -50,11 +50,11 @@ is stored already counts against it: a store that fills half of a disk could not
 """
 MAX_PENDING_BYTES = 32 * 1024 * 1024
 """How much may wait for a connection that does not read. Above that, the server closes the connection."""
-PING_INTERVAL = "750ms"
-"""How often a silent connection is asked whether it is still there."""
-PINGS_UNANSWERED = 2
-"""So many may be unanswered. A process that is frozen or out of reach is disconnected within 3 s, and gets no
-requests any more (ADR 59)."""
+LIVENESS = {"ping_interval": "750ms", "ping_max": 2}
+"""How often a silent connection is asked whether it is still there, and how many of these may be unanswered,
+where several nodes share a server: a node that is frozen or out of reach is disconnected within 3 s, and gets
+no requests any more (ADR 59). Clients that do not read for so long are disconnected too, and connect again.
+"""
 START_SECONDS = 30.0
 """Time limit for a start. The server reads its whole store when it starts, which may be large."""
 STOP_SECONDS = 1.0
@@ -86,8 +86,10 @@ class EmbeddedServer:
         *,
         host: str = HOST,
         cluster: Cluster | None = None,
+        is_shared: bool = False,
     ) -> None:
         self._directory = directory
+        self._is_shared = is_shared or cluster is not None
         self._host = host
         self.cluster = cluster
         """Its part in a cluster; None: it is alone."""
@@ -116,19 +118,22 @@ class EmbeddedServer:
         users: Sequence[User] | None = None,
         host: str = HOST,
         cluster: Cluster | None = None,
+        is_shared: bool = False,
     ) -> AsyncIterator[EmbeddedServer]:
         """Start a server, and stop it when the block is left.
 
         Its store, configuration and log are in ``directory``. ``port`` 0 takes the one of the last start
         there, or a free one. Without ``users`` there is one for each role, with a new password. ``host`` is
         where it listens for clients: on anything but loopback their connections are encrypted, with the
-        certificate of its ``cluster``. Start it from the main thread: the kernel kills it when the thread
-        that started it ends. Raises ServerNotFound, PortTaken, DataDirUnusable, LogOfOtherKind, and
-        Unavailable if the server does not start.
+        certificate of its ``cluster``. ``is_shared``: whether other nodes use it too, as they do in a cluster
+        (`LIVENESS`). Start it from the main thread: the kernel kills it when the thread that started it ends.
+        Raises ServerNotFound, PortTaken, DataDirUnusable, LogOfOtherKind, and Unavailable if the server does
+        not start.
         """
         program = await find_server()
         admitted = Credentials.new().listed() if users is None else users
-        server = cls(directory, program, Subjects(subjects_root), admitted, host=host, cluster=cluster)
+        subjects = Subjects(subjects_root)
+        server = cls(directory, program, subjects, admitted, host=host, cluster=cluster, is_shared=is_shared)
         await anyio.to_thread.run_sync(store.adopt, directory / "jetstream")
         store.require_kind(directory / "jetstream", clustered=cluster is not None)
         await anyio.to_thread.run_sync(server._prepare_directory)
@@ -298,8 +303,7 @@ class EmbeddedServer:
             **self._clustering(),
             "max_payload": MAX_PAYLOAD_BYTES,
             "max_pending": MAX_PENDING_BYTES,
-            "ping_interval": PING_INTERVAL,
-            "ping_max": PINGS_UNANSWERED,
+            **(LIVENESS if self._is_shared else {}),
             "jetstream": {
                 "store_dir": str(self._directory / "jetstream"),
                 "sync_interval": "always",
