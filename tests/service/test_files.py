@@ -20,7 +20,7 @@ from support.raw_gguf import gguf_bytes
 from support.service import facts, history, service_and_client
 
 LIMIT_SECONDS = 30
-MANY = 1800
+MANY = 1600
 
 
 @asynccontextmanager
@@ -225,7 +225,7 @@ async def test_more_models_than_fit_into_a_message_come_in_pages(tmp_path: Path)
             assert last.models is not None and last.next_cursor is None
             assert len(last.models) == MANY - len(first.models) - 7
             assert b"invalid_request" in await ask("list_models", cursor="Ä")
-        shutil.rmtree(models)  # 1,800 paths to think about
+        shutil.rmtree(models)  # 1,600 paths to think about
         with anyio.fail_after(LIMIT_SECONDS):
             while "cannot be read" not in str((await client.health_check()).problems):
                 await anyio.sleep(0.1)
