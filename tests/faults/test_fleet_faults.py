@@ -257,7 +257,7 @@ async def fleet_of_three(directory: Path) -> AsyncIterator[tuple[Nodes, Client]]
         # Three nodes on one machine do not know of each other's threads.
         alone = "".join(f'[models."{model_id}"]\nn_threads = 1\n' for model_id in models)
         (directory / f"models-{name}" / "suite.toml").write_text(f"drain_seconds = 20.0\n{alone}")
-    async with mirrored_nats(directory) as server, operator_of(server) as client:
+    async with mirrored_nats(directory, is_shared=True) as server, operator_of(server) as client:
         nodes = Nodes(server, client, directory)
         try:
             async with anyio.create_task_group() as tasks:
