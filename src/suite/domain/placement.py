@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -230,7 +231,7 @@ def _opens(options: _Options, model_id: str) -> list[_Open]:
     closed, opens = options.closed, []
     for offered, all_views in options.offers:
         views = [each for each in all_views.values() if not each.is_draining and each.node not in closed]
-        measured = [each for each in views if model_id in each.needs]
+        measured = [each for each in views if each.needs and model_id in each.needs]
         if measured:
             views = [each for each in views if model_id not in each.needs]
             opens += [_Open(each.need_of(model_id), [each]) for each in measured]
@@ -241,7 +242,10 @@ def _opens(options: _Options, model_id: str) -> list[_Open]:
 
 
 def _without_paused(opens: list[_Open], model_id: str) -> list[_Open]:
-    able = [_Open(need, [each for each in views if model_id not in each.paused]) for need, views in opens]
+    able = [
+        _Open(need, [each for each in views if not each.paused or model_id not in each.paused])
+        for need, views in opens
+    ]
     return [each for each in able if each.views]
 
 
@@ -276,15 +280,21 @@ def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     losses = [loss for need, of_offer in able for loss in _least_losses(of_offer, need)]
     best: NodeView | None = None
     least = math.inf
-    while (bound := min(losses, default=math.inf)) < least * _NEARLY:
-        equal = [index for index, loss in enumerate(losses) if loss == bound]
-        index = min(equal, key=lambda index: lot(views[index], model_id))
-        losses[index] = math.inf
-        view = views[index]
+    for bound, view in _by_loss(losses, views, model_id):
+        if bound >= least * _NEARLY:
+            break
         found = eviction(view, view.need_of(model_id))
         if found is not None and found[0] < least:
             best, least = view, found[0]
     return best
+
+
+def _by_loss(losses: list[float], views: list[NodeView], model_id: str) -> Iterator[tuple[float, NodeView]]:
+    """The nodes with what each loses at the least, by that; where it is equal, by lot."""
+    order = sorted(range(len(views)), key=losses.__getitem__)
+    for loss, equal in groupby(order, key=losses.__getitem__):
+        for view in sorted([views[index] for index in equal], key=lambda view: lot(view, model_id)):
+            yield loss, view
 
 
 def _that_could_make_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
@@ -295,12 +305,12 @@ def _that_could_make_room(need: Footprint, views: list[NodeView]) -> list[NodeVi
 def _least_losses(views: list[NodeView], need: Footprint) -> list[float]:
     """What each node loses at the least if models leave for one that needs this."""
     if need.gpus:
-        missing = [need.beyond(each.free).total for each in views]
+        by_size = [each.least_density * need.beyond(each.free).total for each in views]
     else:
-        missing = [need.ram - each.free.ram for each in views]
+        ram = need.ram
+        by_size = [each.least_density * (ram - each.free.ram) for each in views]
     return [
-        by_size if (by_size := each.least_density * count) > each.least_loss else each.least_loss
-        for each, count in zip(views, missing, strict=True)
+        loss if loss > each.least_loss else each.least_loss for each, loss in zip(views, by_size, strict=True)
     ]
 
 
