@@ -73,6 +73,7 @@ class _Open(NamedTuple):
 
     need: Footprint
     views: list[NodeView]
+    are_plain: bool = False
 
 
 class _Options(NamedTuple):
@@ -156,7 +157,7 @@ def _options(wanted: Wanted, nodes: Nodes) -> _Options:
     if len(known) > 1 or excluded:
         content = _most_frequent(hosting, offers, closed, model_id)
         others = {each.node for each in hosting if not _is_same(_digest(each, model_id), content)}
-        for offered, views in offers:
+        for offered, views, _ in offers:
             if not _is_same(offered.sha256, content):
                 others |= views.keys() - closed
     return _Options(
@@ -178,7 +179,7 @@ def _most_frequent(
 ) -> str:
     """The digest that most nodes have, or would load; empty if none knows it."""
     counts = Counter(_digest(each, model_id) for each in hosting)
-    for offered, views in offers:
+    for offered, views, _ in offers:
         counts[offered.sha256] += len(views) - sum(node in views for node in closed)
     del counts[""]
     most = max(counts.values(), default=0)
@@ -229,30 +230,47 @@ def _stays(own: _Host, least: _Host) -> bool:
 
 def _opens(options: _Options, model_id: str) -> list[_Open]:
     closed, opens = options.closed, []
-    for offered, all_views in options.offers:
-        views = [each for each in all_views.values() if not each.is_draining and each.node not in closed]
-        measured = [each for each in views if each.needs and model_id in each.needs]
-        if measured:
-            views = [each for each in views if model_id not in each.needs]
-            opens += [_Open(each.need_of(model_id), [each]) for each in measured]
-        if views:
-            opens.append(_Open(offered.footprint, views))
+    for offered, all_views, are_plain in options.offers:
+        views = list(all_views.values())
+        if not closed.isdisjoint(all_views):
+            views = [each for each in views if each.node not in closed]
+        if not are_plain:
+            opens += _as_measured(views, offered.footprint, model_id)
+        elif views:
+            opens.append(_Open(offered.footprint, views, are_plain=True))
     # If it failed on all of them, the client hears that from one, and when it may be tried again.
     return _without_paused(opens, model_id) or opens
 
 
+def _as_measured(views: list[NodeView], need: Footprint, model_id: str) -> list[_Open]:
+    """Those of the nodes that do not drain, each with what the model was measured to need there."""
+    able = [each for each in views if not each.is_draining]
+    measured = [_Open(each.need_of(model_id), [each]) for each in able if model_id in each.needs]
+    others = [each for each in able if model_id not in each.needs]
+    return [*measured, _Open(need, others)] if others else measured
+
+
 def _without_paused(opens: list[_Open], model_id: str) -> list[_Open]:
     able = [
-        _Open(need, [each for each in views if not each.paused or model_id not in each.paused])
-        for need, views in opens
+        each
+        if each.are_plain
+        else each._replace(views=[one for one in each.views if model_id not in one.paused])
+        for each in opens
     ]
     return [each for each in able if each.views]
 
 
+def _without_waiting(opens: list[_Open]) -> list[_Open]:
+    return [
+        each if each.are_plain else each._replace(views=[one for one in each.views if not one.waiting])
+        for each in opens
+    ]
+
+
 def _first(opens: list[_Open], wanted: Wanted) -> tuple[NodeView, Reason] | None:
     """The first way to load it that there is, in the order that the module tells."""
-    at_once = [_Open(need, [each for each in views if not each.waiting]) for need, views in opens]
-    fitting = [view for need, views in at_once for view in _with_room(need, views)]
+    at_once = _without_waiting(opens)
+    fitting = [view for each in at_once for view in _with_room(each.need, each.views)]
     for view in fitting:
         if view.node == wanted.conversation_node:
             # Its tokens are in a file at best. That is worth a load, but not that others leave.
@@ -275,7 +293,7 @@ def _with_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
 
 def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     """The node that loses the least; those are looked at first that could lose less than any yet."""
-    able = [_Open(need, _that_could_make_room(need, views)) for need, views in opens]
+    able = [(each.need, _that_could_make_room(each.need, each.views)) for each in opens]
     views = [view for _, of_offer in able for view in of_offer]
     losses = [loss for need, of_offer in able for loss in _least_losses(of_offer, need)]
     best: NodeView | None = None
@@ -321,7 +339,7 @@ def _waiting(opens: list[_Open], model_id: str) -> NodeView | None:
         need, view = each
         return not need.is_within(view.limits), view.waiting, lot(view, model_id)
 
-    every = ((need, view) for need, views in opens for view in views)
+    every = ((each.need, view) for each in opens for view in each.views)
     found = min(every, key=order, default=None)
     return found[1] if found is not None else None
 
