@@ -217,7 +217,7 @@ class Service(Generic[T]):
         self._handlers.cancel_scope.cancel()
         for endpoint in self._endpoints.all:
             while endpoint.waiting:
-                await self._break_off(endpoint.waiting.popleft())
+                await self._pass_on(endpoint.waiting.popleft())
         self._over.set()
         for subscription in self._discovery:
             await subscription.unsubscribe()
@@ -365,6 +365,11 @@ class Service(Generic[T]):
         if self._router is None or request is None:
             return False
         return await self._router.rescue(endpoint.action, request, message, error)
+
+    async def _pass_on(self, message: Message) -> None:
+        """Have a request that nobody has begun served elsewhere, because the service stops."""
+        if self._router is None or not await self._router.pass_on(message):
+            await self._break_off(message)
 
     async def _break_off(
         self, message: Message, warnings: tuple[str, ...] = (), *, stream: bool = False

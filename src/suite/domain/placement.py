@@ -22,7 +22,7 @@ import msgspec
 from suite.domain.footprint import Footprint
 from suite.domain.nodes import Hosted, Nodes, NodeView, Offer, seed_of
 
-Reason: TypeAlias = Literal["named", "conversation", "loaded", "fits", "evicts", "waits"]
+Reason: TypeAlias = Literal["named", "any", "conversation", "loaded", "fits", "evicts", "waits"]
 
 CROWDED: Final = 2.0
 """With so many times its slots, a conversation leaves its node for one that has a slot free: reading its
