@@ -62,6 +62,7 @@ from suite.node.assembly import (
 )
 from suite.node.cluster import joined_cluster
 from suite.node.content import ContentWatch
+from suite.node.copies import Copies
 from suite.node.dependencies import wait_for_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.fleet.leadership import Leadership
@@ -76,7 +77,6 @@ from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
-from suite.node.replication import Replication
 from suite.node.reporter import Reporter
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
@@ -370,7 +370,7 @@ async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
         tasks.start_soon(placement.run)
         tasks.start_soon(PinMoves(node, placement).run)
         if env.settings.copies.enabled:
-            tasks.start_soon(Replication(node, placement).run)
+            tasks.start_soon(Copies(node, placement).run)
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:
