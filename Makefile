@@ -21,13 +21,19 @@ ROUTER_CMAKE_ARGS ?= -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ -DLLAMA_BUILD_TESTS=OFF -D
 # Each job takes up to 1 GB.
 LLAMA_CPP_BUILD_JOBS ?= 2
 
-.PHONY: demo test check docs bench bench-peers bench-router schemas format lock clean
+.PHONY: demo test fuzz check docs bench bench-peers bench-router schemas format lock clean
 
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
 
 test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+
+# All that takes input from others, with inputs at random: half an hour and more. TARGET=actions, SEED=7 and COUNT=5000
+# say which, FIRST=4711 COUNT=1 makes one input again.
+fuzz: $(VENV)/.dev-installed $(MODEL)
+	PYTHONPATH=tests $(BIN)/python -m support.fuzzing $(TARGET) $(if $(SEED),--seed $(SEED)) \
+		$(if $(COUNT),--count $(COUNT)) $(if $(FIRST),--first $(FIRST))
 
 check: $(VENV)/.dev-installed docs
 	$(BIN)/ruff check .
