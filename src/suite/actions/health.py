@@ -78,6 +78,7 @@ def health(node: Node) -> HealthCheckReply:
         uptime=node.clock() - node.started,
         models_loaded=node.models_loaded,
         models_tracked=len(node.catalogue.models),
+        confinement=node.supervisor.confinement.found,
     )
     return HealthCheckReply(
         status=own.status,

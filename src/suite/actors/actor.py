@@ -31,6 +31,7 @@ from suite.errors import GenerationExists, InvalidRequest, Overloaded, SuiteErro
 from suite.identity import Clock, new_id, utc_now
 from suite.log import Log
 from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
+from suite.messages.actions.status import Confinement
 from suite.messages.actor import (
     REPLY_HEADER,
     ActorReply,
@@ -71,6 +72,8 @@ FLUSH_SECONDS = 0.5
 SNAPSHOT_SECONDS = 1.5
 """How long writing the snapshots of conversations may take at the end."""
 
+_UNCONFINED = Confinement()
+
 _encode = msgspec.json.Encoder().encode
 _decode_handover = msgspec.json.Decoder(Handover).decode
 _decode_cancel = msgspec.json.Decoder(CancelGenerationRequest).decode
@@ -78,9 +81,18 @@ _decode_clear = msgspec.json.Decoder(Clear).decode
 
 
 async def serve(
-    spec: ActorSpec, engine: EngineThread, pipe: NodePipe, clock: Clock, new_seed: Callable[[], int]
+    spec: ActorSpec,
+    engine: EngineThread,
+    pipe: NodePipe,
+    clock: Clock,
+    new_seed: Callable[[], int],
+    *,
+    confinement: Confinement = _UNCONFINED,
 ) -> int:
-    """Serve until told to end; returns the exit code. Reports errors of the start to the node."""
+    """Serve until told to end; returns the exit code. Reports errors of the start to the node.
+
+    `confinement`: how this process is confined, as it is told to the node.
+    """
     subjects = Subjects(spec.subject_root)
     source = f"/node/{spec.node}/{spec.model_id}"
     try:
@@ -111,6 +123,7 @@ async def serve(
                     new_id,
                     chat_template=spec.chat_template,
                     leave_core=leave_core,
+                    confined=spec.confinement is not None,
                 )
                 moving: Moving | None = None
                 if spec.moving is not None:
@@ -122,12 +135,14 @@ async def serve(
                     log=log,
                     engine=engine,
                     prompter=prompter,
-                    grammars=Grammars(spec.model_path, leave_core=leave_core),
+                    grammars=Grammars(
+                        spec.model_path, leave_core=leave_core, confined=spec.confinement is not None
+                    ),
                     clock=clock,
                     new_seed=new_seed,
                     moving=moving,
                 )
-                actor = ModelActor(resources, subjects, pipe, buffers=model.buffers)
+                actor = ModelActor(resources, subjects, pipe, buffers=model.buffers, confinement=confinement)
                 await actor.run()
     except SuiteError as error:
         pipe.report(Failed(code=error.code, message=error.message))
@@ -145,12 +160,14 @@ class ModelActor:
         pipe: NodePipe,
         *,
         buffers: tuple[Buffer, ...] = (),
+        confinement: Confinement = _UNCONFINED,
     ) -> None:
-        """`buffers`: what the engine has allocated for the model."""
+        """`buffers`: what the engine has allocated for the model. `confinement`: of this process."""
         self._resources = resources
         self._subjects = subjects
         self._pipe = pipe
         self._buffers = buffers
+        self._confinement = confinement
         self._generations: dict[str, ClientGeneration] = {}
         self._receipts: dict[str, ClientGeneration] = {}
         self._inbox = resources.connection.new_inbox()
@@ -186,7 +203,11 @@ class ModelActor:
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "generate"), self._on_generate
                 )
-                self._pipe.report(Ready(resident_bytes=resident_bytes(), buffers=self._buffers))
+                self._pipe.report(
+                    Ready(
+                        resident_bytes=resident_bytes(), buffers=self._buffers, confinement=self._confinement
+                    )
+                )
                 self._tasks.start_soon(self._warm_up)
                 async for _ in signals:
                     break

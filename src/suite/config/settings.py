@@ -367,6 +367,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     The process takes about 40 MB, within the memory limit and only while no model needs them.
     """
+    confinement: bool = True
+    """Whether processes of models are confined to what they need, as far as the kernel can.
+
+    `suite health --json` and the log say what is confined, and why the rest is not. Turn it off to attach a
+    debugger, or for a driver that it keeps from working.
+    """
     trace: Tracing = "off"
     """Where traces and metrics of OpenTelemetry go; `otlp` needs the extra `[otlp]`."""
     sqlite_db_path: Path | None = None

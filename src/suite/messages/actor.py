@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from suite.messages.actions.generation import GenerateTextRequest
-from suite.messages.actions.status import KvCacheForm
+from suite.messages.actions.status import Confinement, KvCacheForm
 from suite.messages.events import Outcome
 
 
@@ -68,6 +68,13 @@ class CoreSeat(msgspec.Struct, frozen=True, kw_only=True):
     """The most threads for this model; None: as many as there are cores."""
 
 
+class ConfinementSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model's process is to be confined."""
+
+    memory_bytes: int
+    """What all models of the node may take together: more of its own, no process may have."""
+
+
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a model's process needs to know."""
 
@@ -106,6 +113,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """None: it computes with its ``threads``, whatever other models do."""
     chat_template: str | None = None
     """Replaces the model's own: the text of a template, or the path of a file with one."""
+    confinement: ConfinementSpec | None = None
+    """None: it keeps every right of its node's user."""
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +165,8 @@ class Ready(Report, frozen=True, kw_only=True, tag="ready"):
     resident_bytes: int
     buffers: tuple[Buffer, ...] = ()
     """Empty where llama.cpp does not say."""
+    confinement: Confinement = Confinement()
+    """What it cannot do any more; neither on nor off: it was not to be confined."""
 
 
 class Failed(Report, frozen=True, kw_only=True, tag="failed"):

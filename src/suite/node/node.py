@@ -17,7 +17,7 @@ from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, Suit
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
-from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
+from suite.messages.actor import ActorSpec, ConfinementSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
@@ -273,6 +273,7 @@ async def actor_spec(
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
         tracing=settings.trace,
         chat_template=model.settings.chat_template,
+        confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
     )
 
 

@@ -51,6 +51,7 @@ from suite.messages.events import (
 from suite.node.admission import Admission, Tell, Terms
 from suite.node.admission_log import AdmissionLog
 from suite.node.appraisal import Appraise
+from suite.node.confinement import ModelConfinement
 from suite.node.cores import NodeCores
 from suite.node.instance import Departure, Instance, Lease
 from suite.node.instance_end import InstanceEnd, InstanceEnds
@@ -95,6 +96,7 @@ class Supervisor:
         terminate: Terminate,
         cores: NodeCores,
         memory_kills: MemoryKills,
+        confinement: ModelConfinement,
         appraise: Appraise,
         new_id: NewId,
         now: Now,
@@ -137,6 +139,7 @@ class Supervisor:
         self.cores = cores
         """Who computes with how many threads."""
         self._memory_kills = memory_kills
+        self.confinement = confinement
         self._ends = InstanceEnds(node, memory_kills, lambda: self._stopping)
         self._new_id, self._now, self._clock = new_id, now, clock
         self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
@@ -432,6 +435,7 @@ class Supervisor:
     async def _loaded(self, instance: Instance, ready: Ready) -> None:
         assert instance.process is not None
         instance.buffers = ready.buffers
+        self.confinement.heard(instance.model.model_id, ready.confinement)
         instance.measured(instance.process.memory())
         instance.resident_bytes = instance.memory.resident_bytes or ready.resident_bytes
         if self._is_too_large(instance):
