@@ -637,7 +637,7 @@ class BackupDiffers(SuiteError):
 
 
 class LogExists(SuiteError):
-    """There is a log already, and nothing was changed: restore into an empty directory, or a NATS without it."""
+    """There is a log already, and nothing was changed: restore into an empty directory or another NATS."""
 
     code = "log_exists"
 

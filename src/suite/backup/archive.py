@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Self
 
+import anyio
 import anyio.to_thread
 import msgspec
 
@@ -71,7 +72,7 @@ class ArchiveWriter:
     @asynccontextmanager
     async def create(cls, path: Path) -> AsyncIterator[Self]:
         """Begin one, beside where it is to be. Raises FileNameTaken, OSError."""
-        if path.exists():
+        if await anyio.Path(path).exists():
             raise FileNameTaken(f"{path} is there already, and stays: choose another name")
         part = _part(path)
         with suppress(FileNotFoundError):

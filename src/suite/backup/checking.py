@@ -21,8 +21,9 @@ async def check(
 ) -> Sequence[Verified]:
     """Restore a backup into a temporary directory, fold it, and compare that with a node's read models.
 
-    ``copies`` are those, as `copy_read_models` makes them before the backup is taken. It takes as much space as
-    the log, where temporary files are made. Raises BackupUnusable, BackupDiffers, Unavailable, ServerNotFound.
+    ``copies`` are those, as `copy_read_models` makes them before the backup is taken. This takes as much
+    space as the log, where temporary files are made. Raises BackupUnusable, BackupDiffers, Unavailable,
+    ServerNotFound.
     """
     with tempfile.TemporaryDirectory(prefix="suite-backup-") as name:
         directory = Path(name)
@@ -44,5 +45,5 @@ def _require_equal(verified: Sequence[Verified]) -> None:
     if differing := [f"{each.name} ({each.difference})" for each in verified if each.difference]:
         raise BackupDiffers(
             f"the service's read models {', '.join(differing)} have other rows than the log gives: "
-            "`suite health` may say why, `suite rebuild` makes them anew; --no-check writes the backup all the same"
+            "`suite health` may say why, `suite rebuild` makes them anew; --no-check writes it all the same"
         )

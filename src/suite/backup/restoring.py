@@ -66,6 +66,6 @@ async def require_none(jetstream: JetStream) -> None:
 
 def _exists(jetstream: JetStream) -> LogExists:
     return LogExists(
-        f"{jetstream.connection.url} has a stream {jetstream.stream} already, and nothing was changed: restore "
-        "into an empty data directory, or a NATS that has none"
+        f"{jetstream.connection.url} has a stream {jetstream.stream} already, and nothing was changed: "
+        "restore into an empty data directory, or a NATS that has none"
     )

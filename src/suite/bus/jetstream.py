@@ -30,7 +30,7 @@ EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
 EXPECTED_STREAM: Final = "Nats-Expected-Stream"
 
 LOG_RESTORED: Final = "suite.log.restored"
-"""The key in a stream's metadata for the restore by which it was made, each of which begins another history."""
+"""The key in a stream's metadata for the restore by which it was made: each begins another history."""
 
 NO_MESSAGE: Final = 10037
 NO_JETSTREAM_LEADER: Final = 10008

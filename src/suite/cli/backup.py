@@ -161,10 +161,10 @@ def restore(
 ) -> None:
     """Make the log from the backup FILE where there is none, and fold it.
 
-    It goes into a data directory, as a node's own server has it, or to a NATS of your own, as the user `suite`
-    (SUITE_NATS_USER, SUITE_NATS_PASSWORD). Events keep their sequences and times. Where there is a log, or the
-    file was cut off or altered, nothing is changed. Then start the service as always. With credentials.json of
-    before in the data directory, clients come back with their passwords; else there are new ones.
+    It goes into a data directory, as a node's own server has it, or to a NATS of your own, as the user
+    `suite` (SUITE_NATS_USER, SUITE_NATS_PASSWORD). Events keep their sequences and times. Where there is a
+    log, or the file was cut off or altered, nothing is changed. Then start the service as always. If the
+    data directory has the credentials.json of before, clients come back with their passwords.
 
     \b
     Examples:
@@ -212,8 +212,8 @@ def _require_room(settings: Settings, archive: Archive) -> None:
 
     if settings.nats.join:
         raise InvalidConfiguration(
-            "nodes that join their servers cannot take a backup: restore it for a node alone, or in a NATS of "
-            "your own"
+            "nodes that join their servers cannot take a backup: restore it for a node alone, or in a NATS "
+            "of your own"
         )
     if archive.manifest.subject_root != settings.subject_root:
         raise InvalidConfiguration(
@@ -222,8 +222,8 @@ def _require_room(settings: Settings, archive: Archive) -> None:
     store = streams(settings.data_dir / "nats" / "jetstream") / archive.subjects.stream
     if settings.nats.url is None and store.exists():
         raise LogExists(
-            f"{settings.data_dir} has a log already, and nothing was changed: restore into another --data-dir, "
-            "or move its directory nats away"
+            f"{settings.data_dir} has a log already, and nothing was changed: restore into another "
+            "--data-dir, or move its directory nats away"
         )
 
 
@@ -259,7 +259,8 @@ def _show(what: str, report: Report, *, as_json: bool) -> None:
         json_line(report)
         return
     click.echo(
-        f"{what} {report.file} ({size(report.bytes)}): {report.messages:,} events, up to event {report.last_seq}"
+        f"{what} {report.file} ({size(report.bytes)}): {report.messages:,} events, "
+        f"up to event {report.last_seq}"
     )
     if not report.read_models:
         click.echo("it was not checked: `suite restore` checks it")

@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS suite_checkpoint (
 )
 """
 
+_BOOKKEEPING: Final = "suite_"
+"""What the names of tables begin with that are not a projection's own."""
+
 
 class Overtaken(Exception):
     """Another process has written events to the file: the checkpoint must be read again."""
@@ -204,10 +207,10 @@ class ProjectionFile:
         await self._db.execute("ATTACH ? AS other", (str(other),))
         try:
             tables = await self._db.execute_fetchall(
-                "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'suite\\_%' ESCAPE '\\'"
+                "SELECT name FROM main.sqlite_master WHERE type = 'table'"
             )
             for (table,) in tables:
-                if await self._differs(table):
+                if not table.startswith(_BOOKKEEPING) and await self._differs(table):
                     return str(table)
         finally:
             await self._db.execute("DETACH other")

@@ -27,7 +27,6 @@ from suite.projections.projector import Projector
 from suite.projections.usage import UsageProjection
 from suite.tasks import background
 
-
 FILES: Final[Mapping[type[Projection], str]] = {
     CatalogueProjection: "catalogue.db",
     UsageProjection: "usage.db",

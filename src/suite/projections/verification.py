@@ -12,8 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import anyio.to_thread
-
 from suite.log import Log
 from suite.projections.connection import connected
 from suite.projections.file import ProjectionFile
