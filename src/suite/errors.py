@@ -635,6 +635,24 @@ class LogOfOtherKind(SuiteError):
     code = "log_of_other_kind"
 
 
+class BackupUnusable(SuiteError):
+    """The file is no backup of the log, or it was cut off or altered: take another one."""
+
+    code = "backup_unusable"
+
+
+class BackupDiffers(SuiteError):
+    """The read models of the service are not those that its backup gives: see `suite health`."""
+
+    code = "backup_differs"
+
+
+class LogExists(SuiteError):
+    """There is a log already, and nothing was changed: restore into an empty directory or another NATS."""
+
+    code = "log_exists"
+
+
 class ServerUnsuitable(SuiteError):
     """The NATS server lacks something that the log needs."""
 

@@ -188,7 +188,7 @@ class Follower:
     async def _started(self) -> Consumer:
         if self._consumer is None:
             info = await self._info()
-            created = info.created
+            created = info.identity
             if created != (self._created or created):
                 raise ServerUnsuitable(f"the stream {self._jetstream.stream} is another one now")
             if info.state.last_seq < self._place:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
@@ -21,9 +22,24 @@ from suite.projections.catalogue import CatalogueProjection
 from suite.projections.errors import ErrorsProjection
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.history import HistoryProjection
+from suite.projections.projection import Projection
 from suite.projections.projector import Projector
 from suite.projections.usage import UsageProjection
 from suite.tasks import background
+
+FILES: Final[Mapping[type[Projection], str]] = {
+    CatalogueProjection: "catalogue.db",
+    UsageProjection: "usage.db",
+    EvaluationProjection: "model_evaluation.db",
+    ErrorsProjection: "errors.db",
+    HistoryProjection: "history.db",
+}
+"""The names of the files in which a node keeps its read models."""
+
+
+def directory_in(data_dir: Path) -> Path:
+    """Where a node keeps the files of its read models."""
+    return data_dir / "projections"
 
 
 class Projections:
@@ -33,11 +49,11 @@ class Projections:
         self, log: Log, directory: Path, evaluation_path: Path, *, now: Now, on_problem: Callable[[str], None]
     ) -> None:
         keep = partial(Projector, log=log, now=now, on_problem=on_problem)
-        self.catalogue = keep(CatalogueProjection(), directory / "catalogue.db")
-        self.usage = keep(UsageProjection(), directory / "usage.db")
+        self.catalogue = keep(CatalogueProjection(), directory / FILES[CatalogueProjection])
+        self.usage = keep(UsageProjection(), directory / FILES[UsageProjection])
         self.evaluation = keep(EvaluationProjection(), evaluation_path)
-        self.errors = keep(ErrorsProjection(), directory / "errors.db")
-        self.history = keep(HistoryProjection(), directory / "history.db")
+        self.errors = keep(ErrorsProjection(), directory / FILES[ErrorsProjection])
+        self.history = keep(HistoryProjection(), directory / FILES[HistoryProjection])
 
     @property
     def by_name(self) -> Mapping[str, Projector]:
@@ -75,11 +91,11 @@ class Projections:
 
         ``evaluation_path`` is the file of the evaluations, if it is not to be in the data directory.
         """
-        directory = data_dir / "projections"
+        directory = directory_in(data_dir)
         projections = cls(
             log,
             directory,
-            evaluation_path or directory / "model_evaluation.db",
+            evaluation_path or directory / FILES[EvaluationProjection],
             now=now,
             on_problem=on_problem,
         )
