@@ -18,6 +18,7 @@ _SECONDS_A_DAY = 86_400
 _LARGEST = 2**31 - 1
 
 Tracing: TypeAlias = Literal["off", "console", "otlp"]
+LogFormat: TypeAlias = Literal["text", "json"]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 """A TCP port; 0: a free one."""
@@ -369,6 +370,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
     trace: Tracing = "off"
     """Where traces and metrics of OpenTelemetry go; `otlp` needs the extra `[otlp]`."""
+    log_format: LogFormat = "text"
+    """How the service logs to stderr: `text` for people, `json` for programs, one line an event."""
     sqlite_db_path: Path | None = None
     """The file of the read model of evaluations. Default: projections/model_evaluation.db in `data_dir`."""
     enable_gguf_management: bool = True
