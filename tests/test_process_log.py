@@ -26,16 +26,16 @@ FORMS: list[logging.Formatter] = [JsonLines(), TextLines()]
 either_form = pytest.mark.parametrize("form", FORMS, ids=["json", "text"])
 
 
-def record(message: str, *args: object, error: BaseException | None = None) -> logging.LogRecord:
+def record(message: str, *args: object, error: Exception | None = None) -> logging.LogRecord:
     exc_info = None if error is None else (type(error), error, error.__traceback__)
     return logging.LogRecord("suite.node", logging.WARNING, "", 0, message, args, exc_info)
 
 
-def raised(error: BaseException) -> BaseException:
+def raised(error: Exception) -> Exception:
     """The error with the places where it was raised."""
     try:
         raise error
-    except BaseException as raised:
+    except Exception as raised:
         return raised
 
 

@@ -284,7 +284,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     usage_days: Days = 365.0
     """Generations and recorded usage."""
     error_days: Days = 90.0
-    """Reported errors."""
+    """Reported errors, and what happened to circuit breakers."""
     admission_days: Days = 90.0
     """Waits for memory, and refusals."""
 
@@ -295,6 +295,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             "usage": self.usage_days,
             "error": self.error_days,
             "admission": self.admission_days,
+            "breaker": self.error_days,
         }
         # The server refuses a message TTL below a second.
         return {name: max(1, round(each * _SECONDS_A_DAY)) if each else 0 for name, each in days.items()}
