@@ -22,6 +22,7 @@ from suite.actors.moving import Moving
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.actors.tokens import Tokens
 from suite.bus.absence import NO_RESPONDERS
+from suite.bus.bucket import store_breaker
 from suite.bus.connection import Connection, Message
 from suite.conversation_store import ConversationStore
 from suite.engine.grammar.grammar import Grammars
@@ -127,7 +128,13 @@ async def serve(
                 )
                 moving: Moving | None = None
                 if spec.moving is not None:
-                    store = ConversationStore(connection, spec.moving, new_id=new_id, clock=clock)
+                    store = ConversationStore(
+                        connection,
+                        spec.moving,
+                        breaker=store_breaker(spec.moving.bucket, node=spec.node, clock=clock),
+                        new_id=new_id,
+                        clock=clock,
+                    )
                     moving = Moving(spec, store, connection=connection, engine=engine, clock=clock)
                 resources = GenerationResources(
                     spec=spec,

@@ -74,6 +74,11 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["off", "console", "otlp"]),
             help="Where to send traces.  [default: off]",
         ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            help="How to log to stderr.  [default: text]",
+        ),
     )
     for option in reversed(options):
         command = option(command)

@@ -18,6 +18,7 @@ _SECONDS_A_DAY = 86_400
 _LARGEST = 2**31 - 1
 
 Tracing: TypeAlias = Literal["off", "console", "otlp"]
+LogFormat: TypeAlias = Literal["text", "json"]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 """A TCP port; 0: a free one."""
@@ -283,7 +284,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     usage_days: Days = 365.0
     """Generations and recorded usage."""
     error_days: Days = 90.0
-    """Reported errors."""
+    """Reported errors, and what happened to circuit breakers."""
     admission_days: Days = 90.0
     """Waits for memory, and refusals."""
 
@@ -294,6 +295,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             "usage": self.usage_days,
             "error": self.error_days,
             "admission": self.admission_days,
+            "breaker": self.error_days,
         }
         # The server refuses a message TTL below a second.
         return {name: max(1, round(each * _SECONDS_A_DAY)) if each else 0 for name, each in days.items()}
@@ -375,6 +377,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
     trace: Tracing = "off"
     """Where traces and metrics of OpenTelemetry go; `otlp` needs the extra `[otlp]`."""
+    log_format: LogFormat = "text"
+    """How the service logs to stderr: `text` for people, `json` for programs, one line an event."""
     sqlite_db_path: Path | None = None
     """The file of the read model of evaluations. Default: projections/model_evaluation.db in `data_dir`."""
     enable_gguf_management: bool = True

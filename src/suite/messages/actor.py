@@ -369,6 +369,3 @@ class TemplateApplied(ActorReply, frozen=True, kw_only=True):
 
 
 REPLY_HEADER = "Suite-Reply"
-
-LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
-"""The lines of an actor's log on its standard error, which its node logs again."""

@@ -60,10 +60,11 @@ from suite.node.assembly import (
     scanned_catalogue,
     warn_of_small_limit,
 )
+from suite.node.breakers import Breakers
 from suite.node.cluster import joined_cluster
 from suite.node.content import ContentWatch
 from suite.node.copies import Copies
-from suite.node.dependencies import wait_for_dependencies
+from suite.node.dependencies import wait_for_dependencies, watch_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.fleet.leadership import Leadership
 from suite.node.gateway import GatewayProcess
@@ -208,12 +209,14 @@ async def running_node(
     waits for.
     """
     subjects = Subjects(settings.subject_root)
+    breakers = Breakers(settings.node, now=now, clock=clock)
     on_step(f"connecting to NATS at {settings.nats.url}" if settings.nats.url else "starting the NATS server")
     with (
         data_directory.held(settings.data_dir),
         telemetry.tracing(settings.trace, node=settings.node, process="node"),
-        GatewayProcess.opened(settings) as gateway,
+        GatewayProcess.opened(settings, breakers) as gateway,
     ):
+        breakers.add(telemetry.circuit_breakers())
         Address(settings, None).withdraw()  # of a node that was killed
         async with (
             reached_nats(settings) as nats,
@@ -233,7 +236,9 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            env = Environment(settings, subjects, nats, connection, log, tasks, gateway, new_id, now, clock)
+            env = Environment(
+                settings, subjects, nats, connection, log, tasks, gateway, breakers, new_id, now, clock
+            )
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
@@ -247,6 +252,7 @@ async def running_node(
             journal = Journal(log, subjects, settings.node, epoch, new_id)
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
+            tasks.start_soon(breakers.run, journal)
             await close_open_instances(log, journal, subjects, settings.node)
             past = await read_past(log, subjects, settings.node, now())
             supervisor = make_supervisor(env, journal, catalogue, past, limits, gpus, learning)
@@ -318,6 +324,8 @@ async def _prepare(env: Environment) -> Reporter:
             embedded=settings.nats.url is None,
             clock=env.clock,
         )
+    if settings.dependencies and settings.nats.url is not None:  # nobody else is on a node's own server
+        tasks.start_soon(watch_dependencies, env.connection, settings.dependencies, env.breakers)
     tasks.start_soon(sweep_snapshots, settings, env.now)
     reporter = Reporter(env.log, settings.node)
     tasks.start_soon(reporter.run)

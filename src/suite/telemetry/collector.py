@@ -2,18 +2,22 @@
 
 OpenTelemetry's exporters retry, and log each attempt. Here their own log lines are silenced, and their HTTP
 session is observed instead: an outage is logged once when it begins and once when it ends, and nothing waits
-for a collector that is known to be down. Spans and metrics of an outage are lost.
+for a collector that is known to be down: a circuit breaker has it tried now and then. Spans and metrics of an
+outage are lost.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+from suite.circuit_breaker import CircuitBreaker
+from suite.domain.breaker import Policy
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("suite.telemetry")
 
+POLICY: Final = Policy(failures=1, first_pause=1.0, longest_pause=300.0)
+"""Spans that were not exported are lost anyway, so a single failure is enough to wait."""
 _ERROR_STATUS = 400
 _TOLD_HERE = (
     "opentelemetry.exporter.otlp",
@@ -35,10 +41,10 @@ class Collector:
     Many collectors take traces and no metrics, so each of the two has outages of its own.
     """
 
-    def __init__(self, *, level: int = logging.WARNING) -> None:
+    def __init__(self, *, node: str = "", level: int = logging.WARNING) -> None:
         """``level`` is the log level for outages."""
-        self._traces = _Signal("traces", level)
-        self._metrics = _Signal("metrics", level)
+        self._traces = _Signal("traces", node, level)
+        self._metrics = _Signal("metrics", node, level)
         for name in _TOLD_HERE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -50,38 +56,37 @@ class Collector:
         """Create an exporter for metrics."""
         return OTLPMetricExporter(session=_Session(self._metrics))
 
+    @property
+    def breakers(self) -> tuple[CircuitBreaker, ...]:
+        """The breakers around traces and metrics."""
+        return self._traces.breaker, self._metrics.breaker
+
     def is_away(self) -> bool:
         """Whether the collector is known to take no traces at the moment."""
-        return self._traces.is_away.is_set()
+        return not self._traces.breaker.is_closed
 
 
 class _Signal:
     """Traces or metrics, and whether the collector takes them."""
 
-    def __init__(self, name: str, level: int) -> None:
-        self.is_away = threading.Event()
+    def __init__(self, name: str, node: str, level: int) -> None:
+        self.breaker = CircuitBreaker("otlp", name, POLICY, node=node, clock=time.monotonic)
         self._name = name
         self._level = level
-        self._lock = threading.Lock()
 
-    def failed(self, reason: object) -> None:
+    def failed(self, reason: str) -> None:
         """Note that a request failed. Logs the first failure of an outage."""
-        with self._lock:
-            if not self.is_away.is_set():
-                logger.log(
-                    self._level,
-                    "the collector takes no %s (%s): they are lost until it does",
-                    self._name,
-                    reason,
-                )
-            self.is_away.set()
+        if self.breaker.is_closed:
+            logger.log(
+                self._level, "the collector takes no %s (%s): they are lost until it does", self._name, reason
+            )
+        self.breaker.failed(reason)
 
     def answered(self) -> None:
         """Note that a request succeeded. Logs the end of an outage."""
-        with self._lock:
-            if self.is_away.is_set():
-                logger.log(self._level, "the collector takes %s again", self._name)
-            self.is_away.clear()
+        if not self.breaker.is_closed:
+            logger.log(self._level, "the collector takes %s again", self._name)
+        self.breaker.succeeded()
 
 
 class _Session(requests.Session):
@@ -92,7 +97,9 @@ class _Session(requests.Session):
         self._signal = signal
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        """Send a request. Raises what `requests` raises."""
+        """Send a request. Raises what `requests` raises, and ConnectionError while it is left alone."""
+        if not self._signal.breaker.try_use():
+            raise requests.ConnectionError(self._signal.breaker.refusal)
         try:
             response = super().send(request, **options)
         except requests.RequestException as error:

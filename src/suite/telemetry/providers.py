@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from suite.circuit_breaker import CircuitBreaker
     from suite.telemetry.collector import Collector
 
 SHUTDOWN_SECONDS = 0.7
@@ -36,6 +37,8 @@ class Recording:
         self.is_on = False
         self.tracer: trace.Tracer = trace.get_tracer("suite")
         self.meter: metrics.Meter = metrics.NoOpMeter("suite")
+        self.breakers: tuple[CircuitBreaker, ...] = ()
+        """Those around the collector."""
 
 
 recording = Recording()
@@ -63,7 +66,7 @@ def tracing(mode: str, *, node: str, process: str, tell_outages: bool = True) ->
     resource = Resource.create(
         {"service.name": "suite", "service.instance.id": node, "suite.process": process}
     )
-    collector = None if mode == "console" else _collector(tell_outages)
+    collector = None if mode == "console" else _collector(node, tell_outages)
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(
         SimpleSpanProcessor(_console_spans()) if collector is None else BatchSpanProcessor(collector.spans())
@@ -79,10 +82,12 @@ def tracing(mode: str, *, node: str, process: str, tell_outages: bool = True) ->
         meters.get_meter("suite"),
         True,
     )
+    recording.breakers = () if collector is None else collector.breakers
     try:
         yield
     finally:
         recording.is_on = False
+        recording.breakers = ()
         recording.meter = metrics.NoOpMeter("suite")
         is_away = collector.is_away if collector is not None else lambda: False
         _finish([meters.shutdown, provider.shutdown], unless=is_away)
@@ -91,6 +96,11 @@ def tracing(mode: str, *, node: str, process: str, tell_outages: bool = True) ->
 def meter() -> metrics.Meter:
     """The meter to create instruments with. Outside of `tracing` they record nothing."""
     return recording.meter
+
+
+def circuit_breakers() -> tuple[CircuitBreaker, ...]:
+    """The circuit breakers around the collector; none outside of `tracing`, or without a collector."""
+    return recording.breakers
 
 
 def _finish(shutdowns: Sequence[Callable[[], None]], *, unless: Callable[[], bool]) -> None:
@@ -103,11 +113,11 @@ def _finish(shutdowns: Sequence[Callable[[], None]], *, unless: Callable[[], boo
         time.sleep(_POLL_SECONDS)
 
 
-def _collector(tell_outages: bool) -> Collector:
+def _collector(node: str, tell_outages: bool) -> Collector:
     require("otlp", "trace = otlp")
     from suite.telemetry.collector import Collector
 
-    return Collector(level=logging.WARNING if tell_outages else logging.DEBUG)
+    return Collector(node=node, level=logging.WARNING if tell_outages else logging.DEBUG)
 
 
 def _console_metrics() -> MetricExporter:
