@@ -24,7 +24,6 @@ from suite.config.settings import (
     NatsSettings,
     RetentionSettings,
     Settings,
-    Tracing,
     chosen_data_dir,
     default_data_dir,
 )
@@ -41,7 +40,6 @@ __all__ = [
     "ReaderCredentials",
     "RetentionSettings",
     "Settings",
-    "Tracing",
     "chosen_data_dir",
     "default_data_dir",
     "load_configuration",
