@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import anyio
 import pytest
 
+import suite
 from suite.client import Client
 from suite.version import __version__
-from support.gateway import RunningGateway
+from support.gateway import RunningGateway, beside_a_node
 from support.models import CHAT_TEMPLATE, tiny_model
 from support.otlp import Collector, Received, otlp_over_http, path_of
-from support.service import service_and_client
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
@@ -29,59 +29,108 @@ prediction_interval_seconds = 0.1
 """
 
 
+class Traced(NamedTuple):
+    """A service with a gateway, and the collector of its spans."""
+
+    gateway: RunningGateway
+    collector: Collector
+
+    @property
+    def data_dir(self) -> Path:
+        return self.gateway.data_dir
+
+
 @pytest.fixture(scope="module")
-def collector() -> Iterator[Collector]:
-    with otlp_over_http() as collector:
-        yield collector
-
-
-@asynccontextmanager
-async def traced_service(directory: Path, collector: Collector, *options: str) -> AsyncIterator[Client]:
-    models = directory / "models"
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
+    """Of the models `tiny` and `likely`, on whose use the service bets."""
+    directory = tmp_path_factory.mktemp("traced")
+    models, config = directory / "models", directory / "suite.toml"
     models.mkdir()
+    config.write_text(CONFIG)
     for name in ("tiny", "likely"):
         tiny_model(models / f"{name}.gguf", chat_template=CHAT_TEMPLATE)
-    given = ("--trace", "otlp", *options)
-    async with service_and_client(models, directory / "data", *given, environ=collector.environ) as (
-        _,
-        client,
+    options = ("--trace", "otlp", "--config", str(config))
+    with (
+        otlp_over_http() as collector,
+        beside_a_node(models, directory / "data", *options, environ=collector.environ) as gateway,
     ):
-        yield client
+        yield Traced(gateway, collector)
 
 
-async def test_a_streamed_chat_a_load_and_a_bet_as_a_collector_gets_them(
-    tmp_path: Path, collector: Collector
+async def test_a_streamed_chat_is_one_trace_with_its_load_from_the_client_to_the_reply(
+    traced: Traced,
 ) -> None:
-    config = tmp_path / "suite.toml"
-    config.write_text(CONFIG)
-    async with traced_service(
-        tmp_path, collector, "--http", "127.0.0.1:0", "--config", str(config)
-    ) as client:
-        await anyio.to_thread.run_sync(_chat, _gateway(tmp_path / "data"))
-        chat = await anyio.to_thread.run_sync(_whole_chat, collector)
+    await anyio.to_thread.run_sync(_chat, traced.gateway)
+    chat = await anyio.to_thread.run_sync(_whole_chat, traced.collector)
+    _check_chat(chat)
+    _check_load(chat)
+    _check_processes(chat)
+    generated = _one(chat, "append suite.event.usage.*.generated")
+    every = await anyio.to_thread.run_sync(
+        traced.collector.wait, lambda spans: any(_is_fold_of(generated, span) for span in spans)
+    )
+    folds = [span for span in every if _is_fold_of(generated, span)]
+    assert {span.kind for span in folds} == {"CONSUMER"}
+    assert not any(span.trace_id == TRACE for span in folds)
+    assert not any(SECRET in str(span) for span in every)
+
+
+async def test_a_bet_has_its_load_and_its_settlement_is_linked_to_it(traced: Traced) -> None:
+    async with suite.connect(data_dir=traced.data_dir) as client:
         await client.record_usage("likely")
         with anyio.fail_after(SECONDS):
             while not await _is_loaded(client, "likely"):
                 await anyio.sleep(0.05)
-        await client.generate("likely", SECRET, max_tokens=1).finish()
-        every = await anyio.to_thread.run_sync(
-            collector.wait, lambda spans: any(span.name == "settle bet likely" for span in spans)
-        )
-    _check_chat(chat)
-    _check_load(chat)
-    _check_processes(chat)
-    _check_fold(chat, every)
-    _check_bet(every)
-    texts = [str(span) for span in every]
-    assert not any(SECRET in text for text in texts)
+        await client.generate("likely", "Once", max_tokens=1).finish()
+    every = await anyio.to_thread.run_sync(
+        traced.collector.wait, lambda spans: _has(spans, "bet likely", "settle bet likely")
+    )
+    bet = _one(every, "bet likely")
+    assert bet.parent_id == ""
+    of_bet = [span for span in every if span.trace_id == bet.trace_id]
+    assert path_of(_one(of_bet, "load likely"), of_bet) == ["bet likely", "load likely"]
+    made = _one(of_bet, "append suite.event.prediction.*.made")
+    settled = _one(every, "settle bet likely")
+    assert settled.links == ((made.trace_id, made.span_id),)
+    assert settled.attributes["suite.prediction.outcome"] == "hit"
 
 
-def _gateway(data_dir: Path) -> RunningGateway:
-    from suite.config import ConnectionFile
+async def test_a_client_records_with_the_provider_of_its_application(traced: Traced) -> None:
+    environ = os.environ | traced.collector.environ
+    await anyio.run_process([sys.executable, "-c", APPLICATION, str(traced.data_dir)], env=environ)
+    every = await anyio.to_thread.run_sync(
+        traced.collector.wait, lambda spans: _has(spans, "question", "text_completion tiny")
+    )
+    question = _one(every, "question")
+    generation = _one([span for span in every if span.trace_id == question.trace_id], "text_completion tiny")
+    assert path_of(generation, every)[:3] == [
+        "question",
+        "send suite.action.generate_text",
+        "process suite.action.generate_text",
+    ]
 
-    url = ConnectionFile.read(data_dir).http
-    assert url is not None
-    return RunningGateway("127.0.0.1", int(url.rpartition(":")[2]), data_dir)
+
+APPLICATION = """
+import asyncio, sys
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+import suite
+
+provider = TracerProvider(resource=Resource.create({"suite.process": "application"}))
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
+
+async def main():
+    async with suite.connect(data_dir=sys.argv[1]) as client:
+        with trace.get_tracer("application").start_as_current_span("question"):
+            await client.generate("tiny", "Once", max_tokens=1).finish()
+
+asyncio.run(main())
+provider.shutdown()
+"""
 
 
 def _chat(gateway: RunningGateway) -> None:
@@ -100,11 +149,14 @@ def _whole_chat(collector: Collector) -> list[Received]:
     collector.wait(
         lambda spans: (
             any(span.parent_id == CALLER for span in spans)
-            and any(span.name == "process suite.actor.*.*.generate" for span in spans)
-            and any(span.name == "process suite.action.generate_text" for span in spans)
+            and _has(spans, "process suite.actor.*.*.generate", "process suite.action.generate_text")
         )
     )
     return collector.trace(TRACE)
+
+
+def _is_fold_of(appended: Received, span: Received) -> bool:
+    return span.name.startswith("fold ") and (appended.trace_id, appended.span_id) in span.links
 
 
 async def _is_loaded(client: Client, model_id: str) -> bool:
@@ -162,7 +214,7 @@ def _check_load(chat: list[Received]) -> None:
     phases = [span for span in chat if span.parent_id == load.span_id and not span.name.startswith("append")]
     assert [span.name for span in phases] == ["wait", "reserve", "inspect", "spawn", "map", "warm up"]
     assert phases[0].start_ns == load.start_ns
-    for phase, following in zip(phases, phases[1:], strict=False):
+    for phase, following in itertools.pairwise(phases):
         assert phase.end_ns <= following.start_ns
     started = _one(chat, "append suite.event.instance.*.*.load_started")
     assert path_of(started, chat)[-2:] == ["reserve", started.name]
@@ -180,74 +232,6 @@ def _check_processes(chat: list[Received]) -> None:
         assert span.resource["service.version"] == __version__
         assert span.scope == ("suite", __version__)
         assert span.schema_url == "https://opentelemetry.io/schemas/1.45.0"
-
-
-def _check_fold(chat: list[Received], every: list[Received]) -> None:
-    generated = _one(chat, "append suite.event.usage.*.generated")
-    folds = [span for span in every if (TRACE, generated.span_id) in span.links]
-    assert "fold usage" in {span.name for span in folds}
-    assert {span.kind for span in folds} == {"CONSUMER"}
-    assert not any(span.trace_id == TRACE for span in folds)
-
-
-def _check_bet(every: list[Received]) -> None:
-    bet = _one(every, "bet likely")
-    assert bet.parent_id == ""
-    of_bet = [span for span in every if span.trace_id == bet.trace_id]
-    assert path_of(_one(of_bet, "load likely"), of_bet) == ["bet likely", "load likely"]
-    made = _one(of_bet, "append suite.event.prediction.*.made")
-    settled = _one(every, "settle bet likely")
-    assert settled.links == ((made.trace_id, made.span_id),)
-    assert settled.attributes["suite.prediction.outcome"] == "hit"
-
-
-CLIENT = """
-import asyncio, sys
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-import suite
-
-provider = TracerProvider(resource=Resource.create({"suite.process": "application"}))
-provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-trace.set_tracer_provider(provider)
-
-async def main():
-    async with suite.connect(data_dir=sys.argv[1]) as client:
-        with trace.get_tracer("application").start_as_current_span("question"):
-            await client.generate("tiny", "Once", max_tokens=1).finish()
-
-asyncio.run(main())
-provider.shutdown()
-"""
-
-
-async def test_a_client_records_with_the_provider_of_its_application(
-    tmp_path: Path, collector: Collector
-) -> None:
-    async with traced_service(tmp_path, collector):
-        await anyio.run_process(
-            [sys.executable, "-c", CLIENT, str(tmp_path / "data")],
-            env=_with(collector),
-            stderr=subprocess.STDOUT,
-        )
-        every = await anyio.to_thread.run_sync(
-            collector.wait, lambda spans: _has(spans, "question", "text_completion tiny")
-        )
-    question = _one(every, "question")
-    generation = _one([span for span in every if span.trace_id == question.trace_id], "text_completion tiny")
-    assert path_of(generation, every)[:3] == [
-        "question",
-        "send suite.action.generate_text",
-        "process suite.action.generate_text",
-    ]
-
-
-def _with(collector: Collector) -> dict[str, str]:
-
-    return os.environ | collector.environ
 
 
 def _has(spans: list[Received], *names: str) -> bool:

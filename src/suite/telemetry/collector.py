@@ -1,19 +1,23 @@
-"""Exports spans and metrics to an OpenTelemetry collector (OTLP over HTTP), which may be down.
+"""Exports spans and metrics to an OpenTelemetry collector (OTLP over HTTP or gRPC), which may be down.
 
-OpenTelemetry's exporters retry, and log each attempt. Here their own log lines are silenced, and their HTTP
-session is observed instead: an outage is logged once when it begins and once when it ends, and nothing waits
-for a collector that is known to be down. Spans and metrics of an outage are lost.
+OpenTelemetry's exporters retry, and log each attempt. Here their own log lines are silenced, and what becomes
+of their requests is observed instead: an outage is logged once when it begins and once when it ends, and
+nothing waits for a collector that is known to be down. Spans and metrics of an outage are lost.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+from suite.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("suite.telemetry")
 
+GRPC: Final = "grpc"
+_HTTP: Final = "http/protobuf"
 _ERROR_STATUS = 400
 _TOLD_HERE = (
     "opentelemetry.exporter.otlp",
@@ -37,17 +43,25 @@ class Collector:
 
     def __init__(self, *, level: int = logging.WARNING) -> None:
         """``level`` is the log level for outages."""
-        self._traces = _Signal("traces", level)
-        self._metrics = _Signal("metrics", level)
+        self._traces = Signal("traces", level)
+        self._metrics = Signal("metrics", level)
         for name in _TOLD_HERE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def spans(self) -> SpanExporter:
-        """Create an exporter for spans."""
+        """Create an exporter for spans. Raises InvalidConfiguration for a protocol that is not known."""
+        if protocol("TRACES") == GRPC:
+            from suite.telemetry.collector_grpc import spans
+
+            return spans(self._traces)
         return OTLPSpanExporter(session=_Session(self._traces))
 
     def metrics(self) -> MetricExporter:
-        """Create an exporter for metrics."""
+        """Create an exporter for metrics. Raises InvalidConfiguration for a protocol that is not known."""
+        if protocol("METRICS") == GRPC:
+            from suite.telemetry.collector_grpc import metrics
+
+            return metrics(self._metrics)
         return OTLPMetricExporter(session=_Session(self._metrics))
 
     def is_away(self) -> bool:
@@ -55,7 +69,21 @@ class Collector:
         return self._traces.is_away.is_set()
 
 
-class _Signal:
+def protocol(signal: str, environ: Mapping[str, str] = os.environ) -> str:
+    """How `TRACES` or `METRICS` are sent: as the standard variables say, or else over HTTP.
+
+    Raises InvalidConfiguration.
+    """
+    names = (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    for name in names:
+        if (chosen := environ.get(name, "").strip()) not in ("", GRPC, _HTTP):
+            raise InvalidConfiguration(f"{name} is {chosen!r}: set it to {GRPC} or {_HTTP}")
+        if chosen:
+            return chosen
+    return _HTTP
+
+
+class Signal:
     """Traces or metrics, and whether the collector takes them."""
 
     def __init__(self, name: str, level: int) -> None:
@@ -87,7 +115,7 @@ class _Signal:
 class _Session(requests.Session):
     """An exporter's HTTP session, which notes the outcome of each request."""
 
-    def __init__(self, signal: _Signal) -> None:
+    def __init__(self, signal: Signal) -> None:
         super().__init__()
         self._signal = signal
 

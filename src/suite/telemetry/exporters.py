@@ -55,7 +55,8 @@ def kept(span: ReadableSpan) -> KeptSpan:
         node=str(resource.get("suite.node.name", "")),
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
-        error=str(attributes.pop("error.type", "error")) if failed else "",
+        error=str(attributes.get("error.type", "error")) if failed else "",
+        error_text=span.status.description or "",
         attributes=_short(attributes),
         links=tuple(
             LinkedSpan(trace_id=f"{link.context.trace_id:032x}", span_id=f"{link.context.span_id:016x}")

@@ -41,6 +41,7 @@ class KeptSpan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     end_ns: int
     error: str = ""
     """What kind of error it has ended with; empty: with none."""
+    error_text: str = ""
     attributes: dict[str, Any] = {}
     links: tuple[LinkedSpan, ...] = ()
 
