@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TypeVar
 
 import anyio
@@ -114,7 +114,7 @@ async def serve(
                 ) as log,
             ):
                 model = await asyncio.wrap_future(engine.loaded)
-                if spec.tracing != "off":
+                if spec.tracing.mode not in ("off", "local"):
                     engine.observe(StepMetrics(spec.model_id))
                 leave_core = nullcontext if engine.cores is None else engine.cores.leave_one
                 prompter = Prompter(
@@ -286,7 +286,8 @@ class ModelActor:
     ) -> None:
         """Send the answer to a request, or its error. Generations go on, whatever fails."""
         try:
-            reply = await answer(message.data)
+            with self._processing(message):
+                reply = await answer(message.data)
         except SuiteError as error:
             reply = _refusal(kind, error)
         except Exception:
@@ -298,6 +299,10 @@ class ModelActor:
             logger.warning("an answer to the node is lost: %s", error.message)
             with suppress(SuiteError):
                 await self._reply(message, _refusal(kind, error))
+
+    def _processing(self, message: Message) -> AbstractContextManager[None]:
+        operation = message.subject.rpartition(".")[2]
+        return telemetry.processing("process", self._subjects.each_actor(operation), headers=message.headers)
 
     async def _on_generate(self, message: Message) -> None:
         try:

@@ -26,7 +26,6 @@ class Endpoint(Generic[T]):
     def __init__(self, action: Action[T], subject: str) -> None:
         self.action = action
         self.subject = subject
-        self.span = f"process {subject}"
         self.running = 0
         self.waiting: deque[Message] = deque()
         self.requests = 0

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -22,7 +22,6 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec.structs import replace
-from opentelemetry.trace import SpanKind
 
 from suite import telemetry
 from suite.bus.absence import NO_RESPONDERS
@@ -63,7 +62,6 @@ RESTING_LIMIT = 64
 
 _ELSEWHERE = (Disabled, LoadFailed, NodeStopping, Quarantined)
 """The errors of requests that another node may serve all the same."""
-_CONSUMER = SpanKind.CONSUMER
 _encode = msgspec.json.Encoder().encode
 
 
@@ -79,6 +77,16 @@ def _resolved(request: msgspec.Struct, message: Message) -> msgspec.Struct:
     if isinstance(message, Arrival) and message.model_id and hasattr(request, "model_id"):
         return replace(request, model_id=message.model_id)
     return request
+
+
+def _processing(endpoint: Endpoint[Any], message: Message) -> AbstractContextManager[None]:
+    """The span of a request, which continues the trace of its sender."""
+    return telemetry.processing(
+        "process",
+        endpoint.subject,
+        headers=message.headers,
+        attributes={"messaging.message.body.size": len(message.data)},
+    )
 
 
 class Service(Generic[T]):
@@ -289,7 +297,7 @@ class Service(Generic[T]):
         request: msgspec.Struct | None = None
         reply: msgspec.Struct | None = None
         try:
-            with telemetry.span(endpoint.span, kind=_CONSUMER, headers=message.headers):
+            with _processing(endpoint, message):
                 fields, clash = endpoint.action.shape.flattened(parse(message.data))
                 stream = fields.get("stream") is True
                 warnings = endpoint.action.shape.warnings(fields)

@@ -71,7 +71,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--trace",
-            type=click.Choice(["off", "console", "otlp"]),
+            type=click.Choice(["off", "local", "console", "otlp"]),
             help="Where to send traces.  [default: off]",
         ),
         click.option(

@@ -77,7 +77,7 @@ def gateway(
     run = functools.partial(
         run_gateway, settings.http, target.connect, inherited=inherited, on_ready=_show_ready
     )
-    with telemetry.tracing(settings.trace, node=settings.node, process="gateway"):
+    with telemetry.tracing(settings.tracing, node=settings.node, process="gateway"):
         anyio.run(run, backend_options={"use_uvloop": True})
 
 

@@ -13,11 +13,11 @@ import platformdirs
 from msgspec import Meta
 
 from suite.errors import InvalidConfiguration
+from suite.messages.tracing import TraceMode, TraceSettings
 
 _SECONDS_A_DAY = 86_400
 _LARGEST = 2**31 - 1
 
-Tracing: TypeAlias = Literal["off", "console", "otlp"]
 LogFormat: TypeAlias = Literal["text", "json"]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
@@ -29,6 +29,10 @@ Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=86_400_000)]
 KeepAlivePolicy: TypeAlias = Literal["idle_timeout", "learned"]
 KeepAlive: TypeAlias = Seconds | Literal["forever", "now"]
 Days: TypeAlias = Annotated[float, Meta(ge=0, le=36_500)]
+
+
+TRACES: Final = "traces"
+"""The folder in the data directory that has the traces which are kept."""
 
 
 def default_data_dir() -> Path:
@@ -375,10 +379,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `suite health --json` and the log say what is confined, and why the rest is not. Turn it off to attach a
     debugger, or for a driver that it keeps from working.
     """
-    trace: Tracing = "off"
-    """Where traces and metrics of OpenTelemetry go; `otlp` needs the extra `[otlp]`."""
     log_format: LogFormat = "text"
     """How the service logs to stderr: `text` for people, `json` for programs, one line an event."""
+    trace: TraceMode = "off"
+    """Where traces and metrics of OpenTelemetry go; `otlp` needs the extra `[otlp]`.
+
+    `local`: traces are only kept on this machine, for `suite trace`, as they are with the others too.
+    """
+    trace_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """The share of traces that are exported and kept; a caller's trace is if the caller says so.
+
+    What fails or is slow is exported all the same, as far as one process sees it.
+    """
+    trace_slow_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 10.0
+    """From how long on something is slow, whose trace is exported whatever `trace_ratio` says."""
+    trace_content: bool = False
+    """Whether traces have the texts of prompts, answers and errors: whoever reads the traces reads these."""
+    trace_store_mb: Annotated[int, Meta(ge=0, le=1_000_000)] = 32
+    """The most MiB that traces take which are kept on this machine for `suite trace`; 0: none are kept."""
     sqlite_db_path: Path | None = None
     """The file of the read model of evaluations. Default: projections/model_evaluation.db in `data_dir`."""
     enable_gguf_management: bool = True
@@ -408,6 +426,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     snapshots: SnapshotSettings = SnapshotSettings()
     transfers: TransferSettings = TransferSettings()
     models: dict[str, ModelSettings] = {}
+
+    @property
+    def tracing(self) -> TraceSettings:
+        """How the processes of this node trace."""
+        return TraceSettings(
+            mode=self.trace,
+            ratio=self.trace_ratio,
+            slow_seconds=self.trace_slow_seconds,
+            content=self.trace_content,
+            store=str(self.data_dir / TRACES),
+            store_bytes=self.trace_store_mb << 20,
+        )
 
     def for_model(self, model_id: str) -> ModelSettings:
         """The settings of one model."""

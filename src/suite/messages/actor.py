@@ -16,6 +16,7 @@ import msgspec
 from suite.messages.actions.generation import GenerateTextRequest
 from suite.messages.actions.status import Confinement, KvCacheForm
 from suite.messages.events import Outcome
+from suite.messages.tracing import TraceSettings
 
 
 class NatsAccess(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +109,7 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """None: no conversation goes to another node."""
     usage_retention_seconds: int
     """After this time its usage events expire in the log; 0: never."""
-    tracing: str
+    tracing: TraceSettings
     cores: CoreSeat | None = None
     """None: it computes with its ``threads``, whatever other models do."""
     chat_template: str | None = None

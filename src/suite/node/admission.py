@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -53,8 +54,9 @@ TELL_SECONDS: Final = 1.0
 """How often one who waits is told a new place, at most."""
 
 Tell = Callable[[AnySignal], Awaitable[None]]
-BeginLoad = Callable[[Model, Start, str], Awaitable[tuple[Instance, InstanceLoadStarted]]]
-"""Begins a load for the request with this id. Returns when its start is in the log."""
+BeginLoad = Callable[[Model, Start, str, int], Awaitable[tuple[Instance, InstanceLoadStarted]]]
+"""Begins a load for the request with this id, which came at this time (nanoseconds since 1970). Returns when
+its start is in the log."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,7 @@ class _Ticket:
         self.correlation_id = correlation_id
         self.line = line
         self.trace: Context = telemetry.current()
+        self.asked_ns = time.time_ns()
         self.instance: Instance | None = None
         self._error: SuiteError | None = None
         self._is_over = anyio.Event()
@@ -354,7 +357,9 @@ class Admission:
         try:
             # What is decided is carried out, also if those who waited have left meanwhile.
             with anyio.CancelScope(shield=True), telemetry.within(first.trace):
-                instance, started = await self._begin_load(first.model, start, first.correlation_id)
+                instance, started = await self._begin_load(
+                    first.model, start, first.correlation_id, first.asked_ns
+                )
         except Exception as error:
             if not isinstance(error, SuiteError):
                 logger.exception("the load of %s could not be started", start.model_id)

@@ -274,7 +274,7 @@ async def actor_spec(
         # A state is known by the digest of its model, here and on other nodes.
         moving=moving_spec(settings, Subjects(settings.subject_root)) if digest is not None else None,
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
-        tracing=settings.trace,
+        tracing=settings.tracing,
         chat_template=model.settings.chat_template,
         confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
     )

@@ -213,7 +213,7 @@ async def running_node(
     on_step(f"connecting to NATS at {settings.nats.url}" if settings.nats.url else "starting the NATS server")
     with (
         data_directory.held(settings.data_dir),
-        telemetry.tracing(settings.trace, node=settings.node, process="node"),
+        telemetry.tracing(settings.tracing, node=settings.node, process="node"),
         GatewayProcess.opened(settings, breakers) as gateway,
     ):
         breakers.add(telemetry.circuit_breakers())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import AbstractContextManager
 from typing import Final
 
+from suite import telemetry
 from suite.errors import InvalidRequest, LogNotWritable, SuiteError, TooLarge
 from suite.identity import Now
 from suite.messages.events import PredictionSettled
@@ -49,7 +51,8 @@ class Settlement:
             return
         self._written.append(settled.prediction_id)
         try:
-            await self._journal.record(settled, correlation_id=settled.prediction_id)
+            with self._tracing(settled):
+                await self._journal.record(settled, correlation_id=settled.prediction_id)
         except LogNotWritable as error:  # the journal writes it later
             logger.warning("what became of a bet is not in the log yet: %s", error.message)
         except (TooLarge, InvalidRequest) as error:  # it will never be taken
@@ -57,3 +60,17 @@ class Settlement:
         except SuiteError as error:
             self._written.remove(settled.prediction_id)  # it is tried again as long as the bet is open
             logger.warning("what became of a bet is not in the log: %s", error.message)
+
+    def _tracing(self, settled: PredictionSettled) -> AbstractContextManager[None]:
+        """The span of a settlement, linked to its bet, which may have been taken hours ago."""
+        bet = self._book.open.get(settled.prediction_id)
+        return telemetry.span(
+            f"settle bet {settled.model_id}",
+            {
+                "suite.model.id": settled.model_id,
+                "suite.prediction.id": settled.prediction_id,
+                "suite.prediction.outcome": settled.outcome,
+                "suite.prediction.reason": settled.reason,
+            },
+            links=[None if bet is None else bet.traceparent],
+        )

@@ -1,6 +1,49 @@
 """OpenTelemetry traces and metrics."""
 
-from suite.telemetry.providers import circuit_breakers, meter, tracing
-from suite.telemetry.spans import annotate, current, span, traceparent, within
+from suite.messages.tracing import TraceMode, TraceSettings
+from suite.telemetry.messaging import folding, processing, sending
+from suite.telemetry.providers import circuit_breakers, meter, recording, tracing
+from suite.telemetry.spans import (
+    Attribute,
+    Attributes,
+    OpenSpan,
+    TraceIds,
+    annotate,
+    begin,
+    current,
+    fail,
+    ids_of,
+    is_sampled,
+    rename,
+    span,
+    trace_ids,
+    traceparent,
+    within,
+)
 
-__all__ = ["annotate", "circuit_breakers", "current", "meter", "span", "traceparent", "tracing", "within"]
+__all__ = [
+    "Attribute",
+    "Attributes",
+    "OpenSpan",
+    "TraceIds",
+    "TraceMode",
+    "TraceSettings",
+    "annotate",
+    "begin",
+    "circuit_breakers",
+    "current",
+    "fail",
+    "folding",
+    "ids_of",
+    "is_sampled",
+    "meter",
+    "processing",
+    "recording",
+    "rename",
+    "sending",
+    "span",
+    "trace_ids",
+    "traceparent",
+    "tracing",
+    "within",
+]

@@ -1,15 +1,17 @@
-"""Exports spans and metrics to an OpenTelemetry collector (OTLP over HTTP), which may be down.
+"""Exports spans and metrics to an OpenTelemetry collector (OTLP over HTTP or gRPC), which may be down.
 
-OpenTelemetry's exporters retry, and log each attempt. Here their own log lines are silenced, and their HTTP
-session is observed instead: an outage is logged once when it begins and once when it ends, and nothing waits
-for a collector that is known to be down: a circuit breaker has it tried now and then. Spans and metrics of an
-outage are lost.
+OpenTelemetry's exporters retry, and log each attempt. Here their own log lines are silenced, and what becomes
+of their requests is observed instead: an outage is logged once when it begins and once when it ends, and
+nothing waits for a collector that is known to be down: a circuit breaker has it tried now and then. Spans and
+metrics of an outage are lost.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import requests
@@ -18,6 +20,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 
 from suite.circuit_breaker import CircuitBreaker
 from suite.domain.breaker import Policy
+from suite.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -27,6 +30,8 @@ logger = logging.getLogger("suite.telemetry")
 
 POLICY: Final = Policy(failures=1, first_pause=1.0, longest_pause=300.0)
 """Spans that were not exported are lost anyway, so a single failure is enough to wait."""
+GRPC: Final = "grpc"
+_HTTP: Final = "http/protobuf"
 _ERROR_STATUS = 400
 _TOLD_HERE = (
     "opentelemetry.exporter.otlp",
@@ -43,17 +48,25 @@ class Collector:
 
     def __init__(self, *, node: str = "", level: int = logging.WARNING) -> None:
         """``level`` is the log level for outages."""
-        self._traces = _Signal("traces", node, level)
-        self._metrics = _Signal("metrics", node, level)
+        self._traces = Signal("traces", node, level)
+        self._metrics = Signal("metrics", node, level)
         for name in _TOLD_HERE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def spans(self) -> SpanExporter:
-        """Create an exporter for spans."""
+        """Create an exporter for spans. Raises InvalidConfiguration for a protocol that is not known."""
+        if protocol("TRACES") == GRPC:
+            from suite.telemetry.collector_grpc import spans
+
+            return spans(self._traces)
         return OTLPSpanExporter(session=_Session(self._traces))
 
     def metrics(self) -> MetricExporter:
-        """Create an exporter for metrics."""
+        """Create an exporter for metrics. Raises InvalidConfiguration for a protocol that is not known."""
+        if protocol("METRICS") == GRPC:
+            from suite.telemetry.collector_grpc import metrics
+
+            return metrics(self._metrics)
         return OTLPMetricExporter(session=_Session(self._metrics))
 
     @property
@@ -66,7 +79,21 @@ class Collector:
         return not self._traces.breaker.is_closed
 
 
-class _Signal:
+def protocol(signal: str, environ: Mapping[str, str] = os.environ) -> str:
+    """How `TRACES` or `METRICS` are sent: as the standard variables say, or else over HTTP.
+
+    Raises InvalidConfiguration.
+    """
+    names = (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    for name in names:
+        if (chosen := environ.get(name, "").strip()) not in ("", GRPC, _HTTP):
+            raise InvalidConfiguration(f"{name} is {chosen!r}: set it to {GRPC} or {_HTTP}")
+        if chosen:
+            return chosen
+    return _HTTP
+
+
+class Signal:
     """Traces or metrics, and whether the collector takes them."""
 
     def __init__(self, name: str, node: str, level: int) -> None:
@@ -92,7 +119,7 @@ class _Signal:
 class _Session(requests.Session):
     """An exporter's HTTP session, which notes the outcome of each request."""
 
-    def __init__(self, signal: _Signal) -> None:
+    def __init__(self, signal: Signal) -> None:
         super().__init__()
         self._signal = signal
 

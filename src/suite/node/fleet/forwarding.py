@@ -156,8 +156,6 @@ class Forwarding:
             raise Overloaded(f"other nodes have {MOST_SENT} requests from here: try again in about 1 s")
         token = f"{self._inbox}.{next(self._numbers)}"
         headers = {name: value for name, value in sent.message.headers.items() if name not in _OWN}
-        if (traceparent := telemetry.traceparent()) is not None:
-            headers["traceparent"] = traceparent
         given = {
             REPLY: sent.message.reply,
             SEQ: str(last_seq),
@@ -167,10 +165,14 @@ class Forwarding:
             MODEL: escape(model_id) if model_id else "",
         }
         headers |= {name: value for name, value in given.items() if value}
-        subject = self._subjects.node(sent.node, f"action.{sent.action.name}")
+        operation = f"action.{sent.action.name}"
+        subject = self._subjects.node(sent.node, operation)
         self._sent[token] = sent._replace(confirmed_at=anyio.current_time())
         try:
-            await self._connection.publish(subject, sent.message.data, headers=headers, reply=token)
+            with telemetry.sending("forward", self._subjects.every_node(operation), subject):
+                if (traceparent := telemetry.traceparent()) is not None:
+                    headers["traceparent"] = traceparent
+                await self._connection.publish(subject, sent.message.data, headers=headers, reply=token)
         except BaseException:
             self._forget(token)
             raise
