@@ -179,6 +179,11 @@ class ClientGeneration:
             outcome=self._outcome,
             seq=seq,
             unsaved_tokens=_unsaved_tokens(self._generations),
+            operation=self._operation,
+            error="" if failure is None else failure.code,
+            waited_ms=self._waited_ms,
+            seconds=self._resources.clock() - self._accepted,
+            timings=self._timings() if self._choices else None,
         )
 
     async def _generate(self) -> None:
@@ -426,13 +431,17 @@ class ClientGeneration:
     def _timings(self) -> Timings:
         return timings(self._generations, accepted=self._accepted, now=self._resources.clock())
 
+    @property
+    def _operation(self) -> str:
+        return "chat" if self._request.messages is not None else "text_completion"
+
     def _span(self, headers: Mapping[str, str]) -> AbstractContextManager[None]:
         model_id = self._resources.spec.model_id
         return telemetry.span(
             f"generate_text {model_id}",
             kind=SpanKind.CONSUMER,
             headers=headers,
-            gen_ai__operation__name="chat" if self._request.messages is not None else "text_completion",
+            gen_ai__operation__name=self._operation,
             gen_ai__provider__name="llama.cpp",
             gen_ai__request__model=model_id,
             gen_ai__request__max_tokens=self._request.max_tokens,

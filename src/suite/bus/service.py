@@ -47,6 +47,7 @@ from suite.identity import NewId, Now, utc_now
 from suite.messages.actions.base import Reply
 from suite.messages.subjects import Subjects
 from suite.tasks import background
+from suite.telemetry import instruments
 
 __all__ = ["Action", "Call", "HandedOver", "Service", "action", "terminate"]
 
@@ -121,6 +122,7 @@ class Service(Generic[T]):
         self._discovery: list[Subscription] = []
         self._receipts = connection.new_inbox()
         self._numbers = count()
+        self._duration = instruments.PROCESS_DURATION.create()
         self._streaming: dict[str, Call] = {}
         """The requests whose senders get signals, by the subject that says that nobody does."""
         self.commands_processed = 0
@@ -383,6 +385,7 @@ class Service(Generic[T]):
         self.commands_processed += 1
         if endpoint is None:
             return
+        self._duration.record(busy_ns / 1e9, endpoint.attributes(error))
         endpoint.requests += 1
         endpoint.busy_ns += busy_ns
         if error:

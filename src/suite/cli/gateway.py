@@ -64,10 +64,18 @@ def gateway(
     settings = load_configuration(file, flags={"http": _given(listen=listen, **given)}).settings
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of its start and its end
-    run = functools.partial(
-        run_gateway, settings.http, target.connect, inherited=inherited, on_ready=_show_ready
-    )
-    with telemetry.tracing(settings.trace, node=settings.node, process="gateway"):
+    with (
+        telemetry.tracing(settings.trace, node=settings.node, process="gateway"),
+        telemetry.exposing(settings.metrics, node=settings.node, process="gateway") as exposition,
+    ):
+        run = functools.partial(
+            run_gateway,
+            settings.http,
+            target.connect,
+            exposition=exposition,
+            inherited=inherited,
+            on_ready=_show_ready,
+        )
         anyio.run(run, backend_options={"use_uvloop": True})
 
 

@@ -15,7 +15,8 @@ from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
 from suite.messages.broken_json import half_character
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
-from suite.telemetry import traceparent
+from suite.telemetry import instruments, traceparent
+from suite.telemetry.instrument import Timed
 
 R = TypeVar("R", bound=Reply)
 
@@ -39,6 +40,7 @@ class Asking:
         self._request_seconds = request_seconds
         self._silence_seconds = silence_seconds
         self._node: str | None = None
+        self._duration = instruments.CLIENT_OPERATION.create()
 
     def on_node(self, node: str) -> Self:
         """The same client, whose requests this node of a fleet is to answer, if they name no other."""
@@ -48,12 +50,13 @@ class Asking:
 
     async def _ask(self, action: str, request: Request, kind: type[R], *, seconds: float | None = None) -> R:
         """Request an action that sends one reply."""
-        message = await self._connection.request(
-            self._subjects.action(action),
-            encoded(self._addressed(request)),
-            headers=self._headers(),
-            timeout=seconds or self._request_seconds,
-        )
+        with Timed(self._duration, self._attributes(action)):
+            message = await self._connection.request(
+                self._subjects.action(action),
+                encoded(self._addressed(request)),
+                headers=self._headers(),
+                timeout=seconds or self._request_seconds,
+            )
         return read_reply(message.data, kind)
 
     async def _exchange(
@@ -85,6 +88,14 @@ class Asking:
         if isinstance(request, Request):
             return request if request.node is not None else msgspec.structs.replace(request, node=self._node)
         return request if request.get("node") is not None else {**request, "node": self._node}
+
+    def _attributes(self, action: str) -> dict[str, str]:
+        return {
+            instruments.SYSTEM: "nats",
+            instruments.MESSAGING_OPERATION: "request",
+            instruments.MESSAGING_TYPE: "send",
+            instruments.DESTINATION: self._subjects.action(action),
+        }
 
     def _headers(self) -> dict[str, str]:
         current = traceparent()

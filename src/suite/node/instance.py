@@ -18,6 +18,7 @@ from suite.errors import SuiteError
 from suite.messages.actor import Buffer, CoreSeat
 from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import UnloadReason
+from suite.node.load_phases import LoadPhases
 from suite.node.process import ActorProcess
 from suite.prediction.costs import LoadKey
 from suite.process_memory import ProcessMemory
@@ -99,6 +100,8 @@ class Instance:
         self.process_started = now
         """When its process began; those whose memory it gets may take a while to leave."""
         self.last_used = now
+        self.phases = LoadPhases(now)
+        """How long the parts of its load took."""
         self.ready_at: float | None = None
         """When it was loaded (clock time)."""
         self.was_used = False

@@ -71,6 +71,8 @@ class ActorProcess:
         assert process.stdout is not None
         self._process = process
         self._lines = BufferedByteReceiveStream(process.stdout)
+        self.has_begun = False
+        """Whether it has told of its load already when it was given out: it is a standby process."""
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
 
     @classmethod
@@ -115,7 +117,8 @@ class ActorProcess:
         """Send the spec. Returns whether the first report, always the start of the load, comes in time."""
         with anyio.move_on_after(TAKE_SECONDS):
             await self._write(spec)
-            return await self._next_report() is not None
+            self.has_begun = await self._next_report() is not None
+            return self.has_begun
         return False
 
     @property

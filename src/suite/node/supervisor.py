@@ -36,7 +36,7 @@ from suite.errors import (
 from suite.gpus import GpuMemory
 from suite.identity import Clock, NewId, Now
 from suite.machine import Bound
-from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
+from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready, Stepped
 from suite.messages.decisions import Decision
 from suite.messages.events import (
     InstanceCrashed,
@@ -55,6 +55,7 @@ from suite.node.cores import NodeCores
 from suite.node.instance import Departure, Instance, Lease
 from suite.node.instance_end import InstanceEnd, InstanceEnds
 from suite.node.journal import Journal
+from suite.node.measurements import GenerationMeasurements, LoadMeasurements
 from suite.node.memory_kills import MemoryKills
 from suite.node.memory_watch import MemoryWatch
 from suite.node.outcomes import Outcomes
@@ -107,6 +108,9 @@ class Supervisor:
         """
         self.instances: dict[str, Instance] = {}
         self.sizes = sizes
+        self._load_measurements = LoadMeasurements()
+        self.generation_measurements = GenerationMeasurements()
+        """What is measured of generations and embeddings."""
         self.admission = Admission(
             turns,
             instances=self.instances,
@@ -117,6 +121,7 @@ class Supervisor:
             check=quarantine.check,
             look=self._look,
             outcomes=Outcomes(node),
+            measurements=self._load_measurements,
             new_id=new_id,
             clock=clock,
         )
@@ -378,9 +383,11 @@ class Supervisor:
             await self._ended(instance, exit_code)
 
     async def _run(self, instance: Instance) -> int:
+        instance.phases.begin("inspect", self._clock())
         spec = await self._make_spec(instance.model, instance.instance_id)
         instance.kills_before = self._memory_kills.count()
         instance.process_started = self._clock()
+        instance.phases.begin("spawn", instance.process_started)
         instance.signature, instance.sha256 = spec.model_files.signature, spec.model_digest
         with self.cores.seat(instance.model.settings.n_threads) as seat:
             instance.seat = seat
@@ -392,6 +399,8 @@ class Supervisor:
     async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
         async with ActorProcess.start(spec, await self._standby.take()) as process:
             instance.process = process
+            if process.has_begun:
+                instance.phases.begin("map", self._clock())
             if spec.cores is not None:
                 self.cores.watch(spec.cores, process.pid)
             if instance.unloading is not None:
@@ -410,11 +419,16 @@ class Supervisor:
         match report:
             case Loading(fraction=fraction):
                 instance.progress = fraction
+                instance.phases.begin("map" if fraction < 1 else "warm_up", self._clock())
             case Ready():
                 await self._loaded(instance, report)
             case Failed(code=code, message=message):
                 instance.failure = error_from_reply(code, message)
+            case Stepped(steps=steps):
+                self.generation_measurements.stepped(instance.model.model_id, steps)
+                return  # nothing that anybody waits for
             case Finished():
+                self.generation_measurements.finished(instance.model.model_id, report)
                 self.counts.update(
                     generations=1,
                     prompt_tokens=report.prompt_tokens,
@@ -442,6 +456,7 @@ class Supervisor:
         instance.load_ms = (now - instance.started) * 1000
         instance.process_ms = (now - instance.process_started) * 1000
         await self._record(instance, self._loaded_fact(instance, instance.load_ms, instance.process_ms))
+        self._load_measurements.loaded(instance, now)
         self.counts["loads"] += 1
         instance.ready_at, instance.loaded_at = self._clock(), self._now().isoformat()
         instance.phase = "loaded"
@@ -539,6 +554,7 @@ class Supervisor:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
         fact = self._ends.of(instance, exit_code)
         self._count(fact)
+        self._load_measurements.ended(instance, fact, self._clock())
         instance.phase = "ending"
         instance.changed()
         await self._terminate_leases(instance, instance.failure or ActorCrashed())

@@ -54,6 +54,10 @@ class Collector:
         """Whether the collector is known to take no traces at the moment."""
         return self._traces.is_away.is_set()
 
+    def takes_no_metrics(self) -> bool:
+        """Whether the collector is known to take no metrics at the moment."""
+        return self._metrics.is_away.is_set()
+
 
 class _Signal:
     """Traces or metrics, and whether the collector takes them."""
