@@ -130,6 +130,7 @@ class Forwarding:
         self._sent: dict[str, Sent] = {}
         self._watched: set[str] = set()
         self._forwards = instruments.FORWARDS.create()
+        self._forwards.add(0)
         self._changed = anyio.Event()
         self._doubted = anyio.Event()
 
