@@ -76,9 +76,9 @@ def test_a_traceparent_that_is_none_begins_no_trace(bad: str) -> None:
 
 
 def test_the_protocol_is_as_the_standard_variables_say() -> None:
-    assert protocol("TRACES", {}) == "http/protobuf"
-    assert protocol("TRACES", {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == "grpc"
+    assert protocol("traces", {}) == "http/protobuf"
+    assert protocol("traces", {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == "grpc"
     of_one = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
-    assert (protocol("TRACES", of_one), protocol("METRICS", of_one)) == ("http/protobuf", "grpc")
+    assert (protocol("traces", of_one), protocol("metrics", of_one)) == ("http/protobuf", "grpc")
     with pytest.raises(InvalidConfiguration, match="OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json'"):
-        protocol("TRACES", {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+        protocol("traces", {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TypeVar
 
 import anyio
@@ -17,7 +17,7 @@ import msgspec
 from suite import telemetry
 from suite.actors.embeddings import Embeddings
 from suite.actors.generation import ClientGeneration, GenerationResources
-from suite.actors.metrics import SlotTurnover, StepMetrics
+from suite.actors.metrics import SlotTurnover, StepReports
 from suite.actors.moving import Moving
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.actors.tokens import Tokens
@@ -60,6 +60,7 @@ from suite.messages.actor import (
 )
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
+from suite.tasks import background
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R", bound=ActorReply)
@@ -114,8 +115,6 @@ async def serve(
                 ) as log,
             ):
                 model = await asyncio.wrap_future(engine.loaded)
-                if spec.tracing.mode not in ("off", "local"):
-                    engine.observe(StepMetrics(spec.model_id))
                 leave_core = nullcontext if engine.cores is None else engine.cores.leave_one
                 prompter = Prompter(
                     model.vocabulary,
@@ -216,8 +215,9 @@ class ModelActor:
                     )
                 )
                 self._tasks.start_soon(self._warm_up)
-                async for _ in signals:
-                    break
+                async with self._reporting_steps():
+                    async for _ in signals:
+                        break
                 self._end_reason = self._pipe.end_reason
                 limit.deadline = anyio.current_time() + END_SECONDS
                 for generation in list(self._generations.values()):
@@ -236,6 +236,18 @@ class ModelActor:
             await anyio.to_thread.run_sync(self._resources.prompter.warm_up, abandon_on_cancel=True)
         except SuiteError as error:
             logger.warning("%s", error.message)
+
+    @asynccontextmanager
+    async def _reporting_steps(self) -> AsyncIterator[None]:
+        """Tell the node of the engine's steps during the block, if it wants to know."""
+        if not self._resources.spec.measures:
+            yield
+            return
+        steps = StepReports(self._pipe)
+        self._resources.engine.observe(steps)
+        async with background() as tasks:
+            tasks.start_soon(steps.run)
+            yield
 
     # --- messages -------------------------------------------------------------------------------------------
 

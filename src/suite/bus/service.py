@@ -46,6 +46,7 @@ from suite.identity import NewId, Now, utc_now
 from suite.messages.actions.base import Reply
 from suite.messages.subjects import Subjects
 from suite.tasks import background
+from suite.telemetry import instruments
 
 __all__ = ["Action", "Call", "HandedOver", "Service", "action", "terminate"]
 
@@ -129,6 +130,7 @@ class Service(Generic[T]):
         self._discovery: list[Subscription] = []
         self._receipts = connection.new_inbox()
         self._numbers = count()
+        self._duration = instruments.PROCESS_DURATION.create()
         self._streaming: dict[str, Call] = {}
         """The requests whose senders get signals, by the subject that says that nobody does."""
         self.commands_processed = 0
@@ -396,6 +398,7 @@ class Service(Generic[T]):
         self.commands_processed += 1
         if endpoint is None:
             return
+        self._duration.record(busy_ns / 1e9, endpoint.attributes(error))
         endpoint.requests += 1
         endpoint.busy_ns += busy_ns
         if error:

@@ -74,10 +74,18 @@ def gateway(
     flags = {"http": _given(listen=listen, **given), **_given(log_format=log_format)}
     settings = load_configuration(file, flags=flags).settings
     log_to_stderr(settings.log_format)
-    run = functools.partial(
-        run_gateway, settings.http, target.connect, inherited=inherited, on_ready=_show_ready
-    )
-    with telemetry.tracing(settings.tracing, node=settings.node, process="gateway"):
+    with (
+        telemetry.tracing(settings.tracing, node=settings.node, process="gateway"),
+        telemetry.exposing(settings.metrics, node=settings.node, process="gateway") as exposition,
+    ):
+        run = functools.partial(
+            run_gateway,
+            settings.http,
+            target.connect,
+            exposition=exposition,
+            inherited=inherited,
+            on_ready=_show_ready,
+        )
         anyio.run(run, backend_options={"use_uvloop": True})
 
 

@@ -13,7 +13,7 @@ import platformdirs
 from msgspec import Meta
 
 from suite.errors import InvalidConfiguration
-from suite.messages.tracing import TraceMode, TraceSettings
+from suite.messages.tracing import MetricsMode, TraceMode, TraceSettings
 
 _SECONDS_A_DAY = 86_400
 _LARGEST = 2**31 - 1
@@ -217,6 +217,14 @@ class TransferSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 _is_origin = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
 
 
+def address_of(text: str, example: str) -> tuple[str, int]:
+    """The host and the port of an address to listen on. Raises InvalidConfiguration."""
+    host, colon, port = text.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise InvalidConfiguration(f"{text!r} is no address to listen on: write it as {example}")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The gateway: the models over HTTP, for clients of OpenAI's API. It is off without `listen`."""
 
@@ -257,12 +265,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def address(self) -> tuple[str, int]:
         """The host and the port to listen on. Raises InvalidConfiguration."""
-        host, colon, port = (self.listen or "").rpartition(":")
-        if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
-            raise InvalidConfiguration(
-                f"{self.listen!r} is no address to listen on: write it as 127.0.0.1:8080"
-            )
-        return host.strip("[]") or "127.0.0.1", int(port)
+        return address_of(self.listen or "", "127.0.0.1:8080")
 
 
 class CopySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -382,9 +385,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_format: LogFormat = "text"
     """How the service logs to stderr: `text` for people, `json` for programs, one line an event."""
     trace: TraceMode = "off"
-    """Where traces and metrics of OpenTelemetry go; `otlp` needs the extra `[otlp]`.
+    """Where traces of OpenTelemetry go; `otlp` needs the extra `[otlp]`.
 
-    `local`: traces are only kept on this machine, for `suite trace`, as they are with the others too.
+    `local`: they are only kept on this machine, for `suite trace`, as they are with the others too.
     """
     trace_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
     """The share of traces that are exported and kept; a caller's trace is if the caller says so.
@@ -397,6 +400,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether traces have the texts of prompts, answers and errors: whoever reads the traces reads these."""
     trace_store_mb: Annotated[int, Meta(ge=0, le=1_000_000)] = 32
     """The most MiB that traces take which are kept on this machine for `suite trace`; 0: none are kept."""
+    metrics: MetricsMode = "off"
+    """Where metrics of OpenTelemetry go by themselves, every minute; `otlp` needs the extra `[otlp]`.
+
+    `OTEL_METRIC_EXPORT_INTERVAL` in the environment is another interval, in milliseconds.
+    """
+    metrics_listen: str | None = None
+    """The address and the port at which Prometheus fetches the metrics of the node, such as `127.0.0.1:9464`.
+
+    Whoever reaches it can read them: they have the names of models, and no texts. Default: nowhere. A gateway
+    has its own at `/metrics`.
+    """
     sqlite_db_path: Path | None = None
     """The file of the read model of evaluations. Default: projections/model_evaluation.db in `data_dir`."""
     enable_gguf_management: bool = True
@@ -438,6 +452,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             store=str(self.data_dir / TRACES),
             store_bytes=self.trace_store_mb << 20,
         )
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything is measured."""
+        return self.metrics != "off" or self.metrics_listen is not None
+
+    @property
+    def metrics_address(self) -> tuple[str, int]:
+        """The host and the port for Prometheus. Raises InvalidConfiguration."""
+        return address_of(self.metrics_listen or "", "127.0.0.1:9464")
 
     def for_model(self, model_id: str) -> ModelSettings:
         """The settings of one model."""

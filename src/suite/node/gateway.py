@@ -103,7 +103,11 @@ class GatewayProcess:
     def _environment(self) -> dict[str, str]:
         """The settings that it needs, as variables; other settings of the node are none of its business."""
         settings = self._settings
-        values: dict[Key, object] = {("trace",): settings.trace, ("log_format",): settings.log_format}
+        values: dict[Key, object] = {
+            ("trace",): settings.trace,
+            ("metrics",): settings.metrics,
+            ("log_format",): settings.log_format,
+        }
         values |= {("http", name): value for name, value in msgspec.structs.asdict(settings.http).items()}
         if settings.nats.url is not None:
             nats = settings.nats

@@ -275,6 +275,7 @@ async def actor_spec(
         moving=moving_spec(settings, Subjects(settings.subject_root)) if digest is not None else None,
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
         tracing=settings.tracing,
+        measures=settings.measures,
         chat_template=model.settings.chat_template,
         confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
     )

@@ -71,7 +71,7 @@ class ActorProcess:
         self._lines = BufferedByteReceiveStream(process.stdout)
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
         self.is_loading = False
-        """Whether it has reported already that its load has begun."""
+        """Whether it has reported already that its load has begun: it was a standby process."""
 
     @classmethod
     @asynccontextmanager

@@ -72,6 +72,7 @@ from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.node import Node
+from suite.node.observations import observing
 from suite.node.past import read_past
 from suite.node.pin_moves import PinMoves
 from suite.node.preloader import Preloader
@@ -79,6 +80,7 @@ from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
 from suite.node.reporter import Reporter
+from suite.node.scrape import measured
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.users import UsersWatch
@@ -214,6 +216,7 @@ async def running_node(
     with (
         data_directory.held(settings.data_dir),
         telemetry.tracing(settings.tracing, node=settings.node, process="node"),
+        measured(settings) as scrape,
         GatewayProcess.opened(settings, breakers) as gateway,
     ):
         breakers.add(telemetry.circuit_breakers())
@@ -236,6 +239,8 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
+            if scrape is not None:
+                tasks.start_soon(scrape.serve)
             env = Environment(
                 settings, subjects, nats, connection, log, tasks, gateway, breakers, new_id, now, clock
             )
@@ -341,6 +346,8 @@ async def _prepare(env: Environment) -> Reporter:
 def _start_background(env: Environment, node: Node) -> None:
     """Start what a node does by itself, without a request."""
     settings, tasks = env.settings, env.tasks
+    if settings.measures:
+        tasks.start_soon(observing, node, lambda: len(health(node).problems))
     tasks.start_soon(node.cluster.run)
     tasks.start_soon(node.foreign.run)
     tasks.start_soon(node.integrity.run)
