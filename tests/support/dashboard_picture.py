@@ -2,8 +2,8 @@
 
     python -m support.dashboard_picture docs/how-to/dashboard.svg --seconds 120
 
-The figures are real: a node with memory for two of its three models, a gateway with two keys, and clients that
-chat by turns. Every line is the expression of a panel, evaluated over the scrapes (`support.promql`).
+The figures are real: a node with memory for two of its three models, a gateway with two keys, and clients
+that chat by turns. Every line is the expression of a panel, evaluated over the scrapes (`support.promql`).
 """
 
 from __future__ import annotations
@@ -236,10 +236,15 @@ def _axes(
     left, right, bottom = edges
     for share in (0.0, 0.5, 1.0):
         value = low + share * (high - low)
-        yield f'<line x1="{left}" x2="{right}" y1="{down(value):.1f}" y2="{down(value):.1f}" stroke="#e6e8ec"/>'
-        yield f'<text x="{left - 6}" y="{down(value) + 4:.1f}" text-anchor="end" fill="#666">{_told(value, unit)}</text>'
+        y = round(down(value), 1)
+        yield f'<line x1="{left}" x2="{right}" y1="{y}" y2="{y}" stroke="#e6e8ec"/>'
+        yield _label(left - 6, y + 4, "end", _told(value, unit))
     for at in (0.0, end / 2, end):
-        yield f'<text x="{across(at):.1f}" y="{bottom + 14}" text-anchor="middle" fill="#666">{at:.0f} s</text>'
+        yield _label(across(at), bottom + 14, "middle", f"{at:.0f} s")
+
+
+def _label(x: float, y: float, anchor: str, text: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#666">{text}</text>'
 
 
 def _legend(lines: Sequence[Line], width: float, height: float) -> str:
