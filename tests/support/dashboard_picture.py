@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -50,6 +50,25 @@ Points = list[tuple[float, float]]
 class Line(NamedTuple):
     legend: str
     points: Points
+
+
+class Scale(NamedTuple):
+    """Where times and values are in a chart, in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    low: float
+    high: float
+    end: float
+
+    def across(self, at: float) -> float:
+        return round(self.left + (self.right - self.left) * at / self.end, 1)
+
+    def down(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.bottom - (self.bottom - self.top) * share, 1)
 
 
 def main() -> None:
@@ -206,41 +225,24 @@ def _number(lines: Sequence[Line], unit: str, width: float, height: float) -> st
 
 
 def _chart(lines: Sequence[Line], unit: str, width: float, height: float, end: float) -> str:
-    left, top, right, bottom = 64.0, 32.0, width - 14, height - 44
-    values = [value for line in lines for _, value in line.points] or [0.0]
-    low, high = min(0.0, *values), max(0.0, *values) or 1.0
-    low, high = (1.1 * low, max(high, 0.0)) if low < 0 else (0.0, 1.1 * high)
-
-    def across(at: float) -> float:
-        return left + (right - left) * at / end
-
-    def down(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / (high - low)
-
-    parts = list(_axes(low, high, unit, end, across, down, (left, right, bottom)))
+    values = [value for line in lines for _, value in line.points]
+    low, high = 1.1 * min(0.0, *values, 0.0), 1.1 * max(0.0, *values, 0.0)
+    scale = Scale(64.0, 32.0, width - 14, height - 44, low, high if high > low else 1.0, end)
+    parts = list(_axes(scale, unit))
     for line, color in zip(lines, COLORS * 3, strict=False):
-        path = " ".join(f"{across(at):.1f},{down(value):.1f}" for at, value in line.points)
+        path = " ".join(f"{scale.across(at)},{scale.down(value)}" for at, value in line.points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.4"/>')
     return "".join(parts) + _legend(lines, width, height)
 
 
-def _axes(
-    low: float,
-    high: float,
-    unit: str,
-    end: float,
-    across: Callable[[float], float],
-    down: Callable[[float], float],
-    edges: tuple[float, float, float],
-) -> Iterator[str]:
-    left, right, bottom = edges
+def _axes(scale: Scale, unit: str) -> Iterator[str]:
     for share in (0.0, 0.5, 1.0):
-        value = low + share * (high - low)
-        y = round(down(value), 1)
-        yield f'<line x1="{left}" x2="{right}" y1="{y}" y2="{y}" stroke="#e6e8ec"/>'
-        yield _label(left - 6, y + 4, "end", _told(value, unit))
-    for at in (0.0, end / 2, end):
-        yield _label(across(at), bottom + 14, "middle", f"{at:.0f} s")
+        value = scale.low + share * (scale.high - scale.low)
+        height = scale.down(value)
+        yield f'<line x1="{scale.left}" x2="{scale.right}" y1="{height}" y2="{height}" stroke="#e6e8ec"/>'
+        yield _label(scale.left - 6, height + 4, "end", _told(value, unit))
+    for at in (0.0, scale.end / 2, scale.end):
+        yield _label(scale.across(at), scale.bottom + 14, "middle", f"{at:.0f} s")
 
 
 def _label(x: float, y: float, anchor: str, text: str) -> str:
