@@ -42,7 +42,9 @@ models.huge.context_length = 1_000_000
 """
 OF_TARGETS = {"instance", "job"}
 """The labels that Prometheus itself adds."""
-OF_PROCESSES = {"target_info", "up"}
+OF_PROMETHEUS = {"up"}
+OF_PROCESSES = {"process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"}
+"""What prometheus_client says of any process, as far as the dashboard has it."""
 SECONDS = 60.0
 pytestmark = pytest.mark.timeout(180)  # with the time of the fixture
 
@@ -170,6 +172,8 @@ def label(attribute: str) -> str:
 
 def labels_of(name: str) -> set[str]:
     """The labels that the series of a name may have."""
+    if name in OF_PROMETHEUS | OF_PROCESSES:
+        return OF_TARGETS
     extra = {"le"} if name.endswith("_bucket") else set()
     return {label(each) for each in DEFINED[name].attributes} | extra | OF_TARGETS
 
@@ -200,8 +204,8 @@ def alerts() -> list[dict[str, Any]]:
 
 def test_all_that_is_defined_is_measured_and_nothing_else(measured: Measured) -> None:
     assert DEFINED.keys() - measured.names == set()
-    others = measured.names - DEFINED.keys() - OF_PROCESSES
-    assert {name for name in others if not name.startswith("suite_node_")} == set()
+    others = measured.names - DEFINED.keys()
+    assert {name for name in others if not name.startswith(("process_", "suite_node_"))} == {"target_info"}
 
 
 def test_series_differ_by_nothing_but_the_attributes_that_are_defined(measured: Measured) -> None:
@@ -278,10 +282,9 @@ def test_expressions_of_dashboard_and_alerts_are_about_what_there_is(measured: M
 
 
 def _check_selector(selector: Selector, is_growth: bool, names: set[str]) -> None:
-    if selector.name in OF_PROCESSES:
-        return
-    assert selector.name in names, "no running service has it"
-    assert is_growth == isinstance(DEFINED[selector.name], Counter | Histogram)
+    assert selector.name in names | OF_PROMETHEUS, "no running service has it"
+    if selector.name in DEFINED:
+        assert is_growth == isinstance(DEFINED[selector.name], Counter | Histogram)
     assert {matcher.label for matcher in selector.matchers} <= labels_of(selector.name)
 
 
@@ -328,7 +331,7 @@ def _labels_left(expression: Expression) -> set[str]:
     for aggregation, _ in grouped_by(expression):
         return set(aggregation.by)
     (selected, _) = next(selectors(expression))
-    return OF_TARGETS if selected.name in OF_PROCESSES else labels_of(selected.name)
+    return labels_of(selected.name)
 
 
 def test_the_panels_of_the_dashboard_lie_side_by_side() -> None:
