@@ -92,14 +92,14 @@ def exposing(mode: str, *, node: str, process: str) -> Iterator[Exposition]:
 def _exposition() -> Exposition:
     from suite.telemetry.exposition import Exposition
 
-    return Exposition(cardinality_limits=limits())
+    return Exposition(cardinality_limits=_limits())
 
 
 def _to_console() -> MetricReader:
     from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
     exporter = ConsoleMetricExporter(out=sys.stderr, formatter=_line)
-    return PeriodicExportingMetricReader(exporter, cardinality_limits=limits())
+    return PeriodicExportingMetricReader(exporter, cardinality_limits=_limits())
 
 
 def _to_collector(tell_outages: bool) -> tuple[MetricReader, Callable[[], bool]]:
@@ -109,11 +109,11 @@ def _to_collector(tell_outages: bool) -> tuple[MetricReader, Callable[[], bool]]
     from suite.telemetry.collector import Collector
 
     collector = Collector(level=logging.WARNING if tell_outages else logging.DEBUG)
-    reader = PeriodicExportingMetricReader(collector.metrics(), cardinality_limits=limits())
+    reader = PeriodicExportingMetricReader(collector.metrics(), cardinality_limits=_limits())
     return reader, collector.takes_no_metrics
 
 
-def limits() -> CardinalityLimits:
+def _limits() -> CardinalityLimits:
     """How many series each metric may have.
 
     What is observed is left alone: it is about what is in memory or waits at that moment.
