@@ -2,8 +2,8 @@
 
     python -m support.dashboard_picture docs/how-to/dashboard.svg --seconds 120
 
-The figures are real: a node with memory for two of its three models, a gateway with two keys, and clients that
-chat by turns. Every line is the expression of a panel, evaluated over the scrapes (`support.promql`).
+The figures are real: a node with memory for two of its three models, a gateway with two keys, and clients
+that chat by turns. Every line is the expression of a panel, evaluated over the scrapes (`support.promql`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -50,6 +50,25 @@ Points = list[tuple[float, float]]
 class Line(NamedTuple):
     legend: str
     points: Points
+
+
+class Scale(NamedTuple):
+    """Where times and values are in a chart, in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    low: float
+    high: float
+    end: float
+
+    def across(self, at: float) -> float:
+        return round(self.left + (self.right - self.left) * at / self.end, 1)
+
+    def down(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.bottom - (self.bottom - self.top) * share, 1)
 
 
 def main() -> None:
@@ -120,9 +139,14 @@ class _Clients:
             if self._is_over.wait(0.3):
                 return
             messages.append({"role": "user", "content": f"Tell me thing {turn} about llamas."})
-            body = {"model": model, "max_tokens": 24, "messages": messages}
+            body = {"model": model, "max_tokens": 16, "messages": messages}
             secret = self._secrets[number % len(self._secrets)]
-            answer = self._gateway.post("/v1/chat/completions", body, {"Authorization": f"Bearer {secret}"})
+            try:
+                answer = self._gateway.post(
+                    "/v1/chat/completions", body, {"Authorization": f"Bearer {secret}"}
+                )
+            except TimeoutError:
+                return
             if answer.status != 200:
                 return
             messages.append(answer.document["choices"][0]["message"])
@@ -206,40 +230,28 @@ def _number(lines: Sequence[Line], unit: str, width: float, height: float) -> st
 
 
 def _chart(lines: Sequence[Line], unit: str, width: float, height: float, end: float) -> str:
-    left, top, right, bottom = 64.0, 32.0, width - 14, height - 44
-    values = [value for line in lines for _, value in line.points] or [0.0]
-    low, high = min(0.0, *values), max(0.0, *values) or 1.0
-    low, high = (1.1 * low, max(high, 0.0)) if low < 0 else (0.0, 1.1 * high)
-
-    def across(at: float) -> float:
-        return left + (right - left) * at / end
-
-    def down(value: float) -> float:
-        return bottom - (bottom - top) * (value - low) / (high - low)
-
-    parts = list(_axes(low, high, unit, end, across, down, (left, right, bottom)))
+    values = [value for line in lines for _, value in line.points]
+    low, high = 1.1 * min(0.0, *values, 0.0), 1.1 * max(0.0, *values, 0.0)
+    scale = Scale(64.0, 32.0, width - 14, height - 44, low, high if high > low else 1.0, end)
+    parts = list(_axes(scale, unit))
     for line, color in zip(lines, COLORS * 3, strict=False):
-        path = " ".join(f"{across(at):.1f},{down(value):.1f}" for at, value in line.points)
+        path = " ".join(f"{scale.across(at)},{scale.down(value)}" for at, value in line.points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.4"/>')
     return "".join(parts) + _legend(lines, width, height)
 
 
-def _axes(
-    low: float,
-    high: float,
-    unit: str,
-    end: float,
-    across: Callable[[float], float],
-    down: Callable[[float], float],
-    edges: tuple[float, float, float],
-) -> Iterator[str]:
-    left, right, bottom = edges
+def _axes(scale: Scale, unit: str) -> Iterator[str]:
     for share in (0.0, 0.5, 1.0):
-        value = low + share * (high - low)
-        yield f'<line x1="{left}" x2="{right}" y1="{down(value):.1f}" y2="{down(value):.1f}" stroke="#e6e8ec"/>'
-        yield f'<text x="{left - 6}" y="{down(value) + 4:.1f}" text-anchor="end" fill="#666">{_told(value, unit)}</text>'
-    for at in (0.0, end / 2, end):
-        yield f'<text x="{across(at):.1f}" y="{bottom + 14}" text-anchor="middle" fill="#666">{at:.0f} s</text>'
+        value = scale.low + share * (scale.high - scale.low)
+        height = scale.down(value)
+        yield f'<line x1="{scale.left}" x2="{scale.right}" y1="{height}" y2="{height}" stroke="#e6e8ec"/>'
+        yield _label(scale.left - 6, height + 4, "end", _told(value, unit))
+    for at in (0.0, scale.end / 2, scale.end):
+        yield _label(scale.across(at), scale.bottom + 14, "middle", f"{at:.0f} s")
+
+
+def _label(x: float, y: float, anchor: str, text: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#666">{text}</text>'
 
 
 def _legend(lines: Sequence[Line], width: float, height: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple, TypeAlias
@@ -20,7 +20,7 @@ Vector: TypeAlias = dict[Labels, float]
 
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _STALE_SECONDS: Final = 300
-AGGREGATIONS: Final = ("sum", "avg", "min", "max", "count")
+_COMPUTE: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {"sum": sum, "count": len}
 OF_RANGES: Final = ("rate", "increase")
 _PRECEDENCE: Final = (("==", ">"), ("*", "/"))
 _TOKEN: Final = re.compile(
@@ -153,7 +153,7 @@ class _Parser:
             self.take("sign", ")")
             return inner
         name = self.take("name")
-        if name in AGGREGATIONS:
+        if name in _COMPUTE:
             return self.aggregation(name)
         if self.peek() == "(":
             return self.call(name)
@@ -296,8 +296,7 @@ def _aggregated(operator: str, by: Iterable[str], vector: Vector) -> Vector:
     for labels, value in vector.items():
         group = frozenset(each for each in labels if each[0] in by)
         groups.setdefault(group, []).append(value)
-    compute = {"sum": sum, "min": min, "max": max, "count": len, "avg": lambda all_: sum(all_) / len(all_)}
-    return {group: float(compute[operator](values)) for group, values in groups.items()}
+    return {group: _COMPUTE[operator](values) for group, values in groups.items()}
 
 
 def _quantiles(share: float, buckets: Vector) -> Iterator[tuple[Labels, float]]:

@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics.export import (
     NumberDataPoint,
     Sum,
 )
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -47,6 +47,9 @@ class Exposition(MetricReader):
         self.registry = CollectorRegistry()
         """All that is exposed; further collectors of prometheus_client may be registered."""
         self.registry.register(_Families(self))
+        ProcessCollector(
+            registry=self.registry
+        )  # memory, descriptors, CPU: ``process_...``, as all have them
 
     def text(self) -> bytes:
         """All metrics, as text of the version 0.0.4."""

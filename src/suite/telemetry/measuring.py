@@ -100,7 +100,7 @@ def exposing(mode: MetricsMode, *, node: str, process: str) -> Iterator[Expositi
 def _exposition() -> Exposition:
     from suite.telemetry.exposition import Exposition
 
-    return Exposition(cardinality_limits=limits())
+    return Exposition(cardinality_limits=_limits())
 
 
 def _readers(mode: MetricsMode, collector: Collector | None) -> Iterator[MetricReader]:
@@ -108,10 +108,10 @@ def _readers(mode: MetricsMode, collector: Collector | None) -> Iterator[MetricR
     from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
 
     if collector is not None:
-        yield PeriodicExportingMetricReader(collector.metrics(), cardinality_limits=limits())
+        yield PeriodicExportingMetricReader(collector.metrics(), cardinality_limits=_limits())
     if mode == "console":
         exporter = ConsoleMetricExporter(out=sys.stderr, formatter=_line)
-        yield PeriodicExportingMetricReader(exporter, cardinality_limits=limits())
+        yield PeriodicExportingMetricReader(exporter, cardinality_limits=_limits())
 
 
 def _collector(node: str, tell_outages: bool) -> Collector:
@@ -121,7 +121,7 @@ def _collector(node: str, tell_outages: bool) -> Collector:
     return Collector("metrics", node=node, level=logging.WARNING if tell_outages else logging.DEBUG)
 
 
-def limits() -> CardinalityLimits:
+def _limits() -> CardinalityLimits:
     """How many series each metric may have.
 
     What is observed is left alone: it is about what is in memory or waits at that moment.
