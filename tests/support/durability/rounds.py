@@ -1,0 +1,122 @@
+"""Rounds of faults: load, one fault, its recovery, a rest, and the judgement."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+import anyio
+
+from suite.errors import SuiteError
+from support.durability.attacks import Fault
+from support.durability.checker import Checker, unload_all
+from support.durability.findings import Finding
+from support.durability.health import HealthWatch, judged_health, sample
+from support.durability.history import History
+from support.durability.leftovers import at_rest
+from support.durability.system import CLIENT_SECONDS, MODELS, PATIENCE_SECONDS, System
+from support.durability.workload import Workload, completed
+
+logger = logging.getLogger("suite.tests")
+
+BEFORE_SECONDS: Final = (0.3, 1.0)
+AFTER_SECONDS: Final = 0.3
+
+
+class Round(NamedTuple):
+    """What came of one round."""
+
+    fault: str
+    acknowledged: int
+    """Events of which clients were told, in this round, that they are stored."""
+    recovery_seconds: float | None
+    """From the end of the fault until all was well and served; None: it never was."""
+    findings: Sequence[Finding]
+
+
+class Rounds:
+    """Does faults to one system, one after the other."""
+
+    def __init__(self, system: System, seed: int) -> None:
+        self.history = History()
+        self._system = system
+        self._chance = random.Random(seed)
+        self._workload = Workload(system, self.history, random.Random(seed + 1))
+        self._checker = Checker(system, self.history)
+        self._known: set[Finding] = set()
+
+    async def run(self, faults: Sequence[Fault], on_round: Callable[[Round], None]) -> None:
+        """One round of each of these. `on_round` is told what came of each."""
+        async with self._workload.running():
+            await self._warm_up()
+            for fault in faults:
+                on_round(await self._round(fault))
+            await self._workload.rest()
+
+    async def _warm_up(self) -> None:
+        """Some load without a fault: what there is at rest after it is what there may be."""
+        self._workload.resume()
+        await anyio.sleep(1.5)
+        await self._workload.rest()
+        await unload_all(self._system)
+        await anyio.sleep(0.5)
+        await self._checker.settle(at_rest(self._system))
+
+    async def _round(self, fault: Fault) -> Round:
+        before, refused = len(self.history.acknowledged), len(self.history.refused)
+        watch = HealthWatch(self._system)
+        self._workload.resume()
+        await anyio.sleep(self._chance.uniform(*BEFORE_SECONDS))
+        async with watch.running():
+            over_at = await fault.attack(self._system, self._chance)
+            recovered_at = await self._recovered()
+        await anyio.sleep(AFTER_SECONDS)
+        await self._workload.rest()
+        found = [*await self._checker.findings(kept=fault.keeps)]
+        found += judged_health(watch.samples, self.history.refused[refused:], fault.tells)
+        if recovered_at is None:
+            found.append(Finding("recovery", f"not well {PATIENCE_SECONDS:.0f} s after it"))
+        return Round(
+            fault.name,
+            len(self.history.acknowledged) - before,
+            None if recovered_at is None else recovered_at - over_at,
+            self._new(found),
+        )
+
+    async def _recovered(self) -> float | None:
+        """When all was well again: it answers over NATS and HTTP, stores, and says that it is well."""
+        with anyio.move_on_after(PATIENCE_SECONDS):
+            await self._system.revive()
+            while not await self._is_well():
+                await anyio.sleep(0.02)
+                await self._system.revive()
+            return time.monotonic()
+        return None
+
+    async def _is_well(self) -> bool:
+        with suppress(SuiteError), anyio.move_on_after(2 * CLIENT_SECONDS):
+            await self._system.client.record_usage(MODELS[0], "probe")
+            if await completed(self._system.port, MODELS[0]):
+                return (await sample(self._system)).status == "HEALTHY"
+        return False
+
+    def _new(self, found: Sequence[Finding]) -> Sequence[Finding]:
+        """What was not said of an earlier round: what is lost stays lost."""
+        new = [each for each in found if each not in self._known]
+        self._known |= set(found)
+        for each in new:
+            logger.error("%s", each)
+        return new
+
+
+def by_fault(rounds: Sequence[Round]) -> dict[str, list[Round]]:
+    """The rounds of each fault, in the order in which they first came."""
+    found: dict[str, list[Round]] = defaultdict(list)
+    for each in rounds:
+        found[each.fault].append(each)
+    return found
