@@ -1,4 +1,4 @@
-"""`python -m support.durability`: rounds of faults in random order, and the table of what came of them."""
+"""Rounds of faults under load, in random order, and the table of what came of them."""
 
 from __future__ import annotations
 
@@ -11,44 +11,53 @@ from pathlib import Path
 
 import anyio
 
-from support.disks import small_disk
-from support.durability.attacks import PROCESS_FAULTS, Fault
+from support.durability.attacks import MEMORY_FAULT, OTHER_FAULTS, PROCESS_FAULTS, Fault
+from support.durability.place import place
 from support.durability.rounds import Round, Rounds
 from support.durability.system import System
 from support.durability.table import table
 
-DISK_MEGABYTES = 256
-
 
 def main() -> int:
     """Run the rounds that were asked for. Returns 1 if a promise was not kept."""
-    parser = argparse.ArgumentParser(prog="support.durability", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100, help="rounds of killed and frozen processes")
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
-    chance = random.Random(given.seed)
-    faults = [chance.choice(PROCESS_FAULTS) for _ in range(given.rounds)]
+    given = _arguments()
     rounds: list[Round] = []
     try:
-        anyio.run(_run, faults, given.seed, rounds)
+        anyio.run(_run, given, rounds)
     finally:
         sys.stdout.write(f"seed {given.seed}\n\n{table(rounds)}\n")
     return 1 if any(each.findings for each in rounds) else 0
 
 
-async def _run(faults: Sequence[Fault], seed: int, rounds: list[Round]) -> None:
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="support.durability", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=100, help="rounds of killed and frozen processes")
+    parser.add_argument("--each", type=int, default=5, help="rounds of each other fault")
+    parser.add_argument("--only", default="", help="only faults whose names have this in them")
+    return parser.parse_args()
+
+
+def _chosen(given: argparse.Namespace, others: Sequence[Fault]) -> list[Fault]:
+    """The faults of all rounds, in the order that the seed gives."""
+    chance = random.Random(given.seed)
+    processes = [each for each in PROCESS_FAULTS if given.only in each.name]
+    faults = [chance.choice(processes) for _ in range(given.rounds if processes else 0)]
+    faults += [each for each in others if given.only in each.name for _ in range(given.each)]
+    chance.shuffle(faults)
+    return faults
+
+
+async def _run(given: argparse.Namespace, rounds: list[Round]) -> None:
     def note(done: Round) -> None:
         rounds.append(done)
-        recovery = "never" if done.recovery_seconds is None else f"{done.recovery_seconds:.2f} s"
+        recovery = "never well again" if done.recovery_seconds is None else f"{done.recovery_seconds:.2f} s"
         sys.stderr.write(f"{len(rounds):4} {done.fault}: {done.acknowledged} acknowledged, {recovery}\n")
-        for finding in done.findings:
-            sys.stderr.write(f"     {finding}\n")
 
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory)
-        with small_disk(root / "disk", megabytes=DISK_MEGABYTES) as disk:
-            async with System.running(root, disk) as system:
-                await Rounds(system, seed).run(faults, note)
+    with tempfile.TemporaryDirectory() as directory, place(Path(directory)) as found:
+        others = OTHER_FAULTS if found.group is None else (*OTHER_FAULTS, MEMORY_FAULT)
+        async with System.running(Path(directory), found.disk, group=found.group) as system:
+            await Rounds(system, given.seed).run(_chosen(given, others), note)
 
 
 if __name__ == "__main__":

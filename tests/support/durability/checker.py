@@ -32,7 +32,7 @@ class Checker:
         self._history = history
         self._before: Rest | None = None
 
-    async def settle(self, before: Rest) -> None:
+    def settle(self, before: Rest) -> None:
         """From now on, nothing may be left over beside what was there then."""
         self._before = before
 
@@ -41,10 +41,9 @@ class Checker:
 
         `kept`: a pattern of the files that were set aside on purpose.
         """
-        found: list[Finding] = []
-        with anyio.move_on_after(patience):
-            while found := await self._look(kept):
-                await anyio.sleep(0.2)
+        until = anyio.current_time() + patience
+        while (found := await self._look(kept)) and anyio.current_time() < until:
+            await anyio.sleep(0.2)
         return found
 
     async def _look(self, kept: str) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Judges the log by what clients were told: every acknowledged event is there, once, where and when it was told."""
+"""Judges the log by what clients were told: every acknowledged event is there, once, where they were told."""
 
 from __future__ import annotations
 

@@ -47,9 +47,7 @@ async def judged_read_models(data_dir: Path, events: Sequence[Recorded]) -> list
     return found
 
 
-async def _judged(
-    name: str, path: Path, projection: Projection, events: Sequence[Recorded]
-) -> list[Finding]:
+async def _judged(name: str, path: Path, projection: Projection, events: Sequence[Recorded]) -> list[Finding]:
     try:
         live = _read(path)
     except sqlite3.Error as error:
@@ -84,4 +82,4 @@ async def _fresh(projection: Projection, events: Sequence[Recorded]) -> Tables:
 def _difference(live: Sequence[tuple[object, ...]], fresh: Sequence[tuple[object, ...]]) -> str:
     more = [row for row in live if row not in fresh]
     less = [row for row in fresh if row not in live]
-    return f"{len(more)} rows that a fresh fold has not ({more[:1]}), {len(less)} that only it has ({less[:1]})"
+    return f"{len(more)} rows too many ({more[:1]}), {len(less)} too few ({less[:1]}), by a fresh fold"

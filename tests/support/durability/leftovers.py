@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -80,15 +81,18 @@ def _descriptors_left(system: System, before: Rest) -> list[Finding]:
 
 def _descriptors(system: System, part: Part) -> list[str]:
     """What the descriptors of a part's process are open on."""
-    found: list[str] = []
-    for process in system.parts()[part]:
-        directory = Path(f"/proc/{process.pid}/fd")
-        try:
-            for name in os.listdir(directory):
-                found.append(re.sub(r"\d+", "#", os.readlink(directory / name)))
-        except OSError:  # one of them was just closed, or all
-            continue
-    return found
+    return [
+        re.sub(r"\d+", "#", target)
+        for process in system.parts()[part]
+        for target in _open_files(Path(f"/proc/{process.pid}/fd"))
+    ]
+
+
+def _open_files(directory: Path) -> Iterator[str]:
+    with suppress(OSError):  # the process has just ended
+        for descriptor in directory.iterdir():
+            with suppress(OSError):  # it was just closed
+                yield str(descriptor.readlink())
 
 
 def _files_left(system: System, before: Rest, kept: str) -> list[Finding]:
@@ -127,7 +131,10 @@ async def _leases(system: System) -> list[Finding]:
         return [Finding("lease", f"the status is not told: {error.code}")]
     models = status.models or {}
     return [
-        *(Finding("lease", f"generation {each.generation_id} is {each.state}") for each in status.generations),
+        *(
+            Finding("lease", f"generation {each.generation_id} is {each.state}")
+            for each in status.generations
+        ),
         *(Finding("lease", f"{id} is {each.status}") for id, each in models.items() if each.loaded),
         *(Finding("lease", f"{each.waiting} wait for {id}") for id, each in models.items() if each.waiting),
         *([Finding("lease", f"{stats.generations_running} run")] if stats.generations_running else []),

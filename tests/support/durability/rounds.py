@@ -6,8 +6,9 @@ import logging
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 import anyio
@@ -49,6 +50,8 @@ class Rounds:
         self._workload = Workload(system, self.history, random.Random(seed + 1))
         self._checker = Checker(system, self.history)
         self._known: set[Finding] = set()
+        self._kept: set[str] = set()
+        """Patterns of the files that the faults so far have left on purpose."""
 
     async def run(self, faults: Sequence[Fault], on_round: Callable[[Round], None]) -> None:
         """One round of each of these. `on_round` is told what came of each."""
@@ -65,19 +68,25 @@ class Rounds:
         await self._workload.rest()
         await unload_all(self._system)
         await anyio.sleep(0.5)
-        await self._checker.settle(at_rest(self._system))
+        self._checker.settle(at_rest(self._system))
 
     async def _round(self, fault: Fault) -> Round:
         before, refused = len(self.history.acknowledged), len(self.history.refused)
         watch = HealthWatch(self._system)
         self._workload.resume()
         await anyio.sleep(self._chance.uniform(*BEFORE_SECONDS))
+        found: list[Finding] = []
         async with watch.running():
-            over_at = await fault.attack(self._system, self._chance)
+            over_at = time.monotonic()
+            try:
+                over_at = await fault.attack(self._system, self._chance)
+            except (AssertionError, TimeoutError) as error:
+                found.append(Finding("health", f"{fault.name}: {error!r}"))
             recovered_at = await self._recovered()
         await anyio.sleep(AFTER_SECONDS)
         await self._workload.rest()
-        found = [*await self._checker.findings(kept=fault.keeps)]
+        self._kept |= {fault.keeps} - {""}
+        found += await self._checker.findings(kept="|".join(self._kept))
         found += judged_health(watch.samples, self.history.refused[refused:], fault.tells)
         if recovered_at is None:
             found.append(Finding("recovery", f"not well {PATIENCE_SECONDS:.0f} s after it"))
@@ -89,21 +98,30 @@ class Rounds:
         )
 
     async def _recovered(self) -> float | None:
-        """When all was well again: it answers over NATS and HTTP, stores, and says that it is well."""
+        """When all was well again: it stores, says that it is well, and each model answers over HTTP."""
         with anyio.move_on_after(PATIENCE_SECONDS):
-            await self._system.revive()
-            while not await self._is_well():
-                await anyio.sleep(0.02)
-                await self._system.revive()
+            await self._until(self._stores)
+            for model_id in MODELS:
+                await self._until(partial(completed, self._system.port, model_id))
+            await self._until(self._is_healthy)
             return time.monotonic()
         return None
 
-    async def _is_well(self) -> bool:
-        with suppress(SuiteError), anyio.move_on_after(2 * CLIENT_SECONDS):
-            await self._system.client.record_usage(MODELS[0], "probe")
-            if await completed(self._system.port, MODELS[0]):
-                return (await sample(self._system)).status == "HEALTHY"
-        return False
+    async def _until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Ask until it holds; a node that has ended is started again, as a supervisor would."""
+        while True:
+            await self._system.revive()
+            with suppress(SuiteError), anyio.move_on_after(2 * CLIENT_SECONDS):
+                if await holds():
+                    return
+            await anyio.sleep(0.02)
+
+    async def _stores(self) -> bool:
+        await self._system.client.record_usage(MODELS[0], "probe")
+        return True
+
+    async def _is_healthy(self) -> bool:
+        return (await sample(self._system)).status == "HEALTHY"
 
     def _new(self, found: Sequence[Finding]) -> Sequence[Finding]:
         """What was not said of an earlier round: what is lost stays lost."""

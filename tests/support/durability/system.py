@@ -17,6 +17,7 @@ from suite.client import Client
 from suite.errors import SuiteError
 from support.cgroups import joining
 from support.disks import SmallDisk
+from support.durability import inside
 from support.faults import free_port
 from support.models import CHAT_TEMPLATE, tiny_model
 from support.service import Serving, serving
@@ -29,6 +30,8 @@ CLIENT_SECONDS: Final = 4.0
 """How long a client waits for an answer, and for the next sign of a stream."""
 _MARK: Final = "FAULTS_RUN"
 """A variable that every process of the service inherits, so that none can hide."""
+_SITE: Final = Path(__file__).parent / "site"
+"""What Python imports first in each of its processes."""
 
 SETTINGS: Final = """
 idle_timeout_seconds = 0
@@ -52,8 +55,8 @@ class System:
         self.data_dir = disk.path / "data"
         self.temporary = directory / "tmp"
         """For temporary files of the service, so that those that it leaves are seen."""
-        self.site = directory / "site"
-        """Of Python modules that its processes import first."""
+        self._clock = directory / "clock"
+        self._broken = directory / "broken"
         self.port = free_port()
         self.lives = 0
         self.client: Client
@@ -81,9 +84,11 @@ class System:
             with anyio.CancelScope(shield=True):
                 if system._service is not None:
                     await system._stack.aclose()
+                for each in system.processes():  # what it has leaked
+                    each.kill()
 
     def _prepare(self) -> None:
-        for each in (self.models, self.temporary, self.site):
+        for each in (self.models, self.temporary):
             each.mkdir(parents=True, exist_ok=True)
         for model_id in MODELS:
             self.write_model(model_id)
@@ -99,6 +104,14 @@ class System:
     def model_file(self, model_id: str) -> Path:
         """Where the file of a model is."""
         return self.models / f"{model_id}.gguf"
+
+    def set_clock(self, ahead_seconds: float) -> None:
+        """Move the clock of all of its processes that are Python's. That of nats-server stays as it is."""
+        self._clock.write_text(str(ahead_seconds))
+
+    def set_defect(self, defect: inside.Defect | None) -> None:
+        """Break it on purpose, or mend it."""
+        self._broken.write_text(defect or "")
 
     # --- its life -----------------------------------------------------------------------------------------
 
@@ -118,8 +131,15 @@ class System:
         self.lives += 1
 
     def _environ(self) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, [str(self.site), os.environ.get("PYTHONPATH", "")]))
-        return {_MARK: self._mark, "TMPDIR": str(self.temporary), "PYTHONPATH": path}
+        tests = Path(__file__).parents[2]
+        path = (str(_SITE), str(tests), os.environ.get("PYTHONPATH", ""))
+        return {
+            _MARK: self._mark,
+            "TMPDIR": str(self.temporary),
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            inside.CLOCK: str(self._clock),
+            inside.BROKEN: str(self._broken),
+        }
 
     async def stop(self) -> int:
         """Stop the service in order. Returns its exit code."""

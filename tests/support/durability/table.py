@@ -45,7 +45,7 @@ def _row(name: str, rounds: Sequence[Round]) -> tuple[str, ...]:
         str(doubled),
         str(len(kinds) - lost - doubled),
         _seconds(statistics.median(times)) if times else "-",
-        _seconds(max(times)) if len(times) == len(rounds) else "never",
+        _seconds(max(times, default=0.0)) if len(times) == len(rounds) else "never",
     )
 
 

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, TypeAlias
 
 import anyio
@@ -46,6 +47,7 @@ class Workload:
             self._log_metric,
             self._log_evaluation,
             self._reload,
+            self._query,
         )
         async with anyio.create_task_group() as clients:
             for number, step in enumerate(steps):
@@ -79,7 +81,7 @@ class Workload:
             await anyio.sleep(self._chance.uniform(*PAUSES))
 
     async def _stream(self, id: str) -> None:
-        """A generation over NATS, which is not asked for a second time: a client cannot know what was said."""
+        """A generation over NATS, which is asked for once."""
         asked_at = time.monotonic()
         generation = self._system.client.generate(
             self._chance.choice(MODELS),
@@ -144,9 +146,26 @@ class Workload:
             self._history.acknowledge(load_key(model_id, seq), asked_at, seq)
         await anyio.sleep(self._chance.uniform(*RELOAD_PAUSES))
 
+    async def _query(self, _: str) -> None:
+        """Each read model is asked something."""
+        client = self._system.client
+        queries: Sequence[Callable[[], Awaitable[object]]] = (
+            client.usage,
+            client.get_errors,
+            partial(client.summary, "latency"),
+            partial(client.get_model_evaluation_scores, model_name=MODELS[0]),
+            client.list_models,
+            client.get_predictions,
+        )
+        for query in queries:
+            try:
+                await query()
+            except SuiteError as error:
+                self._history.refuse(error.code)
+
 
 async def chatted(port: int, model_id: str) -> str | None:
-    """Ask a gateway for the answer of a chat. Returns the id of the generation, None without a whole answer."""
+    """Have a gateway answer a chat. Returns the id of the generation, None without a whole answer."""
     body = {"model": model_id, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
     answer = await _posted(port, "/v1/chat/completions", body)
     return None if answer is None else str(answer["id"]).removeprefix("chatcmpl-")
