@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
+from anyio.abc import TaskStatus
 
+from suite.tasks import background
 from support.durability.attacks import MEMORY_FAULT, OTHER_FAULTS, PROCESS_FAULTS, Fault
 from support.durability.place import place
 from support.durability.rounds import Round, Rounds
@@ -34,6 +37,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=100, help="rounds of killed and frozen processes")
     parser.add_argument("--each", type=int, default=5, help="rounds of each other fault")
+    parser.add_argument("--minutes", type=float, default=120.0, help="no round begins after so long")
     parser.add_argument("--only", default="", help="only faults whose names have this in them")
     return parser.parse_args()
 
@@ -57,7 +61,17 @@ async def _run(given: argparse.Namespace, rounds: list[Round]) -> None:
     with tempfile.TemporaryDirectory() as directory, place(Path(directory)) as found:
         others = OTHER_FAULTS if found.group is None else (*OTHER_FAULTS, MEMORY_FAULT)
         async with System.running(Path(directory), found.disk, group=found.group) as system:
-            await Rounds(system, given.seed).run(_chosen(given, others), note)
+            async with background() as tasks:
+                await tasks.start(_end_in_order, tasks.cancel_scope)
+                await Rounds(system, given.seed).run(_chosen(given, others), note, seconds=60 * given.minutes)
+
+
+async def _end_in_order(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+    """Have SIGTERM and Ctrl-C end the run with its service, its disk and its control group."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
 
 
 if __name__ == "__main__":

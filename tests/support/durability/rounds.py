@@ -53,12 +53,16 @@ class Rounds:
         self._kept: set[str] = set()
         """Patterns of the files that the faults so far have left on purpose."""
 
-    async def run(self, faults: Sequence[Fault], on_round: Callable[[Round], None]) -> None:
-        """One round of each of these. `on_round` is told what came of each."""
+    async def run(
+        self, faults: Sequence[Fault], on_round: Callable[[Round], None], *, seconds: float = float("inf")
+    ) -> None:
+        """One round of each of these, as far as time is left. `on_round` is told what came of each."""
+        until = anyio.current_time() + seconds
         async with self._workload.running():
             await self._warm_up()
             for fault in faults:
-                on_round(await self._round(fault))
+                if anyio.current_time() < until:
+                    on_round(await self._round(fault))
             await self._workload.rest()
 
     async def _warm_up(self) -> None:
