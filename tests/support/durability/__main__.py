@@ -7,7 +7,6 @@ import random
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -15,9 +14,7 @@ from anyio.abc import TaskStatus
 
 from suite.tasks import background
 from support.durability.attacks import MEMORY_FAULT, OTHER_FAULTS, PROCESS_FAULTS, Fault
-from support.durability.place import place
-from support.durability.rounds import Round, Rounds
-from support.durability.system import System
+from support.durability.rounds import Round, do_rounds
 from support.durability.table import table
 
 
@@ -42,12 +39,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _chosen(given: argparse.Namespace, others: Sequence[Fault]) -> list[Fault]:
+def _chosen(given: argparse.Namespace) -> list[Fault]:
     """The faults of all rounds, in the order that the seed gives."""
     chance = random.Random(given.seed)
     processes = [each for each in PROCESS_FAULTS if given.only in each.name]
     faults = [chance.choice(processes) for _ in range(given.rounds if processes else 0)]
-    faults += [each for each in others if given.only in each.name for _ in range(given.each)]
+    faults += [
+        each for each in (*OTHER_FAULTS, MEMORY_FAULT) if given.only in each.name for _ in range(given.each)
+    ]
     chance.shuffle(faults)
     return faults
 
@@ -58,12 +57,13 @@ async def _run(given: argparse.Namespace, rounds: list[Round]) -> None:
         recovery = "never well again" if done.recovery_seconds is None else f"{done.recovery_seconds:.2f} s"
         sys.stderr.write(f"{len(rounds):4} {done.fault}: {done.acknowledged} acknowledged, {recovery}\n")
 
-    with tempfile.TemporaryDirectory() as directory, place(Path(directory)) as found:
-        others = OTHER_FAULTS if found.group is None else (*OTHER_FAULTS, MEMORY_FAULT)
-        async with System.running(Path(directory), found.disk, group=found.group) as system:
-            async with background() as tasks:
-                await tasks.start(_end_in_order, tasks.cancel_scope)
-                await Rounds(system, given.seed).run(_chosen(given, others), note, seconds=60 * given.minutes)
+    with tempfile.TemporaryDirectory() as directory:
+        async with background() as tasks:
+            await tasks.start(_end_in_order, tasks.cancel_scope)
+            at_the_end = await do_rounds(
+                Path(directory), _chosen(given), seed=given.seed, on_round=note, seconds=60 * given.minutes
+            )
+            rounds.append(Round("stop", 0, 0.0, at_the_end))
 
 
 async def _end_in_order(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

@@ -9,17 +9,19 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import anyio
 
 from suite.errors import SuiteError
-from support.durability.attacks import Fault
+from support.durability.attacks import Fault, exhaust_memory
 from support.durability.checker import Checker, unload_all
 from support.durability.findings import Finding
 from support.durability.health import HealthWatch, judged_health, sample
 from support.durability.history import History
 from support.durability.leftovers import at_rest
+from support.durability.place import place
 from support.durability.system import CLIENT_SECONDS, MODELS, PATIENCE_SECONDS, System
 from support.durability.workload import Workload, completed
 
@@ -134,6 +136,41 @@ class Rounds:
         for each in new:
             logger.error("%s", each)
         return new
+
+
+async def do_rounds(
+    directory: Path,
+    faults: Sequence[Fault],
+    *,
+    seed: int,
+    on_round: Callable[[Round], None],
+    seconds: float = float("inf"),
+) -> list[Finding]:
+    """Start a service below a directory, do a round of each of these faults to it, and stop it in order.
+
+    Faults that this machine does not let a test make are left out. Returns what was wrong with the end.
+    """
+    with place(directory) as found:
+        possible = [each for each in faults if each.attack is not exhaust_memory or found.group is not None]
+        async with System.running(directory, found.disk, group=found.group) as system:
+            await Rounds(system, seed).run(possible, on_round, seconds=seconds)
+            return await stopped(system)
+
+
+async def stopped(system: System) -> list[Finding]:
+    """Stop it in order, and see that nothing of it runs on."""
+    code = await system.stop()
+    found = [Finding("process", f"{each.pid} is left after the stop") for each in system.processes()]
+    return found + [Finding("state", f"the stop had exit code {code}")] * bool(code)
+
+
+async def keeps_its_promises(directory: Path, faults: Sequence[Fault], *, seed: int) -> None:
+    """Fail with all findings, or if nothing was acknowledged in a round: that shows nothing."""
+    rounds: list[Round] = []
+    at_the_end = await do_rounds(directory, faults, seed=seed, on_round=rounds.append)
+    wrong = [f"{each.fault}: {finding}" for each in rounds for finding in each.findings]
+    assert not wrong + [str(finding) for finding in at_the_end]
+    assert rounds and all(each.acknowledged for each in rounds)
 
 
 def by_fault(rounds: Sequence[Round]) -> dict[str, list[Round]]:
