@@ -246,6 +246,17 @@ def test_the_figures_are_those_of_what_was_done(measured: Measured) -> None:
     assert measured.value("suite_gateway_requests_running") == 1, "the one that asks for the metrics"
 
 
+def test_the_states_of_circuit_breakers_are_told(measured: Measured) -> None:
+    states = {
+        (sample.labels["suite_breaker_kind"], sample.labels["suite_breaker_name"]): sample.labels
+        for sample in families(measured.node)["suite_breaker_state"].samples
+        if sample.value == 1
+    }
+    assert states["otlp", "metrics"]["suite_breaker_position"] == "closed"
+    assert ("otlp", "traces") not in states
+    assert measured.value("suite_breaker_state", suite_breaker_kind="otlp") == 1
+
+
 def test_memory_is_told_of_each_model(measured: Measured) -> None:
     before = families(measured.node_before)
     (resident,) = before["suite_instance_resident_bytes"].samples
