@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
 from suite.domain.footprint import Footprint
+from suite.messages.actions.status import BreakerInfo
 from suite.node.instance import Instance
 from suite.node.node import Node
 from suite.node.supervisor import Supervisor
 from suite.telemetry import instruments
-from suite.telemetry.instruments import MEMORY, MODEL, PROJECTION
+from suite.telemetry.instruments import KIND, MEMORY, MODEL, NAME, PROJECTION
 from suite.ticks import tick
 
-PROBLEMS_SECONDS: Final = 2.0
+CONDITION_SECONDS: Final = 2.0
+_BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 Values: TypeAlias = Iterable[tuple[float, Mapping[str, str]]]
 
 
-async def observing(node: Node, count_problems: Callable[[], int]) -> None:
+class Condition(NamedTuple):
+    """How a node is."""
+
+    problems: int
+    """How many its health has."""
+    breakers: Sequence[BreakerInfo]
+
+
+async def observing(node: Node, look: Callable[[], Condition]) -> None:
     """Have the metrics of this process tell of a node, until cancelled.
 
-    `count_problems` says how many its health has. It reads too much of the node for another thread, so it is
-    asked now and then.
+    `look` says how the node is. It reads too much of it for another thread, so it is asked now and then.
     """
-    problems = count_problems()
-    instruments.PROBLEMS.observe(lambda: [(problems, {})])
+    condition = look()
+    instruments.PROBLEMS.observe(lambda: [(condition.problems, {})])
+    instruments.BREAKER_STATE.observe(lambda: _breakers(condition.breakers))
     _observe(node)
     while True:
-        await tick(PROBLEMS_SECONDS)
-        problems = count_problems()
+        await tick(CONDITION_SECONDS)
+        condition = look()
 
 
 def _observe(node: Node) -> None:
@@ -44,6 +54,11 @@ def _observe(node: Node) -> None:
     instruments.WAITING.observe(lambda: _waiting(supervisor))
     instruments.PROJECTION_LAG.observe(lambda: _lag(node))
     instruments.RECONNECTS.observe(lambda: [(max(0, node.connection.connections - 1), {})])
+
+
+def _breakers(infos: Iterable[BreakerInfo]) -> Values:
+    for info in infos:
+        yield _BREAKER_STATES[info.state], {KIND: info.kind, NAME: info.name}
 
 
 def _instances(supervisor: Supervisor) -> list[Instance]:

@@ -28,7 +28,7 @@ from suite.actions.evaluation import (
 )
 from suite.actions.explanation import explain
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
-from suite.actions.health import get_log_end, get_stats, health, health_check
+from suite.actions.health import breakers_of, get_log_end, get_stats, health, health_check
 from suite.actions.keys import create_key, list_keys, revoke_key
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
@@ -72,7 +72,7 @@ from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.node import Node
-from suite.node.observations import observing
+from suite.node.observations import Condition, observing
 from suite.node.past import read_past
 from suite.node.pin_moves import PinMoves
 from suite.node.preloader import Preloader
@@ -347,7 +347,7 @@ def _start_background(env: Environment, node: Node) -> None:
     """Start what a node does by itself, without a request."""
     settings, tasks = env.settings, env.tasks
     if settings.measures:
-        tasks.start_soon(observing, node, lambda: len(health(node).problems))
+        tasks.start_soon(observing, node, partial(_condition, node))
     tasks.start_soon(node.cluster.run)
     tasks.start_soon(node.foreign.run)
     tasks.start_soon(node.integrity.run)
@@ -362,6 +362,10 @@ def _start_background(env: Environment, node: Node) -> None:
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
         tasks.start_soon(_lead, env, node, preloader)
+
+
+def _condition(node: Node) -> Condition:
+    return Condition(len(health(node).problems), breakers_of(node))
 
 
 async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:

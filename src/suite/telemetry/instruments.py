@@ -24,6 +24,8 @@ PHASE: Final = "suite.phase"
 MEMORY: Final = "suite.memory"
 PROJECTION: Final = "suite.projection.name"
 PEER: Final = "suite.peer"
+KIND: Final = "suite.breaker.kind"
+NAME: Final = "suite.breaker.name"
 KEY: Final = "suite.key.id"
 
 _GENERATION: Final = (OPERATION, PROVIDER, MODEL, ERROR)
@@ -340,6 +342,12 @@ PROBLEMS: Final = Gauge(
     name="suite.health.problems",
     unit="{problem}",
     description="What `suite health` complains of; 0: the node is HEALTHY.",
+)
+BREAKER_STATE: Final = Gauge(
+    name="suite.breaker.state",
+    unit="",
+    description="Whether something that fails again and again is used: 0 closed, 1 half open, 2 open.",
+    attributes=(KIND, NAME),
 )
 
 # --- the gateway -------------------------------------------------------------------------------------------
