@@ -242,6 +242,16 @@ def test_the_figures_are_those_of_what_was_done(measured: Measured) -> None:
     assert measured.value("suite_gateway_requests_running") == 1, "the one that asks for the metrics"
 
 
+def test_the_states_of_circuit_breakers_are_told(measured: Measured) -> None:
+    for text in (measured.node, measured.gateway):
+        states = {
+            (sample.labels["suite_breaker_kind"], sample.labels["suite_breaker_name"]): sample.value
+            for sample in families(text)["suite_breaker_state"].samples
+        }
+        assert states["otlp", "metrics"] == 0
+        assert ("otlp", "traces") not in states
+
+
 def test_memory_is_told_of_each_model(measured: Measured) -> None:
     resident = measured.before("suite_instance_resident_bytes")
     reserved = measured.before("suite_instance_reserved_bytes")

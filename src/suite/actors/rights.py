@@ -21,8 +21,6 @@ _COLLECTOR_PORTS: Final = {"http": 80, "https": 443}
 _COLLECTORS: Final = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "http_proxy",
@@ -32,7 +30,6 @@ _DEFAULT_COLLECTORS: Final = ("http://localhost:4318", "http://localhost:4317")
 _CERTIFICATES: Final = (
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE",
 )
 
 
@@ -54,17 +51,15 @@ class _Peer(NamedTuple):
 
 def rights(spec: ActorSpec, *, memory_bytes: int, environ: Mapping[str, str] = os.environ) -> Rights:
     """The rights of the process of this model. Makes the directory of its snapshots if it is to have one."""
-    peers = [*_nats(spec), *(_collectors(environ) if spec.tracing == "otlp" else ())]
+    peers = [*_nats(spec), *(_collectors(environ) if spec.tracing.mode == "otlp" else ())]
     return Rights(
         read=tuple(map(Path, _read(spec, environ))),
-        write=_snapshots(spec),
+        write=tuple(map(_made, _directories(spec))),
         ports=tuple({peer.port for peer in peers}),
         resolves_names=any(peer.is_name for peer in peers),
         starts="programs",  # those that render templates and follow grammars
         uses_gpus=bool(gpus.devices()),
-        limits=Limits(
-            memory_bytes=memory_bytes, file_bytes=0 if spec.snapshots is None else spec.snapshots.disk_bytes
-        ),
+        limits=Limits(memory_bytes=memory_bytes, file_bytes=_file_bytes(spec)),
         hides_memory=True,
     )
 
@@ -75,13 +70,24 @@ def _read(spec: ActorSpec, environ: Mapping[str, str]) -> Iterator[str]:
     yield from filter(None, (*named, *map(environ.get, _CERTIFICATES)))
 
 
-def _snapshots(spec: ActorSpec) -> tuple[Path, ...]:
-    if spec.snapshots is None or spec.snapshots.directory is None:
-        return ()
-    directory = Path(spec.snapshots.directory)
-    with suppress(OSError):  # it is told when snapshots are made
+def _directories(spec: ActorSpec) -> Iterator[Path]:
+    """Where it writes: snapshots of conversations, and spans."""
+    if spec.snapshots is not None and spec.snapshots.directory is not None:
+        yield Path(spec.snapshots.directory)
+    if spec.tracing.keeps_spans and spec.tracing.store is not None:
+        yield Path(spec.tracing.store)
+
+
+def _made(directory: Path) -> Path:
+    with suppress(OSError):  # it is told when something is written there
         make_private(directory)
-    return (directory,)
+    return directory
+
+
+def _file_bytes(spec: ActorSpec) -> int:
+    """The most that a file of it takes."""
+    snapshots = 0 if spec.snapshots is None else spec.snapshots.disk_bytes
+    return max(snapshots, spec.tracing.store_bytes if spec.tracing.keeps_spans else 0)
 
 
 def _nats(spec: ActorSpec) -> Iterator[_Peer]:
