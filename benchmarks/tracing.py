@@ -8,6 +8,8 @@ which takes its part of the processor. The reference is the same service with `t
 - `streams`: 1 and 8 clients at once, each with a prompt of its own: tokens a second of all.
 - `one_token`: a request for one token of a prompt that is in memory, in milliseconds.
 - `requests`: `health_check`, the smallest of all: milliseconds of one, and how many a second with 64 at once.
+- `cpu`: the processor time that the service's processes take for a streamed answer, in milliseconds, which
+  does not depend on what else the machine does.
 
 Prints a line of JSON for each. Parts can be named, and the turns of each side given.
 """
@@ -25,6 +27,7 @@ from subprocess import DEVNULL, PIPE
 from typing import Final
 
 import anyio
+import psutil
 
 from answers import ours
 from gateway import read_all
@@ -41,6 +44,9 @@ TOKENS, QUICK_TOKENS = 96, 16
 REQUESTS, QUICK_REQUESTS = 60, 10
 CHECKS, QUICK_CHECKS = 2000, 200
 AT_ONCE: Final = 64
+CPU_TOKENS: Final = 32
+EXPORT_SECONDS: Final = 6.0
+"""The last spans are exported by then."""
 
 COLLECTOR: Final = """
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -95,6 +101,20 @@ async def one_token_ms(client: Client, model_id: str, requests: int, _: int) -> 
     return statistics.median(took)
 
 
+async def cpu_ms(client: Client, model_id: str, service: psutil.Process, requests: int, turn: int) -> float:
+    server, before = ours(client, model_id), _cpu_seconds(service)
+    for number, prompt in enumerate(openings(f"cpu {turn}", requests)):
+        await server(f"{number} {prompt}", CPU_TOKENS).read()
+    await anyio.sleep(EXPORT_SECONDS)
+    return (_cpu_seconds(service) - before) / requests * 1000
+
+
+def _cpu_seconds(service: psutil.Process) -> float:
+    """Of a service with its processes."""
+    times = [each.cpu_times() for each in (service, *service.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
 async def check_ms(client: Client, checks: int, _: int) -> float:
     took = []
     for _ in range(checks // 4):
@@ -124,7 +144,9 @@ def report_sides(name: str, figures: Mapping[str, Sequence[float]], *, unit: str
             report(f"tracing.{name}.{side}", statistics.median(values), reference, unit=unit, better=better)
 
 
-async def measure(chosen: Choice, model_id: str, clients: Mapping[str, Client]) -> None:
+async def measure(
+    chosen: Choice, model_id: str, clients: Mapping[str, Client], services: Mapping[str, psutil.Process]
+) -> None:
     turns = chosen.turns or (1 if chosen.quick else 7)
     if "streams" in chosen.parts:
         for count in CLIENTS:
@@ -139,6 +161,13 @@ async def measure(chosen: Choice, model_id: str, clients: Mapping[str, Client]) 
         requests = QUICK_REQUESTS if chosen.quick else REQUESTS
         asking = {side: partial(one_token_ms, client, model_id, requests) for side, client in clients.items()}
         report_sides("one_token", await in_rotation(asking, turns), unit="ms", better="lower")
+    if "cpu" in chosen.parts:
+        requests = QUICK_REQUESTS if chosen.quick else REQUESTS
+        taking = {
+            side: partial(cpu_ms, client, model_id, services[side], requests)
+            for side, client in clients.items()
+        }
+        report_sides("cpu", await in_rotation(taking, turns), unit="ms", better="lower")
     if "requests" in chosen.parts:
         checks = QUICK_CHECKS if chosen.quick else CHECKS
         single = {side: partial(check_ms, client, checks) for side, client in clients.items()}
@@ -154,14 +183,17 @@ async def main(chosen: Choice) -> None:
         model_id = MODEL_IDS[name]
         async with collector(), AsyncExitStack() as services:
             clients: dict[str, Client] = {}
+            processes: dict[str, psutil.Process] = {}
             for side, settings in SIDES.items():
+                before = set(psutil.Process().children())
                 running = running_service(settings, model_ids=[model_id])
                 clients[side], _ = await services.enter_async_context(running)
+                (processes[side],) = set(psutil.Process().children()) - before
                 await clients[side].load_model(model_id)
                 await read_all([ours(clients[side], model_id)("warm", 4)])
-            await measure(chosen, model_id, clients)
+            await measure(chosen, model_id, clients, processes)
 
 
 if __name__ == "__main__":
-    parts = ("streams", "one_token", "requests")
+    parts = ("streams", "one_token", "cpu", "requests")
     anyio.run(main, choice(__doc__, parts=parts, models=MODEL_IDS), backend_options={"use_uvloop": True})

@@ -147,7 +147,7 @@ def test_an_old_name_beside_the_new_one_is_refused_in_one_place_only(tmp_path: P
         ("data_dir = '~nobody-of-this-name/data'", "data_dir", "path"),
         ("node = ''", "node", "bytes"),
         ('subject_root = "suite\\n"', "subject_root", "regex"),
-        ("trace = 'paper'", "trace", "none of off, console, otlp"),
+        ("trace = 'paper'", "trace", "none of off, local, console, otlp"),
         ("trace = 'otpl'", "trace", "did you mean otlp?"),
         ("nats = 5", "nats", "table"),
         ("nats.url = 'nats://[::1'", "nats.url", "address"),

@@ -61,8 +61,9 @@ def trace(target: Target, id: str | None, limit: int, newest: int) -> None:
     \b
     Examples:
       suite trace
-      suite trace 4bf92f35
-      suite trace 4bf92f3577b34da6a3ce929d0e0e4736 --json
+      suite trace --limit 5
+      suite trace 1
+      suite trace 1 --json
     """
     store = _store(target)
     if id is None:
@@ -124,7 +125,11 @@ def _kept_trace(store: SpanStore, id: str) -> str | None:
 
 
 async def _logged_trace(client: Client, id: str, newest: int) -> str | None:
-    """The trace of the event with this sequence or id, or of what it was appended for."""
+    """The trace of the event with this sequence or id, or of what it was appended for.
+
+    Raises TraceNotFound for an event of none.
+    """
+    from suite.errors import TraceNotFound
     from suite.telemetry import ids_of
 
     last = await client.last_seq()
@@ -132,8 +137,11 @@ async def _logged_trace(client: Client, id: str, newest: int) -> str | None:
     async with aclosing(client.events(after=int(id) - 1 if is_seq else max(0, last - newest))) as events:
         async for event in events:
             if is_seq or id in (event.correlation_id, event.id):
-                ids = ids_of(event.traceparent)
-                return None if ids is None else ids.trace_id
+                if (ids := ids_of(event.traceparent)) is None:
+                    raise TraceNotFound(
+                        f"event {event.seq} belongs to no trace: tracing was off, and its caller had none"
+                    )
+                return ids.trace_id
     return None
 
 
