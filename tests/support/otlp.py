@@ -54,6 +54,8 @@ class Collector:
         self.protocol = protocol
         self.endpoint = ""
         self.spans: list[Received] = []
+        self.exports = 0
+        """How many requests have come over gRPC."""
         self._arrived = threading.Condition()
 
     @property
@@ -137,12 +139,14 @@ def otlp_over_grpc() -> Iterator[Collector]:
     class Traces(trace_service_pb2_grpc.TraceServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - as gRPC calls it
             del context
+            collector.exports += 1
             collector.take(request)
             return trace_service_pb2.ExportTraceServiceResponse()
 
     class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - as gRPC calls it
             del request, context
+            collector.exports += 1
             return metrics_service_pb2.ExportMetricsServiceResponse()
 
     with ThreadPoolExecutor(2) as threads:

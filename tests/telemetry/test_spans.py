@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from opentelemetry.metrics import NoOpMeter
 
 from suite import telemetry
 from suite.errors import InvalidConfiguration, ModelNotFound
 from suite.messages.tracing import TraceSettings
 from suite.telemetry.collector import protocol
+from suite.telemetry.measuring import meter
 from suite.telemetry.span_store import KeptSpan, SpanStore
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -81,9 +83,17 @@ def test_a_traceparent_that_is_none_begins_no_trace(bad: str) -> None:
 
 
 def test_the_protocol_is_as_the_standard_variables_say() -> None:
-    assert protocol("TRACES", {}) == "http/protobuf"
-    assert protocol("TRACES", {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == "grpc"
+    assert protocol("traces", {}) == "http/protobuf"
+    assert protocol("traces", {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == "grpc"
     of_one = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
-    assert (protocol("TRACES", of_one), protocol("METRICS", of_one)) == ("http/protobuf", "grpc")
+    assert (protocol("traces", of_one), protocol("metrics", of_one)) == ("http/protobuf", "grpc")
     with pytest.raises(InvalidConfiguration, match="OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json'"):
-        protocol("TRACES", {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+        protocol("traces", {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+
+
+def test_traces_and_metrics_are_switched_on_apart(tmp_path: Path) -> None:
+    with recording(tmp_path), telemetry.span("work"):
+        assert isinstance(meter(), NoOpMeter)
+    with telemetry.measuring("off", node="box", process="node", exposed=True), telemetry.span("work"):
+        assert not isinstance(meter(), NoOpMeter)
+        assert telemetry.traceparent() is None

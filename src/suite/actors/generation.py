@@ -23,7 +23,7 @@ from suite.actors.feed import Feed, TextDelta
 from suite.actors.metrics import timings, usage
 from suite.actors.moving import Moving
 from suite.actors.preparation import engine_request, prepare
-from suite.actors.tracing import generating, note_answer, note_text
+from suite.actors.tracing import generating, note_answer, note_text, operation_of
 from suite.bus.absence import Absence
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
@@ -165,6 +165,11 @@ class ClientGeneration:
             outcome=self._outcome,
             seq=seq,
             unsaved_tokens=_unsaved_tokens(self._generations),
+            operation=operation_of(self._request),
+            error="" if failure is None else failure.code,
+            waited_ms=self._waited_ms,
+            seconds=self._resources.clock() - self._accepted,
+            timings=self._timings() if self._choices else None,
         )
 
     async def _answered(self) -> tuple[SuiteError | None, int | None]:

@@ -17,11 +17,16 @@ from suite.messages.actions.generation import Choice, GenerateTextRequest, Timin
 PROVIDER: Final = "llama.cpp"
 
 
+def operation_of(request: GenerateTextRequest) -> str:
+    """What the conventions call such a generation."""
+    return "text_completion" if request.messages is None else "chat"
+
+
 def generating(request: GenerateTextRequest, model_id: str) -> AbstractContextManager[None]:
     """The span of a generation by the model in this process."""
     if not telemetry.recording.is_on:
         return nullcontext()
-    operation = "text_completion" if request.messages is None else "chat"
+    operation = operation_of(request)
     return telemetry.span(
         f"{operation} {model_id}",
         {

@@ -46,6 +46,7 @@ from suite.identity import NewId, Now, utc_now
 from suite.messages.actions.base import Reply
 from suite.messages.subjects import Subjects
 from suite.tasks import background
+from suite.telemetry import instruments
 
 __all__ = ["Action", "Call", "HandedOver", "Service", "action", "terminate"]
 
@@ -129,6 +130,7 @@ class Service(Generic[T]):
         self._discovery: list[Subscription] = []
         self._receipts = connection.new_inbox()
         self._numbers = count()
+        self._duration = instruments.PROCESS_DURATION.create()
         self._streaming: dict[str, Call] = {}
         """The requests whose senders get signals, by the subject that says that nobody does."""
         self.commands_processed = 0
@@ -225,7 +227,7 @@ class Service(Generic[T]):
         self._handlers.cancel_scope.cancel()
         for endpoint in self._endpoints.all:
             while endpoint.waiting:
-                await self._break_off(endpoint.waiting.popleft())
+                await self._pass_on(endpoint.waiting.popleft())
         self._over.set()
         for subscription in self._discovery:
             await subscription.unsubscribe()
@@ -374,6 +376,11 @@ class Service(Generic[T]):
             return False
         return await self._router.rescue(endpoint.action, request, message, error)
 
+    async def _pass_on(self, message: Message) -> None:
+        """Have a request that nobody has begun served elsewhere, because the service stops."""
+        if self._router is None or not await self._router.pass_on(message):
+            await self._break_off(message)
+
     async def _break_off(
         self, message: Message, warnings: tuple[str, ...] = (), *, stream: bool = False
     ) -> None:
@@ -391,6 +398,7 @@ class Service(Generic[T]):
         self.commands_processed += 1
         if endpoint is None:
             return
+        self._duration.record(busy_ns / 1e9, endpoint.attributes(error))
         endpoint.requests += 1
         endpoint.busy_ns += busy_ns
         if error:

@@ -15,7 +15,8 @@ from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
 from suite.messages.broken_json import half_character
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
-from suite.telemetry import recording, sending, traceparent
+from suite.telemetry import instruments, recording, sending, traceparent
+from suite.telemetry.instrument import Timed
 
 R = TypeVar("R", bound=Reply)
 
@@ -40,6 +41,7 @@ class Asking:
         self._silence_seconds = silence_seconds
         self._node: str | None = None
         recording.adopt_application()
+        self._duration = instruments.CLIENT_OPERATION.create()
 
     def on_node(self, node: str) -> Self:
         """The same client, whose requests this node of a fleet is to answer, if they name no other."""
@@ -51,12 +53,13 @@ class Asking:
         """Request an action that sends one reply."""
         subject = self._subjects.action(action)
         with sending("send", subject):
-            message = await self._connection.request(
-                subject,
-                encoded(self._addressed(request)),
-                headers=self._headers(),
-                timeout=seconds or self._request_seconds,
-            )
+            with Timed(self._duration, _attributes(subject)):
+                message = await self._connection.request(
+                    subject,
+                    encoded(self._addressed(request)),
+                    headers=self._headers(),
+                    timeout=seconds or self._request_seconds,
+                )
             return read_reply(message.data, kind)
 
     async def _exchange(
@@ -95,3 +98,12 @@ class Asking:
         current = traceparent()
         headers = {CLIENT_HEADER: " ".join(self._connection.name.split())}  # a header is one line
         return headers if current is None else {**headers, "traceparent": current}
+
+
+def _attributes(subject: str) -> dict[str, str]:
+    return {
+        instruments.SYSTEM: "nats",
+        instruments.MESSAGING_OPERATION: "request",
+        instruments.MESSAGING_TYPE: "send",
+        instruments.DESTINATION: subject,
+    }

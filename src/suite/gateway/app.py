@@ -119,12 +119,12 @@ class ContextMiddleware:
                 message["headers"] = [*message["headers"], *self._headers(context)]
             await send(message)
 
-        self._gateway.metrics.running.inc()
+        self._gateway.metrics.running.add(1)
         try:
             with tracing(scope, headers, context):
                 await self._app(scope, receive, send_with_headers)
         finally:
-            self._gateway.metrics.running.dec()
+            self._gateway.metrics.running.add(-1)
             self._count(scope, context)
         return None
 
@@ -142,6 +142,7 @@ class ContextMiddleware:
         self._gateway.metrics.count(
             "none" if endpoint is None else endpoint.__name__,
             context.status or _CLIENT_GONE,
+            key=context.requester,
             seconds=self._gateway.clock() - context.began,
             first_byte_seconds=context.first_byte_seconds,
         )

@@ -34,7 +34,8 @@ from suite.messages.envelope import Envelope, Recorded, header_value
 from suite.messages.events import Event
 from suite.messages.subjects import MAX_ID_BYTES, Subjects
 from suite.tasks import background
-from suite.telemetry import Attribute, annotate, sending, traceparent
+from suite.telemetry import Attribute, annotate, instruments, sending, traceparent
+from suite.telemetry.instrument import Timed
 
 SETTLE_SECONDS: Final = 20.0
 """How long an append is retried: far below the two minutes for which the server remembers its id."""
@@ -70,6 +71,7 @@ class Log:
         self._writer = writer
         self._reader = Reader(jetstream, new_id=new_id)
         self._end = End(self._ask_end)
+        self._append_duration = instruments.APPEND_DURATION.create()
         self.writability = writability
         self.newest = 0
         """The highest sequence that this process knows of, by its own appends or by those of others."""
@@ -151,7 +153,7 @@ class Log:
             raise InvalidRequest(
                 f"{len(events)} events in one append: 1 to {MAX_BATCH_MESSAGES} can go together"
             )
-        with self._appending(events):
+        with self._appending(events), Timed(self._append_duration, {}):
             append = self._pack(events, expect, id, correlation_id, causation_id)
             annotate({"messaging.message.id": append.event_id})
             self._writer.submit(append)

@@ -1,4 +1,4 @@
-"""How a process traces: a node tells it to the processes of its models."""
+"""How a process traces, which a node tells to the processes of its models, and where its metrics go."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 TraceMode: TypeAlias = Literal["off", "local", "console", "otlp"]
+MetricsMode: TypeAlias = Literal["off", "console", "otlp"]
+"""``off``: nobody is sent any; ``console``: lines on stderr; ``otlp``: to a collector."""
 
 
 class TraceSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,3 +26,8 @@ class TraceSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The directory of the spans that are kept on this machine; None: none are kept."""
     store_bytes: int = 0
     """The most that they may take there."""
+
+    @property
+    def keeps_spans(self) -> bool:
+        """Whether spans are kept on this machine."""
+        return self.mode != "off" and self.store is not None and self.store_bytes > 0

@@ -18,6 +18,7 @@ from suite.errors import SuiteError
 from suite.messages.actor import Buffer, CoreSeat
 from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import UnloadReason
+from suite.node.load_phases import LoadPhase, LoadPhases
 from suite.node.load_trace import LoadTrace
 from suite.node.process import ActorProcess
 from suite.prediction.costs import LoadKey
@@ -101,6 +102,8 @@ class Instance:
         self.process_started = now
         """When its process began; those whose memory it gets may take a while to leave."""
         self.last_used = now
+        self.phases = LoadPhases(now)
+        """How long the parts of its load took."""
         self.ready_at: float | None = None
         """When it was loaded (clock time)."""
         self.was_used = False
@@ -132,6 +135,11 @@ class Instance:
         self.unrecorded: SuiteError | None = None
         """Why its newest event is not in the log yet; None if it is."""
         self._changed = anyio.Event()
+
+    def enter(self, phase: LoadPhase, now: float) -> None:
+        """Its load comes into another phase, which ends the one before."""
+        self.phases.begin(phase, now)
+        self.load_trace.enter(phase)
 
     @property
     def load_key(self) -> LoadKey:

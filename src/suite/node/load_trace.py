@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, TypeAlias
 
 from opentelemetry.context import Context
 
 from suite import telemetry
-
-Phase: TypeAlias = Literal["wait", "reserve", "evict", "inspect", "spawn", "map", "warm up"]
-"""What a load does: it waits for its turn; the decision is appended; others leave for it; its files are
-looked at; its process starts; the file is mapped and read; the context is made, and the process answers."""
+from suite.node.load_phases import LoadPhase
 
 
 class LoadTrace:
@@ -20,7 +16,7 @@ class LoadTrace:
     def __init__(self, model_id: str, *, asked_ns: int) -> None:
         """`asked_ns`: when it was asked for, in nanoseconds since 1970."""
         self._load = telemetry.begin(f"load {model_id}", {"suite.model.id": model_id}, began_ns=asked_ns)
-        self._name: Phase = "wait"
+        self._name: LoadPhase = "wait"
         self._phase = self._begin("wait", began_ns=asked_ns)
 
     @property
@@ -33,7 +29,7 @@ class LoadTrace:
         """What belongs to the phase that it is in continues this."""
         return self._phase.context
 
-    def enter(self, phase: Phase) -> None:
+    def enter(self, phase: LoadPhase) -> None:
         """Begin the next phase, which ends the one before it."""
         if phase != self._name:
             self._phase.end()
@@ -51,5 +47,5 @@ class LoadTrace:
             return nullcontext()
         return telemetry.span("wait for load", links=[self._load.traceparent])
 
-    def _begin(self, phase: Phase, *, began_ns: int | None = None) -> telemetry.OpenSpan:
-        return telemetry.begin(phase, within=self._load.context, began_ns=began_ns)
+    def _begin(self, phase: LoadPhase, *, began_ns: int | None = None) -> telemetry.OpenSpan:
+        return telemetry.begin(phase.replace("_", " "), within=self._load.context, began_ns=began_ns)

@@ -12,6 +12,7 @@ from suite.errors import InvalidRequest, LogNotWritable, SuiteError, TooLarge
 from suite.identity import Now
 from suite.messages.events import PredictionSettled
 from suite.node.journal import Journal
+from suite.node.measurements import BetMeasurements
 from suite.node.supervisor import Supervisor
 from suite.prediction.bet_book import BetBook
 from suite.ticks import tick
@@ -34,6 +35,7 @@ class Settlement:
         self._journal = journal
         self._supervisor = supervisor
         self._now = now
+        self._measurements = BetMeasurements()
         self._written: deque[str] = deque(maxlen=_REMEMBERED)
 
     async def run(self) -> None:
@@ -53,7 +55,9 @@ class Settlement:
         try:
             with self._tracing(settled):
                 await self._journal.record(settled, correlation_id=settled.prediction_id)
+            self._measurements.settled(settled)
         except LogNotWritable as error:  # the journal writes it later
+            self._measurements.settled(settled)
             logger.warning("what became of a bet is not in the log yet: %s", error.message)
         except (TooLarge, InvalidRequest) as error:  # it will never be taken
             logger.error("what became of a bet is left out of the log: %s", error.message)

@@ -37,7 +37,7 @@ from suite.errors import (
 from suite.gpus import GpuMemory
 from suite.identity import Clock, NewId, Now
 from suite.machine import Bound
-from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
+from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready, Stepped
 from suite.messages.decisions import Decision
 from suite.messages.events import (
     InstanceCrashed,
@@ -52,10 +52,12 @@ from suite.messages.events import (
 from suite.node.admission import Admission, Tell, Terms
 from suite.node.admission_log import AdmissionLog
 from suite.node.appraisal import Appraise
+from suite.node.confinement import ModelConfinement
 from suite.node.cores import NodeCores
 from suite.node.instance import Departure, Instance, Lease
 from suite.node.instance_end import InstanceEnd, InstanceEnds
 from suite.node.journal import Journal
+from suite.node.measurements import GenerationMeasurements, LoadMeasurements
 from suite.node.memory_kills import MemoryKills
 from suite.node.memory_watch import MemoryWatch
 from suite.node.outcomes import Outcomes
@@ -96,6 +98,7 @@ class Supervisor:
         terminate: Terminate,
         cores: NodeCores,
         memory_kills: MemoryKills,
+        confinement: ModelConfinement,
         appraise: Appraise,
         new_id: NewId,
         now: Now,
@@ -108,6 +111,9 @@ class Supervisor:
         """
         self.instances: dict[str, Instance] = {}
         self.sizes = sizes
+        self._load_measurements = LoadMeasurements()
+        self.generation_measurements = GenerationMeasurements()
+        """What is measured of generations and embeddings."""
         self.admission = Admission(
             turns,
             instances=self.instances,
@@ -118,6 +124,7 @@ class Supervisor:
             check=quarantine.check,
             look=self._look,
             outcomes=Outcomes(node),
+            measurements=self._load_measurements,
             new_id=new_id,
             clock=clock,
         )
@@ -138,6 +145,7 @@ class Supervisor:
         self.cores = cores
         """Who computes with how many threads."""
         self._memory_kills = memory_kills
+        self.confinement = confinement
         self._ends = InstanceEnds(node, memory_kills, lambda: self._stopping)
         self._new_id, self._now, self._clock = new_id, now, clock
         self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
@@ -337,7 +345,7 @@ class Supervisor:
     @contextmanager
     def _reserving(self, instance: Instance) -> Iterator[None]:
         """The phase of a load in which its decision is appended. If that fails, there is no load."""
-        instance.load_trace.enter("reserve")
+        instance.enter("reserve", self._clock())
         with telemetry.within(instance.load_trace.phase_context):
             try:
                 yield
@@ -384,7 +392,7 @@ class Supervisor:
     async def _load_and_run(self, instance: Instance, victims: Collection[Instance]) -> int:
         """Have it loaded and its process run to its end. Returns the exit code; 0 if there was no process."""
         if victims:
-            instance.load_trace.enter("evict")
+            instance.enter("evict", self._clock())
         for victim in victims:
             await victim.wait_gone()
         if instance.unloading is not None:
@@ -398,7 +406,7 @@ class Supervisor:
         return 0
 
     async def _run(self, instance: Instance) -> int:
-        instance.load_trace.enter("inspect")
+        instance.enter("inspect", self._clock())
         spec = await self._make_spec(instance.model, instance.instance_id)
         instance.kills_before = self._memory_kills.count()
         instance.process_started = self._clock()
@@ -411,11 +419,11 @@ class Supervisor:
                 instance.seat = None
 
     async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
-        instance.load_trace.enter("spawn")
+        instance.enter("spawn", instance.process_started)
         async with ActorProcess.start(spec, await self._standby.take()) as process:
             instance.process = process
             if process.is_loading:
-                instance.load_trace.enter("map")
+                instance.enter("map", self._clock())
             if spec.cores is not None:
                 self.cores.watch(spec.cores, process.pid)
             if instance.unloading is not None:
@@ -427,13 +435,17 @@ class Supervisor:
     async def _heed(self, instance: Instance, report: AnyReport) -> None:
         match report:
             case Loading(fraction=fraction):
-                instance.load_trace.enter("map" if fraction < 1.0 else "warm up")
+                instance.enter("map" if fraction < 1.0 else "warm_up", self._clock())
                 instance.progress = fraction
             case Ready():
                 await self._loaded(instance, report)
             case Failed(code=code, message=message):
                 instance.failure = error_from_reply(code, message)
+            case Stepped(steps=steps):
+                self.generation_measurements.stepped(instance.model.model_id, steps)
+                return  # nothing that anybody waits for
             case Finished():
+                self.generation_measurements.finished(instance.model.model_id, report)
                 self.counts.update(
                     generations=1,
                     prompt_tokens=report.prompt_tokens,
@@ -451,6 +463,7 @@ class Supervisor:
     async def _loaded(self, instance: Instance, ready: Ready) -> None:
         assert instance.process is not None
         instance.buffers = ready.buffers
+        self.confinement.heard(instance.model.model_id, ready.confinement)
         instance.measured(instance.process.memory())
         instance.resident_bytes = instance.memory.resident_bytes or ready.resident_bytes
         if self._is_too_large(instance):
@@ -462,6 +475,7 @@ class Supervisor:
         instance.process_ms = (now - instance.process_started) * 1000
         await self._record(instance, self._loaded_fact(instance, instance.load_ms, instance.process_ms))
         instance.load_trace.end()
+        self._load_measurements.loaded(instance, now)
         self.counts["loads"] += 1
         instance.ready_at, instance.loaded_at = self._clock(), self._now().isoformat()
         instance.phase = "loaded"
@@ -562,6 +576,7 @@ class Supervisor:
             instance.failure or (LoadCancelled() if instance.unloading else ActorCrashed())
         )
         self._count(fact)
+        self._load_measurements.ended(instance, fact, self._clock())
         instance.phase = "ending"
         instance.changed()
         await self._terminate_leases(instance, instance.failure or ActorCrashed())

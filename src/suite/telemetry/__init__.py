@@ -1,8 +1,9 @@
 """OpenTelemetry traces and metrics."""
 
-from suite.messages.tracing import TraceMode, TraceSettings
+from suite.messages.tracing import MetricsMode, TraceMode, TraceSettings
+from suite.telemetry.measuring import circuit_breakers, exposing, measuring
 from suite.telemetry.messaging import folding, processing, sending
-from suite.telemetry.providers import meter, recording, tracing
+from suite.telemetry.providers import recording, tracing
 from suite.telemetry.spans import (
     Attribute,
     Attributes,
@@ -24,18 +25,21 @@ from suite.telemetry.spans import (
 __all__ = [
     "Attribute",
     "Attributes",
+    "MetricsMode",
     "OpenSpan",
     "TraceIds",
     "TraceMode",
     "TraceSettings",
     "annotate",
     "begin",
+    "circuit_breakers",
     "current",
+    "exposing",
     "fail",
     "folding",
     "ids_of",
     "is_sampled",
-    "meter",
+    "measuring",
     "processing",
     "recording",
     "rename",

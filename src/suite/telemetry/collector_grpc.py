@@ -1,10 +1,13 @@
-"""Exporters to a collector over gRPC, of which it is observed what becomes of each export."""
+"""Exporters to a collector over gRPC, of which it is observed what becomes of each export.
+
+An export that is tried again by OpenTelemetry's exporter, for a few seconds, is one use of the collector.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -12,48 +15,54 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from suite.telemetry.collector import Signal
+from suite.telemetry.collector import Collector
 
-_DEFAULT_ENDPOINT = "localhost:4317"
-
-
-def spans(signal: Signal) -> SpanExporter:
-    """Create an exporter for spans, which tells `signal` what becomes of them."""
-    return _Spans(signal)
+R = TypeVar("R", SpanExportResult, MetricExportResult)
 
 
-def metrics(signal: Signal) -> MetricExporter:
-    """Create an exporter for metrics, which tells `signal` what becomes of them."""
-    return _Metrics(signal)
+def spans(collector: Collector) -> SpanExporter:
+    """Create an exporter for spans, which tells `collector` what becomes of them, and heeds its breaker."""
+    return _Spans(collector)
+
+
+def metrics(collector: Collector) -> MetricExporter:
+    """Create an exporter for metrics, which tells `collector` what becomes of them, and heeds its breaker."""
+    return _Metrics(collector)
 
 
 class _Spans(OTLPSpanExporter):
-    def __init__(self, signal: Signal) -> None:
+    def __init__(self, collector: Collector) -> None:
         super().__init__()
-        self._signal_of_suite = signal
+        self._collector = collector
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = super().export(spans)
-        _note(self._signal_of_suite, result is SpanExportResult.SUCCESS)
-        return result
+        send = partial(super().export, spans)
+        return _observed(self._collector, send, SpanExportResult.FAILURE, self._endpoint)
 
 
 class _Metrics(OTLPMetricExporter):
-    def __init__(self, signal: Signal) -> None:
+    def __init__(self, collector: Collector) -> None:
         super().__init__()
-        self._signal_of_suite = signal
+        self._collector = collector
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **options: Any
     ) -> MetricExportResult:
-        result = super().export(metrics_data, timeout_millis, **options)
-        _note(self._signal_of_suite, result is MetricExportResult.SUCCESS)
-        return result
+        send = partial(super().export, metrics_data, timeout_millis, **options)
+        return _observed(self._collector, send, MetricExportResult.FAILURE, self._endpoint)
 
 
-def _note(signal: Signal, is_taken: bool) -> None:
-    if is_taken:
-        signal.answered()
+def _observed(collector: Collector, send: Callable[[], R], failure: R, endpoint: str) -> R:
+    """What becomes of an export: a failure without any attempt while the collector is left alone."""
+    if not collector.breaker.try_use():
+        return failure
+    try:
+        result = send()
+    except BaseException:
+        collector.breaker.withdrawn()
+        raise
+    if result is failure:
+        collector.failed(f"{endpoint} does not take them over gRPC")
     else:
-        endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", _DEFAULT_ENDPOINT)
-        signal.failed(f"{endpoint} does not take them over gRPC")
+        collector.answered()
+    return result

@@ -33,6 +33,7 @@ from suite.errors import NodeLost, NodeStopping, NoService, Overloaded, RequestT
 from suite.messages.actor import ProgressReply
 from suite.messages.presence import Forwarded, GetArrivals, KnownArrivals
 from suite.messages.subjects import Subjects, escape, unescape
+from suite.telemetry import instruments
 
 logger = logging.getLogger("suite.fleet")
 
@@ -128,6 +129,8 @@ class Forwarding:
         self._numbers = count()
         self._sent: dict[str, Sent] = {}
         self._watched: set[str] = set()
+        self._forwards = instruments.FORWARDS.create()
+        self._forwards.add(0)
         self._changed = anyio.Event()
         self._doubted = anyio.Event()
 
@@ -176,6 +179,7 @@ class Forwarding:
         except BaseException:
             self._forget(token)
             raise
+        self._forwards.add(1, {instruments.DESTINATION: sent.action.name, instruments.PEER: sent.node})
 
     def lose(self, node: str) -> None:
         """Have what waited on a lost node served elsewhere, and see to the end of what it generates."""
