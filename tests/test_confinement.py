@@ -77,6 +77,19 @@ def test_a_kernel_of_an_older_landlock_is_asked_for_what_it_knows(version: int) 
     assert done.stdout == "confined\n", done.stderr
 
 
+def test_drivers_of_gpus_get_what_they_need() -> None:
+    code = (
+        "import socket; from suite.confinement.confinement import Rights, confine;"
+        "confine(Rights(ports=(4222,), local_sockets=True, uses_gpus=True));"
+        "found = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
+        "found.bind('\\0suite-test'); found.listen();"
+        "open('/dev/shm/suite-test', 'w').close();"
+        "import pathlib; pathlib.Path('/dev/shm/suite-test').unlink(); print('done')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "done\n", done.stderr
+
+
 # --- what a node tells ----------------------------------------------------------------------------------
 
 
@@ -118,6 +131,12 @@ def test_it_resolves_names_where_nats_has_one(model: Path) -> None:
     given = rights(spec(model, nats=NatsAccess(url="wss://nats.example")), memory_bytes=GIB)
     assert given.ports == (443,)
     assert given.resolves_names
+
+
+def test_it_asks_the_machine_for_names_of_mdns(model: Path) -> None:
+    named = NatsAccess(url="nats://box.local")
+    given = rights(spec(model, nats=named), memory_bytes=GIB)
+    assert given.local_sockets
 
 
 def test_it_connects_to_the_collector_of_traces_where_there_is_one(model: Path) -> None:

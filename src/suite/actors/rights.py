@@ -51,17 +51,24 @@ class _Peer(NamedTuple):
             return self.host != "localhost"  # which /etc/hosts has
         return False
 
+    @property
+    def is_multicast_name(self) -> bool:
+        """Whether it is a name of mDNS, for which a service of this machine is asked."""
+        return self.host.endswith(".local")
+
 
 def rights(spec: ActorSpec, *, memory_bytes: int, environ: Mapping[str, str] = os.environ) -> Rights:
     """The rights of the process of this model. Makes the directory of its snapshots if it is to have one."""
+    uses_gpus = bool(gpus.devices())
     peers = [*_nats(spec), *(_collectors(environ) if spec.tracing == "otlp" else ())]
     return Rights(
         read=tuple(map(Path, _read(spec, environ))),
         write=_snapshots(spec),
         ports=tuple({peer.port for peer in peers}),
         resolves_names=any(peer.is_name for peer in peers),
+        local_sockets=uses_gpus or any(peer.is_multicast_name for peer in peers),
         starts="programs",  # those that render templates and follow grammars
-        uses_gpus=bool(gpus.devices()),
+        uses_gpus=uses_gpus,
         limits=Limits(
             memory_bytes=memory_bytes, file_bytes=0 if spec.snapshots is None else spec.snapshots.disk_bytes
         ),
