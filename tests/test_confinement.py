@@ -141,10 +141,18 @@ def test_it_asks_the_machine_for_names_of_mdns(model: Path) -> None:
 
 def test_it_connects_to_the_collector_of_traces_where_there_is_one(model: Path) -> None:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector.example", "HTTPS_PROXY": "10.0.0.3:3128"}
-    traced = spec(model, nats=NatsAccess(url="nats://127.0.0.1:4222"), tracing="otlp")
+    traced = spec(
+        model,
+        nats=NatsAccess(url="nats://127.0.0.1:4222"),
+        tracing={"mode": "otlp", "store": str(model.parent / "spans"), "store_bytes": 1 << 30},
+    )
     given = rights(traced, memory_bytes=GIB, environ=environ)
     assert {4222, 443, 3128, 4317, 4318} == {*given.ports}
     assert given.resolves_names
+    assert given.write == (model.parent / "spans",)
+    assert given.write[0].is_dir()
+    assert given.limits is not None
+    assert given.limits.file_bytes == 1 << 30
 
 
 def test_it_reads_what_its_spec_names(model: Path) -> None:

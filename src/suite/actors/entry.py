@@ -14,10 +14,8 @@ its spec by then. Modules that only some specs need are imported when they are n
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,7 +36,8 @@ from suite.engine.thread import EngineThread
 from suite.errors import LoadCancelled, ModelFileInvalid
 from suite.identity import new_id, utc_now
 from suite.messages.actions.status import Confinement
-from suite.messages.actor import LOG_FORMAT, ActorSpec, Failed, Imported, Loading
+from suite.messages.actor import ActorSpec, Failed, Imported, Loading
+from suite.process_log import log_to_stderr
 
 _PROGRESS_STEP = 0.01
 # uvloop, because CPU time that the event loop takes is lost to decoding.
@@ -48,7 +47,7 @@ _LOOP = {"use_uvloop": True}
 def main() -> None:
     """Serve one model until SIGTERM, or until the node ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
+    log_to_stderr("json")  # the node reads it, and logs it again as it is configured
     pipe = NodePipe.claim()
     rest = Thread(target=_import_the_rest, args=[pipe], name="imports", daemon=True)
     is_standby = not pipe.has_spec()

@@ -58,20 +58,20 @@ class _Peer(NamedTuple):
 
 
 def rights(spec: ActorSpec, *, memory_bytes: int, environ: Mapping[str, str] = os.environ) -> Rights:
-    """The rights of the process of this model. Makes the directory of its snapshots if it is to have one."""
+    """The rights of the process of this model. Makes the directories that it writes to."""
     uses_gpus = bool(gpus.devices())
-    peers = [*_nats(spec), *(_collectors(environ) if spec.tracing == "otlp" else ())]
+    exports = spec.tracing.mode == "otlp"
+    peers = [*_nats(spec), *(_collectors(environ) if exports else ())]
     return Rights(
         read=tuple(map(Path, _read(spec, environ))),
-        write=_snapshots(spec),
+        write=tuple(_written(spec)),
         ports=tuple({peer.port for peer in peers}),
-        resolves_names=any(peer.is_name for peer in peers),
+        # gRPC sorts addresses as if it sent them something.
+        resolves_names=exports or any(peer.is_name for peer in peers),
         local_sockets=uses_gpus or any(peer.is_multicast_name for peer in peers),
         starts="programs",  # those that render templates and follow grammars
         uses_gpus=uses_gpus,
-        limits=Limits(
-            memory_bytes=memory_bytes, file_bytes=0 if spec.snapshots is None else spec.snapshots.disk_bytes
-        ),
+        limits=Limits(memory_bytes=memory_bytes, file_bytes=_file_bytes(spec)),
         hides_memory=True,
     )
 
@@ -82,13 +82,18 @@ def _read(spec: ActorSpec, environ: Mapping[str, str]) -> Iterator[str]:
     yield from filter(None, (*named, *map(environ.get, _CERTIFICATES)))
 
 
-def _snapshots(spec: ActorSpec) -> tuple[Path, ...]:
-    if spec.snapshots is None or spec.snapshots.directory is None:
-        return ()
-    directory = Path(spec.snapshots.directory)
-    with suppress(OSError):  # it is told when snapshots are made
-        make_private(directory)
-    return (directory,)
+def _written(spec: ActorSpec) -> Iterator[Path]:
+    """The directories of its snapshots and of spans."""
+    snapshots = None if spec.snapshots is None else spec.snapshots.directory
+    spans = None if spec.tracing.mode == "off" else spec.tracing.store
+    for directory in filter(None, (snapshots, spans)):
+        with suppress(OSError):  # it is told when something is written
+            make_private(Path(directory))
+        yield Path(directory)
+
+
+def _file_bytes(spec: ActorSpec) -> int:
+    return max(spec.tracing.store_bytes, 0 if spec.snapshots is None else spec.snapshots.disk_bytes)
 
 
 def _nats(spec: ActorSpec) -> Iterator[_Peer]:

@@ -37,6 +37,7 @@ from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects, escape
 from suite.node.address import Address
 from suite.node.appraisal import Appraisals
+from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.confinement import ModelConfinement
 from suite.node.cores import NodeCores
@@ -147,6 +148,7 @@ class Environment(NamedTuple):
     log: Log
     tasks: anyio.abc.TaskGroup
     gateway: GatewayProcess | None
+    breakers: Breakers
     new_id: NewId
     now: Now
     clock: Clock
@@ -287,9 +289,11 @@ def make_node(
             catalogue,
             supervisor,
             tasks=env.tasks,
+            breakers=env.breakers,
             new_id=env.new_id,
             clock=clock,
         ),
+        breakers=env.breakers,
         gateway=env.gateway,
         new_id=env.new_id,
         now=env.now,

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from suite.messages.actions.base import FleetReply, Limit, ModelId, Reply, Request
+from suite.messages.events import BreakerKind
 
 Source: TypeAlias = Literal["directory", "huggingface", "lmstudio", "ollama"]
 """Where a model's file is: a directory of files, or the folder of another program."""
@@ -297,6 +298,26 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     """What is not confined, and why."""
 
 
+class BreakerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A circuit breaker: something that is left alone for a while when it fails again and again."""
+
+    node: str
+    """The node that uses it."""
+    kind: BreakerKind | Literal["model"]
+    """A `model` is one that is quarantined; the events of the others are those of ``breaker``."""
+    name: str
+    state: Literal["closed", "open", "half_open"]
+    """`open`: it is left alone; `half_open`: its next use is a trial; `closed`: it is used."""
+    failures: int
+    """How many times in a row it failed."""
+    since: str
+    """When it came into this state."""
+    until: str | None = None
+    """Until when it is left alone; null if it is not."""
+    reason: str = ""
+    """How it failed the last time."""
+
+
 class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The health of one node."""
 
@@ -347,6 +368,8 @@ class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
     """How many models all nodes of the fleet have together."""
     log_servers: LogServers | None = None
     """The servers that have the log; null before the node knows them."""
+    breakers: tuple[BreakerInfo, ...] = ()
+    """The circuit breakers of all nodes that are not closed. Only those of dependencies are problems too."""
 
 
 class GetStatsRequest(Request, frozen=True, kw_only=True):
@@ -469,3 +492,5 @@ class GetStatsReply(FleetReply, frozen=True, kw_only=True):
     """The counts of each node that was asked, first of the one that answers."""
     fleet_models: int = 0
     """How many models all nodes of the fleet have together."""
+    breakers: tuple[BreakerInfo, ...] = ()
+    """The circuit breakers of all nodes; of models only those that are not closed."""
