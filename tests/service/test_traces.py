@@ -14,6 +14,7 @@ import pytest
 
 import suite
 from suite.client import Client
+from suite.telemetry.span_store import KeptSpan, SpanStore
 from suite.version import __version__
 from support.command import Command
 from support.gateway import RunningGateway, beside_a_node
@@ -74,6 +75,9 @@ async def test_a_streamed_chat_is_one_trace_with_its_load_from_the_client_to_the
     assert {span.kind for span in folds} == {"CONSUMER"}
     assert not any(span.trace_id == TRACE for span in folds)
     assert not any(SECRET in str(span) for span in every)
+    with anyio.fail_after(SECONDS):
+        while {span.process for span in _kept(traced.data_dir)} != {"gateway", "node", "model tiny"}:
+            await anyio.sleep(0.1)  # spans come into the store a little later
 
 
 async def test_a_trace_is_drawn_from_the_log_and_the_spans_that_are_kept(traced: Traced) -> None:
@@ -259,6 +263,12 @@ def _check_processes(chat: list[Received]) -> None:
         assert span.resource["service.version"] == __version__
         assert span.scope == ("suite", __version__)
         assert span.schema_url == "https://opentelemetry.io/schemas/1.45.0"
+
+
+def _kept(data_dir: Path) -> list[KeptSpan]:
+    """What is kept of the chat beside its node."""
+    spans, _ = SpanStore(data_dir / "traces", 1 << 20).trace(TRACE)
+    return spans
 
 
 def _has(spans: list[Received], *names: str) -> bool:
