@@ -149,6 +149,7 @@ def test_an_old_name_beside_the_new_one_is_refused_in_one_place_only(tmp_path: P
         ('subject_root = "suite\\n"', "subject_root", "regex"),
         ("trace = 'paper'", "trace", "none of off, local, console, otlp"),
         ("trace = 'otpl'", "trace", "did you mean otlp?"),
+        ("metrics = 'prometheus'", "metrics", "none of off, console, otlp"),
         ("nats = 5", "nats", "table"),
         ("nats.url = 'nats://[::1'", "nats.url", "address"),
         ("models.phi = 5", 'models."phi"', "table"),
