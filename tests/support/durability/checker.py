@@ -20,7 +20,7 @@ from support.durability.leftovers import Rest, leftovers
 from support.durability.system import CLIENT_SECONDS, MODELS, System
 from support.service import history as whole_log
 
-PATIENCE_SECONDS: Final = 20.0
+PATIENCE_SECONDS: Final = 40.0
 """For what can only be true a moment later: read models that catch up, processes that end."""
 
 

@@ -17,7 +17,7 @@ from suite.errors import SuiteError
 from support.durability.history import History, load_key
 from support.durability.system import CLIENT_SECONDS, MODELS, System
 
-END_SECONDS: Final = 30.0
+END_SECONDS: Final = 90.0
 """Every request has an end by then, whatever dies meanwhile."""
 PAUSES: Final = (0.03, 0.15)
 """Seconds between two requests of a client, at least and at most: a log that stays small."""
@@ -125,7 +125,7 @@ class Workload:
 
     async def _until_stored(self, send: Callable[[], Awaitable[object]]) -> int | None:
         """Send what has an id of its own again and again: it must be stored once all the same."""
-        with anyio.move_on_after(END_SECONDS / 2):
+        with anyio.move_on_after(END_SECONDS / 3):
             while True:
                 try:
                     return int(getattr(await send(), "seq"))  # noqa: B009 - of several replies
