@@ -50,6 +50,7 @@ SLOTS: Final = 4
 TOKENS: Final = 12
 SHARE: Final = 0.8
 FACTORS: Final = (1.0, 1.5, 2.0, 4.0, 8.0)
+QUICK_FACTORS: Final = (1.0, 4.0)
 CLIENTS: Final = 8
 CONVERSATIONS: Final = 12
 TURNS: Final = 6
@@ -80,6 +81,8 @@ class Plan(NamedTuple):
     calibrate_seconds: float
     soak_seconds: float
     beyond_seconds: float
+    """Each load beyond the capacity."""
+    factors: Sequence[float]
     sample_seconds: float
 
 
@@ -186,6 +189,7 @@ class Load:
 class Step(NamedTuple):
     """What came of a load beyond the capacity."""
 
+    factor: float
     a_second: float
     outcomes: Sequence[Outcome]
     unsent: int
@@ -220,9 +224,9 @@ async def soak(load: Load, capacity: float, plan: Plan, resources: Resources) ->
 async def beyond(load: Load, capacity: float, plan: Plan) -> Sequence[Step]:
     """One load after the other, each when the last is over and answered."""
     steps = []
-    for factor in FACTORS:
+    for factor in plan.factors:
         outcomes = await load.open(factor * capacity, plan.beyond_seconds)
-        steps.append(Step(factor * capacity, outcomes, load.unsent))
+        steps.append(Step(factor, factor * capacity, outcomes, load.unsent))
     return steps
 
 
@@ -270,8 +274,8 @@ def tell_soak(outcomes: Sequence[Outcome], samples: Sequence[Sample], events: in
 def tell_beyond(steps: Sequence[Step], capacity: float) -> None:
     held = [step.a_second for step in steps if not step.refused]
     report("soak.held", max(held, default=0.0), capacity, unit="requests/s", better="higher")
-    for factor, step in zip(FACTORS, steps, strict=True):
-        name = f"soak.beyond.{factor:g}"
+    for step in steps:
+        name = f"soak.beyond.{step.factor:g}"
         report(
             f"{name}.answered",
             len(answered(step.outcomes)),
@@ -356,5 +360,6 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = arguments()
-    chosen = Plan(3, 8, 1, 0.5) if given.quick else Plan(30, given.minutes * 60, 20, 2)
+    whole, quick = Plan(30, given.minutes * 60, 20, FACTORS, 2), Plan(3, 8, 1, QUICK_FACTORS, 0.5)
+    chosen = quick if given.quick else whole
     anyio.run(main, chosen, given.seed, given.plot)

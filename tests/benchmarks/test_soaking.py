@@ -33,7 +33,7 @@ def test_of_what_was_refused_no_latency_is_told() -> None:
     assert took == [1000.0, 3000.0]
     assert soak.percentile(took, 0.99) == 3000.0
     assert soak.percentile([], 0.5) == 0.0
-    assert soak.Step(5.0, outcomes, 0).refused == 1
+    assert soak.Step(2.0, 5.0, outcomes, 0).refused == 1
 
 
 def test_the_chart_is_svg_with_a_line_for_each_part() -> None:
