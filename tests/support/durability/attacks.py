@@ -27,6 +27,8 @@ from support.durability.strange_clients import cut_streams, read_nothing
 from support.durability.system import MODELS, PATIENCE_SECONDS, Part, System
 
 FROZEN_SECONDS: Final = (0.3, 3.0)
+LONG_FROZEN_SECONDS: Final = 8.0
+"""Longer than clients and nodes wait for a sign of life."""
 FULL_SECONDS: Final = (2.5, 4.0)
 LOCKED_SECONDS: Final = 7.0
 """A writer waits 5 s for a lock before it says that it cannot write."""
@@ -71,8 +73,9 @@ async def freeze(part: Part, system: System, chance: random.Random) -> float:
     process = await system.part(part)
     with suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGSTOP)
+    is_long = chance.random() < 0.2
     try:
-        await anyio.sleep(chance.uniform(*FROZEN_SECONDS))
+        await anyio.sleep(LONG_FROZEN_SECONDS if is_long else chance.uniform(*FROZEN_SECONDS))
     finally:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGCONT)
