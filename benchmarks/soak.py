@@ -276,13 +276,8 @@ def tell_beyond(steps: Sequence[Step], capacity: float) -> None:
     report("soak.held", max(held, default=0.0), capacity, unit="requests/s", better="higher")
     for step in steps:
         name = f"soak.beyond.{step.factor:g}"
-        report(
-            f"{name}.answered",
-            len(answered(step.outcomes)),
-            len(step.outcomes),
-            unit="requests",
-            better="higher",
-        )
+        done, asked = len(answered(step.outcomes)), len(step.outcomes) + step.unsent
+        report(f"{name}.answered", done, asked, unit="requests", better="higher")
         report(f"{name}.{OVERLOADED}", step.refused, 0, unit="requests", better="lower")
         tell_latency(name, step.outcomes)
         for code, count in Counter(each.code for each in step.outcomes).items():
