@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from hashlib import sha256
@@ -24,7 +24,7 @@ from support.cgroups import joining
 from support.disks import read_only
 from support.durability.judging_read_models import PROJECTIONS
 from support.durability.strange_clients import cut_streams, read_nothing
-from support.durability.system import MODELS, PATIENCE_SECONDS, Part, System
+from support.durability.system import MODELS, PARTS, PATIENCE_SECONDS, Part, System
 
 FROZEN_SECONDS: Final = (0.3, 3.0)
 LONG_FROZEN_SECONDS: Final = 8.0
@@ -52,6 +52,8 @@ class Fault(NamedTuple):
     """A pattern of the problem that health must tell meanwhile; empty: it is over too soon, or nobody can."""
     keeps: str = ""
     """A pattern of the files that stay on purpose, such as a damaged one that was set aside."""
+    fact: str = ""
+    """What the log must say of it, as `instance.crashed`."""
 
 
 # --- processes ----------------------------------------------------------------------------------------------
@@ -241,10 +243,10 @@ async def _crash_for_lack_of_memory(system: System, model_id: str) -> None:
 
 # --- all ----------------------------------------------------------------------------------------------------
 
-PROCESS_FAULTS: Final = tuple(
-    Fault(f"{name} {part}", partial(attack, part))
-    for part in ("actor", "node", "nats-server", "gateway")
-    for name, attack in (("kill -9", kill), ("SIGSTOP", freeze))
+_FACTS: Final[Mapping[Part, str]] = {"actor": "instance.crashed", "node": "node.started"}
+PROCESS_FAULTS: Final = (
+    *(Fault(f"kill -9 {part}", partial(kill, part), fact=_FACTS.get(part, "")) for part in PARTS),
+    *(Fault(f"SIGSTOP {part}", partial(freeze, part)) for part in PARTS),
 )
 _SET_ASIDE: Final = r"projections/\w+\.damaged-"
 OTHER_FAULTS: Final = (
@@ -259,5 +261,5 @@ OTHER_FAULTS: Final = (
     Fault("connection cut", cut_connections),
     Fault("clock moved", move_clock),
 )
-MEMORY_FAULT: Final = Fault("out of memory", exhaust_memory)
+MEMORY_FAULT: Final = Fault("out of memory", exhaust_memory, fact="instance.crashed")
 """Only where the service is in a control group."""

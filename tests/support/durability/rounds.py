@@ -93,7 +93,7 @@ class Rounds:
         await anyio.sleep(AFTER_SECONDS)
         await self._workload.rest()
         self._kept |= {fault.keeps} - {""}
-        found += await self._checker.findings(kept="|".join(self._kept))
+        found += await self._checker.findings(kept="|".join(self._kept), fact=fault.fact)
         found += judged_health(watch.samples, self.history.refused[refused:], fault.tells)
         if recovered_at is None:
             found.append(Finding("recovery", f"not well {PATIENCE_SECONDS:.0f} s after it"))
