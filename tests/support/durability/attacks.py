@@ -112,9 +112,16 @@ def _a_read_model(system: System, chance: random.Random) -> Path:
     return system.data_dir / "projections" / f"{chance.choice(list(PROJECTIONS))}.db"
 
 
+async def _a_read_model_in_use_or_not(system: System, chance: random.Random) -> Path:
+    """Sometimes its node is killed first, so that what is done to it is met by the next start."""
+    if chance.random() < 0.3:
+        await kill("node", system, chance)
+    return _a_read_model(system, chance)
+
+
 async def corrupt_projection(system: System, chance: random.Random) -> float:
     """A disk that has forgotten what stood in a file."""
-    path = _a_read_model(system, chance)
+    path = await _a_read_model_in_use_or_not(system, chance)
     with path.open("r+b") as file:
         for place in range(0, path.stat().st_size, PAGE_BYTES):
             file.seek(place)
@@ -124,14 +131,14 @@ async def corrupt_projection(system: System, chance: random.Random) -> float:
 
 async def truncate_projection(system: System, chance: random.Random) -> float:
     """A file of which the end is missing, or all."""
-    path = _a_read_model(system, chance)
+    path = await _a_read_model_in_use_or_not(system, chance)
     os.truncate(path, int(path.stat().st_size * chance.choice((0.0, chance.random()))))
     return time.monotonic()
 
 
 async def lock_projection(system: System, chance: random.Random) -> float:
     """Somebody who has a file open, and keeps others from writing."""
-    with closing(sqlite3.connect(_a_read_model(system, chance), isolation_level=None)) as db:
+    with closing(sqlite3.connect(_a_read_model(system, chance), isolation_level=None, timeout=30)) as db:
         db.execute("BEGIN EXCLUSIVE")
         await anyio.sleep(LOCKED_SECONDS)
     return time.monotonic()
