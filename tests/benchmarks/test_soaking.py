@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from xml.etree import ElementTree
 
+import anyio
 import pytest
 
 import plot
@@ -51,3 +53,28 @@ def test_a_scale_is_round_and_as_high_as_the_highest_value(highest: float) -> No
     step = plot._step(highest)
     assert step * 4 >= highest
     assert highest == 0 or step <= highest
+
+
+async def test_requests_come_whether_the_last_are_answered_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "MOST_AT_ONCE", 3)
+    answers = anyio.Event()
+
+    class Unanswered(soak.Load):
+        def __init__(self) -> None:
+            self._chance, self.unsent = random.Random(1), 0
+
+        async def one(self) -> None:
+            await answers.wait()
+            self.outcomes.append(soak.Outcome(0.0, 1.0, ""))
+
+    load = Unanswered()
+    async with anyio.create_task_group() as tasks:
+
+        async def answer() -> None:
+            while not load.unsent:
+                await anyio.sleep(0.01)
+            answers.set()
+
+        tasks.start_soon(answer)
+        assert len(await load.open(a_second=100.0, seconds=0.5)) >= 3
+    assert load.unsent > 0
