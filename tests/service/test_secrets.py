@@ -32,12 +32,12 @@ from support.service import history, serving
 PROMPT: Final = "Swordfish prompt"
 HEADER: Final = "Swordfish-header"
 BUGGY: Final = f"{PROMPT} bug"
-BUGS: Final = """
+BUGS: Final = f"""
 import sys
 
 def is_bug(text):
     if text and "bug" in str(text):
-        raise ValueError(text)
+        raise ValueError("{PROMPT}: " + str(text))
 
 def watch(owner, name, argument):
     wrapped = getattr(owner, name)
@@ -51,7 +51,7 @@ if "suite.actors.entry" in sys.orig_argv:
     watch(Prompter, "submit", lambda _, request: request.prompt)
 if "serve" in sys.orig_argv:
     from suite.node.node import Node
-    watch(Node, "model", lambda _, name: name)
+    watch(Node, "loadable", lambda _, name: name)
 if "gateway" in sys.orig_argv:
     from suite.gateway.gateway import Gateway
     watch(Gateway, "_check_wishes", lambda _, requester, asked: getattr(asked, "user", None))

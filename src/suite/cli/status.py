@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from suite.client import Client
     from suite.messages.actions.status import (
+        BreakerInfo,
         EvictionInfo,
         GenerationInfo,
         GetModelStatusReply,
@@ -319,9 +320,22 @@ def health(target: Target) -> int:
         folded(f"log: {_log_servers(reply.log_servers)}", indent=4)
     for problem in reply.problems:
         folded(f"problem: {problem}", indent=4)
+    for breaker in reply.breakers:
+        folded(_breaker(breaker), indent=4)
     if reply.foreign_messages:
         folded(f"skipped: {reply.foreign_messages} foreign messages; {reply.first_foreign_message}", indent=4)
     return REFUSED if reply.status == "degraded" else 0
+
+
+def _breaker(breaker: BreakerInfo) -> str:
+    """What is left alone, and until when."""
+    from suite.cli.output import local_time
+
+    again = f"until {local_time(breaker.until)}" if breaker.until else "until its next use, which is a trial"
+    return (
+        f"left alone on {breaker.node}: the {breaker.kind.replace('_', ' ')} {breaker.name}, {again}: "
+        f"it failed {breaker.failures} times in a row, the last time with: {breaker.reason}"
+    )
 
 
 def _show_nodes(reply: HealthCheckReply) -> None:

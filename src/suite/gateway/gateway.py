@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import msgspec
 from starlette.requests import Request
 
+from suite.circuit_breaker import CircuitBreaker
 from suite.client import Client
 from suite.errors import ModelNotFound, SuiteError
 from suite.gateway.access import Access
@@ -51,15 +52,20 @@ class Gateway:
         self,
         client: Client,
         access: Access,
+        breaker: CircuitBreaker,
         *,
         load_seconds: float,
         new_id: NewId,
         now: Now,
         clock: Clock,
     ) -> None:
-        """``load_seconds`` is how long a request waits for a model that is not loaded."""
+        """``breaker`` is the one around the service.
+
+        ``load_seconds`` is how long a request waits for a model that is not loaded.
+        """
         self.client = client
         self.access = access
+        self.breaker = breaker
         self.metrics = Metrics()
         self.digests = Digests(client, clock)
         self.generations = Generations(client, self.metrics, load_seconds=load_seconds, clock=clock)
