@@ -126,6 +126,14 @@ def test_what_is_no_credential_stays(text: str) -> None:
     assert redacted(text) == text
 
 
+REPEATED = ["x", "x:", "//", "'", '"', "bearer ", "a://", "password", "sk-", "@", " ", "=x"]
+
+
+@pytest.mark.parametrize("part", REPEATED)
+def test_a_long_text_is_looked_through_in_one_go(part: str) -> None:
+    assert redacted(part * 50_000), "a pattern that goes back would take minutes"
+
+
 def test_a_node_logs_what_its_models_process_has_logged(caplog: pytest.LogCaptureFixture) -> None:
     with within_trace():
         line = JsonLines().format(record("the load failed", error=raised(Unavailable("NATS went"))))

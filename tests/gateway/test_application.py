@@ -76,7 +76,7 @@ class Asked:
         await self.send("POST", path, json.dumps({"model": "m", "messages": messages, **fields}).encode())
 
     async def send(self, method: str, path: str, body: bytes = b"") -> None:
-        bodies = [body]
+        bodies, self.body = [body], b""
 
         async def receive() -> MutableMapping[str, Any]:
             if bodies:
@@ -153,6 +153,7 @@ class Away(Broken):
         self.error: SuiteError = Unavailable("NATS cannot be reached")
 
     async def answer(self, fields: Mapping[str, object], hear: Callable[[Signal], None]) -> None:
+        del fields
         self.asked += 1
         if self.error.code != "unavailable":
             hear(Chunk(index=0, text="Once"))
@@ -161,7 +162,7 @@ class Away(Broken):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_while_the_service_is_away_requests_are_refused_at_once_and_one_tries_again(
+async def test_while_the_service_is_away_requests_are_refused_and_one_tries_again(
     stream: bool,
 ) -> None:
     now = 0.0
