@@ -27,6 +27,7 @@ from suite.domain.breaker import (
     Tried,
     Withdrawn,
     decide,
+    described,
     evolve,
     may_try,
 )
@@ -125,8 +126,8 @@ class CircuitBreaker:
         seconds = self.wait_seconds
         again = f"in {math.ceil(seconds)} s" if seconds else "at this moment"
         return (
-            f"the {kind.replace('_', ' ')} {name} is left alone, as it failed {state.failures} times in a "
-            f"row, the last time with: {state.reason}; it is tried again {again}"
+            f"{described(kind, name)} is left alone, as it failed {state.failures} times in a row, "
+            f"the last time with: {state.reason}; it is tried again {again}"
         )
 
     def take_events(self) -> list[BreakerEvent]:
@@ -154,7 +155,7 @@ class CircuitBreaker:
 
 def log_event(event: BreakerEvent) -> None:
     """Have this process log the begin and the end of an outage."""
-    what = f"the {event.kind.replace('_', ' ')} {event.name}"
+    what = described(event.kind, event.name)
     match event:
         case BreakerOpened(after_trial=False):
             logger.warning(

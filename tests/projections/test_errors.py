@@ -208,7 +208,7 @@ async def test_a_breaker_that_opens_is_an_error_once() -> None:
         await fold(db, PROJECTION, log)
         (entry,) = (await found(db)).errors
     assert (entry.seq, entry.error_type, entry.severity) == (1, "breaker_opened", "warning")
-    assert "the otlp traces" in entry.message
+    assert "the export of traces over OTLP" in entry.message
     assert "it cannot be reached" in entry.message
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -166,15 +166,15 @@ def attack_http(gateway: RunningGateway, key: str) -> None:
 async def kill_model(client: Client) -> None:
     """Kill the process of a model that generates."""
     with suppress(SuiteError):
-        async with aclosing(client.generate("slow", PROMPT, max_tokens=4000)) as chunks:
-            await anext(aiter(chunks))
-            status = (await client.get_model_status("slow")).model
-            assert status is not None
-            assert status.instance is not None
-            assert status.instance.pid is not None
-            os.kill(status.instance.pid, signal.SIGKILL)
-            async for _ in chunks:
-                pass
+        chunks = aiter(client.generate("slow", PROMPT, max_tokens=4000))
+        await anext(chunks)
+        status = (await client.get_model_status("slow")).model
+        assert status is not None
+        assert status.instance is not None
+        assert status.instance.pid is not None
+        os.kill(status.instance.pid, signal.SIGKILL)
+        async for _ in chunks:
+            pass
 
 
 async def answered_again(client: Client) -> None:

@@ -330,10 +330,11 @@ def health(target: Target) -> int:
 def _breaker(breaker: BreakerInfo) -> str:
     """What is left alone, and until when."""
     from suite.cli.output import local_time
+    from suite.domain.breaker import described
 
     again = f"until {local_time(breaker.until)}" if breaker.until else "until its next use, which is a trial"
     return (
-        f"left alone on {breaker.node}: the {breaker.kind.replace('_', ' ')} {breaker.name}, {again}: "
+        f"{breaker.node} leaves alone {described(breaker.kind, breaker.name)} {again}: "
         f"it failed {breaker.failures} times in a row, the last time with: {breaker.reason}"
     )
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from suite.domain.breaker import described as described_breaker
 from suite.domain.exit_codes import described
 from suite.errors import ActorCrashed, LoadCancelled
 from suite.errors import NodeLost as NodeLostError
@@ -82,7 +83,7 @@ def incident(event: Event) -> Incident | None:
             return Incident(
                 error_type=BREAKER_OPENED,
                 message=(
-                    f"the {event.kind.replace('_', ' ')} {event.name} has failed again and again, "
+                    f"{described_breaker(event.kind, event.name)} has failed again and again, "
                     f"the last time with: {event.reason}; it is left alone, and tried again now and then"
                 ),
                 severity="warning",
