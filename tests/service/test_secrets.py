@@ -193,6 +193,11 @@ def test_neither_log_nor_traces_tell_a_secret(left: Left) -> None:
         assert secret not in left.log
 
 
+def test_every_line_of_all_processes_is_json(left: Left) -> None:
+    lines = [msgspec.json.decode(line) for line in left.log.splitlines()]
+    assert {"suite.node", "suite.gateway", "suite.actor"} <= {line.get("logger") for line in lines}
+
+
 def test_the_bugs_of_all_processes_are_in_the_log_by_type_and_place(left: Left) -> None:
     entries = [entry for line in left.log.splitlines() if (entry := Entry.of_line(line.encode()))]
     failed = {each.logger for each in entries if each.exception.endswith("ValueError")}
