@@ -155,10 +155,9 @@ def _trace_ids(record: logging.LogRecord) -> tuple[str, str]:
     """The ids of the trace and the span in which something was logged; empty outside of any."""
     if hasattr(record, "trace_id"):
         return record.trace_id, record.span_id  # type: ignore[attr-defined]
-    from opentelemetry import trace  # a model's process starts sooner without it
+    from suite import telemetry  # a model's process starts sooner without it
 
-    span = trace.get_current_span().get_span_context()
-    return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else ("", "")
+    return telemetry.trace_ids() or ("", "")
 
 
 def _exception(record: logging.LogRecord) -> str:

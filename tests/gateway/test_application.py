@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, cast
 
 import anyio
@@ -21,6 +21,8 @@ from suite.gateway.service_breaker import POLICY, service_breaker
 from suite.identity import Clock, new_id, utc_now
 from suite.messages.actions.status import HealthCheckReply
 from suite.messages.signals import Chunk, Signal
+from suite.telemetry import exposing
+from suite.telemetry.exposition import Exposition
 
 ORIGIN = "http://localhost:3000"
 
@@ -51,16 +53,30 @@ class Broken:
         raise ZeroDivisionError(fields["model_id"])
 
 
+@pytest.fixture
+def exposition() -> Iterator[Exposition]:
+    """Measures while the test runs."""
+    with exposing("off", node="test", process="gateway") as exposition:
+        yield exposition
+
+
+@pytest.fixture
+def asked(exposition: Exposition) -> Asked:
+    return Asked(exposition)
+
+
 class Asked:
     """What came back for one chat, and the gateway that was asked."""
 
-    def __init__(self, client: Broken | None = None, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, exposition: Exposition, client: Broken | None = None, clock: Clock = time.monotonic
+    ) -> None:
         self.client = client or Broken()
-        client = cast("Client", self.client)
         self.gateway = Gateway(
-            client,
+            cast("Client", self.client),
             Everybody([ORIGIN]),
             service_breaker(node="box1", clock=clock),
+            exposition=exposition,
             load_seconds=1,
             new_id=new_id,
             now=utc_now,
@@ -108,9 +124,8 @@ class Asked:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_to_a_bug_has_the_headers_of_each_answer_and_is_counted(
-    stream: bool, caplog: pytest.LogCaptureFixture
+    stream: bool, asked: Asked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = Asked()
     await asked.chat(max_tokens=1, stream=stream)
     assert (asked.status, json.loads(asked.body)["error"]["type"]) == (500, "server_error")
     assert asked.headers["x-request-id"] == "mine"
@@ -124,9 +139,8 @@ async def test_an_answer_to_a_bug_has_the_headers_of_each_answer_and_is_counted(
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
 async def test_a_stream_that_a_bug_breaks_ends_with_an_error(
-    path: str, caplog: pytest.LogCaptureFixture
+    path: str, asked: Asked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = Asked()
     await asked.chat(path, max_tokens=2, options={"num_predict": 2}, stream=True)
     assert asked.status == 200
     assert b"Once" in asked.body
@@ -135,8 +149,7 @@ async def test_a_stream_that_a_bug_breaks_ends_with_an_error(
     assert any(record.exc_info for record in caplog.records)
 
 
-async def test_the_service_is_asked_for_its_health_once_a_second_at_most() -> None:
-    asked = Asked()
+async def test_the_service_is_asked_for_its_health_once_a_second_at_most(asked: Asked) -> None:
     async with anyio.create_task_group() as tasks:
         for path in ("/health", "/readyz", "/health"):
             tasks.start_soon(asked.send, "GET", path)
@@ -167,13 +180,14 @@ async def test_while_the_service_is_away_requests_are_refused_and_one_tries_agai
 ) -> None:
     now = 0.0
     client = Away()
-    asked = Asked(client, clock=lambda: now)
+    asked = Asked(exposition, client, clock=lambda: now)
     for _ in range(POLICY.failures + 20):
         await asked.chat(stream=stream)
         assert asked.status == 503
     assert client.asked == POLICY.failures
     assert asked.headers["retry-after"] == "1"
     assert "NATS cannot be reached" in json.loads(asked.body)["error"]["message"]
+    assert 'suite_breaker_state{kind="service",name="nodes"' in asked.counted
     await asked.send("GET", "/livez")
     assert asked.status == 200
     now += POLICY.first_pause
@@ -188,10 +202,10 @@ async def test_while_the_service_is_away_requests_are_refused_and_one_tries_agai
     assert facts == ["opened", "half_opened", "opened", "half_opened", "closed"]
 
 
-async def test_refusals_of_the_service_say_nothing_of_its_absence() -> None:
+async def test_refusals_of_the_service_say_nothing_of_its_absence(exposition: Exposition) -> None:
     client = Away()
     client.error.node = "box1"  # a node has said it, of something else
-    asked = Asked(client)
+    asked = Asked(exposition, client)
     for _ in range(2 * POLICY.failures):
         await asked.chat()
     assert client.asked == 2 * POLICY.failures

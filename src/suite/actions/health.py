@@ -72,7 +72,7 @@ def health(node: Node) -> HealthCheckReply:
             "NATS cannot be reached: it is tried again until it can, and nothing is answered till then",
         )
     foreign = node.foreign.found
-    breakers = _breakers(node)
+    breakers = breakers_of(node)
     problems += tuple(
         f"the service {each.name} is in dependencies, and does not answer: start it, or take it out there"
         for each in breakers
@@ -85,6 +85,7 @@ def health(node: Node) -> HealthCheckReply:
         uptime=node.clock() - node.started,
         models_loaded=node.models_loaded,
         models_tracked=len(node.catalogue.models),
+        confinement=node.supervisor.confinement.found,
     )
     return HealthCheckReply(
         status=own.status,
@@ -108,7 +109,7 @@ def health(node: Node) -> HealthCheckReply:
     )
 
 
-def _breakers(node: Node) -> tuple[BreakerInfo, ...]:
+def breakers_of(node: Node) -> tuple[BreakerInfo, ...]:
     """The circuit breakers of this node, its quarantined models among them."""
     models = node.supervisor.quarantine.breakers(node.models)
     return (*node.breakers.infos(), *sorted(models, key=lambda each: each.name))
@@ -139,7 +140,7 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         projections=tuple(each.info for each in node.projections.by_name.values()),
         node_stats=(own,),
         fleet_models=_fleet_models(node),
-        breakers=_breakers(node),
+        breakers=breakers_of(node),
     )
 
 

@@ -78,16 +78,20 @@ def gateway(
     settings = load_configuration(file, flags=flags).settings
     log_to_stderr(settings.log_format)
     is_beside_node = inherited is not None
-    run = functools.partial(
-        run_gateway,
-        settings.http,
-        target.connect,
-        node=settings.node,
-        inherited=inherited,
-        on_ready=_tell_ready if is_beside_node else _show_ready,
-        on_event=_tell_event if is_beside_node else _only_logged,
-    )
-    with telemetry.tracing(settings.trace, node=settings.node, process="gateway"):
+    with (
+        telemetry.tracing(settings.tracing, node=settings.node, process="gateway"),
+        telemetry.exposing(settings.metrics, node=settings.node, process="gateway") as exposition,
+    ):
+        run = functools.partial(
+            run_gateway,
+            settings.http,
+            target.connect,
+            node=settings.node,
+            exposition=exposition,
+            inherited=inherited,
+            on_ready=_tell_ready if is_beside_node else _show_ready,
+            on_event=_tell_event if is_beside_node else _only_logged,
+        )
         anyio.run(run, backend_options={"use_uvloop": True})
 
 

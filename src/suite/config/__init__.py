@@ -25,7 +25,6 @@ from suite.config.settings import (
     NatsSettings,
     RetentionSettings,
     Settings,
-    Tracing,
     chosen_data_dir,
     default_data_dir,
 )
@@ -43,7 +42,6 @@ __all__ = [
     "ReaderCredentials",
     "RetentionSettings",
     "Settings",
-    "Tracing",
     "chosen_data_dir",
     "default_data_dir",
     "load_configuration",

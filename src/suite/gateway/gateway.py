@@ -22,6 +22,7 @@ from suite.gateway.metrics import Metrics
 from suite.gateway.privileges import privilege_of
 from suite.identity import Clock, NewId, Now
 from suite.messages.actions.status import ModelInfo
+from suite.telemetry.exposition import Exposition
 
 
 class ForModel(Protocol):
@@ -54,6 +55,7 @@ class Gateway:
         access: Access,
         breaker: CircuitBreaker,
         *,
+        exposition: Exposition,
         load_seconds: float,
         new_id: NewId,
         now: Now,
@@ -66,7 +68,7 @@ class Gateway:
         self.client = client
         self.access = access
         self.breaker = breaker
-        self.metrics = Metrics()
+        self.metrics = Metrics(exposition, breaker)
         self.digests = Digests(client, clock)
         self.generations = Generations(client, self.metrics, load_seconds=load_seconds, clock=clock)
         self.new_id, self.now, self.clock = new_id, now, clock

@@ -30,6 +30,7 @@ from suite.identity import new_id, utc_now
 from suite.listening import listening, url_of
 from suite.messages.events import BreakerEvent
 from suite.tasks import background
+from suite.telemetry.exposition import Exposition
 from suite.ticks import tick
 
 logger = logging.getLogger("suite.gateway")
@@ -51,15 +52,17 @@ async def run_gateway(
     connect: Callable[[], AbstractAsyncContextManager[Client]],
     *,
     node: str,
+    exposition: Exposition,
     inherited: int | None = None,
     on_ready: Callable[[str], None],
     on_event: Callable[[BreakerEvent], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM; after a second one, running answers are not waited for.
 
-    ``node`` is the name of the node that it runs beside. ``inherited`` is the descriptor of a socket that
-    listens already. ``on_ready`` is called with the URL, ``on_event`` with what happens to the breaker around
-    the service. Raises PortTaken, InvalidConfiguration, KeysMissing, and what connecting raises.
+    ``node`` is the name of the node that it runs beside, ``exposition`` what this process measures.
+    ``inherited`` is the descriptor of a socket that listens already. ``on_ready`` is called with the URL,
+    ``on_event`` with what happens to the breaker around the service. Raises PortTaken, InvalidConfiguration,
+    KeysMissing, and what connecting raises.
     """
     certificate = Certificate.of(settings.tls_certificate, settings.tls_key)
     with _socket(settings, inherited) as opened:
@@ -73,6 +76,7 @@ async def run_gateway(
                 client,
                 access,
                 breaker,
+                exposition=exposition,
                 load_seconds=settings.load_seconds,
                 new_id=new_id,
                 now=utc_now,

@@ -39,6 +39,7 @@ from suite.node.address import Address
 from suite.node.appraisal import Appraisals
 from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
+from suite.node.confinement import ModelConfinement
 from suite.node.cores import NodeCores
 from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
@@ -185,6 +186,7 @@ def make_supervisor(
         ),
         cores=cores,
         memory_kills=MemoryKills(cgroups.out_of_memory_kills),
+        confinement=ModelConfinement.of(is_on=settings.confinement),
         appraise=Appraisals(learning.appraiser, now=env.now),
         new_id=env.new_id,
         now=env.now,

@@ -114,8 +114,12 @@ class GatewayProcess:
     def _environment(self) -> dict[str, str]:
         """The settings that it needs, as variables; other settings of the node are none of its business."""
         settings = self._settings
-        values: dict[Key, object] = {("node",): settings.node, ("trace",): settings.trace}
-        values |= {("log_format",): settings.log_format}
+        values: dict[Key, object] = {
+            ("node",): settings.node,
+            ("trace",): settings.trace,
+            ("metrics",): settings.metrics,
+            ("log_format",): settings.log_format,
+        }
         values |= {("http", name): value for name, value in msgspec.structs.asdict(settings.http).items()}
         if settings.nats.url is not None:
             nats = settings.nats

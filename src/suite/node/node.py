@@ -17,7 +17,7 @@ from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, Suit
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
-from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
+from suite.messages.actor import ActorSpec, ConfinementSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
@@ -274,8 +274,10 @@ async def actor_spec(
         # A state is known by the digest of its model, here and on other nodes.
         moving=moving_spec(settings, Subjects(settings.subject_root)) if digest is not None else None,
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
-        tracing=settings.trace,
+        tracing=settings.tracing,
+        measures=settings.measures,
         chat_template=model.settings.chat_template,
+        confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
     )
 
 

@@ -70,6 +70,8 @@ class ActorProcess:
         self._model_id = model_id
         self._lines = BufferedByteReceiveStream(process.stdout)
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
+        self.is_loading = False
+        """Whether it has reported already that its load has begun: it was a standby process."""
 
     @classmethod
     @asynccontextmanager
@@ -113,7 +115,8 @@ class ActorProcess:
         """Send the spec. Returns whether the first report, always the start of the load, comes in time."""
         with anyio.move_on_after(TAKE_SECONDS):
             await self._write(spec)
-            return await self._next_report() is not None
+            self.is_loading = await self._next_report() is not None
+            return self.is_loading
         return False
 
     @property

@@ -28,7 +28,7 @@ from suite.actions.evaluation import (
 )
 from suite.actions.explanation import explain
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
-from suite.actions.health import get_log_end, get_stats, health, health_check
+from suite.actions.health import breakers_of, get_log_end, get_stats, health, health_check
 from suite.actions.keys import create_key, list_keys, revoke_key
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_error_groups, get_errors, get_fleet, rebuild_projection
@@ -63,6 +63,7 @@ from suite.node.assembly import (
 from suite.node.breakers import Breakers
 from suite.node.cluster import joined_cluster
 from suite.node.content import ContentWatch
+from suite.node.copies import Copies
 from suite.node.dependencies import wait_for_dependencies, watch_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.fleet.leadership import Leadership
@@ -71,14 +72,15 @@ from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.node import Node
+from suite.node.observations import Condition, observing
 from suite.node.past import read_past
 from suite.node.pin_moves import PinMoves
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
-from suite.node.replication import Replication
 from suite.node.reporter import Reporter
+from suite.node.scrape import measured
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.users import UsersWatch
@@ -214,7 +216,8 @@ async def running_node(
     on_step(f"connecting to NATS at {settings.nats.url}" if settings.nats.url else "starting the NATS server")
     with (
         data_directory.held(settings.data_dir),
-        telemetry.tracing(settings.trace, node=settings.node, process="node"),
+        telemetry.tracing(settings.tracing, node=settings.node, process="node"),
+        measured(settings) as scrape,
         GatewayProcess.opened(settings, breakers) as gateway,
     ):
         breakers.add(telemetry.circuit_breakers())
@@ -237,6 +240,8 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
+            if scrape is not None:
+                tasks.start_soon(scrape.serve)
             env = Environment(
                 settings, subjects, nats, connection, log, tasks, gateway, breakers, new_id, now, clock
             )
@@ -342,6 +347,8 @@ async def _prepare(env: Environment) -> Reporter:
 def _start_background(env: Environment, node: Node) -> None:
     """Start what a node does by itself, without a request."""
     settings, tasks = env.settings, env.tasks
+    if settings.measures:
+        tasks.start_soon(observing, node, partial(_condition, node))
     tasks.start_soon(node.cluster.run)
     tasks.start_soon(node.foreign.run)
     tasks.start_soon(node.integrity.run)
@@ -356,6 +363,10 @@ def _start_background(env: Environment, node: Node) -> None:
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
         tasks.start_soon(_lead, env, node, preloader)
+
+
+def _condition(node: Node) -> Condition:
+    return Condition(len(health(node).problems), breakers_of(node))
 
 
 async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
@@ -379,7 +390,7 @@ async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
         tasks.start_soon(placement.run)
         tasks.start_soon(PinMoves(node, placement).run)
         if env.settings.copies.enabled:
-            tasks.start_soon(Replication(node, placement).run)
+            tasks.start_soon(Copies(node, placement).run)
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:

@@ -23,6 +23,7 @@ from typing import Final
 import aiosqlite
 import anyio
 
+from suite import telemetry
 from suite.errors import Conflict, ReadModelUnavailable, RebuildWouldLose, SuiteError
 from suite.identity import Now
 from suite.log import Log
@@ -181,7 +182,10 @@ class Projector:
         if self._damage is not None:
             raise self._damage
         told_at = time.monotonic()
-        await file.fold(batch.events, batch.unreadable)
+        with telemetry.folding(
+            self.projection.name, self._log.stream, (event.traceparent for event in batch.events)
+        ):
+            await file.fold(batch.events, batch.unreadable)
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
             now = follower.time()
             more = now is not None and await file.expire(now)

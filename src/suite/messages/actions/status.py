@@ -284,6 +284,20 @@ class LogServers(msgspec.Struct, frozen=True, kw_only=True):
     """Whether any one of these servers may be lost now, and events are still stored and none is gone."""
 
 
+ConfinedPart: TypeAlias = Literal["privileges", "limits", "files", "network", "system_calls"]
+
+
+class Confinement(msgspec.Struct, frozen=True, kw_only=True):
+    """How processes of models are confined to what they need."""
+
+    on: tuple[ConfinedPart, ...] = ()
+    """privileges: they gain none, and have none of root's but those on files; limits: of memory, open files,
+    the size of files, and threads; files: they open those only that they need; network: they connect to the
+    ports of NATS only, and of the collector of traces; system_calls: they make none that they never need."""
+    off: dict[ConfinedPart, str] = {}
+    """What is not confined, and why."""
+
+
 class BreakerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A circuit breaker: something that is left alone for a while when it fails again and again."""
 
@@ -314,6 +328,8 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
     models_loaded: int
     models_tracked: int
+    confinement: Confinement | None = None
+    """How the processes of its models are confined; null from older nodes."""
 
 
 class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
