@@ -176,7 +176,7 @@ class Away(Broken):
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_while_the_service_is_away_requests_are_refused_and_one_tries_again(
-    stream: bool,
+    stream: bool, exposition: Exposition
 ) -> None:
     now = 0.0
     client = Away()
@@ -187,7 +187,9 @@ async def test_while_the_service_is_away_requests_are_refused_and_one_tries_agai
     assert client.asked == POLICY.failures
     assert asked.headers["retry-after"] == "1"
     assert "NATS cannot be reached" in json.loads(asked.body)["error"]["message"]
-    assert 'suite_breaker_state{kind="service",name="nodes"' in asked.counted
+    (state,) = [line for line in asked.counted.splitlines() if line.startswith("suite_breaker_state{")]
+    assert 'suite_breaker_kind="service"' in state
+    assert state.endswith(" 2.0"), "open"
     await asked.send("GET", "/livez")
     assert asked.status == 200
     now += POLICY.first_pause
