@@ -94,6 +94,19 @@ def test_an_unforeseen_exception_tells_where_and_not_what(
     assert form.format(record("it failed", error=error)).count(SECRET) == 3
 
 
+@either_form
+def test_a_library_that_repeats_an_exception_tells_its_first_line(
+    form: logging.Formatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SUITE_DEBUG", raising=False)
+    error = raised(ValueError(SECRET))
+    told = record("Task exception was never retrieved\nfuture: <Task exception=%r>", error, error=error)
+    told.name = "asyncio"
+    line = form.format(told)
+    assert "Task exception was never retrieved" in line
+    assert SECRET not in line
+
+
 @pytest.mark.parametrize(
     "text",
     [

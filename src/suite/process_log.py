@@ -67,7 +67,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             time=datetime.fromtimestamp(record.created, UTC),
             level=record.levelname.lower(),
             logger=record.name,
-            message=_said(record.getMessage()),
+            message=_said(_message(record)),
             model_id=getattr(record, "model_id", ""),
             exception=_said(_exception(record)),
             trace_id=trace_id,
@@ -144,6 +144,15 @@ def _log_thread(failed: threading.ExceptHookArgs) -> None:
 
 def _log_unraisable(failed: sys.UnraisableHookArgs) -> None:
     logger.error("%s", failed.err_msg or "an exception could not be raised", exc_info=failed.exc_value)
+
+
+def _message(record: logging.LogRecord) -> str:
+    """What a record says. Libraries repeat an exception behind the first line, asyncio for one."""
+    message = record.getMessage()
+    is_foreign = record.name.partition(".")[0] != "suite"
+    if is_foreign and record.exc_info and not os.environ.get(DEBUG_VARIABLE):
+        return message.partition("\n")[0]
+    return message
 
 
 def _said(text: str) -> str:

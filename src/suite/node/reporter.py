@@ -34,7 +34,7 @@ class Reporter:
         self._log = log
         self._clock = clock
         self._groups = ErrorGroups(node)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a destructor may log while it is held
         self._thread = threading.get_ident()
         self._added = anyio.Event()
 
