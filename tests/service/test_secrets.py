@@ -207,10 +207,9 @@ def test_the_bugs_of_all_processes_are_in_the_log_by_type_and_place(left: Left) 
 
 def test_neither_events_nor_reported_errors_tell_a_secret(left: Left) -> None:
     assert "actor_crashed" in left.errors
-    internal = [
-        each for each in msgspec.json.decode(left.errors)["errors"] if each["error_type"] == "internal"
-    ]
-    assert {each["model_id"] for each in internal} == {None, "tiny"}, "of the node, and of a model's process"
+    entries = msgspec.json.decode(left.errors)["errors"]
+    models = {each["model_id"] for each in entries if each["error_type"] == "internal"}
+    assert models == {None, "tiny"}, "of the node, and of a model's process"
     for secret in left.secrets:
         assert secret not in left.events
         assert secret not in left.errors
