@@ -210,8 +210,8 @@ def _lines(target: Mapping[str, Any], scrapes: Scrapes, times: Sequence[float]) 
                 series.setdefault(labels, []).append((at, value))
     for labels, points in sorted(series.items(), key=lambda each: sorted(each[0])):
         legend = target["legendFormat"]
-        for name, value in labels:
-            legend = legend.replace("{{" + name + "}}", value)
+        for name, text in labels:
+            legend = legend.replace("{{" + name + "}}", text)
         yield Line(legend, points)
 
 

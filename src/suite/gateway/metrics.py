@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
 from prometheus_client import Gauge
 
+from suite import telemetry
 from suite.messages.actions.generation import Usage
 from suite.messages.actions.status import GetStatsReply
 from suite.telemetry import instruments
+from suite.telemetry.breaker_states import breaker_state
 from suite.telemetry.exposition import Exposition
 from suite.telemetry.instrument import Timed
 from suite.telemetry.instruments import KEY, MODEL, OPERATION, PROVIDER, TOKEN_TYPE
@@ -34,6 +36,7 @@ class Metrics:
         self._tokens = instruments.GATEWAY_TOKENS.create()
         self._duration = instruments.CLIENT_OPERATION_DURATION.create()
         self._usage = instruments.CLIENT_TOKEN_USAGE.create()
+        instruments.BREAKER_STATE.observe(_breakers)
         self._node = {
             name: Gauge(f"suite_node_{name}", text, ("node",), registry=exposition.registry)
             for name, text in _OF_NODE.items()
@@ -92,6 +95,12 @@ class _Generating:
         """The service has answered, with a model that there is."""
         self._attributes[MODEL] = model_id
         self._metrics.count_tokens(self._attributes, usage)
+
+
+def _breakers() -> Iterator[tuple[float, Mapping[str, str]]]:
+    """Those of this process."""
+    for breaker in telemetry.circuit_breakers():
+        yield breaker_state(breaker.of.kind, breaker.of.name, breaker.state.position)
 
 
 _OF_NODE: Final = {
