@@ -85,7 +85,7 @@ def _read(spec: ActorSpec, environ: Mapping[str, str]) -> Iterator[str]:
 def _written(spec: ActorSpec) -> Iterator[Path]:
     """The directories of its snapshots and of spans."""
     snapshots = None if spec.snapshots is None else spec.snapshots.directory
-    spans = None if spec.tracing.mode == "off" else spec.tracing.store
+    spans = spec.tracing.store if spec.tracing.keeps_spans else None
     for directory in filter(None, (snapshots, spans)):
         with suppress(OSError):  # it is told when something is written
             make_private(Path(directory))
@@ -93,7 +93,9 @@ def _written(spec: ActorSpec) -> Iterator[Path]:
 
 
 def _file_bytes(spec: ActorSpec) -> int:
-    return max(spec.tracing.store_bytes, 0 if spec.snapshots is None else spec.snapshots.disk_bytes)
+    """The most that a file of it takes."""
+    snapshots = 0 if spec.snapshots is None else spec.snapshots.disk_bytes
+    return max(snapshots, spec.tracing.store_bytes if spec.tracing.keeps_spans else 0)
 
 
 def _nats(spec: ActorSpec) -> Iterator[_Peer]:
