@@ -21,8 +21,6 @@ _COLLECTOR_PORTS: Final = {"http": 80, "https": 443}
 _COLLECTORS: Final = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "http_proxy",
@@ -32,7 +30,6 @@ _DEFAULT_COLLECTORS: Final = ("http://localhost:4318", "http://localhost:4317")
 _CERTIFICATES: Final = (
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE",
 )
 
 
@@ -85,7 +82,7 @@ def _read(spec: ActorSpec, environ: Mapping[str, str]) -> Iterator[str]:
 def _written(spec: ActorSpec) -> Iterator[Path]:
     """The directories of its snapshots and of spans."""
     snapshots = None if spec.snapshots is None else spec.snapshots.directory
-    spans = spec.tracing.store if spec.tracing.keeps_spans else None
+    spans = None if spec.tracing.mode == "off" else spec.tracing.store
     for directory in filter(None, (snapshots, spans)):
         with suppress(OSError):  # it is told when something is written
             make_private(Path(directory))
@@ -95,7 +92,7 @@ def _written(spec: ActorSpec) -> Iterator[Path]:
 def _file_bytes(spec: ActorSpec) -> int:
     """The most that a file of it takes."""
     snapshots = 0 if spec.snapshots is None else spec.snapshots.disk_bytes
-    return max(snapshots, spec.tracing.store_bytes if spec.tracing.keeps_spans else 0)
+    return max(snapshots, spec.tracing.store_bytes)
 
 
 def _nats(spec: ActorSpec) -> Iterator[_Peer]:
