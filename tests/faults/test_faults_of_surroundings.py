@@ -17,7 +17,6 @@ SEED = 1
 TESTED_ELSEWHERE: Mapping[str, str] = {
     "full disk": "test_full_disk",
     "projection truncated": "test_mishaps",
-    "projection locked": "test_mishaps",
     "model replaced": "test_content",
 }
 """Each by itself, and by `make faults` under load, as is what takes all memory (`test_out_of_memory`)."""
