@@ -119,6 +119,7 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "not_installed": "a command whose part is not installed",
     "legacy_database_unusable": "`suite import-legacy`",
     "user_exists": "`suite credentials`",
+    "trace_not_found": "`suite trace`",
     "user_not_found": "`suite credentials`",
     "users_elsewhere": "`suite credentials`",
     "keys_missing": "`suite gateway`",

@@ -325,6 +325,13 @@ class NodeLost(SuiteError):
     status = 504
 
 
+class TraceNotFound(SuiteError):
+    """No span that is kept here and no event of the log belongs to this trace."""
+
+    code = "trace_not_found"
+    status = 404
+
+
 class NodeNotFound(SuiteError):
     """No node of this name is there: `suite health` shows those that are."""
 

@@ -71,7 +71,8 @@ def gateway(
     from suite.config import load_configuration
     from suite.gateway.running import run_gateway
 
-    flags = {"http": _given(listen=listen, **given), **_given(log_format=log_format)}
+    of_all = _given(log_format=log_format, data_dir=target.data_dir)
+    flags = {"http": _given(listen=listen, **given), **of_all}
     settings = load_configuration(file, flags=flags).settings
     log_to_stderr(settings.log_format)
     with (

@@ -27,8 +27,8 @@ _SPECULATION: Final = 1 << 2
 
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
-"""Instructions: load a word of the call; jump if it is this, at least this, or has one of these bits; mask; end.
-"""
+"""Instructions: load a word of the call; jump if it is this, at least this, or has one of these bits; mask
+it; end."""
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 """Where the words of `struct seccomp_data` are."""
 

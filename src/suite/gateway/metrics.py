@@ -15,9 +15,8 @@ from suite.telemetry import instruments
 from suite.telemetry.breaker_states import breaker_state
 from suite.telemetry.exposition import Exposition
 from suite.telemetry.instrument import Timed
-from suite.telemetry.instruments import KEY, MODEL, OPERATION, PROVIDER, TOKEN_TYPE
+from suite.telemetry.instruments import KEY, LLAMA_CPP, MODEL, OPERATION, PROVIDER, TOKEN_TYPE
 
-_PROVIDER: Final = "llama.cpp"
 _UNKNOWN: Final = "unknown"
 """Stands for the model of a generation that has failed: a client may ask for any name."""
 
@@ -62,7 +61,7 @@ class Metrics:
     @contextmanager
     def generating(self, operation: str) -> Iterator[_Generating]:
         """Measure a generation of the service during the block."""
-        attributes = {OPERATION: operation, PROVIDER: _PROVIDER, MODEL: _UNKNOWN}
+        attributes = {OPERATION: operation, PROVIDER: LLAMA_CPP, MODEL: _UNKNOWN}
         with Timed(self._duration, attributes):
             yield _Generating(self, attributes)
 

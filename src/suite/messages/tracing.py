@@ -26,8 +26,3 @@ class TraceSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """The directory of the spans that are kept on this machine; None: none are kept."""
     store_bytes: int = 0
     """The most that they may take there."""
-
-    @property
-    def keeps_spans(self) -> bool:
-        """Whether spans are kept on this machine."""
-        return self.mode != "off" and self.store is not None and self.store_bytes > 0

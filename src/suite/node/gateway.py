@@ -31,6 +31,11 @@ logger = logging.getLogger("suite.node")
 
 STOP_SECONDS: Final = 2.0
 """How long the process may take to end in order before it is killed: it needs less (`NODE_DRAIN_SECONDS`)."""
+SHARED: Final = (
+    *("node", "log_format", "metrics"),
+    *("trace", "trace_ratio", "trace_slow_seconds", "trace_content", "trace_store_mb"),
+)
+"""The settings of a node that its gateway has too, beside those of the table `http`."""
 POLICY: Final = Policy(failures=1, first_pause=0.2, longest_pause=30.0)
 """The pauses before a process is started again that dies again and again."""
 
@@ -103,11 +108,7 @@ class GatewayProcess:
     def _environment(self) -> dict[str, str]:
         """The settings that it needs, as variables; other settings of the node are none of its business."""
         settings = self._settings
-        values: dict[Key, object] = {
-            ("trace",): settings.trace,
-            ("metrics",): settings.metrics,
-            ("log_format",): settings.log_format,
-        }
+        values: dict[Key, object] = {(name,): getattr(settings, name) for name in SHARED}
         values |= {("http", name): value for name, value in msgspec.structs.asdict(settings.http).items()}
         if settings.nats.url is not None:
             nats = settings.nats

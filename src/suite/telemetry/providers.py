@@ -107,7 +107,7 @@ def _processors(settings: TraceSettings, collector: Collector | None) -> Iterato
         yield BatchSpanProcessor(collector.spans())
     if settings.mode == "console":
         yield SimpleSpanProcessor(console())
-    if settings.keeps_spans and settings.store is not None:
+    if settings.store is not None and settings.store_bytes:
         store = SpanStore(Path(settings.store), settings.store_bytes)
         yield BatchSpanProcessor(StoreExporter(store), schedule_delay_millis=_STORE_MILLISECONDS)
 
