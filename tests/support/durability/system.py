@@ -24,7 +24,7 @@ from support.service import Serving, serving
 
 Part: TypeAlias = Literal["actor", "node", "nats-server", "gateway"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
-MODELS: Final = ("red", "green", "blue")
+MODELS: Final = ("red", "green")
 PATIENCE_SECONDS: Final = 120.0
 """Longer than anything takes, also on a machine that has much else to do."""
 CLIENT_SECONDS: Final = 4.0
