@@ -16,6 +16,6 @@ from support.durability.rounds import keeps_its_promises
 SEED = 1
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_service_of_which_parts_die_and_freeze_keeps_its_promises(tmp_path: Path) -> None:
     await keeps_its_promises(tmp_path, PROCESS_FAULTS, seed=SEED)

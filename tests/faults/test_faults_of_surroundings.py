@@ -15,6 +15,6 @@ from support.durability.rounds import keeps_its_promises
 SEED = 1
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_service_in_bad_surroundings_keeps_its_promises(tmp_path: Path) -> None:
     await keeps_its_promises(tmp_path, (*OTHER_FAULTS, MEMORY_FAULT), seed=SEED)

@@ -208,6 +208,7 @@ class ActorProcess:
         text = line.decode(errors="replace") if entry is None else entry.message
         self._errors.append(text[:500])
         if entry is None:
-            logger.info("%s", text, extra={"model_id": self._model_id})
+            # For which request it was written is not known: the trace here is that of the load.
+            logger.info("%s", text, extra={"model_id": self._model_id, "trace_id": "", "span_id": ""})
         else:
             entry.log_again(self._model_id)
