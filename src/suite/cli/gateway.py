@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from pathlib import Path
 
 import anyio
@@ -11,6 +12,7 @@ import click
 
 from suite.cli.options import Target, fleet_command
 from suite.extras import require
+from suite.service_manager import ServiceManager
 
 
 @click.command()
@@ -65,7 +67,12 @@ def gateway(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of its start and its end
     run = functools.partial(
-        run_gateway, settings.http, target.connect, inherited=inherited, on_ready=_show_ready
+        run_gateway,
+        settings.http,
+        target.connect,
+        inherited=inherited,
+        on_ready=_show_ready,
+        manager=ServiceManager.take(os.environ),
     )
     with telemetry.tracing(settings.trace, node=settings.node, process="gateway"):
         anyio.run(run, backend_options={"use_uvloop": True})

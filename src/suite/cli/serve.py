@@ -18,6 +18,7 @@ from suite import data_directory
 from suite.cli.config import load_configured, settings_options
 from suite.cli.options import json_option
 from suite.extras import require
+from suite.service_manager import ServiceManager
 
 
 @click.command()
@@ -54,6 +55,7 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
         configuration.settings,
         take_over=take_over,
         on_ready=_unseen if as_json else show_ready,
+        manager=ServiceManager.take(os.environ),
     )
     anyio.run(run, backend_options={"use_uvloop": True})
 
