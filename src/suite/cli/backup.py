@@ -45,7 +45,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A backup that was taken or restored."""
 
-    file: Path
+    file: str
     bytes: int
     taken: datetime
     version: str
@@ -59,7 +59,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """The report on a file."""
         manifest = archive.manifest
         return cls(
-            file=path,
+            file=str(path),
             bytes=path.stat().st_size,
             taken=manifest.taken,
             version=manifest.version,
@@ -174,7 +174,6 @@ def restore(
     require("serve", "restoring a backup")
     from suite.cli.config import load_configured
 
-    os.umask(data_directory.UMASK)
     settings = load_configured(configuration, {"data_dir": data_dir, "nats_url": nats_url}).settings
     report = anyio.run(_restored, settings, file, backend_options={"use_uvloop": True})
     _show("restored", report, as_json=as_json)
