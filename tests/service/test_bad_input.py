@@ -89,6 +89,12 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
         "invalid_request",
         "keep_alive",
     ),
+    "a word of a megabyte, which the refusal repeats": (
+        "generate_text",
+        msgspec.json.encode({**ASK, "keep_alive": "a" * 1_048_400}),
+        "invalid_request",
+        "keep_alive",
+    ),
     "negative limit": (
         "generate_text",
         msgspec.json.encode({**ASK, "max_tokens": -1}),

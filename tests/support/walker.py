@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
 import re
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
 
 from suite.engine.bindings import lib
-from suite.engine.candidates import Candidates
+from suite.engine.candidates import Candidates, TokenIds
 from suite.engine.grammar.process import parse, permitted
+from suite.engine.grammar.session import GrammarSession
 from suite.engine.vocabulary import Vocabulary
 
 _LATE = 40
@@ -32,27 +32,42 @@ class Walker:
 
     def walk(self, grammar: str, random: Random, letters: str = "") -> str:
         """A text that follows it. The letters come often, so that a search in free text ends."""
-        said = b""
         sampler = parse(grammar, self._vocabulary)
         try:
-            for _ in range(_LONGEST):
-                allowed = [int(id) for id in permitted(sampler, self._tokens, self._candidates)]
-                if any(self._vocabulary.is_eog(id) for id in allowed):
-                    return said.decode()
-                token = random.choice(self._wanted(allowed, said, random, letters))
-                said += self._pieces[token]
-                lib.llama_sampler_accept(sampler, token)
+            said = self._said(
+                lambda ids: permitted(sampler, ids, self._candidates),
+                lambda token: lib.llama_sampler_accept(sampler, token),
+                random,
+                letters,
+            )
         finally:
             lib.llama_sampler_free(sampler)
-        raise AssertionError(f"{said!r} has no end")
+        assert said is not None, f"{grammar!r} has no end"
+        return said
 
-    def _allowed(self, sampler: int) -> list[int]:
-        data = (lib.llama_token_data * len(self._pieces))(
-            *(lib.llama_token_data(id=id) for id in self._pieces)
-        )
-        candidates = lib.llama_token_data_array(data=data, size=len(data), selected=-1, sorted=False)
-        lib.llama_sampler_apply(sampler, ctypes.byref(candidates))
-        return [int(entry.id) for entry in data if entry.logit > -math.inf]
+    def follow(self, session: GrammarSession, random: Random, longest: int = 150) -> str | None:
+        """A text that follows the grammar in its own process; None if it has no end within so many tokens."""
+        return self._said(session.permitted, session.accept, random, "ab01", longest)
+
+    def _said(
+        self,
+        permit: Callable[[TokenIds], TokenIds],
+        accept: Callable[[int], object],
+        random: Random,
+        letters: str,
+        longest: int = _LONGEST,
+    ) -> str | None:
+        said = b""
+        for _ in range(longest):
+            allowed = [int(id) for id in permit(self._tokens)]
+            if any(self._vocabulary.is_eog(id) for id in allowed):
+                return said.decode("utf-8", "replace")
+            if not allowed:
+                return None
+            token = random.choice(self._wanted(allowed, said, random, letters))
+            said += self._pieces[token]
+            accept(token)
+        return None
 
     def _wanted(self, allowed: list[int], said: bytes, random: Random, letters: str) -> list[int]:
         within_string = re.sub(rb"\\.", b"", said).count(b'"') % 2

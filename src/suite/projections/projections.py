@@ -7,15 +7,12 @@ async with Projections.running(log, data_dir, now=utc_now) as projections:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from opentelemetry.metrics import CallbackOptions, Observation
-
-from suite import telemetry
 from suite.identity import Now
 from suite.log import Log
 from suite.projections.catalogue import CatalogueProjection
@@ -71,11 +68,6 @@ class Projections:
         """What read models found that the log has lost, when they opened their files."""
         return tuple(each.loss for each in self.by_name.values() if each.loss is not None)
 
-    def _lag(self, _: CallbackOptions) -> Iterable[Observation]:
-        """How many events each read model still has to fold, as an OpenTelemetry gauge."""
-        for name, projector in self.by_name.items():
-            yield Observation(projector.info.lag_events, {"suite.projection.name": name})
-
     @classmethod
     @asynccontextmanager
     async def running(
@@ -98,9 +90,6 @@ class Projections:
             evaluation_path or directory / FILES[EvaluationProjection],
             now=now,
             on_problem=on_problem,
-        )
-        telemetry.meter().create_observable_gauge(
-            "suite.projection.lag", callbacks=[projections._lag], unit="{event}"
         )
         async with background() as tasks:
             for projector in projections.by_name.values():

@@ -1,0 +1,145 @@
+"""Requests of all actions over NATS, mutated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from random import Random
+from typing import Final, NamedTuple
+
+import msgspec
+
+import suite.errors
+from suite.bus.connection import Connection
+from suite.client.access import find
+from suite.errors import InvalidRequest, SuiteError, TooLarge
+from suite.messages.actions.base import ErrorReply, Reply
+from suite.messages.jsonschema import action_types, schema_of
+from suite.messages.signals import AnySignal
+from support.fuzzing.mutation import TEXTS, encoded, junk, mutated_document
+from support.fuzzing.run import Target
+from support.fuzzing.service import HINTS, UNLIKELY, FuzzedService
+from support.fuzzing.values import Values
+
+SECONDS: Final = 60.0
+AT_ONCE: Final = 24
+_HEADERS: Final = ("traceparent", "Suite-Client", "Suite-Model", "Suite-Seq", "Nats-Msg-Id", "Content-Type")
+_CODES: Final = {
+    kind.code
+    for kind in vars(suite.errors).values()
+    if isinstance(kind, type) and issubclass(kind, SuiteError)
+}
+_signal: Final = msgspec.json.Decoder(AnySignal).decode
+_refusal: Final = msgspec.json.Decoder(ErrorReply).decode
+
+
+class Request(NamedTuple):
+    """One message."""
+
+    action: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Requests:
+    """Makes requests of the actions' schemas."""
+
+    def __init__(self) -> None:
+        self.replies: dict[str, type[Reply]] = {each.name: each.reply for each in action_types()}
+        self._schemas = {each.name: schema_of(each.request, each.name) for each in action_types()}
+        self._names = [
+            *self._schemas,
+            *["generate_text"] * 12,
+            *["embed", "rerank", "tokenize", "load_model"] * 2,
+        ]
+
+    def make(self, random: Random) -> Request:
+        """A request that is wrong somewhere, most of the time."""
+        action = random.choice(self._names)
+        schema = self._schemas[action]
+        document = Values(schema, HINTS).of(schema, random)
+        if random.random() < 0.7:
+            document = mutated_document(document, random)
+        if random.random() < 0.05:
+            document = {random.choice(("data", "action", "params")): document}
+        if random.random() < 0.01:
+            action = random.choice(("fly_away", "load_model.x", "", "*", "é", "a" * 300))
+        headers = {name: _header(random) for name in _HEADERS if random.random() < 0.05}
+        return Request(action, encoded(document, random, broken=0.12), headers)
+
+
+def _header(random: Random) -> str:
+    value = random.choice((*TEXTS, "00-" + "a" * 32 + "-" + "b" * 16 + "-01", json.dumps(junk(random))))
+    return value[:2000]
+
+
+class Sender:
+    """Sends requests, and says what came of them."""
+
+    def __init__(self, connection: Connection, replies: Mapping[str, type[Reply]]) -> None:
+        self._connection = connection
+        self._replies = {name: msgspec.json.Decoder(kind).decode for name, kind in replies.items()}
+
+    async def check(self, request: Request) -> str:
+        """The outcome as a code. Raises AssertionError for an answer that is none."""
+        try:
+            data = await self._answer(request)
+        except (InvalidRequest, TooLarge):
+            return "not sent"  # the subject or a header cannot be
+        outcome = self._outcome(request, data)
+        if request.action == "drain_node":
+            await self._connection.request("suite.action.drain_node", b'{"undo": true}', timeout=SECONDS)
+        return outcome
+
+    async def _answer(self, request: Request) -> bytes:
+        """The final reply."""
+        asked = self._connection.request_many(
+            f"suite.action.{request.action}", request.body, headers=request.headers, idle_timeout=SECONDS
+        )
+        signals = 0
+        async with asked as answers:
+            async for message in answers:
+                if b'"status"' in message.data and "status" in msgspec.json.decode(message.data):
+                    if signals:
+                        assert [each async for each in answers] == [], "something comes after the final reply"
+                    return message.data
+                _signal(message.data)
+                signals += 1
+        raise AssertionError("the answers ended without a final reply")
+
+    def _outcome(self, request: Request, data: bytes) -> str:
+        decode = self._replies.get(request.action)
+        with suppress(msgspec.ValidationError):
+            error = _refusal(data)
+            assert error.code in _CODES, error
+            assert error.code not in UNLIKELY or (request.action, error.code) == ("drain_node", "timeout"), (
+                error
+            )
+            assert error.message and len(error.message) < 5000, error
+            return error.code
+        assert decode is not None, "an action that there is not has succeeded"
+        decode(data)
+        return "success"
+
+
+@asynccontextmanager
+async def actions(service: FuzzedService) -> AsyncIterator[Target[Request]]:
+    """Requests to a node."""
+    requests = Requests()
+    access = find(data_dir=service.data_dir).access
+    async with Connection.open(access, name="fuzz") as connection:
+        yield Target(
+            name="actions",
+            make=requests.make,
+            check=Sender(connection, requests.replies).check,
+            written=_written,
+            seconds=3 * SECONDS,
+            at_once=AT_ONCE,
+            afterwards=service.check,
+            processes=service.processes,
+        )
+
+
+def _written(request: Request) -> bytes:
+    return f"{request.action}\n{json.dumps(dict(request.headers))}\n".encode() + request.body
