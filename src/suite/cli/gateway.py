@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import functools
-<<<<<<< HEAD
-import logging
 import os
-=======
->>>>>>> lead
 from pathlib import Path
 
 import anyio
@@ -15,11 +11,8 @@ import click
 
 from suite.cli.options import Target, fleet_command
 from suite.extras import require
-<<<<<<< HEAD
-from suite.service_manager import ServiceManager
-=======
 from suite.process_log import log_to_stderr
->>>>>>> lead
+from suite.service_manager import ServiceManager
 
 
 @click.command()
@@ -80,20 +73,6 @@ def gateway(
     from suite.config import load_configuration
     from suite.gateway.running import run_gateway
 
-<<<<<<< HEAD
-    settings = load_configuration(file, flags={"http": _given(listen=listen, **given)}).settings
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of its start and its end
-    run = functools.partial(
-        run_gateway,
-        settings.http,
-        target.connect,
-        inherited=inherited,
-        on_ready=_show_ready,
-        manager=ServiceManager.take(os.environ),
-    )
-    with telemetry.tracing(settings.trace, node=settings.node, process="gateway"):
-=======
     flags = {"http": _given(listen=listen, **given), **_given(log_format=log_format)}
     settings = load_configuration(file, flags=flags).settings
     log_to_stderr(settings.log_format)
@@ -108,8 +87,8 @@ def gateway(
             exposition=exposition,
             inherited=inherited,
             on_ready=_show_ready,
+            manager=ServiceManager.take(os.environ),
         )
->>>>>>> lead
         anyio.run(run, backend_options={"use_uvloop": True})
 
 

@@ -15,11 +15,8 @@ from suite import data_directory
 from suite.cli.config import load_configured, settings_options
 from suite.cli.options import json_option
 from suite.extras import require
-<<<<<<< HEAD
-from suite.service_manager import ServiceManager
-=======
 from suite.process_log import log_to_stderr
->>>>>>> lead
+from suite.service_manager import ServiceManager
 
 
 @click.command()
