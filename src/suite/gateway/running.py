@@ -54,8 +54,8 @@ async def run_gateway(
     """Serve until SIGINT or SIGTERM; after a second one, running answers are not waited for.
 
     ``exposition`` is what this process measures. ``inherited`` is the descriptor of a socket that listens
-    already. ``on_ready`` is called with the URL, and ``manager`` is told how the gateway is. Raises PortTaken,
-    InvalidConfiguration, KeysMissing, and what connecting raises.
+    already. ``on_ready`` is called with the URL, and ``manager`` is told how the gateway is.
+    Raises PortTaken, InvalidConfiguration, KeysMissing, and what connecting raises.
     """
     manager = manager or ServiceManager.nobody()
     certificate = Certificate.of(settings.tls_certificate, settings.tls_key)
