@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from suite.messages.subjects import Subjects
 from support.command import Command
 from support.models import tiny_model
 from support.nats import running_nats
-from support.service import Serving, history, service_and_client, serving
+from support.service import Serving, history, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,7 +38,6 @@ class Taken(NamedTuple):
     """A backup, the service that it is of, and what that had when it was begun."""
 
     service: Serving
-    client: Client
     file: Path
     report: dict[str, object]
     before: list[Recorded]
@@ -52,16 +50,15 @@ async def taken(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Taken
     models = directory / "models"
     models.mkdir()
     tiny_model(models / "tiny.gguf")
-    async with service_and_client(models, directory / "data", "--node", "box1") as (service, client):
-        await something_of_everything(client)
-        before = await history(client)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(append_on, client)
-            done = await Command(service.data_dir).run("backup", str(directory / "log.backup"), "--json")
-            assert done.returncode == 0, done.stderr
-            report = json.loads(done.stdout)
-            tasks.cancel_scope.cancel()
-        yield Taken(service, client, directory / "log.backup", report, before)
+    async with serving(models, directory / "data", "--node", "box1") as service:
+        async with suite.connect(data_dir=service.data_dir) as client:
+            await something_of_everything(client)
+            before = await history(client)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(append_on, client)
+                report = await Command(service.data_dir).document("backup", str(directory / "log.backup"))
+                tasks.cancel_scope.cancel()
+        yield Taken(service, directory / "log.backup", report, before)
 
 
 async def something_of_everything(client: Client) -> None:
@@ -110,8 +107,8 @@ async def test_a_restored_directory_serves_what_was_acknowledged_before(taken: T
         async with suite.connect(data_dir=data_dir) as client:
             events = await history(client)
             assert seen(events)[: len(taken.before)] == seen(taken.before)
-            kept = (await client.usage(group_by=["usage_type"])).groups
-            assert {"kind 0", "kind 1", "kind 2"} <= {group.usage_type for group in kept}
+            kept = (await client.usage(group_by=["usage_type"])).usage
+            assert {"kind 0", "kind 1", "kind 2"} <= {count.usage_type for count in kept}
         assert "folded anew" not in service.errors.read_text()  # the read models came along
         assert "set aside" not in service.errors.read_text()
 
@@ -192,7 +189,7 @@ async def test_a_service_whose_read_models_are_wrong_is_told(taken: Taken, tmp_p
         assert files_in(tmp_path) == []
         assert "not checked" in await Command(taken.service.data_dir).output("backup", str(to), "--no-check")
     finally:
-        await taken.client.rebuild_projection("usage")
+        await Command(taken.service.data_dir).output("rebuild", "usage")
 
 
 async def test_a_file_that_is_there_stays(taken: Taken) -> None:
