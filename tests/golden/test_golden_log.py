@@ -1,4 +1,4 @@
-"""The logs of earlier versions, as backups: each later version restores them, and reads and folds every event.
+"""The logs of earlier versions, as backups: each later version restores, reads and folds them.
 
 `WRITE_GOLDEN_LOG=1 pytest tests/golden/test_golden_log.py` writes that of this version, with an event of each
 golden file, before it is released. It is never changed afterwards. What its events mean stands beside it, and

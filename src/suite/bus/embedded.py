@@ -56,8 +56,8 @@ where several nodes share a server: a node that is frozen or out of reach is dis
 no requests any more (ADR 59). Clients that do not read for so long are disconnected too, and connect again.
 """
 START_SECONDS = 600.0
-"""Time limit for a start. The server reads its whole store when it starts, after a kill byte by byte: a million
-events took 25 s where the processors had ten times more to do than they could."""
+"""Time limit for a start. The server reads its whole store when it starts, after a kill byte by byte: a
+million events took 25 s where the processors had ten times more to do than they could."""
 STOP_SECONDS = 1.0
 """A server that is asked to stop is killed after this time. It syncs every write, so a kill loses nothing
 that was acknowledged."""
