@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -68,7 +69,7 @@ async def something_of_everything(client: Client) -> None:
         pass
     for number in range(50):
         await client.record_usage("tiny", usage_type=f"kind {number % 3}")
-        await client.log_performance_metric("agent", "latency_ms", float(number), timestamp=datetime.now(UTC))
+        await client.log_performance_metric("agent", "latency_ms", float(number))
     await client.log_model_evaluation("tiny", "cycle 1", trust_score=0.5)
     await client.unload_model("tiny")
 
@@ -144,7 +145,7 @@ async def test_each_restore_begins_a_history_of_its_own(taken: Taken, tmp_path: 
     assert len(identities) == 2
 
 
-def opened(connection: Connection) -> object:
+def opened(connection: Connection) -> AbstractAsyncContextManager[Log]:
     return Log.open(connection, Subjects(), source="/test", new_id=new_id, now=utc_now, create=False)
 
 
