@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -235,13 +236,12 @@ def _fold_directory(settings: Settings) -> Iterator[Path]:
 
 def _keep_read_models(directory: Path, settings: Settings) -> None:
     """Spare the first start the fold. What a node finds of another log, it sets aside itself."""
-    from suite.projections.projections import FILES, directory_in
+    from suite.projections.projections import FILES, paths
 
-    kept = directory_in(settings.data_dir)
-    kept.mkdir(mode=0o700, exist_ok=True)
-    for name in FILES.values():
-        if not (kept / name).exists():
-            (directory / name).replace(kept / name)
+    for projection, kept in paths(settings.data_dir, settings.sqlite_db_path).items():
+        if not kept.exists():
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.move(directory / FILES[projection], kept)
 
 
 async def _keep_ids(archive: Archive, data_dir: Path) -> None:
