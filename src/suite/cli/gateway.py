@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 import anyio
@@ -14,6 +15,7 @@ from suite.extras import require
 from suite.messages.events import BreakerEvent
 from suite.messages.gateway import GatewayEvent, GatewayNews, GatewayServes
 from suite.process_log import log_to_stderr
+from suite.service_manager import ServiceManager
 
 
 @click.command()
@@ -92,6 +94,7 @@ def gateway(
             inherited=inherited,
             on_ready=_tell_ready if is_beside_node else _show_ready,
             on_event=_tell_event if is_beside_node else _only_logged,
+            manager=ServiceManager.take(os.environ),
         )
         anyio.run(run, backend_options={"use_uvloop": True})
 

@@ -29,6 +29,7 @@ from suite.gateway.tls import Certificate
 from suite.identity import new_id, utc_now
 from suite.listening import listening, url_of
 from suite.messages.events import BreakerEvent
+from suite.service_manager import ServiceManager
 from suite.tasks import background
 from suite.telemetry.exposition import Exposition
 from suite.ticks import tick
@@ -56,14 +57,16 @@ async def run_gateway(
     inherited: int | None = None,
     on_ready: Callable[[str], None],
     on_event: Callable[[BreakerEvent], None],
+    manager: ServiceManager | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; after a second one, running answers are not waited for.
 
     ``node`` is the name of the node that it runs beside, ``exposition`` what this process measures.
     ``inherited`` is the descriptor of a socket that listens already. ``on_ready`` is called with the URL,
-    ``on_event`` with what happens to the breaker around the service. Raises PortTaken, InvalidConfiguration,
-    KeysMissing, and what connecting raises.
+    ``on_event`` with what happens to the breaker around the service, and ``manager`` is told how the gateway
+    is. Raises PortTaken, InvalidConfiguration, KeysMissing, and what connecting raises.
     """
+    manager = manager or ServiceManager.nobody()
     certificate = Certificate.of(settings.tls_certificate, settings.tls_key)
     with _socket(settings, inherited) as opened:
         async with background() as tasks, connect() as client:
@@ -90,8 +93,12 @@ async def run_gateway(
             drain = DRAIN_SECONDS if inherited is None else NODE_DRAIN_SECONDS
             limit = drain + _LAST_WORDS_SECONDS
             async with serving(app, opened, limits=_limits(settings), tls=tls, drain_seconds=limit):
-                on_ready(url_of(opened, secure=tls is not None))
+                url = url_of(opened, secure=tls is not None)
+                on_ready(url)
+                manager.ready(f"the models are at {url}/v1")
+                tasks.start_soon(manager.feed_watchdog, client.is_answered)
                 await stop.wait()
+                manager.stopping()
                 tasks.start_soon(_end_after, drain, gateway)
 
 

@@ -40,6 +40,7 @@ from suite.actions.usage import record_usage, usage
 from suite.bus import credentials
 from suite.bus.connection import Connection
 from suite.bus.kv import Leases
+from suite.bus.liveness import answers
 from suite.bus.service import Service
 from suite.config import Settings
 from suite.errors import LogNotWritable, ReadModelUnavailable
@@ -85,6 +86,7 @@ from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.users import UsersWatch
 from suite.projections.projections import Projections
+from suite.service_manager import ServiceManager
 from suite.tasks import background
 from suite.version import __version__
 
@@ -167,23 +169,40 @@ SCHEMAS = "the files of suite/schemas in the wheel, by the $id that an endpoint'
 
 
 async def serve(
-    settings: Settings, *, take_over: bool = False, on_ready: Callable[[Node], None] = lambda _: None
+    settings: Settings,
+    *,
+    take_over: bool = False,
+    on_ready: Callable[[Node], None] = lambda _: None,
+    manager: ServiceManager | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM. After a second signal running generations are not waited for.
 
-    `on_ready` is called when the node serves. Raises the error that keeps the node from starting, or Fenced,
-    LogGone or NodeLost when it may not go on.
+    `on_ready` is called when the node serves, and `manager` is told how it is. Raises the error that keeps
+    the node from starting, or Fenced, LogGone or NodeLost when it may not go on.
     """
+    manager = manager or ServiceManager.nobody()
     async with background() as tasks:
         serving, stop = anyio.Event(), anyio.Event()
         tasks.start_soon(_wait_for_signals, serving, stop, tasks.cancel_scope)
         progress = StartProgress()
         tasks.start_soon(progress.tell)
-        async with running_node(settings, take_over=take_over, on_step=progress.step) as node:
+        tasks.start_soon(manager.starting)
+
+        def on_step(doing: str) -> None:
+            progress.step(doing)
+            manager.status(doing)
+
+        async with running_node(settings, take_over=take_over, on_step=on_step) as node:
             progress.end()
             serving.set()
             on_ready(node)
+            manager.ready(f"node {node.name} serves {len(node.catalogue.models)} models")
+            has_own_server = settings.nats.url is None
+            tasks.start_soon(
+                manager.feed_watchdog, partial(answers, node.connection, outages_count=has_own_server)
+            )
             await stop.wait()
+            manager.stopping()
     logger.info("node %s has stopped", settings.node)
 
 
