@@ -254,6 +254,19 @@ async def test_each_refusal_has_its_code_and_says_what_to_do(tmp_path: Path) -> 
         assert health["status"] == "HEALTHY"
 
 
+async def test_warnings_that_repeat_what_was_sent_fit_into_the_reply(tmp_path: Path) -> None:
+    not_followed = {f"{number}": {"type": "integer", "multipleOf": 3} for number in range(120)}
+    schema = {"properties": {"n" * 20_000: {"properties": not_followed}}}
+    body = msgspec.json.encode({**ASK, "json_schema": schema})
+    async with bare_connection(tmp_path) as connection:
+        answer = await connection.request("suite.action.generate_text", body, timeout=20)
+    reply = msgspec.json.decode(answer.data)
+    assert reply["status"] == "success", reply
+    assert reply["warnings"][0].startswith("json schema: /properties/nnn")
+    assert reply["warnings"][0].endswith("/0/multipleOf cannot be enforced")
+    assert reply["warnings"][-1] == "and 20 more warnings"
+
+
 @pytest.mark.parametrize("depth", [10_000, 100_000])
 async def test_deeply_nested_json_is_refused(tmp_path: Path, depth: int) -> None:
     async with bare_connection(tmp_path) as connection:

@@ -127,9 +127,15 @@ def random_of(target: str, seed: int, number: int) -> Random:
 
 
 async def fuzz(
-    target: Target[Any], directory: Path, *, seed: int, count: int, first: int = 0, until: float | None = None
+    target: Target[Any],
+    directory: Path,
+    *,
+    seed: int,
+    count: int,
+    first: int = 0,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Check so many inputs, but begin none after `until` (of `time.monotonic`). Failed ones go into files."""
+    """Check so many inputs, but begin none once it is over. Failed ones go into files."""
     report = Report(target=target.name, seed=seed, first=first)
     began = time.monotonic()
     numbers = iter(range(first, first + count))
@@ -138,7 +144,7 @@ async def fuzz(
     async def work() -> None:
         nonlocal taken
         for number in numbers:
-            if (until is not None and time.monotonic() > until) or len(report.findings) >= MOST_FINDINGS:
+            if is_over() or len(report.findings) >= MOST_FINDINGS:
                 return
             taken += 1
             if taken == count // 4 + 1:
