@@ -14,8 +14,8 @@ from typing import ClassVar, Self
 RETRY_AFTER_MS = 1000
 """When to try again if the time until that succeeds is unknown."""
 MESSAGE_CHARACTERS = 4096
-"""How much of a message is kept. It may repeat what a client sent, which may have a megabyte, and a reply that is
-larger than a message of NATS may be would never arrive."""
+"""How much of a message is kept. It may repeat what a client sent, which may have a megabyte; and a reply that
+is larger than a message of NATS may be would never arrive."""
 
 
 def shortened(text: str, most: int) -> str:

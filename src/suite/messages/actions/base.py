@@ -68,7 +68,7 @@ _WARNING_CHARACTERS = 512
 
 
 def brief(warnings: tuple[str, ...]) -> tuple[str, ...]:
-    """Warnings as replies have them: short and not too many, as they may repeat a megabyte of what was sent."""
+    """Warnings as replies have them: short and not too many, as they may repeat much of what was sent."""
     kept = tuple(shortened(each, _WARNING_CHARACTERS) for each in warnings[:_MOST_WARNINGS])
     more = len(warnings) - len(kept)
     return (*kept, f"and {more} more warnings") if more else kept
