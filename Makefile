@@ -21,7 +21,10 @@ ROUTER_CMAKE_ARGS ?= -DCMAKE_CXX_FLAGS=-U__AMX_INT8__ -DLLAMA_BUILD_TESTS=OFF -D
 # Each job takes up to 1 GB.
 LLAMA_CPP_BUILD_JOBS ?= 2
 
-.PHONY: demo test fuzz check docs bench bench-peers bench-router schemas format lock clean
+# Which faults, how often and by which chance: FAULTS="--rounds 20 --each 2 --seed 7", as tests/support/durability says.
+FAULTS ?=
+
+.PHONY: demo test fuzz faults check docs bench bench-peers bench-router schemas format lock clean
 
 demo: $(VENV)/.installed $(MODEL)
 	@$(BIN)/suite demo --model $(MODEL)
@@ -34,6 +37,10 @@ test: $(VENV)/.dev-installed $(MODEL) $(TEST_MODEL) $(NODE_MODULES)
 fuzz: $(VENV)/.dev-installed $(MODEL)
 	PYTHONPATH=tests $(BIN)/python -m support.fuzzing $(TARGET) $(if $(SEED),--seed $(SEED)) \
 		$(if $(COUNT),--count $(COUNT)) $(if $(FIRST),--first $(FIRST))
+
+# Faults under load, the long form: some 15 minutes on a machine that does nothing else. It needs the right to mount.
+faults: $(VENV)/.dev-installed
+	PYTHONPATH=tests $(BIN)/python -m support.durability $(FAULTS)
 
 check: $(VENV)/.dev-installed docs
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from generator import actions, decisions, errors, events, settings
+from generator import actions, decisions, errors, events, metrics, settings
 from suite.cli.main import commands
 
 _EXAMPLES = re.compile(r"^[\b]\n(?P<title>[A-Z][A-Za-z ]*):\n(?P<lines>(?:  .*\n?)+)", re.MULTILINE)
@@ -44,6 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/actions.md": actions.page(),
         "reference/events.md": events.page(),
         "reference/errors.md": errors.page(),
+        "reference/metrics.md": metrics.page(),
         "adr/index.md": decisions.page(Path(config.docs_dir) / "adr"),
     }
     for path, text in pages.items():

@@ -111,6 +111,9 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "cluster_file_unusable": "`suite serve`, `suite cluster`",
     "openssl_not_found": "`suite cluster`",
     "log_of_other_kind": "`suite serve`",
+    "backup_unusable": "`suite restore`",
+    "backup_differs": "`suite backup`",
+    "log_exists": "`suite restore`",
     "server_unsuitable": "`suite serve`, or a client that reads the log",
     "invalid_configuration": "any command",
     "not_installed": "a command whose part is not installed",
@@ -134,7 +137,7 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "digest_mismatch": "`suite pull`, `suite push`",
     "disk_full": "`suite pull`, `suite push`",
     "pull_running": "`suite pull`, `suite push`",
-    "file_name_taken": "`suite push`",
+    "file_name_taken": "`suite push`, `suite backup`",
     "store_full": "`suite push`",
 }
 """Errors that no action answers with, and where they come from."""

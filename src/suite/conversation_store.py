@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from suite.bus.bucket import Bucket
 from suite.bus.connection import Connection
+from suite.circuit_breaker import CircuitBreaker
 from suite.domain.moving import StoreSpeed, is_worth_moving, patience_seconds
 from suite.engine.snapshots.file import Saved, from_bytes, to_bytes
 from suite.errors import SuiteError
@@ -24,7 +25,15 @@ REMOVE_SECONDS: Final = 0.5
 class ConversationStore:
     """Takes the states of conversations to give them to other nodes, and measures how fast that is."""
 
-    def __init__(self, connection: Connection, spec: MovingSpec, *, new_id: NewId, clock: Clock) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        spec: MovingSpec,
+        *,
+        breaker: CircuitBreaker,
+        new_id: NewId,
+        clock: Clock,
+    ) -> None:
         self._bucket = Bucket(
             connection,
             spec.bucket,
@@ -33,6 +42,7 @@ class ConversationStore:
             storage="memory",  # conversations are on no other disk
             replicas=spec.replicas,
             new_id=new_id,
+            breaker=breaker,
         )
         self._new_id = new_id
         self._clock = clock

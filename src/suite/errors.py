@@ -14,8 +14,8 @@ from typing import ClassVar, Self
 RETRY_AFTER_MS = 1000
 """When to try again if the time until that succeeds is unknown."""
 MESSAGE_CHARACTERS = 4096
-"""How much of a message is kept. It may repeat what a client sent, which may have a megabyte; and a reply that
-is larger than a message of NATS may be would never arrive."""
+"""How much of a message is kept. It may repeat what a client sent, which may have a megabyte; and a reply
+that is larger than a message of NATS may be would never arrive."""
 
 
 def shortened(text: str, most: int) -> str:
@@ -633,6 +633,24 @@ class LogOfOtherKind(SuiteError):
     """The log in the data directory is a single server's, and a cluster is to be joined, or the reverse."""
 
     code = "log_of_other_kind"
+
+
+class BackupUnusable(SuiteError):
+    """The file is no backup of the log, or it was cut off or altered: take another one."""
+
+    code = "backup_unusable"
+
+
+class BackupDiffers(SuiteError):
+    """The read models of the service are not those that its backup gives: see `suite health`."""
+
+    code = "backup_differs"
+
+
+class LogExists(SuiteError):
+    """There is a log already, and nothing was changed: restore into an empty directory or another NATS."""
+
+    code = "log_exists"
 
 
 class ServerUnsuitable(SuiteError):

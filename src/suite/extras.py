@@ -11,9 +11,9 @@ Extra: TypeAlias = Literal["serve", "http", "hub", "otlp", "zmq"]
 
 _MODULES: Final[dict[Extra, tuple[str, ...]]] = {
     "serve": ("aiosqlite", "ddsketch", "jinja2", "llama_cpp", "psutil", "uvloop", "watchfiles", "yaml"),
-    "http": ("httptools", "prometheus_client", "starlette", "uvicorn", "uvloop"),
+    "http": ("httptools", "opentelemetry.sdk", "prometheus_client", "starlette", "uvicorn", "uvloop"),
     "hub": ("huggingface_hub",),
-    "otlp": ("opentelemetry.exporter.otlp.proto.http",),
+    "otlp": ("opentelemetry.exporter.otlp.proto.http", "opentelemetry.exporter.otlp.proto.grpc"),
     "zmq": ("zmq",),
 }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
-from suite.bus.bucket import Bucket
+from suite.bus.bucket import Bucket, store_breaker
 from suite.bus.connection import Message
 from suite.engine.snapshots.file import Saved, pack, to_bytes
 from suite.errors import ConversationGone, StoreFull
@@ -60,6 +61,7 @@ def bucket(on: Stage) -> Bucket:
         storage="memory",
         replicas=1,
         new_id=new_id,
+        breaker=store_breaker(MOVING.bucket, node="box1", clock=time.monotonic),
     )
 
 

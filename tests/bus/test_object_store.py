@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import anyio
 import msgspec
 import pytest
 
-from suite.bus.bucket import Bucket
+from suite.bus.bucket import Bucket, store_breaker
 from suite.bus.connection import Connection, Message
 from suite.bus.credentials import Credentials
 from suite.bus.embedded import EmbeddedServer
@@ -121,6 +122,7 @@ async def test_in_a_cluster_a_server_that_is_away_stops_nothing(tmp_path: Path) 
                 storage=storage,
                 replicas=3,
                 new_id=new_id,
+                breaker=store_breaker(f"SUITE_{storage}", node="box1", clock=time.monotonic),
             )
             for storage in STORAGES
         ]

@@ -55,6 +55,7 @@ class FakeRouter:
         self.routed: list[str] = []
         self.rescued: list[str] = []
         self.given_back: list[str] = []
+        self.passed_on: list[str] = []
         self.ended: list[str] = []
         self.is_elsewhere = False
 
@@ -67,6 +68,11 @@ class FakeRouter:
         del action, request, message
         self.rescued.append(error.code)
         return False
+
+    async def pass_on(self, message: Message) -> bool:
+        if not isinstance(message, Arrival):
+            self.passed_on.append(message.subject)
+        return not isinstance(message, Arrival)
 
     async def give_back(self, message: Message) -> bool:
         if isinstance(message, Arrival):
@@ -169,3 +175,13 @@ async def test_what_is_switched_off_here_is_served_by_another_node(tmp_path: Pat
         await made.connection.publish("suite.action.ask", b"{}", reply=made.reply)
         await eventually(lambda: made.answers)
         assert [each["code"] for each in made.answers] == ["disabled"]
+
+
+async def test_what_nobody_has_begun_at_a_stop_is_passed_on_to_another_node(tmp_path: Path) -> None:
+    router = FakeRouter()
+    async with rig(tmp_path, router) as made:
+        for _ in range(2):
+            await made.connection.publish("suite.action.wait", b"{}", reply=made.reply)
+        await eventually(lambda: router.routed == ["wait"])
+    assert router.passed_on == ["suite.action.wait"], "the one that runs may have done something already"
+    assert not router.given_back

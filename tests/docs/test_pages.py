@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import yaml
 
-from generator import actions, decisions, errors, events, settings
+from generator import actions, decisions, errors, events, metrics, settings
 from generator.markdown import code
 from suite.cli.main import commands
 from suite.config import load_configuration
@@ -95,7 +95,8 @@ def test_the_references_have_everything() -> None:
     for row in rows:
         if row.variable and row.default.startswith("`"):
             assert len(from_environment({row.variable: row.default.strip('`"')})) == 1, row.variable
-    for page in (settings.page(), actions.page(), events.page(), errors.page(), decisions.page(DOCS / "adr")):
+    pages = (actions, errors, events, metrics, settings)
+    for page in (*(each.page() for each in pages), decisions.page(DOCS / "adr")):
         assert page.startswith("# ")
 
 

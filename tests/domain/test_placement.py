@@ -332,7 +332,7 @@ def test_nodes_are_found_as_if_all_were_looked_at(rounds: list[list[NodeView]], 
     assert set(nodes.hosted) == {id for each in known.values() for id in each.hosted}
     for id in (MODEL, "other", "a", "b", "c", "none"):
         assert names(nodes.hosting(id)) == {name for name, each in known.items() if id in each.hosted}
-        offering = [(offered, name) for offered, views in nodes.offering(id) for name in views]
+        offering = [(offered, name) for offered, views, _ in nodes.offering(id) for name in views]
         assert sorted(offering, key=lambda pair: pair[1]) == sorted(
             ((each.offered[id], name) for name, each in known.items() if id in each.offered),
             key=lambda pair: pair[1],

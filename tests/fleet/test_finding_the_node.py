@@ -27,5 +27,8 @@ async def test_a_model_that_only_one_node_has_is_served_whoever_takes_the_reques
             await found.acquainted()
             for name in [*models] * 10:
                 assert (await found.client.tokenize(f"of-{name}", "Once")).tokens
+            for _ in range(10):  # also what each node answers for itself, and one gathers
+                found_models = (await found.client.list_models()).models
+                assert {each.model_id for each in found_models} == {f"of-{name}" for name in models}
             with pytest.raises(Disabled, match="enable_gguf_management"):
                 await found.client.on_node("box4").load_model("of-box1")

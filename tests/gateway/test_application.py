@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, cast
 
 import anyio
@@ -19,6 +19,8 @@ from suite.gateway.gateway import Gateway
 from suite.identity import new_id, utc_now
 from suite.messages.actions.status import HealthCheckReply
 from suite.messages.signals import Chunk, Signal
+from suite.telemetry import exposing
+from suite.telemetry.exposition import Exposition
 
 ORIGIN = "http://localhost:3000"
 
@@ -49,14 +51,26 @@ class Broken:
         raise ZeroDivisionError(fields["model_id"])
 
 
+@pytest.fixture
+def asked() -> Iterator[Asked]:
+    """Measures while the test runs."""
+    with exposing("off", node="test", process="gateway") as exposition:
+        yield Asked(exposition)
+
+
 class Asked:
     """What came back for one chat, and the gateway that was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, exposition: Exposition) -> None:
         self.client = Broken()
-        client = cast("Client", self.client)
         self.gateway = Gateway(
-            client, Everybody([ORIGIN]), load_seconds=1, new_id=new_id, now=utc_now, clock=time.monotonic
+            cast("Client", self.client),
+            Everybody([ORIGIN]),
+            exposition=exposition,
+            load_seconds=1,
+            new_id=new_id,
+            now=utc_now,
+            clock=time.monotonic,
         )
         self.app = application(self.gateway, cors_origins=[ORIGIN])
         self.status = 0
@@ -100,9 +114,8 @@ class Asked:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_to_a_bug_has_the_headers_of_each_answer_and_is_counted(
-    stream: bool, caplog: pytest.LogCaptureFixture
+    stream: bool, asked: Asked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = Asked()
     await asked.chat(max_tokens=1, stream=stream)
     assert (asked.status, json.loads(asked.body)["error"]["type"]) == (500, "server_error")
     assert asked.headers["x-request-id"] == "mine"
@@ -116,9 +129,8 @@ async def test_an_answer_to_a_bug_has_the_headers_of_each_answer_and_is_counted(
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/api/chat"])
 async def test_a_stream_that_a_bug_breaks_ends_with_an_error(
-    path: str, caplog: pytest.LogCaptureFixture
+    path: str, asked: Asked, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = Asked()
     await asked.chat(path, max_tokens=2, options={"num_predict": 2}, stream=True)
     assert asked.status == 200
     assert b"Once" in asked.body
@@ -127,8 +139,7 @@ async def test_a_stream_that_a_bug_breaks_ends_with_an_error(
     assert any(record.exc_info for record in caplog.records)
 
 
-async def test_the_service_is_asked_for_its_health_once_a_second_at_most() -> None:
-    asked = Asked()
+async def test_the_service_is_asked_for_its_health_once_a_second_at_most(asked: Asked) -> None:
     async with anyio.create_task_group() as tasks:
         for path in ("/health", "/readyz", "/health"):
             tasks.start_soon(asked.send, "GET", path)

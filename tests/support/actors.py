@@ -34,6 +34,7 @@ from suite.messages.actor import (
 )
 from suite.messages.signals import AnySignal, Chunk
 from suite.messages.subjects import Subjects
+from suite.messages.tracing import TraceSettings
 from suite.node.process import ActorProcess
 
 NODE, INSTANCE, MODEL = "box1", "instance-1", "model-1"
@@ -203,7 +204,7 @@ def spec(path: Path, *, nats: NatsAccess, **settings: object) -> ActorSpec:
         "slots": 2,
         "queue_limit": 4,
         "usage_retention_seconds": 0,
-        "tracing": "off",
+        "tracing": TraceSettings(),
     }
     return msgspec.convert({**defaults, "nats": msgspec.to_builtins(nats), **settings}, ActorSpec)
 

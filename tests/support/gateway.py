@@ -110,11 +110,13 @@ def running_node(models: Path, data_dir: Path, *options: str) -> Iterator[None]:
 
 
 @contextmanager
-def beside_a_node(models: Path, data_dir: Path, *options: str) -> Iterator[RunningGateway]:
+def beside_a_node(
+    models: Path, data_dir: Path, *options: str, environ: Mapping[str, str] | None = None
+) -> Iterator[RunningGateway]:
     """`suite serve --http` on a directory of models."""
     data_dir.mkdir(parents=True, exist_ok=True)
     serve = ["serve", "--data-dir", str(data_dir), "--models-dir", str(models), "--http", "127.0.0.1:0"]
-    with _process([*serve, *options], data_dir / "serve.log") as node:
+    with _process([*serve, *options], data_dir / "serve.log", environ) as node:
         _wait_for_node(node, data_dir)
         url = ConnectionFile.read(data_dir).http
         assert url is not None
@@ -161,8 +163,11 @@ def _wait_for_node(process: subprocess.Popen[bytes], data_dir: Path) -> None:
 
 
 @contextmanager
-def _process(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    arguments: list[str], log: Path, environ: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SUITE_")}
+    environment |= environ or {}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "suite", *arguments],

@@ -115,7 +115,7 @@ async def _page(
 
 def _more(request: ModelsPage, next_cursor: str | None, call: Call) -> tuple[str, ...]:
     """A word to clients that do not know of pages."""
-    if call.is_forwarded or next_cursor is None or request.cursor is not None or request.limit is not None:
+    if call.is_of_node or next_cursor is None or request.cursor is not None or request.limit is not None:
         return ()
     return ("there are more models than fit into one reply: ask again with next_cursor as cursor",)
 

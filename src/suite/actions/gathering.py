@@ -68,7 +68,7 @@ def gathered(
 
         @wraps(handler)
         async def for_fleet(node: Node, request: Q, call: Call) -> R:
-            is_for_one = call.is_forwarded or request.node is not None
+            is_for_one = call.is_of_node or request.node is not None
             if is_for_one or not (node.fleet.others or node.fleet.peers.lost):
                 return await handler(node, request, call)
             asked = _asked(node, request)

@@ -117,7 +117,7 @@ async def cancel_generation(
     try:
         return await _cancel(node, request, call)
     except GenerationNotFound:
-        if call.is_forwarded or request.node is not None or not node.fleet.others:
+        if call.is_of_node or request.node is not None or not node.fleet.others:
             raise
         # It may have been on its way from a node that had not got it yet to one that was asked before. That
         # node has sent it on before it answered, so it is there by now.

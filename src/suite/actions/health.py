@@ -14,6 +14,7 @@ from suite.bus.service import Call, action
 from suite.errors import ReadModelBehind, ReadModelUnavailable
 from suite.log import told
 from suite.messages.actions.status import (
+    BreakerInfo,
     GetLogEndReply,
     GetLogEndRequest,
     GetStatsReply,
@@ -71,6 +72,12 @@ def health(node: Node) -> HealthCheckReply:
             "NATS cannot be reached: it is tried again until it can, and nothing is answered till then",
         )
     foreign = node.foreign.found
+    breakers = breakers_of(node)
+    problems += tuple(
+        f"{each.name}, which this node depends on, does not answer: start it, or take it out of dependencies"
+        for each in breakers
+        if each.kind == "dependency" and each.state != "closed"
+    )
     own = NodeHealth(
         node=node.name,
         status="degraded" if problems else "HEALTHY",
@@ -78,6 +85,7 @@ def health(node: Node) -> HealthCheckReply:
         uptime=node.clock() - node.started,
         models_loaded=node.models_loaded,
         models_tracked=len(node.catalogue.models),
+        confinement=node.supervisor.confinement.found,
     )
     return HealthCheckReply(
         status=own.status,
@@ -97,7 +105,14 @@ def health(node: Node) -> HealthCheckReply:
         fleet_models=_fleet_models(node),
         warnings=node.fleet.inventory.differences.settings,
         log_servers=_log_servers(node),
+        breakers=tuple(each for each in breakers if each.state != "closed"),
     )
+
+
+def breakers_of(node: Node) -> tuple[BreakerInfo, ...]:
+    """The circuit breakers of this node, its quarantined models among them."""
+    models = node.supervisor.quarantine.breakers(node.models)
+    return (*node.breakers.infos(), *sorted(models, key=lambda each: each.name))
 
 
 def _log_servers(node: Node) -> LogServers | None:
@@ -125,6 +140,7 @@ async def get_stats(node: Node, _: GetStatsRequest, __: Call) -> GetStatsReply:
         projections=tuple(each.info for each in node.projections.by_name.values()),
         node_stats=(own,),
         fleet_models=_fleet_models(node),
+        breakers=breakers_of(node),
     )
 
 

@@ -35,6 +35,7 @@ def merged_health(_: HealthCheckRequest, replies: Mapping[str, HealthCheckReply]
         foreign_messages=foreign.foreign_messages,
         first_foreign_message=foreign.first_foreign_message,
         node_health=tuple(chain.from_iterable(each.node_health for each in every)),
+        breakers=tuple(chain.from_iterable(each.breakers for each in every)),
     )
 
 
@@ -49,6 +50,7 @@ def merged_stats(_: GetStatsRequest, replies: Mapping[str, GetStatsReply]) -> Ge
         memories=tuple(chain.from_iterable(each.memories for each in every)),
         last_seq=max(each.last_seq for each in every),
         node_stats=tuple(chain.from_iterable(each.node_stats for each in every)),
+        breakers=tuple(chain.from_iterable(each.breakers for each in every)),
     )
 
 

@@ -168,7 +168,7 @@ def _calibration(calibration: Calibration) -> CalibrationInfo:
 @action("preload_models", limit=WAITING, queue=0, route="each")
 async def preload_models(node: Node, request: PreloadModelsRequest, call: Call) -> PreloadModelsReply:
     """Load models, each on the node that is best for it; none is evicted for another one of them."""
-    if call.is_forwarded or request.node is not None or not node.fleet.others:
+    if call.is_of_node or request.node is not None or not node.fleet.others:
         return await _preload(node, request, call)
     # Another node may not know by which other name a model is called here.
     ids = {node.fleet.canonical(each): each for each in request.model_ids}
@@ -234,7 +234,7 @@ async def _preload(node: Node, request: PreloadModelsRequest, call: Call) -> Pre
 async def select_model(node: Node, request: SelectModelRequest, call: Call) -> SelectModelReply:
     """Select a model with a capability: loaded models come first, then the most trusted."""
     reply = await _selected(node, request, call)
-    return replace(reply, others=()) if call.is_forwarded else replace(reply, candidates=UNSET)
+    return replace(reply, others=()) if call.is_of_node else replace(reply, candidates=UNSET)
 
 
 def _merged_selection(_: SelectModelRequest, replies: Mapping[str, SelectModelReply]) -> SelectModelReply:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TypeVar
 
 import anyio
@@ -17,11 +17,12 @@ import msgspec
 from suite import telemetry
 from suite.actors.embeddings import Embeddings
 from suite.actors.generation import ClientGeneration, GenerationResources
-from suite.actors.metrics import SlotTurnover, StepMetrics
+from suite.actors.metrics import SlotTurnover, StepReports
 from suite.actors.moving import Moving
 from suite.actors.pipe import NodePipe, resident_bytes
 from suite.actors.tokens import Tokens
 from suite.bus.absence import NO_RESPONDERS
+from suite.bus.bucket import store_breaker
 from suite.bus.connection import Connection, Message
 from suite.conversation_store import ConversationStore
 from suite.engine.grammar.grammar import Grammars
@@ -31,6 +32,7 @@ from suite.errors import GenerationExists, InvalidRequest, Overloaded, SuiteErro
 from suite.identity import Clock, new_id, utc_now
 from suite.log import Log
 from suite.messages.actions.generation import CancelGenerationReply, CancelGenerationRequest
+from suite.messages.actions.status import Confinement
 from suite.messages.actor import (
     REPLY_HEADER,
     ActorReply,
@@ -58,6 +60,7 @@ from suite.messages.actor import (
 )
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
+from suite.tasks import background
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 R = TypeVar("R", bound=ActorReply)
@@ -71,6 +74,8 @@ FLUSH_SECONDS = 0.5
 SNAPSHOT_SECONDS = 1.5
 """How long writing the snapshots of conversations may take at the end."""
 
+_UNCONFINED = Confinement()
+
 _encode = msgspec.json.Encoder().encode
 _decode_handover = msgspec.json.Decoder(Handover).decode
 _decode_cancel = msgspec.json.Decoder(CancelGenerationRequest).decode
@@ -78,9 +83,18 @@ _decode_clear = msgspec.json.Decoder(Clear).decode
 
 
 async def serve(
-    spec: ActorSpec, engine: EngineThread, pipe: NodePipe, clock: Clock, new_seed: Callable[[], int]
+    spec: ActorSpec,
+    engine: EngineThread,
+    pipe: NodePipe,
+    clock: Clock,
+    new_seed: Callable[[], int],
+    *,
+    confinement: Confinement = _UNCONFINED,
 ) -> int:
-    """Serve until told to end; returns the exit code. Reports errors of the start to the node."""
+    """Serve until told to end; returns the exit code. Reports errors of the start to the node.
+
+    `confinement`: how this process is confined, as it is told to the node.
+    """
     subjects = Subjects(spec.subject_root)
     source = f"/node/{spec.node}/{spec.model_id}"
     try:
@@ -101,8 +115,6 @@ async def serve(
                 ) as log,
             ):
                 model = await asyncio.wrap_future(engine.loaded)
-                if spec.tracing != "off":
-                    engine.observe(StepMetrics(spec.model_id))
                 leave_core = nullcontext if engine.cores is None else engine.cores.leave_one
                 prompter = Prompter(
                     model.vocabulary,
@@ -111,10 +123,17 @@ async def serve(
                     new_id,
                     chat_template=spec.chat_template,
                     leave_core=leave_core,
+                    confined=spec.confinement is not None,
                 )
                 moving: Moving | None = None
                 if spec.moving is not None:
-                    store = ConversationStore(connection, spec.moving, new_id=new_id, clock=clock)
+                    store = ConversationStore(
+                        connection,
+                        spec.moving,
+                        breaker=store_breaker(spec.moving.bucket, node=spec.node, clock=clock),
+                        new_id=new_id,
+                        clock=clock,
+                    )
                     moving = Moving(spec, store, connection=connection, engine=engine, clock=clock)
                 resources = GenerationResources(
                     spec=spec,
@@ -122,12 +141,14 @@ async def serve(
                     log=log,
                     engine=engine,
                     prompter=prompter,
-                    grammars=Grammars(spec.model_path, leave_core=leave_core),
+                    grammars=Grammars(
+                        spec.model_path, leave_core=leave_core, confined=spec.confinement is not None
+                    ),
                     clock=clock,
                     new_seed=new_seed,
                     moving=moving,
                 )
-                actor = ModelActor(resources, subjects, pipe, buffers=model.buffers)
+                actor = ModelActor(resources, subjects, pipe, buffers=model.buffers, confinement=confinement)
                 await actor.run()
     except SuiteError as error:
         pipe.report(Failed(code=error.code, message=error.message))
@@ -145,12 +166,14 @@ class ModelActor:
         pipe: NodePipe,
         *,
         buffers: tuple[Buffer, ...] = (),
+        confinement: Confinement = _UNCONFINED,
     ) -> None:
-        """`buffers`: what the engine has allocated for the model."""
+        """`buffers`: what the engine has allocated for the model. `confinement`: of this process."""
         self._resources = resources
         self._subjects = subjects
         self._pipe = pipe
         self._buffers = buffers
+        self._confinement = confinement
         self._generations: dict[str, ClientGeneration] = {}
         self._receipts: dict[str, ClientGeneration] = {}
         self._inbox = resources.connection.new_inbox()
@@ -186,10 +209,15 @@ class ModelActor:
                 await connection.subscribe(
                     self._subjects.actor(spec.node, spec.instance_id, "generate"), self._on_generate
                 )
-                self._pipe.report(Ready(resident_bytes=resident_bytes(), buffers=self._buffers))
+                self._pipe.report(
+                    Ready(
+                        resident_bytes=resident_bytes(), buffers=self._buffers, confinement=self._confinement
+                    )
+                )
                 self._tasks.start_soon(self._warm_up)
-                async for _ in signals:
-                    break
+                async with self._reporting_steps():
+                    async for _ in signals:
+                        break
                 self._end_reason = self._pipe.end_reason
                 limit.deadline = anyio.current_time() + END_SECONDS
                 for generation in list(self._generations.values()):
@@ -208,6 +236,18 @@ class ModelActor:
             await anyio.to_thread.run_sync(self._resources.prompter.warm_up, abandon_on_cancel=True)
         except SuiteError as error:
             logger.warning("%s", error.message)
+
+    @asynccontextmanager
+    async def _reporting_steps(self) -> AsyncIterator[None]:
+        """Tell the node of the engine's steps during the block, if it wants to know."""
+        if not self._resources.spec.measures:
+            yield
+            return
+        steps = StepReports(self._pipe)
+        self._resources.engine.observe(steps)
+        async with background() as tasks:
+            tasks.start_soon(steps.run)
+            yield
 
     # --- messages -------------------------------------------------------------------------------------------
 
@@ -258,7 +298,8 @@ class ModelActor:
     ) -> None:
         """Send the answer to a request, or its error. Generations go on, whatever fails."""
         try:
-            reply = await answer(message.data)
+            with self._processing(message):
+                reply = await answer(message.data)
         except SuiteError as error:
             reply = _refusal(kind, error)
         except Exception:
@@ -270,6 +311,10 @@ class ModelActor:
             logger.warning("an answer to the node is lost: %s", error.message)
             with suppress(SuiteError):
                 await self._reply(message, _refusal(kind, error))
+
+    def _processing(self, message: Message) -> AbstractContextManager[None]:
+        operation = message.subject.rpartition(".")[2]
+        return telemetry.processing("process", self._subjects.each_actor(operation), headers=message.headers)
 
     async def _on_generate(self, message: Message) -> None:
         try:

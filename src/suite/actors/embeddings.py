@@ -15,6 +15,7 @@ import anyio.to_thread
 from suite.actors.generation import GenerationResources
 from suite.actors.metrics import SlotTurnover
 from suite.actors.pipe import resident_bytes
+from suite.actors.tracing import note_tokens, pooling
 from suite.engine.embedding import Embedder, too_long
 from suite.engine.engine import Engine
 from suite.engine.llama_model import LlamaModel
@@ -75,13 +76,17 @@ class Embeddings:
         raise RequestTimeout(f"the vectors took more than {seconds:g} s: send fewer texts at once")
 
     async def _embedded(self, request: Embed) -> Embedded:
-        inputs = await _made(self._inputs(request))
-        vectors = await self._computed(partial(self._vectors, request, inputs))
+        with pooling("embed", self._resources.spec.model_id):
+            inputs = await _made(self._inputs(request))
+            vectors = await self._computed(partial(self._vectors, request, inputs))
+            note_tokens(sum(map(len, inputs)))
         return Embedded(embeddings=vectors, tokens=sum(map(len, inputs)), resident_bytes=resident_bytes())
 
     async def _ranked(self, request: Rank) -> Ranked:
-        inputs = await _made(self._pairs.all(request.query, request.documents))
-        scores = await self._computed(partial(self._scores, request, inputs))
+        with pooling("rank", self._resources.spec.model_id):
+            inputs = await _made(self._pairs.all(request.query, request.documents))
+            scores = await self._computed(partial(self._scores, request, inputs))
+            note_tokens(sum(map(len, inputs)))
         return Ranked(scores=scores, tokens=sum(map(len, inputs)), resident_bytes=resident_bytes())
 
     @cached_property

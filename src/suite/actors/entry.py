@@ -4,25 +4,29 @@ It waits for its spec, which may come at once or after hours (`suite.node.standb
 while it connects to NATS, tells its node, and serves requests until SIGTERM or until its node is gone.
 llama.cpp runs in a thread of its own, and nothing here blocks on it.
 
+Before it opens the model's file, which is not trusted, it gives up every right that it does not need
+(`suite.actors.rights`). Threads that run by then would keep theirs, so there are none.
+
 The order of imports decides how soon a model answers. The engine is imported first, so that a load can start.
-The rest is imported in a thread while the process waits for its spec or loads the model. Modules that only
-some specs need are imported when they are needed.
+The rest is imported in a thread while the process waits for its spec, or while it loads the model if it has
+its spec by then. Modules that only some specs need are imported when they are needed.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Thread
 
 from suite.actors.pipe import NodePipe, exit_process
+from suite.actors.rights import rights
 from suite.actors.state_key import content_of, state_key
+from suite.confinement.confinement import confine
 from suite.core_table import SharedCores
 from suite.engine.gguf.signature import Signature
 from suite.engine.llama_model import ContextSettings
@@ -31,7 +35,9 @@ from suite.engine.snapshots.snapshots import Snapshots
 from suite.engine.thread import EngineThread
 from suite.errors import LoadCancelled, ModelFileInvalid
 from suite.identity import new_id, utc_now
-from suite.messages.actor import LOG_FORMAT, ActorSpec, Failed, Imported, Loading
+from suite.messages.actions.status import Confinement
+from suite.messages.actor import ActorSpec, Failed, Imported, Loading
+from suite.process_log import log_to_stderr
 
 _PROGRESS_STEP = 0.01
 # uvloop, because CPU time that the event loop takes is lost to decoding.
@@ -41,16 +47,23 @@ _LOOP = {"use_uvloop": True}
 def main() -> None:
     """Serve one model until SIGTERM, or until the node ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
+    log_to_stderr("json")  # the node reads it, and logs it again as it is configured
     pipe = NodePipe.claim()
     rest = Thread(target=_import_the_rest, args=[pipe], name="imports", daemon=True)
-    rest.start()
+    is_standby = not pipe.has_spec()
+    if is_standby:
+        rest.start()
     spec = pipe.receive_spec()
     if spec is None:
         exit_process(0)
-    pipe.end_with_node()
     signal.signal(signal.SIGTERM, lambda _number, _frame: _give_up(pipe))
     pipe.report(Loading(fraction=0.0))
+    if is_standby:
+        rest.join()
+    confinement = _confine(spec)
+    if not is_standby:
+        rest.start()
+    pipe.end_with_node()
     engine = EngineThread(
         spec.model_path,
         _settings(spec),
@@ -65,7 +78,14 @@ def main() -> None:
 
     from suite.actors.actor import serve
 
-    exit_process(anyio.run(serve, spec, engine, pipe, time.monotonic, _new_seed, backend_options=_LOOP))
+    run = partial(serve, spec, engine, pipe, time.monotonic, _new_seed, confinement=confinement)
+    exit_process(anyio.run(run, backend_options=_LOOP))
+
+
+def _confine(spec: ActorSpec) -> Confinement:
+    if spec.confinement is None:
+        return Confinement()
+    return confine(rights(spec, memory_bytes=spec.confinement.memory_bytes))
 
 
 def _import_the_rest(pipe: NodePipe) -> None:

@@ -16,7 +16,6 @@ from uuid import NAMESPACE_OID, uuid5
 import anyio
 import msgspec
 from msgspec import UNSET
-from opentelemetry.trace import SpanKind
 
 from suite import telemetry
 from suite.actors.choice import PendingChoice
@@ -24,6 +23,7 @@ from suite.actors.feed import Feed, TextDelta
 from suite.actors.metrics import timings, usage
 from suite.actors.moving import Moving
 from suite.actors.preparation import engine_request, prepare
+from suite.actors.tracing import generating, note_answer, note_text, operation_of
 from suite.bus.absence import Absence
 from suite.bus.connection import Connection
 from suite.bus.service import terminate
@@ -36,11 +36,12 @@ from suite.errors import SuiteError, TooLarge
 from suite.identity import Clock
 from suite.log import Log
 from suite.messages.actions.base import brief
-from suite.messages.actions.generation import GenerateTextReply, Timings, Usage
+from suite.messages.actions.generation import Choice, GenerateTextReply, Timings, Usage
 from suite.messages.actor import ActorSpec, Finished, GenerationProgress, Handover
 from suite.messages.events import Generated, Outcome
 from suite.messages.logprobs import PromptToken
 from suite.messages.signals import HEARTBEAT_SECONDS, Chunk, Heartbeat, Signal
+from suite.messages.subjects import Subjects
 from suite.tasks import background
 
 logger = logging.getLogger("suite.actor")
@@ -150,10 +151,33 @@ class ClientGeneration:
 
     async def run(self, headers: Mapping[str, str]) -> Finished:
         """Generate, append the event, and send the final message. Raises nothing except cancellation."""
-        failure: SuiteError | None = None
+        with self._processing(headers):
+            failure, seq = await self._answered()
+            if failure is not None:
+                telemetry.fail(failure)
+            with telemetry.sending("reply", "_INBOX", attributes={"messaging.destination.temporary": True}):
+                await self._conclude(failure, seq)
+        tokens = usage(self._generations) if self._choices else _NOTHING
+        return Finished(
+            generation_id=self._id,
+            prompt_tokens=tokens.prompt_tokens,
+            reused_tokens=tokens.reused_tokens,
+            completion_tokens=tokens.completion_tokens,
+            outcome=self._outcome,
+            seq=seq,
+            unsaved_tokens=_unsaved_tokens(self._generations),
+            operation=operation_of(self._request),
+            error="" if failure is None else failure.code,
+            waited_ms=self._waited_ms,
+            seconds=self._resources.clock() - self._accepted,
+            timings=self._timings() if self._choices else None,
+        )
+
+    async def _answered(self) -> tuple[SuiteError | None, int | None]:
+        """Generate and append. Returns the error that the client gets, if any, and the seq of the event."""
         seq: int | None = None
         try:
-            with self._span(headers):
+            with generating(self._request, self._resources.spec.model_id):
                 async with background() as tasks:
                     if self._request.stream:
                         tasks.start_soon(self._beat)
@@ -165,22 +189,12 @@ class ClientGeneration:
                 if self._feed.failure is not None:
                     raise self._feed.failure
         except SuiteError as error:
-            failure = error
+            return error, seq
         except Exception:
             logger.exception("generation %s failed unexpectedly", self._id)
             self.cancel("failed")  # the engine must not go on: nobody gets the text
-            failure = SuiteError(_INTERNAL_ERROR)
-        await self._conclude(failure, seq)
-        tokens = usage(self._generations) if self._choices else _NOTHING
-        return Finished(
-            generation_id=self._id,
-            prompt_tokens=tokens.prompt_tokens,
-            reused_tokens=tokens.reused_tokens,
-            completion_tokens=tokens.completion_tokens,
-            outcome=self._outcome,
-            seq=seq,
-            unsaved_tokens=_unsaved_tokens(self._generations),
-        )
+            return SuiteError(_INTERNAL_ERROR), seq
+        return None, seq
 
     async def _generate(self) -> None:
         async with AsyncExitStack() as session:
@@ -319,12 +333,8 @@ class ClientGeneration:
         if not self._choices:
             return None
         spec, tokens, times = self._resources.spec, usage(self._generations), self._timings()
-        telemetry.annotate(
-            gen_ai__usage__input_tokens=tokens.prompt_tokens,
-            gen_ai__usage__output_tokens=tokens.completion_tokens,
-            gen_ai__response__finish_reasons=self._outcome,
-            suite__reused_tokens=tokens.reused_tokens,
-        )
+        note_answer(self._id, spec.model_id, tokens, times, self._finish_reasons)
+        note_text(self._finished_choices)
         try:
             return await self._resources.log.append(
                 Generated(
@@ -394,7 +404,7 @@ class ClientGeneration:
     def _success(self, seq: int | None) -> GenerateTextReply:
         asked, tokens = self._request, usage(self._generations)
         assert seq is not None
-        choices = tuple(choice.finished(asked, self._id, self._outcome) for choice in self._choices)
+        choices = self._finished_choices()
         first = choices[0]
         return GenerateTextReply(
             node=self._resources.spec.node,
@@ -427,18 +437,20 @@ class ClientGeneration:
     def _timings(self) -> Timings:
         return timings(self._generations, accepted=self._accepted, now=self._resources.clock())
 
-    def _span(self, headers: Mapping[str, str]) -> AbstractContextManager[None]:
-        model_id = self._resources.spec.model_id
-        return telemetry.span(
-            f"generate_text {model_id}",
-            kind=SpanKind.CONSUMER,
+    def _finished_choices(self) -> tuple[Choice, ...]:
+        return tuple(choice.finished(self._request, self._id, self._outcome) for choice in self._choices)
+
+    @property
+    def _finish_reasons(self) -> list[str]:
+        """Why each choice has ended."""
+        return [each.outcome or self._outcome for each in self._generations]
+
+    def _processing(self, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        return telemetry.processing(
+            "process",
+            Subjects(self._resources.spec.subject_root).each_actor("generate"),
             headers=headers,
-            gen_ai__operation__name="chat" if self._request.messages is not None else "text_completion",
-            gen_ai__provider__name="llama.cpp",
-            gen_ai__request__model=model_id,
-            gen_ai__request__max_tokens=self._request.max_tokens,
-            gen_ai__request__temperature=self._request.temperature,
-            suite__generation_id=self._id,
+            attributes={"messaging.message.conversation_id": self._id},
         )
 
 

@@ -1,18 +1,27 @@
-"""The usage and timings of generations, for replies and events, and metrics of the engine's steps."""
+"""The usage and timings of generations, for replies and events, and the engine's steps, for the node."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
-from suite import telemetry
+import anyio
+
+from suite.actors.pipe import NodePipe
 from suite.engine.engine import StepStats
 from suite.engine.generation import Generation
 from suite.errors import RETRY_AFTER_MS, Overloaded
 from suite.messages.actions.generation import Timings, Usage
+from suite.messages.actor import Step, Stepped
 
 _SMOOTHING = 0.2
 """The weight of the latest duration in an exponential moving average."""
+_REPORT_SECONDS = 1.0
+_STEPS_A_REPORT = 256
+"""So that a report stays far below what the node takes in one piece."""
+_MOST_STEPS = 16_384
+"""More than any engine makes in a second: beyond it the oldest are not told."""
 
 
 def usage(choices: Sequence[Generation]) -> Usage:
@@ -72,23 +81,24 @@ class SlotTurnover:
         )
 
 
-class StepMetrics:
-    """Records the steps of one model's engine as OpenTelemetry histograms, `suite.engine.step.*`."""
+class StepReports:
+    """Collects the steps of the engine, and tells the node of them once a second."""
 
-    def __init__(self, model_id: str) -> None:
-        meter = telemetry.meter()
-        self._attributes = {"gen_ai.request.model": model_id}
-        self._seconds = meter.create_histogram("suite.engine.step.duration", unit="s")
-        self._tokens = meter.create_histogram("suite.engine.step.tokens", unit="{token}")
-        self._sequences = meter.create_histogram("suite.engine.step.sequences", unit="{sequence}")
-        self._waiting = meter.create_histogram("suite.engine.step.waiting", unit="{generation}")
-        self._threads = meter.create_histogram("suite.engine.step.threads", unit="{thread}")
+    def __init__(self, pipe: NodePipe) -> None:
+        self._pipe = pipe
+        self._steps: deque[Step] = deque(maxlen=_MOST_STEPS)
 
     def __call__(self, step: StepStats) -> None:
-        """Record a step."""
-        self._seconds.record(step.seconds, self._attributes)
-        self._tokens.record(step.tokens, self._attributes)
-        self._sequences.record(step.sequences, self._attributes)
-        self._waiting.record(step.waiting, self._attributes)
-        if step.threads is not None:
-            self._threads.record(step.threads, self._attributes)
+        """Take note of a step, in the engine's thread."""
+        self._steps.append(Step(*step))
+
+    async def run(self) -> None:
+        """Tell of them until cancelled."""
+        while True:
+            await anyio.sleep(_REPORT_SECONDS)
+            while self._steps:
+                self._pipe.report(Stepped(steps=tuple(self._taken())))
+
+    def _taken(self) -> Iterator[Step]:
+        for _ in range(min(len(self._steps), _STEPS_A_REPORT)):
+            yield self._steps.popleft()

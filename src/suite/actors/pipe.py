@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from select import select
 from typing import Final, NoReturn
 
 import msgspec
@@ -40,6 +41,10 @@ class NodePipe:
         reports = os.dup(_STDOUT)
         os.dup2(_STDERR, _STDOUT)
         return cls(reports)
+
+    def has_spec(self) -> bool:
+        """Whether the node has sent something already."""
+        return bool(select([_STDIN], [], [], 0)[0])
 
     def receive_spec(self) -> ActorSpec | None:
         """Wait for the first line of the input, which says what to load and how; None: the node has ended.

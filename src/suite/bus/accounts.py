@@ -197,6 +197,8 @@ def reading(stream: str) -> tuple[str, ...]:
         f"$JS.ACK.*.*.{stream}.>",  # with domain and account in front (ADR-15 of NATS)
         f"$JS.FC.{stream}.>",
         f"$JS.FC.*.*.{stream}.>",
+        f"$JS.API.STREAM.SNAPSHOT.{stream}",
+        f"$JS.SNAPSHOT.ACK.{stream}.>",
     )
 
 

@@ -87,7 +87,7 @@ class Call:
         It raises NodeStopping if the request is served elsewhere by now.
         """
         self.is_of_node = is_of_node
-        """Whether another node asks for itself, and not for a client."""
+        """Whether another node asks for itself, not for a client: then this one answers for itself only."""
         self.gone = anyio.Event()
         """Set when nobody receives the signals any more."""
 
@@ -97,11 +97,6 @@ class Call:
         if not self._request_id:
             self._request_id = self._new_id()
         return self._request_id
-
-    @property
-    def is_forwarded(self) -> bool:
-        """Whether another node has handed it over: this one then answers only for itself."""
-        return self.commit is not None
 
     @property
     def client(self) -> str | None:

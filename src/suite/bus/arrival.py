@@ -42,6 +42,12 @@ class Router(Protocol):
     async def rescue(self, action: Any, request: msgspec.Struct, message: Message, error: SuiteError) -> bool:
         """Hand a request over that this node cannot serve, though another may. Returns whether it did."""
 
+    async def pass_on(self, message: Message) -> bool:
+        """Have a request that nobody has begun taken by another node, since this one takes none any more.
+
+        Returns whether there is one. A request of another node is given back to that instead.
+        """
+
     async def give_back(self, message: Message) -> bool:
         """Give a request that is broken off back to the node that it came from, without waiting for that.
 

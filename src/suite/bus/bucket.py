@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import anyio
 
 from suite.bus.connection import Connection
 from suite.bus.object_store import ObjectStore, Storage
+from suite.circuit_breaker import CircuitBreaker
+from suite.domain.breaker import Policy
 from suite.errors import Unavailable
-from suite.identity import NewId
+from suite.identity import Clock, NewId
+
+STORE_POLICY: Final = Policy(failures=3, first_pause=1.0, longest_pause=60.0)
+
+
+def store_breaker(bucket: str, *, node: str, clock: Clock) -> CircuitBreaker:
+    """The circuit breaker around a bucket, for one process."""
+    return CircuitBreaker("object_store", bucket, STORE_POLICY, node=node, clock=clock)
 
 
 class Bucket:
@@ -26,8 +36,12 @@ class Bucket:
         storage: Storage,
         replicas: int,
         new_id: NewId,
+        breaker: CircuitBreaker,
     ) -> None:
-        """What nobody has removed after `ttl_seconds` expires. Objects never take more than `max_bytes`."""
+        """What nobody has removed after `ttl_seconds` expires. Objects never take more than `max_bytes`.
+
+        While `breaker` is open, nobody waits for an object store that does not answer.
+        """
         self._connection = connection
         self._name = name
         self._ttl_seconds = ttl_seconds
@@ -35,6 +49,7 @@ class Bucket:
         self._storage: Storage = storage
         self._replicas = replicas
         self._new_id = new_id
+        self._breaker = breaker
         self._opening = anyio.Lock()
         self._store: ObjectStore | None = None
 
@@ -45,7 +60,8 @@ class Bucket:
         Raises Unavailable, StoreFull and ServerUnsuitable.
         """
         try:
-            yield await self._open()
+            with self._breaker.guarding(Unavailable):
+                yield await self._open()
         except Unavailable:
             self._store = None
             raise

@@ -11,6 +11,7 @@ from suite.bus.wire import Message
 from suite.errors import Disabled, SuiteError, UnknownAction
 from suite.messages.jsonschema import schema_references
 from suite.messages.subjects import Subjects
+from suite.telemetry import instruments
 
 T = TypeVar("T")
 
@@ -26,13 +27,22 @@ class Endpoint(Generic[T]):
     def __init__(self, action: Action[T], subject: str) -> None:
         self.action = action
         self.subject = subject
-        self.span = f"process {subject}"
+        self._attributes = {
+            instruments.SYSTEM: "nats",
+            instruments.MESSAGING_OPERATION: "process",
+            instruments.MESSAGING_TYPE: "process",
+            instruments.DESTINATION: subject,
+        }
         self.running = 0
         self.waiting: deque[Message] = deque()
         self.requests = 0
         self.errors = 0
         self.busy_ns = 0
         self.last_error = ""
+
+    def attributes(self, error: str) -> dict[str, str]:
+        """What tells its measurements apart. `error`: the code of the error; empty: none."""
+        return {**self._attributes, instruments.ERROR: error} if error else self._attributes
 
     def info(self) -> dict[str, Any]:
         """The answer to `$SRV.INFO` for this endpoint."""

@@ -29,6 +29,9 @@ EXPECTED_SUBJECT: Final = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 EXPECTED_STREAM: Final = "Nats-Expected-Stream"
 
+LOG_RESTORED: Final = "suite.log.restored"
+"""The key in a stream's metadata for the restore by which it was made: each begins another history."""
+
 NO_MESSAGE: Final = 10037
 NO_JETSTREAM_LEADER: Final = 10008
 """The servers of a cluster have no leader at the moment."""
@@ -184,6 +187,12 @@ class StreamInfo(_Reply, frozen=True, kw_only=True):
     ts: datetime = datetime.fromtimestamp(0, UTC)
     """When the server gave this answer, by its clock."""
 
+    @property
+    def identity(self) -> str:
+        """What tells this stream from any other of its name, also from others of the same backup."""
+        restored = (self.config.get("metadata") or {}).get(LOG_RESTORED)
+        return self.created if restored is None else f"{self.created} restored {restored}"
+
 
 class ConsumerPosition(msgspec.Struct, frozen=True, kw_only=True):
     """How far a consumer has delivered: the last sequences of the consumer and of the stream."""
@@ -215,6 +224,10 @@ class _MessageReply(_Reply, frozen=True, kw_only=True):
 class _Names(_Reply, frozen=True, kw_only=True):
     streams: tuple[str, ...] | None = None
     total: int = 0
+
+
+class _Restoring(_Reply, frozen=True, kw_only=True):
+    deliver_subject: str = ""
 
 
 class _Deleted(_Reply, frozen=True, kw_only=True):
@@ -282,6 +295,24 @@ class JetStream:
     async def purge(self, subject_filter: str, *, timeout: float = 5.0) -> None:
         """Remove all messages under the filter."""
         await self._api(f"STREAM.PURGE.{self.stream}", {"filter": subject_filter}, _Deleted, timeout)
+
+    async def begin_snapshot(
+        self, *, inbox: str, chunk_bytes: int, window_bytes: int, timeout: float = 5.0
+    ) -> StreamInfo:
+        """Have the whole stream sent to an inbox (`suite.bus.stream_snapshot`). Returns it as it was then."""
+        wanted = {
+            "deliver_subject": inbox,
+            "no_consumers": True,
+            "chunk_size": chunk_bytes,
+            "window_size": window_bytes,
+        }
+        return await self._api(f"STREAM.SNAPSHOT.{self.stream}", wanted, StreamInfo, timeout)
+
+    async def begin_restore(self, config: Mapping[str, Any], *, timeout: float = 5.0) -> str:
+        """Begin to make the stream from a snapshot. Returns the subject that takes the chunks."""
+        wanted = {"config": config, "state": {}}
+        restoring = await self._api(f"STREAM.RESTORE.{self.stream}", wanted, _Restoring, timeout)
+        return restoring.deliver_subject
 
     # --- publishing ---------------------------------------------------------------------------------------
 

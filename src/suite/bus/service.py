@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -22,7 +22,6 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec.structs import replace
-from opentelemetry.trace import SpanKind
 
 from suite import telemetry
 from suite.bus.absence import NO_RESPONDERS
@@ -47,6 +46,7 @@ from suite.identity import NewId, Now, utc_now
 from suite.messages.actions.base import Reply, brief
 from suite.messages.subjects import Subjects
 from suite.tasks import background
+from suite.telemetry import instruments
 
 __all__ = ["Action", "Call", "HandedOver", "Service", "action", "terminate"]
 
@@ -63,7 +63,6 @@ RESTING_LIMIT = 64
 
 _ELSEWHERE = (Disabled, LoadFailed, NodeStopping, Quarantined)
 """The errors of requests that another node may serve all the same."""
-_CONSUMER = SpanKind.CONSUMER
 _encode = msgspec.json.Encoder().encode
 
 
@@ -79,6 +78,16 @@ def _resolved(request: msgspec.Struct, message: Message) -> msgspec.Struct:
     if isinstance(message, Arrival) and message.model_id and hasattr(request, "model_id"):
         return replace(request, model_id=message.model_id)
     return request
+
+
+def _processing(endpoint: Endpoint[Any], message: Message) -> AbstractContextManager[None]:
+    """The span of a request, which continues the trace of its sender."""
+    return telemetry.processing(
+        "process",
+        endpoint.subject,
+        headers=message.headers,
+        attributes={"messaging.message.body.size": len(message.data)},
+    )
 
 
 class Service(Generic[T]):
@@ -121,6 +130,7 @@ class Service(Generic[T]):
         self._discovery: list[Subscription] = []
         self._receipts = connection.new_inbox()
         self._numbers = count()
+        self._duration = instruments.PROCESS_DURATION.create()
         self._streaming: dict[str, Call] = {}
         """The requests whose senders get signals, by the subject that says that nobody does."""
         self.commands_processed = 0
@@ -217,7 +227,7 @@ class Service(Generic[T]):
         self._handlers.cancel_scope.cancel()
         for endpoint in self._endpoints.all:
             while endpoint.waiting:
-                await self._break_off(endpoint.waiting.popleft())
+                await self._pass_on(endpoint.waiting.popleft())
         self._over.set()
         for subscription in self._discovery:
             await subscription.unsubscribe()
@@ -289,7 +299,7 @@ class Service(Generic[T]):
         request: msgspec.Struct | None = None
         reply: msgspec.Struct | None = None
         try:
-            with telemetry.span(endpoint.span, kind=_CONSUMER, headers=message.headers):
+            with _processing(endpoint, message):
                 fields, clash = endpoint.action.shape.flattened(parse(message.data))
                 stream = fields.get("stream") is True
                 warnings = endpoint.action.shape.warnings(fields)
@@ -366,6 +376,11 @@ class Service(Generic[T]):
             return False
         return await self._router.rescue(endpoint.action, request, message, error)
 
+    async def _pass_on(self, message: Message) -> None:
+        """Have a request that nobody has begun served elsewhere, because the service stops."""
+        if self._router is None or not await self._router.pass_on(message):
+            await self._break_off(message)
+
     async def _break_off(
         self, message: Message, warnings: tuple[str, ...] = (), *, stream: bool = False
     ) -> None:
@@ -383,6 +398,7 @@ class Service(Generic[T]):
         self.commands_processed += 1
         if endpoint is None:
             return
+        self._duration.record(busy_ns / 1e9, endpoint.attributes(error))
         endpoint.requests += 1
         endpoint.busy_ns += busy_ns
         if error:

@@ -71,8 +71,22 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--trace",
-            type=click.Choice(["off", "console", "otlp"]),
+            type=click.Choice(["off", "local", "console", "otlp"]),
             help="Where to send traces.  [default: off]",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            help="How to log to stderr.  [default: text]",
+        ),
+        click.option(
+            "--metrics",
+            type=click.Choice(["off", "console", "otlp"]),
+            help="Where to send metrics, every minute.  [default: off]",
+        ),
+        click.option(
+            "--metrics-listen",
+            help="Let Prometheus fetch metrics at this address, such as 127.0.0.1:9464.  [default: nowhere]",
         ),
     )
     for option in reversed(options):

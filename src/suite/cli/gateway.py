@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from pathlib import Path
 
 import anyio
@@ -11,6 +10,7 @@ import click
 
 from suite.cli.options import Target, fleet_command
 from suite.extras import require
+from suite.process_log import log_to_stderr
 
 
 @click.command()
@@ -38,10 +38,20 @@ from suite.extras import require
     type=click.Path(dir_okay=False, path_type=Path),
     help="Key of the certificate (PEM).  [default: HTTP without TLS]",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="How to log to stderr.  [default: text]",
+)
 @click.option("--socket", "inherited", type=int, hidden=True, help="Only for `suite serve`.")
 @fleet_command
 def gateway(
-    target: Target, listen: str | None, file: Path | None, inherited: int | None, **given: object
+    target: Target,
+    listen: str | None,
+    file: Path | None,
+    log_format: str | None,
+    inherited: int | None,
+    **given: object,
 ) -> None:
     """Serve the models of the service over HTTP, as OpenAI's API, until SIGTERM or Ctrl-C.
 
@@ -61,13 +71,21 @@ def gateway(
     from suite.config import load_configuration
     from suite.gateway.running import run_gateway
 
-    settings = load_configuration(file, flags={"http": _given(listen=listen, **given)}).settings
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of its start and its end
-    run = functools.partial(
-        run_gateway, settings.http, target.connect, inherited=inherited, on_ready=_show_ready
-    )
-    with telemetry.tracing(settings.trace, node=settings.node, process="gateway"):
+    flags = {"http": _given(listen=listen, **given), **_given(log_format=log_format)}
+    settings = load_configuration(file, flags=flags).settings
+    log_to_stderr(settings.log_format)
+    with (
+        telemetry.tracing(settings.tracing, node=settings.node, process="gateway"),
+        telemetry.exposing(settings.metrics, node=settings.node, process="gateway") as exposition,
+    ):
+        run = functools.partial(
+            run_gateway,
+            settings.http,
+            target.connect,
+            exposition=exposition,
+            inherited=inherited,
+            on_ready=_show_ready,
+        )
         anyio.run(run, backend_options={"use_uvloop": True})
 
 

@@ -63,6 +63,8 @@ COMMANDS: Final = {
     "health": ("suite.cli.status", "Check the health of the service."),
     "stats": ("suite.cli.status", "Show counts and memory use of the nodes."),
     "rebuild": ("suite.cli.projections", "Rebuild read models from the log."),
+    "backup": ("suite.cli.backup", "Copy the log into a file while the service runs."),
+    "restore": ("suite.cli.backup", "Make the log from a backup where there is none."),
     "import-legacy": ("suite.cli.import_legacy", "Import an older service's database into the log."),
     "completion": ("suite.cli.completion", "Print a script that completes commands and model ids."),
 }

@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import click
-import msgspec
 
 from suite import data_directory
 from suite.cli.config import load_configured, settings_options
 from suite.cli.options import json_option
 from suite.extras import require
+from suite.process_log import log_to_stderr
 
 
 @click.command()
@@ -29,8 +27,9 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
 
     When it is ready, it writes its address to connection.json in the data directory, where the other commands
     and `suite.connect()` find it. Flags override SUITE_... variables, which override the configuration file.
-    It prints what it serves, and what to type next. The process logs to stderr; with --json it logs JSON
-    lines and prints nothing else. The first Ctrl-C waits for running generations, the second ends them.
+    It prints what it serves, and what to type next. The process logs to stderr, as --log-format says; with
+    --json it logs JSON lines and prints nothing else. The first Ctrl-C waits for running generations, the
+    second ends them.
 
     \b
     Examples:
@@ -40,13 +39,15 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
       suite serve --nats-url nats://nats.example:4222 --node box1
     """
     require("serve", "suite serve")
+    if as_json:
+        flags["log_format"] = "json"
     configuration = load_configured(file, flags)
     # slow to import, so that invalid settings are reported first
     from suite.cli.ready import show_ready
     from suite.node import serving
 
     os.umask(data_directory.UMASK)
-    _log_to_stderr(as_json)
+    log_to_stderr(configuration.settings.log_format)
     for warning in configuration.warnings:
         logging.getLogger("suite.node").warning("%s", warning)
     run = functools.partial(
@@ -60,24 +61,3 @@ def serve(file: Path | None, take_over: bool, as_json: bool, **flags: Any) -> No
 
 def _unseen(_: object) -> None:
     """Programs have the log."""
-
-
-def _log_to_stderr(as_json: bool) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(_JsonLines() if as_json else text)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts changes; the catalogue names them
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()

@@ -15,7 +15,8 @@ from suite.messages.actions.base import CLIENT_HEADER, Reply, Request
 from suite.messages.broken_json import half_character
 from suite.messages.signals import Signal
 from suite.messages.subjects import Subjects
-from suite.telemetry import traceparent
+from suite.telemetry import instruments, recording, sending, traceparent
+from suite.telemetry.instrument import Timed
 
 R = TypeVar("R", bound=Reply)
 
@@ -39,6 +40,8 @@ class Asking:
         self._request_seconds = request_seconds
         self._silence_seconds = silence_seconds
         self._node: str | None = None
+        recording.adopt_application()
+        self._duration = instruments.CLIENT_OPERATION.create()
 
     def on_node(self, node: str) -> Self:
         """The same client, whose requests this node of a fleet is to answer, if they name no other."""
@@ -48,13 +51,16 @@ class Asking:
 
     async def _ask(self, action: str, request: Request, kind: type[R], *, seconds: float | None = None) -> R:
         """Request an action that sends one reply."""
-        message = await self._connection.request(
-            self._subjects.action(action),
-            encoded(self._addressed(request)),
-            headers=self._headers(),
-            timeout=seconds or self._request_seconds,
-        )
-        return read_reply(message.data, kind)
+        subject = self._subjects.action(action)
+        with sending("send", subject):
+            with Timed(self._duration, _attributes(subject)):
+                message = await self._connection.request(
+                    subject,
+                    encoded(self._addressed(request)),
+                    headers=self._headers(),
+                    timeout=seconds or self._request_seconds,
+                )
+            return read_reply(message.data, kind)
 
     async def _exchange(
         self,
@@ -64,19 +70,21 @@ class Asking:
         hear: Callable[[Signal], None],
     ) -> R:
         """Request an action that sends signals before its reply; `hear` is called with each."""
-        async with self._connection.request_many(
-            self._subjects.action(action),
-            encoded(self._addressed(request)),
-            headers=self._headers(),
-            idle_timeout=self._silence_seconds,
-        ) as messages:
-            async for message in messages:
-                answer = read_answer(message.data, kind)
-                if isinstance(answer, kind):
-                    return answer  # the first terminal message wins
-                if isinstance(answer, Signal):
-                    hear(answer)
-        raise NodeLost(f"the answer of {action} ended without a reply: send the request again")
+        subject = self._subjects.action(action)
+        with sending("send", subject):
+            async with self._connection.request_many(
+                subject,
+                encoded(self._addressed(request)),
+                headers=self._headers(),
+                idle_timeout=self._silence_seconds,
+            ) as messages:
+                async for message in messages:
+                    answer = read_answer(message.data, kind)
+                    if isinstance(answer, kind):
+                        return answer  # the first terminal message wins
+                    if isinstance(answer, Signal):
+                        hear(answer)
+            raise NodeLost(f"the answer of {action} ended without a reply: send the request again")
 
     def _addressed(self, request: Request | Mapping[str, object]) -> Request | Mapping[str, object]:
         """The request, for the node of this client unless the request names one itself."""
@@ -90,3 +98,12 @@ class Asking:
         current = traceparent()
         headers = {CLIENT_HEADER: " ".join(self._connection.name.split())}  # a header is one line
         return headers if current is None else {**headers, "traceparent": current}
+
+
+def _attributes(subject: str) -> dict[str, str]:
+    return {
+        instruments.SYSTEM: "nats",
+        instruments.MESSAGING_OPERATION: "request",
+        instruments.MESSAGING_TYPE: "send",
+        instruments.DESTINATION: subject,
+    }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from itertools import chain
-from typing import Any, TypeAlias, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Unpack
 
 import anyio
 import msgspec
@@ -87,6 +87,9 @@ from suite.messages.signals import (
     Waiting,
 )
 from suite.messages.subjects import Subjects
+
+if TYPE_CHECKING:
+    from suite.log.reader import LogSnapshot
 
 OnCopying: TypeAlias = Callable[[Copying], None]
 
@@ -404,6 +407,11 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
 
     # --- the log ------------------------------------------------------------------------------------------
 
+    @property
+    def subject_root(self) -> str:
+        """The first token of the service's subjects."""
+        return self._subjects.root
+
     async def events(
         self,
         filter: str | None = None,
@@ -439,6 +447,19 @@ class Client(Evaluations, Records, Texts, GatewayKeys):
         """The sequence of the newest event. Requires the right to read the log."""
         reader = await self._log.reader()
         return await self._log_end() if self._log.is_mirror else (await reader.extent()).last_seq
+
+    @asynccontextmanager
+    async def log_snapshot(self) -> AsyncIterator[LogSnapshot]:
+        """The whole log in the server's own form, with all that was acknowledged before: for backups.
+
+        It needs the right to read the log. Raises AccessDenied, also where a NATS of one's own was configured
+        for an older version, and Unavailable.
+        """
+        reader = await self._log.reader()
+        if self._log.is_mirror:
+            await reader.reach(await self._log_end())
+        async with reader.snapshot() as taken:
+            yield taken
 
     async def _log_end(self) -> int:
         return (await self._ask("get_log_end", GetLogEndRequest(), GetLogEndReply)).last_seq

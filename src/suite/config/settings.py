@@ -13,11 +13,12 @@ import platformdirs
 from msgspec import Meta
 
 from suite.errors import InvalidConfiguration
+from suite.messages.tracing import MetricsMode, TraceMode, TraceSettings
 
 _SECONDS_A_DAY = 86_400
 _LARGEST = 2**31 - 1
 
-Tracing: TypeAlias = Literal["off", "console", "otlp"]
+LogFormat: TypeAlias = Literal["text", "json"]
 Count: TypeAlias = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 """A TCP port; 0: a free one."""
@@ -28,6 +29,10 @@ Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=86_400_000)]
 KeepAlivePolicy: TypeAlias = Literal["idle_timeout", "learned"]
 KeepAlive: TypeAlias = Seconds | Literal["forever", "now"]
 Days: TypeAlias = Annotated[float, Meta(ge=0, le=36_500)]
+
+
+TRACES: Final = "traces"
+"""The folder in the data directory that has the traces which are kept."""
 
 
 def default_data_dir() -> Path:
@@ -212,6 +217,14 @@ class TransferSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 _is_origin = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+").fullmatch
 
 
+def address_of(text: str, example: str) -> tuple[str, int]:
+    """The host and the port of an address to listen on. Raises InvalidConfiguration."""
+    host, colon, port = text.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise InvalidConfiguration(f"{text!r} is no address to listen on: write it as {example}")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The gateway: the models over HTTP, for clients of OpenAI's API. It is off without `listen`."""
 
@@ -252,12 +265,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def address(self) -> tuple[str, int]:
         """The host and the port to listen on. Raises InvalidConfiguration."""
-        host, colon, port = (self.listen or "").rpartition(":")
-        if not (colon and port.isascii() and port.isdigit() and int(port) <= 65535):
-            raise InvalidConfiguration(
-                f"{self.listen!r} is no address to listen on: write it as 127.0.0.1:8080"
-            )
-        return host.strip("[]") or "127.0.0.1", int(port)
+        return address_of(self.listen or "", "127.0.0.1:8080")
 
 
 class CopySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -283,7 +291,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     usage_days: Days = 365.0
     """Generations and recorded usage."""
     error_days: Days = 90.0
-    """Reported errors."""
+    """Reported errors, and what happened to circuit breakers."""
     admission_days: Days = 90.0
     """Waits for memory, and refusals."""
 
@@ -294,6 +302,7 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             "usage": self.usage_days,
             "error": self.error_days,
             "admission": self.admission_days,
+            "breaker": self.error_days,
         }
         # The server refuses a message TTL below a second.
         return {name: max(1, round(each * _SECONDS_A_DAY)) if each else 0 for name, each in days.items()}
@@ -367,8 +376,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     The process takes about 40 MB, within the memory limit and only while no model needs them.
     """
-    trace: Tracing = "off"
-    """Where traces and metrics of OpenTelemetry go; `otlp` needs the extra `[otlp]`."""
+    confinement: bool = True
+    """Whether processes of models are confined to what they need, as far as the kernel can.
+
+    `suite health --json` and the log say what is confined, and why the rest is not. Turn it off to attach a
+    debugger, or for a driver that it keeps from working.
+    """
+    log_format: LogFormat = "text"
+    """How the service logs to stderr: `text` for people, `json` for programs, one line an event."""
+    trace: TraceMode = "off"
+    """Where traces of OpenTelemetry go; `otlp` needs the extra `[otlp]`.
+
+    `local`: they are only kept on this machine, for `suite trace`, as they are with the others too.
+    """
+    trace_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """The share of traces that are exported and kept; a caller's trace is if the caller says so.
+
+    What fails or is slow is exported all the same, as far as one process sees it.
+    """
+    trace_slow_seconds: Annotated[float, Meta(gt=0, le=1e9)] = 10.0
+    """From how long on something is slow, whose trace is exported whatever `trace_ratio` says."""
+    trace_content: bool = False
+    """Whether traces have the texts of prompts, answers and errors: whoever reads the traces reads these."""
+    trace_store_mb: Annotated[int, Meta(ge=0, le=1_000_000)] = 32
+    """The most MiB that traces take which are kept on this machine for `suite trace`; 0: none are kept."""
+    metrics: MetricsMode = "off"
+    """Where metrics of OpenTelemetry go by themselves, every minute; `otlp` needs the extra `[otlp]`.
+
+    `OTEL_METRIC_EXPORT_INTERVAL` in the environment is another interval, in milliseconds.
+    """
+    metrics_listen: str | None = None
+    """The address and the port at which Prometheus fetches the metrics of the node, such as `127.0.0.1:9464`.
+
+    Whoever reaches it can read them: they have the names of models, and no texts. Default: nowhere. A gateway
+    has its own at `/metrics`.
+    """
     sqlite_db_path: Path | None = None
     """The file of the read model of evaluations. Default: projections/model_evaluation.db in `data_dir`."""
     enable_gguf_management: bool = True
@@ -398,6 +440,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     snapshots: SnapshotSettings = SnapshotSettings()
     transfers: TransferSettings = TransferSettings()
     models: dict[str, ModelSettings] = {}
+
+    @property
+    def tracing(self) -> TraceSettings:
+        """How the processes of this node trace."""
+        return TraceSettings(
+            mode=self.trace,
+            ratio=self.trace_ratio,
+            slow_seconds=self.trace_slow_seconds,
+            content=self.trace_content,
+            store=str(self.data_dir / TRACES),
+            store_bytes=self.trace_store_mb << 20,
+        )
+
+    @property
+    def measures(self) -> bool:
+        """Whether anything is measured."""
+        return self.metrics != "off" or self.metrics_listen is not None
+
+    @property
+    def metrics_address(self) -> tuple[str, int]:
+        """The host and the port for Prometheus. Raises InvalidConfiguration."""
+        return address_of(self.metrics_listen or "", "127.0.0.1:9464")
 
     def for_model(self, model_id: str) -> ModelSettings:
         """The settings of one model."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -76,6 +76,9 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """The loss of the model that is cheapest to unload; infinite if none may leave."""
     least_density: float = 0.0
     """The least that is lost for each byte."""
+    is_plain: bool = True
+    """Whether it loads what it offers at once: it does not drain, nobody waits for memory, and no model is
+    paused or was measured to need something else."""
     seed: int = 0
     """Of the numbers that settle what is equal."""
 
@@ -86,6 +89,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
             "room": self.free + total_of([each.footprint for each in leaving]),
             "least_loss": min([each.loss for each in leaving], default=math.inf),
             "least_density": min([each.density for each in leaving], default=0.0),
+            "is_plain": not (self.is_draining or self.waiting or self.needs or self.paused),
             "seed": seed_of(self.node),
         }
         for name, value in made.items():
@@ -104,10 +108,17 @@ def seed_of(name: str) -> int:
 
 
 class Offer(NamedTuple):
-    """A model as one catalogue has it, and the nodes with this catalogue."""
+    """A model as one catalogue has it, and nodes with this catalogue."""
 
     offered: Offered
     views: Mapping[str, NodeView]
+    are_plain: bool
+    """Whether all of them are (`NodeView.is_plain`), else none is: those need not be looked at one by one."""
+
+
+_Group: TypeAlias = tuple[int, bool]
+"""What the nodes have in common that are kept together: the identity of what they offer, which their views
+keep alive, and whether they are plain."""
 
 
 class Nodes(Mapping[str, NodeView]):
@@ -116,8 +127,7 @@ class Nodes(Mapping[str, NodeView]):
     def __init__(self, views: Iterable[NodeView] = ()) -> None:
         self._views: dict[str, NodeView] = {}
         self._hosts: dict[str, set[str]] = {}
-        self._catalogues: dict[int, dict[str, NodeView]] = {}
-        """The nodes by the identity of what they offer, which their views keep alive."""
+        self._groups: dict[_Group, dict[str, NodeView]] = {}
         for each in views:
             self.put(each)
 
@@ -137,15 +147,15 @@ class Nodes(Mapping[str, NodeView]):
     def offering(self, model_id: str) -> list[Offer]:
         """The nodes that could load a model, together where they have the same catalogue."""
         return [
-            Offer(offered, views)
-            for catalogue, views in zip(self.catalogues, self._catalogues.values(), strict=True)
-            if (offered := catalogue.get(model_id)) is not None
+            Offer(offered, views, are_plain)
+            for (_, are_plain), views in self._groups.items()
+            if (offered := _any(views).offered.get(model_id)) is not None
         ]
 
     @property
-    def catalogues(self) -> Iterator[Mapping[str, Offered]]:
+    def catalogues(self) -> Iterable[Mapping[str, Offered]]:
         """What nodes could load, once for all with the same catalogue."""
-        return (next(iter(views.values())).offered for views in self._catalogues.values())
+        return {key: _any(views).offered for (key, _), views in self._groups.items()}.values()
 
     def knows(self, model_id: str) -> bool:
         """Whether any node has a model, or could load it."""
@@ -160,11 +170,9 @@ class Nodes(Mapping[str, NodeView]):
         """Know a node by this view from now on."""
         before = self._views.get(view.node)
         self._views[view.node] = view
-        if before is None or before.offered is not view.offered:
-            if before is not None:
-                self._forget_catalogue(before)
-            self._catalogues.setdefault(id(view.offered), {})
-        self._catalogues[id(view.offered)][view.node] = view
+        if before is not None and _group(before) != _group(view):
+            self._forget_group(before)
+        self._groups.setdefault(_group(view), {})[view.node] = view
         had = before.hosted.keys() if before is not None else set[str]()
         if had != view.hosted.keys():
             self._move(view.node, had - view.hosted.keys(), view.hosted.keys() - had)
@@ -173,14 +181,14 @@ class Nodes(Mapping[str, NodeView]):
         """Forget a node, if it is known."""
         view = self._views.pop(node, None)
         if view is not None:
-            self._forget_catalogue(view)
+            self._forget_group(view)
             self._move(node, view.hosted.keys(), ())
 
-    def _forget_catalogue(self, view: NodeView) -> None:
-        views = self._catalogues[id(view.offered)]
+    def _forget_group(self, view: NodeView) -> None:
+        views = self._groups[_group(view)]
         del views[view.node]
         if not views:
-            del self._catalogues[id(view.offered)]
+            del self._groups[_group(view)]
 
     def _move(self, node: str, gone: Iterable[str], come: Iterable[str]) -> None:
         for model_id in gone:
@@ -190,3 +198,11 @@ class Nodes(Mapping[str, NodeView]):
                 del self._hosts[model_id]
         for model_id in come:
             self._hosts.setdefault(model_id, set()).add(node)
+
+
+def _group(view: NodeView) -> _Group:
+    return id(view.offered), view.is_plain
+
+
+def _any(views: Mapping[str, NodeView]) -> NodeView:
+    return next(iter(views.values()))

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -21,7 +22,7 @@ import msgspec
 from suite.domain.footprint import Footprint
 from suite.domain.nodes import Hosted, Nodes, NodeView, Offer, seed_of
 
-Reason: TypeAlias = Literal["named", "conversation", "loaded", "fits", "evicts", "waits"]
+Reason: TypeAlias = Literal["named", "any", "conversation", "loaded", "fits", "evicts", "waits"]
 
 CROWDED: Final = 2.0
 """With so many times its slots, a conversation leaves its node for one that has a slot free: reading its
@@ -72,6 +73,7 @@ class _Open(NamedTuple):
 
     need: Footprint
     views: list[NodeView]
+    are_plain: bool = False
 
 
 class _Options(NamedTuple):
@@ -155,7 +157,7 @@ def _options(wanted: Wanted, nodes: Nodes) -> _Options:
     if len(known) > 1 or excluded:
         content = _most_frequent(hosting, offers, closed, model_id)
         others = {each.node for each in hosting if not _is_same(_digest(each, model_id), content)}
-        for offered, views in offers:
+        for offered, views, _ in offers:
             if not _is_same(offered.sha256, content):
                 others |= views.keys() - closed
     return _Options(
@@ -177,7 +179,7 @@ def _most_frequent(
 ) -> str:
     """The digest that most nodes have, or would load; empty if none knows it."""
     counts = Counter(_digest(each, model_id) for each in hosting)
-    for offered, views in offers:
+    for offered, views, _ in offers:
         counts[offered.sha256] += len(views) - sum(node in views for node in closed)
     del counts[""]
     most = max(counts.values(), default=0)
@@ -228,27 +230,47 @@ def _stays(own: _Host, least: _Host) -> bool:
 
 def _opens(options: _Options, model_id: str) -> list[_Open]:
     closed, opens = options.closed, []
-    for offered, all_views in options.offers:
-        views = [each for each in all_views.values() if not each.is_draining and each.node not in closed]
-        measured = [each for each in views if model_id in each.needs]
-        if measured:
-            views = [each for each in views if model_id not in each.needs]
-            opens += [_Open(each.need_of(model_id), [each]) for each in measured]
-        if views:
-            opens.append(_Open(offered.footprint, views))
+    for offered, all_views, are_plain in options.offers:
+        views = list(all_views.values())
+        if not closed.isdisjoint(all_views):
+            views = [each for each in views if each.node not in closed]
+        if not are_plain:
+            opens += _as_measured(views, offered.footprint, model_id)
+        elif views:
+            opens.append(_Open(offered.footprint, views, are_plain=True))
     # If it failed on all of them, the client hears that from one, and when it may be tried again.
     return _without_paused(opens, model_id) or opens
 
 
+def _as_measured(views: list[NodeView], need: Footprint, model_id: str) -> list[_Open]:
+    """Those of the nodes that do not drain, each with what the model was measured to need there."""
+    able = [each for each in views if not each.is_draining]
+    measured = [_Open(each.need_of(model_id), [each]) for each in able if model_id in each.needs]
+    others = [each for each in able if model_id not in each.needs]
+    return [*measured, _Open(need, others)] if others else measured
+
+
 def _without_paused(opens: list[_Open], model_id: str) -> list[_Open]:
-    able = [_Open(need, [each for each in views if model_id not in each.paused]) for need, views in opens]
+    able = [
+        each
+        if each.are_plain
+        else each._replace(views=[one for one in each.views if model_id not in one.paused])
+        for each in opens
+    ]
     return [each for each in able if each.views]
+
+
+def _without_waiting(opens: list[_Open]) -> list[_Open]:
+    return [
+        each if each.are_plain else each._replace(views=[one for one in each.views if not one.waiting])
+        for each in opens
+    ]
 
 
 def _first(opens: list[_Open], wanted: Wanted) -> tuple[NodeView, Reason] | None:
     """The first way to load it that there is, in the order that the module tells."""
-    at_once = [_Open(need, [each for each in views if not each.waiting]) for need, views in opens]
-    fitting = [view for need, views in at_once for view in _with_room(need, views)]
+    at_once = _without_waiting(opens)
+    fitting = [view for each in at_once for view in _with_room(each.need, each.views)]
     for view in fitting:
         if view.node == wanted.conversation_node:
             # Its tokens are in a file at best. That is worth a load, but not that others leave.
@@ -271,20 +293,26 @@ def _with_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
 
 def _evicting(opens: list[_Open], model_id: str) -> NodeView | None:
     """The node that loses the least; those are looked at first that could lose less than any yet."""
-    able = [_Open(need, _that_could_make_room(need, views)) for need, views in opens]
+    able = [(each.need, _that_could_make_room(each.need, each.views)) for each in opens]
     views = [view for _, of_offer in able for view in of_offer]
     losses = [loss for need, of_offer in able for loss in _least_losses(of_offer, need)]
     best: NodeView | None = None
     least = math.inf
-    while (bound := min(losses, default=math.inf)) < least * _NEARLY:
-        equal = [index for index, loss in enumerate(losses) if loss == bound]
-        index = min(equal, key=lambda index: lot(views[index], model_id))
-        losses[index] = math.inf
-        view = views[index]
+    for bound, view in _by_loss(losses, views, model_id):
+        if bound >= least * _NEARLY:
+            break
         found = eviction(view, view.need_of(model_id))
         if found is not None and found[0] < least:
             best, least = view, found[0]
     return best
+
+
+def _by_loss(losses: list[float], views: list[NodeView], model_id: str) -> Iterator[tuple[float, NodeView]]:
+    """The nodes with what each loses at the least, by that; where it is equal, by lot."""
+    order = sorted(range(len(views)), key=losses.__getitem__)
+    for loss, equal in groupby(order, key=losses.__getitem__):
+        for view in sorted([views[index] for index in equal], key=lambda view: lot(view, model_id)):
+            yield loss, view
 
 
 def _that_could_make_room(need: Footprint, views: list[NodeView]) -> list[NodeView]:
@@ -295,12 +323,12 @@ def _that_could_make_room(need: Footprint, views: list[NodeView]) -> list[NodeVi
 def _least_losses(views: list[NodeView], need: Footprint) -> list[float]:
     """What each node loses at the least if models leave for one that needs this."""
     if need.gpus:
-        missing = [need.beyond(each.free).total for each in views]
+        by_size = [each.least_density * need.beyond(each.free).total for each in views]
     else:
-        missing = [need.ram - each.free.ram for each in views]
+        ram = need.ram
+        by_size = [each.least_density * (ram - each.free.ram) for each in views]
     return [
-        by_size if (by_size := each.least_density * count) > each.least_loss else each.least_loss
-        for each, count in zip(views, missing, strict=True)
+        loss if loss > each.least_loss else each.least_loss for each, loss in zip(views, by_size, strict=True)
     ]
 
 
@@ -311,7 +339,7 @@ def _waiting(opens: list[_Open], model_id: str) -> NodeView | None:
         need, view = each
         return not need.is_within(view.limits), view.waiting, lot(view, model_id)
 
-    every = ((need, view) for need, views in opens for view in views)
+    every = ((each.need, view) for each in opens for view in each.views)
     found = min(every, key=order, default=None)
     return found[1] if found is not None else None
 

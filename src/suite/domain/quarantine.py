@@ -37,6 +37,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from suite.domain.breaker import Policy
 from suite.domain.exit_codes import described
 from suite.errors import LoadFailed
 from suite.messages.events import (
@@ -53,6 +54,11 @@ from suite.messages.events import (
 FREE_FAILURES: Final = 1
 FIRST_PAUSE: Final = timedelta(seconds=30)
 LONGEST_PAUSE: Final = timedelta(hours=1)
+_POLICY: Final = Policy(
+    failures=FREE_FAILURES + 1,
+    first_pause=FIRST_PAUSE.total_seconds(),
+    longest_pause=LONGEST_PAUSE.total_seconds(),
+)
 WORKED: Final = timedelta(minutes=5)
 """A process that crashes later than this after it was loaded had worked."""
 MEMORY: Final = timedelta(days=1)
@@ -150,8 +156,7 @@ def decide(
 
 def pause(failures: int) -> timedelta:
     """How long a model is left alone after so many failures in a row."""
-    doublings = failures - FREE_FAILURES - 1
-    return timedelta(0) if doublings < 0 else min(FIRST_PAUSE * 2 ** min(doublings, 16), LONGEST_PAUSE)
+    return timedelta(seconds=_POLICY.pause(failures))
 
 
 def pause_of(state: Experience, model_id: str, attempt: Attempt, now: datetime) -> ModelQuarantined | None:

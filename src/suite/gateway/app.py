@@ -8,7 +8,6 @@ from email.utils import formatdate
 from typing import Final
 from urllib.parse import quote
 
-from opentelemetry.trace import SpanKind
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -17,7 +16,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from suite import telemetry
 from suite.errors import SuiteError
 from suite.gateway import health
 from suite.gateway.access import AccessMiddleware
@@ -28,6 +26,7 @@ from suite.gateway.errors import answer_error, bug, error_response
 from suite.gateway.gateway import Gateway
 from suite.gateway.ollama import endpoints as ollama
 from suite.gateway.openai import endpoints as openai
+from suite.gateway.tracing import tracing
 
 logger = logging.getLogger("suite.gateway")
 
@@ -120,17 +119,12 @@ class ContextMiddleware:
                 message["headers"] = [*message["headers"], *self._headers(context)]
             await send(message)
 
-        self._gateway.metrics.running.inc()
+        self._gateway.metrics.running.add(1)
         try:
-            with telemetry.span(
-                f"HTTP {scope['method']}",
-                kind=SpanKind.SERVER,
-                headers=_trace(headers),
-                url__path=scope["path"],
-            ):
+            with tracing(scope, headers, context):
                 await self._app(scope, receive, send_with_headers)
         finally:
-            self._gateway.metrics.running.dec()
+            self._gateway.metrics.running.add(-1)
             self._count(scope, context)
         return None
 
@@ -148,6 +142,7 @@ class ContextMiddleware:
         self._gateway.metrics.count(
             "none" if endpoint is None else endpoint.__name__,
             context.status or _CLIENT_GONE,
+            key=context.requester,
             seconds=self._gateway.clock() - context.began,
             first_byte_seconds=context.first_byte_seconds,
         )
@@ -176,9 +171,3 @@ def _request_id(headers: Headers) -> str | None:
     """The id that the client has given its request, if it can be sent back as it is."""
     given = headers.get("x-request-id", "")
     return given if 0 < len(given) <= _LONGEST_ID and given.isascii() and given.isprintable() else None
-
-
-def _trace(headers: Headers) -> dict[str, str] | None:
-    """The trace that the client has begun (W3C Trace Context)."""
-    given = headers.get("traceparent")
-    return None if given is None else {"traceparent": given}

@@ -21,6 +21,7 @@ from suite.gateway.metrics import Metrics
 from suite.gateway.privileges import privilege_of
 from suite.identity import Clock, NewId, Now
 from suite.messages.actions.status import ModelInfo
+from suite.telemetry.exposition import Exposition
 
 
 class ForModel(Protocol):
@@ -52,6 +53,7 @@ class Gateway:
         client: Client,
         access: Access,
         *,
+        exposition: Exposition,
         load_seconds: float,
         new_id: NewId,
         now: Now,
@@ -60,7 +62,7 @@ class Gateway:
         """``load_seconds`` is how long a request waits for a model that is not loaded."""
         self.client = client
         self.access = access
-        self.metrics = Metrics()
+        self.metrics = Metrics(exposition)
         self.digests = Digests(client, clock)
         self.generations = Generations(client, self.metrics, load_seconds=load_seconds, clock=clock)
         self.new_id, self.now, self.clock = new_id, now, clock

@@ -115,6 +115,7 @@ class Generations:
         context.model = str(fields["model_id"])
         # One for all prompts of a request, which wait for the same model.
         context.loading = loading = context.loading or Loading(context.model, self._clock)
+        operation = "chat" if "messages" in fields else "text_completion"
         until = anyio.current_time() + self._load_seconds
 
         def hear_all(signal: Signal) -> None:
@@ -133,8 +134,9 @@ class Generations:
         with self._in_conversation(context, fields) as fields:
             with anyio.CancelScope() as limit, self._cancelled_by_end(limit):
                 try:
-                    reply = await self._client.answer(fields, hear_all)
-                    self._metrics.count_tokens(reply.model_id, reply.usage)
+                    with self._metrics.generating(operation) as measured:
+                        reply = await self._client.answer(fields, hear_all)
+                        measured.answered(reply.model_id, reply.usage)
                     return reply
                 except NotEnoughMemory:
                     if not loading.is_cold:

@@ -2,67 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import Gauge
 
+from suite import telemetry
 from suite.messages.actions.generation import Usage
 from suite.messages.actions.status import GetStatsReply
+from suite.telemetry import instruments
+from suite.telemetry.breaker_states import breaker_state
+from suite.telemetry.exposition import Exposition
+from suite.telemetry.instrument import Timed
+from suite.telemetry.instruments import KEY, MODEL, OPERATION, PROVIDER, TOKEN_TYPE
 
-_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_PROVIDER: Final = "llama.cpp"
+_UNKNOWN: Final = "unknown"
+"""Stands for the model of a generation that has failed: a client may ask for any name."""
 
 
 class Metrics:
-    """What is counted of the requests to one gateway."""
+    """What is measured of the requests to one gateway."""
 
-    def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry = CollectorRegistry()
-        self.running = Gauge("suite_gateway_requests_running", "Requests being answered.", registry=registry)
-        self._requests = Counter(
-            "suite_gateway_requests", "Requests answered.", ("endpoint", "status"), registry=registry
-        )
-        self._seconds = Histogram(
-            "suite_gateway_request_seconds",
-            "From the head of a request to the end of its answer.",
-            ("endpoint",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._first_byte = Histogram(
-            "suite_gateway_first_byte_seconds",
-            "From the head of a request to the first byte of its answer.",
-            ("endpoint",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self._tokens = Counter(
-            "suite_gateway_tokens", "Tokens of generations.", ("model", "kind"), registry=registry
-        )
+    def __init__(self, exposition: Exposition) -> None:
+        """`exposition`: what this process measures."""
+        self._exposition = exposition
+        self.running = instruments.GATEWAY_RUNNING.create()
+        self._requests = instruments.GATEWAY_REQUESTS.create()
+        self._seconds = instruments.GATEWAY_SECONDS.create()
+        self._first_byte = instruments.GATEWAY_FIRST_BYTE.create()
+        self._by_key = instruments.GATEWAY_KEY_REQUESTS.create()
+        self._tokens = instruments.GATEWAY_TOKENS.create()
+        self._duration = instruments.CLIENT_OPERATION_DURATION.create()
+        self._usage = instruments.CLIENT_TOKEN_USAGE.create()
+        instruments.BREAKER_STATE.observe(_breakers)
         self._node = {
-            name: Gauge(f"suite_node_{name}", text, ("node",), registry=registry)
+            name: Gauge(f"suite_node_{name}", text, ("node",), registry=exposition.registry)
             for name, text in _OF_NODE.items()
         }
 
-    def count(self, endpoint: str, status: int, *, seconds: float, first_byte_seconds: float | None) -> None:
-        """Count a request that is over. Of one without an answer, the status is 499."""
-        self._requests.labels(endpoint, str(status)).inc()
-        self._seconds.labels(endpoint).observe(seconds)
+    def count(
+        self,
+        endpoint: str,
+        status: int,
+        *,
+        key: str | None,
+        seconds: float,
+        first_byte_seconds: float | None,
+    ) -> None:
+        """Count a request that is over. Of one without an answer, the status is 499. `key`: its key's id."""
+        self._requests.add(1, {"endpoint": endpoint, "status": str(status)})
+        self._seconds.record(seconds, {"endpoint": endpoint})
         if first_byte_seconds is not None:
-            self._first_byte.labels(endpoint).observe(first_byte_seconds)
+            self._first_byte.record(first_byte_seconds, {"endpoint": endpoint})
+        if key is not None:
+            self._by_key.add(1, {KEY: key, "status": str(status)})
 
-    def count_tokens(self, model: str, usage: Usage) -> None:
-        """Count the tokens of a generation. ``model`` is the id of one that there is."""
-        self._tokens.labels(model, "prompt").inc(usage.prompt_tokens)
-        self._tokens.labels(model, "cached").inc(usage.reused_tokens)
-        self._tokens.labels(model, "completion").inc(usage.completion_tokens)
+    @contextmanager
+    def generating(self, operation: str) -> Iterator[_Generating]:
+        """Measure a generation of the service during the block."""
+        attributes = {OPERATION: operation, PROVIDER: _PROVIDER, MODEL: _UNKNOWN}
+        with Timed(self._duration, attributes):
+            yield _Generating(self, attributes)
+
+    def count_tokens(self, attributes: dict[str, str], usage: Usage) -> None:
+        """Count the tokens of a generation."""
+        self._usage.record(usage.prompt_tokens, {**attributes, TOKEN_TYPE: "input"})
+        self._usage.record(usage.completion_tokens, {**attributes, TOKEN_TYPE: "output"})
+        model = attributes[MODEL]
+        self._tokens.add(usage.prompt_tokens, {"model": model, "kind": "prompt"})
+        self._tokens.add(usage.reused_tokens, {"model": model, "kind": "cached"})
+        self._tokens.add(usage.completion_tokens, {"model": model, "kind": "completion"})
 
     def exposition(self, stats: GetStatsReply | None) -> bytes:
         """All metrics as Prometheus reads them. ``stats`` are those of the nodes; None: nobody answers."""
@@ -70,7 +81,26 @@ class Metrics:
             gauge.clear()
             for each in () if stats is None else stats.node_stats or (stats,):
                 gauge.labels(each.node).set(getattr(each, name))
-        return generate_latest(self._registry)
+        return self._exposition.text()
+
+
+class _Generating:
+    """A generation that is measured."""
+
+    def __init__(self, metrics: Metrics, attributes: dict[str, str]) -> None:
+        self._metrics = metrics
+        self._attributes = attributes
+
+    def answered(self, model_id: str, usage: Usage) -> None:
+        """The service has answered, with a model that there is."""
+        self._attributes[MODEL] = model_id
+        self._metrics.count_tokens(self._attributes, usage)
+
+
+def _breakers() -> Iterator[tuple[float, Mapping[str, str]]]:
+    """Those of this process."""
+    for breaker in telemetry.circuit_breakers():
+        yield breaker_state(breaker.of.kind, breaker.of.name, breaker.state.position)
 
 
 _OF_NODE: Final = {

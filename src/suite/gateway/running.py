@@ -27,6 +27,7 @@ from suite.gateway.tls import Certificate
 from suite.identity import new_id, utc_now
 from suite.listening import listening, url_of
 from suite.tasks import background
+from suite.telemetry.exposition import Exposition
 
 logger = logging.getLogger("suite.gateway")
 
@@ -44,12 +45,14 @@ async def run_gateway(
     settings: HttpSettings,
     connect: Callable[[], AbstractAsyncContextManager[Client]],
     *,
+    exposition: Exposition,
     inherited: int | None = None,
     on_ready: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM; after a second one, running answers are not waited for.
 
-    ``inherited`` is the descriptor of a socket that listens already. ``on_ready`` is called with the URL.
+    ``exposition`` is what this process measures. ``inherited`` is the descriptor of a socket that listens
+    already. ``on_ready`` is called with the URL.
     Raises PortTaken, InvalidConfiguration, KeysMissing, and what connecting raises.
     """
     certificate = Certificate.of(settings.tls_certificate, settings.tls_key)
@@ -61,6 +64,7 @@ async def run_gateway(
             gateway = Gateway(
                 client,
                 access,
+                exposition=exposition,
                 load_seconds=settings.load_seconds,
                 new_id=new_id,
                 now=utc_now,

@@ -17,6 +17,7 @@ from suite.identity import NewId
 from suite.log.consumer import Consumer, Lost, consumer_config, consumer_name
 from suite.log.reader import Patience, Unreadable, read_delivered
 from suite.messages.envelope import Recorded
+from suite.telemetry import instruments
 from suite.ticks import next_tick
 
 logger = logging.getLogger("suite.log")
@@ -64,6 +65,13 @@ class Follower:
         self._pending = 0
         self._created = ""
         self._consumer: Consumer | None = None
+        self._consumed = instruments.CONSUMED_MESSAGES.create()
+        self._attributes = {
+            instruments.SYSTEM: "nats",
+            instruments.MESSAGING_OPERATION: "fetch",
+            instruments.MESSAGING_TYPE: "receive",
+            instruments.DESTINATION: jetstream.stream,
+        }
         self._patience = Patience(jetstream.connection, follow=True)
         self._asked = False
         self._told_at: tuple[datetime, float] | None = None
@@ -148,6 +156,7 @@ class Follower:
             return await self._settle(consumer)
         if await consumer.wait(max(0.0, until - anyio.current_time())):
             delivered = await consumer.take(self._batch_events)
+            self._consumed.add(len(delivered), self._attributes)
             self._place = delivered[-1].seq
             self._pending = delivered[-1].pending + consumer.buffered
             read = [read_delivered(each) for each in delivered]
@@ -188,7 +197,7 @@ class Follower:
     async def _started(self) -> Consumer:
         if self._consumer is None:
             info = await self._info()
-            created = info.created
+            created = info.identity
             if created != (self._created or created):
                 raise ServerUnsuitable(f"the stream {self._jetstream.stream} is another one now")
             if info.state.last_seq < self._place:

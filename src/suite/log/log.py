@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Final
 
 from suite.bus.connection import Connection
@@ -34,7 +34,8 @@ from suite.messages.envelope import Envelope, Recorded, header_value
 from suite.messages.events import Event
 from suite.messages.subjects import MAX_ID_BYTES, Subjects
 from suite.tasks import background
-from suite.telemetry import span, traceparent
+from suite.telemetry import Attribute, annotate, instruments, sending, traceparent
+from suite.telemetry.instrument import Timed
 
 SETTLE_SECONDS: Final = 20.0
 """How long an append is retried: far below the two minutes for which the server remembers its id."""
@@ -70,6 +71,7 @@ class Log:
         self._writer = writer
         self._reader = Reader(jetstream, new_id=new_id)
         self._end = End(self._ask_end)
+        self._append_duration = instruments.APPEND_DURATION.create()
         self.writability = writability
         self.newest = 0
         """The highest sequence that this process knows of, by its own appends or by those of others."""
@@ -151,11 +153,13 @@ class Log:
             raise InvalidRequest(
                 f"{len(events)} events in one append: 1 to {MAX_BATCH_MESSAGES} can go together"
             )
-        with span(f"append {events[0].type}", suite__events=len(events)):
+        with self._appending(events), Timed(self._append_duration, {}):
             append = self._pack(events, expect, id, correlation_id, causation_id)
+            annotate({"messaging.message.id": append.event_id})
             self._writer.submit(append)
             try:
                 seq = await append.result
+                annotate({"suite.event.seq": seq})
                 self.newest = max(self.newest, seq)
                 self._end.note(seq)
                 return seq
@@ -165,6 +169,20 @@ class Log:
                 if append.result.done() and not append.result.cancelled():
                     append.result.exception()  # the result came at the same moment, and nobody waits for it
                 raise
+
+    @property
+    def stream(self) -> str:
+        """The name of the stream."""
+        return self._subjects.stream
+
+    def _appending(self, events: Sequence[Event]) -> AbstractContextManager[None]:
+        """The span of an append: one decision, called by its first event."""
+        first = events[0]
+        template = self._subjects.each_event(first.aggregate, len(first.ids), first.fact)
+        attributes: dict[str, Attribute] = {"cloudevents.event_type": first.type}
+        if len(events) > 1:
+            attributes["messaging.batch.message_count"] = len(events)
+        return sending("append", template, attributes=attributes)
 
     def read(
         self,

@@ -85,12 +85,12 @@ class Mirror:
         found = await self._found()
         log = await self._log.info()  # asked after the mirror, so that the mirror cannot seem to be ahead
         config = mirror_config(self._subjects, replicated=self._replicas > 1)
-        config |= {"metadata": {LOG_CREATED: log.created}}
+        config |= {"metadata": {LOG_CREATED: log.identity}}
         if found is None:
             if self._was_there:
                 logger.warning("somebody has removed the readers' mirror: it is made anew")
             await self._create(config)
-        elif found.config.get("metadata", {}).get(LOG_CREATED) != log.created or (
+        elif found.config.get("metadata", {}).get(LOG_CREATED) != log.identity or (
             found.state.last_seq > log.state.last_seq
         ):
             logger.warning("the log is another one than the readers' mirror has: the mirror is made anew")

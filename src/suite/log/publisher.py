@@ -53,6 +53,8 @@ from suite.errors import (
     UnknownOutcome,
 )
 from suite.log.writability import Writability
+from suite.telemetry import instruments
+from suite.telemetry.instrument import Timed
 
 logger = logging.getLogger("suite.log")
 
@@ -148,6 +150,14 @@ class Publisher:
         self._settle_seconds = settle_seconds
         self._hurry_seconds = 0.0
         self._newest = 0
+        self._duration = instruments.CLIENT_OPERATION.create()
+        self._sent = instruments.SENT_MESSAGES.create()
+        self._attributes = {
+            instruments.SYSTEM: "nats",
+            instruments.MESSAGING_OPERATION: "publish",
+            instruments.MESSAGING_TYPE: "send",
+            instruments.DESTINATION: jetstream.stream,
+        }
 
     def hurry(self, seconds: float) -> None:
         """From now on, try each append for at most ``seconds``, including those already under way."""
@@ -294,7 +304,10 @@ class Publisher:
         return int(info.config.get("num_replicas", 1)) > 1
 
     async def _publish(self, messages: Sequence[Outgoing], seconds: float) -> PubAck:
-        return await self._jetstream.publish(messages, timeout=seconds)
+        with Timed(self._duration, self._attributes):
+            ack = await self._jetstream.publish(messages, timeout=seconds)
+        self._sent.add(len(messages), self._attributes)
+        return ack
 
     async def _publish_watched(self, messages: Sequence[Outgoing], seconds: float) -> PubAck:
         """Publish, then send a probe: on one connection the answers come in the order of the requests.

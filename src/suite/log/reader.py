@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final, NamedTuple, TypeVar
 
 import anyio
 
+from suite.bus import stream_snapshot
 from suite.bus.connection import Connection
-from suite.bus.jetstream import STREAM_NOT_FOUND, JetStream, NoAnswer, NotSent, Refused, Stored
+from suite.bus.jetstream import (
+    STREAM_NOT_FOUND,
+    JetStream,
+    NoAnswer,
+    NotSent,
+    Refused,
+    Stored,
+    StreamState,
+)
 from suite.errors import ServerUnsuitable, Unavailable
 from suite.identity import NewId
 from suite.log.consumer import Consumer, Delivered, DeliverPolicy, Lost, consumer_config, consumer_name
@@ -38,7 +48,8 @@ class Extent(NamedTuple):
     """How far the log goes."""
 
     created: str
-    """When its stream was created. This distinguishes it from another stream with the same name."""
+    """When its stream was created, or restored from a backup. This distinguishes it from another stream with
+    the same name."""
     last_seq: int
     subjects: int
     """How many subjects have messages."""
@@ -57,6 +68,15 @@ class Unreadable(NamedTuple):
     def aggregate(self) -> str:
         """The kind of aggregate that its subject names, even if no such kind exists."""
         return aggregate_of(self.subject)[0]
+
+
+class LogSnapshot(NamedTuple):
+    """A log as it was at one moment, in the form in which the server packs a stream."""
+
+    state: StreamState
+    """What it had when copying began. What was stored meanwhile may be in it too, up to some event."""
+    chunks: AsyncGenerator[bytes, None]
+    """Its bytes. Iterating raises Unavailable when the copy breaks off."""
 
 
 class Reader:
@@ -170,7 +190,7 @@ class Reader:
         """Which stream this is and how far it goes. Raises Unavailable."""
         info = await self._patiently(self._jetstream.info)
         state = info.state
-        return Extent(info.created, state.last_seq, state.num_subjects, info.ts)
+        return Extent(info.identity, state.last_seq, state.num_subjects, info.ts)
 
     async def subjects(self) -> Mapping[str, int]:
         """Every subject of the stream and how many messages it has. Raises Unavailable."""
@@ -182,6 +202,15 @@ class Reader:
         tokens = ["*" if _REPLACED in token else token for token in subject.split(".")]
         found = await self._patiently(lambda: self._jetstream.next(".".join(tokens), after=0))
         return read_stored(found) if found is not None else None
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[LogSnapshot]:
+        """The whole stream in the server's own form. Raises Unavailable, AccessDenied."""
+        try:
+            async with stream_snapshot.snapshot(self._jetstream) as (info, chunks):
+                yield LogSnapshot(info.state, chunks)
+        except (Refused, NotSent, NoAnswer) as error:
+            raise Unavailable(f"the log cannot be copied: {error}") from error
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Repeat a request until JetStream answers. Raises Unavailable after PATIENCE_SECONDS."""

@@ -13,9 +13,10 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from suite.messages.actions.generation import GenerateTextRequest
-from suite.messages.actions.status import KvCacheForm
+from suite.messages.actions.generation import GenerateTextRequest, Timings
+from suite.messages.actions.status import Confinement, KvCacheForm
 from suite.messages.events import Outcome
+from suite.messages.tracing import TraceSettings
 
 
 class NatsAccess(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +69,13 @@ class CoreSeat(msgspec.Struct, frozen=True, kw_only=True):
     """The most threads for this model; None: as many as there are cores."""
 
 
+class ConfinementSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model's process is to be confined."""
+
+    memory_bytes: int
+    """What all models of the node may take together: more of its own, no process may have."""
+
+
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a model's process needs to know."""
 
@@ -101,11 +109,15 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """None: no conversation goes to another node."""
     usage_retention_seconds: int
     """After this time its usage events expire in the log; 0: never."""
-    tracing: str
+    tracing: TraceSettings
+    measures: bool = False
+    """Whether the node wants to know what the steps of its engine took."""
     cores: CoreSeat | None = None
     """None: it computes with its ``threads``, whatever other models do."""
     chat_template: str | None = None
     """Replaces the model's own: the text of a template, or the path of a file with one."""
+    confinement: ConfinementSpec | None = None
+    """None: it keeps every right of its node's user."""
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +168,8 @@ class Ready(Report, frozen=True, kw_only=True, tag="ready"):
     resident_bytes: int
     buffers: tuple[Buffer, ...] = ()
     """Empty where llama.cpp does not say."""
+    confinement: Confinement = Confinement()
+    """What it cannot do any more; neither on nor off: it was not to be confined."""
 
 
 class Failed(Report, frozen=True, kw_only=True, tag="failed"):
@@ -177,9 +191,37 @@ class Finished(Report, frozen=True, kw_only=True, tag="finished"):
     """The sequence of its event; None when it could not be appended."""
     unsaved_tokens: int = 0
     """The tokens in slots that would be lost with the process, because no snapshot of them is put on disk."""
+    operation: str
+    """As ``gen_ai.operation.name``: ``chat`` or ``text_completion``."""
+    error: str = ""
+    """The code of the error that the client got; empty: none."""
+    waited_ms: float = 0.0
+    """For memory and the load, before the process had the request."""
+    seconds: float
+    """From then until its end."""
+    timings: Timings | None = None
+    """None: nothing was generated, as the prompt was refused."""
 
 
-AnyReport: TypeAlias = Imported | Loading | Ready | Failed | Finished
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """One step of the engine: a batch that was decoded."""
+
+    sequences: int
+    tokens: int
+    waiting: int
+    """Generations that waited for a slot meanwhile."""
+    seconds: float
+    threads: int | None
+    """None: as many as the model was loaded with."""
+
+
+class Stepped(Report, frozen=True, kw_only=True, tag="stepped"):
+    """The engine has made these steps since the last such report."""
+
+    steps: tuple[Step, ...]
+
+
+AnyReport: TypeAlias = Imported | Loading | Ready | Failed | Finished | Stepped
 
 
 # --- node to actor, by request ------------------------------------------------------------------------------
@@ -358,6 +400,3 @@ class TemplateApplied(ActorReply, frozen=True, kw_only=True):
 
 
 REPLY_HEADER = "Suite-Reply"
-
-LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
-"""The lines of an actor's log on its standard error, which its node logs again."""

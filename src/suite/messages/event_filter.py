@@ -18,6 +18,12 @@ from suite.messages.subjects import Subjects, escape, unescape
 
 ANY: Final = "*"
 REST: Final = ">"
+_IDS: Final = {
+    "instance": ("a node's name", "a model's id"),
+    "admission": ("a node's name", "a model's id"),
+    "breaker": ("a node's name", "a kind", "a name"),
+}
+"""The ids of aggregates that have several."""
 
 FACTS: Final[Mapping[str, tuple[str, ...]]] = {
     aggregate: tuple(dict.fromkeys(kind.fact for kind in REGISTRY.values() if kind.aggregate == aggregate))
@@ -75,12 +81,12 @@ def _known(aggregate: str) -> str:
 
 
 def _id_count(aggregate: str) -> int:
-    return 2 if aggregate in ("instance", "admission") else 1
+    return len(_IDS.get(aggregate, ("one id",)))
 
 
 def _shape(aggregate: str) -> str:
-    ids = "a node's name and a model's id" if _id_count(aggregate) > 1 else "one id"
-    return f"{ids} and a fact"
+    *ids, last = _IDS.get(aggregate, ("one id",))
+    return f"{', '.join(ids)} and {last}, and a fact" if ids else f"{last} and a fact"
 
 
 def _tails(aggregate: str, tokens: Sequence[str]) -> Iterator[str]:

@@ -628,15 +628,76 @@ Severity = Literal["info", "warning", "error", "critical"]
 
 
 @event("error", "reported")
-class ErrorReported(Event, frozen=True, kw_only=True):
-    """An error in a node that no other fact describes."""
+class ErrorReported(Event, frozen=True, kw_only=True, omit_defaults=True):
+    """An error in a node that no other fact describes.
+
+    The first of a kind stands alone; those of that kind that follow soon are counted together.
+    """
 
     node: str
     error_type: str
     """The error's stable code."""
     message: str
+    """The newest one's."""
     severity: Severity
+    model_id: str = ""
+    """The model that it is about; empty: none, or not known."""
+    count: int = 1
+    """How many errors this stands for."""
+    within_seconds: float = 0.0
+    """In what time they happened; 0 for a single one."""
 
     @property
     def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
         return (self.severity,)
+
+
+# --- breaker ----------------------------------------------------------------------------------------------
+
+BreakerKind: TypeAlias = Literal["dependency", "gateway", "object_store", "otlp", "service"]
+"""What is left alone when it fails again and again. `dependency`: a micro service that the node needs;
+`gateway`: the process that serves HTTP beside it; `object_store`: a bucket through which models or
+conversations travel; `otlp`: the collector of traces or metrics; `service`: the nodes, as the gateway beside
+one reaches them. A model is `quarantined` instead."""
+
+
+class BreakerEvent(Event, frozen=True, kw_only=True):
+    """A fact about a circuit breaker of one node (ADR 65). They begin closed at each start of the node."""
+
+    node: str
+    kind: BreakerKind
+    name: str
+    """Which one of this kind, such as the name of a bucket."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:  # noqa: D102 - as the base says
+        return (self.node, self.kind, self.name)
+
+
+@event("breaker", "opened")
+class BreakerOpened(BreakerEvent, frozen=True, kw_only=True, omit_defaults=True):
+    """It failed again and again, and is left alone for a while."""
+
+    failures: int
+    """How many times in a row it failed."""
+    pause_seconds: float
+    """For how long it is left alone; then one use is a trial."""
+    reason: str
+    """How it failed the last time."""
+    after_trial: bool = False
+    """Whether it was open before, and a trial has failed."""
+
+
+@event("breaker", "half_opened")
+class BreakerHalfOpened(BreakerEvent, frozen=True, kw_only=True):
+    """The pause is over, and it is tried."""
+
+
+@event("breaker", "closed")
+class BreakerClosed(BreakerEvent, frozen=True, kw_only=True):
+    """It works again."""
+
+    failures: int
+    """How many times in a row it had failed."""
+    open_seconds: float
+    """How long it was open, trials included."""

@@ -70,6 +70,10 @@ class Subjects:
         """The subject of one fact, such as ``suite.event.instance.box1.tiny.loaded``."""
         return f"{self.root}.event.{event_tail(aggregate, ids, fact)}"
 
+    def each_event(self, aggregate: str, ids: int, fact: str) -> str:
+        """The subject filter of one fact, whatever its so many ids: ``suite.event.instance.*.*.loaded``."""
+        return ".".join((self.root, "event", aggregate, *["*"] * ids, fact))
+
     def aggregate(self, aggregate: str, *ids: str) -> str:
         """The subject filter of one aggregate's facts; with fewer ids, of all aggregates under them."""
         return ".".join((self.root, "event", aggregate, *map(escape, ids), ">"))
@@ -81,6 +85,10 @@ class Subjects:
     def actor(self, node: str, instance_id: str, operation: str) -> str:
         """The subject of an operation of one actor process; only the actor and its node use it."""
         return f"{self.root}.actor.{escape(node)}.{escape(instance_id)}.{operation}"
+
+    def each_actor(self, operation: str) -> str:
+        """The subject filter of an operation of all actor processes."""
+        return f"{self.root}.actor.*.*.{operation}"
 
     def node(self, node: str, operation: str) -> str:
         """The subject of an operation of one node process."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -45,6 +46,7 @@ from suite.messages.events import AdmissionEvent, Event, InstanceLoadStarted
 from suite.messages.signals import AnySignal, Waiting
 from suite.node.appraisal import NO_APPRAISAL, Appraisal, Appraise, Held
 from suite.node.instance import Instance
+from suite.node.measurements import LoadMeasurements
 from suite.node.outcomes import End, Outcomes
 
 logger = logging.getLogger("suite.supervisor")
@@ -53,8 +55,9 @@ TELL_SECONDS: Final = 1.0
 """How often one who waits is told a new place, at most."""
 
 Tell = Callable[[AnySignal], Awaitable[None]]
-BeginLoad = Callable[[Model, Start, str], Awaitable[tuple[Instance, InstanceLoadStarted]]]
-"""Begins a load for the request with this id. Returns when its start is in the log."""
+BeginLoad = Callable[[Model, Start, str, int], Awaitable[tuple[Instance, InstanceLoadStarted]]]
+"""Begins a load for the request with this id, which came at this time (nanoseconds since 1970). Returns when
+its start is in the log."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +107,7 @@ class _Ticket:
         self.correlation_id = correlation_id
         self.line = line
         self.trace: Context = telemetry.current()
+        self.asked_ns = time.time_ns()
         self.instance: Instance | None = None
         self._error: SuiteError | None = None
         self._is_over = anyio.Event()
@@ -164,6 +168,7 @@ class Admission:
         check: Callable[[Model], None],
         look: Callable[[], Awaitable[None]],
         outcomes: Outcomes,
+        measurements: LoadMeasurements,
         new_id: NewId,
         clock: Clock,
     ) -> None:
@@ -179,6 +184,7 @@ class Admission:
         self._check = check
         self._look = look
         self._outcomes = outcomes
+        self._measurements = measurements
         self._new_id, self._clock = new_id, clock
         self._tickets: dict[str, _Ticket] = {}
         self._news = anyio.Event()
@@ -260,6 +266,8 @@ class Admission:
             only_evicting=terms.only_evicting,
             purpose=terms.purpose,
         )
+        if terms.purpose == "request":
+            self._measurements.requested(self._instances.get(model.model_id), model.model_id)
         answer = self._answer(request, model)
         if not isinstance(answer, Queued):
             instance = self._instances[model.model_id]
@@ -301,6 +309,7 @@ class Admission:
         weigh: Callable[[], Decision] | None = None,
     ) -> None:
         """Have the log say that a request for a model was refused. `weigh` says what was weighed."""
+        self._measurements.refused(model_id, error)
         self._outcomes.refused(model_id, error, self._clock(), waited_seconds=waited_seconds, weigh=weigh)
 
     def outcomes_due(self, *, is_last: bool) -> list[AdmissionEvent]:
@@ -354,7 +363,9 @@ class Admission:
         try:
             # What is decided is carried out, also if those who waited have left meanwhile.
             with anyio.CancelScope(shield=True), telemetry.within(first.trace):
-                instance, started = await self._begin_load(first.model, start, first.correlation_id)
+                instance, started = await self._begin_load(
+                    first.model, start, first.correlation_id, first.asked_ns
+                )
         except Exception as error:
             if not isinstance(error, SuiteError):
                 logger.exception("the load of %s could not be started", start.model_id)
@@ -365,6 +376,11 @@ class Admission:
             self.state = evolve(self.state, Withdrawn(requests=requests))
             return
         waiting = self.state.queue(start.model_id)
+        self._measurements.began(
+            start.model_id,
+            waited_seconds=instance.started - first.request.since,
+            evicted=len(start.evicting),
+        )
         self.state = evolve(self.state, started)
         for request in waiting:
             self._serve(request, instance)
@@ -389,7 +405,9 @@ class Admission:
 
     def _forget(self, request: Request, end: End) -> _Ticket:
         """The ticket of a request that does not wait any longer."""
-        self._outcomes.ended(request, end, self._clock())
+        now = self._clock()
+        self._measurements.waited(request.model_id, end, now - request.since)
+        self._outcomes.ended(request, end, now)
         return self._tickets.pop(request.request_id)
 
     def _withdraw(self, ticket: _Ticket) -> None:

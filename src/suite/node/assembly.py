@@ -37,7 +37,9 @@ from suite.messages.actor import NatsAccess
 from suite.messages.subjects import Subjects, escape
 from suite.node.address import Address
 from suite.node.appraisal import Appraisals
+from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
+from suite.node.confinement import ModelConfinement
 from suite.node.cores import NodeCores
 from suite.node.drain import Drain
 from suite.node.fleet.fleet import Fleet
@@ -146,6 +148,7 @@ class Environment(NamedTuple):
     log: Log
     tasks: anyio.abc.TaskGroup
     gateway: GatewayProcess | None
+    breakers: Breakers
     new_id: NewId
     now: Now
     clock: Clock
@@ -183,6 +186,7 @@ def make_supervisor(
         ),
         cores=cores,
         memory_kills=MemoryKills(cgroups.out_of_memory_kills),
+        confinement=ModelConfinement.of(is_on=settings.confinement),
         appraise=Appraisals(learning.appraiser, now=env.now),
         new_id=env.new_id,
         now=env.now,
@@ -285,9 +289,11 @@ def make_node(
             catalogue,
             supervisor,
             tasks=env.tasks,
+            breakers=env.breakers,
             new_id=env.new_id,
             clock=clock,
         ),
+        breakers=env.breakers,
         gateway=env.gateway,
         new_id=env.new_id,
         now=env.now,

@@ -1,4 +1,7 @@
-"""Waits for the services that a node depends on: each answers a ping to its name on NATS (NATS ADR-32)."""
+"""Waits for the services that a node depends on, and watches them afterwards.
+
+Each answers a ping to its name on NATS (NATS ADR-32).
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,24 @@ import math
 import re
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import anyio
 
 from suite.bus.connection import Connection
+from suite.domain.breaker import Policy
 from suite.errors import DependencyMissing, InvalidConfiguration, NoService, RequestTimeout, Unavailable
 from suite.identity import Clock
+from suite.node.breakers import Breakers
+from suite.ticks import tick
 
 logger = logging.getLogger("suite.node")
 
 PING_SECONDS = 1.0
 AGAIN_SECONDS = 0.25
 SAY_SECONDS = 5.0
+WATCH_SECONDS = 5.0
+POLICY: Final = Policy(failures=2, first_pause=5.0, longest_pause=60.0)
 
 _is_name = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
@@ -73,6 +82,22 @@ async def wait_for_dependencies(
             )
         if missing:
             await anyio.sleep(AGAIN_SECONDS)
+
+
+async def watch_dependencies(connection: Connection, names: Sequence[str], breakers: Breakers) -> None:
+    """See whether the services still answer, until cancelled. The breaker of one that does not is open."""
+    watched = {name: breakers.make("dependency", name, POLICY) for name in dict.fromkeys(names)}
+    while True:
+        for name, breaker in watched.items():
+            if not breaker.try_use():
+                continue
+            if await _answers(connection, name):
+                breaker.succeeded()
+            elif connection.is_connected:
+                breaker.failed(f"it has not answered a ping within {PING_SECONDS:g} s")
+            else:  # whether it would answer cannot be seen from here
+                breaker.withdrawn()
+        await tick(WATCH_SECONDS)
 
 
 async def _answers(connection: Connection, name: str) -> bool:

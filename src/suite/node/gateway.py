@@ -21,26 +21,27 @@ import msgspec
 from suite.bus import parent
 from suite.config import Settings
 from suite.config.layers import Key, variable
+from suite.domain.breaker import Policy
 from suite.domain.exit_codes import described
 from suite.extras import require
 from suite.listening import listening, url_of
+from suite.node.breakers import Breakers
 
 logger = logging.getLogger("suite.node")
 
 STOP_SECONDS: Final = 2.0
 """How long the process may take to end in order before it is killed: it needs less (`NODE_DRAIN_SECONDS`)."""
-FIRST_PAUSE_SECONDS: Final = 0.2
-LAST_PAUSE_SECONDS: Final = 30.0
-"""The longest pause before a process is started again that dies again and again."""
+POLICY: Final = Policy(failures=1, first_pause=0.2, longest_pause=30.0)
+"""The pauses before a process is started again that dies again and again."""
 
 
 class GatewayProcess:
     """Keeps one process of ``suite gateway`` running."""
 
-    def __init__(self, settings: Settings, opened: socket.socket) -> None:
+    def __init__(self, settings: Settings, opened: socket.socket, breakers: Breakers) -> None:
         self._settings = settings
         self._opened = opened
-        self._pause = FIRST_PAUSE_SECONDS
+        self._breaker = breakers.make("gateway", "http", POLICY)
         self.url = url_of(opened, secure=settings.http.tls_certificate is not None)
         self.pid: int | None = None
         """The process that serves now; None: there is none at the moment."""
@@ -49,7 +50,7 @@ class GatewayProcess:
 
     @classmethod
     @contextmanager
-    def opened(cls, settings: Settings) -> Iterator[GatewayProcess | None]:
+    def opened(cls, settings: Settings, breakers: Breakers) -> Iterator[GatewayProcess | None]:
         """The gateway that the settings ask for, with its socket open; None if they ask for none.
 
         Raises PortTaken, InvalidConfiguration, and NotInstalled without the extra ``http``.
@@ -59,11 +60,13 @@ class GatewayProcess:
             return
         require("http", "serving over HTTP")
         with listening(*settings.http.address) as opened:
-            yield cls(settings, opened)
+            yield cls(settings, opened, breakers)
 
     async def run(self) -> None:
         """Run the process, and start it again when it ends, until this is cancelled."""
         while True:
+            while not self._breaker.try_use():  # noqa: ASYNC110 - only time has to pass
+                await anyio.sleep(self._breaker.wait_seconds)
             try:
                 async with self._process() as process:
                     await self._watch(process)
@@ -72,8 +75,6 @@ class GatewayProcess:
                 self._complain(f"the gateway cannot be started ({error})")
             else:
                 self._complain(f"the gateway has ended ({described(exit_code)}): the log above may say why")
-            await anyio.sleep(self._pause)
-            self._pause = min(2 * self._pause, LAST_PAUSE_SECONDS)
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[anyio.abc.Process]:
@@ -102,7 +103,11 @@ class GatewayProcess:
     def _environment(self) -> dict[str, str]:
         """The settings that it needs, as variables; other settings of the node are none of its business."""
         settings = self._settings
-        values: dict[Key, object] = {("trace",): settings.trace}
+        values: dict[Key, object] = {
+            ("trace",): settings.trace,
+            ("metrics",): settings.metrics,
+            ("log_format",): settings.log_format,
+        }
         values |= {("http", name): value for name, value in msgspec.structs.asdict(settings.http).items()}
         if settings.nats.url is not None:
             nats = settings.nats
@@ -116,9 +121,11 @@ class GatewayProcess:
         assert process.stdout is not None
         async for _ in process.stdout:
             logger.info("the models are at %s/v1", self.url)
-            self.problem, self._pause = None, FIRST_PAUSE_SECONDS
+            self.problem = None
+            self._breaker.succeeded()
 
     def _complain(self, problem: str) -> None:
+        self._breaker.failed(problem)
         self.problem = f"nothing is served over HTTP: {problem}; it is started again"
         logger.warning("%s", self.problem)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import NamedTuple, TypeAlias, TypeVar
 
 import anyio
@@ -97,6 +97,14 @@ async def beating(call: Call | None, stop: Callable[[], None] = lambda: None) ->
 
 async def wait_loaded(instance: Instance, send: Send | None) -> None:
     """Wait until an instance is loaded, and report its progress with `send`. Raises the load's failure."""
+    if instance.phase == "loading":
+        with instance.load_trace.waited_for():
+            await _tell_progress(instance, send)
+    if instance.phase != "loaded":
+        raise failure_of(instance)
+
+
+async def _tell_progress(instance: Instance, send: Send | None) -> None:
     told = -1.0
     while instance.phase == "loading":
         if send is not None and instance.progress > told:
@@ -104,8 +112,6 @@ async def wait_loaded(instance: Instance, send: Send | None) -> None:
             await send(Progress(model_id=instance.model.model_id, fraction=told))
         else:
             await instance.wait_change()
-    if instance.phase != "loaded":
-        raise failure_of(instance)
 
 
 def failure_of(instance: Instance) -> SuiteError:
@@ -368,13 +374,12 @@ class Generations:
         generation_id = handover.generation_id
         lease = Lease(reply=reply, stream=handover.request.stream, asked=asked)
         instance.leases[generation_id] = lease
-        headers = {REPLY_HEADER: reply}
-        if (traceparent := telemetry.traceparent()) is not None:
-            headers["traceparent"] = traceparent
         try:
             waited_ms = round((self._clock() - asked.since) * 1000, 3)
             offer = msgspec.json.encode(msgspec.structs.replace(handover, waited_ms=waited_ms))
-            reply_data = await self._insist(instance, "generate", offer, HANDOVER_SECONDS, headers)
+            with self._sending(instance, "generate"):
+                headers = {REPLY_HEADER: reply, **_trace_header()}
+                reply_data = await self._insist(instance, "generate", offer, HANDOVER_SECONDS, headers)
             answer = msgspec.json.decode(reply_data, type=HandoverReply)
         except (NoService, RequestTimeout) as error:
             logger.warning("%s does not take a generation: %s", instance.model.model_id, error.message)
@@ -397,6 +402,14 @@ class Generations:
             raise failure_of(instance)
         lease.accepted = True
         return True
+
+    def _sending(self, instance: Instance, operation: str) -> AbstractContextManager[None]:
+        """The span of a request to an actor."""
+        return telemetry.sending(
+            "hand over" if operation == "generate" else "send",
+            self._subjects.each_actor(operation),
+            self._subject(instance, operation),
+        )
 
     async def _insist(
         self,
@@ -454,11 +467,17 @@ class Generations:
         with anyio.CancelScope() as asking:
             async with background() as tasks:
                 tasks.start_soon(stop_when_gone)
-                return await self._insist(instance, operation, data, seconds)
+                with self._sending(instance, operation):
+                    return await self._insist(instance, operation, data, seconds, _trace_header())
         return None
 
     def _subject(self, instance: Instance, operation: str) -> str:
         return self._subjects.actor(self._node, instance.instance_id, operation)
+
+
+def _trace_header() -> dict[str, str]:
+    traceparent = telemetry.traceparent()
+    return {} if traceparent is None else {"traceparent": traceparent}
 
 
 def _accepted(reply: R) -> R:

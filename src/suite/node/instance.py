@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
@@ -10,7 +11,6 @@ import anyio
 import msgspec
 from opentelemetry.context import Context
 
-from suite import telemetry
 from suite.catalogue import Model
 from suite.domain.footprint import NOTHING, Footprint, gpu_name
 from suite.domain.turns import Occupancy
@@ -18,6 +18,8 @@ from suite.errors import SuiteError
 from suite.messages.actor import Buffer, CoreSeat
 from suite.messages.decisions import Decision, Purpose
 from suite.messages.events import UnloadReason
+from suite.node.load_phases import LoadPhase, LoadPhases
+from suite.node.load_trace import LoadTrace
 from suite.node.process import ActorProcess
 from suite.prediction.costs import LoadKey
 from suite.process_memory import ProcessMemory
@@ -58,7 +60,8 @@ class Departure(msgspec.Struct, frozen=True, kw_only=True):
 class Instance:
     """What the node knows of one instance. The supervisor changes it; `Generations` changes its leases."""
 
-    def __init__(self, model: Model, instance_id: str, *, now: float) -> None:
+    def __init__(self, model: Model, instance_id: str, *, now: float, asked_ns: int | None = None) -> None:
+        """`asked_ns`: when its load was asked for (nanoseconds since 1970); None: now."""
         self.model = model
         self.instance_id = instance_id
         self.signature = model.file.signature.text
@@ -99,6 +102,8 @@ class Instance:
         self.process_started = now
         """When its process began; those whose memory it gets may take a while to leave."""
         self.last_used = now
+        self.phases = LoadPhases(now)
+        """How long the parts of its load took."""
         self.ready_at: float | None = None
         """When it was loaded (clock time)."""
         self.was_used = False
@@ -121,13 +126,20 @@ class Instance:
         self.freed_bytes = 0
         self.unsaved_tokens = 0
         """The tokens of conversations that are lost with its process, as it told when a generation ended."""
-        self.trace: Context | None = telemetry.current()
+        self.load_trace = LoadTrace(model.model_id, asked_ns=time.time_ns() if asked_ns is None else asked_ns)
+        """The spans of its load."""
+        self.trace: Context | None = self.load_trace.context
         """The trace that its next event belongs to: that of the load, then none, then that of the unload."""
         self.seq = 0
         """The last event appended about it."""
         self.unrecorded: SuiteError | None = None
         """Why its newest event is not in the log yet; None if it is."""
         self._changed = anyio.Event()
+
+    def enter(self, phase: LoadPhase, now: float) -> None:
+        """Its load comes into another phase, which ends the one before."""
+        self.phases.begin(phase, now)
+        self.load_trace.enter(phase)
 
     @property
     def load_key(self) -> LoadKey:

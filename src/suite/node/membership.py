@@ -50,7 +50,7 @@ PING_SECONDS = 2.0
 GRACE_SECONDS = 2.0
 
 
-class Presence(msgspec.Struct, frozen=True, kw_only=True):
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """The value of a node's lease."""
 
     epoch: int
@@ -148,11 +148,11 @@ class Membership:
         must be restarted. When another process has taken the name over, the journal is fenced. A NATS that
         denies access is asked again; if it goes on, others declare this node lost.
         """
-        presence = msgspec.json.encode(Presence(epoch=self.epoch, host=socket.gethostname(), pid=os.getpid()))
+        holder = msgspec.json.encode(Holder(epoch=self.epoch, host=socket.gethostname(), pid=os.getpid()))
         while True:
             try:
                 await self._check_name(journal)
-                await leases.put(self._node, presence)
+                await leases.put(self._node, holder)
             # The connection recovers and logs that by itself; so do read models. Access may be denied while
             # somebody changes the users of this NATS.
             except (Unavailable, AccessDenied, RequestTimeout, NoService, ServerUnsuitable):

@@ -17,10 +17,11 @@ from suite.errors import InvalidRequest, ModelFileInvalid, ReadModelBehind, Suit
 from suite.identity import Clock, NewId, Now
 from suite.log import Log
 from suite.messages.actions.base import KeepAlive
-from suite.messages.actor import ActorSpec, ModelFiles, NatsAccess, SnapshotSpec
+from suite.messages.actor import ActorSpec, ConfinementSpec, ModelFiles, NatsAccess, SnapshotSpec
 from suite.messages.events import Generated
 from suite.messages.subjects import Subjects
 from suite.node.admission import Terms
+from suite.node.breakers import Breakers
 from suite.node.cluster import ClusterWatch
 from suite.node.cores import NodeCores
 from suite.node.drain import Drain
@@ -68,6 +69,7 @@ class Node:
         fleet: Fleet,
         drain: Drain,
         transfers: Transfers,
+        breakers: Breakers,
         gateway: GatewayProcess | None,
         new_id: NewId,
         now: Now,
@@ -91,6 +93,7 @@ class Node:
         self.fleet = fleet
         self.drain = drain
         self.transfers = transfers
+        self.breakers = breakers
         self.gateway = gateway
         self.new_id, self.now, self.clock = new_id, now, clock
         self.started = clock()
@@ -271,8 +274,10 @@ async def actor_spec(
         # A state is known by the digest of its model, here and on other nodes.
         moving=moving_spec(settings, Subjects(settings.subject_root)) if digest is not None else None,
         usage_retention_seconds=settings.retention.seconds()[Generated.aggregate],
-        tracing=settings.trace,
+        tracing=settings.tracing,
+        measures=settings.measures,
         chat_template=model.settings.chat_template,
+        confinement=ConfinementSpec(memory_bytes=limits.ram) if settings.confinement else None,
     )
 
 

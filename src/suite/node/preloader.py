@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from typing import Final
 
 import anyio
 
+from suite import telemetry
 from suite.catalogue import Model
 from suite.errors import SuiteError, UnknownOutcome
 from suite.messages.actions.residency import LoadModelReply, LoadModelRequest
@@ -74,24 +75,27 @@ class Preloader:
     async def _round(self, leadership: Leadership) -> bool:
         """Take the bets that pay now. Returns False if others wait, or the log cannot be reached."""
         try:
-            while leadership.is_held and (made := await self._take()) is not None:
-                if not await self._load(made):
-                    break
+            while leadership.is_held and (made := await self._best()) is not None:
+                with _tracing(made):
+                    await self._take(made)
+                    if not await self._load(made):
+                        break
         except SuiteError as error:
             logger.warning("no bets are taken at the moment: %s", error.message)
             return False
         return not self._node.supervisor.admission.state.waiting
 
-    async def _take(self) -> PredictionMade | None:
-        """Take the best bet, in the log; None if none pays now."""
+    async def _best(self) -> PredictionMade | None:
+        """The best bet; None if none pays now."""
         await self._catch_up()
         self._likely = self._prospects.likely()
-        made = self._prospects.best()
-        if made is not None:
-            undone = not_loaded(made, UnknownOutcome.code)
-            await self._node.journal.decide(made, undone=undone, correlation_id=made.prediction_id)
-            self._node.predictions_made += 1
-        return made
+        return self._prospects.best()
+
+    async def _take(self, made: PredictionMade) -> None:
+        """Take a bet, in the log."""
+        undone = not_loaded(made, UnknownOutcome.code)
+        await self._node.journal.decide(made, undone=undone, correlation_id=made.prediction_id)
+        self._node.predictions_made += 1
 
     async def _catch_up(self) -> None:
         await self._node.learning.reach((await self._node.log.extent()).last_seq)
@@ -141,3 +145,16 @@ class Preloader:
         terms = Terms(purpose="preload", only_evicting=made.evicting)
         hold = supervisor.hold(model, terms, correlation_id=made.prediction_id)
         return await held.enter_async_context(hold)
+
+
+def _tracing(made: PredictionMade) -> AbstractContextManager[None]:
+    """The span of a bet with its load, a trace of its own: nobody has asked for it."""
+    return telemetry.span(
+        f"bet {made.model_id}",
+        {
+            "suite.model.id": made.model_id,
+            "suite.prediction.id": made.prediction_id,
+            "suite.prediction.chance": made.chance,
+            "suite.node.name": made.node,
+        },
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -19,6 +18,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from suite.errors import SuiteError
 from suite.gpus import DEVICE_ORDER
 from suite.messages.actor import ActorSpec, AnyReport, End, Imported
+from suite.process_log import Entry
 from suite.process_memory import ProcessMemory, process_memory
 from suite.tasks import background
 
@@ -30,9 +30,6 @@ TAKE_SECONDS = 5.0
 """How long a standby process may take to confirm its spec before a new process is started instead."""
 _REPORT_LIMIT = 64 * 1024
 _ERROR_LINES = 20
-
-_LOG_LINE = re.compile(r"(INFO|WARNING|ERROR|CRITICAL) ([\w.]+): (.*)")
-"""`LOG_FORMAT`, read back."""
 
 _decoder = msgspec.json.Decoder(AnyReport)
 
@@ -67,11 +64,14 @@ async def end_process(process: anyio.abc.Process) -> None:
 class ActorProcess:
     """A running ``python -m suite.actors.entry``. The process is killed when its context is left."""
 
-    def __init__(self, process: anyio.abc.Process) -> None:
+    def __init__(self, process: anyio.abc.Process, model_id: str) -> None:
         assert process.stdout is not None
         self._process = process
+        self._model_id = model_id
         self._lines = BufferedByteReceiveStream(process.stdout)
         self._errors: deque[str] = deque(maxlen=_ERROR_LINES)
+        self.is_loading = False
+        """Whether it has reported already that its load has begun: it was a standby process."""
 
     @classmethod
     @asynccontextmanager
@@ -84,21 +84,21 @@ class ActorProcess:
         process is started. Raises OSError when no process can be started.
         """
         if standby is not None:
-            async with cls._owning(standby) as actor:
+            async with cls._owning(standby, spec.model_id) as actor:
                 if await actor._takes(spec):
                     yield actor
                     return
             logger.warning("process %d stood ready and did not answer: a new one is started", standby.pid)
         inherited = () if spec.cores is None else (spec.cores.descriptor,)
-        async with cls._owning(await open_process(inherited)) as actor:
+        async with cls._owning(await open_process(inherited), spec.model_id) as actor:
             await actor._write(spec)
             yield actor
 
     @classmethod
     @asynccontextmanager
-    async def _owning(cls, process: anyio.abc.Process) -> AsyncIterator[ActorProcess]:
+    async def _owning(cls, process: anyio.abc.Process, model_id: str) -> AsyncIterator[ActorProcess]:
         try:
-            actor = cls(process)
+            actor = cls(process, model_id)
             async with background() as tasks:
                 tasks.start_soon(actor._collect_errors)
                 yield actor
@@ -115,7 +115,8 @@ class ActorProcess:
         """Send the spec. Returns whether the first report, always the start of the load, comes in time."""
         with anyio.move_on_after(TAKE_SECONDS):
             await self._write(spec)
-            return await self._next_report() is not None
+            self.is_loading = await self._next_report() is not None
+            return self.is_loading
         return False
 
     @property
@@ -182,17 +183,15 @@ class ActorProcess:
         async for block in self._process.stderr:
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
-                text = line.decode(errors="replace")
-                self._errors.append(text[:500])
-                _log_again(text)
+                self._hear(line)
             rest = rest[-_REPORT_LIMIT:]
 
-
-def _log_again(line: str) -> None:
-    """Log a line of an actor's stderr under its own level and name; what is no log line, as the actor's."""
-    match = _LOG_LINE.fullmatch(line)
-    if match is None:
-        logger.info("%s", line)
-    else:
-        level, name, text = match.groups()
-        logging.getLogger(name).log(logging.getLevelNamesMapping()[level], "%s", text)
+    def _hear(self, line: bytes) -> None:
+        """Log a line of its stderr: an event that it has logged, or what a library has written there."""
+        entry = Entry.of_line(line)
+        text = line.decode(errors="replace") if entry is None else entry.message
+        self._errors.append(text[:500])
+        if entry is None:
+            logger.info("%s", text, extra={"model_id": self._model_id})
+        else:
+            entry.log_again(self._model_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -23,7 +23,9 @@ from suite.domain.quarantine import (
 )
 from suite.errors import LogNotWritable, Quarantined
 from suite.identity import Now
+from suite.messages.actions.status import BreakerInfo
 from suite.messages.events import InstanceEvent, ModelQuarantined, ModelReleased
+from suite.messages.times import rfc3339
 from suite.node.journal import Journal
 
 logger = logging.getLogger("suite.supervisor")
@@ -51,6 +53,25 @@ class Quarantine:
         """Whether a model was quarantined and has not worked since, so that only a request should try it."""
         failures = failures_of(self._state, model.model_id, _attempt(model))
         return failures is not None and failures.quarantine is not None
+
+    def breakers(self, models: Mapping[str, Model]) -> Iterator[BreakerInfo]:
+        """As breakers, those of these models that are quarantined, or were and have not worked since."""
+        for model_id in self._state.failures.keys() & models.keys():
+            model = models[model_id]
+            failures = failures_of(self._state, model_id, _attempt(model))
+            if failures is None or (quarantine := failures.quarantine) is None:
+                continue
+            is_open = self.pause_of(model) is not None
+            yield BreakerInfo(
+                node=self._node,
+                kind="model",
+                name=model_id,
+                state="open" if is_open else "half_open",
+                failures=failures.count,
+                since=rfc3339(failures.since if is_open else quarantine.until),
+                until=rfc3339(quarantine.until) if is_open else None,
+                reason=quarantine.reason,
+            )
 
     def check(self, model: Model) -> None:
         """Raise Quarantined for a model that must not be loaded now."""

@@ -28,7 +28,7 @@ from suite.actions.evaluation import (
 )
 from suite.actions.explanation import explain
 from suite.actions.generation import cancel_generation, clear_kv_cache, generate_text
-from suite.actions.health import get_log_end, get_stats, health, health_check
+from suite.actions.health import breakers_of, get_log_end, get_stats, health, health_check
 from suite.actions.keys import create_key, list_keys, revoke_key
 from suite.actions.prediction import get_predictions, predict_models, preload_models, select_model
 from suite.actions.projections import get_errors, get_fleet, rebuild_projection
@@ -60,9 +60,11 @@ from suite.node.assembly import (
     scanned_catalogue,
     warn_of_small_limit,
 )
+from suite.node.breakers import Breakers
 from suite.node.cluster import joined_cluster
 from suite.node.content import ContentWatch
-from suite.node.dependencies import wait_for_dependencies
+from suite.node.copies import Copies
+from suite.node.dependencies import wait_for_dependencies, watch_dependencies
 from suite.node.ending import PROCESS_SECONDS, Ending
 from suite.node.fleet.leadership import Leadership
 from suite.node.gateway import GatewayProcess
@@ -70,14 +72,15 @@ from suite.node.journal import Journal
 from suite.node.learning import Learning
 from suite.node.membership import LEASE_SECONDS, Membership
 from suite.node.node import Node
+from suite.node.observations import Condition, observing
 from suite.node.past import read_past
 from suite.node.pin_moves import PinMoves
 from suite.node.preloader import Preloader
 from suite.node.progress import RunningWork, StartProgress
 from suite.node.recovery import close_open_instances
 from suite.node.registrar import Registrar
-from suite.node.replication import Replication
 from suite.node.reporter import Reporter
+from suite.node.scrape import measured
 from suite.node.snapshots import sweep_snapshots
 from suite.node.storage import StorageWatch
 from suite.node.users import UsersWatch
@@ -208,12 +211,15 @@ async def running_node(
     waits for.
     """
     subjects = Subjects(settings.subject_root)
+    breakers = Breakers(settings.node, now=now, clock=clock)
     on_step(f"connecting to NATS at {settings.nats.url}" if settings.nats.url else "starting the NATS server")
     with (
         data_directory.held(settings.data_dir),
-        telemetry.tracing(settings.trace, node=settings.node, process="node"),
-        GatewayProcess.opened(settings) as gateway,
+        telemetry.tracing(settings.tracing, node=settings.node, process="node"),
+        measured(settings) as scrape,
+        GatewayProcess.opened(settings, breakers) as gateway,
     ):
+        breakers.add(telemetry.circuit_breakers())
         Address(settings, None).withdraw()  # of a node that was killed
         async with (
             reached_nats(settings) as nats,
@@ -233,7 +239,11 @@ async def running_node(
             ) as log,
             background() as tasks,
         ):
-            env = Environment(settings, subjects, nats, connection, log, tasks, gateway, new_id, now, clock)
+            if scrape is not None:
+                tasks.start_soon(scrape.serve)
+            env = Environment(
+                settings, subjects, nats, connection, log, tasks, gateway, breakers, new_id, now, clock
+            )
             on_step("")
             reporter = await _prepare(env)
             on_step(f"inspecting the models in {', '.join(map(str, settings.models_directories))}")
@@ -247,6 +257,7 @@ async def running_node(
             journal = Journal(log, subjects, settings.node, epoch, new_id)
             tasks.start_soon(journal.until_fenced)
             tasks.start_soon(journal.run)
+            tasks.start_soon(breakers.run, journal)
             await close_open_instances(log, journal, subjects, settings.node)
             past = await read_past(log, subjects, settings.node, now())
             supervisor = make_supervisor(env, journal, catalogue, past, limits, gpus, learning)
@@ -318,6 +329,8 @@ async def _prepare(env: Environment) -> Reporter:
             embedded=settings.nats.url is None,
             clock=env.clock,
         )
+    if settings.dependencies and settings.nats.url is not None:  # nobody else is on a node's own server
+        tasks.start_soon(watch_dependencies, env.connection, settings.dependencies, env.breakers)
     tasks.start_soon(sweep_snapshots, settings, env.now)
     reporter = Reporter(env.log, settings.node)
     tasks.start_soon(reporter.run)
@@ -333,6 +346,8 @@ async def _prepare(env: Environment) -> Reporter:
 def _start_background(env: Environment, node: Node) -> None:
     """Start what a node does by itself, without a request."""
     settings, tasks = env.settings, env.tasks
+    if settings.measures:
+        tasks.start_soon(observing, node, partial(_condition, node))
     tasks.start_soon(node.cluster.run)
     tasks.start_soon(node.foreign.run)
     tasks.start_soon(node.integrity.run)
@@ -347,6 +362,10 @@ def _start_background(env: Environment, node: Node) -> None:
     if settings.enable_gguf_management:
         tasks.start_soon(node.pins.run)
         tasks.start_soon(_lead, env, node, preloader)
+
+
+def _condition(node: Node) -> Condition:
+    return Condition(len(health(node).problems), breakers_of(node))
 
 
 async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
@@ -370,7 +389,7 @@ async def _lead(env: Environment, node: Node, preloader: Preloader) -> None:
         tasks.start_soon(placement.run)
         tasks.start_soon(PinMoves(node, placement).run)
         if env.settings.copies.enabled:
-            tasks.start_soon(Replication(node, placement).run)
+            tasks.start_soon(Copies(node, placement).run)
 
 
 def _running_work(node: Node, service: Service[Node]) -> RunningWork:

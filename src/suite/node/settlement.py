@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import AbstractContextManager
 from typing import Final
 
+from suite import telemetry
 from suite.errors import InvalidRequest, LogNotWritable, SuiteError, TooLarge
 from suite.identity import Now
 from suite.messages.events import PredictionSettled
 from suite.node.journal import Journal
+from suite.node.measurements import BetMeasurements
 from suite.node.supervisor import Supervisor
 from suite.prediction.bet_book import BetBook
 from suite.ticks import tick
@@ -32,6 +35,7 @@ class Settlement:
         self._journal = journal
         self._supervisor = supervisor
         self._now = now
+        self._measurements = BetMeasurements()
         self._written: deque[str] = deque(maxlen=_REMEMBERED)
 
     async def run(self) -> None:
@@ -49,11 +53,28 @@ class Settlement:
             return
         self._written.append(settled.prediction_id)
         try:
-            await self._journal.record(settled, correlation_id=settled.prediction_id)
+            with self._tracing(settled):
+                await self._journal.record(settled, correlation_id=settled.prediction_id)
+            self._measurements.settled(settled)
         except LogNotWritable as error:  # the journal writes it later
+            self._measurements.settled(settled)
             logger.warning("what became of a bet is not in the log yet: %s", error.message)
         except (TooLarge, InvalidRequest) as error:  # it will never be taken
             logger.error("what became of a bet is left out of the log: %s", error.message)
         except SuiteError as error:
             self._written.remove(settled.prediction_id)  # it is tried again as long as the bet is open
             logger.warning("what became of a bet is not in the log: %s", error.message)
+
+    def _tracing(self, settled: PredictionSettled) -> AbstractContextManager[None]:
+        """The span of a settlement, linked to its bet, which may have been taken hours ago."""
+        bet = self._book.open.get(settled.prediction_id)
+        return telemetry.span(
+            f"settle bet {settled.model_id}",
+            {
+                "suite.model.id": settled.model_id,
+                "suite.prediction.id": settled.prediction_id,
+                "suite.prediction.outcome": settled.outcome,
+                "suite.prediction.reason": settled.reason,
+            },
+            links=[None if bet is None else bet.traceparent],
+        )

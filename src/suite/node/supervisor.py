@@ -7,7 +7,7 @@ happens to a process is recorded when it happens. All tasks run in the superviso
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
@@ -25,6 +25,7 @@ from suite.domain.turns import Available, BecameReady, Measured, Pinned, Start, 
 from suite.engine.gguf.estimate import PROCESS_BYTES
 from suite.errors import (
     ActorCrashed,
+    LoadCancelled,
     LoadFailed,
     LogNotWritable,
     ModelFileInvalid,
@@ -36,7 +37,7 @@ from suite.errors import (
 from suite.gpus import GpuMemory
 from suite.identity import Clock, NewId, Now
 from suite.machine import Bound
-from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready
+from suite.messages.actor import ActorSpec, AnyReport, Failed, Finished, Loading, Ready, Stepped
 from suite.messages.decisions import Decision
 from suite.messages.events import (
     InstanceCrashed,
@@ -51,10 +52,12 @@ from suite.messages.events import (
 from suite.node.admission import Admission, Tell, Terms
 from suite.node.admission_log import AdmissionLog
 from suite.node.appraisal import Appraise
+from suite.node.confinement import ModelConfinement
 from suite.node.cores import NodeCores
 from suite.node.instance import Departure, Instance, Lease
 from suite.node.instance_end import InstanceEnd, InstanceEnds
 from suite.node.journal import Journal
+from suite.node.measurements import GenerationMeasurements, LoadMeasurements
 from suite.node.memory_kills import MemoryKills
 from suite.node.memory_watch import MemoryWatch
 from suite.node.outcomes import Outcomes
@@ -95,6 +98,7 @@ class Supervisor:
         terminate: Terminate,
         cores: NodeCores,
         memory_kills: MemoryKills,
+        confinement: ModelConfinement,
         appraise: Appraise,
         new_id: NewId,
         now: Now,
@@ -107,6 +111,9 @@ class Supervisor:
         """
         self.instances: dict[str, Instance] = {}
         self.sizes = sizes
+        self._load_measurements = LoadMeasurements()
+        self.generation_measurements = GenerationMeasurements()
+        """What is measured of generations and embeddings."""
         self.admission = Admission(
             turns,
             instances=self.instances,
@@ -117,6 +124,7 @@ class Supervisor:
             check=quarantine.check,
             look=self._look,
             outcomes=Outcomes(node),
+            measurements=self._load_measurements,
             new_id=new_id,
             clock=clock,
         )
@@ -137,6 +145,7 @@ class Supervisor:
         self.cores = cores
         """Who computes with how many threads."""
         self._memory_kills = memory_kills
+        self.confinement = confinement
         self._ends = InstanceEnds(node, memory_kills, lambda: self._stopping)
         self._new_id, self._now, self._clock = new_id, now, clock
         self._standby = Standby([cores.table.descriptor], partial(cores.seat, None))
@@ -294,12 +303,12 @@ class Supervisor:
     # --- admission ----------------------------------------------------------------------------------------
 
     async def _begin_load(
-        self, model: Model, start: Start, correlation_id: str
+        self, model: Model, start: Start, correlation_id: str, asked_ns: int
     ) -> tuple[Instance, InstanceLoadStarted]:
         """Put a decision into the log, and carry it out."""
         if self._stopping:
             raise NodeStopping
-        instance = Instance(model, self._new_id(), now=self._clock())
+        instance = Instance(model, self._new_id(), now=self._clock(), asked_ns=asked_ns)
         instance.correlation_id = correlation_id
         instance.purpose = start.decision.purpose if start.decision is not None else "request"
         started = InstanceLoadStarted(
@@ -315,7 +324,7 @@ class Supervisor:
             decision=start.decision,
         )
         victims = [self.instances[id] for id in start.evicting]
-        with telemetry.span("decide load", model=model.model_id), self._leaving(victims) as evicted:
+        with self._reserving(instance), self._leaving(victims) as evicted:
             undone = InstanceLoadFailed(
                 node=self.node,
                 model_id=model.model_id,
@@ -332,6 +341,17 @@ class Supervisor:
             self._unloads.begin_evicted(victim, departure)
         self._tasks.start_soon(self._live, instance, victims)
         return instance, started
+
+    @contextmanager
+    def _reserving(self, instance: Instance) -> Iterator[None]:
+        """The phase of a load in which its decision is appended. If that fails, there is no load."""
+        instance.enter("reserve", self._clock())
+        with telemetry.within(instance.load_trace.phase_context):
+            try:
+                yield
+            except Exception as error:
+                instance.load_trace.end(error)
+                raise
 
     @contextmanager
     def _leaving(self, victims: Iterable[Instance]) -> Iterator[list[Instance]]:
@@ -363,21 +383,30 @@ class Supervisor:
 
     # --- life cycle ---------------------------------------------------------------------------------------
 
-    async def _live(self, instance: Instance, victims: Iterable[Instance]) -> None:
-        for victim in victims:
-            await victim.wait_gone()
-        exit_code = 0
-        if instance.unloading is None:
-            try:
-                exit_code = await self._run(instance)
-            except OSError as error:
-                instance.failure = LoadFailed(f"the model's process could not be started: {error}")
-            except ModelFileInvalid as error:
-                instance.failure = error
+    async def _live(self, instance: Instance, victims: Collection[Instance]) -> None:
+        with telemetry.within(instance.load_trace.context):
+            exit_code = await self._load_and_run(instance, victims)
         with telemetry.within(instance.trace):
             await self._ended(instance, exit_code)
 
+    async def _load_and_run(self, instance: Instance, victims: Collection[Instance]) -> int:
+        """Have it loaded and its process run to its end. Returns the exit code; 0 if there was no process."""
+        if victims:
+            instance.enter("evict", self._clock())
+        for victim in victims:
+            await victim.wait_gone()
+        if instance.unloading is not None:
+            return 0
+        try:
+            return await self._run(instance)
+        except OSError as error:
+            instance.failure = LoadFailed(f"the model's process could not be started: {error}")
+        except ModelFileInvalid as error:
+            instance.failure = error
+        return 0
+
     async def _run(self, instance: Instance) -> int:
+        instance.enter("inspect", self._clock())
         spec = await self._make_spec(instance.model, instance.instance_id)
         instance.kills_before = self._memory_kills.count()
         instance.process_started = self._clock()
@@ -390,31 +419,33 @@ class Supervisor:
                 instance.seat = None
 
     async def _run_process(self, instance: Instance, spec: ActorSpec) -> int:
+        instance.enter("spawn", instance.process_started)
         async with ActorProcess.start(spec, await self._standby.take()) as process:
             instance.process = process
+            if process.is_loading:
+                instance.enter("map", self._clock())
             if spec.cores is not None:
                 self.cores.watch(spec.cores, process.pid)
             if instance.unloading is not None:
                 process.kill()
-            reports = process.reports()
-            with telemetry.span("load", model=instance.model.model_id):
-                async for report in reports:
-                    await self._heed(instance, report)
-                    if instance.phase == "loaded":
-                        break
-            async for report in reports:
+            async for report in process.reports():
                 await self._heed(instance, report)
             return await process.exit_code()
 
     async def _heed(self, instance: Instance, report: AnyReport) -> None:
         match report:
             case Loading(fraction=fraction):
+                instance.enter("map" if fraction < 1.0 else "warm_up", self._clock())
                 instance.progress = fraction
             case Ready():
                 await self._loaded(instance, report)
             case Failed(code=code, message=message):
                 instance.failure = error_from_reply(code, message)
+            case Stepped(steps=steps):
+                self.generation_measurements.stepped(instance.model.model_id, steps)
+                return  # nothing that anybody waits for
             case Finished():
+                self.generation_measurements.finished(instance.model.model_id, report)
                 self.counts.update(
                     generations=1,
                     prompt_tokens=report.prompt_tokens,
@@ -432,6 +463,7 @@ class Supervisor:
     async def _loaded(self, instance: Instance, ready: Ready) -> None:
         assert instance.process is not None
         instance.buffers = ready.buffers
+        self.confinement.heard(instance.model.model_id, ready.confinement)
         instance.measured(instance.process.memory())
         instance.resident_bytes = instance.memory.resident_bytes or ready.resident_bytes
         if self._is_too_large(instance):
@@ -442,6 +474,8 @@ class Supervisor:
         instance.load_ms = (now - instance.started) * 1000
         instance.process_ms = (now - instance.process_started) * 1000
         await self._record(instance, self._loaded_fact(instance, instance.load_ms, instance.process_ms))
+        instance.load_trace.end()
+        self._load_measurements.loaded(instance, now)
         self.counts["loads"] += 1
         instance.ready_at, instance.loaded_at = self._clock(), self._now().isoformat()
         instance.phase = "loaded"
@@ -538,7 +572,11 @@ class Supervisor:
     async def _ended(self, instance: Instance, exit_code: int) -> None:
         """The process has ended: tell those who wait for it, record why, and release its memory."""
         fact = self._ends.of(instance, exit_code)
+        instance.load_trace.end(
+            instance.failure or (LoadCancelled() if instance.unloading else ActorCrashed())
+        )
         self._count(fact)
+        self._load_measurements.ended(instance, fact, self._clock())
         instance.phase = "ending"
         instance.changed()
         await self._terminate_leases(instance, instance.failure or ActorCrashed())

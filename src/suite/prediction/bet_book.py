@@ -84,6 +84,8 @@ class OpenBet(msgspec.Struct, kw_only=True):
     load_at: float = 0.0
     ready_at: float | None = None
     fate: Fate | None = None
+    traceparent: str | None = None
+    """Of the bet, to which its end is linked."""
 
     @property
     def until(self) -> float:
@@ -181,7 +183,7 @@ class BetBook:
         at = event.time.timestamp()
         match event.data:
             case PredictionMade() as made:
-                self._made(made, at)
+                self._made(made, at, event.traceparent)
             case PredictionSettled() as settled:
                 self._settled(settled, at)
             case InstanceEvent() as fact:
@@ -199,11 +201,13 @@ class BetBook:
             case _:
                 pass
 
-    def _made(self, made: PredictionMade, at: float) -> None:
+    def _made(self, made: PredictionMade, at: float, traceparent: str | None) -> None:
         if made.prediction_id in self.open or made.prediction_id in self._ended:
             return
         self._drop_abandoned(at)
-        bet = self.open[made.prediction_id] = OpenBet(made=made, at=at, bytes=made.bytes)
+        bet = self.open[made.prediction_id] = OpenBet(
+            made=made, at=at, bytes=made.bytes, traceparent=traceparent
+        )
         self._of_model.setdefault(made.model_id, {})[made.prediction_id] = bet
         record = self.records.setdefault(made.model_id, Record(last=made, last_at=at))
         record.last, record.last_at, record.last_settled = made, at, None

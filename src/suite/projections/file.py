@@ -29,6 +29,9 @@ CREATE TABLE IF NOT EXISTS suite_checkpoint (
 )
 """
 
+_BOOKKEEPING: Final = "suite_"
+"""What the names of tables begin with that are not a projection's own."""
+
 
 class Overtaken(Exception):
     """Another process has written events to the file: the checkpoint must be read again."""
@@ -198,6 +201,28 @@ class ProjectionFile:
     async def ledger(self) -> Ledger:
         """How many events of each kind the file contains."""
         return (await ledger.extract(self._db)).events
+
+    async def different_table(self, other: Path) -> str | None:
+        """A table of the projection that has other rows in another file; None if all are the same."""
+        await self._db.execute("ATTACH ? AS other", (str(other),))
+        try:
+            tables = await self._db.execute_fetchall(
+                "SELECT name FROM main.sqlite_master WHERE type = 'table'"
+            )
+            for (table,) in tables:
+                if not table.startswith(_BOOKKEEPING) and await self._differs(table):
+                    return str(table)
+        finally:
+            await self._db.execute("DETACH other")
+        return None
+
+    async def _differs(self, table: str) -> bool:
+        here, there = f'main."{table}"', f'other."{table}"'
+        (row,) = await self._db.execute_fetchall(
+            f"SELECT (SELECT count(*) FROM {here}) != (SELECT count(*) FROM {there})"
+            f" OR EXISTS (SELECT * FROM {here} EXCEPT SELECT * FROM {there})"
+        )
+        return bool(row[0])
 
     async def settle(self) -> None:
         """Checkpoint the WAL into the file, so that it can be renamed, or read on a read-only disk.

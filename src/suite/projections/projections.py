@@ -7,23 +7,36 @@ async with Projections.running(log, data_dir, now=utc_now) as projections:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Final
 
-from opentelemetry.metrics import CallbackOptions, Observation
-
-from suite import telemetry
 from suite.identity import Now
 from suite.log import Log
 from suite.projections.catalogue import CatalogueProjection
 from suite.projections.errors import ErrorsProjection
 from suite.projections.evaluation import EvaluationProjection
 from suite.projections.history import HistoryProjection
+from suite.projections.projection import Projection
 from suite.projections.projector import Projector
 from suite.projections.usage import UsageProjection
 from suite.tasks import background
+
+FILES: Final[Mapping[type[Projection], str]] = {
+    CatalogueProjection: "catalogue.db",
+    UsageProjection: "usage.db",
+    EvaluationProjection: "model_evaluation.db",
+    ErrorsProjection: "errors.db",
+    HistoryProjection: "history.db",
+}
+"""The names of the files in which a node keeps its read models."""
+
+
+def directory_in(data_dir: Path) -> Path:
+    """Where a node keeps the files of its read models."""
+    return data_dir / "projections"
 
 
 class Projections:
@@ -33,11 +46,11 @@ class Projections:
         self, log: Log, directory: Path, evaluation_path: Path, *, now: Now, on_problem: Callable[[str], None]
     ) -> None:
         keep = partial(Projector, log=log, now=now, on_problem=on_problem)
-        self.catalogue = keep(CatalogueProjection(), directory / "catalogue.db")
-        self.usage = keep(UsageProjection(), directory / "usage.db")
+        self.catalogue = keep(CatalogueProjection(), directory / FILES[CatalogueProjection])
+        self.usage = keep(UsageProjection(), directory / FILES[UsageProjection])
         self.evaluation = keep(EvaluationProjection(), evaluation_path)
-        self.errors = keep(ErrorsProjection(), directory / "errors.db")
-        self.history = keep(HistoryProjection(), directory / "history.db")
+        self.errors = keep(ErrorsProjection(), directory / FILES[ErrorsProjection])
+        self.history = keep(HistoryProjection(), directory / FILES[HistoryProjection])
 
     @property
     def by_name(self) -> Mapping[str, Projector]:
@@ -55,11 +68,6 @@ class Projections:
         """What read models found that the log has lost, when they opened their files."""
         return tuple(each.loss for each in self.by_name.values() if each.loss is not None)
 
-    def _lag(self, _: CallbackOptions) -> Iterable[Observation]:
-        """How many events each read model still has to fold, as an OpenTelemetry gauge."""
-        for name, projector in self.by_name.items():
-            yield Observation(projector.info.lag_events, {"suite.projection.name": name})
-
     @classmethod
     @asynccontextmanager
     async def running(
@@ -75,16 +83,13 @@ class Projections:
 
         ``evaluation_path`` is the file of the evaluations, if it is not to be in the data directory.
         """
-        directory = data_dir / "projections"
+        directory = directory_in(data_dir)
         projections = cls(
             log,
             directory,
-            evaluation_path or directory / "model_evaluation.db",
+            evaluation_path or directory / FILES[EvaluationProjection],
             now=now,
             on_problem=on_problem,
-        )
-        telemetry.meter().create_observable_gauge(
-            "suite.projection.lag", callbacks=[projections._lag], unit="{event}"
         )
         async with background() as tasks:
             for projector in projections.by_name.values():

@@ -23,6 +23,7 @@ from typing import Final
 import aiosqlite
 import anyio
 
+from suite import telemetry
 from suite.errors import Conflict, ReadModelUnavailable, RebuildWouldLose, SuiteError
 from suite.identity import Now
 from suite.log import Log
@@ -181,7 +182,10 @@ class Projector:
         if self._damage is not None:
             raise self._damage
         told_at = time.monotonic()
-        await file.fold(batch.events, batch.unreadable)
+        with telemetry.folding(
+            self.projection.name, self._log.stream, (event.traceparent for event in batch.events)
+        ):
+            await file.fold(batch.events, batch.unreadable)
         if time.monotonic() - self._expired_at >= EXPIRE_SECONDS:
             now = follower.time()
             more = now is not None and await file.expire(now)
@@ -252,7 +256,7 @@ class Projector:
             self._report(without_file(self.projection.name, self.path, error))
             await anyio.sleep(RETRY_SECONDS)
             return
-        logger.error("%s is kept under another name, and folded anew", self.path, exc_info=error)
+        logger.error("%s is kept under another name, and folded anew: %s", self.path, error, exc_info=error)
         self._distrusted = self._distrusted or is_suspect
         self._damage = None
         await self._queries.close()
@@ -317,7 +321,7 @@ class Projector:
     def _unreadable(self, error: Exception, pool: ConnectionPool) -> SuiteError:
         """The error for a query that failed. If the file may be the cause, a rebuild is triggered."""
         name = self.projection.name
-        logger.error("a query of the read model %s failed", name, exc_info=error)
+        logger.error("a query of the read model %s failed: %s", name, error, exc_info=error)
         again = "try again"
         if is_damaged(error) or not (is_outside(error) or self._distrusted):
             if self._queries.are_from(pool):

@@ -1,6 +1,52 @@
 """OpenTelemetry traces and metrics."""
 
-from suite.telemetry.providers import meter, tracing
-from suite.telemetry.spans import annotate, current, span, traceparent, within
+from suite.messages.tracing import MetricsMode, TraceMode, TraceSettings
+from suite.telemetry.measuring import circuit_breakers, exposing, measuring
+from suite.telemetry.messaging import folding, processing, sending
+from suite.telemetry.providers import recording, tracing
+from suite.telemetry.spans import (
+    Attribute,
+    Attributes,
+    OpenSpan,
+    TraceIds,
+    annotate,
+    begin,
+    current,
+    fail,
+    ids_of,
+    is_sampled,
+    rename,
+    span,
+    trace_ids,
+    traceparent,
+    within,
+)
 
-__all__ = ["annotate", "current", "meter", "span", "traceparent", "tracing", "within"]
+__all__ = [
+    "Attribute",
+    "Attributes",
+    "MetricsMode",
+    "OpenSpan",
+    "TraceIds",
+    "TraceMode",
+    "TraceSettings",
+    "annotate",
+    "begin",
+    "circuit_breakers",
+    "current",
+    "exposing",
+    "fail",
+    "folding",
+    "ids_of",
+    "is_sampled",
+    "measuring",
+    "processing",
+    "recording",
+    "rename",
+    "sending",
+    "span",
+    "trace_ids",
+    "traceparent",
+    "tracing",
+    "within",
+]

@@ -1,19 +1,26 @@
-"""Exports spans and metrics to an OpenTelemetry collector (OTLP over HTTP), which may be down.
+"""Exports spans and metrics to an OpenTelemetry collector (OTLP over HTTP or gRPC), which may be down.
 
-OpenTelemetry's exporters retry, and log each attempt. Here their own log lines are silenced, and their HTTP
-session is observed instead: an outage is logged once when it begins and once when it ends, and nothing waits
-for a collector that is known to be down. Spans and metrics of an outage are lost.
+OpenTelemetry's exporters retry, and log each attempt. Here their own log lines are silenced, and what becomes
+of their attempts is observed instead: an outage is logged once when it begins and once when it ends, and
+nothing waits for a collector that is known to be down: a circuit breaker has it tried now and then. Spans and
+metrics of an outage are lost.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from typing import TYPE_CHECKING, Any
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+from suite.circuit_breaker import CircuitBreaker
+from suite.domain.breaker import Policy
+from suite.errors import InvalidConfiguration
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -21,6 +28,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("suite.telemetry")
 
+Signal: TypeAlias = Literal["traces", "metrics"]
+
+POLICY: Final = Policy(failures=1, first_pause=1.0, longest_pause=300.0)
+"""Spans that were not exported are lost anyway, so a single failure is enough to wait."""
+GRPC: Final = "grpc"
+_HTTP: Final = "http/protobuf"
 _ERROR_STATUS = 400
 _TOLD_HERE = (
     "opentelemetry.exporter.otlp",
@@ -30,78 +43,89 @@ _TOLD_HERE = (
 
 
 class Collector:
-    """The collector that the ``OTEL_EXPORTER_OTLP_*`` variables configure, and whether it answers.
+    """The collector that the ``OTEL_EXPORTER_OTLP_*`` variables have for a signal, and whether it answers.
 
     Many collectors take traces and no metrics, so each of the two has outages of its own.
     """
 
-    def __init__(self, *, level: int = logging.WARNING) -> None:
+    def __init__(self, signal: Signal, *, node: str = "", level: int = logging.WARNING) -> None:
         """``level`` is the log level for outages."""
-        self._traces = _Signal("traces", level)
-        self._metrics = _Signal("metrics", level)
+        self.breaker = CircuitBreaker("otlp", signal, POLICY, node=node, clock=time.monotonic)
+        self._signal: Signal = signal
+        self._level = level
         for name in _TOLD_HERE:
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def spans(self) -> SpanExporter:
-        """Create an exporter for spans."""
-        return OTLPSpanExporter(session=_Session(self._traces))
+        """Create an exporter for spans. Raises InvalidConfiguration for a protocol that is not known."""
+        if protocol(self._signal) == GRPC:
+            from suite.telemetry.collector_grpc import spans
+
+            return spans(self)
+        return OTLPSpanExporter(session=_Session(self))
 
     def metrics(self) -> MetricExporter:
-        """Create an exporter for metrics."""
-        return OTLPMetricExporter(session=_Session(self._metrics))
+        """Create an exporter for metrics. Raises InvalidConfiguration for a protocol that is not known."""
+        if protocol(self._signal) == GRPC:
+            from suite.telemetry.collector_grpc import metrics
 
+            return metrics(self)
+        return OTLPMetricExporter(session=_Session(self))
+
+    @property
     def is_away(self) -> bool:
-        """Whether the collector is known to take no traces at the moment."""
-        return self._traces.is_away.is_set()
+        """Whether it is known not to take them at the moment."""
+        return not self.breaker.is_closed
 
-
-class _Signal:
-    """Traces or metrics, and whether the collector takes them."""
-
-    def __init__(self, name: str, level: int) -> None:
-        self.is_away = threading.Event()
-        self._name = name
-        self._level = level
-        self._lock = threading.Lock()
-
-    def failed(self, reason: object) -> None:
-        """Note that a request failed. Logs the first failure of an outage."""
-        with self._lock:
-            if not self.is_away.is_set():
-                logger.log(
-                    self._level,
-                    "the collector takes no %s (%s): they are lost until it does",
-                    self._name,
-                    reason,
-                )
-            self.is_away.set()
+    def failed(self, reason: str) -> None:
+        """Note that an attempt failed. Logs the first failure of an outage."""
+        if not self.is_away:
+            logger.log(
+                self._level,
+                "the collector takes no %s (%s): they are lost until it does",
+                self._signal,
+                reason,
+            )
+        self.breaker.failed(reason)
 
     def answered(self) -> None:
-        """Note that a request succeeded. Logs the end of an outage."""
-        with self._lock:
-            if self.is_away.is_set():
-                logger.log(self._level, "the collector takes %s again", self._name)
-            self.is_away.clear()
+        """Note that an attempt succeeded. Logs the end of an outage."""
+        if self.is_away:
+            logger.log(self._level, "the collector takes %s again", self._signal)
+        self.breaker.succeeded()
+
+
+def protocol(signal: Signal, environ: Mapping[str, str] = os.environ) -> str:
+    """How a signal is sent: as the standard variables say, or else over HTTP. Raises InvalidConfiguration."""
+    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    for name in names:
+        if (chosen := environ.get(name, "").strip()) not in ("", GRPC, _HTTP):
+            raise InvalidConfiguration(f"{name} is {chosen!r}: set it to {GRPC} or {_HTTP}")
+        if chosen:
+            return chosen
+    return _HTTP
 
 
 class _Session(requests.Session):
     """An exporter's HTTP session, which notes the outcome of each request."""
 
-    def __init__(self, signal: _Signal) -> None:
+    def __init__(self, collector: Collector) -> None:
         super().__init__()
-        self._signal = signal
+        self._collector = collector
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
-        """Send a request. Raises what `requests` raises."""
+        """Send a request. Raises what `requests` raises, and ConnectionError while it is left alone."""
+        if not self._collector.breaker.try_use():
+            raise requests.ConnectionError(self._collector.breaker.refusal)
         try:
             response = super().send(request, **options)
         except requests.RequestException as error:
-            self._signal.failed(f"{request.url} {_cause(error)}")
+            self._collector.failed(f"{request.url} {_cause(error)}")
             raise
         if response.status_code >= _ERROR_STATUS:
-            self._signal.failed(f"{request.url} answers {response.status_code} {response.reason}")
+            self._collector.failed(f"{request.url} answers {response.status_code} {response.reason}")
         else:
-            self._signal.answered()
+            self._collector.answered()
         return response
 
 

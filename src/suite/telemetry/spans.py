@@ -1,67 +1,151 @@
-"""Spans: one for each action, decision, append, load and generation.
+"""Spans: what a process does, for how long, and what caused it.
 
 A trace crosses processes in W3C ``traceparent`` headers. When tracing is off nothing is recorded, but a
 caller's ``traceparent`` is still passed on to events and actors, so that the traces of others stay whole.
-Identifiers without a bound go into attributes, never into span names; prompts and answers go into neither.
+Identifiers without a bound go into attributes, never into span names; prompts and answers only into
+attributes of their own, and only with ``trace_content``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Final, NamedTuple, TypeAlias
 
-from opentelemetry import context, propagate, trace
+from opentelemetry import context, trace
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
 
 from suite.errors import SuiteError
 from suite.telemetry import providers
 
-Attribute = str | int | float | bool
+Attribute: TypeAlias = str | int | float | bool | Sequence[str]
+Attributes: TypeAlias = Mapping[str, Attribute]
+"""By names such as ``gen_ai.request.model``."""
+
+MOST_LINKS: Final = 64
+_traceparent = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").match
+_SAMPLED: Final = "01"
+
+
+class TraceIds(NamedTuple):
+    """Which span of which trace something belongs to, as hexadecimal numbers."""
+
+    trace_id: str
+    span_id: str
 
 
 def span(
     name: str,
+    attributes: Mapping[str, Attribute] = {},
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     headers: Mapping[str, str] | None = None,
-    **attributes: Attribute,
+    links: Iterable[str | None] = (),
 ) -> AbstractContextManager[None]:
     """A span around a block. With `headers` it continues the trace of their ``traceparent``.
 
-    Write attribute names with ``__`` for a dot: ``gen_ai__request__model="SmolLM2-135M-Instruct.Q4_1"``.
+    `links` are the ``traceparent`` of other spans that led to this one. An exception that leaves the block
+    makes it a failed one.
     """
     if not providers.recording.is_on and not (headers and "traceparent" in headers):
         return nullcontext()
-    return _span(name, kind, headers, attributes)
+    return _span(name, kind, headers, links, attributes)
 
 
 @contextmanager
 def _span(
-    name: str, kind: SpanKind, headers: Mapping[str, str] | None, attributes: dict[str, Attribute]
+    name: str,
+    kind: SpanKind,
+    headers: Mapping[str, str] | None,
+    links: Iterable[str | None],
+    attributes: Attributes,
 ) -> Iterator[None]:
-    token = context.attach(propagate.extract(headers)) if headers else None
+    token = context.attach(_continued(headers.get("traceparent"))) if headers else None
     try:
         if not providers.recording.is_on:
             yield
             return
-        dotted = {key.replace("__", "."): value for key, value in attributes.items()}
         with providers.recording.tracer.start_as_current_span(
-            name, kind=kind, attributes=dotted, record_exception=False, set_status_on_exception=False
+            name,
+            kind=kind,
+            attributes=attributes,
+            links=_links(links),
+            record_exception=False,
+            set_status_on_exception=False,
         ) as current:
             try:
                 yield
-            except SuiteError as error:
-                current.set_attribute("error.type", error.code)
-                current.set_status(Status(StatusCode.ERROR, error.message))
-                raise
             except Exception as error:
-                current.set_attribute("error.type", type(error).__name__)
-                current.set_status(Status(StatusCode.ERROR))
+                _fail(current, error)
                 raise
     finally:
         if token is not None:
             context.detach(token)
+
+
+class OpenSpan:
+    """A span that is begun in one task and ended in another. It may be ended more than once."""
+
+    def __init__(self, span: Span | None, outside: Context) -> None:
+        """`outside`: the trace that it belongs to."""
+        self._span = span
+        self.context = outside if span is None else trace.set_span_in_context(span, outside)
+        """To be continued `within`: that of the span, or of its trace if nothing is recorded."""
+
+    @property
+    def traceparent(self) -> str | None:
+        """For a link to it; None outside of any trace."""
+        return _as_traceparent(trace.get_current_span(self.context).get_span_context())
+
+    def annotate(self, attributes: Attributes) -> None:
+        """Add attributes."""
+        if self._span is not None:
+            self._span.set_attributes(attributes)
+
+    def end(self, error: Exception | None = None) -> None:
+        """End it, as a failed one if there is an error."""
+        if self._span is not None and self._span.is_recording():
+            if error is not None:
+                _fail(self._span, error)
+            self._span.end()
+
+
+def begin(
+    name: str,
+    attributes: Mapping[str, Attribute] = {},
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    within: Context | None = None,
+    links: Iterable[str | None] = (),
+    began_ns: int | None = None,
+) -> OpenSpan:
+    """Begin a span that somebody else ends; `within`: which trace it belongs to, by default the current one.
+
+    `began_ns` (since 1970) is when it has begun, if that was earlier.
+    """
+    outside = context.get_current() if within is None else within
+    if not providers.recording.is_on:
+        return OpenSpan(None, outside)
+    begun = providers.recording.tracer.start_span(
+        name,
+        context=outside,
+        kind=kind,
+        attributes=attributes,
+        links=_links(links),
+        start_time=began_ns,
+    )
+    return OpenSpan(begun, outside)
 
 
 def current() -> Context:
@@ -79,17 +163,86 @@ def within(trace_context: Context | None) -> Iterator[None]:
         context.detach(token)
 
 
-def annotate(**attributes: Attribute) -> None:
+def annotate(attributes: Attributes) -> None:
     """Add attributes to the current span, if one is recorded."""
     if providers.recording.is_on:
-        current = trace.get_current_span()
-        for key, value in attributes.items():
-            current.set_attribute(key.replace("__", "."), value)
+        trace.get_current_span().set_attributes(attributes)
+
+
+def rename(name: str) -> None:
+    """Give the current span another name, now that more is known of it."""
+    if providers.recording.is_on:
+        trace.get_current_span().update_name(name)
+
+
+def fail(error: Exception | str) -> None:
+    """Make the current span a failed one, by an error or a word for its kind."""
+    if providers.recording.is_on:
+        _fail(trace.get_current_span(), error)
 
 
 def traceparent() -> str | None:
     """The W3C ``traceparent`` of the current span, to send in a header; None outside of any trace."""
+    return _as_traceparent(trace.get_current_span().get_span_context())
+
+
+def trace_ids() -> TraceIds | None:
+    """The ids of the current span, for a line of the log; None outside of any trace."""
     current = trace.get_current_span().get_span_context()
-    if not current.is_valid:
+    return TraceIds(f"{current.trace_id:032x}", f"{current.span_id:016x}") if current.is_valid else None
+
+
+def ids_of(traceparent: str | None) -> TraceIds | None:
+    """The ids in a ``traceparent``; None if it is none."""
+    found = None if traceparent is None else _traceparent(traceparent)
+    return None if found is None else TraceIds(found[1], found[2])
+
+
+def is_sampled(traceparent: str | None) -> bool:
+    """Whether who made this ``traceparent`` has its trace exported."""
+    return traceparent is not None and traceparent.endswith(_SAMPLED)
+
+
+def _continued(traceparent: str | None) -> Context:
+    """The context of a block that continues this trace; the current one if there is none."""
+    caller = _span_context(traceparent)
+    return context.get_current() if caller is None else trace.set_span_in_context(NonRecordingSpan(caller))
+
+
+def _span_context(traceparent: str | None) -> SpanContext | None:
+    found = None if traceparent is None else _traceparent(traceparent)
+    if found is None:
         return None
-    return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
+    trace_id, span_id, flags = found.groups()
+    caller = SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16)))
+    return caller if caller.is_valid else None
+
+
+def _as_traceparent(span: SpanContext) -> str | None:
+    if not span.is_valid:
+        return None
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"
+
+
+def _links(traceparents: Iterable[str | None]) -> list[Link]:
+    """A link for each other span; the first `MOST_LINKS`."""
+    links: list[Link] = []
+    for each in traceparents:
+        if (linked := _span_context(each)) is not None:
+            links.append(Link(linked))
+            if len(links) == MOST_LINKS:
+                break
+    return links
+
+
+def _fail(span: Span, error: Exception | str) -> None:
+    """An error's message may quote what a client has sent, so it is content."""
+    match error:
+        case SuiteError(code=kind, message=message):
+            pass
+        case Exception():
+            kind, message = type(error).__name__, str(error)
+        case _:
+            kind, message = error, error
+    span.set_attribute("error.type", kind)
+    span.set_status(Status(StatusCode.ERROR, message if providers.recording.content else None))

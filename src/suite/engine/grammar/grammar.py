@@ -81,10 +81,18 @@ class Grammars:
     """The grammars of the requests to one model. Nothing here blocks the event loop."""
 
     def __init__(
-        self, model_path: str, limits: Limits | None = None, leave_core: LeaveCore = nullcontext
+        self,
+        model_path: str,
+        limits: Limits | None = None,
+        leave_core: LeaveCore = nullcontext,
+        *,
+        confined: bool = False,
     ) -> None:
-        """`leave_core` is entered while a grammar is compiled: models then compute with a thread less."""
-        self._process = GrammarProcess(model_path)
+        """`leave_core` is entered while a grammar is compiled: models then compute with a thread less.
+
+        `confined`: whether grammars are followed in processes without rights (`suite.confinement`).
+        """
+        self._process = GrammarProcess(model_path, confined=confined)
         self._limits = Limits() if limits is None else limits
         self._refused: OrderedDict[bytes, SuiteError] = OrderedDict()
         self._leave_core = leave_core

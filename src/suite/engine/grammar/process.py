@@ -1,5 +1,6 @@
 """The process that compiles and follows grammars: ``python -m suite.engine.grammar.process FD MODEL``.
 
+With ``confined`` behind, it gives up all rights before it opens the model's file (ADR 68).
 `suite.engine.grammar.session` starts it, explains why it exists, and sends it a socket for each grammar over
 the socket FD. The process has one thread and forks a child for each grammar. A grammar may crash its child;
 the parent then reports why.
@@ -27,6 +28,7 @@ from typing import BinaryIO, NamedTuple, NoReturn
 import msgspec
 import numpy as np
 
+from suite.confinement.confinement import Rights, confine
 from suite.engine.bindings import last_messages, lib
 from suite.engine.candidates import Candidates, TokenIds
 from suite.engine.grammar.call_source import CallSource
@@ -65,7 +67,11 @@ _decode_calls = msgspec.json.Decoder(CallSource).decode
 def main() -> None:
     """Fork a child for each socket received, until the process that sends them has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Parent(socket.socket(fileno=int(sys.argv[1])), _load(sys.argv[2])).run()
+    descriptor, model, *options = sys.argv[1:]
+    if options == ["confined"]:
+        # Of its directory, the process that started this one may read the model's parts only.
+        confine(Rights(read=(Path(model), Path(model).parent), starts="processes"))
+    Parent(socket.socket(fileno=int(descriptor)), _load(model)).run()
 
 
 def _load(path: str) -> Vocabulary:
@@ -115,8 +121,7 @@ class Parent:
 
     def _fork(self, number: int, session: socket.socket) -> None:
         try:
-            # A pipe could be full, and its writer wait. It is closed when the child is gone.
-            errors = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            errors = _open_buffer()  # closed when the child is gone
             child = os.fork()
             if child == 0:
                 self._become_child(session, errors)
@@ -157,6 +162,13 @@ class Parent:
                     if status:
                         session.setblocking(False)
                         send(session, DIED + _encode(_child_exit(status, errors)))
+
+
+def _open_buffer() -> BinaryIO:
+    """A file without a name: of a pipe, a child that writes much would wait until it is read."""
+    if sys.platform == "linux":  # in memory, for this process may write no files
+        return os.fdopen(os.memfd_create("errors"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
 
 
 def _child_exit(status: int, errors: BinaryIO) -> ChildExit:

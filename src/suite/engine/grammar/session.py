@@ -266,8 +266,10 @@ class GrammarProcess:
     started it. So do its children, unless one is busy: then it ends at its limits at the latest.
     """
 
-    def __init__(self, model_path: str) -> None:
+    def __init__(self, model_path: str, *, confined: bool = False) -> None:
+        """`confined`: whether it and its children give up all rights (`suite.confinement`)."""
         self._model_path = model_path
+        self._confined = confined
         self._model = _open_model(model_path)
         if self._model is not None:
             weakref.finalize(self, os.close, self._model)
@@ -312,6 +314,7 @@ class GrammarProcess:
                     "suite.engine.grammar.process",
                     str(theirs.fileno()),
                     self._model_path if self._model is None else f"/proc/self/fd/{self._model}",
+                    *(("confined",) if self._confined else ()),
                 ],
                 pass_fds=(theirs.fileno(),) if self._model is None else (theirs.fileno(), self._model),
                 stdin=subprocess.DEVNULL,

@@ -62,12 +62,24 @@ class Wishes(NamedTuple):
 class ChatWriter:
     """Writes the chats of one model. Any number of threads may use it at once."""
 
-    def __init__(self, vocabulary: Vocabulary, now: Now, new_id: NewId, chat_template: str | None) -> None:
-        """`chat_template` replaces the model's own: the text of a template, or the path of a file."""
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        now: Now,
+        new_id: NewId,
+        chat_template: str | None,
+        *,
+        confined: bool = False,
+    ) -> None:
+        """`chat_template` replaces the model's own: the text of a template, or the path of a file.
+
+        `confined`: whether templates are rendered in processes without rights (`suite.confinement`).
+        """
         self._vocabulary = vocabulary
         self._now = now
         self._new_id = new_id
         self._configured = chat_template
+        self._confined = confined
         self._renderers: dict[bool, Renderer] = {}
         """The patient one, and the one for quick chats."""
         self._lock = threading.Lock()
@@ -291,6 +303,7 @@ class ChatWriter:
             now=self._now,
             quick_seconds=None if patient else QUICK_SECONDS,
             nice=PATIENT_NICE if patient else 0,
+            confined=self._confined,
         )
 
 

@@ -73,16 +73,18 @@ class Prompter:
         *,
         chat_template: str | None = None,
         leave_core: LeaveCore = nullcontext,
+        confined: bool = False,
     ) -> None:
         """`chat_template` replaces the model's own: the text of a template, or the path of a file.
 
         `leave_core` is entered while a template takes long: models then compute with a thread less.
+        `confined`: whether templates are rendered in processes without rights (`suite.confinement`).
         """
         self._leave_core = leave_core
         self._vocabulary = vocabulary
         self._context_tokens = context_tokens
         self._new_id = new_id
-        self._chats = ChatWriter(vocabulary, now, new_id, chat_template)
+        self._chats = ChatWriter(vocabulary, now, new_id, chat_template, confined=confined)
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(MAX_CONCURRENT, thread_name_prefix="prompt")
         self._slow_thread = ThreadPoolExecutor(1, thread_name_prefix="slow-prompt")

@@ -65,6 +65,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, tag="setup"):
     cpu_seconds: float
     memory_bytes: int
     nice: int = 0
+    confined: bool = False
 
 
 class Render(msgspec.Struct, frozen=True, kw_only=True, tag="render"):
@@ -186,10 +187,12 @@ class Renderer:
         memory_bytes: int = MEMORY_BYTES,
         quick_seconds: float | None = None,
         nice: int = 0,
+        confined: bool = False,
     ) -> None:
         """`tool_source` is the template for chats with tools, if the model file has one.
 
-        With `quick_seconds` this renderer is for quick chats, and raises SlowChat for others.
+        With `quick_seconds` this renderer is for quick chats, and raises SlowChat for others. `confined`:
+        whether its process gives up all rights (`suite.confinement`).
         """
         self._setup = Setup(
             source=source,
@@ -199,6 +202,7 @@ class Renderer:
             cpu_seconds=cpu_seconds,
             memory_bytes=memory_bytes,
             nice=nice,
+            confined=confined,
         )
         self._quick_seconds = quick_seconds
         self._now = now

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import msgspec
 
+from suite.confinement.confinement import Rights, confine
 from suite.engine.prompts.chat import ChatTemplate
 from suite.engine.prompts.rendering import TEXT_BYTES, Render, Rendered, Setup
 from suite.errors import InvalidChat
@@ -43,6 +44,8 @@ def main() -> None:
         if isinstance(request, Setup):
             setup = request
             os.nice(setup.nice)
+            if setup.confined:
+                confine(Rights())
             _limit_memory(setup.memory_bytes)
         assert setup is not None
         answer = _answered(request, templates, setup)

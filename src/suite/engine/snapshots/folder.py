@@ -117,14 +117,17 @@ def take_conversation(directory: Path, key: str, conversation_id: str) -> Saved 
 
 
 def remove_expired(directory: Path, *, expired_before: float) -> None:
-    """Remove files last used before this time (epoch seconds), and the folders that this leaves empty."""
+    """Remove files last used before this time (epoch seconds), and the folders that this leaves empty.
+
+    Those of models stay: the process of one may write below its folder, but not make that again.
+    """
     for path in _files(directory):
         try:
             expired = path.lstat().st_mtime < expired_before
         except OSError:
             continue  # the model's process removed it first
         if expired and unlink(path):
-            _remove_if_empty(path.parent, within=directory)
+            _remove_if_empty(path.parent, within=directory / path.relative_to(directory).parts[0])
 
 
 def remove_other_keys(directory: Path, key: str) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from suite.messages.actions.base import FleetReply, Limit, ModelId, Reply, Request
+from suite.messages.events import BreakerKind
 
 Source: TypeAlias = Literal["directory", "huggingface", "lmstudio", "ollama"]
 """Where a model's file is: a directory of files, or the folder of another program."""
@@ -283,6 +284,40 @@ class LogServers(msgspec.Struct, frozen=True, kw_only=True):
     """Whether any one of these servers may be lost now, and events are still stored and none is gone."""
 
 
+ConfinedPart: TypeAlias = Literal["privileges", "limits", "files", "network", "system_calls"]
+
+
+class Confinement(msgspec.Struct, frozen=True, kw_only=True):
+    """How processes of models are confined to what they need."""
+
+    on: tuple[ConfinedPart, ...] = ()
+    """privileges: they gain none, and have none of root's but those on files; limits: of memory, open files,
+    the size of files, and threads; files: they open those only that they need; network: they connect to the
+    ports of NATS only, and of the collector of traces; system_calls: they make none that they never need."""
+    off: dict[ConfinedPart, str] = {}
+    """What is not confined, and why."""
+
+
+class BreakerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A circuit breaker: something that is left alone for a while when it fails again and again."""
+
+    node: str
+    """The node that uses it."""
+    kind: BreakerKind | Literal["model"]
+    """A `model` is one that is quarantined; the events of the others are those of ``breaker``."""
+    name: str
+    state: Literal["closed", "open", "half_open"]
+    """`open`: it is left alone; `half_open`: its next use is a trial; `closed`: it is used."""
+    failures: int
+    """How many times in a row it failed."""
+    since: str
+    """When it came into this state."""
+    until: str | None = None
+    """Until when it is left alone; null if it is not."""
+    reason: str = ""
+    """How it failed the last time."""
+
+
 class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The health of one node."""
 
@@ -293,6 +328,8 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
     models_loaded: int
     models_tracked: int
+    confinement: Confinement | None = None
+    """How the processes of its models are confined; null from older nodes."""
 
 
 class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
@@ -331,6 +368,8 @@ class HealthCheckReply(FleetReply, frozen=True, kw_only=True):
     """How many models all nodes of the fleet have together."""
     log_servers: LogServers | None = None
     """The servers that have the log; null before the node knows them."""
+    breakers: tuple[BreakerInfo, ...] = ()
+    """The circuit breakers of all nodes that are not closed. Only those of dependencies are problems too."""
 
 
 class GetStatsRequest(Request, frozen=True, kw_only=True):
@@ -453,3 +492,5 @@ class GetStatsReply(FleetReply, frozen=True, kw_only=True):
     """The counts of each node that was asked, first of the one that answers."""
     fleet_models: int = 0
     """How many models all nodes of the fleet have together."""
+    breakers: tuple[BreakerInfo, ...] = ()
+    """The circuit breakers of all nodes; of models only those that are not closed."""

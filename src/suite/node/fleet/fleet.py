@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import anyio
 import msgspec
 
+from suite import telemetry
 from suite.bus.connection import Connection, Message
 from suite.catalogue import Catalogue
 from suite.client.replies import read_reply
@@ -190,7 +191,10 @@ class Fleet:
             scopes = self._asking.setdefault(node, set())
             scopes.add(scope)
             try:
-                answer = await self._connection.request(subject, body, headers=headers, timeout=seconds)
+                with telemetry.sending("send", self._subjects.every_node(f"action.{action}"), subject):
+                    if (traceparent := telemetry.traceparent()) is not None:
+                        headers = {**headers, "traceparent": traceparent}
+                    answer = await self._connection.request(subject, body, headers=headers, timeout=seconds)
             finally:
                 scopes.discard(scope)
                 if not scopes and self._asking.get(node) is scopes:

@@ -33,6 +33,7 @@ from suite.errors import NodeLost, NodeStopping, NoService, Overloaded, RequestT
 from suite.messages.actor import ProgressReply
 from suite.messages.presence import Forwarded, GetArrivals, KnownArrivals
 from suite.messages.subjects import Subjects, escape, unescape
+from suite.telemetry import instruments
 
 logger = logging.getLogger("suite.fleet")
 
@@ -128,6 +129,8 @@ class Forwarding:
         self._numbers = count()
         self._sent: dict[str, Sent] = {}
         self._watched: set[str] = set()
+        self._forwards = instruments.FORWARDS.create()
+        self._forwards.add(0)
         self._changed = anyio.Event()
         self._doubted = anyio.Event()
 
@@ -156,8 +159,6 @@ class Forwarding:
             raise Overloaded(f"other nodes have {MOST_SENT} requests from here: try again in about 1 s")
         token = f"{self._inbox}.{next(self._numbers)}"
         headers = {name: value for name, value in sent.message.headers.items() if name not in _OWN}
-        if (traceparent := telemetry.traceparent()) is not None:
-            headers["traceparent"] = traceparent
         given = {
             REPLY: sent.message.reply,
             SEQ: str(last_seq),
@@ -167,13 +168,18 @@ class Forwarding:
             MODEL: escape(model_id) if model_id else "",
         }
         headers |= {name: value for name, value in given.items() if value}
-        subject = self._subjects.node(sent.node, f"action.{sent.action.name}")
+        operation = f"action.{sent.action.name}"
+        subject = self._subjects.node(sent.node, operation)
         self._sent[token] = sent._replace(confirmed_at=anyio.current_time())
         try:
-            await self._connection.publish(subject, sent.message.data, headers=headers, reply=token)
+            with telemetry.sending("forward", self._subjects.every_node(operation), subject):
+                if (traceparent := telemetry.traceparent()) is not None:
+                    headers["traceparent"] = traceparent
+                await self._connection.publish(subject, sent.message.data, headers=headers, reply=token)
         except BaseException:
             self._forget(token)
             raise
+        self._forwards.add(1, {instruments.DESTINATION: sent.action.name, instruments.PEER: sent.node})
 
     def lose(self, node: str) -> None:
         """Have what waited on a lost node served elsewhere, and see to the end of what it generates."""

@@ -193,14 +193,29 @@ class Routing:
         self, action: Action[Any], request: msgspec.Struct, message: Message, tried: frozenset[str]
     ) -> bool:
         """Hand a client's request over that these nodes could not serve. Returns whether it did."""
-        is_bound = action.route != "model" or getattr(request, "node", None) is not None
-        placement = None if is_bound or len(tried) >= MOST_TRIES else self._placement(request, excluded=tried)
+        placement = self._next_placement(action, request, tried)
         if placement is None:
             return False
         try:
             await self._send(message, action, request, placement, tried)
         except SuiteError as error:
             logger.debug("a request cannot be sent on: %s", error)
+            return False
+        return True
+
+    async def pass_on(self, message: Message) -> bool:
+        """Have a request that nobody has begun taken by another node, since this one takes none any more.
+
+        Returns whether there is one. A request of another node is given back to that instead.
+        """
+        if isinstance(message, Arrival) or all(each.is_draining for each in self._peers.states.values()):
+            return False
+        try:
+            await self._connection.publish(
+                message.subject, message.data, headers=message.headers, reply=message.reply
+            )
+        except SuiteError as error:
+            logger.debug("a request cannot be passed on: %s", error)
             return False
         return True
 
@@ -313,6 +328,18 @@ class Routing:
         )
         return place(wanted, self.views(), here=self._node)
 
+    def _next_placement(
+        self, action: Action[Any], request: msgspec.Struct, tried: frozenset[str]
+    ) -> Placement | None:
+        """Where a request goes that these nodes could not serve. None if it ends here."""
+        if getattr(request, "node", None) is not None or len(tried) >= MOST_TRIES:
+            return None
+        if action.route == "model":
+            return self._placement(request, excluded=tried)
+        able = (each.node for each in self._peers.states.values() if not each.is_draining)
+        other = next((node for node in able if node not in tried), None)
+        return Placement(node=other, reason="any") if other is not None else None
+
     def id_of(self, id_or_alias: str) -> str:
         """The id of a model: as it is called here, or else on another node."""
         here = self._catalogue.canonical(id_or_alias)
@@ -392,10 +419,7 @@ class Routing:
 
     async def _place_again(self, sent: Sent, reason: SuiteError) -> None:
         """Have a request served by another node. Raises the reason if there is none."""
-        is_bound = sent.action.route != "model" or getattr(sent.request, "node", None) is not None
-        if is_bound or len(sent.tried) >= MOST_TRIES:
-            raise reason
-        placement = self._placement(sent.request, excluded=sent.tried)
+        placement = self._next_placement(sent.action, sent.request, sent.tried)
         if placement is None:
             raise reason
         if placement.node == self._node:

@@ -6,7 +6,7 @@ from typing import Final
 
 import anyio.abc
 
-from suite.bus.bucket import Bucket
+from suite.bus.bucket import STORE_POLICY, Bucket
 from suite.bus.connection import Connection
 from suite.catalogue import Catalogue
 from suite.config import Settings
@@ -14,6 +14,7 @@ from suite.conversation_store import ConversationStore
 from suite.identity import Clock, NewId
 from suite.messages.actor import MovingSpec
 from suite.messages.subjects import Subjects
+from suite.node.breakers import Breakers
 from suite.node.supervisor import Supervisor
 from suite.node.transfers.conversations import Conversations
 from suite.node.transfers.fetches import Fetches
@@ -37,24 +38,33 @@ class Transfers:
         supervisor: Supervisor,
         *,
         tasks: anyio.abc.TaskGroup,
+        breakers: Breakers,
         new_id: NewId,
         clock: Clock,
     ) -> None:
+        name = f"{subjects.stream}_FILES"
         files = Bucket(
             connection,
-            f"{subjects.stream}_FILES",
+            name,
             ttl_seconds=PARTS_TTL_SECONDS,
             max_bytes=settings.transfers.store_mb << 20,
             storage="file",
             replicas=settings.nats.wanted_replicas,
             new_id=new_id,
+            breaker=breakers.make("object_store", name, STORE_POLICY),
         )
         node = settings.node
         self.pushes = Pushes(node, connection, subjects, catalogue, files, tasks=tasks, new_id=new_id)
         self.fetches = Fetches(node, connection, subjects, catalogue, files, tasks=tasks)
         self._conversations: Conversations | None = None
         if (moving := moving_spec(settings, subjects)) is not None:
-            store = ConversationStore(connection, moving, new_id=new_id, clock=clock)
+            store = ConversationStore(
+                connection,
+                moving,
+                breaker=breakers.make("object_store", moving.bucket, STORE_POLICY),
+                new_id=new_id,
+                clock=clock,
+            )
             self._conversations = Conversations(
                 settings, connection, subjects, supervisor, store, tasks=tasks
             )

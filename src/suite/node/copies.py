@@ -25,7 +25,7 @@ logger = logging.getLogger("suite.fleet")
 LOOK_SECONDS: Final = 1.0
 
 
-class Replication:
+class Copies:
     """The part of a node that decides about copies for all nodes, while it is the one that does."""
 
     def __init__(self, node: Node, leadership: Leadership) -> None:

@@ -1,0 +1,143 @@
+"""A circuit breaker around something that may fail again and again (`suite.domain.breaker`, ADR 65)::
+
+    breaker = CircuitBreaker("object_store", "SUITE_FILES", policy, node="box1", clock=time.monotonic)
+    with breaker.guarding(Unavailable):      # raises Unavailable at once while it is left alone
+        await use_it()
+
+It may be used from any thread. What happened to it waits in `take_events` for who appends it to the log.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from suite.domain.breaker import (
+    Breaker,
+    Failed,
+    Guarded,
+    Policy,
+    Seen,
+    Succeeded,
+    Tried,
+    Withdrawn,
+    decide,
+    evolve,
+    may_try,
+)
+from suite.errors import Unavailable
+from suite.identity import Clock
+from suite.messages.events import BreakerEvent, BreakerKind
+from suite.redaction import redacted
+
+MOST_EVENTS: Final = 64
+"""So many events wait to be taken, the newest ones."""
+MOST_REASON: Final = 500
+"""The most characters of a reason."""
+
+
+class CircuitBreaker:
+    """One thing, and whether it is used or left alone."""
+
+    def __init__(self, kind: BreakerKind, name: str, policy: Policy, *, node: str, clock: Clock) -> None:
+        self.of = Guarded(node, kind, name)
+        self._policy = policy
+        self._clock = clock
+        self._state = Breaker(since=clock())
+        self._events: deque[BreakerEvent] = deque(maxlen=MOST_EVENTS)
+        self._lock = threading.Lock()
+
+    @property
+    def state(self) -> Breaker:
+        """How it is now."""
+        return self._state
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is used as if nothing had happened."""
+        return self._state.position == "closed"
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long it is still left alone; 0 if it may be used now, or after the trial that is running."""
+        state = self._state
+        if state.position != "open":
+            return 0.0
+        return max(0.0, state.since + state.pause_seconds - self._clock())
+
+    @property
+    def seconds_in_position(self) -> float:
+        """How long it has been in its position."""
+        return max(0.0, self._clock() - self._state.since)
+
+    def try_use(self) -> bool:
+        """Whether it may be used now. Who gets True says afterwards what became of it."""
+        with self._lock:
+            if not may_try(self._state, self._clock()):
+                return False
+            self._see(Tried())
+            return True
+
+    def failed(self, reason: str) -> None:
+        """A use has failed. The reason has no prompt, answer or secret."""
+        with self._lock:
+            self._see(Failed(reason=redacted(reason)[:MOST_REASON]))
+
+    def succeeded(self) -> None:
+        """A use has succeeded."""
+        with self._lock:
+            self._see(Succeeded())
+
+    def withdrawn(self) -> None:
+        """A use has ended without showing whether it works."""
+        with self._lock:
+            self._see(Withdrawn())
+
+    @contextmanager
+    def guarding(self, *failures: type[Exception]) -> Iterator[None]:
+        """A use of it, which has failed if the block raises one of `failures`.
+
+        Raises Unavailable without a use while it is left alone.
+        """
+        if not self.try_use():
+            raise Unavailable(self.refusal)
+        try:
+            yield
+        except failures as error:
+            self.failed(str(error))
+            raise
+        except BaseException:
+            self.withdrawn()
+            raise
+        self.succeeded()
+
+    @property
+    def refusal(self) -> str:
+        """Why it is not used now, and when it is tried again."""
+        state, (_, kind, name) = self._state, self.of
+        seconds = self.wait_seconds
+        again = f"in {math.ceil(seconds)} s" if seconds else "at this moment"
+        return (
+            f"the {kind.replace('_', ' ')} {name} is left alone, as it failed {state.failures} times in a "
+            f"row, the last time with: {state.reason}; it is tried again {again}"
+        )
+
+    def take_events(self) -> list[BreakerEvent]:
+        """What has happened to it since the last call, the oldest first."""
+        with self._lock:
+            taken = [*self._events]
+            self._events.clear()
+            return taken
+
+    def _see(self, seen: Seen) -> None:
+        now = self._clock()
+        follows = decide(self._state, seen, self._policy, self.of, now)
+        state = evolve(self._state, seen, now)
+        if follows is not None:
+            state = evolve(state, follows, now)
+            self._events.append(follows)
+        self._state = state

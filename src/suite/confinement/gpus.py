@@ -1,0 +1,24 @@
+"""What the drivers of GPUs need of the system. This has not been tried on a machine with a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_DEVICES: Final = ("nvidia*", "dri", "kfd", "dxg")
+_SHARED_MEMORY: Final = "/dev/shm"
+_KERNELS: Final = "CUDA_CACHE_PATH"
+"""Names the directory in which CUDA keeps what it compiled for this GPU, which takes it minutes."""
+
+
+def devices() -> tuple[Path, ...]:
+    """The devices of GPUs. There are none on a machine without a GPU."""
+    return tuple(path for pattern in _DEVICES for path in Path("/dev").glob(pattern))
+
+
+def written() -> Iterator[Path]:
+    """Where they write."""
+    yield Path(_SHARED_MEMORY)
+    yield Path(os.environ.get(_KERNELS) or Path("~/.nv/ComputeCache").expanduser())

@@ -1,0 +1,169 @@
+"""Decides when something that fails again and again is left alone, and when it is tried again (ADR 65).
+
+A circuit breaker (M. Nygard, Release It!)::
+
+    follows = decide(state, seen, policy, of, at)     # what to append; `seen` is Tried, Failed, ...
+    state = evolve(state, seen, at)
+    if follows is not None:
+        state = evolve(state, follows, at)
+    may_try(state, at)                                # whether it may be used now
+
+Closed: it is used. When it has failed `Policy.failures` times in a row it opens: it is left alone for a
+pause. After the pause it is half open: one use is a trial. If that succeeds it closes; if it fails it opens
+again, for twice as long. A success at any time closes it, as it shows that it works.
+
+Times are seconds of any clock, as long as it is always the same one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+from suite.messages.events import (
+    BreakerClosed,
+    BreakerEvent,
+    BreakerHalfOpened,
+    BreakerKind,
+    BreakerOpened,
+    Event,
+    NodeLifeEvent,
+)
+
+Position: TypeAlias = Literal["closed", "open", "half_open"]
+
+_MOST_DOUBLINGS: Final = 32
+
+
+class Policy(NamedTuple):
+    """How patient a breaker is."""
+
+    failures: int
+    """So many in a row open it."""
+    first_pause: float
+    """For how many seconds it opens at first. Each failed trial makes that twice as long."""
+    longest_pause: float
+
+    def pause(self, failures: int) -> float:
+        """For how many seconds it is left alone after so many failures in a row."""
+        doublings = failures - self.failures
+        if doublings < 0:
+            return 0.0
+        return min(self.first_pause * 2.0 ** min(doublings, _MOST_DOUBLINGS), self.longest_pause)
+
+
+class Guarded(NamedTuple):
+    """What a breaker is around."""
+
+    node: str
+    kind: BreakerKind
+    name: str
+
+
+class Breaker(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one breaker."""
+
+    position: Position = "closed"
+    failures: int = 0
+    """How many in a row."""
+    reason: str = ""
+    """How it failed the last time."""
+    since: float = 0.0
+    """When it came into its position."""
+    opened_at: float = 0.0
+    """When it opened after it had been closed."""
+    pause_seconds: float = 0.0
+    """For how long it was opened."""
+    is_tried: bool = False
+    """Whether a trial is running."""
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody begins to use it, which `may_try` has allowed."""
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
+    """A use has failed."""
+
+    reason: str
+
+
+class Succeeded(msgspec.Struct, frozen=True, kw_only=True):
+    """A use has succeeded."""
+
+
+class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):
+    """A use has ended and shown nothing: it was cancelled, or refused for another reason."""
+
+
+Seen: TypeAlias = Tried | Failed | Succeeded | Withdrawn
+"""What is seen of its uses. This is not in the log; what follows from it is."""
+
+
+def may_try(state: Breaker, at: float) -> bool:
+    """Whether it may be used now."""
+    match state.position:
+        case "closed":
+            return True
+        case "open":
+            return at - state.since >= state.pause_seconds
+        case "half_open":
+            return not state.is_tried
+
+
+def decide(state: Breaker, seen: Seen, policy: Policy, of: Guarded, at: float) -> BreakerEvent | None:
+    """The event that follows from what was seen; None if nothing does. `state` is the one before it."""
+    failures = state.failures + 1
+    match seen, state.position:
+        case Failed(reason=reason), "closed" if failures >= policy.failures:
+            return _opened(of, policy, failures, reason, after_trial=False)
+        case Failed(reason=reason), "half_open":
+            return _opened(of, policy, failures, reason, after_trial=True)
+        case Tried(), "open":
+            return BreakerHalfOpened(**of._asdict())
+        case Succeeded(), "open" | "half_open":
+            return BreakerClosed(
+                **of._asdict(), failures=state.failures, open_seconds=max(0.0, at - state.opened_at)
+            )
+        case _:
+            return None
+
+
+def evolve(state: Breaker, event: Seen | Event, at: float) -> Breaker:
+    """The state after what was seen, or what stands in the log, at that time."""
+    replace = msgspec.structs.replace
+    match event:
+        case Tried() if state.position != "closed":
+            return replace(state, is_tried=True)
+        case Failed(reason=reason) if state.position != "open":
+            return replace(state, failures=state.failures + 1, reason=reason, is_tried=False)
+        case Succeeded() if state.position == "closed":
+            return replace(state, failures=0, reason="")
+        case Withdrawn():
+            return replace(state, is_tried=False)
+        case BreakerOpened():
+            return Breaker(
+                position="open",
+                failures=event.failures,
+                reason=event.reason,
+                since=at,
+                opened_at=state.opened_at if event.after_trial else at,
+                pause_seconds=event.pause_seconds,
+            )
+        case BreakerHalfOpened():
+            return replace(state, position="half_open", since=at)
+        case BreakerClosed() | NodeLifeEvent():
+            return Breaker(since=at)
+        case _:
+            return state
+
+
+def _opened(of: Guarded, policy: Policy, failures: int, reason: str, *, after_trial: bool) -> BreakerOpened:
+    return BreakerOpened(
+        **of._asdict(),
+        failures=failures,
+        pause_seconds=policy.pause(failures),
+        reason=reason,
+        after_trial=after_trial,
+    )

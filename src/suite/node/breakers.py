@@ -1,0 +1,98 @@
+"""The circuit breakers of a node: what happens to them is in the log, how they are in health (ADR 65)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final
+
+from suite.circuit_breaker import CircuitBreaker
+from suite.domain.breaker import Policy
+from suite.errors import LogNotWritable
+from suite.identity import Clock, Now
+from suite.messages.actions.status import BreakerInfo
+from suite.messages.events import BreakerClosed, BreakerEvent, BreakerKind, BreakerOpened
+from suite.messages.times import rfc3339
+from suite.node.journal import Journal
+from suite.ticks import tick
+
+logger = logging.getLogger("suite.node")
+
+LOOK_SECONDS: Final = 1.0
+"""How soon what has happened to a breaker is in the log."""
+_TOLD_BY_ITSELF: Final = frozenset[BreakerKind]({"gateway", "otlp"})
+"""Kinds whose outages are in the process's log already, by who notices them."""
+
+
+class Breakers:
+    """All breakers of one node."""
+
+    def __init__(self, node: str, *, now: Now, clock: Clock) -> None:
+        self._node = node
+        self._now = now
+        self._clock = clock
+        self._breakers: list[CircuitBreaker] = []
+
+    def __iter__(self) -> Iterator[CircuitBreaker]:
+        return iter(self._breakers)
+
+    def make(self, kind: BreakerKind, name: str, policy: Policy) -> CircuitBreaker:
+        """A closed breaker, which belongs to these from now on."""
+        breaker = CircuitBreaker(kind, name, policy, node=self._node, clock=self._clock)
+        self.add([breaker])
+        return breaker
+
+    def add(self, breakers: Iterable[CircuitBreaker]) -> None:
+        """Have these belong to them too."""
+        self._breakers += breakers
+
+    async def run(self, journal: Journal) -> None:
+        """Append what happens to them, until cancelled. Raises Fenced and LogGone."""
+        while True:
+            for breaker in self._breakers:
+                for event in breaker.take_events():
+                    _tell(event)
+                    with suppress(LogNotWritable):  # then it is written later
+                        await journal.record(event)
+            await tick(LOOK_SECONDS)
+
+    def infos(self) -> list[BreakerInfo]:
+        """How they are."""
+        return [self._info(each) for each in self._breakers]
+
+    def _info(self, breaker: CircuitBreaker) -> BreakerInfo:
+        state, now = breaker.state, self._now()
+        ago = timedelta(seconds=breaker.seconds_in_position)
+        return BreakerInfo(
+            **breaker.of._asdict(),
+            state=state.position,
+            failures=state.failures,
+            since=rfc3339(now - ago),
+            until=_until(now, breaker),
+            reason=state.reason,
+        )
+
+
+def _until(now: datetime, breaker: CircuitBreaker) -> str | None:
+    if breaker.state.position != "open":
+        return None
+    return rfc3339(now + timedelta(seconds=breaker.wait_seconds))
+
+
+def _tell(event: BreakerEvent) -> None:
+    """Log the begin and the end of an outage, unless somebody else does."""
+    if event.kind in _TOLD_BY_ITSELF:
+        return
+    match event:
+        case BreakerOpened(after_trial=False):
+            logger.warning(
+                "the %s %s has failed %d times in a row and is left alone for a while: %s",
+                event.kind.replace("_", " "),
+                event.name,
+                event.failures,
+                event.reason,
+            )
+        case BreakerClosed():
+            logger.warning("the %s %s works again", event.kind.replace("_", " "), event.name)

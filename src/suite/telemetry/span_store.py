@@ -1,0 +1,115 @@
+"""The spans that a machine keeps, for ``suite trace``: two files of lines, of which the older one goes.
+
+Every process of a node, and a gateway, appends to the same file under a lock, many spans at a time. When the
+file has its size it becomes the old one, in place of the one before it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+CURRENT: Final = "spans.jsonl"
+OLD: Final = "spans.old.jsonl"
+
+
+class LinkedSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """Another span that led to one."""
+
+    trace_id: str
+    span_id: str
+
+
+class KeptSpan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A span as it is kept; ids are hexadecimal numbers, times nanoseconds since 1970."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str = ""
+    """Empty: it began the trace."""
+    name: str
+    kind: str
+    process: str
+    node: str = ""
+    start_ns: int
+    end_ns: int
+    error: str = ""
+    """What kind of error it has ended with; empty: with none."""
+    error_text: str = ""
+    attributes: dict[str, Any] = {}
+    links: tuple[LinkedSpan, ...] = ()
+
+
+class SpanStore:
+    """The spans that are kept in one directory, which may be gone or empty."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self._directory = directory
+        self._current, self._old = directory / CURRENT, directory / OLD
+        self._max_bytes = max_bytes
+        self._encode = msgspec.json.Encoder(enc_hook=str).encode
+
+    def append(self, spans: Iterable[KeptSpan]) -> None:
+        """Keep spans. Raises OSError if they cannot be written."""
+        lines = b"".join([self._encode(span) + b"\n" for span in spans])
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The lock is on a file of its own: the one with the spans is renamed.
+        with _opened(self._directory / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with _opened(self._current) as file:
+                if os.fstat(file).st_size + len(lines) <= self._max_bytes // 2:
+                    _write(file, lines)
+                    return
+            self._current.replace(self._old)
+            with _opened(self._current) as file:
+                _write(file, lines[-(self._max_bytes // 2) :])
+
+    def trace(self, trace_id: str) -> tuple[list[KeptSpan], list[KeptSpan]]:
+        """The spans of a trace, and those of other traces that are linked to it. Raises OSError."""
+        found = list(self._read(containing=trace_id.encode()))
+        own = [span for span in found if span.trace_id == trace_id]
+        linked = [
+            span
+            for span in found
+            if span.trace_id != trace_id and any(link.trace_id == trace_id for link in span.links)
+        ]
+        return own, linked
+
+    def firsts(self) -> list[KeptSpan]:
+        """The first span of each trace, the newest trace last. Raises OSError."""
+        firsts: dict[str, KeptSpan] = {}
+        for span in self._read():
+            first = firsts.get(span.trace_id)
+            if first is None or span.start_ns < first.start_ns:
+                firsts[span.trace_id] = span
+        return sorted(firsts.values(), key=lambda span: span.start_ns)
+
+    def _read(self, containing: bytes = b"") -> Iterator[KeptSpan]:
+        decode = msgspec.json.Decoder(KeptSpan).decode
+        for path in (self._old, self._current):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                for line in file:
+                    if containing in line:
+                        with suppress(msgspec.MsgspecError):  # a line that was cut by a full disk
+                            yield decode(line)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A file that is opened to append to, as a descriptor."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

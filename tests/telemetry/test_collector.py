@@ -1,0 +1,54 @@
+"""The circuit breaker around a collector: open, it keeps exporters from trying it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
+from opentelemetry.sdk.trace.export import SpanExportResult
+
+from suite.telemetry.collector import Collector, Signal
+from support.gateway import free_port
+from support.otlp import otlp_over_grpc
+
+Export = Callable[[], bool]
+
+
+def export_over_grpc(collector: Collector, signal: Signal) -> Export:
+    """Makes an export, of nothing, and returns whether it was taken."""
+    if signal == "traces":
+        spans = collector.spans()
+        return lambda: spans.export([]) is SpanExportResult.SUCCESS
+    metrics = collector.metrics()
+    return lambda: metrics.export(MetricsData(resource_metrics=[])) is MetricExportResult.SUCCESS
+
+
+@pytest.mark.parametrize("signal", ["traces", "metrics"])
+def test_while_its_breaker_is_open_nothing_is_sent_over_grpc(
+    signal: Signal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with otlp_over_grpc() as receiver:
+        for name, value in receiver.environ.items():
+            monkeypatch.setenv(name, value)
+        collector = Collector(signal, level=logging.DEBUG)
+        export = export_over_grpc(collector, signal)
+        assert export()
+        collector.failed("it is full")
+        assert not export()
+        assert receiver.exports == 1
+
+
+@pytest.mark.parametrize("signal", ["traces", "metrics"])
+def test_one_that_cannot_be_reached_over_grpc_is_left_alone(
+    signal: Signal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{endpoint}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
+    collector = Collector(signal, level=logging.DEBUG)
+    assert not export_over_grpc(collector, signal)()
+    assert collector.is_away
+    assert collector.breaker.state.reason == f"{endpoint} does not take them over gRPC"

@@ -1,0 +1,94 @@
+"""Spans of one process: what they say of errors, what goes along, and that `off` records nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from opentelemetry.metrics import NoOpMeter
+
+from suite import telemetry
+from suite.errors import InvalidConfiguration, ModelNotFound
+from suite.messages.tracing import TraceSettings
+from suite.telemetry.collector import protocol
+from suite.telemetry.measuring import meter
+from suite.telemetry.span_store import KeptSpan, SpanStore
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+PLENTY = 1 << 20
+
+
+@contextmanager
+def recording(directory: Path, *, content: bool = False) -> Iterator[None]:
+    """Record into a store, which has all spans when the block has ended."""
+    settings = TraceSettings(mode="local", content=content, store=str(directory), store_bytes=PLENTY)
+    with telemetry.tracing(settings, node="box", process="node"):
+        yield
+
+
+def kept(directory: Path) -> list[KeptSpan]:
+    store = SpanStore(directory, PLENTY)
+    return [span for first in store.firsts() for span in store.trace(first.trace_id)[0]]
+
+
+@pytest.mark.parametrize("content", [False, True])
+def test_a_failed_span_has_the_code_and_its_text_only_with_content(tmp_path: Path, content: bool) -> None:
+    with recording(tmp_path, content=content), pytest.raises(ModelNotFound), telemetry.span("work"):
+        raise ModelNotFound("there is no Swordfish")
+    (span,) = kept(tmp_path)
+    assert (span.name, span.error) == ("work", "model_not_found")
+    assert ("Swordfish" in span.error_text) is content
+
+
+def test_a_span_that_is_ended_elsewhere_belongs_to_where_it_was_begun(tmp_path: Path) -> None:
+    with recording(tmp_path):
+        with telemetry.span("request"):
+            load = telemetry.begin("load", {"suite.model.id": "tiny"}, began_ns=1_000)
+        with telemetry.within(load.context), telemetry.span("append"):
+            pass
+        load.end(ModelNotFound("gone"))
+        load.end()  # only the first counts
+    spans = {span.name: span for span in kept(tmp_path)}
+    assert spans["load"].parent_id == spans["request"].span_id
+    assert spans["append"].parent_id == spans["load"].span_id
+    assert spans["load"].start_ns == 1_000
+    assert spans["load"].error == "model_not_found"
+    assert spans["load"].attributes == {"suite.model.id": "tiny", "error.type": "model_not_found"}
+
+
+def test_when_it_is_off_a_callers_trace_goes_along_and_nothing_is_recorded() -> None:
+    assert telemetry.trace_ids() is None
+    with telemetry.span("work", headers={"traceparent": TRACEPARENT}):
+        assert telemetry.traceparent() == TRACEPARENT
+        with telemetry.span("inner"):
+            assert telemetry.trace_ids() == ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
+        assert telemetry.begin("load").traceparent == TRACEPARENT
+    assert telemetry.traceparent() is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    ["", "00-1", TRACEPARENT.upper(), TRACEPARENT.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32)],
+)
+def test_a_traceparent_that_is_none_begins_no_trace(bad: str) -> None:
+    with telemetry.span("work", headers={"traceparent": bad}):
+        assert telemetry.traceparent() is None
+
+
+def test_the_protocol_is_as_the_standard_variables_say() -> None:
+    assert protocol("traces", {}) == "http/protobuf"
+    assert protocol("traces", {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == "grpc"
+    of_one = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}
+    assert (protocol("traces", of_one), protocol("metrics", of_one)) == ("http/protobuf", "grpc")
+    with pytest.raises(InvalidConfiguration, match="OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json'"):
+        protocol("traces", {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+
+
+def test_traces_and_metrics_are_switched_on_apart(tmp_path: Path) -> None:
+    with recording(tmp_path), telemetry.span("work"):
+        assert isinstance(meter(), NoOpMeter)
+    with telemetry.measuring("off", node="box", process="node", exposed=True), telemetry.span("work"):
+        assert not isinstance(meter(), NoOpMeter)
+        assert telemetry.traceparent() is None
