@@ -24,7 +24,9 @@ MOST_FINDINGS = 20
 """After so many a run ends."""
 FLAT_BYTES = 96 << 20
 FLAT_DESCRIPTORS = 48
-"""How much more all processes together may have at the end than after a quarter of the inputs."""
+"""How much more all processes together may have at the end than early on."""
+WARM = 2000
+"""Early on is after a quarter of the inputs, but at most so many: then all has been used once."""
 
 
 class Usage(NamedTuple):
@@ -88,7 +90,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     seconds: float = 0.0
     early: Usage | None = None
-    """What was used after a quarter of the inputs."""
+    """What was used early on."""
     late: Usage = _NOTHING
     aftermath: str | None = None
     """What was wrong once all inputs were checked."""
@@ -109,7 +111,7 @@ class Report:
         checked = self.outcomes.total() + len(self.findings)
         lines = [
             f"{self.target}: seed {self.seed}, inputs {self.first} to {self.first + checked - 1}, "
-            f"{self.seconds:.0f} s; {self.early or self.late} after a quarter, {self.late} at the end"
+            f"{self.seconds:.0f} s; {self.early or self.late} early on, {self.late} at the end"
             f"{'' if self.is_flat else ': IT GROWS'}"
         ]
         lines += [f"  {count:7} {outcome}" for outcome, count in self.outcomes.most_common()]
@@ -147,7 +149,7 @@ async def fuzz(
             if is_over() or len(report.findings) >= MOST_FINDINGS:
                 return
             taken += 1
-            if taken == count // 4 + 1:
+            if taken == min(count // 4, WARM) + 1:
                 report.early = usage(target.processes())
             await _check(target, report, directory, number)
 
