@@ -19,11 +19,11 @@ that is larger than a message of NATS may be would never arrive."""
 
 
 def shortened(text: str, most: int) -> str:
-    """The text, without its middle where it has more than `most` characters: what to do stands at its end."""
+    """The text in `most` characters, without its middle if it has more: what to do stands at its end."""
     if len(text) <= most:
         return text
-    end = most // 4
-    return f"{text[: most - end]} ... {text[-end:]}"
+    gap, end = " ... ", most // 4
+    return f"{text[: most - end - len(gap)]}{gap}{text[-end:]}"
 
 
 class SuiteError(Exception):
