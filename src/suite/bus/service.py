@@ -43,7 +43,7 @@ from suite.errors import (
     Unavailable,
 )
 from suite.identity import NewId, Now, utc_now
-from suite.messages.actions.base import Reply
+from suite.messages.actions.base import Reply, brief
 from suite.messages.subjects import Subjects
 from suite.tasks import background
 from suite.telemetry import instruments
@@ -410,7 +410,7 @@ class Service(Generic[T]):
         """The reply with the node that gives it, and the warnings of its request."""
         if not isinstance(reply, Reply):
             return reply
-        return replace(reply, node=reply.node or self._node, warnings=(*reply.warnings, *warnings))
+        return replace(reply, node=reply.node or self._node, warnings=brief((*reply.warnings, *warnings)))
 
     async def _reply(self, message: Message, reply: msgspec.Struct, *, stream: bool) -> None:
         """Send the answer. Raises TooLarge if it does not fit."""
