@@ -59,7 +59,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         old_database(path)
     for directory in (".zfunc", ".config/fish/completions"):
         (home / directory).mkdir(parents=True)
-    service = serving(home / "models", home / "service", "--node", "box1")
+    service = serving(home / "models", home / "service", "--node", "box1", "--trace", "local")
     with (
         pytest.MonkeyPatch.context() as patch,
         serving_hub() as hub,

@@ -147,8 +147,9 @@ def test_an_old_name_beside_the_new_one_is_refused_in_one_place_only(tmp_path: P
         ("data_dir = '~nobody-of-this-name/data'", "data_dir", "path"),
         ("node = ''", "node", "bytes"),
         ('subject_root = "suite\\n"', "subject_root", "regex"),
-        ("trace = 'paper'", "trace", "none of off, console, otlp"),
+        ("trace = 'paper'", "trace", "none of off, local, console, otlp"),
         ("trace = 'otpl'", "trace", "did you mean otlp?"),
+        ("metrics = 'prometheus'", "metrics", "none of off, console, otlp"),
         ("nats = 5", "nats", "table"),
         ("nats.url = 'nats://[::1'", "nats.url", "address"),
         ("models.phi = 5", 'models."phi"', "table"),
@@ -263,4 +264,4 @@ def test_a_url_that_is_none_is_refused_without_its_password() -> None:
 
 def test_retention_in_seconds_keeps_for_ever_or_a_second_at_least() -> None:
     retention = RetentionSettings(metric_days=1, usage_days=0, error_days=0.000001, admission_days=2)
-    assert retention.seconds() == {"metric": 86400, "usage": 0, "error": 1, "admission": 172800}
+    assert retention.seconds() == {"metric": 86400, "usage": 0, "error": 1, "admission": 172800, "breaker": 1}

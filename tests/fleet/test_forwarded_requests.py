@@ -31,6 +31,7 @@ from suite.node.fleet.forwarding import (
     is_for_another_life,
     tell,
 )
+from suite.telemetry import exposing
 from support.nats import eventually, running_nats
 
 SUBJECTS = Subjects()
@@ -110,6 +111,16 @@ async def test_what_waits_on_a_lost_node_goes_elsewhere_and_what_it_gives_back(t
         assert await hand_back(made.connection, given_back), "the first node knows that it is settled"
         await anyio.sleep(0.1)
         assert (len(made.again), made.given_up) == (2, [])
+
+
+async def test_what_another_node_is_given_is_counted_by_node_and_action(tmp_path: Path) -> None:
+    with exposing("off", node="box1", process="node") as exposition:
+        async with rig(tmp_path) as made:
+            assert b"suite_forwards_total 0.0" in exposition.text()
+            for _ in range(2):
+                await made.send()
+    counted = b'suite_forwards_total{messaging_destination_name="generate_text",suite_peer="box2"} 2.0'
+    assert counted in exposition.text()
 
 
 async def test_a_generation_ends_with_node_lost_when_its_process_is_lost_too(tmp_path: Path) -> None:

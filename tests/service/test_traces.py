@@ -14,7 +14,9 @@ import pytest
 
 import suite
 from suite.client import Client
+from suite.telemetry.span_store import KeptSpan, SpanStore
 from suite.version import __version__
+from support.command import Command
 from support.gateway import RunningGateway, beside_a_node
 from support.models import CHAT_TEMPLATE, tiny_model
 from support.otlp import Collector, Received, otlp_over_http, path_of
@@ -73,6 +75,35 @@ async def test_a_streamed_chat_is_one_trace_with_its_load_from_the_client_to_the
     assert {span.kind for span in folds} == {"CONSUMER"}
     assert not any(span.trace_id == TRACE for span in folds)
     assert not any(SECRET in str(span) for span in every)
+    with anyio.fail_after(SECONDS):
+        while {span.process for span in _kept(traced.data_dir)} != {"gateway", "node", "model tiny"}:
+            await anyio.sleep(0.1)  # spans come into the store a little later
+
+
+async def test_a_trace_is_drawn_from_the_log_and_the_spans_that_are_kept(traced: Traced) -> None:
+    command = Command(traced.data_dir)
+    async with suite.connect(data_dir=traced.data_dir) as client:
+        reply = await client.generate("tiny", SECRET, max_tokens=2).finish()
+    with anyio.fail_after(SECONDS):
+        while not (await command.run("trace", reply.generation_id)).stdout:
+            await anyio.sleep(0.1)  # spans come into the store a little later
+    trace_id = (await command.document("trace", reply.generation_id))["trace_id"]
+    with anyio.fail_after(SECONDS):
+        while "fold usage" not in (lines := await command.output("trace", trace_id)):
+            await anyio.sleep(0.1)
+    for name in (
+        "process suite.action.generate_text ",
+        "└─ hand over suite.actor.*.*.generate ",
+        "   └─ process suite.actor.*.*.generate ",
+        "      ├─ text_completion tiny ",
+        "      │  └─ append suite.event.usage.*.generated ",
+    ):
+        assert f"\n{name}" in lines, lines
+    assert f"event {reply.seq}" in lines
+    assert trace_id in await command.output("trace", trace_id[:10])
+    assert trace_id in await command.output("trace", str(reply.seq))
+    assert trace_id in await command.output("trace", "--limit", "1000")
+    assert "trace_not_found" in await command.refusal("trace", "f" * 32)
 
 
 async def test_a_bet_has_its_load_and_its_settlement_is_linked_to_it(traced: Traced) -> None:
@@ -232,6 +263,12 @@ def _check_processes(chat: list[Received]) -> None:
         assert span.resource["service.version"] == __version__
         assert span.scope == ("suite", __version__)
         assert span.schema_url == "https://opentelemetry.io/schemas/1.45.0"
+
+
+def _kept(data_dir: Path) -> list[KeptSpan]:
+    """What is kept of the chat beside its node."""
+    spans, _ = SpanStore(data_dir / "traces", 1 << 20).trace(TRACE)
+    return spans
 
 
 def _has(spans: list[Received], *names: str) -> bool:

@@ -205,6 +205,7 @@ def spec(path: Path, *, nats: NatsAccess, **settings: object) -> ActorSpec:
         "queue_limit": 4,
         "usage_retention_seconds": 0,
         "tracing": TraceSettings(),
+        "confinement": {"memory_bytes": 8 << 30},
     }
     return msgspec.convert({**defaults, "nats": msgspec.to_builtins(nats), **settings}, ActorSpec)
 

@@ -2,8 +2,9 @@
 
     python -m support.dashboard_picture docs/how-to/dashboard.svg --seconds 120
 
-The figures are real: a node with memory for two of its three models, a gateway with two keys, and clients
-that chat by turns. Every line is the expression of a panel, evaluated over the scrapes (`support.promql`).
+The figures are real: a node whose two larger models do not fit into its memory together, a gateway with two
+keys, and clients that chat by turns. The models have random weights. Every line is the expression of a panel,
+evaluated over the scrapes (`support.promql`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
+import re
 import tempfile
 import threading
 import time
@@ -23,14 +24,14 @@ from typing import Any, Final, NamedTuple
 
 from support.command import run_command
 from support.gateway import RunningGateway, free_port, gateway_of, running_node
-from support.models import CHAT_TEMPLATE, slow_model, smollm2, tiny_model
+from support.models import CHAT_TEMPLATE, slow_model, tiny_model
 from support.promql import Labels, Scrapes, parse
 
 BOARD: Final = Path(__file__).parents[2] / "deploy" / "grafana" / "suite.json"
 SCRAPE_SECONDS: Final = 2.0
 RATE_SECONDS: Final = 16
 SETTINGS: Final = """
-memory_limit_gb = 0.9
+memory_limit_gb = 0.5
 turn_seconds = 2
 enable_predictive_loading = true
 prediction_interval_seconds = 5
@@ -86,13 +87,13 @@ def main() -> None:
 
 def measure(seconds: float) -> tuple[Scrapes, Sequence[float]]:
     """What a service at work measures in so long, and when it was asked (seconds since the beginning)."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place)
         models = directory / "models"
         models.mkdir()
-        shutil.copyfile(smollm2(), models / "smollm2.gguf")
-        slow_model(models / "slow.gguf", chat_template=CHAT_TEMPLATE)
-        tiny_model(models / "tiny.gguf", chat_template=CHAT_TEMPLATE)
+        for name in ("writer", "coder"):
+            slow_model(models / f"{name}.gguf", chat_template=CHAT_TEMPLATE)
+        tiny_model(models / "helper.gguf", chat_template=CHAT_TEMPLATE)
         (directory / "suite.toml").write_text(SETTINGS)
         data_dir, port = directory / "data", free_port()
         settings = ("--config", str(directory / "suite.toml"))
@@ -127,7 +128,7 @@ class _Clients:
             thread.join()
 
     def _chat(self, number: int) -> None:
-        turns = (("smollm2", 6), ("slow", 4), ("smollm2", 5), ("tiny", 6))
+        turns = (("writer", 6), ("coder", 4), ("writer", 5), ("helper", 6))
         while not self._is_over.is_set():
             model, rounds = turns[number % len(turns)]
             self._converse(number, model, rounds)
@@ -210,9 +211,9 @@ def _lines(target: Mapping[str, Any], scrapes: Scrapes, times: Sequence[float]) 
                 series.setdefault(labels, []).append((at, value))
     for labels, points in sorted(series.items(), key=lambda each: sorted(each[0])):
         legend = target["legendFormat"]
-        for name, value in labels:
-            legend = legend.replace("{{" + name + "}}", value)
-        yield Line(legend, points)
+        for name, text in labels:
+            legend = legend.replace("{{" + name + "}}", text)
+        yield Line(re.sub(r"{{\w+}}", "", legend), points)
 
 
 def _filled(text: str) -> str:
@@ -268,10 +269,12 @@ def _legend(lines: Sequence[Line], width: float, height: float) -> str:
 
 
 def _told(value: float, unit: str) -> str:
+    if not value:
+        return "0"
     if unit == "percentunit":
         return f"{100 * value:.0f} %"
     scales = SCALES.get(unit, PLAIN)
-    scale, name = next((each for each in scales if abs(value) >= each[0]), scales[-1] if value else scales[0])
+    scale, name = next((each for each in scales if abs(value) >= each[0]), scales[-1])
     return f"{value / scale:.3g} {name}".strip()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -244,9 +245,13 @@ class Scrapes:
 
     def __init__(self) -> None:
         self._series: dict[str, dict[Labels, list[tuple[float, float]]]] = {}
+        self._found: dict[
+            tuple[str, tuple[Matcher, ...]], Sequence[tuple[Labels, list[tuple[float, float]]]]
+        ] = {}
 
     def add(self, at: float, text: str, **target: str) -> None:
         """Store an exposition. `target`: the labels that Prometheus adds."""
+        self._found.clear()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 labels = frozenset({**sample.labels, **target}.items())
@@ -272,11 +277,20 @@ class Scrapes:
         self, selector: Selector, at: float
     ) -> Iterator[tuple[Labels, Sequence[tuple[float, float]]]]:
         since = at - (selector.seconds or _STALE_SECONDS)
-        for labels, points in self._series.get(selector.name, {}).items():
-            if all(each.fits(dict(labels)) for each in selector.matchers):
-                inside = [point for point in points if since <= point[0] <= at]
-                if inside:
-                    yield labels, inside
+        for labels, points in self._fitting(selector):
+            inside = points[bisect_left(points, (since,)) : bisect_left(points, (at, math.inf))]
+            if inside:
+                yield labels, inside
+
+    def _fitting(self, selector: Selector) -> Sequence[tuple[Labels, list[tuple[float, float]]]]:
+        """The series that a selector is about, which are looked for once."""
+        if (selector.name, selector.matchers) not in self._found:
+            self._found[selector.name, selector.matchers] = [
+                (labels, points)
+                for labels, points in self._series.get(selector.name, {}).items()
+                if all(each.fits(dict(labels)) for each in selector.matchers)
+            ]
+        return self._found[selector.name, selector.matchers]
 
     def _rates(self, function: str, selector: Selector, at: float) -> Iterator[tuple[Labels, float]]:
         assert selector.seconds is not None

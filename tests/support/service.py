@@ -19,7 +19,7 @@ from suite.client import Client
 from suite.config import ConnectionFile
 from suite.messages.envelope import Recorded
 
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 
 

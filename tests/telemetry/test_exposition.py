@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client.parser import text_string_to_metric_families
@@ -64,6 +64,7 @@ def test_a_histogram_has_buckets_that_add_up(exposition: Exposition) -> None:
     assert samples(exposition, "suite_wait_duration_seconds_sum")[labels] == pytest.approx(1000.32)
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r"), max_size=20))
 def test_any_id_of_a_model_can_be_read_back(model: str) -> None:
     reader = Exposition()

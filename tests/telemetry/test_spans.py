@@ -68,6 +68,11 @@ def test_when_it_is_off_a_callers_trace_goes_along_and_nothing_is_recorded() -> 
     assert telemetry.traceparent() is None
 
 
+@pytest.mark.parametrize(("flags", "is_sampled"), [("00", False), ("01", True), ("02", False), ("03", True)])
+def test_a_trace_is_sampled_by_one_of_its_flags(flags: str, is_sampled: bool) -> None:
+    assert telemetry.is_sampled(f"{TRACEPARENT[:-2]}{flags}") is is_sampled
+
+
 @pytest.mark.parametrize(
     "bad",
     ["", "00-1", TRACEPARENT.upper(), TRACEPARENT.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32)],

@@ -21,8 +21,6 @@ _COLLECTOR_PORTS: Final = {"http": 80, "https": 443}
 _COLLECTORS: Final = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "http_proxy",
@@ -32,7 +30,6 @@ _DEFAULT_COLLECTORS: Final = ("http://localhost:4318", "http://localhost:4317")
 _CERTIFICATES: Final = (
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE",
 )
 
 
@@ -51,20 +48,27 @@ class _Peer(NamedTuple):
             return self.host != "localhost"  # which /etc/hosts has
         return False
 
+    @property
+    def is_multicast_name(self) -> bool:
+        """Whether it is a name of mDNS, for which a service of this machine is asked."""
+        return self.host.endswith(".local")
+
 
 def rights(spec: ActorSpec, *, memory_bytes: int, environ: Mapping[str, str] = os.environ) -> Rights:
-    """The rights of the process of this model. Makes the directory of its snapshots if it is to have one."""
-    peers = [*_nats(spec), *(_collectors(environ) if spec.tracing == "otlp" else ())]
+    """The rights of the process of this model. Makes the directories that it writes to."""
+    uses_gpus = bool(gpus.devices())
+    exports = spec.tracing.mode == "otlp"
+    peers = [*_nats(spec), *(_collectors(environ) if exports else ())]
     return Rights(
         read=tuple(map(Path, _read(spec, environ))),
-        write=_snapshots(spec),
+        write=tuple(_written(spec)),
         ports=tuple({peer.port for peer in peers}),
-        resolves_names=any(peer.is_name for peer in peers),
+        # gRPC sorts addresses as if it sent them something.
+        resolves_names=exports or any(peer.is_name for peer in peers),
+        local_sockets=uses_gpus or any(peer.is_multicast_name for peer in peers),
         starts="programs",  # those that render templates and follow grammars
-        uses_gpus=bool(gpus.devices()),
-        limits=Limits(
-            memory_bytes=memory_bytes, file_bytes=0 if spec.snapshots is None else spec.snapshots.disk_bytes
-        ),
+        uses_gpus=uses_gpus,
+        limits=Limits(memory_bytes=memory_bytes, file_bytes=_file_bytes(spec)),
         hides_memory=True,
     )
 
@@ -75,13 +79,20 @@ def _read(spec: ActorSpec, environ: Mapping[str, str]) -> Iterator[str]:
     yield from filter(None, (*named, *map(environ.get, _CERTIFICATES)))
 
 
-def _snapshots(spec: ActorSpec) -> tuple[Path, ...]:
-    if spec.snapshots is None or spec.snapshots.directory is None:
-        return ()
-    directory = Path(spec.snapshots.directory)
-    with suppress(OSError):  # it is told when snapshots are made
-        make_private(directory)
-    return (directory,)
+def _written(spec: ActorSpec) -> Iterator[Path]:
+    """The directories of its snapshots and of spans."""
+    snapshots = None if spec.snapshots is None else spec.snapshots.directory
+    spans = None if spec.tracing.mode == "off" else spec.tracing.store
+    for directory in filter(None, (snapshots, spans)):
+        with suppress(OSError):  # it is told when something is written
+            make_private(Path(directory))
+        yield Path(directory)
+
+
+def _file_bytes(spec: ActorSpec) -> int:
+    """The most that a file of it takes."""
+    snapshots = 0 if spec.snapshots is None else spec.snapshots.disk_bytes
+    return max(snapshots, spec.tracing.store_bytes)
 
 
 def _nats(spec: ActorSpec) -> Iterator[_Peer]:

@@ -60,6 +60,7 @@ COMMANDS: Final = {
     "errors": ("suite.cli.projections", "List what went wrong."),
     "explain": ("suite.cli.explain", "Say why a model is loaded, waits or left."),
     "events": ("suite.cli.events", "Show the events in the log."),
+    "trace": ("suite.cli.trace", "Draw what a request has caused, as a tree."),
     "health": ("suite.cli.status", "Check the health of the service."),
     "stats": ("suite.cli.status", "Show counts and memory use of the nodes."),
     "rebuild": ("suite.cli.projections", "Rebuild read models from the log."),

@@ -18,6 +18,7 @@ from suite.config.connection_file import ConnectionFile, ReaderCredentials
 from suite.config.loading import Configuration, load_configuration, load_settings
 from suite.config.settings import (
     DEFAULT_SLOTS,
+    TRACES,
     FollowLinks,
     LegacySettings,
     LogFormat,
@@ -32,6 +33,7 @@ from suite.config.url import split_url
 
 __all__ = [
     "DEFAULT_SLOTS",
+    "TRACES",
     "Configuration",
     "ConnectionFile",
     "FollowLinks",

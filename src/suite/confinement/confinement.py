@@ -27,6 +27,8 @@ _NEW_NAMESPACES: Final = 0x7E020000
 _THREAD: Final = 0x00010000
 """The flag CLONE_THREAD of clone(2)."""
 _SOCKET_TYPE: Final = 0xF
+_NAME_SERVERS: Final = 53
+"""The TCP port for answers that are too long for UDP."""
 _FAST_OPEN: Final = 0x20000000
 """MSG_FASTOPEN connects without connect(2), which is what Landlock limits."""
 _PARTS: Final[tuple[ConfinedPart, ...]] = ("privileges", "limits", "files", "network", "system_calls")
@@ -52,6 +54,8 @@ class Rights(NamedTuple):
     """The TCP ports that it connects to; none: it opens no connections."""
     resolves_names: bool = False
     """Whether it asks for the addresses of names, by UDP."""
+    local_sockets: bool = False
+    """Whether it talks to other programs of this machine."""
     starts: Started = "nothing"
     uses_gpus: bool = False
     limits: Limits | None = None
@@ -128,8 +132,10 @@ def _restrict_access(rights: Rights) -> None:
     if rights.uses_gpus:
         _each(partial(allow, rights=landlock.DEVICE), gpus.devices())
         _each(partial(allow, rights=landlock.WRITE), gpus.written())
-    for port in rights.ports:
+    for port in (*rights.ports, *((_NAME_SERVERS,) if rights.resolves_names else ())):
         ruleset.allow_port(port)
+    if rights.ports:
+        ruleset.allow_any_own_port()  # clients of HTTP try IPv6 so
     ruleset.restrict()
 
 
@@ -151,7 +157,7 @@ def _forbidden(rights: Rights) -> Iterator[Forbidden]:
         system_calls.OF_CLOCKS,
         system_calls.OF_NAMESPACES,
         system_calls.UNSEEN,
-        () if rights.uses_gpus else system_calls.OF_SERVERS,
+        () if rights.local_sockets else system_calls.OF_SERVERS,
         () if rights.starts == "programs" else system_calls.OF_NEW_PROGRAMS,
     )
     yield from map(Forbidden, never)
@@ -170,15 +176,16 @@ def _forbidden_sockets(rights: Rights) -> Iterator[Forbidden]:
     if not rights.ports:
         yield Forbidden("socket")
         return
-    families = (socket.AF_INET, socket.AF_INET6, *((socket.AF_UNIX,) if rights.uses_gpus else ()))
+    families = [socket.AF_INET, socket.AF_INET6]
     kinds = [socket.SOCK_STREAM]
     protocols = [0, socket.IPPROTO_TCP]
     if rights.resolves_names:
         kinds.append(socket.SOCK_DGRAM)
         protocols.append(socket.IPPROTO_UDP)
-    if rights.uses_gpus:
+    if rights.local_sockets:
+        families.append(socket.AF_UNIX)
         kinds.append(socket.SOCK_SEQPACKET)
-    yield Forbidden("socket", unless=OneOf(0, families))
+    yield Forbidden("socket", unless=OneOf(0, tuple(families)))
     yield Forbidden("socket", unless=OneOf(1, tuple(kinds), _SOCKET_TYPE))
     yield Forbidden("socket", unless=OneOf(2, tuple(protocols)))
     for call, flags in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):

@@ -137,8 +137,15 @@ class Ruleset:
 
     def allow_port(self, port: int) -> None:
         """Allow TCP connections to this port, on whatever machine. Raises OSError."""
+        self._allow_tcp(_CONNECT_TCP, port)
+
+    def allow_any_own_port(self) -> None:
+        """Allow that TCP sockets get a port of the system's choice, as clients do. Raises OSError."""
+        self._allow_tcp(_BIND_TCP, 0)
+
+    def _allow_tcp(self, right: int, port: int) -> None:
         if self._limits_tcp:
-            rule = _ToPort(rights=_CONNECT_TCP, port=port)
+            rule = _ToPort(rights=right, port=port)
             syscall(_ADD_RULE, self._descriptor, _TO_PORT, ctypes.addressof(rule), 0)
 
     def restrict(self) -> None:

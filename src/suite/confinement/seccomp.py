@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import platform
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -27,8 +27,8 @@ _SPECULATION: Final = 1 << 2
 
 _ALLOW, _ERROR = 0x7FFF0000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
-"""Instructions: load a word of the call; jump if it is this, at least this, or has one of these bits; mask; end.
-"""
+"""Instructions: load a word of the call; jump if it is this, at least this, or has one of these bits; mask
+it; end."""
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 """Where the words of `struct seccomp_data` are."""
 
@@ -59,7 +59,7 @@ class Forbidden(NamedTuple):
 
 def absence() -> str | None:
     """Why system calls cannot be filtered here; None: they can."""
-    machine = platform.machine()
+    machine = os.uname().machine
     if sys.maxsize < 2**32 or machine not in NUMBERS:
         return f"the system calls of this processor ({machine}) are not known"
     action = ctypes.c_uint32(_ERROR)
@@ -72,7 +72,7 @@ def absence() -> str | None:
 
 def install(forbidden: Iterable[Forbidden]) -> None:
     """Forbid these calls from now on. The process must have no new privileges. Raises OSError."""
-    machine = platform.machine()
+    machine = os.uname().machine
     program = list(_program(forbidden, NUMBERS[machine], AUDIT_ARCHITECTURES[machine]))
     instructions = (_Instruction * len(program))(*program)
     filter = _Filter(len(program), ctypes.addressof(instructions))

@@ -18,7 +18,6 @@ _NUMBERS: Final[Mapping[str, tuple[int, int | None]]] = {
     "acct": (163, 89),
     "add_key": (248, 217),
     "adjtimex": (159, 171),
-    "bind": (49, 200),
     "bpf": (321, 280),
     "chroot": (161, 51),
     "clock_adjtime": (305, 266),
@@ -115,6 +114,6 @@ OF_NAMESPACES: Final = (
 )  # fmt: skip
 UNSEEN: Final = ("io_uring_enter", "io_uring_register", "io_uring_setup")
 """By these, calls are made that no filter sees."""
-OF_SERVERS: Final = ("accept", "accept4", "bind", "listen")
+OF_SERVERS: Final = ("accept", "accept4", "listen")
 OF_NEW_PROGRAMS: Final = ("execve", "execveat")
 OF_NEW_PROCESSES: Final = ("clone", "fork", "vfork")

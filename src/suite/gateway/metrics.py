@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
 from prometheus_client import Gauge
 
+from suite import telemetry
+from suite.circuit_breaker import CircuitBreaker
 from suite.messages.actions.generation import Usage
 from suite.messages.actions.status import GetStatsReply
 from suite.telemetry import instruments
+from suite.telemetry.breaker_states import breaker_state
 from suite.telemetry.exposition import Exposition
 from suite.telemetry.instrument import Timed
-from suite.telemetry.instruments import KEY, MODEL, OPERATION, PROVIDER, TOKEN_TYPE
+from suite.telemetry.instruments import KEY, LLAMA_CPP, MODEL, OPERATION, PROVIDER, TOKEN_TYPE
 
-_PROVIDER: Final = "llama.cpp"
 _UNKNOWN: Final = "unknown"
 """Stands for the model of a generation that has failed: a client may ask for any name."""
 
@@ -23,8 +25,8 @@ _UNKNOWN: Final = "unknown"
 class Metrics:
     """What is measured of the requests to one gateway."""
 
-    def __init__(self, exposition: Exposition) -> None:
-        """`exposition`: what this process measures."""
+    def __init__(self, exposition: Exposition, breaker: CircuitBreaker) -> None:
+        """`exposition`: what this process measures. `breaker`: the one around the service."""
         self._exposition = exposition
         self.running = instruments.GATEWAY_RUNNING.create()
         self._requests = instruments.GATEWAY_REQUESTS.create()
@@ -34,6 +36,7 @@ class Metrics:
         self._tokens = instruments.GATEWAY_TOKENS.create()
         self._duration = instruments.CLIENT_OPERATION_DURATION.create()
         self._usage = instruments.CLIENT_TOKEN_USAGE.create()
+        instruments.BREAKER_STATE.observe(lambda: _breakers(breaker))
         self._node = {
             name: Gauge(f"suite_node_{name}", text, ("node",), registry=exposition.registry)
             for name, text in _OF_NODE.items()
@@ -59,7 +62,7 @@ class Metrics:
     @contextmanager
     def generating(self, operation: str) -> Iterator[_Generating]:
         """Measure a generation of the service during the block."""
-        attributes = {OPERATION: operation, PROVIDER: _PROVIDER, MODEL: _UNKNOWN}
+        attributes = {OPERATION: operation, PROVIDER: LLAMA_CPP, MODEL: _UNKNOWN}
         with Timed(self._duration, attributes):
             yield _Generating(self, attributes)
 
@@ -92,6 +95,12 @@ class _Generating:
         """The service has answered, with a model that there is."""
         self._attributes[MODEL] = model_id
         self._metrics.count_tokens(self._attributes, usage)
+
+
+def _breakers(service: CircuitBreaker) -> Iterator[tuple[float, Mapping[str, str]]]:
+    """Those of this process."""
+    for breaker in (service, *telemetry.circuit_breakers()):
+        yield breaker_state(breaker.of.kind, breaker.of.name, breaker.state.position)
 
 
 _OF_NODE: Final = {

@@ -42,4 +42,4 @@ class ModelConfinement:
 
 
 def _reasons(found: Confinement) -> str:
-    return "; ".join(f"{part}: {reason}" for part, reason in found.off.items())
+    return "; ".join(f"{part}, as {reason}" for part, reason in found.off.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from suite.errors import LoadFailed, SuiteError
 from suite.messages.actor import Finished, Step
@@ -18,10 +18,18 @@ from suite.node.instance_end import InstanceEnd
 from suite.node.outcomes import End
 from suite.telemetry import instruments
 from suite.telemetry.instrument import Timed
-from suite.telemetry.instruments import ERROR, MODEL, OPERATION, OUTCOME, PHASE, PROVIDER, REASON, TOKEN_TYPE
+from suite.telemetry.instruments import (
+    ERROR,
+    LLAMA_CPP,
+    MODEL,
+    OPERATION,
+    OUTCOME,
+    PHASE,
+    PROVIDER,
+    REASON,
+    TOKEN_TYPE,
+)
 
-LLAMA_CPP: Final = "llama.cpp"
-"""Who generates, as ``gen_ai.provider.name``."""
 CacheOutcome: TypeAlias = Literal["hit", "loading", "miss"]
 
 

@@ -11,11 +11,11 @@ from suite.node.instance import Instance
 from suite.node.node import Node
 from suite.node.supervisor import Supervisor
 from suite.telemetry import instruments
-from suite.telemetry.instruments import KIND, MEMORY, MODEL, NAME, PROJECTION
+from suite.telemetry.breaker_states import breaker_state
+from suite.telemetry.instruments import MEMORY, MODEL, PROJECTION
 from suite.ticks import tick
 
 CONDITION_SECONDS: Final = 2.0
-_BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 Values: TypeAlias = Iterable[tuple[float, Mapping[str, str]]]
 
@@ -58,7 +58,7 @@ def _observe(node: Node) -> None:
 
 def _breakers(infos: Iterable[BreakerInfo]) -> Values:
     for info in infos:
-        yield _BREAKER_STATES[info.state], {KIND: info.kind, NAME: info.name}
+        yield breaker_state(info.kind, info.name, info.state)
 
 
 def _instances(supervisor: Supervisor) -> list[Instance]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from subprocess import PIPE
+from typing import Final
 
 import anyio
 import anyio.abc
@@ -31,6 +33,9 @@ TAKE_SECONDS = 5.0
 _REPORT_LIMIT = 64 * 1024
 _ERROR_LINES = 20
 
+_ENVIRONMENT: Final = {"GGML_NO_BACKTRACE": "1", "OPENBLAS_NUM_THREADS": "1"}
+_is_secret: Final = re.compile(r"TOKEN|PASSW|SECRET|CREDENTIAL|_KEY\b|^SUITE_NATS_", re.IGNORECASE).search
+
 _decoder = msgspec.json.Decoder(AnyReport)
 
 
@@ -46,10 +51,21 @@ async def open_process(inherited: Sequence[int] = ()) -> anyio.abc.Process:
         stdout=PIPE,
         stderr=PIPE,
         # Else an abort waits for a debugger's backtrace.
-        env={**DEVICE_ORDER, **os.environ, "GGML_NO_BACKTRACE": "1"},
+        # And threads of OpenBLAS, which nothing here needs, would run before the process is confined.
+        env={**DEVICE_ORDER, **_without_secrets(os.environ), **_ENVIRONMENT},
         start_new_session=True,
         pass_fds=inherited,
     )
+
+
+def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a model's process may know of the node's variables: it gets its own password in its spec.
+
+    What the exporter of traces sends along is needed.
+    """
+    return {
+        name: value for name, value in environ.items() if name.startswith("OTEL_") or not _is_secret(name)
+    }
 
 
 async def end_process(process: anyio.abc.Process) -> None:
@@ -192,6 +208,7 @@ class ActorProcess:
         text = line.decode(errors="replace") if entry is None else entry.message
         self._errors.append(text[:500])
         if entry is None:
-            logger.info("%s", text, extra={"model_id": self._model_id})
+            # For which request it was written is not known: the trace here is that of the load.
+            logger.info("%s", text, extra={"model_id": self._model_id, "trace_id": "", "span_id": ""})
         else:
             entry.log_again(self._model_id)

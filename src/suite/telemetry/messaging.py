@@ -26,6 +26,9 @@ def sending(
 
     `operation` is what it is called here: ``send``, ``append``. Without `destination` it is the template.
     """
+    if not providers.recording.is_on:
+        return nullcontext()
+    to = {} if destination is None else {"messaging.destination.name": destination}
     return span(
         f"{operation} {template}",
         {
@@ -33,7 +36,7 @@ def sending(
             "messaging.operation.name": operation,
             "messaging.operation.type": "send",
             "messaging.destination.template": template,
-            "messaging.destination.name": destination or template,
+            **to,
             **attributes,
         },
         kind=SpanKind.PRODUCER,
@@ -48,6 +51,8 @@ def processing(
     attributes: Mapping[str, Attribute] = {},
 ) -> AbstractContextManager[None]:
     """A span around processing a message with these headers."""
+    if not providers.recording.is_on:
+        return span("", headers=headers)
     return span(
         f"{operation} {template}",
         {

@@ -146,7 +146,7 @@ def _as_sampled(span: ReadableSpan) -> ReadableSpan:
         context.trace_id,
         context.span_id,
         context.is_remote,
-        TraceFlags(TraceFlags.SAMPLED),
+        TraceFlags(context.trace_flags | TraceFlags.SAMPLED),
         context.trace_state,
     )
     return ReadableSpan(

@@ -81,6 +81,11 @@ class SpanStore:
         ]
         return own, linked
 
+    def trace_with(self, value: str) -> str | None:
+        """The newest trace of which a span has an attribute of this value; None if there is none."""
+        found = [span for span in self._read(containing=value.encode()) if value in span.attributes.values()]
+        return max(found, key=lambda span: span.start_ns).trace_id if found else None
+
     def firsts(self) -> list[KeptSpan]:
         """The first span of each trace, the newest trace last. Raises OSError."""
         firsts: dict[str, KeptSpan] = {}

@@ -35,7 +35,6 @@ Attributes: TypeAlias = Mapping[str, Attribute]
 
 MOST_LINKS: Final = 64
 _traceparent = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").match
-_SAMPLED: Final = "01"
 
 
 class TraceIds(NamedTuple):
@@ -200,7 +199,8 @@ def ids_of(traceparent: str | None) -> TraceIds | None:
 
 def is_sampled(traceparent: str | None) -> bool:
     """Whether who made this ``traceparent`` has its trace exported."""
-    return traceparent is not None and traceparent.endswith(_SAMPLED)
+    caller = _span_context(traceparent)
+    return caller is not None and caller.trace_flags.sampled
 
 
 def _continued(traceparent: str | None) -> Context:

@@ -14,6 +14,7 @@ from anyio.abc import TaskStatus
 
 from suite.tasks import background
 from support.durability.attacks import MEMORY_FAULT, OTHER_FAULTS, PROCESS_FAULTS, Fault
+from support.durability.findings import Finding
 from support.durability.rounds import Round, do_rounds
 from support.durability.table import table
 
@@ -22,11 +23,14 @@ def main() -> int:
     """Run the rounds that were asked for. Returns 1 if a promise was not kept."""
     given = _arguments()
     rounds: list[Round] = []
+    wrong: list[Finding] = []
+    """At the end, when it was stopped."""
     try:
-        anyio.run(_run, given, rounds)
+        anyio.run(_run, given, rounds, wrong)
     finally:
         sys.stdout.write(f"seed {given.seed}\n\n{table(rounds)}\n")
-    return 1 if any(each.findings for each in rounds) else 0
+        sys.stdout.writelines(f"after the stop: {finding}\n" for finding in wrong)
+    return 1 if wrong or any(each.findings for each in rounds) else 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -51,7 +55,7 @@ def _chosen(given: argparse.Namespace) -> list[Fault]:
     return faults
 
 
-async def _run(given: argparse.Namespace, rounds: list[Round]) -> None:
+async def _run(given: argparse.Namespace, rounds: list[Round], wrong: list[Finding]) -> None:
     def note(done: Round) -> None:
         rounds.append(done)
         recovery = "never well again" if done.recovery_seconds is None else f"{done.recovery_seconds:.2f} s"
@@ -60,10 +64,9 @@ async def _run(given: argparse.Namespace, rounds: list[Round]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with background() as tasks:
             await tasks.start(_end_in_order, tasks.cancel_scope)
-            at_the_end = await do_rounds(
+            wrong += await do_rounds(
                 Path(directory), _chosen(given), seed=given.seed, on_round=note, seconds=60 * given.minutes
             )
-            rounds.append(Round("stop", 0, 0.0, at_the_end))
 
 
 async def _end_in_order(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

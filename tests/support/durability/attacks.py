@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from hashlib import sha256
@@ -24,9 +24,11 @@ from support.cgroups import joining
 from support.disks import read_only
 from support.durability.judging_read_models import PROJECTIONS
 from support.durability.strange_clients import cut_streams, read_nothing
-from support.durability.system import MODELS, PATIENCE_SECONDS, Part, System
+from support.durability.system import MODELS, PARTS, PATIENCE_SECONDS, Part, System
 
 FROZEN_SECONDS: Final = (0.3, 3.0)
+LONG_FROZEN_SECONDS: Final = 8.0
+"""Longer than clients and nodes wait for a sign of life."""
 FULL_SECONDS: Final = (2.5, 4.0)
 LOCKED_SECONDS: Final = 7.0
 """A writer waits 5 s for a lock before it says that it cannot write."""
@@ -50,6 +52,8 @@ class Fault(NamedTuple):
     """A pattern of the problem that health must tell meanwhile; empty: it is over too soon, or nobody can."""
     keeps: str = ""
     """A pattern of the files that stay on purpose, such as a damaged one that was set aside."""
+    fact: str = ""
+    """What the log must say of it, as `instance.crashed`."""
 
 
 # --- processes ----------------------------------------------------------------------------------------------
@@ -71,8 +75,9 @@ async def freeze(part: Part, system: System, chance: random.Random) -> float:
     process = await system.part(part)
     with suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGSTOP)
+    is_long = chance.random() < 0.2
     try:
-        await anyio.sleep(chance.uniform(*FROZEN_SECONDS))
+        await anyio.sleep(LONG_FROZEN_SECONDS if is_long else chance.uniform(*FROZEN_SECONDS))
     finally:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGCONT)
@@ -107,9 +112,16 @@ def _a_read_model(system: System, chance: random.Random) -> Path:
     return system.data_dir / "projections" / f"{chance.choice(list(PROJECTIONS))}.db"
 
 
+async def _a_read_model_in_use_or_not(system: System, chance: random.Random) -> Path:
+    """Sometimes its node is killed first, so that what is done to it is met by the next start."""
+    if chance.random() < 0.3:
+        await kill("node", system, chance)
+    return _a_read_model(system, chance)
+
+
 async def corrupt_projection(system: System, chance: random.Random) -> float:
     """A disk that has forgotten what stood in a file."""
-    path = _a_read_model(system, chance)
+    path = await _a_read_model_in_use_or_not(system, chance)
     with path.open("r+b") as file:
         for place in range(0, path.stat().st_size, PAGE_BYTES):
             file.seek(place)
@@ -119,14 +131,14 @@ async def corrupt_projection(system: System, chance: random.Random) -> float:
 
 async def truncate_projection(system: System, chance: random.Random) -> float:
     """A file of which the end is missing, or all."""
-    path = _a_read_model(system, chance)
+    path = await _a_read_model_in_use_or_not(system, chance)
     os.truncate(path, int(path.stat().st_size * chance.choice((0.0, chance.random()))))
     return time.monotonic()
 
 
 async def lock_projection(system: System, chance: random.Random) -> float:
     """Somebody who has a file open, and keeps others from writing."""
-    with closing(sqlite3.connect(_a_read_model(system, chance), isolation_level=None)) as db:
+    with closing(sqlite3.connect(_a_read_model(system, chance), isolation_level=None, timeout=30)) as db:
         db.execute("BEGIN EXCLUSIVE")
         await anyio.sleep(LOCKED_SECONDS)
     return time.monotonic()
@@ -238,10 +250,10 @@ async def _crash_for_lack_of_memory(system: System, model_id: str) -> None:
 
 # --- all ----------------------------------------------------------------------------------------------------
 
-PROCESS_FAULTS: Final = tuple(
-    Fault(f"{name} {part}", partial(attack, part))
-    for part in ("actor", "node", "nats-server", "gateway")
-    for name, attack in (("kill -9", kill), ("SIGSTOP", freeze))
+_FACTS: Final[Mapping[Part, str]] = {"actor": "instance.crashed", "node": "node.started"}
+PROCESS_FAULTS: Final = (
+    *(Fault(f"kill -9 {part}", partial(kill, part), fact=_FACTS.get(part, "")) for part in PARTS),
+    *(Fault(f"SIGSTOP {part}", partial(freeze, part)) for part in PARTS),
 )
 _SET_ASIDE: Final = r"projections/\w+\.damaged-"
 OTHER_FAULTS: Final = (
@@ -256,5 +268,5 @@ OTHER_FAULTS: Final = (
     Fault("connection cut", cut_connections),
     Fault("clock moved", move_clock),
 )
-MEMORY_FAULT: Final = Fault("out of memory", exhaust_memory)
+MEMORY_FAULT: Final = Fault("out of memory", exhaust_memory, fact="instance.crashed")
 """Only where the service is in a control group."""

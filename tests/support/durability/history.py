@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from suite.messages.envelope import Recorded
@@ -51,15 +52,16 @@ def load_key(model_id: str, seq: int) -> Key:
     return "load", f"{model_id} at {seq}"
 
 
-def key_of(event: Recorded) -> Key | None:
-    """The key of an event that clients can ask for; None for others."""
+def keys_of(event: Recorded) -> Iterator[Key]:
+    """The keys of an event that clients can ask for; none of others."""
     match event.data:
-        case Generated(generation_id=id):
-            return "generation", id
+        case Generated(generation_id=id, conversation_id=conversation_id):
+            yield "generation", id
+            if conversation_id is not None:  # each client of HTTP makes a new one for each request
+                yield "conversation", conversation_id
         case MetricLogged(metric_id=id):
-            return "metric", id
+            yield "metric", id
         case EvaluationLogged(evaluation_id=id):
-            return "evaluation", id
+            yield "evaluation", id
         case InstanceLoaded(model_id=model_id):
-            return load_key(model_id, event.seq)
-    return None
+            yield load_key(model_id, event.seq)

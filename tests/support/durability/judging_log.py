@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from suite.messages.envelope import Recorded
 from support.durability.findings import Finding
-from support.durability.history import Acknowledged, History, Key, key_of
+from support.durability.history import Acknowledged, History, Key, keys_of
 from support.invariants import check_fencing, check_instances, check_once
 
 
@@ -15,7 +15,7 @@ def judged_log(history: History, events: Sequence[Recorded]) -> list[Finding]:
     """All that is wrong with the events of a whole log."""
     places: dict[Key, list[int]] = defaultdict(list)
     for event in events:
-        if (key := key_of(event)) is not None:
+        for key in keys_of(event):
             places[key].append(event.seq)
     return [
         *_lost(history, places),

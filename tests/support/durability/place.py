@@ -15,7 +15,7 @@ from support.disks import SmallDisk, small_disk
 
 DISK_MEGABYTES: Final = 256
 MEMORY_BYTES: Final = 1500 << 20
-"""What the service has with three small models, twice over."""
+"""Twice what the service has with its small models."""
 
 
 class Place(NamedTuple):

@@ -22,13 +22,14 @@ from support.durability.health import HealthWatch, judged_health, sample
 from support.durability.history import History
 from support.durability.leftovers import at_rest
 from support.durability.place import place
-from support.durability.system import CLIENT_SECONDS, MODELS, PATIENCE_SECONDS, System
+from support.durability.system import MODELS, PATIENCE_SECONDS, System
 from support.durability.workload import Workload, completed
 
 logger = logging.getLogger("suite.tests")
 
 BEFORE_SECONDS: Final = (0.3, 1.0)
 AFTER_SECONDS: Final = 0.3
+ATTEMPT_SECONDS: Final = 20.0
 
 
 class Round(NamedTuple):
@@ -92,7 +93,7 @@ class Rounds:
         await anyio.sleep(AFTER_SECONDS)
         await self._workload.rest()
         self._kept |= {fault.keeps} - {""}
-        found += await self._checker.findings(kept="|".join(self._kept))
+        found += await self._checker.findings(kept="|".join(self._kept), fact=fault.fact)
         found += judged_health(watch.samples, self.history.refused[refused:], fault.tells)
         if recovered_at is None:
             found.append(Finding("recovery", f"not well {PATIENCE_SECONDS:.0f} s after it"))
@@ -117,7 +118,7 @@ class Rounds:
         """Ask until it holds; a node that has ended is started again, as a supervisor would."""
         while True:
             await self._system.revive()
-            with suppress(SuiteError), anyio.move_on_after(2 * CLIENT_SECONDS):
+            with suppress(SuiteError), anyio.move_on_after(ATTEMPT_SECONDS):
                 if await holds():
                     return
             await anyio.sleep(0.02)

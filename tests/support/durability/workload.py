@@ -17,7 +17,7 @@ from suite.errors import SuiteError
 from support.durability.history import History, load_key
 from support.durability.system import CLIENT_SECONDS, MODELS, System
 
-END_SECONDS: Final = 30.0
+END_SECONDS: Final = 90.0
 """Every request has an end by then, whatever dies meanwhile."""
 PAUSES: Final = (0.03, 0.15)
 """Seconds between two requests of a client, at least and at most: a log that stays small."""
@@ -97,11 +97,12 @@ class Workload:
         else:
             self._history.acknowledge(("generation", id), asked_at, generation.reply.seq)
 
-    async def _over_http(self, _: str) -> None:
+    async def _over_http(self, id: str) -> None:
+        """A completion over the gateway, which is told by its conversation in the log."""
         asked_at = time.monotonic()
         with anyio.move_on_after(CLIENT_SECONDS):
-            if (id := await chatted(self._system.port, self._chance.choice(MODELS))) is not None:
-                self._history.acknowledge(("generation", id), asked_at)
+            if await completed(self._system.port, self._chance.choice(MODELS), id):
+                self._history.acknowledge(("conversation", id), asked_at)
                 return
         self._history.refuse("http")
 
@@ -125,7 +126,7 @@ class Workload:
 
     async def _until_stored(self, send: Callable[[], Awaitable[object]]) -> int | None:
         """Send what has an id of its own again and again: it must be stored once all the same."""
-        with anyio.move_on_after(END_SECONDS / 2):
+        with anyio.move_on_after(END_SECONDS / 3):
             while True:
                 try:
                     return int(getattr(await send(), "seq"))  # noqa: B009 - of several replies
@@ -164,21 +165,14 @@ class Workload:
                 self._history.refuse(error.code)
 
 
-async def chatted(port: int, model_id: str) -> str | None:
-    """Have a gateway answer a chat. Returns the id of the generation, None without a whole answer."""
-    body = {"model": model_id, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
-    answer = await _posted(port, "/v1/chat/completions", body)
-    return None if answer is None else str(answer["id"]).removeprefix("chatcmpl-")
+async def completed(port: int, model_id: str, conversation_id: str | None = None) -> bool:
+    """Whether a gateway completes a text."""
+    body = {"model": model_id, "prompt": "Once", "max_tokens": 4, "conversation_id": conversation_id}
+    return await _is_answered(port, "/v1/completions", body)
 
 
-async def completed(port: int, model_id: str) -> bool:
-    """Whether a gateway completes a text: less work than a chat, for which a template is read first."""
-    body = {"model": model_id, "prompt": "Once", "max_tokens": 4}
-    return await _posted(port, "/v1/completions", body) is not None
-
-
-async def _posted(port: int, path: str, body: Mapping[str, object]) -> dict[str, object] | None:
-    """The document of a whole answer, None if there was none."""
+async def _is_answered(port: int, path: str, body: Mapping[str, object]) -> bool:
+    """Whether a whole document comes back."""
     sent = json.dumps(body)
     request = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -187,12 +181,12 @@ async def _posted(port: int, path: str, body: Mapping[str, object]) -> dict[str,
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
-        return None
+        return False
     try:
         writer.write(request.encode())
         head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
-        return dict(json.loads(answer)) if head.startswith(b"HTTP/1.1 200 ") else None
+        return head.startswith(b"HTTP/1.1 200 ") and isinstance(json.loads(answer), dict)
     except (OSError, ValueError):
-        return None
+        return False
     finally:
         writer.transport.abort()

@@ -1,0 +1,50 @@
+"""Where Prometheus fetches the metrics of a node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from suite.config import Settings
+from suite.errors import InvalidConfiguration, PortTaken
+from suite.listening import listening, url_of
+from suite.node.scrape import measured
+from support.gateway import RunningGateway
+
+
+def settings(directory: Path, listen: str | None) -> Settings:
+    return Settings(data_dir=directory, metrics_listen=listen)
+
+
+async def test_it_serves_metrics_and_nothing_else(tmp_path: Path) -> None:
+    with measured(settings(tmp_path, "127.0.0.1:0")) as scrape:
+        assert scrape is not None
+        host, port = scrape.opened.getsockname()
+        place = RunningGateway(host, port, tmp_path)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(scrape.serve)
+            found = await anyio.to_thread.run_sync(place.get, "/metrics")
+            missing = await anyio.to_thread.run_sync(place.get, "/")
+            posted = await anyio.to_thread.run_sync(place.post, "/metrics", {})
+            tasks.cancel_scope.cancel()
+    assert (found.status, missing.status) == (200, 404)
+    assert posted.status in (405, 413)
+    assert b"process_resident_memory_bytes" in found.body
+
+
+def test_a_port_that_is_taken_and_an_address_that_is_none_are_refused(tmp_path: Path) -> None:
+    with listening("127.0.0.1", 0) as taken:
+        address = url_of(taken).removeprefix("http://")
+        with pytest.raises(PortTaken, match="choose another"), measured(settings(tmp_path, address)):
+            pass
+    with pytest.raises(InvalidConfiguration, match="write it as 127"):
+        with measured(settings(tmp_path, "everywhere")):
+            pass
+
+
+def test_nothing_is_measured_by_default(tmp_path: Path) -> None:
+    with measured(settings(tmp_path, None)) as scrape:
+        assert scrape is None
