@@ -53,10 +53,22 @@ def test_a_service_can_do_little_else(units: Path, service: str) -> None:
 
 @pytest.mark.parametrize("example", sorted(UNITS.glob("*.d/*.example")), ids=lambda path: path.stem)
 def test_a_drop_in_is_understood(units: Path, example: Path) -> None:
-    drop_in = units / "suite.service.d" / example.stem
+    drop_in = units / example.parent.name / example.stem
     drop_in.parent.mkdir()
     shutil.copyfile(example, drop_in)
-    assert str(units) not in analyzed("verify", str(units / "suite.service"))
+    assert str(units) not in analyzed("verify", str(units / example.parent.name.removesuffix(".d")))
+
+
+def test_a_gateway_is_started_again_for_as_long_as_nats_is_away() -> None:
+    assert values("suite-gateway.service", "StartLimitIntervalSec") == ["0"]
+
+
+def test_a_backup_finds_nats_where_the_node_does() -> None:
+    (settings,) = values("suite.service", "EnvironmentFile")
+    assert values("suite-backup.service", "EnvironmentFile") == [settings]
+    assert values("suite-backup.service", "IPAddressDeny") == ["any"]
+    drop_in = "suite-backup.service.d/nats-elsewhere.conf.example"
+    assert values(drop_in, "IPAddressAllow")
 
 
 def test_systemd_waits_longer_than_the_node_needs_to_stop() -> None:
