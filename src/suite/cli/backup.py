@@ -106,14 +106,14 @@ async def _taken(client: Client, path: Path, *, beside: Path | None, is_checked:
 
     with tempfile.TemporaryDirectory(prefix="suite-backup-") as directory:
         copies = await _copied(beside, Path(directory)) if is_checked else {}
+        part = await taking.take(client, path, ids=_ids(beside), now=utc_now)
         try:
-            await taking.take(client, path, ids=_ids(beside), now=utc_now)
-            written = await archive.Archive.open_unpublished(path)
+            written = await archive.Archive.open(part)
             verified = await _checked(written, copies) if is_checked else ()
-            archive.publish(path)
         except BaseException:
-            archive.discard(path)
+            part.unlink(missing_ok=True)
             raise
+    await anyio.to_thread.run_sync(archive.publish, part, path)
     return Report.of(path, written, verified)
 
 
