@@ -182,7 +182,7 @@ def restore(
 
 async def _restored(settings: Settings, path: Path) -> Report:
     from suite.backup.archive import Archive
-    from suite.backup.restoring import restore as restore_log
+    from suite.backup.restoring import restored
     from suite.bus.connection import Connection
     from suite.identity import new_id, utc_now
     from suite.log import Log
@@ -195,12 +195,12 @@ async def _restored(settings: Settings, path: Path) -> Report:
         async with (
             reached_nats(settings) as nats,
             Connection.open(nats.access, name="suite-restore") as connection,
-        ):
-            await restore_log(connection, archive, new_id=new_id)
-            async with Log.open(
+            restored(connection, archive, new_id=new_id),
+            Log.open(
                 connection, archive.subjects, source="/restore", new_id=new_id, now=utc_now, create=False
-            ) as log:
-                verified = await verify(log, directory, {})
+            ) as log,
+        ):
+            verified = await verify(log, directory, {})
         _keep_read_models(directory, settings)
         await _keep_ids(archive, settings.data_dir)
     return Report.of(path, archive, verified)
